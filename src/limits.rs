@@ -1,0 +1,105 @@
+//! Every bound of the server, with its unit, in one place, and the relations between them.
+//!
+//! A bound that an operator may change is a default here and an option of `serve`.
+
+/// Bytes of a frame's header: body length, purpose, task.
+pub const HEADER_BYTES: usize = 6;
+
+/// Longest body of a frame to the server, in bytes (protocol section 7).
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest content of a message, in bytes of UTF-8 (protocol section 7).
+pub const CONTENT_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest body of a HEARTBEAT, in bytes (protocol section 4).
+pub const HEARTBEAT_BYTES_MAX: usize = 1024;
+
+/// Longest name of a user or chat, in Unicode scalar values after NFC.
+pub const NAME_CHARS_MAX: usize = 32;
+
+/// Longest title of a chat, in Unicode scalar values.
+pub const TITLE_CHARS_MAX: usize = 128;
+
+/// Shortest password of a user, in bytes.
+pub const USER_PASSWORD_BYTES_MIN: usize = 8;
+
+/// Longest password of a user or chat, in bytes.
+pub const PASSWORD_BYTES_MAX: usize = 256;
+
+/// Default bound of the bytes that wait for one peer; past it notifications are left out.
+pub const OUTBOUND_BYTES_MAX: usize = 1024 * 1024;
+
+/// Longest pack of messages in the one ACCEPTED of REQUEST_CHAT_MSG on API 0.1, in bytes.
+pub const LEGACY_PACK_BYTES_MAX: usize = 1024 * 1024;
+
+/// Soft bound of the body of a frame that the server cuts itself (PART, MSG_NOTIFY packs), in bytes.
+pub const PIECE_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes read from one connection in one turn.
+pub const TURN_READ_BYTES_PER_CONNECTION: usize = 64 * 1024;
+
+/// Bytes read from all connections in one turn; the rest wait for the next.
+pub const TURN_READ_BYTES: usize = 1024 * 1024;
+
+/// Requests handled for one connection in one turn.
+pub const TURN_REQUESTS_PER_CONNECTION: usize = 256;
+
+/// Password jobs that may wait for the helper thread; more are declined `rate-limited`.
+pub const PASSWORD_QUEUE_MAX: usize = 128;
+
+/// PBKDF2-HMAC-SHA256 rounds for new passwords: OWASP's Password Storage Cheat Sheet.
+pub const PASSWORD_ITERATIONS: u32 = 600_000;
+
+/// Most rounds that a stored or configured password may ask for; bounds the helper's time.
+pub const PASSWORD_ITERATIONS_MAX: u32 = 10_000_000;
+
+/// Bucket of failures per (login, address), (session, address), (user, chat), in failures.
+pub const FAILURE_BUCKET: u32 = 5;
+/// One failure comes back to such a bucket every so many milliseconds.
+pub const FAILURE_REFILL_MS: u64 = 10_000;
+/// Bucket of failures per address alone.
+pub const ADDRESS_FAILURE_BUCKET: u32 = 100;
+/// One failure comes back to an address every so many milliseconds.
+pub const ADDRESS_FAILURE_REFILL_MS: u64 = 1_000;
+/// Bucket of registrations per address.
+pub const REGISTER_BUCKET: u32 = 30;
+/// One registration comes back every so many milliseconds.
+pub const REGISTER_REFILL_MS: u64 = 60_000;
+/// Buckets remembered at once over all keys of one kind; the oldest goes.
+pub const BUCKETS_MAX: usize = 16_384;
+
+/// Connections at once, by default.
+pub const CONNECTIONS_MAX: usize = 50_000;
+/// Unauthorized connections of one address at once, by default.
+pub const UNAUTHORIZED_PER_ADDRESS_MAX: usize = 64;
+/// File descriptors kept back from connections: the file, its WAL, listeners, helpers, a spare.
+pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Backlog asked of the kernel for a listener.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Seconds a connection may stay without a session.
+pub const AUTH_TIMEOUT_S: u64 = 30;
+/// Seconds without a byte from the client after which the server asks with HEARTBEAT.
+pub const IDLE_TIMEOUT_S: u64 = 60;
+/// Seconds the client has to show life after that.
+pub const HEARTBEAT_TIMEOUT_S: u64 = 30;
+/// Seconds a peer may take nothing while bytes wait for it.
+pub const STALL_TIMEOUT_S: u64 = 300;
+/// Milliseconds the server reads on after it ended its side of a connection.
+pub const DRAIN_TIMEOUT_MS: u64 = 2_000;
+/// Seconds that peers get to take their last bytes when the server stops.
+pub const SHUTDOWN_TIMEOUT_S: u64 = 5;
+
+/// Days after which an unused session ends.
+pub const SESSION_DAYS: u32 = 30;
+/// Sessions of one user; the one unused for longest goes when another is made.
+pub const SESSIONS_PER_USER_MAX: usize = 100;
+
+const _: () = {
+    assert!(HEADER_BYTES + BODY_BYTES_MAX <= 2 * TURN_READ_BYTES_PER_CONNECTION);
+    assert!(CONTENT_BYTES_MAX + 64 <= BODY_BYTES_MAX);
+    assert!(TURN_READ_BYTES_PER_CONNECTION <= TURN_READ_BYTES);
+    assert!(PIECE_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
+    assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
+    assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
+};
