@@ -1,7 +1,5 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
-pub mod auth;
 pub mod ids;
 pub mod limits;
-pub mod names;
 pub mod wire;
