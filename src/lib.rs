@@ -2,4 +2,5 @@
 
 pub mod ids;
 pub mod limits;
+pub mod store;
 pub mod wire;
