@@ -1,6 +1,8 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
+pub mod auth;
 pub mod ids;
 pub mod limits;
+pub mod names;
 pub mod store;
 pub mod wire;
