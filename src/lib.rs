@@ -4,4 +4,5 @@ pub mod auth;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod store;
 pub mod wire;
