@@ -5,5 +5,6 @@ pub mod config;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod net;
 pub mod store;
 pub mod wire;
