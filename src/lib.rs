@@ -4,5 +4,6 @@ pub mod auth;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod net;
 pub mod store;
 pub mod wire;
