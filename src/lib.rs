@@ -1,7 +1,6 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
 pub mod auth;
-pub mod cli;
 pub mod ids;
 pub mod limits;
 pub mod names;

@@ -24,6 +24,7 @@ use self::stream::TlsStream;
 use super::transport::Transport;
 use crate::limits::PEM_BYTES_MAX;
 
+pub mod self_signed;
 pub mod stream;
 
 /// Who the server is to TLS clients, by files that can be loaded anew.

@@ -1,7 +1,7 @@
-//! `vestnik cert`: a certificate for a server that no authority vouches for, and fingerprints.
+//! A certificate for a server that no authority vouches for, and the fingerprints that clients pin.
 //!
-//! Owns making and writing the pair. Must not know TLS connections: it only makes files that
-//! `serve --tls-cert --tls-key` reads.
+//! Owns making and writing the pair. Must not know TLS connections: it only makes files that the
+//! server loads like any others.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -16,7 +16,7 @@ use rcgen::{
 use ring::digest::{SHA256, digest};
 use zeroize::Zeroizing;
 
-use crate::net::tls::read_certificates;
+use super::read_certificates;
 
 /// Days for which a self-signed certificate is good: nobody renews what is pinned by hand.
 pub const SELF_SIGNED_DAYS: u64 = 3650;
@@ -35,23 +35,23 @@ pub struct SelfSigned {
 
 /// What went wrong, in one line.
 #[derive(Debug)]
-pub struct CertError(String);
+pub struct NotMade(String);
 
-impl fmt::Display for CertError {
+impl fmt::Display for NotMade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for CertError {}
+impl std::error::Error for NotMade {}
 
 /// Makes a pair for these host names and IP addresses, at least one. It is good from a day before
 /// `now`, the time since the Unix epoch, since clocks on a LAN disagree.
-pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, CertError> {
-    let first = names.first().ok_or_else(|| {
-        CertError("a certificate needs a name: a host name or address".to_owned())
-    })?;
-    let unmakeable = |error| CertError(format!("no certificate for {}: {error}", names.join(" ")));
+pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, NotMade> {
+    let first = names
+        .first()
+        .ok_or_else(|| NotMade("a certificate needs a name: a host name or address".to_owned()))?;
+    let unmakeable = |error| NotMade(format!("no certificate for {}: {error}", names.join(" ")));
     let mut params = CertificateParams::new(names).map_err(unmakeable)?;
     params.distinguished_name.push(DnType::CommonName, first.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -70,7 +70,7 @@ pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, CertEr
 impl SelfSigned {
     /// Writes both files, the key readable by its owner alone. Neither may exist: a key that is
     /// overwritten is lost.
-    pub fn write(&self, certificate: &Path, key: &Path) -> Result<(), CertError> {
+    pub fn write(&self, certificate: &Path, key: &Path) -> Result<(), NotMade> {
         create(key, 0o600, &self.key)?;
         create(certificate, 0o644, &self.certificate).inspect_err(|_| {
             let _ = fs::remove_file(key);
@@ -78,20 +78,20 @@ impl SelfSigned {
     }
 }
 
-fn create(file: &Path, mode: u32, text: &str) -> Result<(), CertError> {
+fn create(file: &Path, mode: u32, text: &str) -> Result<(), NotMade> {
     let mut options = OpenOptions::new();
     let opened = options.write(true).create_new(true).mode(mode).open(file);
     let written = opened.and_then(|mut open| {
         open.write_all(text.as_bytes())?;
         open.sync_all()
     });
-    written.map_err(|error| CertError(format!("cannot write {}: {error}", file.display())))
+    written.map_err(|error| NotMade(format!("cannot write {}: {error}", file.display())))
 }
 
 /// The fingerprint of the first certificate in a PEM file: the server's own.
-pub fn fingerprint_of_file(file: &Path) -> Result<String, CertError> {
-    let chain = read_certificates(file).map_err(|error| CertError(error.to_string()))?;
-    let first = chain.first().ok_or_else(|| CertError("no certificate".to_owned()))?;
+pub fn fingerprint_of_file(file: &Path) -> Result<String, NotMade> {
+    let chain = read_certificates(file).map_err(|error| NotMade(error.to_string()))?;
+    let first = chain.first().ok_or_else(|| NotMade("no certificate".to_owned()))?;
     Ok(fingerprint(first))
 }
 
@@ -107,8 +107,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
+    use super::super::Identity;
     use super::*;
-    use crate::net::tls::Identity;
 
     /// 22 November 2026.
     const NOW: Duration = Duration::from_secs(1_795_305_600);
