@@ -4,6 +4,7 @@ pub mod auth;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod net;
 pub mod outbox;
 pub mod service;
 pub mod store;

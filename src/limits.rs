@@ -84,6 +84,20 @@ pub const REGISTER_REFILL_MS: u64 = 60_000;
 /// Buckets remembered at once over all keys of one kind; the oldest goes.
 pub const BUCKETS_MAX: usize = 16_384;
 
+/// Bytes of TLS records taken from a socket at once: the longest record that may come, and some.
+pub const TLS_READ_BYTES: usize = 18 * 1024;
+/// Bytes of TLS records of one connection that wait to be whole. The longest handshake message
+/// that rustls accepts is 64 KiB, and it must lie in one piece.
+pub const TLS_INCOMING_BYTES_MAX: usize = 64 * 1024 + 2 * TLS_READ_BYTES;
+/// Bytes of plaintext encrypted at once for one connection: two records.
+pub const TLS_WRITE_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of TLS records of one connection that wait for its socket.
+pub const TLS_OUTGOING_BYTES_MAX: usize = 2 * TLS_WRITE_BYTES_MAX;
+/// Bytes of TLS records that may come without bringing a byte of plaintext.
+pub const TLS_BARREN_BYTES_MAX: usize = 2 * TLS_INCOMING_BYTES_MAX;
+/// Longest file that is read as a certificate or key, in bytes.
+pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Connections at once, by default.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Unauthorized connections of one address at once, by default.
