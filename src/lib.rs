@@ -6,5 +6,7 @@ pub mod ids;
 pub mod limits;
 pub mod names;
 pub mod net;
+pub mod outbox;
+pub mod service;
 pub mod store;
 pub mod wire;

@@ -82,11 +82,7 @@ impl fmt::Display for BadName {
                 u32::from(*c)
             ),
             Self::StrayMark(c) => {
-                write!(
-                    f,
-                    "a mark follows a letter: U+{:04X} does not",
-                    u32::from(*c)
-                )
+                write!(f, "a mark follows a letter: U+{:04X} does not", u32::from(*c))
             }
         }
     }
@@ -115,11 +111,7 @@ fn composed(given: &str) -> Option<String> {
 /// The key of a text in NFC.
 fn folded(text: &str) -> String {
     let lower = text.to_lowercase();
-    lower
-        .chars()
-        .map(|c| if c == 'ς' { 'σ' } else { c })
-        .nfc()
-        .collect()
+    lower.chars().map(|c| if c == 'ς' { 'σ' } else { c }).nfc().collect()
 }
 
 fn check_alphabet(text: &str) -> Result<(), BadName> {
@@ -159,18 +151,9 @@ mod tests {
 
     #[test]
     fn names_of_any_script_are_taken_as_given() {
-        for text in [
-            "anna",
-            "Анна",
-            "Ёлка-2",
-            "ΣΟΦΟΣ",
-            "한국어",
-            "नमस्ते",
-            "名前",
-            "٣٤",
-            "a_b-c.d",
-            ".",
-        ] {
+        for text in
+            ["anna", "Анна", "Ёлка-2", "ΣΟΦΟΣ", "한국어", "नमस्ते", "名前", "٣٤", "a_b-c.d", "."]
+        {
             assert_eq!(Name::parse(text).unwrap().text(), text);
         }
     }
@@ -208,34 +191,16 @@ mod tests {
     #[test]
     fn what_is_no_name() {
         assert_eq!(Name::parse(""), Err(BadName::Empty));
-        for text in [
-            "a b",
-            "a\n",
-            "a\u{0}",
-            "a/b",
-            "a@b",
-            "🦀",
-            "½",
-            "Ⅷ",
-            "a\u{200D}b",
-            "a\u{202E}",
-        ] {
-            assert!(
-                matches!(Name::parse(text), Err(BadName::NotAllowed(_))),
-                "{text:?}"
-            );
+        for text in
+            ["a b", "a\n", "a\u{0}", "a/b", "a@b", "🦀", "½", "Ⅷ", "a\u{200D}b", "a\u{202E}"]
+        {
+            assert!(matches!(Name::parse(text), Err(BadName::NotAllowed(_))), "{text:?}");
         }
         for text in ["\u{301}a", "1\u{301}", "_\u{20DD}"] {
-            assert!(
-                matches!(Name::parse(text), Err(BadName::StrayMark(_))),
-                "{text:?}"
-            );
+            assert!(matches!(Name::parse(text), Err(BadName::StrayMark(_))), "{text:?}");
         }
         for text in ["\u{3164}", "anna\u{FE0F}", "anna\u{34F}", "\u{1160}"] {
-            assert!(
-                matches!(Name::parse(text), Err(BadName::NotAllowed(_))),
-                "{text:?}"
-            );
+            assert!(matches!(Name::parse(text), Err(BadName::NotAllowed(_))), "{text:?}");
         }
     }
 
@@ -245,10 +210,7 @@ mod tests {
         assert_eq!(Name::parse(&"я".repeat(33)), Err(BadName::TooLong));
         // Four scalar values each before NFC, one after.
         assert!(Name::parse(&"α\u{313}\u{300}\u{345}".repeat(32)).is_ok());
-        assert_eq!(
-            Name::parse(&"α\u{313}\u{300}\u{345}".repeat(33)),
-            Err(BadName::TooLong)
-        );
+        assert_eq!(Name::parse(&"α\u{313}\u{300}\u{345}".repeat(33)), Err(BadName::TooLong));
         assert_eq!(name_key(&"a\u{301}".repeat(1 << 20)), None);
         assert_eq!(prefix_key(&"a".repeat(129)), None);
     }
@@ -261,11 +223,8 @@ mod tests {
 
     #[test]
     fn looking_up_finds_what_was_named() {
-        for (named, typed) in [
-            ("Анна", "аННА"),
-            ("Café", "CAFE\u{301}"),
-            ("Σοφός", "ΣΟΦΌΣ"),
-        ] {
+        for (named, typed) in [("Анна", "аННА"), ("Café", "CAFE\u{301}"), ("Σοφός", "ΣΟΦΌΣ")]
+        {
             assert_eq!(name_key(typed).unwrap(), key(named));
         }
         assert_eq!(name_key("").as_deref(), Some(""));
@@ -298,16 +257,8 @@ mod tests {
                 let Ok(name) = Name::parse(&text) else {
                     continue;
                 };
-                assert_eq!(
-                    name_key(name.key()).as_deref(),
-                    Some(name.key()),
-                    "{text:?}"
-                );
-                assert_eq!(
-                    name_key(name.text()).as_deref(),
-                    Some(name.key()),
-                    "{text:?}"
-                );
+                assert_eq!(name_key(name.key()).as_deref(), Some(name.key()), "{text:?}");
+                assert_eq!(name_key(name.text()).as_deref(), Some(name.key()), "{text:?}");
                 let lower = name.text().to_lowercase();
                 assert_eq!(name_key(&lower).as_deref(), Some(name.key()), "{text:?}");
             }

@@ -99,21 +99,15 @@ impl fmt::Debug for Outcome {
 /// Does a job: takes a tenth of a second with today's rounds.
 pub fn run(job: Job, random: &dyn RandomSource) -> JobDone {
     let outcome = match job.work {
-        Work::Verify {
-            stored,
-            password,
-            rounds,
-            upgrade,
-        } => verify(stored.as_deref(), &password, rounds, upgrade, random),
+        Work::Verify { stored, password, rounds, upgrade } => {
+            verify(stored.as_deref(), &password, rounds, upgrade, random)
+        }
         Work::Hash { password, rounds } => match password::hash(&password, rounds, random) {
             Ok(stored) => Outcome::Hashed(stored),
             Err(why) => Outcome::Failed(why),
         },
     };
-    JobDone {
-        id: job.id,
-        outcome,
-    }
+    JobDone { id: job.id, outcome }
 }
 
 /// A wrong password costs the configured rounds at least, so that neither an unknown or disabled
@@ -136,9 +130,7 @@ fn verify(
     }
     let wanted = upgrade && stored.is_some_and(|stored| password::needs_upgrade(stored, rounds));
     // Without randomness the old form stays good enough; the next login tries again.
-    let upgraded = wanted
-        .then(|| password::hash(password, rounds, random).ok())
-        .flatten();
+    let upgraded = wanted.then(|| password::hash(password, rounds, random).ok()).flatten();
     Outcome::Verified { ok, upgraded }
 }
 
@@ -178,13 +170,7 @@ impl PasswordHelper {
             .name("vestnik-password".to_owned())
             .spawn(move || work(&jobs_in, &done_out, &stopped, wake))?;
         let under_way = Cell::new(0);
-        Ok(Self {
-            jobs: Some(jobs),
-            done,
-            under_way,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { jobs: Some(jobs), done, under_way, stop, thread: Some(thread) })
     }
 
     /// Puts a job in line; refused when [`PASSWORD_QUEUE_MAX`] jobs are under way.
@@ -293,21 +279,12 @@ mod tests {
             upgrade: true,
         };
         let outcome = run(Job { id: JobId(1), work }, &Empty).outcome;
-        assert!(matches!(
-            outcome,
-            Outcome::Verified {
-                ok: true,
-                upgraded: None
-            }
-        ));
+        assert!(matches!(outcome, Outcome::Verified { ok: true, upgraded: None }));
     }
 
     #[test]
     fn hashing_without_randomness_fails() {
-        let work = Work::Hash {
-            password: password("anna's"),
-            rounds: 1,
-        };
+        let work = Work::Hash { password: password("anna's"), rounds: 1 };
         let outcome = run(Job { id: JobId(1), work }, &Empty).outcome;
         assert!(matches!(outcome, Outcome::Failed(NoRandomness)));
     }
@@ -315,22 +292,11 @@ mod tests {
     #[test]
     fn outcomes_do_not_show_what_is_stored() {
         let hashed = Outcome::Hashed(stored("anna's", 1));
-        let verified = Outcome::Verified {
-            ok: true,
-            upgraded: Some(stored("anna's", 1)),
-        };
-        let job = Job {
-            id: JobId(1),
-            work: Work::Hash {
-                password: password("anna's"),
-                rounds: 1,
-            },
-        };
+        let verified = Outcome::Verified { ok: true, upgraded: Some(stored("anna's", 1)) };
+        let job =
+            Job { id: JobId(1), work: Work::Hash { password: password("anna's"), rounds: 1 } };
         let shown = format!("{hashed:?} {verified:?} {job:?}");
-        assert!(
-            !shown.contains("pbkdf2") && !shown.contains("anna"),
-            "{shown}"
-        );
+        assert!(!shown.contains("pbkdf2") && !shown.contains("anna"), "{shown}");
     }
 
     fn started() -> (PasswordHelper, std::sync::mpsc::Receiver<()>) {
@@ -340,13 +306,7 @@ mod tests {
     }
 
     fn hashing(id: u64, rounds: u32) -> Job {
-        Job {
-            id: JobId(id),
-            work: Work::Hash {
-                password: password("anna's"),
-                rounds,
-            },
-        }
+        Job { id: JobId(id), work: Work::Hash { password: password("anna's"), rounds } }
     }
 
     #[test]

@@ -135,11 +135,7 @@ fn opaque_string(given: &str) -> Option<Password> {
 }
 
 fn ascii_space(c: char) -> char {
-    if c.general_category() == GeneralCategory::SpaceSeparator {
-        ' '
-    } else {
-        c
-    }
+    if c.general_category() == GeneralCategory::SpaceSeparator { ' ' } else { c }
 }
 
 /// Hashes a prepared password with a fresh salt into the stored form. Rounds are brought into
@@ -154,11 +150,7 @@ pub fn hash(
     let rounds = bounded(rounds);
     let mut derived = Zeroizing::new([0; HASH_BYTES]);
     derive(password, rounds, &salt, &mut derived);
-    Ok(format!(
-        "{SCHEME}${rounds}${}${}",
-        Hex(&salt),
-        Hex(&*derived)
-    ))
+    Ok(format!("{SCHEME}${rounds}${}${}", Hex(&salt), Hex(&*derived)))
 }
 
 /// Whether the prepared password is the one stored, compared in constant time. `false`, at once,
@@ -228,11 +220,7 @@ impl Stored {
         if rounds.get() > PASSWORD_ITERATIONS_MAX {
             return None;
         }
-        Some(Self {
-            rounds,
-            salt: unhex(salt)?,
-            hash: unhex(hash)?,
-        })
+        Some(Self { rounds, salt: unhex(salt)?, hash: unhex(hash)? })
     }
 }
 
@@ -339,18 +327,12 @@ mod tests {
         assert!(!needs_upgrade(&stored, ROUNDS));
         assert!(!needs_upgrade(&stored, ROUNDS - 1));
         assert_eq!(rounds(&stored), Some(ROUNDS));
-        assert_eq!(
-            rounds(&hash(&secret("x"), 0, &Counting::default()).unwrap()),
-            Some(1)
-        );
+        assert_eq!(rounds(&hash(&secret("x"), 0, &Counting::default()).unwrap()), Some(1));
     }
 
     #[test]
     fn passwords_are_prepared_as_opaque_strings() {
-        assert_eq!(
-            secret("caf\u{65}\u{301} \u{3000}\u{a0}x").0.expose(),
-            "café   x"
-        );
+        assert_eq!(secret("caf\u{65}\u{301} \u{3000}\u{a0}x").0.expose(), "café   x");
         assert_eq!(secret("Пароль").0.expose(), "Пароль");
         assert_eq!(secret("\u{212A}").0.expose(), "K");
         assert_eq!(secret("tab\tstays").0.expose(), "tab\tstays");
@@ -358,26 +340,17 @@ mod tests {
 
     #[test]
     fn length_is_that_of_the_prepared_form() {
-        assert_eq!(
-            prepare("seven77", Kind::User),
-            Err(BadPassword::TooShort(8))
-        );
+        assert_eq!(prepare("seven77", Kind::User), Err(BadPassword::TooShort(8)));
         assert!(prepare("eight888", Kind::User).is_ok());
         assert_eq!(prepare("", Kind::Chat), Err(BadPassword::TooShort(1)));
         assert!(prepare("x", Kind::Chat).is_ok());
         assert!(prepare(&"x".repeat(256), Kind::User).is_ok());
-        assert_eq!(
-            prepare(&"x".repeat(257), Kind::User),
-            Err(BadPassword::TooLong)
-        );
+        assert_eq!(prepare(&"x".repeat(257), Kind::User), Err(BadPassword::TooLong));
         // 768 bytes that become 256.
         assert!(prepare(&"\u{3000}".repeat(256), Kind::User).is_ok());
         assert!(prepare(&"\u{212A}".repeat(256), Kind::User).is_ok());
         // 8 bytes that become 5.
-        assert_eq!(
-            prepare("\u{3000}\u{3000}xx", Kind::User),
-            Err(BadPassword::TooShort(8))
-        );
+        assert_eq!(prepare("\u{3000}\u{3000}xx", Kind::User), Err(BadPassword::TooShort(8)));
     }
 
     #[test]
@@ -412,11 +385,7 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_show_itself() {
-        let shown = format!(
-            "{:?} {:#?}",
-            secret("correct horse"),
-            Some(secret("correct horse"))
-        );
+        let shown = format!("{:?} {:#?}", secret("correct horse"), Some(secret("correct horse")));
         assert!(!shown.contains("horse"));
     }
 }

@@ -92,19 +92,12 @@ impl Key<'_> {
     fn rate(self) -> Rate {
         match self {
             Self::Login(..) | Self::Session(..) | Self::Join(..) | Self::ChangePassword(_) => {
-                Rate {
-                    bucket: FAILURE_BUCKET,
-                    refill_ms: FAILURE_REFILL_MS,
-                }
+                Rate { bucket: FAILURE_BUCKET, refill_ms: FAILURE_REFILL_MS }
             }
-            Self::Origin(_) => Rate {
-                bucket: ADDRESS_FAILURE_BUCKET,
-                refill_ms: ADDRESS_FAILURE_REFILL_MS,
-            },
-            Self::Register(_) => Rate {
-                bucket: REGISTER_BUCKET,
-                refill_ms: REGISTER_REFILL_MS,
-            },
+            Self::Origin(_) => {
+                Rate { bucket: ADDRESS_FAILURE_BUCKET, refill_ms: ADDRESS_FAILURE_REFILL_MS }
+            }
+            Self::Register(_) => Rate { bucket: REGISTER_BUCKET, refill_ms: REGISTER_REFILL_MS },
         }
     }
 
@@ -151,9 +144,7 @@ pub struct Throttle {
 
 impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Throttle")
-            .field("buckets", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Throttle").field("buckets", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -161,10 +152,7 @@ impl Throttle {
     /// All buckets full. The seed must be secret, or somebody could aim at another's bucket.
     pub fn new(seed: &[u8; 32]) -> Self {
         let hasher = hmac::Key::new(hmac::HMAC_SHA256, seed);
-        Self {
-            hasher,
-            tables: Default::default(),
-        }
+        Self { hasher, tables: Default::default() }
     }
 
     /// Whether one can be spent now; spends nothing. `now_ms` never goes backwards.
@@ -242,13 +230,7 @@ impl Table {
         } else {
             self.make_room(now_ms);
             let full_at_ms = now_ms.saturating_add(refill_ms);
-            self.buckets.insert(
-                hash,
-                Bucket {
-                    full_at_ms,
-                    used_since: false,
-                },
-            );
+            self.buckets.insert(hash, Bucket { full_at_ms, used_since: false });
             self.order.push_back(hash);
         }
         debug_assert_eq!(self.order.len(), self.buckets.len());
@@ -449,10 +431,7 @@ mod tests {
             throttle.spend(Key::ChangePassword(user(id)), 0);
         }
         for id in 1001..=2000 {
-            throttle.spend(
-                Key::ChangePassword(user(id)),
-                1_000_000 + u64::from(id) * 20_000,
-            );
+            throttle.spend(Key::ChangePassword(user(id)), 1_000_000 + u64::from(id) * 20_000);
         }
         assert!(throttle.len() < 5, "{}", throttle.len());
     }
@@ -464,10 +443,7 @@ mod tests {
         throttle.spend(Key::Login(&login, origin("192.0.2.1")), 0);
         assert_eq!(size_of::<Hash>(), 16);
         assert_eq!(throttle.len(), 1);
-        assert_eq!(
-            throttle.check(Key::Login(&login, origin("192.0.2.2")), 0),
-            Ok(())
-        );
+        assert_eq!(throttle.check(Key::Login(&login, origin("192.0.2.2")), 0), Ok(()));
     }
 
     #[test]

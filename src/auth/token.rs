@@ -99,18 +99,12 @@ impl fmt::Debug for SessionSecret {
 pub fn session_digest(presented: &str) -> Option<Digest> {
     let digits = presented.as_bytes();
     let formed = digits.len() == SESSION_SECRET_DIGITS
-        && digits
-            .iter()
-            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+        && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     formed.then(|| Digest::of("session", digits))
 }
 
 fn hex_digit(nibble: u8) -> u8 {
-    if nibble < 10 {
-        b'0' + nibble
-    } else {
-        b'a' + nibble - 10
-    }
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
 /// Letters and digits of an invitation code: 32 that are not mistaken for each other.
@@ -206,10 +200,7 @@ mod tests {
     fn a_session_secret_is_64_lowercase_hex_digits() {
         let secret = SessionSecret::generate(&Counting::default()).unwrap();
         let text = std::str::from_utf8(secret.expose()).unwrap();
-        assert_eq!(
-            text,
-            "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-        );
+        assert_eq!(text, "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
     }
 
     #[test]
@@ -220,22 +211,14 @@ mod tests {
         let text = std::str::from_utf8(mine.expose()).unwrap();
         assert_eq!(session_digest(text), Some(mine.digest()));
         assert_ne!(mine.digest(), other.digest());
-        for wrong in [
-            "",
-            &text[1..],
-            &format!("{text}0"),
-            &"A".repeat(64),
-            &"é".repeat(32),
-        ] {
+        for wrong in ["", &text[1..], &format!("{text}0"), &"A".repeat(64), &"é".repeat(32)] {
             assert_eq!(session_digest(wrong), None);
         }
     }
 
     #[test]
     fn every_bit_of_a_digest_counts() {
-        let digest = SessionSecret::generate(&Counting::default())
-            .unwrap()
-            .digest();
+        let digest = SessionSecret::generate(&Counting::default()).unwrap().digest();
         for bit in 0..256 {
             let mut other = digest;
             other.0[bit / 8] ^= 1 << (bit % 8);
@@ -249,20 +232,13 @@ mod tests {
     fn an_invite_survives_being_typed() {
         let code = InviteCode::generate(&Counting::default()).unwrap();
         assert_eq!(code.expose(), "0123-4567-89ab-cdef-ghjk");
-        for typed in [
-            "0123-4567-89ab-cdef-ghjk",
-            "OI23 4567 89AB CDEF GHJK",
-            "ol23456789abcdefghjk",
-        ] {
+        for typed in
+            ["0123-4567-89ab-cdef-ghjk", "OI23 4567 89AB CDEF GHJK", "ol23456789abcdefghjk"]
+        {
             let parsed = InviteCode::parse(typed).unwrap();
             assert_eq!(parsed.digest(), code.digest(), "{typed}");
         }
-        for wrong in [
-            "",
-            "0123",
-            "0123-4567-89ab-cdef-ghju",
-            "0123-4567-89ab-cdef-ghjk0",
-        ] {
+        for wrong in ["", "0123", "0123-4567-89ab-cdef-ghju", "0123-4567-89ab-cdef-ghjk0"] {
             assert_eq!(InviteCode::parse(wrong), None, "{wrong}");
         }
         assert_eq!(InviteCode::parse(&"-".repeat(1 << 20)), None);
