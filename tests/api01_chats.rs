@@ -3,7 +3,7 @@
 mod support;
 
 use support::wire::*;
-use support::{Client, Server};
+use support::{Client, Server, eventually};
 
 fn anna() -> Server {
     let server = Server::start();
@@ -323,19 +323,4 @@ fn chat_remove_acts_within_a_second() {
     let next = anna.chat_id("hall");
     assert_ne!(next, hall, "the id of a removed chat was given again");
     assert_eq!(anna.history(next), [], "messages of the removed chat");
-}
-
-/// Tries until it is so; a second, and half of one for a busy machine, is the limit.
-#[track_caller]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a test stands outside of the server"
-)]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        let took = begun.elapsed();
-        assert!(took.as_millis() < 1500, "not within a second");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
 }

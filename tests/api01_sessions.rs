@@ -5,8 +5,9 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use support::client::{login_body, read_session};
 use support::wire::*;
-use support::{Client, PASSWORD, Server, Session, client::login_body, client::read_session};
+use support::{Client, PASSWORD, Server, Session};
 
 /// A server with anna and boris in the chat `hall`.
 fn hall() -> Server {

@@ -108,11 +108,19 @@ impl Client {
 
     /// Every whole frame up to the end of the stream, however that came: for servers that die.
     pub(crate) fn frames_until_broken(&mut self) -> Vec<Frame> {
+        self.frames_until(usize::MAX)
+    }
+
+    /// The next `count` frames, or fewer if the stream ends, however it does.
+    pub(crate) fn frames_until(&mut self, count: usize) -> Vec<Frame> {
         let mut frames: Vec<Frame> = self.inbox.drain(..).collect();
         let mut chunk = [0; 64 * 1024];
         loop {
             while let Some(frame) = Frame::take(&mut self.buffer) {
                 frames.push(frame);
+            }
+            if frames.len() >= count {
+                return frames;
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return frames,
