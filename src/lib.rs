@@ -4,4 +4,7 @@ pub mod auth;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod outbox;
+pub mod service;
+pub mod store;
 pub mod wire;
