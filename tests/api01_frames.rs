@@ -129,10 +129,7 @@ fn hundreds_of_frames_in_one_write() {
     let mut anna = server.login("anna");
     let count = anna.post_all((0..900).map(|index| match index % 3 {
         0 => (HEARTBEAT, body().text(&index.to_string()).into()),
-        1 => (
-            SEND_CHAT_MSG,
-            body().id(chat).text(&index.to_string()).into(),
-        ),
+        1 => (SEND_CHAT_MSG, body().id(chat).text(&index.to_string()).into()),
         _ => (GET_CHAT_ID, body().text("nowhere").into()),
     }));
     for index in 0..count {
@@ -211,8 +208,7 @@ fn the_largest_body_is_taken() {
     let mut anna = server.login("anna");
     let largest = vec![b'x'; BODY_BYTES_MAX as usize];
     anna.ask(0x77, largest.clone()).declined("unknown-purpose");
-    anna.ask(SEND_CHAT_MSG, largest.clone())
-        .declined("malformed");
+    anna.ask(SEND_CHAT_MSG, largest.clone()).declined("malformed");
     anna.ask(HEARTBEAT, largest).declined("malformed");
     anna.expect_quiet();
 }
@@ -307,12 +303,9 @@ fn disconnect_in_every_state() {
 fn half_closed_connections_get_their_answers() {
     let (server, chat) = hall();
     let mut anna = server.login("anna");
-    let count = anna.post_all((0..200).map(|index| {
-        (
-            SEND_CHAT_MSG,
-            body().id(chat).text(&index.to_string()).into(),
-        )
-    }));
+    let count = anna.post_all(
+        (0..200).map(|index| (SEND_CHAT_MSG, body().id(chat).text(&index.to_string()).into())),
+    );
     anna.write(&header(7, SEND_CHAT_MSG, 1));
     anna.write(&[1, 2]);
     anna.end_writing();
