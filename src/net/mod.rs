@@ -1,0 +1,4 @@
+//! The outside: sockets, TLS.
+
+pub mod tls;
+pub mod transport;
