@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod config;
 pub mod ids;
 pub mod limits;
 pub mod names;

@@ -6,6 +6,7 @@
 
 pub mod changes;
 pub mod chats;
+pub mod check;
 mod error;
 pub mod invites;
 pub mod members;
