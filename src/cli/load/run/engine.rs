@@ -1,21 +1,19 @@
 //! The loop: makes the connections, turns until a phase is over, reads the clock once per turn.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::conn::{Conn, Dialect, Drained, Role, Stage};
 use super::count::{Book, Counters, Faults, Phase, Shared};
 use super::payload::Payload;
 use super::procfs::{self, Memory};
 use super::scenario::{self, Plan, Unit};
-use super::{LoadRunArgs, Scenario, mqtt, resp, setup};
-use crate::limits::DESCRIPTORS_RESERVED;
+use super::{LoadRunArgs, Scenario, dial, mqtt, resp, setup};
+use vestnik::limits::DESCRIPTORS_RESERVED;
 
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -267,7 +265,7 @@ impl<'a> Engine<'a> {
     /// Begins a connection, in the next place or in that of one that was closed.
     fn open(&mut self, index: usize) -> Result<(), String> {
         let address = self.args.addr[index % self.args.addr.len()];
-        let mut stream = connect(address, self.source(index))
+        let mut stream = dial::connect(address, self.source(index))
             .map_err(|error| format!("cannot connect to {address}: {error}"))?;
         self.poll
             .registry()
@@ -457,28 +455,6 @@ fn take(conn: &mut Conn, buffer: &mut Vec<u8>, shared: &mut Shared, ending: bool
     conn.fill(shared);
     conn.flush(shared);
     drained
-}
-
-fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into())?;
-    }
-    match socket.connect(&address.into()) {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock && !in_progress(&error) => {
-            Err(error)
-        }
-        _ => Ok(TcpStream::from_std(socket.into())),
-    }
-}
-
-/// Whether a connection is being made.
-fn in_progress(error: &io::Error) -> bool {
-    /// EINPROGRESS on Linux.
-    const IN_PROGRESS: i32 = 115;
-    error.raw_os_error() == Some(IN_PROGRESS)
 }
 
 fn shared(args: &LoadRunArgs, plan: &Plan) -> Result<Shared, String> {

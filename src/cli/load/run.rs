@@ -13,6 +13,7 @@
 
 mod conn;
 mod count;
+mod dial;
 mod engine;
 mod history;
 mod mqtt;
@@ -26,15 +27,16 @@ mod setup;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::io::Write;
 use std::net::SocketAddr;
 
 use clap::ValueEnum;
 
+use super::super::failure::Failure;
+use super::super::{Context, Outcome};
+
 /// What to put on the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Scenario {
+pub(super) enum Scenario {
     /// A few publish to a chat of many; counts deliveries
     Fanout,
     /// The same by the clock; latency from the intended time of sending
@@ -55,7 +57,7 @@ pub enum Scenario {
 
 /// The version that clients speak.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Api {
+pub(super) enum Api {
     /// All 0.1
     #[value(name = "0.1")]
     V0_1,
@@ -68,7 +70,7 @@ pub enum Api {
 
 /// The language of the server under load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Speak {
+pub(super) enum Speak {
     /// vestnik's
     Purpose,
     /// Redis's: fanout, rate, durable (XADD), echo (PING)
@@ -79,100 +81,87 @@ pub enum Speak {
 
 /// Options of `vestnik load run`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct LoadRunArgs {
+pub(crate) struct LoadRunArgs {
     /// What to put on the server
     #[arg(value_enum)]
-    pub scenario: Scenario,
+    pub(super) scenario: Scenario,
     /// Address of the server; more than one are used in turn
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420")]
-    pub addr: Vec<SocketAddr>,
+    pub(super) addr: Vec<SocketAddr>,
     /// Version that clients speak; mixed always takes both
     #[arg(long, value_enum, default_value = "1.0")]
-    pub api: Api,
+    pub(super) api: Api,
     /// Chat to send to; on API 1.0 a missing one is made
     #[arg(long, value_name = "NAME", default_value = "load")]
-    pub chat: String,
+    pub(super) chat: String,
     /// Chats NAME, NAME-1, NAME-2, …, over which connections spread in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub chats: u16,
+    pub(super) chats: u16,
     /// fanout, rate: connections that take messages
     #[arg(long, value_name = "N", default_value_t = 200)]
-    pub members: usize,
+    pub(super) members: usize,
     /// fanout, rate: how many of them publish
     #[arg(long, value_name = "N", default_value_t = 4)]
-    pub publishers: usize,
+    pub(super) publishers: usize,
     /// The other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32, mixed 100]
     #[arg(long, value_name = "N")]
-    pub connections: Option<usize>,
+    pub(super) connections: Option<usize>,
     /// Requests that a connection keeps in flight
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub window: u16,
+    pub(super) window: u16,
     /// Bytes of a message's text, at least 24; for echo 0 is allowed too
     #[arg(long, value_name = "BYTES", default_value_t = 100)]
-    pub payload: usize,
+    pub(super) payload: usize,
     /// rate: deliveries per second, to all members together
     #[arg(long, value_name = "N", default_value_t = 20_000)]
-    pub rate: u32,
+    pub(super) rate: u32,
     /// Seconds that are measured
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub seconds: u32,
+    pub(super) seconds: u32,
     /// Seconds of load before that
     #[arg(long, value_name = "S", default_value_t = 2)]
-    pub warmup: u32,
+    pub(super) warmup: u32,
     /// Connect from 127.0.0.1, 127.0.0.2, … in turn, for more connections than ports
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
-    pub source_addresses: u8,
+    pub(super) source_addresses: u8,
     /// Process of the server, for its CPU time and memory
     #[arg(long, value_name = "PID")]
-    pub server_pid: Option<u32>,
+    pub(super) server_pid: Option<u32>,
     /// Sends carry a nonce (API 1.0)
     #[arg(long)]
-    pub nonces: bool,
+    pub(super) nonces: bool,
     /// Users to log in as: PREFIX0 to PREFIX(N-1), in turn [default: one for each connection]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub users: Option<u32>,
+    pub(super) users: Option<u32>,
     /// What names of users begin with
     #[arg(long, value_name = "PREFIX", default_value = "load")]
-    pub user_prefix: String,
+    pub(super) user_prefix: String,
     /// Password of all users
     #[arg(long, default_value = "load-password")]
-    pub password: String,
+    pub(super) password: String,
     /// One JSON object per measurement on standard output instead of a table
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
     /// Language of the server, for comparisons
     #[arg(long, value_enum, default_value = "purpose", hide = true)]
-    pub speak: Speak,
+    pub(super) speak: Speak,
 }
-
-/// Why a run ended badly, in one line.
-#[derive(Debug)]
-pub struct LoadError(String);
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// Runs a scenario and prints its figures to standard output, its progress to standard error.
 ///
 /// # Errors
 /// The run could not begin, or something did not arrive as it should: missing, out of order,
 /// damaged, declined, or a connection was lost.
-pub fn run(args: &LoadRunArgs) -> Result<(), LoadError> {
+pub(super) fn run(args: &LoadRunArgs, context: &mut Context<'_>) -> Outcome {
     let mut faults = Vec::new();
-    for plan in scenario::plans(args).map_err(LoadError)? {
-        let outcome = engine::run(args, plan).map_err(LoadError)?;
+    for plan in scenario::plans(args).map_err(Failure::Failed)? {
+        let outcome = engine::run(args, plan).map_err(Failure::Failed)?;
         let text = if args.json { report::json(&outcome) } else { report::table(&outcome) };
-        // Without a reader there is nobody to tell.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        context.out.write_all(text.as_bytes())?;
         if outcome.faults.count > 0 {
             let first = outcome.faults.told.join("; ");
             faults.push(format!("{} faults, first: {first}", outcome.faults.count));
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(LoadError(faults.join("; "))) }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Failed(faults.join("; "))) }
 }

@@ -4,9 +4,9 @@
 use super::conn::{Conn, Kind};
 use super::count::Shared;
 use super::purpose::Pack;
-use crate::ids::{ChatId, MessageId, ServerTime};
-use crate::wire::Version;
-use crate::wire::request::Request;
+use vestnik::ids::{ChatId, MessageId, ServerTime};
+use vestnik::wire::Version;
+use vestnik::wire::request::Request;
 
 /// Messages of one page or range.
 const PAGE_MESSAGES: u16 = 1000;

@@ -8,14 +8,14 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::*;
-use crate::ids::{MessageId, ServerTime, UserId};
-use crate::wire::Version;
-use crate::wire::answer as say;
-use crate::wire::codec::{Message, Put};
-use crate::wire::decline::Decline;
-use crate::wire::frame::{self, Parsed, parse};
-use crate::wire::purpose::{ToClient, ToServer};
-use crate::wire::request::Request;
+use vestnik::ids::{MessageId, ServerTime, UserId};
+use vestnik::wire::Version;
+use vestnik::wire::answer as say;
+use vestnik::wire::codec::{Message, Put};
+use vestnik::wire::decline::Decline;
+use vestnik::wire::frame::{self, Parsed, parse};
+use vestnik::wire::purpose::{ToClient, ToServer};
+use vestnik::wire::request::Request;
 
 /// How the server cheats, once or whenever it can.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -255,5 +255,7 @@ fn what_cannot_work_is_refused() {
     assert!(scenario::plans(&args(address, "fanout --payload 10")).is_err());
     assert!(scenario::plans(&args(address, "idle --speak redis")).is_err());
     assert!(scenario::plans(&args(address, "login --connections 1000")).is_err());
-    assert!(run(&args(address, "echo")).is_err(), "nobody listens there");
+    let args = args(address, "echo");
+    let plan = scenario::plans(&args).expect("it can be done").swap_remove(0);
+    assert!(engine::run(&args, plan).is_err(), "nobody listens there");
 }

@@ -4,12 +4,12 @@
 use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::{Shared, Tally};
 use super::{history, purpose};
-use crate::client::Declined;
-use crate::ids::ChatId;
-use crate::limits::HEADER_BYTES;
-use crate::wire::Version;
-use crate::wire::codec::Reader;
-use crate::wire::request::Request;
+use vestnik::client::Declined;
+use vestnik::ids::ChatId;
+use vestnik::limits::HEADER_BYTES;
+use vestnik::wire::Version;
+use vestnik::wire::codec::Reader;
+use vestnik::wire::request::Request;
 
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use super::count::{Shared, Tally};
 use super::history::Walk;
 use super::{mqtt, purpose, resp};
-use crate::wire::Version;
+use vestnik::wire::Version;
 
 /// Least room offered to one read, in bytes.
 const READ_BYTES: usize = 256 * 1024;
