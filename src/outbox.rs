@@ -67,6 +67,16 @@ impl Outbox {
         queue.check_invariants();
     }
 
+    /// Asks for a look at a connection in this turn's flush though nothing new is staged for it.
+    pub fn touch(&mut self, index: u32) {
+        self.stage(index, |_| {});
+        if let Some(queue) = self.queues.get_mut(index as usize)
+            && queue.bytes.is_empty()
+        {
+            Self::reclaim(&mut self.spares, queue);
+        }
+    }
+
     /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
     pub fn release(&mut self) {
         for &index in &self.dirty {

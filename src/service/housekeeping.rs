@@ -31,6 +31,12 @@ impl Housekeeping {
         Ok(Self { data_version, has_changes: true, may_sweep: true, last_round_ms: 0 })
     }
 
+    /// A turn was undone: what it took up stands in the file again.
+    pub(super) fn start_again(&mut self) {
+        self.has_changes = true;
+        self.may_sweep = true;
+    }
+
     pub(super) fn sweep_soon(&mut self) {
         self.may_sweep = true;
     }

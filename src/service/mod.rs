@@ -30,6 +30,7 @@ use std::net::IpAddr;
 use crate::auth::helper::{Job, JobDone, JobId, Work};
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
+use crate::config::Registration;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits;
 use crate::outbox::Outbox;
@@ -37,22 +38,12 @@ use crate::store::members::Member;
 use crate::store::{Fault, Store, StoreError, StoreResult};
 use crate::wire::answer;
 use crate::wire::decline::Decline;
+use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
 use peer::{Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
-
-/// Who may register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Registration {
-    /// Nobody: the operator adds users.
-    Closed,
-    /// Whoever has an invite.
-    Invite,
-    /// Everybody.
-    Open,
-}
 
 /// What the operator sets.
 #[derive(Clone, Debug)]
@@ -254,6 +245,7 @@ impl<'db> Service<'db> {
     pub fn begin_turn(&mut self, wall_us: i64, now_ms: u64) {
         self.clock.set_wall(wall_us);
         self.now_ms = now_ms;
+        self.is_replaying = false;
         self.turn.begin();
     }
 
@@ -263,7 +255,7 @@ impl<'db> Service<'db> {
             self.peers.0.resize_with(conn.at() + 1, || None);
         }
         if let Some(place) = self.peers.0.get_mut(conn.at()) {
-            *place = Some(Peer::new(conn, address));
+            *place = Some(Peer::new(conn, address, self.now_ms));
         }
     }
 
@@ -296,6 +288,13 @@ impl<'db> Service<'db> {
     /// Whether a session is attached.
     pub fn is_authorized(&self, conn: ConnId) -> bool {
         self.peers.get(conn).is_some_and(|peer| peer.state.attached.is_some())
+    }
+
+    /// Since when the connection has had no session, by the forward clock in milliseconds; `None`
+    /// while it has one.
+    pub fn unauthorized_since_ms(&self, conn: ConnId) -> Option<u64> {
+        let peer = self.peers.get(conn)?;
+        peer.state.attached.is_none().then_some(peer.state.detached_ms)
     }
 
     /// Whether a password of the connection is being checked.
@@ -428,6 +427,7 @@ impl<'db> Service<'db> {
             let waiting = self.peers.get(*conn).and_then(|peer| peer.waiting.as_ref());
             waiting.is_some_and(|waiting| waiting.job == *job)
         });
+        self.housekeeping.start_again();
         self.turn.begin();
         self.is_replaying = true;
     }
@@ -572,24 +572,32 @@ impl<'db> Service<'db> {
         self.outbox.stage(conn.index, |out| answer::declined(out, task, reason));
     }
 
-    /// The last words of an end in good order: what waits is declined, and the file is told the
-    /// exact time.
-    pub fn shut_down(&mut self) {
+    /// The last words to everybody before the server stops: what waits is declined.
+    pub fn dismiss_all(&mut self) {
         for place in 0..self.peers.0.len() {
             let Some(peer) = self.peers.0.get_mut(place).and_then(Option::as_mut) else { continue };
             let waiting = peer.waiting.take().map(|waiting| waiting.task);
             let stream = peer.stream.take().map(|stream| stream.task);
+            peer.behind = None;
             let index = peer.conn.index;
-            for task in [waiting, stream].into_iter().flatten() {
-                self.outbox.stage(index, |out| {
+            self.outbox.stage(index, |out| {
+                for task in [waiting, stream].into_iter().flatten() {
                     answer::declined(out, task, Decline::ShuttingDown);
-                });
-            }
+                }
+                answer::bare(out, ToClient::Disconnect);
+            });
         }
         self.pumping.clear();
         self.jobs.clear();
-        let noted = self.store.write_server_time(self.clock.last());
-        self.note_failure(noted);
+    }
+
+    /// Tells the file the exact time: the last thing before an end in good order.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn finish(&mut self) -> StoreResult<()> {
+        self.store.write_server_time(self.clock.last())?;
+        self.store.commit().map(drop)
     }
 }
 

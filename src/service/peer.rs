@@ -29,6 +29,8 @@ pub(crate) struct PeerState {
     pub(crate) notified: u8,
     /// When the session's use was last noted in the file.
     pub(crate) touched: ServerTime,
+    /// When the connection was made or lost its session, by the forward clock in milliseconds.
+    pub(crate) detached_ms: u64,
 }
 
 /// A request that waits for the password helper, and what it wants once that has spoken.
@@ -85,11 +87,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(conn: ConnId, address: IpAddr) -> Self {
+    pub(crate) fn new(conn: ConnId, address: IpAddr, now_ms: u64) -> Self {
         Self {
             conn,
             address,
-            state: PeerState::default(),
+            state: PeerState { detached_ms: now_ms, ..PeerState::default() },
             saved_in: 0,
             sent_in: 0,
             waiting: None,
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn notifications_are_numbered_from_1_to_255_in_turn() {
         let conn = ConnId { index: 0, generation: 0 };
-        let mut peer = Peer::new(conn, Ipv4Addr::LOCALHOST.into());
+        let mut peer = Peer::new(conn, Ipv4Addr::LOCALHOST.into(), 0);
         assert!(!peer.was_notified(0) && !peer.was_notified(1) && !peer.was_notified(255));
         for expected in (1..=255).chain(1..=3) {
             assert_eq!(peer.next_notify_task(), expected);

@@ -257,6 +257,7 @@ impl Service<'_> {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         peer.state.attached = None;
+        peer.state.detached_ms = self.now_ms;
         peer.state.notified = 0;
         if peer.behind.take().is_some() {
             self.resumed.push(conn);
