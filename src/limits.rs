@@ -35,6 +35,22 @@ pub const LEGACY_PACK_BYTES_MAX: usize = 1024 * 1024;
 /// Soft bound of the body of a frame that the server cuts itself (PART, MSG_NOTIFY packs), in bytes.
 pub const PIECE_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of long answers and catch-ups read from the file for one connection in one turn.
+pub const STREAM_BYTES_PER_TURN: usize = 128 * 1024;
+
+/// The same for all connections together.
+pub const STREAM_TURN_BYTES: usize = 512 * 1024;
+
+/// Chats that one user may be in; joining or making more is forbidden.
+pub const MEMBERSHIPS_MAX: usize = 10_000;
+
+/// Chats that FIND_CHATS gives at most, whatever limit it names.
+pub const FOUND_CHATS_MAX: u16 = 1000;
+
+/// Online members of a chat past which presence, typing and markers are not told there: these
+/// courtesies grow with the square of the members.
+pub const COURTESY_MEMBERS_MAX: usize = 256;
+
 /// Bytes read from one connection in one turn.
 pub const TURN_READ_BYTES_PER_CONNECTION: usize = 64 * 1024;
 
@@ -114,6 +130,7 @@ const _: () = {
     assert!(CONTENT_BYTES_MAX + 64 <= BODY_BYTES_MAX);
     assert!(TURN_READ_BYTES_PER_CONNECTION <= TURN_READ_BYTES);
     assert!(PIECE_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
+    assert!(PIECE_BYTES_MAX <= STREAM_BYTES_PER_TURN);
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
 };

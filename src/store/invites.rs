@@ -75,4 +75,12 @@ impl Store<'_> {
     pub fn remove_invite(&mut self, digest: &[u8]) -> StoreResult<bool> {
         self.run("DELETE FROM invites WHERE digest = ?1", [digest]).map(|rows| rows > 0)
     }
+
+    /// Takes away the invites whose code begins so; says how many.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_invites_with_hint(&mut self, hint: &str) -> StoreResult<usize> {
+        self.run("DELETE FROM invites WHERE hint = ?1", [hint])
+    }
 }

@@ -50,6 +50,20 @@ impl Store<'_> {
         self.all(&sql, [user.row()], member)
     }
 
+    /// The memberships of a user, by chat, with the slow mode of each chat in seconds.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn memberships_with_policy(&mut self, user: UserId) -> StoreResult<Vec<(Member, u32)>> {
+        self.all(
+            "SELECT m.chat_id, m.user_id, m.admin, m.joined, m.seen, c.slow_mode_s
+             FROM members m JOIN chats c USING (chat_id)
+             WHERE m.user_id = ?1 ORDER BY m.chat_id",
+            [user.row()],
+            |row| Ok((member(row)?, row.get(5)?)),
+        )
+    }
+
     /// Members of a chat with an id above `after`, by id, up to `limit`, with their nicknames.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 pub mod changes;
 pub mod chats;
+pub mod check;
 mod error;
 pub mod invites;
 pub mod members;
@@ -192,6 +193,34 @@ impl<'db> Store<'db> {
         }
         self.transaction = Transaction::None;
         self.time_reserving = self.time_reserved;
+    }
+
+    /// Whether the server waits a moment for another process that holds the file, or fails at once:
+    /// once a wait was in vain, it would only stall every turn.
+    pub fn set_patience(&self, is_patient: bool) {
+        let wait = if is_patient { open::PATIENCE } else { std::time::Duration::ZERO };
+        if let Err(error) = self.db.busy_timeout(wait) {
+            log::warn!("cannot set how long to wait for the data file: {error}");
+        }
+    }
+
+    /// Whether nobody may register or join a chat.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lockdown(&mut self) -> StoreResult<bool> {
+        let sql = "SELECT value FROM meta WHERE key = 'lockdown'";
+        Ok(self.get(sql, [], |row| row.get::<_, bool>(0))?.unwrap_or(false))
+    }
+
+    /// Lets nobody register or join a chat, or everybody again.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_lockdown(&mut self, is_on: bool) -> StoreResult<()> {
+        let sql = "INSERT INTO meta (key, value) VALUES ('lockdown', ?1)
+                   ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        self.run(sql, [is_on]).map(drop)
     }
 
     /// A number that changes when another process has committed to the file.

@@ -28,6 +28,9 @@ const STATEMENT_CACHE: usize = 256;
 /// Bytes of pages that SQLite may keep in memory, as its pragma counts (negative: KiB).
 const CACHE_KIB: i32 = -16_384;
 
+/// How long the server waits for a command that holds the file.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+
 /// An open data file. The server's holds the lock as long as it lives.
 #[derive(Debug)]
 pub struct Database {
@@ -271,7 +274,7 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
         Role::Server => {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
             // The loop must not sleep inside SQLite; a command holds the file for a moment only.
-            db.busy_timeout(Duration::from_millis(100))
+            db.busy_timeout(PATIENCE)
         }
         Role::Command => db.busy_timeout(Duration::from_secs(10)),
     }

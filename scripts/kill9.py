@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Kills a server with -9 in the middle of a stream of messages, restarts it, and compares; N rounds.
+
+Each round several connections send messages without waiting for the answers, in a window of 1 to
+1000. At a random moment the server is killed. It is started again on the same file, the chat is
+read through the protocol, and
+  - every message that was ACCEPTED, or that anybody was notified of, must be there exactly once,
+    with its content, id and time;
+  - what is there of a connection must be the beginning of what it sent, in that order, and
+    nothing else may be there;
+  - ids and times must grow over all rounds;
+  - the sessions must still be good.
+At the end the whole chat is read once more and must be, byte for byte, what the rounds read.
+
+Exit code 0: nothing lost, nothing doubled. 1: something was; the data file is kept.
+"""
+
+import argparse
+import hashlib
+import random
+import select
+import shutil
+import struct
+import sys
+import tempfile
+import time
+
+from purpose_wire import (
+    ACCEPTED, MSG_NOTIFY, SEND_CHAT_MSG, Connection, Declined, Server, default_binary, frame,
+    take_frames, text, unpack_messages,
+)
+
+FRAMES_PER_WRITE = 20
+SENT = struct.Struct("<Qq")
+
+
+def content(round_number, sender, number):
+    """What the n-th message of a sender says; of many lengths, so that pages are cut anywhere."""
+    return f"{round_number}/{sender}/{number}/" + "x" * (number * 37 % 211)
+
+
+class Sender:
+    """One connection that sends without waiting and notes what it is told."""
+
+    def __init__(self, address, session, chat, round_number, sender, window):
+        self.connection = Connection(address)
+        self.connection.restore(session)
+        self.connection.socket.setblocking(False)
+        self.chat = struct.pack("<I", chat)
+        self.round_number, self.sender, self.window = round_number, sender, window
+        self.posted = 0
+        self.outgoing = bytearray()
+        self.accepted = []
+        self.notified = []
+        self.ended = False
+
+    def fileno(self):
+        return self.connection.socket.fileno()
+
+    def wants_to_write(self):
+        return bool(self.outgoing) or self.posted - len(self.accepted) < self.window
+
+    def write(self):
+        room = min(FRAMES_PER_WRITE, self.window - (self.posted - len(self.accepted)))
+        if not self.outgoing:
+            for _ in range(room):
+                words = content(self.round_number, self.sender, self.posted)
+                task = self.posted % 256
+                self.outgoing += frame(SEND_CHAT_MSG, task, self.chat + text(words))
+                self.posted += 1
+        try:
+            del self.outgoing[: self.connection.socket.send(self.outgoing)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.ended = True
+
+    def read(self):
+        try:
+            chunk = self.connection.socket.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        self.ended = self.ended or not chunk
+        self.connection.buffer += chunk
+        frames, self.connection.frames = self.connection.frames, []
+        for purpose, task, body in frames + take_frames(self.connection.buffer):
+            self.note(purpose, task, body)
+
+    def note(self, purpose, task, body):
+        if purpose == ACCEPTED and task == len(self.accepted) % 256:
+            self.accepted.append(SENT.unpack(body))
+        elif purpose == MSG_NOTIFY:
+            self.notified += unpack_messages(body[4:])
+        else:
+            raise AssertionError(f"frame {purpose:#x} task {task}: {body!r}")
+
+
+def stream_until_killed(server, senders, seconds):
+    """Lets the senders run, kills the server, and reads what it had still sent."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        writers = [sender for sender in senders if sender.wants_to_write()]
+        readable, writable, _ = select.select(senders, writers, [], left)
+        for sender in readable:
+            sender.read()
+        for sender in writable:
+            sender.write()
+        if any(sender.ended for sender in senders):
+            raise AssertionError("the server ended a stream by itself")
+    server.kill()
+    for sender in senders:
+        sender.connection.socket.setblocking(True)
+        sender.ended = False
+        while not sender.ended:
+            sender.read()
+        sender.connection.close()
+
+
+class Tally:
+    """What was found over all rounds."""
+
+    def __init__(self):
+        self.accepted = self.notified = self.kept = 0
+        self.lost, self.doubled, self.wrong = [], [], []
+        self.digest = hashlib.sha256()
+        self.last = (0, 0)
+
+    def compare(self, round_number, senders, kept):
+        """Holds what is in the file after a round against what the senders know."""
+        by_content = {}
+        for message_id, created, words in kept:
+            if words in by_content:
+                self.doubled.append(words)
+            by_content[words] = (message_id, created)
+            if message_id <= self.last[0] or created <= self.last[1]:
+                self.wrong.append(f"{words}: id or time does not grow")
+            self.last = (message_id, created)
+        for sender in senders:
+            for number, sent in enumerate(sender.accepted):
+                words = content(round_number, sender.sender, number)
+                self.expect(by_content, words, sent)
+            for message_id, created, words in sender.notified:
+                self.expect(by_content, words, (message_id, created))
+            self.accepted += len(sender.accepted)
+            self.notified += len(sender.notified)
+        self.expect_prefixes(round_number, senders, [words for _, _, words in kept])
+        self.kept += len(kept)
+
+    def expect(self, by_content, words, expected):
+        found = by_content.get(words)
+        if found is None:
+            self.lost.append(words)
+        elif found != expected:
+            self.wrong.append(f"{words}: {found}, was {expected}")
+
+    def expect_prefixes(self, round_number, senders, kept):
+        """Of each connection the file has the first messages, in order, and nothing else."""
+        next_number = [0] * len(senders)
+        for words in kept:
+            try:
+                sender = int(words.split("/")[1])
+                number = next_number[sender]
+            except (IndexError, ValueError):
+                sender, number = None, None
+            known = sender is not None and number < senders[sender].posted
+            if not known or words != content(round_number, sender, number):
+                self.wrong.append(f"{words[:60]}: not sent, out of order, or after a hole")
+                continue
+            next_number[sender] += 1
+
+    def failed(self):
+        return bool(self.lost or self.doubled or self.wrong)
+
+    def print_failures(self):
+        for name in ("lost", "doubled", "wrong"):
+            for words in getattr(self, name)[:10]:
+                print(f"{name}: {words}", file=sys.stderr)
+
+
+def run_round(server, chat, sessions, round_number, dice, tally):
+    """One round; the server runs before it and, started again, after it."""
+    window = dice.choice([1, 4, 32, 256, 1000])
+    senders = [
+        Sender(server.address, session, chat, round_number, number, window)
+        for number, session in enumerate(sessions[1:])
+    ]
+    stream_until_killed(server, senders, dice.uniform(0.001, 0.08))
+    server.start()
+    reader = Connection(server.address)
+    reader.restore(sessions[0])
+    kept = []
+    for pack in reader.history(chat, tally.last[1] + 1):
+        tally.digest.update(pack)
+        kept += unpack_messages(pack)
+    reader.close()
+    tally.compare(round_number, senders, kept)
+
+
+def whole_history_is_as_read(server, chat, session, tally):
+    """The whole chat, read at once, is what the rounds read piece by piece."""
+    reader = Connection(server.address)
+    reader.restore(session)
+    digest = hashlib.sha256()
+    for pack in reader.history(chat, 0):
+        digest.update(pack)
+    reader.close()
+    return digest.digest() == tally.digest.digest()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=1000, metavar="N", help="default 1000")
+    parser.add_argument("--binary", default=default_binary(), metavar="PATH",
+                        help="the server (default: target/release/vestnik)")
+    parser.add_argument("--seed", type=int, default=None, metavar="S",
+                        help="of the moments and windows (default: a new one, printed)")
+    parser.add_argument("--senders", type=int, default=4, metavar="N", help="default 4")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    dice = random.Random(seed)
+
+    folder = tempfile.mkdtemp(prefix="vestnik-kill9-")
+    server = Server(options.binary, folder)
+    server.start()
+    names = [f"user{number}" for number in range(options.senders + 1)]
+    server.add_members("hall", names)
+    sessions = [Connection(server.address).login(name) for name in names]
+    reader = Connection(server.address)
+    reader.restore(sessions[0])
+    chat = reader.chat_id("hall")
+    reader.close()
+
+    tally = Tally()
+    begun = time.monotonic()
+    rounds = 0
+    try:
+        while rounds < options.rounds and not tally.failed():
+            run_round(server, chat, sessions, rounds, dice, tally)
+            rounds += 1
+            if rounds % 100 == 0:
+                print(f"round {rounds}: {tally.accepted} accepted", flush=True)
+        if not whole_history_is_as_read(server, chat, sessions[0], tally):
+            tally.wrong.append("the whole chat is not what the rounds read")
+        server.admin("check")
+    except (AssertionError, ConnectionError, Declined, RuntimeError) as error:
+        tally.wrong.append(f"round {rounds}: {type(error).__name__}: {error}")
+    finally:
+        server.kill()
+    print(
+        f"rounds {rounds}, messages accepted {tally.accepted}, told of {tally.notified}, "
+        f"kept {tally.kept}, lost {len(tally.lost)}, doubled {len(tally.doubled)}, "
+        f"wrong {len(tally.wrong)}, {time.monotonic() - begun:.1f} s"
+    )
+    if tally.failed():
+        tally.print_failures()
+        print(f"the data file is kept in {folder}", file=sys.stderr)
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

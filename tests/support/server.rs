@@ -1,0 +1,416 @@
+//! The real binary: a server in a folder of its own, and the commands of an operator.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Client, PASSWORD};
+
+/// How long the server may take to print its `listening` line, or to end.
+const PROCESS_WAIT: Duration = Duration::from_secs(30);
+
+/// A folder for one test, removed with all that is in it.
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("vestnik-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The binary with nothing of the caller's surroundings: no VESTNIK_… and no RUST_LOG.
+pub(crate) fn vestnik(folder: &Path) -> Command {
+    vestnik_under(&[], folder)
+}
+
+/// The same, started by another program that makes its surroundings and then becomes it.
+fn vestnik_under(wrapper: &[String], folder: &Path) -> Command {
+    let binary = env!("CARGO_BIN_EXE_vestnik");
+    let mut command = match wrapper {
+        [] => Command::new(binary),
+        [program, args @ ..] => {
+            let mut command = Command::new(program);
+            command.args(args).arg(binary);
+            command
+        }
+    };
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("VESTNIK_") || name_text == "RUST_LOG" {
+            command.env_remove(&name);
+        }
+    }
+    command.current_dir(folder);
+    command
+}
+
+/// `serve` on `data` with cheap password hashes, on a free port unless `options` name a listener.
+pub(crate) fn serve_command(folder: &Path, data: &Path, options: &[&str]) -> Command {
+    serve_under(&[], folder, data, options)
+}
+
+fn serve_under(wrapper: &[String], folder: &Path, data: &Path, options: &[&str]) -> Command {
+    let mut command = vestnik_under(wrapper, folder);
+    command.arg("serve").arg("--data").arg(data);
+    command.args(["--password-iterations", "1000"]);
+    if !options.iter().any(|option| option.contains("listen")) {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command.args(options);
+    command
+}
+
+/// Runs a command to its end within the time limit.
+pub(crate) fn run(mut command: Command, input: Option<&str>) -> Output {
+    command.stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("a pipe to stdin");
+    if let Some(input) = input {
+        // A command that failed before it read its input closes the pipe: its status tells.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    drop(stdin);
+    let id = child.id();
+    let (done, waiting) = channel();
+    let waiter = thread::spawn(move || {
+        let output = child.wait_with_output();
+        let _ = done.send(());
+        output
+    });
+    if waiting.recv_timeout(PROCESS_WAIT).is_err() {
+        signal(id, "KILL");
+        panic!("a command did not end");
+    }
+    waiter.join().expect("the waiter").expect("an output")
+}
+
+/// Sends a signal by name to a process that the test started.
+pub(crate) fn signal(id: u32, name: &str) {
+    let status =
+        Command::new("sh").arg("-c").arg(format!("kill -{name} {id}")).status().expect("sh runs");
+    assert!(status.success(), "kill -{name} {id}");
+}
+
+/// A running server; killed and cleaned up when dropped.
+pub(crate) struct Server {
+    dir: TempDir,
+    options: Vec<String>,
+    /// A program and its arguments that make the server's surroundings.
+    wrapper: Vec<String>,
+    /// The data file lies on a disk that only the server's mount namespace has.
+    has_own_disk: bool,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// A new server on a fresh file.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A new server on a fresh file with more options.
+    #[track_caller]
+    pub(crate) fn with(options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        server.restart();
+        server
+    }
+
+    /// A new server whose process is set up by shell commands first, such as `ulimit -n 100`.
+    #[track_caller]
+    pub(crate) fn after(commands: &str, options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        let script = format!("{commands} && exec \"$0\" \"$@\"");
+        server.wrapper = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        server.restart();
+        server
+    }
+
+    /// A new server whose data lies on a disk of so many KiB of its own. `None` where the test may
+    /// not make one, which it says.
+    #[track_caller]
+    pub(crate) fn on_small_disk(kib: u32, options: &[&str]) -> Option<Self> {
+        let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
+        let tried = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
+        if !tried.is_ok_and(|output| output.status.success()) {
+            eprintln!("no disk of one's own can be made here: nothing is tested");
+            return None;
+        }
+        let mut server = Self::prepare(options);
+        let disk = server.dir.join("disk");
+        fs::create_dir(&disk).expect("a mount point");
+        let script = format!(
+            "mount -t tmpfs -o size={kib}k tmpfs '{}' && exec \"$0\" \"$@\"",
+            disk.display()
+        );
+        server.wrapper = unshare.map(str::to_owned).to_vec();
+        server.wrapper.extend(["sh".into(), "-c".into(), script]);
+        server.has_own_disk = true;
+        server.restart();
+        Some(server)
+    }
+
+    fn prepare(options: &[&str]) -> Self {
+        Self {
+            dir: TempDir::new(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            wrapper: Vec::new(),
+            has_own_disk: false,
+            process: None,
+        }
+    }
+
+    pub(crate) fn dir(&self) -> &TempDir {
+        &self.dir
+    }
+
+    /// The data file, as the test reaches it.
+    pub(crate) fn data(&self) -> PathBuf {
+        if self.has_own_disk {
+            return self.disk().join("t.db");
+        }
+        self.dir.join("t.db")
+    }
+
+    /// The folder of a disk of the server's own, while it runs.
+    pub(crate) fn disk(&self) -> PathBuf {
+        let inside = self.dir.join("disk");
+        PathBuf::from(format!("/proc/{}/root{}", self.process_id(), inside.display()))
+    }
+
+    /// The data file, as the server reaches it.
+    fn data_inside(&self) -> PathBuf {
+        let folder = if self.has_own_disk { "disk/" } else { "" };
+        self.dir.join(&format!("{folder}t.db"))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("stderr.txt")
+    }
+
+    /// Starts the binary on the same file; the one before must be gone.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        assert!(self.process.is_none(), "the server still runs");
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        let log =
+            File::options().create(true).append(true).open(self.log()).expect("a file for stderr");
+        let data = self.data_inside();
+        let mut child = serve_under(&self.wrapper, self.dir.path(), &data, &options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        let lines = lines_of(&mut child);
+        let wanted = options.iter().filter(|option| **option == "--listen").count();
+        let mut process = Process { child, lines, addresses: Vec::new() };
+        for _ in 0..wanted.max(1) {
+            let Ok(line) = process.lines.recv_timeout(PROCESS_WAIT) else {
+                let _ = process.child.kill();
+                panic!("no `listening` line; stderr:\n{}", self.stderr());
+            };
+            let address = line
+                .strip_prefix("listening plain ")
+                .and_then(|address| address.parse().ok())
+                .unwrap_or_else(|| panic!("not a `listening plain ADDR` line: {line:?}"));
+            process.addresses.push(address);
+        }
+        self.process = Some(process);
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("the server runs")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.process().addresses[0]
+    }
+
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.process().addresses
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process().child.id()
+    }
+
+    /// All that the server wrote to standard error, over all its starts.
+    pub(crate) fn stderr(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// `kill -9`: no chance to say good-bye.
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        process.child.kill().expect("kill -9");
+        process.child.wait().expect("the end of the server");
+    }
+
+    /// Sends the signal and waits for the end; also returns what stdout said after `listening`.
+    #[track_caller]
+    pub(crate) fn stop_by(&mut self, name: &str) -> (ExitStatus, Vec<String>) {
+        signal(self.process_id(), name);
+        self.wait_for_end()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_end(&mut self) -> (ExitStatus, Vec<String>) {
+        let mut process = self.process.take().expect("the server runs");
+        let deadline = Instant::now() + PROCESS_WAIT;
+        let status = loop {
+            if let Some(status) = process.child.try_wait().expect("a status") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                let _ = process.child.kill();
+                panic!("the server did not end; stderr:\n{}", self.stderr());
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        (status, process.lines.iter().collect())
+    }
+
+    /// Whether the process is there.
+    pub(crate) fn is_running(&mut self) -> bool {
+        match &mut self.process {
+            Some(process) => matches!(process.child.try_wait(), Ok(None)),
+            None => false,
+        }
+    }
+
+    /// Runs `vestnik ARGS --data FILE`.
+    pub(crate) fn admin(&self, args: &[&str], input: Option<&str>) -> Output {
+        let mut command = vestnik(self.dir.path());
+        command.args(args).arg("--data").arg(self.data());
+        run(command, input)
+    }
+
+    /// Runs `vestnik ARGS --data FILE`, which must succeed, and returns what it printed.
+    #[track_caller]
+    pub(crate) fn admin_ok(&self, args: &[&str], input: Option<&str>) -> String {
+        let output = self.admin(args, input);
+        assert!(
+            output.status.success(),
+            "{args:?}: {:?}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("UTF-8 on stdout")
+    }
+
+    /// A user with [`PASSWORD`].
+    #[track_caller]
+    pub(crate) fn add_user(&self, name: &str) {
+        self.add_user_with_password(name, PASSWORD);
+    }
+
+    #[track_caller]
+    pub(crate) fn add_user_with_password(&self, name: &str, password: &str) {
+        self.admin_ok(
+            &["user", "add", name, "--password-stdin", "--password-iterations", "1000"],
+            Some(&format!("{password}\n")),
+        );
+    }
+
+    /// A chat without a password whose members are `members`; the first is its admin.
+    #[track_caller]
+    pub(crate) fn add_chat(&self, name: &str, members: &[&str]) {
+        let mut args = vec!["chat", "add", name];
+        if let Some(admin) = members.first() {
+            args.extend(["--admin", admin]);
+        }
+        self.admin_ok(&args, None);
+        for member in members.iter().skip(1) {
+            self.admin_ok(&["chat", "join", name, member], None);
+        }
+    }
+
+    /// A chat without members that asks for `password`.
+    #[track_caller]
+    pub(crate) fn add_locked_chat(&self, name: &str, password: &str) {
+        self.admin_ok(&["chat", "add", name, "--password-stdin"], Some(&format!("{password}\n")));
+    }
+
+    /// A connection that said nothing yet.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// A connection that said HELLO 0.1.
+    #[track_caller]
+    pub(crate) fn greeted(&self) -> Client {
+        let mut client = self.connect();
+        client.hello(0, 1);
+        client
+    }
+
+    /// A connection of a user that [`Server::add_user`] made, on API 0.1.
+    #[track_caller]
+    pub(crate) fn login(&self, name: &str) -> Client {
+        let mut client = self.greeted();
+        client.login(name);
+        client
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("---- the server's stderr ----\n{}", self.stderr());
+        }
+    }
+}
+
+/// The lines of the child's standard output as they come.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let stdout = child.stdout.take().expect("a pipe from stdout");
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            let Ok(line) = line else { break };
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
