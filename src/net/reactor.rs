@@ -464,6 +464,11 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    // The alert that says so leaves, then this side ends.
+                    log::info!("{conn} from {} is closed: {e}", connection.address);
+                    return self.hang_up(conn);
+                }
                 Err(e) => {
                     log_lost(connection, &e);
                     self.lose(conn);
