@@ -18,8 +18,8 @@ use crate::auth::helper::{JobDone, PasswordHelper};
 use crate::config::Config;
 use crate::ids::ConnId;
 use crate::limits::{
-    DESCRIPTORS_RESERVED, HEADER_BYTES, TURN_READ_BYTES, TURN_READ_BYTES_PER_CONNECTION,
-    TURN_REQUESTS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED, HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES,
+    TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
 };
 use crate::net::clock::Clock;
 use crate::net::connection::{Connection, Due, PeerState, Phase};
@@ -415,12 +415,20 @@ impl<'a, 'db> Reactor<'a, 'db> {
 
     fn read(&mut self) {
         let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
+        let mut handshakes = 0;
         for conn in reading.drain(..) {
             let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
             if connection.id != conn {
                 continue;
             }
             connection.is_listed = false;
+            if connection.transport.is_handshaking() {
+                handshakes += 1;
+                if handshakes > TURN_HANDSHAKES {
+                    list(&mut self.ready, connection);
+                    continue;
+                }
+            }
             if connection.phase != Phase::Open {
                 self.discard(conn);
             } else if !self.service.is_held(conn) {
@@ -464,6 +472,11 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    // The alert that says so leaves, then this side ends.
+                    log::info!("{conn} from {} is closed: {e}", connection.address);
+                    return self.hang_up(conn);
+                }
                 Err(e) => {
                     log_lost(connection, &e);
                     self.lose(conn);
