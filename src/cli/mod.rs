@@ -5,6 +5,7 @@
 //! about is noted in the same transaction.
 
 mod backup;
+mod cert;
 mod chat;
 mod check;
 mod failure;
@@ -77,6 +78,9 @@ enum Command {
     /// Let people register with a code
     #[command(subcommand)]
     Invite(invite::Command),
+    /// Make a certificate for TLS, or show what to pin of one
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// Copy the data file, while the server runs or not
     Backup(backup::Arguments),
     /// Look for damage in the data file
@@ -134,6 +138,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Chat(command) => chat::run(command, context),
         Command::Session(command) => session::run(command, context),
         Command::Invite(command) => invite::run(command, context),
+        Command::Cert(command) => cert::run(command, context),
         Command::Backup(arguments) => backup::run(&arguments, context),
         Command::Check => check::run(context),
         Command::Load(command) => load::run(command, context),
