@@ -1,4 +1,4 @@
-//! `vestnik cert`: a certificate for a LAN, and what clients pin of one.
+//! `vestnik cert`: certificates that no authority vouches for.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,35 +11,37 @@ use super::{Context, Outcome, file};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Make a certificate that no authority vouches for, and print its SHA-256 fingerprint
+    /// Make a certificate and its key for a LAN, and print the fingerprint that clients can pin
     SelfSigned {
-        /// Host names and IP addresses under which clients reach the server
-        #[arg(required = true, value_name = "NAME")]
+        /// Host names and IP addresses that clients connect to
+        #[arg(required = true)]
         names: Vec<String>,
-        /// The file for the certificate, which must not exist
+        /// Where the certificate goes
         #[arg(long, value_name = "PEM", default_value = "cert.pem")]
         cert: PathBuf,
-        /// The file for its private key, which must not exist
+        /// Where its key goes
         #[arg(long, value_name = "PEM", default_value = "key.pem")]
         key: PathBuf,
     },
-    /// Print the SHA-256 fingerprint of a certificate, for clients to pin
+    /// Print the SHA-256 fingerprint of a certificate
     Fingerprint {
-        /// A PEM file; of several certificates in it, the first is the server's
-        file: PathBuf,
+        /// The certificate
+        cert: PathBuf,
     },
 }
 
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
-    let fingerprint = match command {
+    match command {
         Command::SelfSigned { names, cert, key } => {
             let now = Duration::from_micros(file::now().micros().unsigned_abs());
             let made = self_signed(&names, now).map_err(Failure::new)?;
             made.write(&cert, &key).map_err(Failure::new)?;
-            made.fingerprint
+            writeln!(context.out, "{}", made.fingerprint)?;
         }
-        Command::Fingerprint { file } => fingerprint_of_file(&file).map_err(Failure::new)?,
-    };
-    writeln!(context.out, "{fingerprint}")?;
+        Command::Fingerprint { cert } => {
+            let words = |e| Failure::Failed(format!("{}: {e}", cert.display()));
+            writeln!(context.out, "{}", fingerprint_of_file(&cert).map_err(words)?)?;
+        }
+    }
     Ok(())
 }

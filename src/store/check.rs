@@ -264,3 +264,116 @@ impl Store<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Database;
+
+    const RULES: Rules = Rules {
+        is_name: |name, key| name.to_lowercase() == key,
+        is_password: |text| text == "hash",
+    };
+
+    /// Two users, one with a session, a group, a direct chat, a ban, and messages of each status.
+    const GOOD: &str = "
+        UPDATE meta SET value = 1000 WHERE key = 'server_time';
+        INSERT INTO users (user_id, nickname, name_key, password, created) VALUES
+            (1, 'Anna', 'anna', 'hash', 1), (2, 'boris', 'boris', 'hash', 2),
+            (3, 'clara', 'clara', 'hash', 3);
+        INSERT INTO sessions VALUES (1, 1, zeroblob(32), 10, 20, '');
+        INSERT INTO chats (chat_id, kind, name, name_key, password, member_count, created) VALUES
+            (1, 0, 'Hall', 'hall', 'hash', 2, 5);
+        INSERT INTO chats (chat_id, kind, user_low, user_high, member_count, created) VALUES
+            (2, 1, 1, 2, 2, 6);
+        INSERT INTO members VALUES (1, 1, 1, 5, 0), (1, 2, 0, 5, 9), (2, 1, 0, 6, 0), (2, 2, 0, 6, 0);
+        INSERT INTO bans VALUES (1, 3);
+        INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
+            (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
+        INSERT INTO nonces VALUES (1, 1, -7, 100), (1, 2, 7, 90);
+        INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3);
+        -- A chat that was removed and is not swept yet, its author gone as well.
+        INSERT INTO messages VALUES (9, 50, 77, NULL, 0, 'old');
+        INSERT INTO nonces VALUES (9, 77, 1, 50);";
+
+    fn check_after(change: &str) -> Report {
+        let database = Database::in_memory().expect("memory");
+        let db = database.connection();
+        db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
+            .expect("pragmas");
+        db.execute_batch(GOOD).expect("good rows");
+        db.execute_batch(change).expect(change);
+        let mut store = Store::new(&database).expect("a store");
+        store.check(RULES).expect("readable rows")
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_what_the_server_writes() {
+        let report = check_after("");
+        let counts = Report { users: 3, chats: 2, messages: 4, unswept: 2, wrong: Vec::new() };
+        assert_eq!(report, counts);
+    }
+
+    #[test]
+    fn each_rule_finds_what_breaks_it() {
+        for (change, wrong, row) in [
+            ("INSERT INTO users VALUES (5000000000, 'x', 'x', 'hash', 0, 1)", "a user id out", "user 5000000000"),
+            ("UPDATE users SET disabled = 2 WHERE user_id = 2", "a user neither", "user 2"),
+            ("UPDATE users SET created = -1 WHERE user_id = 2", "a user neither", "user 2"),
+            ("UPDATE users SET disabled = 1 WHERE user_id = 1", "a disabled user with", "user 1"),
+            ("UPDATE sessions SET user_id = 8", "a session of nobody", "session 1 of user 8"),
+            ("UPDATE sessions SET digest = x'00'", "a session that cannot", "session 1"),
+            ("UPDATE sessions SET used = 9", "a session that cannot", "session 1"),
+            ("UPDATE invites SET uses_left = -1", "an invite that", "invite abcd"),
+            ("UPDATE invites SET expires = 2", "an invite that", "invite abcd"),
+            ("UPDATE chats SET chat_id = -1 WHERE chat_id = 2; UPDATE members SET chat_id = -1 WHERE chat_id = 2;
+              DELETE FROM messages WHERE chat_id = 2", "a chat id out", "chat -1"),
+            ("UPDATE chats SET name = NULL WHERE chat_id = 1", "a group without", "chat 1"),
+            ("UPDATE chats SET user_low = 1 WHERE chat_id = 1", "a group without", "chat 1"),
+            ("UPDATE chats SET user_low = 2, user_high = 1 WHERE chat_id = 2", "a direct chat with a", "chat 2"),
+            ("UPDATE chats SET password = 'hash' WHERE chat_id = 2", "a direct chat with a", "chat 2"),
+            ("UPDATE members SET user_id = 3 WHERE chat_id = 2 AND user_id = 2", "a direct chat with others", "chat 2, user 3"),
+            ("UPDATE chats SET slow_mode_s = -1 WHERE chat_id = 1", "a chat with a policy", "chat 1"),
+            ("UPDATE chats SET title = printf('%.200c', 'x') WHERE chat_id = 1", "a chat with a policy", "chat 1"),
+            ("UPDATE chats SET member_count = 7 WHERE chat_id = 1", "a chat that counts", "chat 1 counts 7, has 2"),
+            ("INSERT INTO members VALUES (8, 1, 0, 0, 0)", "a member of a chat that", "chat 8, user 1"),
+            ("UPDATE members SET user_id = 8 WHERE chat_id = 1 AND user_id = 2", "a member of a chat that", "chat 1, user 8"),
+            ("UPDATE members SET admin = 2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),
+            ("UPDATE members SET seen = -2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),
+            ("UPDATE bans SET chat_id = 8", "a ban from", "chat 8, user 3"),
+            ("UPDATE bans SET user_id = 8", "a ban from", "chat 1, user 8"),
+            ("UPDATE bans SET user_id = 2", "a member who is banned", "chat 1, user 2"),
+            ("UPDATE messages SET message_id = 0 WHERE message_id = 100", "a message id that no", "chat 1, message 0"),
+            ("UPDATE messages SET message_id = 1001 WHERE message_id = 100", "a message id that no", "chat 1, message 1001"),
+            ("UPDATE messages SET updated = 99 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
+            ("UPDATE messages SET updated = 1001 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
+            ("UPDATE messages SET status = 4 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
+            ("UPDATE messages SET status = 1 WHERE message_id = 100", "a message with a status", "chat 1, message 100"),
+            ("UPDATE messages SET status = 0 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
+            ("UPDATE messages SET content = 'x' WHERE message_id = 102", "a deleted message", "chat 1, message 102"),
+            ("UPDATE messages SET sender_id = 8 WHERE message_id = 101", "a message by nobody", "chat 1, message 101"),
+            ("UPDATE messages SET message_id = 100 WHERE chat_id = 2", "a message id given twice", "message 100"),
+            ("UPDATE nonces SET user_id = 8 WHERE nonce = 7", "a nonce of nobody", "chat 1, user 8, message 90"),
+            ("UPDATE nonces SET message_id = 101 WHERE nonce = -7", "a nonce of nobody", "chat 1, user 1, message 101"),
+            ("DELETE FROM meta", "no record of the times", "meta"),
+            ("UPDATE users SET name_key = 'x' WHERE user_id = 1", "a name that is none", "user 1"),
+            ("UPDATE chats SET name = 'x' WHERE chat_id = 1", "a name that is none", "chat 1"),
+            ("UPDATE users SET password = '' WHERE user_id = 1", "a password that", "user 1"),
+            ("UPDATE chats SET password = '' WHERE chat_id = 1", "a password that", "chat 1"),
+        ] {
+            let found = check_after(change).wrong;
+            let is_it = |line: &&String| line.starts_with(wrong) && line.ends_with(row);
+            assert_eq!(found.iter().filter(is_it).count(), 1, "{change}: {found:?}");
+            assert_eq!(found.len(), 1, "{change}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn many_rows_with_one_wrong_are_counted() {
+        let rows = "WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+                    INSERT INTO bans SELECT 1, i FROM n";
+        let found = check_after(rows).wrong;
+        assert_eq!(found.len(), 11);
+        assert!(found[10].ends_with(": 80 more"), "{}", found[10]);
+    }
+}
