@@ -1,6 +1,7 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
 pub mod auth;
+pub mod client;
 pub mod config;
 pub mod ids;
 pub mod limits;
