@@ -233,7 +233,7 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let lines = lines_of(&mut child);
-        let wanted = options.iter().filter(|option| **option == "--listen").count();
+        let wanted = options.iter().filter(|option| option.ends_with("listen")).count();
         let mut process = Process { child, lines, addresses: Vec::new() };
         for _ in 0..wanted.max(1) {
             let Ok(line) = process.lines.recv_timeout(PROCESS_WAIT) else {
@@ -242,6 +242,7 @@ impl Server {
             };
             let address = line
                 .strip_prefix("listening plain ")
+                .or_else(|| line.strip_prefix("listening tls "))
                 .and_then(|address| address.parse().ok())
                 .unwrap_or_else(|| panic!("not a `listening plain ADDR` line: {line:?}"));
             process.addresses.push(address);
