@@ -215,11 +215,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.commit()?;
         self.submit_jobs()?;
         self.check_deadlines();
-        self.is_pump_waiting = self.service.pump();
+        self.service.pump();
         self.service.end_pump();
         self.check_storage()?;
         self.list_resumed();
         self.flush();
+        self.is_pump_waiting = self.service.may_pump();
         Ok(())
     }
 

@@ -207,10 +207,13 @@ impl Service<'_> {
             self.resume_suspended(conn, user);
             return Ok(());
         }
-        if let Some(other) = self.conn_of_session(user, session) {
+        // First the one, then the other: its user is online all the time.
+        let other = self.conn_of_session(user, session);
+        self.attach(conn, user, session, touched)?;
+        if let Some(other) = other {
             self.deauth(other);
         }
-        self.attach(conn, user, session, touched)
+        Ok(())
     }
 
     /// Whose session this is, if the secret is right and it has not ended.
