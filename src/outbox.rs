@@ -248,6 +248,10 @@ impl Outbox {
         let first = self.references.get(queue.first_reference as usize).map_or(0, |first| first.at);
         let mut own = std::mem::take(&mut queue.bytes);
         let mut whole = std::mem::take(&mut self.scratch);
+        if whole.capacity() == 0 {
+            whole = self.spares.pop().unwrap_or_default();
+            self.spares_idle = self.spares_idle.min(self.spares.len());
+        }
         // Where the part of the queue that is moved begins: that before it needs no change.
         let base;
         if first - queue.sent > SPARE_BYTES_MAX {
@@ -433,6 +437,25 @@ mod tests {
         outbox.advance(0, 29);
         outbox.advance(1, 16);
         assert_eq!(outbox.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_again() {
+        let mut outbox = Outbox::default();
+        for _ in 0..100 {
+            outbox.begin_turn();
+            let block = outbox.add_block();
+            outbox.block_mut(block).expect("made").extend_from_slice(&[5; 100]);
+            for index in 0..10 {
+                outbox.stage_block(index, [0; BLOCK_HEAD_BYTES], block, 0..100);
+                staged(&mut outbox, index, b"own");
+            }
+            outbox.release();
+            while let Some(index) = outbox.pop_dirty() {
+                outbox.advance(index, outbox.pending_bytes(index));
+            }
+        }
+        assert!(outbox.spares.len() <= 11, "{} spares", outbox.spares.len());
     }
 
     #[test]
