@@ -583,6 +583,31 @@ fn an_invite_is_removed_by_what_the_list_shows() {
     assert_eq!(folder.done(&["invite", "list"]).lines().count(), 1);
 }
 
+#[test]
+fn a_lockdown_is_set_and_told() {
+    let folder = Folder::filled();
+    folder.changes();
+    let is_on = || folder.store(|store| store.lockdown().expect("meta"));
+    folder.done(&["lockdown", "on"]);
+    assert!(is_on());
+    folder.done(&["lockdown", "off"]);
+    assert!(!is_on());
+    assert_eq!(folder.changes(), [Some(Change::PolicyChanged); 2]);
+    has(&folder.misused(&["lockdown", "perhaps"]), &["on, off"]);
+}
+
+#[test]
+fn a_certificate_is_made_once_and_shows_what_to_pin() {
+    let folder = Folder::new();
+    let made = folder.done(&["cert", "self-signed", "chat.lan", "10.0.0.1"]);
+    assert_eq!(made.trim_end().split(':').count(), 32, "{made}");
+    assert_eq!(folder.done(&["cert", "fingerprint", "cert.pem"]), made);
+    has(&folder.failed(&["cert", "self-signed", "chat.lan"]), &["key.pem", "exists"]);
+    has(&folder.failed(&["cert", "fingerprint", "key.pem"]), &["key.pem"]);
+    has(&folder.failed(&["cert", "self-signed", "кухня.lan", "--key", "x"]), &["кухня"]);
+    has(&folder.misused(&["cert", "self-signed"]), &["<NAMES>"]);
+}
+
 // The file as a whole.
 
 #[test]

@@ -5,12 +5,14 @@
 //! about is noted in the same transaction.
 
 mod backup;
+mod cert;
 mod chat;
 mod check;
 mod failure;
 mod file;
 mod invite;
 mod load;
+mod lockdown;
 mod output;
 mod secret;
 mod serve;
@@ -77,10 +79,15 @@ enum Command {
     /// Let people register with a code
     #[command(subcommand)]
     Invite(invite::Command),
+    /// Let nobody register or join a chat, for as long as need be
+    Lockdown(lockdown::Arguments),
     /// Copy the data file, while the server runs or not
     Backup(backup::Arguments),
     /// Look for damage in the data file
     Check,
+    /// Make a certificate for a server that no authority vouches for
+    #[command(subcommand)]
+    Cert(cert::Command),
     /// Prepare load tests
     #[command(subcommand)]
     Load(load::Command),
@@ -134,8 +141,10 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Chat(command) => chat::run(command, context),
         Command::Session(command) => session::run(command, context),
         Command::Invite(command) => invite::run(command, context),
+        Command::Lockdown(arguments) => lockdown::run(&arguments, context),
         Command::Backup(arguments) => backup::run(&arguments, context),
         Command::Check => check::run(context),
+        Command::Cert(command) => cert::run(command, context),
         Command::Load(command) => load::run(command, context),
     }?;
     out.flush()?;

@@ -6,22 +6,10 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use vestnik::config::{Config, Options, Registration, Seconds, address};
+use vestnik::net::{self, ServeError};
 
 use super::failure::Failure;
 use super::{Context, Outcome};
-
-// Until the loop is there.
-enum ServeError {
-    #[allow(dead_code)]
-    Failed(String),
-    #[allow(dead_code)]
-    StorageLost(String),
-}
-mod net {
-    pub(super) fn serve(_: &vestnik::config::Config) -> Result<(), super::ServeError> {
-        Err(super::ServeError::Failed("the loop is not there yet".to_owned()))
-    }
-}
 
 const EXAMPLES: &str = "\
 Every option can also be given in the environment (VESTNIK_LISTEN=127.0.0.1:7420,[::1]:7420) and,

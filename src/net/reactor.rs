@@ -18,8 +18,8 @@ use crate::auth::helper::{JobDone, PasswordHelper};
 use crate::config::Config;
 use crate::ids::ConnId;
 use crate::limits::{
-    DESCRIPTORS_RESERVED, HEADER_BYTES, TURN_READ_BYTES, TURN_READ_BYTES_PER_CONNECTION,
-    TURN_REQUESTS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED, HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES,
+    TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
 };
 use crate::net::clock::Clock;
 use crate::net::connection::{Connection, Due, PeerState, Phase};
@@ -194,8 +194,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// 2. Forget connections that ended in the last turn.
     /// 3. Take new connections.
     /// 4. Take what the password helper has done.
-    /// 5. Read, parse and handle, within the turn's budgets.
-    /// 6. Housekeeping.
+    /// 5. Housekeeping, and what the command line has changed: the requests of this turn see it.
+    /// 6. Read, parse and handle, within the turn's budgets.
     /// 7. COMMIT; when it fails, undo and handle the same input again.
     /// 8. Give password jobs to the helper.
     /// 9. Deadlines, every turn.
@@ -210,8 +210,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.handle_signals();
         self.accept();
         self.take_done();
-        self.read();
         self.keep_house();
+        self.read();
         self.commit()?;
         self.submit_jobs();
         self.check_deadlines();
@@ -394,7 +394,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         log::debug!("{conn} from {address} is open");
     }
 
-    // ---- 4, 5: input ---------------------------------------------------------------------------
+    // ---- 4, 6: input ---------------------------------------------------------------------------
 
     fn take_done(&mut self) {
         while let Some(done) = self.helper.try_recv() {
@@ -415,12 +415,20 @@ impl<'a, 'db> Reactor<'a, 'db> {
 
     fn read(&mut self) {
         let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
+        let mut handshakes = 0;
         for conn in reading.drain(..) {
             let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
             if connection.id != conn {
                 continue;
             }
             connection.is_listed = false;
+            if connection.transport.is_handshaking() {
+                handshakes += 1;
+                if handshakes > TURN_HANDSHAKES {
+                    list(&mut self.ready, connection);
+                    continue;
+                }
+            }
             if connection.phase != Phase::Open {
                 self.discard(conn);
             } else if !self.service.is_held(conn) {
@@ -464,6 +472,11 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    // The alert that says so leaves, then this side ends.
+                    log::info!("{conn} from {} is closed: {e}", connection.address);
+                    return self.hang_up(conn);
+                }
                 Err(e) => {
                     log_lost(connection, &e);
                     self.lose(conn);
@@ -481,6 +494,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     fn feed(&mut self, conn: ConnId, mut start: usize, end: usize) {
         let body_bytes_max = self.config.body_limit_bytes;
         let mut requests = 0;
+        let mut is_oversized = false;
         let mut flow = Flow::Continue;
         while flow == Flow::Continue && requests < TURN_REQUESTS_PER_CONNECTION {
             let bytes = self.arena.get(start..end).unwrap_or_default();
@@ -491,6 +505,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                         log_oversized(connection, bytes);
                     }
                     self.inputs.push(Input::Oversized { conn, task });
+                    is_oversized = true;
                     flow = self.service.oversized(conn, task);
                 }
                 Parsed::Frame(frame) => {
@@ -506,6 +521,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
         let now_ms = self.clock.now_ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if flow == Flow::Close {
+            // After its DISCONNECT the peer says nothing more, so nothing is waited for.
+            connection.is_ended |= !is_oversized;
             return self.hang_up(conn);
         }
         let rest = self.arena.get(start..end).unwrap_or_default();
@@ -580,13 +597,15 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    // ---- 6, 7, 8: the turn's end -----------------------------------------------------------------
+    // ---- 5, 7, 8: around the turn's input -----------------------------------------------------------------
 
     fn keep_house(&mut self) {
         let now_ms = self.clock.now_ms();
         if now_ms >= self.housekeeping_ms {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
+        } else if !self.ready.is_empty() {
+            self.service.look_for_changes();
         }
     }
 

@@ -38,7 +38,8 @@ impl Transport {
     }
 
     /// Takes bytes for the peer, as many as fit, and says how many. TLS may hold on to what it
-    /// took: see [`Transport::wants_write`].
+    /// took: see [`Transport::wants_write`]. During a handshake nobody can be told anything, which
+    /// is an error.
     pub fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(buf),

@@ -46,6 +46,28 @@ impl Housekeeping {
 }
 
 impl Service<'_> {
+    /// Acts on what the command line has changed, before the turn's requests: who has seen a
+    /// command succeed sees what it did.
+    pub fn look_for_changes(&mut self) {
+        if self.turn.failed.is_none()
+            && let Err(crate::service::Refusal::Store(error)) = self.take_up_new_changes()
+        {
+            self.turn.failed.get_or_insert(error);
+        }
+    }
+
+    fn take_up_new_changes(&mut self) -> Reply {
+        let version = self.store.data_version()?;
+        if version != self.housekeeping.data_version {
+            self.housekeeping.data_version = version;
+            self.housekeeping.has_changes = true;
+        }
+        if self.housekeeping.has_changes {
+            self.housekeeping.has_changes = self.take_up_changes()?;
+        }
+        Ok(())
+    }
+
     /// One slice of the work that nobody waits for, within a turn. To be called a few times a
     /// second. True when there is more to do soon.
     pub fn housekeeping(&mut self) -> bool {
@@ -66,14 +88,7 @@ impl Service<'_> {
     }
 
     fn slice(&mut self) -> Result<bool, crate::service::Refusal> {
-        let version = self.store.data_version()?;
-        if version != self.housekeeping.data_version {
-            self.housekeeping.data_version = version;
-            self.housekeeping.has_changes = true;
-        }
-        if self.housekeeping.has_changes {
-            self.housekeeping.has_changes = self.take_up_changes()?;
-        }
+        self.take_up_new_changes()?;
         if self.housekeeping.may_sweep {
             self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
         }

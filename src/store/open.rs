@@ -17,6 +17,10 @@ pub const SCHEMA_VERSION: i32 = 1;
 /// The oldest SQLite whose WAL is trusted: before it, a reset of the WAL could corrupt the file.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
+/// The smallest SQLite file with anything in it: one page. SQLite itself takes a file of one byte
+/// for an empty one.
+const SQLITE_BYTES_MIN: u64 = 512;
+
 /// What brings a file of version N (its index) to version N + 1; 0 is an empty file. A new table
 /// goes into `schema.sql` for new files and into a new entry here for old ones, and the test below
 /// compares the two.
@@ -55,8 +59,12 @@ impl Database {
     /// One line that says what is wrong and what to do: another server has it, it is not
     /// vestnik's, newer than this program, damaged, or cannot be read or made.
     pub fn open_server(path: &Path) -> Result<Self, String> {
-        let lock = lock(path)?;
+        // What is not ours gets no lock file beside it either.
+        if path.exists() {
+            recognise(path)?;
+        }
         create(path)?;
+        let lock = lock(path)?;
         let db = open(path, Role::Server)?;
         Ok(Self { db, _lock: Some(lock) })
     }
@@ -156,7 +164,9 @@ fn lock_path(path: &Path) -> PathBuf {
 /// Takes the lock of the one server. It is a file of its own: closing any descriptor of the data
 /// file would drop SQLite's own locks on it.
 fn lock(path: &Path) -> Result<File, String> {
-    let name = lock_path(path);
+    // By whatever link the file is reached, its lock is one.
+    let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
+    let name = lock_path(&real);
     let options =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = options.map_err(|e| format!("{}: {e}", name.display()))?;
@@ -198,6 +208,10 @@ fn open(path: &Path, role: Role) -> Result<Connection, String> {
 /// read, so that a file that is refused stays as it was.
 fn recognise(path: &Path) -> Result<(), String> {
     let name = path.display();
+    let bytes = path.metadata().map_err(|e| format!("{name}: {e}"))?.len();
+    if (1..SQLITE_BYTES_MIN).contains(&bytes) {
+        return Err(format!("{name}: this is not a vestnik data file"));
+    }
     let damaged = |e: rusqlite::Error| match e {
         rusqlite::Error::SqliteFailure(code, _)
             if code.code == rusqlite::ErrorCode::NotADatabase =>

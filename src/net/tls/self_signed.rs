@@ -35,23 +35,24 @@ pub struct SelfSigned {
 
 /// What went wrong, in one line.
 #[derive(Debug)]
-pub struct NotMade(String);
+pub struct CertificateError(String);
 
-impl fmt::Display for NotMade {
+impl fmt::Display for CertificateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for NotMade {}
+impl std::error::Error for CertificateError {}
 
 /// Makes a pair for these host names and IP addresses, at least one. It is good from a day before
 /// `now`, the time since the Unix epoch, since clocks on a LAN disagree.
-pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, NotMade> {
-    let first = names
-        .first()
-        .ok_or_else(|| NotMade("a certificate needs a name: a host name or address".to_owned()))?;
-    let unmakeable = |error| NotMade(format!("no certificate for {}: {error}", names.join(" ")));
+pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, CertificateError> {
+    let first = names.first().ok_or_else(|| {
+        CertificateError("a certificate needs a name: a host name or address".to_owned())
+    })?;
+    let unmakeable =
+        |error| CertificateError(format!("no certificate for {}: {error}", names.join(" ")));
     let mut params = CertificateParams::new(names).map_err(unmakeable)?;
     params.distinguished_name.push(DnType::CommonName, first.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -70,7 +71,7 @@ pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, NotMad
 impl SelfSigned {
     /// Writes both files, the key readable by its owner alone. Neither may exist: a key that is
     /// overwritten is lost.
-    pub fn write(&self, certificate: &Path, key: &Path) -> Result<(), NotMade> {
+    pub fn write(&self, certificate: &Path, key: &Path) -> Result<(), CertificateError> {
         create(key, 0o600, &self.key)?;
         create(certificate, 0o644, &self.certificate).inspect_err(|_| {
             let _ = fs::remove_file(key);
@@ -78,20 +79,20 @@ impl SelfSigned {
     }
 }
 
-fn create(file: &Path, mode: u32, text: &str) -> Result<(), NotMade> {
+fn create(file: &Path, mode: u32, text: &str) -> Result<(), CertificateError> {
     let mut options = OpenOptions::new();
     let opened = options.write(true).create_new(true).mode(mode).open(file);
     let written = opened.and_then(|mut open| {
         open.write_all(text.as_bytes())?;
         open.sync_all()
     });
-    written.map_err(|error| NotMade(format!("cannot write {}: {error}", file.display())))
+    written.map_err(|error| CertificateError(format!("cannot write {}: {error}", file.display())))
 }
 
 /// The fingerprint of the first certificate in a PEM file: the server's own.
-pub fn fingerprint_of_file(file: &Path) -> Result<String, NotMade> {
-    let chain = read_certificates(file).map_err(|error| NotMade(error.to_string()))?;
-    let first = chain.first().ok_or_else(|| NotMade("no certificate".to_owned()))?;
+pub fn fingerprint_of_file(file: &Path) -> Result<String, CertificateError> {
+    let chain = read_certificates(file).map_err(|error| CertificateError(error.to_string()))?;
+    let first = chain.first().ok_or_else(|| CertificateError("no certificate".to_owned()))?;
     Ok(fingerprint(first))
 }
 

@@ -133,17 +133,17 @@ impl TlsStream {
     }
 
     /// See [`Transport::write`](crate::net::transport::Transport::write): takes at most
-    /// [`TLS_WRITE_BYTES_MAX`] at once, nothing while earlier bytes wait for the socket, and
-    /// nothing before the end of the handshake, after which the caller will have read something
-    /// or be called by [`TlsStream::wants_write`].
+    /// [`TLS_WRITE_BYTES_MAX`] at once, and nothing while earlier bytes wait for the socket.
+    /// Before the end of the handshake nothing can be said: that is an error, not `WouldBlock`,
+    /// for a peer that never goes on with it would be waited for in vain.
     pub fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         if self.side != Side::Open || !matches!(self.failure, Failure::None) {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        self.flush()?;
         if self.handshaking {
-            return Err(ErrorKind::WouldBlock.into());
+            return Err(ErrorKind::NotConnected.into());
         }
+        self.flush()?;
         let taken = &buf[..buf.len().min(TLS_WRITE_BYTES_MAX)];
         self.drive(Wish::Encrypt(taken)).map_err(|error| self.fail_now(error))?;
         match self.flush() {

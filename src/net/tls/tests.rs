@@ -305,9 +305,9 @@ fn an_end_in_the_handshake_is_an_end() {
 }
 
 #[test]
-fn before_the_handshake_nothing_is_taken() {
+fn before_the_handshake_nothing_can_be_said() {
     let mut pair = Pair::new("before", &[&version::TLS13]);
-    assert_eq!(pair.server.write(b"x").unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(pair.server.write(b"x").unwrap_err().kind(), ErrorKind::NotConnected);
     pair.shake_hands();
     assert_eq!(pair.server.write(b"x").unwrap(), 1);
 }
@@ -448,6 +448,89 @@ fn an_idle_connection_holds_no_buffer() {
     pair.client_hears();
     pair.server.flush().unwrap();
     assert_eq!(pair.stream().room(), 0);
+}
+
+/// A small generator of numbers, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+/// Hurts records on their way: bytes changed, left out, put in, or all of them twice.
+fn hurt(records: &mut Vec<u8>, dice: &mut Dice) {
+    if records.is_empty() || dice.roll(3) > 0 {
+        return;
+    }
+    let at = dice.roll(records.len());
+    match dice.roll(5) {
+        0 => records[at] ^= 1 << dice.roll(8),
+        1 => records[at.min(8)] = dice.roll(256) as u8,
+        2 => records.truncate(at),
+        3 => records.insert(at, dice.roll(256) as u8),
+        _ => records.extend_from_within(..),
+    }
+}
+
+/// The server's end does whatever a caller may do, in any order, while the client's records come
+/// hurt: it ends or it waits, and it never panics.
+#[test]
+fn no_record_makes_the_server_panic() {
+    let folder = Folder::new("hurt");
+    let root = folder.pair();
+    let identity = folder.load().unwrap();
+    let (mut broken, mut heard) = (0, 0);
+    for seed in 1..=400 {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let version = [&version::TLS13, &version::TLS12][dice.roll(2)];
+        let mut pair = Pair::with(&identity, root.clone(), &[version]);
+        let mut buf = vec![0; [1, 100, 20_000][dice.roll(3)]];
+        let mut is_over = false;
+        for _ in 0..12 {
+            if !pair.client.is_handshaking() {
+                let _ = pair.client.writer().write_all(&vec![7; dice.roll(5000)]);
+            }
+            let mut records = Vec::new();
+            while pair.client.wants_write() {
+                pair.client.write_tls(&mut records).unwrap();
+            }
+            hurt(&mut records, &mut dice);
+            let _ = (&pair.socket).write_all(&records);
+            std::thread::sleep(Duration::from_micros(50));
+            for _ in 0..dice.roll(10) {
+                match pair.server.read(&mut buf) {
+                    Ok(count) => heard += count,
+                    Err(error) => broken += usize::from(error.kind() == ErrorKind::InvalidData),
+                }
+            }
+            match dice.roll(12) {
+                0 => drop(pair.server.shutdown_write()),
+                1..6 => drop(pair.server.write(&vec![7; dice.roll(40_000)])),
+                6 => {
+                    pair.client.send_close_notify();
+                    is_over = true;
+                }
+                7 if !is_over && !pair.client.is_handshaking() => {
+                    drop(pair.client.refresh_traffic_keys())
+                }
+                _ => drop(pair.server.flush()),
+            }
+            // A rustls session asserts that it judges nothing after its own close_notify.
+            let _ = pair.client.read_tls(&mut pair.socket);
+            is_over = is_over || pair.client.process_new_packets().is_err();
+            if is_over {
+                continue;
+            }
+            let _ = pair.client.reader().read(&mut [0; 10_000]);
+        }
+    }
+    // Both kinds of ends were met.
+    assert!(broken > 50 && heard > 10_000, "{broken} {heard}");
 }
 
 #[test]
