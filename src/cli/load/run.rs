@@ -73,9 +73,9 @@ pub(super) enum Api {
 pub(super) enum Speak {
     /// vestnik's
     Purpose,
-    /// Redis's: fanout, rate, durable (XADD), echo (PING)
+    /// Redis's: fanout, rate, durable (XADD), echo (PING), idle
     Redis,
-    /// MQTT: fanout, rate, durable (QoS 1), echo (PINGREQ)
+    /// MQTT: fanout, rate, durable (QoS 1), echo (PINGREQ), idle
     Mqtt,
 }
 

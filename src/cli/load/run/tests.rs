@@ -253,7 +253,7 @@ fn echoes_and_history_are_counted_and_checked() {
 fn what_cannot_work_is_refused() {
     let address = "127.0.0.1:1".parse().expect("an address");
     assert!(scenario::plans(&args(address, "fanout --payload 10")).is_err());
-    assert!(scenario::plans(&args(address, "idle --speak redis")).is_err());
+    assert!(scenario::plans(&args(address, "login --speak redis")).is_err());
     assert!(scenario::plans(&args(address, "login --connections 1000")).is_err());
     let args = args(address, "echo");
     let plan = scenario::plans(&args).expect("it can be done").swap_remove(0);
