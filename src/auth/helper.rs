@@ -122,13 +122,20 @@ fn verify(
     upgrade: bool,
     random: &dyn RandomSource,
 ) -> Outcome {
-    let ok = stored.is_some_and(|stored| password::verify(stored, password));
+    // Whoever was asked about, the same steps are taken: even the microseconds in which a stored
+    // form is read could be told apart.
+    let nobody = password::nobody(rounds);
+    let known = stored.unwrap_or(&nobody);
+    let is_right = password::verify(known, password);
+    let ok = is_right && stored.is_some();
     if !ok {
-        let done = stored.and_then(password::rounds).unwrap_or(0);
-        password::verify_nothing(password, rounds.saturating_sub(done));
+        let done = password::rounds(known).unwrap_or(0);
+        if done < rounds {
+            password::verify_nothing(password, rounds - done);
+        }
         return Outcome::Verified { ok, upgraded: None };
     }
-    let wanted = upgrade && stored.is_some_and(|stored| password::needs_upgrade(stored, rounds));
+    let wanted = upgrade && password::needs_upgrade(known, rounds);
     // Without randomness the old form stays good enough; the next login tries again.
     let upgraded = wanted.then(|| password::hash(password, rounds, random).ok()).flatten();
     Outcome::Verified { ok, upgraded }

@@ -163,6 +163,13 @@ pub fn verify(stored: &str, password: &Password) -> bool {
     pbkdf2::verify(ALGORITHM, stored.rounds, &stored.salt, secret, &stored.hash).is_ok()
 }
 
+/// A stored form with so many rounds that belongs to nobody. Whether a password is verified by it
+/// says nothing.
+pub fn nobody(rounds: u32) -> String {
+    let rounds = bounded(rounds);
+    format!("{SCHEME}${rounds}${}${}", Hex(&[0; SALT_BYTES]), Hex(&[0; HASH_BYTES]))
+}
+
 /// Does the work of checking a password with so many rounds, and knows nothing after it.
 pub fn verify_nothing(password: &Password, rounds: u32) {
     let mut derived = Zeroizing::new([0; HASH_BYTES]);
@@ -177,9 +184,9 @@ pub fn rounds(stored: &str) -> Option<u32> {
 }
 
 /// Whether a stored password has fewer rounds than are configured now. (More are left alone: they
-/// are no weaker.)
+/// are no weaker, and a single round is nobody's protection but a load test's way around it.)
 pub fn needs_upgrade(stored: &str, configured_rounds: u32) -> bool {
-    rounds(stored).is_some_and(|rounds| rounds < bounded(configured_rounds).get())
+    rounds(stored).is_some_and(|rounds| rounds > 1 && rounds < bounded(configured_rounds).get())
 }
 
 const ALGORITHM: pbkdf2::Algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
@@ -318,6 +325,16 @@ mod tests {
             assert!(!needs_upgrade(stored, u32::MAX), "{stored}");
         }
         assert!(verify(&good, &secret("correct horse")));
+    }
+
+    #[test]
+    fn nobodys_password_is_one_in_form() {
+        assert_eq!(rounds(&nobody(ROUNDS)), Some(ROUNDS));
+        assert_eq!(
+            nobody(ROUNDS).len(),
+            hash(&secret("x"), ROUNDS, &Counting::default()).unwrap().len()
+        );
+        assert!(!verify(&nobody(ROUNDS), &secret("correct horse")));
     }
 
     #[test]

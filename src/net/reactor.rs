@@ -23,7 +23,7 @@ use crate::limits::{
 };
 use crate::net::clock::Clock;
 use crate::net::connection::{Connection, Due, PeerState, Phase};
-use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
+use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare, network};
 use crate::net::serve::ServeError;
 use crate::net::timers::{NEVER_MS, Timers};
 use crate::net::tls::Identity;
@@ -213,13 +213,14 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.keep_house();
         self.read();
         self.commit()?;
-        self.submit_jobs();
+        self.submit_jobs()?;
         self.check_deadlines();
-        self.is_pump_waiting = self.service.pump();
+        self.service.pump();
         self.service.end_pump();
         self.check_storage()?;
         self.list_resumed();
         self.flush();
+        self.is_pump_waiting = self.service.may_pump();
         Ok(())
     }
 
@@ -316,7 +317,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             let connection = self.connections.remove(conn.at());
             self.service.closed(conn);
             if connection.is_counted {
-                uncount(&mut self.unauthorized, connection.address);
+                uncount(&mut self.unauthorized, network(connection.address));
             }
             log::debug!("{conn} from {} is closed", connection.address);
         }
@@ -357,7 +358,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// Takes a connection in, or closes it without a byte when there are too many.
     fn welcome(&mut self, stream: mio::net::TcpStream, address: IpAddr, port: Port) {
         let most = self.config.max_unauthorized_per_address;
-        let strangers = self.unauthorized.get(&address).copied().unwrap_or(0);
+        let strangers = self.unauthorized.get(&network(address)).copied().unwrap_or(0);
         if self.connections.len() >= self.connections_max || (most > 0 && strangers >= most) {
             log::debug!("a connection from {address} is one too many");
             return;
@@ -385,7 +386,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             return log::warn!("a connection from {address} cannot be polled: {error}");
         }
         connection.is_counted = true;
-        *self.unauthorized.entry(address).or_default() += 1;
+        *self.unauthorized.entry(network(address)).or_default() += 1;
         // Its first bytes often come with it.
         connection.is_readable = true;
         list(&mut self.ready, connection);
@@ -590,10 +591,10 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
         connection.is_counted = is_stranger;
         if is_stranger {
-            *self.unauthorized.entry(connection.address).or_default() += 1;
+            *self.unauthorized.entry(network(connection.address)).or_default() += 1;
             self.arm(conn);
         } else {
-            uncount(&mut self.unauthorized, connection.address);
+            uncount(&mut self.unauthorized, network(connection.address));
         }
     }
 
@@ -684,12 +685,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    fn submit_jobs(&mut self) {
+    fn submit_jobs(&mut self) -> Result<(), ServeError> {
         while let Some(job) = self.service.pop_job() {
-            if self.helper.submit(job).is_err() {
-                log::error!("the password helper takes no more");
-            }
+            let submitted = self.helper.submit(job);
+            submitted.map_err(|e| ServeError::Failed(format!("the password helper: {e}")))?;
         }
+        Ok(())
     }
 
     // ---- 9: deadlines ------------------------------------------------------------------------------

@@ -197,11 +197,8 @@ impl Server {
         &self.dir
     }
 
-    /// The data file, as the test reaches it.
+    /// The data file, where it is not on a disk of the server's own.
     pub(crate) fn data(&self) -> PathBuf {
-        if self.has_own_disk {
-            return self.disk().join("t.db");
-        }
         self.dir.join("t.db")
     }
 
@@ -211,7 +208,7 @@ impl Server {
         PathBuf::from(format!("/proc/{}/root{}", self.process_id(), inside.display()))
     }
 
-    /// The data file, as the server reaches it.
+    /// The data file, as the server and the commands beside it reach it.
     fn data_inside(&self) -> PathBuf {
         let folder = if self.has_own_disk { "disk/" } else { "" };
         self.dir.join(&format!("{folder}t.db"))
@@ -236,7 +233,7 @@ impl Server {
             .spawn()
             .expect("the binary starts");
         let lines = lines_of(&mut child);
-        let wanted = options.iter().filter(|option| **option == "--listen").count();
+        let wanted = options.iter().filter(|option| option.ends_with("listen")).count();
         let mut process = Process { child, lines, addresses: Vec::new() };
         for _ in 0..wanted.max(1) {
             let Ok(line) = process.lines.recv_timeout(PROCESS_WAIT) else {
@@ -245,6 +242,7 @@ impl Server {
             };
             let address = line
                 .strip_prefix("listening plain ")
+                .or_else(|| line.strip_prefix("listening tls "))
                 .and_then(|address| address.parse().ok())
                 .unwrap_or_else(|| panic!("not a `listening plain ADDR` line: {line:?}"));
             process.addresses.push(address);
@@ -312,10 +310,22 @@ impl Server {
         }
     }
 
+    /// What brings a command to where the server's disk is.
+    fn entrance(&self) -> Vec<String> {
+        if !self.has_own_disk {
+            return Vec::new();
+        }
+        let target = self.process_id().to_string();
+        let enter = ["nsenter", "--user", "--mount", "--preserve-credentials"];
+        let mut command = enter.map(str::to_owned).to_vec();
+        command.extend(["--target".to_owned(), target, "--".to_owned()]);
+        command
+    }
+
     /// Runs `vestnik ARGS --data FILE`.
     pub(crate) fn admin(&self, args: &[&str], input: Option<&str>) -> Output {
-        let mut command = vestnik(self.dir.path());
-        command.args(args).arg("--data").arg(self.data());
+        let mut command = vestnik_under(&self.entrance(), self.dir.path());
+        command.args(args).arg("--data").arg(self.data_inside());
         run(command, input)
     }
 
