@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::process::Output;
 
-use support::Server;
 use support::server::{run, vestnik};
+use support::{Server, TempDir};
 
 /// A server with 20 load users, members of two chats.
 fn prepared() -> Server {
@@ -17,9 +18,13 @@ fn prepared() -> Server {
 
 /// Runs a scenario for a second.
 fn load(server: &Server, line: &str) -> Output {
+    load_at(server, server.address(), line)
+}
+
+fn load_at(server: &Server, address: SocketAddr, line: &str) -> Output {
     let mut command = vestnik(server.dir().path());
     command.args(["load", "run"]).args(line.split(' '));
-    command.args(["--addr", &server.address().to_string(), "--seconds", "1", "--warmup", "0"]);
+    command.args(["--addr", &address.to_string(), "--seconds", "1", "--warmup", "0"]);
     command.args(["--server-pid", &server.process_id().to_string(), "--json"]);
     run(command, None)
 }
@@ -27,7 +32,11 @@ fn load(server: &Server, line: &str) -> Output {
 /// Runs a scenario, and gives what it printed; it must have found no fault.
 #[track_caller]
 fn sound(server: &Server, line: &str) -> String {
-    let output = load(server, line);
+    sound_output(line, load(server, line))
+}
+
+#[track_caller]
+fn sound_output(line: &str, output: Output) -> String {
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {words}");
     let figures = String::from_utf8(output.stdout).expect("UTF-8");
@@ -61,6 +70,21 @@ fn logins_echoes_and_everything_at_once_are_answered() {
     sound(&server, "echo --connections 3 --payload 0");
     sound(&server, "idle --connections 20 --source-addresses 2");
     sound(&server, "mixed --connections 18 --window 2");
+}
+
+#[test]
+fn messages_reach_all_members_through_tls() {
+    let folder = TempDir::new();
+    let mut command = vestnik(folder.path());
+    command.args(["cert", "self-signed", "127.0.0.1"]);
+    assert!(run(command, None).status.success());
+    let path = |name| folder.join(name).to_str().expect("UTF-8").to_owned();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    let options = ["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"];
+    let server = Server::with(&[&options[..], &["--tls-cert", &cert, "--tls-key", &key]].concat());
+    server.admin_ok(&["load", "prepare", "--users", "10"], None);
+    let line = format!("fanout --members 10 --publishers 2 --window 8 --payload 5000 --tls {cert}");
+    sound_output(&line, load_at(&server, server.addresses()[1], &line));
 }
 
 #[test]
