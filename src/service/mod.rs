@@ -250,6 +250,7 @@ impl<'db> Service<'db> {
         self.clock.set_wall(wall_us);
         self.now_ms = now_ms;
         self.is_replaying = false;
+        self.outbox.begin_turn();
         self.turn.begin();
     }
 
