@@ -162,7 +162,7 @@ fn the_map_names_every_part_and_every_dependency() {
         assert!(is_named, "src/{module} is not on the map");
     }
     let manifest = read("Cargo.toml");
-    let dependencies = section(&manifest, "\n[dependencies]", "\n[profile");
+    let dependencies = section(&manifest, "\n[dependencies]", "\n[[bench]]");
     let table = section(&page, "\n## Direct dependencies", "\n## ");
     for line in dependencies.lines().filter(|line| line.contains(" = ")) {
         let name = line.split(' ').next().expect("a name");
