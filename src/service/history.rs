@@ -193,27 +193,22 @@ impl Service<'_> {
     }
 
     /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
-    /// is committed and told. True when there is more to do at once.
-    pub fn pump(&mut self) -> bool {
+    /// is committed and told.
+    pub fn pump(&mut self) {
         let mut budget = STREAM_TURN_BYTES;
         let mut waiting = std::mem::take(&mut self.pumping);
-        let mut is_more = false;
         let mut kept = 0;
         for place in 0..waiting.len() {
             let Some(&conn) = waiting.get(place) else { break };
             let before = self.outbox.pending_bytes(conn.index);
             let has_room = before <= self.room_bytes();
-            let stays = if !has_room {
-                true
-            } else if budget == 0 {
-                is_more = true;
-                true
-            } else {
+            let stays = if has_room && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
                 budget = budget.saturating_sub(produced.max(1024));
-                is_more |= stays && self.outbox.pending_bytes(conn.index) <= self.room_bytes();
                 stays
+            } else {
+                true
             };
             if stays && let Some(slot) = waiting.get_mut(kept) {
                 *slot = conn;
@@ -227,7 +222,14 @@ impl Service<'_> {
         }
         waiting.append(&mut self.pumping);
         self.pumping = waiting;
-        is_more
+    }
+
+    /// Whether there are more pieces for a peer that has room: to be asked after what was produced
+    /// has been written, since a socket that takes all of it gives no event.
+    pub fn may_pump(&self) -> bool {
+        let has_room =
+            |conn: &crate::ids::ConnId| self.outbox.pending_bytes(conn.index) <= self.room_bytes();
+        self.pumping.iter().any(has_room)
     }
 
     /// Bytes that may wait for a peer and still more is read for it.

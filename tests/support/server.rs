@@ -197,11 +197,8 @@ impl Server {
         &self.dir
     }
 
-    /// The data file, as the test reaches it.
+    /// The data file, where it is not on a disk of the server's own.
     pub(crate) fn data(&self) -> PathBuf {
-        if self.has_own_disk {
-            return self.disk().join("t.db");
-        }
         self.dir.join("t.db")
     }
 
@@ -211,7 +208,7 @@ impl Server {
         PathBuf::from(format!("/proc/{}/root{}", self.process_id(), inside.display()))
     }
 
-    /// The data file, as the server reaches it.
+    /// The data file, as the server and the commands beside it reach it.
     fn data_inside(&self) -> PathBuf {
         let folder = if self.has_own_disk { "disk/" } else { "" };
         self.dir.join(&format!("{folder}t.db"))
@@ -313,10 +310,22 @@ impl Server {
         }
     }
 
+    /// What brings a command to where the server's disk is.
+    fn entrance(&self) -> Vec<String> {
+        if !self.has_own_disk {
+            return Vec::new();
+        }
+        let target = self.process_id().to_string();
+        let enter = ["nsenter", "--user", "--mount", "--preserve-credentials"];
+        let mut command = enter.map(str::to_owned).to_vec();
+        command.extend(["--target".to_owned(), target, "--".to_owned()]);
+        command
+    }
+
     /// Runs `vestnik ARGS --data FILE`.
     pub(crate) fn admin(&self, args: &[&str], input: Option<&str>) -> Output {
-        let mut command = vestnik(self.dir.path());
-        command.args(args).arg("--data").arg(self.data());
+        let mut command = vestnik_under(&self.entrance(), self.dir.path());
+        command.args(args).arg("--data").arg(self.data_inside());
         run(command, input)
     }
 
