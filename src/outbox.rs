@@ -9,7 +9,15 @@
 //!   | gone     | may be sent   | staged this turn  |
 //! ```
 //!
+//! What is released is counted, frame by frame: there and nowhere else, so that what was staged and
+//! then taken back is not.
+//!
 //! Knows neither sockets nor who a connection is.
+
+use crate::metrics::Metrics;
+use crate::wire::decline;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::purpose::ToClient;
 
 /// Sent bytes at the front of a queue are moved out once they are this many, and half of it.
 const COMPACT_BYTES: usize = 64 * 1024;
@@ -78,9 +86,10 @@ impl Outbox {
     }
 
     /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
-    pub fn release(&mut self) {
+    pub fn release(&mut self, metrics: &mut Metrics) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
+                count(queue.bytes.get(queue.released..).unwrap_or_default(), metrics);
                 queue.released = queue.bytes.len();
             }
         }
@@ -171,9 +180,25 @@ impl Outbox {
     }
 }
 
+/// Counts whole frames.
+fn count(mut frames: &[u8], metrics: &mut Metrics) {
+    while let Parsed::Frame(frame) = frame::parse(frames, usize::MAX) {
+        metrics.frame_sent(frame.purpose);
+        if frame.purpose == ToClient::Declined.byte()
+            && let Some(place) = decline::place(frame.body)
+        {
+            metrics.declined(place);
+        }
+        frames = frames.get(frame.bytes()..).unwrap_or_default();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Page;
+    use crate::wire::answer;
+    use crate::wire::decline::Decline;
 
     fn staged(outbox: &mut Outbox, index: u32, bytes: &[u8]) {
         outbox.stage(index, |out| out.extend_from_slice(bytes));
@@ -185,7 +210,7 @@ mod tests {
         staged(&mut outbox, 3, b"abc");
         assert_eq!(outbox.sendable(3), b"");
         assert_eq!(outbox.pending_bytes(3), 3);
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"abc");
         assert_eq!(outbox.pop_dirty(), Some(3));
         assert_eq!(outbox.pop_dirty(), None);
@@ -195,13 +220,43 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_counted_when_they_are_released() {
+        let (mut outbox, mut metrics) = (Outbox::default(), Metrics::default());
+        let told = |metrics: &Metrics| {
+            let mut page = Page::default();
+            let purposes = [(0, "ACCEPTED"), (1, "DECLINED")];
+            metrics.tell(&mut page, [].into_iter(), purposes.into_iter(), &decline::CODES);
+            page.into_text()
+        };
+        let count = |text: &str, name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        for is_undone in [true, false, false] {
+            for task in 0..3 {
+                outbox.stage(0, |out| answer::accepted(out, task, |body| body.push(7)));
+            }
+            outbox.stage(1, |out| answer::declined(out, 1, Decline::BadName));
+            if is_undone {
+                outbox.discard();
+            }
+            outbox.release(&mut metrics);
+        }
+        let text = told(&metrics);
+        let sent = "vestnik_frames_sent_total";
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"ACCEPTED\"}}")), Some(6));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"DECLINED\"}}")), Some(2));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"unknown\"}}")), Some(0));
+        assert_eq!(count(&text, "vestnik_declines_total{code=\"bad-name\"}"), Some(2));
+    }
+
+    #[test]
     fn an_undone_turn_leaves_what_was_released_before() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"old");
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         staged(&mut outbox, 0, b"new");
         outbox.discard();
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(0), b"old");
         assert_eq!(outbox.buffered_bytes(), 3);
     }
@@ -212,7 +267,7 @@ mod tests {
         for index in 0..10 {
             staged(&mut outbox, index, b"x");
         }
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         for index in 0..10 {
             outbox.advance(index, 1);
         }
@@ -230,7 +285,7 @@ mod tests {
         for _ in 0..100 {
             staged(&mut outbox, 0, &piece);
             staged(&mut outbox, 0, &piece[..1]);
-            outbox.release();
+            outbox.release(&mut Metrics::default());
             outbox.advance(0, COMPACT_BYTES);
         }
         assert_eq!(outbox.pending_bytes(0), 100);
