@@ -7,6 +7,7 @@ mod connection;
 mod listener;
 mod reactor;
 mod serve;
+mod stats;
 mod timers;
 pub mod tls;
 pub mod transport;
