@@ -65,7 +65,13 @@ pub const TURN_HANDSHAKES: usize = 16;
 pub const TURN_REQUESTS_PER_CONNECTION: usize = 256;
 
 /// Password jobs that may wait for the helper thread; more are declined `rate-limited`.
-pub const PASSWORD_QUEUE_MAX: usize = 128;
+pub const PASSWORD_QUEUE_MAX: usize = 1024;
+
+/// PBKDF2 rounds of all that wait: some 20 seconds of one core. More are declined `rate-limited`.
+pub const PASSWORD_QUEUE_ROUNDS_MAX: u64 = 128 * PASSWORD_ITERATIONS as u64;
+
+/// Password jobs handed to the helper at once, so that cheap ones do not each wait for a turn.
+pub const PASSWORDS_UNDER_WAY_MAX: usize = 32;
 
 /// PBKDF2-HMAC-SHA256 rounds for new passwords: OWASP's Password Storage Cheat Sheet.
 pub const PASSWORD_ITERATIONS: u32 = 600_000;
@@ -144,4 +150,5 @@ const _: () = {
     assert!(PIECE_BYTES_MAX <= STREAM_BYTES_PER_TURN);
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
+    assert!(PASSWORDS_UNDER_WAY_MAX <= PASSWORD_QUEUE_MAX);
 };

@@ -10,10 +10,10 @@
 //!
 //! **Work in flight.** A password is checked long after [`Throttle::check`] let it through. Were
 //! a hundred guesses at one login let through before the first of them failed, a bucket of five
-//! would have bought a hundred. So the service keeps a line, hands the helper one job at a time,
-//! and calls `check` when it hands a job over and `spend` when one failed, before the next: then
-//! no failure is unseen when a guess is let through, and right passwords, however many at once,
-//! cost nothing. What is spent past empty is owed: the average rate holds.
+//! would have bought a hundred. So the service keeps a line, and lets a guess through when
+//! [`Throttle::check_beside`] says that it could still be spent if all those under way failed:
+//! then right passwords, however many at once, cost nothing, and wrong ones buy no more than they
+//! would one after the other. What is spent past empty is owed: the average rate holds.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -154,9 +154,20 @@ impl Throttle {
 
     /// Whether one can be spent now; spends nothing. `now_ms` never goes backwards.
     pub fn check(&self, key: Key<'_>, now_ms: u64) -> Result<(), SecondsToWait> {
+        self.check_beside(key, 0, now_ms)
+    }
+
+    /// Whether one can be spent even if `others` are spent before it.
+    pub fn check_beside(
+        &self,
+        key: Key<'_>,
+        others: u32,
+        now_ms: u64,
+    ) -> Result<(), SecondsToWait> {
         let rate = key.rate();
         let full_at_ms = self.tables[key.kind()].full_at_ms(&self.hash(key));
-        let missing_ms = full_at_ms.saturating_sub(now_ms);
+        let owed_ms = u64::from(others) * rate.refill_ms;
+        let missing_ms = full_at_ms.saturating_sub(now_ms).saturating_add(owed_ms);
         let spendable_ms = rate.full_ms() - rate.refill_ms;
         match missing_ms.checked_sub(spendable_ms) {
             None | Some(0) => Ok(()),

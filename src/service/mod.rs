@@ -18,6 +18,7 @@ mod dispatch;
 mod figures;
 mod history;
 mod housekeeping;
+mod line;
 mod message;
 mod notify;
 mod peer;
@@ -25,10 +26,11 @@ mod roster;
 mod session;
 mod turn;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::auth::helper::{Job, JobDone, JobId, Work};
+use crate::auth::password;
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
 use crate::config::Registration;
@@ -43,6 +45,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
+use line::{Guess, Line, Next};
 use peer::{Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
@@ -181,10 +184,7 @@ pub struct Service<'db> {
     resumed: Vec<ConnId>,
     /// Password jobs that are with the helper, or will be after the turn.
     jobs: HashMap<JobId, ConnId>,
-    /// Password jobs in line; the helper gets one at a time, so that each guess is let through
-    /// knowing how those before it came out.
-    line: VecDeque<Job>,
-    under_way: Option<JobId>,
+    line: Line,
     next_job: u64,
     /// The turn under way is fed again after an undo: what would write is declined.
     is_replaying: bool,
@@ -234,8 +234,7 @@ impl<'db> Service<'db> {
             pumping: Vec::new(),
             resumed: Vec::new(),
             jobs: HashMap::new(),
-            line: VecDeque::new(),
-            under_way: None,
+            line: Line::default(),
             next_job: 0,
             is_replaying: false,
             is_storage_failing: false,
@@ -259,6 +258,7 @@ impl<'db> Service<'db> {
         self.clock.set_wall(wall_us);
         self.now_ms = now_ms;
         self.is_replaying = false;
+        self.outbox.begin_turn();
         self.turn.begin();
     }
 
@@ -320,40 +320,32 @@ impl<'db> Service<'db> {
         self.resumed.pop()
     }
 
-    /// A password job for the helper, when it has none; to be asked for after the turn has ended.
-    /// Whoever has failed too often by now is declined instead.
+    /// A password job for the helper; to be asked for after the turn has ended. Whoever has failed
+    /// too often by now is declined instead.
     pub fn pop_job(&mut self) -> Option<Job> {
-        if self.under_way.is_some() {
-            return None;
-        }
-        while let Some(job) = self.line.pop_front() {
-            // One without an entry was undone, or nobody waits for it any more.
-            let Some(&conn) = self.jobs.get(&job.id) else { continue };
-            let Some(peer) = self.peers.get_mut(conn) else {
-                self.jobs.remove(&job.id);
-                continue;
+        loop {
+            // A job without anybody who waits for it was undone, or its connection is gone.
+            let (jobs, peers) = (&self.jobs, &self.peers);
+            let is_wanted = |job: JobId| {
+                let peer = jobs.get(&job).and_then(|conn| peers.get(*conn));
+                let waiting = peer.and_then(|peer| peer.waiting.as_ref());
+                waiting.is_some_and(|waiting| waiting.job == job)
             };
-            let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == job.id) else {
-                self.jobs.remove(&job.id);
-                continue;
-            };
-            match self.check_guess(conn, &waiting.intent) {
-                Ok(()) => {
-                    if let Some(peer) = self.peers.get_mut(conn) {
-                        peer.waiting = Some(waiting);
-                    }
-                    self.under_way = Some(job.id);
-                    return Some(job);
-                }
-                Err(reason) => {
-                    self.jobs.remove(&job.id);
-                    let task = waiting.task;
-                    self.outbox.stage(conn.index, |out| answer::declined(out, task, reason));
-                    self.resumed.push(conn);
-                }
+            match self.line.next(&self.throttle, self.now_ms, is_wanted) {
+                Next::Ready(job) => return Some(job),
+                Next::Nobody => return None,
+                Next::Refused(job, seconds) => self.refuse_job(job, seconds),
             }
         }
-        None
+    }
+
+    fn refuse_job(&mut self, job: JobId, seconds: u64) {
+        let Some(conn) = self.jobs.remove(&job) else { return };
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(waiting) = peer.waiting.take() else { return };
+        let reason = Decline::RateLimited(seconds);
+        self.outbox.stage(conn.index, |out| answer::declined(out, waiting.task, reason));
+        self.resumed.push(conn);
     }
 
     /// What made the file unusable, if anything did. Nothing may be sent any more.
@@ -594,22 +586,46 @@ impl<'db> Service<'db> {
 
     /// Gives password work to the helper; the connection is held until it is done.
     fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
-        if self.jobs.len() >= limits::PASSWORD_QUEUE_MAX {
+        if !self.line.has_room() {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
+        let guess = self.guess(conn, &intent);
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         self.turn.save(peer);
         self.next_job += 1;
         let job = JobId(self.next_job);
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
-        self.line.push_back(Job { id: job, work });
+        let rounds = self.rounds(&work);
+        self.line.push(Job { id: job, work }, guess, rounds);
         Ok(())
+    }
+
+    /// What a request's password work is a guess at.
+    fn guess(&self, conn: ConnId, intent: &Intent) -> Guess {
+        let user = self.peers.get(conn).and_then(|peer| peer.user());
+        match (intent, user, self.origin(conn)) {
+            (Intent::Login { login, .. }, _, Some(origin)) => {
+                Guess::Login { login: login.clone(), origin }
+            }
+            (Intent::JoinChat { chat }, Some(user), _) => Guess::Join { user, chat: *chat },
+            (Intent::CheckOldPassword { .. }, Some(user), _) => Guess::OldPassword { user },
+            _ => Guess::Nothing,
+        }
+    }
+
+    /// About how many rounds a piece of work takes.
+    fn rounds(&self, work: &Work) -> u32 {
+        match work {
+            Work::Verify { stored: Some(stored), .. } => password::rounds(stored),
+            Work::Verify { stored: None, .. } | Work::Hash { .. } => None,
+        }
+        .unwrap_or(self.config.password_rounds)
     }
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
-        self.under_way.take_if(|job| *job == done.id);
+        self.line.done(done.id);
         let Some(&conn) = self.jobs.get(&done.id) else { return };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);

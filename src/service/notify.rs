@@ -19,7 +19,7 @@ impl Service<'_> {
         self.catch_up_with_batch(caller.conn, number);
         debug_assert_eq!(self.turn.batch(number).map(|batch| batch.len()), Some(before));
         let Some(batch) = self.turn.batch_mut(number) else { return };
-        batch.push(message);
+        batch.push(&mut self.outbox, message);
         let after = batch.len();
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             self.turn.set_mark(peer, number, after);
@@ -34,7 +34,7 @@ impl Service<'_> {
         if of_turn == turn && self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
             return Some(number);
         }
-        let number = self.turn.add_batch(chat, slot);
+        let number = self.turn.add_batch(&mut self.outbox, chat, slot);
         online.batch = (turn, number);
         Some(number)
     }

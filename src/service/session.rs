@@ -67,27 +67,6 @@ impl Service<'_> {
         }
     }
 
-    /// Whether a guess at a password may be looked at now, after those before it in the line.
-    pub(super) fn check_guess(&self, conn: ConnId, intent: &Intent) -> Result<(), Decline> {
-        let Some(origin) = self.origin(conn) else { return Ok(()) };
-        let checked = match (intent, self.peers.get(conn).and_then(|peer| peer.user())) {
-            (Intent::Login { login, .. }, _) => {
-                self.check_throttle(&[Key::Login(login, origin), Key::Origin(origin)])
-            }
-            (Intent::JoinChat { chat }, Some(user)) => {
-                self.check_throttle(&[Key::Join(user, *chat)])
-            }
-            (Intent::CheckOldPassword { .. }, Some(user)) => {
-                self.check_throttle(&[Key::ChangePassword(user)])
-            }
-            _ => Ok(()),
-        };
-        match checked {
-            Err(Refusal::Decline(reason)) => Err(reason),
-            _ => Ok(()),
-        }
-    }
-
     pub(super) fn login(&mut self, conn: ConnId, task: u8, login: &str, password: &str) -> Reply {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
         let key = names::name_key(login).unwrap_or_default();

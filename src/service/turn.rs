@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
-use crate::limits::{HEADER_BYTES, PIECE_BYTES_MAX};
-use crate::outbox::Outbox;
+use crate::limits::PIECE_BYTES_MAX;
+use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Behind;
 use crate::service::peer::{Peer, PeerState, Waiting};
 use crate::store::StoreError;
@@ -23,7 +23,9 @@ use crate::wire::purpose::ToClient;
 pub(crate) struct Batch {
     pub(crate) chat: Option<ChatId>,
     pub(crate) slot: u32,
-    bytes: Vec<u8>,
+    /// The block of the outbox that holds them.
+    block: u32,
+    bytes: usize,
     /// Where each message begins, and its `updated`.
     entries: Vec<(usize, ServerTime)>,
     /// Nothing more is added: the members have changed since.
@@ -31,13 +33,17 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// Bytes of all its messages.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes
     }
 
-    pub(crate) fn push(&mut self, message: &Message<'_>) {
-        self.entries.push((self.bytes.len(), message.updated));
-        self.bytes.put_message(message);
+    pub(crate) fn push(&mut self, outbox: &mut Outbox, message: &Message<'_>) {
+        self.entries.push((self.bytes, message.updated));
+        if let Some(block) = outbox.block_mut(self.block) {
+            block.put_message(message);
+            self.bytes = block.len();
+        }
     }
 
     /// Tells a connection the messages from the byte `from` on; leaves them out when it is a slow
@@ -54,29 +60,34 @@ impl Batch {
         let mut rest = entries;
         while let Some((&(start, _), _)) = rest.split_first() {
             let fits = rest.partition_point(|&(at, _)| at < start + PIECE_BYTES_MAX);
-            let end = rest.get(fits).map_or(self.bytes.len(), |&(at, _)| at);
-            let task = peer.next_notify_task();
-            let pack = self.bytes.get(start..end).unwrap_or_default();
-            outbox.stage(peer.conn.index, |out| put_msg_notify(out, task, chat, pack));
+            let end = rest.get(fits).map_or(self.bytes, |&(at, _)| at);
+            let head = msg_notify_head(end - start, peer.next_notify_task(), chat);
+            outbox.stage_block(peer.conn.index, head, self.block, start..end);
             rest = rest.get(fits..).unwrap_or_default();
         }
     }
 
-    fn reset(&mut self, chat: ChatId, slot: u32) {
+    fn reset(&mut self, chat: ChatId, slot: u32, block: u32) {
         self.chat = Some(chat);
         self.slot = slot;
-        self.bytes.clear();
+        self.block = block;
+        self.bytes = 0;
         self.entries.clear();
         self.is_closed = false;
     }
 }
 
+/// The beginning of a MSG_NOTIFY: its header, and the chat before the pack.
+fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BLOCK_HEAD_BYTES] {
+    let [a, b, c, d, purpose, task] =
+        frame::header(4 + pack_bytes, ToClient::MsgNotify.byte(), task);
+    let [e, f, g, h] = chat.get().to_le_bytes();
+    [a, b, c, d, purpose, task, e, f, g, h]
+}
+
 /// Appends a MSG_NOTIFY whose pack of messages is encoded already.
 pub(crate) fn put_msg_notify(out: &mut Vec<u8>, task: u8, chat: ChatId, pack: &[u8]) {
-    let header = frame::header(4 + pack.len(), ToClient::MsgNotify.byte(), task);
-    out.reserve(HEADER_BYTES + 4 + pack.len());
-    out.put_bytes(&header);
-    out.put_u32(chat.get());
+    out.put_bytes(&msg_notify_head(pack.len(), task, chat));
     out.put_bytes(pack);
 }
 
@@ -130,14 +141,14 @@ impl Turn {
     }
 
     /// A new batch, and its number.
-    pub(crate) fn add_batch(&mut self, chat: ChatId, slot: u32) -> u32 {
+    pub(crate) fn add_batch(&mut self, outbox: &mut Outbox, chat: ChatId, slot: u32) -> u32 {
         let number = self.batches_used;
         self.batches_used += 1;
         if number == self.batches.len() {
             self.batches.push(Batch::default());
         }
         if let Some(batch) = self.batches.get_mut(number) {
-            batch.reset(chat, slot);
+            batch.reset(chat, slot, outbox.add_block());
         }
         number as u32
     }

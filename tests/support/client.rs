@@ -97,7 +97,10 @@ impl Client {
             if let Some(frame) = Frame::take(&mut self.buffer) {
                 return Ok(Some(frame));
             }
-            let count = self.stream.read(&mut chunk)?;
+            let count = match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                count => count?,
+            };
             if count == 0 {
                 assert!(self.buffer.is_empty(), "the stream ended inside a frame");
                 return Ok(None);
