@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod ids;
 pub mod limits;
+pub mod metrics;
 pub mod names;
 pub mod net;
 pub mod outbox;

@@ -117,6 +117,13 @@ pub const DESCRIPTORS_RESERVED: usize = 64;
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Connections at once that ask for figures; more are closed unheard.
+pub const ASKERS_MAX: usize = 8;
+/// Longest request for figures, in bytes.
+pub const ASKER_REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// Milliseconds for asking for figures and taking them.
+pub const ASKER_TIMEOUT_MS: u64 = 5_000;
+
 /// Seconds a connection may stay without a session.
 pub const AUTH_TIMEOUT_S: u64 = 30;
 /// Seconds without a byte from the client after which the server asks with HEARTBEAT.

@@ -13,11 +13,18 @@
 //! is copied into a queue only when that queue is about to be sent: so fan-out to a thousand
 //! connections passes through one buffer that stays in the cache, not through a thousand.
 //!
+//! What is released is counted, frame by frame: there and nowhere else, so that what was staged and
+//! then taken back is not.
+//!
 //! Knows neither sockets nor who a connection is.
 
 use std::ops::Range;
 
 use crate::limits::HEADER_BYTES;
+use crate::metrics::Metrics;
+use crate::wire::decline;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::purpose::ToClient;
 
 /// Sent bytes at the front of a queue are moved out once they are this many, and half of it.
 const COMPACT_BYTES: usize = 64 * 1024;
@@ -30,6 +37,9 @@ const SCRATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Longest beginning of a frame that stands before a piece of a block.
 pub const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 4;
+
+/// Where in a frame its purpose stands.
+const PURPOSE_AT: usize = 4;
 
 /// No reference.
 const NONE: u32 = u32::MAX;
@@ -109,6 +119,8 @@ pub struct Outbox {
     blocks_used: usize,
     /// The references of all queues in this turn.
     references: Vec<Reference>,
+    /// How many of them are released.
+    references_released: usize,
     /// The one large empty buffer: each queue with references is put together in it.
     scratch: Vec<u8>,
     /// Empty buffers to take again; the last used, and so the warmest, is on top.
@@ -212,12 +224,17 @@ impl Outbox {
     }
 
     /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
-    pub fn release(&mut self) {
+    pub fn release(&mut self, metrics: &mut Metrics) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
+                count(queue.bytes.get(queue.released..).unwrap_or_default(), metrics);
                 queue.released = queue.bytes.len();
             }
         }
+        for reference in self.references.get(self.references_released..).unwrap_or_default() {
+            metrics.frame_sent(reference.head[PURPOSE_AT]);
+        }
+        self.references_released = self.references.len();
     }
 
     /// Forgets what is staged: the turn is undone.
@@ -229,8 +246,13 @@ impl Outbox {
                 queue.forget_references();
             }
         }
-        self.references.clear();
+        self.forget_references();
         self.blocks_used = 0;
+    }
+
+    fn forget_references(&mut self) {
+        self.references.clear();
+        self.references_released = 0;
     }
 
     /// Whether a turn of the loop is needed for what is staged.
@@ -249,7 +271,7 @@ impl Outbox {
         let Some(&index) = self.dirty.get(self.taken) else {
             self.dirty.clear();
             self.taken = 0;
-            self.references.clear();
+            self.forget_references();
             return None;
         };
         self.taken += 1;
@@ -382,9 +404,25 @@ impl Outbox {
     }
 }
 
+/// Counts whole frames.
+fn count(mut frames: &[u8], metrics: &mut Metrics) {
+    while let Parsed::Frame(frame) = frame::parse(frames, usize::MAX) {
+        metrics.frame_sent(frame.purpose);
+        if frame.purpose == ToClient::Declined.byte()
+            && let Some(place) = decline::place(frame.body)
+        {
+            metrics.declined(place);
+        }
+        frames = frames.get(frame.bytes()..).unwrap_or_default();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Page;
+    use crate::wire::answer;
+    use crate::wire::decline::Decline;
 
     fn staged(outbox: &mut Outbox, index: u32, bytes: &[u8]) {
         outbox.stage(index, |out| out.extend_from_slice(bytes));
@@ -396,7 +434,7 @@ mod tests {
         staged(&mut outbox, 3, b"abc");
         assert_eq!(outbox.sendable(3), b"");
         assert_eq!(outbox.pending_bytes(3), 3);
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"abc");
         assert_eq!(outbox.pop_dirty(), Some(Dirty { index: 3, is_told_only: false }));
         assert_eq!(outbox.pop_dirty(), None);
@@ -406,13 +444,51 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_counted_when_they_are_released() {
+        let (mut outbox, mut metrics) = (Outbox::default(), Metrics::default());
+        let told = |metrics: &Metrics| {
+            let mut page = Page::default();
+            let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (2, "BLOCK")];
+            metrics.tell(&mut page, [].into_iter(), purposes.into_iter(), &decline::CODES);
+            page.into_text()
+        };
+        let count = |text: &str, name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        for is_undone in [true, false, false] {
+            outbox.begin_turn();
+            let block = outbox.add_block();
+            let head = [4, 0, 0, 0, 2, 9, 0, 0, 0, 0];
+            outbox.stage_block(0, head, block, 0..0);
+            for task in 0..3 {
+                outbox.stage(0, |out| answer::accepted(out, task, |body| body.push(7)));
+            }
+            outbox.stage(1, |out| answer::declined(out, 1, Decline::BadName));
+            if is_undone {
+                outbox.discard();
+            }
+            outbox.release(&mut metrics);
+            outbox.stage(0, |out| answer::accepted(out, 7, |_| {}));
+            outbox.release(&mut metrics);
+            while outbox.pop_dirty().is_some() {}
+        }
+        let text = told(&metrics);
+        let sent = "vestnik_frames_sent_total";
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"ACCEPTED\"}}")), Some(9));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"BLOCK\"}}")), Some(2));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"DECLINED\"}}")), Some(2));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"unknown\"}}")), Some(0));
+        assert_eq!(count(&text, "vestnik_declines_total{code=\"bad-name\"}"), Some(2));
+    }
+
+    #[test]
     fn an_undone_turn_leaves_what_was_released_before() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"old");
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         staged(&mut outbox, 0, b"new");
         outbox.discard();
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(0), b"old");
         assert_eq!(outbox.buffered_bytes(), 3);
     }
@@ -423,7 +499,7 @@ mod tests {
         for index in 0..10 {
             staged(&mut outbox, index, b"x");
         }
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         for index in 0..10 {
             outbox.advance(index, 1);
         }
@@ -438,7 +514,7 @@ mod tests {
     fn pieces_of_a_block_stand_where_they_were_staged() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"unsent");
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         outbox.advance(0, 2);
         let block = outbox.add_block();
         outbox.block_mut(block).expect("made").extend_from_slice(b"abcdef");
@@ -450,7 +526,7 @@ mod tests {
         outbox.stage_block(1, head, block, 0..6);
         assert_eq!(outbox.pending_bytes(0), 4 + 1 + 12 + 11 + 1);
         assert_eq!(outbox.buffered_bytes(), 29 + 16);
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         while outbox.pop_dirty().is_some() {}
         assert_eq!(outbox.sendable(0), b"sent<0123456789ab0123456789c>");
         assert_eq!(outbox.sendable(1), b"0123456789abcdef");
@@ -472,7 +548,7 @@ mod tests {
                 outbox.stage_block(index, [0; BLOCK_HEAD_BYTES], block, 0..100);
                 staged(&mut outbox, index, b"own");
             }
-            outbox.release();
+            outbox.release(&mut Metrics::default());
             while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
                 outbox.advance(index, outbox.pending_bytes(index));
             }
@@ -486,7 +562,7 @@ mod tests {
         let long = vec![1; 3 * SPARE_BYTES_MAX];
         let mut expected = long.clone();
         staged(&mut outbox, 0, &long);
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         outbox.advance(0, 5);
         for round in 0..3 {
             outbox.begin_turn();
@@ -495,7 +571,7 @@ mod tests {
             staged(&mut outbox, 0, &[7]);
             outbox.stage_block(0, [round; BLOCK_HEAD_BYTES], block, 0..2);
             staged(&mut outbox, 0, &[6]);
-            outbox.release();
+            outbox.release(&mut Metrics::default());
             while outbox.pop_dirty().is_some() {}
             expected.push(7);
             expected.extend_from_slice(&[round; BLOCK_HEAD_BYTES]);
@@ -512,7 +588,7 @@ mod tests {
         outbox.block_mut(block).expect("made").push(7);
         outbox.stage_block(5, [0; BLOCK_HEAD_BYTES], block, 0..1);
         outbox.discard();
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         while outbox.pop_dirty().is_some() {}
         assert_eq!(outbox.sendable(5), b"");
         assert_eq!((outbox.pending_bytes(5), outbox.buffered_bytes()), (0, 0));
@@ -525,7 +601,7 @@ mod tests {
         for _ in 0..100 {
             staged(&mut outbox, 0, &piece);
             staged(&mut outbox, 0, &piece[..1]);
-            outbox.release();
+            outbox.release(&mut Metrics::default());
             outbox.advance(0, COMPACT_BYTES);
         }
         assert_eq!(outbox.pending_bytes(0), 100);

@@ -8,6 +8,7 @@ mod gather;
 mod listener;
 mod reactor;
 mod serve;
+mod stats;
 mod timers;
 pub mod tls;
 pub mod transport;

@@ -21,11 +21,13 @@ use crate::limits::{
     DESCRIPTORS_RESERVED, HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES,
     TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
 };
+use crate::metrics::{Page, Refused};
 use crate::net::clock::Clock;
 use crate::net::connection::{Connection, Due, PeerState, Phase};
 use crate::net::gather::Gather;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare, network};
 use crate::net::serve::ServeError;
+use crate::net::stats::{Askers, Sources};
 use crate::net::timers::{NEVER_MS, Timers};
 use crate::net::tls::Identity;
 use crate::net::transport::{Transport, looks_like_tls};
@@ -45,6 +47,10 @@ const DISCARD_BYTES: usize = 64 * 1024;
 
 /// The generation of tokens that are no connection's.
 const SPECIAL: u32 = u32::MAX;
+/// The generation of tokens of those who ask for figures.
+const ASKER: u32 = u32::MAX - 1;
+/// Generations of connections are under this.
+const GENERATIONS: u32 = ASKER;
 const WAKER: Token = token(ConnId { index: 0, generation: SPECIAL });
 const SIGNALS: Token = token(ConnId { index: 1, generation: SPECIAL });
 const FIRST_LISTENER: u32 = 2;
@@ -103,6 +109,7 @@ pub(super) struct Reactor<'a, 'db> {
     signals: Signals,
     helper: PasswordHelper,
     listeners: Vec<Listener>,
+    askers: Askers,
     identity: Option<Identity>,
     spare: Spare,
     accept_again_ms: u64,
@@ -134,6 +141,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         config: &'a Config,
         service: &'a mut Service<'db>,
         mut listeners: Vec<Listener>,
+        sources: Sources,
         identity: Option<Identity>,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -150,6 +158,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
             let token = token(ConnId { index, generation: SPECIAL });
             poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
         }
+        let asker = |index| token(ConnId { index, generation: ASKER });
+        let askers = Askers::new(sources, poll.registry(), asker)?;
         Ok(Self {
             config,
             service,
@@ -157,6 +167,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             signals,
             helper: PasswordHelper::start(wake)?,
             listeners,
+            askers,
             identity,
             spare: Spare::new(),
             accept_again_ms: NEVER_MS,
@@ -206,6 +217,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// 10. Long answers and catch-ups, for peers with room.
     /// 11. One write for each connection that got something; many who are only told something may
     ///     be held back for the next turn while requests keep coming.
+    /// 12. Figures, for whoever asked.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
         self.clock.read();
@@ -217,7 +229,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.take_done();
         self.keep_house();
         self.read();
-        self.commit()?;
+        let commit_us = self.commit()?;
         self.submit_jobs()?;
         self.check_deadlines();
         self.service.pump();
@@ -226,6 +238,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.list_resumed();
         self.flush();
         self.is_pump_waiting = self.service.may_pump();
+        self.service.metrics.turn(self.clock.passed_us(), commit_us);
+        self.serve_askers();
         Ok(())
     }
 
@@ -240,6 +254,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.housekeeping_ms,
             self.accept_again_ms,
             self.stopping_until_ms.unwrap_or(NEVER_MS),
+            self.askers.next_ms(),
         ];
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
         // One more, since the clock cuts off what is under a millisecond.
@@ -295,6 +310,10 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 }
                 continue;
             }
+            if conn.generation == ASKER {
+                self.askers.note_event(conn.index);
+                continue;
+            }
             let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
             if connection.id != conn {
                 continue;
@@ -328,6 +347,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             let now_ms = self.clock.now_ms();
             self.stopping_until_ms = Some(now_ms + self.config.shutdown_timeout_ms);
             self.listeners.clear();
+            self.askers.close();
             self.service.dismiss_all();
             for (_, connection) in &mut self.connections {
                 if connection.phase == Phase::Open {
@@ -378,6 +398,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                     Accepted::Nobody => listener.is_ready = false,
                     Accepted::Lost => {}
                     Accepted::NoRoom => {
+                        self.service.metrics.refuse(Refused::Descriptors);
                         self.accept_again_ms = self.clock.now_ms() + RETRY_MS;
                         return;
                     }
@@ -390,7 +411,9 @@ impl<'a, 'db> Reactor<'a, 'db> {
     fn welcome(&mut self, stream: mio::net::TcpStream, address: IpAddr, port: Port) {
         let most = self.config.max_unauthorized_per_address;
         let strangers = self.unauthorized.get(&network(address)).copied().unwrap_or(0);
-        if self.connections.len() >= self.connections_max || (most > 0 && strangers >= most) {
+        let is_full = self.connections.len() >= self.connections_max;
+        if is_full || (most > 0 && strangers >= most) {
+            self.service.metrics.refuse(if is_full { Refused::Full } else { Refused::Address });
             log::debug!("a connection from {address} is one too many");
             return;
         }
@@ -402,20 +425,25 @@ impl<'a, 'db> Reactor<'a, 'db> {
         };
         let transport = match transport {
             Ok(transport) => transport,
-            Err(error) => return log::warn!("a connection from {address} is refused: {error}"),
+            Err(error) => {
+                self.service.metrics.refuse(Refused::Failed);
+                return log::warn!("a connection from {address} is refused: {error}");
+            }
         };
         let now_ms = self.clock.now_ms();
         let entry = self.connections.vacant_entry();
         let conn = ConnId { index: entry.key() as u32, generation: self.next_generation };
-        self.next_generation = (self.next_generation + 1) % SPECIAL;
+        self.next_generation = (self.next_generation + 1) % GENERATIONS;
         let connection = entry.insert(Connection::new(conn, transport, address, now_ms));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered =
             self.poll.registry().register(&mut connection.transport, token(conn), interest);
         if let Err(error) = registered {
             self.connections.remove(conn.at());
+            self.service.metrics.refuse(Refused::Failed);
             return log::warn!("a connection from {address} cannot be polled: {error}");
         }
+        self.service.metrics.accepted += 1;
         connection.is_counted = true;
         *self.unauthorized.entry(network(address)).or_default() += 1;
         // Its first bytes often come with it.
@@ -498,6 +526,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                         && !connection.is_ending
                         && matches!(connection.transport, Transport::Plain(_));
                     end += count;
+                    self.service.metrics.received_bytes += count as u64;
                     connection.heard_ms = self.clock.now_ms();
                     connection.is_asked = false;
                     connection.is_readable = !is_drained;
@@ -641,15 +670,25 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    fn commit(&mut self) -> Result<(), ServeError> {
-        if self.service.end_turn() == TurnEnd::Undone {
+    /// Microseconds that the COMMIT took: 0 when there was nothing to write.
+    fn commit(&mut self) -> Result<u64, ServeError> {
+        let begun_us = self.service.has_written().then(|| self.clock.passed_us());
+        let end = self.service.commit();
+        let commit_us = begun_us.map_or(0, |begun_us| self.clock.passed_us() - begun_us);
+        if end == TurnEnd::Undone {
             self.check_storage()?;
             self.feed_again();
             self.service.end_turn();
+        } else {
+            if begun_us.is_some() {
+                self.service.metrics.commit_us.observe(commit_us);
+            }
+            self.service.tell();
         }
         self.arena_used = 0;
         self.inputs.clear();
-        self.check_storage()
+        self.check_storage()?;
+        Ok(commit_us)
     }
 
     /// Handles the input of a turn that was undone once more.
@@ -842,6 +881,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                     let is_short = count < bytes.len();
                     connection.taken_ms = now_ms;
                     self.service.outbox.advance(index, count);
+                    self.service.metrics.sent_bytes += count as u64;
                     if is_short && matches!(connection.transport, Transport::Plain(_)) {
                         // The socket is full, and says so when it no longer is.
                         connection.is_writable = false;
@@ -876,6 +916,15 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
+    // ---- 12: figures ----------------------------------------------------------------------------------
+
+    fn serve_askers(&mut self) {
+        let Self { askers, service, connections, config, .. } = self;
+        askers.serve(self.poll.registry(), self.clock.now_ms(), || {
+            describe(service, connections, config)
+        });
+    }
+
     /// Everything is sent: ends this side, and waits a moment for the peer to end its own.
     fn end_own_side(&mut self, conn: ConnId) {
         let now_ms = self.clock.now_ms();
@@ -893,6 +942,21 @@ impl<'a, 'db> Reactor<'a, 'db> {
         list(&mut self.ready, connection);
         self.arm(conn);
     }
+}
+
+/// What the loop adds to the figures of the service.
+fn describe(service: &Service<'_>, connections: &Slab<Connection>, config: &Config) -> String {
+    let mut page = Page::default();
+    let closing = connections.iter().filter(|(_, connection)| connection.phase != Phase::Open);
+    let inbound: usize = connections.iter().map(|(_, connection)| connection.inbox.len()).sum();
+    service.describe(&mut page);
+    page.gauge("connections_closing", "Connections on their way out.", closing.count());
+    page.gauge("inbound_bytes", "Bytes of frames that are not whole, or wait.", inbound);
+    let mut wal = config.data.clone().into_os_string();
+    wal.push("-wal");
+    let wal_bytes = std::fs::metadata(wal).map_or(0, |file| file.len());
+    page.gauge("wal_bytes", "Size of the file's write-ahead log.", wal_bytes);
+    page.into_text()
 }
 
 /// Puts a connection among those to read from, once.

@@ -15,6 +15,7 @@ mod account;
 mod chat;
 mod clock;
 mod dispatch;
+mod figures;
 mod history;
 mod housekeeping;
 mod line;
@@ -35,6 +36,7 @@ use crate::auth::throttle::Throttle;
 use crate::config::Registration;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::members::Member;
 use crate::store::{Fault, Store, StoreError, StoreResult};
@@ -165,6 +167,8 @@ pub struct Service<'db> {
     store: Store<'db>,
     /// What leaves.
     pub outbox: Outbox,
+    /// What has happened.
+    pub metrics: Metrics,
     config: ServiceConfig,
     random: &'db dyn RandomSource,
     clock: ServerClock,
@@ -193,6 +197,8 @@ pub struct Service<'db> {
     scratch: Vec<u8>,
     /// Room for a chat_info on its way to several.
     notice: Vec<u8>,
+    /// Rows that the file has counted up to the last COMMIT or undo.
+    rows_changed: u64,
 }
 
 impl<'db> Service<'db> {
@@ -212,9 +218,11 @@ impl<'db> Service<'db> {
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
+        let rows_changed = store.rows_changed();
         Ok(Self {
             store,
             outbox: Outbox::default(),
+            metrics: Metrics::default(),
             config,
             random,
             clock,
@@ -235,6 +243,7 @@ impl<'db> Service<'db> {
             lockdown,
             scratch: Vec::new(),
             notice: Vec::new(),
+            rows_changed,
         })
     }
 
@@ -344,23 +353,33 @@ impl<'db> Service<'db> {
         self.lost.as_ref()
     }
 
-    /// Ends the turn: one COMMIT for all that it wrote, then its messages for everybody.
+    /// Whether the turn has written, so that its COMMIT will take its time.
+    pub fn has_written(&self) -> bool {
+        self.store.has_written()
+    }
+
+    /// Ends the turn: [`Service::commit`], then [`Service::tell`].
+    pub fn end_turn(&mut self) -> TurnEnd {
+        let end = self.commit();
+        if end == TurnEnd::Committed {
+            self.tell();
+        }
+        end
+    }
+
+    /// One COMMIT for all that the turn wrote.
     ///
     /// Invariant 2 is kept here: when the commit fails, the file, the caches and the queues are
     /// as if the turn had not been.
-    pub fn end_turn(&mut self) -> TurnEnd {
+    pub fn commit(&mut self) -> TurnEnd {
         if self.turn.failed.is_none() && self.store.has_written() {
             let reserved = self.store.reserve_time(self.clock.last());
             self.note_failure(reserved);
         }
         if self.turn.failed.is_none() {
             let committed = self.store.commit();
-            if let Ok(wrote) = committed
-                && wrote
-                && std::mem::take(&mut self.is_storage_failing)
-            {
-                log::info!("the data file can be written again");
-                self.store.set_patience(true);
+            if committed == Ok(true) {
+                self.note_commit();
             }
             self.note_failure(committed);
         }
@@ -369,8 +388,23 @@ impl<'db> Service<'db> {
             return TurnEnd::Undone;
         }
         self.is_replaying = false;
+        TurnEnd::Committed
+    }
+
+    fn note_commit(&mut self) {
+        let before = std::mem::replace(&mut self.rows_changed, self.store.rows_changed());
+        self.metrics.commit_rows.observe(self.rows_changed.saturating_sub(before));
+        if std::mem::take(&mut self.is_storage_failing) {
+            log::info!("the data file can be written again");
+            self.store.set_patience(true);
+        }
+    }
+
+    /// Tells the messages of the turn that was committed to everybody, and lets all that it staged
+    /// go.
+    pub fn tell(&mut self) {
         self.distribute();
-        self.outbox.release();
+        self.outbox.release(&mut self.metrics);
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
                 let is_over = self
@@ -383,7 +417,6 @@ impl<'db> Service<'db> {
                 }
             }
         }
-        TurnEnd::Committed
     }
 
     /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
@@ -392,7 +425,7 @@ impl<'db> Service<'db> {
         if let Err(error) = ended {
             self.reason(error.into());
         }
-        self.outbox.release();
+        self.outbox.release(&mut self.metrics);
     }
 
     /// The messages of the turn, to all who have not had them yet.
@@ -413,6 +446,8 @@ impl<'db> Service<'db> {
 
     fn undo(&mut self, error: &StoreError) {
         self.store.roll_back();
+        self.metrics.undone += 1;
+        self.rows_changed = self.store.rows_changed();
         if error.fault == Fault::Lost {
             log::error!("the data file is lost to this process: {error}");
             self.lost.get_or_insert_with(|| error.clone());

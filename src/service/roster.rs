@@ -64,6 +64,11 @@ impl Roster {
         self.users.contains_key(&user)
     }
 
+    /// How many users are online.
+    pub(crate) fn online_count(&self) -> usize {
+        self.users.len()
+    }
+
     pub(crate) fn chat(&self, slot: u32) -> Option<&OnlineChat> {
         self.chats.get(slot as usize)
     }

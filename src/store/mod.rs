@@ -158,6 +158,11 @@ impl<'db> Store<'db> {
         self.transaction == Transaction::Write
     }
 
+    /// Rows changed since the start, those of undone transactions included.
+    pub fn rows_changed(&self) -> u64 {
+        self.db.total_changes()
+    }
+
     /// Ends the turn's transaction; when it wrote, everything is on stable storage afterwards.
     /// True when it wrote.
     ///

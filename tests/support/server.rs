@@ -243,8 +243,9 @@ impl Server {
             let address = line
                 .strip_prefix("listening plain ")
                 .or_else(|| line.strip_prefix("listening tls "))
+                .or_else(|| line.strip_prefix("listening metrics "))
                 .and_then(|address| address.parse().ok())
-                .unwrap_or_else(|| panic!("not a `listening plain ADDR` line: {line:?}"));
+                .unwrap_or_else(|| panic!("not a `listening KIND ADDR` line: {line:?}"));
             process.addresses.push(address);
         }
         self.process = Some(process);
