@@ -662,7 +662,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
 
     fn keep_house(&mut self) {
         let now_ms = self.clock.now_ms();
-        if now_ms >= self.housekeeping_ms {
+        if now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
         } else if !self.ready.is_empty() {
