@@ -82,7 +82,7 @@ fn other_forms(ids: Ids) -> Vec<Form> {
 
 /// anna is admin of `hall` and wrote a message, boris is a member, clara is not.
 struct Hall {
-    _server: Server,
+    server: Server,
     anna: Client,
     boris: Client,
     clara: Client,
@@ -105,7 +105,7 @@ fn hall() -> Hall {
         message,
     };
     Hall {
-        _server: server,
+        server,
         anna,
         boris,
         clara,
@@ -170,7 +170,7 @@ fn sessions_are_the_same_on_both_versions() {
 #[test]
 fn the_version_is_one_of_the_connection() {
     let mut hall = hall();
-    let mut old = hall._server.login("anna");
+    let mut old = hall.server.login("anna");
     for form in member_forms(hall.ids).iter().chain(&other_forms(hall.ids)) {
         if form.purpose > MARK_SEEN {
             old.ask(form.purpose, form.good.clone())
