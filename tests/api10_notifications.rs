@@ -264,8 +264,6 @@ fn user_disable_ends_the_presence() {
 /// A slow reader is told of chats, collapsed to how they are now, though courtesies be dropped.
 #[test]
 fn a_slow_reader_is_told_how_chats_are_now() {
-    let mut hall = hall();
-    hall.server.kill();
     let server = Server::with(&["--outbound-limit", "65536"]);
     let [(mut anna, _), (mut boris, _)] = server.users10(["anna", "boris"]);
     let (chat, gone) = (anna.create_chat("hall"), anna.create_chat("gone"));
