@@ -1,7 +1,13 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
 pub mod auth;
+pub mod client;
+pub mod config;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod net;
+pub mod outbox;
+pub mod service;
+pub mod store;
 pub mod wire;

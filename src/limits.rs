@@ -35,11 +35,31 @@ pub const LEGACY_PACK_BYTES_MAX: usize = 1024 * 1024;
 /// Soft bound of the body of a frame that the server cuts itself (PART, MSG_NOTIFY packs), in bytes.
 pub const PIECE_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of long answers and catch-ups read from the file for one connection in one turn.
+pub const STREAM_BYTES_PER_TURN: usize = 128 * 1024;
+
+/// The same for all connections together.
+pub const STREAM_TURN_BYTES: usize = 512 * 1024;
+
+/// Chats that one user may be in; joining or making more is forbidden.
+pub const MEMBERSHIPS_MAX: usize = 10_000;
+
+/// Chats that FIND_CHATS gives at most, whatever limit it names.
+pub const FOUND_CHATS_MAX: u16 = 1000;
+
+/// Online members of a chat past which presence, typing and markers are not told there: these
+/// courtesies grow with the square of the members.
+pub const COURTESY_MEMBERS_MAX: usize = 256;
+
 /// Bytes read from one connection in one turn.
 pub const TURN_READ_BYTES_PER_CONNECTION: usize = 64 * 1024;
 
 /// Bytes read from all connections in one turn; the rest wait for the next.
 pub const TURN_READ_BYTES: usize = 1024 * 1024;
+
+/// Connections in a TLS handshake that are read from in one turn: each may cost 0.15 ms, and
+/// nobody else is served meanwhile.
+pub const TURN_HANDSHAKES: usize = 16;
 
 /// Requests handled for one connection in one turn.
 pub const TURN_REQUESTS_PER_CONNECTION: usize = 256;
@@ -67,6 +87,20 @@ pub const REGISTER_BUCKET: u32 = 30;
 pub const REGISTER_REFILL_MS: u64 = 60_000;
 /// Buckets remembered at once over all keys of one kind; the oldest goes.
 pub const BUCKETS_MAX: usize = 16_384;
+
+/// Bytes of TLS records taken from a socket at once: the longest record that may come, and some.
+pub const TLS_READ_BYTES: usize = 18 * 1024;
+/// Bytes of TLS records of one connection that wait to be whole. The longest handshake message
+/// that rustls accepts is 64 KiB, and it must lie in one piece.
+pub const TLS_INCOMING_BYTES_MAX: usize = 64 * 1024 + 2 * TLS_READ_BYTES;
+/// Bytes of plaintext encrypted at once for one connection: two records.
+pub const TLS_WRITE_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of TLS records of one connection that wait for its socket.
+pub const TLS_OUTGOING_BYTES_MAX: usize = 2 * TLS_WRITE_BYTES_MAX;
+/// Bytes of TLS records that may come without bringing a byte of plaintext.
+pub const TLS_BARREN_BYTES_MAX: usize = 2 * TLS_INCOMING_BYTES_MAX;
+/// Longest file that is read as a certificate or key, in bytes.
+pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Connections at once, by default.
 pub const CONNECTIONS_MAX: usize = 50_000;
@@ -100,6 +134,7 @@ const _: () = {
     assert!(CONTENT_BYTES_MAX + 64 <= BODY_BYTES_MAX);
     assert!(TURN_READ_BYTES_PER_CONNECTION <= TURN_READ_BYTES);
     assert!(PIECE_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
+    assert!(PIECE_BYTES_MAX <= STREAM_BYTES_PER_TURN);
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
 };

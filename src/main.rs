@@ -1,2 +1,9 @@
-//! The binary.
-fn main() {}
+//! The binary: what was asked for on the command line, done, and told as an exit code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -20,12 +20,8 @@ fn hall() -> Server {
 /// A number of the file's table `meta`, and a way to change it while no server runs.
 fn stored_time(server: &Server) -> i64 {
     let file = Connection::open(server.data()).expect("the data file");
-    file.query_row(
-        "SELECT value FROM meta WHERE key = 'server_time'",
-        [],
-        |row| row.get(0),
-    )
-    .expect("the highest time ever given")
+    file.query_row("SELECT value FROM meta WHERE key = 'server_time'", [], |row| row.get(0))
+        .expect("the highest time ever given")
 }
 
 fn store_time(server: &Server, time: i64) {
@@ -101,8 +97,7 @@ fn a_suspended_session_survives_a_kill() {
     anna.send(hall, "unwanted");
     let (task, _) = desk.notify(hall);
     desk.write_frame(DECLINED, task, body().text("forbidden: no"));
-    desk.ask(GET_CHAT_ID, body().text("hall"))
-        .declined("session-suspended");
+    desk.ask(GET_CHAT_ID, body().text("hall")).declined("session-suspended");
     server.kill();
     server.restart();
     let mut desk = server.greeted();
@@ -120,9 +115,7 @@ fn a_join_survives_a_kill() {
     server.kill();
     server.restart();
     let mut boris = server.login("boris");
-    boris
-        .ask(JOIN_CHAT, body().id(hall))
-        .declined("already-member");
+    boris.ask(JOIN_CHAT, body().id(hall)).declined("already-member");
     boris.send(hall, "hi");
 }
 
@@ -170,10 +163,7 @@ fn time_goes_on_though_the_clock_was_set_back() {
             last = sent.created;
         }
         assert!(last < ahead + HOUR_US, "time ran away");
-        assert_eq!(
-            anna.range(hall, 0, None).last().map(|m| m.created),
-            Some(last)
-        );
+        assert_eq!(anna.range(hall, 0, None).last().map(|m| m.created), Some(last));
         server.kill();
         assert!(stored_time(&server) >= last, "a given time may come again");
         server.restart();

@@ -48,9 +48,7 @@ fn post_messages(client: &mut Client, chat: u32, messages: impl Iterator<Item = 
 
 #[track_caller]
 fn expect_sent(client: &mut Client, count: usize) -> Vec<Sent> {
-    (0..count)
-        .map(|_| Sent::read(&client.answer().accepted()))
-        .collect()
+    (0..count).map(|_| Sent::read(&client.answer().accepted())).collect()
 }
 
 #[track_caller]
@@ -90,13 +88,8 @@ fn the_longest_message() {
     let wide = "Ж".repeat(CONTENT_BYTES_MAX / 2);
     anna.send(hall, &longest);
     anna.send(hall, &wide);
-    for too_long in [
-        "x".repeat(CONTENT_BYTES_MAX + 1),
-        format!("{wide}x"),
-        "x".repeat(60_000),
-    ] {
-        anna.ask(SEND_CHAT_MSG, body().id(hall).text(&too_long))
-            .declined("too-long");
+    for too_long in ["x".repeat(CONTENT_BYTES_MAX + 1), format!("{wide}x"), "x".repeat(60_000)] {
+        anna.ask(SEND_CHAT_MSG, body().id(hall).text(&too_long)).declined("too-long");
     }
     assert_eq!(contents(&anna.history(hall)), [longest, wide]);
 }
@@ -105,8 +98,7 @@ fn the_longest_message() {
 #[test]
 fn no_nonce_on_0_1() {
     let (_server, mut anna, hall) = alone();
-    anna.ask(SEND_CHAT_MSG, body().id(hall).text("hi").u64(7))
-        .declined("malformed");
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text("hi").u64(7)).declined("malformed");
     assert_eq!(anna.history(hall), []);
 }
 
@@ -120,11 +112,7 @@ fn ids_and_times_grow_over_the_whole_server() {
     let chats = [anna.chat_id("hall"), anna.chat_id("other")];
     let mut last = Sent { id: 0, created: 0 };
     for round in 0..40 {
-        let client = if round % 3 == 0 {
-            &mut anna
-        } else {
-            &mut boris
-        };
+        let client = if round % 3 == 0 { &mut anna } else { &mut boris };
         let sent = client.send(chats[round % 2], "hi");
         assert!(sent.id > last.id, "{sent:?} after {last:?}");
         assert!(sent.created > last.created, "{sent:?} after {last:?}");
@@ -163,13 +151,9 @@ fn server_time_is_the_wall_clock() {
 #[test]
 fn ranges_include_both_ends() {
     let (_server, mut anna, hall) = alone();
-    let times: Vec<i64> = send_all(&mut anna, hall, &["a", "b", "c", "d"])
-        .iter()
-        .map(|sent| sent.created)
-        .collect();
-    let [a, b, c, d] = times[..] else {
-        panic!("four messages")
-    };
+    let times: Vec<i64> =
+        send_all(&mut anna, hall, &["a", "b", "c", "d"]).iter().map(|sent| sent.created).collect();
+    let [a, b, c, d] = times[..] else { panic!("four messages") };
     let cases: [(i64, Option<i64>, &[&str]); 12] = [
         (0, None, &["a", "b", "c", "d"]),
         (a, None, &["a", "b", "c", "d"]),
@@ -210,9 +194,10 @@ fn a_range_of_an_empty_chat() {
 /// Ranges hold the messages of their chat alone.
 #[test]
 fn ranges_keep_chats_apart() {
-    let (server, mut anna, hall) = alone();
+    let server = hall(&["anna"]);
     server.add_chat("other", &["anna"]);
-    let other = anna.chat_id("other");
+    let mut anna = server.login("anna");
+    let (hall, other) = (anna.chat_id("hall"), anna.chat_id("other"));
     for round in 0..10 {
         anna.send(hall, &format!("hall {round}"));
         anna.send(other, &format!("other {round}"));
@@ -261,9 +246,7 @@ fn a_pack_of_one_mib_fits() {
     let content = "x".repeat(PACK_BYTES_MAX / 64 - MESSAGE_BYTES);
     let posted = post_messages(&mut anna, hall, (0..64).map(|_| content.clone()));
     expect_sent(&mut anna, posted);
-    let pack = anna
-        .ask(REQUEST_CHAT_MSG, range_body(hall, 0, None))
-        .accepted();
+    let pack = anna.ask(REQUEST_CHAT_MSG, range_body(hall, 0, None)).accepted();
     assert_eq!(pack.len(), PACK_BYTES_MAX);
     assert_eq!(Reader::new(&pack).messages().len(), 64);
 }
@@ -277,9 +260,8 @@ fn too_large_tells_how_far_it_fits() {
     let posted = post_messages(&mut anna, hall, (0..64).map(|_| content.clone()));
     let mut sent = expect_sent(&mut anna, posted);
     sent.push(anna.send(hall, "one too many"));
-    let to = anna
-        .ask(REQUEST_CHAT_MSG, range_body(hall, 0, None))
-        .declined_with_number("too-large");
+    let to =
+        anna.ask(REQUEST_CHAT_MSG, range_body(hall, 0, None)).declined_with_number("too-large");
     // The 64th fits and the 65th does not, so the time is the one or any before the other.
     assert!((sent[63].created..sent[64].created).contains(&to), "{to}");
     assert_eq!(anna.range(hall, 0, Some(to)).len(), 64);
@@ -294,11 +276,8 @@ fn a_long_history_by_following_too_large() {
     let (_server, mut anna, hall) = alone();
     let mut ids = Vec::new();
     for _ in 0..5 {
-        let posted = post_messages(
-            &mut anna,
-            hall,
-            (0..100).map(|n| n.to_string().repeat(1 + n * 80)),
-        );
+        let posted =
+            post_messages(&mut anna, hall, (0..100).map(|n| n.to_string().repeat(1 + n * 80)));
         let sent = expect_sent(&mut anna, posted);
         ids.extend(sent.iter().map(|sent| sent.id));
     }
@@ -333,8 +312,7 @@ fn mark_seen_takes_any_time() {
     let (_server, mut anna, hall) = alone();
     let sent = anna.send(hall, "hi");
     for time in [0, sent.created, sent.created - 1, i64::MAX, 1, i64::MAX] {
-        anna.ask(MARK_SEEN, body().id(hall).time(time))
-            .accepted_empty();
+        anna.ask(MARK_SEEN, body().id(hall).time(time)).accepted_empty();
     }
 }
 
@@ -346,11 +324,7 @@ fn a_message_reaches_the_other_members() {
     let server = hall(&["anna", "boris"]);
     server.add_user("clara");
     let mut sender = server.login("anna");
-    let mut members = [
-        server.login("anna"),
-        server.login("boris"),
-        server.login("boris"),
-    ];
+    let mut members = [server.login("anna"), server.login("boris"), server.login("boris")];
     let mut others = [server.connect(), server.greeted(), server.login("clara")];
     let hall = sender.chat_id("hall");
     let me = sender.user_id("anna");
@@ -377,12 +351,8 @@ fn a_declined_send_reaches_nobody() {
     server.add_user("clara");
     let (mut boris, mut clara) = (server.login("boris"), server.login("clara"));
     let hall = clara.chat_id("hall");
-    clara
-        .ask(SEND_CHAT_MSG, body().id(hall).text("let me in"))
-        .declined("not-member");
-    clara
-        .ask(SEND_CHAT_MSG, body().id(hall).text(""))
-        .declined("not-member");
+    clara.ask(SEND_CHAT_MSG, body().id(hall).text("let me in")).declined("not-member");
+    clara.ask(SEND_CHAT_MSG, body().id(hall).text("")).declined("not-member");
     boris.expect_quiet();
     assert_eq!(boris.history(hall), []);
 }

@@ -24,9 +24,7 @@ fn hall_with(options: &[&str]) -> Server {
 
 #[track_caller]
 fn expect_greeted(client: &mut Client) {
-    client
-        .ask(GET_USER_ID, body().text("anna"))
-        .declined("login-required");
+    client.ask(GET_USER_ID, body().text("anna")).declined("login-required");
 }
 
 #[track_caller]
@@ -54,9 +52,7 @@ fn expect_suspended(client: &mut Client, chat: u32) {
 fn connect_from(source: Ipv4Addr, server: SocketAddr) -> Client {
     let socket =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    socket
-        .bind(&SocketAddr::from((source, 0)).into())
-        .expect("an address of the loopback");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
     socket.connect(&server.into()).expect("a connection");
     let mut client = Client::over(TcpStream::from(socket));
     client.hello(0, 1);
@@ -122,9 +118,7 @@ fn passwords_of_256_bytes_and_more() {
     server.add_user_with_password("anna", &longest);
     let mut client = server.greeted();
     for length in [257, 300, 60_000] {
-        client
-            .ask(LOGIN, login_body("anna", &"p".repeat(length)))
-            .declined("bad-credentials");
+        client.ask(LOGIN, login_body("anna", &"p".repeat(length))).declined("bad-credentials");
     }
     let answer = client.ask(LOGIN, login_body("anna", &longest)).accepted();
     read_session(&answer);
@@ -269,9 +263,7 @@ fn bad_sessions() {
     ] {
         let mut client = server.greeted();
         let hash = hash.to_owned();
-        client
-            .try_restore(&Session { id, hash })
-            .declined("bad-session");
+        client.try_restore(&Session { id, hash }).declined("bad-session");
         expect_greeted(&mut client);
     }
     server.greeted().restore(&mine);
@@ -282,17 +274,9 @@ fn bad_sessions() {
 fn a_part_of_the_hash_is_a_bad_session() {
     let server = hall();
     let session = server.greeted().login("anna");
-    for hash in [
-        "",
-        &session.hash[..63],
-        &session.hash[..32],
-        &format!("{}0", session.hash),
-    ] {
+    for hash in ["", &session.hash[..63], &session.hash[..32], &format!("{}0", session.hash)] {
         let hash = hash.to_owned();
-        let wrong = Session {
-            id: session.id,
-            hash,
-        };
+        let wrong = Session { id: session.id, hash };
         server.greeted().try_restore(&wrong).declined("bad-session");
     }
     server.greeted().restore(&session);
@@ -339,12 +323,9 @@ fn takeover_in_the_middle_of_a_stream() {
     let mut first = server.greeted();
     let session = first.login("anna");
     let hall = first.chat_id("hall");
-    let count = first.post_all((0..200).map(|index| {
-        (
-            SEND_CHAT_MSG,
-            body().id(hall).text(&index.to_string()).into(),
-        )
-    }));
+    let count = first.post_all(
+        (0..200).map(|index| (SEND_CHAT_MSG, body().id(hall).text(&index.to_string()).into())),
+    );
     let mut second = server.greeted();
     second.restore(&session);
     let mut accepted = 0;
@@ -421,10 +402,7 @@ fn a_suspended_connection_restores_only_its_own_session() {
     let (mut boris, session, hall) = suspended(&server);
     let other = server.greeted().login("anna");
     boris.try_restore(&other).declined("already-authorized");
-    let wrong = Session {
-        id: session.id,
-        hash: "0".repeat(64),
-    };
+    let wrong = Session { id: session.id, hash: "0".repeat(64) };
     boris.try_restore(&wrong).declined("bad-session");
     expect_suspended(&mut boris, hall);
     boris.restore(&session);
@@ -521,18 +499,11 @@ fn logins_are_limited_by_failures() {
     let server = hall();
     let mut client = server.greeted();
     for login in ["anna", "ANNA", "Anna", "anna", "annA"] {
-        client
-            .ask(LOGIN, login_body(login, "wrong password"))
-            .declined("bad-credentials");
+        client.ask(LOGIN, login_body(login, "wrong password")).declined("bad-credentials");
     }
-    let wait = client
-        .ask(LOGIN, login_body("anna", PASSWORD))
-        .declined_with_number("rate-limited");
+    let wait = client.ask(LOGIN, login_body("anna", PASSWORD)).declined_with_number("rate-limited");
     assert!((1..=10).contains(&wait), "wait {wait} s");
-    server
-        .greeted()
-        .ask(LOGIN, login_body("aNNa", PASSWORD))
-        .declined_with_number("rate-limited");
+    server.greeted().ask(LOGIN, login_body("aNNa", PASSWORD)).declined_with_number("rate-limited");
     client.login("boris");
 }
 
@@ -542,13 +513,9 @@ fn unknown_logins_are_limited_too() {
     let server = hall();
     let mut client = server.greeted();
     for _ in 0..5 {
-        client
-            .ask(LOGIN, login_body("nobody", PASSWORD))
-            .declined("bad-credentials");
+        client.ask(LOGIN, login_body("nobody", PASSWORD)).declined("bad-credentials");
     }
-    client
-        .ask(LOGIN, login_body("nobody", PASSWORD))
-        .declined_with_number("rate-limited");
+    client.ask(LOGIN, login_body("nobody", PASSWORD)).declined_with_number("rate-limited");
 }
 
 /// Success spends nothing, and gives nothing back.
@@ -560,17 +527,11 @@ fn success_neither_spends_nor_refills() {
     }
     let mut client = server.greeted();
     for _ in 0..4 {
-        client
-            .ask(LOGIN, login_body("anna", "wrong password"))
-            .declined("bad-credentials");
+        client.ask(LOGIN, login_body("anna", "wrong password")).declined("bad-credentials");
     }
     server.login("anna");
-    client
-        .ask(LOGIN, login_body("anna", "wrong password"))
-        .declined("bad-credentials");
-    client
-        .ask(LOGIN, login_body("anna", PASSWORD))
-        .declined_with_number("rate-limited");
+    client.ask(LOGIN, login_body("anna", "wrong password")).declined("bad-credentials");
+    client.ask(LOGIN, login_body("anna", PASSWORD)).declined_with_number("rate-limited");
 }
 
 /// A stranger at another address locks nobody out.
@@ -579,13 +540,9 @@ fn failures_count_per_address() {
     let server = hall();
     let mut stranger = connect_from(Ipv4Addr::new(127, 0, 0, 2), server.address());
     for _ in 0..5 {
-        stranger
-            .ask(LOGIN, login_body("anna", "wrong password"))
-            .declined("bad-credentials");
+        stranger.ask(LOGIN, login_body("anna", "wrong password")).declined("bad-credentials");
     }
-    stranger
-        .ask(LOGIN, login_body("anna", "wrong password"))
-        .declined_with_number("rate-limited");
+    stranger.ask(LOGIN, login_body("anna", "wrong password")).declined_with_number("rate-limited");
     server.login("anna");
 }
 
@@ -593,21 +550,13 @@ fn failures_count_per_address() {
 #[test]
 fn restores_are_limited_by_failures() {
     let server = hall();
-    let (mine, other) = (
-        server.greeted().login("anna"),
-        server.greeted().login("boris"),
-    );
-    let wrong = Session {
-        id: mine.id,
-        hash: "0".repeat(64),
-    };
+    let (mine, other) = (server.greeted().login("anna"), server.greeted().login("boris"));
+    let wrong = Session { id: mine.id, hash: "0".repeat(64) };
     let mut client = server.greeted();
     for _ in 0..5 {
         client.try_restore(&wrong).declined("bad-session");
     }
-    let wait = client
-        .try_restore(&mine)
-        .declined_with_number("rate-limited");
+    let wait = client.try_restore(&mine).declined_with_number("rate-limited");
     assert!((1..=10).contains(&wait), "wait {wait} s");
     client.restore(&other);
     connect_from(Ipv4Addr::new(127, 0, 0, 3), server.address()).restore(&mine);
@@ -657,8 +606,7 @@ fn a_disabled_user_is_out_within_a_second() {
     assert_eq!(frame, Frame::new(DEAUTH, 0, []));
     expect_greeted(&mut anna);
     anna.try_restore(&session).declined("bad-session");
-    anna.ask(LOGIN, login_body("anna", PASSWORD))
-        .declined("bad-credentials");
+    anna.ask(LOGIN, login_body("anna", PASSWORD)).declined("bad-credentials");
     server.admin_ok(&["user", "enable", "anna"], None);
     anna.try_restore(&session).declined("bad-session");
     anna.login("anna");
@@ -670,16 +618,11 @@ fn a_new_password_ends_the_sessions() {
     let server = hall();
     let mut anna = server.greeted();
     let session = anna.login("anna");
-    server.admin_ok(
-        &["user", "passwd", "anna", "--password-stdin"],
-        Some("battery staple\n"),
-    );
+    server.admin_ok(&["user", "passwd", "anna", "--password-stdin"], Some("battery staple\n"));
     anna.expect_within_a_second(DEAUTH);
     anna.try_restore(&session).declined("bad-session");
-    anna.ask(LOGIN, login_body("anna", PASSWORD))
-        .declined("bad-credentials");
-    anna.ask(LOGIN, login_body("anna", "battery staple"))
-        .accepted();
+    anna.ask(LOGIN, login_body("anna", PASSWORD)).declined("bad-credentials");
+    anna.ask(LOGIN, login_body("anna", "battery staple")).accepted();
 }
 
 /// `session end` ends one session and no other.

@@ -47,13 +47,9 @@ fn hello_may_be_said_again_after_a_wrong_version() {
     let server = hall();
     let mut client = server.connect();
     for (major, minor) in [(0, 0), (0, 2), (0, 255), (2, 0), (2, 1), (255, 255)] {
-        let words = client
-            .ask(HELLO, body().u8(major).u8(minor))
-            .declined("unsupported-version");
+        let words = client.ask(HELLO, body().u8(major).u8(minor)).declined("unsupported-version");
         assert!(words.contains("0.1"), "no versions in the words: {words}");
-        client
-            .ask(LOGIN, login_body("anna", PASSWORD))
-            .declined("hello-required");
+        client.ask(LOGIN, login_body("anna", PASSWORD)).declined("hello-required");
     }
     client.hello(0, 1);
     client.login("anna");
@@ -93,12 +89,8 @@ fn hello_twice() {
 fn new_connections_must_say_hello() {
     let server = hall();
     let mut client = server.connect();
-    client
-        .ask(LOGIN, login_body("anna", PASSWORD))
-        .declined("hello-required");
-    client
-        .ask(RESTORE_SESSION, body().id(1).text("hash"))
-        .declined("hello-required");
+    client.ask(LOGIN, login_body("anna", PASSWORD)).declined("hello-required");
+    client.ask(RESTORE_SESSION, body().id(1).text("hash")).declined("hello-required");
     for (purpose, good) in authorized_requests() {
         client.ask(purpose, good).declined("hello-required");
         client.ask(purpose, [0xff]).declined("hello-required");
@@ -132,17 +124,11 @@ fn authorized_connections_do_not_log_in_again() {
     let server = hall();
     let mut client = server.greeted();
     let session = client.login("anna");
-    client
-        .ask(LOGIN, login_body("anna", PASSWORD))
-        .declined("already-authorized");
-    client
-        .ask(LOGIN, login_body("anna", "wrong password"))
-        .declined("already-authorized");
+    client.ask(LOGIN, login_body("anna", PASSWORD)).declined("already-authorized");
+    client.ask(LOGIN, login_body("anna", "wrong password")).declined("already-authorized");
     client.ask(LOGIN, [0xff]).declined("already-authorized");
     client.try_restore(&session).declined("already-authorized");
-    client
-        .ask(RESTORE_SESSION, [0xff])
-        .declined("already-authorized");
+    client.ask(RESTORE_SESSION, [0xff]).declined("already-authorized");
     client.chat_id("hall");
 }
 
@@ -170,20 +156,13 @@ fn complaints_come_in_the_order_of_section_3() {
     let mut anna = server.login("anna");
     let (hall, other) = (anna.chat_id("hall"), anna.chat_id("other"));
     let long = "x".repeat(16 * 1024 + 1);
-    anna.ask(SEND_CHAT_MSG, body().id(9999).bytes(b"no nul"))
-        .declined("malformed");
-    anna.ask(SEND_CHAT_MSG, body().id(9999).text(&long))
-        .declined("no-such-chat");
-    anna.ask(SEND_CHAT_MSG, body().id(9999).text(""))
-        .declined("no-such-chat");
-    anna.ask(SEND_CHAT_MSG, body().id(other).text(&long))
-        .declined("not-member");
-    anna.ask(SEND_CHAT_MSG, body().id(other).text(""))
-        .declined("not-member");
-    anna.ask(SEND_CHAT_MSG, body().id(hall).text(&long))
-        .declined("too-long");
-    anna.ask(SEND_CHAT_MSG, body().id(hall).text(""))
-        .declined("empty-message");
+    anna.ask(SEND_CHAT_MSG, body().id(9999).bytes(b"no nul")).declined("malformed");
+    anna.ask(SEND_CHAT_MSG, body().id(9999).text(&long)).declined("no-such-chat");
+    anna.ask(SEND_CHAT_MSG, body().id(9999).text("")).declined("no-such-chat");
+    anna.ask(SEND_CHAT_MSG, body().id(other).text(&long)).declined("not-member");
+    anna.ask(SEND_CHAT_MSG, body().id(other).text("")).declined("not-member");
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text(&long)).declined("too-long");
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text("")).declined("empty-message");
 }
 
 // Bodies that do not parse.
@@ -196,11 +175,7 @@ struct Form {
 }
 
 fn form(purpose: u8, good: Body, optional_from: &'static [usize]) -> Form {
-    Form {
-        purpose,
-        good: good.into(),
-        optional_from,
-    }
+    Form { purpose, good: good.into(), optional_from }
 }
 
 /// Cut anywhere, or with bytes left over, the body is malformed.
@@ -208,9 +183,7 @@ fn form(purpose: u8, good: Body, optional_from: &'static [usize]) -> Form {
 fn expect_malformed_when_cut_or_longer(client: &mut Client, form: &Form) {
     for length in 0..form.good.len() {
         if !form.optional_from.contains(&length) {
-            client
-                .ask(form.purpose, &form.good[..length])
-                .declined("malformed");
+            client.ask(form.purpose, &form.good[..length]).declined("malformed");
         }
     }
     for extra in [&[0][..], &[1], &[0xff; 3], &[0; 8], &[0; 300]] {
@@ -251,11 +224,7 @@ fn short_and_long_bodies_without_a_session() {
     let mut client = server.greeted();
     let forms = [
         form(LOGIN, login_body("anna", PASSWORD), &[]),
-        form(
-            RESTORE_SESSION,
-            body().id(1).text(&"0123456789abcdef".repeat(4)),
-            &[],
-        ),
+        form(RESTORE_SESSION, body().id(1).text(&"0123456789abcdef".repeat(4)), &[]),
     ];
     for form in &forms {
         expect_malformed_when_cut_or_longer(&mut client, form);
@@ -311,29 +280,15 @@ fn bad_utf8_is_malformed() {
 fn a_nul_inside_a_str_is_malformed() {
     let server = hall();
     let mut client = server.greeted();
-    client
-        .ask(LOGIN, body().text("an\0na").text(PASSWORD))
-        .declined("malformed");
-    client
-        .ask(LOGIN, body().text("anna").text("correct\0 horse"))
-        .declined("malformed");
+    client.ask(LOGIN, body().text("an\0na").text(PASSWORD)).declined("malformed");
+    client.ask(LOGIN, body().text("anna").text("correct\0 horse")).declined("malformed");
     client.login("anna");
     let chat = client.chat_id("hall");
-    client
-        .ask(GET_USER_ID, body().text("an\0na"))
-        .declined("malformed");
-    client
-        .ask(GET_CHAT_ID, body().text("\0hall"))
-        .declined("malformed");
-    client
-        .ask(JOIN_CHAT, body().id(chat).text("a\0b"))
-        .declined("malformed");
-    client
-        .ask(SEND_CHAT_MSG, body().id(chat).text("h\0i"))
-        .declined("malformed");
-    client
-        .ask(SEND_CHAT_MSG, body().id(chat).text("hi\0"))
-        .declined("malformed");
+    client.ask(GET_USER_ID, body().text("an\0na")).declined("malformed");
+    client.ask(GET_CHAT_ID, body().text("\0hall")).declined("malformed");
+    client.ask(JOIN_CHAT, body().id(chat).text("a\0b")).declined("malformed");
+    client.ask(SEND_CHAT_MSG, body().id(chat).text("h\0i")).declined("malformed");
+    client.ask(SEND_CHAT_MSG, body().id(chat).text("hi\0")).declined("malformed");
 }
 
 /// Ids of 0 are malformed.
@@ -341,9 +296,7 @@ fn a_nul_inside_a_str_is_malformed() {
 fn ids_of_zero_are_malformed() {
     let server = hall();
     let mut client = server.greeted();
-    client
-        .ask(RESTORE_SESSION, body().id(0).text(&"0".repeat(64)))
-        .declined("malformed");
+    client.ask(RESTORE_SESSION, body().id(0).text(&"0".repeat(64))).declined("malformed");
     client.login("anna");
     let requests = [
         (CHAT_REQ_PASS, body().id(0)),

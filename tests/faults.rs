@@ -92,10 +92,7 @@ fn stream_until_killed(
         }
         thread::sleep(delay);
         server.kill();
-        readers
-            .into_iter()
-            .map(|reader| reader.join().expect("a reader"))
-            .collect()
+        readers.into_iter().map(|reader| reader.join().expect("a reader")).collect()
     })
 }
 
@@ -104,10 +101,8 @@ fn stream_until_killed(
 #[track_caller]
 fn compare(history: &[Message], round: usize, witnesses: &[Witness]) {
     assert!(history.is_sorted_by(|a, b| a.created < b.created && a.id < b.id));
-    let by_content: HashMap<&str, &Message> = history
-        .iter()
-        .map(|message| (message.content.as_str(), message))
-        .collect();
+    let by_content: HashMap<&str, &Message> =
+        history.iter().map(|message| (message.content.as_str(), message)).collect();
     assert_eq!(by_content.len(), history.len(), "a message is there twice");
     for (sender, witness) in witnesses.iter().enumerate() {
         for (number, sent) in witness.accepted.iter().enumerate() {
@@ -121,9 +116,7 @@ fn compare(history: &[Message], round: usize, witnesses: &[Witness]) {
             assert_eq!(kept, Some(&message), "told of, but lost");
         }
         let prefix = format!("{round}/{sender}/");
-        let kept = history
-            .iter()
-            .filter_map(|message| message.content.strip_prefix(&prefix));
+        let kept = history.iter().filter_map(|message| message.content.strip_prefix(&prefix));
         for (number, kept) in kept.enumerate() {
             assert_eq!(kept, number.to_string(), "a hole or another order");
         }
@@ -141,10 +134,7 @@ fn killed_in_the_middle_of_a_stream() {
         server.add_user(name);
     }
     server.add_chat("hall", &names);
-    let sessions: Vec<Session> = names
-        .iter()
-        .map(|name| server.greeted().login(name))
-        .collect();
+    let sessions: Vec<Session> = names.iter().map(|name| server.greeted().login(name)).collect();
     let hall = server.login(names[0]).chat_id("hall");
     let mut accepted = 0;
     let mut older: Vec<Message> = Vec::new();
@@ -180,17 +170,12 @@ fn a_held_file_declines_writes_until_it_is_free() {
 
     let other = Connection::open(server.data()).expect("the data file");
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
-    anna.ask(SEND_CHAT_MSG, body().id(hall).text("held"))
-        .declined("storage-failed");
-    boris
-        .ask(SEND_CHAT_MSG, body().id(hall).text("held"))
-        .declined("storage-failed");
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text("held")).declined("storage-failed");
+    boris.ask(SEND_CHAT_MSG, body().id(hall).text("held")).declined("storage-failed");
     assert_eq!(contents(&anna.history(hall)), ["before"]);
     anna.expect_quiet();
     boris.expect_quiet();
-    other
-        .execute_batch("ROLLBACK")
-        .expect("the end of the lock");
+    other.execute_batch("ROLLBACK").expect("the end of the lock");
 
     anna.send(hall, "after");
     assert_eq!(contents(&boris.notified(hall, 1)), ["after"]);
@@ -214,12 +199,8 @@ fn a_held_file_leaves_no_half_changes() {
     boris.answer().declined("storage-failed");
     let answer = boris.answer();
     assert_eq!(answer.purpose, DECLINED, "{answer:?}");
-    other
-        .execute_batch("ROLLBACK")
-        .expect("the end of the lock");
-    boris
-        .ask(SEND_CHAT_MSG, body().id(hall).text("not a member"))
-        .declined("not-member");
+    other.execute_batch("ROLLBACK").expect("the end of the lock");
+    boris.ask(SEND_CHAT_MSG, body().id(hall).text("not a member")).declined("not-member");
     anna.send(hall, "nobody else hears");
     boris.expect_quiet();
     boris.join(hall);
@@ -236,14 +217,9 @@ fn a_held_file_declines_logins() {
     let other = Connection::open(server.data()).expect("the data file");
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     client
-        .ask(
-            LOGIN,
-            support::client::login_body("anna", support::PASSWORD),
-        )
+        .ask(LOGIN, support::client::login_body("anna", support::PASSWORD))
         .declined("storage-failed");
-    other
-        .execute_batch("ROLLBACK")
-        .expect("the end of the lock");
+    other.execute_batch("ROLLBACK").expect("the end of the lock");
     client.login("anna");
 }
 
@@ -299,8 +275,7 @@ fn used_file() -> (TempDir, std::path::PathBuf) {
     let copy = dir.join("copy.db");
     let file = Connection::open(server.data()).expect("the data file");
     // All in one file, without a WAL beside it.
-    file.execute("VACUUM INTO ?1", [copy.to_str()])
-        .expect("a copy");
+    file.execute("VACUUM INTO ?1", [copy.to_str()]).expect("a copy");
     (dir, copy)
 }
 
@@ -406,11 +381,9 @@ fn a_foreign_database() {
 fn a_newer_file() {
     let (dir, data) = used_file();
     let file = Connection::open(&data).expect("the copy");
-    let version: i64 = file
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .expect("a version");
-    file.pragma_update(None, "user_version", version + 1)
-        .expect("a newer version");
+    let version: i64 =
+        file.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a version");
+    file.pragma_update(None, "user_version", version + 1).expect("a newer version");
     drop(file);
     let words = expect_refused_untouched(&dir, &data);
     assert!(words.contains("newer"), "why: {words}");
@@ -519,17 +492,9 @@ fn accept_future_time() {
 fn commands_refuse_foreign_files() {
     let dir = TempDir::new();
     let data = dir.join("notes.txt");
-    fs::write(
-        &data,
-        "not a database, but longer than the header of one".repeat(20),
-    )
-    .expect("a file");
-    for args in [
-        &["user", "list"][..],
-        &["chat", "list"],
-        &["session", "list"],
-        &["check"],
-    ] {
+    fs::write(&data, "not a database, but longer than the header of one".repeat(20))
+        .expect("a file");
+    for args in [&["user", "list"][..], &["chat", "list"], &["session", "list"], &["check"]] {
         let mut command = vestnik(dir.path());
         command.args(args).arg("--data").arg(&data);
         expect_failure(&run(command, None));

@@ -1,1 +1,39 @@
-//! Wire.
+//! The Purpose protocol as bytes: frames, requests, answers, reasons (protocol sections 1, 2, 4 to 6).
+//!
+//! Knows no session, no clock and no socket. The server reads [`request::Request`] and writes
+//! through [`answer`]; clients write requests through [`request`] and read with [`codec::Reader`].
+
+pub mod answer;
+pub mod codec;
+pub mod decline;
+pub mod frame;
+pub mod purpose;
+pub mod request;
+
+/// The version of the protocol that a connection speaks, agreed by HELLO.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Version {
+    /// API 0.1: the purposes of section 4.
+    V0_1,
+    /// API 1.0: those and section 5's.
+    V1_0,
+}
+
+impl Version {
+    /// What a HELLO of `major.minor` gets: 0.1 for itself, the highest 1.y for any 1.x.
+    pub const fn negotiate(major: u8, minor: u8) -> Option<Self> {
+        match (major, minor) {
+            (0, 1) => Some(Self::V0_1),
+            (1, _) => Some(Self::V1_0),
+            _ => None,
+        }
+    }
+
+    /// Major and minor number.
+    pub const fn numbers(self) -> (u8, u8) {
+        match self {
+            Self::V0_1 => (0, 1),
+            Self::V1_0 => (1, 0),
+        }
+    }
+}

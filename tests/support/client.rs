@@ -334,10 +334,7 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn try_restore(&mut self, session: &Session) -> Frame {
-        self.ask(
-            RESTORE_SESSION,
-            body().id(session.id).text(session.hash.as_str()),
-        )
+        self.ask(RESTORE_SESSION, body().id(session.id).text(session.hash.as_str()))
     }
 
     #[track_caller]
@@ -412,10 +409,7 @@ pub(crate) fn read_id(bytes: &[u8]) -> u32 {
 #[track_caller]
 pub(crate) fn read_session(bytes: &[u8]) -> Session {
     let mut reader = Reader::new(bytes);
-    let session = Session {
-        id: reader.id(),
-        hash: reader.text(),
-    };
+    let session = Session { id: reader.id(), hash: reader.text() };
     reader.finish();
     let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     assert!(

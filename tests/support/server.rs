@@ -21,11 +21,8 @@ pub(crate) struct TempDir(PathBuf);
 impl TempDir {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "vestnik-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("vestnik-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
@@ -48,7 +45,20 @@ impl Drop for TempDir {
 
 /// The binary with nothing of the caller's surroundings: no VESTNIK_… and no RUST_LOG.
 pub(crate) fn vestnik(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vestnik"));
+    vestnik_under(&[], folder)
+}
+
+/// The same, started by another program that makes its surroundings and then becomes it.
+fn vestnik_under(wrapper: &[String], folder: &Path) -> Command {
+    let binary = env!("CARGO_BIN_EXE_vestnik");
+    let mut command = match wrapper {
+        [] => Command::new(binary),
+        [program, args @ ..] => {
+            let mut command = Command::new(program);
+            command.args(args).arg(binary);
+            command
+        }
+    };
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
         if name_text.starts_with("VESTNIK_") || name_text == "RUST_LOG" {
@@ -61,7 +71,11 @@ pub(crate) fn vestnik(folder: &Path) -> Command {
 
 /// `serve` on `data` with cheap password hashes, on a free port unless `options` name a listener.
 pub(crate) fn serve_command(folder: &Path, data: &Path, options: &[&str]) -> Command {
-    let mut command = vestnik(folder);
+    serve_under(&[], folder, data, options)
+}
+
+fn serve_under(wrapper: &[String], folder: &Path, data: &Path, options: &[&str]) -> Command {
+    let mut command = vestnik_under(wrapper, folder);
     command.arg("serve").arg("--data").arg(data);
     command.args(["--password-iterations", "1000"]);
     if !options.iter().any(|option| option.contains("listen")) {
@@ -98,11 +112,8 @@ pub(crate) fn run(mut command: Command, input: Option<&str>) -> Output {
 
 /// Sends a signal by name to a process that the test started.
 pub(crate) fn signal(id: u32, name: &str) {
-    let status = Command::new("sh")
-        .arg("-c")
-        .arg(format!("kill -{name} {id}"))
-        .status()
-        .expect("sh runs");
+    let status =
+        Command::new("sh").arg("-c").arg(format!("kill -{name} {id}")).status().expect("sh runs");
     assert!(status.success(), "kill -{name} {id}");
 }
 
@@ -110,6 +121,10 @@ pub(crate) fn signal(id: u32, name: &str) {
 pub(crate) struct Server {
     dir: TempDir,
     options: Vec<String>,
+    /// A program and its arguments that make the server's surroundings.
+    wrapper: Vec<String>,
+    /// The data file lies on a disk that only the server's mount namespace has.
+    has_own_disk: bool,
     process: Option<Process>,
 }
 
@@ -129,21 +144,74 @@ impl Server {
     /// A new server on a fresh file with more options.
     #[track_caller]
     pub(crate) fn with(options: &[&str]) -> Self {
-        let mut server = Self {
-            dir: TempDir::new(),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            process: None,
-        };
+        let mut server = Self::prepare(options);
         server.restart();
         server
+    }
+
+    /// A new server whose process is set up by shell commands first, such as `ulimit -n 100`.
+    #[track_caller]
+    pub(crate) fn after(commands: &str, options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        let script = format!("{commands} && exec \"$0\" \"$@\"");
+        server.wrapper = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        server.restart();
+        server
+    }
+
+    /// A new server whose data lies on a disk of so many KiB of its own. `None` where the test may
+    /// not make one, which it says.
+    #[track_caller]
+    pub(crate) fn on_small_disk(kib: u32, options: &[&str]) -> Option<Self> {
+        let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
+        let tried = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
+        if !tried.is_ok_and(|output| output.status.success()) {
+            eprintln!("no disk of one's own can be made here: nothing is tested");
+            return None;
+        }
+        let mut server = Self::prepare(options);
+        let disk = server.dir.join("disk");
+        fs::create_dir(&disk).expect("a mount point");
+        let script = format!(
+            "mount -t tmpfs -o size={kib}k tmpfs '{}' && exec \"$0\" \"$@\"",
+            disk.display()
+        );
+        server.wrapper = unshare.map(str::to_owned).to_vec();
+        server.wrapper.extend(["sh".into(), "-c".into(), script]);
+        server.has_own_disk = true;
+        server.restart();
+        Some(server)
+    }
+
+    fn prepare(options: &[&str]) -> Self {
+        Self {
+            dir: TempDir::new(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            wrapper: Vec::new(),
+            has_own_disk: false,
+            process: None,
+        }
     }
 
     pub(crate) fn dir(&self) -> &TempDir {
         &self.dir
     }
 
+    /// The data file, where it is not on a disk of the server's own.
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("t.db")
+    }
+
+    /// The folder of a disk of the server's own, while it runs.
+    pub(crate) fn disk(&self) -> PathBuf {
+        let inside = self.dir.join("disk");
+        PathBuf::from(format!("/proc/{}/root{}", self.process_id(), inside.display()))
+    }
+
+    /// The data file, as the server and the commands beside it reach it.
+    fn data_inside(&self) -> PathBuf {
+        let folder = if self.has_own_disk { "disk/" } else { "" };
+        self.dir.join(&format!("{folder}t.db"))
     }
 
     fn log(&self) -> PathBuf {
@@ -155,27 +223,18 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         assert!(self.process.is_none(), "the server still runs");
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log())
-            .expect("a file for stderr");
-        let mut child = serve_command(self.dir.path(), &self.data(), &options)
+        let log =
+            File::options().create(true).append(true).open(self.log()).expect("a file for stderr");
+        let data = self.data_inside();
+        let mut child = serve_under(&self.wrapper, self.dir.path(), &data, &options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .expect("the binary starts");
         let lines = lines_of(&mut child);
-        let wanted = options
-            .iter()
-            .filter(|option| **option == "--listen")
-            .count();
-        let mut process = Process {
-            child,
-            lines,
-            addresses: Vec::new(),
-        };
+        let wanted = options.iter().filter(|option| option.ends_with("listen")).count();
+        let mut process = Process { child, lines, addresses: Vec::new() };
         for _ in 0..wanted.max(1) {
             let Ok(line) = process.lines.recv_timeout(PROCESS_WAIT) else {
                 let _ = process.child.kill();
@@ -183,6 +242,7 @@ impl Server {
             };
             let address = line
                 .strip_prefix("listening plain ")
+                .or_else(|| line.strip_prefix("listening tls "))
                 .and_then(|address| address.parse().ok())
                 .unwrap_or_else(|| panic!("not a `listening plain ADDR` line: {line:?}"));
             process.addresses.push(address);
@@ -250,10 +310,22 @@ impl Server {
         }
     }
 
+    /// What brings a command to where the server's disk is.
+    fn entrance(&self) -> Vec<String> {
+        if !self.has_own_disk {
+            return Vec::new();
+        }
+        let target = self.process_id().to_string();
+        let enter = ["nsenter", "--user", "--mount", "--preserve-credentials"];
+        let mut command = enter.map(str::to_owned).to_vec();
+        command.extend(["--target".to_owned(), target, "--".to_owned()]);
+        command
+    }
+
     /// Runs `vestnik ARGS --data FILE`.
     pub(crate) fn admin(&self, args: &[&str], input: Option<&str>) -> Output {
-        let mut command = vestnik(self.dir.path());
-        command.args(args).arg("--data").arg(self.data());
+        let mut command = vestnik_under(&self.entrance(), self.dir.path());
+        command.args(args).arg("--data").arg(self.data_inside());
         run(command, input)
     }
 
@@ -279,14 +351,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn add_user_with_password(&self, name: &str, password: &str) {
         self.admin_ok(
-            &[
-                "user",
-                "add",
-                name,
-                "--password-stdin",
-                "--password-iterations",
-                "1000",
-            ],
+            &["user", "add", name, "--password-stdin", "--password-iterations", "1000"],
             Some(&format!("{password}\n")),
         );
     }
@@ -307,10 +372,7 @@ impl Server {
     /// A chat without members that asks for `password`.
     #[track_caller]
     pub(crate) fn add_locked_chat(&self, name: &str, password: &str) {
-        self.admin_ok(
-            &["chat", "add", name, "--password-stdin"],
-            Some(&format!("{password}\n")),
-        );
+        self.admin_ok(&["chat", "add", name, "--password-stdin"], Some(&format!("{password}\n")));
     }
 
     /// A connection that said nothing yet.

@@ -68,11 +68,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn new(purpose: u8, task: u8, body: impl Into<Vec<u8>>) -> Self {
-        Self {
-            purpose,
-            task,
-            body: body.into(),
-        }
+        Self { purpose, task, body: body.into() }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -120,9 +116,8 @@ impl Frame {
     pub(crate) fn declined(self, code: &str) -> String {
         assert_eq!(self.purpose, DECLINED, "not a DECLINED {code}: {self:?}");
         let reason = self.reason();
-        let (said, words) = reason
-            .split_once(": ")
-            .unwrap_or_else(|| panic!("no `code: words`: {reason:?}"));
+        let (said, words) =
+            reason.split_once(": ").unwrap_or_else(|| panic!("no `code: words`: {reason:?}"));
         assert!(REASONS.contains(&said), "not a code of section 6: {said:?}");
         assert_eq!(said, code, "declined with other words: {reason:?}");
         assert!(!words.is_empty(), "no words for a person: {reason:?}");
@@ -318,10 +313,7 @@ impl Sent {
     #[track_caller]
     pub(crate) fn read(bytes: &[u8]) -> Self {
         let mut reader = Reader::new(bytes);
-        let sent = Self {
-            id: reader.u64(),
-            created: reader.time(),
-        };
+        let sent = Self { id: reader.u64(), created: reader.time() };
         reader.finish();
         assert_ne!(sent.id, 0, "a message_id of 0");
         sent
@@ -330,7 +322,5 @@ impl Sent {
 
 /// The contents of a pack, for comparisons that read well.
 pub(crate) fn contents(pack: &[Message]) -> Vec<&str> {
-    pack.iter()
-        .map(|message| message.content.as_str())
-        .collect()
+    pack.iter().map(|message| message.content.as_str()).collect()
 }

@@ -1,0 +1,360 @@
+//! The one helper thread: password work takes a tenth of a second, and the loop must not wait.
+//!
+//! Owns the thread, the bounded line of jobs to it and the way back. Must not know users,
+//! connections or the throttle: a job is a number, a stored text and a password.
+//!
+//! [`run`] is the whole of the work as a plain function; tests and simulations call it themselves.
+//!
+//! The thread takes one job at a time, in the order they were submitted. Who submits several jobs
+//! that draw on one failure bucket should read `throttle`'s words on work in flight first.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use ring::rand::SystemRandom;
+
+use super::password::{self, Password};
+use super::random::{NoRandomness, RandomSource};
+use crate::limits::PASSWORD_QUEUE_MAX;
+
+/// What a job is called by the one who submitted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobId(pub u64);
+
+/// A piece of password work.
+#[derive(Debug)]
+pub struct Job {
+    /// Comes back with the outcome.
+    pub id: JobId,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What a job can be.
+#[derive(Debug)]
+pub enum Work {
+    /// Is this the stored password?
+    Verify {
+        /// The stored form; `None` for an unknown or disabled user, who gets the same work and no.
+        stored: Option<String>,
+        /// What was given.
+        password: Password,
+        /// The configured rounds: the least that saying no costs, whoever was asked about.
+        rounds: u32,
+        /// Whether a right password that is stored with fewer rounds is hashed anew.
+        upgrade: bool,
+    },
+    /// The stored form of a new password.
+    Hash {
+        /// The new password.
+        password: Password,
+        /// PBKDF2 rounds.
+        rounds: u32,
+    },
+}
+
+/// A job's outcome.
+#[derive(Debug)]
+pub struct JobDone {
+    /// The job's name.
+    pub id: JobId,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What comes of a job. Stored forms in it are not for logs.
+pub enum Outcome {
+    /// Of [`Work::Verify`].
+    Verified {
+        /// Whether the password was right.
+        ok: bool,
+        /// The stored form to keep from now on, when it was right and is to be upgraded.
+        upgraded: Option<String>,
+    },
+    /// Of [`Work::Hash`]: the stored form.
+    Hashed(String),
+    /// Of [`Work::Hash`], when there was no randomness for a salt.
+    Failed(NoRandomness),
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verified { ok, upgraded } => f
+                .debug_struct("Verified")
+                .field("ok", ok)
+                .field("upgraded", &upgraded.is_some())
+                .finish(),
+            Self::Hashed(_) => f.write_str("Hashed(…)"),
+            Self::Failed(why) => f.debug_tuple("Failed").field(why).finish(),
+        }
+    }
+}
+
+/// Does a job: takes a tenth of a second with today's rounds.
+pub fn run(job: Job, random: &dyn RandomSource) -> JobDone {
+    let outcome = match job.work {
+        Work::Verify { stored, password, rounds, upgrade } => {
+            verify(stored.as_deref(), &password, rounds, upgrade, random)
+        }
+        Work::Hash { password, rounds } => match password::hash(&password, rounds, random) {
+            Ok(stored) => Outcome::Hashed(stored),
+            Err(why) => Outcome::Failed(why),
+        },
+    };
+    JobDone { id: job.id, outcome }
+}
+
+/// A wrong password costs the configured rounds at least, so that neither an unknown or disabled
+/// user nor one whose password is stored with fewer rounds stands out by a quick answer. One
+/// stored with *more* rounds than are configured does stand out by a slow one: that happens when
+/// an operator lowered the rounds, or gave one user more, and hiding it would make every wrong
+/// answer as slow as the slowest.
+fn verify(
+    stored: Option<&str>,
+    password: &Password,
+    rounds: u32,
+    upgrade: bool,
+    random: &dyn RandomSource,
+) -> Outcome {
+    // Whoever was asked about, the same steps are taken: even the microseconds in which a stored
+    // form is read could be told apart.
+    let nobody = password::nobody(rounds);
+    let known = stored.unwrap_or(&nobody);
+    let is_right = password::verify(known, password);
+    let ok = is_right && stored.is_some();
+    if !ok {
+        let done = password::rounds(known).unwrap_or(0);
+        if done < rounds {
+            password::verify_nothing(password, rounds - done);
+        }
+        return Outcome::Verified { ok, upgraded: None };
+    }
+    let wanted = upgrade && password::needs_upgrade(known, rounds);
+    // Without randomness the old form stays good enough; the next login tries again.
+    let upgraded = wanted.then(|| password::hash(password, rounds, random).ok()).flatten();
+    Outcome::Verified { ok, upgraded }
+}
+
+/// As many jobs wait as may: the request is declined `rate-limited`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull;
+
+impl fmt::Display for QueueFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "too many passwords wait to be checked")
+    }
+}
+
+impl std::error::Error for QueueFull {}
+
+/// The loop's end of the helper thread. Dropping it ends the thread: the job under way is finished
+/// and forgotten, those that wait are not begun.
+#[derive(Debug)]
+pub struct PasswordHelper {
+    /// `None` only while dropping.
+    jobs: Option<SyncSender<Job>>,
+    done: Receiver<JobDone>,
+    /// Jobs submitted whose outcome was not fetched; bounds both directions.
+    under_way: Cell<usize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PasswordHelper {
+    /// Starts the thread. It calls `wake` after each job, once the outcome can be fetched.
+    pub fn start(wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let (jobs, jobs_in) = sync_channel(PASSWORD_QUEUE_MAX);
+        let (done_out, done) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = Builder::new()
+            .name("vestnik-password".to_owned())
+            .spawn(move || work(&jobs_in, &done_out, &stopped, wake))?;
+        let under_way = Cell::new(0);
+        Ok(Self { jobs: Some(jobs), done, under_way, stop, thread: Some(thread) })
+    }
+
+    /// Puts a job in line; refused when [`PASSWORD_QUEUE_MAX`] jobs are under way.
+    pub fn submit(&self, job: Job) -> Result<(), QueueFull> {
+        if self.under_way.get() >= PASSWORD_QUEUE_MAX {
+            return Err(QueueFull);
+        }
+        let jobs = self.jobs.as_ref().ok_or(QueueFull)?;
+        jobs.try_send(job).map_err(|refused| {
+            if matches!(refused, TrySendError::Disconnected(_)) {
+                log::error!("the password helper is gone; nobody can log in");
+            }
+            QueueFull
+        })?;
+        self.under_way.set(self.under_way.get() + 1);
+        Ok(())
+    }
+
+    /// The next outcome, if there is one. One wake-up may stand for several: fetch until `None`.
+    pub fn try_recv(&self) -> Option<JobDone> {
+        let done = self.done.try_recv().ok()?;
+        self.under_way.set(self.under_way.get() - 1);
+        Some(done)
+    }
+}
+
+impl Drop for PasswordHelper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the password helper had panicked");
+        }
+    }
+}
+
+fn work(jobs: &Receiver<Job>, done: &Sender<JobDone>, stopped: &AtomicBool, wake: impl Fn()) {
+    let random = SystemRandom::new();
+    for job in jobs {
+        if stopped.load(Ordering::Relaxed) || done.send(run(job, &random)).is_err() {
+            return;
+        }
+        wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use super::super::password::{Kind, hash, prepare, rounds as rounds_of};
+    use super::super::random::fixed::{Counting, Empty};
+    use super::*;
+
+    fn password(text: &str) -> Password {
+        prepare(text, Kind::Chat).unwrap()
+    }
+
+    fn check(stored: Option<&str>, given: &str, rounds: u32) -> (bool, Option<String>) {
+        let work = Work::Verify {
+            stored: stored.map(str::to_owned),
+            password: password(given),
+            rounds,
+            upgrade: true,
+        };
+        match run(Job { id: JobId(7), work }, &Counting::default()).outcome {
+            Outcome::Verified { ok, upgraded } => (ok, upgraded),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn stored(text: &str, rounds: u32) -> String {
+        hash(&password(text), rounds, &Counting::default()).unwrap()
+    }
+
+    #[test]
+    fn only_the_right_password_is_right() {
+        let stored = stored("anna's", 10);
+        assert_eq!(check(Some(&stored), "anna's", 10), (true, None));
+        assert_eq!(check(Some(&stored), "boris's", 10), (false, None));
+        assert_eq!(check(None, "anna's", 10), (false, None));
+        assert_eq!(check(Some("damaged"), "anna's", 10), (false, None));
+    }
+
+    #[test]
+    fn a_right_password_is_upgraded_when_the_rounds_grew() {
+        let old = stored("anna's", 10);
+        let (ok, upgraded) = check(Some(&old), "anna's", 20);
+        assert!(ok);
+        let upgraded = upgraded.unwrap();
+        assert_eq!(rounds_of(&upgraded), Some(20));
+        assert_eq!(check(Some(&upgraded), "anna's", 20), (true, None));
+        assert_eq!(check(Some(&old), "boris's", 20), (false, None));
+        assert_eq!(check(Some(&old), "anna's", 5), (true, None));
+    }
+
+    #[test]
+    fn an_upgrade_that_finds_no_randomness_waits() {
+        let work = Work::Verify {
+            stored: Some(stored("anna's", 10)),
+            password: password("anna's"),
+            rounds: 20,
+            upgrade: true,
+        };
+        let outcome = run(Job { id: JobId(1), work }, &Empty).outcome;
+        assert!(matches!(outcome, Outcome::Verified { ok: true, upgraded: None }));
+    }
+
+    #[test]
+    fn hashing_without_randomness_fails() {
+        let work = Work::Hash { password: password("anna's"), rounds: 1 };
+        let outcome = run(Job { id: JobId(1), work }, &Empty).outcome;
+        assert!(matches!(outcome, Outcome::Failed(NoRandomness)));
+    }
+
+    #[test]
+    fn outcomes_do_not_show_what_is_stored() {
+        let hashed = Outcome::Hashed(stored("anna's", 1));
+        let verified = Outcome::Verified { ok: true, upgraded: Some(stored("anna's", 1)) };
+        let job =
+            Job { id: JobId(1), work: Work::Hash { password: password("anna's"), rounds: 1 } };
+        let shown = format!("{hashed:?} {verified:?} {job:?}");
+        assert!(!shown.contains("pbkdf2") && !shown.contains("anna"), "{shown}");
+    }
+
+    fn started() -> (PasswordHelper, std::sync::mpsc::Receiver<()>) {
+        let (woken, wakes) = sync_channel(2 * PASSWORD_QUEUE_MAX);
+        let helper = PasswordHelper::start(move || woken.try_send(()).unwrap()).unwrap();
+        (helper, wakes)
+    }
+
+    fn hashing(id: u64, rounds: u32) -> Job {
+        Job { id: JobId(id), work: Work::Hash { password: password("anna's"), rounds } }
+    }
+
+    #[test]
+    fn outcomes_come_back_in_order_after_a_wake_up() {
+        let (helper, wakes) = started();
+        for id in 0..10 {
+            helper.submit(hashing(id, 1)).unwrap();
+        }
+        for id in 0..10 {
+            wakes.recv_timeout(Duration::from_secs(10)).unwrap();
+            let done = helper.try_recv().unwrap();
+            assert_eq!(done.id, JobId(id));
+            assert!(matches!(done.outcome, Outcome::Hashed(_)));
+        }
+        assert!(helper.try_recv().is_none());
+    }
+
+    #[test]
+    fn jobs_and_outcomes_are_bounded_together() {
+        let (helper, wakes) = started();
+        for id in 0..PASSWORD_QUEUE_MAX as u64 {
+            helper.submit(hashing(id, 1)).unwrap();
+        }
+        for _ in 0..PASSWORD_QUEUE_MAX {
+            wakes.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        // All are done, none is fetched.
+        assert_eq!(helper.submit(hashing(0, 1)), Err(QueueFull));
+        assert!(helper.try_recv().is_some());
+        assert_eq!(helper.submit(hashing(0, 1)), Ok(()));
+    }
+
+    #[test]
+    fn dropping_it_does_not_begin_what_waits() {
+        let (helper, wakes) = started();
+        for id in 0..PASSWORD_QUEUE_MAX as u64 {
+            helper.submit(hashing(id, 20_000)).unwrap();
+        }
+        drop(helper);
+        // The thread is gone and with it its end of the wakes.
+        let woken = wakes.iter().count();
+        assert!(woken < PASSWORD_QUEUE_MAX / 2, "{woken}");
+    }
+}

@@ -1,0 +1,457 @@
+//! How often somebody may guess: token buckets for failures (protocol section 7).
+//!
+//! Owns the buckets of all kinds. Must not know the clock (times are arguments) or what a
+//! password is.
+//!
+//! A bucket is full until something is spent from it; what was spent comes back one by one. A
+//! full bucket is not stored. Each kind has its own bounded table, from which the bucket unused
+//! for longest goes first, so a flood of one kind leaves the others alone. Keys are kept as a
+//! keyed hash: sixteen bytes, whatever somebody sent as a login.
+//!
+//! **Work in flight.** A password is checked long after [`Throttle::check`] let it through. Were
+//! a hundred guesses at one login let through before the first of them failed, a bucket of five
+//! would have bought a hundred. So the one who submits the work keeps a line of its own, hands
+//! the helper one job at a time, and calls `check` when it hands a job over and `spend` when one
+//! failed, before the next: then no failure is unseen when a guess is let through, and right
+//! passwords, however many at once, cost nothing. Where several must be under way, `spend` at
+//! submission and [`Throttle::give_back`] on success; that never lets too many through, but may
+//! refuse the sixth of six right ones. In any case what is spent past empty is owed: the
+//! average rate holds.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::net::IpAddr;
+
+use ring::hmac;
+
+use crate::ids::{ChatId, SessionId, UserId};
+use crate::limits::{
+    ADDRESS_FAILURE_BUCKET, ADDRESS_FAILURE_REFILL_MS, BUCKETS_MAX, FAILURE_BUCKET,
+    FAILURE_REFILL_MS, REGISTER_BUCKET, REGISTER_REFILL_MS,
+};
+
+/// Whole seconds until something can be spent again: at least 1.
+pub type SecondsToWait = u64;
+
+/// Where somebody comes from, as far as it can be told: an IPv4 address, or the /64 of an IPv6
+/// address, within which everybody has as many addresses as they like.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin([u8; 9]);
+
+impl Origin {
+    /// Of a peer's address.
+    pub fn of(address: IpAddr) -> Self {
+        let mut origin = [0; 9];
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                origin[0] = 4;
+                origin[1..5].copy_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                origin[0] = 6;
+                origin[1..9].copy_from_slice(&address.octets()[..8]);
+            }
+        }
+        Self(origin)
+    }
+}
+
+/// Whose bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// Wrong passwords for a login from one origin. The login as its key (or as it was sent, when
+    /// it can be no name).
+    Login(&'a str, Origin),
+    /// Wrong secrets for a session from one origin.
+    Session(SessionId, Origin),
+    /// Wrong passwords of a user for a chat.
+    Join(UserId, ChatId),
+    /// Wrong old passwords of a user who changes theirs.
+    ChangePassword(UserId),
+    /// All failures of an origin.
+    Origin(Origin),
+    /// Registrations from an origin.
+    Register(Origin),
+}
+
+const KINDS: usize = 6;
+
+impl Key<'_> {
+    /// Which table.
+    fn kind(self) -> usize {
+        match self {
+            Self::Login(..) => 0,
+            Self::Session(..) => 1,
+            Self::Join(..) => 2,
+            Self::ChangePassword(_) => 3,
+            Self::Origin(_) => 4,
+            Self::Register(_) => 5,
+        }
+    }
+
+    fn rate(self) -> Rate {
+        match self {
+            Self::Login(..) | Self::Session(..) | Self::Join(..) | Self::ChangePassword(_) => {
+                Rate { bucket: FAILURE_BUCKET, refill_ms: FAILURE_REFILL_MS }
+            }
+            Self::Origin(_) => {
+                Rate { bucket: ADDRESS_FAILURE_BUCKET, refill_ms: ADDRESS_FAILURE_REFILL_MS }
+            }
+            Self::Register(_) => Rate { bucket: REGISTER_BUCKET, refill_ms: REGISTER_REFILL_MS },
+        }
+    }
+
+    /// Feeds the parts to `update` so that two keys of a kind never feed the same bytes.
+    fn feed(self, mut update: impl FnMut(&[u8])) {
+        match self {
+            Self::Login(login, origin) => {
+                update(&origin.0);
+                update(login.as_bytes());
+            }
+            Self::Session(session, origin) => {
+                update(&origin.0);
+                update(&session.get().to_le_bytes());
+            }
+            Self::Join(user, chat) => {
+                update(&user.get().to_le_bytes());
+                update(&chat.get().to_le_bytes());
+            }
+            Self::ChangePassword(user) => update(&user.get().to_le_bytes()),
+            Self::Origin(origin) | Self::Register(origin) => update(&origin.0),
+        }
+    }
+}
+
+/// A bucket's size, and the milliseconds after which one comes back.
+#[derive(Clone, Copy)]
+struct Rate {
+    bucket: u32,
+    refill_ms: u64,
+}
+
+impl Rate {
+    /// How long an empty bucket takes to fill.
+    fn full_ms(self) -> u64 {
+        u64::from(self.bucket) * self.refill_ms
+    }
+}
+
+/// All buckets.
+pub struct Throttle {
+    hasher: hmac::Key,
+    tables: [Table; KINDS],
+}
+
+impl fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Throttle").field("buckets", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Throttle {
+    /// All buckets full. The seed must be secret, or somebody could aim at another's bucket.
+    pub fn new(seed: &[u8; 32]) -> Self {
+        let hasher = hmac::Key::new(hmac::HMAC_SHA256, seed);
+        Self { hasher, tables: Default::default() }
+    }
+
+    /// Whether one can be spent now; spends nothing. `now_ms` never goes backwards.
+    pub fn check(&self, key: Key<'_>, now_ms: u64) -> Result<(), SecondsToWait> {
+        let rate = key.rate();
+        let full_at_ms = self.tables[key.kind()].full_at_ms(&self.hash(key));
+        let missing_ms = full_at_ms.saturating_sub(now_ms);
+        let spendable_ms = rate.full_ms() - rate.refill_ms;
+        match missing_ms.checked_sub(spendable_ms) {
+            None | Some(0) => Ok(()),
+            Some(wait_ms) => Err(wait_ms.div_ceil(1000)),
+        }
+    }
+
+    /// Spends one, even of an empty bucket.
+    pub fn spend(&mut self, key: Key<'_>, now_ms: u64) {
+        let hash = self.hash(key);
+        self.tables[key.kind()].spend(hash, key.rate().refill_ms, now_ms);
+    }
+
+    /// Takes one [`Throttle::spend`] back: what it was spent for was no failure.
+    pub fn give_back(&mut self, key: Key<'_>) {
+        let hash = self.hash(key);
+        self.tables[key.kind()].give_back(&hash, key.rate().refill_ms);
+    }
+
+    /// Buckets stored, over all kinds: at most six times [`BUCKETS_MAX`].
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(|table| table.buckets.len()).sum()
+    }
+
+    /// Whether no bucket is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn hash(&self, key: Key<'_>) -> Hash {
+        let mut context = hmac::Context::with_key(&self.hasher);
+        key.feed(|bytes| context.update(bytes));
+        let tag = context.sign();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&tag.as_ref()[..16]);
+        hash
+    }
+}
+
+type Hash = [u8; 16];
+
+/// The buckets of one kind that are not known to be full.
+///
+/// Invariant: `order` names every bucket of `buckets` once, and nothing else.
+#[derive(Default)]
+struct Table {
+    buckets: HashMap<Hash, Bucket>,
+    /// The bucket unused for longest first, but for those marked `used_since`.
+    order: VecDeque<Hash>,
+}
+
+struct Bucket {
+    /// When it will be full again, in milliseconds. All that was spent is in this one number.
+    full_at_ms: u64,
+    /// Whether something was spent since it took its place in `order`.
+    used_since: bool,
+}
+
+impl Table {
+    fn full_at_ms(&self, hash: &Hash) -> u64 {
+        self.buckets.get(hash).map_or(0, |bucket| bucket.full_at_ms)
+    }
+
+    fn spend(&mut self, hash: Hash, refill_ms: u64, now_ms: u64) {
+        if let Some(bucket) = self.buckets.get_mut(&hash) {
+            bucket.full_at_ms = bucket.full_at_ms.max(now_ms).saturating_add(refill_ms);
+            bucket.used_since = true;
+        } else {
+            self.make_room(now_ms);
+            let full_at_ms = now_ms.saturating_add(refill_ms);
+            self.buckets.insert(hash, Bucket { full_at_ms, used_since: false });
+            self.order.push_back(hash);
+        }
+        debug_assert_eq!(self.order.len(), self.buckets.len());
+        debug_assert!(self.buckets.len() <= BUCKETS_MAX);
+    }
+
+    fn give_back(&mut self, hash: &Hash, refill_ms: u64) {
+        if let Some(bucket) = self.buckets.get_mut(hash) {
+            bucket.full_at_ms = bucket.full_at_ms.saturating_sub(refill_ms);
+        }
+    }
+
+    /// Forgets up to two full buckets, which keeps the table in step with what is in use, and one
+    /// more if there is no room otherwise. A used one goes to the back of the order first; each
+    /// use can cause that once, so on average the work is constant.
+    fn make_room(&mut self, now_ms: u64) {
+        let mut full_to_forget = 2;
+        while let Some(&oldest) = self.order.front() {
+            let no_room = self.buckets.len() >= BUCKETS_MAX;
+            let Some(bucket) = self.buckets.get_mut(&oldest) else {
+                // Cannot be, by the invariant; a name of nothing is dropped all the same.
+                self.order.pop_front();
+                continue;
+            };
+            let full = bucket.full_at_ms <= now_ms;
+            if full && full_to_forget > 0 {
+                full_to_forget -= 1;
+            } else if !no_room {
+                return;
+            } else if bucket.used_since {
+                bucket.used_since = false;
+                self.order.rotate_left(1);
+                continue;
+            }
+            self.order.pop_front();
+            self.buckets.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn throttle() -> Throttle {
+        Throttle::new(&[7; 32])
+    }
+
+    fn origin(text: &str) -> Origin {
+        Origin::of(text.parse().unwrap())
+    }
+
+    fn anna(from: &str) -> Key<'static> {
+        Key::Login("anna", origin(from))
+    }
+
+    fn user(id: u32) -> UserId {
+        UserId::new(id).unwrap()
+    }
+
+    #[test]
+    fn five_failures_then_one_every_ten_seconds() {
+        let mut throttle = throttle();
+        let key = anna("192.0.2.1");
+        for _ in 0..5 {
+            assert_eq!(throttle.check(key, 1_000), Ok(()));
+            throttle.spend(key, 1_000);
+        }
+        assert_eq!(throttle.check(key, 1_000), Err(10));
+        assert_eq!(throttle.check(key, 1_001), Err(10));
+        assert_eq!(throttle.check(key, 10_999), Err(1));
+        assert_eq!(throttle.check(key, 11_000), Ok(()));
+        throttle.spend(key, 11_000);
+        assert_eq!(throttle.check(key, 11_000), Err(10));
+        // Full again, and no fuller than that.
+        for _ in 0..5 {
+            assert_eq!(throttle.check(key, 10_000_000), Ok(()));
+            throttle.spend(key, 10_000_000);
+        }
+        assert!(throttle.check(key, 10_000_000).is_err());
+    }
+
+    #[test]
+    fn checking_spends_nothing() {
+        let mut throttle = throttle();
+        for _ in 0..1000 {
+            assert_eq!(throttle.check(anna("192.0.2.1"), 5), Ok(()));
+        }
+        assert!(throttle.is_empty());
+        throttle.spend(anna("192.0.2.1"), 5);
+        assert_eq!(throttle.len(), 1);
+    }
+
+    #[test]
+    fn an_address_has_a_hundred_and_registrations_thirty() {
+        let mut throttle = throttle();
+        for (key, bucket, wait) in [
+            (Key::Origin(origin("192.0.2.1")), 100, 1),
+            (Key::Register(origin("192.0.2.1")), 30, 60),
+        ] {
+            for _ in 0..bucket {
+                assert_eq!(throttle.check(key, 0), Ok(()));
+                throttle.spend(key, 0);
+            }
+            assert_eq!(throttle.check(key, 0), Err(wait));
+        }
+    }
+
+    #[test]
+    fn keys_have_buckets_of_their_own() {
+        let mut throttle = throttle();
+        let (chat, session) = (ChatId::new(1).unwrap(), SessionId::new(1).unwrap());
+        let keys = [
+            anna("192.0.2.1"),
+            anna("192.0.2.2"),
+            Key::Login("boris", origin("192.0.2.1")),
+            Key::Session(session, origin("192.0.2.1")),
+            Key::Join(user(1), chat),
+            Key::Join(user(2), chat),
+            Key::ChangePassword(user(1)),
+        ];
+        for (index, &key) in keys.iter().enumerate() {
+            for _ in 0..5 {
+                throttle.spend(key, 0);
+            }
+            assert!(throttle.check(key, 0).is_err());
+            for &other in &keys[index + 1..] {
+                assert_eq!(throttle.check(other, 0), Ok(()), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_origin() {
+        assert_eq!(origin("2001:db8:1:2::1"), origin("2001:db8:1:2:ffff::9"));
+        assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
+        assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
+        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
+    }
+
+    #[test]
+    fn what_is_spent_past_empty_is_owed() {
+        let mut throttle = throttle();
+        for _ in 0..8 {
+            throttle.spend(anna("192.0.2.1"), 0);
+        }
+        assert_eq!(throttle.check(anna("192.0.2.1"), 0), Err(40));
+    }
+
+    #[test]
+    fn spending_first_and_giving_back_never_lets_too_many_through() {
+        let mut throttle = throttle();
+        let key = anna("192.0.2.1");
+        let mut through = 0;
+        while throttle.check(key, 0).is_ok() {
+            throttle.spend(key, 0);
+            through += 1;
+        }
+        assert_eq!(through, 5);
+        throttle.give_back(key);
+        assert_eq!(throttle.check(key, 0), Ok(()));
+        for _ in 0..10 {
+            throttle.give_back(key);
+        }
+        // Not more than full.
+        for _ in 0..5 {
+            assert_eq!(throttle.check(key, 0), Ok(()));
+            throttle.spend(key, 0);
+        }
+        assert!(throttle.check(key, 0).is_err());
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_the_oldest_goes() {
+        let mut throttle = throttle();
+        let spent_long_ago = Key::ChangePassword(user(1));
+        let in_use = Key::ChangePassword(user(2));
+        for _ in 0..5 {
+            throttle.spend(spent_long_ago, 0);
+            throttle.spend(in_use, 0);
+        }
+        for id in 3..=2 * BUCKETS_MAX as u32 {
+            throttle.spend(Key::ChangePassword(user(id)), 1);
+            throttle.spend(in_use, 1);
+        }
+        assert_eq!(throttle.len(), BUCKETS_MAX);
+        assert_eq!(throttle.check(spent_long_ago, 1), Ok(()));
+        assert!(throttle.check(in_use, 1).is_err());
+        // Another kind was not touched by the flood.
+        throttle.spend(anna("192.0.2.1"), 1);
+        assert_eq!(throttle.len(), BUCKETS_MAX + 1);
+    }
+
+    #[test]
+    fn full_buckets_are_forgotten_as_others_come() {
+        let mut throttle = throttle();
+        for id in 1..=1000 {
+            throttle.spend(Key::ChangePassword(user(id)), 0);
+        }
+        for id in 1001..=2000 {
+            throttle.spend(Key::ChangePassword(user(id)), 1_000_000 + u64::from(id) * 20_000);
+        }
+        assert!(throttle.len() < 5, "{}", throttle.len());
+    }
+
+    #[test]
+    fn a_huge_login_costs_sixteen_bytes() {
+        let mut throttle = throttle();
+        let login = "x".repeat(60_000);
+        throttle.spend(Key::Login(&login, origin("192.0.2.1")), 0);
+        assert_eq!(size_of::<Hash>(), 16);
+        assert_eq!(throttle.len(), 1);
+        assert_eq!(throttle.check(Key::Login(&login, origin("192.0.2.2")), 0), Ok(()));
+    }
+
+    #[test]
+    fn the_end_of_time_does_not_overflow() {
+        let mut throttle = throttle();
+        for _ in 0..6 {
+            throttle.spend(anna("192.0.2.1"), u64::MAX);
+        }
+        assert_eq!(throttle.check(anna("192.0.2.1"), u64::MAX), Ok(()));
+    }
+}

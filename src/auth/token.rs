@@ -1,0 +1,260 @@
+//! Session secrets and invitation codes.
+//!
+//! Owns their form, and the digest that is all the file knows of them. Must not know whose they
+//! are or how long they live.
+//!
+//! Both are random and long, so a plain SHA-256 is digest enough: there is nothing to guess.
+
+use std::fmt;
+
+use ring::digest::{Context, SHA256};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::random::{NoRandomness, RandomSource};
+
+/// Length of a session secret as text, in hex digits.
+pub const SESSION_SECRET_DIGITS: usize = 64;
+
+/// What the file keeps of a secret: enough to recognise it, useless to present it.
+#[derive(Clone, Copy)]
+pub struct Digest(pub [u8; 32]);
+
+impl PartialEq for Digest {
+    /// Takes the same time wherever the two differ.
+    fn eq(&self, other: &Self) -> bool {
+        let pairs = self.0.iter().zip(&other.0);
+        let difference = pairs.fold(0, |all, (mine, theirs)| all | (mine ^ theirs));
+        std::hint::black_box(difference) == 0
+    }
+}
+
+impl Eq for Digest {}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(…)")
+    }
+}
+
+impl Digest {
+    /// Of a text that says what it is for first, so that one kind never passes for another.
+    fn of(purpose: &str, secret: &[u8]) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(purpose.as_bytes());
+        context.update(&[0]);
+        context.update(secret);
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        Self(digest)
+    }
+
+    /// From a row; `None` when the file holds what no digest can be.
+    pub fn from_row(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// The secret of a session (`session_hash` of the protocol): 256 random bits as 64 lowercase hex
+/// digits. Wiped when dropped.
+pub struct SessionSecret([u8; SESSION_SECRET_DIGITS]);
+
+impl SessionSecret {
+    /// A fresh one.
+    pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
+        let mut bits = Zeroizing::new([0; SESSION_SECRET_DIGITS / 2]);
+        random.fill(&mut *bits)?;
+        let mut digits = [0; SESSION_SECRET_DIGITS];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bits.iter()) {
+            pair[0] = hex_digit(byte >> 4);
+            pair[1] = hex_digit(byte & 15);
+        }
+        Ok(Self(digits))
+    }
+
+    /// As the wire carries it, without the NUL.
+    pub fn expose(&self) -> &[u8; SESSION_SECRET_DIGITS] {
+        &self.0
+    }
+
+    /// What to store of it.
+    pub fn digest(&self) -> Digest {
+        Digest::of("session", &self.0)
+    }
+}
+
+impl Drop for SessionSecret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for SessionSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionSecret(…)")
+    }
+}
+
+/// The digest of a session secret that somebody presents; `None` when it has not the form of one,
+/// and so is none.
+pub fn session_digest(presented: &str) -> Option<Digest> {
+    let digits = presented.as_bytes();
+    let formed = digits.len() == SESSION_SECRET_DIGITS
+        && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    formed.then(|| Digest::of("session", digits))
+}
+
+fn hex_digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+}
+
+/// Letters and digits of an invitation code: 32 that are not mistaken for each other.
+const INVITE_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Length of an invitation code without its hyphens: 100 bits.
+const INVITE_CHARS: usize = 20;
+
+/// Characters between two hyphens of a code.
+const INVITE_GROUP: usize = 4;
+
+/// Longest text that is read as an invitation code, in bytes.
+const INVITE_BYTES_MAX: usize = 64;
+
+/// An invitation code: 100 random bits, readable aloud. Wiped when dropped.
+#[derive(PartialEq, Eq)]
+pub struct InviteCode([u8; INVITE_CHARS]);
+
+impl InviteCode {
+    /// A fresh one.
+    pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
+        let mut code = Self([0; INVITE_CHARS]);
+        random.fill(&mut code.0)?;
+        for byte in &mut code.0 {
+            // 32 divides 256, so no character is likelier than another.
+            *byte = INVITE_ALPHABET[usize::from(*byte % 32)];
+        }
+        Ok(code)
+    }
+
+    /// Reads what somebody typed: case, spaces and hyphens do not count, `o` is `0`, `i` and `l`
+    /// are `1`. `None` when it cannot be a code.
+    pub fn parse(typed: &str) -> Option<Self> {
+        if typed.len() > INVITE_BYTES_MAX {
+            return None;
+        }
+        let mut code = Self([0; INVITE_CHARS]);
+        let mut length = 0;
+        for byte in typed.bytes().filter(|byte| !matches!(byte, b' ' | b'-')) {
+            *code.0.get_mut(length)? = canonical(byte)?;
+            length += 1;
+        }
+        (length == INVITE_CHARS).then_some(code)
+    }
+
+    /// The code for people, in groups: `xxxx-xxxx-xxxx-xxxx-xxxx`.
+    pub fn expose(&self) -> String {
+        let mut text = String::with_capacity(INVITE_CHARS + INVITE_CHARS / INVITE_GROUP);
+        for (index, &byte) in self.0.iter().enumerate() {
+            if index > 0 && index % INVITE_GROUP == 0 {
+                text.push('-');
+            }
+            text.push(char::from(byte));
+        }
+        text
+    }
+
+    /// What to store of it.
+    pub fn digest(&self) -> Digest {
+        Digest::of("invite", &self.0)
+    }
+}
+
+impl Drop for InviteCode {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for InviteCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InviteCode(…)")
+    }
+}
+
+fn canonical(byte: u8) -> Option<u8> {
+    let byte = match byte.to_ascii_lowercase() {
+        b'o' => b'0',
+        b'i' | b'l' => b'1',
+        other => other,
+    };
+    INVITE_ALPHABET.contains(&byte).then_some(byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+
+    use super::super::random::fixed::{Counting, Empty};
+    use super::*;
+
+    #[test]
+    fn a_session_secret_is_64_lowercase_hex_digits() {
+        let secret = SessionSecret::generate(&Counting::default()).unwrap();
+        let text = std::str::from_utf8(secret.expose()).unwrap();
+        assert_eq!(text, "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
+    }
+
+    #[test]
+    fn the_digest_recognises_the_secret_and_no_other() {
+        let random = SystemRandom::new();
+        let mine = SessionSecret::generate(&random).unwrap();
+        let other = SessionSecret::generate(&random).unwrap();
+        let text = std::str::from_utf8(mine.expose()).unwrap();
+        assert_eq!(session_digest(text), Some(mine.digest()));
+        assert_ne!(mine.digest(), other.digest());
+        for wrong in ["", &text[1..], &format!("{text}0"), &"A".repeat(64), &"é".repeat(32)] {
+            assert_eq!(session_digest(wrong), None);
+        }
+    }
+
+    #[test]
+    fn every_bit_of_a_digest_counts() {
+        let digest = SessionSecret::generate(&Counting::default()).unwrap().digest();
+        for bit in 0..256 {
+            let mut other = digest;
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(digest, other);
+        }
+        assert_eq!(Digest::from_row(&digest.0), Some(digest));
+        assert_eq!(Digest::from_row(&digest.0[1..]), None);
+    }
+
+    #[test]
+    fn an_invite_survives_being_typed() {
+        let code = InviteCode::generate(&Counting::default()).unwrap();
+        assert_eq!(code.expose(), "0123-4567-89ab-cdef-ghjk");
+        for typed in
+            ["0123-4567-89ab-cdef-ghjk", "OI23 4567 89AB CDEF GHJK", "ol23456789abcdefghjk"]
+        {
+            let parsed = InviteCode::parse(typed).unwrap();
+            assert_eq!(parsed.digest(), code.digest(), "{typed}");
+        }
+        for wrong in ["", "0123", "0123-4567-89ab-cdef-ghju", "0123-4567-89ab-cdef-ghjk0"] {
+            assert_eq!(InviteCode::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(InviteCode::parse(&"-".repeat(1 << 20)), None);
+    }
+
+    #[test]
+    fn without_randomness_there_are_no_secrets() {
+        assert!(SessionSecret::generate(&Empty).is_err());
+        assert!(InviteCode::generate(&Empty).is_err());
+    }
+
+    #[test]
+    fn secrets_do_not_show_themselves() {
+        let secret = SessionSecret::generate(&Counting::default()).unwrap();
+        let code = InviteCode::generate(&Counting::default()).unwrap();
+        let shown = format!("{secret:?} {code:?} {:?}", secret.digest());
+        assert_eq!(shown, "SessionSecret(…) InviteCode(…) Digest(…)");
+    }
+}

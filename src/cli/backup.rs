@@ -1,0 +1,26 @@
+//! `vestnik backup`: a copy of the data file.
+
+use std::path::PathBuf;
+
+use vestnik::store::Database;
+
+use super::failure::Failure;
+use super::{Context, Outcome};
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The copy, which must not exist yet
+    file: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
+    let target = &arguments.file;
+    if target.symlink_metadata().is_ok() {
+        let words = format!("{}: exists already: name a file that does not", target.display());
+        return Err(Failure::Failed(words));
+    }
+    let database = Database::open_command(&context.data, false).map_err(Failure::Failed)?;
+    database.copy_to(target).map_err(Failure::Failed)?;
+    writeln!(context.out, "copied {} to {}", context.data.display(), target.display())?;
+    Ok(())
+}

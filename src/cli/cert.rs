@@ -1,0 +1,47 @@
+//! `vestnik cert`: certificates that no authority vouches for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use vestnik::net::tls::self_signed::{fingerprint_of_file, self_signed};
+
+use super::failure::Failure;
+use super::{Context, Outcome, file};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make a certificate and its key for a LAN, and print the fingerprint that clients can pin
+    SelfSigned {
+        /// Host names and IP addresses that clients connect to
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Where the certificate goes
+        #[arg(long, value_name = "PEM", default_value = "cert.pem")]
+        cert: PathBuf,
+        /// Where its key goes
+        #[arg(long, value_name = "PEM", default_value = "key.pem")]
+        key: PathBuf,
+    },
+    /// Print the SHA-256 fingerprint of a certificate
+    Fingerprint {
+        /// The certificate
+        cert: PathBuf,
+    },
+}
+
+pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
+    match command {
+        Command::SelfSigned { names, cert, key } => {
+            let now = Duration::from_micros(file::now().micros().unsigned_abs());
+            let made = self_signed(&names, now).map_err(Failure::new)?;
+            made.write(&cert, &key).map_err(Failure::new)?;
+            writeln!(context.out, "{}", made.fingerprint)?;
+        }
+        Command::Fingerprint { cert } => {
+            let words = |e| Failure::Failed(format!("{}: {e}", cert.display()));
+            writeln!(context.out, "{}", fingerprint_of_file(&cert).map_err(words)?)?;
+        }
+    }
+    Ok(())
+}

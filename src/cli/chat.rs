@@ -1,0 +1,203 @@
+//! `vestnik chat`: group chats.
+
+use clap::{Subcommand, value_parser};
+use vestnik::auth::password::Kind;
+use vestnik::ids::{ChatId, ServerTime, UserId};
+use vestnik::store::changes::Change;
+use vestnik::store::members::Member;
+use vestnik::store::{Database, Store, StoreResult};
+
+use super::failure::Failure;
+use super::{Context, Outcome, file, output, secret};
+
+/// Messages of a removed chat taken away in one transaction.
+const SWEEP_SLICE: u32 = 2000;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Add a chat; whoever joins it needs its password, if it has one
+    Add {
+        /// Letters and digits of any script, `_`, `-`, `.`; up to 32 of them
+        name: String,
+        /// Its first member, who may rename it, ban and the like
+        #[arg(long, value_name = "USER")]
+        admin: Option<String>,
+        /// Ask for a password on the terminal
+        #[arg(long, conflicts_with = "password_stdin")]
+        ask_password: bool,
+        #[command(flatten)]
+        password: secret::Arguments,
+    },
+    /// Make a user a member of a chat; its password is not asked for
+    Join {
+        /// The chat
+        name: String,
+        /// Who
+        user: String,
+        /// As one who may rename it, ban and the like
+        #[arg(long)]
+        admin: bool,
+    },
+    /// List the group chats
+    List,
+    /// Remove a chat and all its messages
+    Remove {
+        /// The chat
+        name: String,
+    },
+    /// Set what only the operator sets
+    Set(SetArguments),
+}
+
+/// A chat and what is set of it.
+#[derive(clap::Args)]
+pub(super) struct SetArguments {
+    /// The chat
+    name: String,
+    #[command(flatten)]
+    policy: Policy,
+}
+
+/// What only the operator sets: at least one of it.
+#[derive(clap::Args)]
+#[group(required = true, multiple = true)]
+struct Policy {
+    /// Seconds that a member waits between two messages; 0: none
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(0..=86_400))]
+    slow_mode: Option<u32>,
+    /// Days after which messages are deleted; 0: never
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=36_500))]
+    keep_days: Option<u32>,
+}
+
+pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
+    match command {
+        Command::Add { name, admin, ask_password, password } => {
+            let wants_password = ask_password || password.password_stdin;
+            add(&name, admin.as_deref(), wants_password.then_some(&password), context)
+        }
+        Command::Join { name, user, admin } => join(&name, &user, admin, context),
+        Command::List => list(context),
+        Command::Remove { name } => remove(&name, context),
+        Command::Set(arguments) => set(&arguments, context),
+    }
+}
+
+fn add(
+    given: &str,
+    admin: Option<&str>,
+    password: Option<&secret::Arguments>,
+    context: &mut Context<'_>,
+) -> Outcome {
+    let name = file::parse_name(given)?;
+    let password = match password {
+        Some(password) => Some(password.ask_and_hash(Kind::Chat, &context.options)?),
+        None => None,
+    };
+    let chat = file::make_or_change(&context.data, |store| {
+        let now = file::now();
+        let added = store.add_chat(name.text(), name.key(), password.as_deref(), now)?;
+        let taken = || Failure::Failed(format!("there is a chat {given:?} already"));
+        let chat = added.ok_or_else(taken)?;
+        if let Some(admin) = admin {
+            let admin = file::user(store, admin)?;
+            add_member(store, chat, admin.user, true, now)?;
+        }
+        Ok(chat)
+    })?;
+    writeln!(context.out, "added chat {} with id {chat}", name.text())?;
+    Ok(())
+}
+
+/// Makes a user a member from now on, with nothing read.
+pub(super) fn add_member(
+    store: &mut Store<'_>,
+    chat: ChatId,
+    user: UserId,
+    admin: bool,
+    joined: ServerTime,
+) -> StoreResult<()> {
+    store.add_member(Member { chat, user, admin, joined, seen: ServerTime::ZERO })?;
+    store.note_change(Change::MemberJoined(chat, user))
+}
+
+fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outcome {
+    let (chat, user) = file::change(&context.data, |store| {
+        let chat = file::chat(store, name)?;
+        let user = file::user(store, user)?;
+        if store.member(chat.chat, user.user)?.is_some() {
+            let words = format!("{} is a member of {} already", user.nickname, chat.name);
+            return Err(Failure::Failed(words).into());
+        }
+        if store.is_banned(chat.chat, user.user)? {
+            let words = format!(
+                "{} is banned from {}: an admin of the chat has to lift that",
+                user.nickname, chat.name
+            );
+            return Err(Failure::Failed(words).into());
+        }
+        add_member(store, chat.chat, user.user, admin, file::now())?;
+        Ok((chat, user))
+    })?;
+    writeln!(context.out, "{} is a member of {}", user.nickname, chat.name)?;
+    Ok(())
+}
+
+fn list(context: &mut Context<'_>) -> Outcome {
+    let chats = file::look(&context.data, |store| Ok(store.chats()?))?;
+    let rows: Vec<_> = chats
+        .into_iter()
+        .filter(|chat| chat.direct.is_none())
+        .map(|chat| {
+            [
+                chat.chat.to_string(),
+                chat.name,
+                chat.member_count.to_string(),
+                output::yes_no(chat.password.is_some()),
+                chat.slow_mode_s.to_string(),
+                chat.keep_days.to_string(),
+                output::time(chat.created),
+                chat.title,
+            ]
+        })
+        .collect();
+    let heading =
+        ["ID", "NAME", "MEMBERS", "PASSWORD", "SLOW-MODE", "KEEP-DAYS", "CREATED", "TITLE"];
+    Ok(output::table(context.out, heading, &rows)?)
+}
+
+fn remove(name: &str, context: &mut Context<'_>) -> Outcome {
+    let chat = file::change(&context.data, |store| {
+        let chat = file::chat(store, name)?;
+        store.remove_chat(chat.chat)?;
+        store.note_change(Change::ChatRemoved(chat.chat))?;
+        Ok(chat)
+    })?;
+    sweep(context)?;
+    writeln!(context.out, "removed chat {} with its messages", chat.name)?;
+    Ok(())
+}
+
+/// Takes the messages of removed chats out of the file, in slices. A server that runs does that
+/// itself between other work; its lock tells.
+fn sweep(context: &Context<'_>) -> Outcome {
+    let Ok(database) = Database::open_server(&context.data) else {
+        return Ok(());
+    };
+    while file::write(&context.data, &database, |store| Ok(store.sweep_messages(SWEEP_SLICE)?))? {}
+    Ok(())
+}
+
+fn set(arguments: &SetArguments, context: &mut Context<'_>) -> Outcome {
+    let (chat, slow_mode_s, keep_days) = file::change(&context.data, |store| {
+        let chat = file::chat(store, &arguments.name)?;
+        let slow_mode_s = arguments.policy.slow_mode.unwrap_or(chat.slow_mode_s);
+        let keep_days = arguments.policy.keep_days.unwrap_or(chat.keep_days);
+        store.set_chat_policy(chat.chat, slow_mode_s, keep_days)?;
+        store.note_change(Change::ChatChanged(chat.chat))?;
+        Ok((chat, slow_mode_s, keep_days))
+    })?;
+    let name = chat.name;
+    writeln!(context.out, "chat {name}: slow mode {slow_mode_s} s, keep days {keep_days}")?;
+    Ok(())
+}

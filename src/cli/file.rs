@@ -1,0 +1,124 @@
+//! The data file as commands use it: one transaction each, to look or to change.
+
+#![allow(clippy::disallowed_methods)] // A command reads the clock once, where the server's is not at hand.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use vestnik::ids::ServerTime;
+use vestnik::names::{Name, name_key};
+use vestnik::store::chats::Chat;
+use vestnik::store::users::User;
+use vestnik::store::{Database, Store, StoreError};
+
+use super::failure::Failure;
+
+/// Why a command's work on the file ended early.
+pub(super) enum Stop {
+    /// The file failed.
+    Store(StoreError),
+    /// Something else did.
+    Failure(Failure),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Looks at the file, which must be there.
+pub(super) fn look<T>(
+    data: &Path,
+    work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
+) -> Result<T, Failure> {
+    let database = Database::open_command(data, false).map_err(Failure::Failed)?;
+    with_store(data, &database, work)
+}
+
+/// Changes the file, which must be there, in one transaction that nobody else's comes between.
+pub(super) fn change<T>(
+    data: &Path,
+    work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
+) -> Result<T, Failure> {
+    let database = Database::open_command(data, false).map_err(Failure::Failed)?;
+    write(data, &database, work)
+}
+
+/// As [`change`], and makes the file when it is missing.
+pub(super) fn make_or_change<T>(
+    data: &Path,
+    work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
+) -> Result<T, Failure> {
+    let database = Database::open_command(data, true).map_err(Failure::Failed)?;
+    write(data, &database, work)
+}
+
+/// Changes an open file in one transaction.
+pub(super) fn write<T>(
+    data: &Path,
+    database: &Database,
+    work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
+) -> Result<T, Failure> {
+    with_store(data, database, |store| {
+        // Before the first look, so that what was seen is still so when it is acted on.
+        store.begin_write()?;
+        work(store)
+    })
+}
+
+fn with_store<T>(
+    data: &Path,
+    database: &Database,
+    work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
+) -> Result<T, Failure> {
+    let about_file = |error: StoreError| Failure::Failed(format!("{}: {error}", data.display()));
+    let mut store = Store::new(database).map_err(about_file)?;
+    let done = work(&mut store).and_then(|done| {
+        store.commit()?;
+        Ok(done)
+    });
+    done.map_err(|stop| {
+        store.roll_back();
+        match stop {
+            Stop::Store(error) => about_file(error),
+            Stop::Failure(failure) => failure,
+        }
+    })
+}
+
+/// The wall clock: for when something was made or somebody joined. Never for messages, whose times
+/// are the server's to give.
+pub(super) fn now() -> ServerTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).ok().and_then(ServerTime::new).unwrap_or_default()
+}
+
+/// Reads a name that is to be given.
+pub(super) fn parse_name(given: &str) -> Result<Name, Failure> {
+    Name::parse(given).map_err(|bad| Failure::Failed(format!("{given:?} is no name: {bad}")))
+}
+
+/// The user with this name.
+pub(super) fn user(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
+    let found = match name_key(name) {
+        Some(key) => store.user_by_key(&key)?,
+        None => None,
+    };
+    found.ok_or_else(|| Failure::Failed(format!("there is no user {name:?}")).into())
+}
+
+/// The group with this name.
+pub(super) fn chat(store: &mut Store<'_>, name: &str) -> Result<Chat, Stop> {
+    let found = match name_key(name) {
+        Some(key) => store.chat_by_key(&key)?,
+        None => None,
+    };
+    found.ok_or_else(|| Failure::Failed(format!("there is no chat {name:?}")).into())
+}

@@ -1,0 +1,167 @@
+//! `vestnik load run`: puts load on a server, measures it, and checks that every message arrived.
+//!
+//! One thread and one poll loop, cheap enough to outrun the server: bytes are read in large
+//! chunks into one buffer and understood in place, requests leave in one write per connection and
+//! turn. Knows the protocol, and of the server only what /proc says of its process.
+//!
+//! ```text
+//!   scenario  which connections do what         setup    how they become ready
+//!   engine    the loop, phases, the clock       count    counters, books, faults
+//!   conn      bytes in and out, the window      report   figures for people and programs
+//!   purpose, history (resp, mqtt)  what is asked, and what is read of the answers
+//! ```
+
+mod conn;
+mod count;
+mod dial;
+mod engine;
+mod history;
+mod mqtt;
+mod payload;
+mod procfs;
+mod purpose;
+mod report;
+mod resp;
+mod scenario;
+mod setup;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+
+use clap::ValueEnum;
+
+use super::super::failure::Failure;
+use super::super::{Context, Outcome};
+
+/// What to put on the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Scenario {
+    /// A few publish to a chat of many; counts deliveries
+    Fanout,
+    /// The same by the clock; latency from the intended time of sending
+    Rate,
+    /// Many send to one chat or several; counts acknowledged sends
+    Durable,
+    /// HEARTBEAT there and back
+    Echo,
+    /// Connections that log in and do nothing; memory of each
+    Idle,
+    /// Pages of 1,000 messages of what is stored
+    History,
+    /// LOGIN, then RESTORE_SESSION, over and over
+    Login,
+    /// Some of everything, by clients of both versions
+    Mixed,
+}
+
+/// The version that clients speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Api {
+    /// All 0.1
+    #[value(name = "0.1")]
+    V0_1,
+    /// All 1.0
+    #[value(name = "1.0")]
+    V1_0,
+    /// Every second each
+    Both,
+}
+
+/// The language of the server under load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Speak {
+    /// vestnik's
+    Purpose,
+    /// Redis's: fanout, rate, durable (XADD), echo (PING)
+    Redis,
+    /// MQTT: fanout, rate, durable (QoS 1), echo (PINGREQ)
+    Mqtt,
+}
+
+/// Options of `vestnik load run`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LoadRunArgs {
+    /// What to put on the server
+    #[arg(value_enum)]
+    pub(super) scenario: Scenario,
+    /// Address of the server; more than one are used in turn
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420")]
+    pub(super) addr: Vec<SocketAddr>,
+    /// Version that clients speak; mixed always takes both
+    #[arg(long, value_enum, default_value = "1.0")]
+    pub(super) api: Api,
+    /// Chat to send to; on API 1.0 a missing one is made
+    #[arg(long, value_name = "NAME", default_value = "load")]
+    pub(super) chat: String,
+    /// Chats NAME, NAME-1, NAME-2, …, over which connections spread in turn
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) chats: u16,
+    /// fanout, rate: connections that take messages
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(super) members: usize,
+    /// fanout, rate: how many of them publish
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(super) publishers: usize,
+    /// The other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32, mixed 100]
+    #[arg(long, value_name = "N")]
+    pub(super) connections: Option<usize>,
+    /// Requests that a connection keeps in flight
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(super) window: u16,
+    /// Bytes of a message's text, at least 24; for echo 0 is allowed too
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub(super) payload: usize,
+    /// rate: deliveries per second, to all members together
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub(super) rate: u32,
+    /// Seconds that are measured
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) seconds: u32,
+    /// Seconds of load before that
+    #[arg(long, value_name = "S", default_value_t = 2)]
+    pub(super) warmup: u32,
+    /// Connect from 127.0.0.1, 127.0.0.2, … in turn, for more connections than ports
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    pub(super) source_addresses: u8,
+    /// Process of the server, for its CPU time and memory
+    #[arg(long, value_name = "PID")]
+    pub(super) server_pid: Option<u32>,
+    /// Sends carry a nonce (API 1.0)
+    #[arg(long)]
+    pub(super) nonces: bool,
+    /// Users to log in as: PREFIX0 to PREFIX(N-1), in turn [default: one for each connection]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) users: Option<u32>,
+    /// What names of users begin with
+    #[arg(long, value_name = "PREFIX", default_value = "load")]
+    pub(super) user_prefix: String,
+    /// Password of all users
+    #[arg(long, default_value = "load-password")]
+    pub(super) password: String,
+    /// One JSON object per measurement on standard output instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Language of the server, for comparisons
+    #[arg(long, value_enum, default_value = "purpose", hide = true)]
+    pub(super) speak: Speak,
+}
+
+/// Runs a scenario and prints its figures to standard output, its progress to standard error.
+///
+/// # Errors
+/// The run could not begin, or something did not arrive as it should: missing, out of order,
+/// damaged, declined, or a connection was lost.
+pub(super) fn run(args: &LoadRunArgs, context: &mut Context<'_>) -> Outcome {
+    let mut faults = Vec::new();
+    for plan in scenario::plans(args).map_err(Failure::Failed)? {
+        let outcome = engine::run(args, plan).map_err(Failure::Failed)?;
+        let text = if args.json { report::json(&outcome) } else { report::table(&outcome) };
+        context.out.write_all(text.as_bytes())?;
+        if outcome.faults.count > 0 {
+            let first = outcome.faults.told.join("; ");
+            faults.push(format!("{} faults, first: {first}", outcome.faults.count));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Failed(faults.join("; "))) }
+}

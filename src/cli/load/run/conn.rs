@@ -1,0 +1,278 @@
+//! One connection of the load: bytes in and out, and the requests that wait for their answers.
+//! Knows no purposes: those are the dialects'.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+
+use mio::net::TcpStream;
+
+use super::count::{Shared, Tally};
+use super::history::Walk;
+use super::{mqtt, purpose, resp};
+use vestnik::wire::Version;
+
+/// Least room offered to one read, in bytes.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Reads from one connection in one turn; the rest waits for the next.
+const READS_PER_TURN: usize = 8;
+
+/// What a connection does once it is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// Takes what comes.
+    Listen,
+    /// Sends with a window.
+    Send,
+    /// Sends by the clock.
+    Timed,
+    /// Echoes with a window.
+    Echo,
+    /// Reads what is stored, page after page.
+    History,
+    /// Logs off and in again.
+    Login,
+    /// Takes the session over that is in this place, whenever it was taken away.
+    Restore(usize),
+    /// Marks as seen, and on API 1.0 types, in turn.
+    Courtesy,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Hello,
+    Login,
+    Logoff,
+    Restore,
+    ChatId,
+    CreateChat,
+    Join,
+    Send,
+    Echo,
+    Page,
+    Range,
+    Other,
+}
+
+/// A request that waits for its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    pub(super) kind: Kind,
+    pub(super) task: u8,
+    /// The place of the chat.
+    pub(super) slot: u16,
+    /// When it was, or was meant to be, sent; ns since the run began.
+    pub(super) at_ns: u64,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// On its way to be ready.
+    Setup,
+    /// Turned away for now: tries again at this time, ns since the run began.
+    Retry(u64),
+    /// Does what its role says.
+    Ready,
+    /// Over.
+    Closed,
+}
+
+/// The language of the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dialect {
+    /// vestnik's.
+    Purpose(Version),
+    /// Redis's.
+    Resp,
+    /// mosquitto's.
+    Mqtt,
+}
+
+/// A connection.
+pub(super) struct Conn {
+    pub(super) stream: TcpStream,
+    pub(super) index: usize,
+    pub(super) dialect: Dialect,
+    pub(super) role: Role,
+    pub(super) stage: Stage,
+    /// Whether a session is attached.
+    pub(super) authorized: bool,
+    /// The number of its user.
+    pub(super) user: usize,
+    /// The place of its chat, if it has one.
+    pub(super) slot: Option<usize>,
+    pub(super) tally: Tally,
+    pub(super) walk: Walk,
+    pub(super) waiting: VecDeque<Pending>,
+    task: u8,
+    /// The beginning of a frame whose rest has not come.
+    carry: Vec<u8>,
+    pub(super) out: Vec<u8>,
+    written: usize,
+    /// Why it was closed.
+    pub(super) why: String,
+    /// Whether nobody listens there.
+    pub(super) is_refused: bool,
+}
+
+/// Whether a connection may have more to read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Drained {
+    Yes,
+    No,
+}
+
+impl Conn {
+    /// A connection that was begun.
+    pub(super) fn new(stream: TcpStream, index: usize, dialect: Dialect, role: Role) -> Self {
+        Self {
+            stream,
+            index,
+            dialect,
+            role,
+            stage: Stage::Setup,
+            authorized: false,
+            user: index,
+            slot: None,
+            tally: Tally::default(),
+            walk: Walk::default(),
+            waiting: VecDeque::new(),
+            task: 0,
+            carry: Vec::new(),
+            out: Vec::new(),
+            written: 0,
+            why: String::new(),
+            is_refused: false,
+        }
+    }
+
+    /// Notes a request about to be written; gives its task.
+    pub(super) fn ask(&mut self, kind: Kind, slot: usize, at_ns: u64) -> u8 {
+        self.task = self.task % u8::MAX + 1;
+        self.waiting.push_back(Pending { kind, task: self.task, slot: slot as u16, at_ns });
+        self.task
+    }
+
+    /// Asks for as much as the role and the window allow.
+    pub(super) fn fill(&mut self, shared: &mut Shared) {
+        if self.stage != Stage::Ready || !shared.sends() {
+            return;
+        }
+        match self.dialect {
+            Dialect::Purpose(version) => purpose::fill(self, version, shared),
+            Dialect::Resp => resp::fill(self, shared),
+            Dialect::Mqtt => mqtt::fill(self, shared),
+        }
+    }
+
+    /// Sends one message, meant for this time.
+    pub(super) fn send(&mut self, shared: &Shared, at_ns: u64) {
+        match self.dialect {
+            Dialect::Purpose(version) => purpose::send(self, version, shared, at_ns),
+            Dialect::Resp => resp::send(self, shared, at_ns),
+            Dialect::Mqtt => mqtt::send(self, shared, at_ns),
+        }
+    }
+
+    /// Reads what has come and deals with it, through a buffer that all connections share.
+    /// `ending`: the peer has ended its stream, so read to the end.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        shared: &mut Shared,
+        ending: bool,
+    ) -> Drained {
+        for _ in 0..READS_PER_TURN {
+            let carried = self.carry.len();
+            if buffer.len() < carried + READ_BYTES {
+                buffer.resize(carried + READ_BYTES, 0);
+            }
+            buffer[..carried].copy_from_slice(&self.carry);
+            let room = buffer.len() - carried;
+            match self.stream.read(&mut buffer[carried..]) {
+                Ok(0) => {
+                    self.close(shared, "the server closed it");
+                    return Drained::Yes;
+                }
+                Ok(bytes) => {
+                    shared.total.bytes_in += bytes as u64;
+                    let end = carried + bytes;
+                    let used = self.understand(&buffer[..end], shared);
+                    self.carry.clear();
+                    self.carry.extend_from_slice(&buffer[used..end]);
+                    // A stream that gave less than there was room for is drained: the next
+                    // bytes are an event of their own.
+                    if self.stage == Stage::Closed || (bytes < room && !ending) {
+                        return Drained::Yes;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Drained::Yes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.fail(shared, &error);
+                    return Drained::Yes;
+                }
+            }
+        }
+        Drained::No
+    }
+
+    /// Deals with the whole frames in front of `bytes`; gives how many bytes they are.
+    fn understand(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
+        match self.dialect {
+            Dialect::Purpose(version) => purpose::understand(self, version, bytes, shared),
+            Dialect::Resp => resp::understand(self, bytes, shared),
+            Dialect::Mqtt => mqtt::understand(self, bytes, shared),
+        }
+    }
+
+    /// Writes what is queued, as far as the socket takes it.
+    pub(super) fn flush(&mut self, shared: &mut Shared) {
+        while self.written < self.out.len() && self.stage != Stage::Closed {
+            match self.stream.write(&self.out[self.written..]) {
+                Ok(bytes) => self.written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Not connected yet: the event of the connection comes here again.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.fail(shared, &error),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+    }
+
+    fn fail(&mut self, shared: &mut Shared, error: &io::Error) {
+        self.is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        self.close(shared, &error.to_string());
+    }
+
+    /// It is over. During setup that may be the server's bound on connections that are not logged
+    /// in, and is tried again; later it is a fault.
+    pub(super) fn close(&mut self, shared: &mut Shared, why: &str) {
+        if self.stage == Stage::Ready {
+            let index = self.index;
+            shared.faults.note(|| format!("connection {index} was lost: {why}"));
+        }
+        self.stage = Stage::Closed;
+        self.why = why.to_owned();
+        self.authorized = false;
+        self.carry = Vec::new();
+    }
+
+    /// Takes the oldest request that waits, if the answer is to it.
+    pub(super) fn answered(&mut self, task: u8, shared: &mut Shared) -> Option<Pending> {
+        match self.waiting.pop_front() {
+            Some(pending) if pending.task == task => Some(pending),
+            other => {
+                let index = self.index;
+                shared.faults.note(|| {
+                    format!("connection {index}: an answer to task {task} where {other:?} waits")
+                });
+                None
+            }
+        }
+    }
+}

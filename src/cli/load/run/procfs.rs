@@ -1,0 +1,69 @@
+//! What the kernel knows of a process: CPU time and memory, from /proc.
+
+use std::fs;
+
+/// Ticks per second of the times in /proc/PID/stat: fixed on Linux, whatever the kernel's own.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Memory {
+    /// Resident pages.
+    pub(super) rss: u64,
+    /// Resident pages, those that are shared divided by who shares them.
+    pub(super) pss: u64,
+}
+
+/// CPU seconds (user and system) that a process used so far; `None` when it is gone.
+pub(super) fn cpu_seconds(pid: &str) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    cpu_of_stat(&stat)
+}
+
+fn cpu_of_stat(stat: &str) -> Option<f64> {
+    // The name of the program may hold anything, blanks and brackets included.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// Memory of a process; `None` when it is gone or another user's.
+pub(super) fn memory(pid: &str) -> Option<Memory> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    Some(Memory { rss: field_kib(&rollup, "Rss:")?, pss: field_kib(&rollup, "Pss:")? })
+}
+
+fn field_kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// How many files this process may have open.
+pub(super) fn open_files_max() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_stand_behind_a_name_that_may_hold_anything() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0";
+        assert_eq!(cpu_of_stat(stat), Some(2.0));
+        assert_eq!(cpu_of_stat("7"), None);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_files() {
+        let memory = memory("self").expect("Linux");
+        assert!(memory.rss >= memory.pss && memory.pss > 0);
+        assert!(cpu_seconds("self").is_some());
+        assert!(open_files_max().is_some_and(|files| files > 0));
+    }
+}

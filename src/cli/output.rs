@@ -1,0 +1,107 @@
+//! How commands write lists and times.
+
+use std::io::{self, Write};
+
+use vestnik::ids::ServerTime;
+
+/// Writes rows under a heading, in columns. Only the last column may hold spaces, so that a script
+/// can split a line at them.
+pub(super) fn table<const N: usize>(
+    out: &mut dyn Write,
+    heading: [&str; N],
+    rows: &[[String; N]],
+) -> io::Result<()> {
+    let mut widths = heading.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    line(out, &heading, &widths)?;
+    rows.iter().try_for_each(|row| line(out, &row.each_ref().map(String::as_str), &widths))
+}
+
+fn line<const N: usize>(
+    out: &mut dyn Write,
+    cells: &[&str; N],
+    widths: &[usize; N],
+) -> io::Result<()> {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(widths) {
+        line.push_str(&format!("{cell:width$}  "));
+    }
+    writeln!(out, "{}", line.trim_end())
+}
+
+/// A time for people, in UTC: `2026-11-22T20:15:07Z`.
+pub(super) fn time(time: ServerTime) -> String {
+    let seconds = time.micros() / 1_000_000;
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01.
+///
+/// Counts from 0000-03-01, so that the leap day is the last of its year, in eras of 400 years,
+/// which all have as many days.
+fn date(days_since_1970: i64) -> (i64, i64, i64) {
+    const DAYS_TO_1970: i64 = 719_468;
+    const ERA_DAYS: i64 = 146_097;
+    let days = days_since_1970 + DAYS_TO_1970;
+    let (era, day_of_era) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
+    // One leap day too many per 4 years, per 100 years one too few, and the era's own last day.
+    let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // From March on, five months have 153 days again and again.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
+}
+
+/// `yes` or `no`.
+pub(super) fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_utc() {
+        let at = |seconds: i64| time(ServerTime::new(seconds * 1_000_000).unwrap());
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_795_378_507), "2026-11-22T20:15:07Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn days_follow_each_other() {
+        let mut last = date(-1);
+        assert_eq!(last, (1969, 12, 31));
+        for day in 0..200_000 {
+            let next = date(day);
+            let (year, month, day) = next;
+            let new_month = day == 1 && (28..=31).contains(&last.2);
+            assert!(new_month || (year, month, day) == (last.0, last.1, last.2 + 1), "{next:?}");
+            last = next;
+        }
+        assert_eq!(last, (2517, 7, 31));
+    }
+
+    #[test]
+    fn columns_stand_under_each_other() {
+        let mut out = Vec::new();
+        let row = |name: &str, id: &str| [name.to_owned(), id.to_owned()];
+        table(&mut out, ["NAME", "ID"], &[row("Анна-Мария", "1"), row("b", "22")]).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "NAME        ID\nАнна-Мария  1\nb           22\n");
+    }
+}

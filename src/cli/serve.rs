@@ -1,0 +1,192 @@
+//! `vestnik serve`: the server, and every option that it has.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::ArgAction;
+use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
+use vestnik::config::{Config, Options, Registration, Seconds, address};
+use vestnik::net::{self, ServeError};
+
+use super::failure::Failure;
+use super::{Context, Outcome};
+
+const EXAMPLES: &str = "\
+Every option can also be given in the environment (VESTNIK_LISTEN=127.0.0.1:7420,[::1]:7420) and,
+under its long name, in the TOML file of --config; the command line wins over the environment, and
+the environment over the file.
+
+Examples:
+  vestnik serve
+  vestnik serve --data /var/lib/vestnik/chat.db --listen 127.0.0.1:7420
+  vestnik serve --tls-listen 0.0.0.0:7421 --tls-cert fullchain.pem --tls-key privkey.pem
+
+SIGTERM and SIGINT stop the server in good order, SIGHUP reads the certificate again.";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(flatten, next_help_heading = "Connections")]
+    listeners: Listeners,
+    #[command(flatten, next_help_heading = "People")]
+    people: People,
+    #[command(flatten, next_help_heading = "Time-outs, in seconds")]
+    timeouts: Timeouts,
+    #[command(flatten, next_help_heading = "Limits")]
+    limits: Limits,
+    #[command(flatten, next_help_heading = "Operation")]
+    operation: Operation,
+}
+
+#[derive(clap::Args)]
+struct Listeners {
+    /// Take plain TCP here; port 0 picks a free one; may be repeated [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', value_parser = address, env = "VESTNIK_LISTEN", hide_env = true)]
+    listen: Option<Vec<SocketAddr>>,
+
+    /// Take plain TCP on addresses that are not loopback, too: passwords cross the network in the clear
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), env = "VESTNIK_ALLOW_PLAINTEXT", hide_env = true)]
+    allow_plaintext: Option<bool>,
+
+    /// Take TLS here; may be repeated; without --listen there is no plain TCP then
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', value_parser = address, env = "VESTNIK_TLS_LISTEN", hide_env = true)]
+    tls_listen: Option<Vec<SocketAddr>>,
+
+    /// The certificate and its chain
+    #[arg(long, value_name = "PEM", env = "VESTNIK_TLS_CERT", hide_env = true)]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key
+    #[arg(long, value_name = "PEM", env = "VESTNIK_TLS_KEY", hide_env = true)]
+    tls_key: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct People {
+    /// Who may register over the network: nobody, who has an invite, or everybody [default: closed]
+    #[arg(long, value_name = "WHO", value_parser = registration(), env = "VESTNIK_REGISTRATION", hide_env = true)]
+    registration: Option<Registration>,
+
+    /// PBKDF2 rounds for new passwords; each stored hash keeps its own [default: 600000]
+    #[arg(long, value_name = "N", env = "VESTNIK_PASSWORD_ITERATIONS", hide_env = true)]
+    password_iterations: Option<u32>,
+
+    /// Days after which an unused session ends [default: 30]
+    #[arg(long, value_name = "N", env = "VESTNIK_SESSION_DAYS", hide_env = true)]
+    session_days: Option<u32>,
+
+    /// Messages that one user may send in a second; 0: any number [default: 0]
+    #[arg(long, value_name = "N", env = "VESTNIK_SENDS_PER_SECOND", hide_env = true)]
+    sends_per_second: Option<u32>,
+}
+
+#[derive(clap::Args)]
+struct Timeouts {
+    /// To log in, from the beginning of a connection [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "VESTNIK_AUTH_TIMEOUT", hide_env = true)]
+    auth_timeout: Option<Seconds>,
+
+    /// Of a client's silence before it is asked for a sign of life [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "VESTNIK_IDLE_TIMEOUT", hide_env = true)]
+    idle_timeout: Option<Seconds>,
+
+    /// To give that sign [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "VESTNIK_HEARTBEAT_TIMEOUT", hide_env = true)]
+    heartbeat_timeout: Option<Seconds>,
+
+    /// Without reading while something waits to be read [default: 300]
+    #[arg(long, value_name = "SECONDS", env = "VESTNIK_STALL_TIMEOUT", hide_env = true)]
+    stall_timeout: Option<Seconds>,
+
+    /// To read on after the server ended a connection, so that its last words arrive [default: 2]
+    #[arg(long, value_name = "SECONDS", env = "VESTNIK_DRAIN_TIMEOUT", hide_env = true)]
+    drain_timeout: Option<Seconds>,
+
+    /// For everybody's last bytes when the server stops [default: 5]
+    #[arg(long, value_name = "SECONDS", env = "VESTNIK_SHUTDOWN_TIMEOUT", hide_env = true)]
+    shutdown_timeout: Option<Seconds>,
+}
+
+#[derive(clap::Args)]
+struct Limits {
+    /// Connections; the limit of open files may allow fewer [default: 50000]
+    #[arg(long, value_name = "N", env = "VESTNIK_MAX_CONNECTIONS", hide_env = true)]
+    max_connections: Option<usize>,
+
+    /// Connections of one address that are not logged in; 0: any number [default: 64]
+    #[arg(long, value_name = "N", env = "VESTNIK_MAX_UNAUTHORIZED_PER_ADDRESS", hide_env = true)]
+    max_unauthorized_per_address: Option<usize>,
+
+    /// Longest body of a frame from a client [default: 65536]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_BODY_LIMIT", hide_env = true)]
+    body_limit: Option<usize>,
+
+    /// Longest content of a message [default: 16384]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_CONTENT_LIMIT", hide_env = true)]
+    content_limit: Option<usize>,
+
+    /// What may wait for a slow reader; past it notifications come later, from storage [default: 1048576]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_OUTBOUND_LIMIT", hide_env = true)]
+    outbound_limit: Option<usize>,
+}
+
+#[derive(clap::Args)]
+struct Operation {
+    /// Tell figures to Prometheus here, as http://ADDR:PORT/metrics [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address, env = "VESTNIK_METRICS_LISTEN", hide_env = true)]
+    metrics_listen: Option<SocketAddr>,
+
+    /// Tell figures to `vestnik stats` on this Unix socket [default: the data file's name and .sock]
+    #[arg(long, value_name = "FILE", env = "VESTNIK_STATS_SOCKET", hide_env = true)]
+    stats_socket: Option<PathBuf>,
+
+    /// Start although the data file holds times more than a day ahead of the clock
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), env = "VESTNIK_ACCEPT_FUTURE_TIME", hide_env = true)]
+    accept_future_time: Option<bool>,
+}
+
+fn registration() -> impl TypedValueParser<Value = Registration> {
+    PossibleValuesParser::new(Registration::NAMES).try_map(|name| name.parse::<Registration>())
+}
+
+impl Arguments {
+    fn into_options(self) -> Options {
+        let Self { listeners, people, timeouts, limits, operation } = self;
+        Options {
+            data: None,
+            listen: listeners.listen,
+            allow_plaintext: listeners.allow_plaintext,
+            tls_listen: listeners.tls_listen,
+            tls_cert: listeners.tls_cert,
+            tls_key: listeners.tls_key,
+            registration: people.registration,
+            password_iterations: people.password_iterations,
+            session_days: people.session_days,
+            sends_per_second: people.sends_per_second,
+            auth_timeout: timeouts.auth_timeout,
+            idle_timeout: timeouts.idle_timeout,
+            heartbeat_timeout: timeouts.heartbeat_timeout,
+            stall_timeout: timeouts.stall_timeout,
+            drain_timeout: timeouts.drain_timeout,
+            shutdown_timeout: timeouts.shutdown_timeout,
+            max_connections: limits.max_connections,
+            max_unauthorized_per_address: limits.max_unauthorized_per_address,
+            body_limit: limits.body_limit,
+            content_limit: limits.content_limit,
+            outbound_limit: limits.outbound_limit,
+            metrics_listen: operation.metrics_listen,
+            stats_socket: operation.stats_socket,
+            accept_future_time: operation.accept_future_time,
+        }
+    }
+}
+
+pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
+    let config = Config::new(arguments.into_options().or(context.options.clone()))?;
+    let level = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(level).init();
+    net::serve(&config).map_err(|error| match error {
+        ServeError::Failed(words) => Failure::Failed(words),
+        ServeError::StorageLost(words) => Failure::StorageLost(words),
+    })
+}

@@ -1,0 +1,232 @@
+//! What a server answers, as values that own their text.
+
+use std::fmt;
+
+use super::error::Error;
+use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use crate::wire::answer as flags;
+use crate::wire::codec::{self, Reader};
+
+/// A session: what RESTORE_SESSION needs. Keep the hash as you would keep a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: SessionId,
+    /// Its secret, 64 hex digits.
+    pub hash: String,
+    /// Whose it is; API 0.1 does not say.
+    pub user: Option<UserId>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).field("user", &self.user).finish()
+    }
+}
+
+/// A message that the server took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// Its id.
+    pub id: MessageId,
+    /// When it was created.
+    pub created: ServerTime,
+}
+
+/// A message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// When it was sent.
+    pub created: ServerTime,
+    /// When it was last changed: sent, edited or deleted.
+    pub updated: ServerTime,
+    /// Whether it was edited.
+    pub edited: bool,
+    /// Whether it was deleted; then the content is empty.
+    pub deleted: bool,
+    /// The text.
+    pub content: String,
+}
+
+impl From<codec::Message<'_>> for Message {
+    fn from(message: codec::Message<'_>) -> Self {
+        Self {
+            id: message.id,
+            sender: message.sender,
+            created: message.created,
+            updated: message.updated,
+            edited: message.status & codec::STATUS_EDITED != 0,
+            deleted: message.status & codec::STATUS_DELETED != 0,
+            content: message.content.to_owned(),
+        }
+    }
+}
+
+/// A chat as this user sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chat {
+    /// Its id.
+    pub id: ChatId,
+    /// Whether it is the chat of two people.
+    pub direct: bool,
+    /// Whether who joins needs a password.
+    pub has_password: bool,
+    /// Whether I am a member.
+    pub member: bool,
+    /// Whether I am an admin.
+    pub admin: bool,
+    /// How many members it has.
+    pub members: u32,
+    /// When its newest message was created; zero when it has none.
+    pub last_message: ServerTime,
+    /// My marker.
+    pub seen: ServerTime,
+    /// Messages of others after it, counted up to 1000.
+    pub unread: u32,
+    /// Its name; empty for a direct chat.
+    pub name: String,
+    /// Its title; the other's nickname for a direct chat.
+    pub title: String,
+}
+
+/// Somebody in a chat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Who.
+    pub user: UserId,
+    /// Whether they are an admin.
+    pub admin: bool,
+    /// Whether they are online.
+    pub online: bool,
+    /// Whether they are banned, and so no member.
+    pub banned: bool,
+    /// Their marker.
+    pub seen: ServerTime,
+    /// Their name.
+    pub nickname: String,
+}
+
+/// A user.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// Whether they are online.
+    pub online: bool,
+    /// Since when they are here.
+    pub created: ServerTime,
+    /// Their name.
+    pub nickname: String,
+}
+
+/// One of this user's sessions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: SessionId,
+    /// Whether it is the one that asks.
+    pub this: bool,
+    /// Whether a connection holds it.
+    pub attached: bool,
+    /// When it was made.
+    pub created: ServerTime,
+    /// When it was last used.
+    pub used: ServerTime,
+    /// From where.
+    pub address: String,
+}
+
+/// Reads the whole body with `read`; bytes left over are an error.
+pub(super) fn whole<'a, T>(
+    body: &'a [u8],
+    read: impl FnOnce(&mut Reader<'a>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut reader = Reader::new(body);
+    let value = read(&mut reader)?;
+    reader.finish()?;
+    Ok(value)
+}
+
+/// Reads entries up to the end of the body.
+pub(super) fn pack<'a, T>(
+    body: &'a [u8],
+    entry: impl Fn(&mut Reader<'a>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let mut reader = Reader::new(body);
+    let mut entries = Vec::new();
+    while !reader.is_empty() {
+        entries.push(entry(&mut reader)?);
+    }
+    Ok(entries)
+}
+
+pub(super) fn message(body: &mut Reader<'_>) -> Result<Message, Error> {
+    Ok(body.message()?.into())
+}
+
+pub(super) fn chat_message(body: &mut Reader<'_>) -> Result<(ChatId, Message), Error> {
+    Ok((body.chat_id()?, message(body)?))
+}
+
+pub(super) fn chat(body: &mut Reader<'_>) -> Result<Chat, Error> {
+    let id = body.chat_id()?;
+    let kind = body.u8()?;
+    let bits = body.u8()?;
+    Ok(Chat {
+        id,
+        direct: kind == flags::CHAT_KIND_DIRECT,
+        has_password: bits & flags::CHAT_HAS_PASSWORD != 0,
+        member: bits & flags::CHAT_MEMBER != 0,
+        admin: bits & flags::CHAT_ADMIN != 0,
+        members: body.u32()?,
+        last_message: body.time()?,
+        seen: body.time()?,
+        unread: body.u32()?,
+        name: body.str()?.to_owned(),
+        title: body.str()?.to_owned(),
+    })
+}
+
+pub(super) fn member(body: &mut Reader<'_>) -> Result<Member, Error> {
+    let user = body.user_id()?;
+    let bits = body.u8()?;
+    Ok(Member {
+        user,
+        admin: bits & flags::MEMBER_ADMIN != 0,
+        online: bits & flags::MEMBER_ONLINE != 0,
+        banned: bits & flags::MEMBER_BANNED != 0,
+        seen: body.time()?,
+        nickname: body.str()?.to_owned(),
+    })
+}
+
+pub(super) fn user(body: &mut Reader<'_>) -> Result<User, Error> {
+    Ok(User {
+        id: body.user_id()?,
+        online: body.u8()? & flags::MEMBER_ONLINE != 0,
+        created: body.time()?,
+        nickname: body.str()?.to_owned(),
+    })
+}
+
+/// Flag of a session that is the asker's own.
+const SESSION_THIS: u8 = 0x01;
+/// Flag of a session that a connection holds.
+const SESSION_ATTACHED: u8 = 0x02;
+
+pub(super) fn session(body: &mut Reader<'_>) -> Result<SessionInfo, Error> {
+    let id = body.session_id()?;
+    let bits = body.u8()?;
+    Ok(SessionInfo {
+        id,
+        this: bits & SESSION_THIS != 0,
+        attached: bits & SESSION_ATTACHED != 0,
+        created: body.time()?,
+        used: body.time()?,
+        address: body.str()?.to_owned(),
+    })
+}

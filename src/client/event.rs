@@ -1,0 +1,248 @@
+//! What the server says unasked, and the bounded queue in which it waits for the caller.
+
+use std::collections::VecDeque;
+
+use super::answer::{self, Chat, Message};
+use super::error::Error;
+use crate::ids::{ChatId, ServerTime, UserId};
+use crate::wire::answer::MemberEvent;
+use crate::wire::codec::Reader;
+use crate::wire::purpose::ToClient;
+
+/// Something that happened without being asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A message was sent, edited or deleted.
+    Message {
+        /// Where.
+        chat: ChatId,
+        /// What it is now.
+        message: Message,
+    },
+    /// The session ended, or another connection took it over: log in or restore again.
+    Deauth,
+    /// Something was missed: the queue was full, or the connection was made anew.
+    /// [`Client::catch_up`](super::Client::catch_up) brings the messages; the state of chats is
+    /// for [`Client::my_chats`](super::Client::my_chats).
+    Missed,
+    /// A chat is mine now, or its name, title, password or admins changed.
+    Chat(Chat),
+    /// A chat is no longer mine.
+    ChatGone(ChatId),
+    /// Something about another member.
+    Member {
+        /// Where.
+        chat: ChatId,
+        /// Who.
+        user: UserId,
+        /// What.
+        event: MemberEvent,
+        /// Their name.
+        nickname: String,
+    },
+    /// A member's marker moved.
+    Seen {
+        /// Where.
+        chat: ChatId,
+        /// Whose.
+        user: UserId,
+        /// To where.
+        time: ServerTime,
+    },
+    /// Somebody is typing.
+    Typing {
+        /// Where.
+        chat: ChatId,
+        /// Who.
+        user: UserId,
+    },
+    /// Somebody came or went.
+    Presence {
+        /// Who.
+        user: UserId,
+        /// Whether they are here now.
+        online: bool,
+    },
+}
+
+impl Event {
+    /// Bytes it holds, about.
+    fn bytes(&self) -> usize {
+        let text = match self {
+            Self::Message { message, .. } => message.content.len(),
+            Self::Chat(chat) => chat.name.len() + chat.title.len(),
+            Self::Member { nickname, .. } => nickname.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + text
+    }
+
+    /// Whether it may be lost without a word.
+    fn is_courtesy(&self) -> bool {
+        matches!(
+            self,
+            Self::Member { .. } | Self::Seen { .. } | Self::Typing { .. } | Self::Presence { .. }
+        )
+    }
+}
+
+/// Events that wait, at most `bytes_max` of them by size. When there is no room the newest is
+/// left out; unless it was a courtesy, [`Event::Missed`] then stands after the last that is there.
+pub(super) struct Events {
+    queue: VecDeque<(Event, bool)>,
+    bytes: usize,
+    bytes_max: usize,
+    missed: bool,
+    /// Whether messages that come now follow on all that came before.
+    live: bool,
+}
+
+impl Events {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { queue: VecDeque::new(), bytes: 0, bytes_max, missed: false, live: true }
+    }
+
+    /// The oldest, and whether it followed on all before it.
+    pub(super) fn pop(&mut self) -> Option<(Event, bool)> {
+        match self.queue.pop_front() {
+            Some((event, live)) => {
+                self.bytes -= event.bytes();
+                Some((event, live))
+            }
+            None => std::mem::take(&mut self.missed).then_some((Event::Missed, false)),
+        }
+    }
+
+    /// Keeps an event, or notes that one was missed.
+    pub(super) fn push(&mut self, event: Event) {
+        let bytes = event.bytes();
+        if self.bytes + bytes <= self.bytes_max {
+            self.bytes += bytes;
+            self.queue.push_back((event, self.live));
+        } else if !event.is_courtesy() {
+            self.miss();
+        }
+    }
+
+    /// From now on something is missing.
+    pub(super) fn miss(&mut self) {
+        self.missed = true;
+        self.live = false;
+    }
+
+    /// A catch-up begins: what was missed until now is in it.
+    pub(super) fn forgive(&mut self) {
+        self.missed = false;
+    }
+
+    /// A catch-up is complete: what comes now follows on it, unless something was missed again.
+    pub(super) fn caught_up(&mut self) {
+        self.live = !self.missed;
+    }
+
+    /// The connection was lost: messages that wait come again with the catch-up.
+    pub(super) fn start_over(&mut self) {
+        self.queue.retain(|(event, _)| !matches!(event, Event::Message { .. }));
+        self.bytes = self.queue.iter().map(|(event, _)| event.bytes()).sum();
+        self.miss();
+    }
+
+    /// Takes a notification; one of a purpose that is not known is passed over.
+    pub(super) fn take(&mut self, purpose: ToClient, body: &[u8]) -> Result<(), Error> {
+        let mut body = Reader::new(body);
+        match purpose {
+            ToClient::MsgNotify => {
+                let chat = body.chat_id()?;
+                while !body.is_empty() {
+                    self.push(Event::Message { chat, message: answer::message(&mut body)? });
+                }
+            }
+            ToClient::Deauth => self.push(Event::Deauth),
+            ToClient::ChatNotify => self.push(Event::Chat(answer::chat(&mut body)?)),
+            ToClient::ChatGone => self.push(Event::ChatGone(body.chat_id()?)),
+            ToClient::MemberNotify => {
+                let (chat, user) = (body.chat_id()?, body.user_id()?);
+                if let Some(event) = member_event(body.u8()?) {
+                    let nickname = body.str()?.to_owned();
+                    self.push(Event::Member { chat, user, event, nickname });
+                }
+            }
+            ToClient::SeenNotify => {
+                let (chat, user) = (body.chat_id()?, body.user_id()?);
+                self.push(Event::Seen { chat, user, time: body.time()? });
+            }
+            ToClient::TypingNotify => {
+                self.push(Event::Typing { chat: body.chat_id()?, user: body.user_id()? });
+            }
+            ToClient::PresenceNotify => {
+                self.push(Event::Presence { user: body.user_id()?, online: body.bool()? });
+            }
+            ToClient::Accepted
+            | ToClient::Declined
+            | ToClient::Heartbeat
+            | ToClient::Disconnect
+            | ToClient::Part => {}
+        }
+        Ok(())
+    }
+}
+
+fn member_event(byte: u8) -> Option<MemberEvent> {
+    [
+        MemberEvent::Joined,
+        MemberEvent::Left,
+        MemberEvent::Admin,
+        MemberEvent::NoLongerAdmin,
+        MemberEvent::Banned,
+    ]
+    .into_iter()
+    .find(|event| *event as u8 == byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::codec::Put;
+
+    fn notify(time: i64) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.put_u32(7);
+        let time = ServerTime::new(time).expect("positive");
+        body.put_message(&crate::wire::codec::Message {
+            id: crate::ids::MessageId::at(time),
+            sender: UserId::new(1).expect("not 0"),
+            created: time,
+            updated: time,
+            status: 0,
+            content: "hi",
+        });
+        body
+    }
+
+    #[test]
+    fn a_full_queue_keeps_the_oldest_and_says_that_it_missed_some() {
+        let one = size_of::<Event>() + 2;
+        let mut events = Events::new(2 * one);
+        for time in 1..=4 {
+            events.take(ToClient::MsgNotify, &notify(time)).expect("well formed");
+        }
+        let mut times = Vec::new();
+        while let Some((event, live)) = events.pop() {
+            match event {
+                Event::Message { message, .. } => times.push((message.updated.micros(), live)),
+                other => assert_eq!(other, Event::Missed),
+            }
+        }
+        assert_eq!(times, [(1, true), (2, true)]);
+        assert!(!events.live);
+        assert_eq!(events.bytes, 0);
+    }
+
+    #[test]
+    fn a_courtesy_is_lost_without_a_word() {
+        let mut events = Events::new(0);
+        events.take(ToClient::PresenceNotify, &[1, 0, 0, 0, 1]).expect("well formed");
+        assert_eq!(events.pop(), None);
+        assert!(events.live);
+    }
+}

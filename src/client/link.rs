@@ -1,0 +1,158 @@
+//! One connection as a stream of frames, with deadlines. Knows no session and no purpose.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use crate::limits::{HEADER_BYTES, LEGACY_PACK_BYTES_MAX};
+use crate::wire::frame::{self, Parsed};
+
+/// Longest body taken from a server: the greatest that the protocol lets one frame have is the
+/// pack of a range on API 0.1.
+const BODY_BYTES_MAX: usize = 2 * LEGACY_PACK_BYTES_MAX;
+
+/// Least room offered to one read, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Now. The client is a tool outside the server: it may read the clock.
+#[allow(clippy::disallowed_methods)]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A frame that came; its body is in the link's buffer until the next [`Link::receive`].
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    pub(super) purpose: u8,
+    pub(super) task: u8,
+    pub(super) body: Range<usize>,
+}
+
+/// A connection. `buffer[start..end]` came and was not yet handed out.
+pub(super) struct Link {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    outbound: Vec<u8>,
+    closed: bool,
+}
+
+impl Link {
+    /// Connects to the first of `addresses` that takes the connection.
+    pub(super) fn open(addresses: &[SocketAddr], timeout: Duration) -> Result<Self, Error> {
+        let mut failure = Error::Io(io::ErrorKind::AddrNotAvailable.into());
+        for address in addresses {
+            match TcpStream::connect_timeout(address, timeout) {
+                Ok(stream) => return Self::over(stream, timeout),
+                Err(error) => failure = error.into(),
+            }
+        }
+        Err(failure)
+    }
+
+    fn over(stream: TcpStream, timeout: Duration) -> Result<Self, Error> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(timeout))?;
+        Ok(Self {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            outbound: Vec::new(),
+            closed: false,
+        })
+    }
+
+    /// Sends what `write` appends.
+    pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        self.outbound.clear();
+        write(&mut self.outbound);
+        let sent = self.stream.write_all(&self.outbound);
+        // The buffer held a password, perhaps.
+        self.outbound.fill(0);
+        if sent.is_err() {
+            self.closed = true;
+        }
+        Ok(sent?)
+    }
+
+    /// The next frame. [`Error::TimedOut`] leaves the connection as it was: the rest of the frame
+    /// may still come.
+    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Received, Error> {
+        loop {
+            let waiting = self.buffer.get(self.start..self.end).unwrap_or_default();
+            match frame::parse(waiting, BODY_BYTES_MAX) {
+                Parsed::Frame(frame) => {
+                    let (purpose, task) = (frame.purpose, frame.task);
+                    let body = self.start + HEADER_BYTES..self.start + frame.bytes();
+                    self.start = body.end;
+                    return Ok(Received { purpose, task, body });
+                }
+                Parsed::TooLarge { .. } => {
+                    self.close();
+                    return Err(Error::Protocol("a frame longer than any answer"));
+                }
+                Parsed::Incomplete => self.fill(deadline)?,
+            }
+        }
+    }
+
+    /// Whether a whole frame has come already.
+    pub(super) fn has_frame(&self) -> bool {
+        let waiting = self.buffer.get(self.start..self.end).unwrap_or_default();
+        !matches!(frame::parse(waiting, BODY_BYTES_MAX), Parsed::Incomplete)
+    }
+
+    /// The body of the frame received last.
+    pub(super) fn body(&self, received: &Received) -> &[u8] {
+        self.buffer.get(received.body.clone()).unwrap_or_default()
+    }
+
+    /// Reads once, waiting until the deadline at most.
+    fn fill(&mut self, deadline: Instant) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() < self.end + READ_BYTES {
+            self.buffer.resize((2 * self.end).max(self.end + READ_BYTES), 0);
+        }
+        let wait = deadline.saturating_duration_since(now());
+        if wait.is_zero() {
+            return Err(Error::TimedOut);
+        }
+        self.stream.set_read_timeout(Some(wait))?;
+        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+        match self.stream.read(room) {
+            Ok(0) => {
+                self.closed = true;
+                Err(Error::Closed)
+            }
+            Ok(bytes) => {
+                self.end += bytes;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => {
+                let error = Error::from(error);
+                self.closed = !matches!(error, Error::TimedOut);
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the connection.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        // It may have ended on the other side already; nothing is lost then.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,252 @@
+//! A client of the protocol: blocking, one request at a time, on the standard library and the
+//! crate's own [`wire`](crate::wire). Knows nothing of the server's inside.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use vestnik::client::{Client, Event, Options};
+//!
+//! # fn main() -> Result<(), vestnik::client::Error> {
+//! let mut client = Client::connect("127.0.0.1:7420", Options::default())?;
+//! client.login("anna", "correct horse")?;
+//! let hall = client.chat_id("hall")?;
+//! client.send(hall, "hello")?;
+//! loop {
+//!     match client.next_event(Duration::from_secs(60))? {
+//!         Some(Event::Message { message, .. }) => client.send(hall, &message.content).map(drop)?,
+//!         Some(Event::Missed) => client.catch_up(|chat, message| drop((chat, message)))?,
+//!         Some(_) | None => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! **Reading.** Bytes are read while a call waits: for its answer, or in [`Client::next_event`].
+//! What comes unasked meanwhile waits in a queue of at most [`Options::queue_bytes_max`]; past
+//! that the newest is left out and [`Event::Missed`] takes its place. HEARTBEAT is answered
+//! whenever a call reads, so call [`Client::next_event`] at least once a minute: a server closes
+//! connections that show no sign of life for 90 s.
+//!
+//! **When the connection breaks** a call fails with an error that [`Error::is_broken`].
+//! [`Client::reconnect`] makes a new connection and restores the session; on API 1.0
+//! [`Client::send`] does it by itself and sends again with the same nonce, so that the message is
+//! stored once. Either way [`Event::Missed`] comes next, and [`Client::catch_up`] reads what was
+//! missed.
+
+mod answer;
+mod calls;
+mod error;
+mod event;
+mod link;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+pub use answer::{Chat, Member, Message, Sent, Session, SessionInfo, User};
+pub use error::{Declined, Error};
+pub use event::Event;
+pub use sync::Cursor;
+
+use crate::ids::ServerTime;
+use crate::wire::Version;
+use crate::wire::codec::{Put, Reader};
+use crate::wire::purpose::{ToClient, ToServer};
+use crate::wire::request::Request;
+use crate::wire::{answer as wire_answer, frame};
+use event::Events;
+use link::{Link, Received};
+
+/// How a client behaves. The default is API 1.0 and times for a network that works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The version asked for in HELLO.
+    pub version: Version,
+    /// Time to connect, and for one write.
+    pub connect_timeout: Duration,
+    /// Time from a request to its answer, or from one PART to the next.
+    pub answer_timeout: Duration,
+    /// Bytes of events that wait for [`Client::next_event`].
+    pub queue_bytes_max: usize,
+    /// Longest answer that is put together in memory, in bytes.
+    pub answer_bytes_max: usize,
+    /// How often [`Client::send`] makes the connection anew before it gives up; 0: never.
+    pub reconnects_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            version: Version::V1_0,
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
+            queue_bytes_max: 8 * 1024 * 1024,
+            answer_bytes_max: 64 * 1024 * 1024,
+            reconnects_max: 5,
+        }
+    }
+}
+
+/// A connection to a server, and the session that outlives it.
+pub struct Client {
+    link: Link,
+    addresses: Vec<SocketAddr>,
+    options: Options,
+    task: u8,
+    session: Option<Session>,
+    events: Events,
+    cursor: Cursor,
+    nonce: u64,
+}
+
+impl Client {
+    /// Connects and says HELLO.
+    ///
+    /// # Errors
+    /// The network's, [`Error::TimedOut`], or `unsupported-version`.
+    pub fn connect(address: impl ToSocketAddrs, options: Options) -> Result<Self, Error> {
+        let addresses: Vec<_> = address.to_socket_addrs()?.collect();
+        let link = Link::open(&addresses, options.connect_timeout)?;
+        let mut client = Self {
+            link,
+            addresses,
+            events: Events::new(options.queue_bytes_max),
+            options,
+            task: 0,
+            session: None,
+            cursor: Cursor { all: ServerTime::ZERO, chats: BTreeMap::new() },
+            nonce: sync::random(),
+        };
+        client.hello()?;
+        Ok(client)
+    }
+
+    fn hello(&mut self) -> Result<(), Error> {
+        let (major, minor) = self.options.version.numbers();
+        let body = self.request(&Request::Hello { major, minor })?;
+        let mut body = Reader::new(&body);
+        if (body.u8()?, body.u8()?) == (major, minor) {
+            Ok(())
+        } else {
+            Err(Error::Protocol("HELLO was answered with another version"))
+        }
+    }
+
+    /// The version that is spoken.
+    pub fn version(&self) -> Version {
+        self.options.version
+    }
+
+    /// The session that is attached, to be kept for [`Client::restore`].
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// Asks for something and waits for the answer; gives the body of the ACCEPTED, those of the
+    /// PARTs before it in front. The calls by name are easier to use.
+    ///
+    /// # Errors
+    /// [`Error::Declined`], [`Error::TooLong`], or the end of the connection.
+    pub fn request(&mut self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let bytes_max = self.options.answer_bytes_max;
+        let mut whole = Vec::new();
+        let mut fits = true;
+        self.request_parts(request, |part| {
+            fits &= whole.len() + part.len() <= bytes_max;
+            if fits {
+                whole.extend_from_slice(part);
+            }
+            Ok(())
+        })?;
+        if fits { Ok(whole) } else { Err(Error::TooLong) }
+    }
+
+    /// Asks for something and hands over the answer piece by piece, as it comes. Each piece holds
+    /// whole entries; the last may be empty.
+    ///
+    /// # Errors
+    /// [`Error::Declined`] (also after some pieces), the end of the connection, or the first error
+    /// of `piece`, which does not see the rest.
+    pub fn request_parts(
+        &mut self,
+        request: &Request<'_>,
+        mut piece: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.task = self.task % u8::MAX + 1;
+        let task = self.task;
+        self.link.send(|out| request.write(out, task))?;
+        let mut outcome = Ok(());
+        loop {
+            let frame = self.link.receive(link::now() + self.options.answer_timeout)?;
+            let purpose = ToClient::from_byte(frame.purpose);
+            match purpose {
+                Some(ToClient::Accepted) if frame.task == task => {
+                    return outcome.and_then(|()| piece(self.link.body(&frame)));
+                }
+                Some(ToClient::Part) if frame.task == task => {
+                    outcome = outcome.and_then(|()| piece(self.link.body(&frame)));
+                }
+                Some(ToClient::Declined) if frame.task == task => {
+                    let reason = Reader::new(self.link.body(&frame)).str()?;
+                    return Err(Error::Declined(Declined::new(reason)));
+                }
+                Some(purpose) => self.unasked(purpose, &frame)?,
+                None => {}
+            }
+        }
+    }
+
+    /// What is next: from the queue, or from the network within `wait`. `None` when nothing came.
+    ///
+    /// # Errors
+    /// The end of the connection.
+    pub fn next_event(&mut self, wait: Duration) -> Result<Option<Event>, Error> {
+        let deadline = link::now() + wait;
+        loop {
+            if let Some((event, live)) = self.events.pop() {
+                self.cursor.note(&event, live);
+                return Ok(Some(event));
+            }
+            if wait.is_zero() && !self.link.has_frame() {
+                return Ok(None);
+            }
+            match self.link.receive(deadline) {
+                Ok(frame) => {
+                    if let Some(purpose) = ToClient::from_byte(frame.purpose) {
+                        self.unasked(purpose, &frame)?;
+                    }
+                }
+                Err(Error::TimedOut) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Deals with a frame that is no answer to the request that waits: a request of the server's,
+    /// or an answer that came too late and is passed over.
+    fn unasked(&mut self, purpose: ToClient, frame: &Received) -> Result<(), Error> {
+        match purpose {
+            ToClient::Heartbeat => {
+                let echo = self.link.body(frame).to_vec();
+                let task = frame.task;
+                self.link.send(|out| {
+                    wire_answer::accepted(out, task, |body| body.put_bytes(&echo));
+                })
+            }
+            ToClient::Disconnect => {
+                self.link.close();
+                Err(Error::Closed)
+            }
+            _ => self.events.take(purpose, self.link.body(frame)),
+        }
+    }
+
+    /// Says good-bye and ends the connection; the session lives on.
+    pub fn disconnect(mut self) {
+        // Whoever cannot be told will find out.
+        let _ = self.link.send(|out| frame::write(out, ToServer::Disconnect.byte(), 0, |_| {}));
+        self.link.close();
+    }
+}

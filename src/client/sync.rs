@@ -1,0 +1,249 @@
+//! What survives a lost connection: the cursor, the catch-up from it, sends that are safe to
+//! repeat (protocol sections 3 and 5).
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use super::event::Event;
+use super::link::Link;
+use super::{Client, Error, Message, Sent, answer};
+use crate::ids::{ChatId, ServerTime};
+use crate::wire::Version;
+use crate::wire::codec::Reader;
+use crate::wire::request::Request;
+
+/// Longest pause between two attempts to connect.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Up to where the caller has seen everything. Keep it beside what was seen, and hand it to
+/// [`Client::set_cursor`] before the first catch-up of another day.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    /// API 1.0: everything of the chats below up to here.
+    pub all: ServerTime,
+    /// The chats that are known. On API 0.1, which has no list of one's chats, each has a cursor
+    /// of its own; on 1.0 the times have no meaning.
+    pub chats: BTreeMap<ChatId, ServerTime>,
+}
+
+impl Cursor {
+    /// An event is handed to the caller; `live` says that it followed on all before it.
+    pub(super) fn note(&mut self, event: &Event, live: bool) {
+        match event {
+            Event::Message { chat, message } if live => {
+                self.all = self.all.max(message.updated);
+                self.seen(*chat, message.updated);
+            }
+            Event::ChatGone(chat) => drop(self.chats.remove(chat)),
+            _ => {}
+        }
+    }
+
+    fn seen(&mut self, chat: ChatId, updated: ServerTime) {
+        let cursor = self.chats.entry(chat).or_default();
+        *cursor = (*cursor).max(updated);
+    }
+}
+
+/// Random bits from the one source of the standard library: nonces only have to differ.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+impl Client {
+    /// Up to where everything was handed over.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// Goes on from what was seen at another time.
+    pub fn set_cursor(&mut self, cursor: Cursor) {
+        self.cursor = cursor;
+    }
+
+    /// Declares that everything of a chat up to `since` is seen, and that the chat is to be caught
+    /// up with. Needed on API 0.1 for chats joined at another time.
+    pub fn watch(&mut self, chat: ChatId, since: ServerTime) {
+        self.cursor.chats.insert(chat, since);
+    }
+
+    /// Makes a new connection and restores the session. [`Event::Missed`] comes next.
+    ///
+    /// # Errors
+    /// The network's, or `bad-session` when the session has ended.
+    pub fn reconnect(&mut self) -> Result<(), Error> {
+        self.link.close();
+        self.link = Link::open(&self.addresses, self.options.connect_timeout)?;
+        self.events.start_over();
+        self.hello()?;
+        match self.session.clone() {
+            Some(session) => self.restore(&session),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a message. On API 1.0, when the connection breaks before the answer, it is made anew
+    /// up to [`Options::reconnects_max`](super::Options::reconnects_max) times and the message
+    /// sent again under the same nonce: it is stored once. On 0.1 the error says that nobody
+    /// knows; the catch-up after [`Client::reconnect`] shows the message if it was stored.
+    ///
+    /// # Errors
+    /// Those of SEND_CHAT_MSG, or the end of the connection.
+    pub fn send(&mut self, chat: ChatId, content: &str) -> Result<Sent, Error> {
+        self.nonce = self.nonce.wrapping_add(1);
+        self.send_with_nonce(chat, content, self.nonce)
+    }
+
+    /// As [`Client::send`], with a nonce of the caller's, which keeps it over a crash of its own.
+    /// On API 0.1 the nonce is left out.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn send_with_nonce(
+        &mut self,
+        chat: ChatId,
+        content: &str,
+        nonce: u64,
+    ) -> Result<Sent, Error> {
+        let mut outcome = self.send_once(chat, content, Some(nonce));
+        let mut pause = Duration::from_millis(50);
+        for _ in 0..self.options.reconnects_max {
+            match &outcome {
+                Err(error) if error.is_broken() => {}
+                _ => break,
+            }
+            if self.version() == Version::V0_1 || self.session.is_none() {
+                break;
+            }
+            outcome = self.reconnect().and_then(|()| self.send_once(chat, content, Some(nonce)));
+            if outcome.is_err() {
+                std::thread::sleep(pause);
+                pause = (2 * pause).min(PAUSE_MAX);
+            }
+        }
+        outcome
+    }
+
+    /// Hands over every message sent, edited or deleted since the cursor, chat after chat, and
+    /// moves the cursor. Answers an [`Event::Missed`] that still waits. Live events go on from
+    /// there, those that came meanwhile included; a message may come both ways (its id and
+    /// `updated` tell). After an error the cursor of what was not read to its end is where it was.
+    ///
+    /// # Errors
+    /// The end of the connection, or `login-required`.
+    pub fn catch_up(&mut self, mut each: impl FnMut(ChatId, Message)) -> Result<(), Error> {
+        self.events.forgive();
+        let newest = match self.version() {
+            Version::V1_0 => self.catch_up_all(&mut each)?,
+            Version::V0_1 => self.catch_up_chats(&mut each)?,
+        };
+        self.cursor.all = self.cursor.all.max(newest);
+        self.events.caught_up();
+        Ok(())
+    }
+
+    fn catch_up_all(
+        &mut self,
+        each: &mut impl FnMut(ChatId, Message),
+    ) -> Result<ServerTime, Error> {
+        let all = self.cursor.all;
+        let chats: Vec<ChatId> = self.my_chats()?.into_iter().map(|chat| chat.id).collect();
+        for &chat in &chats {
+            // From zero the updates hold the whole of a chat, known or not.
+            if all > ServerTime::ZERO && !self.cursor.chats.contains_key(&chat) {
+                self.range(chat, ServerTime::ZERO, Some(all), |message| each(chat, message))?;
+            }
+        }
+        let mut newest = all;
+        self.request_parts(&Request::RequestUpdates { from: all.next() }, |piece| {
+            let mut body = Reader::new(piece);
+            while !body.is_empty() {
+                let (chat, message) = answer::chat_message(&mut body)?;
+                newest = newest.max(message.updated);
+                each(chat, message);
+            }
+            Ok(())
+        })?;
+        self.cursor.chats.retain(|chat, _| chats.contains(chat));
+        for chat in chats {
+            self.cursor.chats.entry(chat).or_default();
+        }
+        Ok(newest)
+    }
+
+    fn catch_up_chats(
+        &mut self,
+        each: &mut impl FnMut(ChatId, Message),
+    ) -> Result<ServerTime, Error> {
+        let known: Vec<_> = self.cursor.chats.iter().map(|(chat, time)| (*chat, *time)).collect();
+        let mut newest = self.cursor.all;
+        for (chat, seen) in known {
+            let mut last = seen;
+            let read = self.range(chat, seen.next(), None, |message| {
+                last = last.max(message.updated);
+                each(chat, message);
+            });
+            match read {
+                Err(error) if matches!(error.code(), Some("not-member" | "no-such-chat")) => {
+                    self.cursor.chats.remove(&chat);
+                }
+                other => {
+                    other?;
+                    self.cursor.seen(chat, last);
+                    newest = newest.max(last);
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Hands over every message of a chat with `from <= updated <= to`, ascending by `updated`, in
+    /// as many requests as the version needs; up to now without `to`.
+    ///
+    /// # Errors
+    /// Those of REQUEST_CHAT_MSG, or the end of the connection.
+    pub fn range(
+        &mut self,
+        chat: ChatId,
+        mut from: ServerTime,
+        to: Option<ServerTime>,
+        mut each: impl FnMut(Message),
+    ) -> Result<(), Error> {
+        loop {
+            let whole = self.range_once(chat, from, to, &mut each);
+            let Some(fits) = whole.as_ref().err().and_then(fits_up_to) else { return whole };
+            if fits < from {
+                return Err(Error::Protocol("a range that fits ends before it begins"));
+            }
+            self.range_once(chat, from, Some(fits), &mut each)?;
+            from = fits.next();
+        }
+    }
+
+    fn range_once(
+        &mut self,
+        chat: ChatId,
+        from: ServerTime,
+        to: Option<ServerTime>,
+        each: &mut impl FnMut(Message),
+    ) -> Result<(), Error> {
+        self.request_parts(&Request::RequestChatMsg { chat, from, to }, |piece| {
+            let mut body = Reader::new(piece);
+            while !body.is_empty() {
+                each(answer::message(&mut body)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Up to where a range that is `too-large` for one answer fits.
+fn fits_up_to(error: &Error) -> Option<ServerTime> {
+    match error {
+        Error::Declined(declined) if declined.code() == "too-large" => {
+            declined.number().and_then(ServerTime::new)
+        }
+        _ => None,
+    }
+}

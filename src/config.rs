@@ -1,0 +1,641 @@
+//! What `serve` can be told: options in layers, and the checked settings made of them.
+//!
+//! Owns the meaning, the bounds and the contradictions of options, and the TOML file. Must not
+//! know the command line or the environment: they come as one more layer of [`Options`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::limits;
+
+/// The settings of a server, checked: each within its bounds, and no two against each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The data file.
+    pub data: PathBuf,
+    /// Where plain TCP is taken; port 0 picks a free one. May be empty when TLS is on.
+    pub listen: Vec<SocketAddr>,
+    /// Where and with which certificate TLS is taken.
+    pub tls: Option<Tls>,
+    /// Who may register over the network.
+    pub registration: Registration,
+    /// PBKDF2 rounds for new passwords.
+    pub password_iterations: u32,
+    /// Days after which an unused session ends.
+    pub session_days: u32,
+    /// A connection that is not authorized by then is closed.
+    pub auth_timeout_ms: u64,
+    /// Silence of the client after which the server asks with HEARTBEAT.
+    pub idle_timeout_ms: u64,
+    /// Silence after that question after which the server closes.
+    pub heartbeat_timeout_ms: u64,
+    /// A peer that takes nothing for so long while bytes wait for it is closed.
+    pub stall_timeout_ms: u64,
+    /// How long the server reads on after it ended its side of a connection.
+    pub drain_timeout_ms: u64,
+    /// How long peers get to take their last bytes when the server stops.
+    pub shutdown_timeout_ms: u64,
+    /// Connections at once; the limit of open files may allow fewer.
+    pub max_connections: usize,
+    /// Unauthorized connections of one address at once; 0: no limit.
+    pub max_unauthorized_per_address: usize,
+    /// Longest body of a frame to the server, in bytes.
+    pub body_limit_bytes: usize,
+    /// Longest content of a message, in bytes of UTF-8.
+    pub content_limit_bytes: usize,
+    /// Bytes that wait for one peer, past which notifications are left out.
+    pub outbound_limit_bytes: usize,
+    /// Messages of one user in a second; 0: no limit.
+    pub sends_per_second: u32,
+    /// Start although the file holds times more than a day ahead of the clock.
+    pub accept_future_time: bool,
+    /// Where figures are told to Prometheus, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The Unix socket on which `vestnik stats` asks.
+    pub stats_socket: PathBuf,
+}
+
+/// TLS: all of it or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Where TLS is taken: at least one address; port 0 picks a free one.
+    pub listen: Vec<SocketAddr>,
+    /// The certificate and its chain, as PEM.
+    pub cert: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+}
+
+/// Who may register over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Nobody: the operator adds users.
+    Closed,
+    /// Who has a code that the operator or `vestnik invite` made.
+    Invite,
+    /// Everybody.
+    Open,
+}
+
+impl Registration {
+    /// What may be written for it.
+    pub const NAMES: [&str; 3] = ["closed", "invite", "open"];
+}
+
+impl FromStr for Registration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "closed" => Ok(Self::Closed),
+            "invite" => Ok(Self::Invite),
+            "open" => Ok(Self::Open),
+            _ => Err(format!("it is one of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+/// A length of time, written in seconds with or without a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Seconds {
+    ms: u64,
+}
+
+impl Seconds {
+    /// So many milliseconds.
+    pub const fn from_ms(ms: u64) -> Self {
+        Self { ms }
+    }
+}
+
+impl TryFrom<f64> for Seconds {
+    type Error = String;
+
+    fn try_from(seconds: f64) -> Result<Self, String> {
+        // Far past every bound, and far from where a float is no longer exact.
+        if !(0.0..=1e9).contains(&seconds) {
+            return Err("it is not a number of seconds".to_owned());
+        }
+        Ok(Self { ms: (seconds * 1000.0).round() as u64 })
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds: Result<f64, _> = text.parse();
+        seconds.map_err(|_| "it is not a number of seconds".to_owned())?.try_into()
+    }
+}
+
+/// Reads one address.
+///
+/// # Errors
+/// When it is not a numeric address with a port.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    text.parse().map_err(|_| {
+        format!("{text:?} is not an address with a port, such as 127.0.0.1:7420 or [::1]:7420")
+    })
+}
+
+macro_rules! options {
+    ($($(#[$attribute:meta])* $name:ident: $type:ty,)*) => {
+        /// One layer of options, each said or not; [`Config`] tells what each means. The field
+        /// names with `-` for `_` are the keys of the TOML file.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+        pub struct Options {
+            $($(#[$attribute])* pub $name: Option<$type>,)*
+        }
+
+        impl Options {
+            /// This layer above another: what it does not say, the lower one does.
+            #[must_use]
+            pub fn or(self, lower: Self) -> Self {
+                Self { $($name: self.$name.or(lower.$name),)* }
+            }
+        }
+    };
+}
+
+options! {
+    /// The data file.
+    data: PathBuf,
+    /// Plain TCP. Here and in `tls_listen` a list that is said replaces the lower layer's.
+    #[serde(deserialize_with = "text_or_array")]
+    listen: Vec<SocketAddr>,
+    /// Plain TCP not only on loopback.
+    allow_plaintext: bool,
+    /// TLS.
+    #[serde(deserialize_with = "text_or_array")]
+    tls_listen: Vec<SocketAddr>,
+    /// Its certificate.
+    tls_cert: PathBuf,
+    /// Its key.
+    tls_key: PathBuf,
+    /// Who may register.
+    registration: Registration,
+    /// PBKDF2 rounds.
+    password_iterations: u32,
+    /// Lifetime of unused sessions.
+    session_days: u32,
+    /// Seconds to become authorized.
+    auth_timeout: Seconds,
+    /// Seconds of silence.
+    idle_timeout: Seconds,
+    /// Seconds of silence after HEARTBEAT.
+    heartbeat_timeout: Seconds,
+    /// Seconds without reading.
+    stall_timeout: Seconds,
+    /// Seconds of reading on.
+    drain_timeout: Seconds,
+    /// Seconds to say good-bye.
+    shutdown_timeout: Seconds,
+    /// Connections.
+    max_connections: usize,
+    /// Unauthorized connections of an address.
+    max_unauthorized_per_address: usize,
+    /// Bytes of a body.
+    body_limit: usize,
+    /// Bytes of a content.
+    content_limit: usize,
+    /// Bytes that wait for a peer.
+    outbound_limit: usize,
+    /// Messages of a user in a second.
+    sends_per_second: u32,
+    /// Start in spite of times in the future.
+    accept_future_time: bool,
+    /// Prometheus.
+    metrics_listen: SocketAddr,
+    /// `vestnik stats`.
+    stats_socket: PathBuf,
+}
+
+/// Addresses as one text, separated by commas, or as an array of texts.
+fn text_or_array<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<SocketAddr>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an address, or an array of addresses")]
+    enum Given {
+        Text(String),
+        Array(Vec<String>),
+    }
+    let addresses: Result<Vec<_>, String> = match Given::deserialize(input)? {
+        Given::Text(text) => text.split(',').map(address).collect(),
+        Given::Array(texts) => texts.iter().map(|text| address(text)).collect(),
+    };
+    addresses.map(Some).map_err(serde::de::Error::custom)
+}
+
+impl Options {
+    /// Reads the TOML file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, or says what is no option.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
+        Self::parse(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
+    }
+
+    /// Reads the text of a TOML file.
+    ///
+    /// # Errors
+    /// As [`Options::read`], with the line.
+    pub fn parse(toml: &str) -> Result<Self, ConfigError> {
+        toml::from_str(toml).map_err(|e| {
+            // After a comma come all the names that there are: more than one clear line.
+            let what = e.message().split(", expected one of").next().unwrap_or_default();
+            let what = what.lines().collect::<Vec<_>>().join(" ");
+            let line = e.span().and_then(|span| toml.get(..span.start)).map(count_lines);
+            ConfigError(match line {
+                Some(line) => format!("line {line}: {what}"),
+                None => what,
+            })
+        })
+    }
+}
+
+fn count_lines(before: &str) -> usize {
+    before.matches('\n').count() + 1
+}
+
+/// One line that says which option is wrong, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The data file when nobody names one.
+pub const DATA: &str = "vestnik.db";
+
+/// Where plain TCP is taken when no listener is named.
+pub const LISTEN: &str = "127.0.0.1:7420";
+
+/// Room in a body beside a message's content: chat, nonce, NUL, and what may join them.
+const CONTENT_OVERHEAD_BYTES: usize = 64;
+
+/// From where every request but SEND_CHAT_MSG and EDIT_MSG fits at its longest, to what one
+/// connection may make the server hold of an unfinished frame.
+const BODY_LIMIT_BYTES: RangeInclusive<usize> = BODY_LIMIT_BYTES_MIN..=1024 * 1024;
+const BODY_LIMIT_BYTES_MIN: usize = 2 * 1024;
+const CONTENT_LIMIT_BYTES: RangeInclusive<usize> = 1..=1024 * 1024;
+const OUTBOUND_LIMIT_BYTES: RangeInclusive<usize> = limits::PIECE_BYTES_MAX..=1024 * 1024 * 1024;
+const CONNECTIONS_MAX: usize = 10_000_000;
+const SESSION_DAYS_MAX: u32 = 36_500;
+const SENDS_PER_SECOND_MAX: u32 = 1_000_000;
+
+/// Shortest and longest time that a time-out may have, and what each is when nobody says.
+const TIMEOUT_MS: RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
+const AUTH_MS: u64 = limits::AUTH_TIMEOUT_S * 1000;
+const IDLE_MS: u64 = limits::IDLE_TIMEOUT_S * 1000;
+const HEARTBEAT_MS: u64 = limits::HEARTBEAT_TIMEOUT_S * 1000;
+const STALL_MS: u64 = limits::STALL_TIMEOUT_S * 1000;
+const DRAIN_MS: u64 = limits::DRAIN_TIMEOUT_MS;
+const SHUTDOWN_MS: u64 = limits::SHUTDOWN_TIMEOUT_S * 1000;
+
+const _: () = {
+    assert!(limits::HEARTBEAT_BYTES_MAX <= BODY_LIMIT_BYTES_MIN);
+    assert!(limits::NAME_CHARS_MAX * 4 + 2 * limits::PASSWORD_BYTES_MAX <= BODY_LIMIT_BYTES_MIN);
+    assert!(limits::TITLE_CHARS_MAX * 4 <= BODY_LIMIT_BYTES_MIN);
+    assert!(limits::CONTENT_BYTES_MAX + CONTENT_OVERHEAD_BYTES <= limits::BODY_BYTES_MAX);
+};
+
+impl Config {
+    /// Checks options and fills in the defaults.
+    ///
+    /// # Errors
+    /// An option out of its bounds, or two that contradict each other.
+    pub fn new(options: Options) -> Result<Self, ConfigError> {
+        let said = options;
+        let data = said.data.unwrap_or_else(|| DATA.into());
+        let per_address = said.max_unauthorized_per_address;
+        let connections = said.max_connections.unwrap_or(limits::CONNECTIONS_MAX);
+        let session_days = said.session_days.unwrap_or(limits::SESSION_DAYS);
+        let body = said.body_limit.unwrap_or(limits::BODY_BYTES_MAX);
+        let content = said.content_limit.unwrap_or(limits::CONTENT_BYTES_MAX);
+        let outbound = said.outbound_limit.unwrap_or(limits::OUTBOUND_BYTES_MAX);
+        let sends = said.sends_per_second.unwrap_or(0);
+        let config = Self {
+            stats_socket: said.stats_socket.unwrap_or_else(|| beside(&data, ".sock")),
+            data,
+            listen: plain_listeners(said.listen, said.tls_listen.is_some()),
+            tls: tls(said.tls_listen, said.tls_cert, said.tls_key)?,
+            registration: said.registration.unwrap_or(Registration::Closed),
+            password_iterations: password_iterations(said.password_iterations)?,
+            session_days: within("session-days", session_days, 1..=SESSION_DAYS_MAX)?,
+            auth_timeout_ms: timeout("auth-timeout", said.auth_timeout, AUTH_MS)?,
+            idle_timeout_ms: timeout("idle-timeout", said.idle_timeout, IDLE_MS)?,
+            heartbeat_timeout_ms: timeout(
+                "heartbeat-timeout",
+                said.heartbeat_timeout,
+                HEARTBEAT_MS,
+            )?,
+            stall_timeout_ms: timeout("stall-timeout", said.stall_timeout, STALL_MS)?,
+            drain_timeout_ms: timeout("drain-timeout", said.drain_timeout, DRAIN_MS)?,
+            shutdown_timeout_ms: timeout("shutdown-timeout", said.shutdown_timeout, SHUTDOWN_MS)?,
+            max_connections: within("max-connections", connections, 1..=CONNECTIONS_MAX)?,
+            max_unauthorized_per_address: per_address
+                .unwrap_or(limits::UNAUTHORIZED_PER_ADDRESS_MAX),
+            body_limit_bytes: within("body-limit", body, BODY_LIMIT_BYTES)?,
+            content_limit_bytes: within("content-limit", content, CONTENT_LIMIT_BYTES)?,
+            outbound_limit_bytes: within("outbound-limit", outbound, OUTBOUND_LIMIT_BYTES)?,
+            sends_per_second: within("sends-per-second", sends, 0..=SENDS_PER_SECOND_MAX)?,
+            accept_future_time: said.accept_future_time.unwrap_or(false),
+            metrics_listen: said.metrics_listen,
+        };
+        config.check_sizes()?;
+        config.check_listeners(said.allow_plaintext.unwrap_or(false))?;
+        Ok(config)
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let content = self.content_limit_bytes;
+        let least = content + CONTENT_OVERHEAD_BYTES;
+        if self.body_limit_bytes < least {
+            return wrong(format!(
+                "body-limit must be at least {least}, so that a content of {content} bytes \
+                 (content-limit) fits into a body"
+            ));
+        }
+        let least = content + limits::PIECE_BYTES_MAX;
+        if self.outbound_limit_bytes < least {
+            return wrong(format!(
+                "outbound-limit must be at least {least}, so that a content of {content} bytes \
+                 (content-limit) fits into a piece of an answer"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_listeners(&self, allow_plaintext: bool) -> Result<(), ConfigError> {
+        let plain = self.listen.iter().map(|address| ("listen", address));
+        let metrics = self.metrics_listen.iter().map(|address| ("metrics-listen", address));
+        let tls = self.tls.iter().flat_map(|tls| &tls.listen);
+        let tls = tls.map(|address| ("tls-listen", address));
+        if self.listen.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.listen.is_empty()) {
+            return wrong("there is nothing to listen on: say listen or tls-listen".to_owned());
+        }
+        let mut seen = Vec::new();
+        for (option, address) in plain.chain(metrics).chain(tls) {
+            if option != "tls-listen" && !allow_plaintext && !is_loopback(address) {
+                return wrong(format!(
+                    "{option} {address} is not a loopback address, and passwords would cross the \
+                     network in the clear: use tls-listen, or say allow-plaintext"
+                ));
+            }
+            if address.port() != 0 && seen.contains(&address) {
+                return wrong(format!("{option} {address} is said twice"));
+            }
+            seen.push(address);
+        }
+        Ok(())
+    }
+}
+
+/// The rounds for new passwords: what is said, or the default.
+///
+/// # Errors
+/// When they are out of bounds.
+pub fn password_iterations(said: Option<u32>) -> Result<u32, ConfigError> {
+    let rounds = said.unwrap_or(limits::PASSWORD_ITERATIONS);
+    within("password-iterations", rounds, 1..=limits::PASSWORD_ITERATIONS_MAX)
+}
+
+/// Who names a listener of one kind wants no other; who names none gets plain TCP on loopback.
+fn plain_listeners(said: Option<Vec<SocketAddr>>, is_tls_said: bool) -> Vec<SocketAddr> {
+    match said {
+        Some(addresses) => addresses,
+        None if is_tls_said => Vec::new(),
+        None => vec![SocketAddr::from(([127, 0, 0, 1], 7420))],
+    }
+}
+
+fn tls(
+    listen: Option<Vec<SocketAddr>>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<Tls>, ConfigError> {
+    match (listen, cert, key) {
+        (None, None, None) => Ok(None),
+        (Some(listen), Some(cert), Some(key)) => Ok(Some(Tls { listen, cert, key })),
+        (None, ..) => wrong("tls-cert and tls-key are of no use without tls-listen".to_owned()),
+        (Some(_), None, _) => wrong("tls-listen needs a certificate: say tls-cert".to_owned()),
+        (Some(_), _, None) => {
+            wrong("tls-listen needs the certificate's key: say tls-key".to_owned())
+        }
+    }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    // 127.0.0.1 may come as the IPv6 address that stands for it.
+    address.ip().to_canonical().is_loopback()
+}
+
+/// A file's name with an ending added to the whole of it.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn within<T: PartialOrd + fmt::Display>(
+    option: &str,
+    value: T,
+    bounds: RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    wrong(format!("{option} must be {} to {}, not {value}", bounds.start(), bounds.end()))
+}
+
+fn timeout(option: &str, said: Option<Seconds>, default_ms: u64) -> Result<u64, ConfigError> {
+    let ms = said.map_or(default_ms, |seconds| seconds.ms);
+    if TIMEOUT_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    wrong(format!(
+        "{option} must be {} to {} seconds, not {}",
+        seconds(*TIMEOUT_MS.start()),
+        seconds(*TIMEOUT_MS.end()),
+        seconds(ms),
+    ))
+}
+
+fn wrong<T>(words: String) -> Result<T, ConfigError> {
+    Err(ConfigError(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(toml: &str) -> Result<Config, ConfigError> {
+        Options::parse(toml).and_then(Config::new)
+    }
+
+    #[track_caller]
+    fn refused(toml: &str, about: &str) {
+        let words = config(toml).expect_err(toml).to_string();
+        assert!(words.contains(about), "{toml}: {words}");
+        assert!(!words.contains('\n'), "{words}");
+    }
+
+    #[test]
+    fn nothing_said_gives_the_defaults() {
+        let config = config("").unwrap();
+        assert_eq!(config.data, Path::new(DATA));
+        assert_eq!(config.listen, [address(LISTEN).unwrap()]);
+        assert_eq!(config.stats_socket, Path::new("vestnik.db.sock"));
+        assert_eq!(config.registration, Registration::Closed);
+        assert_eq!(config.auth_timeout_ms, 30_000);
+        assert_eq!(config.drain_timeout_ms, 2_000);
+        assert_eq!(config.body_limit_bytes, limits::BODY_BYTES_MAX);
+        assert_eq!(config.tls, None);
+    }
+
+    #[test]
+    fn every_option_of_the_file_arrives() {
+        let config = config(
+            r#"
+            data = "/srv/chat.db"
+            listen = ["127.0.0.1:1", "[::1]:2"]
+            tls-listen = "0.0.0.0:3, [::]:3"
+            tls-cert = "c.pem"
+            tls-key = "k.pem"
+            registration = "invite"
+            password-iterations = 1000
+            session-days = 2
+            auth-timeout = 1
+            idle-timeout = 2.5
+            heartbeat-timeout = 3
+            stall-timeout = 4
+            drain-timeout = 0.25
+            shutdown-timeout = 6
+            max-connections = 7
+            max-unauthorized-per-address = 0
+            body-limit = 5000
+            content-limit = 100
+            outbound-limit = 70000
+            sends-per-second = 9
+            accept-future-time = true
+            metrics-listen = "127.0.0.1:4"
+            stats-socket = "/run/v.sock"
+            "#,
+        );
+        let list = |text: &str| text.split(' ').map(|text| address(text).unwrap()).collect();
+        let expected = Config {
+            data: "/srv/chat.db".into(),
+            listen: list("127.0.0.1:1 [::1]:2"),
+            tls: Some(Tls {
+                listen: list("0.0.0.0:3 [::]:3"),
+                cert: "c.pem".into(),
+                key: "k.pem".into(),
+            }),
+            registration: Registration::Invite,
+            password_iterations: 1000,
+            session_days: 2,
+            auth_timeout_ms: 1000,
+            idle_timeout_ms: 2500,
+            heartbeat_timeout_ms: 3000,
+            stall_timeout_ms: 4000,
+            drain_timeout_ms: 250,
+            shutdown_timeout_ms: 6000,
+            max_connections: 7,
+            max_unauthorized_per_address: 0,
+            body_limit_bytes: 5000,
+            content_limit_bytes: 100,
+            outbound_limit_bytes: 70_000,
+            sends_per_second: 9,
+            accept_future_time: true,
+            metrics_listen: Some(address("127.0.0.1:4").unwrap()),
+            stats_socket: "/run/v.sock".into(),
+        };
+        assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn a_higher_layer_wins_where_it_speaks() {
+        let high = Options::parse("auth-timeout = 5\nlisten = '127.0.0.1:1'").unwrap();
+        let low = Options::parse("auth-timeout = 6\nidle-timeout = 7\nlisten = '127.0.0.1:2'");
+        let config = Config::new(high.or(low.unwrap())).unwrap();
+        assert_eq!(config.auth_timeout_ms, 5000);
+        assert_eq!(config.idle_timeout_ms, 7000);
+        assert_eq!(config.listen, [address("127.0.0.1:1").unwrap()]);
+    }
+
+    #[test]
+    fn plain_tcp_stays_at_home_unless_allowed() {
+        for public in ["0.0.0.0:1", "[::]:1", "192.168.1.2:1", "[::ffff:10.0.0.1]:1"] {
+            refused(&format!("listen = '{public}'"), "allow-plaintext");
+            refused(&format!("metrics-listen = '{public}'"), "allow-plaintext");
+            config(&format!("listen = '{public}'\nallow-plaintext = true")).expect(public);
+            let tls = format!("tls-listen = '{public}'\ntls-cert = 'c'\ntls-key = 'k'");
+            config(&tls).expect(public);
+        }
+        for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            config(&format!("listen = '{loopback}'")).expect(loopback);
+        }
+    }
+
+    #[test]
+    fn tls_is_whole_or_absent() {
+        refused("tls-listen = '127.0.0.1:1'", "tls-cert");
+        refused("tls-listen = '127.0.0.1:1'\ntls-key = 'k'", "tls-cert");
+        refused("tls-listen = '127.0.0.1:1'\ntls-cert = 'c'", "tls-key");
+        refused("tls-cert = 'c'\ntls-key = 'k'", "tls-listen");
+        let config = config("tls-listen = '127.0.0.1:1'\ntls-cert = 'c'\ntls-key = 'k'").unwrap();
+        assert!(config.listen.is_empty(), "who asks for TLS does not get plain TCP beside it");
+    }
+
+    #[test]
+    fn an_address_is_named_once() {
+        refused("listen = '127.0.0.1:1,127.0.0.1:1'", "twice");
+        refused("listen = '127.0.0.1:1'\nmetrics-listen = '127.0.0.1:1'", "twice");
+        config("listen = '127.0.0.1:0,127.0.0.1:0'").expect("two free ports");
+        refused("listen = []", "nothing to listen on");
+    }
+
+    #[test]
+    fn values_have_bounds() {
+        refused("password-iterations = 0", "password-iterations");
+        refused("password-iterations = 10000001", "password-iterations");
+        refused("session-days = 0", "session-days");
+        refused("max-connections = 0", "max-connections");
+        refused("auth-timeout = 0", "auth-timeout must be 0.1 to 86400 seconds, not 0");
+        refused("idle-timeout = 86401", "idle-timeout");
+        refused("stall-timeout = -1", "line 1");
+        refused("stall-timeout = nan", "line 1");
+        refused("body-limit = 100", "body-limit");
+        refused("content-limit = 0", "content-limit");
+        refused("content-limit = 65536", "body-limit must be at least 65600");
+        refused("content-limit = 60000\noutbound-limit = 65536", "outbound-limit");
+        refused("outbound-limit = 100", "outbound-limit");
+    }
+
+    #[test]
+    fn what_is_no_option_is_named_with_its_line() {
+        refused("\nlissen = '127.0.0.1:1'", "line 2: unknown field `lissen`");
+        refused("listen = ['127.0.0.1']", "127.0.0.1");
+        refused("listen = 7", "an address");
+        refused("registration = 'perhaps'", "perhaps");
+        refused("data = [", "line 1");
+        refused("max-connections = -1", "line 1");
+    }
+}

@@ -1,0 +1,121 @@
+//! Where connections come in.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::limits::LISTEN_BACKLOG;
+
+/// Milliseconds after which accepting is tried again when there were no descriptors.
+pub(super) const RETRY_MS: u64 = 100;
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Port {
+    Plain,
+    Tls,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) port: Port,
+    /// Connections may wait: the last accept did not say that there are none.
+    pub(super) is_ready: bool,
+}
+
+impl Listener {
+    /// Listens, with a backlog that a rush of reconnecting clients does not overflow.
+    pub(super) fn bind(address: SocketAddr, port: Port) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            // [::] and 0.0.0.0 on one port are two listeners.
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket.into());
+        Ok(Self { socket, port, is_ready: false })
+    }
+}
+
+/// What accepting one connection gives.
+pub(super) enum Accepted {
+    Stream(TcpStream, SocketAddr),
+    /// Nobody waits.
+    Nobody,
+    /// It was gone before it was accepted, or another passing fault: try the next.
+    Lost,
+    /// No descriptors are left: try again after a while.
+    NoRoom,
+}
+
+/// A descriptor kept back, so that there is one to accept and close with when all are used up:
+/// else the peer would wait in the backlog and the loop would be told of it no more.
+#[derive(Debug)]
+pub(super) struct Spare(Option<File>);
+
+impl Spare {
+    pub(super) fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Accepts one connection from the listener.
+    pub(super) fn accept(&mut self, listener: &TcpListener) -> Accepted {
+        match listener.accept() {
+            Ok((stream, address)) => Accepted::Stream(stream, address),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+            Err(e) if is_out_of_descriptors(&e) => {
+                log::warn!("no descriptors are left, a connection is turned away: {e}");
+                if self.0.take().is_some() {
+                    drop(listener.accept());
+                }
+                *self = Self::new();
+                Accepted::NoRoom
+            }
+            Err(e) => {
+                log::debug!("a connection was gone before it was accepted: {e}");
+                Accepted::Lost
+            }
+        }
+    }
+}
+
+/// Where a peer comes from, for counting: its IPv4 address, or the /64 of its IPv6 address, within
+/// which one peer has as many addresses as it likes.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOMEM: i32 = 12;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOMEM | ENOBUFS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_ipv6_network_is_one_peer() {
+        let network = |text: &str| network(text.parse().unwrap());
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
+        assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
+        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+    }
+}

@@ -1,0 +1,124 @@
+//! From a configuration to a running server, and in good order back.
+
+use std::fmt;
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use ring::rand::SystemRandom;
+
+use crate::config::Config;
+use crate::net::clock::Clock;
+use crate::net::listener::{Listener, Port};
+use crate::net::reactor::Reactor;
+use crate::net::tls::Identity;
+use crate::service::{DAY_US, Service, ServiceConfig};
+use crate::store::{Database, Store};
+
+/// Why the server did not start, or had to stop.
+#[derive(Debug)]
+pub enum ServeError {
+    /// It could not start or go on: one line that says what is wrong and what to do.
+    Failed(String),
+    /// Nobody knows what of the data file is on the disk; the next start finds out.
+    StorageLost(String),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(words) | Self::StorageLost(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<String> for ServeError {
+    fn from(words: String) -> Self {
+        Self::Failed(words)
+    }
+}
+
+/// Serves until a signal ends it. Prints a line per listener on standard output once connections
+/// are taken.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    let identity = match &config.tls {
+        Some(tls) => Some(Identity::load(&tls.cert, &tls.key).map_err(|e| e.to_string())?),
+        None => None,
+    };
+    let database = Database::open_server(&config.data)?;
+    let store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
+    let random = SystemRandom::new();
+    let mut service = Service::new(store, service_config(config), &random)?;
+    check_time(config, &service)?;
+    let listeners = listeners(config)?;
+    let lines = lines(&listeners)?;
+    let mut reactor = Reactor::new(config, &mut service, listeners, identity)
+        .map_err(|e| format!("cannot set up the event loop: {e}"))?;
+    announce(&lines);
+    let ended = reactor.run();
+    drop(reactor);
+    ended?;
+    service.finish().map_err(|e| ServeError::StorageLost(e.to_string()))
+}
+
+fn service_config(config: &Config) -> ServiceConfig {
+    ServiceConfig {
+        body_bytes_max: config.body_limit_bytes,
+        content_bytes_max: config.content_limit_bytes,
+        outbound_bytes_max: config.outbound_limit_bytes,
+        session_lifetime_us: i64::from(config.session_days) * DAY_US,
+        password_rounds: config.password_iterations,
+        registration: config.registration,
+        sends_per_second: config.sends_per_second,
+    }
+}
+
+/// A file from the future would give times from the future to everything that comes.
+fn check_time(config: &Config, service: &Service<'_>) -> Result<(), String> {
+    let ahead_us = service.last_time().micros() - Clock::start().wall_us();
+    if ahead_us <= DAY_US || config.accept_future_time {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: holds times {} hours ahead of this machine's clock; set the clock, or start with \
+         --accept-future-time",
+        config.data.display(),
+        ahead_us / (DAY_US / 24)
+    ))
+}
+
+fn listeners(config: &Config) -> Result<Vec<Listener>, String> {
+    let tls: &[SocketAddr] = config.tls.as_ref().map_or(&[], |tls| &tls.listen);
+    let plain = config.listen.iter().map(|address| (*address, Port::Plain));
+    let all = plain.chain(tls.iter().map(|address| (*address, Port::Tls)));
+    all.map(|(address, port)| {
+        Listener::bind(address, port).map_err(|e| format!("cannot listen on {address}: {e}"))
+    })
+    .collect()
+}
+
+fn lines(listeners: &[Listener]) -> Result<String, String> {
+    let mut lines = String::new();
+    for listener in listeners {
+        let address = listener.socket.local_addr().map_err(|e| e.to_string())?;
+        let port = match listener.port {
+            Port::Plain => "plain",
+            Port::Tls => "tls",
+        };
+        lines.push_str(&format!("listening {port} {address}\n"));
+    }
+    Ok(lines)
+}
+
+fn announce(lines: &str) {
+    let mut out = std::io::stdout();
+    if out.write_all(lines.as_bytes()).and_then(|()| out.flush()).is_err() {
+        // Whoever started the server does not listen; those who connect are no less welcome.
+        log::warn!("standard output is closed");
+    }
+    log::info!("{}", lines.trim_end().replace('\n', ", "));
+}

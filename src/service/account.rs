@@ -1,0 +1,200 @@
+//! One's own account and sessions, and looking up others (protocol sections 4 and 5).
+
+use crate::auth::helper::Work;
+use crate::auth::password::{self, Kind};
+use crate::auth::throttle::Key;
+use crate::auth::token::InviteCode;
+use crate::config::Registration;
+use crate::ids::{ConnId, SessionId, UserId};
+use crate::names::{self, Name};
+use crate::service::peer::Intent;
+use crate::service::{Caller, Reply, Service};
+use crate::wire::answer::MEMBER_ONLINE;
+use crate::wire::codec::Put;
+use crate::wire::decline::Decline;
+
+/// Flag of the session that asks.
+const SESSION_THIS: u8 = 0x01;
+/// Flag of a session that a connection carries.
+const SESSION_ATTACHED: u8 = 0x02;
+
+/// A new password in the form that is hashed.
+pub(super) fn new_password(given: &str, kind: Kind) -> Result<password::Password, Decline> {
+    password::prepare(given, kind).map_err(|why| {
+        Decline::BadPassword(match why {
+            password::BadPassword::TooShort(1) => "a password is not empty",
+            password::BadPassword::TooShort(_) => "a password has at least 8 bytes",
+            password::BadPassword::TooLong => "a password has at most 256 bytes",
+        })
+    })
+}
+
+impl Service<'_> {
+    pub(super) fn get_user_id(&mut self, caller: Caller, nickname: &str) -> Reply {
+        let found = match names::name_key(nickname) {
+            Some(key) => self.store.user_by_key(&key)?,
+            None => None,
+        };
+        let user = found.ok_or(Decline::NoSuchUser)?.user;
+        self.accept(caller, |body| body.put_u32(user.get()));
+        Ok(())
+    }
+
+    pub(super) fn get_user(&mut self, caller: Caller, user: UserId) -> Reply {
+        let found = self.store.user(user)?.ok_or(Decline::NoSuchUser)?;
+        let flags = if self.roster.is_online(user) { MEMBER_ONLINE } else { 0 };
+        self.accept(caller, |body| {
+            body.put_u32(user.get());
+            body.put_u8(flags);
+            body.put_time(found.created);
+            body.put_str(&found.nickname);
+        });
+        Ok(())
+    }
+
+    pub(super) fn get_sessions(&mut self, caller: Caller) -> Reply {
+        let now = self.clock.now();
+        let sessions = self.store.sessions(Some(caller.user))?;
+        let mut pack = Vec::new();
+        for row in sessions {
+            let is_attached = self.conn_of_session(caller.user, row.session).is_some();
+            let mut flags = if row.session == caller.session { SESSION_THIS } else { 0 };
+            if is_attached {
+                flags |= SESSION_ATTACHED;
+            }
+            pack.put_u32(row.session.get());
+            pack.put_u8(flags);
+            pack.put_time(row.created);
+            pack.put_time(if is_attached { now } else { row.used });
+            pack.put_str(&row.address);
+        }
+        self.accept(caller, |body| body.put_bytes(&pack));
+        Ok(())
+    }
+
+    pub(super) fn end_session(&mut self, caller: Caller, session: SessionId) -> Reply {
+        let row = self.store.session(session)?.filter(|row| row.user == caller.user);
+        if row.is_none() {
+            return Err(Decline::BadSession.into());
+        }
+        self.may_write()?;
+        self.store.end_session(session)?;
+        self.accept(caller, |_| {});
+        self.deauth_session(caller.user, session);
+        Ok(())
+    }
+
+    pub(super) fn register_user(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        login: &str,
+        password: &str,
+        invite: Option<&str>,
+    ) -> Reply {
+        let Some(origin) = self.origin(conn) else { return Ok(()) };
+        if self.config.registration == Registration::Closed || self.lockdown {
+            return Err(Decline::RegistrationClosed.into());
+        }
+        let key = Key::Register(origin);
+        self.check_throttle(&[key])?;
+        self.spend(&[key]);
+        let now = self.clock.now();
+        let invite = match self.config.registration {
+            Registration::Invite => {
+                let digest = invite.and_then(InviteCode::parse).map(|code| code.digest().0);
+                let digest = digest.ok_or(Decline::BadInvite)?;
+                if !self.store.is_invite_good(&digest, now)? {
+                    return Err(Decline::BadInvite.into());
+                }
+                Some(digest)
+            }
+            Registration::Open | Registration::Closed => None,
+        };
+        let name = Name::parse(login).map_err(|_| Decline::BadName)?;
+        if self.store.user_by_key(name.key())?.is_some() {
+            return Err(Decline::NameTaken.into());
+        }
+        let password = new_password(password, Kind::User)?;
+        let work = Work::Hash { password, rounds: self.config.password_rounds };
+        let (nickname, key) = name.into_parts();
+        self.ask_helper(conn, task, work, Intent::Register { nickname, key, invite })
+    }
+
+    pub(super) fn register_hashed(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        nickname: &str,
+        key: &str,
+        invite: Option<Digest32>,
+        stored: &str,
+    ) -> Reply {
+        if self.store.user_by_key(key)?.is_some() {
+            return Err(Decline::NameTaken.into());
+        }
+        self.may_write()?;
+        let now = self.clock.next();
+        if let Some(digest) = invite
+            && !self.store.use_invite(&digest, now)?
+        {
+            return Err(Decline::BadInvite.into());
+        }
+        let user = self.store.add_user(nickname, key, stored, now)?.ok_or(Decline::NameTaken)?;
+        self.accept_to(conn, task, |body| body.put_u32(user.get()));
+        Ok(())
+    }
+
+    pub(super) fn change_password(&mut self, caller: Caller, old: &str, new: &str) -> Reply {
+        let key = Key::ChangePassword(caller.user);
+        self.check_throttle(&[key])?;
+        let new = new_password(new, Kind::User)?;
+        self.spend(&[key]);
+        let Some(old) = password::prepare_attempt(old) else {
+            return Err(Decline::BadCredentials.into());
+        };
+        let user = self.store.user(caller.user)?.ok_or(Decline::BadCredentials)?;
+        let work = Work::Verify {
+            stored: Some(user.password),
+            password: old,
+            rounds: self.config.password_rounds,
+            upgrade: false,
+        };
+        let intent = Intent::CheckOldPassword { new };
+        self.ask_helper(caller.conn, caller.task, work, intent)
+            .inspect_err(|_| self.give_back(&[key]))
+    }
+
+    pub(super) fn old_password_verified(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        ok: bool,
+        new: password::Password,
+    ) -> Reply {
+        let Some(caller) = self.caller(conn, task) else {
+            return Err(Decline::LoginRequired.into());
+        };
+        if !ok {
+            return Err(Decline::BadCredentials.into());
+        }
+        self.give_back(&[Key::ChangePassword(caller.user)]);
+        let work = Work::Hash { password: new, rounds: self.config.password_rounds };
+        self.ask_helper(conn, task, work, Intent::HashNewPassword)
+    }
+
+    pub(super) fn new_password_hashed(&mut self, conn: ConnId, task: u8, stored: &str) -> Reply {
+        let Some(caller) = self.caller(conn, task) else {
+            return Err(Decline::LoginRequired.into());
+        };
+        self.may_write()?;
+        self.store.set_password(caller.user, stored)?;
+        self.store.end_sessions(caller.user, Some(caller.session))?;
+        self.accept(caller, |_| {});
+        self.deauth_user(caller.user, Some(caller.session));
+        Ok(())
+    }
+}
+
+/// The digest of an invite code, as the request keeps it while its password is hashed.
+type Digest32 = [u8; 32];

@@ -1,0 +1,506 @@
+//! Chats: finding, joining and leaving them, and what their admins do (protocol sections 4 and 5).
+
+use crate::auth::helper::Work;
+use crate::auth::password::{self, Kind};
+use crate::auth::throttle::Key;
+use crate::ids::{ChatId, ConnId, ServerTime, UserId};
+use crate::limits::{FOUND_CHATS_MAX, MEMBERSHIPS_MAX, TITLE_CHARS_MAX};
+use crate::names::{self, Name};
+use crate::service::account::new_password;
+use crate::service::peer::Intent;
+use crate::service::{Caller, Refusal, Reply, Service};
+use crate::store::StoreResult;
+use crate::store::chats::Chat;
+use crate::store::members::Member;
+use crate::wire::answer::{self, ChatInfo, MemberEvent};
+use crate::wire::codec::Put;
+use crate::wire::decline::Decline;
+
+impl Service<'_> {
+    /// The chat, if the caller may know of it: a direct chat exists for its two only.
+    fn visible_chat(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+        let found = self.store.chat(chat)?;
+        let found = found.filter(|chat| chat.direct.is_none_or(|two| is_one_of(caller.user, two)));
+        Ok(found.ok_or(Decline::NoSuchChat)?)
+    }
+
+    pub(super) fn get_chat_id(&mut self, caller: Caller, name: &str) -> Reply {
+        let found = match names::name_key(name) {
+            Some(key) => self.store.chat_by_key(&key)?,
+            None => None,
+        };
+        let chat = found.ok_or(Decline::NoSuchChat)?.chat;
+        self.accept(caller, |body| body.put_u32(chat.get()));
+        Ok(())
+    }
+
+    pub(super) fn chat_req_pass(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        let has_password = self.visible_chat(caller, chat)?.password.is_some();
+        self.accept(caller, |body| body.put_bool(has_password));
+        Ok(())
+    }
+
+    pub(super) fn get_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        let found = self.visible_chat(caller, chat)?;
+        let mut info = Vec::new();
+        self.put_chat(&mut info, &found, caller.user)?;
+        self.accept(caller, |body| body.put_bytes(&info));
+        Ok(())
+    }
+
+    pub(super) fn find_chats(&mut self, caller: Caller, prefix: &str, limit: u16) -> Reply {
+        let mut pack = Vec::new();
+        if let Some(prefix) = names::prefix_key(prefix) {
+            for chat in self.store.chats_by_prefix(&prefix, limit.min(FOUND_CHATS_MAX))? {
+                self.put_chat(&mut pack, &chat, caller.user)?;
+            }
+        }
+        self.accept(caller, |body| body.put_bytes(&pack));
+        Ok(())
+    }
+
+    /// Appends a chat as one of its members sees it; false when there is no such chat.
+    pub(super) fn put_my_chat(
+        &mut self,
+        out: &mut Vec<u8>,
+        user: UserId,
+        chat: ChatId,
+    ) -> StoreResult<bool> {
+        match self.store.chat(chat)? {
+            Some(found) => self.put_chat(out, &found, user).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn put_chat(&mut self, out: &mut Vec<u8>, chat: &Chat, user: UserId) -> StoreResult<()> {
+        let member = self.store.member(chat.chat, user)?;
+        let mut flags = if chat.password.is_some() { answer::CHAT_HAS_PASSWORD } else { 0 };
+        let mut last_message = ServerTime::ZERO;
+        let mut unread = 0;
+        if let Some(member) = &member {
+            flags |= answer::CHAT_MEMBER;
+            flags |= if member.admin { answer::CHAT_ADMIN } else { 0 };
+            last_message = self.store.last_message(chat.chat)?;
+            if last_message > member.seen {
+                unread = self.store.unread(chat.chat, user, member.seen)?;
+            }
+        }
+        let title = match chat.direct {
+            None => chat.title.clone(),
+            Some((low, high)) => {
+                let other = if low == user { high } else { low };
+                self.store.user(other)?.map(|other| other.nickname).unwrap_or_default()
+            }
+        };
+        let is_direct = chat.direct.is_some();
+        answer::put_chat_info(
+            out,
+            &ChatInfo {
+                chat: chat.chat,
+                kind: if is_direct { answer::CHAT_KIND_DIRECT } else { answer::CHAT_KIND_GROUP },
+                flags,
+                members: chat.member_count,
+                last_message,
+                seen: member.map_or(ServerTime::ZERO, |member| member.seen),
+                unread,
+                name: &chat.name,
+                title: &title,
+            },
+        );
+        Ok(())
+    }
+
+    /// Appends a member as GET_MEMBERS lists it.
+    pub(super) fn put_member(&self, out: &mut Vec<u8>, member: &Member, nickname: &str) {
+        let mut flags = if member.admin { answer::MEMBER_ADMIN } else { 0 };
+        if self.roster.is_online(member.user) {
+            flags |= answer::MEMBER_ONLINE;
+        }
+        answer::put_member(out, member.user, flags, member.seen, nickname);
+    }
+
+    /// Appends somebody who is kept out, as GET_MEMBERS lists them.
+    pub(super) fn put_banned(&self, out: &mut Vec<u8>, user: UserId, nickname: &str) {
+        let online = if self.roster.is_online(user) { answer::MEMBER_ONLINE } else { 0 };
+        let flags = answer::MEMBER_BANNED | online;
+        answer::put_member(out, user, flags, ServerTime::ZERO, nickname);
+    }
+
+    pub(super) fn join_chat(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        password: Option<&str>,
+    ) -> Reply {
+        let found = self.joinable(caller, chat)?;
+        let Some(stored) = found.password else { return self.join(caller, chat) };
+        let given = password.ok_or(Decline::PasswordRequired(chat))?;
+        let key = Key::Join(caller.user, chat);
+        self.check_throttle(&[key])?;
+        self.spend(&[key]);
+        let Some(given) = password::prepare_attempt(given) else {
+            return Err(WRONG_CHAT_PASSWORD.into());
+        };
+        let work = Work::Verify {
+            stored: Some(stored),
+            password: given,
+            rounds: self.config.password_rounds,
+            upgrade: false,
+        };
+        self.ask_helper(caller.conn, caller.task, work, Intent::JoinChat { chat })
+            .inspect_err(|_| self.give_back(&[key]))
+    }
+
+    /// The chat, if the caller may join it but for its password.
+    fn joinable(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+        let found = self.visible_chat(caller, chat)?;
+        if self.roster.membership(caller.user, chat).is_some() {
+            return Err(Decline::AlreadyMember(chat).into());
+        }
+        if found.direct.is_some() {
+            return Err(Decline::NoSuchChat.into());
+        }
+        if self.store.is_banned(chat, caller.user)? {
+            return Err(Decline::Forbidden("you are banned from this chat").into());
+        }
+        if self.lockdown {
+            return Err(Decline::Forbidden("nobody may join a chat now").into());
+        }
+        self.check_memberships(caller.user)?;
+        Ok(found)
+    }
+
+    /// The memberships of one user are bounded.
+    fn check_memberships(&self, user: UserId) -> Reply {
+        let count = self.roster.user(user).map_or(0, |online| online.chats.len());
+        if count >= MEMBERSHIPS_MAX {
+            return Err(Decline::Forbidden("you are in as many chats as one can be").into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn join_verified(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        chat: ChatId,
+        ok: bool,
+    ) -> Reply {
+        let Some(caller) = self.caller(conn, task) else {
+            return Err(Decline::LoginRequired.into());
+        };
+        if !ok {
+            return Err(WRONG_CHAT_PASSWORD.into());
+        }
+        self.give_back(&[Key::Join(caller.user, chat)]);
+        self.joinable(caller, chat)?;
+        self.join(caller, chat)
+    }
+
+    fn join(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        self.may_write()?;
+        let member = Member {
+            chat,
+            user: caller.user,
+            admin: false,
+            joined: self.clock.next(),
+            seen: ServerTime::ZERO,
+        };
+        self.store.add_member(member)?;
+        self.enter(caller.user, chat)?;
+        self.accept(caller, |_| {});
+        self.tell_user_chat(caller.user, chat, Some(caller.conn));
+        self.tell_event(chat, caller.user, MemberEvent::Joined, Some(caller.conn))
+    }
+
+    /// Somebody has become a member: their connections get the chat's messages from now on.
+    pub(super) fn enter(&mut self, user: UserId, chat: ChatId) -> Reply {
+        self.close_batch_of(chat);
+        self.turn.users.push(user);
+        let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
+        self.roster.join(user, chat, slow_mode_s);
+        Ok(())
+    }
+
+    /// Somebody is no longer a member.
+    pub(super) fn exit(&mut self, user: UserId, chat: ChatId) {
+        self.close_batch_of(chat);
+        self.turn.users.push(user);
+        self.roster.part(user, chat);
+    }
+
+    /// MEMBER_NOTIFY to the other members.
+    pub(super) fn tell_event(
+        &mut self,
+        chat: ChatId,
+        user: UserId,
+        event: MemberEvent,
+        except: Option<ConnId>,
+    ) -> Reply {
+        let nickname = self.store.user(user)?.map(|user| user.nickname).unwrap_or_default();
+        self.tell_member(chat, user, event, &nickname, except);
+        Ok(())
+    }
+
+    pub(super) fn create_chat(
+        &mut self,
+        caller: Caller,
+        name: &str,
+        password: Option<&str>,
+    ) -> Reply {
+        let name = Name::parse(name).map_err(|_| Decline::BadName)?;
+        if self.store.chat_by_key(name.key())?.is_some() {
+            return Err(Decline::NameTaken.into());
+        }
+        self.check_memberships(caller.user)?;
+        let Some(password) = password else {
+            return self.create(caller, name.text(), name.key(), None);
+        };
+        let password = new_password(password, Kind::Chat)?;
+        let work = Work::Hash { password, rounds: self.config.password_rounds };
+        let (name, key) = name.into_parts();
+        self.ask_helper(caller.conn, caller.task, work, Intent::CreateChat { name, key })
+    }
+
+    pub(super) fn create_chat_hashed(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        name: &str,
+        key: &str,
+        stored: &str,
+    ) -> Reply {
+        match self.caller(conn, task) {
+            Some(caller) => self.create(caller, name, key, Some(stored)),
+            None => Err(Decline::LoginRequired.into()),
+        }
+    }
+
+    fn create(&mut self, caller: Caller, name: &str, key: &str, password: Option<&str>) -> Reply {
+        if self.store.chat_by_key(key)?.is_some() {
+            return Err(Decline::NameTaken.into());
+        }
+        self.may_write()?;
+        let now = self.clock.next();
+        let chat = self.store.add_chat(name, key, password, now)?.ok_or(Decline::NameTaken)?;
+        let (user, seen) = (caller.user, ServerTime::ZERO);
+        self.store.add_member(Member { chat, user, admin: true, joined: now, seen })?;
+        self.enter(user, chat)?;
+        self.accept(caller, |body| body.put_u32(chat.get()));
+        self.tell_user_chat(user, chat, Some(caller.conn));
+        Ok(())
+    }
+
+    pub(super) fn start_chat(&mut self, caller: Caller, other: UserId) -> Reply {
+        if other == caller.user || self.store.user(other)?.is_none() {
+            return Err(Decline::NoSuchUser.into());
+        }
+        if let Some(found) = self.store.direct_chat(caller.user, other)? {
+            self.accept(caller, |body| body.put_u32(found.chat.get()));
+            return Ok(());
+        }
+        self.check_memberships(caller.user)?;
+        self.may_write()?;
+        let joined = self.clock.next();
+        let chat = self.store.add_direct_chat(caller.user, other, joined)?;
+        for user in [caller.user, other] {
+            let seen = ServerTime::ZERO;
+            self.store.add_member(Member { chat, user, admin: false, joined, seen })?;
+            self.enter(user, chat)?;
+        }
+        self.accept(caller, |body| body.put_u32(chat.get()));
+        self.tell_user_chat(caller.user, chat, Some(caller.conn));
+        self.tell_user_chat(other, chat, None);
+        Ok(())
+    }
+
+    pub(super) fn leave_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        let me = self.require_member(caller, chat)?;
+        if self.store.chat(chat)?.is_some_and(|chat| chat.direct.is_some()) {
+            return Err(Decline::Forbidden("a direct chat cannot be left").into());
+        }
+        self.may_write()?;
+        self.store.remove_member(chat, caller.user)?;
+        self.exit(caller.user, chat);
+        self.accept(caller, |_| {});
+        self.tell_user_chat(caller.user, chat, Some(caller.conn));
+        self.tell_event(chat, caller.user, MemberEvent::Left, None)?;
+        if me.admin && self.store.admin_count(chat)? == 0 {
+            self.hand_over(chat)?;
+        }
+        Ok(())
+    }
+
+    /// A chat never loses its last admin while it has members.
+    fn hand_over(&mut self, chat: ChatId) -> Reply {
+        let Some(heir) = self.store.longest_standing(chat)? else { return Ok(()) };
+        self.store.set_admin(chat, heir, true)?;
+        self.tell_event(chat, heir, MemberEvent::Admin, None)?;
+        self.tell_chat(chat, None);
+        Ok(())
+    }
+
+    /// The chat, if the caller is an admin of it and it is a group.
+    fn administered(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+        self.require_admin(caller, chat)?;
+        self.visible_chat(caller, chat)
+    }
+
+    pub(super) fn delete_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        self.administered(caller, chat)?;
+        self.may_write()?;
+        self.store.remove_chat(chat)?;
+        self.housekeeping.sweep_soon();
+        self.accept(caller, |_| {});
+        self.chat_is_gone(chat, Some(caller.conn));
+        Ok(())
+    }
+
+    /// A chat has been taken away: its members are told.
+    pub(super) fn chat_is_gone(&mut self, chat: ChatId, except: Option<ConnId>) {
+        for user in self.roster.users_of(chat) {
+            self.exit(user, chat);
+            self.tell_user_chat(user, chat, except);
+        }
+    }
+
+    pub(super) fn rename_chat(&mut self, caller: Caller, chat: ChatId, name: &str) -> Reply {
+        let found = self.administered(caller, chat)?;
+        let name = Name::parse(name).map_err(|_| Decline::BadName)?;
+        let holder = self.store.chat_by_key(name.key())?;
+        if holder.is_some_and(|holder| holder.chat != chat) {
+            return Err(Decline::NameTaken.into());
+        }
+        if found.name == name.text() {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        self.may_write()?;
+        self.store.rename_chat(chat, name.text(), name.key())?;
+        self.chat_has_changed(caller, chat);
+        Ok(())
+    }
+
+    pub(super) fn set_chat_title(&mut self, caller: Caller, chat: ChatId, title: &str) -> Reply {
+        let found = self.administered(caller, chat)?;
+        if title.chars().count() > TITLE_CHARS_MAX {
+            return Err(Decline::TooLong(TITLE_CHARS_MAX, "characters in a title").into());
+        }
+        if found.title == title {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        self.may_write()?;
+        self.store.set_chat_title(chat, title)?;
+        self.chat_has_changed(caller, chat);
+        Ok(())
+    }
+
+    pub(super) fn set_chat_password(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        password: Option<&str>,
+    ) -> Reply {
+        let found = self.administered(caller, chat)?;
+        if let Some(password) = password {
+            let password = new_password(password, Kind::Chat)?;
+            let work = Work::Hash { password, rounds: self.config.password_rounds };
+            let intent = Intent::SetChatPassword { chat };
+            return self.ask_helper(caller.conn, caller.task, work, intent);
+        }
+        if found.password.is_none() {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        self.may_write()?;
+        self.store.set_chat_password(chat, None)?;
+        self.chat_has_changed(caller, chat);
+        Ok(())
+    }
+
+    pub(super) fn chat_password_hashed(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        chat: ChatId,
+        stored: &str,
+    ) -> Reply {
+        let Some(caller) = self.caller(conn, task) else {
+            return Err(Decline::LoginRequired.into());
+        };
+        self.administered(caller, chat)?;
+        self.may_write()?;
+        self.store.set_chat_password(chat, Some(stored))?;
+        self.chat_has_changed(caller, chat);
+        Ok(())
+    }
+
+    fn chat_has_changed(&mut self, caller: Caller, chat: ChatId) {
+        self.accept(caller, |_| {});
+        self.tell_chat(chat, Some(caller.conn));
+    }
+
+    pub(super) fn set_chat_admin(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        user: UserId,
+        admin: bool,
+    ) -> Reply {
+        self.administered(caller, chat)?;
+        let member = self.store.member(chat, user)?.ok_or(Decline::NotMember(chat))?;
+        if member.admin == admin {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        if !admin && self.store.admin_count(chat)? <= 1 {
+            return Err(Decline::LastAdmin.into());
+        }
+        self.may_write()?;
+        self.store.set_admin(chat, user, admin)?;
+        self.accept(caller, |_| {});
+        let event = if admin { MemberEvent::Admin } else { MemberEvent::NoLongerAdmin };
+        self.tell_event(chat, user, event, Some(caller.conn))?;
+        self.tell_chat(chat, Some(caller.conn));
+        Ok(())
+    }
+
+    pub(super) fn set_chat_ban(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        user: UserId,
+        banned: bool,
+    ) -> Reply {
+        self.administered(caller, chat)?;
+        if user == caller.user {
+            return Err(Decline::Forbidden("nobody bans themselves").into());
+        }
+        if self.store.user(user)?.is_none() {
+            return Err(Decline::NoSuchUser.into());
+        }
+        if self.store.is_banned(chat, user)? == banned {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        self.may_write()?;
+        self.store.set_banned(chat, user, banned)?;
+        let was_member = banned && self.store.remove_member(chat, user)?;
+        self.accept(caller, |_| {});
+        if was_member {
+            self.exit(user, chat);
+            self.tell_user_chat(user, chat, None);
+        }
+        if banned {
+            self.tell_event(chat, user, MemberEvent::Banned, Some(caller.conn))?;
+        }
+        Ok(())
+    }
+}
+
+const WRONG_CHAT_PASSWORD: Decline = Decline::BadPassword("wrong password for this chat");
+
+fn is_one_of(user: UserId, two: (UserId, UserId)) -> bool {
+    user == two.0 || user == two.1
+}

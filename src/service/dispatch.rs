@@ -1,0 +1,207 @@
+//! From a frame to its handler: the checks that every request passes, in the order of protocol
+//! section 3, then one flat match.
+
+use crate::auth::helper::Outcome;
+use crate::ids::ConnId;
+use crate::service::peer::Intent;
+use crate::service::{Flow, Reply, Service};
+use crate::wire::Version;
+use crate::wire::answer;
+use crate::wire::decline::Decline;
+use crate::wire::frame::Frame;
+use crate::wire::purpose::{Needs, ToClient, ToServer};
+use crate::wire::request::Request;
+
+impl Service<'_> {
+    /// Handles one frame of a connection that is not held.
+    pub fn frame(&mut self, conn: ConnId, frame: &Frame<'_>) -> Flow {
+        let Some(peer) = self.peers.get_mut(conn) else { return Flow::Close };
+        if self.turn.failed.is_some() {
+            // The turn will be undone, and this frame fed again.
+            return Flow::Continue;
+        }
+        self.turn.save(peer);
+        if frame.purpose == ToServer::Disconnect.byte() && frame.body.is_empty() {
+            return Flow::Close;
+        }
+        let reply = self.judge(conn, frame);
+        self.settle(conn, frame.task, reply);
+        if self.is_held(conn) { Flow::Hold } else { Flow::Continue }
+    }
+
+    /// Answers a frame whose body is longer than allowed: the stream cannot be trusted any more.
+    pub fn oversized(&mut self, conn: ConnId, task: u8) -> Flow {
+        let reason = Decline::FrameTooLarge(self.config.body_bytes_max);
+        self.outbox.stage(conn.index, |out| {
+            answer::declined(out, task, reason);
+            answer::bare(out, ToClient::Disconnect);
+        });
+        Flow::Close
+    }
+
+    fn judge(&mut self, conn: ConnId, frame: &Frame<'_>) -> Reply {
+        let Some(peer) = self.peers.get(conn) else { return Ok(()) };
+        let purpose = ToServer::from_byte(frame.purpose);
+        let version = peer.state.version;
+        let attached = peer.state.attached;
+        let needs = purpose.map(ToServer::needs);
+        match needs {
+            Some(Needs::IsAnswer) => {
+                if purpose == Some(ToServer::Declined) && peer.was_notified(frame.task) {
+                    self.suspend(conn);
+                }
+                return Ok(());
+            }
+            Some(Needs::Nothing) => return self.handle(conn, frame, purpose, Version::V1_0),
+            _ => {}
+        }
+        if attached.is_some_and(|attached| attached.suspended)
+            && !matches!(purpose, Some(ToServer::Logoff | ToServer::RestoreSession))
+        {
+            return Err(Decline::SessionSuspended.into());
+        }
+        let Some(version) = version else {
+            if needs == Some(Needs::New) {
+                return self.handle(conn, frame, purpose, Version::V1_0);
+            }
+            return Err(Decline::HelloRequired.into());
+        };
+        if needs == Some(Needs::New) {
+            return Err(Decline::AlreadyGreeted.into());
+        }
+        let purpose = purpose.filter(|purpose| purpose.since() <= version);
+        let needs = purpose.map(ToServer::needs);
+        if attached.is_none() && needs != Some(Needs::Greeted) {
+            return Err(Decline::LoginRequired.into());
+        }
+        if purpose.is_none() {
+            return Err(Decline::UnknownPurpose(frame.purpose).into());
+        }
+        // A suspended session restores itself on its own connection.
+        let is_suspended = attached.is_some_and(|attached| attached.suspended);
+        if attached.is_some() && needs == Some(Needs::Greeted) && !is_suspended {
+            return Err(Decline::AlreadyAuthorized.into());
+        }
+        self.handle(conn, frame, purpose, version)
+    }
+
+    fn handle(
+        &mut self,
+        conn: ConnId,
+        frame: &Frame<'_>,
+        purpose: Option<ToServer>,
+        version: Version,
+    ) -> Reply {
+        let Some(purpose) = purpose else { return Ok(()) };
+        let request = Request::decode(purpose, version, frame.body).map_err(Decline::from)?;
+        self.dispatch(conn, frame.task, request)
+    }
+
+    #[allow(clippy::too_many_lines)] // one line per purpose
+    fn dispatch(&mut self, conn: ConnId, task: u8, request: Request<'_>) -> Reply {
+        // What a connection may ask without a session.
+        match request {
+            Request::Answer { .. } | Request::Disconnect => return Ok(()),
+            Request::Heartbeat { echo } => return self.heartbeat(conn, task, echo),
+            Request::Hello { major, minor } => return self.hello(conn, task, major, minor),
+            Request::Login { login, password } => return self.login(conn, task, login, password),
+            Request::RestoreSession { session, hash } => {
+                return self.restore_session(conn, task, session, hash);
+            }
+            Request::RegisterUser { login, password, invite } => {
+                return self.register_user(conn, task, login, password, invite);
+            }
+            _ => {}
+        }
+        let Some(me) = self.caller(conn, task) else { return Err(Decline::LoginRequired.into()) };
+        match request {
+            Request::Logoff => self.logoff(me),
+            Request::GetUserId { nickname } => self.get_user_id(me, nickname),
+            Request::GetChatId { name } => self.get_chat_id(me, name),
+            Request::ChatReqPass { chat } => self.chat_req_pass(me, chat),
+            Request::JoinChat { chat, password } => self.join_chat(me, chat, password),
+            Request::SendChatMsg { chat, content, nonce } => {
+                self.send_chat_msg(me, chat, content, nonce)
+            }
+            Request::RequestChatMsg { chat, from, to } => self.request_chat_msg(me, chat, from, to),
+            Request::MarkSeen { chat, time } => self.mark_seen(me, chat, time),
+            Request::ChangePassword { old, new } => self.change_password(me, old, new),
+            Request::GetUser { user } => self.get_user(me, user),
+            Request::GetSessions => self.get_sessions(me),
+            Request::EndSession { session } => self.end_session(me, session),
+            Request::CreateChat { name, password } => self.create_chat(me, name, password),
+            Request::LeaveChat { chat } => self.leave_chat(me, chat),
+            Request::StartChat { user } => self.start_chat(me, user),
+            Request::DeleteChat { chat } => self.delete_chat(me, chat),
+            Request::RenameChat { chat, name } => self.rename_chat(me, chat, name),
+            Request::SetChatTitle { chat, title } => self.set_chat_title(me, chat, title),
+            Request::SetChatPassword { chat, password } => {
+                self.set_chat_password(me, chat, password)
+            }
+            Request::SetChatAdmin { chat, user, admin } => {
+                self.set_chat_admin(me, chat, user, admin)
+            }
+            Request::SetChatBan { chat, user, banned } => self.set_chat_ban(me, chat, user, banned),
+            Request::GetChat { chat } => self.get_chat(me, chat),
+            Request::GetMyChats => self.get_my_chats(me),
+            Request::GetMembers { chat } => self.get_members(me, chat),
+            Request::FindChats { prefix, limit } => self.find_chats(me, prefix, limit),
+            Request::EditMsg { chat, message, content } => {
+                self.edit_msg(me, chat, message, content)
+            }
+            Request::DeleteMsg { chat, message } => self.delete_msg(me, chat, message),
+            Request::RequestChatPage { chat, before, limit } => {
+                self.request_chat_page(me, chat, before, limit)
+            }
+            Request::SearchMsg { .. } => Err(Decline::BadQuery.into()),
+            Request::RequestUpdates { from } => self.request_updates(me, from),
+            Request::Typing { chat } => self.typing(me, chat),
+            Request::Answer { .. }
+            | Request::Disconnect
+            | Request::Heartbeat { .. }
+            | Request::Hello { .. }
+            | Request::Login { .. }
+            | Request::RestoreSession { .. }
+            | Request::RegisterUser { .. } => Ok(()),
+        }
+    }
+
+    /// Goes on with a request whose password work is done.
+    pub(super) fn dispatch_done(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        intent: Intent,
+        outcome: &Outcome,
+    ) -> Reply {
+        match (intent, outcome) {
+            (_, Outcome::Failed(why)) => {
+                log::error!("a password could not be hashed: {why}");
+                Err(Decline::StorageFailed.into())
+            }
+            (Intent::Login { user, login }, Outcome::Verified { ok, upgraded }) => {
+                self.login_verified(conn, task, user.filter(|_| *ok), &login, upgraded.as_deref())
+            }
+            (Intent::JoinChat { chat }, Outcome::Verified { ok, .. }) => {
+                self.join_verified(conn, task, chat, *ok)
+            }
+            (Intent::CheckOldPassword { new }, Outcome::Verified { ok, .. }) => {
+                self.old_password_verified(conn, task, *ok, new)
+            }
+            (Intent::Register { nickname, key, invite }, Outcome::Hashed(stored)) => {
+                self.register_hashed(conn, task, &nickname, &key, invite, stored)
+            }
+            (Intent::HashNewPassword, Outcome::Hashed(stored)) => {
+                self.new_password_hashed(conn, task, stored)
+            }
+            (Intent::CreateChat { name, key }, Outcome::Hashed(stored)) => {
+                self.create_chat_hashed(conn, task, &name, &key, stored)
+            }
+            (Intent::SetChatPassword { chat }, Outcome::Hashed(stored)) => {
+                self.chat_password_hashed(conn, task, chat, stored)
+            }
+            // A job comes back as what was asked for; anything else would be a defect here.
+            _ => Err(Decline::StorageFailed.into()),
+        }
+    }
+}

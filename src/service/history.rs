@@ -1,0 +1,545 @@
+//! Long answers, and catching up: messages read from the file piece by piece, as the peer has room
+//! (protocol section 2, PART; section 3, slow readers).
+
+use std::collections::BTreeSet;
+
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+use crate::limits::{
+    LEGACY_PACK_BYTES_MAX, PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES,
+};
+use crate::service::{Caller, Refusal, Reply, Service};
+use crate::store::StoreResult;
+use crate::store::messages::Walk;
+use crate::wire::answer;
+use crate::wire::codec::{MESSAGE_OVERHEAD_BYTES, Message, Put};
+use crate::wire::decline::Decline;
+use crate::wire::frame;
+use crate::wire::purpose::ToClient;
+
+/// What a long answer still has to give.
+pub(crate) struct Stream {
+    pub(crate) task: u8,
+    pub(crate) source: Source,
+}
+
+/// Where a long answer comes from, and how far it has come.
+pub(crate) enum Source {
+    /// REQUEST_CHAT_MSG on 1.0.
+    Range { chat: ChatId, from: ServerTime, to: ServerTime },
+    /// REQUEST_CHAT_MSG on 0.1, whose one ACCEPTED is put together here.
+    Legacy { chat: ChatId, from: ServerTime, to: ServerTime, pack: Vec<u8> },
+    /// REQUEST_CHAT_PAGE.
+    Page { chat: ChatId, from: MessageId, to: MessageId },
+    /// REQUEST_UPDATES: the rest of the chats, the one under way last.
+    Updates { chats: Vec<ChatId>, cursor: ServerTime, from: ServerTime, to: ServerTime },
+    /// GET_MY_CHATS: the rest of the chats, the next last.
+    MyChats { chats: Vec<ChatId> },
+    /// GET_MEMBERS.
+    Members { chat: ChatId, after: Option<UserId> },
+    /// The banned, after the members.
+    Banned { chat: ChatId, after: Option<UserId> },
+}
+
+/// A slow reader: what it has to be told from the file before it is live again.
+#[derive(Default)]
+pub(crate) struct Behind {
+    /// The first change left out that no pass over the file covers yet.
+    missed: Option<ServerTime>,
+    /// Chats of which CHAT_NOTIFY or CHAT_GONE was left out.
+    chats: BTreeSet<ChatId>,
+    /// The pass under way: the rest of the chats, the one under way last.
+    pass: Option<Pass>,
+}
+
+struct Pass {
+    chats: Vec<ChatId>,
+    cursor: ServerTime,
+    from: ServerTime,
+    to: ServerTime,
+}
+
+impl Behind {
+    /// Leaves out the messages changed at `since` and later.
+    pub(crate) fn leave_out(behind: &mut Option<Box<Self>>, since: ServerTime) {
+        behind.get_or_insert_default().missed.get_or_insert(since);
+    }
+
+    /// Leaves out what became of a chat.
+    pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId) {
+        behind.get_or_insert_default().chats.insert(chat);
+    }
+}
+
+/// Whether a long answer has ended.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    More,
+    Ended,
+}
+
+/// A frame that is being filled, and those before it.
+struct Pieces<'a> {
+    out: &'a mut Vec<u8>,
+    task: u8,
+    first: usize,
+    start: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn begin(out: &'a mut Vec<u8>, task: u8) -> Self {
+        let start = out.len();
+        frame::write(out, ToClient::Part.byte(), task, |_| {});
+        Self { out, task, first: start, start }
+    }
+
+    /// Goes on to the next frame when this one is long enough. False when the turn's share is used.
+    fn has_room(&mut self) -> bool {
+        if self.out.len() - self.first >= STREAM_BYTES_PER_TURN {
+            return false;
+        }
+        if self.out.len() - self.start >= PIECE_BYTES_MAX {
+            self.fill_in(ToClient::Part);
+            self.start = self.out.len();
+            frame::write(self.out, ToClient::Part.byte(), self.task, |_| {});
+        }
+        true
+    }
+
+    fn fill_in(&mut self, purpose: ToClient) {
+        let body_bytes = self.out.len() - self.start - crate::limits::HEADER_BYTES;
+        let header = frame::header(body_bytes, purpose.byte(), self.task);
+        if let Some(place) = self.out.get_mut(self.start..self.start + header.len()) {
+            place.copy_from_slice(&header);
+        }
+    }
+
+    fn finish(mut self, progress: &Progress) {
+        self.fill_in(match progress {
+            Progress::More => ToClient::Part,
+            Progress::Ended => ToClient::Accepted,
+        });
+    }
+}
+
+impl Service<'_> {
+    /// REQUEST_CHAT_MSG.
+    pub(super) fn request_chat_msg(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        from: ServerTime,
+        to: Option<ServerTime>,
+    ) -> Reply {
+        self.require_member(caller, chat)?;
+        let now = self.clock.now();
+        let to = to.map_or(now, |to| to.min(now));
+        let source = if caller.modern {
+            Source::Range { chat, from, to }
+        } else {
+            Source::Legacy { chat, from, to, pack: Vec::new() }
+        };
+        self.begin_stream(caller, source);
+        Ok(())
+    }
+
+    /// REQUEST_CHAT_PAGE.
+    pub(super) fn request_chat_page(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        before: Option<MessageId>,
+        limit: u16,
+    ) -> Reply {
+        self.require_member(caller, chat)?;
+        let last = match before {
+            None => self.clock.now(),
+            Some(before) => before.created().previous(),
+        };
+        let to = MessageId::at(last);
+        match self.store.page_start(chat, to, limit)? {
+            Some(from) => self.begin_stream(caller, Source::Page { chat, from, to }),
+            None => self.accept(caller, |_| {}),
+        }
+        Ok(())
+    }
+
+    /// REQUEST_UPDATES.
+    pub(super) fn request_updates(&mut self, caller: Caller, from: ServerTime) -> Reply {
+        let chats = self.chats_of(caller.user);
+        let to = self.clock.now();
+        self.begin_stream(caller, Source::Updates { chats, cursor: from, from, to });
+        Ok(())
+    }
+
+    /// GET_MY_CHATS.
+    pub(super) fn get_my_chats(&mut self, caller: Caller) -> Reply {
+        let chats = self.chats_of(caller.user);
+        self.begin_stream(caller, Source::MyChats { chats });
+        Ok(())
+    }
+
+    /// GET_MEMBERS.
+    pub(super) fn get_members(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        self.require_member(caller, chat)?;
+        self.begin_stream(caller, Source::Members { chat, after: None });
+        Ok(())
+    }
+
+    fn begin_stream(&mut self, caller: Caller, source: Source) {
+        if let Some(peer) = self.peers.get_mut(caller.conn) {
+            peer.stream = Some(Box::new(Stream { task: caller.task, source }));
+            self.pumping.push(caller.conn);
+        }
+    }
+
+    /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
+    /// is committed and told.
+    pub fn pump(&mut self) {
+        let mut budget = STREAM_TURN_BYTES;
+        let mut waiting = std::mem::take(&mut self.pumping);
+        let mut kept = 0;
+        for place in 0..waiting.len() {
+            let Some(&conn) = waiting.get(place) else { break };
+            let before = self.outbox.pending_bytes(conn.index);
+            let has_room = before <= self.room_bytes();
+            let stays = if has_room && budget > 0 {
+                let stays = self.pump_one(conn);
+                let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
+                budget = budget.saturating_sub(produced.max(1024));
+                stays
+            } else {
+                true
+            };
+            if stays && let Some(slot) = waiting.get_mut(kept) {
+                *slot = conn;
+                kept += 1;
+            }
+        }
+        waiting.truncate(kept);
+        // Whoever did not get a share comes first the next time.
+        if kept > 1 {
+            waiting.rotate_left(1);
+        }
+        waiting.append(&mut self.pumping);
+        self.pumping = waiting;
+    }
+
+    /// Whether there are more pieces for a peer that has room: to be asked after what was produced
+    /// has been written, since a socket that takes all of it gives no event.
+    pub fn may_pump(&self) -> bool {
+        let has_room =
+            |conn: &crate::ids::ConnId| self.outbox.pending_bytes(conn.index) <= self.room_bytes();
+        self.pumping.iter().any(has_room)
+    }
+
+    /// Bytes that may wait for a peer and still more is read for it.
+    fn room_bytes(&self) -> usize {
+        self.config.outbound_bytes_max / 4
+    }
+
+    /// One share for one connection. False when it needs no more.
+    fn pump_one(&mut self, conn: crate::ids::ConnId) -> bool {
+        let Some(peer) = self.peers.get_mut(conn) else { return false };
+        if let Some(mut stream) = peer.stream.take() {
+            let ended = self.pump_stream(conn, &mut stream);
+            let Some(peer) = self.peers.get_mut(conn) else { return false };
+            if !ended {
+                peer.stream = Some(stream);
+                return true;
+            }
+            if peer.behind.is_none() {
+                self.resumed.push(conn);
+                return false;
+            }
+            return true;
+        }
+        if let Some(mut behind) = peer.behind.take() {
+            let is_live = self.catch_up(conn, &mut behind);
+            let Some(peer) = self.peers.get_mut(conn) else { return false };
+            if !is_live {
+                peer.behind = Some(behind);
+                return true;
+            }
+            self.resumed.push(conn);
+        }
+        false
+    }
+
+    /// True when the answer has ended, well or not.
+    fn pump_stream(&mut self, conn: crate::ids::ConnId, stream: &mut Stream) -> bool {
+        let progress = match self.caller(conn, stream.task) {
+            None => Err(Decline::LoginRequired.into()),
+            Some(caller) => self.stream_piece(caller, &mut stream.source),
+        };
+        match progress {
+            Ok(progress) => progress == Progress::Ended,
+            Err(refusal) => {
+                let reason = self.reason(refusal);
+                self.outbox.stage(conn.index, |out| answer::declined(out, stream.task, reason));
+                true
+            }
+        }
+    }
+
+    fn stream_piece(&mut self, caller: Caller, source: &mut Source) -> Result<Progress, Refusal> {
+        match source {
+            Source::Range { chat, from, to } => {
+                self.require_member(caller, *chat)?;
+                let (chat, range) = (*chat, (from, *to));
+                self.pieces(caller, |service, pieces| {
+                    service.put_range(pieces, chat, range.0, range.1, false)
+                })
+            }
+            Source::Legacy { chat, from, to, pack } => {
+                self.require_member(caller, *chat)?;
+                self.legacy_piece(caller, *chat, from, *to, pack)
+            }
+            Source::Page { chat, from, to } => {
+                self.require_member(caller, *chat)?;
+                let (chat, to) = (*chat, *to);
+                self.pieces(caller, |service, pieces| service.put_page(pieces, chat, from, to))
+            }
+            Source::Updates { chats, cursor, from, to } => {
+                let (from, to) = (*from, *to);
+                self.pieces(caller, |service, pieces| {
+                    while let Some(&chat) = chats.last() {
+                        // A chat left meanwhile gives no more.
+                        if service.roster.membership(caller.user, chat).is_some()
+                            && service.put_range(pieces, chat, cursor, to, true)? == Progress::More
+                        {
+                            return Ok(Progress::More);
+                        }
+                        chats.pop();
+                        *cursor = from;
+                    }
+                    Ok(Progress::Ended)
+                })
+            }
+            Source::MyChats { chats } => self.pieces(caller, |service, pieces| {
+                while let Some(&chat) = chats.last() {
+                    if !pieces.has_room() {
+                        return Ok(Progress::More);
+                    }
+                    service.put_my_chat(pieces.out, caller.user, chat)?;
+                    chats.pop();
+                }
+                Ok(Progress::Ended)
+            }),
+            Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
+        }
+    }
+
+    /// Lends `write` the caller's queue, in frames of this answer.
+    fn pieces(
+        &mut self,
+        caller: Caller,
+        write: impl FnOnce(&mut Self, &mut Pieces<'_>) -> StoreResult<Progress>,
+    ) -> Result<Progress, Refusal> {
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let mut pieces = Pieces::begin(&mut out, caller.task);
+        let progress = write(self, &mut pieces);
+        if let Ok(progress) = &progress {
+            pieces.finish(progress);
+            self.outbox.stage(caller.conn.index, |queue| queue.put_bytes(&out));
+        }
+        self.scratch = out;
+        Ok(progress?)
+    }
+
+    fn put_range(
+        &mut self,
+        pieces: &mut Pieces<'_>,
+        chat: ChatId,
+        from: &mut ServerTime,
+        to: ServerTime,
+        with_chat: bool,
+    ) -> StoreResult<Progress> {
+        let walk = self.store.messages_updated(chat, *from, to, |message| {
+            if !pieces.has_room() {
+                return false;
+            }
+            if with_chat {
+                pieces.out.put_u32(chat.get());
+            }
+            pieces.out.put_message(message);
+            true
+        })?;
+        Ok(match walk {
+            Walk::Done => Progress::Ended,
+            Walk::StoppedAt(at) => {
+                *from = at;
+                Progress::More
+            }
+        })
+    }
+
+    fn put_page(
+        &mut self,
+        pieces: &mut Pieces<'_>,
+        chat: ChatId,
+        from: &mut MessageId,
+        to: MessageId,
+    ) -> StoreResult<Progress> {
+        let stopped = self.store.messages_by_id(chat, *from, to, |message| {
+            if !pieces.has_room() {
+                return false;
+            }
+            pieces.out.put_message(message);
+            true
+        })?;
+        Ok(match stopped {
+            None => Progress::Ended,
+            Some(at) => {
+                *from = at;
+                Progress::More
+            }
+        })
+    }
+
+    /// The next part of the one ACCEPTED that 0.1 knows.
+    fn legacy_piece(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        from: &mut ServerTime,
+        to: ServerTime,
+        pack: &mut Vec<u8>,
+    ) -> Result<Progress, Refusal> {
+        let upto = pack.len() + STREAM_BYTES_PER_TURN;
+        let mut is_full = false;
+        let walk = self.store.messages_updated(chat, *from, to, |message| {
+            let bytes = MESSAGE_OVERHEAD_BYTES + message.content.len();
+            is_full = pack.len() + bytes > LEGACY_PACK_BYTES_MAX;
+            if is_full || pack.len() >= upto {
+                return false;
+            }
+            pack.put_message(message);
+            true
+        })?;
+        match walk {
+            Walk::StoppedAt(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
+            Walk::StoppedAt(at) => {
+                *from = at;
+                Ok(Progress::More)
+            }
+            Walk::Done => {
+                self.accept(caller, |body| body.put_bytes(pack));
+                Ok(Progress::Ended)
+            }
+        }
+    }
+
+    fn member_pieces(&mut self, caller: Caller, source: &mut Source) -> Result<Progress, Refusal> {
+        const ROWS: u32 = 256;
+        let mut next = None;
+        let progress = match source {
+            Source::Members { chat, after } => {
+                let chat = *chat;
+                let me = self.require_member(caller, chat)?;
+                self.pieces(caller, |service, pieces| {
+                    let members = service.store.members(chat, *after, ROWS)?;
+                    for (member, nickname) in &members {
+                        service.put_member(pieces.out, member, nickname);
+                        *after = Some(member.user);
+                    }
+                    let is_last = members.len() < ROWS as usize;
+                    if is_last && me.admin {
+                        next = Some(Source::Banned { chat, after: None });
+                    }
+                    Ok(if is_last && !me.admin { Progress::Ended } else { Progress::More })
+                })?
+            }
+            Source::Banned { chat, after } => {
+                self.require_admin(caller, *chat)?;
+                let chat = *chat;
+                self.pieces(caller, |service, pieces| {
+                    let banned = service.store.banned(chat, *after, ROWS)?;
+                    for (user, nickname) in &banned {
+                        service.put_banned(pieces.out, *user, nickname);
+                        *after = Some(*user);
+                    }
+                    let is_last = banned.len() < ROWS as usize;
+                    Ok(if is_last { Progress::Ended } else { Progress::More })
+                })?
+            }
+            _ => Progress::Ended,
+        };
+        if let Some(next) = next {
+            *source = next;
+        }
+        Ok(progress)
+    }
+
+    /// Tells a slow reader what was left out, as far as its room goes. True when it is live again.
+    fn catch_up(&mut self, conn: crate::ids::ConnId, behind: &mut Behind) -> bool {
+        let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
+        let mut told = 0;
+        loop {
+            for chat in std::mem::take(&mut behind.chats) {
+                self.tell_chat_state(conn, user, chat);
+            }
+            if behind.pass.is_none() {
+                let Some(from) = behind.missed.take() else { return true };
+                let chats = self.chats_of(user);
+                behind.pass = Some(Pass { chats, cursor: from, from, to: self.clock.now() });
+            }
+            let Some(pass) = &mut behind.pass else { return true };
+            while let Some(&chat) = pass.chats.last() {
+                if told >= STREAM_BYTES_PER_TURN {
+                    return false;
+                }
+                let is_member = self.roster.membership(user, chat).is_some();
+                match is_member.then(|| self.retell(conn, chat, pass.cursor, pass.to)) {
+                    None => {}
+                    Some(Ok((bytes, walk))) => {
+                        told += bytes;
+                        if let Walk::StoppedAt(at) = walk {
+                            pass.cursor = at;
+                            continue;
+                        }
+                    }
+                    // The file cannot be read now: the rest waits for the next turn.
+                    Some(Err(error)) => {
+                        self.reason(error.into());
+                        return false;
+                    }
+                }
+                pass.chats.pop();
+                pass.cursor = pass.from;
+            }
+            behind.pass = None;
+        }
+    }
+
+    /// One MSG_NOTIFY from the file; its bytes, and how far it came.
+    fn retell(
+        &mut self,
+        conn: crate::ids::ConnId,
+        chat: ChatId,
+        from: ServerTime,
+        to: ServerTime,
+    ) -> StoreResult<(usize, Walk)> {
+        let mut pack = std::mem::take(&mut self.scratch);
+        pack.clear();
+        let walk = self.store.messages_updated(chat, from, to, |message: &Message<'_>| {
+            if pack.len() >= PIECE_BYTES_MAX {
+                return false;
+            }
+            pack.put_message(message);
+            true
+        });
+        if walk.is_ok()
+            && !pack.is_empty()
+            && let Some(peer) = self.peers.get_mut(conn)
+        {
+            let task = peer.next_notify_task();
+            self.outbox.stage(conn.index, |out| {
+                crate::service::turn::put_msg_notify(out, task, chat, &pack);
+            });
+        }
+        let bytes = pack.len();
+        self.scratch = pack;
+        walk.map(|walk| (bytes, walk))
+    }
+}

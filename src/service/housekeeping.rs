@@ -1,0 +1,185 @@
+//! What the server does on its own account, in small slices between requests: acting on what the
+//! command line changed, ending old sessions, sweeping what belongs to nobody.
+
+use crate::ids::{ChatId, MessageId};
+use crate::service::{Reply, Service};
+use crate::store::changes::Change;
+use crate::store::{Store, StoreResult};
+use crate::wire::answer::MemberEvent;
+
+/// Changes taken up in one slice.
+const CHANGES_PER_SLICE: u32 = 256;
+/// Rows swept in one slice.
+const SWEPT_PER_SLICE: u32 = 500;
+/// Sessions ended in one slice.
+const SESSIONS_PER_SLICE: u32 = 100;
+/// Milliseconds between two looks for old sessions and stale buffers.
+const SLOW_ROUND_MS: u64 = 10_000;
+
+/// What is to be done, and when it was last looked for.
+pub(super) struct Housekeeping {
+    data_version: i64,
+    has_changes: bool,
+    may_sweep: bool,
+    last_round_ms: u64,
+}
+
+impl Housekeeping {
+    /// What was changed before the start is in the file and in no cache yet.
+    pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
+        let data_version = store.data_version()?;
+        Ok(Self { data_version, has_changes: true, may_sweep: true, last_round_ms: 0 })
+    }
+
+    /// A turn was undone: what it took up stands in the file again.
+    pub(super) fn start_again(&mut self) {
+        self.has_changes = true;
+        self.may_sweep = true;
+    }
+
+    pub(super) fn sweep_soon(&mut self) {
+        self.may_sweep = true;
+    }
+
+    /// A message is new or has a new content.
+    pub(super) fn note_message(&mut self, _chat: ChatId, _id: MessageId) {}
+}
+
+impl Service<'_> {
+    /// Acts on what the command line has changed, before the turn's requests: who has seen a
+    /// command succeed sees what it did.
+    pub fn look_for_changes(&mut self) {
+        if self.turn.failed.is_none()
+            && let Err(crate::service::Refusal::Store(error)) = self.take_up_new_changes()
+        {
+            self.turn.failed.get_or_insert(error);
+        }
+    }
+
+    fn take_up_new_changes(&mut self) -> Reply {
+        let version = self.store.data_version()?;
+        if version != self.housekeeping.data_version {
+            self.housekeeping.data_version = version;
+            self.housekeeping.has_changes = true;
+        }
+        if self.housekeeping.has_changes {
+            self.housekeeping.has_changes = self.take_up_changes()?;
+        }
+        Ok(())
+    }
+
+    /// One slice of the work that nobody waits for, within a turn. To be called a few times a
+    /// second. True when there is more to do soon.
+    pub fn housekeeping(&mut self) -> bool {
+        if self.is_replaying || self.turn.failed.is_some() {
+            return false;
+        }
+        let more = self.slice();
+        match more {
+            Ok(more) => more,
+            Err(refusal) => {
+                // A failed write fails the turn; the work stands in the file and comes again.
+                if let crate::service::Refusal::Store(error) = refusal {
+                    self.turn.failed.get_or_insert(error);
+                }
+                false
+            }
+        }
+    }
+
+    fn slice(&mut self) -> Result<bool, crate::service::Refusal> {
+        self.take_up_new_changes()?;
+        if self.housekeeping.may_sweep {
+            self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
+        }
+        if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
+            self.housekeeping.last_round_ms = self.now_ms;
+            self.end_old_sessions()?;
+            self.outbox.trim();
+        }
+        Ok(self.housekeeping.has_changes || self.housekeeping.may_sweep)
+    }
+
+    /// True when there are more.
+    fn take_up_changes(&mut self) -> Result<bool, crate::service::Refusal> {
+        let changes = self.store.changes(CHANGES_PER_SLICE)?;
+        let Some(&(last, _)) = changes.last() else { return Ok(false) };
+        self.store.forget_changes(last)?;
+        for (_, change) in &changes {
+            if let Some(change) = change {
+                self.take_up(*change)?;
+            }
+        }
+        Ok(changes.len() == CHANGES_PER_SLICE as usize)
+    }
+
+    fn take_up(&mut self, change: Change) -> Reply {
+        match change {
+            Change::SessionEnded(session) => {
+                let carrier = self
+                    .roster
+                    .online_users()
+                    .find_map(|(user, _)| self.conn_of_session(user, session));
+                if let Some(conn) = carrier {
+                    self.deauth(conn);
+                }
+            }
+            Change::SessionsEnded(user) => {
+                // One made since the change, by the new password, is in the file and stays.
+                let alive = self.store.sessions(Some(user))?;
+                let conns = self.roster.user(user).map(|online| online.conns.clone());
+                for index in conns.unwrap_or_default() {
+                    let Some(peer) = self.peers.at(index) else { continue };
+                    let Some(attached) = peer.state.attached else { continue };
+                    if !alive.iter().any(|row| row.session == attached.session) {
+                        self.deauth(peer.conn);
+                    }
+                }
+            }
+            Change::MemberJoined(chat, user) => {
+                if self.store.member(chat, user)?.is_some() {
+                    self.enter(user, chat)?;
+                    self.tell_user_chat(user, chat, None);
+                    self.tell_event(chat, user, MemberEvent::Joined, None)?;
+                }
+            }
+            Change::ChatChanged(chat) => {
+                let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
+                if let Some(slot) = self.roster.slot(chat)
+                    && let Some(online) = self.roster.chat_mut(slot)
+                {
+                    online.slow_mode_s = slow_mode_s;
+                }
+                self.tell_chat(chat, None);
+            }
+            Change::ChatRemoved(chat) => {
+                self.housekeeping.sweep_soon();
+                self.chat_is_gone(chat, None);
+            }
+            Change::PolicyChanged => self.lockdown = self.store.lockdown()?,
+        }
+        Ok(())
+    }
+
+    /// Ends sessions that were not used for their lifetime; one that a connection carries is in
+    /// use.
+    fn end_old_sessions(&mut self) -> Reply {
+        let now = self.clock.now();
+        let oldest = now.micros().saturating_sub(self.config.session_lifetime_us);
+        let Some(oldest) = crate::ids::ServerTime::new(oldest) else { return Ok(()) };
+        for session in self.store.sessions_unused_since(oldest, SESSIONS_PER_SLICE)? {
+            let row = self.store.session(session)?;
+            let carrier = row.and_then(|row| self.conn_of_session(row.user, session));
+            match carrier.and_then(|conn| self.peers.get(conn)) {
+                Some(peer) => {
+                    let address = peer.address.to_canonical().to_string();
+                    self.store.touch_session(session, now, &address)?;
+                }
+                None => {
+                    self.store.end_session(session)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Sending, changing and marking messages (protocol sections 4 and 5).
+
+use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::service::{Caller, Refusal, Reply, Service};
+use crate::store::messages::MessageState;
+use crate::wire::codec::{Message, Put, STATUS_DELETED, STATUS_EDITED};
+use crate::wire::decline::Decline;
+
+impl Service<'_> {
+    /// SEND_CHAT_MSG: the hot path. Without a nonce it touches memory and one INSERT.
+    pub(super) fn send_chat_msg(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        content: &str,
+        nonce: Option<u64>,
+    ) -> Reply {
+        let Some(membership) = self.roster.membership(caller.user, chat) else {
+            return Err(self.no_member(chat)?);
+        };
+        if let Some(nonce) = nonce
+            && let Some(first) = self.store.message_by_nonce(chat, caller.user, nonce)?
+        {
+            self.accept_sent(caller, first);
+            return Ok(());
+        }
+        self.check_content(content)?;
+        self.check_pace(caller, membership)?;
+        self.may_write()?;
+        let created = self.clock.next();
+        let id = MessageId::at(created);
+        self.store.add_message(chat, id, caller.user, content)?;
+        if let Some(nonce) = nonce {
+            self.store.add_nonce(chat, caller.user, nonce, id)?;
+        }
+        let (sender, updated) = (caller.user, created);
+        let message = Message { id, sender, created, updated, status: 0, content };
+        self.tell_message(caller, chat, &message);
+        self.accept_sent(caller, id);
+        self.housekeeping.note_message(chat, id);
+        Ok(())
+    }
+
+    fn accept_sent(&mut self, caller: Caller, id: MessageId) {
+        self.accept(caller, |body| {
+            body.put_u64(id.get());
+            body.put_time(id.created());
+        });
+    }
+
+    fn check_content(&self, content: &str) -> Reply {
+        let max = self.config.content_bytes_max;
+        if content.is_empty() {
+            return Err(Decline::EmptyMessage.into());
+        }
+        if content.len() > max {
+            return Err(Decline::TooLong(max, "bytes in a message").into());
+        }
+        Ok(())
+    }
+
+    /// Slow mode of the chat, and the operator's bound for one user.
+    fn check_pace(
+        &mut self,
+        caller: Caller,
+        membership: crate::service::roster::Membership,
+    ) -> Reply {
+        let slow_mode_s = self.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s);
+        if slow_mode_s > 0 {
+            let now = self.clock.now();
+            let passed_us = now.micros() - membership.last_sent.micros();
+            let wait_us = i64::from(slow_mode_s) * 1_000_000 - passed_us;
+            if wait_us > 0 {
+                return Err(Decline::RateLimited(wait_us.div_euclid(1_000_000) as u64 + 1).into());
+            }
+            self.roster.note_sent(caller.user, membership.chat, now);
+        }
+        if self.config.sends_per_second > 0 {
+            let (now_ms, bound) = (self.now_ms, self.config.sends_per_second);
+            self.roster.pace(caller.user, now_ms, bound).map_err(Decline::RateLimited)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn mark_seen(&mut self, caller: Caller, chat: ChatId, time: ServerTime) -> Reply {
+        let member = self.require_member(caller, chat)?;
+        let seen = time.min(self.clock.now());
+        if seen <= member.seen {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        self.may_write()?;
+        self.store.set_seen(chat, caller.user, seen)?;
+        self.accept(caller, |_| {});
+        self.tell_seen(caller, chat, seen);
+        Ok(())
+    }
+
+    /// A message that is there and not deleted.
+    fn message_to_change(
+        &mut self,
+        chat: ChatId,
+        message: MessageId,
+    ) -> Result<MessageState, Refusal> {
+        let found = self.store.message_state(chat, message)?;
+        let found = found.filter(|found| found.status & STATUS_DELETED == 0);
+        Ok(found.ok_or(Decline::NoSuchMessage)?)
+    }
+
+    pub(super) fn edit_msg(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        id: MessageId,
+        content: &str,
+    ) -> Reply {
+        self.require_member(caller, chat)?;
+        let found = self.message_to_change(chat, id)?;
+        if found.sender != caller.user {
+            return Err(Decline::Forbidden("only its author edits a message").into());
+        }
+        self.check_content(content)?;
+        self.may_write()?;
+        let updated = self.clock.next();
+        self.store.edit_message(chat, id, updated, content)?;
+        self.tell_message(
+            caller,
+            chat,
+            &Message {
+                id,
+                sender: found.sender,
+                created: id.created(),
+                updated,
+                status: found.status | STATUS_EDITED,
+                content,
+            },
+        );
+        self.accept(caller, |body| body.put_time(updated));
+        self.housekeeping.note_message(chat, id);
+        Ok(())
+    }
+
+    pub(super) fn delete_msg(&mut self, caller: Caller, chat: ChatId, id: MessageId) -> Reply {
+        let me = self.require_member(caller, chat)?;
+        let found = self.message_to_change(chat, id)?;
+        if found.sender != caller.user && !me.admin {
+            let why = "only its author or an admin of the chat deletes a message";
+            return Err(Decline::Forbidden(why).into());
+        }
+        self.may_write()?;
+        let updated = self.clock.next();
+        self.store.delete_message(chat, id, updated)?;
+        self.tell_message(
+            caller,
+            chat,
+            &Message {
+                id,
+                sender: found.sender,
+                created: id.created(),
+                updated,
+                status: found.status | STATUS_DELETED,
+                content: "",
+            },
+        );
+        self.accept(caller, |body| body.put_time(updated));
+        Ok(())
+    }
+
+    pub(super) fn typing(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        self.require_member(caller, chat)?;
+        self.accept(caller, |_| {});
+        self.tell_typing(chat, caller.user);
+        Ok(())
+    }
+}

@@ -1,0 +1,605 @@
+//! What the server does with requests: who may do what, what is stored, who is told.
+//!
+//! Driven by plain calls, one turn after the other, and answered through the [`Outbox`]; the
+//! reactor, tests, benches and the simulator all drive it alike:
+//!
+//! ```text
+//!   begin_turn(now) -> connected / frame / job_done / closed / housekeeping ... -> end_turn
+//!                                                         (undone? feed the same input again)
+//!   -> pump -> send what the outbox released
+//! ```
+//!
+//! Knows no socket, no clock and no randomness but those handed in.
+
+mod account;
+mod chat;
+mod clock;
+mod dispatch;
+mod history;
+mod housekeeping;
+mod message;
+mod notify;
+mod peer;
+mod roster;
+mod session;
+mod turn;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::auth::helper::{Job, JobDone, JobId, Work};
+use crate::auth::random::RandomSource;
+use crate::auth::throttle::Throttle;
+use crate::config::Registration;
+use crate::ids::{ChatId, ConnId, ServerTime, UserId};
+use crate::limits;
+use crate::outbox::Outbox;
+use crate::store::members::Member;
+use crate::store::{Fault, Store, StoreError, StoreResult};
+use crate::wire::answer;
+use crate::wire::decline::Decline;
+use crate::wire::purpose::ToClient;
+
+use clock::ServerClock;
+use peer::{Intent, Peer, Waiting};
+use roster::Roster;
+use turn::Turn;
+
+/// What the operator sets.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Longest body of a frame to the server, in bytes; told by HELLO.
+    pub body_bytes_max: usize,
+    /// Longest content of a message, in bytes.
+    pub content_bytes_max: usize,
+    /// Bytes that may wait for a peer before notifications are left out.
+    pub outbound_bytes_max: usize,
+    /// Microseconds after which an unused session ends.
+    pub session_lifetime_us: i64,
+    /// PBKDF2 rounds for new passwords.
+    pub password_rounds: u32,
+    /// Who may register.
+    pub registration: Registration,
+    /// Messages that one user may send in a second; 0: any number.
+    pub sends_per_second: u32,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            content_bytes_max: limits::CONTENT_BYTES_MAX,
+            outbound_bytes_max: limits::OUTBOUND_BYTES_MAX,
+            session_lifetime_us: i64::from(limits::SESSION_DAYS) * DAY_US,
+            password_rounds: limits::PASSWORD_ITERATIONS,
+            registration: Registration::Closed,
+            sends_per_second: 0,
+        }
+    }
+}
+
+/// Microseconds in a day.
+pub const DAY_US: i64 = 24 * 3600 * 1_000_000;
+
+/// What becomes of a connection after a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// The next frame may come.
+    Continue,
+    /// The next frame waits until the connection is no longer held.
+    Hold,
+    /// No more frames: send what is queued and close.
+    Close,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TurnEnd {
+    /// What the turn staged may leave.
+    Committed,
+    /// The turn could not be stored and is undone. Its input is to be fed again, in order; what
+    /// would write is then declined.
+    Undone,
+}
+
+/// Who asks: taken from the connection once, before the handler runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Caller {
+    conn: ConnId,
+    task: u8,
+    user: UserId,
+    session: crate::ids::SessionId,
+    /// Speaks 1.0.
+    modern: bool,
+}
+
+/// Why a handler did not do what was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    Decline(Decline),
+    Store(StoreError),
+}
+
+impl From<Decline> for Refusal {
+    fn from(reason: Decline) -> Self {
+        Self::Decline(reason)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What a handler gives: it has staged its answer, or has not.
+pub(crate) type Reply = Result<(), Refusal>;
+
+/// All connections, by their place.
+#[derive(Default)]
+struct Peers(Vec<Option<Peer>>);
+
+impl Peers {
+    fn get(&self, conn: ConnId) -> Option<&Peer> {
+        self.at(conn.index).filter(|peer| peer.conn == conn)
+    }
+
+    fn get_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
+        self.at_mut(conn.index).filter(|peer| peer.conn == conn)
+    }
+
+    fn at(&self, index: u32) -> Option<&Peer> {
+        self.0.get(index as usize)?.as_ref()
+    }
+
+    fn at_mut(&mut self, index: u32) -> Option<&mut Peer> {
+        self.0.get_mut(index as usize)?.as_mut()
+    }
+}
+
+/// The whole state of the server but its sockets.
+pub struct Service<'db> {
+    store: Store<'db>,
+    /// What leaves.
+    pub outbox: Outbox,
+    config: ServiceConfig,
+    random: &'db dyn RandomSource,
+    clock: ServerClock,
+    /// A clock that only runs forward, for waiting times.
+    now_ms: u64,
+    throttle: Throttle,
+    peers: Peers,
+    roster: Roster,
+    turn: Turn,
+    /// Connections with a long answer or something left out, in the order of their shares.
+    pumping: Vec<ConnId>,
+    /// Connections whose frames may be read on.
+    resumed: Vec<ConnId>,
+    /// Password jobs that are with the helper, or will be after the turn.
+    jobs: HashMap<JobId, ConnId>,
+    new_jobs: Vec<Job>,
+    next_job: u64,
+    /// The turn under way is fed again after an undo: what would write is declined.
+    is_replaying: bool,
+    is_storage_failing: bool,
+    /// The file is lost: the process has to end.
+    lost: Option<StoreError>,
+    housekeeping: housekeeping::Housekeeping,
+    lockdown: bool,
+    /// Room for a long answer's next pieces.
+    scratch: Vec<u8>,
+    /// Room for a chat_info on its way to several.
+    notice: Vec<u8>,
+}
+
+impl<'db> Service<'db> {
+    /// Goes on where the file stands.
+    ///
+    /// # Errors
+    /// When the file cannot be read or there is no randomness.
+    pub fn new(
+        mut store: Store<'db>,
+        config: ServiceConfig,
+        random: &'db dyn RandomSource,
+    ) -> Result<Self, String> {
+        let mut seed = [0; 32];
+        random.fill(&mut seed).map_err(|e| e.to_string())?;
+        let clock = ServerClock::resume(store.server_time().map_err(|e| e.to_string())?);
+        let lockdown = store.lockdown().map_err(|e| e.to_string())?;
+        let housekeeping =
+            housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
+        store.commit().map_err(|e| e.to_string())?;
+        Ok(Self {
+            store,
+            outbox: Outbox::default(),
+            config,
+            random,
+            clock,
+            now_ms: 0,
+            throttle: Throttle::new(&seed),
+            peers: Peers::default(),
+            roster: Roster::default(),
+            turn: Turn::default(),
+            pumping: Vec::new(),
+            resumed: Vec::new(),
+            jobs: HashMap::new(),
+            new_jobs: Vec::new(),
+            next_job: 0,
+            is_replaying: false,
+            is_storage_failing: false,
+            lost: None,
+            housekeeping,
+            lockdown,
+            scratch: Vec::new(),
+            notice: Vec::new(),
+        })
+    }
+
+    /// The highest server time given so far.
+    pub fn last_time(&self) -> ServerTime {
+        self.clock.last()
+    }
+
+    /// Begins a turn: the wall clock in microseconds since the epoch, and a clock in milliseconds
+    /// that never runs backwards.
+    pub fn begin_turn(&mut self, wall_us: i64, now_ms: u64) {
+        self.clock.set_wall(wall_us);
+        self.now_ms = now_ms;
+        self.is_replaying = false;
+        self.turn.begin();
+    }
+
+    /// A connection has been made.
+    pub fn connected(&mut self, conn: ConnId, address: IpAddr) {
+        if conn.at() >= self.peers.0.len() {
+            self.peers.0.resize_with(conn.at() + 1, || None);
+        }
+        if let Some(place) = self.peers.0.get_mut(conn.at()) {
+            *place = Some(Peer::new(conn, address, self.now_ms));
+        }
+    }
+
+    /// A connection is gone; its session lives on.
+    pub fn closed(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        if let Some(attached) = peer.state.attached {
+            self.close_batches_of(attached.user);
+            if self.roster.detach(conn.index, attached.user) {
+                self.tell_presence(attached.user, false);
+            }
+        }
+        if let Some(place) = self.peers.0.get_mut(conn.at()) {
+            *place = None;
+        }
+        self.outbox.remove(conn.index);
+    }
+
+    /// Whether the connection's frames have to wait: a password is being checked, a long answer is
+    /// under way, or the peer does not take what it is sent.
+    pub fn is_held(&self, conn: ConnId) -> bool {
+        self.peers.get(conn).is_some_and(|peer| {
+            peer.waiting.is_some()
+                || peer.stream.is_some()
+                || peer.behind.is_some()
+                || self.outbox.pending_bytes(conn.index) > self.config.outbound_bytes_max
+        })
+    }
+
+    /// Whether a session is attached.
+    pub fn is_authorized(&self, conn: ConnId) -> bool {
+        self.peers.get(conn).is_some_and(|peer| peer.state.attached.is_some())
+    }
+
+    /// Since when the connection has had no session, by the forward clock in milliseconds; `None`
+    /// while it has one.
+    pub fn unauthorized_since_ms(&self, conn: ConnId) -> Option<u64> {
+        let peer = self.peers.get(conn)?;
+        peer.state.attached.is_none().then_some(peer.state.detached_ms)
+    }
+
+    /// Whether a password of the connection is being checked.
+    pub fn is_waiting(&self, conn: ConnId) -> bool {
+        self.peers.get(conn).is_some_and(|peer| peer.waiting.is_some())
+    }
+
+    /// A connection whose frames may be read on.
+    pub fn pop_resumed(&mut self) -> Option<ConnId> {
+        self.resumed.pop()
+    }
+
+    /// A password job for the helper; to be asked for after the turn has ended.
+    pub fn pop_job(&mut self) -> Option<Job> {
+        self.new_jobs.pop()
+    }
+
+    /// What made the file unusable, if anything did. Nothing may be sent any more.
+    pub fn lost(&self) -> Option<&StoreError> {
+        self.lost.as_ref()
+    }
+
+    /// Ends the turn: one COMMIT for all that it wrote, then its messages for everybody.
+    ///
+    /// Invariant 2 is kept here: when the commit fails, the file, the caches and the queues are
+    /// as if the turn had not been.
+    pub fn end_turn(&mut self) -> TurnEnd {
+        if self.turn.failed.is_none() && self.store.has_written() {
+            let reserved = self.store.reserve_time(self.clock.last());
+            self.note_failure(reserved);
+        }
+        if self.turn.failed.is_none() {
+            let committed = self.store.commit();
+            if let Ok(wrote) = committed
+                && wrote
+                && std::mem::take(&mut self.is_storage_failing)
+            {
+                log::info!("the data file can be written again");
+                self.store.set_patience(true);
+            }
+            self.note_failure(committed);
+        }
+        if let Some(error) = self.turn.failed.take() {
+            self.undo(&error);
+            return TurnEnd::Undone;
+        }
+        self.is_replaying = false;
+        self.distribute();
+        self.outbox.release();
+        for saved in self.turn.saved.drain(..) {
+            if let Some(waiting) = saved.waiting {
+                let is_over = self
+                    .peers
+                    .get(saved.conn)
+                    .and_then(|peer| peer.waiting.as_ref())
+                    .is_none_or(|now| now.job != waiting.job);
+                if is_over {
+                    self.jobs.remove(&waiting.job);
+                }
+            }
+        }
+        TurnEnd::Committed
+    }
+
+    /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
+    pub fn end_pump(&mut self) {
+        let ended = self.store.commit();
+        if let Err(error) = ended {
+            self.reason(error.into());
+        }
+        self.outbox.release();
+    }
+
+    /// The messages of the turn, to all who have not had them yet.
+    fn distribute(&mut self) {
+        for number in 0..self.turn.batch_count() {
+            if self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
+                self.close_batch(number);
+            }
+        }
+    }
+
+    /// Notes the error of a call that belongs to no request.
+    fn note_failure<T>(&mut self, result: StoreResult<T>) {
+        if let Err(error) = result {
+            self.turn.failed.get_or_insert(error);
+        }
+    }
+
+    fn undo(&mut self, error: &StoreError) {
+        self.store.roll_back();
+        if error.fault == Fault::Lost {
+            log::error!("the data file is lost to this process: {error}");
+            self.lost.get_or_insert_with(|| error.clone());
+            return;
+        }
+        if !std::mem::replace(&mut self.is_storage_failing, true) {
+            log::error!("cannot write to the data file, changes are declined: {error}");
+            self.store.set_patience(false);
+        }
+        self.outbox.discard();
+        self.new_jobs.clear();
+        for user in std::mem::take(&mut self.turn.users) {
+            for index in self.roster.forget(user) {
+                if let Some(peer) = self.peers.at_mut(index) {
+                    self.turn.save(peer);
+                }
+            }
+        }
+        let saved = std::mem::take(&mut self.turn.saved);
+        for old in &saved {
+            if let Some(peer) = self.peers.get_mut(old.conn) {
+                peer.state = old.state;
+                peer.waiting.clone_from(&old.waiting);
+                if !old.was_streaming {
+                    peer.stream = None;
+                }
+            }
+        }
+        for old in &saved {
+            if let Some(attached) = old.state.attached
+                && self.peers.get(old.conn).is_some()
+                && let Err(error) = self.list(old.conn.index, attached.user, attached.suspended)
+            {
+                log::error!("the data file cannot even be read: {error}");
+                self.lost.get_or_insert(error);
+            }
+        }
+        self.jobs.retain(|job, conn| {
+            let waiting = self.peers.get(*conn).and_then(|peer| peer.waiting.as_ref());
+            waiting.is_some_and(|waiting| waiting.job == *job)
+        });
+        self.housekeeping.start_again();
+        self.turn.begin();
+        self.is_replaying = true;
+    }
+
+    /// Puts a connection into the roster, unless it is there. True when its user was offline.
+    fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
+        if self.roster.user(user).is_some_and(|online| online.conns.contains(&index)) {
+            return Ok(false);
+        }
+        let store = &mut self.store;
+        let is_first = self.roster.attach(index, user, || store.memberships_with_policy(user))?;
+        if suspended {
+            self.roster.deactivate(index, user);
+        }
+        Ok(is_first)
+    }
+
+    /// Who asks, when a session is attached to the connection.
+    fn caller(&self, conn: ConnId, task: u8) -> Option<Caller> {
+        let peer = self.peers.get(conn)?;
+        let attached = peer.state.attached?;
+        Some(Caller {
+            conn,
+            task,
+            user: attached.user,
+            session: attached.session,
+            modern: peer.is_modern(),
+        })
+    }
+
+    /// Stages ACCEPTED with the body that `write` appends.
+    fn accept(&mut self, caller: Caller, write: impl FnOnce(&mut Vec<u8>)) {
+        self.accept_to(caller.conn, caller.task, write);
+    }
+
+    fn accept_to(&mut self, conn: ConnId, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        self.outbox.stage(conn.index, |out| answer::accepted(out, task, write));
+    }
+
+    /// The reason to give for a refusal; one of the store is noted on the way.
+    fn reason(&mut self, refusal: Refusal) -> Decline {
+        match refusal {
+            Refusal::Decline(reason) => reason,
+            Refusal::Store(error) => {
+                if error.fault == Fault::Lost {
+                    log::error!("the data file is lost to this process: {error}");
+                    self.lost.get_or_insert(error);
+                } else {
+                    log::warn!("the data file cannot be used for a request: {error}");
+                }
+                Decline::StorageFailed
+            }
+        }
+    }
+
+    /// Before the first change of a turn: nothing may change while input is fed again.
+    fn may_write(&mut self) -> Reply {
+        if self.is_replaying {
+            return Err(Decline::StorageFailed.into());
+        }
+        Ok(self.store.begin_write()?)
+    }
+
+    /// The membership of the caller, from the file.
+    fn require_member(&mut self, caller: Caller, chat: ChatId) -> Result<Member, Refusal> {
+        if self.roster.membership(caller.user, chat).is_some()
+            && let Some(member) = self.store.member(chat, caller.user)?
+        {
+            return Ok(member);
+        }
+        Err(self.no_member(chat)?)
+    }
+
+    /// Why somebody who is not a member of a chat cannot use it.
+    fn no_member(&mut self, chat: ChatId) -> StoreResult<Refusal> {
+        let found = self.store.chat(chat)?;
+        let is_group = found.is_some_and(|chat| chat.direct.is_none());
+        Ok(if is_group { Decline::NotMember(chat) } else { Decline::NoSuchChat }.into())
+    }
+
+    /// The membership of the caller, who has to be an admin of the chat.
+    fn require_admin(&mut self, caller: Caller, chat: ChatId) -> Result<Member, Refusal> {
+        let member = self.require_member(caller, chat)?;
+        if !member.admin {
+            return Err(Decline::Forbidden("only an admin of the chat may do this").into());
+        }
+        Ok(member)
+    }
+
+    /// The chats of an online user, by id, the last first.
+    fn chats_of(&self, user: UserId) -> Vec<ChatId> {
+        let chats = self.roster.user(user).map_or(&[][..], |online| &online.chats);
+        chats.iter().rev().map(|membership| membership.chat).collect()
+    }
+
+    /// Gives password work to the helper; the connection is held until it is done.
+    fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
+        if self.jobs.len() >= limits::PASSWORD_QUEUE_MAX {
+            return Err(Decline::RateLimited(HELPER_BUSY_S).into());
+        }
+        let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
+        self.turn.save(peer);
+        self.next_job += 1;
+        let job = JobId(self.next_job);
+        peer.waiting = Some(Box::new(Waiting { job, task, intent }));
+        self.jobs.insert(job, conn);
+        self.new_jobs.push(Job { id: job, work });
+        Ok(())
+    }
+
+    /// The helper has done a job.
+    pub fn job_done(&mut self, done: &JobDone) {
+        let Some(&conn) = self.jobs.get(&done.id) else { return };
+        let Some(peer) = self.peers.get_mut(conn) else {
+            self.jobs.remove(&done.id);
+            return;
+        };
+        self.turn.save(peer);
+        let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
+            self.jobs.remove(&done.id);
+            return;
+        };
+        let task = waiting.task;
+        if self.turn.failed.is_some() {
+            return;
+        }
+        let reply = self.dispatch_done(conn, task, waiting.intent, &done.outcome);
+        self.settle(conn, task, reply);
+        self.resumed.push(conn);
+    }
+
+    /// Declines what a handler refused; a failed write fails the turn.
+    fn settle(&mut self, conn: ConnId, task: u8, reply: Reply) {
+        let Err(refusal) = reply else { return };
+        if let Refusal::Store(error) = &refusal
+            && !self.is_replaying
+        {
+            self.turn.failed.get_or_insert_with(|| error.clone());
+            return;
+        }
+        let reason = self.reason(refusal);
+        self.outbox.stage(conn.index, |out| answer::declined(out, task, reason));
+    }
+
+    /// The last words to everybody before the server stops: what waits is declined.
+    pub fn dismiss_all(&mut self) {
+        for place in 0..self.peers.0.len() {
+            let Some(peer) = self.peers.0.get_mut(place).and_then(Option::as_mut) else { continue };
+            let waiting = peer.waiting.take().map(|waiting| waiting.task);
+            let stream = peer.stream.take().map(|stream| stream.task);
+            peer.behind = None;
+            let index = peer.conn.index;
+            self.outbox.stage(index, |out| {
+                for task in [waiting, stream].into_iter().flatten() {
+                    answer::declined(out, task, Decline::ShuttingDown);
+                }
+                answer::bare(out, ToClient::Disconnect);
+            });
+        }
+        self.pumping.clear();
+        self.jobs.clear();
+    }
+
+    /// Tells the file the exact time: the last thing before an end in good order.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn finish(&mut self) -> StoreResult<()> {
+        self.store.write_server_time(self.clock.last())?;
+        self.store.commit().map(drop)
+    }
+}
+
+/// Seconds after which the password helper has surely caught up with some of its queue.
+const HELPER_BUSY_S: u64 = 5;

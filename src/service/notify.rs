@@ -1,0 +1,281 @@
+//! Telling others: who gets which notification, and in which order.
+
+use crate::ids::{ChatId, ConnId, ServerTime, UserId};
+use crate::limits::COURTESY_MEMBERS_MAX;
+use crate::service::history::Behind;
+use crate::service::{Caller, Service};
+use crate::wire::answer::{self, MemberEvent};
+use crate::wire::codec::{Message, Put};
+use crate::wire::frame;
+use crate::wire::purpose::ToClient;
+
+impl Service<'_> {
+    /// Adds a new or changed message to its chat's batch. The connection that caused it gets what
+    /// stands before it now, so that its answer comes after, and not the message itself.
+    pub(super) fn tell_message(&mut self, caller: Caller, chat: ChatId, message: &Message<'_>) {
+        let Some(slot) = self.roster.slot(chat) else { return };
+        let Some(number) = self.open_batch(chat, slot) else { return };
+        let before = self.turn.batch(number).map_or(0, |batch| batch.len());
+        self.catch_up_with_batch(caller.conn, number);
+        debug_assert_eq!(self.turn.batch(number).map(|batch| batch.len()), Some(before));
+        let Some(batch) = self.turn.batch_mut(number) else { return };
+        batch.push(message);
+        let after = batch.len();
+        if let Some(peer) = self.peers.get_mut(caller.conn) {
+            self.turn.set_mark(peer, number, after);
+        }
+    }
+
+    /// The chat's batch of this turn, begun when there is none that may grow.
+    fn open_batch(&mut self, chat: ChatId, slot: u32) -> Option<u32> {
+        let turn = self.turn.number;
+        let online = self.roster.chat_mut(slot)?;
+        let (of_turn, number) = online.batch;
+        if of_turn == turn && self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
+            return Some(number);
+        }
+        let number = self.turn.add_batch(chat, slot);
+        online.batch = (turn, number);
+        Some(number)
+    }
+
+    /// Gives one connection what it does not have yet of a batch.
+    fn catch_up_with_batch(&mut self, conn: ConnId, number: u32) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let from = self.turn.mark(peer, number);
+        let Some(batch) = self.turn.batch(number) else { return };
+        if from >= batch.len() {
+            return;
+        }
+        let was_live = peer.behind.is_none();
+        batch.deliver(&mut self.outbox, peer, from, self.config.outbound_bytes_max);
+        if was_live && peer.behind.is_some() {
+            self.pumping.push(conn);
+        }
+    }
+
+    /// Gives a batch to all its members; nothing is added to it any more.
+    pub(super) fn close_batch(&mut self, number: u32) {
+        let Some(batch) = self.turn.batch_mut(number) else { return };
+        batch.is_closed = true;
+        let (chat, slot) = (batch.chat, batch.slot);
+        let Some(online) = self.roster.chat(slot).filter(|online| Some(online.chat) == chat) else {
+            return;
+        };
+        let Some(batch) = self.turn.batch(number) else { return };
+        let limit = self.config.outbound_bytes_max;
+        for &index in &online.conns {
+            let Some(peer) = self.peers.at_mut(index) else { continue };
+            let from = self.turn.mark(peer, number);
+            if from >= batch.len() {
+                continue;
+            }
+            let was_live = peer.behind.is_none();
+            batch.deliver(&mut self.outbox, peer, from, limit);
+            if was_live && peer.behind.is_some() {
+                self.pumping.push(peer.conn);
+            }
+        }
+    }
+
+    /// Closes the batch of a chat whose members are about to change.
+    pub(super) fn close_batch_of(&mut self, chat: ChatId) {
+        let online = self.roster.slot(chat).and_then(|slot| self.roster.chat(slot));
+        let Some(online) = online else { return };
+        let (of_turn, number) = online.batch;
+        if of_turn != self.turn.number {
+            return;
+        }
+        if self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
+            // The turn is not committed yet: what is told now can still be taken back.
+            for index in online.conns.iter().copied() {
+                if let Some(peer) = self.peers.at_mut(index) {
+                    self.turn.save(peer);
+                }
+            }
+            self.close_batch(number);
+        }
+    }
+
+    /// Closes the batches of all chats of a user who is about to come or go.
+    pub(super) fn close_batches_of(&mut self, user: UserId) {
+        if self.turn.batch_count() == 0 {
+            return;
+        }
+        for chat in self.chats_of(user) {
+            self.close_batch_of(chat);
+        }
+    }
+
+    /// One notification to one connection, unless it speaks 0.1. `is_courtesy`: it may be left out
+    /// for a slow reader.
+    fn notify(
+        &mut self,
+        index: u32,
+        purpose: ToClient,
+        is_courtesy: bool,
+        chat: Option<ChatId>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let limit = self.config.outbound_bytes_max;
+        let Some(peer) = self.peers.at_mut(index) else { return };
+        if !peer.is_modern() {
+            return;
+        }
+        let pending = self.outbox.pending_bytes(index);
+        if is_courtesy && (peer.behind.is_some() || pending > limit / 2) {
+            return;
+        }
+        if peer.behind.is_some() || pending > limit {
+            if let Some(chat) = chat {
+                if peer.behind.is_none() {
+                    self.pumping.push(peer.conn);
+                }
+                Behind::leave_out_chat(&mut peer.behind, chat);
+            }
+            return;
+        }
+        self.turn.save(peer);
+        let task = peer.next_notify_task();
+        self.outbox.stage(index, |out| frame::write(out, purpose.byte(), task, write));
+    }
+
+    /// MEMBER_NOTIFY to the other members of a chat.
+    pub(super) fn tell_member(
+        &mut self,
+        chat: ChatId,
+        user: UserId,
+        event: MemberEvent,
+        nickname: &str,
+        except: Option<ConnId>,
+    ) {
+        for index in self.others(chat, Some(user), except) {
+            self.notify(index, ToClient::MemberNotify, true, None, |body| {
+                body.put_u32(chat.get());
+                body.put_u32(user.get());
+                body.put_u8(event as u8);
+                body.put_str(nickname);
+            });
+        }
+    }
+
+    /// SEEN_NOTIFY to the members, one's own other connections included.
+    pub(super) fn tell_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
+        let user = caller.user;
+        let is_small = self.roster.conns(chat).len() <= COURTESY_MEMBERS_MAX;
+        let own = || self.roster.user(user).map(|online| online.active.clone()).unwrap_or_default();
+        let told = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
+        for index in told.into_iter().filter(|&index| index != caller.conn.index) {
+            self.notify(index, ToClient::SeenNotify, true, None, |body| {
+                body.put_u32(chat.get());
+                body.put_u32(user.get());
+                body.put_time(seen);
+            });
+        }
+    }
+
+    /// TYPING_NOTIFY to the other members.
+    pub(super) fn tell_typing(&mut self, chat: ChatId, user: UserId) {
+        if self.roster.conns(chat).len() > COURTESY_MEMBERS_MAX {
+            return;
+        }
+        for index in self.others(chat, Some(user), None) {
+            self.notify(index, ToClient::TypingNotify, true, None, |body| {
+                body.put_u32(chat.get());
+                body.put_u32(user.get());
+            });
+        }
+    }
+
+    /// PRESENCE_NOTIFY to everybody who shares a chat with the user.
+    pub(super) fn tell_presence(&mut self, user: UserId, is_online: bool) {
+        let mut told: Vec<u32> = Vec::new();
+        // Offline by now, its chats are asked of the file; online, of the roster.
+        let chats = match self.roster.user(user) {
+            Some(_) => self.chats_of(user),
+            None => match self.store.memberships(user) {
+                Ok(members) => members.into_iter().map(|member| member.chat).collect(),
+                Err(_) => return,
+            },
+        };
+        for chat in chats {
+            let conns = self.roster.conns(chat);
+            if conns.len() <= COURTESY_MEMBERS_MAX {
+                told.extend_from_slice(conns);
+            }
+        }
+        told.sort_unstable();
+        told.dedup();
+        for index in told {
+            if self.peers.at(index).and_then(|peer| peer.user()) == Some(user) {
+                continue;
+            }
+            self.notify(index, ToClient::PresenceNotify, true, None, |body| {
+                body.put_u32(user.get());
+                body.put_bool(is_online);
+            });
+        }
+    }
+
+    /// The connections of a chat, but those of one user and one more.
+    fn others(&self, chat: ChatId, user: Option<UserId>, except: Option<ConnId>) -> Vec<u32> {
+        let is_told = |index: &u32| {
+            let peer = self.peers.at(*index);
+            peer.is_some_and(|peer| {
+                peer.is_modern()
+                    && Some(peer.conn) != except
+                    && (user.is_none() || peer.user() != user)
+            })
+        };
+        self.roster.conns(chat).iter().copied().filter(is_told).collect()
+    }
+
+    /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
+    pub(super) fn tell_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
+        let conns = self.roster.user(user).map(|online| online.active.clone()).unwrap_or_default();
+        for index in conns {
+            let Some(peer) = self.peers.at(index) else { continue };
+            if Some(peer.conn) != except {
+                self.tell_chat_state(peer.conn, user, chat);
+            }
+        }
+    }
+
+    /// CHAT_NOTIFY to all members of a chat, on every connection but one.
+    pub(super) fn tell_chat(&mut self, chat: ChatId, except: Option<ConnId>) {
+        for index in self.others(chat, None, except) {
+            let Some(peer) = self.peers.at(index) else { continue };
+            if let Some(user) = peer.user() {
+                self.tell_chat_state(peer.conn, user, chat);
+            }
+        }
+    }
+
+    /// What a chat is to a user now, to one connection.
+    pub(super) fn tell_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
+        if !self.peers.get(conn).is_some_and(|peer| peer.is_modern()) {
+            return;
+        }
+        let is_member = self.roster.membership(user, chat).is_some();
+        let mut info = std::mem::take(&mut self.notice);
+        info.clear();
+        let found = if is_member { self.put_my_chat(&mut info, user, chat) } else { Ok(false) };
+        match found {
+            Ok(true) => self.notify(conn.index, ToClient::ChatNotify, false, Some(chat), |body| {
+                body.put_bytes(&info);
+            }),
+            Ok(false) => self.notify(conn.index, ToClient::ChatGone, false, Some(chat), |body| {
+                body.put_u32(chat.get());
+            }),
+            Err(error) => self.note_failure(Err::<(), _>(error)),
+        }
+        self.notice = info;
+    }
+
+    /// Writes a frame that answers to nobody's request, such as a test of life.
+    pub fn stage_bare(&mut self, conn: ConnId, purpose: ToClient) {
+        if self.peers.get(conn).is_some() {
+            self.outbox.stage(conn.index, |out| answer::bare(out, purpose));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the service knows of one connection.
+
+use std::net::IpAddr;
+
+use crate::auth::helper::JobId;
+use crate::ids::{ChatId, ConnId, ServerTime, SessionId, UserId};
+use crate::service::history::{Behind, Stream};
+use crate::wire::Version;
+
+/// The session that a connection is authorized by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attached {
+    pub(crate) session: SessionId,
+    pub(crate) user: UserId,
+    /// A notification was declined: no notifications, and hardly any request, until restored.
+    pub(crate) suspended: bool,
+}
+
+/// The part of a connection's state that a turn may change and a failed commit takes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PeerState {
+    /// The version that HELLO agreed on; `None` for a *new* connection.
+    pub(crate) version: Option<Version>,
+    /// The session, on an *authorized* connection.
+    pub(crate) attached: Option<Attached>,
+    /// The task byte of the last notification, 1 to 255; 0 before the first.
+    pub(crate) notify_task: u8,
+    /// Notifications since the session was attached, as far as task bytes tell them apart.
+    pub(crate) notified: u8,
+    /// When the session's use was last noted in the file.
+    pub(crate) touched: ServerTime,
+    /// When the connection was made or lost its session, by the forward clock in milliseconds.
+    pub(crate) detached_ms: u64,
+}
+
+/// A request that waits for the password helper, and what it wants once that has spoken.
+#[derive(Clone)]
+pub(crate) struct Waiting {
+    pub(crate) job: JobId,
+    pub(crate) task: u8,
+    pub(crate) intent: Intent,
+}
+
+/// What a password is asked for.
+#[derive(Clone)]
+pub(crate) enum Intent {
+    Login {
+        user: Option<UserId>,
+        login: String,
+    },
+    JoinChat {
+        chat: ChatId,
+    },
+    Register {
+        nickname: String,
+        key: String,
+        invite: Option<[u8; 32]>,
+    },
+    /// The old password is being checked; the new one is hashed next.
+    CheckOldPassword {
+        new: crate::auth::password::Password,
+    },
+    HashNewPassword,
+    CreateChat {
+        name: String,
+        key: String,
+    },
+    SetChatPassword {
+        chat: ChatId,
+    },
+}
+
+/// One connection.
+pub(crate) struct Peer {
+    pub(crate) conn: ConnId,
+    pub(crate) address: IpAddr,
+    pub(crate) state: PeerState,
+    /// Number of the turn that has saved the state for an undo.
+    pub(crate) saved_in: u64,
+    /// Number of the turn in which it last sent a message.
+    pub(crate) sent_in: u64,
+    pub(crate) waiting: Option<Box<Waiting>>,
+    /// A long answer that is being produced.
+    pub(crate) stream: Option<Box<Stream>>,
+    /// Set while notifications are left out.
+    pub(crate) behind: Option<Box<Behind>>,
+}
+
+impl Peer {
+    pub(crate) fn new(conn: ConnId, address: IpAddr, now_ms: u64) -> Self {
+        Self {
+            conn,
+            address,
+            state: PeerState { detached_ms: now_ms, ..PeerState::default() },
+            saved_in: 0,
+            sent_in: 0,
+            waiting: None,
+            stream: None,
+            behind: None,
+        }
+    }
+
+    /// The user, on an authorized connection.
+    pub(crate) fn user(&self) -> Option<UserId> {
+        self.state.attached.map(|attached| attached.user)
+    }
+
+    /// Whether it speaks 1.0, with its further notifications.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.state.version >= Some(Version::V1_0)
+    }
+
+    /// The task byte of the next notification.
+    pub(crate) fn next_notify_task(&mut self) -> u8 {
+        let state = &mut self.state;
+        state.notify_task = if state.notify_task == u8::MAX { 1 } else { state.notify_task + 1 };
+        state.notified = state.notified.saturating_add(1);
+        state.notify_task
+    }
+
+    /// Whether this task byte is that of a notification of the session now attached.
+    pub(crate) fn was_notified(&self, task: u8) -> bool {
+        // Notifications are numbered 1 to 255 in turn: how many steps back is this one?
+        let state = &self.state;
+        let back = (i32::from(state.notify_task) - i32::from(task)).rem_euclid(255);
+        task != 0 && back < i32::from(state.notified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn notifications_are_numbered_from_1_to_255_in_turn() {
+        let conn = ConnId { index: 0, generation: 0 };
+        let mut peer = Peer::new(conn, Ipv4Addr::LOCALHOST.into(), 0);
+        assert!(!peer.was_notified(0) && !peer.was_notified(1) && !peer.was_notified(255));
+        for expected in (1..=255).chain(1..=3) {
+            assert_eq!(peer.next_notify_task(), expected);
+            assert!(peer.was_notified(expected));
+        }
+        peer.state.notified = 5;
+        let known = [3, 2, 1, 255, 254];
+        for task in 0..=255 {
+            assert_eq!(peer.was_notified(task), known.contains(&task), "{task}");
+        }
+    }
+}

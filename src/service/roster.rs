@@ -1,0 +1,326 @@
+//! Who is online, and in which chats: a cache of `members` for the users with an authorized
+//! connection, so that sending and telling touch no SQL.
+//!
+//! Invariant 7 rests on it: only connections listed under a chat get its messages, and they are
+//! listed exactly while their user is a member and their session is attached and not suspended.
+
+use std::collections::HashMap;
+
+use slab::Slab;
+
+use crate::ids::{ChatId, ServerTime, UserId};
+use crate::store::members::Member;
+
+/// A user's place in a chat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Membership {
+    pub(crate) chat: ChatId,
+    /// Where the chat stands in the roster.
+    pub(crate) slot: u32,
+    /// When this user last sent here, for slow mode.
+    pub(crate) last_sent: ServerTime,
+}
+
+/// A user with an authorized connection.
+#[derive(Default)]
+pub(crate) struct OnlineUser {
+    /// Places of all connections that carry one of its sessions, suspended ones included.
+    pub(crate) conns: Vec<u32>,
+    /// Those of them that are told things.
+    pub(crate) active: Vec<u32>,
+    /// Its chats, by id.
+    pub(crate) chats: Vec<Membership>,
+    /// The second it last sent in, and how often, for the operator's bound.
+    pace: (u64, u32),
+}
+
+/// A chat with a member online.
+pub(crate) struct OnlineChat {
+    pub(crate) chat: ChatId,
+    /// Places of the connections that get its messages.
+    pub(crate) conns: Vec<u32>,
+    /// Members online; the chat is forgotten with the last.
+    users: u32,
+    /// Seconds between two messages of one member; 0: any.
+    pub(crate) slow_mode_s: u32,
+    /// Which batch of this turn is the chat's, and of which turn.
+    pub(crate) batch: (u64, u32),
+}
+
+/// Everybody online and their chats.
+#[derive(Default)]
+pub(crate) struct Roster {
+    users: HashMap<UserId, OnlineUser>,
+    slots: HashMap<ChatId, u32>,
+    chats: Slab<OnlineChat>,
+}
+
+impl Roster {
+    pub(crate) fn user(&self, user: UserId) -> Option<&OnlineUser> {
+        self.users.get(&user)
+    }
+
+    pub(crate) fn is_online(&self, user: UserId) -> bool {
+        self.users.contains_key(&user)
+    }
+
+    pub(crate) fn chat(&self, slot: u32) -> Option<&OnlineChat> {
+        self.chats.get(slot as usize)
+    }
+
+    pub(crate) fn chat_mut(&mut self, slot: u32) -> Option<&mut OnlineChat> {
+        self.chats.get_mut(slot as usize)
+    }
+
+    pub(crate) fn slot(&self, chat: ChatId) -> Option<u32> {
+        self.slots.get(&chat).copied()
+    }
+
+    /// The connections that get a chat's messages.
+    pub(crate) fn conns(&self, chat: ChatId) -> &[u32] {
+        self.slot(chat).and_then(|slot| self.chat(slot)).map_or(&[], |chat| &chat.conns)
+    }
+
+    /// The place of a user in a chat, when it is online and a member.
+    pub(crate) fn membership(&self, user: UserId, chat: ChatId) -> Option<Membership> {
+        let chats = &self.users.get(&user)?.chats;
+        let at = chats.binary_search_by_key(&chat, |membership| membership.chat).ok()?;
+        chats.get(at).copied()
+    }
+
+    pub(crate) fn note_sent(&mut self, user: UserId, chat: ChatId, at: ServerTime) {
+        if let Some(user) = self.users.get_mut(&user)
+            && let Ok(place) = user.chats.binary_search_by_key(&chat, |m| m.chat)
+            && let Some(membership) = user.chats.get_mut(place)
+        {
+            membership.last_sent = at;
+        }
+    }
+
+    /// Counts a message of a user against so many in a second; the seconds to wait when it is one
+    /// too many.
+    pub(crate) fn pace(&mut self, user: UserId, now_ms: u64, bound: u32) -> Result<(), u64> {
+        let Some(online) = self.users.get_mut(&user) else { return Ok(()) };
+        let second = now_ms / 1000;
+        if online.pace.0 != second {
+            online.pace = (second, 0);
+        }
+        if online.pace.1 >= bound {
+            return Err(1);
+        }
+        online.pace.1 += 1;
+        Ok(())
+    }
+
+    /// Lists a connection under its user. `memberships` are asked for when the user was offline.
+    /// True when it was.
+    pub(crate) fn attach<E>(
+        &mut self,
+        conn: u32,
+        user: UserId,
+        memberships: impl FnOnce() -> Result<Vec<(Member, u32)>, E>,
+    ) -> Result<bool, E> {
+        let is_first = !self.users.contains_key(&user);
+        if is_first {
+            let members = memberships()?;
+            let mut chats = Vec::with_capacity(members.len());
+            for (member, slow_mode_s) in members {
+                let slot = self.enter(member.chat, slow_mode_s);
+                chats.push(Membership { chat: member.chat, slot, last_sent: ServerTime::ZERO });
+            }
+            self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
+        }
+        if let Some(online) = self.users.get_mut(&user) {
+            online.conns.push(conn);
+        }
+        self.activate(conn, user);
+        Ok(is_first)
+    }
+
+    /// Lists a connection of a user under its chats.
+    pub(crate) fn activate(&mut self, conn: u32, user: UserId) {
+        let Some(online) = self.users.get_mut(&user) else { return };
+        if online.active.contains(&conn) {
+            return;
+        }
+        online.active.push(conn);
+        for membership in &online.chats {
+            if let Some(chat) = self.chats.get_mut(membership.slot as usize) {
+                chat.conns.push(conn);
+            }
+        }
+    }
+
+    /// Takes a connection out of its user's chats: its session is suspended.
+    pub(crate) fn deactivate(&mut self, conn: u32, user: UserId) {
+        let Some(online) = self.users.get_mut(&user) else { return };
+        if !remove(&mut online.active, conn) {
+            return;
+        }
+        for membership in &online.chats {
+            if let Some(chat) = self.chats.get_mut(membership.slot as usize) {
+                remove(&mut chat.conns, conn);
+            }
+        }
+    }
+
+    /// Forgets a connection. True when it was the last of its user.
+    pub(crate) fn detach(&mut self, conn: u32, user: UserId) -> bool {
+        self.deactivate(conn, user);
+        let Some(online) = self.users.get_mut(&user) else { return false };
+        remove(&mut online.conns, conn);
+        if !online.conns.is_empty() {
+            return false;
+        }
+        self.forget(user);
+        true
+    }
+
+    /// Forgets a user with all connections; their places are returned.
+    pub(crate) fn forget(&mut self, user: UserId) -> Vec<u32> {
+        let Some(online) = self.users.remove(&user) else { return Vec::new() };
+        for membership in &online.chats {
+            self.leave(membership.slot, &online.active);
+        }
+        online.conns
+    }
+
+    /// Notes that an online user has become a member.
+    pub(crate) fn join(&mut self, user: UserId, chat: ChatId, slow_mode_s: u32) {
+        if !self.users.contains_key(&user) || self.membership(user, chat).is_some() {
+            return;
+        }
+        let slot = self.enter(chat, slow_mode_s);
+        let Some(online) = self.users.get_mut(&user) else { return };
+        let at = online.chats.partition_point(|membership| membership.chat < chat);
+        online.chats.insert(at, Membership { chat, slot, last_sent: ServerTime::ZERO });
+        if let Some(online_chat) = self.chats.get_mut(slot as usize) {
+            online_chat.conns.extend_from_slice(&online.active);
+        }
+    }
+
+    /// Notes that a user is no longer a member.
+    pub(crate) fn part(&mut self, user: UserId, chat: ChatId) {
+        let Some(online) = self.users.get_mut(&user) else { return };
+        let Ok(at) = online.chats.binary_search_by_key(&chat, |membership| membership.chat) else {
+            return;
+        };
+        let membership = online.chats.remove(at);
+        let active = online.active.clone();
+        self.leave(membership.slot, &active);
+    }
+
+    /// The members of a chat who are online.
+    pub(crate) fn users_of(&self, chat: ChatId) -> Vec<UserId> {
+        let is_in = |online: &OnlineUser| {
+            online.chats.binary_search_by_key(&chat, |membership| membership.chat).is_ok()
+        };
+        self.users.iter().filter(|(_, online)| is_in(online)).map(|(user, _)| *user).collect()
+    }
+
+    fn enter(&mut self, chat: ChatId, slow_mode_s: u32) -> u32 {
+        let slot = *self.slots.entry(chat).or_insert_with(|| {
+            self.chats.insert(OnlineChat {
+                chat,
+                conns: Vec::new(),
+                users: 0,
+                slow_mode_s,
+                batch: (0, 0),
+            }) as u32
+        });
+        if let Some(chat) = self.chats.get_mut(slot as usize) {
+            chat.users += 1;
+        }
+        slot
+    }
+
+    fn leave(&mut self, slot: u32, conns: &[u32]) {
+        let Some(chat) = self.chats.get_mut(slot as usize) else { return };
+        for &conn in conns {
+            remove(&mut chat.conns, conn);
+        }
+        chat.users -= 1;
+        if chat.users == 0 {
+            let chat = self.chats.remove(slot as usize);
+            debug_assert!(chat.conns.is_empty());
+            self.slots.remove(&chat.chat);
+        }
+    }
+
+    /// Online users; for figures and checks.
+    pub(crate) fn online_users(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
+        self.users.iter().map(|(user, online)| (*user, online))
+    }
+}
+
+fn remove(list: &mut Vec<u32>, item: u32) -> bool {
+    let found = list.iter().position(|&other| other == item);
+    found.map(|at| list.swap_remove(at)).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(id: u32) -> UserId {
+        UserId::new(id).expect("not 0")
+    }
+
+    fn chat(id: u32) -> ChatId {
+        ChatId::new(id).expect("not 0")
+    }
+
+    fn attach(roster: &mut Roster, conn: u32, who: UserId, chats: &[u32]) -> bool {
+        let member = |&id: &u32| {
+            let member = Member {
+                chat: chat(id),
+                user: who,
+                admin: false,
+                joined: ServerTime::ZERO,
+                seen: ServerTime::ZERO,
+            };
+            (member, 0)
+        };
+        let list = chats.iter().map(member).collect();
+        roster.attach(conn, who, || Ok::<_, ()>(list)).expect("given")
+    }
+
+    #[test]
+    fn a_chat_lists_the_active_connections_of_its_members() {
+        let mut roster = Roster::default();
+        assert!(attach(&mut roster, 1, user(10), &[5, 7]));
+        assert!(!attach(&mut roster, 2, user(10), &[]));
+        assert!(attach(&mut roster, 3, user(11), &[7]));
+        assert_eq!(roster.conns(chat(7)), [1, 2, 3]);
+        assert_eq!(roster.conns(chat(5)), [1, 2]);
+        roster.deactivate(2, user(10));
+        assert_eq!(roster.conns(chat(7)), [1, 3]);
+        roster.activate(2, user(10));
+        roster.activate(2, user(10));
+        assert_eq!(roster.conns(chat(7)), [1, 3, 2]);
+        assert!(!roster.detach(1, user(10)));
+        assert!(roster.detach(2, user(10)));
+        assert_eq!(roster.conns(chat(7)), [3]);
+        assert_eq!(roster.conns(chat(5)), [0_u32; 0]);
+        assert!(roster.slot(chat(5)).is_none(), "a chat with nobody online is forgotten");
+        assert!(roster.detach(3, user(11)));
+        assert!(roster.chats.is_empty() && roster.slots.is_empty());
+    }
+
+    #[test]
+    fn joining_and_leaving_reach_every_connection_of_the_user() {
+        let mut roster = Roster::default();
+        attach(&mut roster, 1, user(10), &[5]);
+        attach(&mut roster, 2, user(10), &[]);
+        roster.join(user(10), chat(3), 0);
+        roster.join(user(10), chat(3), 0);
+        assert_eq!(roster.conns(chat(3)), [1, 2]);
+        assert!(roster.membership(user(10), chat(3)).is_some());
+        roster.part(user(10), chat(3));
+        assert!(roster.membership(user(10), chat(3)).is_none());
+        assert_eq!(roster.conns(chat(3)), [0_u32; 0]);
+        assert!(roster.slot(chat(3)).is_none());
+        roster.join(user(99), chat(3), 0);
+        assert!(roster.slot(chat(3)).is_none(), "nobody offline is listed");
+    }
+}

@@ -1,0 +1,342 @@
+//! HELLO, LOGIN, LOGOFF, RESTORE_SESSION and HEARTBEAT; suspension and takeover
+//! (protocol sections 3 and 4).
+
+use crate::auth::helper::Work;
+use crate::auth::password;
+use crate::auth::throttle::{Key, Origin};
+use crate::auth::token::{self, Digest, SessionSecret};
+use crate::ids::{ConnId, ServerTime, SessionId, UserId};
+use crate::limits::SESSIONS_PER_USER_MAX;
+use crate::names;
+use crate::service::peer::{Attached, Intent};
+use crate::service::{Caller, Reply, Service};
+use crate::wire::Version;
+use crate::wire::answer;
+use crate::wire::codec::Put;
+use crate::wire::decline::Decline;
+use crate::wire::purpose::ToClient;
+
+/// What HELLO tells 1.0 clients about the program.
+const SERVER: &str = concat!("vestnik ", env!("CARGO_PKG_VERSION"));
+
+/// The use of a session is noted in the file at most this often.
+pub(super) const TOUCH_US: i64 = 3600 * 1_000_000;
+
+impl Service<'_> {
+    pub(super) fn heartbeat(&mut self, conn: ConnId, task: u8, echo: &[u8]) -> Reply {
+        self.accept_to(conn, task, |body| body.put_bytes(echo));
+        Ok(())
+    }
+
+    pub(super) fn hello(&mut self, conn: ConnId, task: u8, major: u8, minor: u8) -> Reply {
+        let version = Version::negotiate(major, minor).ok_or(Decline::UnsupportedVersion)?;
+        if let Some(peer) = self.peers.get_mut(conn) {
+            peer.state.version = Some(version);
+        }
+        let body_bytes_max = self.config.body_bytes_max as u32;
+        let content_bytes_max = self.config.content_bytes_max as u32;
+        self.accept_to(conn, task, |body| {
+            let (major, minor) = version.numbers();
+            body.put_bytes(&[major, minor]);
+            if version >= Version::V1_0 {
+                body.put_u32(body_bytes_max);
+                body.put_u32(content_bytes_max);
+                body.put_str(SERVER);
+            }
+        });
+        Ok(())
+    }
+
+    /// Where a connection comes from, as the throttle sees it.
+    pub(super) fn origin(&self, conn: ConnId) -> Option<Origin> {
+        self.peers.get(conn).map(|peer| Origin::of(peer.address))
+    }
+
+    /// Whether one more may fail.
+    pub(super) fn check_throttle(&self, keys: &[Key<'_>]) -> Reply {
+        for key in keys {
+            self.throttle.check(*key, self.now_ms).map_err(Decline::RateLimited)?;
+        }
+        Ok(())
+    }
+
+    /// Counts failures; those of attempts under way are given back when they turn out well, so
+    /// that many at once cannot get past the bound.
+    pub(super) fn spend(&mut self, keys: &[Key<'_>]) {
+        for key in keys {
+            self.throttle.spend(*key, self.now_ms);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, keys: &[Key<'_>]) {
+        for key in keys {
+            self.throttle.give_back(*key);
+        }
+    }
+
+    pub(super) fn login(&mut self, conn: ConnId, task: u8, login: &str, password: &str) -> Reply {
+        let Some(origin) = self.origin(conn) else { return Ok(()) };
+        let key = names::name_key(login).unwrap_or_default();
+        let keys = [Key::Login(&key, origin), Key::Origin(origin)];
+        self.check_throttle(&keys)?;
+        self.spend(&keys);
+        let Some(password) = password::prepare_attempt(password) else {
+            return Err(Decline::BadCredentials.into());
+        };
+        let user = self.store.user_by_key(&key)?.filter(|user| !user.disabled);
+        let work = Work::Verify {
+            stored: user.as_ref().map(|user| user.password.clone()),
+            password,
+            rounds: self.config.password_rounds,
+            upgrade: true,
+        };
+        let intent = Intent::Login { user: user.map(|user| user.user), login: key.clone() };
+        self.ask_helper(conn, task, work, intent).inspect_err(|_| {
+            // Nobody has looked at the password, so nobody has failed.
+            self.give_back(&[Key::Login(&key, origin), Key::Origin(origin)]);
+        })
+    }
+
+    pub(super) fn login_verified(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        user: Option<UserId>,
+        login: &str,
+        upgraded: Option<&str>,
+    ) -> Reply {
+        let found = match user {
+            // Disabled meanwhile is disabled.
+            Some(user) => self.store.user(user)?.filter(|user| !user.disabled),
+            None => None,
+        };
+        let Some(found) = found else { return Err(Decline::BadCredentials.into()) };
+        let Some(origin) = self.origin(conn) else { return Ok(()) };
+        self.may_write()?;
+        let now = self.clock.next();
+        let secret = SessionSecret::generate(self.random).map_err(|why| {
+            log::error!("no session without randomness: {why}");
+            Decline::StorageFailed
+        })?;
+        self.make_room_for_session(found.user)?;
+        let address = self.address(conn);
+        let session = self.store.add_session(found.user, &secret.digest().0, now, &address)?;
+        if let Some(upgraded) = upgraded {
+            self.store.set_password(found.user, upgraded)?;
+        }
+        self.give_back(&[Key::Login(login, origin), Key::Origin(origin)]);
+        let is_modern = self.peers.get(conn).is_some_and(|peer| peer.is_modern());
+        self.accept_to(conn, task, |body| {
+            body.put_u32(session.get());
+            body.put_bytes(secret.expose());
+            body.put_u8(0);
+            if is_modern {
+                body.put_u32(found.user.get());
+            }
+        });
+        self.attach(conn, found.user, session, now)
+    }
+
+    /// A user with as many sessions as may be loses the one that was used longest ago.
+    fn make_room_for_session(&mut self, user: UserId) -> Reply {
+        let sessions = self.store.sessions(Some(user))?;
+        if sessions.len() < SESSIONS_PER_USER_MAX {
+            return Ok(());
+        }
+        let is_free = |session: &&crate::store::sessions::Session| {
+            self.conn_of_session(user, session.session).is_none()
+        };
+        let oldest = sessions.iter().filter(is_free).min_by_key(|session| session.used);
+        let oldest = oldest.or_else(|| sessions.iter().min_by_key(|session| session.used));
+        if let Some(oldest) = oldest.map(|session| session.session) {
+            self.store.end_session(oldest)?;
+            self.deauth_session(user, oldest);
+        }
+        Ok(())
+    }
+
+    fn address(&self, conn: ConnId) -> String {
+        self.peers.get(conn).map(|peer| peer.address.to_canonical().to_string()).unwrap_or_default()
+    }
+
+    pub(super) fn restore_session(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        session: SessionId,
+        hash: &str,
+    ) -> Reply {
+        let Some(origin) = self.origin(conn) else { return Ok(()) };
+        let current = self.peers.get(conn).and_then(|peer| peer.state.attached);
+        if current.is_some_and(|attached| attached.session != session) {
+            return Err(Decline::AlreadyAuthorized.into());
+        }
+        let keys = [Key::Session(session, origin), Key::Origin(origin)];
+        self.check_throttle(&keys)?;
+        let Some(user) = self.session_owner(session, hash)? else {
+            self.spend(&keys);
+            return Err(Decline::BadSession.into());
+        };
+        let now = self.clock.now();
+        let mut touched = self.store.session(session)?.map_or(now, |session| session.used);
+        if now.micros() - touched.micros() > TOUCH_US && !self.is_replaying {
+            let address = self.address(conn);
+            self.store.touch_session(session, now, &address)?;
+            touched = now;
+        }
+        let is_modern = self.peers.get(conn).is_some_and(|peer| peer.is_modern());
+        self.accept_to(conn, task, |body| {
+            if is_modern {
+                body.put_u32(user.get());
+            }
+        });
+        if current.is_some() {
+            self.resume_suspended(conn, user);
+            return Ok(());
+        }
+        if let Some(other) = self.conn_of_session(user, session) {
+            self.deauth(other);
+        }
+        self.attach(conn, user, session, touched)
+    }
+
+    /// Whose session this is, if the secret is right and it has not ended.
+    fn session_owner(
+        &mut self,
+        session: SessionId,
+        hash: &str,
+    ) -> Result<Option<UserId>, crate::service::Refusal> {
+        let Some(row) = self.store.session(session)? else { return Ok(None) };
+        let is_right = token::session_digest(hash)
+            .zip(Digest::from_row(&row.digest))
+            .is_some_and(|(given, kept)| given == kept);
+        let unused_us = self.clock.now().micros() - row.used.micros();
+        let is_attached = self.conn_of_session(row.user, session).is_some();
+        let is_alive = is_attached || unused_us <= self.config.session_lifetime_us;
+        Ok((is_right && is_alive).then_some(row.user))
+    }
+
+    /// Authorizes a connection by a session.
+    fn attach(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        session: SessionId,
+        touched: ServerTime,
+    ) -> Reply {
+        self.close_batches_of(user);
+        self.turn.users.push(user);
+        let is_first = self.list(conn.index, user, false)?;
+        if let Some(peer) = self.peers.get_mut(conn) {
+            self.turn.save(peer);
+            peer.state.attached = Some(Attached { session, user, suspended: false });
+            peer.state.notified = 0;
+            peer.state.touched = touched;
+        }
+        // Batches of chats that were in nobody's list until now may stand open.
+        self.close_batches_of(user);
+        if is_first {
+            self.tell_presence(user, true);
+        }
+        Ok(())
+    }
+
+    pub(super) fn logoff(&mut self, caller: Caller) -> Reply {
+        self.may_write()?;
+        self.store.end_session(caller.session)?;
+        self.detach(caller.conn);
+        self.accept(caller, |_| {});
+        Ok(())
+    }
+
+    /// The connection falls back to *greeted*.
+    fn detach(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        let Some(attached) = peer.state.attached else { return };
+        self.close_batches_of(attached.user);
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        self.turn.save(peer);
+        peer.state.attached = None;
+        peer.state.detached_ms = self.now_ms;
+        peer.state.notified = 0;
+        if peer.behind.take().is_some() {
+            self.resumed.push(conn);
+        }
+        self.turn.users.push(attached.user);
+        if self.roster.detach(conn.index, attached.user) {
+            self.tell_presence(attached.user, false);
+        }
+    }
+
+    /// Takes the session from a connection: it ended, or another connection has it now.
+    pub(super) fn deauth(&mut self, conn: ConnId) {
+        self.detach(conn);
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let cut_off = peer.waiting.take().map(|waiting| waiting.task);
+        if peer.stream.is_none() {
+            self.resumed.push(conn);
+        }
+        // A long answer ends by itself, with its next piece.
+        self.outbox.stage(conn.index, |out| {
+            if let Some(task) = cut_off {
+                answer::declined(out, task, Decline::LoginRequired);
+            }
+            answer::bare(out, ToClient::Deauth);
+        });
+    }
+
+    /// The connection that a session is attached to.
+    pub(super) fn conn_of_session(&self, user: UserId, session: SessionId) -> Option<ConnId> {
+        let conns = &self.roster.user(user)?.conns;
+        let peers = conns.iter().filter_map(|&index| self.peers.at(index));
+        let carries = |peer: &&crate::service::peer::Peer| {
+            peer.state.attached.is_some_and(|attached| attached.session == session)
+        };
+        peers.filter(carries).map(|peer| peer.conn).next()
+    }
+
+    /// A session has ended: its connection is told.
+    pub(super) fn deauth_session(&mut self, user: UserId, session: SessionId) {
+        if let Some(conn) = self.conn_of_session(user, session) {
+            self.deauth(conn);
+        }
+    }
+
+    /// The sessions of a user have ended, but for one.
+    pub(super) fn deauth_user(&mut self, user: UserId, keep: Option<SessionId>) {
+        let conns = self.roster.user(user).map(|online| online.conns.clone()).unwrap_or_default();
+        for index in conns {
+            let Some(peer) = self.peers.at(index) else { continue };
+            let session = peer.state.attached.map(|attached| attached.session);
+            if session != keep || keep.is_none() {
+                self.deauth(peer.conn);
+            }
+        }
+    }
+
+    /// A notification was declined (protocol section 3).
+    pub(super) fn suspend(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        let Some(attached) = peer.state.attached else { return };
+        self.close_batches_of(attached.user);
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        peer.state.attached = Some(Attached { suspended: true, ..attached });
+        if peer.behind.take().is_some() {
+            self.resumed.push(conn);
+        }
+        self.turn.users.push(attached.user);
+        self.roster.deactivate(conn.index, attached.user);
+    }
+
+    fn resume_suspended(&mut self, conn: ConnId, user: UserId) {
+        self.close_batches_of(user);
+        if let Some(peer) = self.peers.get_mut(conn)
+            && let Some(attached) = &mut peer.state.attached
+        {
+            attached.suspended = false;
+            peer.state.notified = 0;
+            self.turn.users.push(user);
+            self.roster.activate(conn.index, user);
+        }
+    }
+}

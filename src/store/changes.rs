@@ -1,0 +1,81 @@
+//! What the command line changed while a server may be running: a short list in the file, written
+//! with the change itself and taken away by the server as it tells those concerned.
+
+use super::{Store, StoreResult};
+use crate::ids::{ChatId, SessionId, UserId};
+
+/// Something that a command has done to the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A session has ended.
+    SessionEnded(SessionId),
+    /// All sessions of a user have ended.
+    SessionsEnded(UserId),
+    /// Somebody has become a member.
+    MemberJoined(ChatId, UserId),
+    /// A chat's name, title, password or policy has changed.
+    ChatChanged(ChatId),
+    /// A chat is gone.
+    ChatRemoved(ChatId),
+    /// What is true of the server as a whole has changed (the lockdown).
+    PolicyChanged,
+}
+
+impl Change {
+    const fn row(self) -> (&'static str, i64, i64) {
+        match self {
+            Self::SessionEnded(session) => ("session-ended", session.row(), 0),
+            Self::SessionsEnded(user) => ("sessions-ended", user.row(), 0),
+            Self::MemberJoined(chat, user) => ("member-joined", chat.row(), user.row()),
+            Self::ChatChanged(chat) => ("chat-changed", chat.row(), 0),
+            Self::ChatRemoved(chat) => ("chat-removed", chat.row(), 0),
+            Self::PolicyChanged => ("policy-changed", 0, 0),
+        }
+    }
+
+    /// `None` for what this version does not know: a newer command wrote it.
+    fn from_row(kind: &str, a: i64, b: i64) -> Option<Self> {
+        Some(match kind {
+            "session-ended" => Self::SessionEnded(SessionId::from_row(a)?),
+            "sessions-ended" => Self::SessionsEnded(UserId::from_row(a)?),
+            "member-joined" => Self::MemberJoined(ChatId::from_row(a)?, UserId::from_row(b)?),
+            "chat-changed" => Self::ChatChanged(ChatId::from_row(a)?),
+            "chat-removed" => Self::ChatRemoved(ChatId::from_row(a)?),
+            "policy-changed" => Self::PolicyChanged,
+            _ => return None,
+        })
+    }
+}
+
+impl Store<'_> {
+    /// Tells a running server what was changed, in the transaction that changes it.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn note_change(&mut self, change: Change) -> StoreResult<()> {
+        self.run("INSERT INTO changes (kind, a, b) VALUES (?1, ?2, ?3)", change.row()).map(drop)
+    }
+
+    /// The oldest changes, up to `limit`; [`Store::forget_changes`] takes them away.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn changes(&mut self, limit: u32) -> StoreResult<Vec<(i64, Option<Change>)>> {
+        self.all(
+            "SELECT change_id, kind, a, b FROM changes ORDER BY change_id LIMIT ?1",
+            [limit],
+            |row| {
+                let kind: String = row.get(1)?;
+                Ok((row.get(0)?, Change::from_row(&kind, row.get(2)?, row.get(3)?)))
+            },
+        )
+    }
+
+    /// Takes away the changes up to this one.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn forget_changes(&mut self, up_to: i64) -> StoreResult<()> {
+        self.run("DELETE FROM changes WHERE change_id <= ?1", [up_to]).map(drop)
+    }
+}

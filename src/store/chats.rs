@@ -1,0 +1,197 @@
+//! Chats: groups that are found by name, and the direct chats of two.
+
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ChatId, ServerTime, UserId};
+use rusqlite::Row;
+
+/// A row of `chats`. Holds a password hash, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Chat {
+    /// Its id.
+    pub chat: ChatId,
+    /// The two people of a direct chat, lower id first; `None` for a group.
+    pub direct: Option<(UserId, UserId)>,
+    /// Its name; empty for a direct chat.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// The stored form of its password, if it has one.
+    pub password: Option<String>,
+    /// How many members it has.
+    pub member_count: u32,
+    /// When it was made.
+    pub created: ServerTime,
+    /// Seconds between two messages of one member; 0: any.
+    pub slow_mode_s: u32,
+    /// Days after which its messages go; 0: never.
+    pub keep_days: u32,
+}
+
+const COLUMNS: &str = "chat_id, kind, user_low, user_high, name, title, password, member_count,
+                       created, slow_mode_s, keep_days";
+
+fn chat(row: &Row<'_>) -> rusqlite::Result<Chat> {
+    let direct = match row.get(1)? {
+        0_i64 => None,
+        _ => Some((id(UserId::from_row, 2, row.get(2)?)?, id(UserId::from_row, 3, row.get(3)?)?)),
+    };
+    Ok(Chat {
+        chat: id(ChatId::from_row, 0, row.get(0)?)?,
+        direct,
+        name: row.get::<_, Option<String>>(4)?.unwrap_or_default(),
+        title: row.get(5)?,
+        password: row.get(6)?,
+        member_count: row.get(7)?,
+        created: time(row, 8)?,
+        slow_mode_s: row.get(9)?,
+        keep_days: row.get(10)?,
+    })
+}
+
+impl Store<'_> {
+    /// The chat with this id.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chat(&mut self, chat_id: ChatId) -> StoreResult<Option<Chat>> {
+        self.get(&format!("SELECT {COLUMNS} FROM chats WHERE chat_id = ?1"), [chat_id.row()], chat)
+    }
+
+    /// The group with this name key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chat_by_key(&mut self, key: &str) -> StoreResult<Option<Chat>> {
+        self.get(&format!("SELECT {COLUMNS} FROM chats WHERE name_key = ?1"), [key], chat)
+    }
+
+    /// The direct chat of two people.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn direct_chat(&mut self, one: UserId, other: UserId) -> StoreResult<Option<Chat>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM chats WHERE kind = 1 AND user_low = ?1 AND user_high = ?2"
+        );
+        self.get(&sql, (one.min(other).row(), one.max(other).row()), chat)
+    }
+
+    /// Up to `limit` groups whose name key begins with `prefix`, by name.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chats_by_prefix(&mut self, prefix: &str, limit: u16) -> StoreResult<Vec<Chat>> {
+        // Nothing that begins with the prefix sorts after the prefix and the last character.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM chats WHERE name_key >= ?1 AND name_key < ?2
+             ORDER BY name_key LIMIT ?3"
+        );
+        self.all(&sql, (prefix, format!("{prefix}\u{10FFFF}"), limit), chat)
+    }
+
+    /// All groups by name, then all direct chats.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chats(&mut self) -> StoreResult<Vec<Chat>> {
+        self.all(&format!("SELECT {COLUMNS} FROM chats ORDER BY kind, name_key"), [], chat)
+    }
+
+    /// Adds a group without members; `None` when the name is taken.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_chat(
+        &mut self,
+        name: &str,
+        key: &str,
+        password: Option<&str>,
+        created: ServerTime,
+    ) -> StoreResult<Option<ChatId>> {
+        if self.chat_by_key(key)?.is_some() {
+            return Ok(None);
+        }
+        let row = self.insert(
+            "INSERT INTO chats (kind, name, name_key, password, created) VALUES (0, ?1, ?2, ?3, ?4)",
+            (name, key, password, created.micros()),
+        )?;
+        Ok(ChatId::from_row(row))
+    }
+
+    /// Adds the direct chat of two people, still without members.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_direct_chat(
+        &mut self,
+        one: UserId,
+        other: UserId,
+        created: ServerTime,
+    ) -> StoreResult<ChatId> {
+        let row = self.insert(
+            "INSERT INTO chats (kind, user_low, user_high, created) VALUES (1, ?1, ?2, ?3)",
+            (one.min(other).row(), one.max(other).row(), created.micros()),
+        )?;
+        Ok(id(ChatId::from_row, 0, row)?)
+    }
+
+    /// Renames a group; the caller has looked that the name is free.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn rename_chat(&mut self, chat_id: ChatId, name: &str, key: &str) -> StoreResult<()> {
+        let sql = "UPDATE chats SET name = ?2, name_key = ?3 WHERE chat_id = ?1";
+        self.run(sql, (chat_id.row(), name, key)).map(drop)
+    }
+
+    /// Sets the title.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_chat_title(&mut self, chat_id: ChatId, title: &str) -> StoreResult<()> {
+        self.run("UPDATE chats SET title = ?2 WHERE chat_id = ?1", (chat_id.row(), title)).map(drop)
+    }
+
+    /// Sets the stored form of the password, or takes it away.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_chat_password(
+        &mut self,
+        chat_id: ChatId,
+        password: Option<&str>,
+    ) -> StoreResult<()> {
+        let sql = "UPDATE chats SET password = ?2 WHERE chat_id = ?1";
+        self.run(sql, (chat_id.row(), password)).map(drop)
+    }
+
+    /// Sets what only the operator sets: slow mode and how long messages are kept.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_chat_policy(
+        &mut self,
+        chat_id: ChatId,
+        slow_mode_s: u32,
+        keep_days: u32,
+    ) -> StoreResult<()> {
+        let sql = "UPDATE chats SET slow_mode_s = ?2, keep_days = ?3 WHERE chat_id = ?1";
+        self.run(sql, (chat_id.row(), slow_mode_s, keep_days)).map(drop)
+    }
+
+    /// Takes a chat away with its members and bans. Its messages and nonces belong to nobody from
+    /// then on; [`Store::sweep_messages`] takes them away in slices.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_chat(&mut self, chat_id: ChatId) -> StoreResult<()> {
+        for sql in [
+            "DELETE FROM members WHERE chat_id = ?1",
+            "DELETE FROM bans WHERE chat_id = ?1",
+            "DELETE FROM chats WHERE chat_id = ?1",
+        ] {
+            self.run(sql, [chat_id.row()])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! What must be true of the rows and the schema cannot say: for `vestnik check`.
+
+use rusqlite::Row;
+
+use super::{Store, StoreResult};
+
+/// What of the contents only others can judge.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Whether a name, as it is stored, may be one, and has this key.
+    pub is_name: fn(name: &str, key: &str) -> bool,
+    /// Whether a text is the stored form of a password.
+    pub is_password: fn(stored: &str) -> bool,
+}
+
+/// What a look over the rows has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is wrong, one line each.
+    pub wrong: Vec<String>,
+    /// Users, disabled ones included.
+    pub users: u64,
+    /// Chats of both kinds.
+    pub chats: u64,
+    /// Messages of these chats.
+    pub messages: u64,
+    /// Messages and nonces of chats that were removed, which wait to be swept: nothing wrong.
+    pub unswept: u64,
+}
+
+/// Rows of one kind of wrong that are listed; the others are counted.
+const LISTED_MAX: u64 = 10;
+
+/// One kind of wrong, and the rows that have it, each as a text that names the row.
+struct Rule {
+    wrong: &'static str,
+    rows: &'static str,
+}
+
+const fn rule(wrong: &'static str, rows: &'static str) -> Rule {
+    Rule { wrong, rows }
+}
+
+const USERS: &[Rule] = &[
+    rule(
+        "a user id out of range",
+        "SELECT 'user ' || user_id FROM users WHERE user_id NOT BETWEEN 1 AND 4294967295",
+    ),
+    rule(
+        "a user neither enabled nor disabled, or made before all time",
+        "SELECT 'user ' || user_id FROM users WHERE disabled NOT IN (0, 1) OR created < 0",
+    ),
+    rule(
+        "a disabled user with sessions",
+        "SELECT 'user ' || user_id FROM users
+         WHERE disabled = 1 AND user_id IN (SELECT user_id FROM sessions)",
+    ),
+    rule(
+        "a session of nobody",
+        "SELECT 'session ' || session_id || ' of user ' || user_id FROM sessions
+         WHERE user_id NOT IN (SELECT user_id FROM users)",
+    ),
+    rule(
+        "a session that cannot be restored",
+        "SELECT 'session ' || session_id FROM sessions
+         WHERE session_id NOT BETWEEN 1 AND 4294967295 OR length(digest) <> 32
+            OR created < 0 OR used < created",
+    ),
+    rule(
+        "an invite that cannot be used",
+        "SELECT 'invite ' || hint FROM invites
+         WHERE length(digest) <> 32 OR uses_left < 0 OR created < 0 OR expires < created",
+    ),
+];
+
+const CHATS: &[Rule] = &[
+    rule(
+        "a chat id out of range",
+        "SELECT 'chat ' || chat_id FROM chats WHERE chat_id NOT BETWEEN 1 AND 4294967295",
+    ),
+    rule(
+        "a group without a name, or with the two users of a direct chat",
+        "SELECT 'chat ' || chat_id FROM chats WHERE kind = 0
+            AND (name IS NULL OR name_key IS NULL OR user_low IS NOT NULL OR user_high IS NOT NULL)",
+    ),
+    rule(
+        "a direct chat with a name or a password, or without two users in order",
+        "SELECT 'chat ' || chat_id FROM chats WHERE kind = 1
+            AND (name IS NOT NULL OR name_key IS NOT NULL OR password IS NOT NULL
+                 OR user_low IS NULL OR user_high IS NULL OR user_low >= user_high
+                 OR user_low NOT IN (SELECT user_id FROM users)
+                 OR user_high NOT IN (SELECT user_id FROM users))",
+    ),
+    rule(
+        "a direct chat with others than its two as members",
+        "SELECT 'chat ' || c.chat_id || ', user ' || m.user_id
+         FROM chats c JOIN members m USING (chat_id)
+         WHERE c.kind = 1 AND m.user_id NOT IN (c.user_low, c.user_high)",
+    ),
+    rule(
+        "a chat with a policy out of range, a title too long, or made before all time",
+        "SELECT 'chat ' || chat_id FROM chats
+         WHERE slow_mode_s NOT BETWEEN 0 AND 4294967295 OR keep_days NOT BETWEEN 0 AND 4294967295
+            OR length(title) > 128 OR created < 0",
+    ),
+    rule(
+        "a chat that counts its members wrong",
+        "SELECT 'chat ' || chat_id || ' counts ' || member_count || ', has ' || there FROM
+            (SELECT chat_id, member_count,
+                    (SELECT count(*) FROM members m WHERE m.chat_id = c.chat_id) AS there
+             FROM chats c)
+         WHERE member_count <> there",
+    ),
+    rule(
+        "a member of a chat that is not there, or who is not there",
+        "SELECT 'chat ' || chat_id || ', user ' || user_id FROM members
+         WHERE chat_id NOT IN (SELECT chat_id FROM chats)
+            OR user_id NOT IN (SELECT user_id FROM users)",
+    ),
+    rule(
+        "a member neither admin nor none, or with a time before all time",
+        "SELECT 'chat ' || chat_id || ', user ' || user_id FROM members
+         WHERE admin NOT IN (0, 1) OR joined < 0 OR seen < 0",
+    ),
+    rule(
+        "a ban from a chat that is not there, or of a user who is not there",
+        "SELECT 'chat ' || chat_id || ', user ' || user_id FROM bans
+         WHERE chat_id NOT IN (SELECT chat_id FROM chats)
+            OR user_id NOT IN (SELECT user_id FROM users)",
+    ),
+    rule(
+        "a member who is banned",
+        "SELECT 'chat ' || chat_id || ', user ' || user_id
+         FROM members JOIN bans USING (chat_id, user_id)",
+    ),
+];
+
+/// Without the messages of removed chats, which nobody can read and which are about to go.
+const MESSAGES: &[Rule] = &[
+    rule(
+        "a message id that no message can have, or after all times given",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+         WHERE message_id <= 0
+            OR message_id > (SELECT value FROM meta WHERE key = 'server_time')",
+    ),
+    rule(
+        "an edit or deletion before its message, or after all times given",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+         WHERE updated < message_id
+            OR updated > (SELECT value FROM meta WHERE key = 'server_time')",
+    ),
+    rule(
+        "a message with a status that does not fit",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+         WHERE status NOT IN (0, 1, 2, 3) OR (status = 0) <> (updated IS NULL)",
+    ),
+    rule(
+        "a deleted message with content",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+         WHERE status & 2 <> 0 AND content <> ''",
+    ),
+    rule(
+        "a message by nobody",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+         WHERE sender_id NOT IN (SELECT user_id FROM users)
+            AND chat_id IN (SELECT chat_id FROM chats)",
+    ),
+    rule(
+        "a message id given twice",
+        "SELECT 'message ' || message_id FROM messages GROUP BY message_id HAVING count(*) > 1",
+    ),
+    rule(
+        "a nonce of nobody, or of a message by somebody else",
+        "SELECT 'chat ' || n.chat_id || ', user ' || n.user_id || ', message ' || n.message_id
+         FROM nonces n LEFT JOIN messages m USING (chat_id, message_id)
+         WHERE n.chat_id IN (SELECT chat_id FROM chats)
+           AND (n.user_id NOT IN (SELECT user_id FROM users) OR m.sender_id <> n.user_id)",
+    ),
+    rule(
+        "no record of the times given",
+        "SELECT 'meta' WHERE NOT EXISTS
+            (SELECT 1 FROM meta WHERE key = 'server_time' AND value >= 0)",
+    ),
+];
+
+/// All names, with their keys.
+const NAMES: Rule = rule(
+    "a name that is none, or with another's key",
+    "SELECT 'user ' || user_id, nickname, name_key FROM users
+     UNION ALL
+     SELECT 'chat ' || chat_id, name, name_key FROM chats
+     WHERE name IS NOT NULL AND name_key IS NOT NULL",
+);
+
+/// All stored passwords.
+const PASSWORDS: Rule = rule(
+    "a password that nobody can match",
+    "SELECT 'user ' || user_id, password FROM users
+     UNION ALL
+     SELECT 'chat ' || chat_id, password FROM chats WHERE password IS NOT NULL",
+);
+
+impl Store<'_> {
+    /// Looks at all rows, as they are at one moment.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn check(&mut self, rules: Rules) -> StoreResult<Report> {
+        let mut report = Report {
+            users: self.count("SELECT count(*) FROM users")?,
+            chats: self.count("SELECT count(*) FROM chats")?,
+            messages: self.count(
+                "SELECT count(*) FROM messages WHERE chat_id IN (SELECT chat_id FROM chats)",
+            )?,
+            ..Report::default()
+        };
+        for table in ["messages", "nonces"] {
+            report.unswept += self.count(&format!(
+                "SELECT count(*) FROM {table} WHERE chat_id NOT IN (SELECT chat_id FROM chats)"
+            ))?;
+        }
+        let wrong = &mut report.wrong;
+        for rule in [USERS, CHATS, MESSAGES].into_iter().flatten() {
+            self.list(rule, |_| Ok(true), wrong)?;
+        }
+        let is_no_name = |row: &Row<'_>| {
+            let (name, key): (String, String) = (row.get(1)?, row.get(2)?);
+            Ok(!(rules.is_name)(&name, &key))
+        };
+        self.list(&NAMES, is_no_name, wrong)?;
+        let is_no_password = |row: &Row<'_>| {
+            let stored: String = row.get(1)?;
+            Ok(!(rules.is_password)(&stored))
+        };
+        self.list(&PASSWORDS, is_no_password, wrong)?;
+        Ok(report)
+    }
+
+    fn count(&mut self, sql: &str) -> StoreResult<u64> {
+        let rows: Option<i64> = self.get(sql, [], |row| row.get(0))?;
+        Ok(rows.map_or(0, i64::unsigned_abs))
+    }
+
+    /// Adds a line for each row of the rule that is wrong, up to some.
+    fn list(
+        &mut self,
+        rule: &Rule,
+        is_wrong: impl Fn(&Row<'_>) -> rusqlite::Result<bool>,
+        wrong: &mut Vec<String>,
+    ) -> StoreResult<()> {
+        let mut rows = 0;
+        self.each(rule.rows, [], |row| {
+            if is_wrong(row)? {
+                rows += 1;
+                if rows <= LISTED_MAX {
+                    wrong.push(format!("{}: {}", rule.wrong, row.get::<_, String>(0)?));
+                }
+            }
+            Ok(true)
+        })?;
+        if rows > LISTED_MAX {
+            wrong.push(format!("{}: {} more", rule.wrong, rows - LISTED_MAX));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Database;
+
+    const RULES: Rules = Rules {
+        is_name: |name, key| name.to_lowercase() == key,
+        is_password: |text| text == "hash",
+    };
+
+    /// Two users, one with a session, a group, a direct chat, a ban, and messages of each status.
+    const GOOD: &str = "
+        UPDATE meta SET value = 1000 WHERE key = 'server_time';
+        INSERT INTO users (user_id, nickname, name_key, password, created) VALUES
+            (1, 'Anna', 'anna', 'hash', 1), (2, 'boris', 'boris', 'hash', 2),
+            (3, 'clara', 'clara', 'hash', 3);
+        INSERT INTO sessions VALUES (1, 1, zeroblob(32), 10, 20, '');
+        INSERT INTO chats (chat_id, kind, name, name_key, password, member_count, created) VALUES
+            (1, 0, 'Hall', 'hall', 'hash', 2, 5);
+        INSERT INTO chats (chat_id, kind, user_low, user_high, member_count, created) VALUES
+            (2, 1, 1, 2, 2, 6);
+        INSERT INTO members VALUES (1, 1, 1, 5, 0), (1, 2, 0, 5, 9), (2, 1, 0, 6, 0), (2, 2, 0, 6, 0);
+        INSERT INTO bans VALUES (1, 3);
+        INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
+            (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
+        INSERT INTO nonces VALUES (1, 1, -7, 100), (1, 2, 7, 90);
+        INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3);
+        -- A chat that was removed and is not swept yet, its author gone as well.
+        INSERT INTO messages VALUES (9, 50, 77, NULL, 0, 'old');
+        INSERT INTO nonces VALUES (9, 77, 1, 50);";
+
+    fn check_after(change: &str) -> Report {
+        let database = Database::in_memory().expect("memory");
+        let db = database.connection();
+        db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
+            .expect("pragmas");
+        db.execute_batch(GOOD).expect("good rows");
+        db.execute_batch(change).expect(change);
+        let mut store = Store::new(&database).expect("a store");
+        store.check(RULES).expect("readable rows")
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_what_the_server_writes() {
+        let report = check_after("");
+        let counts = Report { users: 3, chats: 2, messages: 4, unswept: 2, wrong: Vec::new() };
+        assert_eq!(report, counts);
+    }
+
+    #[test]
+    fn each_rule_finds_what_breaks_it() {
+        for (change, wrong, row) in [
+            ("INSERT INTO users VALUES (5000000000, 'x', 'x', 'hash', 0, 1)", "a user id out", "user 5000000000"),
+            ("UPDATE users SET disabled = 2 WHERE user_id = 2", "a user neither", "user 2"),
+            ("UPDATE users SET created = -1 WHERE user_id = 2", "a user neither", "user 2"),
+            ("UPDATE users SET disabled = 1 WHERE user_id = 1", "a disabled user with", "user 1"),
+            ("UPDATE sessions SET user_id = 8", "a session of nobody", "session 1 of user 8"),
+            ("UPDATE sessions SET digest = x'00'", "a session that cannot", "session 1"),
+            ("UPDATE sessions SET used = 9", "a session that cannot", "session 1"),
+            ("UPDATE invites SET uses_left = -1", "an invite that", "invite abcd"),
+            ("UPDATE invites SET expires = 2", "an invite that", "invite abcd"),
+            ("UPDATE chats SET chat_id = -1 WHERE chat_id = 2; UPDATE members SET chat_id = -1 WHERE chat_id = 2;
+              DELETE FROM messages WHERE chat_id = 2", "a chat id out", "chat -1"),
+            ("UPDATE chats SET name = NULL WHERE chat_id = 1", "a group without", "chat 1"),
+            ("UPDATE chats SET user_low = 1 WHERE chat_id = 1", "a group without", "chat 1"),
+            ("UPDATE chats SET user_low = 2, user_high = 1 WHERE chat_id = 2", "a direct chat with a", "chat 2"),
+            ("UPDATE chats SET password = 'hash' WHERE chat_id = 2", "a direct chat with a", "chat 2"),
+            ("UPDATE members SET user_id = 3 WHERE chat_id = 2 AND user_id = 2", "a direct chat with others", "chat 2, user 3"),
+            ("UPDATE chats SET slow_mode_s = -1 WHERE chat_id = 1", "a chat with a policy", "chat 1"),
+            ("UPDATE chats SET title = printf('%.200c', 'x') WHERE chat_id = 1", "a chat with a policy", "chat 1"),
+            ("UPDATE chats SET member_count = 7 WHERE chat_id = 1", "a chat that counts", "chat 1 counts 7, has 2"),
+            ("INSERT INTO members VALUES (8, 1, 0, 0, 0)", "a member of a chat that", "chat 8, user 1"),
+            ("UPDATE members SET user_id = 8 WHERE chat_id = 1 AND user_id = 2", "a member of a chat that", "chat 1, user 8"),
+            ("UPDATE members SET admin = 2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),
+            ("UPDATE members SET seen = -2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),
+            ("UPDATE bans SET chat_id = 8", "a ban from", "chat 8, user 3"),
+            ("UPDATE bans SET user_id = 8", "a ban from", "chat 1, user 8"),
+            ("UPDATE bans SET user_id = 2", "a member who is banned", "chat 1, user 2"),
+            ("UPDATE messages SET message_id = 0 WHERE message_id = 100", "a message id that no", "chat 1, message 0"),
+            ("UPDATE messages SET message_id = 1001 WHERE message_id = 100", "a message id that no", "chat 1, message 1001"),
+            ("UPDATE messages SET updated = 99 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
+            ("UPDATE messages SET updated = 1001 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
+            ("UPDATE messages SET status = 4 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
+            ("UPDATE messages SET status = 1 WHERE message_id = 100", "a message with a status", "chat 1, message 100"),
+            ("UPDATE messages SET status = 0 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
+            ("UPDATE messages SET content = 'x' WHERE message_id = 102", "a deleted message", "chat 1, message 102"),
+            ("UPDATE messages SET sender_id = 8 WHERE message_id = 101", "a message by nobody", "chat 1, message 101"),
+            ("UPDATE messages SET message_id = 100 WHERE chat_id = 2", "a message id given twice", "message 100"),
+            ("UPDATE nonces SET user_id = 8 WHERE nonce = 7", "a nonce of nobody", "chat 1, user 8, message 90"),
+            ("UPDATE nonces SET message_id = 101 WHERE nonce = -7", "a nonce of nobody", "chat 1, user 1, message 101"),
+            ("DELETE FROM meta", "no record of the times", "meta"),
+            ("UPDATE users SET name_key = 'x' WHERE user_id = 1", "a name that is none", "user 1"),
+            ("UPDATE chats SET name = 'x' WHERE chat_id = 1", "a name that is none", "chat 1"),
+            ("UPDATE users SET password = '' WHERE user_id = 1", "a password that", "user 1"),
+            ("UPDATE chats SET password = '' WHERE chat_id = 1", "a password that", "chat 1"),
+        ] {
+            let found = check_after(change).wrong;
+            let is_it = |line: &&String| line.starts_with(wrong) && line.ends_with(row);
+            assert_eq!(found.iter().filter(is_it).count(), 1, "{change}: {found:?}");
+            assert_eq!(found.len(), 1, "{change}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn many_rows_with_one_wrong_are_counted() {
+        let rows = "WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+                    INSERT INTO bans SELECT 1, i FROM n";
+        let found = check_after(rows).wrong;
+        assert_eq!(found.len(), 11);
+        assert!(found[10].ends_with(": 80 more"), "{}", found[10]);
+    }
+}

@@ -1,0 +1,194 @@
+//! Who is in which chat, as what, and up to where they have read; and who is kept out.
+
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ChatId, ServerTime, UserId};
+use rusqlite::Row;
+
+/// A row of `members`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The chat.
+    pub chat: ChatId,
+    /// The user.
+    pub user: UserId,
+    /// May rename, ban and the like.
+    pub admin: bool,
+    /// Since when.
+    pub joined: ServerTime,
+    /// The marker: read up to here.
+    pub seen: ServerTime,
+}
+
+const COLUMNS: &str = "chat_id, user_id, admin, joined, seen";
+
+fn member(row: &Row<'_>) -> rusqlite::Result<Member> {
+    Ok(Member {
+        chat: id(ChatId::from_row, 0, row.get(0)?)?,
+        user: id(UserId::from_row, 1, row.get(1)?)?,
+        admin: row.get(2)?,
+        joined: time(row, 3)?,
+        seen: time(row, 4)?,
+    })
+}
+
+impl Store<'_> {
+    /// One membership.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn member(&mut self, chat: ChatId, user: UserId) -> StoreResult<Option<Member>> {
+        let sql = format!("SELECT {COLUMNS} FROM members WHERE chat_id = ?1 AND user_id = ?2");
+        self.get(&sql, (chat.row(), user.row()), member)
+    }
+
+    /// The memberships of a user, by chat.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn memberships(&mut self, user: UserId) -> StoreResult<Vec<Member>> {
+        let sql = format!("SELECT {COLUMNS} FROM members WHERE user_id = ?1 ORDER BY chat_id");
+        self.all(&sql, [user.row()], member)
+    }
+
+    /// The memberships of a user, by chat, with the slow mode of each chat in seconds.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn memberships_with_policy(&mut self, user: UserId) -> StoreResult<Vec<(Member, u32)>> {
+        self.all(
+            "SELECT m.chat_id, m.user_id, m.admin, m.joined, m.seen, c.slow_mode_s
+             FROM members m JOIN chats c USING (chat_id)
+             WHERE m.user_id = ?1 ORDER BY m.chat_id",
+            [user.row()],
+            |row| Ok((member(row)?, row.get(5)?)),
+        )
+    }
+
+    /// Members of a chat with an id above `after`, by id, up to `limit`, with their nicknames.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn members(
+        &mut self,
+        chat: ChatId,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> StoreResult<Vec<(Member, String)>> {
+        self.all(
+            "SELECT m.chat_id, m.user_id, m.admin, m.joined, m.seen, u.nickname
+             FROM members m JOIN users u USING (user_id)
+             WHERE m.chat_id = ?1 AND m.user_id > ?2 ORDER BY m.user_id LIMIT ?3",
+            (chat.row(), after.map_or(0, UserId::row), limit),
+            |row| Ok((member(row)?, row.get(5)?)),
+        )
+    }
+
+    /// Makes somebody a member; the caller has looked that they are none.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_member(&mut self, new: Member) -> StoreResult<()> {
+        self.run(
+            "INSERT INTO members (chat_id, user_id, admin, joined, seen) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (
+                new.chat.row(),
+                new.user.row(),
+                new.admin,
+                new.joined.micros(),
+                new.seen.micros(),
+            ),
+        )?;
+        let sql = "UPDATE chats SET member_count = member_count + 1 WHERE chat_id = ?1";
+        self.run(sql, [new.chat.row()]).map(drop)
+    }
+
+    /// Ends a membership; false when there is none.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_member(&mut self, chat: ChatId, user: UserId) -> StoreResult<bool> {
+        let sql = "DELETE FROM members WHERE chat_id = ?1 AND user_id = ?2";
+        if self.run(sql, (chat.row(), user.row()))? == 0 {
+            return Ok(false);
+        }
+        let sql = "UPDATE chats SET member_count = member_count - 1 WHERE chat_id = ?1";
+        self.run(sql, [chat.row()])?;
+        Ok(true)
+    }
+
+    /// Makes a member an admin, or no longer.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_admin(&mut self, chat: ChatId, user: UserId, admin: bool) -> StoreResult<()> {
+        let sql = "UPDATE members SET admin = ?3 WHERE chat_id = ?1 AND user_id = ?2";
+        self.run(sql, (chat.row(), user.row(), admin)).map(drop)
+    }
+
+    /// Moves a member's marker.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_seen(&mut self, chat: ChatId, user: UserId, seen: ServerTime) -> StoreResult<()> {
+        let sql = "UPDATE members SET seen = ?3 WHERE chat_id = ?1 AND user_id = ?2";
+        self.run(sql, (chat.row(), user.row(), seen.micros())).map(drop)
+    }
+
+    /// How many admins a chat has.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn admin_count(&mut self, chat: ChatId) -> StoreResult<u32> {
+        let sql = "SELECT count(*) FROM members WHERE chat_id = ?1 AND admin = 1";
+        Ok(self.get(sql, [chat.row()], |row| row.get(0))?.unwrap_or(0))
+    }
+
+    /// The member who joined first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn longest_standing(&mut self, chat: ChatId) -> StoreResult<Option<UserId>> {
+        let sql = "SELECT user_id FROM members WHERE chat_id = ?1 ORDER BY joined, user_id LIMIT 1";
+        self.get(sql, [chat.row()], |row| id(UserId::from_row, 0, row.get(0)?))
+    }
+
+    /// Whether somebody is kept out of a chat.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn is_banned(&mut self, chat: ChatId, user: UserId) -> StoreResult<bool> {
+        let sql = "SELECT 1 FROM bans WHERE chat_id = ?1 AND user_id = ?2";
+        Ok(self.get(sql, (chat.row(), user.row()), |_| Ok(()))?.is_some())
+    }
+
+    /// Keeps somebody out of a chat, or no longer.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_banned(&mut self, chat: ChatId, user: UserId, banned: bool) -> StoreResult<()> {
+        let sql = if banned {
+            "INSERT OR IGNORE INTO bans (chat_id, user_id) VALUES (?1, ?2)"
+        } else {
+            "DELETE FROM bans WHERE chat_id = ?1 AND user_id = ?2"
+        };
+        self.run(sql, (chat.row(), user.row())).map(drop)
+    }
+
+    /// Those kept out of a chat with an id above `after`, by id, up to `limit`, with nicknames.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn banned(
+        &mut self,
+        chat: ChatId,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> StoreResult<Vec<(UserId, String)>> {
+        self.all(
+            "SELECT b.user_id, u.nickname FROM bans b JOIN users u USING (user_id)
+             WHERE b.chat_id = ?1 AND b.user_id > ?2 ORDER BY b.user_id LIMIT ?3",
+            (chat.row(), after.map_or(0, UserId::row), limit),
+            |row| Ok((id(UserId::from_row, 0, row.get(0)?)?, row.get(1)?)),
+        )
+    }
+}

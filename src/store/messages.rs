@@ -1,0 +1,400 @@
+//! Messages: one clustered tree by chat and id, and an index of those that were changed later.
+
+use super::{Store, StoreResult, error, id, time};
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+pub(super) const INSERT: &str =
+    "INSERT INTO messages (chat_id, message_id, sender_id, content) VALUES (?1, ?2, ?3, ?4)";
+
+const COLUMNS: &str = "message_id, sender_id, updated, status, content";
+
+/// A message that borrows its content from the row.
+fn message<'row>(row: &'row Row<'_>) -> rusqlite::Result<Message<'row>> {
+    let created = time(row, 0)?;
+    let updated: Option<i64> = row.get(2)?;
+    let content = match row.get_ref(4)? {
+        ValueRef::Text(text) => std::str::from_utf8(text)?,
+        _ => return Err(rusqlite::Error::InvalidQuery),
+    };
+    Ok(Message {
+        id: MessageId::at(created),
+        sender: id(UserId::from_row, 1, row.get(1)?)?,
+        created,
+        updated: updated.and_then(ServerTime::new).unwrap_or(created),
+        status: row.get(3)?,
+        content,
+    })
+}
+
+/// Who wrote a message and what became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageState {
+    /// The author.
+    pub sender: UserId,
+    /// Bits of protocol section 1.
+    pub status: u8,
+}
+
+/// How far a walk over a range has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walk {
+    /// Everything was given.
+    Done,
+    /// `each` said stop at the message updated at this time, which counts as not given.
+    StoppedAt(ServerTime),
+}
+
+impl Store<'_> {
+    /// Stores a new message; its id is the time of its creation. Binds without a copy, and
+    /// prepares and looks up nothing.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_message(
+        &mut self,
+        chat: ChatId,
+        new: MessageId,
+        sender: UserId,
+        content: &str,
+    ) -> StoreResult<()> {
+        self.begin_write()?;
+        let row = (chat.row(), new.created().micros(), sender.row(), content);
+        self.insert_message.execute(row).map_err(|e| error::explain(self.db, e))?;
+        Ok(())
+    }
+
+    /// The messages of a chat with `from <= updated <= to`, ascending by `updated`, through `each`
+    /// until it says stop by returning false.
+    ///
+    /// Those never changed lie in the order of their ids; the others come from the index, which
+    /// is merged in.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn messages_updated(
+        &mut self,
+        chat: ChatId,
+        from: ServerTime,
+        to: ServerTime,
+        mut each: impl FnMut(&Message<'_>) -> bool,
+    ) -> StoreResult<Walk> {
+        let mut stopped = None;
+        let mut visit = |row: &Row<'_>| {
+            let message = message(row)?;
+            if each(&message) {
+                return Ok(true);
+            }
+            stopped = Some(message.updated);
+            Ok(false)
+        };
+        let range = (chat.row(), from.micros(), to.micros());
+        if self.has_changed_messages(chat, from, to)? {
+            let sql = format!(
+                "SELECT {COLUMNS}, coalesce(updated, message_id) AS at FROM messages
+                 WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
+                 UNION ALL
+                 SELECT {COLUMNS}, updated AS at FROM messages INDEXED BY messages_updated
+                 WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL
+                 ORDER BY at"
+            );
+            self.each(&sql, range, &mut visit)?;
+        } else {
+            let sql = "SELECT message_id, sender_id, updated, status, content FROM messages
+                       WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
+                       ORDER BY message_id";
+            self.each(sql, range, &mut visit)?;
+        }
+        Ok(stopped.map_or(Walk::Done, Walk::StoppedAt))
+    }
+
+    fn has_changed_messages(
+        &mut self,
+        chat: ChatId,
+        from: ServerTime,
+        to: ServerTime,
+    ) -> StoreResult<bool> {
+        let sql = "SELECT 1 FROM messages INDEXED BY messages_updated
+                   WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL";
+        let range = (chat.row(), from.micros(), to.micros());
+        Ok(self.get(sql, range, |_| Ok(()))?.is_some())
+    }
+
+    /// The newest `limit` messages of a chat older than `before`, ascending, through `each`.
+    /// First come, so nothing is sorted: `each` sees them from the newest; see
+    /// [`Store::page_start`] for where a page begins.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn messages_by_id(
+        &mut self,
+        chat: ChatId,
+        from: MessageId,
+        to: MessageId,
+        mut each: impl FnMut(&Message<'_>) -> bool,
+    ) -> StoreResult<Option<MessageId>> {
+        let mut stopped = None;
+        let sql = "SELECT message_id, sender_id, updated, status, content FROM messages
+                   WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 ORDER BY message_id";
+        let range = (chat.row(), from.created().micros(), to.created().micros());
+        self.each(sql, range, |row| {
+            let message = message(row)?;
+            if each(&message) {
+                return Ok(true);
+            }
+            stopped = Some(message.id);
+            Ok(false)
+        })?;
+        Ok(stopped)
+    }
+
+    /// The oldest of the newest `limit` messages of a chat up to `last`, that one included.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn page_start(
+        &mut self,
+        chat: ChatId,
+        last: MessageId,
+        limit: u16,
+    ) -> StoreResult<Option<MessageId>> {
+        self.get(
+            "SELECT min(message_id) FROM (SELECT message_id FROM messages
+             WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id DESC LIMIT ?3)",
+            (chat.row(), last.created().micros(), limit),
+            |row| row.get::<_, Option<i64>>(0),
+        )
+        .map(|found| found.flatten().and_then(ServerTime::new).map(MessageId::at))
+    }
+
+    /// When the newest message of a chat was created; zero when there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_message(&mut self, chat: ChatId) -> StoreResult<ServerTime> {
+        let sql = "SELECT max(message_id) FROM messages WHERE chat_id = ?1";
+        let newest = self.get(sql, [chat.row()], |row| row.get::<_, Option<i64>>(0))?;
+        Ok(newest.flatten().and_then(ServerTime::new).unwrap_or_default())
+    }
+
+    /// Messages of others, not deleted, created after `seen`: counted up to 1000.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn unread(&mut self, chat: ChatId, user: UserId, seen: ServerTime) -> StoreResult<u32> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM messages
+                   WHERE chat_id = ?1 AND message_id > ?2 AND sender_id <> ?3 AND status & 2 = 0
+                   LIMIT 1000)";
+        let counted = self.get(sql, (chat.row(), seen.micros(), user.row()), |row| row.get(0))?;
+        Ok(counted.unwrap_or(0))
+    }
+
+    /// Who wrote a message and what became of it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn message_state(
+        &mut self,
+        chat: ChatId,
+        message: MessageId,
+    ) -> StoreResult<Option<MessageState>> {
+        let sql = "SELECT sender_id, status FROM messages WHERE chat_id = ?1 AND message_id = ?2";
+        self.get(sql, (chat.row(), message.created().micros()), |row| {
+            Ok(MessageState { sender: id(UserId::from_row, 0, row.get(0)?)?, status: row.get(1)? })
+        })
+    }
+
+    /// Replaces the content of a message.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn edit_message(
+        &mut self,
+        chat: ChatId,
+        message: MessageId,
+        updated: ServerTime,
+        content: &str,
+    ) -> StoreResult<()> {
+        let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ?5
+                   WHERE chat_id = ?1 AND message_id = ?2";
+        let key = (chat.row(), message.created().micros());
+        self.run(sql, (key.0, key.1, updated.micros(), STATUS_EDITED, content)).map(drop)
+    }
+
+    /// Empties a message; the row stays as an entry of ranges and pages.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn delete_message(
+        &mut self,
+        chat: ChatId,
+        message: MessageId,
+        updated: ServerTime,
+    ) -> StoreResult<()> {
+        let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ''
+                   WHERE chat_id = ?1 AND message_id = ?2";
+        let key = (chat.row(), message.created().micros());
+        self.run(sql, (key.0, key.1, updated.micros(), STATUS_DELETED)).map(drop)
+    }
+
+    /// The message that this user sent to this chat under this nonce.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn message_by_nonce(
+        &mut self,
+        chat: ChatId,
+        user: UserId,
+        nonce: u64,
+    ) -> StoreResult<Option<MessageId>> {
+        let sql = "SELECT message_id FROM nonces
+                   WHERE chat_id = ?1 AND user_id = ?2 AND nonce = ?3";
+        let found = self.get(sql, (chat.row(), user.row(), nonce as i64), |row| time(row, 0))?;
+        Ok(found.map(MessageId::at))
+    }
+
+    /// Remembers the nonce of a message.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_nonce(
+        &mut self,
+        chat: ChatId,
+        user: UserId,
+        nonce: u64,
+        message: MessageId,
+    ) -> StoreResult<()> {
+        let sql =
+            "INSERT INTO nonces (chat_id, user_id, nonce, message_id) VALUES (?1, ?2, ?3, ?4)";
+        let row = (chat.row(), user.row(), nonce as i64, message.created().micros());
+        self.run(sql, row).map(drop)
+    }
+
+    /// Takes away up to `limit` messages or nonces of chats that are gone. False when none is left.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn sweep_messages(&mut self, limit: u32) -> StoreResult<bool> {
+        for table in ["messages", "nonces"] {
+            // The first chat of the table without a row in chats, found by skipping from chat to
+            // chat; a full scan would read every message.
+            let orphan = self.orphan_chat(table)?;
+            let Some(chat) = orphan else { continue };
+            let key = if table == "messages" { "message_id" } else { "user_id, nonce" };
+            self.run(
+                &format!(
+                    "DELETE FROM {table} WHERE (chat_id, {key}) IN
+                     (SELECT chat_id, {key} FROM {table} WHERE chat_id = ?1 LIMIT ?2)"
+                ),
+                (chat, limit),
+            )?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
+        let sql = format!(
+            "WITH RECURSIVE present (chat_id) AS (
+                 SELECT min(chat_id) FROM {table}
+                 UNION ALL
+                 SELECT (SELECT min(chat_id) FROM {table} WHERE chat_id > present.chat_id)
+                 FROM present WHERE present.chat_id IS NOT NULL
+             )
+             SELECT chat_id FROM present
+             WHERE chat_id IS NOT NULL AND chat_id NOT IN (SELECT chat_id FROM chats) LIMIT 1"
+        );
+        self.get(&sql, [], |row| row.get(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Database;
+
+    fn at(micros: i64) -> ServerTime {
+        ServerTime::new(micros).expect("positive")
+    }
+
+    fn with_store(test: impl FnOnce(&mut Store<'_>, ChatId, UserId)) {
+        let database = Database::in_memory().expect("memory");
+        let mut store = Store::new(&database).expect("tables");
+        test(&mut store, ChatId::new(7).expect("not 0"), UserId::new(9).expect("not 0"));
+    }
+
+    fn range(store: &mut Store<'_>, chat: ChatId, from: i64, to: i64) -> Vec<(i64, String)> {
+        let mut found = Vec::new();
+        let walk = store.messages_updated(chat, at(from), at(to), |m| {
+            found.push((m.updated.micros(), m.content.to_owned()));
+            true
+        });
+        assert_eq!(walk, Ok(Walk::Done));
+        found
+    }
+
+    #[test]
+    fn a_range_is_ascending_by_updated_with_changes_merged_in() {
+        with_store(|store, chat, user| {
+            for n in 1..=5 {
+                let content = format!("m{n}");
+                store.add_message(chat, MessageId::at(at(n * 10)), user, &content).expect("stored");
+            }
+            store.edit_message(chat, MessageId::at(at(20)), at(35), "edited").expect("stored");
+            store.delete_message(chat, MessageId::at(at(10)), at(60)).expect("stored");
+            let texts = |list: Vec<(i64, String)>| {
+                list.into_iter().map(|(t, c)| format!("{t}{c}")).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!(texts(range(store, chat, 0, 100)), "30m3 35edited 40m4 50m5 60");
+            assert_eq!(texts(range(store, chat, 31, 59)), "35edited 40m4 50m5");
+            assert_eq!(texts(range(store, chat, 36, 50)), "40m4 50m5");
+            assert_eq!(texts(range(store, chat, 50, 40)), "");
+        });
+    }
+
+    #[test]
+    fn a_page_is_the_newest_before() {
+        with_store(|store, chat, user| {
+            for n in 1..=5 {
+                store.add_message(chat, MessageId::at(at(n * 10)), user, "x").expect("stored");
+            }
+            let last = MessageId::at(at(39));
+            assert_eq!(store.page_start(chat, last, 2), Ok(Some(MessageId::at(at(20)))));
+            assert_eq!(store.page_start(chat, MessageId::at(at(9)), 2), Ok(None));
+            assert_eq!(store.last_message(chat), Ok(at(50)));
+            let other = UserId::new(1).expect("not 0");
+            assert_eq!(store.unread(chat, other, at(20)), Ok(3));
+            assert_eq!(store.unread(chat, user, at(20)), Ok(0));
+        });
+    }
+
+    #[test]
+    fn a_rolled_back_turn_leaves_nothing() {
+        with_store(|store, chat, user| {
+            store.add_message(chat, MessageId::at(at(10)), user, "x").expect("stored");
+            assert!(store.has_written());
+            store.roll_back();
+            assert_eq!(store.last_message(chat), Ok(ServerTime::ZERO));
+            assert_eq!(store.commit(), Ok(false));
+        });
+    }
+
+    #[test]
+    fn messages_of_a_chat_that_is_gone_are_swept() {
+        with_store(|store, gone, user| {
+            let chat = store.add_chat("a", "a", None, at(1)).expect("stored").expect("free");
+            for n in 1..=5 {
+                store.add_message(chat, MessageId::at(at(n)), user, "stays").expect("stored");
+                store.add_message(gone, MessageId::at(at(n + 10)), user, "x").expect("stored");
+            }
+            store.add_nonce(gone, user, u64::MAX, MessageId::at(at(11))).expect("stored");
+            for left in [true, true, true, true, false] {
+                assert_eq!(store.sweep_messages(2), Ok(left));
+            }
+            assert_eq!(store.last_message(gone), Ok(ServerTime::ZERO));
+            assert_eq!(range(store, chat, 0, 100).len(), 5);
+        });
+    }
+}

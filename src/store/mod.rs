@@ -1,0 +1,319 @@
+//! The data file: SQLite in WAL mode with `synchronous=FULL`, and the only place with SQL.
+//!
+//! Reads and writes of one turn of the loop share one transaction, begun by the first of them and
+//! ended by [`Store::commit`]: one fsync per turn that wrote. Who asks, and whether it may, is not
+//! known here; nor are sockets and the clock.
+
+pub mod changes;
+pub mod chats;
+pub mod check;
+mod error;
+pub mod invites;
+pub mod members;
+pub mod messages;
+pub mod open;
+pub mod sessions;
+pub mod users;
+
+pub use error::{Fault, StoreError};
+pub use open::Database;
+
+use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
+
+use crate::ids::ServerTime;
+
+/// What a call on the store gives.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// Microseconds of server time that one write of the high-water mark covers; a restart after a
+/// crash goes on at most this far ahead.
+const TIME_LEASE_US: i64 = 1_000_000;
+
+/// What of the turn's transaction has begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Transaction {
+    None,
+    Read,
+    Write,
+}
+
+/// The file, with the statements of the hot path held ready.
+pub struct Store<'db> {
+    db: &'db Connection,
+    transaction: Transaction,
+    begin_read: Statement<'db>,
+    begin_write: Statement<'db>,
+    commit: Statement<'db>,
+    rollback: Statement<'db>,
+    data_version: Statement<'db>,
+    set_server_time: Statement<'db>,
+    insert_message: Statement<'db>,
+    /// Highest server time ever promised to the file.
+    time_reserved: ServerTime,
+    /// What `time_reserved` becomes when the transaction under way commits.
+    time_reserving: ServerTime,
+}
+
+impl<'db> Store<'db> {
+    /// Prepares the statements on an open file.
+    ///
+    /// # Errors
+    /// When SQLite cannot prepare them: the file does not have the tables it should.
+    pub fn new(database: &'db Database) -> StoreResult<Self> {
+        let db = database.connection();
+        let mut store = Self {
+            db,
+            transaction: Transaction::None,
+            begin_read: db.prepare("BEGIN")?,
+            begin_write: db.prepare("BEGIN IMMEDIATE")?,
+            commit: db.prepare("COMMIT")?,
+            rollback: db.prepare("ROLLBACK")?,
+            data_version: db.prepare("PRAGMA data_version")?,
+            set_server_time: db.prepare("UPDATE meta SET value = ?1 WHERE key = 'server_time'")?,
+            insert_message: db.prepare(messages::INSERT)?,
+            time_reserved: ServerTime::ZERO,
+            time_reserving: ServerTime::ZERO,
+        };
+        store.time_reserved = store.server_time()?;
+        store.time_reserving = store.time_reserved;
+        Ok(store)
+    }
+
+    /// The highest server time that the file has promised never to give again.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn server_time(&mut self) -> StoreResult<ServerTime> {
+        let micros: Option<i64> =
+            self.get("SELECT value FROM meta WHERE key = 'server_time'", [], |row| row.get(0))?;
+        Ok(micros.and_then(ServerTime::new).unwrap_or_default())
+    }
+
+    /// Makes sure that the file will know, once this turn is committed, that `time` was given.
+    /// Reserves ahead, so that most turns write nothing for it.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn reserve_time(&mut self, time: ServerTime) -> StoreResult<()> {
+        if time > self.time_reserving {
+            let ahead = time.micros().saturating_add(TIME_LEASE_US);
+            self.write_server_time(ServerTime::new(ahead).unwrap_or(ServerTime::MAX))?;
+        }
+        Ok(())
+    }
+
+    /// Writes exactly `time` as the highest ever given: for an end in good order.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn write_server_time(&mut self, time: ServerTime) -> StoreResult<()> {
+        self.begin_write()?;
+        self.set_server_time.execute([time.micros()]).map_err(|e| error::explain(self.db, e))?;
+        self.time_reserving = time;
+        Ok(())
+    }
+
+    /// Begins the turn's transaction for writing, unless it has. A transaction that only read is
+    /// ended first: it cannot be upgraded once somebody else has written.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`] when another process holds the file.
+    pub fn begin_write(&mut self) -> StoreResult<()> {
+        match self.transaction {
+            Transaction::Write => return self.still_open(),
+            Transaction::Read => self.end_read()?,
+            Transaction::None => {}
+        }
+        self.begin_write.raw_execute().map_err(|e| error::explain(self.db, e))?;
+        self.transaction = Transaction::Write;
+        Ok(())
+    }
+
+    fn begin_read(&mut self) -> StoreResult<()> {
+        if self.transaction != Transaction::None {
+            return self.still_open();
+        }
+        self.begin_read.raw_execute().map_err(|e| error::explain(self.db, e))?;
+        self.transaction = Transaction::Read;
+        Ok(())
+    }
+
+    fn end_read(&mut self) -> StoreResult<()> {
+        self.transaction = Transaction::None;
+        self.commit.raw_execute().map_err(|e| error::explain(self.db, e))?;
+        Ok(())
+    }
+
+    /// SQLite ends a whole transaction by itself when a statement meets a full disk or the like.
+    /// What would follow would commit on its own, so nothing may follow until the turn is undone.
+    fn still_open(&self) -> StoreResult<()> {
+        if self.db.is_autocommit() {
+            return Err(StoreError::unavailable("the turn's transaction has ended early"));
+        }
+        Ok(())
+    }
+
+    /// Whether this turn has written.
+    pub fn has_written(&self) -> bool {
+        self.transaction == Transaction::Write
+    }
+
+    /// Ends the turn's transaction; when it wrote, everything is on stable storage afterwards.
+    /// True when it wrote.
+    ///
+    /// # Errors
+    /// [`Fault::Unavailable`]: nothing of the turn is in the file. [`Fault::Lost`]: nobody knows.
+    pub fn commit(&mut self) -> StoreResult<bool> {
+        let wrote = match self.transaction {
+            Transaction::None => return Ok(false),
+            Transaction::Read => false,
+            Transaction::Write => true,
+        };
+        if let Err(error) = self.still_open() {
+            self.roll_back();
+            return Err(error);
+        }
+        let committed = self.commit.raw_execute();
+        if let Err(error) = committed {
+            let error = error::explain(self.db, error);
+            self.roll_back();
+            return Err(error);
+        }
+        self.transaction = Transaction::None;
+        self.time_reserved = self.time_reserving;
+        Ok(wrote)
+    }
+
+    /// Undoes the turn's transaction, whatever is left of it.
+    pub fn roll_back(&mut self) {
+        if !self.db.is_autocommit()
+            && let Err(error) = self.rollback.raw_execute()
+        {
+            log::error!("cannot roll back: {error}");
+        }
+        self.transaction = Transaction::None;
+        self.time_reserving = self.time_reserved;
+    }
+
+    /// Whether the server waits a moment for another process that holds the file, or fails at once:
+    /// once a wait was in vain, it would only stall every turn.
+    pub fn set_patience(&self, is_patient: bool) {
+        let wait = if is_patient { open::PATIENCE } else { std::time::Duration::ZERO };
+        if let Err(error) = self.db.busy_timeout(wait) {
+            log::warn!("cannot set how long to wait for the data file: {error}");
+        }
+    }
+
+    /// Whether nobody may register or join a chat.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lockdown(&mut self) -> StoreResult<bool> {
+        let sql = "SELECT value FROM meta WHERE key = 'lockdown'";
+        Ok(self.get(sql, [], |row| row.get::<_, bool>(0))?.unwrap_or(false))
+    }
+
+    /// Lets nobody register or join a chat, or everybody again.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_lockdown(&mut self, is_on: bool) -> StoreResult<()> {
+        let sql = "INSERT INTO meta (key, value) VALUES ('lockdown', ?1)
+                   ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        self.run(sql, [is_on]).map(drop)
+    }
+
+    /// A number that changes when another process has committed to the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn data_version(&mut self) -> StoreResult<i64> {
+        let db = self.db;
+        self.data_version.query_row([], |row| row.get(0)).map_err(|e| error::explain(db, e))
+    }
+
+    /// Copies the whole of the WAL that nobody reads any more into the file, without waiting.
+    /// Returns pages in the WAL and pages copied.
+    ///
+    /// # Errors
+    /// When a write or sync fails.
+    pub fn checkpoint(&mut self) -> StoreResult<(i64, i64)> {
+        let pages = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)));
+        pages.map_err(|e| error::explain(self.db, e))
+    }
+
+    /// One row, or none.
+    fn get<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> StoreResult<Option<T>> {
+        self.begin_read()?;
+        let mut statement = self.db.prepare_cached(sql)?;
+        let row = statement.query_row(params, map).optional();
+        row.map_err(|e| error::explain(self.db, e))
+    }
+
+    /// Every row, through `each`, until it says stop by returning false.
+    fn each(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        mut each: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
+    ) -> StoreResult<()> {
+        self.begin_read()?;
+        let mut statement = self.db.prepare_cached(sql)?;
+        let walk = |statement: &mut Statement<'_>| -> rusqlite::Result<()> {
+            let mut rows = statement.query(params)?;
+            while let Some(row) = rows.next()? {
+                if !each(row)? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        walk(&mut statement).map_err(|e| error::explain(self.db, e))
+    }
+
+    /// Every row, as a list.
+    fn all<T>(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        mut map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> StoreResult<Vec<T>> {
+        let mut rows = Vec::new();
+        self.each(sql, params, |row| {
+            rows.push(map(row)?);
+            Ok(true)
+        })?;
+        Ok(rows)
+    }
+
+    /// Changes rows, and says how many.
+    fn run(&mut self, sql: &str, params: impl Params) -> StoreResult<usize> {
+        self.begin_write()?;
+        let mut statement = self.db.prepare_cached(sql)?;
+        statement.execute(params).map_err(|e| error::explain(self.db, e))
+    }
+
+    /// Inserts a row of a table with an AUTOINCREMENT key, and gives the key.
+    fn insert(&mut self, sql: &str, params: impl Params) -> StoreResult<i64> {
+        self.run(sql, params)?;
+        Ok(self.db.last_insert_rowid())
+    }
+}
+
+/// An id out of a row; a number that no id can be is damage.
+fn id<T>(make: impl FnOnce(i64) -> Option<T>, column: usize, raw: i64) -> rusqlite::Result<T> {
+    make(raw).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, raw))
+}
+
+/// A time out of a row.
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<ServerTime> {
+    let micros = row.get(column)?;
+    ServerTime::new(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, micros))
+}

@@ -1,0 +1,316 @@
+//! Opening the file: is it ours, is it whole, is it of this version; pragmas; migrations; the lock
+//! that keeps a second server away.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// "vest": marks a SQLite file as vestnik's.
+const APPLICATION_ID: i32 = 0x7665_7374;
+
+/// The version of the tables in `schema.sql`.
+pub const SCHEMA_VERSION: i32 = 1;
+
+/// The oldest SQLite whose WAL is trusted: before it, a reset of the WAL could corrupt the file.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// The smallest SQLite file with anything in it: one page. SQLite itself takes a file of one byte
+/// for an empty one.
+const SQLITE_BYTES_MIN: u64 = 512;
+
+/// What brings a file of version N (its index) to version N + 1; 0 is an empty file. A new table
+/// goes into `schema.sql` for new files and into a new entry here for old ones, and the test below
+/// compares the two.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [include_str!("../../schema.sql")];
+
+/// Compiled statements kept by text; more than there are texts.
+const STATEMENT_CACHE: usize = 256;
+
+/// Bytes of pages that SQLite may keep in memory, as its pragma counts (negative: KiB).
+const CACHE_KIB: i32 = -16_384;
+
+/// How long the server waits for a command that holds the file.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+
+/// An open data file. The server's holds the lock as long as it lives.
+#[derive(Debug)]
+pub struct Database {
+    // Fields drop in this order: SQLite closes the file before the lock goes.
+    db: Connection,
+    _lock: Option<File>,
+}
+
+/// Who opens the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// The server: alone, and never waiting for another process for longer than a moment.
+    Server,
+    /// A command beside it: waits for its turn to write.
+    Command,
+}
+
+impl Database {
+    /// Opens the file for the server, and makes it when it is missing.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to do: another server has it, it is not
+    /// vestnik's, newer than this program, damaged, or cannot be read or made.
+    pub fn open_server(path: &Path) -> Result<Self, String> {
+        // What is not ours gets no lock file beside it either.
+        if path.exists() {
+            recognise(path)?;
+        }
+        create(path)?;
+        let lock = lock(path)?;
+        let db = open(path, Role::Server)?;
+        Ok(Self { db, _lock: Some(lock) })
+    }
+
+    /// Opens the file for a command, which may run beside a server. With `make`, a missing file
+    /// is made.
+    ///
+    /// # Errors
+    /// As [`Database::open_server`], and when the file is missing.
+    pub fn open_command(path: &Path, make: bool) -> Result<Self, String> {
+        if make {
+            create(path)?;
+        } else if !path.exists() {
+            return Err(format!("{}: no such data file (name it with --data)", path.display()));
+        }
+        let db = open(path, Role::Command)?;
+        Ok(Self { db, _lock: None })
+    }
+
+    /// A file in memory, for tests and benches.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn in_memory() -> Result<Self, String> {
+        let mut db = Connection::open_in_memory().map_err(|e| e.to_string())?;
+        migrate(&mut db).map_err(|e| e.to_string())?;
+        settings(&db, Role::Server).map_err(|e| e.to_string())?;
+        Ok(Self { db, _lock: None })
+    }
+
+    /// A file on a VFS of the caller's own, opened as the server would: for simulated disks.
+    ///
+    /// # Errors
+    /// As [`Database::open_server`].
+    pub fn open_with_vfs(path: &Path, vfs: &str) -> Result<Self, String> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let db = Connection::open_with_flags_and_vfs(path, flags, vfs);
+        let db = db.and_then(|mut db| {
+            migrate(&mut db)?;
+            settings(&db, Role::Server)?;
+            Ok(db)
+        });
+        Ok(Self { db: db.map_err(|e| e.to_string())?, _lock: None })
+    }
+
+    /// The connection; only the store speaks SQL to it.
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Writes a consistent copy of the file to `target`, which must not exist.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn copy_to(&self, target: &Path) -> Result<(), String> {
+        let text = target.to_str().ok_or("the name of the copy is not UTF-8")?;
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
+        open.map_err(|e| format!("{}: {e}", target.display()))?;
+        // An empty file is as good as none to VACUUM INTO, and has its mode already.
+        let copied = self.db.execute("VACUUM INTO ?1", [text]).map_err(|e| e.to_string());
+        copied.and_then(|_| sync(target)).inspect_err(|_| {
+            let _ = std::fs::remove_file(target);
+        })
+    }
+
+    /// SQLite's own look at every page and index: a list of what is wrong.
+    ///
+    /// # Errors
+    /// When the file cannot be read at all.
+    pub fn integrity(&self) -> Result<Vec<String>, String> {
+        let lines = || -> rusqlite::Result<Vec<String>> {
+            let mut statement = self.db.prepare("PRAGMA integrity_check")?;
+            let lines = statement.query_map([], |row| row.get(0))?;
+            lines.collect()
+        };
+        let lines = lines().map_err(|e| e.to_string())?;
+        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    }
+}
+
+fn sync(path: &Path) -> Result<(), String> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    sync(path).and_then(|()| sync(parent)).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The name of the lock that stands beside the data file.
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Takes the lock of the one server. It is a file of its own: closing any descriptor of the data
+/// file would drop SQLite's own locks on it.
+fn lock(path: &Path) -> Result<File, String> {
+    // By whatever link the file is reached, its lock is one.
+    let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
+    let name = lock_path(&real);
+    let options =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+    let file = options.map_err(|e| format!("{}: {e}", name.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("{}: another vestnik serves this file", path.display()))
+        }
+        Err(TryLockError::Error(e)) => Err(format!("{}: {e}", name.display())),
+    }
+}
+
+/// Makes an empty file that only its owner can read, unless there is one; SQLite gives its WAL and
+/// shared memory the mode of the file.
+fn create(path: &Path) -> Result<(), String> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(format!("{}: {e}", path.display())),
+    }
+}
+
+fn open(path: &Path, role: Role) -> Result<Connection, String> {
+    let fail = |e: rusqlite::Error| format!("{}: {e}", path.display());
+    if rusqlite::version_number() < SQLITE_VERSION_MIN {
+        return Err(format!("SQLite {} is too old to be trusted", rusqlite::version()));
+    }
+    recognise(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = Connection::open_with_flags(path, flags).map_err(fail)?;
+    db.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
+    migrate(&mut db).map_err(fail)?;
+    settings(&db, role).map_err(fail)?;
+    Ok(db)
+}
+
+/// Refuses what is not an empty file or one of vestnik's. Looks through a connection that can only
+/// read, so that a file that is refused stays as it was.
+fn recognise(path: &Path) -> Result<(), String> {
+    let name = path.display();
+    let bytes = path.metadata().map_err(|e| format!("{name}: {e}"))?.len();
+    if (1..SQLITE_BYTES_MIN).contains(&bytes) {
+        return Err(format!("{name}: this is not a vestnik data file"));
+    }
+    let damaged = |e: rusqlite::Error| match e {
+        rusqlite::Error::SqliteFailure(code, _)
+            if code.code == rusqlite::ErrorCode::NotADatabase =>
+        {
+            format!("{name}: this is not a vestnik data file")
+        }
+        e => format!("{name}: cannot be read, restore it from a backup if it is damaged: {e}"),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(damaged)?;
+    db.busy_timeout(Duration::from_secs(5)).map_err(damaged)?;
+    let read = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(damaged);
+    let application = read("PRAGMA application_id")?;
+    let version = read("PRAGMA user_version")?;
+    let tables = read("SELECT count(*) FROM sqlite_schema")?;
+    if application == 0 && version == 0 && tables == 0 {
+        return Ok(());
+    }
+    if application != i64::from(APPLICATION_ID) {
+        return Err(format!("{name}: this is not a vestnik data file"));
+    }
+    if version > i64::from(SCHEMA_VERSION) {
+        return Err(format!("{name}: made by a newer vestnik (version {version}); use that one"));
+    }
+    look_for_damage(&db).map_err(damaged)
+}
+
+/// Looks at every page of a small file, and at the root of every tree of a large one, where more
+/// would keep the server from starting at once; `vestnik check` looks at all of it.
+fn look_for_damage(db: &Connection) -> rusqlite::Result<()> {
+    const PAGES_CHECKED_MAX: i64 = 4096;
+    let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    if pages <= PAGES_CHECKED_MAX {
+        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if found != "ok" {
+            let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+            return Err(rusqlite::Error::SqliteFailure(damage, Some(found)));
+        }
+        return Ok(());
+    }
+    let mut tables = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+    let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for table in names {
+        db.prepare(&format!("SELECT 1 FROM \"{table}\" LIMIT 1"))?.exists([])?;
+    }
+    Ok(())
+}
+
+/// Brings the file to this version, whole or not at all.
+fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
+    let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Another process may have done it in the meantime.
+    let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    // What is deleted is overwritten: deleted messages are to be gone from the file.
+    db.pragma_update(None, "secure_delete", true)?;
+    db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    match role {
+        Role::Server => {
+            db.pragma_update(None, "cache_size", CACHE_KIB)?;
+            // The loop must not sleep inside SQLite; a command holds the file for a moment only.
+            db.busy_timeout(PATIENCE)
+        }
+        Role::Command => db.busy_timeout(Duration::from_secs(10)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(db: &Connection) -> Vec<(String, Option<String>)> {
+        let mut rows =
+            db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a schema");
+        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .and_then(Iterator::collect)
+            .expect("rows")
+    }
+
+    #[test]
+    fn migrations_lead_to_the_schema() {
+        let fresh = Connection::open_in_memory().expect("memory");
+        fresh.execute_batch(include_str!("../../schema.sql")).expect("valid SQL");
+        let migrated = Database::in_memory().expect("memory");
+        assert_eq!(schema(&fresh), schema(migrated.connection()));
+    }
+}

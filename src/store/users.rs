@@ -1,0 +1,97 @@
+//! People: names, password hashes, whether they may come in.
+
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ServerTime, UserId};
+use rusqlite::Row;
+
+/// A row of `users`. Holds a password hash, so it has no `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub user: UserId,
+    /// As given, in NFC.
+    pub nickname: String,
+    /// The stored form of the password.
+    pub password: String,
+    /// Cannot log in.
+    pub disabled: bool,
+    /// When it was made.
+    pub created: ServerTime,
+}
+
+const COLUMNS: &str = "user_id, nickname, password, disabled, created";
+
+fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+    Ok(User {
+        user: id(UserId::from_row, 0, row.get(0)?)?,
+        nickname: row.get(1)?,
+        password: row.get(2)?,
+        disabled: row.get(3)?,
+        created: time(row, 4)?,
+    })
+}
+
+impl Store<'_> {
+    /// The user with this name key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn user_by_key(&mut self, key: &str) -> StoreResult<Option<User>> {
+        self.get(&format!("SELECT {COLUMNS} FROM users WHERE name_key = ?1"), [key], user)
+    }
+
+    /// The user with this id.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn user(&mut self, user_id: UserId) -> StoreResult<Option<User>> {
+        self.get(&format!("SELECT {COLUMNS} FROM users WHERE user_id = ?1"), [user_id.row()], user)
+    }
+
+    /// Everybody, by name.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn users(&mut self) -> StoreResult<Vec<User>> {
+        self.all(&format!("SELECT {COLUMNS} FROM users ORDER BY name_key"), [], user)
+    }
+
+    /// Adds a user; `None` when the name is taken.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_user(
+        &mut self,
+        nickname: &str,
+        key: &str,
+        password: &str,
+        created: ServerTime,
+    ) -> StoreResult<Option<UserId>> {
+        if self.user_by_key(key)?.is_some() {
+            return Ok(None);
+        }
+        let row = self.insert(
+            "INSERT INTO users (nickname, name_key, password, created) VALUES (?1, ?2, ?3, ?4)",
+            (nickname, key, password, created.micros()),
+        )?;
+        Ok(UserId::from_row(row))
+    }
+
+    /// Replaces the stored form of the password.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_password(&mut self, user_id: UserId, password: &str) -> StoreResult<()> {
+        let sql = "UPDATE users SET password = ?2 WHERE user_id = ?1";
+        self.run(sql, (user_id.row(), password)).map(drop)
+    }
+
+    /// Lets a user in again, or no more.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_disabled(&mut self, user_id: UserId, disabled: bool) -> StoreResult<()> {
+        let sql = "UPDATE users SET disabled = ?2 WHERE user_id = ?1";
+        self.run(sql, (user_id.row(), disabled)).map(drop)
+    }
+}

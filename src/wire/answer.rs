@@ -1,0 +1,143 @@
+//! What the server says, written straight to the end of an outbound buffer.
+
+use std::fmt::Write as _;
+
+use crate::ids::{ChatId, ServerTime, UserId};
+use crate::wire::codec::Put;
+use crate::wire::decline::Decline;
+use crate::wire::frame;
+use crate::wire::purpose::ToClient;
+
+/// ACCEPTED, with the body that `write` appends.
+pub fn accepted(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    frame::write(out, ToClient::Accepted.byte(), task, write);
+}
+
+/// PART of a long answer, with the body that `write` appends.
+pub fn part(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    frame::write(out, ToClient::Part.byte(), task, write);
+}
+
+/// DECLINED, with the reason's code and words.
+pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
+    frame::write(out, ToClient::Declined.byte(), task, |body| {
+        // Writing to a Vec cannot fail.
+        let _ = write!(Text(body), "{reason}");
+        body.put_u8(0);
+    });
+}
+
+/// A frame of the server's own: HEARTBEAT, DISCONNECT, DEAUTH (task 0, no body).
+pub fn bare(out: &mut Vec<u8>, purpose: ToClient) {
+    frame::write(out, purpose.byte(), 0, |_| {});
+}
+
+/// A member and what it did, as MEMBER_NOTIFY carries it (section 5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum MemberEvent {
+    /// Became a member.
+    Joined = 1,
+    /// Left.
+    Left = 2,
+    /// Became an admin.
+    Admin = 3,
+    /// Is no longer an admin.
+    NoLongerAdmin = 4,
+    /// Was banned, and so removed.
+    Banned = 5,
+}
+
+/// A chat is a group that people find by name and join.
+pub const CHAT_KIND_GROUP: u8 = 0;
+/// A chat is that of two people.
+pub const CHAT_KIND_DIRECT: u8 = 1;
+
+/// Flag of a chat that asks for a password.
+pub const CHAT_HAS_PASSWORD: u8 = 0x01;
+/// Flag of a chat of which the asker is a member.
+pub const CHAT_MEMBER: u8 = 0x02;
+/// Flag of a chat of which the asker is an admin.
+pub const CHAT_ADMIN: u8 = 0x04;
+
+/// chat_info of section 5, as one user sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChatInfo<'a> {
+    /// Its id.
+    pub chat: ChatId,
+    /// [`CHAT_KIND_GROUP`] or [`CHAT_KIND_DIRECT`].
+    pub kind: u8,
+    /// [`CHAT_HAS_PASSWORD`], [`CHAT_MEMBER`], [`CHAT_ADMIN`].
+    pub flags: u8,
+    /// How many members.
+    pub members: u32,
+    /// When its newest message was created; zero when there is none.
+    pub last_message: ServerTime,
+    /// The asker's marker; zero when it never moved.
+    pub seen: ServerTime,
+    /// Messages of others after the marker, counted up to 1000.
+    pub unread: u32,
+    /// Its name; empty for a direct chat.
+    pub name: &'a str,
+    /// Its title; the other's nickname for a direct chat.
+    pub title: &'a str,
+}
+
+/// Appends a chat_info.
+pub fn put_chat_info(out: &mut Vec<u8>, info: &ChatInfo<'_>) {
+    out.put_u32(info.chat.get());
+    out.put_u8(info.kind);
+    out.put_u8(info.flags);
+    out.put_u32(info.members);
+    out.put_time(info.last_message);
+    out.put_time(info.seen);
+    out.put_u32(info.unread);
+    out.put_str(info.name);
+    out.put_str(info.title);
+}
+
+/// Flag of a member who is an admin.
+pub const MEMBER_ADMIN: u8 = 0x01;
+/// Flag of a member (or user) with an attached session.
+pub const MEMBER_ONLINE: u8 = 0x02;
+/// Flag of somebody who is banned from the chat.
+pub const MEMBER_BANNED: u8 = 0x04;
+
+/// Appends a member of section 5.
+pub fn put_member(out: &mut Vec<u8>, user: UserId, flags: u8, seen: ServerTime, nickname: &str) {
+    out.put_u32(user.get());
+    out.put_u8(flags);
+    out.put_time(seen);
+    out.put_str(nickname);
+}
+
+/// Lets `write!` append to a buffer of bytes.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.put_bytes(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decline_is_code_words_and_a_nul() {
+        let mut out = Vec::new();
+        declined(&mut out, 4, Decline::HelloRequired);
+        let text = b"hello-required: say HELLO first\0";
+        assert_eq!(&out[..6], &[text.len() as u8, 0, 0, 0, 1, 4]);
+        assert_eq!(&out[6..], text);
+    }
+
+    #[test]
+    fn frames_of_the_servers_own_have_task_0() {
+        let mut out = Vec::new();
+        bare(&mut out, ToClient::Deauth);
+        assert_eq!(out, [0, 0, 0, 0, 0x22, 0]);
+    }
+}

@@ -1,0 +1,300 @@
+//! The types of section 1: reading them in place, writing them to the end of a buffer.
+
+use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+
+/// Why a body does not parse; the words of a `malformed`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// A field ends past the end of the body.
+    Short,
+    /// Bytes are left after the last field.
+    Trailing,
+    /// A str has no NUL.
+    Unterminated,
+    /// A str is not UTF-8.
+    NotUtf8,
+    /// An id is 0, or a message id that no server gives.
+    BadId,
+    /// A time is negative.
+    BadTime,
+    /// A bool is neither 0 nor 1.
+    BadBool,
+    /// A HEARTBEAT over its 1024 bytes.
+    HeartbeatTooLong,
+}
+
+impl Malformed {
+    /// For a person.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Short => "the body ends inside a field",
+            Self::Trailing => "bytes are left after the last field",
+            Self::Unterminated => "a string has no NUL at its end",
+            Self::NotUtf8 => "a string is not UTF-8",
+            Self::BadId => "an id is out of range",
+            Self::BadTime => "a time is negative",
+            Self::BadBool => "a bool is neither 0 nor 1",
+            Self::HeartbeatTooLong => "the heartbeat is too long",
+        }
+    }
+}
+
+/// Takes fields off the front of a body; borrows from it, never copies.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a body from its first byte.
+    pub const fn new(body: &'a [u8]) -> Self {
+        Self { rest: body }
+    }
+
+    /// Whether every byte was taken.
+    pub const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Ends the reading; bytes left over make the body malformed.
+    pub const fn finish(self) -> Result<(), Malformed> {
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
+    }
+
+    /// Everything that is left.
+    pub const fn take_rest(&mut self) -> &'a [u8] {
+        let rest = self.rest;
+        self.rest = &[];
+        rest
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
+        self.rest = tail;
+        Ok(*head)
+    }
+
+    /// A u8.
+    pub fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// A u16.
+    pub fn u16(&mut self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    /// A u32.
+    pub fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// A u64.
+    pub fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A bool: 0 or 1.
+    pub fn bool(&mut self) -> Result<bool, Malformed> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed::BadBool),
+        }
+    }
+
+    /// A time, never negative.
+    pub fn time(&mut self) -> Result<ServerTime, Malformed> {
+        ServerTime::new(i64::from_le_bytes(self.array()?)).ok_or(Malformed::BadTime)
+    }
+
+    /// A user_id, never 0.
+    pub fn user_id(&mut self) -> Result<UserId, Malformed> {
+        UserId::new(self.u32()?).ok_or(Malformed::BadId)
+    }
+
+    /// A chat_id, never 0.
+    pub fn chat_id(&mut self) -> Result<ChatId, Malformed> {
+        ChatId::new(self.u32()?).ok_or(Malformed::BadId)
+    }
+
+    /// A session_id, never 0.
+    pub fn session_id(&mut self) -> Result<SessionId, Malformed> {
+        SessionId::new(self.u32()?).ok_or(Malformed::BadId)
+    }
+
+    /// A message_id, never 0. One above every server time is a message that cannot be there; it
+    /// reads as the last id of all.
+    pub fn message_id(&mut self) -> Result<MessageId, Malformed> {
+        match self.u64()? {
+            0 => Err(Malformed::BadId),
+            raw => Ok(MessageId::new(raw).unwrap_or(MessageId::at(ServerTime::MAX))),
+        }
+    }
+
+    /// A str: UTF-8 up to a NUL, which is taken too.
+    pub fn str(&mut self) -> Result<&'a str, Malformed> {
+        let length = self.rest.iter().position(|&byte| byte == 0).ok_or(Malformed::Unterminated)?;
+        let (text, tail) = self.rest.split_at_checked(length).ok_or(Malformed::Unterminated)?;
+        let text = std::str::from_utf8(text).map_err(|_| Malformed::NotUtf8)?;
+        self.rest = tail.get(1..).ok_or(Malformed::Unterminated)?;
+        Ok(text)
+    }
+
+    /// `[, field]`: there when bytes are left.
+    pub fn optional<T>(
+        &mut self,
+        field: impl FnOnce(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, Malformed> {
+        if self.is_empty() { Ok(None) } else { field(self).map(Some) }
+    }
+
+    /// A message, as packs carry them.
+    pub fn message(&mut self) -> Result<Message<'a>, Malformed> {
+        Ok(Message {
+            id: self.message_id()?,
+            sender: self.user_id()?,
+            created: self.time()?,
+            updated: self.time()?,
+            status: self.u8()?,
+            content: self.str()?,
+        })
+    }
+}
+
+/// Status bit of a message that was edited.
+pub const STATUS_EDITED: u8 = 0x01;
+/// Status bit of a message that was deleted; its content is empty.
+pub const STATUS_DELETED: u8 = 0x02;
+
+/// A message on the wire (section 1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message<'a> {
+    /// Its id.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// When it was sent.
+    pub created: ServerTime,
+    /// When it was last changed: sent, edited or deleted.
+    pub updated: ServerTime,
+    /// [`STATUS_EDITED`], [`STATUS_DELETED`].
+    pub status: u8,
+    /// The text.
+    pub content: &'a str,
+}
+
+/// Bytes of a message around its content: ids, times, status and the NUL.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 8 + 4 + 8 + 8 + 1 + 1;
+
+/// Writing the types of section 1 to the end of a buffer.
+pub trait Put {
+    /// Bytes as they are.
+    fn put_bytes(&mut self, bytes: &[u8]);
+
+    /// A u8.
+    fn put_u8(&mut self, value: u8) {
+        self.put_bytes(&[value]);
+    }
+
+    /// A u16.
+    fn put_u16(&mut self, value: u16) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+
+    /// A u32.
+    fn put_u32(&mut self, value: u32) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+
+    /// A u64.
+    fn put_u64(&mut self, value: u64) {
+        self.put_bytes(&value.to_le_bytes());
+    }
+
+    /// A bool.
+    fn put_bool(&mut self, value: bool) {
+        self.put_u8(u8::from(value));
+    }
+
+    /// A time.
+    fn put_time(&mut self, value: ServerTime) {
+        self.put_bytes(&value.micros().to_le_bytes());
+    }
+
+    /// A str. What is written comes from the file or from a parsed request, neither of which
+    /// holds a NUL; one that does ends there rather than shift the fields behind it.
+    fn put_str(&mut self, text: &str) {
+        let text = text.as_bytes();
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        self.put_bytes(text.get(..end).unwrap_or_default());
+        self.put_u8(0);
+    }
+
+    /// A message.
+    fn put_message(&mut self, message: &Message<'_>) {
+        let mut head = [0; MESSAGE_OVERHEAD_BYTES - 1];
+        head[0..8].copy_from_slice(&message.id.get().to_le_bytes());
+        head[8..12].copy_from_slice(&message.sender.get().to_le_bytes());
+        head[12..20].copy_from_slice(&message.created.micros().to_le_bytes());
+        head[20..28].copy_from_slice(&message.updated.micros().to_le_bytes());
+        head[28] = message.status;
+        self.put_bytes(&head);
+        self.put_str(message.content);
+    }
+}
+
+impl Put for Vec<u8> {
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_str_ends_at_its_nul_and_needs_one() {
+        let mut body = Reader::new(b"hi\0x");
+        assert_eq!(body.str(), Ok("hi"));
+        assert_eq!(body.finish(), Err(Malformed::Trailing));
+        assert_eq!(Reader::new(b"hi").str(), Err(Malformed::Unterminated));
+        assert_eq!(Reader::new(b"\xff\0").str(), Err(Malformed::NotUtf8));
+        assert_eq!(Reader::new(b"\0").str(), Ok(""));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named() {
+        assert_eq!(Reader::new(&[0; 4]).chat_id(), Err(Malformed::BadId));
+        assert_eq!(Reader::new(&[0xff; 8]).time(), Err(Malformed::BadTime));
+        assert_eq!(Reader::new(&[2]).bool(), Err(Malformed::BadBool));
+        assert_eq!(Reader::new(&[1, 2, 3]).u32(), Err(Malformed::Short));
+    }
+
+    #[test]
+    fn an_optional_field_is_there_when_bytes_are_left() {
+        assert_eq!(Reader::new(&[]).optional(Reader::u8), Ok(None));
+        assert_eq!(Reader::new(&[7]).optional(Reader::u8), Ok(Some(7)));
+        assert_eq!(Reader::new(&[7]).optional(Reader::u16), Err(Malformed::Short));
+    }
+
+    #[test]
+    fn a_message_reads_back_as_written() {
+        let time = ServerTime::new(5).expect("positive");
+        let message = Message {
+            id: MessageId::at(time),
+            sender: UserId::new(9).expect("not 0"),
+            created: time,
+            updated: time.next(),
+            status: STATUS_EDITED,
+            content: "привет",
+        };
+        let mut bytes = Vec::new();
+        bytes.put_message(&message);
+        assert_eq!(bytes.len(), MESSAGE_OVERHEAD_BYTES + message.content.len());
+        let mut body = Reader::new(&bytes);
+        assert_eq!(body.message(), Ok(message));
+        assert_eq!(body.finish(), Ok(()));
+    }
+}

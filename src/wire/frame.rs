@@ -1,0 +1,105 @@
+//! Frames: finding them in a buffer, and writing them to the end of one.
+//!
+//! ```text
+//!   0           4         5      6                    6 + body_length
+//!   +-----------+---------+------+--------------------+
+//!   | body len  | purpose | task | body               |
+//!   | u32 LE    | u8      | u8   |                    |
+//!   +-----------+---------+------+--------------------+
+//! ```
+//!
+//! Reading works in place on whatever bytes have come: one call per frame, no copy, no state.
+
+use crate::limits::HEADER_BYTES;
+use crate::wire::codec::Put;
+
+/// A whole frame, borrowed from the buffer it came in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame<'a> {
+    /// What the sender wants.
+    pub purpose: u8,
+    /// Ties an answer to its request.
+    pub task: u8,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Bytes of the whole frame, header included.
+    pub const fn bytes(&self) -> usize {
+        HEADER_BYTES + self.body.len()
+    }
+}
+
+/// What the front of a buffer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed<'a> {
+    /// The beginning of a frame, or nothing: wait for more bytes.
+    Incomplete,
+    /// A whole frame.
+    Frame(Frame<'a>),
+    /// A frame whose body is longer than allowed; known from its header alone.
+    TooLarge {
+        /// The task byte to answer.
+        task: u8,
+    },
+}
+
+/// Looks at the front of `bytes`.
+pub fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
+    let Some((&[a, b, c, d, purpose, task], rest)) = bytes.split_first_chunk::<HEADER_BYTES>()
+    else {
+        return Parsed::Incomplete;
+    };
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > body_bytes_max {
+        return Parsed::TooLarge { task };
+    }
+    match rest.get(..length) {
+        Some(body) => Parsed::Frame(Frame { purpose, task, body }),
+        None => Parsed::Incomplete,
+    }
+}
+
+/// Appends a frame whose body `write` appends; the length is filled in afterwards.
+pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.put_bytes(&[0, 0, 0, 0, purpose, task]);
+    write(out);
+    let length = (out.len() - start - HEADER_BYTES) as u32;
+    if let Some(field) = out.get_mut(start..start + 4) {
+        field.copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// The header of a frame with a body of `body_bytes`.
+pub fn header(body_bytes: usize, purpose: u8, task: u8) -> [u8; HEADER_BYTES] {
+    let [a, b, c, d] = (body_bytes as u32).to_le_bytes();
+    [a, b, c, d, purpose, task]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_found_only_when_it_is_whole() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, 0x28, 3, |body| body.put_str("hi"));
+        assert_eq!(bytes, [3, 0, 0, 0, 0x28, 3, b'h', b'i', 0]);
+        for cut in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..cut], 100), Parsed::Incomplete, "at {cut}");
+        }
+        bytes.push(0xff);
+        let frame = Frame { purpose: 0x28, task: 3, body: b"hi\0" };
+        assert_eq!(parse(&bytes, 100), Parsed::Frame(frame));
+        assert_eq!(frame.bytes(), 9);
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_known_from_the_header() {
+        assert_eq!(parse(&[5, 0, 0, 0, 0x28, 9], 4), Parsed::TooLarge { task: 9 });
+        assert_eq!(parse(&[0xff, 0xff, 0xff, 0xff, 0, 1], 4), Parsed::TooLarge { task: 1 });
+        assert_eq!(parse(&[4, 0, 0, 0, 0x28, 9], 4), Parsed::Incomplete);
+    }
+}

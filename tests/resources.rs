@@ -1,0 +1,120 @@
+//! What the machine runs out of: the disk is full, the open files are used up.
+
+mod support;
+
+use std::fs;
+
+use support::wire::*;
+use support::{Client, Server, eventually};
+
+/// A full disk declines writes `storage-failed`, nobody is told of them, reads go on; when there is
+/// space again the server works, without a restart, and its file is sound.
+#[test]
+fn a_full_disk_declines_writes_until_there_is_space() {
+    let Some(server) = Server::on_small_disk(4096, &[]) else {
+        return;
+    };
+    for name in ["anna", "boris"] {
+        server.add_user(name);
+    }
+    server.add_chat("hall", &["anna", "boris"]);
+    let (mut anna, mut boris) = (server.login("anna"), server.login("boris"));
+    let hall = anna.chat_id("hall");
+    let ballast = server.disk().join("ballast");
+    fs::write(&ballast, vec![0; 2 * 1024 * 1024]).expect("room for the ballast");
+
+    let kept = fill_the_disk(&mut anna, hall);
+    assert!(kept > 0, "full from the start");
+    boris.notified(hall, kept);
+    boris.expect_quiet();
+    assert_eq!(boris.history(hall).len(), kept);
+    boris.ask(SEND_CHAT_MSG, body().id(hall).text(&"y".repeat(16_000))).declined("storage-failed");
+    anna.expect_quiet();
+
+    fs::remove_file(&ballast).expect("the ballast gone");
+    anna.send(hall, "space again");
+    assert_eq!(contents(&boris.notified(hall, 1)), ["space again"]);
+    let history = boris.history(hall);
+    assert_eq!(history.len(), kept + 1);
+    assert!(history.is_sorted_by(|a, b| a.created < b.created));
+    server.admin_ok(&["check"], None);
+}
+
+/// Sends until the disk is full; how many messages were accepted before.
+#[track_caller]
+fn fill_the_disk(client: &mut Client, chat: u32) -> usize {
+    let long = "x".repeat(16_000);
+    let mut kept = 0;
+    loop {
+        let answer = client.ask(SEND_CHAT_MSG, body().id(chat).text(&long));
+        if answer.purpose == DECLINED {
+            answer.declined("storage-failed");
+            return kept;
+        }
+        kept += 1;
+        assert!(kept < 1000, "the disk never gets full");
+    }
+}
+
+/// A pipelined stream into a full disk is answered request by request, and what was accepted is
+/// there after a kill: the disk is the server's own, so it is read before.
+#[test]
+fn a_stream_into_a_full_disk() {
+    let Some(server) = Server::on_small_disk(4096, &[]) else {
+        return;
+    };
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    let ballast = server.disk().join("ballast");
+    fs::write(&ballast, vec![0; 2 * 1024 * 1024]).expect("room for the ballast");
+    let content = "x".repeat(4000);
+    let mut accepted = Vec::new();
+    let mut declined = 0;
+    for _ in 0..20 {
+        let requests = (0..50).map(|_| (SEND_CHAT_MSG, body().id(hall).text(&content).into()));
+        let count = anna.post_all(requests);
+        for _ in 0..count {
+            let answer = anna.answer();
+            if answer.purpose == ACCEPTED {
+                accepted.push(Sent::read(&answer.body).id);
+            } else {
+                answer.declined("storage-failed");
+                declined += 1;
+            }
+        }
+    }
+    assert!(!accepted.is_empty() && declined > 0);
+    let kept: Vec<u64> = anna.history(hall).iter().map(|m| m.id).collect();
+    assert_eq!(kept, accepted);
+}
+
+/// When the open files are used up the next connection is closed without a byte, those that are
+/// there go on, and a place that gets free is used again.
+#[test]
+fn open_files_are_used_up() {
+    let options = ["--max-unauthorized-per-address", "0"];
+    let server = Server::after("ulimit -n 100", &options);
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    for _ in 0..3 {
+        let mut taken: Vec<Client> = (0..120).map(|_| server.connect()).collect();
+        let mut served = 0;
+        for client in &mut taken {
+            client.write_frame(HEARTBEAT, 1, []);
+            served += client.frames_until(1).len();
+        }
+        assert!((10..100).contains(&served), "{served} served");
+        anna.send(hall, "still here");
+        drop(taken);
+        eventually(|| {
+            let mut client = server.connect();
+            client.write_frame(HELLO, 1, [0, 1]);
+            !client.frames_until(1).is_empty()
+        });
+    }
+    server.login("anna").send(hall, "room again");
+}
