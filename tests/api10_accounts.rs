@@ -30,9 +30,7 @@ fn registration_is_closed_by_default() {
     let server = Server::start();
     let mut client = server.greeted10();
     for name in ["dora", ""] {
-        client
-            .register(name, PASSWORD)
-            .declined("registration-closed");
+        client.register(name, PASSWORD).declined("registration-closed");
         register_with_invite(&mut client, name, "code").declined("registration-closed");
     }
 }
@@ -48,9 +46,7 @@ fn open_registration() {
     let (_, user) = client.login10("dora");
     assert_eq!(user, id);
     assert_eq!(client.user(id).nickname, "Dora");
-    client
-        .register("other", PASSWORD)
-        .declined("already-authorized");
+    client.register("other", PASSWORD).declined("already-authorized");
 }
 
 /// A registered user is there after a kill.
@@ -101,23 +97,12 @@ fn names_that_may_and_may_not_be() {
     ] {
         client.register(bad, PASSWORD).declined("bad-name");
     }
-    for good in [
-        "d",
-        &longest,
-        "Zoe\u{308}",
-        "_under-score.1",
-        "...",
-        "7",
-        "राम",
-        "数学",
-        "٣",
-    ] {
+    for good in ["d", &longest, "Zoe\u{308}", "_under-score.1", "...", "7", "राम", "数学", "٣"]
+    {
         client.register(good, PASSWORD).accepted();
     }
     // Decomposed it is 64 scalars, in NFC it is 32.
-    client
-        .register(&"й".repeat(32).replace('й', "и\u{306}"), PASSWORD)
-        .accepted();
+    client.register(&"й".repeat(32).replace('й', "и\u{306}"), PASSWORD).accepted();
 }
 
 /// A password has 8 to 256 bytes.
@@ -139,10 +124,7 @@ fn passwords_have_8_to_256_bytes() {
 #[test]
 fn no_registration_on_0_1() {
     let server = open();
-    server
-        .greeted()
-        .register("dora", PASSWORD)
-        .declined("login-required");
+    server.greeted().register("dora", PASSWORD).declined("login-required");
 }
 
 /// Thirty registrations of an address, then `rate-limited` with the seconds to wait.
@@ -151,13 +133,9 @@ fn registrations_of_an_address_are_limited() {
     let server = open();
     let mut client = server.greeted10();
     for number in 0..30 {
-        client
-            .register(&format!("user{number}"), PASSWORD)
-            .accepted();
+        client.register(&format!("user{number}"), PASSWORD).accepted();
     }
-    let wait = client
-        .register("onemore", PASSWORD)
-        .declined_with_number("rate-limited");
+    let wait = client.register("onemore", PASSWORD).declined_with_number("rate-limited");
     assert!((1..=60).contains(&wait), "wait {wait} s");
 }
 
@@ -202,9 +180,7 @@ fn change_password_ends_the_other_sessions() {
     change_password(&mut desk, PASSWORD, "battery staple").accepted_empty();
     phone.expect(DEAUTH);
     phone.try_restore(&session).declined("bad-session");
-    phone
-        .ask(LOGIN, body().text("anna").text(PASSWORD))
-        .declined("bad-credentials");
+    phone.ask(LOGIN, body().text("anna").text(PASSWORD)).declined("bad-credentials");
     phone.login10_with("anna", "battery staple");
     desk.my_chats();
     desk.expect_quiet();
@@ -256,8 +232,7 @@ fn get_user() {
     drop(boris);
     support::eventually(|| anna.user(his).flags == 0);
     for unknown in [99_999, u32::MAX] {
-        anna.ask(GET_USER, body().id(unknown))
-            .declined("no-such-user");
+        anna.ask(GET_USER, body().id(unknown)).declined("no-such-user");
     }
 }
 
@@ -286,9 +261,7 @@ fn get_sessions() {
     };
     assert_eq!(flags(attached.id), Some(ATTACHED));
     assert_eq!(flags(away.id), Some(0));
-    let mine = sessions
-        .iter()
-        .filter(|s| s.flags == ATTACHED | THIS_SESSION);
+    let mine = sessions.iter().filter(|s| s.flags == ATTACHED | THIS_SESSION);
     assert_eq!(mine.count(), 1);
 }
 
@@ -302,15 +275,13 @@ fn end_session() {
     let mut gone = server.greeted10();
     let (away, _) = gone.login10("anna");
     drop(gone);
-    desk.ask(END_SESSION, body().id(attached.id))
-        .accepted_empty();
+    desk.ask(END_SESSION, body().id(attached.id)).accepted_empty();
     assert_eq!(phone.expect(DEAUTH), Frame::new(DEAUTH, 0, []));
     phone.try_restore(&attached).declined("bad-session");
     desk.ask(END_SESSION, body().id(away.id)).accepted_empty();
     phone.try_restore(&away).declined("bad-session");
     assert_eq!(desk.sessions().len(), 1);
-    desk.ask(END_SESSION, body().id(away.id))
-        .declined("bad-session");
+    desk.ask(END_SESSION, body().id(away.id)).declined("bad-session");
 }
 
 /// A session of somebody else, or none, is `bad-session`.
@@ -336,8 +307,7 @@ fn end_this_session() {
     server.add_user("anna");
     let mut anna = server.greeted10();
     let (session, _) = anna.login10("anna");
-    anna.ask(END_SESSION, body().id(session.id))
-        .accepted_empty();
+    anna.ask(END_SESSION, body().id(session.id)).accepted_empty();
     anna.ask(GET_MY_CHATS, body()).declined("login-required");
     anna.try_restore(&session).declined("bad-session");
     anna.login10("anna");

@@ -13,10 +13,7 @@ fn names(infos: &[ChatInfo]) -> Vec<&str> {
 }
 
 fn nicknames(members: &[Member]) -> Vec<&str> {
-    members
-        .iter()
-        .map(|member| member.nickname.as_str())
-        .collect()
+    members.iter().map(|member| member.nickname.as_str()).collect()
 }
 
 #[track_caller]
@@ -82,20 +79,11 @@ fn create_chat_with_a_password() {
     let [(mut anna, _), (mut boris, _)] = server.users10(["anna", "boris"]);
     let request = body().text("locked").text("open sesame");
     let chat = support::client::read_id(&anna.ask(CREATE_CHAT, request).accepted());
-    assert_eq!(
-        anna.chat(chat).flags,
-        HAS_PASSWORD | I_AM_MEMBER | I_AM_ADMIN
-    );
+    assert_eq!(anna.chat(chat).flags, HAS_PASSWORD | I_AM_MEMBER | I_AM_ADMIN);
     assert_eq!(boris.chat(chat).flags, HAS_PASSWORD);
-    boris
-        .ask(JOIN_CHAT, body().id(chat))
-        .declined("password-required");
-    boris
-        .ask(JOIN_CHAT, body().id(chat).text("wrong"))
-        .declined("bad-password");
-    boris
-        .ask(JOIN_CHAT, body().id(chat).text("open sesame"))
-        .accepted_empty();
+    boris.ask(JOIN_CHAT, body().id(chat)).declined("password-required");
+    boris.ask(JOIN_CHAT, body().id(chat).text("wrong")).declined("bad-password");
+    boris.ask(JOIN_CHAT, body().id(chat).text("open sesame")).accepted_empty();
 }
 
 /// Names of chats are like those of users, in a space of their own; passwords have 1 to 256 bytes.
@@ -106,20 +94,17 @@ fn create_chat_declined() {
     anna.create_chat("Зал");
     anna.create_chat("anna");
     for taken in ["Зал", "зал", "ANNA"] {
-        anna.ask(CREATE_CHAT, body().text(taken))
-            .declined("name-taken");
+        anna.ask(CREATE_CHAT, body().text(taken)).declined("name-taken");
     }
     for bad in ["", "two words", "a/b", "😀", "\u{301}a", &"x".repeat(33)] {
         anna.ask(CREATE_CHAT, body().text(bad)).declined("bad-name");
     }
     for bad in ["", &"p".repeat(257)] {
-        anna.ask(CREATE_CHAT, body().text("locked").text(bad))
-            .declined("bad-password");
+        anna.ask(CREATE_CHAT, body().text("locked").text(bad)).declined("bad-password");
     }
     let longest = "p".repeat(256);
     for (name, password) in [("one", "p"), ("two", &longest)] {
-        anna.ask(CREATE_CHAT, body().text(name).text(password))
-            .accepted();
+        anna.ask(CREATE_CHAT, body().text(name).text(password)).accepted();
     }
 }
 
@@ -134,10 +119,7 @@ fn get_chat_of_others() {
     let info = clara.chat(hall);
     assert_eq!((info.flags, info.members), (0, 2));
     assert_eq!((info.last_message, info.seen, info.unread), (0, 0, 0));
-    assert_eq!(
-        (info.name.as_str(), info.title.as_str()),
-        ("hall", "About things")
-    );
+    assert_eq!((info.name.as_str(), info.title.as_str()), ("hall", "About things"));
 }
 
 /// chat_info counts what others wrote after my marker, not what I wrote or what is deleted.
@@ -153,9 +135,7 @@ fn unread_and_last_message() {
     let three = boris.send(hall, "three");
     assert_eq!(numbers(&mut boris), (three.created, 0, 2));
     assert_eq!(numbers(&mut anna), (three.created, 0, 1));
-    boris
-        .ask(MARK_SEEN, body().id(hall).time(one.created))
-        .accepted_empty();
+    boris.ask(MARK_SEEN, body().id(hall).time(one.created)).accepted_empty();
     assert_eq!(numbers(&mut boris), (three.created, one.created, 1));
     anna.delete(hall, two.id);
     assert_eq!(numbers(&mut boris), (three.created, one.created, 0));
@@ -187,9 +167,7 @@ fn the_marker_moves_forward_up_to_now() {
     let (_server, mut anna, mut boris, hall) = hall();
     let sent = anna.send(hall, "hi");
     let mut mark = |time: i64| {
-        boris
-            .ask(MARK_SEEN, body().id(hall).time(time))
-            .accepted_empty();
+        boris.ask(MARK_SEEN, body().id(hall).time(time)).accepted_empty();
         boris.chat(hall).seen
     };
     assert_eq!(mark(sent.created), sent.created);
@@ -211,10 +189,7 @@ fn find_chats() {
         boris.create_chat(name);
     }
     anna.start_chat(his);
-    assert_eq!(
-        names(&anna.find_chats("зал", 10)),
-        ["зал-1", "Зал-2", "ЗАЛ-3"]
-    );
+    assert_eq!(names(&anna.find_chats("зал", 10)), ["зал-1", "Зал-2", "ЗАЛ-3"]);
     assert_eq!(names(&anna.find_chats("ЗАЛ", 2)), ["зал-1", "Зал-2"]);
     assert_eq!(names(&anna.find_chats("HALL", 10)), ["hall", "Hall-2"]);
     assert_eq!(names(&anna.find_chats("all", 10)), [""; 0]);
@@ -257,9 +232,7 @@ fn rename_chat() {
     assert_eq!((told.id, told.name.as_str()), (hall, "Зал"));
     assert_eq!(told, boris.chat(hall));
     assert_eq!(boris.chat_id("зал"), hall);
-    boris
-        .ask(GET_CHAT_ID, body().text("hall"))
-        .declined("no-such-chat");
+    boris.ask(GET_CHAT_ID, body().text("hall")).declined("no-such-chat");
     boris.create_chat("hall");
     anna.expect_quiet();
 }
@@ -315,19 +288,13 @@ fn set_chat_password() {
     assert_eq!(boris.chat_notify().flags, HAS_PASSWORD | I_AM_MEMBER);
     boris.send(hall, "still a member");
     anna.drain();
-    clara
-        .ask(JOIN_CHAT, body().id(hall))
-        .declined("password-required");
+    clara.ask(JOIN_CHAT, body().id(hall)).declined("password-required");
     set_password(&mut anna, hall, "another").accepted_empty();
-    clara
-        .ask(JOIN_CHAT, body().id(hall).text("open sesame"))
-        .declined("bad-password");
+    clara.ask(JOIN_CHAT, body().id(hall).text("open sesame")).declined("bad-password");
     boris.drain();
-    anna.ask(SET_CHAT_PASSWORD, body().id(hall))
-        .accepted_empty();
+    anna.ask(SET_CHAT_PASSWORD, body().id(hall)).accepted_empty();
     assert_eq!(boris.chat_notify().flags, I_AM_MEMBER);
-    anna.ask(SET_CHAT_PASSWORD, body().id(hall))
-        .accepted_empty();
+    anna.ask(SET_CHAT_PASSWORD, body().id(hall)).accepted_empty();
     boris.expect_quiet();
     clara.join(hall);
 }
@@ -347,12 +314,8 @@ fn delete_chat() {
     anna.expect_quiet();
     old.expect_quiet();
     for client in [&mut anna, &mut boris, &mut old] {
-        client
-            .ask(SEND_CHAT_MSG, body().id(hall).text("hi"))
-            .declined("no-such-chat");
-        client
-            .ask(GET_CHAT_ID, body().text("hall"))
-            .declined("no-such-chat");
+        client.ask(SEND_CHAT_MSG, body().id(hall).text("hi")).declined("no-such-chat");
+        client.ask(GET_CHAT_ID, body().text("hall")).declined("no-such-chat");
     }
     assert_eq!(anna.my_chats(), []);
     assert_eq!(anna.updates(0), []);
@@ -393,13 +356,9 @@ fn leave_chat() {
     anna.send(hall, "alone");
     for client in [&mut boris, &mut phone, &mut old] {
         client.expect_quiet();
-        client
-            .ask(REQUEST_CHAT_MSG, body().id(hall).time(0))
-            .declined("not-member");
+        client.ask(REQUEST_CHAT_MSG, body().id(hall).time(0)).declined("not-member");
     }
-    boris
-        .ask(LEAVE_CHAT, body().id(hall))
-        .declined("not-member");
+    boris.ask(LEAVE_CHAT, body().id(hall)).declined("not-member");
     assert_eq!(anna.chat(hall).members, 1);
     boris.join(hall);
     assert_eq!(contents(&boris.history(hall)), ["alone"]);
@@ -573,10 +532,9 @@ fn set_chat_admin() {
     clara.join(hall);
     boris.drain();
     let his = anna.user_id("boris");
-    for (on, flags, event) in [
-        (true, I_AM_MEMBER | I_AM_ADMIN, MADE_ADMIN),
-        (false, I_AM_MEMBER, NO_LONGER_ADMIN),
-    ] {
+    for (on, flags, event) in
+        [(true, I_AM_MEMBER | I_AM_ADMIN, MADE_ADMIN), (false, I_AM_MEMBER, NO_LONGER_ADMIN)]
+    {
         anna.set_admin(hall, his, on).accepted_empty();
         assert_eq!(boris.chat_notify().flags, flags);
         boris.expect_quiet();
@@ -625,9 +583,7 @@ fn set_chat_ban() {
     clara.expect_member_event(hall, his, BANNED, "boris");
     anna.send(hall, "without boris");
     boris.expect_quiet();
-    boris
-        .ask(SEND_CHAT_MSG, body().id(hall).text("hi"))
-        .declined("not-member");
+    boris.ask(SEND_CHAT_MSG, body().id(hall).text("hi")).declined("not-member");
     boris.ask(JOIN_CHAT, body().id(hall)).declined("forbidden");
     clara.drain();
     anna.set_ban(hall, his, true).accepted_empty();
@@ -646,9 +602,7 @@ fn bans_beforehand_and_declined() {
     let (me, hers) = (anna.user_id("anna"), clara.user_id("clara"));
     anna.set_ban(hall, hers, true).accepted_empty();
     clara.ask(JOIN_CHAT, body().id(hall)).declined("forbidden");
-    clara
-        .ask(GET_MEMBERS, body().id(hall))
-        .declined("not-member");
+    clara.ask(GET_MEMBERS, body().id(hall)).declined("not-member");
     anna.set_ban(hall, me, true).declined("forbidden");
     anna.set_ban(hall, 99_999, true).declined("no-such-user");
     boris.set_ban(hall, me, true).declined("forbidden");
@@ -664,9 +618,7 @@ fn a_ban_counts_before_the_password() {
     for request in [body().id(hall), body().id(hall).text("wrong")] {
         boris.ask(JOIN_CHAT, request).declined("forbidden");
     }
-    boris
-        .ask(JOIN_CHAT, body().id(hall).text("open sesame"))
-        .declined("forbidden");
+    boris.ask(JOIN_CHAT, body().id(hall).text("open sesame")).declined("forbidden");
 }
 
 /// GET_MEMBERS tells who is admin, who is online, and how far each has seen; to admins it also
@@ -681,17 +633,10 @@ fn get_members() {
     let (his, hers) = (anna.user_id("boris"), anna.user_id("dora"));
     anna.set_ban(hall, hers, true).accepted_empty();
     let sent = anna.send(hall, "hi");
-    boris
-        .ask(MARK_SEEN, body().id(hall).time(sent.created))
-        .accepted_empty();
+    boris.ask(MARK_SEEN, body().id(hall).time(sent.created)).accepted_empty();
     drop(clara);
     support::eventually(|| {
-        boris
-            .members(hall)
-            .iter()
-            .filter(|m| m.flags & ONLINE != 0)
-            .count()
-            == 2
+        boris.members(hall).iter().filter(|m| m.flags & ONLINE != 0).count() == 2
     });
 
     let seen_by_member = boris.members(hall);
@@ -728,8 +673,7 @@ fn changes_survive_a_kill() {
     anna.set_ban(hall, hers, true).accepted_empty();
     anna.set_admin(hall, his, true).accepted_empty();
     let sent = boris.send(hall, "hi");
-    anna.ask(MARK_SEEN, body().id(hall).time(sent.created))
-        .accepted_empty();
+    anna.ask(MARK_SEEN, body().id(hall).time(sent.created)).accepted_empty();
     let (infos, direct) = (anna.chat(hall), anna.start_chat(his));
     server.kill();
     server.restart();
@@ -737,8 +681,5 @@ fn changes_survive_a_kill() {
     assert_eq!(anna.chat(hall), infos);
     assert_eq!(anna.start_chat(his), direct);
     assert_eq!(boris.chat(hall).flags, I_AM_MEMBER | I_AM_ADMIN);
-    server
-        .login10("clara")
-        .ask(JOIN_CHAT, body().id(hall))
-        .declined("forbidden");
+    server.login10("clara").ask(JOIN_CHAT, body().id(hall)).declined("forbidden");
 }

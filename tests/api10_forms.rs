@@ -23,11 +23,7 @@ struct Form {
 }
 
 fn form(purpose: u8, good: Body, optional_from: &[usize]) -> Form {
-    Form {
-        purpose,
-        good: good.into(),
-        optional_from: optional_from.to_vec(),
-    }
+    Form { purpose, good: good.into(), optional_from: optional_from.to_vec() }
 }
 
 /// Every purpose of 1.0 that names a chat and needs no more than membership.
@@ -63,11 +59,7 @@ fn admin_forms(ids: Ids) -> Vec<Form> {
 /// The purposes of 1.0 that name no chat, or need no membership.
 fn other_forms(ids: Ids) -> Vec<Form> {
     vec![
-        form(
-            CHANGE_PASSWORD,
-            body().text(PASSWORD).text("new password"),
-            &[],
-        ),
+        form(CHANGE_PASSWORD, body().text(PASSWORD).text("new password"), &[]),
         form(GET_USER, body().id(ids.user), &[]),
         form(GET_SESSIONS, body(), &[]),
         form(END_SESSION, body().id(99), &[]),
@@ -99,18 +91,8 @@ fn hall() -> Hall {
     anna.drain();
     boris.drain();
     clara.drain();
-    let ids = Ids {
-        chat,
-        user,
-        message,
-    };
-    Hall {
-        server,
-        anna,
-        boris,
-        clara,
-        ids,
-    }
+    let ids = Ids { chat, user, message };
+    Hall { server, anna, boris, clara, ids }
 }
 
 // HELLO.
@@ -133,10 +115,7 @@ fn hello_1_0() {
 fn hello_1_x_gives_what_there_is() {
     let server = Server::start();
     for minor in [1, 7, 255] {
-        let answer = server
-            .connect()
-            .ask(HELLO, body().u8(1).u8(minor))
-            .accepted();
+        let answer = server.connect().ask(HELLO, body().u8(1).u8(minor)).accepted();
         assert_eq!(answer[..2], [1, 0]);
     }
 }
@@ -145,10 +124,7 @@ fn hello_1_x_gives_what_there_is() {
 #[test]
 fn both_versions_are_named() {
     let server = Server::start();
-    let words = server
-        .connect()
-        .ask(HELLO, body().u8(2).u8(0))
-        .declined("unsupported-version");
+    let words = server.connect().ask(HELLO, body().u8(2).u8(0)).declined("unsupported-version");
     assert!(words.contains("0.1") && words.contains("1.0"), "{words}");
 }
 
@@ -173,12 +149,10 @@ fn the_version_is_one_of_the_connection() {
     let mut old = hall.server.login("anna");
     for form in member_forms(hall.ids).iter().chain(&other_forms(hall.ids)) {
         if form.purpose > MARK_SEEN {
-            old.ask(form.purpose, form.good.clone())
-                .declined("unknown-purpose");
+            old.ask(form.purpose, form.good.clone()).declined("unknown-purpose");
         }
     }
-    old.ask(SEND_CHAT_MSG, body().id(hall.ids.chat).text("hi").u64(1))
-        .declined("malformed");
+    old.ask(SEND_CHAT_MSG, body().id(hall.ids.chat).text("hi").u64(1)).declined("malformed");
     hall.anna.chat(hall.ids.chat);
 }
 
@@ -186,9 +160,7 @@ fn the_version_is_one_of_the_connection() {
 #[test]
 fn unknown_purposes() {
     let mut hall = hall();
-    for purpose in [
-        0x05, 0x1F, 0x2B, 0x2F, 0x35, 0x37, 0x45, 0x47, 0x4E, 0x7F, 0xFF,
-    ] {
+    for purpose in [0x05, 0x1F, 0x2B, 0x2F, 0x35, 0x37, 0x45, 0x47, 0x4E, 0x7F, 0xFF] {
         hall.anna.ask(purpose, body()).declined("unknown-purpose");
     }
 }
@@ -201,13 +173,9 @@ fn greeted_connections_must_log_in() {
     let ids = hall.ids;
     let forms = [member_forms(ids), admin_forms(ids), other_forms(ids)];
     for form in forms.iter().flatten() {
-        hall.anna
-            .ask(form.purpose, form.good.clone())
-            .declined("login-required");
+        hall.anna.ask(form.purpose, form.good.clone()).declined("login-required");
     }
-    hall.anna
-        .register("dora", PASSWORD)
-        .declined("registration-closed");
+    hall.anna.register("dora", PASSWORD).declined("registration-closed");
 }
 
 // Bodies that do not parse.
@@ -223,9 +191,7 @@ fn short_and_long_bodies() {
     for form in forms.iter().flatten() {
         for length in 0..form.good.len() {
             if !form.optional_from.contains(&length) {
-                hall.anna
-                    .ask(form.purpose, &form.good[..length])
-                    .declined("malformed");
+                hall.anna.ask(form.purpose, &form.good[..length]).declined("malformed");
             }
         }
         for extra in [&[0][..], &[1], &[0xff; 9], &[0; 300]] {
@@ -246,9 +212,7 @@ fn register_malformed() {
     let good: Vec<u8> = login_body("dora", PASSWORD).text("invite").into();
     let without_invite = good.len() - "invite\0".len();
     for length in (0..good.len()).filter(|length| *length != without_invite) {
-        client
-            .ask(REGISTER_USER, &good[..length])
-            .declined("malformed");
+        client.ask(REGISTER_USER, &good[..length]).declined("malformed");
     }
     let longer = [&good[..], &[0]].concat();
     client.ask(REGISTER_USER, longer).declined("malformed");
@@ -323,9 +287,7 @@ fn bools_and_times() {
         }
     }
     for bad in [-1, i64::MIN] {
-        hall.anna
-            .ask(REQUEST_UPDATES, body().time(bad))
-            .declined("malformed");
+        hall.anna.ask(REQUEST_UPDATES, body().time(bad)).declined("malformed");
     }
 }
 
@@ -335,16 +297,11 @@ fn bools_and_times() {
 #[test]
 fn no_such_chat() {
     let mut hall = hall();
-    let ids = Ids {
-        chat: 99_999,
-        ..hall.ids
-    };
+    let ids = Ids { chat: 99_999, ..hall.ids };
     let info = form(GET_CHAT, body().id(ids.chat), &[]);
     let forms = [member_forms(ids), admin_forms(ids), vec![info]];
     for form in forms.iter().flatten() {
-        hall.anna
-            .ask(form.purpose, form.good.clone())
-            .declined("no-such-chat");
+        hall.anna.ask(form.purpose, form.good.clone()).declined("no-such-chat");
     }
 }
 
@@ -355,9 +312,7 @@ fn outsiders_are_not_members() {
     let before = hall.anna.chat(hall.ids.chat);
     let forms = [member_forms(hall.ids), admin_forms(hall.ids)];
     for form in forms.iter().flatten() {
-        hall.clara
-            .ask(form.purpose, form.good.clone())
-            .declined("not-member");
+        hall.clara.ask(form.purpose, form.good.clone()).declined("not-member");
     }
     assert_eq!(hall.anna.chat(hall.ids.chat), before);
     hall.anna.expect_quiet();
@@ -370,13 +325,9 @@ fn members_are_not_admins() {
     let mut hall = hall();
     let before = hall.anna.chat(hall.ids.chat);
     for form in admin_forms(hall.ids) {
-        hall.boris
-            .ask(form.purpose, form.good)
-            .declined("forbidden");
+        hall.boris.ask(form.purpose, form.good).declined("forbidden");
     }
-    hall.boris
-        .ask(RENAME_CHAT, body().id(hall.ids.chat).text(""))
-        .declined("forbidden");
+    hall.boris.ask(RENAME_CHAT, body().id(hall.ids.chat).text("")).declined("forbidden");
     assert_eq!(hall.anna.chat(hall.ids.chat), before);
     hall.anna.expect_quiet();
 }
@@ -402,7 +353,5 @@ fn admins_may() {
     for form in admin_forms(hall.ids) {
         hall.anna.ask(form.purpose, form.good).accepted_empty();
     }
-    hall.anna
-        .ask(GET_CHAT, body().id(hall.ids.chat))
-        .declined("no-such-chat");
+    hall.anna.ask(GET_CHAT, body().id(hall.ids.chat)).declined("no-such-chat");
 }

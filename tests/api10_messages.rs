@@ -34,13 +34,7 @@ fn hall() -> Hall {
     for client in [&mut anna, &mut boris, &mut clara] {
         client.drain();
     }
-    Hall {
-        server,
-        anna,
-        boris,
-        clara,
-        chat,
-    }
+    Hall { server, anna, boris, clara, chat }
 }
 
 #[track_caller]
@@ -50,16 +44,12 @@ fn send_many(client: &mut Client, chat: u32, contents: impl Iterator<Item = Stri
         (SEND_CHAT_MSG, request.into())
     });
     let count = client.post_all(requests);
-    (0..count)
-        .map(|_| Sent::read(&client.answer().accepted()))
-        .collect()
+    (0..count).map(|_| Sent::read(&client.answer().accepted())).collect()
 }
 
 fn found(results: &[(u32, Message)]) -> Vec<&str> {
-    let mut contents: Vec<&str> = results
-        .iter()
-        .map(|(_, message)| message.content.as_str())
-        .collect();
+    let mut contents: Vec<&str> =
+        results.iter().map(|(_, message)| message.content.as_str()).collect();
     contents.sort_unstable();
     contents
 }
@@ -88,10 +78,7 @@ fn a_nonce_makes_a_send_safe_to_repeat() {
 fn nonces_survive_a_kill() {
     let mut hall = hall();
     let first = hall.anna.send_with_nonce(hall.chat, "hi", 7);
-    let other = hall
-        .server
-        .login10("anna")
-        .send_with_nonce(hall.chat, "hi", 7);
+    let other = hall.server.login10("anna").send_with_nonce(hall.chat, "hi", 7);
     assert_eq!(other, first);
     hall.server.kill();
     hall.server.restart();
@@ -233,9 +220,7 @@ fn authors_who_left_may_not() {
     let sent = hall.boris.send(hall.chat, "by boris");
     hall.boris.leave(hall.chat);
     let request = || body().id(hall.chat).u64(sent.id);
-    hall.boris
-        .ask(EDIT_MSG, request().text("new"))
-        .declined("not-member");
+    hall.boris.ask(EDIT_MSG, request().text("new")).declined("not-member");
     hall.boris.ask(DELETE_MSG, request()).declined("not-member");
 }
 
@@ -249,15 +234,9 @@ fn no_such_message() {
     hall.anna.delete(hall.chat, deleted.id);
     for id in [1, elsewhere.id, deleted.id, u64::MAX, 1 << 63] {
         let request = || body().id(hall.chat).u64(id);
-        hall.anna
-            .ask(EDIT_MSG, request().text("new"))
-            .declined("no-such-message");
-        hall.anna
-            .ask(EDIT_MSG, request().text(""))
-            .declined("no-such-message");
-        hall.anna
-            .ask(DELETE_MSG, request())
-            .declined("no-such-message");
+        hall.anna.ask(EDIT_MSG, request().text("new")).declined("no-such-message");
+        hall.anna.ask(EDIT_MSG, request().text("")).declined("no-such-message");
+        hall.anna.ask(DELETE_MSG, request()).declined("no-such-message");
     }
 }
 
@@ -269,13 +248,10 @@ fn edited_contents_are_bound() {
     let edit = |content: &str| body().id(hall.chat).u64(sent.id).text(content);
     let too_long = "x".repeat(CONTENT_BYTES_MAX + 1);
     hall.anna.ask(EDIT_MSG, edit("")).declined("empty-message");
-    hall.anna
-        .ask(EDIT_MSG, edit(&too_long))
-        .declined("too-long");
+    hall.anna.ask(EDIT_MSG, edit(&too_long)).declined("too-long");
     hall.boris.ask(EDIT_MSG, edit("")).declined("forbidden");
     hall.boris.drain();
-    hall.anna
-        .edit(hall.chat, sent.id, &"x".repeat(CONTENT_BYTES_MAX));
+    hall.anna.edit(hall.chat, sent.id, &"x".repeat(CONTENT_BYTES_MAX));
     hall.boris.notified(hall.chat, 1);
 }
 
@@ -283,10 +259,7 @@ fn edited_contents_are_bound() {
 #[test]
 fn edits_and_deletions_survive_a_kill() {
     let mut hall = hall();
-    let (one, two) = (
-        hall.anna.send(hall.chat, "one"),
-        hall.anna.send(hall.chat, "two"),
-    );
+    let (one, two) = (hall.anna.send(hall.chat, "one"), hall.anna.send(hall.chat, "two"));
     hall.anna.delete(hall.chat, one.id);
     let edited = hall.anna.edit(hall.chat, two.id, "zwei");
     let before = hall.anna.history(hall.chat);
@@ -418,10 +391,7 @@ fn search_has_no_operators() {
     assert_eq!(search("that NEAR this"), "this or that, not near");
     assert_eq!(search("content:that"), "");
     assert_eq!(search("that' OR 1=1 --"), "");
-    assert_eq!(
-        search("this, (that)"),
-        "this and that|this or that, not near"
-    );
+    assert_eq!(search("this, (that)"), "this and that|this or that, not near");
 }
 
 /// A query without a word is `bad-query`.
@@ -431,9 +401,7 @@ fn bad_queries() {
     hall.anna.send(hall.chat, "hi");
     for query in ["", " ", "*", "\"\"", "\" \"", "!?.,", "* *", "()", "-"] {
         for chat in [hall.chat, 0] {
-            hall.anna
-                .ask(SEARCH_MSG, body().id(chat).u16(10).text(query))
-                .declined("bad-query");
+            hall.anna.ask(SEARCH_MSG, body().id(chat).u16(10).text(query)).declined("bad-query");
         }
     }
 }
@@ -451,16 +419,10 @@ fn search_in_all_my_chats() {
     let results = hall.boris.search(0, 10, "word");
     assert_eq!(found(&results), ["word in the hall", "word of mine"]);
     for (chat, message) in &results {
-        let expected = if message.content == "word of mine" {
-            mine
-        } else {
-            hall.chat
-        };
+        let expected = if message.content == "word of mine" { mine } else { hall.chat };
         assert_eq!(*chat, expected);
     }
-    hall.boris
-        .ask(SEARCH_MSG, body().id(other).u16(10).text("word"))
-        .declined("not-member");
+    hall.boris.ask(SEARCH_MSG, body().id(other).u16(10).text("word")).declined("not-member");
     hall.boris.leave(hall.chat);
     assert_eq!(found(&hall.boris.search(0, 10, "word")), ["word of mine"]);
 }
@@ -487,12 +449,10 @@ fn search_follows_edits_and_deletions() {
 fn search_is_ranked_and_limited() {
     let mut hall = hall();
     let filler = "filler ".repeat(200);
-    hall.anna
-        .send(hall.chat, &format!("{filler} word {filler}"));
+    hall.anna.send(hall.chat, &format!("{filler} word {filler}"));
     hall.anna.send(hall.chat, "word word word");
     for _ in 0..10 {
-        hall.anna
-            .send(hall.chat, &format!("{filler} word {filler}"));
+        hall.anna.send(hall.chat, &format!("{filler} word {filler}"));
     }
     let best = hall.boris.search(hall.chat, 1, "word");
     assert_eq!(found(&best), ["word word word"]);
@@ -505,10 +465,8 @@ fn search_is_ranked_and_limited() {
 fn search_finds_what_was_just_sent() {
     let mut hall = hall();
     for round in 1..=20 {
-        hall.anna
-            .post(SEND_CHAT_MSG, body().id(hall.chat).text("needle"));
-        hall.anna
-            .post(SEARCH_MSG, body().id(hall.chat).u16(100).text("needle"));
+        hall.anna.post(SEND_CHAT_MSG, body().id(hall.chat).text("needle"));
+        hall.anna.post(SEARCH_MSG, body().id(hall.chat).u16(100).text("needle"));
         Sent::read(&hall.anna.answer().accepted());
         let answer = hall.anna.whole_answer().accepted();
         let mut reader = Reader::new(&answer);
@@ -526,11 +484,7 @@ fn search_finds_what_was_just_sent() {
 #[test]
 fn search_survives_a_kill() {
     let mut hall = hall();
-    send_many(
-        &mut hall.anna,
-        hall.chat,
-        (0..50).map(|n| format!("needle {n}")),
-    );
+    send_many(&mut hall.anna, hall.chat, (0..50).map(|n| format!("needle {n}")));
     hall.server.kill();
     hall.server.restart();
     let mut anna = hall.server.login10("anna");
@@ -562,10 +516,7 @@ fn request_updates() {
     assert_eq!(found(&all), ["edited", "three", "two"]);
     let late = hall.boris.updates(two.created + 1);
     assert_eq!(found(&late), ["edited", "three"]);
-    assert_eq!(
-        found(&hall.boris.updates(three.created)),
-        ["edited", "three"]
-    );
+    assert_eq!(found(&hall.boris.updates(three.created)), ["edited", "three"]);
     assert_eq!(found(&hall.boris.updates(edited)), ["edited"]);
     assert_eq!(hall.boris.updates(edited + 1), []);
     assert_eq!(hall.boris.updates(i64::MAX), []);
@@ -624,8 +575,7 @@ fn long_ranges_come_in_parts() {
     let content = "x".repeat(16_000);
     let sent = send_many(&mut hall.anna, hall.chat, (0..300).map(|_| content.clone()));
     hall.boris.drain();
-    hall.boris
-        .post(REQUEST_CHAT_MSG, range_body(hall.chat, 0, None));
+    hall.boris.post(REQUEST_CHAT_MSG, range_body(hall.chat, 0, None));
     hall.boris.post(HEARTBEAT, body().text("after"));
     let (mut ids, mut parts) = (Vec::new(), 0);
     loop {
@@ -653,8 +603,7 @@ fn what_a_long_answer_covers() {
     let content = "x".repeat(16_000);
     let sent = send_many(&mut hall.anna, hall.chat, (0..700).map(|_| content.clone()));
     hall.boris.drain();
-    hall.boris
-        .post(REQUEST_CHAT_MSG, range_body(hall.chat, 0, None));
+    hall.boris.post(REQUEST_CHAT_MSG, range_body(hall.chat, 0, None));
     // Nothing of it is read yet: most of the answer waits for room.
     std::thread::sleep(std::time::Duration::from_millis(100));
     let last = sent.last().expect("messages").id;
@@ -683,8 +632,7 @@ fn a_long_answer_breaks_off() {
         hall.boris.drain();
     }
     let his = hall.anna.user_id("boris");
-    hall.boris
-        .post(REQUEST_CHAT_MSG, range_body(hall.chat, 0, None));
+    hall.boris.post(REQUEST_CHAT_MSG, range_body(hall.chat, 0, None));
     std::thread::sleep(std::time::Duration::from_millis(100));
     hall.anna.set_ban(hall.chat, his, true).accepted_empty();
     hall.boris.whole_answer().declined("not-member");

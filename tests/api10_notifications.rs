@@ -26,14 +26,7 @@ fn hall() -> Hall {
     anna.drain();
     boris.drain();
     let ids = [annas, his, hers];
-    Hall {
-        server,
-        anna,
-        boris,
-        clara,
-        chat,
-        ids,
-    }
+    Hall { server, anna, boris, clara, chat, ids }
 }
 
 // SEEN_NOTIFY.
@@ -48,9 +41,7 @@ fn a_moved_marker_is_told() {
         client.drain();
     }
     let mut mark = |time: i64| {
-        hall.boris
-            .ask(MARK_SEEN, body().id(hall.chat).time(time))
-            .accepted_empty();
+        hall.boris.ask(MARK_SEEN, body().id(hall.chat).time(time)).accepted_empty();
     };
     mark(sent.created);
     hall.anna.expect_seen(hall.chat, hall.ids[1], sent.created);
@@ -68,9 +59,7 @@ fn a_moved_marker_is_told() {
 #[test]
 fn a_marker_in_the_future_is_told_as_now() {
     let mut hall = hall();
-    hall.boris
-        .ask(MARK_SEEN, body().id(hall.chat).time(i64::MAX))
-        .accepted_empty();
+    hall.boris.ask(MARK_SEEN, body().id(hall.chat).time(i64::MAX)).accepted_empty();
     let seen = hall.boris.chat(hall.chat).seen;
     assert!(seen < i64::MAX);
     hall.anna.expect_seen(hall.chat, hall.ids[1], seen);
@@ -82,8 +71,7 @@ fn a_marker_moved_on_0_1_is_told() {
     let mut hall = hall();
     let mut old = hall.server.login("boris");
     let sent = hall.anna.send(hall.chat, "hi");
-    old.ask(MARK_SEEN, body().id(hall.chat).time(sent.created))
-        .accepted_empty();
+    old.ask(MARK_SEEN, body().id(hall.chat).time(sent.created)).accepted_empty();
     hall.anna.expect_seen(hall.chat, hall.ids[1], sent.created);
 }
 
@@ -108,8 +96,7 @@ fn typing_is_told_to_the_others() {
 fn presence_is_told_to_those_who_share_a_chat() {
     let mut hall = hall();
     hall.server.add_user("dora");
-    hall.server
-        .admin_ok(&["chat", "join", "hall", "dora"], None);
+    hall.server.admin_ok(&["chat", "join", "hall", "dora"], None);
     support::eventually(|| hall.anna.chat(hall.chat).members == 3);
     let dora = hall.anna.user_id("dora");
     support::eventually(|| hall.anna.drain().is_empty());
@@ -175,19 +162,11 @@ fn connections_on_0_1_hear_of_messages_alone() {
     let mut hall = hall();
     let mut old = hall.server.login("boris");
     hall.clara.join(hall.chat);
-    hall.clara
-        .ask(TYPING, body().id(hall.chat))
-        .accepted_empty();
-    hall.anna
-        .set_admin(hall.chat, hall.ids[2], true)
-        .accepted_empty();
-    hall.anna
-        .ask(RENAME_CHAT, body().id(hall.chat).text("other"))
-        .accepted_empty();
+    hall.clara.ask(TYPING, body().id(hall.chat)).accepted_empty();
+    hall.anna.set_admin(hall.chat, hall.ids[2], true).accepted_empty();
+    hall.anna.ask(RENAME_CHAT, body().id(hall.chat).text("other")).accepted_empty();
     let sent = hall.anna.send(hall.chat, "hi");
-    hall.clara
-        .ask(MARK_SEEN, body().id(hall.chat).time(sent.created))
-        .accepted_empty();
+    hall.clara.ask(MARK_SEEN, body().id(hall.chat).time(sent.created)).accepted_empty();
     hall.clara.leave(hall.chat);
     hall.boris.start_chat(hall.ids[0]);
     let (task, pack) = old.notify(hall.chat);
@@ -204,16 +183,11 @@ fn any_declined_notification_suspends() {
     let mut hall = hall();
     hall.anna.ask(TYPING, body().id(hall.chat)).accepted_empty();
     let told = hall.boris.expect(TYPING_NOTIFY);
-    hall.boris
-        .write_frame(DECLINED, told.task, body().text("forbidden: no"));
-    hall.boris
-        .ask(GET_MY_CHATS, body())
-        .declined("session-suspended");
+    hall.boris.write_frame(DECLINED, told.task, body().text("forbidden: no"));
+    hall.boris.ask(GET_MY_CHATS, body()).declined("session-suspended");
     hall.anna.ask(TYPING, body().id(hall.chat)).accepted_empty();
     hall.anna.send(hall.chat, "hi");
-    hall.anna
-        .ask(RENAME_CHAT, body().id(hall.chat).text("other"))
-        .accepted_empty();
+    hall.anna.ask(RENAME_CHAT, body().id(hall.chat).text("other")).accepted_empty();
     hall.boris.expect_quiet();
 }
 
@@ -223,12 +197,10 @@ fn any_declined_notification_suspends() {
 #[test]
 fn chat_join_is_told() {
     let mut hall = hall();
-    hall.server
-        .admin_ok(&["chat", "join", "hall", "clara"], None);
+    hall.server.admin_ok(&["chat", "join", "hall", "clara"], None);
     let told = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
     assert_eq!((told.id, told.flags), (hall.chat, I_AM_MEMBER));
-    hall.anna
-        .expect_member_event(hall.chat, hall.ids[2], JOINED, "clara");
+    hall.anna.expect_member_event(hall.chat, hall.ids[2], JOINED, "clara");
 }
 
 /// `chat remove` is told as a deletion is, within a second.
@@ -279,8 +251,7 @@ fn a_slow_reader_is_told_how_chats_are_now() {
     }
     for number in 0..50 {
         let name = format!("name-{number}");
-        anna.ask(RENAME_CHAT, body().id(chat).text(&name))
-            .accepted_empty();
+        anna.ask(RENAME_CHAT, body().id(chat).text(&name)).accepted_empty();
     }
     anna.send(gone, "never delivered");
     anna.ask(DELETE_CHAT, body().id(gone)).accepted_empty();

@@ -139,12 +139,8 @@ impl Reader<'_> {
 
     #[track_caller]
     fn member(&mut self) -> Member {
-        let member = Member {
-            user: self.id(),
-            flags: self.u8(),
-            seen: self.time(),
-            nickname: self.text(),
-        };
+        let member =
+            Member { user: self.id(), flags: self.u8(), seen: self.time(), nickname: self.text() };
         assert_eq!(member.flags & !0x07, 0, "an unknown flag: {member:?}");
         member
     }
@@ -219,10 +215,7 @@ impl Client {
     pub(crate) fn login10_with(&mut self, name: &str, password: &str) -> (Session, u32) {
         let answer = self.ask(LOGIN, body().text(name).text(password)).accepted();
         let mut reader = Reader::new(&answer);
-        let session = Session {
-            id: reader.id(),
-            hash: reader.text(),
-        };
+        let session = Session { id: reader.id(), hash: reader.text() };
         let user = reader.id();
         reader.finish();
         (session, user)
@@ -401,12 +394,7 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn expect_member_event(&mut self, chat: u32, user: u32, event: u8, nickname: &str) {
-        let expected = MemberEvent {
-            chat,
-            user,
-            event,
-            nickname: nickname.to_owned(),
-        };
+        let expected = MemberEvent { chat, user, event, nickname: nickname.to_owned() };
         assert_eq!(self.member_event(), expected);
     }
 
