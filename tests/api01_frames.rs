@@ -3,7 +3,7 @@
 mod support;
 
 use support::wire::*;
-use support::{Client, PASSWORD, Server, client::login_body};
+use support::{Client, Dice, PASSWORD, Server, client::login_body};
 
 const BODY_BYTES_MAX: u32 = 64 * 1024;
 
@@ -12,18 +12,6 @@ fn header(length: u32, purpose: u8, task: u8) -> Vec<u8> {
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend([purpose, task]);
     bytes
-}
-
-/// A small generator, so that random splits are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }
 
 /// A conversation of every kind of frame, with the purposes of its answers.
@@ -103,7 +91,7 @@ fn a_conversation_in_one_write() {
 fn frames_arrive_in_random_pieces() {
     let (server, chat) = hall();
     let (bytes, answers) = conversation(chat);
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     for _ in 0..20 {
         let mut client = server.connect();
         let mut rest = &bytes[..];
@@ -334,6 +322,17 @@ fn half_closed_while_the_password_is_checked() {
     client.end_writing();
     client.answer().accepted();
     Sent::read(&client.answer().accepted());
+    client.expect_end();
+}
+
+/// DISCONNECT behind a login whose password is still being checked: the login is answered first.
+#[test]
+fn disconnect_waits_for_the_password() {
+    let (server, _) = hall();
+    let mut client = server.greeted();
+    client.post(LOGIN, login_body("anna", PASSWORD));
+    client.write_frame(DISCONNECT, 0, []);
+    client.answer().accepted();
     client.expect_end();
 }
 

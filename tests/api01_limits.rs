@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::wire::*;
-use support::{Client, Server, eventually};
+use support::{Client, PASSWORD, Server, eventually};
 
 fn anna(options: &[&str]) -> Server {
     let server = Server::with(options);
@@ -185,4 +185,33 @@ fn connections_are_limited() {
     first.user_id("anna");
     drop(third);
     eventually(|| is_served(&server));
+}
+
+/// Right passwords cost nothing, however many are under way at once.
+#[test]
+fn many_right_logins_at_once_all_get_in() {
+    let server = anna(&["--max-unauthorized-per-address", "0"]);
+    let mut clients: Vec<Client> = (0..120).map(|_| server.greeted()).collect();
+    for client in &mut clients {
+        client.post(LOGIN, body().text("anna").text(PASSWORD));
+    }
+    for client in &mut clients {
+        client.answer().accepted();
+    }
+}
+
+/// Guesses that are all sent before the first is answered get no further than guesses one after
+/// the other.
+#[test]
+fn guesses_at_once_get_no_further_than_one_after_the_other() {
+    let server = anna(&[]);
+    let mut clients: Vec<Client> = (0..12).map(|_| server.greeted()).collect();
+    for client in &mut clients {
+        client.post(LOGIN, body().text("anna").text("wrong horse"));
+    }
+    let answers: Vec<Frame> = clients.iter_mut().map(Client::answer).collect();
+    let looked_at = answers.iter().filter(|answer| answer.body.starts_with(b"bad-credentials"));
+    assert_eq!(looked_at.count(), 5);
+    let refused = answers.iter().filter(|answer| answer.body.starts_with(b"rate-limited"));
+    assert_eq!(refused.count(), 7);
 }

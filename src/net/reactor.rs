@@ -213,7 +213,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.keep_house();
         self.read();
         self.commit()?;
-        self.submit_jobs();
+        self.submit_jobs()?;
         self.check_deadlines();
         self.service.pump();
         self.service.end_pump();
@@ -685,12 +685,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    fn submit_jobs(&mut self) {
+    fn submit_jobs(&mut self) -> Result<(), ServeError> {
         while let Some(job) = self.service.pop_job() {
-            if self.helper.submit(job).is_err() {
-                log::error!("the password helper takes no more");
-            }
+            let submitted = self.helper.submit(job);
+            submitted.map_err(|e| ServeError::Failed(format!("the password helper: {e}")))?;
         }
+        Ok(())
     }
 
     // ---- 9: deadlines ------------------------------------------------------------------------------

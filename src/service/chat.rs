@@ -137,8 +137,8 @@ impl Service<'_> {
         let given = password.ok_or(Decline::PasswordRequired(chat))?;
         let key = Key::Join(caller.user, chat);
         self.check_throttle(&[key])?;
-        self.spend(&[key]);
         let Some(given) = password::prepare_attempt(given) else {
+            self.spend(&[key]);
             return Err(WRONG_CHAT_PASSWORD.into());
         };
         let work = Work::Verify {
@@ -148,7 +148,6 @@ impl Service<'_> {
             upgrade: false,
         };
         self.ask_helper(caller.conn, caller.task, work, Intent::JoinChat { chat })
-            .inspect_err(|_| self.give_back(&[key]))
     }
 
     /// The chat, if the caller may join it but for its password.
@@ -190,9 +189,9 @@ impl Service<'_> {
             return Err(Decline::LoginRequired.into());
         };
         if !ok {
+            self.spend(&[Key::Join(caller.user, chat)]);
             return Err(WRONG_CHAT_PASSWORD.into());
         }
-        self.give_back(&[Key::Join(caller.user, chat)]);
         self.joinable(caller, chat)?;
         self.join(caller, chat)
     }

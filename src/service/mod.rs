@@ -24,7 +24,7 @@ mod roster;
 mod session;
 mod turn;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use crate::auth::helper::{Job, JobDone, JobId, Work};
@@ -177,7 +177,10 @@ pub struct Service<'db> {
     resumed: Vec<ConnId>,
     /// Password jobs that are with the helper, or will be after the turn.
     jobs: HashMap<JobId, ConnId>,
-    new_jobs: Vec<Job>,
+    /// Password jobs in line; the helper gets one at a time, so that each guess is let through
+    /// knowing how those before it came out.
+    line: VecDeque<Job>,
+    under_way: Option<JobId>,
     next_job: u64,
     /// The turn under way is fed again after an undo: what would write is declined.
     is_replaying: bool,
@@ -223,7 +226,8 @@ impl<'db> Service<'db> {
             pumping: Vec::new(),
             resumed: Vec::new(),
             jobs: HashMap::new(),
-            new_jobs: Vec::new(),
+            line: VecDeque::new(),
+            under_way: None,
             next_job: 0,
             is_replaying: false,
             is_storage_failing: false,
@@ -307,9 +311,40 @@ impl<'db> Service<'db> {
         self.resumed.pop()
     }
 
-    /// A password job for the helper; to be asked for after the turn has ended.
+    /// A password job for the helper, when it has none; to be asked for after the turn has ended.
+    /// Whoever has failed too often by now is declined instead.
     pub fn pop_job(&mut self) -> Option<Job> {
-        self.new_jobs.pop()
+        if self.under_way.is_some() {
+            return None;
+        }
+        while let Some(job) = self.line.pop_front() {
+            // One without an entry was undone, or nobody waits for it any more.
+            let Some(&conn) = self.jobs.get(&job.id) else { continue };
+            let Some(peer) = self.peers.get_mut(conn) else {
+                self.jobs.remove(&job.id);
+                continue;
+            };
+            let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == job.id) else {
+                self.jobs.remove(&job.id);
+                continue;
+            };
+            match self.check_guess(conn, &waiting.intent) {
+                Ok(()) => {
+                    if let Some(peer) = self.peers.get_mut(conn) {
+                        peer.waiting = Some(waiting);
+                    }
+                    self.under_way = Some(job.id);
+                    return Some(job);
+                }
+                Err(reason) => {
+                    self.jobs.remove(&job.id);
+                    let task = waiting.task;
+                    self.outbox.stage(conn.index, |out| answer::declined(out, task, reason));
+                    self.resumed.push(conn);
+                }
+            }
+        }
+        None
     }
 
     /// What made the file unusable, if anything did. Nothing may be sent any more.
@@ -396,7 +431,6 @@ impl<'db> Service<'db> {
             self.store.set_patience(false);
         }
         self.outbox.discard();
-        self.new_jobs.clear();
         for user in std::mem::take(&mut self.turn.users) {
             for index in self.roster.forget(user) {
                 if let Some(peer) = self.peers.at_mut(index) {
@@ -534,12 +568,13 @@ impl<'db> Service<'db> {
         let job = JobId(self.next_job);
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
-        self.new_jobs.push(Job { id: job, work });
+        self.line.push_back(Job { id: job, work });
         Ok(())
     }
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
+        self.under_way.take_if(|job| *job == done.id);
         let Some(&conn) = self.jobs.get(&done.id) else { return };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);
@@ -589,6 +624,7 @@ impl<'db> Service<'db> {
         }
         self.pumping.clear();
         self.jobs.clear();
+        self.line.clear();
     }
 
     /// Tells the file the exact time: the last thing before an end in good order.

@@ -36,3 +36,25 @@ pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// A small generator of numbers: the same seed gives the same numbers in every run.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// The seed must not be 0.
+    pub(crate) fn new(seed: u64) -> Self {
+        assert_ne!(seed, 0, "0 gives nothing but 0");
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.below(256) as u8).collect()
+    }
+}
