@@ -495,7 +495,7 @@ impl<'db> Service<'db> {
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.
     fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
-        if self.roster.user(user).is_some_and(|online| online.conns.contains(&index)) {
+        if self.roster.user(user).is_some_and(|online| online.conns().contains(&index)) {
             return Ok(false);
         }
         let store = &mut self.store;
