@@ -27,7 +27,7 @@ mod session;
 mod turn;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::auth::helper::{Job, JobDone, JobId, Work};
 use crate::auth::password;
@@ -285,6 +285,11 @@ impl<'db> Service<'db> {
             *place = None;
         }
         self.outbox.remove(conn.index);
+    }
+
+    /// Where a connection comes from; 0.0.0.0 for one that is not there.
+    pub fn peer_address(&self, conn: ConnId) -> IpAddr {
+        self.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address)
     }
 
     /// Whether the connection's frames have to wait: a password is being checked, a long answer is
