@@ -366,11 +366,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 continue;
             }
             let connection = self.connections.remove(conn.at());
+            let address = self.service.peer_address(conn);
             self.service.closed(conn);
             if connection.is_counted {
-                uncount(&mut self.unauthorized, network(connection.address));
+                uncount(&mut self.unauthorized, network(address));
             }
-            log::debug!("{conn} from {} is closed", connection.address);
+            log::debug!("{conn} from {address} is closed");
         }
         // A descriptor may be free again.
         if self.accept_again_ms != NEVER_MS && self.clock.now_ms() >= self.accept_again_ms {
@@ -434,7 +435,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         let entry = self.connections.vacant_entry();
         let conn = ConnId { index: entry.key() as u32, generation: self.next_generation };
         self.next_generation = (self.next_generation + 1) % GENERATIONS;
-        let connection = entry.insert(Connection::new(conn, transport, address, now_ms));
+        let connection = entry.insert(Connection::new(conn, transport, now_ms));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered =
             self.poll.registry().register(&mut connection.transport, token(conn), interest);
@@ -535,11 +536,11 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                     // The alert that says so leaves, then this side ends.
-                    log::info!("{conn} from {} is closed: {e}", connection.address);
+                    log::info!("{conn} from {} is closed: {e}", self.service.peer_address(conn));
                     return self.hang_up(conn);
                 }
                 Err(e) => {
-                    log_lost(connection, &e);
+                    log_lost(self.service, conn, &e);
                     self.lose(conn);
                     return;
                 }
@@ -562,9 +563,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             match frame::parse(bytes, body_bytes_max) {
                 Parsed::Incomplete => break,
                 Parsed::TooLarge { task } => {
-                    if let Some(connection) = self.connections.get(conn.at()) {
-                        log_oversized(connection, bytes);
-                    }
+                    log_oversized(self.service, conn, bytes);
                     self.inputs.push(Input::Oversized { conn, task });
                     is_oversized = true;
                     flow = self.service.oversized(conn, task);
@@ -650,11 +649,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
             return;
         }
         connection.is_counted = is_stranger;
+        let network = network(self.service.peer_address(conn));
         if is_stranger {
-            *self.unauthorized.entry(network(connection.address)).or_default() += 1;
+            *self.unauthorized.entry(network).or_default() += 1;
             self.arm(conn);
         } else {
-            uncount(&mut self.unauthorized, network(connection.address));
+            uncount(&mut self.unauthorized, network);
         }
     }
 
@@ -818,13 +818,13 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 self.service.stage_bare(conn, ToClient::Heartbeat);
             }
             Due::Close(why) => {
-                log::debug!("{conn} from {} is closed: {why}", connection.address);
+                log::debug!("{conn} from {} is closed: {why}", self.service.peer_address(conn));
                 connection.enter(Phase::Flushing, now_ms);
                 list(&mut self.ready, connection);
                 self.service.stage_bare(conn, ToClient::Disconnect);
             }
             Due::Forget(why) => {
-                log::debug!("{conn} from {} is dropped: {why}", connection.address);
+                log::debug!("{conn} from {} is dropped: {why}", self.service.peer_address(conn));
                 self.lose(conn);
             }
         }
@@ -890,7 +890,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_writable = false,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    log_lost(connection, &e);
+                    log_lost(self.service, conn, &e);
                     return self.lose(conn);
                 }
             }
@@ -976,12 +976,12 @@ fn uncount(unauthorized: &mut HashMap<IpAddr, usize>, address: IpAddr) {
     }
 }
 
-fn log_lost(connection: &Connection, error: &io::Error) {
-    log::debug!("{} from {} is lost: {error}", connection.id, connection.address);
+fn log_lost(service: &Service<'_>, conn: ConnId, error: &io::Error) {
+    log::debug!("{conn} from {} is lost: {error}", service.peer_address(conn));
 }
 
-fn log_oversized(connection: &Connection, bytes: &[u8]) {
-    let (conn, address) = (connection.id, connection.address);
+fn log_oversized(service: &Service<'_>, conn: ConnId, bytes: &[u8]) {
+    let address = service.peer_address(conn);
     if looks_like_tls(bytes) {
         log::info!("{conn} from {address} speaks TLS to a plain port");
     } else {

@@ -138,7 +138,7 @@ impl Service<'_> {
             Change::SessionsEnded(user) => {
                 // One made since the change, by the new password, is in the file and stays.
                 let alive = self.store.sessions(Some(user))?;
-                let conns = self.roster.user(user).map(|online| online.conns.clone());
+                let conns = self.roster.user(user).map(|online| online.conns().to_vec());
                 for index in conns.unwrap_or_default() {
                     let Some(peer) = self.peers.at(index) else { continue };
                     let Some(attached) = peer.state.attached else { continue };

@@ -29,7 +29,7 @@ mod session;
 mod turn;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::auth::helper::{Job, JobDone, JobId, Work};
 use crate::auth::password;
@@ -295,6 +295,11 @@ impl<'db> Service<'db> {
         self.outbox.remove(conn.index);
     }
 
+    /// Where a connection comes from; 0.0.0.0 for one that is not there.
+    pub fn peer_address(&self, conn: ConnId) -> IpAddr {
+        self.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address)
+    }
+
     /// Whether the connection's frames have to wait: a password is being checked, a long answer is
     /// under way, or the peer does not take what it is sent.
     pub fn is_held(&self, conn: ConnId) -> bool {
@@ -504,7 +509,7 @@ impl<'db> Service<'db> {
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.
     fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
-        if self.roster.user(user).is_some_and(|online| online.conns.contains(&index)) {
+        if self.roster.user(user).is_some_and(|online| online.conns().contains(&index)) {
             return Ok(false);
         }
         let store = &mut self.store;

@@ -278,7 +278,7 @@ impl Service<'_> {
 
     /// The connection that a session is attached to.
     pub(super) fn conn_of_session(&self, user: UserId, session: SessionId) -> Option<ConnId> {
-        let conns = &self.roster.user(user)?.conns;
+        let conns = self.roster.user(user)?.conns();
         let peers = conns.iter().filter_map(|&index| self.peers.at(index));
         let carries = |peer: &&crate::service::peer::Peer| {
             peer.state.attached.is_some_and(|attached| attached.session == session)
@@ -295,7 +295,8 @@ impl Service<'_> {
 
     /// The sessions of a user have ended, but for one.
     pub(super) fn deauth_user(&mut self, user: UserId, keep: Option<SessionId>) {
-        let conns = self.roster.user(user).map(|online| online.conns.clone()).unwrap_or_default();
+        let conns =
+            self.roster.user(user).map(|online| online.conns().to_vec()).unwrap_or_default();
         for index in conns {
             let Some(peer) = self.peers.at(index) else { continue };
             let session = peer.state.attached.map(|attached| attached.session);
