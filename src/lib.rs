@@ -12,3 +12,4 @@ pub mod outbox;
 pub mod service;
 pub mod store;
 pub mod wire;
+pub mod words;

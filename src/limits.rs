@@ -47,6 +47,16 @@ pub const MEMBERSHIPS_MAX: usize = 10_000;
 /// Chats that FIND_CHATS gives at most, whatever limit it names.
 pub const FOUND_CHATS_MAX: u16 = 1000;
 
+/// Messages that SEARCH_MSG gives at most, whatever limit it names.
+pub const SEARCH_RESULTS_MAX: usize = 200;
+
+/// Words that a query may have.
+pub const QUERY_WORDS_MAX: usize = 64;
+
+/// Bytes of a word that the search index tells apart; what lies behind is compared in the messages
+/// found.
+pub const INDEXED_WORD_BYTES_MAX: usize = 64;
+
 /// Online members of a chat past which presence, typing and markers are not told there: these
 /// courtesies grow with the square of the members.
 pub const COURTESY_MEMBERS_MAX: usize = 256;

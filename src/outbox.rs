@@ -54,6 +54,8 @@ struct Queue {
     first_reference: u32,
     last_reference: u32,
     is_dirty: bool,
+    /// It got more than pieces of blocks since it was last taken.
+    has_own: bool,
 }
 
 impl Default for Queue {
@@ -66,6 +68,7 @@ impl Default for Queue {
             first_reference: NONE,
             last_reference: NONE,
             is_dirty: false,
+            has_own: false,
         }
     }
 }
@@ -80,6 +83,15 @@ impl Queue {
     fn check_invariants(&self) {
         debug_assert!(self.sent <= self.released && self.released <= self.bytes.len());
     }
+}
+
+/// A connection that has got bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dirty {
+    /// Its place.
+    pub index: u32,
+    /// They are pieces of blocks: it was told something, and asked for nothing.
+    pub is_told_only: bool,
 }
 
 /// A piece of a block, to be put into a queue.
@@ -195,6 +207,7 @@ impl Outbox {
             queue.bytes = self.spares.pop().unwrap_or_default();
             self.spares_idle = self.spares_idle.min(self.spares.len());
         }
+        queue.has_own = true;
         let before = queue.bytes.len();
         write(&mut queue.bytes);
         self.buffered_bytes += queue.bytes.len() - before;
@@ -205,7 +218,9 @@ impl Outbox {
 
     /// Asks for a look at a connection in this turn's flush though nothing new is staged for it.
     pub fn touch(&mut self, index: u32) {
-        Self::queue(&mut self.queues, &mut self.dirty, index);
+        if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
+            queue.has_own = true;
+        }
     }
 
     /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
@@ -245,9 +260,14 @@ impl Outbox {
         self.taken < self.dirty.len()
     }
 
+    /// How many connections have got bytes and were not taken.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len() - self.taken
+    }
+
     /// Takes one connection that has got bytes since it was last asked about. All that is staged
     /// must be released.
-    pub fn pop_dirty(&mut self) -> Option<u32> {
+    pub fn pop_dirty(&mut self) -> Option<Dirty> {
         let Some(&index) = self.dirty.get(self.taken) else {
             self.dirty.clear();
             self.taken = 0;
@@ -255,13 +275,15 @@ impl Outbox {
             return None;
         };
         self.taken += 1;
+        let mut is_told_only = false;
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.is_dirty = false;
+            is_told_only = !std::mem::take(&mut queue.has_own);
             if queue.first_reference != NONE {
                 self.put_together(index);
             }
         }
-        Some(index)
+        Some(Dirty { index, is_told_only })
     }
 
     /// Puts the pieces that a queue refers to in their places between its own bytes.
@@ -414,7 +436,7 @@ mod tests {
         assert_eq!(outbox.pending_bytes(3), 3);
         outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"abc");
-        assert_eq!(outbox.pop_dirty(), Some(3));
+        assert_eq!(outbox.pop_dirty(), Some(Dirty { index: 3, is_told_only: false }));
         assert_eq!(outbox.pop_dirty(), None);
         outbox.advance(3, 2);
         assert_eq!(outbox.sendable(3), b"c");
@@ -527,7 +549,7 @@ mod tests {
                 staged(&mut outbox, index, b"own");
             }
             outbox.release(&mut Metrics::default());
-            while let Some(index) = outbox.pop_dirty() {
+            while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
                 outbox.advance(index, outbox.pending_bytes(index));
             }
         }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use vestnik::limits::HEADER_BYTES;
 use vestnik::metrics::Metrics;
-use vestnik::outbox::Outbox;
+use vestnik::outbox::{BLOCK_HEAD_BYTES, Dirty, Outbox};
 use vestnik::wire::frame::header;
 
 /// Bytes of the frame: a notification of a message of about 90 bytes.
@@ -23,11 +23,18 @@ pub(crate) fn fan_out(criterion: &mut Criterion) {
         let id = BenchmarkId::new("one frame to peers", peers);
         group.bench_with_input(id, &peers, |bencher, &peers| {
             bencher.iter(|| {
+                outbox.begin_turn();
+                let block = outbox.add_block();
+                let head = [0; BLOCK_HEAD_BYTES];
+                let rest = frame.len() - BLOCK_HEAD_BYTES;
+                if let Some(block) = outbox.block_mut(block) {
+                    block.extend_from_slice(black_box(&frame[BLOCK_HEAD_BYTES..]));
+                }
                 for index in 0..peers {
-                    outbox.stage(index, |out| out.extend_from_slice(black_box(&frame)));
+                    outbox.stage_block(index, head, block, 0..rest);
                 }
                 outbox.release(&mut metrics);
-                while let Some(index) = outbox.pop_dirty() {
+                while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
                     let bytes = outbox.sendable(index).len();
                     assert_eq!(bytes, FRAME_BYTES);
                     outbox.advance(index, bytes);

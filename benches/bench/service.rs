@@ -8,6 +8,7 @@ use vestnik::auth::random::RandomSource;
 use vestnik::auth::token::SessionSecret;
 use vestnik::ids::{ConnId, SessionId};
 use vestnik::limits::BODY_BYTES_MAX;
+use vestnik::outbox::Dirty;
 use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
 use vestnik::store::members::Member;
 use vestnik::store::{Database, Store};
@@ -79,7 +80,7 @@ impl<'db> Bench<'db> {
     fn end(&mut self) -> (u64, usize) {
         assert_eq!(self.service.end_turn(), TurnEnd::Committed);
         let (mut peers, mut bytes) = (0, 0);
-        while let Some(index) = self.service.outbox.pop_dirty() {
+        while let Some(Dirty { index, .. }) = self.service.outbox.pop_dirty() {
             let sendable = self.service.outbox.sendable(index).len();
             self.service.outbox.advance(index, sendable);
             peers += 1;

@@ -45,6 +45,11 @@ impl Clock {
         self.now_us / 1000
     }
 
+    /// Microseconds since the start; never runs backwards.
+    pub(super) const fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
     /// Microseconds that have passed since the last [`Clock::read`]: reads the clock again, for
     /// figures.
     pub(super) fn passed_us(&self) -> u64 {

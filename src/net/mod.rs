@@ -4,6 +4,7 @@
 
 mod clock;
 mod connection;
+mod gather;
 mod listener;
 mod reactor;
 mod serve;

@@ -24,12 +24,14 @@ use crate::limits::{
 use crate::metrics::{Page, Refused};
 use crate::net::clock::Clock;
 use crate::net::connection::{Connection, Due, PeerState, Phase};
+use crate::net::gather::Gather;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare, network};
 use crate::net::serve::ServeError;
 use crate::net::stats::{Askers, Sources};
 use crate::net::timers::{NEVER_MS, Timers};
 use crate::net::tls::Identity;
 use crate::net::transport::{Transport, looks_like_tls};
+use crate::outbox::Dirty;
 use crate::service::{Flow, Service, TurnEnd};
 use crate::wire::frame::{self, Parsed};
 use crate::wire::purpose::ToClient;
@@ -129,6 +131,7 @@ pub(super) struct Reactor<'a, 'db> {
     arena_used: usize,
     inputs: Vec<Input>,
     is_pump_waiting: bool,
+    gather: Gather,
     /// When the peers' time to take their last bytes is over.
     stopping_until_ms: Option<u64>,
 }
@@ -182,6 +185,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             arena_used: 0,
             inputs: Vec::new(),
             is_pump_waiting: false,
+            gather: Gather::default(),
             stopping_until_ms: None,
         })
     }
@@ -211,7 +215,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// 8. Give password jobs to the helper.
     /// 9. Deadlines, every turn.
     /// 10. Long answers and catch-ups, for peers with room.
-    /// 11. One write for each connection that got something.
+    /// 11. One write for each connection that got something; many who are only told something may
+    ///     be held back for the next turn while requests keep coming.
     /// 12. Figures, for whoever asked.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
@@ -254,7 +259,33 @@ impl<'a, 'db> Reactor<'a, 'db> {
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
         // One more, since the clock cuts off what is under a millisecond.
         let wait_ms = next_ms.saturating_sub(self.clock.now_ms()).saturating_add(1);
-        let timeout = Duration::from_millis(if is_busy { 0 } else { wait_ms.min(60_000) });
+        self.poll(events, Duration::ZERO)?;
+        self.gather.is_back_to_back = !events.is_empty();
+        if !events.is_empty() || is_busy {
+            return Ok(());
+        }
+        if self.gather.is_holding() && self.look(events)? {
+            return Ok(());
+        }
+        self.poll(events, Duration::from_millis(wait_ms.min(60_000)))
+    }
+
+    /// Looks for the next request for a moment; without one, nobody is held back any longer.
+    fn look(&mut self, events: &mut Events) -> Result<bool, ServeError> {
+        self.clock.read();
+        let until_us = self.clock.now_us() + self.gather.look_us();
+        while events.is_empty() && self.clock.now_us() < until_us {
+            self.poll(events, Duration::ZERO)?;
+            self.clock.read();
+        }
+        self.gather.is_back_to_back = !events.is_empty();
+        if events.is_empty() {
+            self.flush_held();
+        }
+        Ok(!events.is_empty())
+    }
+
+    fn poll(&mut self, events: &mut Events, timeout: Duration) -> Result<(), ServeError> {
         match self.poll.poll(events, Some(timeout)) {
             Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                 Err(ServeError::Failed(format!("the event loop failed: {e}")))
@@ -631,7 +662,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
 
     fn keep_house(&mut self) {
         let now_ms = self.clock.now_ms();
-        if now_ms >= self.housekeeping_ms {
+        if now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
         } else if !self.ready.is_empty() {
@@ -802,9 +833,29 @@ impl<'a, 'db> Reactor<'a, 'db> {
     // ---- 11: output ----------------------------------------------------------------------------------
 
     fn flush(&mut self) {
-        while let Some(index) = self.service.outbox.pop_dirty() {
+        let now_us = self.clock.now_us();
+        let told = self.service.outbox.dirty_count();
+        let may_hold = self.stopping_until_ms.is_none() && self.gather.may_hold(told, now_us);
+        while let Some(Dirty { index, is_told_only }) = self.service.outbox.pop_dirty() {
+            let pending_bytes = self.service.outbox.pending_bytes(index);
+            let is_held =
+                may_hold && is_told_only && self.gather.hold(index, pending_bytes, now_us);
+            if !is_held {
+                self.flush_one(index);
+            }
+        }
+        if !may_hold {
+            self.flush_held();
+        }
+    }
+
+    /// One write for each connection that was held back.
+    fn flush_held(&mut self) {
+        let held = self.gather.release();
+        for &index in &held {
             self.flush_one(index);
         }
+        self.gather.keep(held);
     }
 
     /// One write, unless the transport cuts it: TLS takes a few records at a time.

@@ -156,7 +156,7 @@ impl Service<'_> {
             Request::RequestChatPage { chat, before, limit } => {
                 self.request_chat_page(me, chat, before, limit)
             }
-            Request::SearchMsg { .. } => Err(Decline::BadQuery.into()),
+            Request::SearchMsg { chat, limit, query } => self.search_msg(me, chat, limit, query),
             Request::RequestUpdates { from } => self.request_updates(me, from),
             Request::Typing { chat } => self.typing(me, chat),
             Request::Answer { .. }

@@ -7,6 +7,7 @@ use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::limits::{
     LEGACY_PACK_BYTES_MAX, PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES,
 };
+use crate::service::search::Search;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
 use crate::store::messages::Walk;
@@ -38,6 +39,8 @@ pub(crate) enum Source {
     Members { chat: ChatId, after: Option<UserId> },
     /// The banned, after the members.
     Banned { chat: ChatId, after: Option<UserId> },
+    /// SEARCH_MSG.
+    Search(Box<Search>),
 }
 
 /// A slow reader: what it has to be told from the file before it is live again.
@@ -72,13 +75,13 @@ impl Behind {
 
 /// Whether a long answer has ended.
 #[derive(PartialEq, Eq)]
-enum Progress {
+pub(crate) enum Progress {
     More,
     Ended,
 }
 
 /// A frame that is being filled, and those before it.
-struct Pieces<'a> {
+pub(crate) struct Pieces<'a> {
     out: &'a mut Vec<u8>,
     task: u8,
     first: usize,
@@ -92,8 +95,13 @@ impl<'a> Pieces<'a> {
         Self { out, task, first: start, start }
     }
 
+    /// Where the entries of the answer go.
+    pub(crate) const fn out(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     /// Goes on to the next frame when this one is long enough. False when the turn's share is used.
-    fn has_room(&mut self) -> bool {
+    pub(crate) fn has_room(&mut self) -> bool {
         if self.out.len() - self.first >= STREAM_BYTES_PER_TURN {
             return false;
         }
@@ -185,7 +193,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    fn begin_stream(&mut self, caller: Caller, source: Source) {
+    pub(super) fn begin_stream(&mut self, caller: Caller, source: Source) {
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             peer.stream = Some(Box::new(Stream { task: caller.task, source }));
             self.pumping.push(caller.conn);
@@ -205,7 +213,8 @@ impl Service<'_> {
             let stays = if has_room && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
-                budget = budget.saturating_sub(produced.max(1024));
+                let cost = produced + std::mem::take(&mut self.pump_cost);
+                budget = budget.saturating_sub(cost.max(1024));
                 stays
             } else {
                 true
@@ -326,11 +335,12 @@ impl Service<'_> {
                 Ok(Progress::Ended)
             }),
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
+            Source::Search(search) => self.search_piece(caller, search),
         }
     }
 
     /// Lends `write` the caller's queue, in frames of this answer.
-    fn pieces(
+    pub(super) fn pieces(
         &mut self,
         caller: Caller,
         write: impl FnOnce(&mut Self, &mut Pieces<'_>) -> StoreResult<Progress>,

@@ -1,7 +1,6 @@
 //! What the server does on its own account, in small slices between requests: acting on what the
 //! command line changed, ending old sessions, sweeping what belongs to nobody.
 
-use crate::ids::{ChatId, MessageId};
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
 use crate::store::{Store, StoreResult};
@@ -40,9 +39,6 @@ impl Housekeeping {
     pub(super) fn sweep_soon(&mut self) {
         self.may_sweep = true;
     }
-
-    /// A message is new or has a new content.
-    pub(super) fn note_message(&mut self, _chat: ChatId, _id: MessageId) {}
 }
 
 impl Service<'_> {
@@ -89,15 +85,30 @@ impl Service<'_> {
 
     fn slice(&mut self) -> Result<bool, crate::service::Refusal> {
         self.take_up_new_changes()?;
-        if self.housekeeping.may_sweep {
-            self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
-        }
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.end_old_sessions()?;
             self.outbox.trim();
         }
-        Ok(self.housekeeping.has_changes || self.housekeeping.may_sweep)
+        let more = self.background_slice()?;
+        Ok(self.housekeeping.has_changes || more)
+    }
+
+    /// One slice of the work that takes long. True when there is more to do soon.
+    fn background_slice(&mut self) -> Result<bool, crate::service::Refusal> {
+        let stands_back = self.indexing.stands_back(self.now_ms);
+        if self.indexing.is_wanted() {
+            return self.index_slice();
+        }
+        if stands_back {
+            return Ok(false);
+        }
+        if self.housekeeping.may_sweep {
+            self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
+            self.indexing.note_change();
+        }
+        let more = self.index_slice()?;
+        Ok(more || self.housekeeping.may_sweep)
     }
 
     /// True when there are more.

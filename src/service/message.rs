@@ -37,7 +37,7 @@ impl Service<'_> {
         let message = Message { id, sender, created, updated, status: 0, content };
         self.tell_message(caller, chat, &message);
         self.accept_sent(caller, id);
-        self.housekeeping.note_message(chat, id);
+        self.indexing.note_message(chat, id);
         Ok(())
     }
 
@@ -123,6 +123,7 @@ impl Service<'_> {
         self.may_write()?;
         let updated = self.clock.next();
         self.store.edit_message(chat, id, updated, content)?;
+        self.indexing.note_change();
         self.tell_message(
             caller,
             chat,
@@ -136,7 +137,6 @@ impl Service<'_> {
             },
         );
         self.accept(caller, |body| body.put_time(updated));
-        self.housekeeping.note_message(chat, id);
         Ok(())
     }
 
@@ -150,6 +150,7 @@ impl Service<'_> {
         self.may_write()?;
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
+        self.indexing.note_change();
         self.tell_message(
             caller,
             chat,

@@ -18,11 +18,13 @@ mod dispatch;
 mod figures;
 mod history;
 mod housekeeping;
+mod indexing;
 mod line;
 mod message;
 mod notify;
 mod peer;
 mod roster;
+mod search;
 mod session;
 mod turn;
 
@@ -192,6 +194,9 @@ pub struct Service<'db> {
     /// The file is lost: the process has to end.
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
+    indexing: indexing::Indexing,
+    /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
+    pump_cost: usize,
     lockdown: bool,
     /// Room for a long answer's next pieces.
     scratch: Vec<u8>,
@@ -217,6 +222,7 @@ impl<'db> Service<'db> {
         let lockdown = store.lockdown().map_err(|e| e.to_string())?;
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
+        let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
         let rows_changed = store.rows_changed();
         Ok(Self {
@@ -240,6 +246,8 @@ impl<'db> Service<'db> {
             is_storage_failing: false,
             lost: None,
             housekeeping,
+            indexing,
+            pump_cost: 0,
             lockdown,
             scratch: Vec::new(),
             notice: Vec::new(),
@@ -494,6 +502,7 @@ impl<'db> Service<'db> {
             waiting.is_some_and(|waiting| waiting.job == *job)
         });
         self.housekeeping.start_again();
+        self.indexing.start_again(self.turn.number, self.now_ms);
         self.turn.begin();
         self.is_replaying = true;
     }
@@ -683,11 +692,12 @@ impl<'db> Service<'db> {
         self.line.clear();
     }
 
-    /// Tells the file the exact time: the last thing before an end in good order.
+    /// Tidies up, and tells the file the exact time: the last thing before an end in good order.
     ///
     /// # Errors
     /// As every write.
     pub fn finish(&mut self) -> StoreResult<()> {
+        self.finish_indexing()?;
         self.store.write_server_time(self.clock.last())?;
         self.store.commit().map(drop)
     }
