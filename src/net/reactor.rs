@@ -787,6 +787,11 @@ impl<'a, 'db> Reactor<'a, 'db> {
         if at_ms < connection.timer_ms {
             connection.timer_ms = at_ms;
             self.timers.push(at_ms, conn);
+            let connections = &self.connections;
+            self.timers.trim(connections.len(), |at_ms, conn| {
+                let connection = connections.get(conn.at()).filter(|found| found.id == conn);
+                connection.is_some_and(|found| found.timer_ms == at_ms)
+            });
         }
     }
 
