@@ -26,6 +26,8 @@ mod peer;
 mod roster;
 mod search;
 mod session;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
-use crate::ids::{ChatId, ServerTime, UserId};
+use crate::ids::{ChatId, UserId};
 use crate::store::members::Member;
 
 /// A user's place in a chat.
@@ -17,8 +17,8 @@ pub(crate) struct Membership {
     pub(crate) chat: ChatId,
     /// Where the chat stands in the roster.
     pub(crate) slot: u32,
-    /// When this user last sent here, for slow mode.
-    pub(crate) last_sent: ServerTime,
+    /// From when on this user may send here, in slow mode: by the clock that never jumps.
+    pub(crate) may_send_ms: u64,
 }
 
 /// A user with an authorized connection. There are as many as connections, so it is kept small.
@@ -130,12 +130,13 @@ impl Roster {
         chats.get(at).copied()
     }
 
-    pub(crate) fn note_sent(&mut self, user: UserId, chat: ChatId, at: ServerTime) {
+    /// Notes from when on a user may send to a chat.
+    pub(crate) fn set_may_send(&mut self, user: UserId, chat: ChatId, from_ms: u64) {
         if let Some(user) = self.users.get_mut(&user)
             && let Ok(place) = user.chats.binary_search_by_key(&chat, |m| m.chat)
             && let Some(membership) = user.chats.get_mut(place)
         {
-            membership.last_sent = at;
+            membership.may_send_ms = from_ms;
         }
     }
 
@@ -168,7 +169,7 @@ impl Roster {
             let mut chats = Vec::with_capacity(members.len());
             for (member, slow_mode_s) in members {
                 let slot = self.enter(member.chat, slow_mode_s);
-                chats.push(Membership { chat: member.chat, slot, last_sent: ServerTime::ZERO });
+                chats.push(Membership { chat: member.chat, slot, may_send_ms: 0 });
             }
             self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
         }
@@ -236,7 +237,7 @@ impl Roster {
         let slot = self.enter(chat, slow_mode_s);
         let Some(online) = self.users.get_mut(&user) else { return };
         let at = online.chats.partition_point(|membership| membership.chat < chat);
-        online.chats.insert(at, Membership { chat, slot, last_sent: ServerTime::ZERO });
+        online.chats.insert(at, Membership { chat, slot, may_send_ms: 0 });
         if let Some(online_chat) = self.chats.get_mut(slot as usize) {
             online_chat.conns.extend_from_slice(online.active());
         }
@@ -304,6 +305,7 @@ fn remove(list: &mut Vec<u32>, item: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ServerTime;
 
     fn user(id: u32) -> UserId {
         UserId::new(id).expect("not 0")

@@ -30,6 +30,11 @@ impl Reactor<'_, '_> {
         if at_ms < connection.timer_ms {
             connection.timer_ms = at_ms;
             self.timers.push(at_ms, conn);
+            let connections = &self.connections;
+            self.timers.trim(connections.len(), |at_ms, conn| {
+                let connection = connections.get(conn.at()).filter(|found| found.id == conn);
+                connection.is_some_and(|found| found.timer_ms == at_ms)
+            });
         }
     }
 
