@@ -13,7 +13,7 @@ pub(crate) const CHAT_MESSAGES: i64 = 10_000;
 pub(crate) const CONTENT_BYTES: usize = 100;
 
 /// Time of the first message of a filled file, in microseconds.
-const FIRST: i64 = 1_700_000_000_000_000;
+pub(crate) const FIRST: i64 = 1_700_000_000_000_000;
 
 /// Whether this is `cargo bench`; else every body runs once, under `cargo test`.
 pub(crate) fn is_measuring() -> bool {
@@ -60,13 +60,18 @@ pub(crate) fn message_time(chat: i64, message: i64, chats: i64) -> ServerTime {
     time(FIRST + message * chats + chat)
 }
 
-/// A file with so many messages, those of each chat together, and how many chats they are in.
-pub(crate) fn filled(path: &Path) -> i64 {
-    let rows: i64 = match std::env::var("VESTNIK_BENCH_ROWS") {
+/// How many messages a file for reading has.
+pub(crate) fn stored_rows() -> i64 {
+    match std::env::var("VESTNIK_BENCH_ROWS") {
         Ok(rows) => rows.parse().expect("a number of messages"),
         Err(_) if is_measuring() => 1_000_000,
         Err(_) => CHAT_MESSAGES,
-    };
+    }
+}
+
+/// A file with so many messages, those of each chat together, and how many chats they are in.
+pub(crate) fn filled(path: &Path) -> i64 {
+    let rows = stored_rows();
     let chats = (rows / CHAT_MESSAGES).max(1);
     let database = Database::open_server(path).expect("a new file");
     let mut store = Store::new(&database).expect("its tables");

@@ -11,6 +11,7 @@
 mod bare;
 mod files;
 mod outbox;
+mod search;
 mod service;
 mod store;
 mod wire;
@@ -27,5 +28,6 @@ criterion_group!(
     store::read_range,
     service::send_turns,
     service::restore,
+    search::search,
 );
 criterion_main!(benches);

@@ -27,7 +27,7 @@ const BEGIN_US: i64 = 1_700_000_000_000_000;
 const SENDS: u64 = 64;
 
 /// A file with users, a chat, and a session for each user; gives the sessions.
-fn prepare(database: &Database) -> Vec<(SessionId, String)> {
+pub(crate) fn prepare(database: &Database) -> Vec<(SessionId, String)> {
     let mut store = Store::new(database).expect("its tables");
     let now = time(BEGIN_US);
     let chat = store.add_chat("hall", "hall", None, now).expect("room").expect("a new name");
@@ -47,20 +47,20 @@ fn prepare(database: &Database) -> Vec<(SessionId, String)> {
 }
 
 /// A service with connections, and a clock for it.
-struct Bench<'db> {
-    service: Service<'db>,
+pub(crate) struct Bench<'db> {
+    pub(crate) service: Service<'db>,
     now_us: i64,
     input: Vec<u8>,
 }
 
 impl<'db> Bench<'db> {
-    fn new(database: &'db Database, random: &'db dyn RandomSource) -> Self {
+    pub(crate) fn new(database: &'db Database, random: &'db dyn RandomSource) -> Self {
         let store = Store::new(database).expect("its tables");
         let service = Service::new(store, ServiceConfig::default(), random).expect("a service");
         Self { service, now_us: BEGIN_US, input: Vec::new() }
     }
 
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.now_us += 1_000;
         self.service.begin_turn(self.now_us, self.now_us as u64 / 1_000);
     }
@@ -74,6 +74,38 @@ impl<'db> Bench<'db> {
         }
         assert_eq!(used, self.input.len());
         self.input.clear();
+    }
+
+    /// One request and the turns until its long answer has ended: how many bytes it has.
+    pub(crate) fn ask(&mut self, conn: ConnId, request: &Request<'_>) -> usize {
+        self.begin();
+        request.write(&mut self.input, 1);
+        let parsed = frame::parse(&self.input, BODY_BYTES_MAX);
+        let Parsed::Frame(frame) = parsed else { panic!("a whole frame") };
+        self.service.frame(conn, &frame);
+        let (_, mut bytes) = self.end();
+        self.input.clear();
+        while self.service.is_held(conn) {
+            self.begin();
+            if self.service.wants_housekeeping() {
+                self.service.housekeeping();
+            }
+            bytes += self.end().1;
+            self.service.pump();
+            self.service.end_pump();
+            bytes += self.take();
+        }
+        bytes
+    }
+
+    fn take(&mut self) -> usize {
+        let mut bytes = 0;
+        while let Some(Dirty { index, .. }) = self.service.outbox.pop_dirty() {
+            let sendable = self.service.outbox.sendable(index).len();
+            self.service.outbox.advance(index, sendable);
+            bytes += sendable;
+        }
+        bytes
     }
 
     /// Ends the turn, and takes what leaves: how many peers, and how many bytes.
@@ -98,7 +130,7 @@ impl<'db> Bench<'db> {
     }
 
     /// Makes connections and restores the sessions of as many users.
-    fn connect_users(&mut self, sessions: &[(SessionId, String)]) -> Vec<ConnId> {
+    pub(crate) fn connect_users(&mut self, sessions: &[(SessionId, String)]) -> Vec<ConnId> {
         self.begin();
         let mut conns = Vec::new();
         for (index, (session, hash)) in sessions.iter().enumerate() {

@@ -14,7 +14,7 @@ use rusqlite::Row;
 pub const WORDS_PER_SLICE: usize = 96;
 
 /// Pages that one step of merging writes.
-const MERGE_PAGES: i64 = 16;
+const MERGE_PAGES: i64 = 32;
 
 /// Begins the word that stands for a chat: no word of a message begins so.
 const CHAT_MARK: char = '\u{E000}';
