@@ -17,6 +17,7 @@ mod clock;
 mod dispatch;
 mod history;
 mod housekeeping;
+mod invariants;
 mod message;
 mod notify;
 mod peer;
