@@ -77,7 +77,8 @@ impl Service<'_> {
             if known != kept {
                 return Ok(Err(format!("user {user} is in {kept:?}, and listed in {known:?}")));
             }
-            slow_modes.extend(there.iter().map(|(member, slow_mode_s)| (member.chat, *slow_mode_s)));
+            slow_modes
+                .extend(there.iter().map(|(member, slow_mode_s)| (member.chat, *slow_mode_s)));
         }
         for (chat, slow_mode_s) in slow_modes {
             let listed = self.roster.slot(chat).and_then(|slot| self.roster.chat(slot));

@@ -43,8 +43,6 @@ pub(crate) struct OnlineChat {
     users: u32,
     /// Seconds between two messages of one member; 0: any.
     pub(crate) slow_mode_s: u32,
-    /// Which batch of this turn is the chat's, and of which turn.
-    pub(crate) batch: (u64, u32),
 }
 
 /// Everybody online and their chats.
@@ -224,13 +222,7 @@ impl Roster {
 
     fn enter(&mut self, chat: ChatId, slow_mode_s: u32) -> u32 {
         let slot = *self.slots.entry(chat).or_insert_with(|| {
-            self.chats.insert(OnlineChat {
-                chat,
-                conns: Vec::new(),
-                users: 0,
-                slow_mode_s,
-                batch: (0, 0),
-            }) as u32
+            self.chats.insert(OnlineChat { chat, conns: Vec::new(), users: 0, slow_mode_s }) as u32
         });
         if let Some(chat) = self.chats.get_mut(slot as usize) {
             chat.users += 1;
