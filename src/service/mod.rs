@@ -264,7 +264,7 @@ impl<'db> Service<'db> {
     pub fn closed(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         if let Some(attached) = peer.state.attached {
-            self.close_batches_of(attached.user);
+            self.tell_so_far();
             if self.roster.detach(conn.index, attached.user) {
                 self.tell_presence(attached.user, false);
             }
@@ -343,7 +343,7 @@ impl<'db> Service<'db> {
             return TurnEnd::Undone;
         }
         self.is_replaying = false;
-        self.distribute();
+        self.tell_batch();
         self.outbox.release();
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
@@ -367,15 +367,6 @@ impl<'db> Service<'db> {
             self.reason(error.into());
         }
         self.outbox.release();
-    }
-
-    /// The messages of the turn, to all who have not had them yet.
-    fn distribute(&mut self) {
-        for number in 0..self.turn.batch_count() {
-            if self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
-                self.close_batch(number);
-            }
-        }
     }
 
     /// Notes the error of a call that belongs to no request.
