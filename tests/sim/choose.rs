@@ -272,7 +272,8 @@ fn change(client: &mut Client, plan: &Plan, model: &Model, user: u32, chat: Chat
 /// Joins and makes chats.
 fn gather(client: &mut Client, model: &Model, chat: ChatId) {
     let name = *client.rng.pick(&CHAT_NAMES).expect("some");
-    let name = if client.rng.one_in(20) { *client.rng.pick(&BAD_NAMES).expect("some") } else { name };
+    let name =
+        if client.rng.one_in(20) { *client.rng.pick(&BAD_NAMES).expect("some") } else { name };
     let guess = *client.rng.pick(&CHAT_PASSWORDS).expect("some");
     let all: Vec<u32> = model.chats.keys().copied().collect();
     let other = client.rng.pick(&all).and_then(|id| ChatId::new(*id)).unwrap_or(chat);

@@ -8,8 +8,8 @@ use crate::model::Model;
 use crate::pipe::Link;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::wire::{ACCEPTED, Body, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT, PART};
 use crate::wire::take_frame;
+use crate::wire::{ACCEPTED, Body, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT, PART};
 
 /// A session as a client keeps it.
 #[derive(Clone, Debug)]
@@ -117,7 +117,9 @@ impl Client {
         self.next_task = self.next_task % 255 + 1;
         let task = self.next_task;
         self.say_raw(purpose, task, body);
-        if !matches!(purpose, ACCEPTED | DECLINED | PART) && !(purpose == DISCONNECT && body.is_empty()) {
+        if !matches!(purpose, ACCEPTED | DECLINED | PART)
+            && !(purpose == DISCONNECT && body.is_empty())
+        {
             self.asked.push_back(Asked { task, purpose, session });
         }
     }

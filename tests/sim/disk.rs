@@ -165,7 +165,8 @@ impl Disk {
     }
 
     fn lose_names(&mut self) {
-        let all: Vec<String> = self.names.keys().chain(self.durable_names.keys()).cloned().collect();
+        let all: Vec<String> =
+            self.names.keys().chain(self.durable_names.keys()).cloned().collect();
         for name in all {
             if self.rng.one_in(2) {
                 match self.durable_names.get(&name) {

@@ -80,9 +80,10 @@ fn users(model: &Model, file: &Connection) -> Check {
     let there = rows(file, sql, |row| {
         Ok((row.get::<_, u32>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?)))
     })?;
-    let expected = model.users.iter().map(|(id, user)| {
-        (*id, (user.nickname.clone(), user.disabled, user.created))
-    });
+    let expected = model
+        .users
+        .iter()
+        .map(|(id, user)| (*id, (user.nickname.clone(), user.disabled, user.created)));
     same::<u32, (String, bool, i64)>("user", &there.into_iter().collect(), &expected.collect())
 }
 
@@ -156,18 +157,19 @@ fn members(model: &Model, file: &Connection) -> Check {
 }
 
 fn messages(model: &Model, file: &Connection) -> Check {
-    let sql = "SELECT chat_id, message_id, sender_id, coalesce(updated, message_id), status, content
+    let sql =
+        "SELECT chat_id, message_id, sender_id, coalesce(updated, message_id), status, content
                FROM messages WHERE chat_id IN (SELECT chat_id FROM chats)";
     let there = rows(file, sql, |row| {
         let key: (u32, i64) = (row.get(0)?, row.get(1)?);
-        let message: (u32, i64, u8, String) =
-            (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
+        let message: (u32, i64, u8, String) = (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
         Ok((key, message))
     })?;
     let expected = model.chats.iter().flat_map(|(chat, found)| {
-        found.messages.iter().map(|(id, m)| {
-            ((*chat, *id), (m.sender, m.updated, m.status, m.content.to_string()))
-        })
+        found
+            .messages
+            .iter()
+            .map(|(id, m)| ((*chat, *id), (m.sender, m.updated, m.status, m.content.to_string())))
     });
     same("message", &there.into_iter().collect(), &expected.collect())
 }

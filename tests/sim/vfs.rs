@@ -141,9 +141,8 @@ unsafe extern "C" fn open(
 ) -> c_int {
     let base = ffi::sqlite3_file { pMethods: ptr::null() };
     let mut new = Handle { base, inode: 0, lock: 0, readers: 0, writer: 0, has_shared: false };
-    let opened = disk(|disk| {
-        disk.open(unsafe { text(name) }, flags & ffi::SQLITE_OPEN_CREATE != 0)
-    });
+    let opened =
+        disk(|disk| disk.open(unsafe { text(name) }, flags & ffi::SQLITE_OPEN_CREATE != 0));
     if let Ok(inode) = opened {
         new.inode = inode;
         new.base.pMethods = &raw const METHODS;
@@ -198,11 +197,7 @@ unsafe extern "C" fn full_pathname(
     ffi::SQLITE_OK
 }
 
-unsafe extern "C" fn randomness(
-    _: *mut ffi::sqlite3_vfs,
-    count: c_int,
-    out: *mut c_char,
-) -> c_int {
+unsafe extern "C" fn randomness(_: *mut ffi::sqlite3_vfs, count: c_int, out: *mut c_char) -> c_int {
     let bytes = unsafe { std::slice::from_raw_parts_mut(out.cast::<u8>(), count as usize) };
     disk(|disk| disk.random_bytes(bytes));
     count

@@ -134,10 +134,12 @@ impl Model {
         Ok(())
     }
 
-    /// Whether a session has ended by not being used, as far as can be told.
+    /// Whether a session may have ended by not being used, at any time so far, and whether it
+    /// surely has.
     pub(crate) fn is_expired(&self, session: &Session, now: i64) -> (bool, bool) {
-        let oldest = now.saturating_sub(self.rules.session_lifetime_us);
-        (session.used < oldest, session.used_latest < oldest)
+        let lifetime_us = self.rules.session_lifetime_us;
+        let may_be_over = session.used < self.latest_now.max(now).saturating_sub(lifetime_us);
+        (may_be_over, session.used_latest < now.saturating_sub(lifetime_us))
     }
 
     pub(super) fn restore(
@@ -348,9 +350,8 @@ impl Model {
         if let Some(user) = self.users.get_mut(&me.user) {
             user.password = new;
         }
-        let is_mine = |attached: super::Attached| {
-            attached.user == me.user && attached.session != me.session
-        };
+        let is_mine =
+            |attached: super::Attached| attached.user == me.user && attached.session != me.session;
         self.sessions.retain(|id, row| row.user != me.user || *id == me.session);
         let ended = self.conns.iter().filter(|(_, conn)| conn.attached.is_some_and(is_mine));
         let ended: Vec<ConnId> = ended.map(|(id, _)| *id).collect();
@@ -395,7 +396,9 @@ impl Model {
             let is_right = flags == attached | this && created == row.created && is_used;
             let is_address = address == row.address || row.used != row.used_latest;
             if !is_right || !is_address {
-                return Err(format!("session {session} is listed {flags} {used} {address}: {row:?}"));
+                return Err(format!(
+                    "session {session} is listed {flags} {used} {address}: {row:?}"
+                ));
             }
             listed.push(session);
         }

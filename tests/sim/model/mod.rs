@@ -141,8 +141,8 @@ pub(crate) struct Conn {
     disowned_chats: Vec<Frame>,
     /// Courtesies of this turn.
     courtesies: Vec<Frame>,
-    /// The newest message told, by chat.
-    told: BTreeMap<u32, i64>,
+    /// The newest message told.
+    told: i64,
     /// Sends that were accepted in this turn: task, chat and time, by the order of the answers.
     accepted_sends: VecDeque<(u8, u32, i64)>,
     /// Messages that the answer to a later send has overtaken: they may only have been left out.
@@ -168,7 +168,11 @@ impl Conn {
     /// What it was not told yet, for a person.
     pub(crate) fn owes(&self) -> Option<String> {
         if let Some((chat, owed)) = self.owed.iter().find(|(_, owed)| !owed.is_empty()) {
-            return Some(format!("{} messages of chat {chat}, from {:?}", owed.len(), owed.front()));
+            return Some(format!(
+                "{} messages of chat {chat}, from {:?}",
+                owed.len(),
+                owed.front()
+            ));
         }
         self.owed_chats.front().map(|(chat, frame)| format!("chat {chat}: {}", frame.words()))
     }
@@ -273,7 +277,15 @@ impl<'a> Turn<'a> {
         replayed: bool,
         unreadable: bool,
     ) -> Self {
-        Self { staged, notices: BTreeMap::new(), replayed, unreadable, began: Vec::new(), before: 0, after: 0 }
+        Self {
+            staged,
+            notices: BTreeMap::new(),
+            replayed,
+            unreadable,
+            began: Vec::new(),
+            before: 0,
+            after: 0,
+        }
     }
 
     fn next(&mut self, conn: ConnId) -> Check<Frame> {

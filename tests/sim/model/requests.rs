@@ -109,9 +109,7 @@ impl Model {
             Request::GetUserId { nickname } => self.get_user_id(turn, me, nickname),
             Request::GetChatId { name } => self.get_chat_id(turn, me, name),
             Request::ChatReqPass { chat } => self.chat_req_pass(turn, me, chat.get()),
-            Request::JoinChat { chat, password } => {
-                self.join_chat(turn, me, chat.get(), password)
-            }
+            Request::JoinChat { chat, password } => self.join_chat(turn, me, chat.get(), password),
             Request::SendChatMsg { chat, content, nonce } => {
                 self.send(turn, me, chat.get(), content, nonce)
             }
@@ -119,9 +117,7 @@ impl Model {
                 let to = to.map(|to| to.micros());
                 self.range(turn, me, chat.get(), from.micros(), to)
             }
-            Request::MarkSeen { chat, time } => {
-                self.mark_seen(turn, me, chat.get(), time.micros())
-            }
+            Request::MarkSeen { chat, time } => self.mark_seen(turn, me, chat.get(), time.micros()),
             Request::ChangePassword { old, new } => self.change_password(turn, me, old, new),
             Request::GetUser { user } => self.get_user(turn, me, user.get()),
             Request::GetSessions => self.get_sessions(turn, me),
@@ -269,8 +265,8 @@ impl Model {
         keys: &[(String, u32)],
     ) -> bool {
         let next = turn.staged.get(&conn).and_then(|staged| staged.front());
-        let is_it = next
-            .is_some_and(|next| next.task == task && next.body.starts_with(b"rate-limited:"));
+        let is_it =
+            next.is_some_and(|next| next.task == task && next.body.starts_with(b"rate-limited:"));
         if is_it && self.is_limited(keys) {
             if let Some(staged) = turn.staged.get_mut(&conn) {
                 staged.pop_front();
@@ -281,4 +277,3 @@ impl Model {
         false
     }
 }
-

@@ -24,7 +24,7 @@ enum Kind {
     Page { chat: u32, from: i64, to: i64 },
     Updates { rest: BTreeSet<u32>, left: BTreeSet<u32>, at: Option<(u32, i64)>, from: i64, to: i64 },
     MyChats { rest: Vec<u32> },
-    Members { chat: u32, after: u32, banned_after: Option<u32> },
+    Members { chat: u32, asked: i64, after: u32, banned_after: Option<u32> },
 }
 
 impl Model {
@@ -88,7 +88,8 @@ impl Model {
         if let Some(code) = self.not_member(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
         }
-        self.stream(me, Kind::Members { chat, after: 0, banned_after: None })
+        let asked = turn.after;
+        self.stream(me, Kind::Members { chat, asked, after: 0, banned_after: None })
     }
 
     /// Somebody has left a chat: a long answer may give no more of it.
@@ -134,10 +135,12 @@ impl Model {
             _ if self.unreadable && given == "storage-failed" => return Ok(()),
             (_, None) => Some("login-required"),
             (Kind::Updates { .. } | Kind::MyChats { .. }, _) => None,
-            (Kind::Members { chat, .. }, Some(user)) => self.not_member(user, *chat).or_else(|| {
-                let is_admin = self.chats[chat].members.get(&user).is_some_and(|me| me.admin);
-                if is_admin { None } else { Some("forbidden") }
-            }),
+            (Kind::Members { chat, .. }, Some(user)) => {
+                self.not_member(user, *chat).or_else(|| {
+                    let is_admin = self.chats[chat].members.get(&user).is_some_and(|me| me.admin);
+                    if is_admin { None } else { Some("forbidden") }
+                })
+            }
             (Kind::Legacy { chat, from, to }, Some(user)) => {
                 self.not_member(user, *chat).or_else(|| {
                     let range = self.chats[chat].by_updated.range(*from..=*to);
@@ -306,7 +309,7 @@ impl Model {
         mut body: Body<'_>,
         is_last: bool,
     ) -> Check {
-        let Kind::Members { chat, after, banned_after } = kind else { return Ok(()) };
+        let Kind::Members { chat, asked, after, banned_after } = kind else { return Ok(()) };
         self.require(user, *chat)?;
         let found = &self.chats[chat];
         let is_admin = found.members[&user].admin;
@@ -327,7 +330,9 @@ impl Model {
                 _ => return Err(format!("{id} {flags} {seen} {nickname} when {next:?} is next")),
             }
         }
-        if is_last && banned_after.is_none() && found.members.range(*after + 1..).next().is_some() {
+        // Who has joined since the question may be missing.
+        let mut missing = found.members.range(*after + 1..);
+        if is_last && banned_after.is_none() && missing.any(|(_, member)| member.joined <= *asked) {
             return Err(format!("members after {after} are missing"));
         }
         let rest = found.bans.range(banned_after.unwrap_or(0) + 1..).next();

@@ -23,8 +23,9 @@ impl Model {
     /// All that the server has said to a connection in one phase of a turn.
     pub(crate) fn told(&mut self, conn: ConnId, frames: &[Frame], phase: Phase) -> Check {
         for frame in frames {
-            self.told_frame(conn, frame, phase)
-                .map_err(|wrong| format!("{conn} was told {} ({phase:?}): {wrong}", frame.words()))?;
+            self.told_frame(conn, frame, phase).map_err(|wrong| {
+                format!("{conn} was told {} ({phase:?}): {wrong}", frame.words())
+            })?;
         }
         Ok(())
     }
@@ -69,7 +70,7 @@ impl Model {
             if !conn.behind {
                 return Err(format!("{message:?} was not left out"));
             }
-            conn.in_order(chat, message.updated)?;
+            conn.in_order(message.updated)?;
             let owed = conn.owed.entry(chat).or_default();
             while let Some(first) = owed.front().filter(|first| first.updated <= message.updated) {
                 let now = self.chats[&chat].messages.get(&first.id);
@@ -167,12 +168,13 @@ impl Conn {
         Ok(())
     }
 
-    fn in_order(&mut self, chat: u32, updated: i64) -> Check {
-        let last = self.told.entry(chat).or_default();
-        if updated <= *last {
-            return Err(format!("a message of {updated} after one of {last}"));
+    /// Messages are told in the order of server time, over all chats: the cursor that a client
+    /// moves with each is then a promise that nothing older comes.
+    fn in_order(&mut self, updated: i64) -> Check {
+        if updated <= self.told {
+            return Err(format!("a message of {updated} after one of {}", self.told));
         }
-        *last = updated;
+        self.told = updated;
         Ok(())
     }
 
@@ -195,7 +197,7 @@ impl Conn {
     fn messages_told(&mut self, frame: &Frame) -> Check {
         let (chat, messages) = pack(frame)?;
         for message in messages {
-            self.in_order(chat, message.updated)?;
+            self.in_order(message.updated)?;
             let owed = self.owed.entry(chat).or_default();
             if owed.front().is_some_and(|first| **first == message) {
                 if self.overtaken.iter().any(|(of, first)| *of == chat && **first == message) {
@@ -221,7 +223,9 @@ impl Conn {
         }
         match self.disowned_chats.iter().position(is_it) {
             Some(place) => drop(self.disowned_chats.remove(place)),
-            None => return Err(format!("{frame:?} comes when {:?} is next", self.owed_chats.front())),
+            None => {
+                return Err(format!("{frame:?} comes when {:?} is next", self.owed_chats.front()));
+            }
         }
         Ok(())
     }
