@@ -19,6 +19,7 @@ mod figures;
 mod history;
 mod housekeeping;
 mod indexing;
+mod invariants;
 mod line;
 mod message;
 mod notify;
@@ -286,7 +287,7 @@ impl<'db> Service<'db> {
     pub fn closed(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         if let Some(attached) = peer.state.attached {
-            self.close_batches_of(attached.user);
+            self.tell_so_far();
             if self.roster.detach(conn.index, attached.user) {
                 self.tell_presence(attached.user, false);
             }
@@ -418,7 +419,7 @@ impl<'db> Service<'db> {
     /// Tells the messages of the turn that was committed to everybody, and lets all that it staged
     /// go.
     pub fn tell(&mut self) {
-        self.distribute();
+        self.tell_batch();
         self.outbox.release(&mut self.metrics);
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
@@ -441,15 +442,6 @@ impl<'db> Service<'db> {
             self.reason(error.into());
         }
         self.outbox.release(&mut self.metrics);
-    }
-
-    /// The messages of the turn, to all who have not had them yet.
-    fn distribute(&mut self) {
-        for number in 0..self.turn.batch_count() {
-            if self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
-                self.close_batch(number);
-            }
-        }
     }
 
     /// Notes the error of a call that belongs to no request.

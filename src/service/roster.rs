@@ -80,8 +80,6 @@ pub(crate) struct OnlineChat {
     users: u32,
     /// Seconds between two messages of one member; 0: any.
     pub(crate) slow_mode_s: u32,
-    /// Which batch of this turn is the chat's, and of which turn.
-    pub(crate) batch: (u64, u32),
 }
 
 /// Everybody online and their chats.
@@ -259,18 +257,16 @@ impl Roster {
         let is_in = |online: &OnlineUser| {
             online.chats.binary_search_by_key(&chat, |membership| membership.chat).is_ok()
         };
-        self.users.iter().filter(|(_, online)| is_in(online)).map(|(user, _)| *user).collect()
+        let users = self.users.iter().filter(|(_, online)| is_in(online));
+        let mut users: Vec<UserId> = users.map(|(user, _)| *user).collect();
+        // The same input is to have the same effect, whatever the order of a hash table.
+        users.sort_unstable();
+        users
     }
 
     fn enter(&mut self, chat: ChatId, slow_mode_s: u32) -> u32 {
         let slot = *self.slots.entry(chat).or_insert_with(|| {
-            self.chats.insert(OnlineChat {
-                chat,
-                conns: Vec::new(),
-                users: 0,
-                slow_mode_s,
-                batch: (0, 0),
-            }) as u32
+            self.chats.insert(OnlineChat { chat, conns: Vec::new(), users: 0, slow_mode_s }) as u32
         });
         if let Some(chat) = self.chats.get_mut(slot as usize) {
             chat.users += 1;
@@ -289,6 +285,36 @@ impl Roster {
             debug_assert!(chat.conns.is_empty());
             self.slots.remove(&chat.chat);
         }
+    }
+
+    /// Whether users and chats agree on who is where.
+    ///
+    /// # Errors
+    /// What they do not agree on.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (chat, &slot) in &self.slots {
+            let Some(online) = self.chat(slot).filter(|online| online.chat == *chat) else {
+                return Err(format!("chat {chat} is not in its place"));
+            };
+            let mut expected: Vec<u32> = Vec::new();
+            let mut users = 0;
+            for user in self.users.values() {
+                if user.chats.iter().any(|member| member.chat == *chat && member.slot == slot) {
+                    users += 1;
+                    expected.extend(user.active());
+                }
+            }
+            let mut listed = online.conns.clone();
+            listed.sort_unstable();
+            expected.sort_unstable();
+            if listed != expected || users != online.users || users == 0 {
+                return Err(format!("chat {chat} lists {listed:?}, and not {expected:?}"));
+            }
+        }
+        if self.chats.len() != self.slots.len() {
+            return Err(format!("{} chats in {} places", self.slots.len(), self.chats.len()));
+        }
+        Ok(())
     }
 
     /// Online users; for figures and checks.
