@@ -135,7 +135,8 @@ impl Service<'_> {
     /// Decides what the index is asked for.
     fn first_stage(&mut self, caller: Caller, search: &Search) -> StoreResult<Stage> {
         self.pump_cost += SLICE_COST;
-        if search.results_max == 0 {
+        let chats = search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat]);
+        if search.results_max == 0 || chats.is_empty() {
             return Ok(Stage::Telling(0));
         }
         let below = MessageId::at(search.upto.next());
@@ -145,7 +146,6 @@ impl Service<'_> {
         if all_of.is_empty() {
             return Ok(Stage::Looking { proposer: Proposer::Newest, below });
         }
-        let chats = search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat]);
         if chats.len() <= CHATS_ASKED_MAX {
             all_of.push(chats.into_iter().map(chat_word).collect());
         }
