@@ -150,6 +150,7 @@ fn the_best_come_first() {
 fn only_my_chats_are_searched() {
     let server = hall(&["anna", "boris", "clara"]);
     server.add_chat("attic", &["boris"]);
+    server.add_user("dmitri");
     let mut anna = login(&server, "anna");
     let mut boris = login(&server, "boris");
     let (hall, attic) = (anna.chat_id("hall"), anna.chat_id("attic"));
@@ -166,6 +167,7 @@ fn only_my_chats_are_searched() {
     assert_eq!(contents_of(&mut clara, 0, "secret"), [all[0], all[2]]);
     anna.ask(SEARCH_MSG, search_body(attic, 9, "secret")).declined("not-member");
     anna.ask(SEARCH_MSG, search_body(direct, 9, "secret")).declined("no-such-chat");
+    assert_eq!(contents_of(&mut login(&server, "dmitri"), 0, "secret"), [""; 0], "in no chat");
     boris.ask(LEAVE_CHAT, body().id(attic)).accepted_empty();
     assert_eq!(contents_of(&mut boris, 0, "secret"), [all[0], all[2]]);
 }

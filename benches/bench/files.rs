@@ -20,6 +20,14 @@ pub(crate) fn is_measuring() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
+/// Whether a group is among those that the command line asks for: what it needs may take long.
+pub(crate) fn is_asked_for(group: &str) -> bool {
+    let mut filters =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    filters.peek().is_none()
+        || filters.any(|filter| filter.contains(group) || group.contains(&filter))
+}
+
 /// A folder that goes when it is dropped.
 pub(crate) struct Folder(PathBuf);
 

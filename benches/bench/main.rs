@@ -9,6 +9,7 @@
 )]
 
 mod bare;
+mod chats;
 mod files;
 mod outbox;
 mod search;
@@ -29,5 +30,6 @@ criterion_group!(
     service::send_turns,
     service::restore,
     search::search,
+    chats::my_chats,
 );
 criterion_main!(benches);

@@ -10,7 +10,9 @@ use vestnik::store::search::{Progress, Unindexed};
 use vestnik::store::{Database, Store};
 use vestnik::wire::request::Request;
 
-use crate::files::{FIRST, Folder, Seed, chat, is_measuring, stored_rows, time, user};
+use crate::files::{
+    FIRST, Folder, Seed, chat, is_asked_for, is_measuring, stored_rows, time, user,
+};
 use crate::service::{Bench, prepare};
 
 /// Different words.
@@ -82,6 +84,9 @@ fn fill(store: &mut Store<'_>) -> i64 {
 
 /// What answering a search costs, over all the turns that it takes.
 pub(crate) fn search(criterion: &mut Criterion) {
+    if !is_asked_for("search") {
+        return;
+    }
     let folder = Folder::new("search");
     let random = SystemRandom::new();
     let database = Database::open_server(&folder.file("search.db")).expect("a file");

@@ -109,7 +109,7 @@ impl<'db> Bench<'db> {
     }
 
     /// Ends the turn, and takes what leaves: how many peers, and how many bytes.
-    fn end(&mut self) -> (u64, usize) {
+    pub(crate) fn end(&mut self) -> (u64, usize) {
         assert_eq!(self.service.end_turn(), TurnEnd::Committed);
         let (mut peers, mut bytes) = (0, 0);
         while let Some(Dirty { index, .. }) = self.service.outbox.pop_dirty() {

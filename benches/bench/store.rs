@@ -8,7 +8,8 @@ use vestnik::store::{Database, Store};
 
 use crate::bare;
 use crate::files::{
-    CHAT_MESSAGES, CONTENT_BYTES, Folder, Seed, chat, filled, message_time, time, user,
+    CHAT_MESSAGES, CONTENT_BYTES, Folder, Seed, chat, filled, is_asked_for, message_time, time,
+    user,
 };
 
 /// Chats that are written to, at random.
@@ -62,6 +63,9 @@ pub(crate) fn insert(criterion: &mut Criterion) {
 
 /// What it costs to read a thousand messages from the middle of a chat.
 pub(crate) fn read_range(criterion: &mut Criterion) {
+    if !is_asked_for("store") {
+        return;
+    }
     let folder = Folder::new("range");
     let path = folder.file("filled.db");
     let chats = filled(&path);

@@ -34,8 +34,8 @@ pub(crate) enum Source {
     Page { chat: ChatId, from: MessageId, to: MessageId },
     /// REQUEST_UPDATES: the rest of the chats, the one under way last.
     Updates { chats: Vec<ChatId>, cursor: ServerTime, from: ServerTime, to: ServerTime },
-    /// GET_MY_CHATS: the rest of the chats, the next last.
-    MyChats { chats: Vec<ChatId> },
+    /// GET_MY_CHATS: the chats with a higher id.
+    MyChats { after: Option<ChatId> },
     /// GET_MEMBERS.
     Members { chat: ChatId, after: Option<UserId> },
     /// The banned, after the members.
@@ -192,8 +192,7 @@ impl Service<'_> {
 
     /// GET_MY_CHATS.
     pub(super) fn get_my_chats(&mut self, caller: Caller) -> Reply {
-        let chats = self.chats_of(caller.user);
-        self.begin_stream(caller, Source::MyChats { chats });
+        self.begin_stream(caller, Source::MyChats { after: None });
         Ok(())
     }
 
@@ -335,19 +334,38 @@ impl Service<'_> {
                     Ok(Progress::Ended)
                 })
             }
-            Source::MyChats { chats } => self.pieces(caller, |service, pieces| {
-                while let Some(&chat) = chats.last() {
-                    if !pieces.has_room() {
-                        return Ok(Progress::More);
-                    }
-                    service.put_my_chat(pieces.out, caller.user, chat)?;
-                    chats.pop();
-                }
-                Ok(Progress::Ended)
-            }),
+            Source::MyChats { after } => self.my_chats_piece(caller, after),
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
             Source::Search(search) => self.search_piece(caller, search),
         }
+    }
+
+    fn my_chats_piece(
+        &mut self,
+        caller: Caller,
+        after: &mut Option<ChatId>,
+    ) -> Result<Progress, Refusal> {
+        /// Chats read from the file at once.
+        const CHATS: usize = 256;
+        /// Messages counted in one piece: some milliseconds of work.
+        const COUNTED_MAX: u32 = 10_000;
+        let mut counted = 0;
+        self.pieces(caller, |service, pieces| {
+            loop {
+                let chats = service.store.my_chats(caller.user, *after, CHATS)?;
+                for mine in &chats {
+                    if counted >= COUNTED_MAX || !pieces.has_room() {
+                        service.pump_cost += COUNT_COST;
+                        return Ok(Progress::More);
+                    }
+                    counted += service.put_mine(pieces.out, caller.user, mine)?;
+                    *after = Some(mine.chat);
+                }
+                if chats.len() < CHATS {
+                    return Ok(Progress::Ended);
+                }
+            }
+        })
     }
 
     /// Lends `write` the caller's queue, in frames of this answer.
@@ -560,3 +578,7 @@ impl Service<'_> {
         walk
     }
 }
+
+/// What counting messages for a piece of GET_MY_CHATS costs of what [`Service::pump`] may do in one
+/// turn.
+const COUNT_COST: usize = STREAM_TURN_BYTES / 4;

@@ -107,7 +107,7 @@ impl Service<'_> {
             self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
             self.indexing.note_change();
         }
-        let more = self.index_slice()?;
+        let more = self.index_slice()? | self.floors_slice()?;
         Ok(more || self.housekeeping.may_sweep)
     }
 

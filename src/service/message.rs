@@ -38,6 +38,7 @@ impl Service<'_> {
         self.tell_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
+        self.ends.note_sent(chat, created);
         Ok(())
     }
 
@@ -150,6 +151,7 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         self.indexing.note_change();
+        self.ends.note_deleted(chat);
         self.tell_message(
             caller,
             chat,

@@ -30,6 +30,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod unread;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -198,6 +199,7 @@ pub struct Service<'db> {
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
+    ends: unread::Ends,
     /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
     pump_cost: usize,
     lockdown: bool,
@@ -250,6 +252,7 @@ impl<'db> Service<'db> {
             lost: None,
             housekeeping,
             indexing,
+            ends: unread::Ends::default(),
             pump_cost: 0,
             lockdown,
             scratch: Vec::new(),
@@ -497,6 +500,7 @@ impl<'db> Service<'db> {
         });
         self.housekeeping.start_again();
         self.indexing.start_again(self.turn.number, self.now_ms);
+        self.ends.forget_all();
         self.turn.begin();
         self.is_replaying = true;
     }

@@ -170,28 +170,6 @@ impl Store<'_> {
         .map(|found| found.flatten().and_then(ServerTime::new).map(MessageId::at))
     }
 
-    /// When the newest message of a chat was created; zero when there is none.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn last_message(&mut self, chat: ChatId) -> StoreResult<ServerTime> {
-        let sql = "SELECT max(message_id) FROM messages WHERE chat_id = ?1";
-        let newest = self.get(sql, [chat.row()], |row| row.get::<_, Option<i64>>(0))?;
-        Ok(newest.flatten().and_then(ServerTime::new).unwrap_or_default())
-    }
-
-    /// Messages of others, not deleted, created after `seen`: counted up to 1000.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn unread(&mut self, chat: ChatId, user: UserId, seen: ServerTime) -> StoreResult<u32> {
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM messages
-                   WHERE chat_id = ?1 AND message_id > ?2 AND sender_id <> ?3 AND status & 2 = 0
-                   LIMIT 1000)";
-        let counted = self.get(sql, (chat.row(), seen.micros(), user.row()), |row| row.get(0))?;
-        Ok(counted.unwrap_or(0))
-    }
-
     /// The newest `limit` messages of a chat older than `below`, without those deleted, with the
     /// chat, from the newest.
     ///
@@ -420,9 +398,6 @@ mod tests {
             assert_eq!(store.page_start(chat, last, 2), Ok(Some(MessageId::at(at(20)))));
             assert_eq!(store.page_start(chat, MessageId::at(at(9)), 2), Ok(None));
             assert_eq!(store.last_message(chat), Ok(at(50)));
-            let other = UserId::new(1).expect("not 0");
-            assert_eq!(store.unread(chat, other, at(20)), Ok(3));
-            assert_eq!(store.unread(chat, user, at(20)), Ok(0));
         });
     }
 

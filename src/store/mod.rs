@@ -14,6 +14,7 @@ pub mod messages;
 pub mod open;
 pub mod search;
 pub mod sessions;
+pub mod unread;
 pub mod users;
 
 pub use error::{Fault, StoreError};
