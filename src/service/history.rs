@@ -546,7 +546,7 @@ impl Service<'_> {
         false
     }
 
-    /// One MSG_NOTIFY from the file, of messages changed at `from` or later and before `until`; how
+    /// One MSG_NOTIFY from the file, of messages changed at `from` or later and not after `until`; how
     /// far it came.
     fn retell(
         &mut self,
@@ -559,7 +559,8 @@ impl Service<'_> {
         pack.clear();
         let now = self.clock.now();
         let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
-            if message.updated >= until || pack.len() >= PIECE_BYTES_MAX {
+            // No two messages share a time, so one at `until` is before the other chat's.
+            if message.updated > until || pack.len() >= PIECE_BYTES_MAX {
                 return false;
             }
             pack.put_message(message);

@@ -14,7 +14,7 @@ use crate::store::{Store, StoreResult};
 /// Messages that may wait in memory; past it, they are looked for in the file.
 const QUEUE_MAX: usize = 64 * 1024;
 /// Messages indexed in one slice.
-const MESSAGES_PER_SLICE: usize = 128;
+const MESSAGES_PER_SLICE: usize = 32;
 /// Bytes of content after which a slice takes no more messages.
 const BYTES_PER_SLICE: usize = 16 * 1024;
 /// Messages sent in a second past which background work stands back,
