@@ -75,3 +75,44 @@ fn those_who_flood_do_not_starve_the_others() {
         assert!(slowest < Duration::from_secs(2), "an answer took {slowest:?}");
     });
 }
+
+/// Ten connections of one user ask again and again for all the chats that there are; whoever else
+/// asks for little is answered in between.
+#[test]
+fn those_who_ask_for_much_do_not_stall_the_others() {
+    const CHATS: usize = 300;
+    let server = Server::start();
+    server.add_user("anna");
+    let mut anna = server.login10("anna");
+    let creations = (0..CHATS).map(|n| (0x38, body().text(&format!("chat{n}")).into()));
+    anna.post_all(creations);
+    for _ in 0..CHATS {
+        anna.answer().accepted();
+    }
+    let find: Vec<u8> = body().text("").u16(1000).into();
+    let requests = Frame::new(0x44, 1, find).encode().repeat(200);
+    let mut client = server.greeted();
+    let mut streams = Vec::new();
+    for _ in 0..10 {
+        let asking = server.login10("anna");
+        streams.push(asking.stream().try_clone().expect("a second handle"));
+        let (mut writer, bytes) = (asking.stream().try_clone().expect("another"), requests.clone());
+        thread::spawn(move || writer.write_all(&bytes));
+        let mut reader = asking.stream().try_clone().expect("another");
+        thread::spawn(move || {
+            let mut bytes = vec![0; 256 * 1024];
+            while reader.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        });
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        client.write_frame(HEARTBEAT, 1, []);
+        client.next_frame().expect("an answer");
+        slowest = slowest.max(asked.elapsed());
+    }
+    for stream in streams {
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    }
+    assert!(slowest < Duration::from_millis(750), "an answer took {slowest:?}");
+}
