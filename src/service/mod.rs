@@ -660,7 +660,8 @@ impl<'db> Service<'db> {
         };
         self.turn.save(peer);
         let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
-            self.jobs.remove(&done.id);
+            // It was cut off in this turn. The job is forgotten when that is stored: were the turn
+            // undone, the request would wait for it once more.
             return;
         };
         let task = waiting.task;
