@@ -178,7 +178,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// 5. Housekeeping, and what the command line has changed: the requests of this turn see it.
     /// 6. Read, parse and handle, within the turn's budgets.
     /// 7. COMMIT; when it fails, undo and handle the same input again.
-    /// 8. Give password jobs to the helper.
+    /// 8. Signals: the last words of a server that stops, which no undo may take back. Then give
+    ///    password jobs to the helper.
     /// 9. Deadlines, every turn.
     /// 10. Long answers and catch-ups, for peers with room.
     /// 11. One write for each connection that got something; many who are only told something may
@@ -190,12 +191,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.service.begin_turn(self.clock.wall_us(), self.clock.now_ms());
         self.forget_gone();
         self.note_events(events);
-        self.handle_signals();
         self.accept();
         self.take_done();
         self.keep_house();
         self.read();
         let commit_us = self.commit()?;
+        self.handle_signals();
         self.submit_jobs()?;
         self.check_deadlines();
         self.service.pump();

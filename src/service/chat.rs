@@ -7,6 +7,7 @@ use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{FOUND_CHATS_MAX, MEMBERSHIPS_MAX, TITLE_CHARS_MAX};
 use crate::names::{self, Name};
 use crate::service::account::new_password;
+use crate::service::history::{COUNT_COST, Progress, Source};
 use crate::service::peer::Intent;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
@@ -49,14 +50,38 @@ impl Service<'_> {
     }
 
     pub(super) fn find_chats(&mut self, caller: Caller, prefix: &str, limit: u16) -> Reply {
-        let mut pack = Vec::new();
-        if let Some(prefix) = names::prefix_key(prefix) {
-            for chat in self.store.chats_by_prefix(&prefix, limit.min(FOUND_CHATS_MAX))? {
-                self.put_chat(&mut pack, &chat, caller.user)?;
+        match names::prefix_key(prefix) {
+            Some(prefix) => {
+                let left = limit.min(FOUND_CHATS_MAX);
+                self.begin_stream(caller, Source::Found { prefix, after: None, left });
             }
+            None => self.accept(caller, |_| {}),
         }
-        self.accept(caller, |body| body.put_bytes(&pack));
         Ok(())
+    }
+
+    /// The next of the chats that FIND_CHATS finds.
+    pub(super) fn found_piece(
+        &mut self,
+        caller: Caller,
+        prefix: &str,
+        after: &mut Option<String>,
+        left: &mut u16,
+    ) -> Result<Progress, Refusal> {
+        /// Chats in one piece: about a millisecond of work.
+        const CHATS: u16 = 64;
+        let most = (*left).min(CHATS);
+        self.pieces(caller, |service, pieces| {
+            let chats = service.store.chats_by_prefix(prefix, after.as_deref(), most)?;
+            for chat in &chats {
+                service.put_chat(pieces.out(), chat, caller.user)?;
+            }
+            service.pump_cost += COUNT_COST;
+            *left -= chats.len() as u16;
+            *after = chats.last().and_then(|last| names::name_key(&last.name));
+            let is_last = chats.len() < usize::from(most) || *left == 0;
+            Ok(if is_last { Progress::Ended } else { Progress::More })
+        })
     }
 
     /// Appends a chat as one of its members sees it; false when they are none.

@@ -31,17 +31,27 @@ pub(crate) enum Source {
     /// REQUEST_CHAT_MSG on 0.1, whose one ACCEPTED is put together here.
     Legacy { chat: ChatId, from: ServerTime, to: ServerTime, pack: Vec<u8> },
     /// REQUEST_CHAT_PAGE.
-    Page { chat: ChatId, from: MessageId, to: MessageId },
+    Page { chat: ChatId, from: PageStart, to: MessageId },
     /// REQUEST_UPDATES: the rest of the chats, the one under way last.
     Updates { chats: Vec<ChatId>, cursor: ServerTime, from: ServerTime, to: ServerTime },
     /// GET_MY_CHATS: the chats with a higher id.
     MyChats { after: Option<ChatId> },
+    /// FIND_CHATS: as many more, with names after this one.
+    Found { prefix: String, after: Option<String>, left: u16 },
     /// GET_MEMBERS.
     Members { chat: ChatId, after: Option<UserId> },
     /// The banned, after the members.
     Banned { chat: ChatId, after: Option<UserId> },
     /// SEARCH_MSG.
     Search(Box<Search>),
+}
+
+/// Where a page begins.
+#[derive(Clone, Copy)]
+pub(crate) enum PageStart {
+    /// So many messages before its end: still to be found.
+    Back(u16),
+    At(MessageId),
 }
 
 /// A slow reader: what it has to be told from the file before it is live again.
@@ -132,11 +142,13 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    fn finish(mut self, progress: &Progress) {
+    /// False when there is nothing to send: no entry came, and more may.
+    fn finish(mut self, progress: &Progress) -> bool {
         self.fill_in(match progress {
             Progress::More => ToClient::Part,
             Progress::Ended => ToClient::Accepted,
         });
+        *progress == Progress::Ended || self.out.len() > self.first + crate::limits::HEADER_BYTES
     }
 }
 
@@ -170,15 +182,12 @@ impl Service<'_> {
         limit: u16,
     ) -> Reply {
         self.require_member(caller, chat)?;
-        let last = match before {
-            None => self.clock.now(),
-            Some(before) => before.created().previous(),
-        };
+        // What comes from now on is not in it, whatever message it is said to end before.
+        let now = self.clock.now();
+        let last = before.map_or(now, |before| before.created().previous().min(now));
         let to = MessageId::at(last);
-        match self.store.page_start(chat, to, limit)? {
-            Some(from) => self.begin_stream(caller, Source::Page { chat, from, to }),
-            None => self.accept(caller, |_| {}),
-        }
+        let from = PageStart::Back(limit);
+        self.begin_stream(caller, Source::Page { chat, from, to });
         Ok(())
     }
 
@@ -321,7 +330,8 @@ impl Service<'_> {
             Source::Updates { chats, cursor, from, to } => {
                 let (from, to) = (*from, *to);
                 self.pieces(caller, |service, pieces| {
-                    while let Some(&chat) = chats.last() {
+                    for _ in 0..CHATS_PER_PIECE {
+                        let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
                         // A chat left meanwhile gives no more.
                         if service.roster.membership(caller.user, chat).is_some()
                             && service.put_range(pieces, chat, cursor, to, true)? == Progress::More
@@ -331,10 +341,12 @@ impl Service<'_> {
                         chats.pop();
                         *cursor = from;
                     }
-                    Ok(Progress::Ended)
+                    service.pump_cost += COUNT_COST;
+                    Ok(Progress::More)
                 })
             }
             Source::MyChats { after } => self.my_chats_piece(caller, after),
+            Source::Found { prefix, after, left } => self.found_piece(caller, prefix, after, left),
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
             Source::Search(search) => self.search_piece(caller, search),
         }
@@ -378,8 +390,9 @@ impl Service<'_> {
         out.clear();
         let mut pieces = Pieces::begin(&mut out, caller.task);
         let progress = write(self, &mut pieces);
-        if let Ok(progress) = &progress {
-            pieces.finish(progress);
+        if let Ok(progress) = &progress
+            && pieces.finish(progress)
+        {
             self.outbox.stage(caller.conn.index, |queue| queue.put_bytes(&out));
         }
         self.scratch = out;
@@ -417,10 +430,20 @@ impl Service<'_> {
         &mut self,
         pieces: &mut Pieces<'_>,
         chat: ChatId,
-        from: &mut MessageId,
+        from: &mut PageStart,
         to: MessageId,
     ) -> StoreResult<Progress> {
-        let stopped = self.store.messages_by_id(chat, *from, to, |message| {
+        let begin = match *from {
+            PageStart::At(begin) => begin,
+            PageStart::Back(limit) => {
+                self.pump_cost += usize::from(limit) * PAGE_MESSAGE_COST;
+                let Some(begin) = self.store.page_start(chat, to, limit)? else {
+                    return Ok(Progress::Ended);
+                };
+                begin
+            }
+        };
+        let stopped = self.store.messages_by_id(chat, begin, to, |message| {
             if !pieces.has_room() {
                 return false;
             }
@@ -430,7 +453,7 @@ impl Service<'_> {
         Ok(match stopped {
             None => Progress::Ended,
             Some(at) => {
-                *from = at;
+                *from = PageStart::At(at);
                 Progress::More
             }
         })
@@ -456,6 +479,8 @@ impl Service<'_> {
             pack.put_message(message);
             true
         })?;
+        // Nothing of it shows in the queue before the end.
+        self.pump_cost += pack.len() + STREAM_BYTES_PER_TURN - upto;
         match walk {
             Walk::StoppedAt(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
             Walk::StoppedAt(at) => {
@@ -582,4 +607,10 @@ impl Service<'_> {
 
 /// What counting messages for a piece of GET_MY_CHATS costs of what [`Service::pump`] may do in one
 /// turn.
-const COUNT_COST: usize = STREAM_TURN_BYTES / 4;
+pub(super) const COUNT_COST: usize = STREAM_TURN_BYTES / 4;
+
+/// What one message costs over which the beginning of a page is looked for.
+const PAGE_MESSAGE_COST: usize = 8;
+
+/// Chats looked into for one piece of REQUEST_UPDATES: most of them have nothing to give.
+const CHATS_PER_PIECE: usize = 256;

@@ -1,6 +1,8 @@
 //! Sending, changing and marking messages (protocol sections 4 and 5).
 
 use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::service::roster::Membership;
+use crate::service::turn::Paced;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::messages::MessageState;
 use crate::wire::codec::{Message, Put, STATUS_DELETED, STATUS_EDITED};
@@ -27,6 +29,7 @@ impl Service<'_> {
         self.check_content(content)?;
         self.check_pace(caller, membership)?;
         self.may_write()?;
+        self.note_pace(caller, membership);
         let created = self.clock.next();
         let id = MessageId::at(created);
         self.store.add_message(chat, id, caller.user, content)?;
@@ -61,25 +64,39 @@ impl Service<'_> {
     }
 
     /// Slow mode of the chat, and the operator's bound for one user.
-    fn check_pace(
-        &mut self,
-        caller: Caller,
-        membership: crate::service::roster::Membership,
-    ) -> Reply {
-        let slow_mode_s = self.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s);
+    fn check_pace(&self, caller: Caller, membership: Membership) -> Reply {
+        let wait_ms = membership.may_send_ms.saturating_sub(self.now_ms);
+        if self.slow_mode_s(membership) > 0 && wait_ms > 0 {
+            return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
+        }
+        let bound = self.config.sends_per_second;
+        if bound > 0 && self.roster.sent_in_second(caller.user, self.now_ms) >= bound {
+            return Err(Decline::RateLimited(1).into());
+        }
+        Ok(())
+    }
+
+    /// Counts a message against both.
+    fn note_pace(&mut self, caller: Caller, membership: Membership) {
+        let slow_mode_s = self.slow_mode_s(membership);
+        let bound = self.config.sends_per_second;
+        if slow_mode_s == 0 && bound == 0 {
+            return;
+        }
+        let pace = self.roster.pace(caller.user);
+        self.turn.paced.push(Paced { user: caller.user, membership, pace });
         if slow_mode_s > 0 {
-            let wait_ms = membership.may_send_ms.saturating_sub(self.now_ms);
-            if wait_ms > 0 {
-                return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
-            }
             let from_ms = self.now_ms + u64::from(slow_mode_s) * 1000;
             self.roster.set_may_send(caller.user, membership.chat, from_ms);
         }
-        if self.config.sends_per_second > 0 {
-            let (now_ms, bound) = (self.now_ms, self.config.sends_per_second);
-            self.roster.pace(caller.user, now_ms, bound).map_err(Decline::RateLimited)?;
+        if bound > 0 {
+            let sent = self.roster.sent_in_second(caller.user, self.now_ms);
+            self.roster.set_pace(caller.user, ((self.now_ms / 1000) as u32, sent + 1));
         }
-        Ok(())
+    }
+
+    fn slow_mode_s(&self, membership: Membership) -> u32 {
+        self.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s)
     }
 
     pub(super) fn mark_seen(&mut self, caller: Caller, chat: ChatId, time: ServerTime) -> Reply {

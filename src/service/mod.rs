@@ -494,6 +494,7 @@ impl<'db> Service<'db> {
                 self.lost.get_or_insert(error);
             }
         }
+        self.take_back();
         self.jobs.retain(|job, conn| {
             let waiting = self.peers.get(*conn).and_then(|peer| peer.waiting.as_ref());
             waiting.is_some_and(|waiting| waiting.job == *job)
@@ -503,6 +504,20 @@ impl<'db> Service<'db> {
         self.ends.forget_all();
         self.turn.begin();
         self.is_replaying = true;
+    }
+
+    /// What an undone turn dropped or counted is as it was.
+    fn take_back(&mut self) {
+        for (conn, behind) in std::mem::take(&mut self.turn.dropped) {
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.behind = Some(behind);
+                self.pumping.push(conn);
+            }
+        }
+        for old in std::mem::take(&mut self.turn.paced).iter().rev() {
+            self.roster.set_may_send(old.user, old.membership.chat, old.membership.may_send_ms);
+            self.roster.set_pace(old.user, old.pace);
+        }
     }
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.
@@ -645,7 +660,8 @@ impl<'db> Service<'db> {
         };
         self.turn.save(peer);
         let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
-            self.jobs.remove(&done.id);
+            // It was cut off in this turn. The job is forgotten when that is stored: were the turn
+            // undone, the request would wait for it once more.
             return;
         };
         let task = waiting.task;

@@ -138,19 +138,22 @@ impl Roster {
         }
     }
 
-    /// Counts a message of a user against so many in a second; the seconds to wait when it is one
-    /// too many.
-    pub(crate) fn pace(&mut self, user: UserId, now_ms: u64, bound: u32) -> Result<(), u64> {
-        let Some(online) = self.users.get_mut(&user) else { return Ok(()) };
-        let second = (now_ms / 1000) as u32;
-        if online.pace.0 != second {
-            online.pace = (second, 0);
+    /// Messages that a user has sent in the second that is under way.
+    pub(crate) fn sent_in_second(&self, user: UserId, now_ms: u64) -> u32 {
+        let (second, sent) = self.pace(user);
+        if second == (now_ms / 1000) as u32 { sent } else { 0 }
+    }
+
+    /// The second that a user last sent in, and how often.
+    pub(crate) fn pace(&self, user: UserId) -> (u32, u32) {
+        self.users.get(&user).map_or((0, 0), |online| online.pace)
+    }
+
+    /// Notes the second that a user last sent in, and how often.
+    pub(crate) fn set_pace(&mut self, user: UserId, pace: (u32, u32)) {
+        if let Some(online) = self.users.get_mut(&user) {
+            online.pace = pace;
         }
-        if online.pace.1 >= bound {
-            return Err(1);
-        }
-        online.pace.1 += 1;
-        Ok(())
     }
 
     /// Lists a connection under its user. `memberships` are asked for when the user was offline.

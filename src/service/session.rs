@@ -248,9 +248,7 @@ impl Service<'_> {
         peer.state.attached = None;
         peer.state.detached_ms = self.now_ms;
         peer.state.notified = 0;
-        if peer.behind.take().is_some() {
-            self.resumed.push(conn);
-        }
+        self.drop_behind(conn);
         self.turn.users.push(attached.user);
         if self.roster.detach(conn.index, attached.user) {
             self.tell_presence(attached.user, false);
@@ -311,11 +309,17 @@ impl Service<'_> {
         self.tell_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.state.attached = Some(Attached { suspended: true, ..attached });
-        if peer.behind.take().is_some() {
-            self.resumed.push(conn);
-        }
+        self.drop_behind(conn);
         self.turn.users.push(attached.user);
         self.roster.deactivate(conn.index, attached.user);
+    }
+
+    /// A connection is told nothing any more, so it need not catch up either.
+    fn drop_behind(&mut self, conn: ConnId) {
+        if let Some(behind) = self.peers.get_mut(conn).and_then(|peer| peer.behind.take()) {
+            self.turn.dropped.push((conn, behind));
+            self.resumed.push(conn);
+        }
     }
 
     fn resume_suspended(&mut self, conn: ConnId, user: UserId) {

@@ -17,7 +17,12 @@ const BEGIN_US: i64 = 1_700_000_000_000_000;
 /// A file with one user, who is a member of one chat with this slow mode, and a session.
 fn file(slow_mode_s: u32) -> (Database, ChatId, SessionId, SessionSecret) {
     let database = Database::in_memory().expect("memory");
-    let mut store = Store::new(&database).expect("its tables");
+    let (chat, session, secret) = fill(&database, slow_mode_s);
+    (database, chat, session, secret)
+}
+
+fn fill(database: &Database, slow_mode_s: u32) -> (ChatId, SessionId, SessionSecret) {
+    let mut store = Store::new(database).expect("its tables");
     let now = ServerTime::new(BEGIN_US).expect("positive");
     let chat = store.add_chat("hall", "hall", None, now).expect("room").expect("a new name");
     store.set_chat_policy(chat, slow_mode_s, 0).expect("room");
@@ -26,8 +31,7 @@ fn file(slow_mode_s: u32) -> (Database, ChatId, SessionId, SessionSecret) {
     let secret = SessionSecret::generate(&Counting::default()).expect("randomness");
     let session = store.add_session(user, &secret.digest().0, now, "").expect("room");
     store.commit().expect("room");
-    drop(store);
-    (database, chat, session, secret)
+    (chat, session, secret)
 }
 
 /// A service with one connection, and its clocks.
@@ -59,12 +63,31 @@ impl<'db> Driven<'db> {
 
     /// One turn with one request: the body of its ACCEPTED, or of its DECLINED.
     fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, String> {
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        self.hand(request);
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        self.answer()
+    }
+
+    fn hand(&mut self, request: Request<'_>) {
         let mut input = Vec::new();
         request.write(&mut input, 1);
-        self.service.begin_turn(self.wall_us, self.now_ms);
         let Parsed::Frame(frame) = frame::parse(&input, usize::MAX) else { panic!("no frame") };
         assert_eq!(self.service.frame(self.conn, &frame), Flow::Continue);
+    }
+
+    /// Sends a message in a turn that is undone; why it was declined then.
+    fn send_in_vain(&mut self, chat: ChatId) -> String {
+        let request = Request::SendChatMsg { chat, content: "hi", nonce: None };
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        self.hand(request);
+        assert_eq!(self.service.end_turn(), TurnEnd::Undone);
+        self.hand(request);
         assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        self.answer().expect_err("declined")
+    }
+
+    fn answer(&mut self) -> Result<Vec<u8>, String> {
         let mut answer = Err("no answer".to_owned());
         while let Some(Dirty { index, .. }) = self.service.outbox.pop_dirty() {
             let bytes = self.service.outbox.sendable(index).to_vec();
@@ -123,4 +146,27 @@ fn slow_mode_waits_by_the_clock_that_never_steps() {
         assert_eq!(words, "rate-limited: try again in 1 seconds\0");
         driven.now_ms += 1;
     }
+}
+
+/// What could not be stored was not sent: it is declined for what is wrong, and nobody has to wait
+/// for it.
+#[test]
+fn a_message_that_was_not_stored_does_not_count_for_slow_mode() {
+    let folder = std::env::temp_dir().join(format!("vestnik-service-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("slow-mode.db");
+    let database = Database::open_with_vfs(&path, "unix").expect("a new file");
+    let (chat, session, secret) = fill(&database, 5);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    let other = rusqlite::Connection::open(&path).expect("the same file");
+    other.execute_batch("BEGIN IMMEDIATE").expect("held");
+    let words = driven.send_in_vain(chat);
+    assert!(words.starts_with("storage-failed: "), "{words}");
+    other.execute_batch("ROLLBACK").expect("let go");
+    driven.send(chat).expect("the first that is stored");
+    driven.send(chat).expect_err("the second comes too soon");
+    drop((driven, other));
+    drop(database);
+    std::fs::remove_dir_all(&folder).expect("removed");
 }

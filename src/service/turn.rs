@@ -15,6 +15,7 @@ use crate::limits::PIECE_BYTES_MAX;
 use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Behind;
 use crate::service::peer::{Peer, PeerState, Waiting};
+use crate::service::roster::Membership;
 use crate::store::StoreError;
 use crate::wire::codec::{Message, Put};
 use crate::wire::frame;
@@ -126,6 +127,13 @@ pub(crate) struct Saved {
     pub(crate) was_streaming: bool,
 }
 
+/// How far somebody was from too many messages before one more.
+pub(crate) struct Paced {
+    pub(crate) user: UserId,
+    pub(crate) membership: Membership,
+    pub(crate) pace: (u32, u32),
+}
+
 /// The turn under way. Its lists keep their room from turn to turn.
 #[derive(Default)]
 pub(crate) struct Turn {
@@ -137,6 +145,10 @@ pub(crate) struct Turn {
     pub(crate) saved: Vec<Saved>,
     /// Users whose place in the roster has changed.
     pub(crate) users: Vec<UserId>,
+    /// Messages that were counted against a bound.
+    pub(crate) paced: Vec<Paced>,
+    /// What slow readers were to be told, who need it no more unless the turn is undone.
+    pub(crate) dropped: Vec<(ConnId, Box<Behind>)>,
     /// Why the turn cannot be committed.
     pub(crate) failed: Option<StoreError>,
 }
@@ -148,6 +160,8 @@ impl Turn {
         self.batch.end();
         self.saved.clear();
         self.users.clear();
+        self.paced.clear();
+        self.dropped.clear();
         self.failed = None;
     }
 

@@ -125,17 +125,23 @@ impl Store<'_> {
         self.get(&sql, (one.min(other).row(), one.max(other).row()), chat)
     }
 
-    /// Up to `limit` groups whose name key begins with `prefix`, by name.
+    /// Up to `limit` groups whose name key begins with `prefix` and is above `after`, by name.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn chats_by_prefix(&mut self, prefix: &str, limit: u16) -> StoreResult<Vec<Chat>> {
+    pub fn chats_by_prefix(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u16,
+    ) -> StoreResult<Vec<Chat>> {
         // Nothing that begins with the prefix sorts after the prefix and the last character.
         let sql = format!(
-            "SELECT {COLUMNS} FROM chats WHERE name_key >= ?1 AND name_key < ?2
-             ORDER BY name_key LIMIT ?3"
+            "SELECT {COLUMNS} FROM chats WHERE name_key >= ?1 AND name_key > ?2 AND name_key < ?3
+             ORDER BY name_key LIMIT ?4"
         );
-        self.all(&sql, (prefix, format!("{prefix}\u{10FFFF}"), limit), chat)
+        let end = format!("{prefix}\u{10FFFF}");
+        self.all(&sql, (prefix, after.unwrap_or_default(), end, limit), chat)
     }
 
     /// A chat of which a user is a member.

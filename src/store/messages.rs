@@ -10,7 +10,21 @@ use rusqlite::types::ValueRef;
 pub(super) const INSERT: &str =
     "INSERT INTO messages (chat_id, message_id, sender_id, content) VALUES (?1, ?2, ?3, ?4)";
 
-const COLUMNS: &str = "message_id, sender_id, updated, status, content";
+/// The messages of a range, none of which was changed.
+const UPDATED: &str = "SELECT message_id, sender_id, updated, status, content FROM messages
+     WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
+     ORDER BY message_id";
+
+/// The messages of a range, those merged in that were changed. Each half comes in order by itself;
+/// whatever SQLite cannot see to be so, it would sort: the whole of the range for each piece of it.
+const UPDATED_WITH_CHANGES: &str =
+    "SELECT message_id, sender_id, updated, status, content, message_id AS at FROM messages
+     WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
+     UNION ALL
+     SELECT message_id, sender_id, updated, status, content, updated AS at
+     FROM messages INDEXED BY messages_updated
+     WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL
+     ORDER BY at";
 
 /// A message that borrows its content from the row.
 fn message<'row>(row: &'row Row<'_>) -> rusqlite::Result<Message<'row>> {
@@ -93,20 +107,9 @@ impl Store<'_> {
         };
         let range = (chat.row(), from.micros(), to.micros());
         if self.has_changed_messages(chat, from, to)? {
-            let sql = format!(
-                "SELECT {COLUMNS}, coalesce(updated, message_id) AS at FROM messages
-                 WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
-                 UNION ALL
-                 SELECT {COLUMNS}, updated AS at FROM messages INDEXED BY messages_updated
-                 WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL
-                 ORDER BY at"
-            );
-            self.each(&sql, range, &mut visit)?;
+            self.each(UPDATED_WITH_CHANGES, range, &mut visit)?;
         } else {
-            let sql = "SELECT message_id, sender_id, updated, status, content FROM messages
-                       WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
-                       ORDER BY message_id";
-            self.each(sql, range, &mut visit)?;
+            self.each(UPDATED, range, &mut visit)?;
         }
         Ok(stopped.map_or(Walk::Done, Walk::StoppedAt))
     }
@@ -386,6 +389,18 @@ mod tests {
             assert_eq!(texts(range(store, chat, 36, 50)), "40m4 50m5");
             assert_eq!(texts(range(store, chat, 50, 40)), "");
         });
+    }
+
+    #[test]
+    fn a_range_is_read_in_order_and_never_sorted() {
+        let database = Database::in_memory().expect("memory");
+        for sql in [UPDATED, UPDATED_WITH_CHANGES] {
+            let plan = format!("EXPLAIN QUERY PLAN {sql}");
+            let mut plan = database.connection().prepare(&plan).expect("a plan");
+            let steps = plan.query_map((1, 2, 3), |row| row.get::<_, String>(3));
+            let steps = steps.and_then(Iterator::collect::<Result<Vec<_>, _>>).expect("steps");
+            assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
+        }
     }
 
     #[test]

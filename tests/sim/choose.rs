@@ -65,10 +65,10 @@ fn garbage(client: &mut Client, plan: &Plan) {
     let len = rng.weighted(&[(4, 3), (4, 20), (1, 1500)]);
     let body: Vec<u8> = (0..rng.below(len)).map(|_| rng.below(256) as u8).collect();
     match rng.below(8) {
-        // Too long: the server ends the connection.
+        // Too long: the server says so, whatever it was to be, and ends the connection.
         0 => {
             let body = vec![0; plan.rules.body_bytes_max + 1];
-            client.say(purpose, &body, None);
+            client.say(purpose | 0x20, &body, None);
             client.has_ended = true;
         }
         1 => client.say_raw(DECLINED, purpose, &body),

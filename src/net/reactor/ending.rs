@@ -34,7 +34,12 @@ impl Reactor<'_, '_> {
         if end == TurnEnd::Undone {
             self.check_storage()?;
             self.feed_again();
-            self.service.end_turn();
+            if self.service.end_turn() == TurnEnd::Undone {
+                // Nothing was written this time: not even reading works, and what was asked would
+                // never be answered.
+                let data = self.config.data.display();
+                return Err(ServeError::Failed(format!("{data} cannot be read any more")));
+            }
         } else {
             if begun_us.is_some() {
                 self.service.metrics.commit_us.observe(commit_us);

@@ -46,9 +46,12 @@ impl Reactor<'_, '_> {
         }
     }
 
+    /// Reads from the connections that have something, as far as the turn's shares go. Whoever gets
+    /// no share in this turn is the first in the next.
     pub(super) fn read(&mut self) {
         let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
         let mut handshakes = 0;
+        let mut first_passed_over = None;
         for conn in reading.drain(..) {
             let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
             if connection.id != conn {
@@ -58,27 +61,36 @@ impl Reactor<'_, '_> {
             if connection.transport.is_handshaking() {
                 handshakes += 1;
                 if handshakes > TURN_HANDSHAKES {
+                    first_passed_over.get_or_insert(self.ready.len());
                     list(&mut self.ready, connection);
                     continue;
                 }
             }
+            let listed = self.ready.len();
             if connection.phase != Phase::Open {
                 self.discard(conn);
-            } else if !self.service.is_held(conn) {
-                self.read_one(conn);
+            } else if !self.service.is_held(conn) && !self.read_one(conn) {
+                first_passed_over.get_or_insert(listed);
             }
+        }
+        if let Some(first) = first_passed_over {
+            self.ready.rotate_left(first);
         }
         self.reading = reading;
     }
 
-    /// Reads what a connection has, within its share, and handles what is whole.
-    pub(super) fn read_one(&mut self, conn: ConnId) {
-        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+    /// Reads what a connection has, within its share, and handles what is whole. False when there
+    /// is no room left in this turn.
+    ///
+    /// The share counts what is left over from earlier turns: who sends many small requests would
+    /// otherwise be read faster than it is served, until its leftovers fill every turn's room.
+    pub(super) fn read_one(&mut self, conn: ConnId) -> bool {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return true };
         let start = self.arena_used;
         let left = self.arena.len() - start;
         if left < connection.inbox.len() + self.config.body_limit_bytes + HEADER_BYTES {
             list(&mut self.ready, connection);
-            return;
+            return false;
         }
         connection.put_back_bytes = 0;
         let inbox = std::mem::take(&mut connection.inbox);
@@ -87,7 +99,9 @@ impl Reactor<'_, '_> {
             place.copy_from_slice(&inbox);
         }
         drop(inbox);
-        let most = self.arena.len().min(end + TURN_READ_BYTES_PER_CONNECTION);
+        // Room for the longest frame at least, so that an unfinished one can be finished.
+        let share = TURN_READ_BYTES_PER_CONNECTION.max(self.config.body_limit_bytes + HEADER_BYTES);
+        let most = self.arena.len().min(start + share);
         while connection.is_readable && !connection.is_ended && end < most {
             let Some(room) = self.arena.get_mut(end..most) else { break };
             match connection.transport.read(room) {
@@ -109,12 +123,13 @@ impl Reactor<'_, '_> {
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                     // The alert that says so leaves, then this side ends.
                     log::info!("{conn} from {} is closed: {e}", self.service.peer_address(conn));
-                    return self.hang_up(conn);
+                    self.hang_up(conn);
+                    return true;
                 }
                 Err(e) => {
                     log_lost(self.service, conn, &e);
                     self.lose(conn);
-                    return;
+                    return true;
                 }
             }
         }
@@ -122,6 +137,7 @@ impl Reactor<'_, '_> {
             self.service.outbox.touch(conn.index);
         }
         self.feed(conn, start, end);
+        true
     }
 
     /// Handles the whole frames between two places of the turn's buffer, and keeps the rest.
@@ -187,6 +203,10 @@ impl Reactor<'_, '_> {
         let Some(room) = self.arena.get_mut(start..end) else { return };
         if connection.is_ended {
             return;
+        }
+        if room.is_empty() {
+            // A read into nothing would pass for the end of the stream.
+            return list(&mut self.ready, connection);
         }
         match connection.transport.read(room) {
             Ok(0) => {

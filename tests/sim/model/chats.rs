@@ -46,24 +46,17 @@ impl Model {
         self.accept(turn, me.conn, me.task, &info)
     }
 
-    pub(super) fn find_chats(
-        &mut self,
-        turn: &mut Turn<'_>,
-        me: Caller,
-        prefix: &str,
-        limit: u16,
-    ) -> Check {
-        let prefix = key(prefix);
+    pub(super) fn find_chats(&mut self, me: Caller, prefix: &str, limit: u16) -> Check {
+        self.found(me, key(prefix), limit)
+    }
+
+    /// The group with the first name that begins so and comes after another: its key and id.
+    pub(super) fn next_group(&self, prefix: &str, after: &str) -> Option<(String, u32)> {
         let groups = self.chats.iter().filter(|(_, chat)| chat.direct.is_none());
-        let mut found: Vec<(String, u32)> = groups
+        groups
             .map(|(id, chat)| (key(&chat.name), *id))
-            .filter(|(key, _)| key.starts_with(&prefix))
-            .collect();
-        found.sort();
-        let infos = found.iter().take(usize::from(limit.min(1000)));
-        let body: Vec<u8> =
-            infos.flat_map(|(_, id)| self.chat_info(me.user, *id).unwrap_or_default()).collect();
-        self.accept(turn, me.conn, me.task, &body)
+            .filter(|(key, _)| key.starts_with(prefix) && &key[..] > after)
+            .min()
     }
 
     /// Why somebody cannot join, whatever the password.

@@ -142,7 +142,7 @@ impl Model {
             Request::GetChat { chat } => self.get_chat(turn, me, chat.get()),
             Request::GetMyChats => self.my_chats(me),
             Request::GetMembers { chat } => self.members(turn, me, chat.get()),
-            Request::FindChats { prefix, limit } => self.find_chats(turn, me, prefix, limit),
+            Request::FindChats { prefix, limit } => self.find_chats(me, prefix, limit),
             Request::EditMsg { chat, message, content } => {
                 self.edit(turn, me, chat_id(chat), message_id(message), content)
             }

@@ -24,6 +24,7 @@ enum Kind {
     Page { chat: u32, from: i64, to: i64 },
     Updates { rest: BTreeSet<u32>, left: BTreeSet<u32>, at: Option<(u32, i64)>, from: i64, to: i64 },
     MyChats { rest: Vec<u32> },
+    Found { prefix: String, after: String, left: u16 },
     Members { chat: u32, asked: i64, after: u32, banned_after: Option<u32> },
 }
 
@@ -65,12 +66,18 @@ impl Model {
         if let Some(code) = self.not_member(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
         }
-        let to = before.map_or(turn.after, |before| before - 1);
+        let to = before.map_or(turn.after, |before| (before - 1).min(turn.after));
         let newest_first = self.chats[&chat].messages.range(..=to).rev();
         match newest_first.take(usize::from(limit)).last() {
             Some((&from, _)) => self.stream(me, Kind::Page { chat, from, to }),
-            None => self.accept(turn, me.conn, me.task, &[]),
+            // A page before every message is an empty one.
+            None => self.stream(me, Kind::Page { chat, from: 0, to: 0 }),
         }
+    }
+
+    pub(super) fn found(&mut self, me: Caller, prefix: String, limit: u16) -> Check {
+        let left = limit.min(1000);
+        self.stream(me, Kind::Found { prefix, after: String::new(), left })
     }
 
     pub(super) fn updates(&mut self, turn: &mut Turn<'_>, me: Caller, from: i64) -> Check {
@@ -134,7 +141,7 @@ impl Model {
         let expected = match (&stream.kind, user) {
             _ if self.unreadable && given == "storage-failed" => return Ok(()),
             (_, None) => Some("login-required"),
-            (Kind::Updates { .. } | Kind::MyChats { .. }, _) => None,
+            (Kind::Updates { .. } | Kind::MyChats { .. } | Kind::Found { .. }, _) => None,
             (Kind::Members { chat, .. }, Some(user)) => {
                 self.not_member(user, *chat).or_else(|| {
                     let is_admin = self.chats[chat].members.get(&user).is_some_and(|me| me.admin);
@@ -190,6 +197,9 @@ impl Model {
             }
             Kind::Updates { .. } => self.updates_piece(user, kind, body, is_last),
             Kind::MyChats { rest } => self.chats_piece(user, rest, body, is_last),
+            Kind::Found { prefix, after, left } => {
+                self.found_piece(user, prefix, (after, left), body, is_last)
+            }
             Kind::Members { .. } => self.members_piece(user, kind, body, is_last),
         }
     }
@@ -299,6 +309,31 @@ impl Model {
             None => Ok(()),
             Some(chat) => Err(format!("chat {chat} is not listed")),
         }
+    }
+
+    fn found_piece(
+        &self,
+        user: u32,
+        prefix: &str,
+        (after, left): (&mut String, &mut u16),
+        mut body: Body<'_>,
+        is_last: bool,
+    ) -> Check {
+        while *left > 0
+            && let Some((key, chat)) = self.next_group(prefix, after)
+        {
+            if body.is_empty() && !is_last {
+                return Ok(());
+            }
+            let info = self.chat_info(user, chat).unwrap_or_default();
+            let Some(rest) = body.0.strip_prefix(&info[..]) else {
+                return Err(format!("chat {chat} is {info:?} and not {:?}", body.0));
+            };
+            body = Body(rest);
+            *after = key;
+            *left -= 1;
+        }
+        body.end()
     }
 
     fn members_piece(

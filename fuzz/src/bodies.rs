@@ -1,0 +1,79 @@
+//! Every decoder of bodies: it never panics, and what it takes is what it would write.
+
+use vestnik::auth::password::{self, Kind};
+use vestnik::auth::token::{InviteCode, session_digest};
+use vestnik::names::{self, Name};
+use vestnik::wire::Version;
+use vestnik::wire::codec::{Put, Reader};
+use vestnik::wire::frame::{self, Parsed};
+use vestnik::wire::purpose::ToServer;
+use vestnik::wire::request::Request;
+
+/// `data`: purpose, version, body.
+pub fn bodies(data: &[u8]) {
+    let [purpose, version, body @ ..] = data else { return };
+    let version = if version & 1 == 0 { Version::V0_1 } else { Version::V1_0 };
+    if let Some(purpose) = ToServer::from_byte(*purpose) {
+        request(purpose, version, body);
+    }
+    pack(body);
+    if let Ok(text) = std::str::from_utf8(body) {
+        words(text);
+    }
+}
+
+fn request(purpose: ToServer, version: Version, body: &[u8]) {
+    let Ok(request) = Request::decode(purpose, version, body) else { return };
+    // Of an answer nothing but its being one is taken.
+    if matches!(request, Request::Answer { .. }) {
+        return;
+    }
+    let mut written = Vec::new();
+    request.write(&mut written, 7);
+    let Parsed::Frame(frame) = frame::parse(&written, body.len()) else {
+        panic!("{} is not read back as a frame", purpose.name());
+    };
+    assert_eq!((frame.purpose, frame.task), (purpose.byte(), 7));
+    assert_eq!(frame.bytes(), written.len());
+    // A message id that no server gives reads as the last of all; everything else as it is.
+    if frame.body != body {
+        let again = Request::decode(purpose, version, frame.body);
+        assert!(again == Ok(request), "{} reads back as another", purpose.name());
+        let high = body.get(4..12).map_or(0, |id| id[7]);
+        assert!(high >= 0x80, "{} is written otherwise", purpose.name());
+    }
+}
+
+fn pack(body: &[u8]) {
+    let mut reader = Reader::new(body);
+    let mut written = Vec::new();
+    while let Ok(message) = reader.message() {
+        if message.id.get() != i64::MAX as u64 {
+            written.put_message(&message);
+            let end = written.len();
+            assert_eq!(written[end - message.content.len() - 1..end - 1], *message.content.as_bytes());
+        }
+        written.clear();
+    }
+}
+
+/// Names, passwords and codes, which come as text and are looked at further.
+fn words(text: &str) {
+    if let Ok(name) = Name::parse(text) {
+        assert!((1..=32).contains(&name.text().chars().count()));
+        assert_eq!(names::name_key(text).as_deref(), Some(name.key()));
+        let again = Name::parse(name.text()).expect("a name that was taken is one");
+        assert_eq!((again.text(), again.key()), (name.text(), name.key()));
+        assert!(names::prefix_key(text).is_some_and(|prefix| name.key().starts_with(&prefix)));
+    }
+    let _ = names::name_key(text);
+    let _ = names::prefix_key(text);
+    if password::prepare(text, Kind::User).is_ok() {
+        assert!(password::prepare_attempt(text).is_some(), "a password that can be set, not tried");
+    }
+    let _ = session_digest(text);
+    if let Some(code) = InviteCode::parse(text) {
+        let again = InviteCode::parse(&code.expose()).expect("a code that is shown can be typed");
+        assert_eq!(again.digest().0, code.digest().0);
+    }
+}

@@ -1,0 +1,17 @@
+//! What the fuzz targets do with bytes: plain functions that panic when something is wrong.
+//!
+//! The targets of cargo-fuzz call them with what libFuzzer finds, `tests/fuzz.rs` with what a
+//! generator makes, so that a short run needs neither nightly nor sanitizers.
+
+mod bodies;
+mod frames;
+mod input;
+mod requests;
+mod service;
+mod tls;
+mod told;
+
+pub use bodies::bodies;
+pub use frames::frames;
+pub use service::service;
+pub use tls::tls;

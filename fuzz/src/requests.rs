@@ -1,0 +1,272 @@
+//! Requests that mostly make sense, made from bytes: about users, chats and messages that are there.
+
+use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use vestnik::wire::codec::Put;
+use vestnik::wire::purpose::ToServer;
+use vestnik::wire::request::Request;
+
+use super::input::Input;
+
+/// The two passwords that users and chats have.
+pub(crate) const PASSWORDS: [&str; 2] = ["correct horse", "battery staple"];
+pub(crate) const USERS: [&str; 3] = ["anna", "boris", "vera"];
+const CHATS: [&str; 4] = ["hall", "locked", "new", "newer"];
+
+/// What was learned from the server, and what it is asked about.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Sessions and their secrets, of every LOGIN.
+    pub(crate) sessions: Vec<(u32, String)>,
+    /// Messages, by chat and id.
+    pub(crate) messages: Vec<(u32, u64)>,
+    /// The latest time that was seen.
+    pub(crate) time: i64,
+    /// Grows with each text, so that no two messages say the same.
+    pub(crate) texts: u64,
+}
+
+/// What a request is about, as far as it matters to what must come of it.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum About {
+    /// Nothing that is followed.
+    Other,
+    Hello,
+    Login { user: usize },
+    Restore { session: u32 },
+    Logoff,
+    Join { chat: u32 },
+    Leave { chat: u32 },
+    Create,
+    Start { user: u32 },
+    Delete { chat: u32 },
+    Ban { chat: u32, user: u32 },
+    Send { chat: u32, text: String },
+    Change { message: Option<(u32, u64)> },
+    Password { new: usize },
+    Range,
+}
+
+/// One frame, and what it is about.
+pub(crate) fn any(input: &mut Input<'_>, known: &mut Known, task: u8) -> (Vec<u8>, About) {
+    let mut out = Vec::new();
+    let about = write(input, known, task, &mut out);
+    (out, about)
+}
+
+#[allow(clippy::too_many_lines)] // one arm per purpose
+fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) -> About {
+    let kind = input.u8();
+    let chat_number = input.pick(&[1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]);
+    let chat = ChatId::new(chat_number).expect("not 0");
+    let user_number = 1 + input.below(5) as u32;
+    let user = UserId::new(user_number).expect("not 0");
+    let mut about = About::Other;
+    let text;
+    let request = match kind % 48 {
+        0 => {
+            about = About::Hello;
+            Request::Hello { major: 1, minor: 0 }
+        }
+        1 => {
+            about = About::Hello;
+            Request::Hello { major: input.below(3) as u8, minor: input.below(3) as u8 }
+        }
+        2 | 3 => {
+            let user = input.below(USERS.len());
+            about = About::Login { user };
+            Request::Login { login: USERS[user], password: PASSWORDS[input.below(2)] }
+        }
+        4 => {
+            about = About::Logoff;
+            Request::Logoff
+        }
+        5 | 6 => {
+            let Some((session, hash)) = known.sessions.get(input.below(known.sessions.len().max(1)))
+            else {
+                return write_raw(input, task, out);
+            };
+            about = About::Restore { session: *session };
+            text = hash.clone();
+            Request::RestoreSession { session: SessionId::new(*session).expect("given"), hash: &text }
+        }
+        7 => Request::GetUserId { nickname: input.pick(&["Anna", "nobody", "борис"]) },
+        8 => Request::GetChatId { name: input.pick(&CHATS) },
+        9 => Request::ChatReqPass { chat },
+        10 | 11 => {
+            about = About::Join { chat: chat_number };
+            let password = input.pick(&[None, None, Some(PASSWORDS[0]), Some(""), Some("wrong")]);
+            Request::JoinChat { chat, password }
+        }
+        12..=19 => {
+            known.texts += 1;
+            let length = input.pick(&[0, 1, 1, 1, 10, 100, 1000, 5000, 16384, 16385]);
+            text = match length {
+                0 => String::new(),
+                1 => format!("text {}", known.texts),
+                more => format!("{:x<more$}", format!("text {}.", known.texts)),
+            };
+            about = About::Send { chat: chat_number, text: text.clone() };
+            let nonce = if kind % 48 > 17 { Some(u64::from(input.u8() % 4)) } else { None };
+            Request::SendChatMsg { chat, content: &text, nonce }
+        }
+        20 | 21 => {
+            about = About::Range;
+            let from = time(input, known);
+            let to = if input.u8() & 1 == 0 { None } else { Some(time(input, known)) };
+            Request::RequestChatMsg { chat, from, to }
+        }
+        22 => Request::MarkSeen { chat, time: time(input, known) },
+        23 => Request::RegisterUser {
+            login: input.pick(&["grigory", "anna", "а б"]),
+            password: PASSWORDS[0],
+            invite: input.pick(&[None, Some("none")]),
+        },
+        24 => {
+            let new = input.below(2);
+            about = About::Password { new };
+            Request::ChangePassword { old: PASSWORDS[input.below(2)], new: PASSWORDS[new] }
+        }
+        25 => Request::GetUser { user },
+        26 => Request::GetSessions,
+        27 => Request::EndSession {
+            session: SessionId::new(1 + input.below(6) as u32).expect("not 0"),
+        },
+        28 => {
+            about = About::Create;
+            let password = input.pick(&[None, None, Some(PASSWORDS[0]), Some("")]);
+            Request::CreateChat { name: input.pick(&CHATS), password }
+        }
+        29 => {
+            about = About::Leave { chat: chat_number };
+            Request::LeaveChat { chat }
+        }
+        30 => {
+            about = About::Start { user: user_number };
+            Request::StartChat { user }
+        }
+        31 => {
+            about = About::Delete { chat: chat_number };
+            Request::DeleteChat { chat }
+        }
+        32 => Request::RenameChat { chat, name: input.pick(&CHATS) },
+        33 => Request::SetChatTitle { chat, title: input.pick(&["", "Title", "Другой"]) },
+        34 => {
+            let password = input.pick(&[None, Some(PASSWORDS[0]), Some("")]);
+            Request::SetChatPassword { chat, password }
+        }
+        35 => Request::SetChatAdmin { chat, user, admin: input.u8() & 1 == 1 },
+        36 => {
+            let banned = input.u8() & 1 == 1;
+            if banned {
+                about = About::Ban { chat: chat_number, user: user_number };
+            }
+            Request::SetChatBan { chat, user, banned }
+        }
+        37 => Request::GetChat { chat },
+        38 => Request::GetMyChats,
+        39 => Request::GetMembers { chat },
+        40 => Request::FindChats {
+            prefix: input.pick(&["", "h", "NEW"]),
+            limit: u16::from(input.u8()) * 257,
+        },
+        41 | 42 => {
+            let (chat, message, id) = message(input, known, chat);
+            known.texts += 1;
+            text = format!("edit {}", known.texts);
+            about = About::Change { message: id };
+            let content = if input.u8() % 8 == 0 { "" } else { &text };
+            Request::EditMsg { chat, message, content }
+        }
+        43 => {
+            let (chat, message, id) = message(input, known, chat);
+            about = About::Change { message: id };
+            Request::DeleteMsg { chat, message }
+        }
+        44 => {
+            let (_, before, _) = message(input, known, chat);
+            let before = if input.u8() & 1 == 0 { None } else { Some(before) };
+            Request::RequestChatPage { chat, before, limit: u16::from(input.u8()) * 257 }
+        }
+        45 => Request::RequestUpdates { from: time(input, known) },
+        46 => Request::Typing { chat },
+        _ => {
+            let length = usize::from(input.u8()) * 8;
+            out.clear();
+            Request::Heartbeat { echo: &[7; 2048][..length] }.write(out, task);
+            return About::Other;
+        }
+    };
+    request.write(out, task);
+    about
+}
+
+/// Any purpose with any body. What it is about cannot be told, so it is none that is followed.
+pub(crate) fn write_raw(input: &mut Input<'_>, task: u8, out: &mut Vec<u8>) -> About {
+    const FOLLOWED: [ToServer; 17] = [
+        ToServer::Accepted,
+        ToServer::Declined,
+        ToServer::Part,
+        ToServer::Disconnect,
+        ToServer::Hello,
+        ToServer::Login,
+        ToServer::Logoff,
+        ToServer::RestoreSession,
+        ToServer::JoinChat,
+        ToServer::SendChatMsg,
+        ToServer::ChangePassword,
+        ToServer::CreateChat,
+        ToServer::LeaveChat,
+        ToServer::StartChat,
+        ToServer::DeleteChat,
+        ToServer::SetChatBan,
+        ToServer::EditMsg,
+    ];
+    let mut purpose = input.u8();
+    let count = usize::from(input.u8());
+    let mut body = input.bytes(count).to_vec();
+    if FOLLOWED.iter().any(|followed| followed.byte() == purpose)
+        || purpose == ToServer::DeleteMsg.byte()
+    {
+        // As that of a purpose that is there, but never whole.
+        body.insert(0, 0);
+        body.truncate(3);
+        body.resize(3, 0);
+        purpose |= 0x20;
+        if purpose == ToServer::Hello.byte() || purpose == ToServer::Logoff.byte() {
+            purpose = 0x7F;
+        }
+    }
+    out.put_u32(body.len() as u32);
+    out.put_bytes(&[purpose, task]);
+    out.put_bytes(&body);
+    About::Other
+}
+
+fn time(input: &mut Input<'_>, known: &Known) -> ServerTime {
+    let micros = match input.below(6) {
+        0 => 0,
+        1 => known.time,
+        2 => known.time + 1,
+        3 => i64::MAX,
+        4 => known.messages.get(input.below(known.messages.len().max(1))).map_or(1, |m| m.1 as i64),
+        _ => (input.u64() >> 1) as i64,
+    };
+    ServerTime::new(micros).unwrap_or_default()
+}
+
+/// A message that is there, or might be.
+fn message(
+    input: &mut Input<'_>,
+    known: &Known,
+    chat: ChatId,
+) -> (ChatId, MessageId, Option<(u32, u64)>) {
+    let count = known.messages.len().max(1);
+    match known.messages.get(usize::from(input.u8()) % count) {
+        Some(&(chat, id)) => (
+            ChatId::new(chat).expect("given"),
+            MessageId::new(id).expect("given"),
+            Some((chat, id)),
+        ),
+        None => (chat, MessageId::new(1).expect("not 0"), None),
+    }
+}

@@ -1,0 +1,122 @@
+//! The fuzz targets of `fuzz/`, for a moment: over the seed corpus, and over what a generator makes
+//! of it, the same in every run. The long form is `scripts/fuzz.sh`.
+//!
+//! `VESTNIK_FUZZ_RUNS` makes that many inputs of each, `VESTNIK_FUZZ_SEED` begins elsewhere, and
+//! `VESTNIK_FUZZ_INPUT` names a file that is the only input.
+
+#[allow(unreachable_pub, reason = "the crate of the targets, compiled in here")]
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::path::Path;
+
+/// A small generator of numbers.
+struct Dice(u64);
+
+impl Dice {
+    fn number(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.number() % bound.max(1) as u64) as usize
+    }
+
+    /// Bytes from nothing.
+    fn bytes(&mut self, most: usize) -> Vec<u8> {
+        let count = self.below(most);
+        (0..count).map(|_| self.number() as u8).collect()
+    }
+
+    /// A seed, changed in a few places.
+    fn changed(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..1 + self.below(6) {
+            let at = self.below(bytes.len());
+            match self.below(5) {
+                0 => bytes.truncate(at),
+                1 => bytes.extend_from_slice(&other[self.below(other.len())..]),
+                2 => bytes.insert(at, self.number() as u8),
+                3 if !bytes.is_empty() => drop(bytes.remove(at)),
+                _ => {
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte = self.number() as u8;
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// The files of a seed corpus, in the order of their names.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no seeds for {target}");
+    files.into_iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// Gives a target its seeds and `runs` inputs more. The input that made it panic is kept.
+fn run(target: &str, body: fn(&[u8]), runs: u64, bytes_max: usize) {
+    if let Ok(file) = std::env::var("VESTNIK_FUZZ_INPUT") {
+        return body(&std::fs::read(file).unwrap());
+    }
+    let seeds = seeds(target);
+    for seed in &seeds {
+        one(target, body, seed);
+    }
+    let runs = setting("VESTNIK_FUZZ_RUNS").unwrap_or(runs);
+    let begin = setting("VESTNIK_FUZZ_SEED").unwrap_or(1);
+    for number in begin..begin + runs {
+        let mut dice = Dice(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let input = if number % 2 == 0 {
+            dice.bytes(bytes_max)
+        } else {
+            let seed = &seeds[dice.below(seeds.len())];
+            let other = &seeds[dice.below(seeds.len())];
+            dice.changed(seed, other)
+        };
+        one(target, body, &input);
+    }
+}
+
+fn one(target: &str, body: fn(&[u8]), input: &[u8]) {
+    let outcome = std::panic::catch_unwind(|| body(input));
+    if let Err(panic) = outcome {
+        let name = format!("vestnik-fuzz-{target}-{}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, input).unwrap();
+        println!("the input is in {}", file.display());
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn frames() {
+    run("frames", targets::frames, 3000, 400);
+}
+
+#[test]
+fn bodies() {
+    run("bodies", targets::bodies, 20_000, 300);
+}
+
+#[test]
+fn service() {
+    run("service", targets::service, 300, 1200);
+}
+
+#[test]
+fn tls() {
+    run("tls", targets::tls, 100, 400);
+}
