@@ -46,6 +46,7 @@ CREATE TABLE chats (
     keep_days    INTEGER NOT NULL DEFAULT 0               -- days after which messages go; 0: never
 ) STRICT;
 CREATE UNIQUE INDEX chats_direct ON chats (user_low, user_high) WHERE kind = 1;
+CREATE INDEX chats_kept ON chats (keep_days) WHERE keep_days > 0;
 
 CREATE TABLE members (
     chat_id INTEGER NOT NULL,

@@ -12,7 +12,9 @@ const CHANGES_PER_SLICE: u32 = 256;
 const SWEPT_PER_SLICE: u32 = 500;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
-/// Milliseconds between two looks for old sessions and stale buffers.
+/// Messages that expire in one slice.
+const EXPIRED_PER_SLICE: u32 = 100;
+/// Milliseconds between two looks for old sessions and messages, and stale buffers.
 const SLOW_ROUND_MS: u64 = 10_000;
 
 /// What is to be done, and when it was last looked for.
@@ -20,6 +22,7 @@ pub(super) struct Housekeeping {
     data_version: i64,
     has_changes: bool,
     may_sweep: bool,
+    may_expire: bool,
     last_round_ms: u64,
 }
 
@@ -27,7 +30,13 @@ impl Housekeeping {
     /// What was changed before the start is in the file and in no cache yet.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let data_version = store.data_version()?;
-        Ok(Self { data_version, has_changes: true, may_sweep: true, last_round_ms: 0 })
+        Ok(Self {
+            data_version,
+            has_changes: true,
+            may_sweep: true,
+            may_expire: true,
+            last_round_ms: 0,
+        })
     }
 
     /// A turn was undone: what it took up stands in the file again.
@@ -88,6 +97,7 @@ impl Service<'_> {
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.end_old_sessions()?;
+            self.housekeeping.may_expire = true;
             self.outbox.trim();
         }
         let more = self.background_slice()?;
@@ -107,8 +117,23 @@ impl Service<'_> {
             self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
             self.indexing.note_change();
         }
+        if self.housekeeping.may_expire {
+            self.housekeeping.may_expire = self.expire()?;
+        }
         let more = self.index_slice()? | self.floors_slice()?;
-        Ok(more || self.housekeeping.may_sweep)
+        Ok(more || self.housekeeping.may_sweep || self.housekeeping.may_expire)
+    }
+
+    /// Takes away messages that their chat keeps no longer. Nobody is told: whoever has them may
+    /// keep them.
+    fn expire(&mut self) -> Result<bool, crate::service::Refusal> {
+        let now = self.clock.now();
+        let Some((chat, last)) = self.store.expire_messages(now, EXPIRED_PER_SLICE)? else {
+            return Ok(false);
+        };
+        self.indexing.note_change();
+        self.ends.note_expired(chat, last);
+        Ok(true)
     }
 
     /// True when there are more.
@@ -155,6 +180,7 @@ impl Service<'_> {
                 }
             }
             Change::ChatChanged(chat) => {
+                self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
                 if let Some(slot) = self.roster.slot(chat)
                     && let Some(online) = self.roster.chat_mut(slot)

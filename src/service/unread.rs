@@ -70,6 +70,18 @@ impl Ends {
         }
     }
 
+    /// The oldest messages are gone, up to this one.
+    pub(super) fn note_expired(&mut self, chat: ChatId, last: ServerTime) {
+        let Some(end) = self.chats.get_mut(&chat) else { return };
+        if end.last <= last {
+            self.chats.remove(&chat);
+            return;
+        }
+        if end.floors.of_others <= last || end.floors.of_busiest <= last {
+            end.floors = Floors::default();
+        }
+    }
+
     /// A turn was undone: whatever was noted in it may not be so.
     pub(super) fn forget_all(&mut self) {
         self.chats.clear();
