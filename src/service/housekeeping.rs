@@ -120,7 +120,7 @@ impl Service<'_> {
         if self.housekeeping.may_expire {
             self.housekeeping.may_expire = self.expire()?;
         }
-        let more = self.index_slice()? | self.floors_slice()?;
+        let more = self.index_slice()? | self.ends_slice()?;
         Ok(more || self.housekeeping.may_sweep || self.housekeeping.may_expire)
     }
 
