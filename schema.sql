@@ -112,6 +112,15 @@ CREATE TABLE search_pending (
     content    TEXT NOT NULL               -- as it was indexed
 ) STRICT;
 
+-- Users whose messages are to be deleted, in slices, and how far that has come.
+CREATE TABLE purges (
+    purge_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id  INTEGER NOT NULL,
+    upto     INTEGER NOT NULL,           -- messages created up to here
+    chat_id  INTEGER NOT NULL DEFAULT 0, -- chats before this one are done,
+    at       INTEGER NOT NULL DEFAULT 0  -- and its messages up to this one
+) STRICT;
+
 CREATE TABLE invites (
     digest    BLOB PRIMARY KEY,  -- SHA-256 of the code
     hint      TEXT NOT NULL,     -- its first characters, for lists

@@ -3,8 +3,10 @@
 
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
+use crate::store::purges::Found;
 use crate::store::{Store, StoreResult};
 use crate::wire::answer::MemberEvent;
+use crate::wire::codec::{Message, STATUS_DELETED};
 
 /// Changes taken up in one slice.
 const CHANGES_PER_SLICE: u32 = 256;
@@ -23,6 +25,7 @@ pub(super) struct Housekeeping {
     has_changes: bool,
     may_sweep: bool,
     may_expire: bool,
+    may_purge: bool,
     last_round_ms: u64,
 }
 
@@ -35,6 +38,7 @@ impl Housekeeping {
             has_changes: true,
             may_sweep: true,
             may_expire: true,
+            may_purge: true,
             last_round_ms: 0,
         })
     }
@@ -43,6 +47,7 @@ impl Housekeeping {
     pub(super) fn start_again(&mut self) {
         self.has_changes = true;
         self.may_sweep = true;
+        self.may_purge = true;
     }
 
     pub(super) fn sweep_soon(&mut self) {
@@ -66,6 +71,7 @@ impl Service<'_> {
         if version != self.housekeeping.data_version {
             self.housekeeping.data_version = version;
             self.housekeeping.has_changes = true;
+            self.housekeeping.may_purge = true;
         }
         if self.housekeeping.has_changes {
             self.housekeeping.has_changes = self.take_up_changes()?;
@@ -120,8 +126,28 @@ impl Service<'_> {
         if self.housekeeping.may_expire {
             self.housekeeping.may_expire = self.expire()?;
         }
+        if self.housekeeping.may_purge {
+            self.housekeeping.may_purge = self.purge()?;
+        }
         let more = self.index_slice()? | self.ends_slice()?;
-        Ok(more || self.housekeeping.may_sweep || self.housekeeping.may_expire)
+        let housekeeping = &self.housekeeping;
+        Ok(more || housekeeping.may_sweep || housekeeping.may_expire || housekeeping.may_purge)
+    }
+
+    /// Deletes messages of users whose messages are all to go, as if their authors did.
+    fn purge(&mut self) -> Result<bool, crate::service::Refusal> {
+        let Some(purge) = self.store.next_purge()? else { return Ok(false) };
+        for Found { chat, message: id, status } in self.store.purge_slice(purge)? {
+            let updated = self.clock.next();
+            self.store.delete_message(chat, id, updated)?;
+            self.indexing.note_change();
+            self.ends.note_deleted(chat, id.created());
+            let (sender, created) = (purge.user, id.created());
+            let status = status | STATUS_DELETED;
+            let message = Message { id, sender, created, updated, status, content: "" };
+            self.tell_changed_message(chat, &message);
+        }
+        Ok(true)
     }
 
     /// Takes away messages that their chat keeps no longer. Nobody is told: whoever has them may

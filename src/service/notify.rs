@@ -26,6 +26,15 @@ impl Service<'_> {
         }
     }
 
+    /// Adds a message that no request has changed to its chat's batch.
+    pub(super) fn tell_changed_message(&mut self, chat: ChatId, message: &Message<'_>) {
+        let Some(slot) = self.roster.slot(chat) else { return };
+        let Some(number) = self.open_batch(chat, slot) else { return };
+        if let Some(batch) = self.turn.batch_mut(number) {
+            batch.push(&mut self.outbox, message);
+        }
+    }
+
     /// The chat's batch of this turn, begun when there is none that may grow.
     fn open_batch(&mut self, chat: ChatId, slot: u32) -> Option<u32> {
         let turn = self.turn.number;
