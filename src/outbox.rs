@@ -9,7 +9,7 @@
 //!   | gone     | may be sent   | staged this turn  |
 //! ```
 //!
-//! What many are told alike is encoded once, in a block of the turn, and staged as a reference. It
+//! What many are told alike is encoded once, in the block of the turn, and staged as a reference. It
 //! is copied into a queue only when that queue is about to be sent: so fan-out to a thousand
 //! connections passes through one buffer that stays in the cache, not through a thousand.
 //!
@@ -35,7 +35,7 @@ const SPARE_BYTES_MAX: usize = 16 * 1024;
 /// The one large spare buffer is given back above this.
 const SCRATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Longest beginning of a frame that stands before a piece of a block.
+/// Longest beginning of a frame that stands before a piece of the block.
 pub const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 4;
 
 /// Where in a frame its purpose stands.
@@ -49,12 +49,12 @@ struct Queue {
     bytes: Vec<u8>,
     sent: usize,
     released: usize,
-    /// Bytes of blocks that are staged as references.
+    /// Bytes of the block that are staged as references.
     referred_bytes: usize,
     first_reference: u32,
     last_reference: u32,
     is_dirty: bool,
-    /// It got more than pieces of blocks since it was last taken.
+    /// It got more than pieces of the block since it was last taken.
     has_own: bool,
 }
 
@@ -90,16 +90,15 @@ impl Queue {
 pub struct Dirty {
     /// Its place.
     pub index: u32,
-    /// They are pieces of blocks: it was told something, and asked for nothing.
+    /// They are pieces of the block: it was told something, and asked for nothing.
     pub is_told_only: bool,
 }
 
-/// A piece of a block, to be put into a queue.
+/// A piece of the block, to be put into a queue.
 struct Reference {
     /// Where in the queue's own bytes.
     at: usize,
     head: [u8; BLOCK_HEAD_BYTES],
-    block: u32,
     piece: Range<usize>,
     /// The queue's next reference.
     next: u32,
@@ -114,9 +113,8 @@ pub struct Outbox {
     dirty: Vec<u32>,
     /// How many of them were taken.
     taken: usize,
-    /// What this turn tells many alike; their room is kept from turn to turn.
-    blocks: Vec<Vec<u8>>,
-    blocks_used: usize,
+    /// What this turn tells many alike; its room is kept from turn to turn.
+    block: Vec<u8>,
     /// The references of all queues in this turn.
     references: Vec<Reference>,
     /// How many of them are released.
@@ -131,41 +129,19 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Begins a turn: the blocks of the last one are gone.
+    /// Begins a turn: the block of the last one is gone.
     pub fn begin_turn(&mut self) {
         debug_assert!(self.references.is_empty());
-        self.blocks_used = 0;
+        self.block.clear();
     }
 
-    /// A new, empty block of this turn.
-    pub fn add_block(&mut self) -> u32 {
-        let number = self.blocks_used;
-        self.blocks_used += 1;
-        match self.blocks.get_mut(number) {
-            Some(block) => block.clear(),
-            None => self.blocks.push(Vec::new()),
-        }
-        number as u32
+    /// The block of this turn, to be appended to.
+    pub const fn block_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.block
     }
 
-    /// A block of this turn, to be appended to.
-    pub fn block_mut(&mut self, block: u32) -> Option<&mut Vec<u8>> {
-        self.blocks.get_mut(..self.blocks_used)?.get_mut(block as usize)
-    }
-
-    /// Bytes in a block of this turn.
-    pub fn block_bytes(&self, block: u32) -> usize {
-        self.blocks.get(block as usize).map_or(0, Vec::len)
-    }
-
-    /// Stages a frame for a connection: its beginning, and as the rest a piece of a block.
-    pub fn stage_block(
-        &mut self,
-        index: u32,
-        head: [u8; BLOCK_HEAD_BYTES],
-        block: u32,
-        piece: Range<usize>,
-    ) {
+    /// Stages a frame for a connection: its beginning, and as the rest a piece of the block.
+    pub fn stage_block(&mut self, index: u32, head: [u8; BLOCK_HEAD_BYTES], piece: Range<usize>) {
         let number = self.references.len() as u32;
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         let bytes = BLOCK_HEAD_BYTES + piece.len();
@@ -179,7 +155,7 @@ impl Outbox {
         if let Some(last) = self.references.get_mut(last as usize) {
             last.next = number;
         }
-        self.references.push(Reference { at, head, block, piece, next: NONE });
+        self.references.push(Reference { at, head, piece, next: NONE });
     }
 
     /// The queue of a connection, which is dirty from now on.
@@ -247,7 +223,7 @@ impl Outbox {
             }
         }
         self.forget_references();
-        self.blocks_used = 0;
+        self.block.clear();
     }
 
     fn forget_references(&mut self) {
@@ -315,8 +291,7 @@ impl Outbox {
             let at = reference.at - base;
             whole.extend_from_slice(own.get(from..at).unwrap_or_default());
             whole.extend_from_slice(&reference.head);
-            let block = self.blocks.get(reference.block as usize);
-            let piece = block.and_then(|block| block.get(reference.piece.clone()));
+            let piece = self.block.get(reference.piece.clone());
             whole.extend_from_slice(piece.unwrap_or_default());
             from = at;
             next = reference.next;
@@ -345,6 +320,11 @@ impl Outbox {
             .map_or(0, |queue| queue.bytes.len() - queue.sent + queue.referred_bytes)
     }
 
+    /// Those of them that are pieces of the block and not put in their places yet.
+    pub fn referred_bytes(&self, index: u32) -> usize {
+        self.queues.get(index as usize).map_or(0, |queue| queue.referred_bytes)
+    }
+
     /// Bytes that wait for all connections.
     pub const fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
@@ -357,7 +337,9 @@ impl Outbox {
         queue.sent += count;
         self.buffered_bytes -= count;
         queue.check_invariants();
-        if queue.sent == queue.bytes.len() {
+        if queue.first_reference != NONE {
+            // References name places in the queue, which must not move under them.
+        } else if queue.sent == queue.bytes.len() {
             self.reclaim(index);
         } else if queue.sent >= COMPACT_BYTES && queue.sent >= queue.bytes.len() / 2 {
             queue.bytes.drain(..queue.sent);
@@ -401,6 +383,7 @@ impl Outbox {
         self.spares.truncate(needed);
         self.spares.shrink_to(needed * 2);
         self.spares_idle = self.spares.len();
+        self.block.shrink_to(SCRATCH_BYTES_MAX);
     }
 }
 
@@ -457,9 +440,8 @@ mod tests {
         };
         for is_undone in [true, false, false] {
             outbox.begin_turn();
-            let block = outbox.add_block();
             let head = [4, 0, 0, 0, 2, 9, 0, 0, 0, 0];
-            outbox.stage_block(0, head, block, 0..0);
+            outbox.stage_block(0, head, 0..0);
             for task in 0..3 {
                 outbox.stage(0, |out| answer::accepted(out, task, |body| body.push(7)));
             }
@@ -511,19 +493,18 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_a_block_stand_where_they_were_staged() {
+    fn pieces_of_the_block_stand_where_they_were_staged() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"unsent");
         outbox.release(&mut Metrics::default());
         outbox.advance(0, 2);
-        let block = outbox.add_block();
-        outbox.block_mut(block).expect("made").extend_from_slice(b"abcdef");
+        outbox.block_mut().extend_from_slice(b"abcdef");
         let head = *b"0123456789";
         staged(&mut outbox, 0, b"<");
-        outbox.stage_block(0, head, block, 0..2);
-        outbox.stage_block(0, head, block, 2..3);
+        outbox.stage_block(0, head, 0..2);
+        outbox.stage_block(0, head, 2..3);
         staged(&mut outbox, 0, b">");
-        outbox.stage_block(1, head, block, 0..6);
+        outbox.stage_block(1, head, 0..6);
         assert_eq!(outbox.pending_bytes(0), 4 + 1 + 12 + 11 + 1);
         assert_eq!(outbox.buffered_bytes(), 29 + 16);
         outbox.release(&mut Metrics::default());
@@ -542,10 +523,9 @@ mod tests {
         let mut outbox = Outbox::default();
         for _ in 0..100 {
             outbox.begin_turn();
-            let block = outbox.add_block();
-            outbox.block_mut(block).expect("made").extend_from_slice(&[5; 100]);
+            outbox.block_mut().extend_from_slice(&[5; 100]);
             for index in 0..10 {
-                outbox.stage_block(index, [0; BLOCK_HEAD_BYTES], block, 0..100);
+                outbox.stage_block(index, [0; BLOCK_HEAD_BYTES], 0..100);
                 staged(&mut outbox, index, b"own");
             }
             outbox.release(&mut Metrics::default());
@@ -566,10 +546,9 @@ mod tests {
         outbox.advance(0, 5);
         for round in 0..3 {
             outbox.begin_turn();
-            let block = outbox.add_block();
-            outbox.block_mut(block).expect("made").extend_from_slice(&[8, 9]);
+            outbox.block_mut().extend_from_slice(&[8, 9]);
             staged(&mut outbox, 0, &[7]);
-            outbox.stage_block(0, [round; BLOCK_HEAD_BYTES], block, 0..2);
+            outbox.stage_block(0, [round; BLOCK_HEAD_BYTES], 0..2);
             staged(&mut outbox, 0, &[6]);
             outbox.release(&mut Metrics::default());
             while outbox.pop_dirty().is_some() {}
@@ -582,11 +561,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_meanwhile_moves_no_reference() {
+        let mut outbox = Outbox::default();
+        staged(&mut outbox, 0, b"old");
+        outbox.release(&mut Metrics::default());
+        outbox.begin_turn();
+        outbox.block_mut().extend_from_slice(b"xy");
+        outbox.stage_block(0, [7; BLOCK_HEAD_BYTES], 0..2);
+        outbox.advance(0, 3);
+        staged(&mut outbox, 0, b"new");
+        outbox.release(&mut Metrics::default());
+        while outbox.pop_dirty().is_some() {}
+        assert_eq!(outbox.sendable(0), b"\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07xynew");
+    }
+
+    #[test]
     fn an_undone_turn_forgets_its_references() {
         let mut outbox = Outbox::default();
-        let block = outbox.add_block();
-        outbox.block_mut(block).expect("made").push(7);
-        outbox.stage_block(5, [0; BLOCK_HEAD_BYTES], block, 0..1);
+        outbox.block_mut().push(7);
+        outbox.stage_block(5, [0; BLOCK_HEAD_BYTES], 0..1);
         outbox.discard();
         outbox.release(&mut Metrics::default());
         while outbox.pop_dirty().is_some() {}

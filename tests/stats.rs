@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,27 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use support::server::run;
+use support::server::{run, samples};
 use support::wire::*;
 use support::{Server, eventually};
-
-/// All samples of a page, by their name with its labels.
-fn samples(page: &str) -> HashMap<String, f64> {
-    let lines = page.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (series, value) = line.rsplit_once(' ').expect("a value");
-            let name = series.strip_prefix("vestnik_").expect("a name of ours");
-            (name.to_owned(), value.parse().expect("a number"))
-        })
-        .collect()
-}
-
-/// What `vestnik stats` gets now.
-#[track_caller]
-fn stats(server: &Server) -> HashMap<String, f64> {
-    samples(&server.admin_ok(&["stats", "--raw"], None))
-}
 
 fn socket(server: &Server) -> PathBuf {
     server.dir().join("t.db.sock")
@@ -50,14 +31,14 @@ fn what_happened_is_counted() {
     let _new = server.connect();
     let _greeted = server.greeted();
     let hall = anna.chat_id("hall");
-    let before = stats(&server);
+    let before = server.figures();
     for _ in 0..3 {
         anna.send(hall, "hi");
     }
     boris.notified(hall, 3);
     boris.ask(SEND_CHAT_MSG, body().id(hall).text("")).declined("empty-message");
     boris.ask(0x77, body()).declined("unknown-purpose");
-    let after = stats(&server);
+    let after = server.figures();
     for (name, grown) in [
         ("frames_received_total{purpose=\"SEND_CHAT_MSG\"}", 4.0),
         ("frames_received_total{purpose=\"unknown\"}", 1.0),
@@ -119,7 +100,7 @@ fn what_goes_wrong_is_told() {
     let other = Connection::open(server.data()).expect("the data file");
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     anna.ask(SEND_CHAT_MSG, body().id(hall).text("held")).declined("storage-failed");
-    let told = stats(&server);
+    let told = server.figures();
     for (name, value) in [
         ("connections{state=\"suspended\"}", 1.0),
         ("connections_refused_total{why=\"full\"}", 1.0),
@@ -135,7 +116,7 @@ fn what_goes_wrong_is_told() {
     assert!(told["turns_undone_total"] >= 1.0);
     other.execute_batch("ROLLBACK").expect("the end of the lock");
     anna.send(hall, "free again");
-    assert_eq!(stats(&server)["storage_failing"], 0.0);
+    assert_eq!(server.figures()["storage_failing"], 0.0);
 }
 
 /// Without --raw there is a line for each figure, for people.
@@ -166,7 +147,7 @@ fn the_socket_is_the_owners_and_never_stale() {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("no server answers") && words.lines().count() == 1, "{words}");
     server.restart();
-    stats(&server);
+    server.figures();
     server.stop_by("TERM");
     assert!(!socket(&server).exists(), "left behind");
 }
@@ -236,7 +217,7 @@ fn figures_by_http() {
     assert!(page.ends_with('\n'));
     let told = samples(&page);
     assert_eq!(told["frames_received_total{purpose=\"HELLO\"}"], 1.0);
-    let mut by_socket: Vec<String> = stats(&server).into_keys().collect();
+    let mut by_socket: Vec<String> = server.figures().into_keys().collect();
     let mut by_http: Vec<String> = told.into_keys().collect();
     by_socket.sort();
     by_http.sort();

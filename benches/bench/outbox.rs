@@ -24,14 +24,11 @@ pub(crate) fn fan_out(criterion: &mut Criterion) {
         group.bench_with_input(id, &peers, |bencher, &peers| {
             bencher.iter(|| {
                 outbox.begin_turn();
-                let block = outbox.add_block();
                 let head = [0; BLOCK_HEAD_BYTES];
                 let rest = frame.len() - BLOCK_HEAD_BYTES;
-                if let Some(block) = outbox.block_mut(block) {
-                    block.extend_from_slice(black_box(&frame[BLOCK_HEAD_BYTES..]));
-                }
+                outbox.block_mut().extend_from_slice(black_box(&frame[BLOCK_HEAD_BYTES..]));
                 for index in 0..peers {
-                    outbox.stage_block(index, head, block, 0..rest);
+                    outbox.stage_block(index, head, 0..rest);
                 }
                 outbox.release(&mut metrics);
                 while let Some(Dirty { index, .. }) = outbox.pop_dirty() {

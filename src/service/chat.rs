@@ -228,7 +228,7 @@ impl Service<'_> {
 
     /// Somebody has become a member: their connections get the chat's messages from now on.
     pub(super) fn enter(&mut self, user: UserId, chat: ChatId) -> Reply {
-        self.close_batch_of(chat);
+        self.tell_so_far();
         self.turn.users.push(user);
         let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
         self.roster.join(user, chat, slow_mode_s);
@@ -237,7 +237,7 @@ impl Service<'_> {
 
     /// Somebody is no longer a member.
     pub(super) fn exit(&mut self, user: UserId, chat: ChatId) {
-        self.close_batch_of(chat);
+        self.tell_so_far();
         self.turn.users.push(user);
         self.roster.part(user, chat);
     }

@@ -1,9 +1,10 @@
 //! Long answers, and catching up: messages read from the file piece by piece, as the peer has room
 //! (protocol section 2, PART; section 3, slow readers).
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+use crate::ids::{ChatId, ConnId, MessageId, ServerTime, UserId};
 use crate::limits::{
     LEGACY_PACK_BYTES_MAX, PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES,
 };
@@ -46,30 +47,40 @@ pub(crate) enum Source {
 /// A slow reader: what it has to be told from the file before it is live again.
 #[derive(Default)]
 pub(crate) struct Behind {
-    /// The first change left out that no pass over the file covers yet.
-    missed: Option<ServerTime>,
+    /// From when on the messages of a chat were left out.
+    missed: BTreeMap<ChatId, ServerTime>,
+    /// The same by time: the next message to tell is at the first of them, or later.
+    heads: BTreeSet<(ServerTime, ChatId)>,
     /// Chats of which CHAT_NOTIFY or CHAT_GONE was left out.
     chats: BTreeSet<ChatId>,
-    /// The pass under way: the rest of the chats, the one under way last.
-    pass: Option<Pass>,
-}
-
-struct Pass {
-    chats: Vec<ChatId>,
-    cursor: ServerTime,
-    from: ServerTime,
-    to: ServerTime,
 }
 
 impl Behind {
-    /// Leaves out the messages changed at `since` and later.
-    pub(crate) fn leave_out(behind: &mut Option<Box<Self>>, since: ServerTime) {
-        behind.get_or_insert_default().missed.get_or_insert(since);
+    /// Leaves out the messages of a chat changed at `since` and later.
+    pub(crate) fn leave_out(behind: &mut Option<Box<Self>>, chat: ChatId, since: ServerTime) {
+        let behind = behind.get_or_insert_default();
+        if let Entry::Vacant(entry) = behind.missed.entry(chat) {
+            entry.insert(since);
+            behind.heads.insert((since, chat));
+        }
     }
 
     /// Leaves out what became of a chat.
     pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId) {
         behind.get_or_insert_default().chats.insert(chat);
+    }
+
+    /// Takes the chat whose message is next, and until when it may be told of before another's.
+    fn pop(&mut self) -> Option<(ChatId, ServerTime, ServerTime)> {
+        let (from, chat) = self.heads.pop_first()?;
+        self.missed.remove(&chat);
+        Some((chat, from, self.heads.first().map_or(ServerTime::MAX, |&(next, _)| next)))
+    }
+
+    /// The messages of a chat are told up to here.
+    fn push(&mut self, chat: ChatId, next: ServerTime) {
+        self.missed.insert(chat, next);
+        self.heads.insert((next, chat));
     }
 }
 
@@ -246,7 +257,7 @@ impl Service<'_> {
     }
 
     /// One share for one connection. False when it needs no more.
-    fn pump_one(&mut self, conn: crate::ids::ConnId) -> bool {
+    fn pump_one(&mut self, conn: ConnId) -> bool {
         let Some(peer) = self.peers.get_mut(conn) else { return false };
         if let Some(mut stream) = peer.stream.take() {
             let ended = self.pump_stream(conn, &mut stream);
@@ -274,7 +285,7 @@ impl Service<'_> {
     }
 
     /// True when the answer has ended, well or not.
-    fn pump_stream(&mut self, conn: crate::ids::ConnId, stream: &mut Stream) -> bool {
+    fn pump_stream(&mut self, conn: ConnId, stream: &mut Stream) -> bool {
         let progress = match self.caller(conn, stream.task) {
             None => Err(Decline::LoginRequired.into()),
             Some(caller) => self.stream_piece(caller, &mut stream.source),
@@ -499,59 +510,56 @@ impl Service<'_> {
         Ok(progress)
     }
 
-    /// Tells a slow reader what was left out, as far as its room goes. True when it is live again.
-    fn catch_up(&mut self, conn: crate::ids::ConnId, behind: &mut Behind) -> bool {
+    /// Tells a slow reader what was left out, in the order of server time over all chats, as far
+    /// as its room goes. True when it is live again.
+    fn catch_up(&mut self, conn: ConnId, behind: &mut Behind) -> bool {
         let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
-        let mut told = 0;
-        loop {
-            for chat in std::mem::take(&mut behind.chats) {
-                self.tell_chat_state(conn, user, chat);
-            }
-            if behind.pass.is_none() {
-                let Some(from) = behind.missed.take() else { return true };
-                let chats = self.chats_of(user);
-                behind.pass = Some(Pass { chats, cursor: from, from, to: self.clock.now() });
-            }
-            let Some(pass) = &mut behind.pass else { return true };
-            while let Some(&chat) = pass.chats.last() {
-                if told >= STREAM_BYTES_PER_TURN {
-                    return false;
-                }
+        let most = self.config.outbound_bytes_max.min(STREAM_BYTES_PER_TURN);
+        while self.outbox.pending_bytes(conn.index) <= most {
+            let told = if let Some(&chat) = behind.chats.first() {
+                self.try_tell_chat_state(conn, user, chat).map(|()| {
+                    behind.chats.remove(&chat);
+                })
+            } else if let Some((chat, from, until)) = behind.pop() {
                 let is_member = self.roster.membership(user, chat).is_some();
-                match is_member.then(|| self.retell(conn, chat, pass.cursor, pass.to)) {
-                    None => {}
-                    Some(Ok((bytes, walk))) => {
-                        told += bytes;
-                        if let Walk::StoppedAt(at) = walk {
-                            pass.cursor = at;
-                            continue;
-                        }
+                let retold = is_member.then(|| self.retell(conn, chat, from, until));
+                match retold.transpose() {
+                    Ok(None | Some(Walk::Done)) => Ok(()),
+                    Ok(Some(Walk::StoppedAt(next))) => {
+                        behind.push(chat, next);
+                        Ok(())
                     }
-                    // The file cannot be read now: the rest waits for the next turn.
-                    Some(Err(error)) => {
-                        self.reason(error.into());
-                        return false;
+                    Err(error) => {
+                        behind.push(chat, from);
+                        Err(error)
                     }
                 }
-                pass.chats.pop();
-                pass.cursor = pass.from;
+            } else {
+                return true;
+            };
+            if let Err(error) = told {
+                // The file cannot be read now: the rest waits for the next turn.
+                self.reason(error.into());
+                return false;
             }
-            behind.pass = None;
         }
+        false
     }
 
-    /// One MSG_NOTIFY from the file; its bytes, and how far it came.
+    /// One MSG_NOTIFY from the file, of messages changed at `from` or later and before `until`; how
+    /// far it came.
     fn retell(
         &mut self,
-        conn: crate::ids::ConnId,
+        conn: ConnId,
         chat: ChatId,
         from: ServerTime,
-        to: ServerTime,
-    ) -> StoreResult<(usize, Walk)> {
+        until: ServerTime,
+    ) -> StoreResult<Walk> {
         let mut pack = std::mem::take(&mut self.scratch);
         pack.clear();
-        let walk = self.store.messages_updated(chat, from, to, |message: &Message<'_>| {
-            if pack.len() >= PIECE_BYTES_MAX {
+        let now = self.clock.now();
+        let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
+            if message.updated >= until || pack.len() >= PIECE_BYTES_MAX {
                 return false;
             }
             pack.put_message(message);
@@ -566,9 +574,8 @@ impl Service<'_> {
                 crate::service::turn::put_msg_notify(out, task, chat, &pack);
             });
         }
-        let bytes = pack.len();
         self.scratch = pack;
-        walk.map(|walk| (bytes, walk))
+        walk
     }
 }
 

@@ -145,7 +145,7 @@ impl Service<'_> {
             let (sender, created) = (purge.user, id.created());
             let status = status | STATUS_DELETED;
             let message = Message { id, sender, created, updated, status, content: "" };
-            self.tell_changed_message(chat, &message);
+            self.tell_message_of_nobody(chat, &message);
         }
         Ok(true)
     }
@@ -189,7 +189,7 @@ impl Service<'_> {
             Change::SessionsEnded(user) => {
                 // One made since the change, by the new password, is in the file and stays.
                 let alive = self.store.sessions(Some(user))?;
-                let conns = self.roster.user(user).map(|online| online.conns.clone());
+                let conns = self.roster.user(user).map(|online| online.conns().to_vec());
                 for index in conns.unwrap_or_default() {
                     let Some(peer) = self.peers.at(index) else { continue };
                     let Some(attached) = peer.state.attached else { continue };

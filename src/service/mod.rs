@@ -19,6 +19,7 @@ mod figures;
 mod history;
 mod housekeeping;
 mod indexing;
+mod invariants;
 mod line;
 mod message;
 mod notify;
@@ -26,11 +27,13 @@ mod peer;
 mod roster;
 mod search;
 mod session;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod unread;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::auth::helper::{Job, JobDone, JobId, Work};
 use crate::auth::password;
@@ -288,7 +291,7 @@ impl<'db> Service<'db> {
     pub fn closed(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         if let Some(attached) = peer.state.attached {
-            self.close_batches_of(attached.user);
+            self.tell_so_far();
             if self.roster.detach(conn.index, attached.user) {
                 self.tell_presence(attached.user, false);
             }
@@ -297,6 +300,11 @@ impl<'db> Service<'db> {
             *place = None;
         }
         self.outbox.remove(conn.index);
+    }
+
+    /// Where a connection comes from; 0.0.0.0 for one that is not there.
+    pub fn peer_address(&self, conn: ConnId) -> IpAddr {
+        self.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address)
     }
 
     /// Whether the connection's frames have to wait: a password is being checked, a long answer is
@@ -415,7 +423,7 @@ impl<'db> Service<'db> {
     /// Tells the messages of the turn that was committed to everybody, and lets all that it staged
     /// go.
     pub fn tell(&mut self) {
-        self.distribute();
+        self.tell_batch();
         self.outbox.release(&mut self.metrics);
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
@@ -438,15 +446,6 @@ impl<'db> Service<'db> {
             self.reason(error.into());
         }
         self.outbox.release(&mut self.metrics);
-    }
-
-    /// The messages of the turn, to all who have not had them yet.
-    fn distribute(&mut self) {
-        for number in 0..self.turn.batch_count() {
-            if self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
-                self.close_batch(number);
-            }
-        }
     }
 
     /// Notes the error of a call that belongs to no request.
@@ -509,7 +508,7 @@ impl<'db> Service<'db> {
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.
     fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
-        if self.roster.user(user).is_some_and(|online| online.conns.contains(&index)) {
+        if self.roster.user(user).is_some_and(|online| online.conns().contains(&index)) {
             return Ok(false);
         }
         let store = &mut self.store;

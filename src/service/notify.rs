@@ -4,116 +4,81 @@ use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::COURTESY_MEMBERS_MAX;
 use crate::service::history::Behind;
 use crate::service::{Caller, Service};
+use crate::store::StoreResult;
 use crate::wire::answer::{self, MemberEvent};
 use crate::wire::codec::{Message, Put};
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
 impl Service<'_> {
-    /// Adds a new or changed message to its chat's batch. The connection that caused it gets what
+    /// Adds a new or changed message to the turn's batch. The connection that caused it gets what
     /// stands before it now, so that its answer comes after, and not the message itself.
     pub(super) fn tell_message(&mut self, caller: Caller, chat: ChatId, message: &Message<'_>) {
-        let Some(slot) = self.roster.slot(chat) else { return };
-        let Some(number) = self.open_batch(chat, slot) else { return };
-        let before = self.turn.batch(number).map_or(0, |batch| batch.len());
-        self.catch_up_with_batch(caller.conn, number);
-        debug_assert_eq!(self.turn.batch(number).map(|batch| batch.len()), Some(before));
-        let Some(batch) = self.turn.batch_mut(number) else { return };
-        batch.push(&mut self.outbox, message);
-        let after = batch.len();
+        if !self.begin_batch(chat) {
+            return;
+        }
+        self.tell_batch_to(caller.conn.index);
+        self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.peers.get_mut(caller.conn) {
-            self.turn.set_mark(peer, number, after);
+            self.turn.batch.set_mark(peer);
         }
     }
 
-    /// Adds a message that no request has changed to its chat's batch.
-    pub(super) fn tell_changed_message(&mut self, chat: ChatId, message: &Message<'_>) {
-        let Some(slot) = self.roster.slot(chat) else { return };
-        let Some(number) = self.open_batch(chat, slot) else { return };
-        if let Some(batch) = self.turn.batch_mut(number) {
-            batch.push(&mut self.outbox, message);
+    /// Adds a message that no connection has changed to the turn's batch.
+    pub(super) fn tell_message_of_nobody(&mut self, chat: ChatId, message: &Message<'_>) {
+        if self.begin_batch(chat) {
+            self.turn.batch.push(&mut self.outbox, message);
         }
     }
 
-    /// The chat's batch of this turn, begun when there is none that may grow.
-    fn open_batch(&mut self, chat: ChatId, slot: u32) -> Option<u32> {
-        let turn = self.turn.number;
-        let online = self.roster.chat_mut(slot)?;
-        let (of_turn, number) = online.batch;
-        if of_turn == turn && self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
-            return Some(number);
+    /// Makes the turn's batch one of this chat; false when nobody is there to be told.
+    fn begin_batch(&mut self, chat: ChatId) -> bool {
+        let Some(slot) = self.roster.slot(chat) else { return false };
+        if self.turn.batch.chat != Some(chat) {
+            self.tell_so_far();
+            let base = self.outbox.block_mut().len();
+            self.turn.batch.begin(chat, slot, base);
         }
-        let number = self.turn.add_batch(&mut self.outbox, chat, slot);
-        online.batch = (turn, number);
-        Some(number)
+        true
     }
 
-    /// Gives one connection what it does not have yet of a batch.
-    fn catch_up_with_batch(&mut self, conn: ConnId, number: u32) {
-        let Some(peer) = self.peers.get_mut(conn) else { return };
-        let from = self.turn.mark(peer, number);
-        let Some(batch) = self.turn.batch(number) else { return };
-        if from >= batch.len() {
+    /// Gives one connection what it does not have yet of the batch.
+    fn tell_batch_to(&mut self, index: u32) {
+        let Some(peer) = self.peers.at_mut(index) else { return };
+        let from = self.turn.batch.mark(peer);
+        if from >= self.turn.batch.len() {
             return;
         }
         let was_live = peer.behind.is_none();
-        batch.deliver(&mut self.outbox, peer, from, self.config.outbound_bytes_max);
+        self.turn.batch.deliver(&mut self.outbox, peer, from, self.config.outbound_bytes_max);
         if was_live && peer.behind.is_some() {
-            self.pumping.push(conn);
+            self.pumping.push(peer.conn);
         }
     }
 
-    /// Gives a batch to all its members; nothing is added to it any more.
-    pub(super) fn close_batch(&mut self, number: u32) {
-        let Some(batch) = self.turn.batch_mut(number) else { return };
-        batch.is_closed = true;
-        let (chat, slot) = (batch.chat, batch.slot);
-        let Some(online) = self.roster.chat(slot).filter(|online| Some(online.chat) == chat) else {
-            return;
-        };
-        let Some(batch) = self.turn.batch(number) else { return };
-        let limit = self.config.outbound_bytes_max;
-        for &index in &online.conns {
-            let Some(peer) = self.peers.at_mut(index) else { continue };
-            let from = self.turn.mark(peer, number);
-            if from >= batch.len() {
-                continue;
-            }
-            let was_live = peer.behind.is_none();
-            batch.deliver(&mut self.outbox, peer, from, limit);
-            if was_live && peer.behind.is_some() {
-                self.pumping.push(peer.conn);
-            }
+    /// Gives the batch to all members of its chat, and ends it.
+    pub(super) fn tell_batch(&mut self) {
+        let (chat, slot) = (self.turn.batch.chat, self.turn.batch.slot);
+        let online = self.roster.chat(slot).filter(|online| Some(online.chat) == chat);
+        let count = online.map_or(0, |online| online.conns.len());
+        for place in 0..count {
+            let online = self.roster.chat(slot);
+            let Some(&index) = online.and_then(|online| online.conns.get(place)) else { break };
+            self.tell_batch_to(index);
         }
+        self.turn.batch.end();
     }
 
-    /// Closes the batch of a chat whose members are about to change.
-    pub(super) fn close_batch_of(&mut self, chat: ChatId) {
-        let online = self.roster.slot(chat).and_then(|slot| self.roster.chat(slot));
-        let Some(online) = online else { return };
-        let (of_turn, number) = online.batch;
-        if of_turn != self.turn.number {
-            return;
-        }
-        if self.turn.batch(number).is_some_and(|batch| !batch.is_closed) {
-            // The turn is not committed yet: what is told now can still be taken back.
-            for index in online.conns.iter().copied() {
-                if let Some(peer) = self.peers.at_mut(index) {
-                    self.turn.save(peer);
-                }
+    /// The same in the middle of a turn, before messages of another chat or a change of who is
+    /// told: the turn is not committed yet, and what is told now can still be taken back.
+    pub(super) fn tell_so_far(&mut self) {
+        let Some(chat) = self.turn.batch.chat else { return };
+        for &index in self.roster.conns(chat) {
+            if let Some(peer) = self.peers.at_mut(index) {
+                self.turn.save(peer);
             }
-            self.close_batch(number);
         }
-    }
-
-    /// Closes the batches of all chats of a user who is about to come or go.
-    pub(super) fn close_batches_of(&mut self, user: UserId) {
-        if self.turn.batch_count() == 0 {
-            return;
-        }
-        for chat in self.chats_of(user) {
-            self.close_batch_of(chat);
-        }
+        self.tell_batch();
     }
 
     /// One notification to one connection, unless it speaks 0.1. `is_courtesy`: it may be left out
@@ -172,7 +137,8 @@ impl Service<'_> {
     pub(super) fn tell_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
         let user = caller.user;
         let is_small = self.roster.conns(chat).len() <= COURTESY_MEMBERS_MAX;
-        let own = || self.roster.user(user).map(|online| online.active.clone()).unwrap_or_default();
+        let own =
+            || self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
         let told = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
         for index in told.into_iter().filter(|&index| index != caller.conn.index) {
             self.notify(index, ToClient::SeenNotify, true, None, |body| {
@@ -241,7 +207,8 @@ impl Service<'_> {
 
     /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
     pub(super) fn tell_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
-        let conns = self.roster.user(user).map(|online| online.active.clone()).unwrap_or_default();
+        let conns =
+            self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
         for index in conns {
             let Some(peer) = self.peers.at(index) else { continue };
             if Some(peer.conn) != except {
@@ -261,24 +228,39 @@ impl Service<'_> {
     }
 
     /// What a chat is to a user now, to one connection.
-    pub(super) fn tell_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
+    fn tell_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
+        let told = self.try_tell_chat_state(conn, user, chat);
+        self.note_failure(told);
+    }
+
+    /// The same, for who cannot fail the turn.
+    ///
+    /// # Errors
+    /// When the file cannot be read: nothing is told.
+    pub(super) fn try_tell_chat_state(
+        &mut self,
+        conn: ConnId,
+        user: UserId,
+        chat: ChatId,
+    ) -> StoreResult<()> {
         if !self.peers.get(conn).is_some_and(|peer| peer.is_modern()) {
-            return;
+            return Ok(());
         }
         let is_member = self.roster.membership(user, chat).is_some();
         let mut info = std::mem::take(&mut self.notice);
         info.clear();
         let found = if is_member { self.put_my_chat(&mut info, user, chat) } else { Ok(false) };
-        match found {
+        match &found {
             Ok(true) => self.notify(conn.index, ToClient::ChatNotify, false, Some(chat), |body| {
                 body.put_bytes(&info);
             }),
             Ok(false) => self.notify(conn.index, ToClient::ChatGone, false, Some(chat), |body| {
                 body.put_u32(chat.get());
             }),
-            Err(error) => self.note_failure(Err::<(), _>(error)),
+            Err(_) => {}
         }
         self.notice = info;
+        found.map(drop)
     }
 
     /// Writes a frame that answers to nobody's request, such as a test of life.

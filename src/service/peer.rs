@@ -77,7 +77,7 @@ pub(crate) struct Peer {
     pub(crate) state: PeerState,
     /// Number of the turn that has saved the state for an undo.
     pub(crate) saved_in: u64,
-    /// Number of the turn in which it last sent a message.
+    /// Number of the batch in which it last sent a message.
     pub(crate) sent_in: u64,
     pub(crate) waiting: Option<Box<Waiting>>,
     /// A long answer that is being produced.

@@ -215,7 +215,7 @@ impl Service<'_> {
         session: SessionId,
         touched: ServerTime,
     ) -> Reply {
-        self.close_batches_of(user);
+        self.tell_so_far();
         self.turn.users.push(user);
         let is_first = self.list(conn.index, user, false)?;
         if let Some(peer) = self.peers.get_mut(conn) {
@@ -224,8 +224,6 @@ impl Service<'_> {
             peer.state.notified = 0;
             peer.state.touched = touched;
         }
-        // Batches of chats that were in nobody's list until now may stand open.
-        self.close_batches_of(user);
         if is_first {
             self.tell_presence(user, true);
         }
@@ -244,7 +242,7 @@ impl Service<'_> {
     fn detach(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
-        self.close_batches_of(attached.user);
+        self.tell_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         peer.state.attached = None;
@@ -278,7 +276,7 @@ impl Service<'_> {
 
     /// The connection that a session is attached to.
     pub(super) fn conn_of_session(&self, user: UserId, session: SessionId) -> Option<ConnId> {
-        let conns = &self.roster.user(user)?.conns;
+        let conns = self.roster.user(user)?.conns();
         let peers = conns.iter().filter_map(|&index| self.peers.at(index));
         let carries = |peer: &&crate::service::peer::Peer| {
             peer.state.attached.is_some_and(|attached| attached.session == session)
@@ -295,7 +293,8 @@ impl Service<'_> {
 
     /// The sessions of a user have ended, but for one.
     pub(super) fn deauth_user(&mut self, user: UserId, keep: Option<SessionId>) {
-        let conns = self.roster.user(user).map(|online| online.conns.clone()).unwrap_or_default();
+        let conns =
+            self.roster.user(user).map(|online| online.conns().to_vec()).unwrap_or_default();
         for index in conns {
             let Some(peer) = self.peers.at(index) else { continue };
             let session = peer.state.attached.map(|attached| attached.session);
@@ -309,7 +308,7 @@ impl Service<'_> {
     pub(super) fn suspend(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
-        self.close_batches_of(attached.user);
+        self.tell_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.state.attached = Some(Attached { suspended: true, ..attached });
         if peer.behind.take().is_some() {
@@ -320,7 +319,7 @@ impl Service<'_> {
     }
 
     fn resume_suspended(&mut self, conn: ConnId, user: UserId) {
-        self.close_batches_of(user);
+        self.tell_so_far();
         if let Some(peer) = self.peers.get_mut(conn)
             && let Some(attached) = &mut peer.state.attached
         {

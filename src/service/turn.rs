@@ -1,10 +1,12 @@
 //! One turn of the loop, as the service sees it: what is to be told to whom once it is committed,
 //! and what is to be taken back if it cannot be.
 //!
-//! New messages of a chat are encoded once, into the chat's batch of this turn. When the turn is
-//! committed each member gets the batch as one MSG_NOTIFY. Only who sends to the chat in the same
-//! turn gets part of it earlier: what stands before its own message, so that the answer does not
-//! overtake it (protocol section 2, order).
+//! New messages are encoded once, into the turn's batch, which holds messages of one chat. Each
+//! member gets it as one MSG_NOTIFY: when the turn is committed, or before, when somebody writes to
+//! another chat or somebody comes or goes. So every connection is told of messages in the order of
+//! server time, over all chats, and a client that notes the time of the last one has missed
+//! nothing before it. Only who sends to the chat of the batch gets part of it earlier: what stands
+//! before its own message, so that the answer does not overtake it (protocol section 2, order).
 
 use std::collections::HashMap;
 
@@ -18,18 +20,21 @@ use crate::wire::codec::{Message, Put};
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
-/// The changed messages of one chat in one turn, encoded.
+/// Changed messages of one chat, one after the other in one turn, encoded.
 #[derive(Default)]
 pub(crate) struct Batch {
+    /// Of which chat; `None` when there is no batch.
     pub(crate) chat: Option<ChatId>,
     pub(crate) slot: u32,
-    /// The block of the outbox that holds them.
-    block: u32,
+    /// Where they begin in the block of the turn.
+    base: usize,
     bytes: usize,
     /// Where each message begins, and its `updated`.
     entries: Vec<(usize, ServerTime)>,
-    /// Nothing more is added: the members have changed since.
-    pub(crate) is_closed: bool,
+    /// Grows with each batch.
+    number: u64,
+    /// Up to which byte a connection has it: for those that sent part of it.
+    marks: HashMap<u32, usize>,
 }
 
 impl Batch {
@@ -40,10 +45,9 @@ impl Batch {
 
     pub(crate) fn push(&mut self, outbox: &mut Outbox, message: &Message<'_>) {
         self.entries.push((self.bytes, message.updated));
-        if let Some(block) = outbox.block_mut(self.block) {
-            block.put_message(message);
-            self.bytes = block.len();
-        }
+        let block = outbox.block_mut();
+        block.put_message(message);
+        self.bytes = block.len() - self.base;
     }
 
     /// Tells a connection the messages from the byte `from` on; leaves them out when it is a slow
@@ -54,7 +58,7 @@ impl Batch {
         let Some(entries) = self.entries.get(first..) else { return };
         let Some(&(_, since)) = entries.first() else { return };
         if peer.behind.is_some() || outbox.pending_bytes(peer.conn.index) > limit {
-            Behind::leave_out(&mut peer.behind, since);
+            Behind::leave_out(&mut peer.behind, chat, since);
             return;
         }
         let mut rest = entries;
@@ -62,18 +66,41 @@ impl Batch {
             let fits = rest.partition_point(|&(at, _)| at < start + PIECE_BYTES_MAX);
             let end = rest.get(fits).map_or(self.bytes, |&(at, _)| at);
             let head = msg_notify_head(end - start, peer.next_notify_task(), chat);
-            outbox.stage_block(peer.conn.index, head, self.block, start..end);
+            let piece = self.base + start..self.base + end;
+            outbox.stage_block(peer.conn.index, head, piece);
             rest = rest.get(fits..).unwrap_or_default();
         }
     }
 
-    fn reset(&mut self, chat: ChatId, slot: u32, block: u32) {
+    /// Begins the batch of a chat; that before is told.
+    pub(crate) fn begin(&mut self, chat: ChatId, slot: u32, base: usize) {
+        self.end();
         self.chat = Some(chat);
         self.slot = slot;
-        self.block = block;
+        self.base = base;
+    }
+
+    /// There is no batch any more.
+    pub(crate) fn end(&mut self) {
+        self.chat = None;
         self.bytes = 0;
         self.entries.clear();
-        self.is_closed = false;
+        self.marks.clear();
+        self.number += 1;
+    }
+
+    /// Up to where a connection has it.
+    pub(crate) fn mark(&self, peer: &Peer) -> usize {
+        if peer.sent_in != self.number {
+            return 0;
+        }
+        self.marks.get(&peer.conn.index).copied().unwrap_or(0)
+    }
+
+    /// Notes that a connection that sends has all of it so far.
+    pub(crate) fn set_mark(&mut self, peer: &mut Peer) {
+        peer.sent_in = self.number;
+        self.marks.insert(peer.conn.index, self.bytes);
     }
 }
 
@@ -104,10 +131,8 @@ pub(crate) struct Saved {
 pub(crate) struct Turn {
     /// Grows with each turn.
     pub(crate) number: u64,
-    batches: Vec<Batch>,
-    batches_used: usize,
-    /// Up to which byte of a batch a connection has it: for those that sent in this turn.
-    marks: HashMap<(u32, u32), usize>,
+    /// What is not told yet.
+    pub(crate) batch: Batch,
     /// Connections as they were, each once.
     pub(crate) saved: Vec<Saved>,
     /// Users whose place in the roster has changed.
@@ -120,8 +145,7 @@ impl Turn {
     /// Begins the next turn.
     pub(crate) fn begin(&mut self) {
         self.number += 1;
-        self.batches_used = 0;
-        self.marks.clear();
+        self.batch.end();
         self.saved.clear();
         self.users.clear();
         self.failed = None;
@@ -138,44 +162,5 @@ impl Turn {
                 was_streaming: peer.stream.is_some(),
             });
         }
-    }
-
-    /// A new batch, and its number.
-    pub(crate) fn add_batch(&mut self, outbox: &mut Outbox, chat: ChatId, slot: u32) -> u32 {
-        let number = self.batches_used;
-        self.batches_used += 1;
-        if number == self.batches.len() {
-            self.batches.push(Batch::default());
-        }
-        if let Some(batch) = self.batches.get_mut(number) {
-            batch.reset(chat, slot, outbox.add_block());
-        }
-        number as u32
-    }
-
-    pub(crate) fn batch(&self, number: u32) -> Option<&Batch> {
-        self.batches.get(..self.batches_used)?.get(number as usize)
-    }
-
-    pub(crate) fn batch_mut(&mut self, number: u32) -> Option<&mut Batch> {
-        self.batches.get_mut(..self.batches_used)?.get_mut(number as usize)
-    }
-
-    pub(crate) const fn batch_count(&self) -> u32 {
-        self.batches_used as u32
-    }
-
-    /// Up to where a connection has a batch.
-    pub(crate) fn mark(&self, peer: &Peer, batch: u32) -> usize {
-        if peer.sent_in != self.number {
-            return 0;
-        }
-        self.marks.get(&(peer.conn.index, batch)).copied().unwrap_or(0)
-    }
-
-    /// Notes that a connection that sends has a batch up to this byte.
-    pub(crate) fn set_mark(&mut self, peer: &mut Peer, batch: u32, upto: usize) {
-        peer.sent_in = self.number;
-        self.marks.insert((peer.conn.index, batch), upto);
     }
 }

@@ -1,5 +1,6 @@
 //! The real binary: a server in a folder of its own, and the commands of an operator.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -343,6 +344,22 @@ impl Server {
         String::from_utf8(output.stdout).expect("UTF-8 on stdout")
     }
 
+    /// The server's figures now, by name and label as Prometheus gets them, without `vestnik_`.
+    #[track_caller]
+    pub(crate) fn figures(&self) -> HashMap<String, f64> {
+        samples(&self.admin_ok(&["stats", "--raw"], None))
+    }
+
+    /// Resident memory of the server's process, in bytes.
+    #[track_caller]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()));
+        let status = status.expect("Linux tells of processes");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
+        kib * 1024
+    }
+
     /// A user with [`PASSWORD`].
     #[track_caller]
     pub(crate) fn add_user(&self, name: &str) {
@@ -409,6 +426,18 @@ impl Drop for Server {
             eprintln!("---- the server's stderr ----\n{}", self.stderr());
         }
     }
+}
+
+/// All samples of a page of figures.
+pub(crate) fn samples(page: &str) -> HashMap<String, f64> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let name = series.strip_prefix("vestnik_").expect("a name of ours");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
 }
 
 /// The lines of the child's standard output as they come.

@@ -1,0 +1,104 @@
+//! What must be so between two turns: for the simulation, which asks after each. Must not change
+//! anything.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{ChatId, ConnId};
+use crate::service::Service;
+use crate::store::StoreResult;
+
+impl Service<'_> {
+    /// Whether notifications were left out for a slow reader.
+    #[doc(hidden)]
+    pub fn is_behind(&self, conn: ConnId) -> bool {
+        self.peers.get(conn).is_some_and(|peer| peer.behind.is_some())
+    }
+
+    /// The connection that waits for a password job.
+    #[doc(hidden)]
+    pub fn conn_of_job(&self, job: crate::auth::helper::JobId) -> Option<ConnId> {
+        self.jobs.get(&job).copied()
+    }
+
+    /// Whether the session of a connection is suspended.
+    #[doc(hidden)]
+    pub fn is_suspended(&self, conn: ConnId) -> bool {
+        let attached = self.peers.get(conn).and_then(|peer| peer.state.attached);
+        attached.is_some_and(|attached| attached.suspended)
+    }
+
+    /// Compares what is kept in memory with itself and with the file. A file that cannot be read
+    /// now is passed over.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    #[doc(hidden)]
+    pub fn check_invariants(&mut self) -> Result<(), String> {
+        self.check_peers()?;
+        self.roster.check()?;
+        let compared = self.compare_with_file();
+        if self.store.commit().is_err() {
+            return Ok(());
+        }
+        compared.unwrap_or(Ok(()))
+    }
+
+    fn check_peers(&self) -> Result<(), String> {
+        for peer in self.peers.0.iter().flatten() {
+            let (conn, index) = (peer.conn, peer.conn.index);
+            let attached = peer.state.attached;
+            let online = attached.and_then(|attached| self.roster.user(attached.user));
+            let listed = online.is_some_and(|online| online.conns().contains(&index));
+            let active = online.is_some_and(|online| online.active().contains(&index));
+            let is_told = attached.is_some_and(|attached| !attached.suspended);
+            if listed != attached.is_some() || active != is_told {
+                return Err(format!("{conn} {attached:?} is listed {listed}, active {active}"));
+            }
+            let needs_pump = peer.stream.is_some() || peer.behind.is_some();
+            if needs_pump && !self.pumping.contains(&conn) {
+                return Err(format!("{conn} waits for its pieces and nobody knows"));
+            }
+            let waits = peer.waiting.as_ref();
+            if waits.is_some_and(|waiting| self.jobs.get(&waiting.job) != Some(&conn)) {
+                return Err(format!("{conn} waits for a job that is not there"));
+            }
+        }
+        for (user, online) in self.roster.online_users() {
+            for &index in online.conns() {
+                let holder = self.peers.at(index).and_then(|peer| peer.user());
+                if holder != Some(user) {
+                    return Err(format!("#{index} is listed under {user}, and is {holder:?}'s"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_with_file(&mut self) -> StoreResult<Result<(), String>> {
+        let mut slow_modes: BTreeMap<ChatId, u32> = BTreeMap::new();
+        for (user, online) in self.roster.online_users() {
+            let there = self.store.memberships_with_policy(user)?;
+            let known: Vec<ChatId> = online.chats.iter().map(|member| member.chat).collect();
+            let kept: Vec<ChatId> = there.iter().map(|(member, _)| member.chat).collect();
+            if known != kept {
+                return Ok(Err(format!("user {user} is in {kept:?}, and listed in {known:?}")));
+            }
+            slow_modes
+                .extend(there.iter().map(|(member, slow_mode_s)| (member.chat, *slow_mode_s)));
+        }
+        for (chat, slow_mode_s) in slow_modes {
+            let listed = self.roster.slot(chat).and_then(|slot| self.roster.chat(slot));
+            if listed.is_none_or(|listed| listed.slow_mode_s != slow_mode_s) {
+                return Ok(Err(format!("chat {chat} is listed with another slow mode, or not")));
+            }
+        }
+        for peer in self.peers.0.iter().flatten() {
+            let Some(attached) = peer.state.attached else { continue };
+            let row = self.store.session(attached.session)?;
+            if row.is_none_or(|row| row.user != attached.user) {
+                return Ok(Err(format!("{} carries {attached:?}, which is over", peer.conn)));
+            }
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,380 @@
+//! What a client says next.
+
+use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use vestnik::wire::request::Request;
+
+use crate::client::{Client, Kept, State};
+use crate::model::Model;
+use crate::plan::Plan;
+use crate::wire::DECLINED;
+
+const CHAT_NAMES: [&str; 10] =
+    ["hall", "Hall", "зал", "ЗАЛ", "a", "b-1", "kitchen", "Кухня", "x.y", "hal"];
+const BAD_NAMES: [&str; 4] = ["", "no spaces", "a!", "thirty-three-characters-are-too-many"];
+const CHAT_PASSWORDS: [&str; 3] = ["open", "sesame", "пароль"];
+const TITLES: [&str; 3] = ["", "a title", "ещё"];
+
+/// The login of the seed's nth user.
+pub(crate) fn login_name(number: usize) -> String {
+    ["anna", "Борис", "clara", "dmitri", "Eva", "foma", "gleb", "Жанна"][number % 8].to_owned()
+}
+
+pub(crate) fn first_password(number: usize) -> String {
+    format!("password {number}")
+}
+
+pub(crate) fn choose(client: &mut Client, plan: &Plan, model: &Model) {
+    if client.rng.one_in(150) {
+        return garbage(client, plan);
+    }
+    match client.state {
+        State::New => {
+            if client.rng.one_in(20) {
+                return authorized(client, plan, model);
+            }
+            let (major, minor) = match (client.modern, client.rng.below(12)) {
+                (_, 0) => (3, 0),
+                (true, 1) => (1, 9),
+                (true, _) => (1, 0),
+                (false, _) => (0, 1),
+            };
+            say(client, &Request::Hello { major, minor });
+        }
+        State::Greeted if client.rng.one_in(20) => authorized(client, plan, model),
+        State::Greeted => enter(client, plan, model),
+        State::Authorized if client.is_suspended && !client.rng.one_in(4) => {
+            enter(client, plan, model);
+        }
+        State::Authorized => authorized(client, plan, model),
+    }
+}
+
+fn say(client: &mut Client, request: &Request<'_>) {
+    say_of(client, request, None);
+}
+
+fn say_of(client: &mut Client, request: &Request<'_>, session: Option<Kept>) {
+    let mut bytes = Vec::new();
+    request.write(&mut bytes, 0);
+    client.say(bytes[4], &bytes[6..], session);
+}
+
+fn garbage(client: &mut Client, plan: &Plan) {
+    let rng = &mut client.rng;
+    let purpose = rng.next() as u8;
+    let len = rng.weighted(&[(4, 3), (4, 20), (1, 1500)]);
+    let body: Vec<u8> = (0..rng.below(len)).map(|_| rng.below(256) as u8).collect();
+    match rng.below(8) {
+        // Too long: the server ends the connection.
+        0 => {
+            let body = vec![0; plan.rules.body_bytes_max + 1];
+            client.say(purpose, &body, None);
+            client.has_ended = true;
+        }
+        1 => client.say_raw(DECLINED, purpose, &body),
+        _ if purpose == 0x03 && body.is_empty() => {}
+        _ => client.say(purpose, &body, None),
+    }
+}
+
+/// LOGIN, RESTORE_SESSION or REGISTER_USER.
+fn enter(client: &mut Client, plan: &Plan, model: &Model) {
+    let choice = client.rng.below(20);
+    let others: Vec<u32> = model.sessions.keys().copied().collect();
+    match (&client.session, choice) {
+        (Some(session), 0..15) => {
+            let kept = session.clone();
+            restore(client, kept);
+        }
+        // Somebody else's secret for this session, or a session of anybody's by its own secret.
+        (Some(session), 15) => {
+            let secret = session.secret.clone();
+            let id = client.rng.pick(&others).copied().unwrap_or(7);
+            restore(client, Kept { id, secret });
+        }
+        (_, 16) => {
+            let taken = client.rng.pick(&others).and_then(|id| model.sessions.get_key_value(id));
+            if let Some((id, session)) = taken {
+                restore(client, Kept { id: *id, secret: session.secret.clone() });
+            }
+        }
+        (_, 17) if client.modern => {
+            let number = client.rng.below(20);
+            let login = format!("guest{number}");
+            let password = client.rng.weighted(&[(4, "password guest"), (1, "short")]);
+            say(client, &Request::RegisterUser { login: &login, password, invite: None });
+        }
+        _ => login(client, plan, model),
+    }
+}
+
+fn restore(client: &mut Client, kept: Kept) {
+    let Some(session) = SessionId::new(kept.id) else { return };
+    let hash = kept.secret.clone();
+    say_of(client, &Request::RestoreSession { session, hash: &hash }, Some(kept));
+}
+
+fn login(client: &mut Client, plan: &Plan, model: &Model) {
+    let own = client.number % plan.users;
+    let guests = model.users.values().filter(|user| user.nickname.starts_with("guest"));
+    let guests: Vec<&str> = guests.map(|user| &user.nickname[..]).collect();
+    let name = match client.rng.below(12) {
+        0 => "nobody".to_owned(),
+        1 => client.rng.pick(&guests).map_or_else(|| login_name(own), |name| (*name).to_owned()),
+        2 => login_name(own).to_uppercase(),
+        _ => login_name(own),
+    };
+    let user = model.users.values().find(|user| user.nickname.eq_ignore_ascii_case(&name));
+    let right = user.map_or("whatever", |user| &user.password[..]).to_owned();
+    let password = match client.rng.below(16) {
+        0 => "wrong",
+        1 => "",
+        _ => &right,
+    };
+    say(client, &Request::Login { login: &name, password });
+}
+
+/// A chat: mostly one's own, sometimes another, sometimes none.
+fn a_chat(client: &mut Client, model: &Model, user: u32) -> ChatId {
+    let mine = model.chats_of(user);
+    let all: Vec<u32> = model.chats.keys().copied().collect();
+    let chosen = match client.rng.below(20) {
+        0 => Some(client.rng.between(1, 40) as u32),
+        1..3 => client.rng.pick(&all).copied(),
+        _ => client.rng.pick(&mine).copied(),
+    };
+    ChatId::new(chosen.unwrap_or(1)).expect("not 0")
+}
+
+fn a_user(client: &mut Client, model: &Model) -> UserId {
+    let all: Vec<u32> = model.users.keys().copied().collect();
+    let chosen = match client.rng.below(20) {
+        0 => 99,
+        _ => client.rng.pick(&all).copied().unwrap_or(1),
+    };
+    UserId::new(chosen).expect("not 0")
+}
+
+fn a_message(client: &mut Client, model: &Model, user: u32, chat: ChatId) -> MessageId {
+    let chat = model.chats.get(&chat.get());
+    let mut ids: Vec<i64> = Vec::new();
+    if let Some(chat) = chat {
+        let own_only = !client.rng.one_in(4);
+        let newest = chat.messages.iter().rev().take(30);
+        let chosen = newest.filter(|(_, message)| !own_only || message.sender == user);
+        ids.extend(chosen.map(|(id, _)| *id));
+    }
+    let id = client.rng.pick(&ids).copied().unwrap_or(model.high + 5);
+    MessageId::new(id as u64).expect("positive")
+}
+
+/// A time: now or then, or one at which something happened, or beside it.
+fn a_time(client: &mut Client, model: &Model, chat: ChatId) -> ServerTime {
+    let chat = model.chats.get(&chat.get());
+    let times: Vec<i64> = chat.map(|c| c.by_updated.keys().copied().collect()).unwrap_or_default();
+    let at = client.rng.pick(&times).copied().unwrap_or(model.high);
+    let micros = match client.rng.below(10) {
+        0 => 0,
+        1 => i64::MAX,
+        2 => model.high + client.rng.below(10_000_000) as i64,
+        3 => at + 1,
+        4 => at - 1,
+        5 => model.high,
+        _ => at,
+    };
+    ServerTime::new(micros.max(0)).expect("positive")
+}
+
+fn some_text(client: &mut Client, plan: &Plan) -> String {
+    client.sent += 1;
+    let mut text = format!("{}.{} ", client.number, client.sent);
+    if client.rng.one_in(plan.long_one_in) {
+        let bytes = client.rng.below(plan.long_bytes + 8) as usize;
+        let fill = client.rng.weighted(&[(1, "x"), (1, "ж")]);
+        text = text + &fill.repeat(bytes / fill.len());
+    }
+    if client.rng.one_in(100) {
+        text.clear();
+    }
+    text
+}
+
+/// Any request of a session.
+fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
+    let user = client.user(model).unwrap_or(1);
+    let chat = a_chat(client, model, user);
+    let wants_more_chats = if model.chats_of(user).len() < 3 { 10 } else { 2 };
+    let kind = client.rng.weighted(&[
+        (40, 0),
+        (10, 1),
+        (8, 2),
+        (wants_more_chats, 3),
+        (4, 4),
+        (3, 5),
+        (if client.modern { 14 } else { 0 }, 6),
+        (if client.modern { 4 } else { 0 }, 7),
+    ]);
+    match kind {
+        0 => send(client, plan, model, chat),
+        1 => read(client, model, chat),
+        2 => change(client, plan, model, user, chat),
+        3 => gather(client, model, chat),
+        4 => ask(client, model, chat),
+        5 => leave(client),
+        6 => modern_ask(client, model, chat),
+        _ => manage(client, model, chat),
+    }
+}
+
+fn send(client: &mut Client, plan: &Plan, _model: &Model, chat: ChatId) {
+    let text = some_text(client, plan);
+    let (mut chat, mut nonce) = (chat, None);
+    if client.modern && client.rng.one_in(3) {
+        let known = client.rng.pick(&client.nonces.clone()).copied();
+        if let Some((of, number)) = known.filter(|_| client.rng.one_in(3)) {
+            chat = ChatId::new(of).unwrap_or(chat);
+            nonce = Some(number);
+        } else {
+            let number = client.rng.weighted(&[(1, 0), (1, u64::MAX), (20, 1)]);
+            let number = if number == 1 { client.rng.next() } else { number };
+            client.nonces.push((chat.get(), number));
+            nonce = Some(number);
+        }
+    }
+    say(client, &Request::SendChatMsg { chat, content: &text, nonce });
+}
+
+fn read(client: &mut Client, model: &Model, chat: ChatId) {
+    let from = a_time(client, model, chat);
+    let to = a_time(client, model, chat);
+    let limit = client.rng.weighted(&[(1, 0), (3, 5), (1, 1000)]);
+    let before = (to > ServerTime::ZERO).then(|| MessageId::at(to));
+    let request = match client.rng.below(if client.modern { 8 } else { 5 }) {
+        0 => Request::RequestChatMsg { chat, from, to: None },
+        1..3 => Request::RequestChatMsg { chat, from, to: Some(to) },
+        3..5 => Request::MarkSeen { chat, time: from },
+        5 => Request::RequestChatPage { chat, before: None, limit },
+        6 => Request::RequestChatPage { chat, before, limit },
+        _ => Request::RequestUpdates { from },
+    };
+    say(client, &request);
+}
+
+fn change(client: &mut Client, plan: &Plan, model: &Model, user: u32, chat: ChatId) {
+    let message = a_message(client, model, user, chat);
+    let text = some_text(client, plan);
+    match client.rng.below(3) {
+        0 => say(client, &Request::DeleteMsg { chat, message }),
+        _ => say(client, &Request::EditMsg { chat, message, content: &text }),
+    }
+}
+
+/// Joins and makes chats.
+fn gather(client: &mut Client, model: &Model, chat: ChatId) {
+    let name = *client.rng.pick(&CHAT_NAMES).expect("some");
+    let name =
+        if client.rng.one_in(20) { *client.rng.pick(&BAD_NAMES).expect("some") } else { name };
+    let guess = *client.rng.pick(&CHAT_PASSWORDS).expect("some");
+    let all: Vec<u32> = model.chats.keys().copied().collect();
+    let other = client.rng.pick(&all).and_then(|id| ChatId::new(*id)).unwrap_or(chat);
+    let known = model.chats.get(&other.get()).and_then(|chat| chat.password.clone());
+    let right = known.unwrap_or_default();
+    let user = a_user(client, model);
+    match client.rng.below(if client.modern { 10 } else { 7 }) {
+        0..5 => {
+            let password = if right.is_empty() { None } else { Some(&right[..]) };
+            say(client, &Request::JoinChat { chat: other, password });
+        }
+        5 => say(client, &Request::JoinChat { chat: other, password: None }),
+        6 => say(client, &Request::JoinChat { chat: other, password: Some(guess) }),
+        7 => say(client, &Request::CreateChat { name, password: None }),
+        8 => say(client, &Request::CreateChat { name, password: Some(guess) }),
+        _ => say(client, &Request::StartChat { user }),
+    }
+}
+
+/// Questions of API 0.1.
+fn ask(client: &mut Client, model: &Model, chat: ChatId) {
+    let name = *client.rng.pick(&CHAT_NAMES).expect("some");
+    let login = login_name(client.rng.index(9));
+    let user = a_user(client, model);
+    let _ = user;
+    match client.rng.below(5) {
+        0 => say(client, &Request::GetUserId { nickname: &login }),
+        1 => say(client, &Request::GetChatId { name }),
+        2 => say(client, &Request::ChatReqPass { chat }),
+        3 => say(client, &Request::Heartbeat { echo: b"are you there" }),
+        _ => say(client, &Request::Hello { major: 1, minor: 0 }),
+    }
+}
+
+/// Ends something: the session, the connection, the notifications.
+fn leave(client: &mut Client) {
+    let last = client.last_notification;
+    match client.rng.below(8) {
+        0 => say(client, &Request::Logoff),
+        1 => {
+            client.say(0x03, &[], None);
+            client.has_ended = true;
+        }
+        2 => client.has_ended = true,
+        3..6 if last != 0 => {
+            client.say_raw(DECLINED, last, b"no\0");
+            client.is_suspended = true;
+        }
+        6 => {
+            let task = client.rng.below(256) as u8;
+            client.say_raw(DECLINED, task, b"no\0");
+        }
+        _ => client.say_raw(0x00, last, b""),
+    }
+}
+
+fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
+    let user = a_user(client, model);
+    let prefix = client.rng.weighted(&[(1, ""), (1, "HA"), (1, "зал"), (1, "q")]);
+    let limit = client.rng.weighted(&[(1, 0), (1, 2), (3, 100)]);
+    let request = match client.rng.below(9) {
+        0 => Request::GetUser { user },
+        1 => Request::GetSessions,
+        2 => Request::GetChat { chat },
+        3..5 => Request::GetMyChats,
+        5..7 => Request::GetMembers { chat },
+        7 => Request::FindChats { prefix, limit },
+        // SEARCH_MSG waits for its index by the clock; tests/api10_search.rs has it.
+        _ => Request::Typing { chat },
+    };
+    say(client, &request);
+}
+
+/// What admins do, and what changes one's account.
+fn manage(client: &mut Client, model: &Model, chat: ChatId) {
+    let user = a_user(client, model);
+    let me = client.user(model).unwrap_or(1);
+    let flag = client.rng.one_in(2);
+    let name = *client.rng.pick(&CHAT_NAMES).expect("some");
+    let title = (*client.rng.pick(&TITLES).expect("some")).to_owned();
+    let title = if client.rng.one_in(20) { "t".repeat(129) } else { title };
+    let password = *client.rng.pick(&CHAT_PASSWORDS).expect("some");
+    let mine: Vec<u32> =
+        model.sessions.iter().filter(|(_, s)| s.user == me).map(|(id, _)| *id).collect();
+    let session = client.rng.pick(&mine).copied().unwrap_or(1);
+    let session = SessionId::new(session).expect("not 0");
+    let old = model.users.get(&me).map(|user| user.password.clone()).unwrap_or_default();
+    let old = if client.rng.one_in(4) { "not it".to_owned() } else { old };
+    let new = format!("password {}", client.rng.below(1000));
+    let request = match client.rng.below(20) {
+        0..3 => Request::LeaveChat { chat },
+        3 if client.rng.one_in(3) => Request::DeleteChat { chat },
+        3..6 => Request::RenameChat { chat, name },
+        6..8 => Request::SetChatTitle { chat, title: &title },
+        8 => Request::SetChatPassword { chat, password: None },
+        9 => Request::SetChatPassword { chat, password: Some(password) },
+        10..13 => Request::SetChatAdmin { chat, user, admin: flag },
+        13..17 => Request::SetChatBan { chat, user, banned: client.rng.one_in(3) },
+        17 => Request::EndSession { session },
+        18 if client.rng.one_in(3) => Request::ChangePassword { old: &old, new: &new },
+        _ => Request::GetChat { chat },
+    };
+    say(client, &request);
+}

@@ -1,0 +1,394 @@
+//! A disk that can lose what was not synced, and that fails when told to.
+//!
+//! A file is what the system shows of it (`shown`), what would survive a power cut (`durable`),
+//! and the changes in between, in order. A sync makes them durable. At a power cut each sector of
+//! each change is kept or lost on its own, so that writes are lost, torn and reordered. The same
+//! goes for the names in the directory. Knows nothing of SQLite but its result codes.
+
+use std::collections::BTreeMap;
+
+use rusqlite::ffi;
+
+use crate::rng::Rng;
+
+/// What a disk writes at once.
+const SECTOR_BYTES: usize = 512;
+
+/// A failed call: one of SQLite's result codes.
+pub(crate) type Code = i32;
+
+/// What can go wrong with a call, each once in so many calls; 0: never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) read: u64,
+    pub(crate) short_read: u64,
+    pub(crate) write: u64,
+    pub(crate) full: u64,
+    pub(crate) sync: u64,
+    pub(crate) truncate: u64,
+    pub(crate) delete: u64,
+    pub(crate) open: u64,
+}
+
+enum Change {
+    Write { at: usize, bytes: Vec<u8> },
+    Truncate(usize),
+}
+
+/// Who holds a file, as SQLite's locks have it.
+#[derive(Default)]
+pub(crate) struct Locks {
+    pub(crate) shared: u32,
+    pub(crate) reserved: bool,
+    pub(crate) exclusive: bool,
+}
+
+/// The memory that the connections to a file share, and its eight locks.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) regions: Vec<Box<[u64]>>,
+    pub(crate) readers: [u32; 8],
+    pub(crate) writer: [bool; 8],
+    pub(crate) users: u32,
+}
+
+#[derive(Default)]
+pub(crate) struct File {
+    /// A short read of anything but the log means the end of the file to SQLite.
+    is_log: bool,
+    shown: Vec<u8>,
+    durable: Vec<u8>,
+    changes: Vec<Change>,
+    pub(crate) locks: Locks,
+    pub(crate) shared: Shared,
+}
+
+/// How the power fails, or does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Death {
+    /// The process ends; the system keeps what it was given.
+    Kill,
+    /// What was not synced is lost, or not.
+    PowerCut,
+}
+
+pub(crate) struct Disk {
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    rng: Rng,
+    pub(crate) faults: Faults,
+    /// Nothing is written any more: the process is about to end.
+    dead: bool,
+    /// Changes until it dies.
+    dies_in: Option<u64>,
+    /// Faults that came true, reads and others.
+    pub(crate) failed_reads: u64,
+    pub(crate) failed_writes: u64,
+    /// What the system said last.
+    pub(crate) errno: i32,
+    pub(crate) syncs: u64,
+    pub(crate) writes: u64,
+}
+
+const EIO: i32 = 5;
+const EFBIG: i32 = 27;
+const ENOSPC: i32 = 28;
+
+impl Disk {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self {
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            rng,
+            faults: Faults::default(),
+            dead: false,
+            dies_in: None,
+            failed_reads: 0,
+            failed_writes: 0,
+            errno: 0,
+            syncs: 0,
+            writes: 0,
+        }
+    }
+
+    pub(crate) fn file(&mut self, inode: usize) -> &mut File {
+        &mut self.files[inode]
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// From now on nothing more is written.
+    pub(crate) fn die(&mut self) {
+        self.dead = true;
+    }
+
+    /// It dies at one of the next changes.
+    pub(crate) fn die_in(&mut self, changes: u64) {
+        self.dies_in = Some(changes);
+    }
+
+    /// Whether it may fail soon.
+    pub(crate) fn is_risky(&self) -> bool {
+        let f = self.faults;
+        self.dies_in.is_some() || f.write + f.full + f.sync + f.truncate + f.delete + f.open > 0
+    }
+
+    /// Nothing fails until [`Disk::misbehave`].
+    pub(crate) fn behave(&mut self) -> (Faults, Option<u64>) {
+        (std::mem::take(&mut self.faults), self.dies_in.take())
+    }
+
+    pub(crate) fn misbehave(&mut self, (faults, dies_in): (Faults, Option<u64>)) {
+        self.faults = faults;
+        self.dies_in = dies_in;
+    }
+
+    /// The machine starts again; all files are closed by now.
+    pub(crate) fn revive(&mut self, death: Death) {
+        self.dead = false;
+        self.dies_in = None;
+        for file in &mut self.files {
+            file.locks = Locks::default();
+            file.shared = Shared::default();
+        }
+        if death == Death::PowerCut {
+            self.lose_names();
+            let kept = self.rng.weighted(&[(2, 0), (1, 10), (3, 50), (1, 90), (1, 100)]);
+            for file in &mut self.files {
+                file.lose(&mut self.rng, kept);
+            }
+        }
+    }
+
+    fn lose_names(&mut self) {
+        let all: Vec<String> =
+            self.names.keys().chain(self.durable_names.keys()).cloned().collect();
+        for name in all {
+            if self.rng.one_in(2) {
+                match self.durable_names.get(&name) {
+                    Some(&inode) => self.names.insert(name, inode),
+                    None => self.names.remove(&name),
+                };
+            }
+        }
+        self.durable_names = self.names.clone();
+    }
+
+    pub(crate) fn random_bytes(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.rng.next() as u8;
+        }
+    }
+
+    // ---- what SQLite asks for ------------------------------------------------------------------
+
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
+    pub(crate) fn open(&mut self, name: &str, create: bool) -> Result<usize, Code> {
+        if let Some(&inode) = self.names.get(name) {
+            return self.fault(self.faults.open, ffi::SQLITE_CANTOPEN, EIO).map(|()| inode);
+        }
+        if !create {
+            return Err(ffi::SQLITE_CANTOPEN);
+        }
+        self.change()?;
+        self.fault(self.faults.open, ffi::SQLITE_CANTOPEN, EIO)?;
+        self.files.push(File { is_log: name.ends_with("-wal"), ..File::default() });
+        self.names.insert(name.to_owned(), self.files.len() - 1);
+        Ok(self.files.len() - 1)
+    }
+
+    pub(crate) fn delete(&mut self, name: &str, sync_directory: bool) -> Result<(), Code> {
+        self.change()?;
+        self.fault(self.faults.delete, ffi::SQLITE_IOERR_DELETE, EIO)?;
+        if self.names.remove(name).is_none() {
+            return Err(ffi::SQLITE_IOERR_DELETE_NOENT);
+        }
+        if sync_directory {
+            self.durable_names = self.names.clone();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read(&mut self, inode: usize, at: usize, into: &mut [u8]) -> Result<(), Code> {
+        if self.dead || self.rng.one_in(self.faults.read) {
+            self.failed_reads += 1;
+            self.errno = EIO;
+            return Err(ffi::SQLITE_IOERR_READ);
+        }
+        let mut whole = into.len();
+        if self.files[inode].is_log && self.rng.one_in(self.faults.short_read) {
+            self.failed_reads += 1;
+            whole = self.rng.index(into.len());
+        }
+        let shown = &self.files[inode].shown;
+        let there = shown.len().saturating_sub(at).min(whole);
+        into[..there].copy_from_slice(&shown[at.min(shown.len())..][..there]);
+        into[there..].fill(0);
+        if there < into.len() { Err(ffi::SQLITE_IOERR_SHORT_READ) } else { Ok(()) }
+    }
+
+    pub(crate) fn write(&mut self, inode: usize, at: usize, bytes: &[u8]) -> Result<(), Code> {
+        self.writes += 1;
+        let was_dead = self.dead;
+        let outcome = self.change().and_then(|()| {
+            self.fault(self.faults.write, ffi::SQLITE_IOERR_WRITE, EIO)?;
+            let is_at_limit = self.rng.one_in(4);
+            match is_at_limit {
+                true => self.fault(self.faults.full, ffi::SQLITE_IOERR_WRITE, EFBIG),
+                false => self.fault(self.faults.full, ffi::SQLITE_FULL, ENOSPC),
+            }
+        });
+        // A write that fails may have come some way.
+        let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
+        let done = match outcome {
+            Ok(()) => bytes.len(),
+            Err(_) if was_dead => 0,
+            Err(_) => (self.rng.below(sectors) as usize * SECTOR_BYTES).min(bytes.len()),
+        };
+        if done > 0 {
+            let change = Change::Write { at, bytes: bytes[..done].to_vec() };
+            self.files[inode].apply(change);
+        }
+        outcome
+    }
+
+    pub(crate) fn truncate(&mut self, inode: usize, len: usize) -> Result<(), Code> {
+        self.change()?;
+        self.fault(self.faults.truncate, ffi::SQLITE_IOERR_TRUNCATE, EIO)?;
+        self.files[inode].apply(Change::Truncate(len));
+        Ok(())
+    }
+
+    pub(crate) fn sync(&mut self, inode: usize) -> Result<(), Code> {
+        self.syncs += 1;
+        self.change()?;
+        self.fault(self.faults.sync, ffi::SQLITE_IOERR_FSYNC, EIO)?;
+        self.files[inode].sync();
+        // The first sync of a new file syncs the directory, too; SQLite's own does so.
+        let is_new = !self.durable_names.values().any(|&durable| durable == inode);
+        if is_new {
+            self.durable_names = self.names.clone();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn size(&self, inode: usize) -> usize {
+        self.files[inode].shown.len()
+    }
+
+    /// Counts a change; the last one before the end fails.
+    fn change(&mut self) -> Result<(), Code> {
+        if let Some(left) = &mut self.dies_in {
+            *left = left.saturating_sub(1);
+            self.dead |= *left == 0;
+        }
+        if self.dead {
+            self.errno = EIO;
+            return Err(ffi::SQLITE_IOERR_WRITE);
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, one_in: u64, code: Code, errno: i32) -> Result<(), Code> {
+        if self.rng.one_in(one_in) {
+            self.failed_writes += 1;
+            self.errno = errno;
+            return Err(code);
+        }
+        Ok(())
+    }
+}
+
+impl File {
+    fn apply(&mut self, change: Change) {
+        change_bytes(&mut self.shown, &change, |_| true);
+        self.changes.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            change_bytes(&mut self.durable, &change, |_| true);
+        }
+    }
+
+    fn lose(&mut self, rng: &mut Rng, kept_percent: u64) {
+        for change in self.changes.drain(..) {
+            change_bytes(&mut self.durable, &change, |_| rng.below(100) < kept_percent);
+        }
+        self.shown.clone_from(&self.durable);
+    }
+}
+
+/// Makes a change to the bytes of a file, sector by sector as far as `is_kept` says so.
+fn change_bytes(file: &mut Vec<u8>, change: &Change, mut is_kept: impl FnMut(usize) -> bool) {
+    match change {
+        Change::Truncate(len) => {
+            if *len < file.len() && is_kept(*len) {
+                file.truncate(*len);
+            }
+        }
+        Change::Write { at, bytes } => {
+            let mut start = 0;
+            while start < bytes.len() {
+                let sector_end = (at + start) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES;
+                let end = bytes.len().min(sector_end - at);
+                if is_kept(at + start) {
+                    if file.len() < at + end {
+                        file.resize(at + end, 0);
+                    }
+                    file[at + start..at + end].copy_from_slice(&bytes[start..end]);
+                }
+                start = end;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_synced_survives_and_the_rest_may_not() {
+        let mut outcomes = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let mut disk = Disk::new(Rng::new(seed));
+            let file = disk.open("a", true).expect("made");
+            disk.write(file, 0, &[1; 1024]).expect("written");
+            disk.sync(file).expect("synced");
+            disk.write(file, 256, &[2; 512]).expect("written");
+            disk.die();
+            assert!(disk.write(file, 0, &[3; 512]).is_err(), "nothing is written after the end");
+            disk.revive(Death::PowerCut);
+            let mut bytes = [0; 1024];
+            disk.read(file, 0, &mut bytes).expect("read");
+            assert!(bytes[..256].iter().chain(&bytes[768..]).all(|&byte| byte == 1));
+            outcomes.insert((bytes[256], bytes[512]));
+        }
+        assert_eq!(outcomes.len(), 4, "each sector is kept or lost on its own: {outcomes:?}");
+    }
+
+    #[test]
+    fn a_kill_loses_nothing_and_a_new_name_needs_its_sync() {
+        let mut vanished = 0;
+        for seed in 0..100 {
+            let mut disk = Disk::new(Rng::new(seed));
+            let file = disk.open("a", true).expect("made");
+            disk.write(file, 0, &[7; 10]).expect("written");
+            disk.die();
+            disk.revive(Death::Kill);
+            assert_eq!(disk.size(file), 10);
+            disk.die();
+            disk.revive(Death::PowerCut);
+            vanished += u32::from(!disk.exists("a"));
+        }
+        assert!(vanished > 20 && vanished < 80, "{vanished}");
+    }
+}

@@ -1,0 +1,190 @@
+//! The data file against the model, read by SQL of the simulation's own.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use rusqlite::{Connection, OpenFlags, Row};
+use vestnik::auth::token;
+
+use crate::model::Model;
+use crate::vfs;
+use crate::wire::Check;
+
+/// The name of the data file on the simulated disk.
+pub(crate) const PATH: &str = "/vestnik.db";
+
+/// Whether the file holds exactly what the model holds.
+pub(crate) fn compare(model: &Model) -> Check {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let file = Connection::open_with_flags_and_vfs(PATH, flags, vfs::NAME);
+    let file = file.map_err(|e| format!("the file cannot be opened: {e}"))?;
+    let look = || {
+        whole(&file)?;
+        times(model, &file)?;
+        users(model, &file)?;
+        sessions(model, &file)?;
+        chats(model, &file)?;
+        members(model, &file)?;
+        messages(model, &file)?;
+        nonces(model, &file)
+    };
+    look().map_err(|wrong| format!("the file: {wrong}"))
+}
+
+fn rows<T>(
+    file: &Connection,
+    sql: &str,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Check<Vec<T>> {
+    let all = || -> rusqlite::Result<Vec<T>> {
+        let mut statement = file.prepare(sql)?;
+        statement.query_map([], read)?.collect()
+    };
+    all().map_err(|e| format!("{sql}: {e}"))
+}
+
+fn whole(file: &Connection) -> Check {
+    let found: Vec<String> = rows(file, "PRAGMA integrity_check", |row| row.get(0))?;
+    if found == ["ok"] { Ok(()) } else { Err(format!("it is damaged: {found:?}")) }
+}
+
+fn times(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT value FROM meta WHERE key = 'server_time'";
+    let reserved: Vec<i64> = rows(file, sql, |row| row.get(0))?;
+    if reserved.len() == 1 && reserved[0] >= model.high {
+        return Ok(());
+    }
+    Err(format!("it knows of times up to {reserved:?}, and {} was given", model.high))
+}
+
+/// Compares two maps, and names the first difference.
+fn same<K: Ord + Debug, V: PartialEq + Debug>(
+    what: &str,
+    there: &BTreeMap<K, V>,
+    expected: &BTreeMap<K, V>,
+) -> Check {
+    for (key, value) in expected {
+        if there.get(key) != Some(value) {
+            let found = there.get(key);
+            return Err(format!("{what} {key:?} is {found:?}, and should be {value:?}"));
+        }
+    }
+    match there.iter().find(|(key, _)| !expected.contains_key(key)) {
+        Some((key, value)) => Err(format!("{what} {key:?} should not be there: {value:?}")),
+        None => Ok(()),
+    }
+}
+
+fn users(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT user_id, nickname, disabled, created FROM users";
+    let there = rows(file, sql, |row| {
+        Ok((row.get::<_, u32>(0)?, (row.get(1)?, row.get(2)?, row.get(3)?)))
+    })?;
+    let expected = model
+        .users
+        .iter()
+        .map(|(id, user)| (*id, (user.nickname.clone(), user.disabled, user.created)));
+    same::<u32, (String, bool, i64)>("user", &there.into_iter().collect(), &expected.collect())
+}
+
+fn sessions(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT session_id, user_id, digest, created, used FROM sessions";
+    let there: BTreeMap<u32, (u32, Vec<u8>, i64, i64)> = rows(file, sql, |row| {
+        Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+    })?
+    .into_iter()
+    .collect();
+    for (id, session) in &model.sessions {
+        let Some((user, digest, created, used)) = there.get(id) else {
+            let now = model.latest_now.max(model.high);
+            if model.is_expired(session, now).0 {
+                continue;
+            }
+            return Err(format!("session {id} is missing: {session:?}"));
+        };
+        let secret = token::session_digest(&session.secret).ok_or("a secret that is none")?;
+        let is_right = *user == session.user && secret.0[..] == digest[..];
+        let is_used = (session.used..=session.used_latest).contains(used);
+        if !is_right || *created != session.created || !is_used {
+            return Err(format!("session {id} is used {used}: {session:?}"));
+        }
+    }
+    match there.keys().find(|id| !model.sessions.contains_key(id)) {
+        Some(id) => Err(format!("session {id} should be over")),
+        None => Ok(()),
+    }
+}
+
+fn chats(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT chat_id, name, title, user_low, user_high, password IS NOT NULL,
+                      member_count, created FROM chats";
+    let there = rows(file, sql, |row| {
+        let direct = (row.get::<_, Option<u32>>(3)?, row.get::<_, Option<u32>>(4)?);
+        let name: Option<String> = row.get(1)?;
+        let texts: (String, String) = (name.unwrap_or_default(), row.get(2)?);
+        let numbers: (bool, u32, i64) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        Ok((row.get::<_, u32>(0)?, (texts, direct.0.zip(direct.1), numbers)))
+    })?;
+    let expected = model.chats.iter().map(|(id, chat)| {
+        let numbers = (chat.password.is_some(), chat.members.len() as u32, chat.created);
+        (*id, ((chat.name.clone(), chat.title.clone()), chat.direct, numbers))
+    });
+    same("chat", &there.into_iter().collect(), &expected.collect())
+}
+
+fn members(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT chat_id, user_id, admin, joined, seen FROM members";
+    let there = rows(file, sql, |row| {
+        let key: (u32, u32) = (row.get(0)?, row.get(1)?);
+        let member: (bool, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        Ok((key, member))
+    })?;
+    let expected = model.chats.iter().flat_map(|(chat, found)| {
+        let members = found.members.iter();
+        members.map(|(id, member)| ((*chat, *id), (member.admin, member.joined, member.seen)))
+    });
+    same("member", &there.into_iter().collect(), &expected.collect())?;
+    let there: Vec<(u32, u32)> =
+        rows(file, "SELECT chat_id, user_id FROM bans ORDER BY 1, 2", |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let bans = |(chat, found): (&u32, &crate::model::Chat)| {
+        let chat = *chat;
+        found.bans.iter().map(move |user| (chat, *user)).collect::<Vec<_>>()
+    };
+    let expected: Vec<(u32, u32)> = model.chats.iter().flat_map(bans).collect();
+    if there == expected { Ok(()) } else { Err(format!("bans {there:?}, expected {expected:?}")) }
+}
+
+fn messages(model: &Model, file: &Connection) -> Check {
+    let sql =
+        "SELECT chat_id, message_id, sender_id, coalesce(updated, message_id), status, content
+               FROM messages WHERE chat_id IN (SELECT chat_id FROM chats)";
+    let there = rows(file, sql, |row| {
+        let key: (u32, i64) = (row.get(0)?, row.get(1)?);
+        let message: (u32, i64, u8, String) = (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
+        Ok((key, message))
+    })?;
+    let expected = model.chats.iter().flat_map(|(chat, found)| {
+        found
+            .messages
+            .iter()
+            .map(|(id, m)| ((*chat, *id), (m.sender, m.updated, m.status, m.content.to_string())))
+    });
+    same("message", &there.into_iter().collect(), &expected.collect())
+}
+
+fn nonces(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT chat_id, user_id, nonce, message_id FROM nonces
+               WHERE chat_id IN (SELECT chat_id FROM chats)";
+    let there = rows(file, sql, |row| {
+        let nonce: i64 = row.get(2)?;
+        let key: (u32, u32, u64) = (row.get(0)?, row.get(1)?, nonce as u64);
+        Ok((key, row.get::<_, i64>(3)?))
+    })?;
+    let expected = model.chats.iter().flat_map(|(chat, found)| {
+        let chat = *chat;
+        found.nonces.iter().map(move |((user, nonce), id)| ((chat, *user, *nonce), *id))
+    });
+    same("nonce", &there.into_iter().collect(), &expected.collect())
+}

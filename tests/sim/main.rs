@@ -1,0 +1,124 @@
+//! The whole server in one process and one thread, with simulated clients, network, clock and
+//! disk, from one seed; compared all the time with a plain model of what the protocol promises.
+//!
+//! ```text
+//!   cargo test --test sim                              200 seeds
+//!   VESTNIK_SIM_SEED=7 cargo test --test sim           one seed, with its trace when it fails
+//!   VESTNIK_SIM_SEEDS=1000..5000 cargo test --test sim these
+//! ```
+//!
+//! `VESTNIK_SIM_KEEP_GOING=1` names all seeds that fail, `VESTNIK_SIM_COUNTS=1` tells how often what
+//! happened. docs/testing.md says what is simulated, and what it has found.
+#![allow(clippy::disallowed_methods, reason = "the sweep measures its own time")]
+
+mod choose;
+mod client;
+mod clock;
+mod disk;
+mod file;
+mod host;
+mod model;
+mod pipe;
+mod plan;
+mod rng;
+mod vfs;
+mod wire;
+mod world;
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use world::{Report, World};
+
+/// Seeds of a plain `cargo test`.
+const SEEDS: Range<u64> = 0..200;
+
+/// Runs a seed; what is wrong, and the trace if one was asked for.
+fn run(seed: u64, is_traced: bool) -> Result<Report, (String, Vec<String>)> {
+    let mut world = World::new(seed, is_traced);
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let outcome = outcome.unwrap_or_else(|_| Err("something panicked (see above)".into()));
+    outcome.map_err(|wrong| (wrong, world.lines().cloned().collect()))
+}
+
+fn seeds() -> Range<u64> {
+    if let Ok(seed) = std::env::var("VESTNIK_SIM_SEED") {
+        let seed = seed.parse().expect("VESTNIK_SIM_SEED is a number");
+        return seed..seed + 1;
+    }
+    let Ok(seeds) = std::env::var("VESTNIK_SIM_SEEDS") else { return SEEDS };
+    let (from, to) = seeds.split_once("..").expect("VESTNIK_SIM_SEEDS is from..to");
+    from.parse().expect("a number")..to.parse().expect("a number")
+}
+
+fn fail(seed: u64, wrong: &str) -> ! {
+    // The same seed fails again, and this time it says how it came to that.
+    let (again, lines) = match run(seed, true) {
+        Ok(_) => (
+            "nothing is wrong the second time: the simulation is not deterministic".into(),
+            Vec::new(),
+        ),
+        Err(failed) => failed,
+    };
+    let last = lines.len().saturating_sub(60);
+    let short: Vec<&str> = lines[last..].iter().map(String::as_str).collect();
+    eprintln!("{}", short.join("\n"));
+    if again != wrong {
+        eprintln!("the second time: {again}");
+    }
+    panic!("seed {seed}: {wrong}\nagain: VESTNIK_SIM_SEED={seed} cargo test --test sim");
+}
+
+#[test]
+fn every_seed_keeps_the_promises() {
+    let seeds = seeds();
+    let started = Instant::now();
+    let mut sum = Report::default();
+    let (mut with_cuts_or_faults, mut failed) = (0, 0);
+    let keeps_going = std::env::var("VESTNIK_SIM_KEEP_GOING").is_ok();
+    for seed in seeds.clone() {
+        let report = match run(seed, false) {
+            Ok(report) => report,
+            Err((wrong, _)) if keeps_going => {
+                println!("seed {seed}: {wrong}");
+                failed += 1;
+                continue;
+            }
+            Err((wrong, _)) => fail(seed, &wrong),
+        };
+        with_cuts_or_faults += u64::from(report.power_cuts + report.failed_calls > 0);
+        sum.add(report);
+        let done = seed - seeds.start + 1;
+        if done.is_multiple_of(1000) {
+            println!("{done} seeds, {:.0} s", started.elapsed().as_secs_f64());
+        }
+    }
+    assert_eq!(failed, 0, "seeds failed");
+    let count = seeds.end - seeds.start;
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{count} seeds in {seconds:.1} s: {:.1} seeds/s", count as f64 / seconds);
+    let hours = sum.simulated_ms as f64 / 3_600_000.0;
+    println!("{hours:.1} simulated hours: {:.0} for each real one", hours * 3600.0 / seconds);
+    println!("{with_cuts_or_faults} seeds with power cuts or disk faults");
+    println!(
+        "{} turns, {} lives, {} power cuts, {} failed calls, {} turns undone, {} files lost, \
+         {} turns of which nobody knew, at most {} bytes waiting",
+        sum.turns,
+        sum.lives,
+        sum.power_cuts,
+        sum.failed_calls,
+        sum.undone,
+        sum.lost,
+        sum.either,
+        sum.most_pending
+    );
+    if std::env::var("VESTNIK_SIM_SEED").is_err() && count >= 200 {
+        assert!(2 * with_cuts_or_faults >= count, "too few seeds with power cuts or faults");
+    }
+    if std::env::var("VESTNIK_SIM_COUNTS").is_ok() {
+        for (what, times) in &sum.seen {
+            println!("{times:>9} {what}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! HELLO, coming in and going out, one's account and sessions.
+
+use vestnik::ids::ConnId;
+
+use super::{Caller, Intent, Model, Session, Turn, User, key};
+use crate::wire::{Body, Check, Out};
+
+/// The use of a session is noted at most this often.
+const TOUCH_US: i64 = 3_600_000_000;
+/// Failures in a bucket.
+const BUCKET: u32 = 5;
+const ADDRESS_BUCKET: u32 = 100;
+const REGISTER_BUCKET: u32 = 30;
+
+/// A password that can be one: what is wrong with it is all that the model needs to know of it.
+fn is_user_password(text: &str) -> bool {
+    (8..=256).contains(&text.len())
+}
+
+pub(super) fn is_attempt(text: &str) -> bool {
+    (1..=256).contains(&text.len())
+}
+
+/// The names that the clients use are ASCII and Cyrillic letters and digits.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+    (1..=32).contains(&text.chars().count()) && text.chars().all(is_allowed)
+}
+
+impl Model {
+    pub(super) fn hello(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        major: u8,
+        minor: u8,
+    ) -> Check {
+        let modern = match (major, minor) {
+            (0, 1) => false,
+            (1, _) => true,
+            _ => return self.decline(turn, conn, task, "unsupported-version"),
+        };
+        let body = self.accepted(turn, conn, task)?;
+        let (body_max, content_max) = (self.rules.body_bytes_max, self.rules.content_bytes_max);
+        let said = body.get(..2) == Some(if modern { &[1, 0] } else { &[0, 1] });
+        let mut rest = Body(body.get(2..).unwrap_or_default());
+        if modern {
+            let bounds = (rest.u32()? as usize, rest.u32()? as usize);
+            if bounds != (body_max, content_max) || !rest.str()?.starts_with("vestnik ") {
+                return Err(format!("HELLO was answered with {body:?}"));
+            }
+        }
+        rest.end()?;
+        if let Some(state) = self.conns.get_mut(&conn).filter(|_| said) {
+            state.modern = Some(modern);
+            return Ok(());
+        }
+        Err(format!("HELLO {major}.{minor} was answered with {body:?}"))
+    }
+
+    fn address(&self, conn: ConnId) -> String {
+        self.conns.get(&conn).map(|conn| conn.address.clone()).unwrap_or_default()
+    }
+
+    fn modern(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| conn.is_modern())
+    }
+
+    fn entry_keys(&self, conn: ConnId, what: &str) -> [(String, u32); 2] {
+        let address = self.address(conn);
+        [(format!("{what} from {address}"), BUCKET), (format!("from {address}"), ADDRESS_BUCKET)]
+    }
+
+    pub(super) fn login(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        login: &str,
+        password: &str,
+    ) -> Check {
+        let key = key(login);
+        let keys = self.entry_keys(conn, &format!("login {key}"));
+        if self.was_limited(turn, conn, task, &keys) {
+            return Ok(());
+        }
+        if !is_attempt(password) {
+            self.spend(&keys);
+            return self.decline(turn, conn, task, "bad-credentials");
+        }
+        let user = self.user_by_key(&key).filter(|user| !self.users[user].disabled);
+        let right = user.is_some_and(|user| self.users[&user].password == password);
+        self.wait(turn, conn, task, Intent::Login { user, right, key });
+        Ok(())
+    }
+
+    pub(super) fn login_checked(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        user: Option<u32>,
+        key: &str,
+    ) -> Check {
+        let user = user.filter(|user| self.users.get(user).is_some_and(|user| !user.disabled));
+        let Some(user) = user else {
+            let keys = self.entry_keys(conn, &format!("login {key}"));
+            self.spend(&keys);
+            return self.decline(turn, conn, task, "bad-credentials");
+        };
+        if turn.replayed {
+            return self.decline(turn, conn, task, "storage-failed");
+        }
+        let body = self.accepted(turn, conn, task)?;
+        let mut rest = Body(&body);
+        let (session, secret) = (rest.u32()?, rest.str()?.to_owned());
+        if self.modern(conn) && rest.u32()? != user {
+            return Err(format!("LOGIN of user {user} was answered with {body:?}"));
+        }
+        rest.end()?;
+        let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let is_secret = secret.len() == 64 && secret.chars().all(is_hex);
+        let is_known = self.sessions.values().any(|session| session.secret == secret);
+        if session <= self.last_session || !is_secret || is_known {
+            return Err(format!("session {session} {secret} after {}", self.last_session));
+        }
+        self.last_session = session;
+        let created = turn.after;
+        self.event(turn, created)?;
+        let address = self.address(conn);
+        let row = Session { user, secret, created, used: created, used_latest: created, address };
+        self.sessions.insert(session, row);
+        self.note("logged in");
+        self.attach(conn, user, session);
+        Ok(())
+    }
+
+    /// Whether a session may have ended by not being used, at any time so far, and whether it
+    /// surely has.
+    pub(crate) fn is_expired(&self, session: &Session, now: i64) -> (bool, bool) {
+        let lifetime_us = self.rules.session_lifetime_us;
+        let may_be_over = session.used < self.latest_now.max(now).saturating_sub(lifetime_us);
+        (may_be_over, session.used_latest < now.saturating_sub(lifetime_us))
+    }
+
+    pub(super) fn restore(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        session: u32,
+        secret: &str,
+    ) -> Check {
+        let current = self.conns.get(&conn).and_then(|state| state.attached);
+        if current.is_some_and(|attached| attached.session != session) {
+            return self.decline(turn, conn, task, "already-authorized");
+        }
+        let keys = self.entry_keys(conn, &format!("session {session}"));
+        if self.was_limited(turn, conn, task, &keys) {
+            return Ok(());
+        }
+        let holder = self.conn_of_session(session);
+        let found = self.sessions.get(&session).filter(|row| row.secret == secret);
+        let (may_be_over, is_over) = match found {
+            Some(_) if holder.is_some() => (false, false),
+            Some(row) => self.is_expired(row, turn.after),
+            None => (true, true),
+        };
+        let front = turn.staged.get(&conn).and_then(|staged| staged.front());
+        let was_bad = front.is_some_and(|front| front.body.starts_with(b"bad-session:"));
+        if is_over || may_be_over && was_bad {
+            self.spend(&keys);
+            return self.decline(turn, conn, task, "bad-session");
+        }
+        let user = found.map_or(0, |row| row.user);
+        let body = Out::default();
+        let body = if self.modern(conn) { body.u32(user).0 } else { body.0 };
+        self.accept(turn, conn, task, &body)?;
+        self.touch(turn, conn, session);
+        self.note("restored");
+        if current.is_some() {
+            if let Some(state) = self.conns.get_mut(&conn) {
+                state.unsettled = true;
+                state.notified = 0;
+                if let Some(attached) = &mut state.attached {
+                    attached.suspended = false;
+                }
+            }
+            return Ok(());
+        }
+        // The new connection first: the user is online all the while.
+        self.attach(conn, user, session);
+        if let Some(holder) = holder {
+            self.note("taken over");
+            self.deauth(turn, holder)?;
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, turn: &Turn<'_>, conn: ConnId, session: u32) {
+        let address = self.address(conn);
+        let Some(row) = self.sessions.get_mut(&session) else { return };
+        if turn.after - row.used > TOUCH_US && !turn.replayed {
+            if row.used == row.used_latest {
+                row.used = turn.after;
+                row.address = address;
+            }
+            row.used_latest = turn.after;
+        }
+    }
+
+    /// The server has looked for sessions that nobody uses any more; those in use it may have
+    /// noted as used.
+    pub(crate) fn kept_house(&mut self, now: i64) {
+        let oldest = now.saturating_sub(self.rules.session_lifetime_us);
+        let carried: Vec<u32> =
+            self.conns.values().filter_map(|conn| Some(conn.attached?.session)).collect();
+        for (id, row) in &mut self.sessions {
+            if carried.contains(id) && row.used < oldest {
+                row.used_latest = now;
+            }
+        }
+    }
+
+    pub(super) fn logoff(&mut self, turn: &mut Turn<'_>, me: Caller) -> Check {
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        self.accept(turn, me.conn, me.task, &[])?;
+        self.sessions.remove(&me.session);
+        self.detach(me.conn);
+        Ok(())
+    }
+
+    pub(super) fn register(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        login: &str,
+        password: &str,
+    ) -> Check {
+        if !self.rules.registration_open || self.lockdown {
+            return self.decline(turn, conn, task, "registration-closed");
+        }
+        let keys = [(format!("register from {}", self.address(conn)), REGISTER_BUCKET)];
+        if self.was_limited(turn, conn, task, &keys) {
+            return Ok(());
+        }
+        self.spend(&keys);
+        if !is_name(login) {
+            return self.decline(turn, conn, task, "bad-name");
+        }
+        if self.user_by_key(&key(login)).is_some() {
+            return self.decline(turn, conn, task, "name-taken");
+        }
+        if !is_user_password(password) {
+            return self.decline(turn, conn, task, "bad-password");
+        }
+        let (name, password) = (login.to_owned(), password.to_owned());
+        self.wait(turn, conn, task, Intent::Register { name, password });
+        Ok(())
+    }
+
+    pub(super) fn register_hashed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        name: &str,
+        password: String,
+    ) -> Check {
+        if self.user_by_key(&key(name)).is_some() {
+            return self.decline(turn, conn, task, "name-taken");
+        }
+        if turn.replayed {
+            return self.decline(turn, conn, task, "storage-failed");
+        }
+        let body = self.accepted(turn, conn, task)?;
+        let mut rest = Body(&body);
+        let user = rest.u32()?;
+        rest.end()?;
+        if user <= self.last_user {
+            return Err(format!("user {user} after {}", self.last_user));
+        }
+        let created = turn.after;
+        self.event(turn, created)?;
+        self.last_user = user;
+        let nickname = name.to_owned();
+        self.users.insert(user, User { nickname, password, disabled: false, created });
+        self.note("registered");
+        Ok(())
+    }
+
+    pub(super) fn change_password(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        old: &str,
+        new: &str,
+    ) -> Check {
+        let keys = [(format!("password of {}", me.user), BUCKET)];
+        if self.was_limited(turn, me.conn, me.task, &keys) {
+            return Ok(());
+        }
+        if !is_user_password(new) {
+            return self.decline(turn, me.conn, me.task, "bad-password");
+        }
+        if !is_attempt(old) {
+            self.spend(&keys);
+            return self.decline(turn, me.conn, me.task, "bad-credentials");
+        }
+        let right = self.users[&me.user].password == old;
+        let new = new.to_owned();
+        self.wait(turn, me.conn, me.task, Intent::OldPassword { right, new });
+        Ok(())
+    }
+
+    pub(super) fn old_password_checked(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        right: bool,
+        new: String,
+    ) -> Check {
+        let Some(me) = self.caller(conn, task) else {
+            return self.decline(turn, conn, task, "login-required");
+        };
+        if !right {
+            self.spend(&[(format!("password of {}", me.user), BUCKET)]);
+            return self.decline(turn, conn, task, "bad-credentials");
+        }
+        self.wait(turn, conn, task, Intent::NewPassword(new));
+        Ok(())
+    }
+
+    pub(super) fn new_password_hashed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        new: String,
+    ) -> Check {
+        let Some(me) = self.caller(conn, task) else {
+            return self.decline(turn, conn, task, "login-required");
+        };
+        if turn.replayed {
+            return self.decline(turn, conn, task, "storage-failed");
+        }
+        self.accept(turn, conn, task, &[])?;
+        if let Some(user) = self.users.get_mut(&me.user) {
+            user.password = new;
+        }
+        let is_mine =
+            |attached: super::Attached| attached.user == me.user && attached.session != me.session;
+        self.sessions.retain(|id, row| row.user != me.user || *id == me.session);
+        let ended = self.conns.iter().filter(|(_, conn)| conn.attached.is_some_and(is_mine));
+        let ended: Vec<ConnId> = ended.map(|(id, _)| *id).collect();
+        for conn in ended {
+            self.deauth(turn, conn)?;
+        }
+        self.note("password changed");
+        Ok(())
+    }
+
+    pub(super) fn get_user_id(&mut self, turn: &mut Turn<'_>, me: Caller, name: &str) -> Check {
+        match self.user_by_key(&key(name)) {
+            Some(user) => self.accept(turn, me.conn, me.task, &user.to_le_bytes()),
+            None => self.decline(turn, me.conn, me.task, "no-such-user"),
+        }
+    }
+
+    pub(super) fn get_user(&mut self, turn: &mut Turn<'_>, me: Caller, user: u32) -> Check {
+        let Some(found) = self.users.get(&user) else {
+            return self.decline(turn, me.conn, me.task, "no-such-user");
+        };
+        let online = if self.is_online(user) { 2 } else { 0 };
+        let body = Out::default().u32(user).u8(online).i64(found.created).str(&found.nickname).0;
+        self.accept(turn, me.conn, me.task, &body)
+    }
+
+    pub(super) fn get_sessions(&mut self, turn: &mut Turn<'_>, me: Caller) -> Check {
+        let body = self.accepted(turn, me.conn, me.task)?;
+        let mut rest = Body(&body);
+        let mut listed = Vec::new();
+        while !rest.is_empty() {
+            let (session, flags, created) = (rest.u32()?, rest.u8()?, rest.i64()?);
+            let (used, address) = (rest.i64()?, rest.str()?);
+            let row = self.sessions.get(&session).filter(|row| row.user == me.user);
+            let row = row.ok_or_else(|| format!("session {session} is not of user {}", me.user))?;
+            let attached = if self.conn_of_session(session).is_some() { 2 } else { 0 };
+            let this = u8::from(session == me.session);
+            let is_used = match attached {
+                0 => (row.used..=row.used_latest).contains(&used),
+                _ => used == turn.after,
+            };
+            let is_right = flags == attached | this && created == row.created && is_used;
+            let is_address = address == row.address || row.used != row.used_latest;
+            if !is_right || !is_address {
+                return Err(format!(
+                    "session {session} is listed {flags} {used} {address}: {row:?}"
+                ));
+            }
+            listed.push(session);
+        }
+        let mine = self.sessions.iter().filter(|(_, row)| row.user == me.user);
+        for (session, row) in mine {
+            let is_there = listed.contains(session);
+            if !is_there && !self.is_expired(row, turn.after).0 {
+                return Err(format!("session {session} is not listed: {row:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, me: Caller, id: u32) -> Check {
+        let row = self.sessions.get(&id).filter(|row| row.user == me.user);
+        let holder = self.conn_of_session(id);
+        let Some(row) = row else {
+            return self.decline(turn, me.conn, me.task, "bad-session");
+        };
+        let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());
+        let was_bad = next.is_some_and(|next| next.body.starts_with(b"bad-session:"));
+        if was_bad && holder.is_none() && self.is_expired(row, turn.after).0 {
+            return self.decline(turn, me.conn, me.task, "bad-session");
+        }
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        self.accept(turn, me.conn, me.task, &[])?;
+        self.sessions.remove(&id);
+        match holder {
+            Some(holder) => self.deauth(turn, holder),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Finding, making, joining and leaving chats.
+
+use super::accounts::{is_attempt, is_name};
+use super::{Caller, Chat, Intent, Member, Model, Turn, key};
+use crate::wire::{Body, Check};
+use vestnik::ids::ConnId;
+
+const BUCKET: u32 = 5;
+
+impl Model {
+    /// A direct chat is there for its two only.
+    fn is_visible(&self, user: u32, chat: u32) -> bool {
+        let found = self.chats.get(&chat);
+        found.is_some_and(|chat| chat.direct.is_none_or(|two| user == two.0 || user == two.1))
+    }
+
+    /// Why somebody cannot use a chat that needs membership.
+    pub(super) fn not_member(&self, user: u32, chat: u32) -> Option<&'static str> {
+        match self.chats.get(&chat) {
+            Some(found) if found.members.contains_key(&user) => None,
+            Some(found) if found.direct.is_none() => Some("not-member"),
+            _ => Some("no-such-chat"),
+        }
+    }
+
+    pub(super) fn get_chat_id(&mut self, turn: &mut Turn<'_>, me: Caller, name: &str) -> Check {
+        match self.chat_by_key(&key(name)) {
+            Some(chat) => self.accept(turn, me.conn, me.task, &chat.to_le_bytes()),
+            None => self.decline(turn, me.conn, me.task, "no-such-chat"),
+        }
+    }
+
+    pub(super) fn chat_req_pass(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if !self.is_visible(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, "no-such-chat");
+        }
+        let has_password = self.chats[&chat].password.is_some();
+        self.accept(turn, me.conn, me.task, &[u8::from(has_password)])
+    }
+
+    pub(super) fn get_chat(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if !self.is_visible(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, "no-such-chat");
+        }
+        let info = self.chat_info(me.user, chat).unwrap_or_default();
+        self.accept(turn, me.conn, me.task, &info)
+    }
+
+    pub(super) fn find_chats(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        prefix: &str,
+        limit: u16,
+    ) -> Check {
+        let prefix = key(prefix);
+        let groups = self.chats.iter().filter(|(_, chat)| chat.direct.is_none());
+        let mut found: Vec<(String, u32)> = groups
+            .map(|(id, chat)| (key(&chat.name), *id))
+            .filter(|(key, _)| key.starts_with(&prefix))
+            .collect();
+        found.sort();
+        let infos = found.iter().take(usize::from(limit.min(1000)));
+        let body: Vec<u8> =
+            infos.flat_map(|(_, id)| self.chat_info(me.user, *id).unwrap_or_default()).collect();
+        self.accept(turn, me.conn, me.task, &body)
+    }
+
+    /// Why somebody cannot join, whatever the password.
+    fn not_joinable(&self, user: u32, chat: u32) -> Option<&'static str> {
+        if !self.is_visible(user, chat) {
+            return Some("no-such-chat");
+        }
+        let found = &self.chats[&chat];
+        if found.members.contains_key(&user) {
+            return Some("already-member");
+        }
+        if found.bans.contains(&user) || self.lockdown {
+            return Some("forbidden");
+        }
+        None
+    }
+
+    pub(super) fn join_chat(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        password: Option<&str>,
+    ) -> Check {
+        if let Some(code) = self.not_joinable(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let Some(needed) = self.chats[&chat].password.clone() else {
+            return self.join(turn, me, chat);
+        };
+        let Some(given) = password else {
+            return self.decline(turn, me.conn, me.task, "password-required");
+        };
+        let keys = [(format!("join {} {chat}", me.user), BUCKET)];
+        if self.was_limited(turn, me.conn, me.task, &keys) {
+            return Ok(());
+        }
+        if !is_attempt(given) {
+            self.spend(&keys);
+            return self.decline(turn, me.conn, me.task, "bad-password");
+        }
+        self.wait(turn, me.conn, me.task, Intent::Join { chat, right: needed == given });
+        Ok(())
+    }
+
+    pub(super) fn join_checked(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        chat: u32,
+        right: bool,
+    ) -> Check {
+        let Some(me) = self.caller(conn, task) else {
+            return self.decline(turn, conn, task, "login-required");
+        };
+        if !right {
+            self.spend(&[(format!("join {} {chat}", me.user), BUCKET)]);
+            return self.decline(turn, conn, task, "bad-password");
+        }
+        if let Some(code) = self.not_joinable(me.user, chat) {
+            return self.decline(turn, conn, task, code);
+        }
+        self.note("joined by password");
+        self.join(turn, me, chat)
+    }
+
+    fn join(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        self.accept(turn, me.conn, me.task, &[])?;
+        let joined = turn.after;
+        self.event(turn, joined)?;
+        if let Some(chat) = self.chats.get_mut(&chat) {
+            chat.members.insert(me.user, Member { admin: false, joined, seen: 0 });
+        }
+        self.note("joined");
+        self.owe_user_chat(me.user, chat, Some(me.conn));
+        self.tell_member(chat, me.user, 1, Some(me.conn));
+        Ok(())
+    }
+
+    pub(super) fn create_chat(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        name: &str,
+        password: Option<&str>,
+    ) -> Check {
+        if !is_name(name) {
+            return self.decline(turn, me.conn, me.task, "bad-name");
+        }
+        if self.chat_by_key(&key(name)).is_some() {
+            return self.decline(turn, me.conn, me.task, "name-taken");
+        }
+        let Some(password) = password else { return self.create(turn, me, name, None) };
+        if !is_attempt(password) {
+            return self.decline(turn, me.conn, me.task, "bad-password");
+        }
+        let (name, password) = (name.to_owned(), password.to_owned());
+        self.wait(turn, me.conn, me.task, Intent::CreateChat { name, password });
+        Ok(())
+    }
+
+    pub(super) fn create_chat_hashed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        name: &str,
+        password: String,
+    ) -> Check {
+        match self.caller(conn, task) {
+            Some(me) => self.create(turn, me, name, Some(password)),
+            None => self.decline(turn, conn, task, "login-required"),
+        }
+    }
+
+    /// Takes the id of a new chat from the answer.
+    fn new_chat(&mut self, turn: &mut Turn<'_>, me: Caller, new: Chat) -> Check<u32> {
+        let body = self.accepted(turn, me.conn, me.task)?;
+        let mut rest = Body(&body);
+        let chat = rest.u32()?;
+        rest.end()?;
+        if chat <= self.last_chat {
+            return Err(format!("chat {chat} after {}", self.last_chat));
+        }
+        self.event(turn, new.created)?;
+        self.last_chat = chat;
+        self.chats.insert(chat, new);
+        Ok(chat)
+    }
+
+    fn create(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        name: &str,
+        password: Option<String>,
+    ) -> Check {
+        if self.chat_by_key(&key(name)).is_some() {
+            return self.decline(turn, me.conn, me.task, "name-taken");
+        }
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        let created = turn.after;
+        let members = [(me.user, Member { admin: true, joined: created, seen: 0 })].into();
+        let new = Chat { name: name.to_owned(), password, created, members, ..Chat::default() };
+        let chat = self.new_chat(turn, me, new)?;
+        self.note("created");
+        self.owe_user_chat(me.user, chat, Some(me.conn));
+        Ok(())
+    }
+
+    pub(super) fn start_chat(&mut self, turn: &mut Turn<'_>, me: Caller, other: u32) -> Check {
+        if other == me.user || !self.users.contains_key(&other) {
+            return self.decline(turn, me.conn, me.task, "no-such-user");
+        }
+        let two = (other.min(me.user), other.max(me.user));
+        let found = self.chats.iter().find(|(_, chat)| chat.direct == Some(two));
+        if let Some(chat) = found.map(|(id, _)| *id) {
+            return self.accept(turn, me.conn, me.task, &chat.to_le_bytes());
+        }
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        let created = turn.after;
+        let member = Member { admin: false, joined: created, seen: 0 };
+        let members = [(me.user, member.clone()), (other, member)].into();
+        let new = Chat { direct: Some(two), created, members, ..Chat::default() };
+        let chat = self.new_chat(turn, me, new)?;
+        self.note("started");
+        self.owe_user_chat(me.user, chat, Some(me.conn));
+        self.owe_user_chat(other, chat, None);
+        Ok(())
+    }
+
+    pub(super) fn leave_chat(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        if self.chats[&chat].direct.is_some() {
+            return self.decline(turn, me.conn, me.task, "forbidden");
+        }
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        self.accept(turn, me.conn, me.task, &[])?;
+        let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };
+        let was_admin = found.members.remove(&me.user).is_some_and(|member| member.admin);
+        self.disown(me.user, chat);
+        self.note("left");
+        self.owe_user_chat(me.user, chat, Some(me.conn));
+        self.tell_member(chat, me.user, 2, None);
+        let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };
+        if !was_admin || found.members.values().any(|member| member.admin) {
+            return Ok(());
+        }
+        // The longest-standing member becomes admin.
+        let oldest = found.members.iter_mut().min_by_key(|(id, member)| (member.joined, **id));
+        if let Some((&heir, member)) = oldest {
+            member.admin = true;
+            self.note("inherited");
+            self.tell_member(chat, heir, 3, None);
+            self.owe_members_chat(chat, None);
+        }
+        Ok(())
+    }
+}

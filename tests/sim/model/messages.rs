@@ -1,0 +1,196 @@
+//! Sending, changing, marking and asking for messages.
+
+use super::{Caller, Message, Model, Turn};
+use crate::wire::{Body, Check, DELETED, EDITED};
+
+impl Model {
+    fn content_wrong(&self, content: &str) -> Option<&'static str> {
+        if content.is_empty() {
+            return Some("empty-message");
+        }
+        (content.len() > self.rules.content_bytes_max).then_some("too-long")
+    }
+
+    pub(super) fn send(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        content: &str,
+        nonce: Option<u64>,
+    ) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let known = nonce.and_then(|nonce| self.chats[&chat].nonces.get(&(me.user, nonce)));
+        if let Some(&id) = known {
+            self.note("repeated");
+            let body = [id.to_le_bytes(), id.to_le_bytes()].concat();
+            return self.accept(turn, me.conn, me.task, &body);
+        }
+        if let Some(code) = self.content_wrong(content) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        let body = self.accepted(turn, me.conn, me.task)?;
+        let mut rest = Body(&body);
+        let (id, created) = (rest.i64()?, rest.i64()?);
+        rest.end()?;
+        if id != created {
+            return Err(format!("message {id} of {created}"));
+        }
+        self.event(turn, created)?;
+        if let Some(found) = self.chats.get_mut(&chat) {
+            let content = content.into();
+            let new = Message { sender: me.user, updated: created, status: 0, content };
+            found.messages.insert(id, new);
+            found.by_updated.insert(created, id);
+            if let Some(nonce) = nonce {
+                found.nonces.insert((me.user, nonce), id);
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(&me.conn) {
+            conn.accepted_sends.push_back((me.task, chat, created));
+        }
+        self.note("sent");
+        self.owe_message(me, chat, id);
+        Ok(())
+    }
+
+    /// Takes the time of a change from the answer, and makes it.
+    fn change_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        id: i64,
+        change: impl FnOnce(&mut Message),
+    ) -> Check {
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        let body = self.accepted(turn, me.conn, me.task)?;
+        let mut rest = Body(&body);
+        let updated = rest.i64()?;
+        rest.end()?;
+        self.event(turn, updated)?;
+        if let Some(chat) = self.chats.get_mut(&chat)
+            && let Some(message) = chat.messages.get_mut(&id)
+        {
+            chat.by_updated.remove(&message.updated);
+            chat.by_updated.insert(updated, id);
+            message.updated = updated;
+            change(message);
+        }
+        self.owe_message(me, chat, id);
+        Ok(())
+    }
+
+    pub(super) fn edit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        id: i64,
+        content: &str,
+    ) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let found = self.chats[&chat].messages.get(&id).filter(|m| m.status & DELETED == 0);
+        let Some(found) = found else {
+            return self.decline(turn, me.conn, me.task, "no-such-message");
+        };
+        if found.sender != me.user {
+            return self.decline(turn, me.conn, me.task, "forbidden");
+        }
+        if let Some(code) = self.content_wrong(content) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        self.note("edited");
+        self.change_message(turn, me, chat, id, |message| {
+            message.status |= EDITED;
+            message.content = content.into();
+        })
+    }
+
+    pub(super) fn delete(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32, id: i64) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let is_admin = self.chats[&chat].members.get(&me.user).is_some_and(|member| member.admin);
+        let found = self.chats[&chat].messages.get(&id).filter(|m| m.status & DELETED == 0);
+        let Some(found) = found else {
+            return self.decline(turn, me.conn, me.task, "no-such-message");
+        };
+        if found.sender != me.user && !is_admin {
+            return self.decline(turn, me.conn, me.task, "forbidden");
+        }
+        self.note("deleted");
+        self.change_message(turn, me, chat, id, |message| {
+            message.status |= DELETED;
+            message.content = "".into();
+        })
+    }
+
+    pub(super) fn mark_seen(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        time: i64,
+    ) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let now = turn.after;
+        let Some(member) = self.chats.get_mut(&chat).and_then(|c| c.members.get_mut(&me.user))
+        else {
+            return Ok(());
+        };
+        let seen = time.min(now);
+        if seen <= member.seen {
+            return self.accept(turn, me.conn, me.task, &[]);
+        }
+        if turn.replayed {
+            return self.decline(turn, me.conn, me.task, "storage-failed");
+        }
+        member.seen = seen;
+        self.note("marked");
+        self.accept(turn, me.conn, me.task, &[])?;
+        self.tell_seen(me, chat, seen);
+        Ok(())
+    }
+
+    pub(super) fn typing(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        self.accept(turn, me.conn, me.task, &[])?;
+        self.tell_typing(me, chat);
+        Ok(())
+    }
+
+    /// What is found is not modelled, only that nobody finds what is not theirs.
+    pub(super) fn search(&mut self, turn: &mut Turn<'_>, me: Caller) -> Check {
+        let answer = turn.answer(me.conn, me.task)?;
+        if !answer.accepted {
+            return match answer.code() {
+                "bad-query" | "not-member" | "no-such-chat" => Ok(()),
+                code => Err(format!("SEARCH_MSG was declined {code}")),
+            };
+        }
+        let mut rest = Body(&answer.body);
+        while !rest.is_empty() {
+            let (chat, message) = (rest.u32()?, rest.message()?);
+            let present = self.chats.get(&chat).and_then(|chat| chat.messages.get(&message.id));
+            let is_so = present.map(|present| present.wire(message.id)).as_ref() == Some(&message);
+            if !self.is_member(me.user, chat) || !is_so {
+                return Err(format!("found in chat {chat}: {message:?}, and there is {present:?}"));
+            }
+        }
+        Ok(())
+    }
+}

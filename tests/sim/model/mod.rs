@@ -1,0 +1,491 @@
+//! What must be so: users, sessions, chats, members, messages and connections, as the protocol
+//! describes them, in plain maps.
+//!
+//! The model is fed what the server was fed, in the same order, together with what the server
+//! answered; what only the server can choose (times, ids, secrets) it takes from the answers after
+//! judging them, everything else it knows beforehand. It keeps a list of what each connection has
+//! to be told, and takes from it what the connection was told.
+
+mod accounts;
+mod chats;
+mod manage;
+mod messages;
+mod requests;
+mod streams;
+mod tell;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use vestnik::ids::ConnId;
+
+use crate::wire::{self, ACCEPTED, Check, DECLINED, Frame, Out};
+
+pub(crate) use streams::Stream;
+pub(crate) use told::Phase;
+
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    pub(crate) nickname: String,
+    pub(crate) password: String,
+    pub(crate) disabled: bool,
+    pub(crate) created: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) user: u32,
+    pub(crate) secret: String,
+    pub(crate) created: i64,
+    /// When it was last noted as used. A session in use may have been noted later than is known.
+    pub(crate) used: i64,
+    pub(crate) used_latest: i64,
+    pub(crate) address: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Member {
+    pub(crate) admin: bool,
+    pub(crate) joined: i64,
+    pub(crate) seen: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Message {
+    pub(crate) sender: u32,
+    pub(crate) updated: i64,
+    pub(crate) status: u8,
+    pub(crate) content: Rc<str>,
+}
+
+impl Message {
+    /// As it is told.
+    pub(crate) fn wire(&self, id: i64) -> wire::Message {
+        wire::Message {
+            id,
+            sender: self.sender,
+            created: id,
+            updated: self.updated,
+            status: self.status,
+            content: self.content.to_string(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chat {
+    pub(crate) direct: Option<(u32, u32)>,
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) password: Option<String>,
+    pub(crate) created: i64,
+    pub(crate) members: BTreeMap<u32, Member>,
+    pub(crate) bans: BTreeSet<u32>,
+    pub(crate) messages: BTreeMap<i64, Message>,
+    /// The same messages by `updated`.
+    pub(crate) by_updated: BTreeMap<i64, i64>,
+    pub(crate) nonces: BTreeMap<(u32, u64), i64>,
+}
+
+/// The session that a connection carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attached {
+    pub(crate) session: u32,
+    pub(crate) user: u32,
+    pub(crate) suspended: bool,
+}
+
+/// A request whose password is being checked or hashed.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    /// Tells this wait from others of the connection.
+    pub(crate) number: u64,
+    pub(crate) task: u8,
+    pub(crate) intent: Intent,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Intent {
+    Login { user: Option<u32>, right: bool, key: String },
+    Join { chat: u32, right: bool },
+    Register { name: String, password: String },
+    OldPassword { right: bool, new: String },
+    NewPassword(String),
+    CreateChat { name: String, password: String },
+    ChatPassword { chat: u32, password: String },
+}
+
+/// A connection as the server has to see it, and what it has to be told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Conn {
+    pub(crate) address: String,
+    /// Whether it speaks 1.0; `None` before HELLO.
+    pub(crate) modern: Option<bool>,
+    pub(crate) attached: Option<Attached>,
+    pub(crate) waiting: Option<Waiting>,
+    pub(crate) stream: Option<Stream>,
+    /// Task byte of the last notification, and how many the session now attached was sent.
+    pub(crate) notify_task: u8,
+    pub(crate) notified: u8,
+    /// Notifications of the turn in which the session changed: they may belong to either.
+    unsure: u8,
+    /// Its session was attached, lost, suspended or resumed in this turn.
+    pub(crate) unsettled: bool,
+    /// Changed messages that it was not told yet, by chat, in order.
+    owed: BTreeMap<u32, VecDeque<Rc<wire::Message>>>,
+    /// What became of chats, in order: the CHAT_NOTIFY or CHAT_GONE that it was not told yet.
+    owed_chats: VecDeque<(u32, Frame)>,
+    /// What it was owed until its session or membership ended in this turn: it may have been told.
+    disowned: Vec<(u32, Rc<wire::Message>)>,
+    disowned_chats: Vec<Frame>,
+    /// Courtesies of this turn.
+    courtesies: Vec<Frame>,
+    /// The newest message told.
+    told: i64,
+    /// Sends that were accepted in this turn: task, chat and time, by the order of the answers.
+    accepted_sends: VecDeque<(u8, u32, i64)>,
+    /// Messages that the answer to a later send has overtaken: they may only have been left out.
+    overtaken: Vec<(u32, Rc<wire::Message>)>,
+    /// Something was left out at the last look.
+    pub(crate) behind: bool,
+}
+
+impl Conn {
+    /// The user, if it is told things.
+    pub(crate) fn listener(&self) -> Option<u32> {
+        self.attached.filter(|attached| !attached.suspended).map(|attached| attached.user)
+    }
+
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.attached.map(|attached| attached.user)
+    }
+
+    pub(crate) fn is_modern(&self) -> bool {
+        self.modern == Some(true)
+    }
+
+    /// What it was not told yet, for a person.
+    pub(crate) fn owes(&self) -> Option<String> {
+        if let Some((chat, owed)) = self.owed.iter().find(|(_, owed)| !owed.is_empty()) {
+            return Some(format!(
+                "{} messages of chat {chat}, from {:?}",
+                owed.len(),
+                owed.front()
+            ));
+        }
+        self.owed_chats.front().map(|(chat, frame)| format!("chat {chat}: {}", frame.words()))
+    }
+
+    /// Nothing more is owed; what was told until now is not wrong for that.
+    fn disown_all(&mut self) {
+        self.unsettled = true;
+        for (chat, owed) in std::mem::take(&mut self.owed) {
+            self.disowned.extend(owed.into_iter().map(|message| (chat, message)));
+        }
+        let chats = std::mem::take(&mut self.owed_chats);
+        self.disowned_chats.extend(chats.into_iter().map(|(_, frame)| frame));
+    }
+}
+
+/// What the operator has set, as far as the model needs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) body_bytes_max: usize,
+    pub(crate) content_bytes_max: usize,
+    pub(crate) outbound_bytes_max: usize,
+    pub(crate) session_lifetime_us: i64,
+    pub(crate) registration_open: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) rules: Rules,
+    pub(crate) users: BTreeMap<u32, User>,
+    pub(crate) sessions: BTreeMap<u32, Session>,
+    pub(crate) chats: BTreeMap<u32, Chat>,
+    pub(crate) conns: BTreeMap<ConnId, Conn>,
+    pub(crate) lockdown: bool,
+    /// The disk could not be read in the phase that is looked at.
+    pub(crate) unreadable: bool,
+    /// The highest time of any event so far.
+    pub(crate) high: i64,
+    /// The server's clock, as far as it was seen.
+    pub(crate) latest_now: i64,
+    /// The highest ids ever given.
+    last_user: u32,
+    last_session: u32,
+    last_chat: u32,
+    next_wait: u64,
+    /// Failures counted against somebody, without those that have come back since.
+    failures: BTreeMap<String, u32>,
+    failures_unsure: u32,
+    /// How often each purpose was accepted, and each reason given.
+    pub(crate) seen: BTreeMap<String, u64>,
+}
+
+/// What the server was fed in a turn.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Frame { conn: ConnId, bytes: Vec<u8> },
+    Oversized { conn: ConnId, task: u8 },
+    Done { conn: ConnId, wait: u64 },
+}
+
+/// An input, and the server's state around it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fed {
+    pub(crate) input: Input,
+    /// The highest server time given before and after it was handled.
+    pub(crate) before: i64,
+    pub(crate) after: i64,
+    pub(crate) suspended: bool,
+}
+
+/// The answer to a request.
+pub(crate) struct Answer {
+    pub(crate) accepted: bool,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn code(&self) -> &str {
+        let text = std::str::from_utf8(&self.body).unwrap_or_default();
+        if self.accepted { "ACCEPTED" } else { text.split(':').next().unwrap_or_default() }
+    }
+}
+
+/// A turn as the model goes through it.
+pub(crate) struct Turn<'a> {
+    /// What was staged for each connection, notifications left out.
+    pub(crate) staged: &'a mut BTreeMap<ConnId, VecDeque<Frame>>,
+    /// How many notifications were.
+    pub(crate) notices: BTreeMap<ConnId, u32>,
+    /// It was undone once: nothing may be written.
+    pub(crate) replayed: bool,
+    /// The disk could not be read meanwhile: everything may be declined storage-failed.
+    pub(crate) unreadable: bool,
+    /// Waits that began, in order.
+    pub(crate) began: Vec<(ConnId, u64)>,
+    before: i64,
+    after: i64,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(
+        staged: &'a mut BTreeMap<ConnId, VecDeque<Frame>>,
+        replayed: bool,
+        unreadable: bool,
+    ) -> Self {
+        Self {
+            staged,
+            notices: BTreeMap::new(),
+            replayed,
+            unreadable,
+            began: Vec::new(),
+            before: 0,
+            after: 0,
+        }
+    }
+
+    fn next(&mut self, conn: ConnId) -> Check<Frame> {
+        let next = self.staged.get_mut(&conn).and_then(VecDeque::pop_front);
+        next.ok_or_else(|| format!("{conn} got no answer"))
+    }
+
+    fn answer(&mut self, conn: ConnId, task: u8) -> Check<Answer> {
+        let frame = self.next(conn)?;
+        if frame.task != task || frame.purpose != ACCEPTED && frame.purpose != DECLINED {
+            return Err(format!("{conn} got {} for task {task}", frame.words()));
+        }
+        Ok(Answer { accepted: frame.purpose == ACCEPTED, body: frame.body })
+    }
+
+    /// Whether the next answer says that the storage failed, and may.
+    fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
+        let next = self.staged.get(&conn).and_then(VecDeque::front);
+        let is_it = self.unreadable
+            && next.is_some_and(|frame| {
+                frame.purpose == DECLINED
+                    && frame.task == task
+                    && frame.body.starts_with(b"storage-failed:")
+            });
+        if is_it && let Some(staged) = self.staged.get_mut(&conn) {
+            staged.pop_front();
+        }
+        is_it
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) conn: ConnId,
+    pub(crate) task: u8,
+    pub(crate) user: u32,
+    pub(crate) session: u32,
+    pub(crate) modern: bool,
+}
+
+pub(crate) fn key(name: &str) -> String {
+    name.to_lowercase()
+}
+
+impl Model {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            users: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            chats: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            lockdown: false,
+            unreadable: false,
+            high: 0,
+            latest_now: 0,
+            last_user: 0,
+            last_session: 0,
+            last_chat: 0,
+            next_wait: 0,
+            failures: BTreeMap::new(),
+            failures_unsure: 0,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// A user that was there before the server started.
+    pub(crate) fn add_user(&mut self, id: u32, nickname: &str, password: &str, created: i64) {
+        self.last_user = self.last_user.max(id);
+        self.high = self.high.max(created);
+        let (nickname, password) = (nickname.to_owned(), password.to_owned());
+        self.users.insert(id, User { nickname, password, disabled: false, created });
+    }
+
+    /// The process is gone, and with it all connections and counts.
+    pub(crate) fn restarted(&mut self) {
+        self.conns.clear();
+        self.failures.clear();
+        self.failures_unsure = 0;
+    }
+
+    /// A turn was undone: what it counted against somebody may stand.
+    pub(crate) fn undone(&mut self, inputs: usize) {
+        self.failures_unsure += inputs as u32;
+    }
+
+    pub(crate) fn connected(&mut self, conn: ConnId, address: String) {
+        self.conns.insert(conn, Conn { address, ..Conn::default() });
+    }
+
+    pub(crate) fn closed(&mut self, conn: ConnId) {
+        self.detach(conn);
+        self.conns.remove(&conn);
+    }
+
+    fn note(&mut self, what: &str) {
+        *self.seen.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// An event took place at this time: later than all before it.
+    fn event(&mut self, turn: &Turn<'_>, at: i64) -> Check {
+        if at <= self.high || at > turn.after {
+            return Err(format!("time {at} after {} (the clock says {})", self.high, turn.after));
+        }
+        self.high = at;
+        Ok(())
+    }
+
+    fn accept(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8, body: &[u8]) -> Check {
+        let answer = turn.answer(conn, task)?;
+        if !answer.accepted || answer.body != body {
+            let got = (answer.code(), &answer.body);
+            return Err(format!("{conn} task {task}: expected ACCEPTED {body:?}, got {got:?}"));
+        }
+        Ok(())
+    }
+
+    fn decline(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8, code: &str) -> Check {
+        let answer = turn.answer(conn, task)?;
+        self.note(code);
+        if answer.code() != code {
+            let got = String::from_utf8_lossy(&answer.body).into_owned();
+            let got = if answer.accepted { "ACCEPTED" } else { &got };
+            return Err(format!("{conn} task {task}: expected DECLINED {code}, got {got}"));
+        }
+        Ok(())
+    }
+
+    /// The answer to what can only be accepted.
+    fn accepted(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8) -> Check<Vec<u8>> {
+        let answer = turn.answer(conn, task)?;
+        if !answer.accepted {
+            let got = String::from_utf8_lossy(&answer.body).into_owned();
+            return Err(format!("{conn} task {task}: expected ACCEPTED, got {got}"));
+        }
+        Ok(answer.body)
+    }
+
+    /// One step of a turn.
+    pub(crate) fn apply(&mut self, turn: &mut Turn<'_>, fed: &Fed) -> Check {
+        turn.before = fed.before;
+        turn.after = fed.after;
+        match &fed.input {
+            Input::Frame { conn, bytes } => self.frame(turn, *conn, bytes, fed.suspended),
+            Input::Done { conn, wait } => self.done(turn, *conn, *wait),
+            Input::Oversized { conn, task } => {
+                self.decline(turn, *conn, *task, "too-large")?;
+                let bye = turn.next(*conn)?;
+                let is_bye = bye.purpose == wire::DISCONNECT;
+                if is_bye { Ok(()) } else { Err(format!("{conn} got {} last", bye.words())) }
+            }
+        }
+    }
+
+    fn user_by_key(&self, wanted: &str) -> Option<u32> {
+        self.users.iter().find(|(_, user)| key(&user.nickname) == wanted).map(|(id, _)| *id)
+    }
+
+    fn chat_by_key(&self, wanted: &str) -> Option<u32> {
+        let is_it = |chat: &Chat| chat.direct.is_none() && key(&chat.name) == wanted;
+        self.chats.iter().find(|(_, chat)| is_it(chat)).map(|(id, _)| *id)
+    }
+
+    fn is_member(&self, user: u32, chat: u32) -> bool {
+        self.chats.get(&chat).is_some_and(|chat| chat.members.contains_key(&user))
+    }
+
+    pub(crate) fn chats_of(&self, user: u32) -> Vec<u32> {
+        let mine = self.chats.iter().filter(|(_, chat)| chat.members.contains_key(&user));
+        mine.map(|(id, _)| *id).collect()
+    }
+
+    fn is_online(&self, user: u32) -> bool {
+        self.conns.values().any(|conn| conn.user() == Some(user))
+    }
+
+    fn nickname(&self, user: u32) -> &str {
+        self.users.get(&user).map_or("", |user| &user.nickname)
+    }
+
+    /// chat_info of section 5, as a user sees it now.
+    pub(crate) fn chat_info(&self, user: u32, id: u32) -> Option<Vec<u8>> {
+        let chat = self.chats.get(&id)?;
+        let mut flags = u8::from(chat.password.is_some());
+        let (mut last, mut seen, mut unread) = (0, 0, 0);
+        if let Some(member) = chat.members.get(&user) {
+            flags |= 2 | if member.admin { 4 } else { 0 };
+            seen = member.seen;
+            last = chat.messages.last_key_value().map_or(0, |(id, _)| *id);
+            let after = chat.messages.range(seen + 1..);
+            let counts = |m: &Message| m.sender != user && m.status & wire::DELETED == 0;
+            unread = after.filter(|(_, message)| counts(message)).count().min(1000) as u32;
+        }
+        let title = match chat.direct {
+            None => &chat.title,
+            Some((low, high)) => self.nickname(if low == user { high } else { low }),
+        };
+        let out = Out::default().u32(id).u8(u8::from(chat.direct.is_some())).u8(flags);
+        let out = out.u32(chat.members.len() as u32).i64(last).i64(seen).u32(unread);
+        Some(out.str(&chat.name).str(title).0)
+    }
+}

@@ -1,0 +1,271 @@
+//! The checks that every request passes (protocol section 3), and which part of the model it is for.
+
+use vestnik::ids::{ChatId, ConnId, MessageId};
+use vestnik::wire::Version;
+use vestnik::wire::purpose::{Needs, ToServer};
+use vestnik::wire::request::Request;
+
+use super::{Caller, Intent, Model, Turn};
+use crate::wire::{Check, take_frame};
+
+/// Longest body of a HEARTBEAT.
+const HEARTBEAT_BYTES_MAX: usize = 1024;
+
+impl Model {
+    pub(super) fn frame(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        bytes: &[u8],
+        suspended: bool,
+    ) -> Check {
+        let (frame, _) = take_frame(bytes).ok_or("an input is no frame")?;
+        let Some(state) = self.conns.get(&conn) else {
+            return Err(format!("{conn} is fed but not there"));
+        };
+        let attached = state.attached;
+        let was_suspended = attached.is_some_and(|attached| attached.suspended);
+        let purpose = ToServer::from_byte(frame.purpose);
+        if turn.is_excused(conn, frame.task) {
+            return Ok(());
+        }
+        match purpose {
+            Some(ToServer::Accepted | ToServer::Part) => return Ok(()),
+            Some(ToServer::Declined) => return self.declined(turn, conn, frame.task, suspended),
+            Some(ToServer::Heartbeat) if frame.body.len() > HEARTBEAT_BYTES_MAX => {
+                return self.decline(turn, conn, frame.task, "malformed");
+            }
+            Some(ToServer::Heartbeat) => return self.accept(turn, conn, frame.task, &frame.body),
+            Some(ToServer::Disconnect) if frame.body.is_empty() => return Ok(()),
+            Some(ToServer::Disconnect) => return self.decline(turn, conn, frame.task, "malformed"),
+            _ => {}
+        }
+        let is_way_back = matches!(purpose, Some(ToServer::Logoff | ToServer::RestoreSession));
+        if was_suspended && !is_way_back {
+            return self.decline(turn, conn, frame.task, "session-suspended");
+        }
+        let is_hello = purpose == Some(ToServer::Hello);
+        let version = match (state.modern, is_hello) {
+            (None, false) => return self.decline(turn, conn, frame.task, "hello-required"),
+            (Some(_), true) => return self.decline(turn, conn, frame.task, "already-greeted"),
+            (None, true) | (Some(true), _) => Version::V1_0,
+            (Some(false), _) => Version::V0_1,
+        };
+        let purpose = purpose.filter(|purpose| purpose.since() <= version);
+        let is_entry = purpose.is_some_and(|purpose| purpose.needs() == Needs::Greeted);
+        if !is_hello && attached.is_none() && !is_entry {
+            return self.decline(turn, conn, frame.task, "login-required");
+        }
+        let Some(purpose) = purpose else {
+            return self.decline(turn, conn, frame.task, "unknown-purpose");
+        };
+        if attached.is_some() && is_entry && !was_suspended {
+            return self.decline(turn, conn, frame.task, "already-authorized");
+        }
+        match Request::decode(purpose, version, &frame.body) {
+            Ok(request) => self.request(turn, conn, frame.task, request),
+            Err(_) => self.decline(turn, conn, frame.task, "malformed"),
+        }
+    }
+
+    fn request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        request: Request<'_>,
+    ) -> Check {
+        self.note(request.purpose().name());
+        match request {
+            Request::Hello { major, minor } => return self.hello(turn, conn, task, major, minor),
+            Request::Login { login, password } => {
+                return self.login(turn, conn, task, login, password);
+            }
+            Request::RestoreSession { session, hash } => {
+                return self.restore(turn, conn, task, session.get(), hash);
+            }
+            Request::RegisterUser { login, password, .. } => {
+                return self.register(turn, conn, task, login, password);
+            }
+            _ => {}
+        }
+        let me = self.caller(conn, task).ok_or("a request without a session got this far")?;
+        self.session_request(turn, me, request)
+    }
+
+    pub(super) fn caller(&self, conn: ConnId, task: u8) -> Option<Caller> {
+        let state = self.conns.get(&conn)?;
+        let attached = state.attached?;
+        let (user, session) = (attached.user, attached.session);
+        Some(Caller { conn, task, user, session, modern: state.is_modern() })
+    }
+
+    #[allow(clippy::too_many_lines)] // one arm per purpose
+    fn session_request(&mut self, turn: &mut Turn<'_>, me: Caller, request: Request<'_>) -> Check {
+        let chat_id = |chat: ChatId| chat.get();
+        let message_id = |id: MessageId| id.get() as i64;
+        match request {
+            Request::Logoff => self.logoff(turn, me),
+            Request::GetUserId { nickname } => self.get_user_id(turn, me, nickname),
+            Request::GetChatId { name } => self.get_chat_id(turn, me, name),
+            Request::ChatReqPass { chat } => self.chat_req_pass(turn, me, chat.get()),
+            Request::JoinChat { chat, password } => self.join_chat(turn, me, chat.get(), password),
+            Request::SendChatMsg { chat, content, nonce } => {
+                self.send(turn, me, chat.get(), content, nonce)
+            }
+            Request::RequestChatMsg { chat, from, to } => {
+                let to = to.map(|to| to.micros());
+                self.range(turn, me, chat.get(), from.micros(), to)
+            }
+            Request::MarkSeen { chat, time } => self.mark_seen(turn, me, chat.get(), time.micros()),
+            Request::ChangePassword { old, new } => self.change_password(turn, me, old, new),
+            Request::GetUser { user } => self.get_user(turn, me, user.get()),
+            Request::GetSessions => self.get_sessions(turn, me),
+            Request::EndSession { session } => self.end_session(turn, me, session.get()),
+            Request::CreateChat { name, password } => self.create_chat(turn, me, name, password),
+            Request::LeaveChat { chat } => self.leave_chat(turn, me, chat.get()),
+            Request::StartChat { user } => self.start_chat(turn, me, user.get()),
+            Request::DeleteChat { chat } => self.delete_chat(turn, me, chat.get()),
+            Request::RenameChat { chat, name } => self.rename_chat(turn, me, chat.get(), name),
+            Request::SetChatTitle { chat, title } => {
+                self.set_chat_title(turn, me, chat.get(), title)
+            }
+            Request::SetChatPassword { chat, password } => {
+                self.set_chat_password(turn, me, chat.get(), password)
+            }
+            Request::SetChatAdmin { chat, user, admin } => {
+                self.set_chat_admin(turn, me, chat.get(), user.get(), admin)
+            }
+            Request::SetChatBan { chat, user, banned } => {
+                self.set_chat_ban(turn, me, chat.get(), user.get(), banned)
+            }
+            Request::GetChat { chat } => self.get_chat(turn, me, chat.get()),
+            Request::GetMyChats => self.my_chats(me),
+            Request::GetMembers { chat } => self.members(turn, me, chat.get()),
+            Request::FindChats { prefix, limit } => self.find_chats(turn, me, prefix, limit),
+            Request::EditMsg { chat, message, content } => {
+                self.edit(turn, me, chat_id(chat), message_id(message), content)
+            }
+            Request::DeleteMsg { chat, message } => {
+                self.delete(turn, me, chat_id(chat), message_id(message))
+            }
+            Request::RequestChatPage { chat, before, limit } => {
+                self.page(turn, me, chat_id(chat), before.map(message_id), limit)
+            }
+            Request::SearchMsg { .. } => self.search(turn, me),
+            Request::RequestUpdates { from } => self.updates(turn, me, from.micros()),
+            Request::Typing { chat } => self.typing(turn, me, chat.get()),
+            Request::Answer { .. }
+            | Request::Disconnect
+            | Request::Heartbeat { .. }
+            | Request::Hello { .. }
+            | Request::Login { .. }
+            | Request::RestoreSession { .. }
+            | Request::RegisterUser { .. } => Err("a purpose went the wrong way".into()),
+        }
+    }
+
+    /// DECLINED from a client. Whether a notification of this very turn had that number already
+    /// cannot be told from outside; then the server's word counts.
+    fn declined(&mut self, turn: &Turn<'_>, conn: ConnId, task: u8, suspended: bool) -> Check {
+        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
+        let Some(attached) = &mut state.attached else { return Ok(()) };
+        if attached.suspended {
+            return Ok(());
+        }
+        let back = (i32::from(state.notify_task) - i32::from(task)).rem_euclid(255);
+        let (sure, unsure) = (i32::from(state.notified), i32::from(state.unsure));
+        let new = turn.notices.get(&conn).copied().unwrap_or(0) as i32;
+        let was_told = task != 0 && back < sure && new < 128;
+        let was_never_told = task == 0 || back >= sure + unsure && back < 255 - new;
+        if was_told && !suspended && !state.unsettled {
+            return Err(format!("{conn} declined notification {task} and is not suspended"));
+        }
+        if was_never_told && suspended {
+            return Err(format!("{conn} declined no notification ({task}) and is suspended"));
+        }
+        if suspended {
+            attached.suspended = true;
+            state.disown_all();
+            self.note("suspended");
+        }
+        Ok(())
+    }
+
+    /// The password of a request has been checked or hashed.
+    pub(super) fn done(&mut self, turn: &mut Turn<'_>, conn: ConnId, wait: u64) -> Check {
+        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
+        let Some(waiting) = state.waiting.take_if(|waiting| waiting.number == wait) else {
+            return Ok(());
+        };
+        let task = waiting.task;
+        if turn.is_excused(conn, task) {
+            return Ok(());
+        }
+        match waiting.intent {
+            Intent::Login { user, right, key } => {
+                self.login_checked(turn, conn, task, user.filter(|_| right), &key)
+            }
+            Intent::Join { chat, right } => self.join_checked(turn, conn, task, chat, right),
+            Intent::Register { name, password } => {
+                self.register_hashed(turn, conn, task, &name, password)
+            }
+            Intent::OldPassword { right, new } => {
+                self.old_password_checked(turn, conn, task, right, new)
+            }
+            Intent::NewPassword(new) => self.new_password_hashed(turn, conn, task, new),
+            Intent::CreateChat { name, password } => {
+                self.create_chat_hashed(turn, conn, task, &name, password)
+            }
+            Intent::ChatPassword { chat, password } => {
+                self.chat_password_hashed(turn, conn, task, chat, password)
+            }
+        }
+    }
+
+    /// From now on the connection waits for password work.
+    pub(super) fn wait(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8, intent: Intent) {
+        self.next_wait += 1;
+        let number = self.next_wait;
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.waiting = Some(super::Waiting { number, task, intent });
+        }
+        turn.began.push((conn, number));
+    }
+
+    /// Whether a request may be declined rate-limited: as many failures as a bucket holds were
+    /// counted and may not have come back.
+    pub(super) fn is_limited(&self, keys: &[(String, u32)]) -> bool {
+        keys.iter().any(|(key, bucket)| {
+            let spent = self.failures.get(key).copied().unwrap_or(0);
+            spent + self.failures_unsure >= *bucket
+        })
+    }
+
+    pub(super) fn spend(&mut self, keys: &[(String, u32)]) {
+        for (key, _) in keys {
+            *self.failures.entry(key.clone()).or_default() += 1;
+        }
+    }
+
+    /// The request was declined rate-limited, and may have been.
+    pub(super) fn was_limited(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        keys: &[(String, u32)],
+    ) -> bool {
+        let next = turn.staged.get(&conn).and_then(|staged| staged.front());
+        let is_it =
+            next.is_some_and(|next| next.task == task && next.body.starts_with(b"rate-limited:"));
+        if is_it && self.is_limited(keys) {
+            if let Some(staged) = turn.staged.get_mut(&conn) {
+                staged.pop_front();
+            }
+            self.note("rate-limited");
+            return true;
+        }
+        false
+    }
+}

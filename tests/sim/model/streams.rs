@@ -1,0 +1,344 @@
+//! Long answers: what each piece has to hold, given that everything may change between two pieces.
+
+use std::collections::BTreeSet;
+
+use vestnik::ids::ConnId;
+
+use super::{Caller, Model, Turn};
+use crate::wire::{ACCEPTED, Body, Check, DECLINED, Frame, Message};
+
+/// The most that one answer of 0.1 holds.
+const LEGACY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A long answer under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) task: u8,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Range { chat: u32, from: i64, to: i64 },
+    Legacy { chat: u32, from: i64, to: i64 },
+    Page { chat: u32, from: i64, to: i64 },
+    Updates { rest: BTreeSet<u32>, left: BTreeSet<u32>, at: Option<(u32, i64)>, from: i64, to: i64 },
+    MyChats { rest: Vec<u32> },
+    Members { chat: u32, asked: i64, after: u32, banned_after: Option<u32> },
+}
+
+impl Model {
+    fn stream(&mut self, me: Caller, kind: Kind) -> Check {
+        if let Some(conn) = self.conns.get_mut(&me.conn) {
+            conn.stream = Some(Stream { task: me.task, kind });
+        }
+        Ok(())
+    }
+
+    pub(super) fn range(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        from: i64,
+        to: Option<i64>,
+    ) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let to = to.map_or(turn.after, |to| to.min(turn.after));
+        let kind = match me.modern {
+            true => Kind::Range { chat, from, to },
+            false => Kind::Legacy { chat, from, to },
+        };
+        self.stream(me, kind)
+    }
+
+    pub(super) fn page(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        before: Option<i64>,
+        limit: u16,
+    ) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let to = before.map_or(turn.after, |before| before - 1);
+        let newest_first = self.chats[&chat].messages.range(..=to).rev();
+        match newest_first.take(usize::from(limit)).last() {
+            Some((&from, _)) => self.stream(me, Kind::Page { chat, from, to }),
+            None => self.accept(turn, me.conn, me.task, &[]),
+        }
+    }
+
+    pub(super) fn updates(&mut self, turn: &mut Turn<'_>, me: Caller, from: i64) -> Check {
+        let rest = self.chats_of(me.user).into_iter().collect();
+        let left = BTreeSet::new();
+        self.stream(me, Kind::Updates { rest, left, at: None, from, to: turn.after })
+    }
+
+    pub(super) fn my_chats(&mut self, me: Caller) -> Check {
+        let rest = self.chats_of(me.user);
+        self.stream(me, Kind::MyChats { rest })
+    }
+
+    pub(super) fn members(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if let Some(code) = self.not_member(me.user, chat) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let asked = turn.after;
+        self.stream(me, Kind::Members { chat, asked, after: 0, banned_after: None })
+    }
+
+    /// Somebody has left a chat: a long answer may give no more of it.
+    pub(super) fn left_while_streaming(&mut self, user: u32, chat: u32) {
+        for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
+            if let Some(Stream { kind: Kind::Updates { rest, left, at, .. }, .. }) =
+                &mut conn.stream
+            {
+                rest.remove(&chat);
+                at.take_if(|(of, _)| *of == chat);
+                left.insert(chat);
+            }
+        }
+    }
+
+    /// PART, or what ends a long answer.
+    pub(super) fn stream_frame(&mut self, id: ConnId, frame: &Frame) -> Check {
+        let Some(conn) = self.conns.get_mut(&id) else { return Err("it is not there".into()) };
+        let user = conn.user();
+        let Some(mut stream) = conn.stream.take() else { return Err("nothing is asked".into()) };
+        if stream.task != frame.task {
+            return Err(format!("task {} is asked for", stream.task));
+        }
+        if frame.purpose == DECLINED {
+            return self.stream_declined(user, &stream, frame);
+        }
+        let user = user.ok_or("its session has ended")?;
+        let is_last = frame.purpose == ACCEPTED;
+        self.piece(user, &mut stream.kind, Body(&frame.body), is_last)?;
+        if is_last {
+            self.note("long answers");
+        } else if let Some(conn) = self.conns.get_mut(&id) {
+            self.seen.entry("parts".to_owned()).and_modify(|count| *count += 1).or_insert(1);
+            conn.stream = Some(stream);
+        }
+        Ok(())
+    }
+
+    fn stream_declined(&mut self, user: Option<u32>, stream: &Stream, frame: &Frame) -> Check {
+        let text = Body(&frame.body).str()?.to_owned();
+        let given = text.split(':').next().unwrap_or_default();
+        let expected = match (&stream.kind, user) {
+            _ if self.unreadable && given == "storage-failed" => return Ok(()),
+            (_, None) => Some("login-required"),
+            (Kind::Updates { .. } | Kind::MyChats { .. }, _) => None,
+            (Kind::Members { chat, .. }, Some(user)) => {
+                self.not_member(user, *chat).or_else(|| {
+                    let is_admin = self.chats[chat].members.get(&user).is_some_and(|me| me.admin);
+                    if is_admin { None } else { Some("forbidden") }
+                })
+            }
+            (Kind::Legacy { chat, from, to }, Some(user)) => {
+                self.not_member(user, *chat).or_else(|| {
+                    let range = self.chats[chat].by_updated.range(*from..=*to);
+                    let content = |id: &i64| 30 + self.chats[chat].messages[id].content.len();
+                    let bytes: usize = range.map(|(_, id)| content(id)).sum();
+                    if bytes > LEGACY_BYTES_MAX / 2 { Some("too-large") } else { None }
+                })
+            }
+            (Kind::Range { chat, .. } | Kind::Page { chat, .. }, Some(user)) => {
+                self.not_member(user, *chat)
+            }
+        };
+        self.note("long answers cut off");
+        if expected == Some(given) { Ok(()) } else { Err(format!("{text}, and not {expected:?}")) }
+    }
+
+    fn piece(&self, user: u32, kind: &mut Kind, mut body: Body<'_>, is_last: bool) -> Check {
+        match kind {
+            Kind::Range { chat, from, to } => {
+                self.require(user, *chat)?;
+                while !body.is_empty() {
+                    let message = body.message()?;
+                    *from = self.next_in_range(*chat, *from, *to, &message)?;
+                }
+                if is_last { self.range_is_over(*chat, *from, *to) } else { Ok(()) }
+            }
+            Kind::Legacy { chat, from, to } if is_last => {
+                self.require(user, *chat)?;
+                self.legacy_pack(*chat, *from, *to, body)
+            }
+            Kind::Legacy { .. } => Err("0.1 knows no PART".into()),
+            Kind::Page { chat, from, to } => {
+                self.require(user, *chat)?;
+                let messages = &self.chats[chat].messages;
+                while !body.is_empty() {
+                    let message = body.message()?;
+                    let next = messages.range(*from..=*to).next();
+                    if next.map(|(id, next)| next.wire(*id)).as_ref() != Some(&message) {
+                        return Err(format!("{message:?} comes when {next:?} is next"));
+                    }
+                    *from = message.id + 1;
+                }
+                match messages.range(*from..).next().filter(|(id, _)| is_last && **id <= *to) {
+                    Some(missing) => Err(format!("{missing:?} is missing")),
+                    None => Ok(()),
+                }
+            }
+            Kind::Updates { .. } => self.updates_piece(user, kind, body, is_last),
+            Kind::MyChats { rest } => self.chats_piece(user, rest, body, is_last),
+            Kind::Members { .. } => self.members_piece(user, kind, body, is_last),
+        }
+    }
+
+    fn require(&self, user: u32, chat: u32) -> Check {
+        match self.not_member(user, chat) {
+            Some(code) => Err(format!("user {user} in chat {chat}: {code}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the range goes on after this message, which has to be its next.
+    fn next_in_range(&self, chat: u32, from: i64, to: i64, message: &Message) -> Check<i64> {
+        let found = &self.chats[&chat];
+        let mut range = found.by_updated.range(from..).take_while(|(at, _)| **at <= to);
+        let next = range.next().map(|(_, id)| found.messages[id].wire(*id));
+        if next.as_ref() != Some(message) {
+            return Err(format!("chat {chat}: {message:?} comes when {next:?} is next"));
+        }
+        Ok(message.updated + 1)
+    }
+
+    fn range_is_over(&self, chat: u32, from: i64, to: i64) -> Check {
+        let mut rest = self.chats[&chat].by_updated.range(from..).take_while(|(at, _)| **at <= to);
+        match rest.next() {
+            Some(missing) => Err(format!("chat {chat}: {missing:?} is missing")),
+            None => Ok(()),
+        }
+    }
+
+    /// What was read early may have changed since; then it has left the range.
+    fn legacy_pack(&self, chat: u32, from: i64, to: i64, mut body: Body<'_>) -> Check {
+        let found = &self.chats[&chat];
+        let (mut last, mut ids) = (from - 1, BTreeSet::new());
+        while !body.is_empty() {
+            let message = body.message()?;
+            let present = found.messages.get(&message.id).map(|now| now.wire(message.id));
+            let has_left = present.as_ref().is_some_and(|now| now.updated > to);
+            if message.updated <= last || message.updated > to {
+                return Err(format!("{message:?} after {last}, up to {to}"));
+            }
+            if !has_left && present.as_ref() != Some(&message) {
+                return Err(format!("{message:?} is {present:?}"));
+            }
+            last = message.updated;
+            ids.insert(message.id);
+        }
+        let mut range = found.by_updated.range(from..).take_while(|(at, _)| **at <= to);
+        match range.find(|(_, id)| !ids.contains(id)) {
+            Some(missing) => Err(format!("{missing:?} is missing")),
+            None => Ok(()),
+        }
+    }
+
+    fn updates_piece(
+        &self,
+        user: u32,
+        kind: &mut Kind,
+        mut body: Body<'_>,
+        is_last: bool,
+    ) -> Check {
+        let Kind::Updates { rest, left, at, from, to } = kind else { return Ok(()) };
+        while !body.is_empty() {
+            let (chat, message) = (body.u32()?, body.message()?);
+            self.require(user, chat)?;
+            let cursor = match *at {
+                Some((current, cursor)) if current == chat => cursor,
+                other => {
+                    if let Some((current, cursor)) = other {
+                        self.range_is_over(current, cursor, *to)?;
+                    }
+                    if !rest.remove(&chat) && !left.remove(&chat) {
+                        return Err(format!("chat {chat} comes again, or was not asked for"));
+                    }
+                    *from
+                }
+            };
+            *at = Some((chat, self.next_in_range(chat, cursor, *to, &message)?));
+        }
+        if is_last {
+            let unread = rest.iter().map(|chat| (*chat, *from)).chain(*at);
+            for (chat, cursor) in unread {
+                self.range_is_over(chat, cursor, *to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chats_piece(
+        &self,
+        user: u32,
+        rest: &mut Vec<u32>,
+        mut body: Body<'_>,
+        is_last: bool,
+    ) -> Check {
+        while let Some(&chat) = rest.first() {
+            let Some(info) = self.chat_info(user, chat) else {
+                rest.remove(0);
+                continue;
+            };
+            if body.is_empty() && !is_last {
+                return Ok(());
+            }
+            let Some(left) = body.0.strip_prefix(&info[..]) else {
+                return Err(format!("chat {chat} is {info:?} and not {:?}", body.0));
+            };
+            body = Body(left);
+            rest.remove(0);
+        }
+        body.end()
+    }
+
+    fn members_piece(
+        &self,
+        user: u32,
+        kind: &mut Kind,
+        mut body: Body<'_>,
+        is_last: bool,
+    ) -> Check {
+        let Kind::Members { chat, asked, after, banned_after } = kind else { return Ok(()) };
+        self.require(user, *chat)?;
+        let found = &self.chats[chat];
+        let is_admin = found.members[&user].admin;
+        while !body.is_empty() {
+            let (id, flags, seen) = (body.u32()?, body.u8()?, body.i64()?);
+            let nickname = body.str()?;
+            let online = if self.is_online(id) { 2 } else { 0 };
+            let is_right = nickname == self.nickname(id) && flags & 2 == online;
+            let next = found.members.range(*after + 1..).next();
+            let is_member = next.is_some_and(|(next, member)| {
+                *next == id && flags & 5 == u8::from(member.admin) && seen == member.seen
+            });
+            let bans = found.bans.range(banned_after.unwrap_or(0) + 1..);
+            let is_banned = is_admin && flags & 5 == 4 && seen == 0 && bans.min() == Some(&id);
+            match (is_right && is_member, is_right && is_banned && next.is_none()) {
+                (true, _) if banned_after.is_none() => *after = id,
+                (_, true) => *banned_after = Some(id),
+                _ => return Err(format!("{id} {flags} {seen} {nickname} when {next:?} is next")),
+            }
+        }
+        // Who has joined since the question may be missing.
+        let mut missing = found.members.range(*after + 1..);
+        if is_last && banned_after.is_none() && missing.any(|(_, member)| member.joined <= *asked) {
+            return Err(format!("members after {after} are missing"));
+        }
+        let rest = found.bans.range(banned_after.unwrap_or(0) + 1..).next();
+        match rest.filter(|_| is_last && is_admin) {
+            Some(rest) => Err(format!("{rest} is banned and not listed")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Who has to be told what, and where connections come and go.
+
+use std::rc::Rc;
+
+use vestnik::ids::ConnId;
+
+use super::{Attached, Caller, Model, Turn};
+use crate::wire::{
+    CHAT_GONE, CHAT_NOTIFY, Check, DEAUTH, DECLINED, Frame, MEMBER_NOTIFY, Out, PRESENCE_NOTIFY,
+    SEEN_NOTIFY, TYPING_NOTIFY,
+};
+
+fn notice(purpose: u8, body: Vec<u8>) -> Frame {
+    Frame { purpose, task: 0, body }
+}
+
+impl Model {
+    /// The connections of a chat's members that are told things.
+    fn listeners(&self, chat: u32) -> Vec<ConnId> {
+        let is_in = |user: Option<u32>| user.is_some_and(|user| self.is_member(user, chat));
+        let conns = self.conns.iter().filter(|(_, conn)| is_in(conn.listener()));
+        conns.map(|(id, _)| *id).collect()
+    }
+
+    /// A message is new or changed.
+    pub(super) fn owe_message(&mut self, me: Caller, chat: u32, id: i64) {
+        let message = self.chats.get(&chat).and_then(|chat| chat.messages.get(&id));
+        let Some(message) = message.map(|message| Rc::new(message.wire(id))) else { return };
+        for conn in self.listeners(chat) {
+            if conn != me.conn
+                && let Some(conn) = self.conns.get_mut(&conn)
+            {
+                conn.owed.entry(chat).or_default().push_back(Rc::clone(&message));
+            }
+        }
+    }
+
+    /// What a chat is to a user now, for one connection.
+    fn owe_chat(&mut self, conn: ConnId, user: u32, chat: u32) {
+        let info = self.chat_info(user, chat).filter(|_| self.is_member(user, chat));
+        let frame = match info {
+            Some(info) => notice(CHAT_NOTIFY, info),
+            None => notice(CHAT_GONE, Out::default().u32(chat).0),
+        };
+        if let Some(state) = self.conns.get_mut(&conn)
+            && state.is_modern()
+        {
+            state.owed_chats.push_back((chat, frame));
+        }
+    }
+
+    /// The same for all connections of a user but one.
+    pub(super) fn owe_user_chat(&mut self, user: u32, chat: u32, except: Option<ConnId>) {
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            if Some(conn) != except && self.conns[&conn].listener() == Some(user) {
+                self.owe_chat(conn, user, chat);
+            }
+        }
+    }
+
+    /// The same for all members.
+    pub(super) fn owe_members_chat(&mut self, chat: u32, except: Option<ConnId>) {
+        for conn in self.listeners(chat) {
+            if Some(conn) != except
+                && let Some(user) = self.conns[&conn].user()
+            {
+                self.owe_chat(conn, user, chat);
+            }
+        }
+    }
+
+    /// Messages of a chat that is gone for the user are not owed any more.
+    pub(super) fn disown(&mut self, user: u32, chat: u32) {
+        for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
+            let owed = conn.owed.remove(&chat).unwrap_or_default();
+            conn.disowned.extend(owed.into_iter().map(|message| (chat, message)));
+        }
+        self.left_while_streaming(user, chat);
+    }
+
+    fn courtesy(&mut self, chat: u32, but: Option<u32>, except: Option<ConnId>, frame: &Frame) {
+        for conn in self.listeners(chat) {
+            if Some(conn) == except {
+                continue;
+            }
+            if let Some(state) = self.conns.get_mut(&conn)
+                && state.is_modern()
+                && (but.is_none() || state.user() != but)
+            {
+                state.courtesies.push(frame.clone());
+            }
+        }
+    }
+
+    pub(super) fn tell_member(&mut self, chat: u32, user: u32, event: u8, except: Option<ConnId>) {
+        let body = Out::default().u32(chat).u32(user).u8(event).str(self.nickname(user)).0;
+        self.courtesy(chat, Some(user), except, &notice(MEMBER_NOTIFY, body));
+    }
+
+    pub(super) fn tell_seen(&mut self, me: Caller, chat: u32, seen: i64) {
+        let body = Out::default().u32(chat).u32(me.user).i64(seen).0;
+        self.courtesy(chat, None, Some(me.conn), &notice(SEEN_NOTIFY, body));
+    }
+
+    pub(super) fn tell_typing(&mut self, me: Caller, chat: u32) {
+        let body = Out::default().u32(chat).u32(me.user).0;
+        self.courtesy(chat, Some(me.user), None, &notice(TYPING_NOTIFY, body));
+    }
+
+    fn tell_presence(&mut self, user: u32, online: bool) {
+        let frame = notice(PRESENCE_NOTIFY, Out::default().u32(user).u8(u8::from(online)).0);
+        let chats = self.chats_of(user);
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            let Some(listener) = self.conns[&conn].listener() else { continue };
+            let shares = chats.iter().any(|chat| self.is_member(listener, *chat));
+            if let Some(state) = self.conns.get_mut(&conn)
+                && listener != user
+                && shares
+                && state.is_modern()
+            {
+                state.courtesies.push(frame.clone());
+            }
+        }
+    }
+
+    pub(super) fn attach(&mut self, conn: ConnId, user: u32, session: u32) {
+        let is_first = !self.is_online(user);
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.attached = Some(Attached { session, user, suspended: false });
+            state.notified = 0;
+            state.unsettled = true;
+        }
+        if is_first {
+            self.tell_presence(user, true);
+        }
+    }
+
+    /// The connection falls back to *greeted*.
+    pub(super) fn detach(&mut self, conn: ConnId) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        let Some(attached) = state.attached.take() else { return };
+        state.notified = 0;
+        state.disown_all();
+        if !self.is_online(attached.user) {
+            self.tell_presence(attached.user, false);
+        }
+    }
+
+    /// The session of another connection has ended, or is taken over.
+    pub(super) fn deauth(&mut self, turn: &mut Turn<'_>, conn: ConnId) -> Check {
+        self.detach(conn);
+        let waiting = self.conns.get_mut(&conn).and_then(|state| state.waiting.take());
+        if let Some(waiting) = waiting {
+            let frame = turn.next(conn)?;
+            let is_it = frame.purpose == DECLINED
+                && frame.task == waiting.task
+                && frame.body.starts_with(b"login-required:");
+            if !is_it {
+                return Err(format!("{conn} lost its session and got {}", frame.words()));
+            }
+        }
+        let frame = turn.next(conn)?;
+        self.note("deauth");
+        if (frame.purpose, frame.task, frame.body.len()) != (DEAUTH, 0, 0) {
+            return Err(format!("{conn} lost its session and got {}", frame.words()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn conn_of_session(&self, session: u32) -> Option<ConnId> {
+        let carries = |attached: Attached| attached.session == session;
+        let mut conns = self.conns.iter();
+        conns.find(|(_, conn)| conn.attached.is_some_and(carries)).map(|(id, _)| *id)
+    }
+}

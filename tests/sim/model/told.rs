@@ -1,0 +1,252 @@
+//! What a connection was told, against what it had to be told.
+
+use std::rc::Rc;
+
+use vestnik::ids::ConnId;
+
+use super::{Conn, Model};
+use crate::wire::{
+    ACCEPTED, Body, CHAT_GONE, CHAT_NOTIFY, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT,
+    MEMBER_NOTIFY, MSG_NOTIFY, Message, PART, PRESENCE_NOTIFY, SEEN_NOTIFY, TYPING_NOTIFY,
+};
+
+/// When the server said it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// In a turn, about the turn.
+    Turn,
+    /// After it: long answers, and what was left out before.
+    Pump,
+}
+
+impl Model {
+    /// All that the server has said to a connection in one phase of a turn.
+    pub(crate) fn told(&mut self, conn: ConnId, frames: &[Frame], phase: Phase) -> Check {
+        for frame in frames {
+            self.told_frame(conn, frame, phase).map_err(|wrong| {
+                format!("{conn} was told {} ({phase:?}): {wrong}", frame.words())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn told_frame(&mut self, id: ConnId, frame: &Frame, phase: Phase) -> Check {
+        let Some(conn) = self.conns.get_mut(&id) else { return Err("it is not there".into()) };
+        if frame.is_notification() {
+            conn.number(frame.task)?;
+            if !conn.is_modern() && frame.purpose != MSG_NOTIFY {
+                return Err("0.1 does not know it".into());
+            }
+        }
+        match (frame.purpose, phase) {
+            (ACCEPTED, Phase::Turn) => conn.answered(frame),
+            (PART | ACCEPTED | DECLINED, Phase::Pump) => self.stream_frame(id, frame),
+            (DECLINED | DEAUTH | DISCONNECT, Phase::Turn) => Ok(()),
+            (HEARTBEAT | DISCONNECT, Phase::Pump) => Ok(()),
+            (MSG_NOTIFY, Phase::Turn) => conn.messages_told(frame),
+            (MSG_NOTIFY, Phase::Pump) => self.messages_retold(id, frame),
+            (CHAT_NOTIFY | CHAT_GONE, Phase::Turn) => conn.chat_told(frame),
+            (CHAT_NOTIFY | CHAT_GONE, Phase::Pump) => self.chat_retold(id, frame),
+            (MEMBER_NOTIFY | SEEN_NOTIFY | TYPING_NOTIFY | PRESENCE_NOTIFY, Phase::Turn) => {
+                conn.courtesy_told(frame)
+            }
+            _ => Err("nothing asked for it".into()),
+        }
+    }
+
+    /// Something that was left out, from the file: it is as it is now.
+    fn messages_retold(&mut self, id: ConnId, frame: &Frame) -> Check {
+        let (chat, messages) = pack(frame)?;
+        let user = self.conns.get(&id).and_then(Conn::listener).ok_or("it has no session")?;
+        if !self.is_member(user, chat) {
+            return Err(format!("user {user} is no member of chat {chat}"));
+        }
+        for message in messages {
+            let present = self.chats[&chat].messages.get(&message.id);
+            if present.map(|present| present.wire(message.id)).as_ref() != Some(&message) {
+                return Err(format!("{message:?} is not as it is: {present:?}"));
+            }
+            let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+            if !conn.behind {
+                return Err(format!("{message:?} was not left out"));
+            }
+            conn.in_order(message.updated)?;
+            let owed = conn.owed.entry(chat).or_default();
+            while let Some(first) = owed.front().filter(|first| first.updated <= message.updated) {
+                let now = self.chats[&chat].messages.get(&first.id);
+                if now.is_some_and(|now| now.updated == first.updated) && **first != message {
+                    return Err(format!("{first:?} was skipped"));
+                }
+                owed.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    fn chat_retold(&mut self, id: ConnId, frame: &Frame) -> Check {
+        let chat = Body(&frame.body).u32()?;
+        let user = self.conns.get(&id).and_then(Conn::listener).ok_or("it has no session")?;
+        let present = self.chat_info(user, chat).filter(|_| self.is_member(user, chat));
+        let is_so = match (&present, frame.purpose) {
+            (Some(info), CHAT_NOTIFY) => *info == frame.body,
+            (None, CHAT_GONE) => frame.body.len() == 4,
+            _ => false,
+        };
+        if !is_so {
+            return Err(format!("chat {chat} is {present:?}, and not {:?}", frame.body));
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        let before = conn.owed_chats.len();
+        conn.owed_chats.retain(|(owed, _)| *owed != chat);
+        if conn.owed_chats.len() == before { Err("it knew that".into()) } else { Ok(()) }
+    }
+
+    /// The turn's own words are all said. What is missing now was left out, and only for a reader
+    /// that is slow: one for whom so many bytes wait, as far as that can be told.
+    pub(crate) fn settle(&mut self, id: ConnId, behind: bool, pending: Option<usize>) -> Check {
+        let limit = self.rules.outbound_bytes_max;
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        if behind && !conn.behind && pending.is_some_and(|pending| pending <= limit) {
+            return Err(format!("{id} is behind with {pending:?} bytes waiting"));
+        }
+        if !behind && let Some(owes) = conn.owes() {
+            return Err(format!("{id} was not told of {owes}"));
+        }
+        let has_room = pending.is_some_and(|pending| pending <= limit / 2);
+        if has_room
+            && !behind
+            && !conn.unsettled
+            && let Some(courtesy) = conn.courtesies.first()
+        {
+            return Err(format!("{id} was not told of {}", courtesy.words()));
+        }
+        if conn.unsettled {
+            conn.unsure = conn.unsure.saturating_add(conn.notified);
+            conn.notified = 0;
+        }
+        conn.unsettled = false;
+        conn.behind = behind;
+        conn.courtesies.clear();
+        conn.disowned.clear();
+        conn.disowned_chats.clear();
+        conn.accepted_sends.clear();
+        conn.overtaken.clear();
+        Ok(())
+    }
+
+    /// After catching up: who is not behind any more has missed nothing.
+    pub(crate) fn caught_up(&mut self, id: ConnId, behind: bool) -> Check {
+        let chats = &self.chats;
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        conn.behind = behind;
+        if behind {
+            return Ok(());
+        }
+        for (chat, owed) in &mut conn.owed {
+            // What was changed once more by this connection itself was not left out.
+            owed.retain(|message| {
+                let now = chats.get(chat).and_then(|chat| chat.messages.get(&message.id));
+                now.is_some_and(|now| now.updated == message.updated)
+            });
+        }
+        match conn.owes() {
+            Some(owes) => Err(format!("{id} is live again and was not told of {owes}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Conn {
+    /// Notifications are numbered 1 to 255 in turn.
+    fn number(&mut self, task: u8) -> Check {
+        let next = self.notify_task % 255 + 1;
+        if task != next {
+            return Err(format!("its number is not {next}"));
+        }
+        self.notify_task = next;
+        self.notified = self.notified.saturating_add(1);
+        Ok(())
+    }
+
+    /// Messages are told in the order of server time, over all chats: the cursor that a client
+    /// moves with each is then a promise that nothing older comes.
+    fn in_order(&mut self, updated: i64) -> Check {
+        if updated <= self.told {
+            return Err(format!("a message of {updated} after one of {}", self.told));
+        }
+        self.told = updated;
+        Ok(())
+    }
+
+    /// The answer to a send comes after the notifications of what was sent before it.
+    fn answered(&mut self, frame: &Frame) -> Check {
+        let is_it = |send: &(u8, u32, i64)| send.0 == frame.task && frame.body.len() == 16;
+        let Some((_, chat, at)) = self.accepted_sends.front().copied().filter(is_it) else {
+            return Ok(());
+        };
+        self.accepted_sends.pop_front();
+        let first = self.owed.get(&chat).and_then(|owed| owed.front());
+        if !self.behind
+            && let Some(first) = first.filter(|first| first.updated < at)
+        {
+            self.overtaken.push((chat, Rc::clone(first)));
+        }
+        Ok(())
+    }
+
+    fn messages_told(&mut self, frame: &Frame) -> Check {
+        let (chat, messages) = pack(frame)?;
+        for message in messages {
+            self.in_order(message.updated)?;
+            let owed = self.owed.entry(chat).or_default();
+            if owed.front().is_some_and(|first| **first == message) {
+                if self.overtaken.iter().any(|(of, first)| *of == chat && **first == message) {
+                    return Err(format!("{message:?} was overtaken by the answer to a later send"));
+                }
+                owed.pop_front();
+                continue;
+            }
+            let is_it = |(of, owed): &(u32, Rc<Message>)| *of == chat && **owed == message;
+            match self.disowned.iter().position(is_it) {
+                Some(place) => drop(self.disowned.remove(place)),
+                None => return Err(format!("{message:?} comes when {:?} is next", owed.front())),
+            }
+        }
+        Ok(())
+    }
+
+    fn chat_told(&mut self, frame: &Frame) -> Check {
+        let is_it = |owed: &Frame| owed.purpose == frame.purpose && owed.body == frame.body;
+        if self.owed_chats.front().is_some_and(|(_, owed)| is_it(owed)) {
+            self.owed_chats.pop_front();
+            return Ok(());
+        }
+        match self.disowned_chats.iter().position(is_it) {
+            Some(place) => drop(self.disowned_chats.remove(place)),
+            None => {
+                return Err(format!("{frame:?} comes when {:?} is next", self.owed_chats.front()));
+            }
+        }
+        Ok(())
+    }
+
+    fn courtesy_told(&mut self, frame: &Frame) -> Check {
+        let is_it = |owed: &Frame| owed.purpose == frame.purpose && owed.body == frame.body;
+        match self.courtesies.iter().position(is_it) {
+            Some(place) => drop(self.courtesies.remove(place)),
+            None => return Err(format!("it did not happen: {:?}", frame.body)),
+        }
+        Ok(())
+    }
+}
+
+/// What a MSG_NOTIFY says.
+fn pack(frame: &Frame) -> Check<(u32, Vec<Message>)> {
+    let mut body = Body(&frame.body);
+    let chat = body.u32()?;
+    let mut messages = vec![body.message()?];
+    while !body.is_empty() {
+        messages.push(body.message()?);
+    }
+    Ok((chat, messages))
+}

@@ -1,0 +1,92 @@
+//! What kind of day a seed is: how many clients, how bad the network, the disk and the clock.
+
+use crate::disk::Faults;
+use crate::model::Rules;
+use crate::rng::Rng;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) clients: usize,
+    pub(crate) users: usize,
+    pub(crate) turns: u64,
+    /// The process ends once in so many turns; 0: never.
+    pub(crate) dies_one_in: u64,
+    /// Of a hundred ends, so many are power cuts.
+    pub(crate) cut_percent: u64,
+    pub(crate) faults: Faults,
+    pub(crate) requests_per_turn: usize,
+    pub(crate) early_flush_one_in: u64,
+    pub(crate) invariants_one_in: u64,
+    pub(crate) compare_one_in: u64,
+    pub(crate) timeout_one_in: u64,
+    /// Bytes under way in one direction of a connection.
+    pub(crate) capacity: usize,
+    /// A client's connection breaks once in so many steps.
+    pub(crate) cut_one_in: u64,
+    /// A client stops reading once in so many steps.
+    pub(crate) stall_one_in: u64,
+    /// Content over the usual length, once in so many messages.
+    pub(crate) long_one_in: u64,
+    /// How long it is.
+    pub(crate) long_bytes: u64,
+    /// Requests that a client may have under way.
+    pub(crate) pipeline: u64,
+    /// The longest frame that may stand above the bound of a queue.
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) rules: Rules,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        // In one kind of day nothing ends, in one all goes wrong.
+        let kind = rng.below(8);
+        let (ends, has_faults) = (kind != 0, kind >= 4);
+        let clients = rng.between(2, 8) as usize;
+        let content_bytes_max = rng.weighted(&[(1, 200), (2, 2000), (1, 16 * 1024)]);
+        let outbound_bytes_max = rng.weighted(&[(3, 4096), (2, 20_000), (1, 200_000)]);
+        Self {
+            clients,
+            users: rng.between(1, clients as u64) as usize,
+            turns: rng.between(100, 700),
+            dies_one_in: if ends { rng.between(30, 300) } else { 0 },
+            cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
+            faults: if has_faults { faults(rng) } else { Faults::default() },
+            requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
+            early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
+            invariants_one_in: 4,
+            compare_one_in: 60,
+            timeout_one_in: rng.weighted(&[(1, 0), (1, 2000)]),
+            capacity: rng.weighted(&[(1, 64), (2, 1000), (2, 10_000), (1, 300_000)]),
+            cut_one_in: rng.weighted(&[(1, 0), (2, 300), (1, 60)]),
+            stall_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),
+            long_one_in: rng.weighted(&[(1, 0), (2, 20), (1, 3)]),
+            long_bytes: content_bytes_max as u64,
+            pipeline: rng.weighted(&[(1, 1), (2, 4), (2, 20)]),
+            frame_bytes_max: 256 * 1024,
+            rules: Rules {
+                body_bytes_max: 20_000,
+                content_bytes_max,
+                outbound_bytes_max,
+                session_lifetime_us: 30 * 86_400 * 1_000_000,
+                registration_open: rng.one_in(2),
+            },
+        }
+    }
+}
+
+/// A few kinds of faults, each rare or not.
+fn faults(rng: &mut Rng) -> Faults {
+    let mut pick = |often: u64| {
+        if rng.one_in(3) { rng.between(often, often * 20) } else { 0 }
+    };
+    Faults {
+        read: pick(300),
+        short_read: pick(100),
+        write: pick(300),
+        full: pick(30),
+        sync: pick(100),
+        truncate: pick(5),
+        delete: pick(2),
+        open: pick(3),
+    }
+}

@@ -1,0 +1,149 @@
+//! What the server says, read by a codec of the simulation's own: a mistake in the crate's would
+//! otherwise pass on both sides.
+
+/// What the model and the checks give: nothing, or what is wrong.
+pub(crate) type Check<T = ()> = Result<T, String>;
+
+pub(crate) const ACCEPTED: u8 = 0x00;
+pub(crate) const DECLINED: u8 = 0x01;
+pub(crate) const HEARTBEAT: u8 = 0x02;
+pub(crate) const DISCONNECT: u8 = 0x03;
+pub(crate) const PART: u8 = 0x04;
+pub(crate) const MSG_NOTIFY: u8 = 0x20;
+pub(crate) const DEAUTH: u8 = 0x22;
+pub(crate) const CHAT_NOTIFY: u8 = 0x30;
+pub(crate) const CHAT_GONE: u8 = 0x31;
+pub(crate) const MEMBER_NOTIFY: u8 = 0x32;
+pub(crate) const SEEN_NOTIFY: u8 = 0x33;
+pub(crate) const TYPING_NOTIFY: u8 = 0x34;
+pub(crate) const PRESENCE_NOTIFY: u8 = 0x35;
+
+pub(crate) const EDITED: u8 = 0x01;
+pub(crate) const DELETED: u8 = 0x02;
+
+/// A whole frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Frame {
+    pub(crate) purpose: u8,
+    pub(crate) task: u8,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Frame {
+    pub(crate) fn is_notification(&self) -> bool {
+        self.purpose >= MSG_NOTIFY && self.purpose != DEAUTH
+    }
+
+    /// For a trace.
+    pub(crate) fn words(&self) -> String {
+        let body = &self.body[..self.body.len().min(24)];
+        let text = String::from_utf8_lossy(body).replace(|c: char| c.is_control(), ".");
+        format!("0x{:02x}/{} {} bytes {text:?}", self.purpose, self.task, self.body.len())
+    }
+}
+
+/// Takes the first whole frame off the front.
+pub(crate) fn take_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<6>()?;
+    let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    let (body, rest) = rest.split_at_checked(len)?;
+    Some((Frame { purpose: head[4], task: head[5], body: body.to_vec() }, rest))
+}
+
+/// All frames of bytes that hold whole frames only.
+pub(crate) fn frames(mut bytes: &[u8]) -> Check<Vec<Frame>> {
+    let mut all = Vec::new();
+    while let Some((frame, rest)) = take_frame(bytes) {
+        all.push(frame);
+        bytes = rest;
+    }
+    if bytes.is_empty() { Ok(all) } else { Err(format!("{} bytes after a frame", bytes.len())) }
+}
+
+/// A message as packs carry it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Message {
+    pub(crate) id: i64,
+    pub(crate) sender: u32,
+    pub(crate) created: i64,
+    pub(crate) updated: i64,
+    pub(crate) status: u8,
+    pub(crate) content: String,
+}
+
+/// Reads a body field by field.
+#[derive(Clone, Copy)]
+pub(crate) struct Body<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Body<'a> {
+    fn bytes<const N: usize>(&mut self) -> Check<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or("a body ends inside a field")?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    pub(crate) fn u8(&mut self) -> Check<u8> {
+        self.bytes::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u32(&mut self) -> Check<u32> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn i64(&mut self) -> Check<i64> {
+        self.bytes().map(i64::from_le_bytes)
+    }
+
+    pub(crate) fn str(&mut self) -> Check<&'a str> {
+        let end = self.0.iter().position(|&byte| byte == 0).ok_or("a str without its NUL")?;
+        let text = std::str::from_utf8(&self.0[..end]).map_err(|e| e.to_string())?;
+        self.0 = &self.0[end + 1..];
+        Ok(text)
+    }
+
+    pub(crate) fn message(&mut self) -> Check<Message> {
+        Ok(Message {
+            id: self.i64()?,
+            sender: self.u32()?,
+            created: self.i64()?,
+            updated: self.i64()?,
+            status: self.u8()?,
+            content: self.str()?.to_owned(),
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn end(self) -> Check {
+        if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", self.0.len())) }
+    }
+}
+
+/// Writes the bodies that the model expects.
+#[derive(Default)]
+pub(crate) struct Out(pub(crate) Vec<u8>);
+
+impl Out {
+    pub(crate) fn u8(mut self, value: u8) -> Self {
+        self.0.push(value);
+        self
+    }
+
+    pub(crate) fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn i64(mut self, value: i64) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn str(mut self, text: &str) -> Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+        self
+    }
+}

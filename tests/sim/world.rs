@@ -1,0 +1,448 @@
+//! One seed from its first day to its last: lives of the server, one after the other, and all
+//! around it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+
+use vestnik::auth::password::{self, Kind};
+use vestnik::config::Registration;
+use vestnik::ids::{ConnId, ServerTime};
+use vestnik::service::{Service, ServiceConfig};
+use vestnik::store::{Database, Store};
+
+use crate::choose::{first_password, login_name};
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::disk::{Death, Disk, Faults};
+use crate::file;
+use crate::host::{Fate, Host};
+use crate::model::{Fed, Model, Turn};
+use crate::pipe::Link;
+use crate::plan::Plan;
+use crate::rng::{Rng, Secrets};
+use crate::vfs;
+use crate::wire::{Check, Frame};
+
+/// Lines of a trace that are kept.
+const TRACE_LINES: usize = 400;
+/// Turns within which everything must be answered when nobody asks for more.
+const QUIET_TURNS: u64 = 5000;
+
+/// What a seed has been through.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) turns: u64,
+    pub(crate) lives: u64,
+    pub(crate) power_cuts: u64,
+    pub(crate) undone: u64,
+    pub(crate) lost: u64,
+    pub(crate) either: u64,
+    pub(crate) failed_calls: u64,
+    pub(crate) simulated_ms: u64,
+    pub(crate) most_pending: usize,
+    pub(crate) seen: BTreeMap<String, u64>,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.turns += other.turns;
+        self.lives += other.lives;
+        self.power_cuts += other.power_cuts;
+        self.undone += other.undone;
+        self.lost += other.lost;
+        self.either += other.either;
+        self.failed_calls += other.failed_calls;
+        self.simulated_ms += other.simulated_ms;
+        self.most_pending = self.most_pending.max(other.most_pending);
+        for (what, times) in other.seen {
+            *self.seen.entry(what).or_default() += times;
+        }
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) plan: Plan,
+    pub(crate) clock: Clock,
+    pub(crate) links: BTreeMap<u64, Link>,
+    pub(crate) model: Model,
+    /// What may have become of the turn in which the process died: whole, or not at all.
+    maybe: Option<Model>,
+    clients: Vec<Client>,
+    next_link: u64,
+    pub(crate) is_pump_waiting: bool,
+    /// Waits for password work that began in the turn.
+    pub(crate) began: Vec<(ConnId, u64)>,
+    pub(crate) undone: u64,
+    pub(crate) most_pending: usize,
+    report: Report,
+    last_time: i64,
+    /// Nobody asks for more.
+    is_quiet: bool,
+    lines: Option<VecDeque<String>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, is_traced: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::new(&mut rng.fork());
+        vfs::install(Disk::new(rng.fork()));
+        let clients = (0..plan.clients).map(|number| Client::new(number, rng.fork())).collect();
+        Self {
+            clock: Clock::new(rng.fork()),
+            links: BTreeMap::new(),
+            model: Model::new(plan.rules.clone()),
+            maybe: None,
+            clients,
+            next_link: 0,
+            is_pump_waiting: false,
+            began: Vec::new(),
+            undone: 0,
+            most_pending: 0,
+            report: Report::default(),
+            last_time: 0,
+            is_quiet: false,
+            lines: is_traced.then(VecDeque::new),
+            rng,
+            plan,
+        }
+    }
+
+    /// Lives through the seed.
+    pub(crate) fn run(&mut self) -> Check<Report> {
+        self.set_up()?;
+        while !self.life()? {
+            self.die();
+        }
+        self.die();
+        file::compare(&self.model).map_err(|wrong| format!("at the end {wrong}"))?;
+        let disk_failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
+        self.report.failed_calls = disk_failed;
+        self.report.undone = self.undone;
+        self.report.most_pending = self.most_pending;
+        self.report.seen = std::mem::take(&mut self.model.seen);
+        Ok(self.report.clone())
+    }
+
+    /// The last lines of what happened.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &String> {
+        self.lines.iter().flatten()
+    }
+
+    pub(crate) fn trace(&mut self, line: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
+            if lines.len() == TRACE_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(format!("{:>5} {}", self.report.turns, line()));
+        }
+    }
+
+    fn config(&self) -> ServiceConfig {
+        let rules = &self.plan.rules;
+        ServiceConfig {
+            body_bytes_max: rules.body_bytes_max,
+            content_bytes_max: rules.content_bytes_max,
+            outbound_bytes_max: rules.outbound_bytes_max,
+            session_lifetime_us: rules.session_lifetime_us,
+            password_rounds: 1,
+            registration: match rules.registration_open {
+                true => Registration::Open,
+                false => Registration::Closed,
+            },
+            sends_per_second: 0,
+        }
+    }
+
+    /// Makes the file, perhaps not at the first try, and its users.
+    fn set_up(&mut self) -> Check {
+        while self.rng.one_in(6) {
+            let changes = self.rng.between(1, 30);
+            vfs::disk(|disk| disk.die_in(changes));
+            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME));
+            vfs::disk(|disk| {
+                disk.die();
+                disk.revive(Death::PowerCut);
+            });
+        }
+        let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME)?;
+        let mut store = Store::new(&database).map_err(|e| e.to_string())?;
+        let random = Secrets::new(self.rng.fork());
+        for number in 0..self.plan.users {
+            let (name, given) = (login_name(number), first_password(number));
+            let prepared = password::prepare(&given, Kind::User).map_err(|e| e.to_string())?;
+            let stored = password::hash(&prepared, 1, &random).map_err(|e| e.to_string())?;
+            let created = ServerTime::new(number as i64 + 1).ok_or("a time")?;
+            let key = name.to_lowercase();
+            let user = store.add_user(&name, &key, &stored, created).map_err(|e| e.to_string())?;
+            let user = user.ok_or("two users of one name")?;
+            self.model.add_user(user.get(), &name, &given, created.micros());
+        }
+        store
+            .reserve_time(ServerTime::new(self.model.high).ok_or("a time")?)
+            .map_err(|e| e.to_string())?;
+        store.commit().map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    // ---- lives of the server -------------------------------------------------------------------
+
+    /// One life of the process; true when the seed is over.
+    fn life(&mut self) -> Check<bool> {
+        self.report.lives += 1;
+        if self.rng.one_in(6) && self.plan.dies_one_in > 0 {
+            let changes = self.rng.between(1, 12);
+            vfs::disk(|disk| disk.die_in(changes));
+        }
+        // The disk behaves once the third start has failed.
+        let faults = if self.report.lives % 4 == 3 { Faults::default() } else { self.plan.faults };
+        vfs::disk(|disk| disk.faults = faults);
+        let failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
+        let excuse = |wrong: String| {
+            let failed_now = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
+            let is_excused = failed_now > failed || vfs::disk(|disk| disk.is_dead());
+            if is_excused { Ok(false) } else { Err(format!("the server does not start: {wrong}")) }
+        };
+        let database = match Database::open_with_vfs(Path::new(file::PATH), vfs::NAME) {
+            Ok(database) => database,
+            Err(wrong) => return excuse(wrong),
+        };
+        let store = match Store::new(&database) {
+            Ok(store) => store,
+            Err(wrong) => return excuse(wrong.to_string()),
+        };
+        let random = Secrets::new(self.rng.fork());
+        let service = match Service::new(store, self.config(), &random) {
+            Ok(service) => service,
+            Err(wrong) => return excuse(wrong),
+        };
+        if vfs::disk(|disk| disk.is_dead()) {
+            return Ok(false);
+        }
+        self.after_start(service.last_time().micros())?;
+        let mut host = Host::new(service, &random);
+        while self.report.turns < self.plan.turns {
+            if self.live_a_turn(&mut host)? == Fate::Dead {
+                if host.service.lost().is_some() {
+                    self.report.lost += 1;
+                }
+                return Ok(false);
+            }
+        }
+        self.quieten(&mut host)?;
+        if self.rng.one_in(2) {
+            return Ok(true);
+        }
+        host.service.finish().map_err(|e| e.to_string())?;
+        Ok(true)
+    }
+
+    /// What the file holds now is what was answered, and perhaps the turn that was not.
+    fn after_start(&mut self, time: i64) -> Check {
+        self.model.restarted();
+        let maybe = self.maybe.take();
+        self.report.either += u64::from(maybe.is_some());
+        self.compare().or_else(|wrong| {
+            let Some(mut maybe) = maybe else { return Err(format!("after a start {wrong}")) };
+            maybe.restarted();
+            std::mem::swap(&mut self.model, &mut maybe);
+            self.compare().map_err(|other| format!("after a start neither {wrong}, nor {other}"))
+        })?;
+        // Only the times of events are kept for good.
+        self.last_time = self.model.high;
+        if time < self.model.high {
+            return Err(format!("the clock starts at {time} after {}", self.model.high));
+        }
+        self.trace(|| format!("the server has started at {time}"));
+        Ok(())
+    }
+
+    /// Compares the file with the model; the disk behaves meanwhile.
+    fn compare(&self) -> Check {
+        let faults = vfs::disk(|disk| disk.behave());
+        let compared = file::compare(&self.model);
+        vfs::disk(|disk| disk.misbehave(faults));
+        compared
+    }
+
+    /// The process ends, and the machine with it or not.
+    fn die(&mut self) {
+        let death = match self.rng.below(100) < self.plan.cut_percent {
+            true => Death::PowerCut,
+            false => Death::Kill,
+        };
+        self.trace(|| format!("the server is gone: {death:?}"));
+        self.report.power_cuts += u64::from(death == Death::PowerCut);
+        vfs::disk(|disk| {
+            disk.die();
+            disk.revive(death);
+            disk.faults = Faults::default();
+        });
+        for link in self.links.values_mut() {
+            link.is_broken = true;
+        }
+        self.report.simulated_ms += self.clock.now_ms;
+        self.clock.pause();
+        self.is_pump_waiting = false;
+        self.began.clear();
+    }
+
+    fn live_a_turn(&mut self, host: &mut Host<'_>) -> Check<Fate> {
+        self.report.turns += 1;
+        self.clock.step();
+        self.live_clients()?;
+        if !self.is_quiet && self.rng.one_in(self.plan.dies_one_in) {
+            if self.rng.one_in(4) {
+                return Ok(Fate::Dead);
+            }
+            let changes = self.rng.weighted(&[(2, 4), (2, 20), (1, 200)]);
+            let changes = self.rng.between(1, changes);
+            vfs::disk(|disk| disk.die_in(changes));
+        }
+        let fate = host.turn(self)?;
+        if fate == Fate::Alive && self.rng.one_in(self.plan.compare_one_in) {
+            self.compare()?;
+        }
+        Ok(fate)
+    }
+
+    /// Nobody asks for more: what was asked is answered, and everybody is told everything.
+    fn quieten(&mut self, host: &mut Host<'_>) -> Check {
+        self.is_quiet = true;
+        vfs::disk(|disk| {
+            disk.behave();
+        });
+        let mut still = 0;
+        for _ in 0..QUIET_TURNS {
+            if self.live_a_turn(host)? == Fate::Dead {
+                return Err("the server died in peace".into());
+            }
+            let is_moving = self.links.values().any(|link| {
+                let is_open = !link.is_broken && !link.is_silent;
+                is_open && !(link.up.is_empty() && link.down.is_empty())
+            });
+            still = if is_moving || !host.is_idle(self) { 0 } else { still + 1 };
+            if still > 50 {
+                break;
+            }
+        }
+        for (conn, state) in &self.model.conns {
+            if let Some(owes) = state.owes().filter(|_| !self.is_deaf(host, *conn)) {
+                return Err(format!("all is quiet, and {conn} was not told of {owes}"));
+            }
+        }
+        for client in &self.clients {
+            let link = client.link.and_then(|id| self.links.get(&id));
+            let is_served = link.is_some_and(|link| !link.is_broken && !link.is_silent);
+            if let Some(waits) = client.waits_for().filter(|_| is_served && !client.has_ended) {
+                return Err(format!(
+                    "all is quiet, and client {} waits for {waits}",
+                    client.number
+                ));
+            }
+        }
+        host.service.check_invariants()?;
+        self.compare()
+    }
+
+    /// Whether the far end of a connection takes nothing any more.
+    fn is_deaf(&self, host: &Host<'_>, conn: ConnId) -> bool {
+        let link = host.link_of(conn).and_then(|id| self.links.get(&id));
+        link.is_none_or(|link| link.is_silent || link.is_broken)
+    }
+
+    // ---- what the host tells -------------------------------------------------------------------
+
+    /// Whether the process may die in this turn.
+    pub(crate) fn may_die(&self) -> bool {
+        vfs::disk(|disk| disk.is_risky())
+    }
+
+    /// The process died while it ended the turn: nothing of it was told, and all of it may have
+    /// happened.
+    pub(crate) fn died_in_turn(
+        &mut self,
+        fed: &[Fed],
+        mut staged: BTreeMap<ConnId, VecDeque<Frame>>,
+    ) {
+        let mut maybe = self.model.clone();
+        let mut turn = Turn::new(&mut staged, false, false);
+        if fed.iter().all(|one| maybe.apply(&mut turn, one).is_ok()) {
+            self.maybe = Some(maybe);
+        }
+    }
+
+    /// The server's clock stands here.
+    pub(crate) fn told_until(&mut self, time: i64) -> Check {
+        if time < self.last_time {
+            return Err(format!("server time went from {} to {time}", self.last_time));
+        }
+        self.last_time = time;
+        Ok(())
+    }
+
+    pub(crate) fn forget_link(&mut self, id: u64) {
+        if let Some(link) = self.links.get_mut(&id)
+            && !link.down.is_ended
+        {
+            link.is_broken = true;
+        }
+    }
+
+    // ---- clients -------------------------------------------------------------------------------
+
+    fn live_clients(&mut self) -> Check {
+        for link in self.links.values_mut() {
+            link.step(&mut self.rng, self.is_quiet);
+        }
+        let mut clients = std::mem::take(&mut self.clients);
+        let lived = clients.iter_mut().try_for_each(|client| self.live_client(client));
+        self.clients = clients;
+        self.links.retain(|id, link| {
+            let is_held = self.clients.iter().any(|client| client.link == Some(*id));
+            is_held || !link.is_broken || link.is_accepted && link.is_silent
+        });
+        lived
+    }
+
+    fn live_client(&mut self, client: &mut Client) -> Check {
+        let Some(id) = client.link else {
+            if !self.is_quiet && self.rng.one_in(4) {
+                self.connect(client);
+            }
+            return Ok(());
+        };
+        let Some(link) = self.links.get_mut(&id) else {
+            client.disconnected();
+            return Ok(());
+        };
+        if !self.is_quiet && self.rng.one_in(self.plan.cut_one_in) {
+            // The server finds out at once, or only in time.
+            link.is_broken = self.rng.one_in(2);
+            link.is_silent = !link.is_broken;
+            client.disconnected();
+            return Ok(());
+        }
+        if self.rng.one_in(self.plan.stall_one_in) {
+            client.stalls = self.rng.between(1, 60);
+        }
+        if !self.is_quiet && self.rng.one_in(2) {
+            client.act(&self.plan, &self.model);
+        }
+        client.exchange(link, self.is_quiet)?;
+        if link.is_broken && (link.down.is_empty() || self.rng.one_in(2)) || link.down.is_over() {
+            link.is_broken |= !link.down.is_over();
+            link.up.is_ended = true;
+            client.disconnected();
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, client: &mut Client) {
+        self.next_link += 1;
+        let address = 1 + (client.number % 3) as u8;
+        let link = Link::new(client.number, address, self.plan.capacity);
+        self.links.insert(self.next_link, link);
+        client.connected(self.next_link);
+    }
+}
