@@ -46,6 +46,7 @@ CREATE TABLE chats (
     keep_days    INTEGER NOT NULL DEFAULT 0               -- days after which messages go; 0: never
 ) STRICT;
 CREATE UNIQUE INDEX chats_direct ON chats (user_low, user_high) WHERE kind = 1;
+CREATE INDEX chats_kept ON chats (keep_days) WHERE keep_days > 0;
 
 CREATE TABLE members (
     chat_id INTEGER NOT NULL,
@@ -109,6 +110,15 @@ CREATE TABLE search_pending (
     chat_id    INTEGER NOT NULL,
     words_out  INTEGER NOT NULL DEFAULT 0, -- how many of the old words have left, in their order
     content    TEXT NOT NULL               -- as it was indexed
+) STRICT;
+
+-- Users whose messages are to be deleted, in slices, and how far that has come.
+CREATE TABLE purges (
+    purge_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id  INTEGER NOT NULL,
+    upto     INTEGER NOT NULL,           -- messages created up to here
+    chat_id  INTEGER NOT NULL DEFAULT 0, -- chats before this one are done,
+    at       INTEGER NOT NULL DEFAULT 0  -- and its messages up to this one
 ) STRICT;
 
 CREATE TABLE invites (

@@ -8,7 +8,7 @@ use vestnik::store::members::Member;
 use vestnik::store::{Database, Store, StoreResult};
 
 use super::failure::Failure;
-use super::{Context, Outcome, file, output, secret};
+use super::{Context, Outcome, file, output, purge, secret};
 
 /// Messages of a removed chat taken away in one transaction.
 const SWEEP_SLICE: u32 = 2000;
@@ -185,7 +185,7 @@ fn sweep(context: &Context<'_>) -> Outcome {
         return Ok(());
     };
     while file::write(&context.data, &database, |store| Ok(store.sweep_messages(SWEEP_SLICE)?))? {}
-    Ok(())
+    purge::settle(context, &database)
 }
 
 fn set(arguments: &SetArguments, context: &mut Context<'_>) -> Outcome {

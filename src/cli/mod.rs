@@ -14,6 +14,7 @@ mod invite;
 mod load;
 mod lockdown;
 mod output;
+mod purge;
 mod secret;
 mod serve;
 mod session;

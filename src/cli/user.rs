@@ -5,7 +5,7 @@ use vestnik::auth::password::Kind;
 use vestnik::store::changes::Change;
 
 use super::failure::Failure;
-use super::{Context, Outcome, file, output, secret};
+use super::{Context, Outcome, file, output, purge, secret};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -33,6 +33,11 @@ pub(super) enum Command {
         /// Who
         name: String,
     },
+    /// Delete all messages that a user has sent, in all chats; the user stays
+    Purge {
+        /// Who
+        name: String,
+    },
     /// List everybody
     List,
 }
@@ -43,6 +48,7 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Passwd { name, password } => passwd(&name, &password, context),
         Command::Disable { name } => set_disabled(&name, true, context),
         Command::Enable { name } => set_disabled(&name, false, context),
+        Command::Purge { name } => purge::run(&name, context),
         Command::List => list(context),
     }
 }

@@ -3,8 +3,10 @@
 
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
+use crate::store::purges::Found;
 use crate::store::{Store, StoreResult};
 use crate::wire::answer::MemberEvent;
+use crate::wire::codec::{Message, STATUS_DELETED};
 
 /// Changes taken up in one slice.
 const CHANGES_PER_SLICE: u32 = 256;
@@ -12,7 +14,9 @@ const CHANGES_PER_SLICE: u32 = 256;
 const SWEPT_PER_SLICE: u32 = 500;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
-/// Milliseconds between two looks for old sessions and stale buffers.
+/// Messages that expire in one slice.
+const EXPIRED_PER_SLICE: u32 = 100;
+/// Milliseconds between two looks for old sessions and messages, and stale buffers.
 const SLOW_ROUND_MS: u64 = 10_000;
 
 /// What is to be done, and when it was last looked for.
@@ -20,6 +24,8 @@ pub(super) struct Housekeeping {
     data_version: i64,
     has_changes: bool,
     may_sweep: bool,
+    may_expire: bool,
+    may_purge: bool,
     last_round_ms: u64,
 }
 
@@ -27,13 +33,21 @@ impl Housekeeping {
     /// What was changed before the start is in the file and in no cache yet.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let data_version = store.data_version()?;
-        Ok(Self { data_version, has_changes: true, may_sweep: true, last_round_ms: 0 })
+        Ok(Self {
+            data_version,
+            has_changes: true,
+            may_sweep: true,
+            may_expire: true,
+            may_purge: true,
+            last_round_ms: 0,
+        })
     }
 
     /// A turn was undone: what it took up stands in the file again.
     pub(super) fn start_again(&mut self) {
         self.has_changes = true;
         self.may_sweep = true;
+        self.may_purge = true;
     }
 
     pub(super) fn sweep_soon(&mut self) {
@@ -57,6 +71,7 @@ impl Service<'_> {
         if version != self.housekeeping.data_version {
             self.housekeeping.data_version = version;
             self.housekeeping.has_changes = true;
+            self.housekeeping.may_purge = true;
         }
         if self.housekeeping.has_changes {
             self.housekeeping.has_changes = self.take_up_changes()?;
@@ -88,6 +103,7 @@ impl Service<'_> {
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.end_old_sessions()?;
+            self.housekeeping.may_expire = true;
             self.outbox.trim();
         }
         let more = self.background_slice()?;
@@ -107,8 +123,43 @@ impl Service<'_> {
             self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
             self.indexing.note_change();
         }
-        let more = self.index_slice()? | self.floors_slice()?;
-        Ok(more || self.housekeeping.may_sweep)
+        if self.housekeeping.may_expire {
+            self.housekeeping.may_expire = self.expire()?;
+        }
+        if self.housekeeping.may_purge {
+            self.housekeeping.may_purge = self.purge()?;
+        }
+        let more = self.index_slice()? | self.ends_slice()?;
+        let housekeeping = &self.housekeeping;
+        Ok(more || housekeeping.may_sweep || housekeeping.may_expire || housekeeping.may_purge)
+    }
+
+    /// Deletes messages of users whose messages are all to go, as if their authors did.
+    fn purge(&mut self) -> Result<bool, crate::service::Refusal> {
+        let Some(purge) = self.store.next_purge()? else { return Ok(false) };
+        for Found { chat, message: id, status } in self.store.purge_slice(purge)? {
+            let updated = self.clock.next();
+            self.store.delete_message(chat, id, updated)?;
+            self.indexing.note_change();
+            self.ends.note_deleted(chat, id.created());
+            let (sender, created) = (purge.user, id.created());
+            let status = status | STATUS_DELETED;
+            let message = Message { id, sender, created, updated, status, content: "" };
+            self.tell_message_of_nobody(chat, &message);
+        }
+        Ok(true)
+    }
+
+    /// Takes away messages that their chat keeps no longer. Nobody is told: whoever has them may
+    /// keep them.
+    fn expire(&mut self) -> Result<bool, crate::service::Refusal> {
+        let now = self.clock.now();
+        let Some((chat, last)) = self.store.expire_messages(now, EXPIRED_PER_SLICE)? else {
+            return Ok(false);
+        };
+        self.indexing.note_change();
+        self.ends.note_expired(chat, last);
+        Ok(true)
     }
 
     /// True when there are more.
@@ -155,6 +206,7 @@ impl Service<'_> {
                 }
             }
             Change::ChatChanged(chat) => {
+                self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
                 if let Some(slot) = self.roster.slot(chat)
                     && let Some(online) = self.roster.chat_mut(slot)

@@ -41,7 +41,7 @@ impl Service<'_> {
         self.tell_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
-        self.ends.note_sent(chat, created);
+        self.ends.note_sent(chat, caller.user, created);
         Ok(())
     }
 
@@ -168,7 +168,7 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         self.indexing.note_change();
-        self.ends.note_deleted(chat);
+        self.ends.note_deleted(chat, id.created());
         self.tell_message(
             caller,
             chat,

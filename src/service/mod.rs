@@ -228,6 +228,7 @@ impl<'db> Service<'db> {
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
+        let ends = unread::Ends::new(store.chat_count().map_err(|e| e.to_string())?);
         store.commit().map_err(|e| e.to_string())?;
         let rows_changed = store.rows_changed();
         Ok(Self {
@@ -252,7 +253,7 @@ impl<'db> Service<'db> {
             lost: None,
             housekeeping,
             indexing,
-            ends: unread::Ends::default(),
+            ends,
             pump_cost: 0,
             lockdown,
             scratch: Vec::new(),

@@ -14,17 +14,32 @@ impl Service<'_> {
     /// Adds a new or changed message to the turn's batch. The connection that caused it gets what
     /// stands before it now, so that its answer comes after, and not the message itself.
     pub(super) fn tell_message(&mut self, caller: Caller, chat: ChatId, message: &Message<'_>) {
-        let Some(slot) = self.roster.slot(chat) else { return };
-        if self.turn.batch.chat != Some(chat) {
-            self.tell_so_far();
-            let base = self.outbox.block_mut().len();
-            self.turn.batch.begin(chat, slot, base);
+        if !self.begin_batch(chat) {
+            return;
         }
         self.tell_batch_to(caller.conn.index);
         self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             self.turn.batch.set_mark(peer);
         }
+    }
+
+    /// Adds a message that no connection has changed to the turn's batch.
+    pub(super) fn tell_message_of_nobody(&mut self, chat: ChatId, message: &Message<'_>) {
+        if self.begin_batch(chat) {
+            self.turn.batch.push(&mut self.outbox, message);
+        }
+    }
+
+    /// Makes the turn's batch one of this chat; false when nobody is there to be told.
+    fn begin_batch(&mut self, chat: ChatId) -> bool {
+        let Some(slot) = self.roster.slot(chat) else { return false };
+        if self.turn.batch.chat != Some(chat) {
+            self.tell_so_far();
+            let base = self.outbox.block_mut().len();
+            self.turn.batch.begin(chat, slot, base);
+        }
+        true
     }
 
     /// Gives one connection what it does not have yet of the batch.

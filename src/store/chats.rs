@@ -177,6 +177,15 @@ impl Store<'_> {
         self.all(sql, bounds, |row| id(ChatId::from_row, 0, row.get(0)?))
     }
 
+    /// How many chats there are.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chat_count(&mut self) -> StoreResult<usize> {
+        let count = self.get("SELECT count(*) FROM chats", [], |row| row.get::<_, u32>(0))?;
+        Ok(count.unwrap_or_default() as usize)
+    }
+
     /// All groups by name, then all direct chats.
     ///
     /// # Errors

@@ -177,6 +177,11 @@ const MESSAGES: &[Rule] = &[
            AND (n.user_id NOT IN (SELECT user_id FROM users) OR m.sender_id <> n.user_id)",
     ),
     rule(
+        "a purge of nobody",
+        "SELECT 'user ' || user_id FROM purges
+         WHERE user_id NOT IN (SELECT user_id FROM users)",
+    ),
+    rule(
         "an indexed message that is not there",
         "SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
          FROM search_rows r LEFT JOIN messages m USING (chat_id, message_id)
@@ -302,6 +307,7 @@ mod tests {
         INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
             (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
         INSERT INTO nonces VALUES (1, 1, -7, 100), (1, 2, 7, 90);
+        INSERT INTO purges (user_id, upto) VALUES (3, 100);
         INSERT INTO search_rows VALUES (100, 1);
         INSERT INTO search_pending VALUES (101, 1, 0, 'hi there');
         INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3);
@@ -368,6 +374,7 @@ mod tests {
             ("UPDATE messages SET message_id = 100 WHERE chat_id = 2", "a message id given twice", "message 100"),
             ("UPDATE nonces SET user_id = 8 WHERE nonce = 7", "a nonce of nobody", "chat 1, user 8, message 90"),
             ("UPDATE nonces SET message_id = 101 WHERE nonce = -7", "a nonce of nobody", "chat 1, user 1, message 101"),
+            ("UPDATE purges SET user_id = 8", "a purge of nobody", "user 8"),
             ("INSERT INTO search_rows VALUES (102, 1)", "an indexed message", "chat 1, message 102"),
             ("INSERT INTO search_rows VALUES (99, 1)", "an indexed message", "chat 1, message 99"),
             ("INSERT INTO search_rows VALUES (101, 1)", "a message both", "chat 1, message 101"),

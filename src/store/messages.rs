@@ -309,22 +309,51 @@ impl Store<'_> {
         Ok(true)
     }
 
+    /// Takes away messages that are older than their chat keeps them, of one chat, up to `limit`
+    /// of them; fewer when they are indexed. Their nonces stay: a resend must not bring them back.
+    /// The chat and the last message taken; `None` when no chat has any.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn expire_messages(
+        &mut self,
+        now: ServerTime,
+        limit: u32,
+    ) -> StoreResult<Option<(ChatId, ServerTime)>> {
+        let sql = "SELECT c.chat_id, ?1 - c.keep_days * 86400000000
+                   FROM chats c INDEXED BY chats_kept WHERE c.keep_days > 0 AND EXISTS
+                     (SELECT 1 FROM messages m WHERE m.chat_id = c.chat_id
+                      AND m.message_id < ?1 - c.keep_days * 86400000000)
+                   LIMIT 1";
+        let found = self.get(sql, [now.micros()], |row| {
+            Ok((id(ChatId::from_row, 0, row.get(0)?)?, time(row, 1)?))
+        })?;
+        let Some((chat, first_kept)) = found else { return Ok(None) };
+        let last = self.remove_messages(chat.row(), first_kept.previous(), limit)?;
+        Ok(last.map(|last| (chat, last)))
+    }
+
     /// Takes the oldest messages of a chat away, with their words in the index: those created up
-    /// to `last`, up to `limit` of them, and fewer when they have many words. How many.
-    fn remove_messages(&mut self, chat: i64, last: ServerTime, limit: u32) -> StoreResult<usize> {
+    /// to `last`, up to `limit` of them, and fewer when they have many words. The last one taken.
+    fn remove_messages(
+        &mut self,
+        chat: i64,
+        last: ServerTime,
+        limit: u32,
+    ) -> StoreResult<Option<ServerTime>> {
         let sql = "SELECT message_id, content FROM messages
                    WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id LIMIT ?3";
         let oldest = self.all(sql, (chat, last.micros(), limit), |row| {
             Ok((MessageId::at(time(row, 0)?), row.get::<_, String>(1)?))
         })?;
         let mut words_left = WORDS_PER_SLICE;
-        let mut removed = 0;
+        let mut removed = None;
         for (message, content) in oldest {
             let words = self.take_from_index(chat, message, &content)?;
             words_left = words_left.saturating_sub(words);
             let sql = "DELETE FROM messages WHERE chat_id = ?1 AND message_id = ?2";
             self.run(sql, (chat, message.created().micros()))?;
-            removed += 1;
+            removed = Some(message.created());
             if words_left == 0 {
                 break;
             }
@@ -424,6 +453,31 @@ mod tests {
             store.roll_back();
             assert_eq!(store.last_message(chat), Ok(ServerTime::ZERO));
             assert_eq!(store.commit(), Ok(false));
+        });
+    }
+
+    #[test]
+    fn messages_older_than_a_chat_keeps_them_go() {
+        const DAY_US: i64 = 86_400_000_000;
+        with_store(|store, _, user| {
+            let mut chats = Vec::new();
+            for (name, keep_days) in [("for ever", 0), ("two", 2), ("ten", 10)] {
+                let chat = store.add_chat(name, name, None, at(1)).expect("stored").expect("free");
+                store.set_chat_policy(chat, 0, keep_days).expect("stored");
+                for day in 1..=5 {
+                    let id = MessageId::at(at(day * DAY_US + chat.row()));
+                    store.add_message(chat, id, user, "x").expect("stored");
+                    store.add_nonce(chat, user, day as u64, id).expect("stored");
+                }
+                chats.push(chat);
+            }
+            let now = at(5 * DAY_US + 2);
+            assert_eq!(store.expire_messages(now, 2), Ok(Some((chats[1], at(2 * DAY_US + 2)))));
+            // To the microsecond: what is as old as that stays.
+            assert_eq!(store.expire_messages(now, 2), Ok(None));
+            let counts = chats.iter().map(|&chat| range(store, chat, 0, i64::MAX).len());
+            assert_eq!(counts.collect::<Vec<_>>(), [5, 3, 5]);
+            assert!(store.message_by_nonce(chats[1], user, 1).expect("read").is_some());
         });
     }
 

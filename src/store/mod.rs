@@ -12,6 +12,7 @@ pub mod invites;
 pub mod members;
 pub mod messages;
 pub mod open;
+pub mod purges;
 pub mod search;
 pub mod sessions;
 pub mod unread;

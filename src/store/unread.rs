@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Store, StoreResult, time};
+use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, ServerTime, UserId};
 
 /// Unread messages are counted up to this (protocol section 5).
@@ -14,6 +14,17 @@ const LOOKED_AT_MAX: i64 = 10_000;
 
 /// Messages that are looked at to find floors.
 const FLOOR_ROWS_MAX: i64 = 4_096;
+
+/// The newest messages of a chat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tail {
+    /// Where counting need not go.
+    pub floors: Floors,
+    /// When they were created and by whom, from the newest, without those deleted.
+    pub newest: Vec<(ServerTime, UserId)>,
+    /// All messages created after this are among them.
+    pub from: ServerTime,
+}
 
 /// Who has not seen what came at a floor or later has [`UNREAD_MAX`] unread messages and some to
 /// spare. More messages leave that true.
@@ -115,19 +126,36 @@ impl Store<'_> {
         Ok((unread, looked_at))
     }
 
-    /// The floors of a chat, true even after `spare` deletions.
+    /// The end of a chat: floors that are true even after `spare` deletions, and the newest
+    /// messages, up to `newest_max`.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn unread_floors(&mut self, chat: ChatId, spare: u32) -> StoreResult<Floors> {
+    pub fn tail(&mut self, chat: ChatId, spare: u32, newest_max: usize) -> StoreResult<Tail> {
         let sql = "SELECT message_id, sender_id, status FROM messages WHERE chat_id = ?1
                    ORDER BY message_id DESC LIMIT ?2";
         let mut walk = Walk::default();
+        let mut newest = Vec::new();
+        let (mut rows, mut has_all) = (0, true);
         self.each(sql, (chat.row(), FLOOR_ROWS_MAX), |row| {
-            let is_deleted = row.get::<_, u8>(2)? & 2 != 0;
-            Ok(is_deleted || walk.step(time(row, 0)?, row.get(1)?, UNREAD_MAX + spare))
+            rows += 1;
+            if row.get::<_, u8>(2)? & 2 != 0 {
+                return Ok(true);
+            }
+            let (at, sender) = (time(row, 0)?, row.get(1)?);
+            if newest.len() < newest_max {
+                newest.push((at, id(UserId::from_row, 1, sender)?));
+            } else {
+                has_all = false;
+            }
+            let goes_on = walk.step(at, sender, UNREAD_MAX + spare);
+            has_all &= goes_on;
+            Ok(goes_on)
         })?;
-        Ok(walk.floors)
+        has_all &= rows < FLOOR_ROWS_MAX;
+        let oldest = newest.last().map_or(ServerTime::MAX, |(at, _)| at.previous());
+        let from = if has_all { ServerTime::ZERO } else { oldest };
+        Ok(Tail { floors: walk.floors, newest, from })
     }
 }
 
@@ -179,7 +207,7 @@ mod tests {
 
     /// For each user and marker: below the floor there are enough unread messages, to the spare.
     fn check_floors(store: &mut Store<'_>, count: i64, senders: u32, spare: u32) -> Floors {
-        let floors = store.unread_floors(chat(), spare).expect("read");
+        let floors = store.tail(chat(), spare, 0).expect("read").floors;
         for sender in 1..=senders + 1 {
             let floor = floors.of(user(sender));
             let sql = "SELECT count(*) FROM messages WHERE message_id >= ?1 AND sender_id <> ?2";
@@ -192,6 +220,31 @@ mod tests {
             assert!(floor <= at(count));
         }
         floors
+    }
+
+    #[test]
+    fn a_tail_has_the_newest_that_are_not_deleted() {
+        let newest = |tail: &Tail| -> Vec<(i64, u32)> {
+            tail.newest.iter().map(|(at, user)| (at.micros(), user.get())).collect()
+        };
+        with_senders([1, 2, 3, 4].into_iter(), |store, _| {
+            store.delete_message(chat(), MessageId::at(at(3)), at(7)).expect("stored");
+            let tail = store.tail(chat(), 0, 10).expect("read");
+            assert_eq!((newest(&tail), tail.from), (vec![(4, 4), (2, 2), (1, 1)], at(0)));
+            let tail = store.tail(chat(), 0, 3).expect("read");
+            assert_eq!((tail.newest.len(), tail.from), (3, at(0)));
+            let tail = store.tail(chat(), 0, 2).expect("read");
+            assert_eq!((newest(&tail), tail.from), (vec![(4, 4), (2, 2)], at(1)));
+        });
+        with_senders((0..3000).map(|n| 1 + n % 3), |store, _| {
+            let tail = store.tail(chat(), 0, 5000).expect("read");
+            assert!((1500..1600).contains(&tail.newest.len()), "{}", tail.newest.len());
+            assert_eq!(tail.from, at(3000 - tail.newest.len() as i64));
+        });
+        with_senders([].into_iter(), |store, _| {
+            let tail = store.tail(chat(), 0, 5).expect("read");
+            assert_eq!((newest(&tail), tail.from), (vec![], at(0)));
+        });
     }
 
     #[test]

@@ -1,0 +1,170 @@
+//! Purges: all messages of a user are to be deleted, in slices, by the server or, when none runs,
+//! by the command that was told to.
+
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+
+/// Messages looked at in one slice.
+const ROWS_PER_SLICE: usize = 4_000;
+/// Messages found in one slice.
+const FOUND_PER_SLICE: usize = 50;
+/// Chats looked at in one slice.
+const CHATS_PER_SLICE: usize = 100;
+
+/// A purge, and how far it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Purge {
+    number: i64,
+    /// Whose messages go.
+    pub user: UserId,
+    /// Those created up to here.
+    upto: ServerTime,
+    /// Chats before this one are done; a row's id.
+    chat: i64,
+    /// Messages of the chat up to this one are done.
+    at: ServerTime,
+}
+
+/// A message that is to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Its chat.
+    pub chat: ChatId,
+    /// Its id.
+    pub message: MessageId,
+    /// Its status as yet.
+    pub status: u8,
+}
+
+impl Store<'_> {
+    /// Asks for the messages of a user, created up to a time, to be deleted.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_purge(&mut self, user: UserId, upto: ServerTime) -> StoreResult<()> {
+        let sql = "INSERT INTO purges (user_id, upto) VALUES (?1, ?2)";
+        self.run(sql, (user.row(), upto.micros())).map(drop)
+    }
+
+    /// The purge that was asked for first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn next_purge(&mut self) -> StoreResult<Option<Purge>> {
+        let sql = "SELECT purge_id, user_id, upto, chat_id, at FROM purges
+                   ORDER BY purge_id LIMIT 1";
+        self.get(sql, [], |row| {
+            Ok(Purge {
+                number: row.get(0)?,
+                user: id(UserId::from_row, 1, row.get(1)?)?,
+                upto: time(row, 2)?,
+                chat: row.get(3)?,
+                at: time(row, 4)?,
+            })
+        })
+    }
+
+    /// The next messages of a purge, which the caller deletes in the same transaction. Notes how
+    /// far it has come, and forgets it at its end.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn purge_slice(&mut self, mut purge: Purge) -> StoreResult<Vec<Found>> {
+        let mut found = Vec::new();
+        let mut rows_left = ROWS_PER_SLICE;
+        for _ in 0..CHATS_PER_SLICE {
+            let sql = "SELECT chat_id FROM chats WHERE chat_id >= ?1 ORDER BY chat_id LIMIT 1";
+            let next = self.get(sql, [purge.chat], |row| id(ChatId::from_row, 0, row.get(0)?))?;
+            let Some(chat) = next else {
+                self.run("DELETE FROM purges WHERE purge_id = ?1", [purge.number])?;
+                return Ok(found);
+            };
+            if chat.row() != purge.chat {
+                (purge.chat, purge.at) = (chat.row(), ServerTime::ZERO);
+            }
+            if !self.purge_chat(&mut purge, chat, &mut rows_left, &mut found)? {
+                break;
+            }
+            (purge.chat, purge.at) = (purge.chat + 1, ServerTime::ZERO);
+        }
+        let sql = "UPDATE purges SET chat_id = ?2, at = ?3 WHERE purge_id = ?1";
+        self.run(sql, (purge.number, purge.chat, purge.at.micros()))?;
+        Ok(found)
+    }
+
+    /// Goes on in one chat; false when the slice ends before the chat does.
+    fn purge_chat(
+        &mut self,
+        purge: &mut Purge,
+        chat: ChatId,
+        rows_left: &mut usize,
+        found: &mut Vec<Found>,
+    ) -> StoreResult<bool> {
+        let sql = "SELECT message_id, sender_id, status FROM messages
+                   WHERE chat_id = ?1 AND message_id > ?2 AND message_id <= ?3
+                   ORDER BY message_id";
+        let mut is_whole = true;
+        self.each(sql, (chat.row(), purge.at.micros(), purge.upto.micros()), |row| {
+            is_whole = *rows_left > 0 && found.len() < FOUND_PER_SLICE;
+            if is_whole {
+                *rows_left -= 1;
+                purge.at = time(row, 0)?;
+                let (sender, status): (i64, u8) = (row.get(1)?, row.get(2)?);
+                if sender == purge.user.row() && status & 2 == 0 {
+                    found.push(Found { chat, message: MessageId::at(purge.at), status });
+                }
+            }
+            Ok(is_whole)
+        })?;
+        Ok(is_whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Database;
+
+    fn at(micros: i64) -> ServerTime {
+        ServerTime::new(micros).expect("positive")
+    }
+
+    #[test]
+    fn all_messages_of_a_user_are_found_once() {
+        let database = Database::in_memory().expect("memory");
+        let mut store = Store::new(&database).expect("tables");
+        let user = |id| UserId::new(id).expect("not 0");
+        for name in 0..250 {
+            let name = format!("chat{name}");
+            store.add_chat(&name, &name, None, at(1)).expect("stored");
+        }
+        let mut expected = Vec::new();
+        for n in 1..=9000 {
+            // Most in one chat, the others here and there; one sixth by the one who is purged.
+            let chat = ChatId::new(if n % 3 == 0 { 1 + n as u32 % 250 } else { 7 });
+            let chat = chat.expect("not 0");
+            let sender = if n % 6 == 1 || n % 3 == 0 && n % 7 == 1 { 5 } else { 6 };
+            let id = MessageId::at(at(n));
+            store.add_message(chat, id, user(sender), "x").expect("stored");
+            if sender == 5 && n <= 8000 {
+                expected.push((chat, id));
+            }
+        }
+        let (chat, gone) = expected.remove(0);
+        store.delete_message(chat, gone, at(9001)).expect("stored");
+        store.add_purge(user(5), at(8000)).expect("stored");
+        store.add_purge(user(8), at(8000)).expect("stored");
+        let mut found = Vec::new();
+        let mut slices = 0;
+        while let Some(purge) = store.next_purge().expect("read") {
+            let list = store.purge_slice(purge).expect("found");
+            assert!(list.len() <= FOUND_PER_SLICE);
+            found.extend(list.iter().map(|found| (found.chat, found.message)));
+            slices += 1;
+        }
+        assert!(slices > 30, "{slices}");
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+}
