@@ -20,6 +20,7 @@ mod host;
 mod model;
 mod pipe;
 mod plan;
+mod replica;
 mod rng;
 mod vfs;
 mod wire;
@@ -103,7 +104,8 @@ fn every_seed_keeps_the_promises() {
     println!("{with_cuts_or_faults} seeds with power cuts or disk faults");
     println!(
         "{} turns, {} lives, {} power cuts, {} failed calls, {} turns undone, {} files lost, \
-         {} turns of which nobody knew, at most {} bytes waiting",
+         {} turns of which nobody knew, at most {} bytes waiting, \
+         {} copies compared",
         sum.turns,
         sum.lives,
         sum.power_cuts,
@@ -111,7 +113,8 @@ fn every_seed_keeps_the_promises() {
         sum.undone,
         sum.lost,
         sum.either,
-        sum.most_pending
+        sum.most_pending,
+        sum.copies
     );
     if std::env::var("VESTNIK_SIM_SEED").is_err() && count >= 200 {
         assert!(2 * with_cuts_or_faults >= count, "too few seeds with power cuts or faults");

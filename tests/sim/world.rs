@@ -11,7 +11,7 @@ use vestnik::service::{Service, ServiceConfig};
 use vestnik::store::{Database, Store};
 
 use crate::choose::{first_password, login_name};
-use crate::client::Client;
+use crate::client::{Client, State};
 use crate::clock::Clock;
 use crate::disk::{Death, Disk, Faults};
 use crate::file;
@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) undone: u64,
     pub(crate) lost: u64,
     pub(crate) either: u64,
+    /// Copies of clients that were compared at rest.
+    pub(crate) copies: u64,
     pub(crate) failed_calls: u64,
     pub(crate) simulated_ms: u64,
     pub(crate) most_pending: usize,
@@ -51,6 +53,7 @@ impl Report {
         self.undone += other.undone;
         self.lost += other.lost;
         self.either += other.either;
+        self.copies += other.copies;
         self.failed_calls += other.failed_calls;
         self.simulated_ms += other.simulated_ms;
         self.most_pending = self.most_pending.max(other.most_pending);
@@ -222,6 +225,9 @@ impl World {
         self.after_start(service.last_time().micros())?;
         let mut host = Host::new(service, &random);
         while self.report.turns < self.plan.turns {
+            if self.rng.one_in(self.plan.rests_one_in) {
+                self.quieten(&mut host)?;
+            }
             if self.live_a_turn(&mut host)? == Fate::Dead {
                 if host.service.lost().is_some() {
                     self.report.lost += 1;
@@ -233,8 +239,12 @@ impl World {
         if self.rng.one_in(2) {
             return Ok(true);
         }
-        host.service.finish().map_err(|e| e.to_string())?;
-        Ok(true)
+        // A disk that fails now loses nothing that was answered.
+        let failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
+        let finished = host.service.finish();
+        let is_excused =
+            vfs::disk(|disk| disk.is_dead() || disk.failed_reads + disk.failed_writes > failed);
+        finished.map(|()| true).or_else(|e| if is_excused { Ok(true) } else { Err(e.to_string()) })
     }
 
     /// What the file holds now is what was answered, and perhaps the turn that was not.
@@ -309,20 +319,16 @@ impl World {
     /// Nobody asks for more: what was asked is answered, and everybody is told everything.
     fn quieten(&mut self, host: &mut Host<'_>) -> Check {
         self.is_quiet = true;
-        vfs::disk(|disk| {
-            disk.behave();
-        });
+        let faults = vfs::disk(|disk| disk.behave());
         let mut still = 0;
         for _ in 0..QUIET_TURNS {
             if self.live_a_turn(host)? == Fate::Dead {
                 return Err("the server died in peace".into());
             }
-            let is_moving = self.links.values().any(|link| {
-                let is_open = !link.is_broken && !link.is_silent;
-                is_open && !(link.up.is_empty() && link.down.is_empty())
-            });
-            still = if is_moving || !host.is_idle(self) { 0 } else { still + 1 };
-            if still > 50 {
+            let is_moving = self.links.values().any(Link::is_moving);
+            let is_calm = self.clients.iter().all(Client::is_calm);
+            still = if is_moving || !is_calm || !host.is_idle(self) { 0 } else { still + 1 };
+            if still > 8 {
                 break;
             }
         }
@@ -331,18 +337,33 @@ impl World {
                 return Err(format!("all is quiet, and {conn} was not told of {owes}"));
             }
         }
-        for client in &self.clients {
-            let link = client.link.and_then(|id| self.links.get(&id));
-            let is_served = link.is_some_and(|link| !link.is_broken && !link.is_silent);
-            if let Some(waits) = client.waits_for().filter(|_| is_served && !client.has_ended) {
-                return Err(format!(
-                    "all is quiet, and client {} waits for {waits}",
-                    client.number
-                ));
-            }
-        }
+        let clients = std::mem::take(&mut self.clients);
+        let rested = clients.iter().try_for_each(|client| self.rested(client));
+        self.clients = clients;
+        rested?;
         host.service.check_invariants()?;
-        self.compare()
+        self.compare()?;
+        self.is_quiet = false;
+        vfs::disk(|disk| disk.misbehave(faults));
+        Ok(())
+    }
+
+    /// A client at rest is where it wants to be, and has missed nothing.
+    fn rested(&mut self, client: &Client) -> Check {
+        let number = client.number;
+        if !client.is_calm() {
+            let waits = client.waits_for();
+            return Err(format!("client {number} finds no rest; it waits for {waits:?}"));
+        }
+        if let Some(waits) = client.waits_for().filter(|_| client.link.is_some()) {
+            return Err(format!("all is quiet, and client {number} waits for {waits}"));
+        }
+        if client.link.is_some() && client.state == State::Authorized && client.modern {
+            let compared = client.replica.compare(&self.model);
+            compared.map_err(|wrong| format!("client {number}: {wrong}"))?;
+            self.report.copies += 1;
+        }
+        Ok(())
     }
 
     /// Whether the far end of a connection takes nothing any more.
@@ -407,7 +428,8 @@ impl World {
 
     fn live_client(&mut self, client: &mut Client) -> Check {
         let Some(id) = client.link else {
-            if !self.is_quiet && self.rng.one_in(4) {
+            let wants_in = !self.is_quiet || client.session.is_some();
+            if wants_in && self.rng.one_in(4) {
                 self.connect(client);
             }
             return Ok(());
@@ -426,7 +448,9 @@ impl World {
         if self.rng.one_in(self.plan.stall_one_in) {
             client.stalls = self.rng.between(1, 60);
         }
-        if !self.is_quiet && self.rng.one_in(2) {
+        if self.is_quiet {
+            crate::choose::rest(client);
+        } else if self.rng.one_in(2) {
             client.act(&self.plan, &self.model);
         }
         client.exchange(link, self.is_quiet)?;
