@@ -284,11 +284,14 @@ impl Replica {
         }
     }
 
-    /// This client has edited a message, or deleted it, then without content. One that is not
-    /// known yet comes with the rest.
+    /// This client has edited a message, or deleted it, then without content. When it may not
+    /// have known the message as it was, it forgets it: the changes since the cursor hold it.
     fn changed(&mut self, chat: u32, id: i64, updated: i64, content: &str) {
+        let is_known = self.step == Step::Live && self.known.contains(&chat);
         let kept = self.messages.entry(chat).or_default();
-        if let Some(message) = kept.get_mut(&id).filter(|old| old.updated < updated) {
+        if !is_known {
+            kept.remove(&id);
+        } else if let Some(message) = kept.get_mut(&id).filter(|old| old.updated < updated) {
             message.updated = updated;
             message.status |= if content.is_empty() { 2 } else { 1 };
             message.content = content.to_owned();

@@ -232,6 +232,9 @@ impl World {
                 if host.service.lost().is_some() {
                     self.report.lost += 1;
                 }
+                // Nothing is closed in good order: as the process that finds its file lost, and as one
+                // that is killed.
+                vfs::disk(Disk::die);
                 return Ok(false);
             }
         }
