@@ -288,7 +288,10 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
         Role::Server => {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
             // The loop must not sleep inside SQLite; a command holds the file for a moment only.
-            db.busy_timeout(PATIENCE)
+            db.busy_timeout(PATIENCE)?;
+            // After a crash the WAL may hold a turn that only the system's cache knows of. Others
+            // are about to be answered from it, so it is brought to the disk first.
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         }
         Role::Command => db.busy_timeout(Duration::from_secs(10)),
     }
