@@ -62,8 +62,10 @@ impl Behind {
         }
     }
 
-    /// Leaves out what became of a chat.
-    pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId) {
+    /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is told
+    /// only that it is there, and so its messages from here on as well.
+    pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId, since: ServerTime) {
+        Self::leave_out(behind, chat, since);
         behind.get_or_insert_default().chats.insert(chat);
     }
 
