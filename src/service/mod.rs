@@ -406,6 +406,11 @@ impl<'db> Service<'db> {
                 }
             }
         }
+        for (conn, behind) in std::mem::take(&mut self.turn.behinds) {
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.behind = Some(behind);
+            }
+        }
         for old in &saved {
             if let Some(attached) = old.state.attached
                 && self.peers.get(old.conn).is_some()

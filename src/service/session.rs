@@ -257,7 +257,8 @@ impl Service<'_> {
         peer.state.attached = None;
         peer.state.detached_ms = self.now_ms;
         peer.state.notified = 0;
-        if peer.behind.take().is_some() {
+        if let Some(behind) = peer.behind.take() {
+            self.turn.behinds.push((conn, behind));
             self.resumed.push(conn);
         }
         self.turn.users.push(attached.user);
@@ -319,7 +320,8 @@ impl Service<'_> {
         self.tell_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.state.attached = Some(Attached { suspended: true, ..attached });
-        if peer.behind.take().is_some() {
+        if let Some(behind) = peer.behind.take() {
+            self.turn.behinds.push((conn, behind));
             self.resumed.push(conn);
         }
         self.turn.users.push(attached.user);

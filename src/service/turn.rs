@@ -124,6 +124,8 @@ pub(crate) struct Turn {
     pub(crate) batch: Batch,
     /// Connections as they were, each once.
     pub(crate) saved: Vec<Saved>,
+    /// What slow readers had to be told when they lost their sessions.
+    pub(crate) behinds: Vec<(ConnId, Box<Behind>)>,
     /// Users whose place in the roster has changed.
     pub(crate) users: Vec<UserId>,
     /// Why the turn cannot be committed.
@@ -136,6 +138,7 @@ impl Turn {
         self.number += 1;
         self.batch.end();
         self.saved.clear();
+        self.behinds.clear();
         self.users.clear();
         self.failed = None;
     }
