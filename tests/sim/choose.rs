@@ -140,8 +140,8 @@ fn garbage(client: &mut Client, plan: &Plan) {
             client.say(0x28, &body, None, Asking::Other);
             client.has_ended = true;
         }
-        1 => client.say_raw(DECLINED, purpose, &body),
-        _ if purpose == 0x03 && body.is_empty() => {}
+        // An answer nobody waits for may suspend; see `leave`.
+        _ if purpose == 0x01 || purpose == 0x03 && body.is_empty() => {}
         _ => client.say(purpose, &body, None, Asking::Other),
     }
 }
@@ -400,6 +400,9 @@ fn leave(client: &mut Client) {
         6 => {
             let task = client.rng.below(256) as u8;
             client.say_raw(DECLINED, task, b"no\0");
+            // It may have hit one, and is told only when it asks for something.
+            client.is_suspended = true;
+            client.replica.detached();
         }
         _ => client.say_raw(0x00, last, b""),
     }

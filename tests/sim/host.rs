@@ -552,9 +552,9 @@ impl<'db> Host<'db> {
             let is_silent = w.links.get(&link).is_none_or(|link| link.is_silent);
             if is_silent && w.rng.one_in(40) || state == State::Draining && w.rng.one_in(20) {
                 self.lose(conn);
-            } else if state == State::Open && w.rng.one_in(300) {
+            } else if state == State::Open && !w.is_quiet && w.rng.one_in(300) {
                 self.service.stage_bare(conn, ToClient::Heartbeat);
-            } else if state == State::Open && w.rng.one_in(w.plan.timeout_one_in) {
+            } else if state == State::Open && !w.is_quiet && w.rng.one_in(w.plan.timeout_one_in) {
                 self.service.stage_bare(conn, ToClient::Disconnect);
                 self.hang_up(conn);
             }

@@ -81,7 +81,7 @@ pub(crate) struct World {
     report: Report,
     last_time: i64,
     /// Nobody asks for more.
-    is_quiet: bool,
+    pub(crate) is_quiet: bool,
     lines: Option<VecDeque<String>>,
 }
 

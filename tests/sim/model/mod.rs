@@ -147,6 +147,8 @@ pub(crate) struct Conn {
     accepted_sends: VecDeque<(u8, u32, i64)>,
     /// Messages that the answer to a later send has overtaken: they may only have been left out.
     overtaken: Vec<(u32, Rc<wire::Message>)>,
+    /// A turn was undone, in which it may have been left behind.
+    may_hear_again: bool,
     /// Something was left out at the last look.
     pub(crate) behind: bool,
 }
@@ -371,6 +373,9 @@ impl Model {
     /// A turn was undone: what it counted against somebody may stand.
     pub(crate) fn undone(&mut self, inputs: usize) {
         self.failures_unsure += inputs as u32;
+        for conn in self.conns.values_mut() {
+            conn.may_hear_again = true;
+        }
     }
 
     pub(crate) fn connected(&mut self, conn: ConnId, address: String) {
