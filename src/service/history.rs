@@ -69,7 +69,7 @@ impl Behind {
         behind.get_or_insert_default().chats.insert(chat);
     }
 
-    /// Takes the chat whose message is next, and until when it may be told of before another's.
+    /// Takes the chat whose message is next, and up to when it may be told of before another's.
     fn pop(&mut self) -> Option<(ChatId, ServerTime, ServerTime)> {
         let (from, chat) = self.heads.pop_first()?;
         self.missed.remove(&chat);
@@ -518,8 +518,8 @@ impl Service<'_> {
         false
     }
 
-    /// One MSG_NOTIFY from the file, of messages changed at `from` or later and before `until`; how
-    /// far it came.
+    /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; how far it came.
+    /// It always comes further: what stops it is a message after `until`, or a full piece.
     fn retell(
         &mut self,
         conn: ConnId,
@@ -531,7 +531,7 @@ impl Service<'_> {
         pack.clear();
         let now = self.clock.now();
         let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
-            if message.updated >= until || pack.len() >= PIECE_BYTES_MAX {
+            if message.updated > until || pack.len() >= PIECE_BYTES_MAX {
                 return false;
             }
             pack.put_message(message);
