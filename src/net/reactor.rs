@@ -193,8 +193,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// 1. Wait for events, a deadline, or not at all when work is left.
     /// 2. Forget connections that ended in the last turn.
     /// 3. Take new connections.
-    /// 4. Take what the password helper has done.
-    /// 5. Housekeeping, and what the command line has changed: the requests of this turn see it.
+    /// 4. Housekeeping, and what the command line has changed: the requests of this turn see it.
+    /// 5. Take what the password helper has done.
     /// 6. Read, parse and handle, within the turn's budgets.
     /// 7. COMMIT; when it fails, undo and handle the same input again.
     /// 8. Give password jobs to the helper.
@@ -209,8 +209,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.note_events(events);
         self.handle_signals();
         self.accept();
-        self.take_done();
         self.keep_house();
+        self.take_done();
         self.read();
         self.commit()?;
         self.submit_jobs();
@@ -394,7 +394,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         log::debug!("{conn} from {address} is open");
     }
 
-    // ---- 4, 6: input ---------------------------------------------------------------------------
+    // ---- 5, 6: input ---------------------------------------------------------------------------
 
     fn take_done(&mut self) {
         while let Some(done) = self.helper.try_recv() {
@@ -597,14 +597,14 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    // ---- 5, 7, 8: around the turn's input -----------------------------------------------------------------
+    // ---- 4, 7, 8: around the turn's input -----------------------------------------------------------------
 
     fn keep_house(&mut self) {
         let now_ms = self.clock.now_ms();
         if now_ms >= self.housekeeping_ms {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
-        } else if !self.ready.is_empty() {
+        } else if !self.ready.is_empty() || self.helper.is_busy() {
             self.service.look_for_changes();
         }
     }
