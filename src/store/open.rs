@@ -95,16 +95,17 @@ impl Database {
         Ok(Self { db, _lock: None })
     }
 
-    /// A file on a VFS of the caller's own, opened as the server would: for simulated disks.
+    /// A file on a VFS of the caller's own, opened as the server or a command would: for simulated
+    /// disks.
     ///
     /// # Errors
     /// As [`Database::open_server`].
-    pub fn open_with_vfs(path: &Path, vfs: &str) -> Result<Self, String> {
+    pub fn open_with_vfs(path: &Path, vfs: &str, role: Role) -> Result<Self, String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let db = Connection::open_with_flags_and_vfs(path, flags, vfs);
         let db = db.and_then(|mut db| {
             migrate(&mut db)?;
-            settings(&db, Role::Server)?;
+            settings(&db, role)?;
             Ok(db)
         });
         Ok(Self { db: db.map_err(|e| e.to_string())?, _lock: None })

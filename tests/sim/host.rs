@@ -67,6 +67,9 @@ pub(crate) struct Host<'db> {
     housekeeping_ms: u64,
     kept: Vec<Kept>,
     fed: Vec<Fed>,
+    /// What the command line changed and this turn took up; how many changes that were so far.
+    taken_up: Option<Fed>,
+    acted_on: u64,
     /// Of this turn: bytes left while it was under way; reads that had failed before it.
     was_flushed_early: bool,
     failed_reads: u64,
@@ -85,6 +88,8 @@ impl<'db> Host<'db> {
             housekeeping_ms: 0,
             kept: Vec::new(),
             fed: Vec::new(),
+            taken_up: None,
+            acted_on: 0,
             was_flushed_early: false,
             failed_reads: 0,
         }
@@ -93,13 +98,14 @@ impl<'db> Host<'db> {
     /// One turn; the numbers are those of the loop's own.
     pub(crate) fn turn(&mut self, w: &mut World) -> Check<Fate> {
         self.was_flushed_early = false;
+        self.taken_up = None;
         self.failed_reads = vfs::disk(|disk| disk.failed_reads);
         self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
         self.forget_gone(w); // 2
         self.note_events(w);
         self.accept(w); // 3
-        self.take_done(w); // 4
-        self.keep_house(w); // 5
+        self.keep_house(w); // 4
+        self.take_done(w); // 5
         self.read(w)?; // 6
         if self.commit(w)? == Fate::Dead {
             return Ok(Fate::Dead); // 7
@@ -125,7 +131,7 @@ impl<'db> Host<'db> {
             self.list(conn);
         }
         self.flush(w); // 11
-        if w.rng.one_in(w.plan.invariants_one_in) {
+        if w.command.is_none() && w.rng.one_in(w.plan.invariants_one_in) {
             self.service.check_invariants()?;
         }
         Ok(if self.is_dead() { Fate::Dead } else { Fate::Alive })
@@ -223,7 +229,7 @@ impl<'db> Host<'db> {
         }
     }
 
-    // ---- 4, 5, 6: input --------------------------------------------------------------------------
+    // ---- 4, 5, 6: housekeeping and input --------------------------------------------------------------------------
 
     /// The helper works on one job after the other.
     fn take_done(&mut self, w: &mut World) {
@@ -250,12 +256,25 @@ impl<'db> Host<'db> {
     }
 
     fn keep_house(&mut self, w: &mut World) {
+        let before = self.service.last_time().micros();
         if w.clock.now_ms >= self.housekeeping_ms {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = w.clock.now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
             w.model.kept_house(self.service.last_time().micros());
-        } else if !self.ready.is_empty() {
+        } else if !self.ready.is_empty() || !self.jobs.is_empty() {
             self.service.look_for_changes();
+        } else {
+            return;
+        }
+        // What a command changed is told at once, and not taken back with the turn.
+        let acted_on = self.service.changes_acted_on();
+        if std::mem::replace(&mut self.acted_on, acted_on) != acted_on
+            && let Some(command) = w.command.take()
+        {
+            let after = self.service.last_time().micros();
+            let input = Input::Command(command);
+            self.taken_up = Some(Fed { input, before, after, suspended: false });
+            self.fed.extend(self.taken_up.clone());
         }
     }
 
@@ -410,6 +429,7 @@ impl<'db> Host<'db> {
         w.model.undone(fed.len());
         w.undone += 1;
         let failed_before = vfs::disk(|disk| disk.failed_reads);
+        self.fed.extend(self.taken_up.take());
         self.feed_again(w);
         let fed = std::mem::take(&mut self.fed);
         let end = self.service.end_turn();
@@ -605,6 +625,9 @@ impl<'db> Host<'db> {
 
     /// A socket may take bytes at any time; what the turn has staged must not be among them.
     fn flush_early(&mut self, w: &mut World) -> Check {
+        if self.taken_up.is_some() {
+            return Ok(());
+        }
         self.was_flushed_early = true;
         for conn in self.conns.values_mut() {
             let sendable = self.service.outbox.sendable(conn.id.index);

@@ -14,6 +14,7 @@
 mod choose;
 mod client;
 mod clock;
+mod command;
 mod disk;
 mod file;
 mod host;

@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     /// Of a hundred ends, so many are power cuts.
     pub(crate) cut_percent: u64,
     pub(crate) faults: Faults,
+    /// Somebody changes something by hand once in so many turns.
+    pub(crate) by_hand_one_in: u64,
     pub(crate) requests_per_turn: usize,
     pub(crate) early_flush_one_in: u64,
     pub(crate) invariants_one_in: u64,
@@ -54,6 +56,7 @@ impl Plan {
             rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },
+            by_hand_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),
             requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
             early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
             invariants_one_in: 4,

@@ -8,11 +8,13 @@ use vestnik::auth::password::{self, Kind};
 use vestnik::config::Registration;
 use vestnik::ids::{ConnId, ServerTime};
 use vestnik::service::{Service, ServiceConfig};
+use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
 
 use crate::choose::{first_password, login_name};
 use crate::client::{Client, State};
 use crate::clock::Clock;
+use crate::command::{self, Command};
 use crate::disk::{Death, Disk, Faults};
 use crate::file;
 use crate::host::{Fate, Host};
@@ -76,6 +78,8 @@ pub(crate) struct World {
     pub(crate) is_pump_waiting: bool,
     /// Waits for password work that began in the turn.
     pub(crate) began: Vec<(ConnId, u64)>,
+    /// What was done by hand and the server has not taken up.
+    pub(crate) command: Option<Command>,
     pub(crate) undone: u64,
     pub(crate) most_pending: usize,
     report: Report,
@@ -100,6 +104,7 @@ impl World {
             next_link: 0,
             is_pump_waiting: false,
             began: Vec::new(),
+            command: None,
             undone: 0,
             most_pending: 0,
             report: Report::default(),
@@ -162,13 +167,13 @@ impl World {
         while self.rng.one_in(6) {
             let changes = self.rng.between(1, 30);
             vfs::disk(|disk| disk.die_in(changes));
-            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME));
+            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server));
             vfs::disk(|disk| {
                 disk.die();
                 disk.revive(Death::PowerCut);
             });
         }
-        let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME)?;
+        let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server)?;
         let mut store = Store::new(&database).map_err(|e| e.to_string())?;
         let random = Secrets::new(self.rng.fork());
         for number in 0..self.plan.users {
@@ -206,7 +211,8 @@ impl World {
             let is_excused = failed_now > failed || vfs::disk(|disk| disk.is_dead());
             if is_excused { Ok(false) } else { Err(format!("the server does not start: {wrong}")) }
         };
-        let database = match Database::open_with_vfs(Path::new(file::PATH), vfs::NAME) {
+        let database = match Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server)
+        {
             Ok(database) => database,
             Err(wrong) => return excuse(wrong),
         };
@@ -297,6 +303,7 @@ impl World {
         self.report.simulated_ms += self.clock.now_ms;
         self.clock.pause();
         self.is_pump_waiting = false;
+        self.command = None;
         self.began.clear();
     }
 
@@ -312,11 +319,28 @@ impl World {
             let changes = self.rng.between(1, changes);
             vfs::disk(|disk| disk.die_in(changes));
         }
+        if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
+            self.do_by_hand()?;
+        }
         let fate = host.turn(self)?;
         if fate == Fate::Alive && self.rng.one_in(self.plan.compare_one_in) {
             self.compare()?;
         }
         Ok(fate)
+    }
+
+    /// Somebody changes the file while the server runs; the disk behaves meanwhile.
+    fn do_by_hand(&mut self) -> Check {
+        let chosen = command::choose(&mut self.rng, &self.model, self.clock.wall_us);
+        let Some(command) = chosen else { return Ok(()) };
+        self.trace(|| format!("by hand: {command:?}"));
+        let faults = vfs::disk(Disk::behave);
+        let done = command::run(&command, self.rng.fork());
+        vfs::disk(|disk| disk.misbehave(faults));
+        done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
+        self.model.command(&command);
+        self.command = Some(command);
+        Ok(())
     }
 
     /// Nobody asks for more: what was asked is answered, and everybody is told everything.

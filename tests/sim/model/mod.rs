@@ -7,6 +7,7 @@
 //! to be told, and takes from it what the connection was told.
 
 mod accounts;
+mod by_hand;
 mod chats;
 mod manage;
 mod messages;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 
 use vestnik::ids::ConnId;
 
+use crate::command::Command;
 use crate::wire::{self, ACCEPTED, Check, DECLINED, Frame, Out};
 
 pub(crate) use streams::Stream;
@@ -86,6 +88,9 @@ pub(crate) struct Chat {
     /// The same messages by `updated`.
     pub(crate) by_updated: BTreeMap<i64, i64>,
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
+    pub(crate) slow_mode_s: u32,
+    /// When somebody last sent, since the server started.
+    pub(crate) last_sent: BTreeMap<u32, i64>,
 }
 
 /// The session that a connection carries.
@@ -208,6 +213,8 @@ pub(crate) struct Model {
     pub(crate) chats: BTreeMap<u32, Chat>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) lockdown: bool,
+    /// Who was in a chat that was removed by hand and is not taken up.
+    removed_members: Vec<u32>,
     /// The disk could not be read in the phase that is looked at.
     pub(crate) unreadable: bool,
     /// The highest time of any event so far.
@@ -232,6 +239,7 @@ pub(crate) enum Input {
     Frame { conn: ConnId, bytes: Vec<u8> },
     Oversized { conn: ConnId, task: u8 },
     Done { conn: ConnId, wait: u64 },
+    Command(Command),
 }
 
 /// An input, and the server's state around it.
@@ -342,6 +350,7 @@ impl Model {
             chats: BTreeMap::new(),
             conns: BTreeMap::new(),
             lockdown: false,
+            removed_members: Vec::new(),
             unreadable: false,
             high: 0,
             latest_now: 0,
@@ -368,6 +377,10 @@ impl Model {
         self.conns.clear();
         self.failures.clear();
         self.failures_unsure = 0;
+        self.removed_members.clear();
+        for chat in self.chats.values_mut() {
+            chat.last_sent.clear();
+        }
     }
 
     /// A turn was undone: what it counted against somebody may stand.
@@ -437,6 +450,7 @@ impl Model {
         match &fed.input {
             Input::Frame { conn, bytes } => self.frame(turn, *conn, bytes, fed.suspended),
             Input::Done { conn, wait } => self.done(turn, *conn, *wait),
+            Input::Command(command) => self.take_up(turn, command),
             Input::Oversized { conn, task } => {
                 self.decline(turn, *conn, *task, "too-large")?;
                 let bye = turn.next(*conn)?;
