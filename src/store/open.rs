@@ -111,6 +111,13 @@ impl Database {
         Ok(Self { db: db.map_err(|e| e.to_string())?, _lock: None })
     }
 
+    /// Leaves the file as it is, as a crash would, and keeps the lock until the process ends: what a
+    /// failed sync has left in the WAL is for the next start to judge. Closing would take it away,
+    /// and a power cut could bring it back after others had seen that it is not there.
+    pub fn abandon(self) {
+        std::mem::forget(self);
+    }
+
     /// The connection; only the store speaks SQL to it.
     pub(super) const fn connection(&self) -> &Connection {
         &self.db
