@@ -34,6 +34,8 @@ struct Asked {
     /// The session that a RESTORE_SESSION names.
     session: Option<Kept>,
     asking: Asking,
+    /// The start of the copy that it was asked in.
+    start: u64,
     /// The greatest `updated` in the pieces of its answer.
     newest: i64,
 }
@@ -145,7 +147,14 @@ impl Client {
         if !matches!(purpose, ACCEPTED | DECLINED | PART)
             && !(purpose == DISCONNECT && body.is_empty())
         {
-            self.asked.push_back(Asked { task, purpose, session, asking, newest: 0 });
+            self.asked.push_back(Asked {
+                task,
+                purpose,
+                session,
+                asking,
+                start: self.replica.start,
+                newest: 0,
+            });
         }
     }
 
@@ -185,7 +194,8 @@ impl Client {
             PART => match self.asked.front_mut() {
                 Some(asked) if asked.task == frame.task => {
                     asked.newest = asked.newest.max(newest(&asked.asking, &frame.body)?);
-                    self.replica.piece(&asked.asking, &frame.body)
+                    self.replica
+                        .piece(self.replica.purpose(&asked.asking, asked.start), &frame.body)
                 }
                 _ => Err(format!("and waits for {:?}", self.waits_for())),
             },
@@ -234,7 +244,7 @@ impl Client {
                 self.is_suspended = true;
                 self.replica.detached();
             }
-            self.replica.declined(&asked.asking, code);
+            self.replica.declined(self.replica.purpose(&asked.asking, asked.start), code);
             return Ok(());
         }
         match asked.purpose {
@@ -257,8 +267,9 @@ impl Client {
             }
             _ => {
                 let newest = asked.newest.max(newest(&asked.asking, &frame.body)?);
-                self.replica.piece(&asked.asking, &frame.body)?;
-                self.replica.accepted(&asked.asking, &frame.body, newest)?;
+                let asking = self.replica.purpose(&asked.asking, asked.start);
+                self.replica.piece(asking, &frame.body)?;
+                self.replica.accepted(asking, &frame.body, newest)?;
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use vestnik::wire::purpose::ToClient;
 use crate::model::{Fed, Input, Phase, Turn};
 use crate::rng::Secrets;
 use crate::vfs;
-use crate::wire::{Check, Frame, frames, take_frame};
+use crate::wire::{Check, DISCONNECT, Frame, frames, take_frame};
 use crate::world::World;
 
 const HOUSEKEEPING_MS: u64 = 250;
@@ -135,6 +135,35 @@ impl<'db> Host<'db> {
             self.service.check_invariants()?;
         }
         Ok(if self.is_dead() { Fate::Dead } else { Fate::Alive })
+    }
+
+    /// The process ends in good order: what waits is declined, everybody is sent a last word, and
+    /// the file is told the exact time. False when the disk would not have it.
+    pub(crate) fn stop(&mut self, w: &mut World) -> Check<bool> {
+        self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
+        self.service.dismiss_all();
+        if self.service.end_turn() == TurnEnd::Undone {
+            return Ok(false);
+        }
+        let mut told = self.look()?;
+        for (id, conn) in &w.model.conns {
+            let frames = told.remove(id).unwrap_or_default();
+            let waiting = conn.waiting.as_ref().map(|waiting| waiting.task);
+            let asked = [waiting, conn.stream.as_ref().map(|stream| stream.task)];
+            let declined: Vec<u8> = asked.into_iter().flatten().collect();
+            let (last, rest) =
+                frames.split_last().ok_or_else(|| format!("{id} got no last word"))?;
+            let is_right = |(frame, task): (&Frame, &u8)| {
+                frame.task == *task && frame.body.starts_with(b"shutting-down:")
+            };
+            let are_right =
+                rest.len() == declined.len() && rest.iter().zip(&declined).all(is_right);
+            if !are_right || last.purpose != DISCONNECT {
+                return Err(format!("the last words to {id}: {}", words(&frames)));
+            }
+        }
+        self.flush(w);
+        Ok(self.service.finish().is_ok() && !self.is_dead())
     }
 
     pub(crate) fn is_dead(&self) -> bool {

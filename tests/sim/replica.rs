@@ -71,6 +71,8 @@ pub(crate) struct Replica {
     messages: BTreeMap<u32, BTreeMap<i64, Message>>,
     step: Step,
     is_asking: bool,
+    /// Grows with each new start: answers from before it count for nothing.
+    pub(crate) start: u64,
 }
 
 impl Replica {
@@ -83,6 +85,7 @@ impl Replica {
             messages: BTreeMap::new(),
             step: Step::Begin,
             is_asking: false,
+            start: 0,
         }
     }
 
@@ -93,8 +96,7 @@ impl Replica {
     /// A session of this user was attached; another's copy is of no use.
     pub(crate) fn attached(&mut self, user: u32) {
         if self.user != Some(user) {
-            *self = Self::new();
-            self.user = Some(user);
+            *self = Self { user: Some(user), start: self.start, ..Self::new() };
         }
         self.detached();
     }
@@ -105,6 +107,7 @@ impl Replica {
         self.step = Step::Begin;
         self.is_asking = false;
         self.wanted.clear();
+        self.start += 1;
     }
 
     /// What to ask for next, if nothing is being asked for.
@@ -133,6 +136,18 @@ impl Replica {
                 self.is_asking = false;
                 Next::Nothing
             }
+        }
+    }
+
+    /// What an answer is good for by now.
+    pub(crate) fn purpose<'a>(&self, asking: &'a Asking, start: u64) -> &'a Asking {
+        match asking {
+            Asking::MyChats | Asking::Older(_) | Asking::Whole(_) | Asking::Updates
+                if start != self.start =>
+            {
+                &Asking::Other
+            }
+            _ => asking,
         }
     }
 

@@ -10,6 +10,7 @@ use vestnik::ids::{ConnId, ServerTime};
 use vestnik::service::{Service, ServiceConfig};
 use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
+use vestnik::wire::purpose::ToServer;
 
 use crate::choose::{first_password, login_name};
 use crate::client::{Client, State};
@@ -26,7 +27,7 @@ use crate::vfs;
 use crate::wire::{Check, Frame};
 
 /// Lines of a trace that are kept.
-const TRACE_LINES: usize = 400;
+const TRACE_LINES: usize = 20_000;
 /// Turns within which everything must be answered when nobody asks for more.
 const QUIET_TURNS: u64 = 5000;
 
@@ -39,6 +40,8 @@ pub(crate) struct Report {
     pub(crate) undone: u64,
     pub(crate) lost: u64,
     pub(crate) either: u64,
+    /// Ends in good order.
+    pub(crate) stops: u64,
     /// Copies of clients that were compared at rest.
     pub(crate) copies: u64,
     pub(crate) failed_calls: u64,
@@ -47,7 +50,70 @@ pub(crate) struct Report {
     pub(crate) seen: BTreeMap<String, u64>,
 }
 
+/// What has to happen somewhere in any few hundred seeds, beside every purpose of the protocol: a
+/// simulation that does not get there proves nothing.
+const BREADTH: [&str; 46] = [
+    "already-authorized",
+    "already-greeted",
+    "already-member",
+    "bad-credentials",
+    "bad-name",
+    "bad-password",
+    "bad-session",
+    "by hand",
+    "changed a chat",
+    "created",
+    "deauth",
+    "deleted a chat",
+    "deleted",
+    "edited",
+    "empty-message",
+    "forbidden",
+    "hello-required",
+    "inherited",
+    "joined by password",
+    "joined",
+    "last-admin",
+    "left",
+    "logged in",
+    "login-required",
+    "long answers cut off",
+    "malformed",
+    "marked",
+    "name-taken",
+    "no-such-chat",
+    "no-such-message",
+    "no-such-user",
+    "not-member",
+    "parts",
+    "password changed",
+    "password-required",
+    "registered",
+    "registration-closed",
+    "repeated",
+    "restored",
+    "sent",
+    "session-suspended",
+    "set a ban",
+    "started",
+    "storage-failed",
+    "suspended",
+    "taken over",
+];
+
 impl Report {
+    /// Fails when something that should happen has not.
+    pub(crate) fn is_broad(&self) {
+        let purposes = ToServer::ALL.iter().filter(|purpose| purpose.byte() >= 0x20);
+        let purposes = purposes.map(|purpose| purpose.name());
+        let missing = |what: &&str| !self.seen.contains_key(*what);
+        let missing: Vec<&str> = purposes.chain(BREADTH).filter(missing).collect();
+        assert!(missing.is_empty(), "never seen: {missing:?}");
+        let deaths =
+            [self.power_cuts, self.stops, self.undone, self.lost, self.either, self.copies];
+        assert!(!deaths.contains(&0), "something never happened: {deaths:?}");
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.turns += other.turns;
         self.lives += other.lives;
@@ -55,6 +121,7 @@ impl Report {
         self.undone += other.undone;
         self.lost += other.lost;
         self.either += other.either;
+        self.stops += other.stops;
         self.copies += other.copies;
         self.failed_calls += other.failed_calls;
         self.simulated_ms += other.simulated_ms;
@@ -84,6 +151,8 @@ pub(crate) struct World {
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
+    /// The process ends in good order.
+    stops: bool,
     /// Nobody asks for more.
     pub(crate) is_quiet: bool,
     lines: Option<VecDeque<String>>,
@@ -109,6 +178,7 @@ impl World {
             most_pending: 0,
             report: Report::default(),
             last_time: 0,
+            stops: false,
             is_quiet: false,
             lines: is_traced.then(VecDeque::new),
             rng,
@@ -235,9 +305,11 @@ impl World {
                 self.quieten(&mut host)?;
             }
             if self.live_a_turn(&mut host)? == Fate::Dead {
-                if host.service.lost().is_some() {
-                    self.report.lost += 1;
+                if self.stops && host.stop(self)? {
+                    self.report.stops += 1;
+                    return Ok(false);
                 }
+                self.report.lost += u64::from(host.service.lost().is_some());
                 // Nothing is closed in good order: as the process that finds its file lost, and as one
                 // that is killed.
                 vfs::disk(Disk::die);
@@ -305,6 +377,7 @@ impl World {
         self.is_pump_waiting = false;
         self.command = None;
         self.began.clear();
+        self.stops = false;
     }
 
     fn live_a_turn(&mut self, host: &mut Host<'_>) -> Check<Fate> {
@@ -312,7 +385,8 @@ impl World {
         self.clock.step();
         self.live_clients()?;
         if !self.is_quiet && self.rng.one_in(self.plan.dies_one_in) {
-            if self.rng.one_in(4) {
+            self.stops = self.rng.one_in(4);
+            if self.stops || self.rng.one_in(3) {
                 return Ok(Fate::Dead);
             }
             let changes = self.rng.weighted(&[(2, 4), (2, 20), (1, 200)]);
