@@ -85,6 +85,32 @@ CREATE TABLE nonces (
     PRIMARY KEY (chat_id, user_id, nonce)
 ) STRICT, WITHOUT ROWID;
 
+-- Searching. Each indexed message stands in `search` with its different words and a word for its
+-- chat. The words are taken out by naming them again, since nothing of the text is kept here twice;
+-- 'secure-delete' takes them out of the file itself. Merging is asked for in small steps, and never
+-- done at the cost of whoever inserts.
+CREATE VIRTUAL TABLE search USING fts5 (
+    words, content = '', columnsize = 0, detail = none, tokenize = 'ascii'
+);
+INSERT INTO search (search, rank) VALUES
+    ('secure-delete', 1), ('automerge', 0), ('usermerge', 4), ('crisismerge', 1000);
+CREATE VIRTUAL TABLE search_terms USING fts5vocab (search, instance);
+
+-- Which messages are indexed.
+CREATE TABLE search_rows (
+    message_id INTEGER PRIMARY KEY,
+    chat_id    INTEGER NOT NULL
+) STRICT;
+
+-- Messages that were indexed and have changed since: the old words have to leave the index, and
+-- the new ones, if there are any, to come in. Indexed up to where: the keys search_... of meta.
+CREATE TABLE search_pending (
+    message_id INTEGER PRIMARY KEY,
+    chat_id    INTEGER NOT NULL,
+    words_out  INTEGER NOT NULL DEFAULT 0, -- how many of the old words have left, in their order
+    content    TEXT NOT NULL               -- as it was indexed
+) STRICT;
+
 CREATE TABLE invites (
     digest    BLOB PRIMARY KEY,  -- SHA-256 of the code
     hint      TEXT NOT NULL,     -- its first characters, for lists

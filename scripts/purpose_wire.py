@@ -170,6 +170,7 @@ class Server:
             return self.process.wait(WAIT_SECONDS)
         finally:
             self.process.kill()
+            self.process.stdout.close()
 
     def admin(self, *arguments, stdin=None):
         """Runs `vestnik ARGUMENTS --data FILE`, which must succeed."""

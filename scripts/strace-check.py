@@ -26,7 +26,7 @@ CALLS = (
     "pwrite64,pwritev,write,writev,sendto,sendmsg,sendmmsg,fsync,fdatasync,"
     "epoll_wait,epoll_pwait,epoll_pwait2"
 )
-LINE = re.compile(r"^(?P<thread>\d+) (?P<call>\w+)\((?P<rest>.*)$")
+LINE = re.compile(r"^(?P<thread>\d+) +(?P<call>\w+)\((?P<rest>.*)$")
 DESCRIPTOR = re.compile(r"^\d+<(?P<path>(?:[^<>\\]|\\.|->)*)>")
 HEADER_WRITE = re.compile(r", 32, 0(?:\) *=| <unfinished)")
 

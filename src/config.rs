@@ -246,6 +246,12 @@ impl Options {
         Self::parse(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
     }
 
+    /// The Unix socket for figures: the one that is said, or the one beside the data file.
+    pub fn stats_socket(&self) -> PathBuf {
+        let data = self.data.as_deref().unwrap_or(Path::new(DATA));
+        self.stats_socket.clone().unwrap_or_else(|| beside(data, ".sock"))
+    }
+
     /// Reads the text of a TOML file.
     ///
     /// # Errors
@@ -322,6 +328,7 @@ impl Config {
     /// An option out of its bounds, or two that contradict each other.
     pub fn new(options: Options) -> Result<Self, ConfigError> {
         let said = options;
+        let stats_socket = said.stats_socket();
         let data = said.data.unwrap_or_else(|| DATA.into());
         let per_address = said.max_unauthorized_per_address;
         let connections = said.max_connections.unwrap_or(limits::CONNECTIONS_MAX);
@@ -331,7 +338,7 @@ impl Config {
         let outbound = said.outbound_limit.unwrap_or(limits::OUTBOUND_BYTES_MAX);
         let sends = said.sends_per_second.unwrap_or(0);
         let config = Self {
-            stats_socket: said.stats_socket.unwrap_or_else(|| beside(&data, ".sock")),
+            stats_socket,
             data,
             listen: plain_listeners(said.listen, said.tls_listen.is_some()),
             tls: tls(said.tls_listen, said.tls_cert, said.tls_key)?,

@@ -47,6 +47,16 @@ pub const MEMBERSHIPS_MAX: usize = 10_000;
 /// Chats that FIND_CHATS gives at most, whatever limit it names.
 pub const FOUND_CHATS_MAX: u16 = 1000;
 
+/// Messages that SEARCH_MSG gives at most, whatever limit it names.
+pub const SEARCH_RESULTS_MAX: usize = 200;
+
+/// Words that a query may have.
+pub const QUERY_WORDS_MAX: usize = 64;
+
+/// Bytes of a word that the search index tells apart; what lies behind is compared in the messages
+/// found.
+pub const INDEXED_WORD_BYTES_MAX: usize = 64;
+
 /// Online members of a chat past which presence, typing and markers are not told there: these
 /// courtesies grow with the square of the members.
 pub const COURTESY_MEMBERS_MAX: usize = 256;
@@ -65,7 +75,13 @@ pub const TURN_HANDSHAKES: usize = 16;
 pub const TURN_REQUESTS_PER_CONNECTION: usize = 256;
 
 /// Password jobs that may wait for the helper thread; more are declined `rate-limited`.
-pub const PASSWORD_QUEUE_MAX: usize = 128;
+pub const PASSWORD_QUEUE_MAX: usize = 1024;
+
+/// PBKDF2 rounds of all that wait: some 20 seconds of one core. More are declined `rate-limited`.
+pub const PASSWORD_QUEUE_ROUNDS_MAX: u64 = 128 * PASSWORD_ITERATIONS as u64;
+
+/// Password jobs handed to the helper at once, so that cheap ones do not each wait for a turn.
+pub const PASSWORDS_UNDER_WAY_MAX: usize = 32;
 
 /// PBKDF2-HMAC-SHA256 rounds for new passwords: OWASP's Password Storage Cheat Sheet.
 pub const PASSWORD_ITERATIONS: u32 = 600_000;
@@ -111,6 +127,13 @@ pub const DESCRIPTORS_RESERVED: usize = 64;
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// Connections at once that ask for figures; more are closed unheard.
+pub const ASKERS_MAX: usize = 8;
+/// Longest request for figures, in bytes.
+pub const ASKER_REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// Milliseconds for asking for figures and taking them.
+pub const ASKER_TIMEOUT_MS: u64 = 5_000;
+
 /// Seconds a connection may stay without a session.
 pub const AUTH_TIMEOUT_S: u64 = 30;
 /// Seconds without a byte from the client after which the server asks with HEARTBEAT.
@@ -137,4 +160,5 @@ const _: () = {
     assert!(PIECE_BYTES_MAX <= STREAM_BYTES_PER_TURN);
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
+    assert!(PASSWORDS_UNDER_WAY_MAX <= PASSWORD_QUEUE_MAX);
 };

@@ -102,6 +102,14 @@ pub fn prefix_key(given: &str) -> Option<String> {
     name_key(given)
 }
 
+/// A text of any length in the form that names are compared in.
+pub fn text_key(given: &str) -> String {
+    if given.is_ascii() {
+        return given.to_ascii_lowercase();
+    }
+    folded(&given.nfc().collect::<String>())
+}
+
 /// The text in NFC; `None`, after bounded work, when it is too long to be a name.
 fn composed(given: &str) -> Option<String> {
     let bounded = given.chars().nth(SOURCE_CHARS_MAX).is_none();
@@ -135,7 +143,7 @@ fn is_digit(c: char) -> bool {
 
 /// Letters and marks by category that show nothing (`Default_Ignorable_Code_Point`): with them two
 /// names could look the same, or like nothing at all.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{034F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
         | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FFA0}' | '\u{E0100}'..='\u{E01EF}')

@@ -9,35 +9,118 @@
 //!   | gone     | may be sent   | staged this turn  |
 //! ```
 //!
+//! What many are told alike is encoded once, in the block of the turn, and staged as a reference. It
+//! is copied into a queue only when that queue is about to be sent: so fan-out to a thousand
+//! connections passes through one buffer that stays in the cache, not through a thousand.
+//!
+//! What is released is counted, frame by frame: there and nowhere else, so that what was staged and
+//! then taken back is not.
+//!
 //! Knows neither sockets nor who a connection is.
+
+use std::ops::Range;
+
+use crate::limits::HEADER_BYTES;
+use crate::metrics::Metrics;
+use crate::wire::decline;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::purpose::ToClient;
 
 /// Sent bytes at the front of a queue are moved out once they are this many, and half of it.
 const COMPACT_BYTES: usize = 64 * 1024;
 
-/// A spare buffer larger than this is given back to the allocator.
-const SPARE_BYTES_MAX: usize = 64 * 1024;
+/// A spare buffer larger than this is given back to the allocator, but for one.
+const SPARE_BYTES_MAX: usize = 16 * 1024;
+
+/// The one large spare buffer is given back above this.
+const SCRATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Longest beginning of a frame that stands before a piece of the block.
+pub const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 4;
+
+/// Where in a frame its purpose stands.
+const PURPOSE_AT: usize = 4;
+
+/// No reference.
+const NONE: u32 = u32::MAX;
 
 /// A queue of bytes for one connection.
-#[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
     sent: usize,
     released: usize,
+    /// Bytes of the block that are staged as references.
+    referred_bytes: usize,
+    first_reference: u32,
+    last_reference: u32,
     is_dirty: bool,
+    /// It got more than pieces of the block since it was last taken.
+    has_own: bool,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            sent: 0,
+            released: 0,
+            referred_bytes: 0,
+            first_reference: NONE,
+            last_reference: NONE,
+            is_dirty: false,
+            has_own: false,
+        }
+    }
 }
 
 impl Queue {
+    fn forget_references(&mut self) {
+        self.first_reference = NONE;
+        self.last_reference = NONE;
+        self.referred_bytes = 0;
+    }
+
     fn check_invariants(&self) {
         debug_assert!(self.sent <= self.released && self.released <= self.bytes.len());
     }
+}
+
+/// A connection that has got bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dirty {
+    /// Its place.
+    pub index: u32,
+    /// They are pieces of the block: it was told something, and asked for nothing.
+    pub is_told_only: bool,
+}
+
+/// A piece of the block, to be put into a queue.
+struct Reference {
+    /// Where in the queue's own bytes.
+    at: usize,
+    head: [u8; BLOCK_HEAD_BYTES],
+    piece: Range<usize>,
+    /// The queue's next reference.
+    next: u32,
 }
 
 /// All queues, by the place of the connection in the table of connections.
 #[derive(Default)]
 pub struct Outbox {
     queues: Vec<Queue>,
-    /// Queues with bytes staged or released in this turn, each once.
+    /// Queues with bytes staged or released in this turn, each once, in the order of their first
+    /// bytes. Who asked comes before who is told, and so can ask again while the others are told.
     dirty: Vec<u32>,
+    /// How many of them were taken.
+    taken: usize,
+    /// What this turn tells many alike; its room is kept from turn to turn.
+    block: Vec<u8>,
+    /// The references of all queues in this turn.
+    references: Vec<Reference>,
+    /// How many of them are released.
+    references_released: usize,
+    /// The one large empty buffer: each queue with references is put together in it.
+    scratch: Vec<u8>,
     /// Empty buffers to take again; the last used, and so the warmest, is on top.
     spares: Vec<Vec<u8>>,
     /// Fewest spares since the last trim: those were not needed.
@@ -46,68 +129,179 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// Begins a turn: the block of the last one is gone.
+    pub fn begin_turn(&mut self) {
+        debug_assert!(self.references.is_empty());
+        self.block.clear();
+    }
+
+    /// The block of this turn, to be appended to.
+    pub const fn block_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.block
+    }
+
+    /// Stages a frame for a connection: its beginning, and as the rest a piece of the block.
+    pub fn stage_block(&mut self, index: u32, head: [u8; BLOCK_HEAD_BYTES], piece: Range<usize>) {
+        let number = self.references.len() as u32;
+        let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
+        let bytes = BLOCK_HEAD_BYTES + piece.len();
+        queue.referred_bytes += bytes;
+        self.buffered_bytes += bytes;
+        let last = std::mem::replace(&mut queue.last_reference, number);
+        if queue.first_reference == NONE {
+            queue.first_reference = number;
+        }
+        let at = queue.bytes.len();
+        if let Some(last) = self.references.get_mut(last as usize) {
+            last.next = number;
+        }
+        self.references.push(Reference { at, head, piece, next: NONE });
+    }
+
+    /// The queue of a connection, which is dirty from now on.
+    fn queue<'a>(
+        queues: &'a mut Vec<Queue>,
+        dirty: &mut Vec<u32>,
+        index: u32,
+    ) -> Option<&'a mut Queue> {
+        let at = index as usize;
+        if at >= queues.len() {
+            queues.resize_with(at + 1, Queue::default);
+        }
+        let queue = queues.get_mut(at)?;
+        if !queue.is_dirty {
+            queue.is_dirty = true;
+            dirty.push(index);
+        }
+        Some(queue)
+    }
+
     /// Stages frames for a connection: `write` appends them.
     pub fn stage(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let at = index as usize;
-        if at >= self.queues.len() {
-            self.queues.resize_with(at + 1, Queue::default);
-        }
-        let Some(queue) = self.queues.get_mut(at) else { return };
+        let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         if queue.bytes.capacity() == 0 {
             queue.bytes = self.spares.pop().unwrap_or_default();
             self.spares_idle = self.spares_idle.min(self.spares.len());
         }
+        queue.has_own = true;
         let before = queue.bytes.len();
         write(&mut queue.bytes);
         self.buffered_bytes += queue.bytes.len() - before;
-        if !queue.is_dirty {
-            queue.is_dirty = true;
-            self.dirty.push(index);
+        if queue.bytes.is_empty() {
+            self.reclaim(index);
         }
-        queue.check_invariants();
     }
 
     /// Asks for a look at a connection in this turn's flush though nothing new is staged for it.
     pub fn touch(&mut self, index: u32) {
-        self.stage(index, |_| {});
-        if let Some(queue) = self.queues.get_mut(index as usize)
-            && queue.bytes.is_empty()
-        {
-            Self::reclaim(&mut self.spares, queue);
+        if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
+            queue.has_own = true;
         }
     }
 
     /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
-    pub fn release(&mut self) {
+    pub fn release(&mut self, metrics: &mut Metrics) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
+                count(queue.bytes.get(queue.released..).unwrap_or_default(), metrics);
                 queue.released = queue.bytes.len();
             }
         }
+        for reference in self.references.get(self.references_released..).unwrap_or_default() {
+            metrics.frame_sent(reference.head[PURPOSE_AT]);
+        }
+        self.references_released = self.references.len();
     }
 
     /// Forgets what is staged: the turn is undone.
     pub fn discard(&mut self) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
-                self.buffered_bytes -= queue.bytes.len() - queue.released;
+                self.buffered_bytes -= queue.bytes.len() - queue.released + queue.referred_bytes;
                 queue.bytes.truncate(queue.released);
+                queue.forget_references();
             }
         }
+        self.forget_references();
+        self.block.clear();
+    }
+
+    fn forget_references(&mut self) {
+        self.references.clear();
+        self.references_released = 0;
     }
 
     /// Whether a turn of the loop is needed for what is staged.
     pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        self.taken < self.dirty.len()
     }
 
-    /// Takes one connection that has got bytes since it was last asked about.
-    pub fn pop_dirty(&mut self) -> Option<u32> {
-        let index = self.dirty.pop()?;
+    /// How many connections have got bytes and were not taken.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.len() - self.taken
+    }
+
+    /// Takes one connection that has got bytes since it was last asked about. All that is staged
+    /// must be released.
+    pub fn pop_dirty(&mut self) -> Option<Dirty> {
+        let Some(&index) = self.dirty.get(self.taken) else {
+            self.dirty.clear();
+            self.taken = 0;
+            self.forget_references();
+            return None;
+        };
+        self.taken += 1;
+        let mut is_told_only = false;
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.is_dirty = false;
+            is_told_only = !std::mem::take(&mut queue.has_own);
+            if queue.first_reference != NONE {
+                self.put_together(index);
+            }
         }
-        Some(index)
+        Some(Dirty { index, is_told_only })
+    }
+
+    /// Puts the pieces that a queue refers to in their places between its own bytes.
+    fn put_together(&mut self, index: u32) {
+        let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        let first = self.references.get(queue.first_reference as usize).map_or(0, |first| first.at);
+        let mut own = std::mem::take(&mut queue.bytes);
+        let mut whole = std::mem::take(&mut self.scratch);
+        if whole.capacity() == 0 {
+            whole = self.spares.pop().unwrap_or_default();
+            self.spares_idle = self.spares_idle.min(self.spares.len());
+        }
+        // Where the part of the queue that is moved begins: that before it needs no change.
+        let base;
+        if first - queue.sent > SPARE_BYTES_MAX {
+            // A long queue stays where it is; what was staged behind it makes room.
+            whole.extend_from_slice(own.get(first..).unwrap_or_default());
+            own.truncate(first);
+            std::mem::swap(&mut own, &mut whole);
+            base = first;
+        } else {
+            whole.extend_from_slice(own.get(queue.sent..first).unwrap_or_default());
+            queue.sent = 0;
+            base = 0;
+        }
+        let mut from = first - base;
+        let mut next = queue.first_reference;
+        while let Some(reference) = self.references.get(next as usize) {
+            let at = reference.at - base;
+            whole.extend_from_slice(own.get(from..at).unwrap_or_default());
+            whole.extend_from_slice(&reference.head);
+            let piece = self.block.get(reference.piece.clone());
+            whole.extend_from_slice(piece.unwrap_or_default());
+            from = at;
+            next = reference.next;
+        }
+        whole.extend_from_slice(own.get(from..).unwrap_or_default());
+        queue.bytes = whole;
+        queue.released = queue.bytes.len();
+        queue.forget_references();
+        queue.check_invariants();
+        self.keep_spare(own);
     }
 
     /// Bytes that may be sent now.
@@ -121,7 +315,14 @@ impl Outbox {
 
     /// Bytes that wait for a connection, staged ones included.
     pub fn pending_bytes(&self, index: u32) -> usize {
-        self.queues.get(index as usize).map_or(0, |queue| queue.bytes.len() - queue.sent)
+        self.queues
+            .get(index as usize)
+            .map_or(0, |queue| queue.bytes.len() - queue.sent + queue.referred_bytes)
+    }
+
+    /// Those of them that are pieces of the block and not put in their places yet.
+    pub fn referred_bytes(&self, index: u32) -> usize {
+        self.queues.get(index as usize).map_or(0, |queue| queue.referred_bytes)
     }
 
     /// Bytes that wait for all connections.
@@ -135,30 +336,44 @@ impl Outbox {
         let count = count.min(queue.released - queue.sent);
         queue.sent += count;
         self.buffered_bytes -= count;
-        if queue.sent == queue.bytes.len() {
-            Self::reclaim(&mut self.spares, queue);
+        queue.check_invariants();
+        if queue.first_reference != NONE {
+            // References name places in the queue, which must not move under them.
+        } else if queue.sent == queue.bytes.len() {
+            self.reclaim(index);
         } else if queue.sent >= COMPACT_BYTES && queue.sent >= queue.bytes.len() / 2 {
             queue.bytes.drain(..queue.sent);
             queue.released -= queue.sent;
             queue.sent = 0;
         }
-        queue.check_invariants();
     }
 
     /// Forgets a connection and all that waits for it.
     pub fn remove(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
-        self.buffered_bytes -= queue.bytes.len() - queue.sent;
-        Self::reclaim(&mut self.spares, queue);
+        self.buffered_bytes -= queue.bytes.len() - queue.sent + queue.referred_bytes;
+        queue.forget_references();
+        self.reclaim(index);
     }
 
-    fn reclaim(spares: &mut Vec<Vec<u8>>, queue: &mut Queue) {
-        let mut bytes = std::mem::take(&mut queue.bytes);
+    /// Takes the buffer from a queue that is done with it.
+    fn reclaim(&mut self, index: u32) {
+        let Some(queue) = self.queues.get_mut(index as usize) else { return };
         queue.sent = 0;
         queue.released = 0;
-        if bytes.capacity() > 0 && bytes.capacity() <= SPARE_BYTES_MAX {
-            bytes.clear();
-            spares.push(bytes);
+        let bytes = std::mem::take(&mut queue.bytes);
+        self.keep_spare(bytes);
+    }
+
+    fn keep_spare(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        match bytes.capacity() {
+            0 => {}
+            capacity if capacity <= SPARE_BYTES_MAX => self.spares.push(bytes),
+            capacity if capacity <= SCRATCH_BYTES_MAX && capacity > self.scratch.capacity() => {
+                self.scratch = bytes;
+            }
+            _ => {}
         }
     }
 
@@ -168,12 +383,29 @@ impl Outbox {
         self.spares.truncate(needed);
         self.spares.shrink_to(needed * 2);
         self.spares_idle = self.spares.len();
+        self.block.shrink_to(SCRATCH_BYTES_MAX);
+    }
+}
+
+/// Counts whole frames.
+fn count(mut frames: &[u8], metrics: &mut Metrics) {
+    while let Parsed::Frame(frame) = frame::parse(frames, usize::MAX) {
+        metrics.frame_sent(frame.purpose);
+        if frame.purpose == ToClient::Declined.byte()
+            && let Some(place) = decline::place(frame.body)
+        {
+            metrics.declined(place);
+        }
+        frames = frames.get(frame.bytes()..).unwrap_or_default();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Page;
+    use crate::wire::answer;
+    use crate::wire::decline::Decline;
 
     fn staged(outbox: &mut Outbox, index: u32, bytes: &[u8]) {
         outbox.stage(index, |out| out.extend_from_slice(bytes));
@@ -185,9 +417,9 @@ mod tests {
         staged(&mut outbox, 3, b"abc");
         assert_eq!(outbox.sendable(3), b"");
         assert_eq!(outbox.pending_bytes(3), 3);
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"abc");
-        assert_eq!(outbox.pop_dirty(), Some(3));
+        assert_eq!(outbox.pop_dirty(), Some(Dirty { index: 3, is_told_only: false }));
         assert_eq!(outbox.pop_dirty(), None);
         outbox.advance(3, 2);
         assert_eq!(outbox.sendable(3), b"c");
@@ -195,13 +427,50 @@ mod tests {
     }
 
     #[test]
+    fn frames_are_counted_when_they_are_released() {
+        let (mut outbox, mut metrics) = (Outbox::default(), Metrics::default());
+        let told = |metrics: &Metrics| {
+            let mut page = Page::default();
+            let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (2, "BLOCK")];
+            metrics.tell(&mut page, [].into_iter(), purposes.into_iter(), &decline::CODES);
+            page.into_text()
+        };
+        let count = |text: &str, name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        for is_undone in [true, false, false] {
+            outbox.begin_turn();
+            let head = [4, 0, 0, 0, 2, 9, 0, 0, 0, 0];
+            outbox.stage_block(0, head, 0..0);
+            for task in 0..3 {
+                outbox.stage(0, |out| answer::accepted(out, task, |body| body.push(7)));
+            }
+            outbox.stage(1, |out| answer::declined(out, 1, Decline::BadName));
+            if is_undone {
+                outbox.discard();
+            }
+            outbox.release(&mut metrics);
+            outbox.stage(0, |out| answer::accepted(out, 7, |_| {}));
+            outbox.release(&mut metrics);
+            while outbox.pop_dirty().is_some() {}
+        }
+        let text = told(&metrics);
+        let sent = "vestnik_frames_sent_total";
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"ACCEPTED\"}}")), Some(9));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"BLOCK\"}}")), Some(2));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"DECLINED\"}}")), Some(2));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"unknown\"}}")), Some(0));
+        assert_eq!(count(&text, "vestnik_declines_total{code=\"bad-name\"}"), Some(2));
+    }
+
+    #[test]
     fn an_undone_turn_leaves_what_was_released_before() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"old");
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         staged(&mut outbox, 0, b"new");
         outbox.discard();
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(0), b"old");
         assert_eq!(outbox.buffered_bytes(), 3);
     }
@@ -212,7 +481,7 @@ mod tests {
         for index in 0..10 {
             staged(&mut outbox, index, b"x");
         }
-        outbox.release();
+        outbox.release(&mut Metrics::default());
         for index in 0..10 {
             outbox.advance(index, 1);
         }
@@ -224,13 +493,108 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_the_block_stand_where_they_were_staged() {
+        let mut outbox = Outbox::default();
+        staged(&mut outbox, 0, b"unsent");
+        outbox.release(&mut Metrics::default());
+        outbox.advance(0, 2);
+        outbox.block_mut().extend_from_slice(b"abcdef");
+        let head = *b"0123456789";
+        staged(&mut outbox, 0, b"<");
+        outbox.stage_block(0, head, 0..2);
+        outbox.stage_block(0, head, 2..3);
+        staged(&mut outbox, 0, b">");
+        outbox.stage_block(1, head, 0..6);
+        assert_eq!(outbox.pending_bytes(0), 4 + 1 + 12 + 11 + 1);
+        assert_eq!(outbox.buffered_bytes(), 29 + 16);
+        outbox.release(&mut Metrics::default());
+        while outbox.pop_dirty().is_some() {}
+        assert_eq!(outbox.sendable(0), b"sent<0123456789ab0123456789c>");
+        assert_eq!(outbox.sendable(1), b"0123456789abcdef");
+        assert_eq!((outbox.pending_bytes(0), outbox.buffered_bytes()), (29, 45));
+        outbox.begin_turn();
+        outbox.advance(0, 29);
+        outbox.advance(1, 16);
+        assert_eq!(outbox.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_again() {
+        let mut outbox = Outbox::default();
+        for _ in 0..100 {
+            outbox.begin_turn();
+            outbox.block_mut().extend_from_slice(&[5; 100]);
+            for index in 0..10 {
+                outbox.stage_block(index, [0; BLOCK_HEAD_BYTES], 0..100);
+                staged(&mut outbox, index, b"own");
+            }
+            outbox.release(&mut Metrics::default());
+            while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
+                outbox.advance(index, outbox.pending_bytes(index));
+            }
+        }
+        assert!(outbox.spares.len() <= 11, "{} spares", outbox.spares.len());
+    }
+
+    #[test]
+    fn a_long_queue_takes_pieces_without_moving() {
+        let mut outbox = Outbox::default();
+        let long = vec![1; 3 * SPARE_BYTES_MAX];
+        let mut expected = long.clone();
+        staged(&mut outbox, 0, &long);
+        outbox.release(&mut Metrics::default());
+        outbox.advance(0, 5);
+        for round in 0..3 {
+            outbox.begin_turn();
+            outbox.block_mut().extend_from_slice(&[8, 9]);
+            staged(&mut outbox, 0, &[7]);
+            outbox.stage_block(0, [round; BLOCK_HEAD_BYTES], 0..2);
+            staged(&mut outbox, 0, &[6]);
+            outbox.release(&mut Metrics::default());
+            while outbox.pop_dirty().is_some() {}
+            expected.push(7);
+            expected.extend_from_slice(&[round; BLOCK_HEAD_BYTES]);
+            expected.extend_from_slice(&[8, 9, 6]);
+            assert_eq!(outbox.sendable(0), &expected[5..]);
+            assert_eq!(outbox.buffered_bytes(), expected.len() - 5);
+        }
+    }
+
+    #[test]
+    fn what_is_sent_meanwhile_moves_no_reference() {
+        let mut outbox = Outbox::default();
+        staged(&mut outbox, 0, b"old");
+        outbox.release(&mut Metrics::default());
+        outbox.begin_turn();
+        outbox.block_mut().extend_from_slice(b"xy");
+        outbox.stage_block(0, [7; BLOCK_HEAD_BYTES], 0..2);
+        outbox.advance(0, 3);
+        staged(&mut outbox, 0, b"new");
+        outbox.release(&mut Metrics::default());
+        while outbox.pop_dirty().is_some() {}
+        assert_eq!(outbox.sendable(0), b"\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07xynew");
+    }
+
+    #[test]
+    fn an_undone_turn_forgets_its_references() {
+        let mut outbox = Outbox::default();
+        outbox.block_mut().push(7);
+        outbox.stage_block(5, [0; BLOCK_HEAD_BYTES], 0..1);
+        outbox.discard();
+        outbox.release(&mut Metrics::default());
+        while outbox.pop_dirty().is_some() {}
+        assert_eq!(outbox.sendable(5), b"");
+        assert_eq!((outbox.pending_bytes(5), outbox.buffered_bytes()), (0, 0));
+    }
+
+    #[test]
     fn a_long_queue_forgets_what_was_sent() {
         let mut outbox = Outbox::default();
         let piece = vec![7; COMPACT_BYTES];
         for _ in 0..100 {
             staged(&mut outbox, 0, &piece);
             staged(&mut outbox, 0, &piece[..1]);
-            outbox.release();
+            outbox.release(&mut Metrics::default());
             outbox.advance(0, COMPACT_BYTES);
         }
         assert_eq!(outbox.pending_bytes(0), 100);

@@ -3,7 +3,7 @@
 mod support;
 
 use support::wire::*;
-use support::{Client, PASSWORD, Server, client::login_body};
+use support::{Client, Dice, PASSWORD, Server, client::login_body};
 
 const BODY_BYTES_MAX: u32 = 64 * 1024;
 
@@ -12,18 +12,6 @@ fn header(length: u32, purpose: u8, task: u8) -> Vec<u8> {
     let mut bytes = length.to_le_bytes().to_vec();
     bytes.extend([purpose, task]);
     bytes
-}
-
-/// A small generator, so that random splits are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
 }
 
 /// A conversation of every kind of frame, with the purposes of its answers.
@@ -52,16 +40,24 @@ fn conversation(chat: u32) -> (Vec<u8>, Vec<(u8, u8)>) {
     (bytes, answers)
 }
 
+/// The answers, in order; notifications of what others say may come between them.
 #[track_caller]
 fn expect_answers(client: &mut Client, answers: &[(u8, u8)]) {
     for (purpose, task) in answers {
-        let frame = client.next_frame().expect("an answer");
+        let mut frame = client.next_frame().expect("an answer");
+        while frame.purpose == MSG_NOTIFY {
+            frame = client.next_frame().expect("an answer");
+        }
         assert_eq!((frame.purpose, frame.task), (*purpose, *task), "{frame:?}");
     }
 }
 
 fn hall() -> (Server, u32) {
-    let server = Server::start();
+    hall_with(&[])
+}
+
+fn hall_with(options: &[&str]) -> (Server, u32) {
+    let server = Server::with(options);
     server.add_user("anna");
     server.add_chat("hall", &["anna"]);
     let chat = server.login("anna").chat_id("hall");
@@ -95,7 +91,7 @@ fn a_conversation_in_one_write() {
 fn frames_arrive_in_random_pieces() {
     let (server, chat) = hall();
     let (bytes, answers) = conversation(chat);
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     for _ in 0..20 {
         let mut client = server.connect();
         let mut rest = &bytes[..];
@@ -329,10 +325,22 @@ fn half_closed_while_the_password_is_checked() {
     client.expect_end();
 }
 
+/// DISCONNECT behind a login whose password is still being checked: the login is answered first.
+#[test]
+fn disconnect_waits_for_the_password() {
+    let (server, _) = hall();
+    let mut client = server.greeted();
+    client.post(LOGIN, login_body("anna", PASSWORD));
+    client.write_frame(DISCONNECT, 0, []);
+    client.answer().accepted();
+    client.expect_end();
+}
+
 /// Connections that vanish in the middle of anything leave the server whole for the others.
 #[test]
 fn connections_vanish_in_the_middle() {
-    let (server, chat) = hall();
+    // Their number is not what is tested.
+    let (server, chat) = hall_with(&["--max-unauthorized-per-address", "0"]);
     let (bytes, _) = conversation(chat);
     for cut in (0..bytes.len()).step_by(17) {
         let mut client = server.connect();

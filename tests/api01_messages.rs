@@ -194,9 +194,10 @@ fn a_range_of_an_empty_chat() {
 /// Ranges hold the messages of their chat alone.
 #[test]
 fn ranges_keep_chats_apart() {
-    let (server, mut anna, hall) = alone();
+    let server = hall(&["anna"]);
     server.add_chat("other", &["anna"]);
-    let other = anna.chat_id("other");
+    let mut anna = server.login("anna");
+    let (hall, other) = (anna.chat_id("hall"), anna.chat_id("other"));
     for round in 0..10 {
         anna.send(hall, &format!("hall {round}"));
         anna.send(other, &format!("other {round}"));

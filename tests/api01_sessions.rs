@@ -534,6 +534,42 @@ fn success_neither_spends_nor_refills() {
     client.ask(LOGIN, login_body("anna", PASSWORD)).declined_with_number("rate-limited");
 }
 
+/// Right passwords are no failures, however many are being checked at once.
+#[test]
+fn many_right_passwords_at_once_are_no_failures() {
+    let server = hall();
+    let mut args = vec!["user", "add", "slow", "--password-stdin"];
+    args.extend(["--password-iterations", "200000"]);
+    server.admin_ok(&args, Some("correct horse\n"));
+    let mut clients: Vec<Client> = (0..12).map(|_| server.greeted()).collect();
+    for client in &mut clients {
+        client.post(LOGIN, login_body("slow", PASSWORD));
+    }
+    for client in &mut clients {
+        read_session(&client.answer().accepted());
+    }
+}
+
+/// Wrong passwords sent at once from many connections buy no more guesses than one by one.
+#[test]
+fn many_wrong_passwords_at_once_are_limited() {
+    let server = hall();
+    let mut clients: Vec<Client> = (0..20).map(|_| server.greeted()).collect();
+    for client in &mut clients {
+        client.post(LOGIN, login_body("anna", "wrong password"));
+    }
+    let mut guesses = 0;
+    for client in &mut clients {
+        let answer = client.answer();
+        if answer.body.starts_with(b"bad-credentials") {
+            guesses += 1;
+        } else {
+            answer.declined_with_number("rate-limited");
+        }
+    }
+    assert_eq!(guesses, 5);
+}
+
 /// A stranger at another address locks nobody out.
 #[test]
 fn failures_count_per_address() {

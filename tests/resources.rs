@@ -118,3 +118,67 @@ fn open_files_are_used_up() {
     }
     server.login("anna").send(hall, "room again");
 }
+
+/// A limit of the file's size is a full disk, though the system calls it by another name: writes
+/// are declined, reads go on, and when the limit is lifted the server works without a restart.
+#[test]
+fn a_file_size_limit_is_a_full_disk() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    let pid = Pid::from_raw(server.process_id() as i32);
+    let limit = |current| {
+        prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).expect("a limit")
+    };
+    limit(Some(400_000));
+    let kept = fill_the_disk(&mut anna, hall);
+    assert!(kept > 0, "full from the start");
+    assert_eq!(anna.history(hall).len(), kept);
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text(&"y".repeat(16_000))).declined("storage-failed");
+    limit(None);
+    anna.send(hall, "room again");
+    assert_eq!(anna.history(hall).len(), kept + 1);
+    server.admin_ok(&["check"], None);
+}
+
+/// When a sync fails nobody knows what is on the disk: nothing is answered any more, the server
+/// ends with exit code 3 and one line, and the next start recovers what was accepted.
+#[test]
+fn a_failed_sync_ends_the_server() {
+    if std::process::Command::new("strace").arg("-V").output().is_err() {
+        println!("strace is not installed: nothing is tested");
+        return;
+    }
+    let mut server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    let first = anna.send(hall, "on the disk").id;
+    let pid = server.process_id().to_string();
+    let mut strace = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync"])
+        .args(["-e", "inject=fdatasync,fsync:error=EIO", "-p", &pid])
+        .spawn()
+        .expect("strace");
+    let status = format!("/proc/{pid}/status");
+    let is_traced =
+        || fs::read_to_string(&status).is_ok_and(|text| !text.contains("TracerPid:\t0"));
+    while !is_traced() {
+        assert!(strace.try_wait().expect("strace").is_none(), "strace cannot trace here");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    anna.post(SEND_CHAT_MSG, body().id(hall).text("nobody knows"));
+    assert!(anna.frames_until(1).is_empty(), "something was answered");
+    let (ended, _) = server.wait_for_end();
+    assert_eq!(ended.code(), Some(3));
+    assert!(server.stderr().lines().any(|line| line.starts_with("vestnik: ")), "one clear line");
+    strace.wait().expect("the end of strace");
+    server.restart();
+    let kept = server.login("anna").history(hall);
+    assert_eq!(kept.first().map(|message| message.id), Some(first));
+    assert!(kept.len() <= 2);
+}

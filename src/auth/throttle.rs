@@ -10,13 +10,10 @@
 //!
 //! **Work in flight.** A password is checked long after [`Throttle::check`] let it through. Were
 //! a hundred guesses at one login let through before the first of them failed, a bucket of five
-//! would have bought a hundred. So the one who submits the work keeps a line of its own, hands
-//! the helper one job at a time, and calls `check` when it hands a job over and `spend` when one
-//! failed, before the next: then no failure is unseen when a guess is let through, and right
-//! passwords, however many at once, cost nothing. Where several must be under way, `spend` at
-//! submission and [`Throttle::give_back`] on success; that never lets too many through, but may
-//! refuse the sixth of six right ones. In any case what is spent past empty is owed: the
-//! average rate holds.
+//! would have bought a hundred. So the service keeps a line, and lets a guess through when
+//! [`Throttle::check_beside`] says that it could still be spent if all those under way failed:
+//! then right passwords, however many at once, cost nothing, and wrong ones buy no more than they
+//! would one after the other. What is spent past empty is owed: the average rate holds.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -157,9 +154,20 @@ impl Throttle {
 
     /// Whether one can be spent now; spends nothing. `now_ms` never goes backwards.
     pub fn check(&self, key: Key<'_>, now_ms: u64) -> Result<(), SecondsToWait> {
+        self.check_beside(key, 0, now_ms)
+    }
+
+    /// Whether one can be spent even if `others` are spent before it.
+    pub fn check_beside(
+        &self,
+        key: Key<'_>,
+        others: u32,
+        now_ms: u64,
+    ) -> Result<(), SecondsToWait> {
         let rate = key.rate();
         let full_at_ms = self.tables[key.kind()].full_at_ms(&self.hash(key));
-        let missing_ms = full_at_ms.saturating_sub(now_ms);
+        let owed_ms = u64::from(others) * rate.refill_ms;
+        let missing_ms = full_at_ms.saturating_sub(now_ms).saturating_add(owed_ms);
         let spendable_ms = rate.full_ms() - rate.refill_ms;
         match missing_ms.checked_sub(spendable_ms) {
             None | Some(0) => Ok(()),
@@ -171,12 +179,6 @@ impl Throttle {
     pub fn spend(&mut self, key: Key<'_>, now_ms: u64) {
         let hash = self.hash(key);
         self.tables[key.kind()].spend(hash, key.rate().refill_ms, now_ms);
-    }
-
-    /// Takes one [`Throttle::spend`] back: what it was spent for was no failure.
-    pub fn give_back(&mut self, key: Key<'_>) {
-        let hash = self.hash(key);
-        self.tables[key.kind()].give_back(&hash, key.rate().refill_ms);
     }
 
     /// Buckets stored, over all kinds: at most six times [`BUCKETS_MAX`].
@@ -235,12 +237,6 @@ impl Table {
         }
         debug_assert_eq!(self.order.len(), self.buckets.len());
         debug_assert!(self.buckets.len() <= BUCKETS_MAX);
-    }
-
-    fn give_back(&mut self, hash: &Hash, refill_ms: u64) {
-        if let Some(bucket) = self.buckets.get_mut(hash) {
-            bucket.full_at_ms = bucket.full_at_ms.saturating_sub(refill_ms);
-        }
     }
 
     /// Forgets up to two full buckets, which keeps the table in step with what is in use, and one
@@ -378,29 +374,6 @@ mod tests {
             throttle.spend(anna("192.0.2.1"), 0);
         }
         assert_eq!(throttle.check(anna("192.0.2.1"), 0), Err(40));
-    }
-
-    #[test]
-    fn spending_first_and_giving_back_never_lets_too_many_through() {
-        let mut throttle = throttle();
-        let key = anna("192.0.2.1");
-        let mut through = 0;
-        while throttle.check(key, 0).is_ok() {
-            throttle.spend(key, 0);
-            through += 1;
-        }
-        assert_eq!(through, 5);
-        throttle.give_back(key);
-        assert_eq!(throttle.check(key, 0), Ok(()));
-        for _ in 0..10 {
-            throttle.give_back(key);
-        }
-        // Not more than full.
-        for _ in 0..5 {
-            assert_eq!(throttle.check(key, 0), Ok(()));
-            throttle.spend(key, 0);
-        }
-        assert!(throttle.check(key, 0).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod output;
 mod secret;
 mod serve;
 mod session;
+mod stats;
 mod user;
 
 use std::io::Write;
@@ -85,6 +86,8 @@ enum Command {
     Backup(backup::Arguments),
     /// Look for damage in the data file
     Check,
+    /// Ask a running server for its figures
+    Stats(stats::Arguments),
     /// Make a certificate for a server that no authority vouches for
     #[command(subcommand)]
     Cert(cert::Command),
@@ -144,6 +147,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Lockdown(arguments) => lockdown::run(&arguments, context),
         Command::Backup(arguments) => backup::run(&arguments, context),
         Command::Check => check::run(context),
+        Command::Stats(arguments) => stats::run(arguments, context),
         Command::Cert(command) => cert::run(command, context),
         Command::Load(command) => load::run(command, context),
     }?;

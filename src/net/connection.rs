@@ -1,7 +1,5 @@
 //! One connection as the loop sees it: its socket, what is read and not handled, its deadlines.
 
-use std::net::IpAddr;
-
 use crate::config::Config;
 use crate::ids::ConnId;
 use crate::net::timers::NEVER_MS;
@@ -20,12 +18,12 @@ pub(super) enum Phase {
     Gone,
 }
 
-/// One connection. An idle one holds no buffer.
+/// One connection. An idle one holds no buffer, and there may be very many: what is not needed at
+/// every look, such as the peer's address, is with the service.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) transport: Transport,
-    pub(super) address: IpAddr,
     pub(super) phase: Phase,
     /// Bytes read and not handled: the beginning of a frame, or frames that have to wait.
     pub(super) inbox: Vec<u8>,
@@ -47,10 +45,8 @@ pub(super) struct Connection {
     pub(super) is_asked: bool,
     /// When the peer was last heard from, or asked for a sign of life.
     pub(super) heard_ms: u64,
-    /// When the peer last took bytes, or had none to take.
+    /// When the peer last took bytes; in [`Phase::Draining`], when that began.
     pub(super) taken_ms: u64,
-    /// When the phase began.
-    pub(super) phase_ms: u64,
     /// The entry among the timers that counts.
     pub(super) timer_ms: u64,
 }
@@ -67,11 +63,10 @@ pub(super) enum Due {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, transport: Transport, address: IpAddr, now_ms: u64) -> Self {
+    pub(super) fn new(id: ConnId, transport: Transport, now_ms: u64) -> Self {
         Self {
             id,
             transport,
-            address,
             phase: Phase::Open,
             inbox: Vec::new(),
             put_back_bytes: 0,
@@ -84,7 +79,6 @@ impl Connection {
             is_asked: false,
             heard_ms: now_ms,
             taken_ms: now_ms,
-            phase_ms: now_ms,
             timer_ms: NEVER_MS,
         }
     }
@@ -92,7 +86,9 @@ impl Connection {
     /// Goes on to a later phase.
     pub(super) fn enter(&mut self, phase: Phase, now_ms: u64) {
         self.phase = phase;
-        self.phase_ms = now_ms;
+        if phase == Phase::Draining {
+            self.taken_ms = now_ms;
+        }
         if phase != Phase::Open {
             self.inbox = Vec::new();
         }
@@ -106,7 +102,7 @@ impl Connection {
             Phase::Open => {}
             Phase::Flushing => return stalled,
             Phase::Draining => {
-                let end = self.phase_ms.saturating_add(config.drain_timeout_ms);
+                let end = self.taken_ms.saturating_add(config.drain_timeout_ms);
                 return (end, Due::Forget("it does not end its side"));
             }
             Phase::Gone => return (NEVER_MS, Due::Forget("")),

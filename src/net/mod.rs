@@ -4,9 +4,11 @@
 
 mod clock;
 mod connection;
+mod gather;
 mod listener;
 mod reactor;
 mod serve;
+mod stats;
 mod timers;
 pub mod tls;
 pub mod transport;

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::net::clock::Clock;
 use crate::net::listener::{Listener, Port};
 use crate::net::reactor::Reactor;
+use crate::net::stats::Sources;
 use crate::net::tls::Identity;
 use crate::service::{DAY_US, Service, ServiceConfig};
 use crate::store::{Database, Store};
@@ -55,8 +56,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut service = Service::new(store, service_config(config), &random)?;
     check_time(config, &service)?;
     let listeners = listeners(config)?;
-    let lines = lines(&listeners)?;
-    let mut reactor = Reactor::new(config, &mut service, listeners, identity)
+    let sources = Sources::open(&config.stats_socket, config.metrics_listen)?;
+    let lines = lines(&listeners, &sources)?;
+    let mut reactor = Reactor::new(config, &mut service, listeners, sources, identity)
         .map_err(|e| format!("cannot set up the event loop: {e}"))?;
     announce(&lines);
     let ended = reactor.run();
@@ -107,7 +109,7 @@ fn listeners(config: &Config) -> Result<Vec<Listener>, String> {
     .collect()
 }
 
-fn lines(listeners: &[Listener]) -> Result<String, String> {
+fn lines(listeners: &[Listener], sources: &Sources) -> Result<String, String> {
     let mut lines = String::new();
     for listener in listeners {
         let address = listener.socket.local_addr().map_err(|e| e.to_string())?;
@@ -116,6 +118,9 @@ fn lines(listeners: &[Listener]) -> Result<String, String> {
             Port::Tls => "tls",
         };
         lines.push_str(&format!("listening {port} {address}\n"));
+    }
+    if let Some(address) = sources.http_address() {
+        lines.push_str(&format!("listening metrics {address}\n"));
     }
     Ok(lines)
 }

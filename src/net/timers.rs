@@ -9,6 +9,9 @@ use std::collections::BinaryHeap;
 
 use crate::ids::ConnId;
 
+/// Entries that need not be anybody's: fewer are not worth a walk.
+const STALE_MAX: usize = 1024;
+
 /// Never.
 pub(super) const NEVER_MS: u64 = u64::MAX;
 
@@ -24,6 +27,15 @@ impl Timers {
         self.heap.push(Reverse((at_ms, conn)));
     }
 
+    /// Throws stale entries away when they may be more than those that count, of which there are at
+    /// most `live`: connections that come and go by the thousand each leave one behind.
+    pub(super) fn trim(&mut self, live: usize, is_live: impl Fn(u64, ConnId) -> bool) {
+        if self.heap.len() > 2 * live + STALE_MAX {
+            self.heap.retain(|&Reverse((at_ms, conn))| is_live(at_ms, conn));
+            self.heap.shrink_to(2 * live + STALE_MAX);
+        }
+    }
+
     /// The next deadline that has passed.
     pub(super) fn pop_due(&mut self, now_ms: u64) -> Option<(u64, ConnId)> {
         let &Reverse((at_ms, _)) = self.heap.peek()?;
@@ -36,5 +48,30 @@ impl Timers {
     /// When the next deadline passes.
     pub(super) fn next_ms(&self) -> u64 {
         self.heap.peek().map_or(NEVER_MS, |&Reverse((at_ms, _))| at_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conn(index: u32) -> ConnId {
+        ConnId { index, generation: 0 }
+    }
+
+    #[test]
+    fn stale_entries_do_not_pile_up() {
+        let mut timers = Timers::default();
+        for number in 0..100_000 {
+            timers.push(number, conn(number as u32));
+            timers.trim(10, |at_ms, conn| at_ms % 10_000 == 0 && conn.index == at_ms as u32);
+            assert!(timers.heap.len() <= 20 + STALE_MAX + 1);
+        }
+        assert!(timers.heap.capacity() < 4 * STALE_MAX);
+        for number in 0..10 {
+            let mut live = std::iter::from_fn(|| timers.pop_due(100_000));
+            let found = live.find(|(at_ms, _)| at_ms % 10_000 == 0);
+            assert_eq!(found, Some((number * 10_000, conn(number as u32 * 10_000))));
+        }
     }
 }

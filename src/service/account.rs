@@ -149,8 +149,8 @@ impl Service<'_> {
         let key = Key::ChangePassword(caller.user);
         self.check_throttle(&[key])?;
         let new = new_password(new, Kind::User)?;
-        self.spend(&[key]);
         let Some(old) = password::prepare_attempt(old) else {
+            self.spend(&[key]);
             return Err(Decline::BadCredentials.into());
         };
         let user = self.store.user(caller.user)?.ok_or(Decline::BadCredentials)?;
@@ -162,7 +162,6 @@ impl Service<'_> {
         };
         let intent = Intent::CheckOldPassword { new };
         self.ask_helper(caller.conn, caller.task, work, intent)
-            .inspect_err(|_| self.give_back(&[key]))
     }
 
     pub(super) fn old_password_verified(
@@ -176,9 +175,9 @@ impl Service<'_> {
             return Err(Decline::LoginRequired.into());
         };
         if !ok {
+            self.spend(&[Key::ChangePassword(caller.user)]);
             return Err(Decline::BadCredentials.into());
         }
-        self.give_back(&[Key::ChangePassword(caller.user)]);
         let work = Work::Hash { password: new, rounds: self.config.password_rounds };
         self.ask_helper(conn, task, work, Intent::HashNewPassword)
     }

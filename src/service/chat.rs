@@ -10,7 +10,7 @@ use crate::service::account::new_password;
 use crate::service::peer::Intent;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
-use crate::store::chats::Chat;
+use crate::store::chats::{Chat, MyChat};
 use crate::store::members::Member;
 use crate::wire::answer::{self, ChatInfo, MemberEvent};
 use crate::wire::codec::Put;
@@ -59,52 +59,66 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Appends a chat as one of its members sees it; false when there is no such chat.
+    /// Appends a chat as one of its members sees it; false when they are none.
     pub(super) fn put_my_chat(
         &mut self,
         out: &mut Vec<u8>,
         user: UserId,
         chat: ChatId,
     ) -> StoreResult<bool> {
-        match self.store.chat(chat)? {
-            Some(found) => self.put_chat(out, &found, user).map(|()| true),
+        match self.store.my_chat(user, chat)? {
+            Some(mine) => self.put_mine(out, user, &mine).map(|_| true),
             None => Ok(false),
         }
     }
 
+    /// Appends a chat as one of its members sees it. How many messages were looked at for that.
+    pub(super) fn put_mine(
+        &mut self,
+        out: &mut Vec<u8>,
+        user: UserId,
+        mine: &MyChat,
+    ) -> StoreResult<u32> {
+        let unread = self.unread(mine.chat, user, mine.seen)?;
+        let mut flags = answer::CHAT_MEMBER;
+        flags |= if mine.has_password { answer::CHAT_HAS_PASSWORD } else { 0 };
+        flags |= if mine.is_admin { answer::CHAT_ADMIN } else { 0 };
+        let kind = if mine.is_direct { answer::CHAT_KIND_DIRECT } else { answer::CHAT_KIND_GROUP };
+        answer::put_chat_info(
+            out,
+            &ChatInfo {
+                chat: mine.chat,
+                kind,
+                flags,
+                members: mine.member_count,
+                last_message: unread.last,
+                seen: mine.seen,
+                unread: unread.count,
+                name: &mine.name,
+                title: &mine.title,
+            },
+        );
+        Ok(unread.looked_at)
+    }
+
+    /// Appends a chat that the user may know of.
     fn put_chat(&mut self, out: &mut Vec<u8>, chat: &Chat, user: UserId) -> StoreResult<()> {
-        let member = self.store.member(chat.chat, user)?;
-        let mut flags = if chat.password.is_some() { answer::CHAT_HAS_PASSWORD } else { 0 };
-        let mut last_message = ServerTime::ZERO;
-        let mut unread = 0;
-        if let Some(member) = &member {
-            flags |= answer::CHAT_MEMBER;
-            flags |= if member.admin { answer::CHAT_ADMIN } else { 0 };
-            last_message = self.store.last_message(chat.chat)?;
-            if last_message > member.seen {
-                unread = self.store.unread(chat.chat, user, member.seen)?;
-            }
+        if self.put_my_chat(out, user, chat.chat)? {
+            return Ok(());
         }
-        let title = match chat.direct {
-            None => chat.title.clone(),
-            Some((low, high)) => {
-                let other = if low == user { high } else { low };
-                self.store.user(other)?.map(|other| other.nickname).unwrap_or_default()
-            }
-        };
-        let is_direct = chat.direct.is_some();
+        // Somebody else's: a group, since a direct chat is known to its members only.
         answer::put_chat_info(
             out,
             &ChatInfo {
                 chat: chat.chat,
-                kind: if is_direct { answer::CHAT_KIND_DIRECT } else { answer::CHAT_KIND_GROUP },
-                flags,
+                kind: answer::CHAT_KIND_GROUP,
+                flags: if chat.password.is_some() { answer::CHAT_HAS_PASSWORD } else { 0 },
                 members: chat.member_count,
-                last_message,
-                seen: member.map_or(ServerTime::ZERO, |member| member.seen),
-                unread,
+                last_message: ServerTime::ZERO,
+                seen: ServerTime::ZERO,
+                unread: 0,
                 name: &chat.name,
-                title: &title,
+                title: &chat.title,
             },
         );
         Ok(())
@@ -137,8 +151,8 @@ impl Service<'_> {
         let given = password.ok_or(Decline::PasswordRequired(chat))?;
         let key = Key::Join(caller.user, chat);
         self.check_throttle(&[key])?;
-        self.spend(&[key]);
         let Some(given) = password::prepare_attempt(given) else {
+            self.spend(&[key]);
             return Err(WRONG_CHAT_PASSWORD.into());
         };
         let work = Work::Verify {
@@ -148,7 +162,6 @@ impl Service<'_> {
             upgrade: false,
         };
         self.ask_helper(caller.conn, caller.task, work, Intent::JoinChat { chat })
-            .inspect_err(|_| self.give_back(&[key]))
     }
 
     /// The chat, if the caller may join it but for its password.
@@ -190,9 +203,9 @@ impl Service<'_> {
             return Err(Decline::LoginRequired.into());
         };
         if !ok {
+            self.spend(&[Key::Join(caller.user, chat)]);
             return Err(WRONG_CHAT_PASSWORD.into());
         }
-        self.give_back(&[Key::Join(caller.user, chat)]);
         self.joinable(caller, chat)?;
         self.join(caller, chat)
     }

@@ -15,6 +15,9 @@ use crate::wire::request::Request;
 impl Service<'_> {
     /// Handles one frame of a connection that is not held.
     pub fn frame(&mut self, conn: ConnId, frame: &Frame<'_>) -> Flow {
+        if !self.is_replaying {
+            self.metrics.frame_received(frame.purpose);
+        }
         let Some(peer) = self.peers.get_mut(conn) else { return Flow::Close };
         if self.turn.failed.is_some() {
             // The turn will be undone, and this frame fed again.
@@ -153,7 +156,7 @@ impl Service<'_> {
             Request::RequestChatPage { chat, before, limit } => {
                 self.request_chat_page(me, chat, before, limit)
             }
-            Request::SearchMsg { .. } => Err(Decline::BadQuery.into()),
+            Request::SearchMsg { chat, limit, query } => self.search_msg(me, chat, limit, query),
             Request::RequestUpdates { from } => self.request_updates(me, from),
             Request::Typing { chat } => self.typing(me, chat),
             Request::Answer { .. }

@@ -8,6 +8,7 @@ use crate::ids::{ChatId, ConnId, MessageId, ServerTime, UserId};
 use crate::limits::{
     LEGACY_PACK_BYTES_MAX, PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES,
 };
+use crate::service::search::Search;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
 use crate::store::messages::Walk;
@@ -33,12 +34,14 @@ pub(crate) enum Source {
     Page { chat: ChatId, from: MessageId, to: MessageId },
     /// REQUEST_UPDATES: the rest of the chats, the one under way last.
     Updates { chats: Vec<ChatId>, cursor: ServerTime, from: ServerTime, to: ServerTime },
-    /// GET_MY_CHATS: the rest of the chats, the next last.
-    MyChats { chats: Vec<ChatId> },
+    /// GET_MY_CHATS: the chats with a higher id.
+    MyChats { after: Option<ChatId> },
     /// GET_MEMBERS.
     Members { chat: ChatId, after: Option<UserId> },
     /// The banned, after the members.
     Banned { chat: ChatId, after: Option<UserId> },
+    /// SEARCH_MSG.
+    Search(Box<Search>),
 }
 
 /// A slow reader: what it has to be told from the file before it is live again.
@@ -85,13 +88,13 @@ impl Behind {
 
 /// Whether a long answer has ended.
 #[derive(PartialEq, Eq)]
-enum Progress {
+pub(crate) enum Progress {
     More,
     Ended,
 }
 
 /// A frame that is being filled, and those before it.
-struct Pieces<'a> {
+pub(crate) struct Pieces<'a> {
     out: &'a mut Vec<u8>,
     task: u8,
     first: usize,
@@ -105,8 +108,13 @@ impl<'a> Pieces<'a> {
         Self { out, task, first: start, start }
     }
 
+    /// Where the entries of the answer go.
+    pub(crate) const fn out(&mut self) -> &mut Vec<u8> {
+        self.out
+    }
+
     /// Goes on to the next frame when this one is long enough. False when the turn's share is used.
-    fn has_room(&mut self) -> bool {
+    pub(crate) fn has_room(&mut self) -> bool {
         if self.out.len() - self.first >= STREAM_BYTES_PER_TURN {
             return false;
         }
@@ -186,8 +194,7 @@ impl Service<'_> {
 
     /// GET_MY_CHATS.
     pub(super) fn get_my_chats(&mut self, caller: Caller) -> Reply {
-        let chats = self.chats_of(caller.user);
-        self.begin_stream(caller, Source::MyChats { chats });
+        self.begin_stream(caller, Source::MyChats { after: None });
         Ok(())
     }
 
@@ -198,7 +205,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    fn begin_stream(&mut self, caller: Caller, source: Source) {
+    pub(super) fn begin_stream(&mut self, caller: Caller, source: Source) {
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             peer.stream = Some(Box::new(Stream { task: caller.task, source }));
             self.pumping.push(caller.conn);
@@ -206,27 +213,23 @@ impl Service<'_> {
     }
 
     /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
-    /// is committed and told. True when there is more to do at once.
-    pub fn pump(&mut self) -> bool {
+    /// is committed and told.
+    pub fn pump(&mut self) {
         let mut budget = STREAM_TURN_BYTES;
         let mut waiting = std::mem::take(&mut self.pumping);
-        let mut is_more = false;
         let mut kept = 0;
         for place in 0..waiting.len() {
             let Some(&conn) = waiting.get(place) else { break };
             let before = self.outbox.pending_bytes(conn.index);
             let has_room = before <= self.room_bytes();
-            let stays = if !has_room {
-                true
-            } else if budget == 0 {
-                is_more = true;
-                true
-            } else {
+            let stays = if has_room && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
-                budget = budget.saturating_sub(produced.max(1024));
-                is_more |= stays && self.outbox.pending_bytes(conn.index) <= self.room_bytes();
+                let cost = produced + std::mem::take(&mut self.pump_cost);
+                budget = budget.saturating_sub(cost.max(1024));
                 stays
+            } else {
+                true
             };
             if stays && let Some(slot) = waiting.get_mut(kept) {
                 *slot = conn;
@@ -240,7 +243,14 @@ impl Service<'_> {
         }
         waiting.append(&mut self.pumping);
         self.pumping = waiting;
-        is_more
+    }
+
+    /// Whether there are more pieces for a peer that has room: to be asked after what was produced
+    /// has been written, since a socket that takes all of it gives no event.
+    pub fn may_pump(&self) -> bool {
+        let has_room =
+            |conn: &crate::ids::ConnId| self.outbox.pending_bytes(conn.index) <= self.room_bytes();
+        self.pumping.iter().any(has_room)
     }
 
     /// Bytes that may wait for a peer and still more is read for it.
@@ -326,22 +336,42 @@ impl Service<'_> {
                     Ok(Progress::Ended)
                 })
             }
-            Source::MyChats { chats } => self.pieces(caller, |service, pieces| {
-                while let Some(&chat) = chats.last() {
-                    if !pieces.has_room() {
-                        return Ok(Progress::More);
-                    }
-                    service.put_my_chat(pieces.out, caller.user, chat)?;
-                    chats.pop();
-                }
-                Ok(Progress::Ended)
-            }),
+            Source::MyChats { after } => self.my_chats_piece(caller, after),
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
+            Source::Search(search) => self.search_piece(caller, search),
         }
     }
 
+    fn my_chats_piece(
+        &mut self,
+        caller: Caller,
+        after: &mut Option<ChatId>,
+    ) -> Result<Progress, Refusal> {
+        /// Chats read from the file at once.
+        const CHATS: usize = 256;
+        /// Messages counted in one piece: some milliseconds of work.
+        const COUNTED_MAX: u32 = 10_000;
+        let mut counted = 0;
+        self.pieces(caller, |service, pieces| {
+            loop {
+                let chats = service.store.my_chats(caller.user, *after, CHATS)?;
+                for mine in &chats {
+                    if counted >= COUNTED_MAX || !pieces.has_room() {
+                        service.pump_cost += COUNT_COST;
+                        return Ok(Progress::More);
+                    }
+                    counted += service.put_mine(pieces.out, caller.user, mine)?;
+                    *after = Some(mine.chat);
+                }
+                if chats.len() < CHATS {
+                    return Ok(Progress::Ended);
+                }
+            }
+        })
+    }
+
     /// Lends `write` the caller's queue, in frames of this answer.
-    fn pieces(
+    pub(super) fn pieces(
         &mut self,
         caller: Caller,
         write: impl FnOnce(&mut Self, &mut Pieces<'_>) -> StoreResult<Progress>,
@@ -531,6 +561,7 @@ impl Service<'_> {
         pack.clear();
         let now = self.clock.now();
         let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
+            // No two messages share a time, so one at `until` is before the other chat's.
             if message.updated > until || pack.len() >= PIECE_BYTES_MAX {
                 return false;
             }
@@ -550,3 +581,7 @@ impl Service<'_> {
         walk
     }
 }
+
+/// What counting messages for a piece of GET_MY_CHATS costs of what [`Service::pump`] may do in one
+/// turn.
+const COUNT_COST: usize = STREAM_TURN_BYTES / 4;

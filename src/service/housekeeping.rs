@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{ChatId, MessageId};
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
 use crate::store::{Store, StoreResult};
@@ -53,9 +52,6 @@ impl Housekeeping {
     pub(super) fn sweep_soon(&mut self) {
         self.may_sweep = true;
     }
-
-    /// A message is new or has a new content.
-    pub(super) fn note_message(&mut self, _chat: ChatId, _id: MessageId) {}
 }
 
 impl Service<'_> {
@@ -102,15 +98,30 @@ impl Service<'_> {
 
     fn slice(&mut self) -> Result<bool, crate::service::Refusal> {
         self.take_up_new_changes()?;
-        if self.housekeeping.may_sweep {
-            self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
-        }
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.end_old_sessions()?;
             self.outbox.trim();
         }
-        Ok(self.housekeeping.has_changes || self.housekeeping.may_sweep)
+        let more = self.background_slice()?;
+        Ok(self.housekeeping.has_changes || more)
+    }
+
+    /// One slice of the work that takes long. True when there is more to do soon.
+    fn background_slice(&mut self) -> Result<bool, crate::service::Refusal> {
+        let stands_back = self.indexing.stands_back(self.now_ms);
+        if self.indexing.is_wanted() {
+            return self.index_slice();
+        }
+        if stands_back {
+            return Ok(false);
+        }
+        if self.housekeeping.may_sweep {
+            self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
+            self.indexing.note_change();
+        }
+        let more = self.index_slice()? | self.floors_slice()?;
+        Ok(more || self.housekeeping.may_sweep)
     }
 
     /// Takes the notes out of the file, in a transaction of their own: they are for those who are
@@ -135,7 +146,7 @@ impl Service<'_> {
             }
             self.housekeeping.taken.pop_front();
             self.housekeeping.acted_on += 1;
-            self.outbox.release();
+            self.outbox.release(&mut self.metrics);
             self.turn.begin();
         }
         Ok(())
@@ -155,7 +166,7 @@ impl Service<'_> {
             Change::SessionsEnded(user) => {
                 // One made since the change, by the new password, is in the file and stays.
                 let alive = self.store.sessions(Some(user))?;
-                let conns = self.roster.user(user).map(|online| online.conns.clone());
+                let conns = self.roster.user(user).map(|online| online.conns().to_vec());
                 for index in conns.unwrap_or_default() {
                     let Some(peer) = self.peers.at(index) else { continue };
                     let Some(attached) = peer.state.attached else { continue };

@@ -14,6 +14,12 @@ impl Service<'_> {
         self.peers.get(conn).is_some_and(|peer| peer.behind.is_some())
     }
 
+    /// The connection that waits for a password job.
+    #[doc(hidden)]
+    pub fn conn_of_job(&self, job: crate::auth::helper::JobId) -> Option<ConnId> {
+        self.jobs.get(&job).copied()
+    }
+
     /// Whether the session of a connection is suspended.
     #[doc(hidden)]
     pub fn is_suspended(&self, conn: ConnId) -> bool {
@@ -48,8 +54,8 @@ impl Service<'_> {
             let (conn, index) = (peer.conn, peer.conn.index);
             let attached = peer.state.attached;
             let online = attached.and_then(|attached| self.roster.user(attached.user));
-            let listed = online.is_some_and(|online| online.conns.contains(&index));
-            let active = online.is_some_and(|online| online.active.contains(&index));
+            let listed = online.is_some_and(|online| online.conns().contains(&index));
+            let active = online.is_some_and(|online| online.active().contains(&index));
             let is_told = attached.is_some_and(|attached| !attached.suspended);
             if listed != attached.is_some() || active != is_told {
                 return Err(format!("{conn} {attached:?} is listed {listed}, active {active}"));
@@ -64,7 +70,7 @@ impl Service<'_> {
             }
         }
         for (user, online) in self.roster.online_users() {
-            for &index in &online.conns {
+            for &index in online.conns() {
                 let holder = self.peers.at(index).and_then(|peer| peer.user());
                 if holder != Some(user) {
                     return Err(format!("#{index} is listed under {user}, and is {holder:?}'s"));

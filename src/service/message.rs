@@ -37,7 +37,8 @@ impl Service<'_> {
         let message = Message { id, sender, created, updated, status: 0, content };
         self.tell_message(caller, chat, &message);
         self.accept_sent(caller, id);
-        self.housekeeping.note_message(chat, id);
+        self.indexing.note_message(chat, id);
+        self.ends.note_sent(chat, created);
         Ok(())
     }
 
@@ -67,13 +68,12 @@ impl Service<'_> {
     ) -> Reply {
         let slow_mode_s = self.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s);
         if slow_mode_s > 0 {
-            let now = self.clock.now();
-            let passed_us = now.micros() - membership.last_sent.micros();
-            let wait_us = i64::from(slow_mode_s) * 1_000_000 - passed_us;
-            if wait_us > 0 {
-                return Err(Decline::RateLimited(wait_us.div_euclid(1_000_000) as u64 + 1).into());
+            let wait_ms = membership.may_send_ms.saturating_sub(self.now_ms);
+            if wait_ms > 0 {
+                return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
             }
-            self.roster.note_sent(caller.user, membership.chat, now);
+            let from_ms = self.now_ms + u64::from(slow_mode_s) * 1000;
+            self.roster.set_may_send(caller.user, membership.chat, from_ms);
         }
         if self.config.sends_per_second > 0 {
             let (now_ms, bound) = (self.now_ms, self.config.sends_per_second);
@@ -123,6 +123,7 @@ impl Service<'_> {
         self.may_write()?;
         let updated = self.clock.next();
         self.store.edit_message(chat, id, updated, content)?;
+        self.indexing.note_change();
         self.tell_message(
             caller,
             chat,
@@ -136,7 +137,6 @@ impl Service<'_> {
             },
         );
         self.accept(caller, |body| body.put_time(updated));
-        self.housekeeping.note_message(chat, id);
         Ok(())
     }
 
@@ -150,6 +150,8 @@ impl Service<'_> {
         self.may_write()?;
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
+        self.indexing.note_change();
+        self.ends.note_deleted(chat);
         self.tell_message(
             caller,
             chat,

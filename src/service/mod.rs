@@ -15,25 +15,34 @@ mod account;
 mod chat;
 mod clock;
 mod dispatch;
+mod figures;
 mod history;
 mod housekeeping;
+mod indexing;
 mod invariants;
+mod line;
 mod message;
 mod notify;
 mod peer;
 mod roster;
+mod search;
 mod session;
+#[cfg(test)]
+mod tests;
 mod turn;
+mod unread;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::auth::helper::{Job, JobDone, JobId, Work};
+use crate::auth::password;
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
 use crate::config::Registration;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::members::Member;
 use crate::store::{Fault, Store, StoreError, StoreResult};
@@ -42,6 +51,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
+use line::{Guess, Line, Next};
 use peer::{Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
@@ -163,6 +173,8 @@ pub struct Service<'db> {
     store: Store<'db>,
     /// What leaves.
     pub outbox: Outbox,
+    /// What has happened.
+    pub metrics: Metrics,
     config: ServiceConfig,
     random: &'db dyn RandomSource,
     clock: ServerClock,
@@ -178,7 +190,7 @@ pub struct Service<'db> {
     resumed: Vec<ConnId>,
     /// Password jobs that are with the helper, or will be after the turn.
     jobs: HashMap<JobId, ConnId>,
-    new_jobs: Vec<Job>,
+    line: Line,
     next_job: u64,
     /// The turn under way is fed again after an undo: what would write is declined.
     is_replaying: bool,
@@ -186,11 +198,17 @@ pub struct Service<'db> {
     /// The file is lost: the process has to end.
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
+    indexing: indexing::Indexing,
+    ends: unread::Ends,
+    /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
+    pump_cost: usize,
     lockdown: bool,
     /// Room for a long answer's next pieces.
     scratch: Vec<u8>,
     /// Room for a chat_info on its way to several.
     notice: Vec<u8>,
+    /// Rows that the file has counted up to the last COMMIT or undo.
+    rows_changed: u64,
 }
 
 impl<'db> Service<'db> {
@@ -209,10 +227,13 @@ impl<'db> Service<'db> {
         let lockdown = store.lockdown().map_err(|e| e.to_string())?;
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
+        let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
+        let rows_changed = store.rows_changed();
         Ok(Self {
             store,
             outbox: Outbox::default(),
+            metrics: Metrics::default(),
             config,
             random,
             clock,
@@ -224,15 +245,19 @@ impl<'db> Service<'db> {
             pumping: Vec::new(),
             resumed: Vec::new(),
             jobs: HashMap::new(),
-            new_jobs: Vec::new(),
+            line: Line::default(),
             next_job: 0,
             is_replaying: false,
             is_storage_failing: false,
             lost: None,
             housekeeping,
+            indexing,
+            ends: unread::Ends::default(),
+            pump_cost: 0,
             lockdown,
             scratch: Vec::new(),
             notice: Vec::new(),
+            rows_changed,
         })
     }
 
@@ -247,6 +272,7 @@ impl<'db> Service<'db> {
         self.clock.set_wall(wall_us);
         self.now_ms = now_ms;
         self.is_replaying = false;
+        self.outbox.begin_turn();
         self.turn.begin();
     }
 
@@ -273,6 +299,11 @@ impl<'db> Service<'db> {
             *place = None;
         }
         self.outbox.remove(conn.index);
+    }
+
+    /// Where a connection comes from; 0.0.0.0 for one that is not there.
+    pub fn peer_address(&self, conn: ConnId) -> IpAddr {
+        self.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address)
     }
 
     /// Whether the connection's frames have to wait: a password is being checked, a long answer is
@@ -308,9 +339,32 @@ impl<'db> Service<'db> {
         self.resumed.pop()
     }
 
-    /// A password job for the helper; to be asked for after the turn has ended.
+    /// A password job for the helper; to be asked for after the turn has ended. Whoever has failed
+    /// too often by now is declined instead.
     pub fn pop_job(&mut self) -> Option<Job> {
-        self.new_jobs.pop()
+        loop {
+            // A job without anybody who waits for it was undone, or its connection is gone.
+            let (jobs, peers) = (&self.jobs, &self.peers);
+            let is_wanted = |job: JobId| {
+                let peer = jobs.get(&job).and_then(|conn| peers.get(*conn));
+                let waiting = peer.and_then(|peer| peer.waiting.as_ref());
+                waiting.is_some_and(|waiting| waiting.job == job)
+            };
+            match self.line.next(&self.throttle, self.now_ms, is_wanted) {
+                Next::Ready(job) => return Some(job),
+                Next::Nobody => return None,
+                Next::Refused(job, seconds) => self.refuse_job(job, seconds),
+            }
+        }
+    }
+
+    fn refuse_job(&mut self, job: JobId, seconds: u64) {
+        let Some(conn) = self.jobs.remove(&job) else { return };
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(waiting) = peer.waiting.take() else { return };
+        let reason = Decline::RateLimited(seconds);
+        self.outbox.stage(conn.index, |out| answer::declined(out, waiting.task, reason));
+        self.resumed.push(conn);
     }
 
     /// What made the file unusable, if anything did. Nothing may be sent any more.
@@ -318,23 +372,33 @@ impl<'db> Service<'db> {
         self.lost.as_ref()
     }
 
-    /// Ends the turn: one COMMIT for all that it wrote, then its messages for everybody.
+    /// Whether the turn has written, so that its COMMIT will take its time.
+    pub fn has_written(&self) -> bool {
+        self.store.has_written()
+    }
+
+    /// Ends the turn: [`Service::commit`], then [`Service::tell`].
+    pub fn end_turn(&mut self) -> TurnEnd {
+        let end = self.commit();
+        if end == TurnEnd::Committed {
+            self.tell();
+        }
+        end
+    }
+
+    /// One COMMIT for all that the turn wrote.
     ///
     /// Invariant 2 is kept here: when the commit fails, the file, the caches and the queues are
     /// as if the turn had not been.
-    pub fn end_turn(&mut self) -> TurnEnd {
+    pub fn commit(&mut self) -> TurnEnd {
         if self.turn.failed.is_none() && self.store.has_written() {
             let reserved = self.store.reserve_time(self.clock.last());
             self.note_failure(reserved);
         }
         if self.turn.failed.is_none() {
             let committed = self.store.commit();
-            if let Ok(wrote) = committed
-                && wrote
-                && std::mem::take(&mut self.is_storage_failing)
-            {
-                log::info!("the data file can be written again");
-                self.store.set_patience(true);
+            if committed == Ok(true) {
+                self.note_commit();
             }
             self.note_failure(committed);
         }
@@ -343,8 +407,23 @@ impl<'db> Service<'db> {
             return TurnEnd::Undone;
         }
         self.is_replaying = false;
+        TurnEnd::Committed
+    }
+
+    fn note_commit(&mut self) {
+        let before = std::mem::replace(&mut self.rows_changed, self.store.rows_changed());
+        self.metrics.commit_rows.observe(self.rows_changed.saturating_sub(before));
+        if std::mem::take(&mut self.is_storage_failing) {
+            log::info!("the data file can be written again");
+            self.store.set_patience(true);
+        }
+    }
+
+    /// Tells the messages of the turn that was committed to everybody, and lets all that it staged
+    /// go.
+    pub fn tell(&mut self) {
         self.tell_batch();
-        self.outbox.release();
+        self.outbox.release(&mut self.metrics);
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
                 let is_over = self
@@ -357,7 +436,6 @@ impl<'db> Service<'db> {
                 }
             }
         }
-        TurnEnd::Committed
     }
 
     /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
@@ -366,7 +444,7 @@ impl<'db> Service<'db> {
         if let Err(error) = ended {
             self.reason(error.into());
         }
-        self.outbox.release();
+        self.outbox.release(&mut self.metrics);
     }
 
     /// Notes the error of a call that belongs to no request.
@@ -378,6 +456,8 @@ impl<'db> Service<'db> {
 
     fn undo(&mut self, error: &StoreError) {
         self.store.roll_back();
+        self.metrics.undone += 1;
+        self.rows_changed = self.store.rows_changed();
         if error.fault == Fault::Lost {
             log::error!("the data file is lost to this process: {error}");
             self.lost.get_or_insert_with(|| error.clone());
@@ -388,7 +468,6 @@ impl<'db> Service<'db> {
             self.store.set_patience(false);
         }
         self.outbox.discard();
-        self.new_jobs.clear();
         for user in std::mem::take(&mut self.turn.users) {
             for index in self.roster.forget(user) {
                 if let Some(peer) = self.peers.at_mut(index) {
@@ -425,13 +504,15 @@ impl<'db> Service<'db> {
             waiting.is_some_and(|waiting| waiting.job == *job)
         });
         self.housekeeping.start_again();
+        self.indexing.start_again(self.turn.number, self.now_ms);
+        self.ends.forget_all();
         self.turn.begin();
         self.is_replaying = true;
     }
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.
     fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
-        if self.roster.user(user).is_some_and(|online| online.conns.contains(&index)) {
+        if self.roster.user(user).is_some_and(|online| online.conns().contains(&index)) {
             return Ok(false);
         }
         let store = &mut self.store;
@@ -522,21 +603,46 @@ impl<'db> Service<'db> {
 
     /// Gives password work to the helper; the connection is held until it is done.
     fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
-        if self.jobs.len() >= limits::PASSWORD_QUEUE_MAX {
+        if !self.line.has_room() {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
+        let guess = self.guess(conn, &intent);
         let Some(peer) = self.peers.get_mut(conn) else { return Ok(()) };
         self.turn.save(peer);
         self.next_job += 1;
         let job = JobId(self.next_job);
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
-        self.new_jobs.push(Job { id: job, work });
+        let rounds = self.rounds(&work);
+        self.line.push(Job { id: job, work }, guess, rounds);
         Ok(())
+    }
+
+    /// What a request's password work is a guess at.
+    fn guess(&self, conn: ConnId, intent: &Intent) -> Guess {
+        let user = self.peers.get(conn).and_then(|peer| peer.user());
+        match (intent, user, self.origin(conn)) {
+            (Intent::Login { login, .. }, _, Some(origin)) => {
+                Guess::Login { login: login.clone(), origin }
+            }
+            (Intent::JoinChat { chat }, Some(user), _) => Guess::Join { user, chat: *chat },
+            (Intent::CheckOldPassword { .. }, Some(user), _) => Guess::OldPassword { user },
+            _ => Guess::Nothing,
+        }
+    }
+
+    /// About how many rounds a piece of work takes.
+    fn rounds(&self, work: &Work) -> u32 {
+        match work {
+            Work::Verify { stored: Some(stored), .. } => password::rounds(stored),
+            Work::Verify { stored: None, .. } | Work::Hash { .. } => None,
+        }
+        .unwrap_or(self.config.password_rounds)
     }
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
+        self.line.done(done.id);
         let Some(&conn) = self.jobs.get(&done.id) else { return };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);
@@ -586,13 +692,15 @@ impl<'db> Service<'db> {
         }
         self.pumping.clear();
         self.jobs.clear();
+        self.line.clear();
     }
 
-    /// Tells the file the exact time: the last thing before an end in good order.
+    /// Tidies up, and tells the file the exact time: the last thing before an end in good order.
     ///
     /// # Errors
     /// As every write.
     pub fn finish(&mut self) -> StoreResult<()> {
+        self.finish_indexing()?;
         self.store.write_server_time(self.clock.last())?;
         self.store.commit().map(drop)
     }

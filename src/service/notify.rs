@@ -17,10 +17,11 @@ impl Service<'_> {
         let Some(slot) = self.roster.slot(chat) else { return };
         if self.turn.batch.chat != Some(chat) {
             self.tell_so_far();
-            self.turn.batch.begin(chat, slot);
+            let base = self.outbox.block_mut().len();
+            self.turn.batch.begin(chat, slot, base);
         }
         self.tell_batch_to(caller.conn.index);
-        self.turn.batch.push(message);
+        self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             self.turn.batch.set_mark(peer);
         }
@@ -121,7 +122,8 @@ impl Service<'_> {
     pub(super) fn tell_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
         let user = caller.user;
         let is_small = self.roster.conns(chat).len() <= COURTESY_MEMBERS_MAX;
-        let own = || self.roster.user(user).map(|online| online.active.clone()).unwrap_or_default();
+        let own =
+            || self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
         let told = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
         for index in told.into_iter().filter(|&index| index != caller.conn.index) {
             self.notify(index, ToClient::SeenNotify, true, None, |body| {
@@ -190,7 +192,8 @@ impl Service<'_> {
 
     /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
     pub(super) fn tell_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
-        let conns = self.roster.user(user).map(|online| online.active.clone()).unwrap_or_default();
+        let conns =
+            self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
         for index in conns {
             let Some(peer) = self.peers.at(index) else { continue };
             if Some(peer.conn) != except {

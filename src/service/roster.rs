@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use slab::Slab;
 
-use crate::ids::{ChatId, ServerTime, UserId};
+use crate::ids::{ChatId, UserId};
 use crate::store::members::Member;
 
 /// A user's place in a chat.
@@ -17,21 +17,58 @@ pub(crate) struct Membership {
     pub(crate) chat: ChatId,
     /// Where the chat stands in the roster.
     pub(crate) slot: u32,
-    /// When this user last sent here, for slow mode.
-    pub(crate) last_sent: ServerTime,
+    /// From when on this user may send here, in slow mode: by the clock that never jumps.
+    pub(crate) may_send_ms: u64,
 }
 
-/// A user with an authorized connection.
+/// A user with an authorized connection. There are as many as connections, so it is kept small.
 #[derive(Default)]
 pub(crate) struct OnlineUser {
-    /// Places of all connections that carry one of its sessions, suspended ones included.
-    pub(crate) conns: Vec<u32>,
-    /// Those of them that are told things.
-    pub(crate) active: Vec<u32>,
+    /// Places of all connections that carry one of its sessions: first the active ones.
+    conns: Vec<u32>,
+    /// How many are active.
+    active: u32,
+    /// The second it last sent in, and how often, for the operator's bound.
+    pace: (u32, u32),
     /// Its chats, by id.
     pub(crate) chats: Vec<Membership>,
-    /// The second it last sent in, and how often, for the operator's bound.
-    pace: (u64, u32),
+}
+
+impl OnlineUser {
+    /// Places of all connections that carry one of its sessions, suspended ones included.
+    pub(crate) fn conns(&self) -> &[u32] {
+        &self.conns
+    }
+
+    /// Those of them that are told things.
+    pub(crate) fn active(&self) -> &[u32] {
+        self.conns.get(..self.active as usize).unwrap_or_default()
+    }
+
+    /// False when the connection is active already, or not one of this user.
+    fn activate(&mut self, conn: u32) -> bool {
+        let active = self.active as usize;
+        match self.conns.iter().position(|&other| other == conn) {
+            Some(at) if at >= active => {
+                self.conns.swap(at, active);
+                self.active += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// False when the connection is not active.
+    fn deactivate(&mut self, conn: u32) -> bool {
+        match self.active().iter().position(|&other| other == conn) {
+            Some(at) => {
+                self.active -= 1;
+                self.conns.swap(at, self.active as usize);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// A chat with a member online.
@@ -62,6 +99,11 @@ impl Roster {
         self.users.contains_key(&user)
     }
 
+    /// How many users are online.
+    pub(crate) fn online_count(&self) -> usize {
+        self.users.len()
+    }
+
     pub(crate) fn chat(&self, slot: u32) -> Option<&OnlineChat> {
         self.chats.get(slot as usize)
     }
@@ -86,12 +128,13 @@ impl Roster {
         chats.get(at).copied()
     }
 
-    pub(crate) fn note_sent(&mut self, user: UserId, chat: ChatId, at: ServerTime) {
+    /// Notes from when on a user may send to a chat.
+    pub(crate) fn set_may_send(&mut self, user: UserId, chat: ChatId, from_ms: u64) {
         if let Some(user) = self.users.get_mut(&user)
             && let Ok(place) = user.chats.binary_search_by_key(&chat, |m| m.chat)
             && let Some(membership) = user.chats.get_mut(place)
         {
-            membership.last_sent = at;
+            membership.may_send_ms = from_ms;
         }
     }
 
@@ -99,7 +142,7 @@ impl Roster {
     /// too many.
     pub(crate) fn pace(&mut self, user: UserId, now_ms: u64, bound: u32) -> Result<(), u64> {
         let Some(online) = self.users.get_mut(&user) else { return Ok(()) };
-        let second = now_ms / 1000;
+        let second = (now_ms / 1000) as u32;
         if online.pace.0 != second {
             online.pace = (second, 0);
         }
@@ -124,11 +167,13 @@ impl Roster {
             let mut chats = Vec::with_capacity(members.len());
             for (member, slow_mode_s) in members {
                 let slot = self.enter(member.chat, slow_mode_s);
-                chats.push(Membership { chat: member.chat, slot, last_sent: ServerTime::ZERO });
+                chats.push(Membership { chat: member.chat, slot, may_send_ms: 0 });
             }
             self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
         }
         if let Some(online) = self.users.get_mut(&user) {
+            // Most have one.
+            online.conns.reserve_exact(usize::from(online.conns.is_empty()));
             online.conns.push(conn);
         }
         self.activate(conn, user);
@@ -138,10 +183,9 @@ impl Roster {
     /// Lists a connection of a user under its chats.
     pub(crate) fn activate(&mut self, conn: u32, user: UserId) {
         let Some(online) = self.users.get_mut(&user) else { return };
-        if online.active.contains(&conn) {
+        if !online.activate(conn) {
             return;
         }
-        online.active.push(conn);
         for membership in &online.chats {
             if let Some(chat) = self.chats.get_mut(membership.slot as usize) {
                 chat.conns.push(conn);
@@ -152,7 +196,7 @@ impl Roster {
     /// Takes a connection out of its user's chats: its session is suspended.
     pub(crate) fn deactivate(&mut self, conn: u32, user: UserId) {
         let Some(online) = self.users.get_mut(&user) else { return };
-        if !remove(&mut online.active, conn) {
+        if !online.deactivate(conn) {
             return;
         }
         for membership in &online.chats {
@@ -178,7 +222,7 @@ impl Roster {
     pub(crate) fn forget(&mut self, user: UserId) -> Vec<u32> {
         let Some(online) = self.users.remove(&user) else { return Vec::new() };
         for membership in &online.chats {
-            self.leave(membership.slot, &online.active);
+            self.leave(membership.slot, online.active());
         }
         online.conns
     }
@@ -191,9 +235,9 @@ impl Roster {
         let slot = self.enter(chat, slow_mode_s);
         let Some(online) = self.users.get_mut(&user) else { return };
         let at = online.chats.partition_point(|membership| membership.chat < chat);
-        online.chats.insert(at, Membership { chat, slot, last_sent: ServerTime::ZERO });
+        online.chats.insert(at, Membership { chat, slot, may_send_ms: 0 });
         if let Some(online_chat) = self.chats.get_mut(slot as usize) {
-            online_chat.conns.extend_from_slice(&online.active);
+            online_chat.conns.extend_from_slice(online.active());
         }
     }
 
@@ -204,7 +248,7 @@ impl Roster {
             return;
         };
         let membership = online.chats.remove(at);
-        let active = online.active.clone();
+        let active = online.active().to_vec();
         self.leave(membership.slot, &active);
     }
 
@@ -257,7 +301,7 @@ impl Roster {
             for user in self.users.values() {
                 if user.chats.iter().any(|member| member.chat == *chat && member.slot == slot) {
                     users += 1;
-                    expected.extend(&user.active);
+                    expected.extend(user.active());
                 }
             }
             let mut listed = online.conns.clone();
@@ -287,6 +331,7 @@ fn remove(list: &mut Vec<u32>, item: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ServerTime;
 
     fn user(id: u32) -> UserId {
         UserId::new(id).expect("not 0")
@@ -331,6 +376,31 @@ mod tests {
         assert!(roster.slot(chat(5)).is_none(), "a chat with nobody online is forgotten");
         assert!(roster.detach(3, user(11)));
         assert!(roster.chats.is_empty() && roster.slots.is_empty());
+    }
+
+    #[test]
+    fn active_connections_stand_before_suspended_ones() {
+        let mut roster = Roster::default();
+        for conn in 1..=4 {
+            attach(&mut roster, conn, user(10), &[5]);
+        }
+        let listed = |roster: &Roster| {
+            let online = roster.user(user(10)).expect("online");
+            let (mut active, mut conns) = (online.active().to_vec(), online.conns().to_vec());
+            active.sort_unstable();
+            conns.sort_unstable();
+            (active, conns)
+        };
+        roster.deactivate(2, user(10));
+        roster.deactivate(1, user(10));
+        roster.deactivate(1, user(10));
+        assert_eq!(listed(&roster), (vec![3, 4], vec![1, 2, 3, 4]));
+        roster.activate(1, user(10));
+        roster.activate(99, user(10));
+        assert_eq!(listed(&roster), (vec![1, 3, 4], vec![1, 2, 3, 4]));
+        assert!(!roster.detach(2, user(10)) && !roster.detach(3, user(10)));
+        assert_eq!(listed(&roster), (vec![1, 4], vec![1, 4]));
+        assert!(!roster.detach(1, user(10)) && roster.detach(4, user(10)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::ids::{ConnId, ServerTime, SessionId, UserId};
 use crate::limits::SESSIONS_PER_USER_MAX;
 use crate::names;
 use crate::service::peer::{Attached, Intent};
-use crate::service::{Caller, Reply, Service};
+use crate::service::{Caller, Refusal, Reply, Service};
 use crate::wire::Version;
 use crate::wire::answer;
 use crate::wire::codec::Put;
@@ -60,17 +60,10 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Counts failures; those of attempts under way are given back when they turn out well, so
-    /// that many at once cannot get past the bound.
+    /// Counts a failure.
     pub(super) fn spend(&mut self, keys: &[Key<'_>]) {
         for key in keys {
             self.throttle.spend(*key, self.now_ms);
-        }
-    }
-
-    pub(super) fn give_back(&mut self, keys: &[Key<'_>]) {
-        for key in keys {
-            self.throttle.give_back(*key);
         }
     }
 
@@ -79,8 +72,8 @@ impl Service<'_> {
         let key = names::name_key(login).unwrap_or_default();
         let keys = [Key::Login(&key, origin), Key::Origin(origin)];
         self.check_throttle(&keys)?;
-        self.spend(&keys);
         let Some(password) = password::prepare_attempt(password) else {
+            self.spend(&keys);
             return Err(Decline::BadCredentials.into());
         };
         let user = self.store.user_by_key(&key)?.filter(|user| !user.disabled);
@@ -90,11 +83,8 @@ impl Service<'_> {
             rounds: self.config.password_rounds,
             upgrade: true,
         };
-        let intent = Intent::Login { user: user.map(|user| user.user), login: key.clone() };
-        self.ask_helper(conn, task, work, intent).inspect_err(|_| {
-            // Nobody has looked at the password, so nobody has failed.
-            self.give_back(&[Key::Login(&key, origin), Key::Origin(origin)]);
-        })
+        let intent = Intent::Login { user: user.map(|user| user.user), login: key };
+        self.ask_helper(conn, task, work, intent)
     }
 
     pub(super) fn login_verified(
@@ -110,8 +100,11 @@ impl Service<'_> {
             Some(user) => self.store.user(user)?.filter(|user| !user.disabled),
             None => None,
         };
-        let Some(found) = found else { return Err(Decline::BadCredentials.into()) };
         let Some(origin) = self.origin(conn) else { return Ok(()) };
+        let Some(found) = found else {
+            self.spend(&[Key::Login(login, origin), Key::Origin(origin)]);
+            return Err(Decline::BadCredentials.into());
+        };
         self.may_write()?;
         let now = self.clock.next();
         let secret = SessionSecret::generate(self.random).map_err(|why| {
@@ -124,7 +117,6 @@ impl Service<'_> {
         if let Some(upgraded) = upgraded {
             self.store.set_password(found.user, upgraded)?;
         }
-        self.give_back(&[Key::Login(login, origin), Key::Origin(origin)]);
         let is_modern = self.peers.get(conn).is_some_and(|peer| peer.is_modern());
         self.accept_to(conn, task, |body| {
             body.put_u32(session.get());
@@ -194,18 +186,17 @@ impl Service<'_> {
             self.resume_suspended(conn, user);
             return Ok(());
         }
-        if let Some(other) = self.conn_of_session(user, session) {
+        // First the one, then the other: its user is online all the time.
+        let other = self.conn_of_session(user, session);
+        self.attach(conn, user, session, touched)?;
+        if let Some(other) = other {
             self.deauth(other);
         }
-        self.attach(conn, user, session, touched)
+        Ok(())
     }
 
     /// Whose session this is, if the secret is right and it has not ended.
-    fn session_owner(
-        &mut self,
-        session: SessionId,
-        hash: &str,
-    ) -> Result<Option<UserId>, crate::service::Refusal> {
+    fn session_owner(&mut self, session: SessionId, hash: &str) -> Result<Option<UserId>, Refusal> {
         let Some(row) = self.store.session(session)? else { return Ok(None) };
         let is_right = token::session_digest(hash)
             .zip(Digest::from_row(&row.digest))
@@ -286,7 +277,7 @@ impl Service<'_> {
 
     /// The connection that a session is attached to.
     pub(super) fn conn_of_session(&self, user: UserId, session: SessionId) -> Option<ConnId> {
-        let conns = &self.roster.user(user)?.conns;
+        let conns = self.roster.user(user)?.conns();
         let peers = conns.iter().filter_map(|&index| self.peers.at(index));
         let carries = |peer: &&crate::service::peer::Peer| {
             peer.state.attached.is_some_and(|attached| attached.session == session)
@@ -303,7 +294,8 @@ impl Service<'_> {
 
     /// The sessions of a user have ended, but for one.
     pub(super) fn deauth_user(&mut self, user: UserId, keep: Option<SessionId>) {
-        let conns = self.roster.user(user).map(|online| online.conns.clone()).unwrap_or_default();
+        let conns =
+            self.roster.user(user).map(|online| online.conns().to_vec()).unwrap_or_default();
         for index in conns {
             let Some(peer) = self.peers.at(index) else { continue };
             let session = peer.state.attached.map(|attached| attached.session);

@@ -11,8 +11,8 @@
 use std::collections::HashMap;
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
-use crate::limits::{HEADER_BYTES, PIECE_BYTES_MAX};
-use crate::outbox::Outbox;
+use crate::limits::PIECE_BYTES_MAX;
+use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Behind;
 use crate::service::peer::{Peer, PeerState, Waiting};
 use crate::store::StoreError;
@@ -26,7 +26,9 @@ pub(crate) struct Batch {
     /// Of which chat; `None` when there is no batch.
     pub(crate) chat: Option<ChatId>,
     pub(crate) slot: u32,
-    bytes: Vec<u8>,
+    /// Where they begin in the block of the turn.
+    base: usize,
+    bytes: usize,
     /// Where each message begins, and its `updated`.
     entries: Vec<(usize, ServerTime)>,
     /// Grows with each batch.
@@ -36,13 +38,16 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// Bytes of all its messages.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes
     }
 
-    pub(crate) fn push(&mut self, message: &Message<'_>) {
-        self.entries.push((self.bytes.len(), message.updated));
-        self.bytes.put_message(message);
+    pub(crate) fn push(&mut self, outbox: &mut Outbox, message: &Message<'_>) {
+        self.entries.push((self.bytes, message.updated));
+        let block = outbox.block_mut();
+        block.put_message(message);
+        self.bytes = block.len() - self.base;
     }
 
     /// Tells a connection the messages from the byte `from` on; leaves them out when it is a slow
@@ -59,25 +64,26 @@ impl Batch {
         let mut rest = entries;
         while let Some((&(start, _), _)) = rest.split_first() {
             let fits = rest.partition_point(|&(at, _)| at < start + PIECE_BYTES_MAX);
-            let end = rest.get(fits).map_or(self.bytes.len(), |&(at, _)| at);
-            let task = peer.next_notify_task();
-            let pack = self.bytes.get(start..end).unwrap_or_default();
-            outbox.stage(peer.conn.index, |out| put_msg_notify(out, task, chat, pack));
+            let end = rest.get(fits).map_or(self.bytes, |&(at, _)| at);
+            let head = msg_notify_head(end - start, peer.next_notify_task(), chat);
+            let piece = self.base + start..self.base + end;
+            outbox.stage_block(peer.conn.index, head, piece);
             rest = rest.get(fits..).unwrap_or_default();
         }
     }
 
     /// Begins the batch of a chat; that before is told.
-    pub(crate) fn begin(&mut self, chat: ChatId, slot: u32) {
+    pub(crate) fn begin(&mut self, chat: ChatId, slot: u32, base: usize) {
         self.end();
         self.chat = Some(chat);
         self.slot = slot;
+        self.base = base;
     }
 
     /// There is no batch any more.
     pub(crate) fn end(&mut self) {
         self.chat = None;
-        self.bytes.clear();
+        self.bytes = 0;
         self.entries.clear();
         self.marks.clear();
         self.number += 1;
@@ -94,16 +100,21 @@ impl Batch {
     /// Notes that a connection that sends has all of it so far.
     pub(crate) fn set_mark(&mut self, peer: &mut Peer) {
         peer.sent_in = self.number;
-        self.marks.insert(peer.conn.index, self.bytes.len());
+        self.marks.insert(peer.conn.index, self.bytes);
     }
+}
+
+/// The beginning of a MSG_NOTIFY: its header, and the chat before the pack.
+fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BLOCK_HEAD_BYTES] {
+    let [a, b, c, d, purpose, task] =
+        frame::header(4 + pack_bytes, ToClient::MsgNotify.byte(), task);
+    let [e, f, g, h] = chat.get().to_le_bytes();
+    [a, b, c, d, purpose, task, e, f, g, h]
 }
 
 /// Appends a MSG_NOTIFY whose pack of messages is encoded already.
 pub(crate) fn put_msg_notify(out: &mut Vec<u8>, task: u8, chat: ChatId, pack: &[u8]) {
-    let header = frame::header(4 + pack.len(), ToClient::MsgNotify.byte(), task);
-    out.reserve(HEADER_BYTES + 4 + pack.len());
-    out.put_bytes(&header);
-    out.put_u32(chat.get());
+    out.put_bytes(&msg_notify_head(pack.len(), task, chat));
     out.put_bytes(pack);
 }
 

@@ -27,6 +27,55 @@ pub struct Chat {
     pub keep_days: u32,
 }
 
+/// A chat as one of its members sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MyChat {
+    /// Its id.
+    pub chat: ChatId,
+    /// It is that of two people.
+    pub is_direct: bool,
+    /// Its name; empty for a direct chat.
+    pub name: String,
+    /// Its title; of a direct chat, the other's nickname.
+    pub title: String,
+    /// It asks for a password.
+    pub has_password: bool,
+    /// How many members it has.
+    pub member_count: u32,
+    /// The member is an admin.
+    pub is_admin: bool,
+    /// The member's marker.
+    pub seen: ServerTime,
+}
+
+/// Everything about a member's chats in one statement; what comes after it says which.
+macro_rules! my_chats {
+    ($which:literal) => {
+        concat!(
+            "SELECT m.chat_id, c.kind, c.name, coalesce(u.nickname, c.title),
+                    c.password IS NOT NULL, c.member_count, m.admin, m.seen
+             FROM members m CROSS JOIN chats c USING (chat_id)
+             LEFT JOIN users u ON c.kind = 1
+                AND u.user_id = CASE c.user_low WHEN ?1 THEN c.user_high ELSE c.user_low END
+             WHERE m.user_id = ?1 AND ",
+            $which
+        )
+    };
+}
+
+fn my_chat(row: &Row<'_>) -> rusqlite::Result<MyChat> {
+    Ok(MyChat {
+        chat: id(ChatId::from_row, 0, row.get(0)?)?,
+        is_direct: row.get(1)?,
+        name: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+        title: row.get(3)?,
+        has_password: row.get(4)?,
+        member_count: row.get(5)?,
+        is_admin: row.get(6)?,
+        seen: time(row, 7)?,
+    })
+}
+
 const COLUMNS: &str = "chat_id, kind, user_low, user_high, name, title, password, member_count,
                        created, slow_mode_s, keep_days";
 
@@ -87,6 +136,39 @@ impl Store<'_> {
              ORDER BY name_key LIMIT ?3"
         );
         self.all(&sql, (prefix, format!("{prefix}\u{10FFFF}"), limit), chat)
+    }
+
+    /// A chat of which a user is a member.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn my_chat(&mut self, user: UserId, chat: ChatId) -> StoreResult<Option<MyChat>> {
+        self.get(my_chats!("m.chat_id = ?2"), (user.row(), chat.row()), my_chat)
+    }
+
+    /// Chats of which a user is a member, with an id above `after`, by id, up to `limit`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn my_chats(
+        &mut self,
+        user: UserId,
+        after: Option<ChatId>,
+        limit: usize,
+    ) -> StoreResult<Vec<MyChat>> {
+        let sql = my_chats!("m.chat_id > ?2 ORDER BY m.chat_id LIMIT ?3");
+        let bounds = (user.row(), after.map_or(0, ChatId::row), limit as i64);
+        self.all(sql, bounds, my_chat)
+    }
+
+    /// The ids of all chats above `after`, by id, up to `limit`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn chat_ids(&mut self, after: Option<ChatId>, limit: usize) -> StoreResult<Vec<ChatId>> {
+        let sql = "SELECT chat_id FROM chats WHERE chat_id > ?1 ORDER BY chat_id LIMIT ?2";
+        let bounds = (after.map_or(0, ChatId::row), limit as i64);
+        self.all(sql, bounds, |row| id(ChatId::from_row, 0, row.get(0)?))
     }
 
     /// All groups by name, then all direct chats.

@@ -177,6 +177,17 @@ const MESSAGES: &[Rule] = &[
            AND (n.user_id NOT IN (SELECT user_id FROM users) OR m.sender_id <> n.user_id)",
     ),
     rule(
+        "an indexed message that is not there",
+        "SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
+         FROM search_rows r LEFT JOIN messages m USING (chat_id, message_id)
+         WHERE m.message_id IS NULL OR m.status & 2 <> 0",
+    ),
+    rule(
+        "a message both indexed and about to leave the index",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id
+         FROM search_rows JOIN search_pending USING (chat_id, message_id)",
+    ),
+    rule(
         "no record of the times given",
         "SELECT 'meta' WHERE NOT EXISTS
             (SELECT 1 FROM meta WHERE key = 'server_time' AND value >= 0)",
@@ -291,6 +302,8 @@ mod tests {
         INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
             (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
         INSERT INTO nonces VALUES (1, 1, -7, 100), (1, 2, 7, 90);
+        INSERT INTO search_rows VALUES (100, 1);
+        INSERT INTO search_pending VALUES (101, 1, 0, 'hi there');
         INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3);
         -- A chat that was removed and is not swept yet, its author gone as well.
         INSERT INTO messages VALUES (9, 50, 77, NULL, 0, 'old');
@@ -343,8 +356,8 @@ mod tests {
             ("UPDATE bans SET chat_id = 8", "a ban from", "chat 8, user 3"),
             ("UPDATE bans SET user_id = 8", "a ban from", "chat 1, user 8"),
             ("UPDATE bans SET user_id = 2", "a member who is banned", "chat 1, user 2"),
-            ("UPDATE messages SET message_id = 0 WHERE message_id = 100", "a message id that no", "chat 1, message 0"),
-            ("UPDATE messages SET message_id = 1001 WHERE message_id = 100", "a message id that no", "chat 1, message 1001"),
+            ("UPDATE messages SET message_id = 0 WHERE message_id = 100; DELETE FROM search_rows", "a message id that no", "chat 1, message 0"),
+            ("UPDATE messages SET message_id = 1001 WHERE message_id = 100; DELETE FROM search_rows", "a message id that no", "chat 1, message 1001"),
             ("UPDATE messages SET updated = 99 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
             ("UPDATE messages SET updated = 1001 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
             ("UPDATE messages SET status = 4 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
@@ -355,6 +368,9 @@ mod tests {
             ("UPDATE messages SET message_id = 100 WHERE chat_id = 2", "a message id given twice", "message 100"),
             ("UPDATE nonces SET user_id = 8 WHERE nonce = 7", "a nonce of nobody", "chat 1, user 8, message 90"),
             ("UPDATE nonces SET message_id = 101 WHERE nonce = -7", "a nonce of nobody", "chat 1, user 1, message 101"),
+            ("INSERT INTO search_rows VALUES (102, 1)", "an indexed message", "chat 1, message 102"),
+            ("INSERT INTO search_rows VALUES (99, 1)", "an indexed message", "chat 1, message 99"),
+            ("INSERT INTO search_rows VALUES (101, 1)", "a message both", "chat 1, message 101"),
             ("DELETE FROM meta", "no record of the times", "meta"),
             ("UPDATE users SET name_key = 'x' WHERE user_id = 1", "a name that is none", "user 1"),
             ("UPDATE chats SET name = 'x' WHERE chat_id = 1", "a name that is none", "chat 1"),

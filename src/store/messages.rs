@@ -1,5 +1,6 @@
 //! Messages: one clustered tree by chat and id, and an index of those that were changed later.
 
+use super::search::WORDS_PER_SLICE;
 use super::{Store, StoreResult, error, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
@@ -169,26 +170,37 @@ impl Store<'_> {
         .map(|found| found.flatten().and_then(ServerTime::new).map(MessageId::at))
     }
 
-    /// When the newest message of a chat was created; zero when there is none.
+    /// The newest `limit` messages of a chat older than `below`, without those deleted, with the
+    /// chat, from the newest.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn last_message(&mut self, chat: ChatId) -> StoreResult<ServerTime> {
-        let sql = "SELECT max(message_id) FROM messages WHERE chat_id = ?1";
-        let newest = self.get(sql, [chat.row()], |row| row.get::<_, Option<i64>>(0))?;
-        Ok(newest.flatten().and_then(ServerTime::new).unwrap_or_default())
+    pub fn messages_before(
+        &mut self,
+        chat: ChatId,
+        below: MessageId,
+        limit: usize,
+    ) -> StoreResult<Vec<(MessageId, ChatId)>> {
+        let sql = "SELECT message_id FROM messages
+                   WHERE chat_id = ?1 AND message_id < ?2 AND status & 2 = 0
+                   ORDER BY message_id DESC LIMIT ?3";
+        let bounds = (chat.row(), below.created().micros(), limit as i64);
+        self.all(sql, bounds, |row| Ok((MessageId::at(time(row, 0)?), chat)))
     }
 
-    /// Messages of others, not deleted, created after `seen`: counted up to 1000.
+    /// Gives a message to `use_it`, unless it is not there or deleted.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn unread(&mut self, chat: ChatId, user: UserId, seen: ServerTime) -> StoreResult<u32> {
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM messages
-                   WHERE chat_id = ?1 AND message_id > ?2 AND sender_id <> ?3 AND status & 2 = 0
-                   LIMIT 1000)";
-        let counted = self.get(sql, (chat.row(), seen.micros(), user.row()), |row| row.get(0))?;
-        Ok(counted.unwrap_or(0))
+    pub fn with_message<T>(
+        &mut self,
+        chat: ChatId,
+        id: MessageId,
+        use_it: impl FnOnce(&Message<'_>) -> T,
+    ) -> StoreResult<Option<T>> {
+        let sql = "SELECT message_id, sender_id, updated, status, content FROM messages
+                   WHERE chat_id = ?1 AND message_id = ?2 AND status & 2 = 0";
+        self.get(sql, (chat.row(), id.created().micros()), |row| Ok(use_it(&message(row)?)))
     }
 
     /// Who wrote a message and what became of it.
@@ -206,7 +218,7 @@ impl Store<'_> {
         })
     }
 
-    /// Replaces the content of a message.
+    /// Replaces the content of a message; the old words are to leave the index.
     ///
     /// # Errors
     /// As every write.
@@ -217,13 +229,15 @@ impl Store<'_> {
         updated: ServerTime,
         content: &str,
     ) -> StoreResult<()> {
+        self.retire_from_index(chat, message)?;
         let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ?5
                    WHERE chat_id = ?1 AND message_id = ?2";
         let key = (chat.row(), message.created().micros());
         self.run(sql, (key.0, key.1, updated.micros(), STATUS_EDITED, content)).map(drop)
     }
 
-    /// Empties a message; the row stays as an entry of ranges and pages.
+    /// Empties a message; the row stays as an entry of ranges and pages, and the words are to
+    /// leave the index.
     ///
     /// # Errors
     /// As every write.
@@ -233,6 +247,7 @@ impl Store<'_> {
         message: MessageId,
         updated: ServerTime,
     ) -> StoreResult<()> {
+        self.retire_from_index(chat, message)?;
         let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ''
                    WHERE chat_id = ?1 AND message_id = ?2";
         let key = (chat.row(), message.created().micros());
@@ -272,27 +287,46 @@ impl Store<'_> {
         self.run(sql, row).map(drop)
     }
 
-    /// Takes away up to `limit` messages or nonces of chats that are gone. False when none is left.
+    /// Takes away up to `limit` messages or nonces of chats that are gone; fewer when they are
+    /// indexed, which takes longer. False when none is left.
     ///
     /// # Errors
     /// As every write.
     pub fn sweep_messages(&mut self, limit: u32) -> StoreResult<bool> {
-        for table in ["messages", "nonces"] {
-            // The first chat of the table without a row in chats, found by skipping from chat to
-            // chat; a full scan would read every message.
-            let orphan = self.orphan_chat(table)?;
-            let Some(chat) = orphan else { continue };
-            let key = if table == "messages" { "message_id" } else { "user_id, nonce" };
-            self.run(
-                &format!(
-                    "DELETE FROM {table} WHERE (chat_id, {key}) IN
-                     (SELECT chat_id, {key} FROM {table} WHERE chat_id = ?1 LIMIT ?2)"
-                ),
-                (chat, limit),
-            )?;
+        // The first chat of the table without a row in chats, found by skipping from chat to
+        // chat; a full scan would read every message.
+        if let Some(chat) = self.orphan_chat("messages")? {
+            self.remove_messages(chat, ServerTime::MAX, limit)?;
             return Ok(true);
         }
-        Ok(false)
+        let Some(chat) = self.orphan_chat("nonces")? else { return Ok(false) };
+        let sql = "DELETE FROM nonces WHERE (chat_id, user_id, nonce) IN
+                   (SELECT chat_id, user_id, nonce FROM nonces WHERE chat_id = ?1 LIMIT ?2)";
+        self.run(sql, (chat, limit))?;
+        Ok(true)
+    }
+
+    /// Takes the oldest messages of a chat away, with their words in the index: those created up
+    /// to `last`, up to `limit` of them, and fewer when they have many words. How many.
+    fn remove_messages(&mut self, chat: i64, last: ServerTime, limit: u32) -> StoreResult<usize> {
+        let sql = "SELECT message_id, content FROM messages
+                   WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id LIMIT ?3";
+        let oldest = self.all(sql, (chat, last.micros(), limit), |row| {
+            Ok((MessageId::at(time(row, 0)?), row.get::<_, String>(1)?))
+        })?;
+        let mut words_left = WORDS_PER_SLICE;
+        let mut removed = 0;
+        for (message, content) in oldest {
+            let words = self.take_from_index(chat, message, &content)?;
+            words_left = words_left.saturating_sub(words);
+            let sql = "DELETE FROM messages WHERE chat_id = ?1 AND message_id = ?2";
+            self.run(sql, (chat, message.created().micros()))?;
+            removed += 1;
+            if words_left == 0 {
+                break;
+            }
+        }
+        Ok(removed)
     }
 
     fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
@@ -364,9 +398,6 @@ mod tests {
             assert_eq!(store.page_start(chat, last, 2), Ok(Some(MessageId::at(at(20)))));
             assert_eq!(store.page_start(chat, MessageId::at(at(9)), 2), Ok(None));
             assert_eq!(store.last_message(chat), Ok(at(50)));
-            let other = UserId::new(1).expect("not 0");
-            assert_eq!(store.unread(chat, other, at(20)), Ok(3));
-            assert_eq!(store.unread(chat, user, at(20)), Ok(0));
         });
     }
 

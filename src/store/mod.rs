@@ -12,7 +12,9 @@ pub mod invites;
 pub mod members;
 pub mod messages;
 pub mod open;
+pub mod search;
 pub mod sessions;
+pub mod unread;
 pub mod users;
 
 pub use error::{Fault, StoreError};
@@ -158,6 +160,11 @@ impl<'db> Store<'db> {
         self.transaction == Transaction::Write
     }
 
+    /// Rows changed since the start, those of undone transactions included.
+    pub fn rows_changed(&self) -> u64 {
+        self.db.total_changes()
+    }
+
     /// Ends the turn's transaction; when it wrote, everything is on stable storage afterwards.
     /// True when it wrote.
     ///
@@ -209,8 +216,7 @@ impl<'db> Store<'db> {
     /// # Errors
     /// When the file cannot be read.
     pub fn lockdown(&mut self) -> StoreResult<bool> {
-        let sql = "SELECT value FROM meta WHERE key = 'lockdown'";
-        Ok(self.get(sql, [], |row| row.get::<_, bool>(0))?.unwrap_or(false))
+        Ok(self.meta("lockdown")?.is_some_and(|value| value != 0))
     }
 
     /// Lets nobody register or join a chat, or everybody again.
@@ -218,9 +224,18 @@ impl<'db> Store<'db> {
     /// # Errors
     /// As every write.
     pub fn set_lockdown(&mut self, is_on: bool) -> StoreResult<()> {
-        let sql = "INSERT INTO meta (key, value) VALUES ('lockdown', ?1)
+        self.set_meta("lockdown", i64::from(is_on))
+    }
+
+    /// A number that belongs to the file as a whole.
+    fn meta(&mut self, key: &str) -> StoreResult<Option<i64>> {
+        self.get("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+    }
+
+    fn set_meta(&mut self, key: &str, value: i64) -> StoreResult<()> {
+        let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2)
                    ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        self.run(sql, [is_on]).map(drop)
+        self.run(sql, (key, value)).map(drop)
     }
 
     /// A number that changes when another process has committed to the file.

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
 
     /// A str: UTF-8 up to a NUL, which is taken too.
     pub fn str(&mut self) -> Result<&'a str, Malformed> {
-        let length = self.rest.iter().position(|&byte| byte == 0).ok_or(Malformed::Unterminated)?;
+        let length = memchr::memchr(0, self.rest).ok_or(Malformed::Unterminated)?;
         let (text, tail) = self.rest.split_at_checked(length).ok_or(Malformed::Unterminated)?;
         let text = std::str::from_utf8(text).map_err(|_| Malformed::NotUtf8)?;
         self.rest = tail.get(1..).ok_or(Malformed::Unterminated)?;
@@ -226,7 +226,7 @@ pub trait Put {
     /// holds a NUL; one that does ends there rather than shift the fields behind it.
     fn put_str(&mut self, text: &str) {
         let text = text.as_bytes();
-        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        let end = memchr::memchr(0, text).unwrap_or(text.len());
         self.put_bytes(text.get(..end).unwrap_or_default());
         self.put_u8(0);
     }

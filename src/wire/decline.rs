@@ -48,6 +48,46 @@ pub enum Decline {
     BadQuery,
 }
 
+/// Every code, in the order of protocol section 6.
+pub const CODES: [&str; 30] = [
+    "malformed",
+    "unknown-purpose",
+    "hello-required",
+    "login-required",
+    "session-suspended",
+    "rate-limited",
+    "storage-failed",
+    "shutting-down",
+    "unsupported-version",
+    "already-greeted",
+    "already-authorized",
+    "bad-credentials",
+    "bad-session",
+    "no-such-user",
+    "no-such-chat",
+    "no-such-message",
+    "not-member",
+    "already-member",
+    "password-required",
+    "bad-password",
+    "bad-name",
+    "name-taken",
+    "registration-closed",
+    "bad-invite",
+    "forbidden",
+    "last-admin",
+    "too-long",
+    "too-large",
+    "empty-message",
+    "bad-query",
+];
+
+/// The place in [`CODES`] of the code that the body of a DECLINED begins with.
+pub fn place(body: &[u8]) -> Option<usize> {
+    let code = body.split(|&byte| byte == b':').next()?;
+    CODES.iter().position(|known| known.as_bytes() == code)
+}
+
 impl Decline {
     /// The stable code.
     pub const fn code(self) -> &'static str {
@@ -142,6 +182,17 @@ impl From<Malformed> for Decline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_code_is_found_in_a_body() {
+        for (at, code) in CODES.iter().enumerate() {
+            assert_eq!(place(format!("{code}: words: and more\0").as_bytes()), Some(at));
+        }
+        let body = Decline::NotMember(ChatId::new(7).expect("not 0")).to_string();
+        assert_eq!(place(body.as_bytes()).map(|at| CODES[at]), Some("not-member"));
+        assert_eq!(place(b"not-membe: of the list"), None);
+        assert_eq!(place(b""), None);
+    }
 
     #[test]
     fn words_that_carry_a_number_carry_exactly_one() {

@@ -412,14 +412,14 @@ fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
     let user = a_user(client, model);
     let prefix = client.rng.weighted(&[(1, ""), (1, "HA"), (1, "зал"), (1, "q")]);
     let limit = client.rng.weighted(&[(1, 0), (1, 2), (3, 100)]);
-    let request = match client.rng.below(10) {
+    let request = match client.rng.below(9) {
         0 => Request::GetUser { user },
         1 => Request::GetSessions,
         2 => Request::GetChat { chat },
         3..5 => Request::GetMyChats,
         5..7 => Request::GetMembers { chat },
         7 => Request::FindChats { prefix, limit },
-        8 => Request::SearchMsg { chat: Some(chat), limit, query: prefix },
+        // SEARCH_MSG waits for its index by the clock; tests/api10_search.rs has it.
         _ => Request::Typing { chat },
     };
     say(client, &request);

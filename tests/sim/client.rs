@@ -144,17 +144,10 @@ impl Client {
         self.next_task = self.next_task % 255 + 1;
         let task = self.next_task;
         self.say_raw(purpose, task, body);
-        if !matches!(purpose, ACCEPTED | DECLINED | PART)
-            && !(purpose == DISCONNECT && body.is_empty())
-        {
-            self.asked.push_back(Asked {
-                task,
-                purpose,
-                session,
-                asking,
-                start: self.replica.start,
-                newest: 0,
-            });
+        let is_parting = purpose == DISCONNECT && body.is_empty();
+        if !is_parting && !matches!(purpose, ACCEPTED | DECLINED | PART) {
+            let start = self.replica.start;
+            self.asked.push_back(Asked { task, purpose, session, asking, start, newest: 0 });
         }
     }
 

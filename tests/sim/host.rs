@@ -72,6 +72,8 @@ pub(crate) struct Host<'db> {
     acted_on: u64,
     /// Of this turn: bytes left while it was under way; reads that had failed before it.
     was_flushed_early: bool,
+    /// Connections whose queues were looked at and are to be sent.
+    touched: Vec<u32>,
     failed_reads: u64,
 }
 
@@ -91,6 +93,7 @@ impl<'db> Host<'db> {
             taken_up: None,
             acted_on: 0,
             was_flushed_early: false,
+            touched: Vec::new(),
             failed_reads: 0,
         }
     }
@@ -113,7 +116,7 @@ impl<'db> Host<'db> {
         self.submit_jobs(w)?; // 8
         self.deadlines(w); // 9
         let failed_before = vfs::disk(|disk| disk.failed_reads);
-        w.is_pump_waiting = self.service.pump(); // 10
+        self.service.pump(); // 10
         self.service.end_pump();
         if self.is_dead() {
             return Ok(Fate::Dead);
@@ -131,6 +134,7 @@ impl<'db> Host<'db> {
             self.list(conn);
         }
         self.flush(w); // 11
+        w.is_pump_waiting = self.service.may_pump();
         if w.command.is_none() && w.rng.one_in(w.plan.invariants_one_in) {
             self.service.check_invariants()?;
         }
@@ -286,7 +290,7 @@ impl<'db> Host<'db> {
 
     fn keep_house(&mut self, w: &mut World) {
         let before = self.service.last_time().micros();
-        if w.clock.now_ms >= self.housekeeping_ms {
+        if w.clock.now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = w.clock.now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
             w.model.kept_house(self.service.last_time().micros());
@@ -451,6 +455,7 @@ impl<'db> Host<'db> {
         }
         if end == TurnEnd::Committed {
             self.kept.clear();
+            self.service.tell();
             self.judge(w, &fed, false, false)?;
             return Ok(Fate::Alive);
         }
@@ -468,6 +473,7 @@ impl<'db> Host<'db> {
         if end == TurnEnd::Undone {
             return Err("a turn was undone twice".into());
         }
+        self.service.tell();
         let unreadable = vfs::disk(|disk| disk.failed_reads) > failed_before;
         self.judge(w, &fed, true, unreadable)?;
         Ok(Fate::Alive)
@@ -514,7 +520,7 @@ impl<'db> Host<'db> {
         for one in fed {
             w.model.apply(&mut turn, one)?;
         }
-        w.began = turn.began;
+        w.began.extend(turn.began);
         if let Some((conn, left)) = staged.iter().find(|(_, left)| !left.is_empty()) {
             return Err(format!("{conn} was told {} by nobody's wish", left[0].words()));
         }
@@ -532,12 +538,13 @@ impl<'db> Host<'db> {
         w.told_until(self.service.last_time().micros())
     }
 
-    /// What was staged and not looked at, before the turn has ended.
+    /// What was staged and not looked at, before the turn has ended; all answers are among it.
     fn peek(&mut self) -> Check<BTreeMap<ConnId, VecDeque<Frame>>> {
         let mut all = BTreeMap::new();
         for conn in self.conns.values() {
             let index = conn.id.index;
-            let new = self.service.outbox.pending_bytes(index) - conn.looked;
+            let outbox = &self.service.outbox;
+            let new = outbox.pending_bytes(index) - outbox.referred_bytes(index) - conn.looked;
             if new > 0 {
                 let mut copy = Vec::new();
                 self.service.outbox.stage(index, |bytes| {
@@ -551,6 +558,10 @@ impl<'db> Host<'db> {
 
     /// What was released since the last look.
     fn look(&mut self) -> Check<BTreeMap<ConnId, Vec<Frame>>> {
+        // What many are told alike is put into a queue when it is taken.
+        while let Some(dirty) = self.service.outbox.pop_dirty() {
+            self.touched.push(dirty.index);
+        }
         let mut all = BTreeMap::new();
         for conn in self.conns.values_mut() {
             let index = conn.id.index;
@@ -583,13 +594,17 @@ impl<'db> Host<'db> {
         while let Some(job) = self.service.pop_job() {
             jobs.push(job);
         }
-        jobs.sort_by_key(|job| job.id.0);
-        let began = std::mem::take(&mut w.began);
-        if jobs.len() != began.len() {
-            return Err(format!("{} password jobs for {} requests", jobs.len(), began.len()));
+        for job in jobs {
+            let conn = self.service.conn_of_job(job.id);
+            // Who stands in the line longer comes with a later turn; what a connection asked for
+            // before that was cut off.
+            let Some(place) = w.began.iter().rposition(|(other, _)| Some(*other) == conn) else {
+                return Err(format!("a password job for {conn:?}, who asked for none"));
+            };
+            let (conn, wait) = w.began.remove(place);
+            w.began.retain(|(other, _)| *other != conn);
+            self.jobs.push_back((job, conn, wait));
         }
-        let jobs = jobs.into_iter().zip(began);
-        self.jobs.extend(jobs.map(|(job, (conn, wait))| (job, conn, wait)));
         Ok(())
     }
 
@@ -611,7 +626,10 @@ impl<'db> Host<'db> {
     }
 
     fn flush(&mut self, w: &mut World) {
-        while let Some(index) = self.service.outbox.pop_dirty() {
+        while let Some(dirty) = self.service.outbox.pop_dirty() {
+            self.touched.push(dirty.index);
+        }
+        for index in std::mem::take(&mut self.touched) {
             if let Some(conn) = self.conns.get(&index).map(|conn| conn.id) {
                 self.flush_one(w, conn);
             }

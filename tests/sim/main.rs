@@ -94,7 +94,7 @@ fn every_seed_keeps_the_promises() {
         with_cuts_or_faults += u64::from(report.power_cuts + report.failed_calls > 0);
         sum.add(report);
         let done = seed - seeds.start + 1;
-        if done % 1000 == 0 {
+        if done.is_multiple_of(1000) {
             println!("{done} seeds, {:.0} s", started.elapsed().as_secs_f64());
         }
     }

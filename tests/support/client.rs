@@ -26,6 +26,8 @@ pub(crate) struct Client {
     inbox: VecDeque<Frame>,
     last_task: u8,
     waiting: VecDeque<u8>,
+    /// Purposes of the server that this test does not want to hear of.
+    deaf_to: Vec<u8>,
 }
 
 impl Client {
@@ -46,6 +48,7 @@ impl Client {
             inbox: VecDeque::new(),
             last_task: 0,
             waiting: VecDeque::new(),
+            deaf_to: Vec::new(),
         }
     }
 
@@ -85,10 +88,24 @@ impl Client {
 
     #[track_caller]
     fn read_frame(&mut self) -> Option<Frame> {
-        match self.try_read_frame() {
-            Ok(frame) => frame,
-            Err(error) => panic!("no frame: {error}"),
+        loop {
+            match self.try_read_frame() {
+                Ok(Some(frame)) if !frame.is_answer() && self.deaf_to.contains(&frame.purpose) => {}
+                Ok(frame) => return frame,
+                Err(error) => panic!("no frame: {error}"),
+            }
         }
+    }
+
+    /// From now on frames of the server with that purpose are taken and forgotten.
+    pub(crate) fn ignore(&mut self, purpose: u8) {
+        self.deaf_to.push(purpose);
+        self.inbox.retain(|frame| frame.purpose != purpose);
+    }
+
+    /// From now on every frame of the server is heard again.
+    pub(crate) fn hear_everything(&mut self) {
+        self.deaf_to.clear();
     }
 
     fn try_read_frame(&mut self) -> std::io::Result<Option<Frame>> {
@@ -97,7 +114,10 @@ impl Client {
             if let Some(frame) = Frame::take(&mut self.buffer) {
                 return Ok(Some(frame));
             }
-            let count = self.stream.read(&mut chunk)?;
+            let count = match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                count => count?,
+            };
             if count == 0 {
                 assert!(self.buffer.is_empty(), "the stream ended inside a frame");
                 return Ok(None);

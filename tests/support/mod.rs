@@ -14,6 +14,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod api10;
 pub(crate) mod client;
 pub(crate) mod server;
 pub(crate) mod wire;
@@ -33,5 +34,27 @@ pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
         let took = begun.elapsed();
         assert!(took < Duration::from_millis(1500), "not within a second");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A small generator of numbers: the same seed gives the same numbers in every run.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// The seed must not be 0.
+    pub(crate) fn new(seed: u64) -> Self {
+        assert_ne!(seed, 0, "0 gives nothing but 0");
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.below(256) as u8).collect()
     }
 }

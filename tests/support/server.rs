@@ -1,5 +1,6 @@
 //! The real binary: a server in a folder of its own, and the commands of an operator.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -197,11 +198,8 @@ impl Server {
         &self.dir
     }
 
-    /// The data file, as the test reaches it.
+    /// The data file, where it is not on a disk of the server's own.
     pub(crate) fn data(&self) -> PathBuf {
-        if self.has_own_disk {
-            return self.disk().join("t.db");
-        }
         self.dir.join("t.db")
     }
 
@@ -211,7 +209,7 @@ impl Server {
         PathBuf::from(format!("/proc/{}/root{}", self.process_id(), inside.display()))
     }
 
-    /// The data file, as the server reaches it.
+    /// The data file, as the server and the commands beside it reach it.
     fn data_inside(&self) -> PathBuf {
         let folder = if self.has_own_disk { "disk/" } else { "" };
         self.dir.join(&format!("{folder}t.db"))
@@ -246,8 +244,9 @@ impl Server {
             let address = line
                 .strip_prefix("listening plain ")
                 .or_else(|| line.strip_prefix("listening tls "))
+                .or_else(|| line.strip_prefix("listening metrics "))
                 .and_then(|address| address.parse().ok())
-                .unwrap_or_else(|| panic!("not a `listening plain ADDR` line: {line:?}"));
+                .unwrap_or_else(|| panic!("not a `listening KIND ADDR` line: {line:?}"));
             process.addresses.push(address);
         }
         self.process = Some(process);
@@ -313,10 +312,22 @@ impl Server {
         }
     }
 
+    /// What brings a command to where the server's disk is.
+    fn entrance(&self) -> Vec<String> {
+        if !self.has_own_disk {
+            return Vec::new();
+        }
+        let target = self.process_id().to_string();
+        let enter = ["nsenter", "--user", "--mount", "--preserve-credentials"];
+        let mut command = enter.map(str::to_owned).to_vec();
+        command.extend(["--target".to_owned(), target, "--".to_owned()]);
+        command
+    }
+
     /// Runs `vestnik ARGS --data FILE`.
     pub(crate) fn admin(&self, args: &[&str], input: Option<&str>) -> Output {
-        let mut command = vestnik(self.dir.path());
-        command.args(args).arg("--data").arg(self.data());
+        let mut command = vestnik_under(&self.entrance(), self.dir.path());
+        command.args(args).arg("--data").arg(self.data_inside());
         run(command, input)
     }
 
@@ -331,6 +342,22 @@ impl Server {
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8(output.stdout).expect("UTF-8 on stdout")
+    }
+
+    /// The server's figures now, by name and label as Prometheus gets them, without `vestnik_`.
+    #[track_caller]
+    pub(crate) fn figures(&self) -> HashMap<String, f64> {
+        samples(&self.admin_ok(&["stats", "--raw"], None))
+    }
+
+    /// Resident memory of the server's process, in bytes.
+    #[track_caller]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()));
+        let status = status.expect("Linux tells of processes");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
+        kib * 1024
     }
 
     /// A user with [`PASSWORD`].
@@ -399,6 +426,18 @@ impl Drop for Server {
             eprintln!("---- the server's stderr ----\n{}", self.stderr());
         }
     }
+}
+
+/// All samples of a page of figures.
+pub(crate) fn samples(page: &str) -> HashMap<String, f64> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let name = series.strip_prefix("vestnik_").expect("a name of ours");
+            (name.to_owned(), value.parse().expect("a number"))
+        })
+        .collect()
 }
 
 /// The lines of the child's standard output as they come.

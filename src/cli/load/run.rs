@@ -24,10 +24,12 @@ mod report;
 mod resp;
 mod scenario;
 mod setup;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
@@ -73,9 +75,9 @@ pub(super) enum Api {
 pub(super) enum Speak {
     /// vestnik's
     Purpose,
-    /// Redis's: fanout, rate, durable (XADD), echo (PING)
+    /// Redis's: fanout, rate, durable (XADD), echo (PING), idle
     Redis,
-    /// MQTT: fanout, rate, durable (QoS 1), echo (PINGREQ)
+    /// MQTT: fanout, rate, durable (QoS 1), echo (PINGREQ), idle
     Mqtt,
 }
 
@@ -88,6 +90,9 @@ pub(crate) struct LoadRunArgs {
     /// Address of the server; more than one are used in turn
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420")]
     pub(super) addr: Vec<SocketAddr>,
+    /// Speak TLS, and trust the certificates in this file; they must name the addresses
+    #[arg(long, value_name = "PEM")]
+    pub(super) tls: Option<PathBuf>,
     /// Version that clients speak; mixed always takes both
     #[arg(long, value_enum, default_value = "1.0")]
     pub(super) api: Api,

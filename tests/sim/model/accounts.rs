@@ -67,7 +67,7 @@ impl Model {
         self.conns.get(&conn).is_some_and(|conn| conn.is_modern())
     }
 
-    fn entry_keys(&self, conn: ConnId, what: &str) -> [(String, u32); 2] {
+    pub(super) fn entry_keys(&self, conn: ConnId, what: &str) -> [(String, u32); 2] {
         let address = self.address(conn);
         [(format!("{what} from {address}"), BUCKET), (format!("from {address}"), ADDRESS_BUCKET)]
     }
@@ -85,8 +85,8 @@ impl Model {
         if self.was_limited(turn, conn, task, &keys) {
             return Ok(());
         }
-        self.spend(&keys);
         if !is_attempt(password) {
+            self.spend(&keys);
             return self.decline(turn, conn, task, "bad-credentials");
         }
         let user = self.user_by_key(&key).filter(|user| !self.users[user].disabled);
@@ -104,12 +104,14 @@ impl Model {
         key: &str,
     ) -> Check {
         let user = user.filter(|user| self.users.get(user).is_some_and(|user| !user.disabled));
-        let Some(user) = user else { return self.decline(turn, conn, task, "bad-credentials") };
+        let Some(user) = user else {
+            let keys = self.entry_keys(conn, &format!("login {key}"));
+            self.spend(&keys);
+            return self.decline(turn, conn, task, "bad-credentials");
+        };
         if turn.replayed {
             return self.decline(turn, conn, task, "storage-failed");
         }
-        let keys = self.entry_keys(conn, &format!("login {key}"));
-        self.give_back(&keys);
         let body = self.accepted(turn, conn, task)?;
         let mut rest = Body(&body);
         let (session, secret) = (rest.u32()?, rest.str()?.to_owned());
@@ -187,11 +189,12 @@ impl Model {
             }
             return Ok(());
         }
+        // The new connection first: the user is online all the while.
+        self.attach(conn, user, session);
         if let Some(holder) = holder {
             self.note("taken over");
             self.deauth(turn, holder)?;
         }
-        self.attach(conn, user, session);
         Ok(())
     }
 
@@ -304,8 +307,8 @@ impl Model {
         if !is_user_password(new) {
             return self.decline(turn, me.conn, me.task, "bad-password");
         }
-        self.spend(&keys);
         if !is_attempt(old) {
+            self.spend(&keys);
             return self.decline(turn, me.conn, me.task, "bad-credentials");
         }
         let right = self.users[&me.user].password == old;
@@ -326,9 +329,9 @@ impl Model {
             return self.decline(turn, conn, task, "login-required");
         };
         if !right {
+            self.spend(&[(format!("password of {}", me.user), BUCKET)]);
             return self.decline(turn, conn, task, "bad-credentials");
         }
-        self.give_back(&[(format!("password of {}", me.user), BUCKET)]);
         self.wait(turn, conn, task, Intent::NewPassword(new));
         Ok(())
     }

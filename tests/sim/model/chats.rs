@@ -101,8 +101,8 @@ impl Model {
         if self.was_limited(turn, me.conn, me.task, &keys) {
             return Ok(());
         }
-        self.spend(&keys);
         if !is_attempt(given) {
+            self.spend(&keys);
             return self.decline(turn, me.conn, me.task, "bad-password");
         }
         self.wait(turn, me.conn, me.task, Intent::Join { chat, right: needed == given });
@@ -121,9 +121,9 @@ impl Model {
             return self.decline(turn, conn, task, "login-required");
         };
         if !right {
+            self.spend(&[(format!("join {} {chat}", me.user), BUCKET)]);
             return self.decline(turn, conn, task, "bad-password");
         }
-        self.give_back(&[(format!("join {} {chat}", me.user), BUCKET)]);
         if let Some(code) = self.not_joinable(me.user, chat) {
             return self.decline(turn, conn, task, code);
         }

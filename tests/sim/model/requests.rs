@@ -6,7 +6,7 @@ use vestnik::wire::purpose::{Needs, ToServer};
 use vestnik::wire::request::Request;
 
 use super::{Caller, Intent, Model, Turn};
-use crate::wire::{Check, take_frame};
+use crate::wire::{Check, Frame, take_frame};
 
 /// Longest body of a HEARTBEAT.
 const HEARTBEAT_BYTES_MAX: usize = 1024;
@@ -223,6 +223,25 @@ impl Model {
         }
     }
 
+    /// Whose turn it is in the line for the password helper has failed too often by now.
+    pub(super) fn refused(&mut self, conn: ConnId, frame: &Frame) -> Check {
+        let state = self.conns.get_mut(&conn);
+        let Some(waiting) = state.and_then(|state| state.waiting.take()) else { return Ok(()) };
+        let user = self.conns.get(&conn).and_then(|state| state.user()).unwrap_or_default();
+        let keys = match &waiting.intent {
+            Intent::Login { key, .. } => self.entry_keys(conn, &format!("login {key}")).to_vec(),
+            Intent::Join { chat, .. } => vec![(format!("join {user} {chat}"), 5)],
+            Intent::OldPassword { .. } => vec![(format!("password of {user}"), 5)],
+            _ => Vec::new(),
+        };
+        self.note("rate-limited");
+        let is_it = frame.task == waiting.task && frame.body.starts_with(b"rate-limited:");
+        if is_it && self.is_limited(&keys) {
+            return Ok(());
+        }
+        Err(format!("it waits for task {}, and is not limited", waiting.task))
+    }
+
     /// From now on the connection waits for password work.
     pub(super) fn wait(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8, intent: Intent) {
         self.next_wait += 1;
@@ -245,14 +264,6 @@ impl Model {
     pub(super) fn spend(&mut self, keys: &[(String, u32)]) {
         for (key, _) in keys {
             *self.failures.entry(key.clone()).or_default() += 1;
-        }
-    }
-
-    pub(super) fn give_back(&mut self, keys: &[(String, u32)]) {
-        for (key, _) in keys {
-            if let Some(spent) = self.failures.get_mut(key) {
-                *spent = spent.saturating_sub(1);
-            }
         }
     }
 

@@ -285,21 +285,20 @@ impl Model {
         mut body: Body<'_>,
         is_last: bool,
     ) -> Check {
-        while let Some(&chat) = rest.first() {
-            let Some(info) = self.chat_info(user, chat) else {
-                rest.remove(0);
-                continue;
-            };
-            if body.is_empty() && !is_last {
-                return Ok(());
-            }
-            let Some(left) = body.0.strip_prefix(&info[..]) else {
+        // A chat left meanwhile is none of theirs any more, and one joined meanwhile may be listed.
+        while !body.is_empty() {
+            let chat = Body(body.0).u32()?;
+            let info = self.chat_info(user, chat).filter(|_| self.is_member(user, chat));
+            let Some(left) = info.as_ref().and_then(|info| body.0.strip_prefix(&info[..])) else {
                 return Err(format!("chat {chat} is {info:?} and not {:?}", body.0));
             };
             body = Body(left);
-            rest.remove(0);
+            rest.retain(|other| *other != chat);
         }
-        body.end()
+        match rest.iter().find(|chat| is_last && self.is_member(user, **chat)) {
+            None => Ok(()),
+            Some(chat) => Err(format!("chat {chat} is not listed")),
+        }
     }
 
     fn members_piece(

@@ -40,6 +40,7 @@ impl Model {
         }
         match (frame.purpose, phase) {
             (ACCEPTED, Phase::Turn) => conn.answered(frame),
+            (DECLINED, Phase::Pump) if conn.waiting.is_some() => self.refused(id, frame),
             (PART | ACCEPTED | DECLINED, Phase::Pump) => self.stream_frame(id, frame),
             (DECLINED | DEAUTH | DISCONNECT, Phase::Turn) => Ok(()),
             (HEARTBEAT | DISCONNECT, Phase::Pump) => Ok(()),

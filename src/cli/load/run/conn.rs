@@ -2,12 +2,11 @@
 //! Knows no purposes: those are the dialects'.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-
-use mio::net::TcpStream;
+use std::io;
 
 use super::count::{Shared, Tally};
 use super::history::Walk;
+use super::stream::Stream;
 use super::{mqtt, purpose, resp};
 use vestnik::wire::Version;
 
@@ -92,7 +91,7 @@ pub(super) enum Dialect {
 
 /// A connection.
 pub(super) struct Conn {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) index: usize,
     pub(super) dialect: Dialect,
     pub(super) role: Role,
@@ -126,7 +125,7 @@ pub(super) enum Drained {
 
 impl Conn {
     /// A connection that was begun.
-    pub(super) fn new(stream: TcpStream, index: usize, dialect: Dialect, role: Role) -> Self {
+    pub(super) fn new(stream: Stream, index: usize, dialect: Dialect, role: Role) -> Self {
         Self {
             stream,
             index,
@@ -204,7 +203,9 @@ impl Conn {
                     self.carry.extend_from_slice(&buffer[used..end]);
                     // A stream that gave less than there was room for is drained: the next
                     // bytes are an event of their own.
-                    if self.stage == Stage::Closed || (bytes < room && !ending) {
+                    if self.stage == Stage::Closed
+                        || (self.stream.tells_its_end() && bytes < room && !ending)
+                    {
                         return Drained::Yes;
                     }
                 }
@@ -242,6 +243,11 @@ impl Conn {
         }
         self.out.clear();
         self.written = 0;
+        if self.stage != Stage::Closed
+            && let Err(error) = self.stream.push()
+        {
+            self.fail(shared, &error);
+        }
     }
 
     fn fail(&mut self, shared: &mut Shared, error: &io::Error) {

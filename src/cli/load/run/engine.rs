@@ -12,6 +12,7 @@ use super::count::{Book, Counters, Faults, Phase, Shared};
 use super::payload::Payload;
 use super::procfs::{self, Memory};
 use super::scenario::{self, Plan, Unit};
+use super::stream::{Security, Stream};
 use super::{LoadRunArgs, Scenario, dial, mqtt, resp, setup};
 use vestnik::limits::DESCRIPTORS_RESERVED;
 
@@ -130,6 +131,7 @@ struct Engine<'a> {
     buffer: Vec<u8>,
     began: Instant,
     server: Option<String>,
+    security: Option<Security>,
     /// Connections with more to read than one turn took.
     again: Vec<usize>,
     /// Connections on their way to be ready.
@@ -169,6 +171,7 @@ impl<'a> Engine<'a> {
             buffer: Vec::new(),
             began: now(),
             server: args.server_pid.map(|pid| pid.to_string()),
+            security: args.tls.as_deref().map(Security::trusting).transpose()?,
             again: Vec::new(),
             setups: Vec::new(),
             retries_left: RETRIES_PER_CONNECTION * connections,
@@ -265,11 +268,15 @@ impl<'a> Engine<'a> {
     /// Begins a connection, in the next place or in that of one that was closed.
     fn open(&mut self, index: usize) -> Result<(), String> {
         let address = self.args.addr[index % self.args.addr.len()];
-        let mut stream = dial::connect(address, self.source(index))
+        let socket = dial::connect(address, self.source(index))
             .map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let mut stream = match &self.security {
+            Some(security) => security.begin(socket, address)?,
+            None => Stream::Plain(socket),
+        };
         self.poll
             .registry()
-            .register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+            .register(stream.socket(), Token(index), Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| error.to_string())?;
         let dialect = scenario::dialect(self.args, index);
         let mut conn = Conn::new(stream, index, dialect, self.plan.roles[index]);

@@ -21,11 +21,10 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0];
     put_text(&mut body, format!("load{}", conn.index).as_bytes());
     packet(&mut conn.out, CONNECT, &body);
-    if conn.role == Role::Listen {
-        let name = conn.slot.map(|slot| shared.books[slot].name.clone()).unwrap_or_default();
-        conn.ask(Kind::Join, 0, shared.now_ns);
+    if let (Role::Listen, Some(slot)) = (conn.role, conn.slot) {
+        conn.ask(Kind::Join, slot, shared.now_ns);
         let mut body = vec![0, 1];
-        put_text(&mut body, name.as_bytes());
+        put_text(&mut body, shared.books[slot].name.as_bytes());
         body.push(0);
         packet(&mut conn.out, SUBSCRIBE, &body);
     }

@@ -7,12 +7,17 @@ use super::payload;
 
 /// Queues what a new connection says first.
 pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
-    if conn.role == Role::Listen {
-        let name = conn.slot.map(|slot| shared.books[slot].name.clone()).unwrap_or_default();
-        conn.ask(Kind::Join, 0, shared.now_ns);
-        command(&mut conn.out, &[b"SUBSCRIBE", name.as_bytes()]);
-    } else {
-        conn.stage = Stage::Ready;
+    match (conn.role, conn.slot) {
+        (Role::Listen, Some(slot)) => {
+            conn.ask(Kind::Join, slot, shared.now_ns);
+            command(&mut conn.out, &[b"SUBSCRIBE", shared.books[slot].name.as_bytes()]);
+        }
+        // An answer shows that the server has taken the connection.
+        (Role::Listen, None) => {
+            conn.ask(Kind::Hello, 0, shared.now_ns);
+            command(&mut conn.out, &[b"PING"]);
+        }
+        _ => conn.stage = Stage::Ready,
     }
 }
 
@@ -160,6 +165,7 @@ pub(super) fn answered(conn: &mut Conn, text: &[u8], shared: &mut Shared) {
                 shared.check_echo(conn.index, text);
             }
         }
+        Kind::Hello => conn.stage = Stage::Ready,
         _ => {}
     }
 }

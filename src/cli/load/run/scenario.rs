@@ -96,7 +96,8 @@ pub(super) fn plans(args: &LoadRunArgs) -> Result<Vec<Plan>, String> {
         Scenario::Fanout | Scenario::Rate | Scenario::Durable => 64,
     };
     let connections = args.connections.unwrap_or(default).max(1);
-    let (window, payload, chats) = (args.window, args.payload, args.chats);
+    let (window, payload) = (args.window, args.payload);
+    let chats = if args.chats == 1 { "1 chat".to_owned() } else { format!("{} chats", args.chats) };
     let in_flight = format!("{connections} connections x {window} in flight");
     let plan = |name, unit, words, roles| Plan {
         name,
@@ -112,13 +113,13 @@ pub(super) fn plans(args: &LoadRunArgs) -> Result<Vec<Plan>, String> {
         Scenario::Fanout => {
             let (members, publishers) = (args.members, args.publishers);
             let words = format!(
-                "{members} members, {publishers} publishers x {window} in flight, {payload} bytes, {chats} chats"
+                "{members} members, {publishers} publishers x {window} in flight, {payload} bytes, {chats}"
             );
             vec![plan("fanout", Unit::Deliveries, words, audience(args, Role::Send))]
         }
         Scenario::Rate => vec![paced(args)],
         Scenario::Durable => {
-            let words = format!("{in_flight}, {payload} bytes, {chats} chats");
+            let words = format!("{in_flight}, {payload} bytes, {chats}");
             vec![plan("durable", Unit::Sends, words, vec![Role::Send; connections])]
         }
         Scenario::Echo => {
@@ -146,7 +147,7 @@ pub(super) fn plans(args: &LoadRunArgs) -> Result<Vec<Plan>, String> {
             ]
         }
         Scenario::Mixed => {
-            let words = format!("{in_flight}, {payload} bytes, {chats} chats");
+            let words = format!("{in_flight}, {payload} bytes, {chats}");
             let roles = (0..connections).map(mixed_role).collect();
             vec![plan("mixed", Unit::Requests, words, roles)]
         }
@@ -175,7 +176,7 @@ fn check(args: &LoadRunArgs) -> Result<(), String> {
     }
     let compares = matches!(
         args.scenario,
-        Scenario::Fanout | Scenario::Rate | Scenario::Durable | Scenario::Echo
+        Scenario::Fanout | Scenario::Rate | Scenario::Durable | Scenario::Echo | Scenario::Idle
     );
     if args.speak != Speak::Purpose && !compares {
         return Err("this scenario exists for vestnik only".to_owned());

@@ -1,0 +1,43 @@
+//! One frame to the queues of many.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use vestnik::limits::HEADER_BYTES;
+use vestnik::metrics::Metrics;
+use vestnik::outbox::{BLOCK_HEAD_BYTES, Dirty, Outbox};
+use vestnik::wire::frame::header;
+
+/// Bytes of the frame: a notification of a message of about 90 bytes.
+const FRAME_BYTES: usize = 128;
+
+/// Stages, releases and takes, as a turn does, with sockets that take everything.
+pub(crate) fn fan_out(criterion: &mut Criterion) {
+    let mut frame = [7; FRAME_BYTES];
+    frame[..HEADER_BYTES].copy_from_slice(&header(FRAME_BYTES - HEADER_BYTES, 0x20, 1));
+    let mut metrics = Metrics::default();
+    let mut group = criterion.benchmark_group("outbox");
+    for peers in [10, 100, 1_000, 10_000] {
+        group.throughput(Throughput::Elements(u64::from(peers)));
+        let mut outbox = Outbox::default();
+        let id = BenchmarkId::new("one frame to peers", peers);
+        group.bench_with_input(id, &peers, |bencher, &peers| {
+            bencher.iter(|| {
+                outbox.begin_turn();
+                let head = [0; BLOCK_HEAD_BYTES];
+                let rest = frame.len() - BLOCK_HEAD_BYTES;
+                outbox.block_mut().extend_from_slice(black_box(&frame[BLOCK_HEAD_BYTES..]));
+                for index in 0..peers {
+                    outbox.stage_block(index, head, 0..rest);
+                }
+                outbox.release(&mut metrics);
+                while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
+                    let bytes = outbox.sendable(index).len();
+                    assert_eq!(bytes, FRAME_BYTES);
+                    outbox.advance(index, bytes);
+                }
+            });
+        });
+    }
+    group.finish();
+}

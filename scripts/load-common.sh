@@ -1,0 +1,122 @@
+# What the load scripts share; to be sourced, not run. It makes a temporary directory ($dir) that
+# goes when the script ends, together with every server that the script started.
+
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+dir=$(mktemp -d "${TMPDIR:-/tmp}/vestnik-load.XXXXXX")
+servers=""
+
+# Ends what was started, and takes the directory away.
+clean_up() {
+    for pid in $servers; do
+        kill "$pid" 2>/dev/null || true
+    done
+    for pid in $servers; do
+        wait "$pid" 2>/dev/null || true
+    done
+    rm -rf "$dir"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+fail() {
+    say "$(basename "$0"): $*"
+    exit 1
+}
+
+# Prints the comment at the head of the script, which is its help.
+usage() {
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+}
+
+# The core of the server, and that of the load; without two cores nothing is pinned.
+server_core=0
+load_core=1
+on_core() {
+    core=$1
+    shift
+    if command -v taskset >/dev/null && [ "$(nproc)" -gt 1 ]; then
+        exec taskset -c "$core" "$@"
+    fi
+    exec "$@"
+}
+
+# Builds the program, unless one was named by --binary.
+binary=""
+need_binary() {
+    if [ -z "$binary" ]; then
+        say "building"
+        (cd "$root" && cargo build --release --quiet)
+        binary=$(cd "$root" && cargo metadata --format-version 1 --no-deps |
+            sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/vestnik
+    fi
+    [ -x "$binary" ] || fail "$binary is no program"
+    # As many files as the system lets us open: connections are files.
+    ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+}
+
+# start_vestnik FILE [OPTION…]: serves a data file; sets $server and $address.
+# One round of PBKDF2: a login would else store the load users' cheap passwords anew, in full.
+start_vestnik() {
+    file=$1
+    shift
+    : >"$dir/listening"
+    (on_core "$server_core" "$binary" serve --data "$file" --listen 127.0.0.1:0 \
+        --password-iterations 1 "$@" >"$dir/listening" 2>"$dir/server.log") &
+    server=$!
+    servers="$servers $server"
+    wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"
+    address=$(sed -n 's/^listening plain //p' "$dir/listening")
+}
+
+# wait_for LOG COMMAND…: until the command succeeds, ten seconds at most.
+wait_for() {
+    log=$1
+    shift
+    tries=0
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 100 ] || ! kill -0 "$server" 2>/dev/null; then
+            cat "$log" >&2
+            fail "the server does not start"
+        fi
+        sleep 0.1
+    done
+}
+
+# stop_server: ends the server that was started last.
+stop_server() {
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+    rest=""
+    for pid in $servers; do
+        [ "$pid" = "$server" ] || rest="$rest $pid"
+    done
+    servers=$rest
+}
+
+# load SCENARIO [OPTION…]: one run against $server at $address; its JSON goes to $dir/json. What
+# the generator has to say goes to $dir/load.log, and is shown when it finds a fault.
+load() {
+    if ! (on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
+        --json >"$dir/json" 2>"$dir/load.log"); then
+        tail -n 1 "$dir/load.log" >&2
+        return 1
+    fi
+}
+
+# field JSON NAME: a number of the object, empty when it is null.
+field() {
+    printf '%s\n' "$1" | sed -n "s/.*\"$2\":\\([0-9.-]*\\)[,}].*/\\1/p"
+}
+
+# quantile JSON GROUP NAME: a quantile of a group, in microseconds, empty when there is none.
+quantile() {
+    printf '%s\n' "$1" | sed -n "s/.*\"$2\":{[^}]*\"$3\":\\([0-9.]*\\)[,}].*/\\1/p"
+}

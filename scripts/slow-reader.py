@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""One member of a chat stops reading while a million messages are sent: who pays for it?
+
+`vestnik load run fanout` sends to a chat as fast as the server takes it, and its members check what
+they get. One more member is connected and reads nothing. These must hold, or the exit code is 1:
+  - the others get as many messages per second with the stalled member as without (alternating runs,
+    the ratio of the medians is at least 0.95);
+  - the resident memory of the server grows by less than 4 MiB over all the messages, compared at
+    rest and at its highest;
+  - when the stalled member wakes it reads every message of the chat's history, in order, once, and
+    is live again.
+"""
+
+import argparse
+import json
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from purpose_wire import (
+    HEARTBEAT, LOGIN, MSG_NOTIFY, SEND_CHAT_MSG, Connection, Server, default_binary, frame, text,
+    unpack_messages,
+)
+
+GROWTH_KIB_MAX = 4096
+RATIO_MIN = 0.95
+
+
+class Member(Connection):
+    """A member that reads when it is asked to."""
+
+    def __init__(self, address, number):
+        super().__init__(address)
+        self.socket.settimeout(300)
+        self.ask(LOGIN, text(f"load{number}") + text("load-password"))
+
+    def reset(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def told(self, until_task):
+        """The ids of all that it is told before the answer to a task, in order."""
+        ids = []
+        while True:
+            purpose, task, body = self.next_frame()
+            if purpose == MSG_NOTIFY:
+                ids.extend(message_id for message_id, _, _ in unpack_messages(body[4:]))
+            elif task == until_task:
+                return ids
+
+
+class Memory:
+    """The highest resident memory of a process while it is watched, in KiB."""
+
+    def __init__(self, pid):
+        self.pid, self.most = pid, 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+
+    def now(self):
+        with open(f"/proc/{self.pid}/status", encoding="utf-8") as status:
+            return int(next(line for line in status if line.startswith("VmRSS:")).split()[1])
+
+    def _watch(self):
+        while not self.ended.wait(0.05):
+            self.most = max(self.most, self.now())
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+
+class Measurement:
+    """One run of the whole thing."""
+
+    def __init__(self, arguments, folder):
+        self.arguments = arguments
+        self.server = Server(arguments.binary, folder)
+        self.wrong = []
+
+    def expect(self, is_so, words):
+        print(f"{'ok   ' if is_so else 'WRONG'} {words}", flush=True)
+        if not is_so:
+            self.wrong.append(words)
+
+    def fanout(self, seconds):
+        """A load run: deliveries per second, and messages sent."""
+        host, port = self.server.address
+        done = subprocess.run(
+            [
+                self.server.binary, "load", "run", "fanout", "--addr", f"{host}:{port}", "--json",
+                "--members", str(self.arguments.members), "--seconds", str(seconds),
+                "--warmup", "1",
+            ],
+            capture_output=True, text=True, check=True,
+        )
+        figures = json.loads(done.stdout.splitlines()[-1])
+        return figures["per_second"], figures["sends"]
+
+    def stalled(self):
+        return Member(self.server.address, self.arguments.members)
+
+    def run(self):
+        users = str(self.arguments.members + 1)
+        self.server.admin("load", "prepare", "--users", users, "--chat", "load")
+        self.server.start("--stall-timeout", "86400")
+        self.fanout(self.arguments.seconds)
+        self.compare_rates()
+        self.stall_through(self.arguments.messages)
+        self.expect(self.server.stop() == 0, "the server ends in good order")
+
+    def compare_rates(self):
+        without, beside = [], []
+        for _ in range(self.arguments.pairs):
+            without.append(self.fanout(self.arguments.seconds)[0])
+            member = self.stalled()
+            beside.append(self.fanout(self.arguments.seconds)[0])
+            member.reset()
+        one, other = statistics.median(without), statistics.median(beside)
+        self.expect(
+            other / one >= RATIO_MIN,
+            f"deliveries/s without a stalled member {one:,.0f}, with one {other:,.0f}: "
+            f"{other / one:.3f} (medians of {self.arguments.pairs}; "
+            f"{min(without):,.0f}-{max(without):,.0f} and {min(beside):,.0f}-{max(beside):,.0f})",
+        )
+
+    def stall_through(self, messages):
+        pid = self.server.process.pid
+        with Memory(pid) as before:
+            self.fanout(self.arguments.seconds)
+        at_rest = before.now()
+        sender = Member(self.server.address, self.arguments.members - 1)
+        chat = sender.chat_id("load")
+        member = self.stalled()
+        since = self.send(sender, chat)
+        sender.close()
+        sent = 0
+        with Memory(pid) as meanwhile:
+            while sent < messages:
+                sent += self.fanout(10 * self.arguments.seconds)[1]
+        growth = meanwhile.now() - at_rest
+        self.expect(
+            growth < GROWTH_KIB_MAX and meanwhile.most - before.most < GROWTH_KIB_MAX,
+            f"over {sent:,} messages memory grew by {growth:,} KiB at rest, and by "
+            f"{meanwhile.most - before.most:,} KiB at its highest ({meanwhile.most:,} KiB)",
+        )
+        self.wake(member, chat, since)
+
+    def send(self, sender, chat):
+        """Sends a message; its time."""
+        body = sender.ask(SEND_CHAT_MSG, struct.pack("<I", chat) + text("a mark"))
+        return struct.unpack("<Qq", body)[1]
+
+    def wake(self, member, chat, since):
+        begun = time.monotonic()
+        member.socket.sendall(frame(HEARTBEAT, 9))
+        told = member.told(9)
+        took = time.monotonic() - begun
+        reader = Member(self.server.address, self.arguments.members - 1)
+        kept = [
+            message_id
+            for pack in reader.history(chat, since)
+            for message_id, _, _ in unpack_messages(pack)
+        ]
+        self.expect(
+            told == kept,
+            f"the stalled member was told {len(told):,} of {len(kept):,} messages, "
+            f"in order and once, {took:.0f} s after it woke",
+        )
+        mark = self.send(reader, chat)
+        member.socket.sendall(frame(HEARTBEAT, 10))
+        reader.close()
+        self.expect(member.told(10) == [mark], "it is live again")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--members", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=5, help="runs with and without (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, help="of each run (%(default)s)")
+    parser.add_argument("--binary", default=default_binary())
+    arguments = parser.parse_args()
+    folder = tempfile.mkdtemp(prefix="vestnik-slow-reader-")
+    measurement = Measurement(arguments, folder)
+    try:
+        measurement.run()
+    finally:
+        if measurement.server.process and measurement.server.process.poll() is None:
+            measurement.server.kill()
+        shutil.rmtree(folder)
+    return 1 if measurement.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+//! `vestnik stats`: the figures of a running server.
+//!
+//! The server tells all of them as Prometheus takes them; here they become lines for people.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vestnik::config::Options;
+
+use super::failure::Failure;
+use super::{Context, Outcome};
+
+/// How long the server may take to answer.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// More than all figures together.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+/// What every name begins with.
+const PREFIX: &str = "vestnik_";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The Unix socket of the server [default: the data file's name and .sock]
+    #[arg(long, value_name = "FILE", env = "VESTNIK_STATS_SOCKET", hide_env = true)]
+    stats_socket: Option<PathBuf>,
+
+    /// Print the figures as Prometheus takes them
+    #[arg(long)]
+    raw: bool,
+}
+
+pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
+    let said = Options { stats_socket: arguments.stats_socket, ..Options::default() };
+    let options = Options { data: Some(context.data.clone()), ..said };
+    let socket = options.or(context.options.clone()).stats_socket();
+    let text = ask(&socket).map_err(|error| {
+        Failure::Failed(format!("no server answers: {}: {error}", socket.display()))
+    })?;
+    let text = if arguments.raw { text } else { readable(&text) };
+    Ok(context.out.write_all(text.as_bytes())?)
+}
+
+fn ask(socket: &PathBuf) -> std::io::Result<String> {
+    let server = UnixStream::connect(socket)?;
+    server.set_read_timeout(Some(WAIT))?;
+    let mut text = String::new();
+    server.take(BYTES_MAX).read_to_string(&mut text)?;
+    if text.is_empty() {
+        return Err(std::io::Error::other("others ask already, or it is stopping; try again"));
+    }
+    Ok(text)
+}
+
+/// A line for each figure; those with labels only where something has come.
+fn readable(text: &str) -> String {
+    let mut lines = String::new();
+    let mut histogram = None;
+    for line in text.lines() {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            let name = head.strip_suffix(" histogram").and_then(|name| name.strip_prefix(PREFIX));
+            histogram = name.map(Spread::new);
+        }
+        let Some((series, value)) =
+            line.strip_prefix(PREFIX).and_then(|line| line.rsplit_once(' '))
+        else {
+            continue;
+        };
+        if let Some(spread) = &mut histogram {
+            spread.take_up(series, value);
+            if let Some(words) = spread.words() {
+                put_line(&mut lines, spread.name.trim_end_matches("_seconds"), &words);
+            }
+            continue;
+        }
+        let (name, label) = series.split_once('{').unwrap_or((series, ""));
+        let name = name.trim_end_matches("_total");
+        match label.split('"').nth(1) {
+            None => put_line(&mut lines, name, value),
+            Some(_) if value == "0" => {}
+            Some(label) => put_line(&mut lines, &format!("{name} {label}"), value),
+        }
+    }
+    lines
+}
+
+fn put_line(lines: &mut String, name: &str, value: &str) {
+    lines.push_str(&format!("{:<36} {value}\n", name.replace('_', " ")));
+}
+
+/// A histogram on its way to one line.
+struct Spread<'a> {
+    name: &'a str,
+    /// Upper bounds, and how many values are not over them.
+    buckets: Vec<(&'a str, u64)>,
+    sum: f64,
+    count: Option<u64>,
+}
+
+impl<'a> Spread<'a> {
+    fn new(name: &'a str) -> Self {
+        Self { name, buckets: Vec::new(), sum: 0.0, count: None }
+    }
+
+    fn take_up(&mut self, series: &'a str, value: &str) {
+        let part = series.strip_prefix(self.name).unwrap_or_default();
+        let (part, label) = part.split_once('{').unwrap_or((part, ""));
+        match part {
+            "_bucket" => {
+                let bound = label.split('"').nth(1).unwrap_or_default();
+                self.buckets.push((bound, value.parse().unwrap_or(0)));
+            }
+            "_sum" => self.sum = value.parse().unwrap_or(0.0),
+            _ => self.count = value.parse().ok(),
+        }
+    }
+
+    /// The line, once all is known.
+    fn words(&self) -> Option<String> {
+        let count = self.count?;
+        if count == 0 {
+            return Some("0".to_owned());
+        }
+        let mean = self.told(self.sum / count as f64);
+        let last = self.buckets.iter().rev().nth(1);
+        let upto = |share: f64| {
+            let wanted = (count as f64 * share).ceil() as u64;
+            let bucket = self.buckets.iter().find(|(_, count)| *count >= wanted);
+            match (bucket, last) {
+                (Some((bound, _)), _) if *bound != "+Inf" => self.told_text(bound),
+                (_, Some((bound, _))) => format!("over {}", self.told_text(bound)),
+                _ => "unknown".to_owned(),
+            }
+        };
+        let (half, most, nearly_all) = (upto(0.5), upto(0.99), upto(0.999));
+        Some(format!("{count}, mean {mean}, p50 {half}, p99 {most}, p99.9 {nearly_all}"))
+    }
+
+    fn told_text(&self, number: &str) -> String {
+        number.parse().map_or(number.to_owned(), |number| self.told(number))
+    }
+
+    fn told(&self, value: f64) -> String {
+        if !self.name.ends_with("seconds") {
+            return format!("{value:.1}").trim_end_matches(".0").to_owned();
+        }
+        match value * 1e6 {
+            us if us < 10_000.0 => format!("{us:.0} us"),
+            us => format!("{:.0} ms", us / 1000.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vestnik::metrics::{Histogram, Kind, Page};
+
+    #[test]
+    fn figures_become_lines() {
+        let mut histogram = Histogram::<20>::default();
+        for us in (0..98).map(|_| 100).chain([3000, 500_000]) {
+            histogram.observe(us);
+        }
+        let mut page = Page::default();
+        page.counter("turns_undone_total", "Why.", 3);
+        page.times("turn_seconds", "Why.", &histogram);
+        page.counts("commit_rows", "Why.", &Histogram::<4>::default());
+        page.begin("declines_total", Kind::Counter, "Why.");
+        page.sample("declines_total", Some(("code", "bad-name")), 2);
+        page.sample("declines_total", Some(("code", "malformed")), 0);
+        let text = readable(&page.into_text());
+        let lines: Vec<_> = text.lines().map(|line| line.split_once("  ").unwrap()).collect();
+        let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.trim())).collect();
+        assert_eq!(
+            lines,
+            [
+                ("turns undone", "3"),
+                ("turn", "100, mean 5128 us, p50 128 us, p99 4096 us, p99.9 over 262 ms"),
+                ("commit rows", "0"),
+                ("declines bad-name", "2"),
+            ]
+        );
+    }
+}

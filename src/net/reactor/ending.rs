@@ -1,0 +1,121 @@
+//! The end of a turn's input: COMMIT, or the same input once more.
+
+use crate::ids::ConnId;
+use crate::net::connection::Phase;
+use crate::net::serve::ServeError;
+use crate::service::{Flow, TurnEnd};
+use crate::wire::frame::{self, Parsed};
+
+use super::{Input, Reactor, list};
+
+/// Milliseconds between two slices of housekeeping.
+const HOUSEKEEPING_MS: u64 = 250;
+/// The same while there is more to do and nobody waits for it: a slice takes well under a
+/// millisecond, so what is done behind the requests takes a tenth of the time at most.
+const MORE_HOUSEKEEPING_MS: u64 = 10;
+
+impl Reactor<'_, '_> {
+    pub(super) fn keep_house(&mut self) {
+        let now_ms = self.clock.now_ms();
+        if now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
+            let has_more = self.service.housekeeping();
+            self.housekeeping_ms =
+                now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
+        } else if !self.ready.is_empty() || self.helper.is_busy() {
+            self.service.look_for_changes();
+        }
+    }
+
+    /// Microseconds that the COMMIT took: 0 when there was nothing to write.
+    pub(super) fn commit(&mut self) -> Result<u64, ServeError> {
+        let begun_us = self.service.has_written().then(|| self.clock.passed_us());
+        let end = self.service.commit();
+        let commit_us = begun_us.map_or(0, |begun_us| self.clock.passed_us() - begun_us);
+        if end == TurnEnd::Undone {
+            self.check_storage()?;
+            self.feed_again();
+            self.service.end_turn();
+        } else {
+            if begun_us.is_some() {
+                self.service.metrics.commit_us.observe(commit_us);
+            }
+            self.service.tell();
+        }
+        self.arena_used = 0;
+        self.inputs.clear();
+        self.check_storage()?;
+        Ok(commit_us)
+    }
+
+    /// Handles the input of a turn that was undone once more.
+    pub(super) fn feed_again(&mut self) {
+        for input in std::mem::take(&mut self.inputs) {
+            let (conn, flow) = match input {
+                Input::Done(done) => {
+                    self.service.job_done(&done);
+                    continue;
+                }
+                Input::Oversized { conn, task } => (conn, self.service.oversized(conn, task)),
+                Input::Frame { conn, start, end } => (conn, self.frame_again(conn, start, end)),
+            };
+            if flow == Flow::Close {
+                self.hang_up(conn);
+            }
+        }
+    }
+
+    pub(super) fn frame_again(&mut self, conn: ConnId, start: usize, end: usize) -> Flow {
+        if self.service.is_held(conn) {
+            // It takes another way this time, and has to wait for something.
+            self.put_back(conn, start, end);
+            return Flow::Hold;
+        }
+        let bytes = self.arena.get(start..end).unwrap_or_default();
+        match frame::parse(bytes, self.config.body_limit_bytes) {
+            Parsed::Frame(frame) => self.service.frame(conn, &frame),
+            Parsed::Incomplete | Parsed::TooLarge { .. } => Flow::Continue,
+        }
+    }
+
+    /// Handles no more frames of a connection; what is queued is sent, then it is closed.
+    pub(super) fn hang_up(&mut self, conn: ConnId) {
+        let now_ms = self.clock.now_ms();
+        if let Some(connection) = self.connections.get_mut(conn.at())
+            && connection.id == conn
+            && connection.phase == Phase::Open
+        {
+            connection.enter(Phase::Flushing, now_ms);
+            self.service.outbox.touch(conn.index);
+            list(&mut self.ready, connection);
+        }
+    }
+
+    /// Puts a frame back before what the connection has not had handled. Frames put back one
+    /// after the other stay in order: each goes behind those put back before it.
+    pub(super) fn put_back(&mut self, conn: ConnId, start: usize, end: usize) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let bytes = self.arena.get(start..end).unwrap_or_default();
+        let at = connection.put_back_bytes.min(connection.inbox.len());
+        connection.inbox.splice(at..at, bytes.iter().copied());
+        connection.put_back_bytes = at + bytes.len();
+        list(&mut self.ready, connection);
+    }
+
+    pub(super) fn check_storage(&self) -> Result<(), ServeError> {
+        match self.service.lost() {
+            None => Ok(()),
+            Some(error) => Err(ServeError::StorageLost(format!(
+                "writing {} failed, what is on the disk is uncertain; start again: {error}",
+                self.config.data.display()
+            ))),
+        }
+    }
+
+    pub(super) fn submit_jobs(&mut self) -> Result<(), ServeError> {
+        while let Some(job) = self.service.pop_job() {
+            let submitted = self.helper.submit(job);
+            submitted.map_err(|e| ServeError::Failed(format!("the password helper: {e}")))?;
+        }
+        Ok(())
+    }
+}

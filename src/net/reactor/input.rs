@@ -1,0 +1,232 @@
+//! Reading, within the shares of a turn, and handing frames to the service.
+
+use std::io;
+
+use crate::ids::ConnId;
+use crate::limits::{
+    HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
+};
+use crate::net::connection::Phase;
+use crate::net::listener::network;
+use crate::net::transport::{Transport, looks_like_tls};
+use crate::service::{Flow, Service};
+use crate::wire::frame::{self, Parsed};
+
+use super::arrivals::uncount;
+use super::output::log_lost;
+use super::{Input, Reactor, list};
+
+/// Bytes of a socket's input that are thrown away in one turn.
+const DISCARD_BYTES: usize = 64 * 1024;
+
+pub(super) fn log_oversized(service: &Service<'_>, conn: ConnId, bytes: &[u8]) {
+    let address = service.peer_address(conn);
+    if looks_like_tls(bytes) {
+        log::info!("{conn} from {address} speaks TLS to a plain port");
+    } else {
+        log::info!("{conn} from {address} sends a frame that is too large");
+    }
+}
+
+impl Reactor<'_, '_> {
+    pub(super) fn take_done(&mut self) {
+        while let Some(done) = self.helper.try_recv() {
+            self.service.job_done(&done);
+            self.inputs.push(Input::Done(done));
+        }
+    }
+
+    pub(super) fn list_resumed(&mut self) {
+        while let Some(conn) = self.service.pop_resumed() {
+            if let Some(connection) = self.connections.get_mut(conn.at())
+                && connection.id == conn
+            {
+                list(&mut self.ready, connection);
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self) {
+        let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
+        let mut handshakes = 0;
+        for conn in reading.drain(..) {
+            let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
+            if connection.id != conn {
+                continue;
+            }
+            connection.is_listed = false;
+            if connection.transport.is_handshaking() {
+                handshakes += 1;
+                if handshakes > TURN_HANDSHAKES {
+                    list(&mut self.ready, connection);
+                    continue;
+                }
+            }
+            if connection.phase != Phase::Open {
+                self.discard(conn);
+            } else if !self.service.is_held(conn) {
+                self.read_one(conn);
+            }
+        }
+        self.reading = reading;
+    }
+
+    /// Reads what a connection has, within its share, and handles what is whole.
+    pub(super) fn read_one(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let start = self.arena_used;
+        let left = self.arena.len() - start;
+        if left < connection.inbox.len() + self.config.body_limit_bytes + HEADER_BYTES {
+            list(&mut self.ready, connection);
+            return;
+        }
+        connection.put_back_bytes = 0;
+        let inbox = std::mem::take(&mut connection.inbox);
+        let mut end = start + inbox.len();
+        if let Some(place) = self.arena.get_mut(start..end) {
+            place.copy_from_slice(&inbox);
+        }
+        drop(inbox);
+        let most = self.arena.len().min(end + TURN_READ_BYTES_PER_CONNECTION);
+        while connection.is_readable && !connection.is_ended && end < most {
+            let Some(room) = self.arena.get_mut(end..most) else { break };
+            match connection.transport.read(room) {
+                Ok(0) => connection.is_ended = true,
+                Ok(count) => {
+                    // A socket that gave less than there was room for has no more for now, and
+                    // says so when it has; unless its end is near, which must be read.
+                    let is_drained = count < most - end
+                        && !connection.is_ending
+                        && matches!(connection.transport, Transport::Plain(_));
+                    end += count;
+                    self.service.metrics.received_bytes += count as u64;
+                    connection.heard_ms = self.clock.now_ms();
+                    connection.is_asked = false;
+                    connection.is_readable = !is_drained;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    // The alert that says so leaves, then this side ends.
+                    log::info!("{conn} from {} is closed: {e}", self.service.peer_address(conn));
+                    return self.hang_up(conn);
+                }
+                Err(e) => {
+                    log_lost(self.service, conn, &e);
+                    self.lose(conn);
+                    return;
+                }
+            }
+        }
+        if connection.transport.wants_write() {
+            self.service.outbox.touch(conn.index);
+        }
+        self.feed(conn, start, end);
+    }
+
+    /// Handles the whole frames between two places of the turn's buffer, and keeps the rest.
+    pub(super) fn feed(&mut self, conn: ConnId, mut start: usize, end: usize) {
+        let body_bytes_max = self.config.body_limit_bytes;
+        let mut requests = 0;
+        let mut is_oversized = false;
+        let mut flow = Flow::Continue;
+        while flow == Flow::Continue && requests < TURN_REQUESTS_PER_CONNECTION {
+            let bytes = self.arena.get(start..end).unwrap_or_default();
+            match frame::parse(bytes, body_bytes_max) {
+                Parsed::Incomplete => break,
+                Parsed::TooLarge { task } => {
+                    log_oversized(self.service, conn, bytes);
+                    self.inputs.push(Input::Oversized { conn, task });
+                    is_oversized = true;
+                    flow = self.service.oversized(conn, task);
+                }
+                Parsed::Frame(frame) => {
+                    requests += 1;
+                    let frame_end = start + frame.bytes();
+                    self.inputs.push(Input::Frame { conn, start, end: frame_end });
+                    flow = self.service.frame(conn, &frame);
+                    start = frame_end;
+                }
+            }
+        }
+        self.arena_used = start;
+        let now_ms = self.clock.now_ms();
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        if flow == Flow::Close {
+            // After its DISCONNECT the peer says nothing more, so nothing is waited for.
+            connection.is_ended |= !is_oversized;
+            return self.hang_up(conn);
+        }
+        let rest = self.arena.get(start..end).unwrap_or_default();
+        connection.inbox = rest.to_vec();
+        let has_whole_frame = !matches!(frame::parse(rest, body_bytes_max), Parsed::Incomplete);
+        if flow == Flow::Continue {
+            if has_whole_frame
+                || connection.is_readable
+                || connection.transport.has_buffered_input()
+            {
+                list(&mut self.ready, connection);
+            }
+            if connection.is_ended && !has_whole_frame {
+                // What came in whole is handled; the answers leave, then the connection ends.
+                connection.enter(Phase::Flushing, now_ms);
+                self.service.outbox.touch(conn.index);
+            }
+        }
+        if requests > 0 {
+            self.count_authorized(conn);
+        }
+    }
+
+    /// Throws away what a connection on its way out still says, so that no reset destroys what it
+    /// is being sent.
+    pub(super) fn discard(&mut self, conn: ConnId) {
+        let start = self.arena_used;
+        let end = self.arena.len().min(start + DISCARD_BYTES);
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let Some(room) = self.arena.get_mut(start..end) else { return };
+        if connection.is_ended {
+            return;
+        }
+        match connection.transport.read(room) {
+            Ok(0) => {
+                connection.is_ended = true;
+                if connection.phase == Phase::Draining {
+                    self.lose(conn);
+                }
+            }
+            Ok(_) => list(&mut self.ready, connection),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => list(&mut self.ready, connection),
+            Err(_) => self.lose(conn),
+        }
+    }
+
+    /// A connection is over; it is forgotten before the next turn, not while others may look at it.
+    pub(super) fn lose(&mut self, conn: ConnId) {
+        let now_ms = self.clock.now_ms();
+        if let Some(connection) = self.connections.get_mut(conn.at())
+            && connection.phase != Phase::Gone
+        {
+            connection.enter(Phase::Gone, now_ms);
+            self.gone.push(conn);
+        }
+    }
+
+    /// Keeps the count of unauthorized connections per address.
+    pub(super) fn count_authorized(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let is_stranger = !self.service.is_authorized(conn);
+        if is_stranger == connection.is_counted {
+            return;
+        }
+        connection.is_counted = is_stranger;
+        let network = network(self.service.peer_address(conn));
+        if is_stranger {
+            *self.unauthorized.entry(network).or_default() += 1;
+            self.arm(conn);
+        } else {
+            uncount(&mut self.unauthorized, network);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Sending: one write for each connection and turn, and the way out of a connection.
+
+use std::io;
+
+use crate::ids::ConnId;
+use crate::net::connection::Phase;
+use crate::net::transport::Transport;
+use crate::outbox::Dirty;
+use crate::service::Service;
+
+use super::{Reactor, list};
+
+pub(super) fn log_lost(service: &Service<'_>, conn: ConnId, error: &io::Error) {
+    log::debug!("{conn} from {} is lost: {error}", service.peer_address(conn));
+}
+
+impl Reactor<'_, '_> {
+    pub(super) fn flush(&mut self) {
+        let now_us = self.clock.now_us();
+        let told = self.service.outbox.dirty_count();
+        let may_hold = self.stopping_until_ms.is_none() && self.gather.may_hold(told, now_us);
+        while let Some(Dirty { index, is_told_only }) = self.service.outbox.pop_dirty() {
+            let pending_bytes = self.service.outbox.pending_bytes(index);
+            let is_held =
+                may_hold && is_told_only && self.gather.hold(index, pending_bytes, now_us);
+            if !is_held {
+                self.flush_one(index);
+            }
+        }
+        if !may_hold {
+            self.flush_held();
+        }
+    }
+
+    /// One write for each connection that was held back.
+    pub(super) fn flush_held(&mut self) {
+        let held = self.gather.release();
+        for &index in &held {
+            self.flush_one(index);
+        }
+        self.gather.keep(held);
+    }
+
+    /// One write, unless the transport cuts it: TLS takes a few records at a time.
+    pub(super) fn flush_one(&mut self, index: u32) {
+        let now_ms = self.clock.now_ms();
+        let Some(connection) = self.connections.get_mut(index as usize) else { return };
+        let conn = connection.id;
+        if matches!(connection.phase, Phase::Gone) {
+            return;
+        }
+        while connection.is_writable {
+            let bytes = self.service.outbox.sendable(index);
+            let written = if bytes.is_empty() {
+                if !connection.transport.wants_write() {
+                    break;
+                }
+                connection.transport.flush().map(|()| 0)
+            } else {
+                connection.transport.write(bytes)
+            };
+            match written {
+                Ok(count) => {
+                    let is_short = count < bytes.len();
+                    connection.taken_ms = now_ms;
+                    self.service.outbox.advance(index, count);
+                    self.service.metrics.sent_bytes += count as u64;
+                    if is_short && matches!(connection.transport, Transport::Plain(_)) {
+                        // The socket is full, and says so when it no longer is.
+                        connection.is_writable = false;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_writable = false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    log_lost(self.service, conn, &e);
+                    return self.lose(conn);
+                }
+            }
+        }
+        let is_flushed =
+            self.service.outbox.pending_bytes(index) == 0 && !connection.transport.wants_write();
+        match connection.phase {
+            Phase::Open if !is_flushed => self.arm(conn),
+            Phase::Open => self.after_flush(conn),
+            Phase::Flushing if is_flushed => self.end_own_side(conn),
+            Phase::Flushing => self.arm(conn),
+            Phase::Draining | Phase::Gone => {}
+        }
+        self.count_authorized(conn);
+    }
+
+    /// The queue ran empty: a connection that had to wait for that is read from again.
+    pub(super) fn after_flush(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let has_input = !connection.inbox.is_empty() || connection.is_readable;
+        if has_input && !connection.is_listed && !self.service.is_held(conn) {
+            list(&mut self.ready, connection);
+        }
+    }
+
+    /// Everything is sent: ends this side, and waits a moment for the peer to end its own.
+    pub(super) fn end_own_side(&mut self, conn: ConnId) {
+        let now_ms = self.clock.now_ms();
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        match connection.transport.shutdown_write() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.arm(conn),
+            Err(_) => return self.lose(conn),
+            Ok(()) => {}
+        }
+        if connection.is_ended {
+            return self.lose(conn);
+        }
+        connection.enter(Phase::Draining, now_ms);
+        connection.is_readable = true;
+        list(&mut self.ready, connection);
+        self.arm(conn);
+    }
+}

@@ -1,0 +1,360 @@
+//! Who asks for figures: `vestnik stats` on a Unix socket, Prometheus by HTTP.
+//!
+//! Owns their sockets, the little of HTTP that is needed, and how much of it there may be: a few at
+//! a time, a short request, a few seconds. One connection gets one answer. Must not know what the
+//! figures are.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::limits::{ASKER_REQUEST_BYTES_MAX, ASKER_TIMEOUT_MS, ASKERS_MAX};
+use crate::net::listener::{Listener, Port};
+use crate::net::stats::http::Status;
+use crate::net::timers::NEVER_MS;
+
+mod http;
+
+/// Milliseconds after which accepting is tried again when it failed.
+const RETRY_MS: u64 = 1000;
+
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 2 * ASKERS_MAX;
+
+/// Of the tokens' places, the first that is an asker's.
+const FIRST_ASKER: u32 = 2;
+
+/// Where figures are asked for.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    unix: Option<(UnixListener, SocketFile)>,
+    http: Option<TcpListener>,
+}
+
+impl Sources {
+    /// Listens on the Unix socket, which may fail with a word in the log, and on the port, if there
+    /// is to be one, which may not. The lock of the data file must be held: what lies in the
+    /// socket's place is then of a server that is gone.
+    pub(super) fn open(unix: &Path, http: Option<SocketAddr>) -> Result<Self, String> {
+        let bind = |address| {
+            let bound = Listener::bind(address, Port::Plain);
+            bound.map_err(|e| format!("cannot listen on {address}: {e}"))
+        };
+        let http = http.map(bind).transpose()?;
+        let unix = match listen_on_file(unix) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                log::warn!("`vestnik stats` will not work: {}: {error}", unix.display());
+                None
+            }
+        };
+        Ok(Self { unix, http: http.map(|listener| listener.socket) })
+    }
+
+    /// Where HTTP is taken.
+    pub(super) fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.local_addr().ok()
+    }
+
+    /// The next who waits.
+    fn accept(&self) -> io::Result<Option<Stream>> {
+        if let Some((listener, _)) = &self.unix
+            && let Some((socket, _)) = waiting(listener.accept())?
+        {
+            return Ok(Some(Stream::Unix(socket)));
+        }
+        if let Some(listener) = &self.http
+            && let Some((socket, _)) = waiting(listener.accept())?
+        {
+            return Ok(Some(Stream::Http(socket)));
+        }
+        Ok(None)
+    }
+}
+
+fn waiting<T>(accepted: io::Result<T>) -> io::Result<Option<T>> {
+    match accepted {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file of a Unix socket, removed in the end.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Unless something else lies there by now.
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    if let Ok(file) = fs::symlink_metadata(path) {
+        if !file.file_type().is_socket() {
+            return Err(io::Error::other("something that is not a socket is in its place"));
+        }
+        // Another server with another data file may have been told the same name.
+        let is_stale = UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if !is_stale {
+            return Err(io::Error::other("another server has it"));
+        }
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // Nobody can connect before it listens, so nobody can before this.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let file = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
+    socket.listen(ASKERS_MAX as i32)?;
+    socket.set_nonblocking(true)?;
+    Ok((UnixListener::from_std(socket.into()), file))
+}
+
+/// An asker's socket.
+#[derive(Debug)]
+enum Stream {
+    Unix(UnixStream),
+    Http(TcpStream),
+}
+
+impl Stream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(socket) => socket.read(room),
+            Self::Http(socket) => socket.read(room),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(socket) => socket.write(bytes),
+            Self::Http(socket) => socket.write(bytes),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unix(socket) => socket.shutdown(Shutdown::Write),
+            Self::Http(socket) => socket.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+/// How far an asker has come.
+#[derive(Debug)]
+enum Stage {
+    /// Its request is not whole.
+    Asking(Vec<u8>),
+    /// Its answer is not all sent.
+    Answering { answer: Vec<u8>, sent: usize },
+    /// All is sent; it is read from until it ends its side, lest a reset destroy the answer.
+    Ending { read: usize },
+    /// To be forgotten.
+    Over,
+}
+
+/// Figures that are made when the first of a turn asks.
+struct Figures<F> {
+    make: Option<F>,
+    text: String,
+}
+
+impl<F: FnOnce() -> String> Figures<F> {
+    fn text(&mut self) -> &str {
+        if let Some(make) = self.make.take() {
+            self.text = make();
+        }
+        &self.text
+    }
+}
+
+#[derive(Debug)]
+struct Asker {
+    stream: Stream,
+    stage: Stage,
+    until_ms: u64,
+}
+
+impl Asker {
+    /// Goes on as far as possible. False when it is over.
+    fn go_on(&mut self, figures: &mut Figures<impl FnOnce() -> String>) -> bool {
+        loop {
+            match self.step(figures) {
+                Ok(Some(next)) => self.stage = next,
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+            if matches!(self.stage, Stage::Over) {
+                return false;
+            }
+        }
+    }
+
+    /// One read or write, and the stage that it leads to, if that is another.
+    fn step(
+        &mut self,
+        figures: &mut Figures<impl FnOnce() -> String>,
+    ) -> io::Result<Option<Stage>> {
+        let mut room = [0; 1024];
+        Ok(match &mut self.stage {
+            Stage::Asking(request) => {
+                let count = self.stream.read(&mut room)?;
+                request.extend_from_slice(room.get(..count).unwrap_or_default());
+                match http::judge(request) {
+                    _ if count == 0 => Some(Stage::Over),
+                    None if request.len() < ASKER_REQUEST_BYTES_MAX => None,
+                    status => {
+                        let status = status.unwrap_or(Status::TooLong);
+                        let text = if status == Status::Ok { figures.text() } else { "" };
+                        Some(Stage::Answering { answer: http::answer(status, text), sent: 0 })
+                    }
+                }
+            }
+            Stage::Answering { answer, sent } => {
+                *sent += self.stream.write(answer.get(*sent..).unwrap_or_default())?;
+                if *sent < answer.len() {
+                    return Ok(None);
+                }
+                self.stream.end()?;
+                Some(Stage::Ending { read: 0 })
+            }
+            Stage::Ending { read } => {
+                let count = self.stream.read(&mut room)?;
+                *read += count;
+                (count == 0 || *read > ASKER_REQUEST_BYTES_MAX).then_some(Stage::Over)
+            }
+            Stage::Over => None,
+        })
+    }
+}
+
+/// All who ask.
+#[derive(Debug)]
+pub(super) struct Askers {
+    sources: Sources,
+    askers: Slab<Asker>,
+    tokens: fn(u32) -> Token,
+    /// Something came that has to be looked at.
+    is_awake: bool,
+    /// The sources may have somebody waiting.
+    is_called: bool,
+    next_ms: u64,
+}
+
+impl Askers {
+    /// Registers the sources; `tokens` gives the tokens of this module by their places.
+    pub(super) fn new(
+        mut sources: Sources,
+        registry: &Registry,
+        tokens: fn(u32) -> Token,
+    ) -> io::Result<Self> {
+        if let Some((listener, _)) = &mut sources.unix {
+            registry.register(listener, tokens(0), Interest::READABLE)?;
+        }
+        if let Some(listener) = &mut sources.http {
+            registry.register(listener, tokens(1), Interest::READABLE)?;
+        }
+        let (is_awake, is_called) = (false, false);
+        Ok(Self { sources, askers: Slab::new(), tokens, is_awake, is_called, next_ms: NEVER_MS })
+    }
+
+    /// When [`Askers::serve`] has to be called though nothing came.
+    pub(super) const fn next_ms(&self) -> u64 {
+        self.next_ms
+    }
+
+    /// Notes an event of the token with this place.
+    pub(super) fn note_event(&mut self, place: u32) {
+        self.is_awake = true;
+        self.is_called |= place < FIRST_ASKER;
+    }
+
+    /// Takes no more, and forgets who is there.
+    pub(super) fn close(&mut self) {
+        self.sources = Sources::default();
+        self.askers.clear();
+        self.next_ms = NEVER_MS;
+    }
+
+    /// Goes on with everybody as far as possible. `figures` are made at most once.
+    pub(super) fn serve(
+        &mut self,
+        registry: &Registry,
+        now_ms: u64,
+        figures: impl FnOnce() -> String,
+    ) {
+        if !self.is_awake && now_ms < self.next_ms {
+            return;
+        }
+        self.is_awake = false;
+        let mut figures = Figures { make: Some(figures), text: String::new() };
+        self.askers.retain(|_, asker| now_ms < asker.until_ms && asker.go_on(&mut figures));
+        let mut next_ms = NEVER_MS;
+        if self.is_called {
+            match self.accept(registry, now_ms, &mut figures) {
+                Ok(is_all) => {
+                    self.is_called = !is_all;
+                    self.is_awake = !is_all;
+                    next_ms = if is_all { NEVER_MS } else { now_ms };
+                }
+                Err(error) => {
+                    log::debug!("who asks for figures cannot be heard: {error}");
+                    next_ms = now_ms + RETRY_MS;
+                }
+            }
+        }
+        let ends = self.askers.iter().map(|(_, asker)| asker.until_ms);
+        self.next_ms = ends.fold(next_ms, u64::min);
+    }
+
+    /// Takes in who waits, within a turn's share; those for whom there is no room are closed. True
+    /// when nobody waits any more.
+    fn accept(
+        &mut self,
+        registry: &Registry,
+        now_ms: u64,
+        figures: &mut Figures<impl FnOnce() -> String>,
+    ) -> io::Result<bool> {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(stream) = self.sources.accept()? else { return Ok(true) };
+            let stage = match stream {
+                Stream::Http(_) => Stage::Asking(Vec::new()),
+                // Who may open the socket need not say what it wants.
+                Stream::Unix(_) if self.askers.len() < ASKERS_MAX => {
+                    Stage::Answering { answer: figures.text().into(), sent: 0 }
+                }
+                Stream::Unix(_) => Stage::Over,
+            };
+            let mut asker = Asker { stream, stage, until_ms: now_ms + ASKER_TIMEOUT_MS };
+            if self.askers.len() >= ASKERS_MAX || !asker.go_on(figures) {
+                continue;
+            }
+            let entry = self.askers.vacant_entry();
+            let token = (self.tokens)(FIRST_ASKER + entry.key() as u32);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            match &mut asker.stream {
+                Stream::Unix(socket) => registry.register(socket, token, interest)?,
+                Stream::Http(socket) => registry.register(socket, token, interest)?,
+            }
+            entry.insert(asker);
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,47 @@
+//! What the service tells of itself to an operator: what has happened, and what is so at the moment.
+
+use crate::metrics::{Kind, Page};
+use crate::service::Service;
+use crate::service::peer::Peer;
+use crate::wire::decline;
+use crate::wire::purpose::{ToClient, ToServer};
+
+/// The states of a connection, as they are told.
+const STATES: [&str; 4] = ["new", "greeted", "authorized", "suspended"];
+
+fn state(peer: &Peer) -> usize {
+    match (peer.state.version, peer.state.attached) {
+        (None, _) => 0,
+        (Some(_), None) => 1,
+        (Some(_), Some(attached)) => 2 + usize::from(attached.suspended),
+    }
+}
+
+impl Service<'_> {
+    /// Tells all figures. Looks at every connection: for when somebody asks, not for every turn.
+    pub fn describe(&self, page: &mut Page) {
+        let mut states = [0_u64; STATES.len()];
+        let (mut slow_readers, mut long_answers) = (0_u64, 0_u64);
+        for peer in self.peers.0.iter().flatten() {
+            if let Some(count) = states.get_mut(state(peer)) {
+                *count += 1;
+            }
+            slow_readers += u64::from(peer.behind.is_some());
+            long_answers += u64::from(peer.stream.is_some());
+        }
+        page.begin("connections", Kind::Gauge, "Connections, by what they may do.");
+        for (state, count) in STATES.into_iter().zip(states) {
+            page.sample("connections", Some(("state", state)), count);
+        }
+        page.gauge("online_users", "Users with a session in use.", self.roster.online_count());
+        page.gauge("slow_readers", "Connections with notifications left out.", slow_readers);
+        page.gauge("long_answers", "Connections with an answer under way.", long_answers);
+        page.gauge("outbound_bytes", "Bytes that wait to be sent.", self.outbox.buffered_bytes());
+        page.gauge("password_queue", "Passwords that wait for the helper.", self.jobs.len());
+        let failing = u8::from(self.is_storage_failing);
+        page.gauge("storage_failing", "1 while the data file cannot be written.", failing);
+        let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
+        let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
+        self.metrics.tell(page, received, sent, &decline::CODES);
+    }
+}

@@ -1,0 +1,130 @@
+//! The line of those who wait for the password helper.
+//!
+//! A guess is let through only when its buckets would hold even if it and all guesses under way
+//! for the same key failed. So guesses sent at once get no further than guesses sent one after the
+//! other, right passwords cost nothing however many are sent at once, and people who have nothing
+//! to do with each other do not wait for each other's turn of the loop.
+
+use std::collections::VecDeque;
+
+use crate::auth::helper::{Job, JobId};
+use crate::auth::throttle::{Key, Origin, SecondsToWait, Throttle};
+use crate::ids::{ChatId, UserId};
+use crate::limits::{PASSWORD_QUEUE_MAX, PASSWORD_QUEUE_ROUNDS_MAX, PASSWORDS_UNDER_WAY_MAX};
+
+/// What a piece of password work is a guess at.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Guess {
+    Login {
+        login: String,
+        origin: Origin,
+    },
+    Join {
+        user: UserId,
+        chat: ChatId,
+    },
+    OldPassword {
+        user: UserId,
+    },
+    /// A new password is hashed.
+    Nothing,
+}
+
+impl Guess {
+    /// The buckets that a failure is taken from.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key<'_>> {
+        let keys = match self {
+            Self::Login { login, origin } => {
+                [Some(Key::Login(login, *origin)), Some(Key::Origin(*origin))]
+            }
+            Self::Join { user, chat } => [Some(Key::Join(*user, *chat)), None],
+            Self::OldPassword { user } => [Some(Key::ChangePassword(*user)), None],
+            Self::Nothing => [None, None],
+        };
+        keys.into_iter().flatten()
+    }
+}
+
+struct Place {
+    job: Job,
+    guess: Guess,
+    rounds: u32,
+}
+
+/// Who is next.
+pub(super) enum Next {
+    /// This job can be handed over.
+    Ready(Job),
+    /// This one has failed too often by now.
+    Refused(JobId, SecondsToWait),
+    /// Nobody, for now.
+    Nobody,
+}
+
+/// The line, and who is with the helper.
+#[derive(Default)]
+pub(super) struct Line {
+    waiting: VecDeque<Place>,
+    under_way: Vec<(JobId, Guess)>,
+    /// PBKDF2 rounds of all that wait: the time that they will take.
+    rounds: u64,
+}
+
+impl Line {
+    /// Whether one more may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < PASSWORD_QUEUE_MAX && self.rounds < PASSWORD_QUEUE_ROUNDS_MAX
+    }
+
+    pub(super) fn push(&mut self, job: Job, guess: Guess, rounds: u32) {
+        self.rounds += u64::from(rounds);
+        self.waiting.push_back(Place { job, guess, rounds });
+    }
+
+    /// A job has come back.
+    pub(super) fn done(&mut self, job: JobId) {
+        self.under_way.retain(|(other, _)| *other != job);
+    }
+
+    /// Forgets those who wait.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.rounds = 0;
+    }
+
+    /// Takes the next out of the line. `is_wanted`: whether anybody still waits for a job.
+    pub(super) fn next(
+        &mut self,
+        throttle: &Throttle,
+        now_ms: u64,
+        is_wanted: impl Fn(JobId) -> bool,
+    ) -> Next {
+        while let Some(place) = self.waiting.front() {
+            let wanted = is_wanted(place.job.id);
+            if wanted && self.under_way.len() >= PASSWORDS_UNDER_WAY_MAX {
+                return Next::Nobody;
+            }
+            let refusal = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
+            let is_free = place.guess.keys().all(|key| {
+                let same = |other: &Guess| other.keys().any(|other| other == key);
+                let beside = self.under_way.iter().filter(|(_, other)| same(other)).count();
+                throttle.check_beside(key, beside as u32, now_ms).is_ok()
+            });
+            if wanted && refusal.is_none() && !is_free {
+                // How those under way come out decides.
+                return Next::Nobody;
+            }
+            let Some(place) = self.waiting.pop_front() else { return Next::Nobody };
+            self.rounds -= u64::from(place.rounds);
+            match refusal {
+                _ if !wanted => {}
+                Some(seconds) => return Next::Refused(place.job.id, seconds),
+                None => {
+                    self.under_way.push((place.job.id, place.guess));
+                    return Next::Ready(place.job);
+                }
+            }
+        }
+        Next::Nobody
+    }
+}

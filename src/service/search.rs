@@ -1,0 +1,320 @@
+//! SEARCH_MSG (protocol section 5).
+//!
+//! The index only proposes messages, the newest first; whether one fits, and how well, is judged
+//! by its content. So what would be too much for the index to tell can be left to that look. A
+//! search never walks everything:
+//!
+//! - The best are chosen among the newest [`RANKED_MAX`] that fit.
+//! - Words that are all common are looked for together among the newest
+//!   [`WINDOWS_MAX`] x [`WINDOW_MESSAGES`] indexed messages.
+//! - The beginning of more than [`PREFIX_WORDS_MAX`] words is left to the look at the content; when
+//!   nothing else is asked for, the newest messages are looked at one by one, [`LOOKS_MAX`] of them.
+
+use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::limits::{INDEXED_WORD_BYTES_MAX, SEARCH_RESULTS_MAX};
+use crate::service::history::{Progress, Source};
+use crate::service::{Caller, Refusal, Reply, Service};
+use crate::store::StoreResult;
+use crate::store::search::chat_word;
+use crate::wire::codec::Put;
+use crate::wire::decline::Decline;
+use crate::words::{Query, indexed};
+
+/// Messages that fit and are ranked.
+const RANKED_MAX: usize = 500;
+/// Messages whose content is looked at.
+const LOOKS_MAX: usize = 20_000;
+/// Proposals that are dropped unseen, since they are of chats of others, count as so much of a look.
+const LOOKS_PER_DROP: usize = 10;
+/// Proposals taken from the index in one slice.
+const PROPOSALS_PER_SLICE: usize = 128;
+/// Bytes of content after which a slice ends.
+const BYTES_PER_SLICE: usize = 64 * 1024;
+/// Words with more messages than this are common.
+const COMMON_MESSAGES: usize = 2_000;
+/// Words of a query whose messages are counted that far.
+const COUNTED_WORDS_MAX: usize = 8;
+/// Indexed messages among which common words are looked for in one slice,
+const WINDOW_MESSAGES: usize = 20_000;
+/// and slices of these.
+const WINDOWS_MAX: usize = 50;
+/// Words that the beginning of a word may stand for in the index.
+const PREFIX_WORDS_MAX: usize = 64;
+/// Beginnings of words that the index is asked for; more are left to the look at the content.
+const PREFIXES_MAX: usize = 2;
+/// Chats of the asker that the index is asked for; of more, all proposals are sifted.
+const CHATS_ASKED_MAX: usize = 32;
+/// Milliseconds that a search waits for the index to catch up.
+const PATIENCE_MS: u64 = 10_000;
+
+/// A search under way.
+pub(crate) struct Search {
+    chat: Option<ChatId>,
+    query: Query,
+    results_max: usize,
+    /// What is newer came after the request.
+    upto: ServerTime,
+    waits_until_ms: u64,
+    stage: Stage,
+    /// What fits: how well, and which.
+    found: Vec<(f64, MessageId, ChatId)>,
+    looks_left: usize,
+}
+
+enum Stage {
+    /// The index catches up first.
+    Waiting,
+    /// Proposals older than `below` are to come.
+    Looking { proposer: Proposer, below: MessageId },
+    /// The results from this one on are to be told.
+    Telling(usize),
+}
+
+/// Where proposals come from.
+enum Proposer {
+    /// The index, by one word of each of the lists.
+    Index { all_of: Vec<Vec<String>>, windows_left: Option<usize> },
+    /// The newest messages.
+    Newest,
+}
+
+impl Service<'_> {
+    /// SEARCH_MSG.
+    pub(super) fn search_msg(
+        &mut self,
+        caller: Caller,
+        chat: Option<ChatId>,
+        limit: u16,
+        query: &str,
+    ) -> Reply {
+        if let Some(chat) = chat {
+            self.require_member(caller, chat)?;
+        }
+        let query = Query::parse(query).ok_or(Decline::BadQuery)?;
+        let search = Search {
+            chat,
+            query,
+            results_max: SEARCH_RESULTS_MAX.min(limit.into()),
+            upto: self.clock.now(),
+            waits_until_ms: self.now_ms + PATIENCE_MS,
+            stage: Stage::Waiting,
+            found: Vec::new(),
+            looks_left: LOOKS_MAX * LOOKS_PER_DROP,
+        };
+        self.begin_stream(caller, Source::Search(Box::new(search)));
+        Ok(())
+    }
+
+    /// One slice of a search.
+    pub(super) fn search_piece(
+        &mut self,
+        caller: Caller,
+        search: &mut Search,
+    ) -> Result<Progress, Refusal> {
+        if let Some(chat) = search.chat {
+            self.require_member(caller, chat)?;
+        }
+        match &search.stage {
+            Stage::Waiting => {
+                let waits = self.now_ms < search.waits_until_ms
+                    && self.indexing.is_behind(search.upto, self.now_ms);
+                if !waits {
+                    search.stage = self.first_stage(caller, search)?;
+                }
+                Ok(Progress::More)
+            }
+            Stage::Looking { .. } => {
+                self.pump_cost += SLICE_COST;
+                self.look(caller, search)?;
+                Ok(Progress::More)
+            }
+            Stage::Telling(_) => self.tell_found(caller, search),
+        }
+    }
+
+    /// Decides what the index is asked for.
+    fn first_stage(&mut self, caller: Caller, search: &Search) -> StoreResult<Stage> {
+        self.pump_cost += SLICE_COST;
+        let chats = search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat]);
+        if search.results_max == 0 || chats.is_empty() {
+            return Ok(Stage::Telling(0));
+        }
+        let below = MessageId::at(search.upto.next());
+        let Some(mut all_of) = self.words_to_ask(&search.query)? else {
+            return Ok(Stage::Telling(0));
+        };
+        if all_of.is_empty() {
+            return Ok(Stage::Looking { proposer: Proposer::Newest, below });
+        }
+        if chats.len() <= CHATS_ASKED_MAX {
+            all_of.push(chats.into_iter().map(chat_word).collect());
+        }
+        let are_common = all_of.len() > 1 && self.are_all_common(&all_of, below)?;
+        let windows_left = are_common.then_some(WINDOWS_MAX);
+        Ok(Stage::Looking { proposer: Proposer::Index { all_of, windows_left }, below })
+    }
+
+    /// Lists of words, one of each of which every message that fits has in the index. `None` when
+    /// none can fit.
+    fn words_to_ask(&mut self, query: &Query) -> StoreResult<Option<Vec<Vec<String>>>> {
+        let mut all_of: Vec<Vec<String>> = Vec::new();
+        let mut prefixes = Vec::new();
+        for group in query.groups() {
+            let Some((last, before)) = group.words.split_last() else { continue };
+            all_of.extend(before.iter().map(|word| vec![indexed(word).to_owned()]));
+            if group.is_prefix && last.len() < INDEXED_WORD_BYTES_MAX {
+                prefixes.push(last);
+            } else {
+                all_of.push(vec![indexed(last).to_owned()]);
+            }
+        }
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
+        for prefix in prefixes.into_iter().take(PREFIXES_MAX) {
+            let stands_for = self.store.indexed_words(prefix, PREFIX_WORDS_MAX + 1)?;
+            if stands_for.is_empty() {
+                return Ok(None);
+            }
+            if stands_for.len() <= PREFIX_WORDS_MAX {
+                all_of.push(stands_for);
+            }
+        }
+        // The longer, the rarer.
+        all_of.sort_by_key(|words| std::cmp::Reverse(words.first().map_or(0, String::len)));
+        all_of.dedup();
+        Ok(Some(all_of))
+    }
+
+    /// Whether each of the lists has so many messages that walking them together takes long.
+    fn are_all_common(&mut self, all_of: &[Vec<String>], below: MessageId) -> StoreResult<bool> {
+        // The chats are the last of the lists, and often the rarest.
+        for words in all_of.iter().rev().take(COUNTED_WORDS_MAX) {
+            let one = std::slice::from_ref(words);
+            let newest = self.store.search(one, below, ServerTime::ZERO, COMMON_MESSAGES)?;
+            if newest.len() < COMMON_MESSAGES {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes the next proposals and keeps what fits.
+    fn look(&mut self, caller: Caller, search: &mut Search) -> StoreResult<()> {
+        let Stage::Looking { proposer, below } = &mut search.stage else { return Ok(()) };
+        let (proposals, mut next) = match proposer {
+            Proposer::Index { all_of, windows_left } => {
+                self.propose(all_of, windows_left, search.chat, *below)?
+            }
+            Proposer::Newest => self.propose_newest(search.chat, *below)?,
+        };
+        let mut bytes = 0;
+        for (id, chat) in proposals {
+            let chat = match chat {
+                Some(chat) => Some(chat),
+                None => self.store.chat_of_indexed(id)?,
+            };
+            let mine = chat.filter(|&chat| self.roster.membership(caller.user, chat).is_some());
+            let Some(chat) = mine else {
+                search.looks_left = search.looks_left.saturating_sub(1);
+                continue;
+            };
+            search.looks_left = search.looks_left.saturating_sub(LOOKS_PER_DROP);
+            let query = &search.query;
+            let score = self.store.with_message(chat, id, |message| {
+                bytes += message.content.len();
+                query.score(message.content)
+            })?;
+            if let Some(score) = score.flatten() {
+                search.found.push((score, id, chat));
+            }
+            if search.found.len() >= RANKED_MAX {
+                next = None;
+                break;
+            }
+            if bytes >= BYTES_PER_SLICE {
+                next = Some(id);
+                break;
+            }
+        }
+        match next.filter(|_| search.looks_left > 0) {
+            Some(next) => *below = next,
+            None => search.rank(),
+        }
+        Ok(())
+    }
+
+    /// Proposals of the index with their chat, if it is known, and what those after them are
+    /// older than; `None` at the end.
+    #[allow(clippy::type_complexity)]
+    fn propose(
+        &mut self,
+        all_of: &[Vec<String>],
+        windows_left: &mut Option<usize>,
+        chat: Option<ChatId>,
+        below: MessageId,
+    ) -> StoreResult<(Vec<(MessageId, Option<ChatId>)>, Option<MessageId>)> {
+        let above = match windows_left {
+            None => ServerTime::ZERO,
+            Some(_) => self.store.indexed_window(below, WINDOW_MESSAGES)?,
+        };
+        let ids = self.store.search(all_of, below, above, PROPOSALS_PER_SLICE)?;
+        let last = ids.last().copied();
+        let next = if ids.len() == PROPOSALS_PER_SLICE {
+            last
+        } else if above > ServerTime::ZERO {
+            *windows_left = windows_left.and_then(|left| left.checked_sub(1));
+            windows_left.map(|_| MessageId::at(above.next()))
+        } else {
+            None
+        };
+        Ok((ids.into_iter().map(|id| (id, chat)).collect(), next))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn propose_newest(
+        &mut self,
+        chat: Option<ChatId>,
+        below: MessageId,
+    ) -> StoreResult<(Vec<(MessageId, Option<ChatId>)>, Option<MessageId>)> {
+        let newest = match chat {
+            Some(chat) => self.store.messages_before(chat, below, PROPOSALS_PER_SLICE)?,
+            None => self.store.indexed_before(below, PROPOSALS_PER_SLICE)?,
+        };
+        let is_end = newest.len() < PROPOSALS_PER_SLICE;
+        let next = newest.last().map(|(id, _)| *id).filter(|_| !is_end);
+        Ok((newest.into_iter().map(|(id, chat)| (id, Some(chat))).collect(), next))
+    }
+
+    /// The results, best first, as they are now.
+    fn tell_found(&mut self, caller: Caller, search: &mut Search) -> Result<Progress, Refusal> {
+        let Stage::Telling(told) = &mut search.stage else { return Ok(Progress::Ended) };
+        let found = &search.found;
+        self.pieces(caller, |service, pieces| {
+            while let Some(&(_, id, chat)) = found.get(*told) {
+                if !pieces.has_room() {
+                    return Ok(Progress::More);
+                }
+                // Left or deleted since it was found, it is no result any more.
+                if service.roster.membership(caller.user, chat).is_some() {
+                    service.store.with_message(chat, id, |message| {
+                        pieces.out().put_u32(chat.get());
+                        pieces.out().put_message(message);
+                    })?;
+                }
+                *told += 1;
+            }
+            Ok(Progress::Ended)
+        })
+    }
+}
+
+impl Search {
+    /// The best first, and of equals the newest.
+    fn rank(&mut self) {
+        self.found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+        self.found.truncate(self.results_max);
+        self.stage = Stage::Telling(0);
+    }
+}
+
+/// What a slice of a search costs of what [`Service::pump`] may do in one turn.
+const SLICE_COST: usize = crate::limits::STREAM_TURN_BYTES / 4;

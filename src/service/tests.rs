@@ -1,0 +1,126 @@
+//! The service driven as the loop does it, by clocks that jump.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::auth::random::fixed::Counting;
+use crate::auth::token::SessionSecret;
+use crate::ids::SessionId;
+use crate::outbox::Dirty;
+use crate::store::Database;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::request::Request;
+
+/// When the tests begin, in microseconds since the epoch.
+const BEGIN_US: i64 = 1_700_000_000_000_000;
+
+/// A file with one user, who is a member of one chat with this slow mode, and a session.
+fn file(slow_mode_s: u32) -> (Database, ChatId, SessionId, SessionSecret) {
+    let database = Database::in_memory().expect("memory");
+    let mut store = Store::new(&database).expect("its tables");
+    let now = ServerTime::new(BEGIN_US).expect("positive");
+    let chat = store.add_chat("hall", "hall", None, now).expect("room").expect("a new name");
+    store.set_chat_policy(chat, slow_mode_s, 0).expect("room");
+    let user = store.add_user("anna", "anna", "", now).expect("room").expect("a new name");
+    store.add_member(Member { chat, user, admin: false, joined: now, seen: now }).expect("room");
+    let secret = SessionSecret::generate(&Counting::default()).expect("randomness");
+    let session = store.add_session(user, &secret.digest().0, now, "").expect("room");
+    store.commit().expect("room");
+    drop(store);
+    (database, chat, session, secret)
+}
+
+/// A service with one connection, and its clocks.
+struct Driven<'db> {
+    service: Service<'db>,
+    conn: ConnId,
+    wall_us: i64,
+    now_ms: u64,
+}
+
+impl<'db> Driven<'db> {
+    fn new(
+        database: &'db Database,
+        random: &'db Counting,
+        session: SessionId,
+        secret: &SessionSecret,
+    ) -> Self {
+        let store = Store::new(database).expect("its tables");
+        let service = Service::new(store, ServiceConfig::default(), random).expect("a service");
+        let conn = ConnId { index: 0, generation: 0 };
+        let mut driven = Self { service, conn, wall_us: BEGIN_US, now_ms: 0 };
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        driven.service.connected(conn, Ipv4Addr::LOCALHOST.into());
+        assert!(driven.ask(Request::Hello { major: 1, minor: 0 }).is_ok());
+        let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
+        assert!(driven.ask(Request::RestoreSession { session, hash }).is_ok());
+        driven
+    }
+
+    /// One turn with one request: the body of its ACCEPTED, or of its DECLINED.
+    fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, String> {
+        let mut input = Vec::new();
+        request.write(&mut input, 1);
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        let Parsed::Frame(frame) = frame::parse(&input, usize::MAX) else { panic!("no frame") };
+        assert_eq!(self.service.frame(self.conn, &frame), Flow::Continue);
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        let mut answer = Err("no answer".to_owned());
+        while let Some(Dirty { index, .. }) = self.service.outbox.pop_dirty() {
+            let bytes = self.service.outbox.sendable(index).to_vec();
+            self.service.outbox.advance(index, bytes.len());
+            if let Parsed::Frame(frame) = frame::parse(&bytes, usize::MAX) {
+                let text = || String::from_utf8_lossy(frame.body).into_owned();
+                let is_accepted = frame.purpose == ToClient::Accepted.byte();
+                answer = if is_accepted { Ok(frame.body.to_vec()) } else { Err(text()) };
+            }
+        }
+        answer
+    }
+
+    /// Sends a message; its time.
+    fn send(&mut self, chat: ChatId) -> Result<i64, String> {
+        let body = self.ask(Request::SendChatMsg { chat, content: "hi", nonce: None })?;
+        let created = body.last_chunk().map(|bytes| i64::from_le_bytes(*bytes));
+        created.ok_or_else(|| "no time".to_owned())
+    }
+}
+
+/// The wall clock steps back by a day and forward again: times go on growing, and come back to the
+/// clock when it has caught up.
+#[test]
+fn times_grow_while_the_clock_steps_back() {
+    let (database, chat, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    let mut last = driven.send(chat).expect("sent");
+    for step_us in [-DAY_US, 1, 1_000_000, -1, DAY_US, DAY_US, -3 * DAY_US, 4 * DAY_US] {
+        driven.wall_us += step_us;
+        for _ in 0..3 {
+            let sent = driven.send(chat).expect("sent");
+            assert!(sent > last, "{sent} after {last}");
+            assert!(sent >= driven.wall_us, "{sent} is behind the clock");
+            last = sent;
+        }
+    }
+    assert!(last < driven.wall_us + 10, "time ran away");
+}
+
+/// How long slow mode makes a member wait does not depend on the wall clock, which may step.
+#[test]
+fn slow_mode_waits_by_the_clock_that_never_steps() {
+    let (database, chat, session, secret) = file(5);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    for step_us in [0, -DAY_US, 3 * DAY_US] {
+        driven.wall_us += step_us;
+        driven.send(chat).expect("the first after a while");
+        driven.now_ms += 1_000;
+        let words = driven.send(chat).expect_err("too soon");
+        assert_eq!(words, "rate-limited: try again in 4 seconds\0");
+        driven.now_ms += 3_999;
+        let words = driven.send(chat).expect_err("still too soon");
+        assert_eq!(words, "rate-limited: try again in 1 seconds\0");
+        driven.now_ms += 1;
+    }
+}

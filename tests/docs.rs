@@ -1,0 +1,199 @@
+//! Documents say what the code says: the protocol's tables, the options, the commands, the map.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use vestnik::limits;
+use vestnik::wire::purpose::{ToClient, ToServer};
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).expect(file)
+}
+
+/// The text between two headings, the second of which may be the end.
+fn section<'a>(page: &'a str, from: &str, to: &str) -> &'a str {
+    let start = page.find(from).unwrap_or_else(|| panic!("no {from:?}"));
+    let rest = &page[start + from.len()..];
+    rest.find(to).map_or(rest, |end| &rest[..end])
+}
+
+/// Byte and name of each row of the tables in a text.
+fn purposes(text: &str) -> Vec<(u8, String)> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| 0x"));
+    let row = |row: &str| {
+        let (byte, rest) = row.split_once(" | ").expect("a cell");
+        let name = rest.split([' ', '|']).next().expect("a name");
+        (u8::from_str_radix(byte, 16).expect("a byte"), name.to_owned())
+    };
+    rows.map(row).collect()
+}
+
+#[test]
+fn the_protocol_names_every_purpose() {
+    let page = read("docs/protocol.md");
+    let old = section(&page, "\n## 4.", "\n## 5.");
+    let new = section(&page, "\n## 5.", "\n## 6.");
+    let both = purposes(section(old, "Both ways:", "\nTo the server"));
+    let mut to_server = both.clone();
+    let mut to_client = both;
+    for part in [old, new] {
+        to_server.extend(purposes(section(part, "\nTo the server", "\nTo the client")));
+        to_client.extend(purposes(section(part, "\nTo the client", "\nIn detail")));
+    }
+    let code: Vec<_> =
+        ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name().to_owned())).collect();
+    assert_eq!(to_server, code);
+    let code: Vec<_> =
+        ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name().to_owned())).collect();
+    assert_eq!(to_client, code);
+}
+
+#[test]
+fn the_protocol_names_every_reason() {
+    let page = read("docs/protocol.md");
+    let rows = section(&page, "\n## 6.", "\n## 7.").lines();
+    let page: BTreeSet<_> = rows
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|row| row.split('`').next().expect("a code").to_owned())
+        .collect();
+    let code = read("src/wire/decline.rs");
+    let code: BTreeSet<_> = section(&code, "fn code(", "\n    }\n")
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
+    assert!(code.len() > 25, "{code:?}");
+    assert_eq!(page, code);
+}
+
+#[test]
+fn the_protocol_tells_the_limits() {
+    let page = read("docs/protocol.md");
+    let page = section(&page, "\n## 7.", "\n## 8.");
+    let thousands = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
+    for words in [
+        format!("| {} KiB |", limits::BODY_BYTES_MAX / 1024),
+        format!("| {} KiB of UTF-8 |", limits::CONTENT_BYTES_MAX / 1024),
+        format!("| 1 to {} Unicode scalar values", limits::NAME_CHARS_MAX),
+        format!("| {} characters |", limits::TITLE_CHARS_MAX),
+        format!(
+            "| {} to {max} bytes for a user, 1 to {max} for a chat |",
+            limits::USER_PASSWORD_BYTES_MIN,
+            max = limits::PASSWORD_BYTES_MAX
+        ),
+        format!(
+            "a bucket of {}; one comes back every {} s",
+            limits::FAILURE_BUCKET,
+            limits::FAILURE_REFILL_MS / 1000
+        ),
+        format!("a bucket of {}; one comes back every second", limits::ADDRESS_FAILURE_BUCKET),
+        format!("| {}; one comes back every minute |", limits::REGISTER_BUCKET),
+        format!("| {} | closed", limits::UNAUTHORIZED_PER_ADDRESS_MAX),
+        format!("| {}, or what", thousands(limits::CONNECTIONS_MAX)),
+        format!("| {} | `forbidden` |", thousands(limits::MEMBERSHIPS_MAX)),
+        format!("| {} | the one unused", limits::SESSIONS_PER_USER_MAX),
+        format!("| {}, whatever", thousands(usize::from(limits::FOUND_CHATS_MAX))),
+        format!("| {} | they are not told", limits::COURTESY_MEMBERS_MAX),
+    ] {
+        assert!(page.contains(&words), "{words:?} is not in section 7");
+    }
+}
+
+fn help(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vestnik"));
+    let output = command.args(arguments).arg("--help").output().expect("the binary runs");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The first words of the lines that stand under a heading of a help text.
+fn listed(help: &str, heading: &str) -> Vec<String> {
+    let lines = section(help, heading, "\n\n").lines();
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty() && *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn operations_tell_every_option_of_serve_and_no_other() {
+    let page = read("docs/operations.md");
+    let page = section(&page, "\n## Options of `serve`", "\n## Commands");
+    let rows = page.lines().filter(|line| line.starts_with("| `--"));
+    let first_cells = rows.filter_map(|row| row.split('|').nth(1));
+    let told: BTreeSet<_> = first_cells.flat_map(options).collect();
+    let words = help(&["serve"]);
+    let lines = words.lines().filter(|line| line.trim_start().starts_with("--"));
+    let taken: BTreeSet<_> = lines.flat_map(options).collect();
+    assert!(taken.len() > 20, "{taken:?}");
+    assert_eq!(told, taken);
+}
+
+/// The options that a text names.
+fn options(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+    words.filter(|word| word.starts_with("--")).collect()
+}
+
+#[test]
+fn operations_tell_every_command() {
+    let page = read("docs/operations.md");
+    let page = section(&page, "\n## Commands", "\n## TLS");
+    let commands = listed(&help(&[]), "Commands:");
+    assert!(commands.contains(&"user".to_owned()), "{commands:?}");
+    for command in commands.iter().filter(|command| *command != "serve") {
+        let words = help(&[command]);
+        let below = if words.contains("Commands:") { listed(&words, "Commands:") } else { vec![] };
+        for name in &below {
+            assert!(page.contains(&format!("`{command} {name}")), "{command} {name}");
+        }
+        assert!(!below.is_empty() || page.contains(&format!("`{command}")), "{command}");
+    }
+}
+
+#[test]
+fn the_map_names_every_part_and_every_dependency() {
+    let page = read("ARCHITECTURE.md");
+    let lib = read("src/lib.rs");
+    let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    for module in modules {
+        let is_named = page.contains(&format!("`src/{module}.rs`"))
+            || page.contains(&format!("`src/{module}/`"));
+        assert!(is_named, "src/{module} is not on the map");
+    }
+    let manifest = read("Cargo.toml");
+    let dependencies = section(&manifest, "\n[dependencies]", "\n[[bench]]");
+    let table = section(&page, "\n## Direct dependencies", "\n## ");
+    for line in dependencies.lines().filter(|line| line.contains(" = ")) {
+        let name = line.split(' ').next().expect("a name");
+        assert!(table.contains(name), "{name} has no reason in ARCHITECTURE.md");
+    }
+    assert!(page.lines().count() <= 150, "a map is short");
+}
+
+#[test]
+fn links_and_files_that_the_pages_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/operations.md",
+        "docs/protocol.md",
+    ] {
+        let text = read(page);
+        let folder = root.join(page).parent().expect("a folder").to_owned();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            assert!(folder.join(link).exists(), "{page}: there is no {link}");
+        }
+        for words in text.split('`').filter(|words| !words.contains([' ', '\n', '*'])) {
+            if ["src/", "tests/", "scripts/", "docs/", "packaging/"]
+                .iter()
+                .any(|top| words.starts_with(top))
+            {
+                assert!(root.join(words).exists(), "{page}: there is no {words}");
+            }
+        }
+    }
+}
