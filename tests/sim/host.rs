@@ -103,6 +103,7 @@ impl<'db> Host<'db> {
         self.was_flushed_early = false;
         self.taken_up = None;
         self.failed_reads = vfs::disk(|disk| disk.failed_reads);
+        w.model.now_ms = w.clock.now_ms;
         self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
         self.forget_gone(w); // 2
         self.note_events(w);

@@ -50,7 +50,7 @@ impl Model {
             let new = Message { sender: me.user, updated: created, status: 0, content };
             found.messages.insert(id, new);
             found.by_updated.insert(created, id);
-            found.last_sent.insert(me.user, created);
+            found.last_sent.insert(me.user, self.now_ms);
             if let Some(nonce) = nonce {
                 found.nonces.insert((me.user, nonce), id);
             }
@@ -69,9 +69,10 @@ impl Model {
         let found = &self.chats[&chat];
         let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());
         let was_limited = next.is_some_and(|next| next.body.starts_with(b"rate-limited:"));
-        let last = found.last_sent.get(&me.user).copied();
-        let passed_us = turn.after - last.unwrap_or(i64::MIN / 2);
-        was_limited && passed_us < i64::from(found.slow_mode_s) * 1_000_000
+        let last_ms = found.last_sent.get(&me.user).copied();
+        let may_be = last_ms
+            .is_some_and(|last_ms| self.now_ms - last_ms <= u64::from(found.slow_mode_s) * 1000);
+        was_limited && may_be
     }
 
     /// Takes the time of a change from the answer, and makes it.

@@ -89,8 +89,8 @@ pub(crate) struct Chat {
     pub(crate) by_updated: BTreeMap<i64, i64>,
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
     pub(crate) slow_mode_s: u32,
-    /// When somebody last sent, since the server started.
-    pub(crate) last_sent: BTreeMap<u32, i64>,
+    /// When somebody last sent, since the server started, by the clock that only runs forward.
+    pub(crate) last_sent: BTreeMap<u32, u64>,
 }
 
 /// The session that a connection carries.
@@ -219,6 +219,8 @@ pub(crate) struct Model {
     pub(crate) unreadable: bool,
     /// The highest time of any event so far.
     pub(crate) high: i64,
+    /// The clock that only runs forward, in milliseconds.
+    pub(crate) now_ms: u64,
     /// The server's clock, as far as it was seen.
     pub(crate) latest_now: i64,
     /// The highest ids ever given.
@@ -353,6 +355,7 @@ impl Model {
             removed_members: Vec::new(),
             unreadable: false,
             high: 0,
+            now_ms: 0,
             latest_now: 0,
             last_user: 0,
             last_session: 0,
