@@ -51,7 +51,10 @@ fn pack(body: &[u8]) {
         if message.id.get() != i64::MAX as u64 {
             written.put_message(&message);
             let end = written.len();
-            assert_eq!(written[end - message.content.len() - 1..end - 1], *message.content.as_bytes());
+            assert_eq!(
+                written[end - message.content.len() - 1..end - 1],
+                *message.content.as_bytes()
+            );
         }
         written.clear();
     }

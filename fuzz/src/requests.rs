@@ -31,18 +31,40 @@ pub(crate) enum About {
     /// Nothing that is followed.
     Other,
     Hello,
-    Login { user: usize },
-    Restore { session: u32 },
+    Login {
+        user: usize,
+    },
+    Restore {
+        session: u32,
+    },
     Logoff,
-    Join { chat: u32 },
-    Leave { chat: u32 },
+    Join {
+        chat: u32,
+    },
+    Leave {
+        chat: u32,
+    },
     Create,
-    Start { user: u32 },
-    Delete { chat: u32 },
-    Ban { chat: u32, user: u32 },
-    Send { chat: u32, text: String },
-    Change { message: Option<(u32, u64)> },
-    Password { new: usize },
+    Start {
+        user: u32,
+    },
+    Delete {
+        chat: u32,
+    },
+    Ban {
+        chat: u32,
+        user: u32,
+    },
+    Send {
+        chat: u32,
+        text: String,
+    },
+    Change {
+        message: Option<(u32, u64)>,
+    },
+    Password {
+        new: usize,
+    },
     Range,
 }
 
@@ -81,13 +103,17 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
             Request::Logoff
         }
         5 | 6 => {
-            let Some((session, hash)) = known.sessions.get(input.below(known.sessions.len().max(1)))
+            let Some((session, hash)) =
+                known.sessions.get(input.below(known.sessions.len().max(1)))
             else {
                 return write_raw(input, task, out);
             };
             about = About::Restore { session: *session };
             text = hash.clone();
-            Request::RestoreSession { session: SessionId::new(*session).expect("given"), hash: &text }
+            Request::RestoreSession {
+                session: SessionId::new(*session).expect("given"),
+                hash: &text,
+            }
         }
         7 => Request::GetUserId { nickname: input.pick(&["Anna", "nobody", "борис"]) },
         8 => Request::GetChatId { name: input.pick(&CHATS) },

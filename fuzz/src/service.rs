@@ -56,7 +56,8 @@ pub fn service(data: &[u8]) {
     let options = input.u8();
     let file = DataFile::new();
     std::fs::write(&file.0, template()).expect("a copy");
-    let database = Database::open_with_vfs(&file.0, "unix").expect("a data file");
+    let database = Database::open_with_vfs(&file.0, "unix", vestnik::store::open::Role::Server)
+        .expect("a data file");
     let random = Counting::default();
     let store = Store::new(&database).expect("tables");
     store.set_patience(false);
@@ -116,7 +117,8 @@ fn template() -> &'static [u8] {
     static TEMPLATE: OnceLock<Vec<u8>> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let file = DataFile::new();
-        let database = Database::open_with_vfs(&file.0, "unix").expect("a new file");
+        let database = Database::open_with_vfs(&file.0, "unix", vestnik::store::open::Role::Server)
+            .expect("a new file");
         let mut store = Store::new(&database).expect("tables");
         populate(&mut store);
         drop(store);

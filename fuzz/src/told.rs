@@ -45,7 +45,9 @@ pub(crate) struct Told {
 pub(crate) enum News {
     Answer(Answer),
     /// Something about a chat that only its members know.
-    OfChat { chat: u32 },
+    OfChat {
+        chat: u32,
+    },
     Deauth,
 }
 

@@ -196,6 +196,11 @@ impl PasswordHelper {
         Ok(())
     }
 
+    /// Whether an outcome may be there to be fetched.
+    pub fn is_busy(&self) -> bool {
+        self.under_way.get() > 0
+    }
+
     /// The next outcome, if there is one. One wake-up may stand for several: fetch until `None`.
     pub fn try_recv(&self) -> Option<JobDone> {
         let done = self.done.try_recv().ok()?;

@@ -174,8 +174,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// 1. Wait for events, a deadline, or not at all when work is left.
     /// 2. Forget connections that ended in the last turn.
     /// 3. Take new connections.
-    /// 4. Take what the password helper has done.
-    /// 5. Housekeeping, and what the command line has changed: the requests of this turn see it.
+    /// 4. Housekeeping, and what the command line has changed: the requests of this turn see it.
+    /// 5. Take what the password helper has done.
     /// 6. Read, parse and handle, within the turn's budgets.
     /// 7. COMMIT; when it fails, undo and handle the same input again.
     /// 8. Signals: the last words of a server that stops, which no undo may take back. Then give
@@ -192,8 +192,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.forget_gone();
         self.note_events(events);
         self.accept();
-        self.take_done();
         self.keep_house();
+        self.take_done();
         self.read();
         let commit_us = self.commit()?;
         self.handle_signals();

@@ -63,8 +63,13 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     announce(&lines);
     let ended = reactor.run();
     drop(reactor);
-    ended?;
-    service.finish().map_err(|e| ServeError::StorageLost(e.to_string()))
+    let ended =
+        ended.and_then(|()| service.finish().map_err(|e| ServeError::StorageLost(e.to_string())));
+    drop(service);
+    if matches!(ended, Err(ServeError::StorageLost(_))) {
+        database.abandon();
+    }
+    ended
 }
 
 fn service_config(config: &Config) -> ServiceConfig {

@@ -75,12 +75,14 @@ impl Behind {
         }
     }
 
-    /// Leaves out what became of a chat.
-    pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId) {
+    /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is told
+    /// only that it is there, and so its messages from here on as well.
+    pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId, since: ServerTime) {
+        Self::leave_out(behind, chat, since);
         behind.get_or_insert_default().chats.insert(chat);
     }
 
-    /// Takes the chat whose message is next, and until when it may be told of before another's.
+    /// Takes the chat whose message is next, and up to when it may be told of before another's.
     fn pop(&mut self) -> Option<(ChatId, ServerTime, ServerTime)> {
         let (from, chat) = self.heads.pop_first()?;
         self.missed.remove(&chat);
@@ -571,8 +573,8 @@ impl Service<'_> {
         false
     }
 
-    /// One MSG_NOTIFY from the file, of messages changed at `from` or later and not after `until`; how
-    /// far it came.
+    /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; how far it came.
+    /// It always comes further: what stops it is a message after `until`, or a full piece.
     fn retell(
         &mut self,
         conn: ConnId,

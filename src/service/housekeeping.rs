@@ -1,6 +1,8 @@
 //! What the server does on its own account, in small slices between requests: acting on what the
 //! command line changed, ending old sessions, sweeping what belongs to nobody.
 
+use std::collections::VecDeque;
+
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
 use crate::store::purges::Found;
@@ -23,6 +25,10 @@ const SLOW_ROUND_MS: u64 = 10_000;
 pub(super) struct Housekeeping {
     data_version: i64,
     has_changes: bool,
+    /// Changes whose notes are gone from the file, and that are not acted on yet.
+    taken: VecDeque<Change>,
+    /// How many were acted on.
+    pub(super) acted_on: u64,
     may_sweep: bool,
     may_expire: bool,
     may_purge: bool,
@@ -36,6 +42,8 @@ impl Housekeeping {
         Ok(Self {
             data_version,
             has_changes: true,
+            taken: VecDeque::new(),
+            acted_on: 0,
             may_sweep: true,
             may_expire: true,
             may_purge: true,
@@ -47,6 +55,7 @@ impl Housekeeping {
     pub(super) fn start_again(&mut self) {
         self.has_changes = true;
         self.may_sweep = true;
+        self.may_expire = true;
         self.may_purge = true;
     }
 
@@ -74,9 +83,9 @@ impl Service<'_> {
             self.housekeeping.may_purge = true;
         }
         if self.housekeeping.has_changes {
-            self.housekeeping.has_changes = self.take_up_changes()?;
+            self.housekeeping.has_changes = self.take_changes()?;
         }
-        Ok(())
+        self.act_on_changes()
     }
 
     /// One slice of the work that nobody waits for, within a turn. To be called a few times a
@@ -162,17 +171,32 @@ impl Service<'_> {
         Ok(true)
     }
 
-    /// True when there are more.
-    fn take_up_changes(&mut self) -> Result<bool, crate::service::Refusal> {
+    /// Takes the notes out of the file, in a transaction of their own: they are for those who are
+    /// connected, and a turn that fails later must not bring them back, for by then it is not
+    /// known any more who was in a chat that is gone. True when there are more.
+    fn take_changes(&mut self) -> Result<bool, crate::service::Refusal> {
         let changes = self.store.changes(CHANGES_PER_SLICE)?;
         let Some(&(last, _)) = changes.last() else { return Ok(false) };
         self.store.forget_changes(last)?;
-        for (_, change) in &changes {
-            if let Some(change) = change {
-                self.take_up(*change)?;
+        self.store.commit()?;
+        let is_full = changes.len() == CHANGES_PER_SLICE as usize;
+        self.housekeeping.taken.extend(changes.into_iter().filter_map(|(_, change)| change));
+        Ok(is_full)
+    }
+
+    /// Acts on them, and lets go what is told of it. What cannot be read now comes again.
+    fn act_on_changes(&mut self) -> Reply {
+        while let Some(&change) = self.housekeeping.taken.front() {
+            self.take_up(change)?;
+            if let Some(error) = &self.turn.failed {
+                return Err(error.clone().into());
             }
+            self.housekeeping.taken.pop_front();
+            self.housekeeping.acted_on += 1;
+            self.outbox.release(&mut self.metrics);
+            self.turn.begin();
         }
-        Ok(changes.len() == CHANGES_PER_SLICE as usize)
+        Ok(())
     }
 
     fn take_up(&mut self, change: Change) -> Reply {

@@ -27,6 +27,12 @@ impl Service<'_> {
         attached.is_some_and(|attached| attached.suspended)
     }
 
+    /// How many changes of the command line were acted on.
+    #[doc(hidden)]
+    pub fn changes_acted_on(&self) -> u64 {
+        self.housekeeping.acted_on
+    }
+
     /// Compares what is kept in memory with itself and with the file. A file that cannot be read
     /// now is passed over.
     ///

@@ -105,7 +105,7 @@ impl Service<'_> {
                 if peer.behind.is_none() {
                     self.pumping.push(peer.conn);
                 }
-                Behind::leave_out_chat(&mut peer.behind, chat);
+                Behind::leave_out_chat(&mut peer.behind, chat, self.clock.last().next());
             }
             return;
         }

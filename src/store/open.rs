@@ -95,19 +95,27 @@ impl Database {
         Ok(Self { db, _lock: None })
     }
 
-    /// A file on a VFS of the caller's own, opened as the server would: for simulated disks.
+    /// A file on a VFS of the caller's own, opened as the server or a command would: for simulated
+    /// disks.
     ///
     /// # Errors
     /// As [`Database::open_server`].
-    pub fn open_with_vfs(path: &Path, vfs: &str) -> Result<Self, String> {
+    pub fn open_with_vfs(path: &Path, vfs: &str, role: Role) -> Result<Self, String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let db = Connection::open_with_flags_and_vfs(path, flags, vfs);
         let db = db.and_then(|mut db| {
             migrate(&mut db)?;
-            settings(&db, Role::Server)?;
+            settings(&db, role)?;
             Ok(db)
         });
         Ok(Self { db: db.map_err(|e| e.to_string())?, _lock: None })
+    }
+
+    /// Leaves the file as it is, as a crash would, and keeps the lock until the process ends: what a
+    /// failed sync has left in the WAL is for the next start to judge. Closing would take it away,
+    /// and a power cut could bring it back after others had seen that it is not there.
+    pub fn abandon(self) {
+        std::mem::forget(self);
     }
 
     /// The connection; only the store speaks SQL to it.
@@ -290,7 +298,10 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
         Role::Server => {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
             // The loop must not sleep inside SQLite; a command holds the file for a moment only.
-            db.busy_timeout(PATIENCE)
+            db.busy_timeout(PATIENCE)?;
+            // After a crash the WAL may hold a turn that only the system's cache knows of. Others
+            // are about to be answered from it, so it is brought to the disk first.
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         }
         Role::Command => db.busy_timeout(Duration::from_secs(10)),
     }

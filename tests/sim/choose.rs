@@ -6,6 +6,7 @@ use vestnik::wire::request::Request;
 use crate::client::{Client, Kept, State};
 use crate::model::Model;
 use crate::plan::Plan;
+use crate::replica::{Asking, Next};
 use crate::wire::DECLINED;
 
 const CHAT_NAMES: [&str; 10] =
@@ -28,6 +29,8 @@ pub(crate) fn choose(client: &mut Client, plan: &Plan, model: &Model) {
         return garbage(client, plan);
     }
     match client.state {
+        State::New if client.asks(0x20) && !client.rng.one_in(8) => {}
+        State::Greeted if (client.asks(0x21) || client.asks(0x23)) && !client.rng.one_in(8) => {}
         State::New => {
             if client.rng.one_in(20) {
                 return authorized(client, plan, model);
@@ -45,7 +48,12 @@ pub(crate) fn choose(client: &mut Client, plan: &Plan, model: &Model) {
         State::Authorized if client.is_suspended && !client.rng.one_in(4) => {
             enter(client, plan, model);
         }
-        State::Authorized => authorized(client, plan, model),
+        State::Authorized => {
+            let may_catch_up = client.modern && !client.is_suspended && client.rng.one_in(2);
+            if !may_catch_up || !catch_up(client) {
+                authorized(client, plan, model);
+            }
+        }
     }
 }
 
@@ -56,7 +64,68 @@ fn say(client: &mut Client, request: &Request<'_>) {
 fn say_of(client: &mut Client, request: &Request<'_>, session: Option<Kept>) {
     let mut bytes = Vec::new();
     request.write(&mut bytes, 0);
-    client.say(bytes[4], &bytes[6..], session);
+    client.say(bytes[4], &bytes[6..], session, asking(request));
+}
+
+/// What an answer will mean to the client's copy.
+fn asking(request: &Request<'_>) -> Asking {
+    match *request {
+        Request::SendChatMsg { chat, content, .. } => {
+            Asking::Send { chat: chat.get(), content: content.to_owned() }
+        }
+        Request::EditMsg { chat, message, content } => {
+            let id = message.get() as i64;
+            Asking::Edit { chat: chat.get(), id, content: content.to_owned() }
+        }
+        Request::DeleteMsg { chat, message } => {
+            Asking::Edit { chat: chat.get(), id: message.get() as i64, content: String::new() }
+        }
+        Request::JoinChat { chat, .. } => Asking::Enter(Some(chat.get())),
+        Request::CreateChat { .. } | Request::StartChat { .. } => Asking::Enter(None),
+        Request::LeaveChat { chat } | Request::DeleteChat { chat } => Asking::Leave(chat.get()),
+        _ => Asking::Other,
+    }
+}
+
+/// Brings the client's copy up to date. False when nothing is left to ask for.
+pub(crate) fn catch_up(client: &mut Client) -> bool {
+    let (request, asking) = match client.replica.next() {
+        Next::Nothing => return false,
+        Next::MyChats => (Request::GetMyChats, Asking::MyChats),
+        Next::Updates { from } => {
+            let from = ServerTime::new(from).unwrap_or_default();
+            (Request::RequestUpdates { from }, Asking::Updates)
+        }
+        Next::Range { chat: id, to } => {
+            let (chat, from) = (ChatId::new(id).expect("not 0"), ServerTime::ZERO);
+            let asking = if to.is_some() { Asking::Older(id) } else { Asking::Whole(id) };
+            (Request::RequestChatMsg { chat, from, to: to.and_then(ServerTime::new) }, asking)
+        }
+    };
+    let mut bytes = Vec::new();
+    request.write(&mut bytes, 0);
+    client.say(bytes[4], &bytes[6..], None, asking);
+    true
+}
+
+/// All that a client does who only wants to be up to date: nothing when it has no session.
+pub(crate) fn rest(client: &mut Client) {
+    let (major, minor) = if client.modern { (1, 0) } else { (0, 1) };
+    match client.state {
+        State::New if !client.asks(0x20) => say(client, &Request::Hello { major, minor }),
+        State::Greeted if !client.asks(0x23) => {
+            if let Some(kept) = client.session.clone() {
+                restore(client, kept);
+            }
+        }
+        State::Authorized if client.is_suspended && !client.asks(0x23) => {
+            if let Some(kept) = client.session.clone() {
+                restore(client, kept);
+            }
+        }
+        State::Authorized if client.modern => drop(catch_up(client)),
+        _ => {}
+    }
 }
 
 fn garbage(client: &mut Client, plan: &Plan) {
@@ -68,12 +137,12 @@ fn garbage(client: &mut Client, plan: &Plan) {
         // Too long: the server says so, whatever it was to be, and ends the connection.
         0 => {
             let body = vec![0; plan.rules.body_bytes_max + 1];
-            client.say(purpose | 0x20, &body, None);
+            client.say(purpose | 0x20, &body, None, Asking::Other);
             client.has_ended = true;
         }
-        1 => client.say_raw(DECLINED, purpose, &body),
-        _ if purpose == 0x03 && body.is_empty() => {}
-        _ => client.say(purpose, &body, None),
+        // An answer nobody waits for may suspend; see `leave`.
+        _ if purpose == 0x01 || purpose == 0x03 && body.is_empty() => {}
+        _ => client.say(purpose, &body, None, Asking::Other),
     }
 }
 
@@ -219,7 +288,7 @@ fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
         1 => read(client, model, chat),
         2 => change(client, plan, model, user, chat),
         3 => gather(client, model, chat),
-        4 => ask(client, model, chat),
+        4 => ask(client, chat),
         5 => leave(client),
         6 => modern_ask(client, model, chat),
         _ => manage(client, model, chat),
@@ -228,17 +297,24 @@ fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
 
 fn send(client: &mut Client, plan: &Plan, _model: &Model, chat: ChatId) {
     let text = some_text(client, plan);
-    let (mut chat, mut nonce) = (chat, None);
+    let (mut chat, mut text, mut nonce) = (chat, text, None);
     if client.modern && client.rng.one_in(3) {
-        let known = client.rng.pick(&client.nonces.clone()).copied();
-        if let Some((of, number)) = known.filter(|_| client.rng.one_in(3)) {
+        let known = client.rng.pick(&client.nonces.clone()).cloned();
+        if let Some((of, number, content)) = known.filter(|_| client.rng.one_in(3)) {
             chat = ChatId::new(of).unwrap_or(chat);
+            text = content;
             nonce = Some(number);
         } else {
             let number = client.rng.weighted(&[(1, 0), (1, u64::MAX), (20, 1)]);
-            let number = if number == 1 { client.rng.next() } else { number };
-            client.nonces.push((chat.get(), number));
-            nonce = Some(number);
+            match number {
+                1 => nonce = Some(client.rng.next()),
+                // Others of the same user say these, too, and so they all say the same.
+                _ => {
+                    text = format!("nonce {number}");
+                    nonce = Some(number);
+                }
+            }
+            client.nonces.push((chat.get(), nonce.unwrap_or_default(), text.clone()));
         }
     }
     say(client, &Request::SendChatMsg { chat, content: &text, nonce });
@@ -294,11 +370,9 @@ fn gather(client: &mut Client, model: &Model, chat: ChatId) {
 }
 
 /// Questions of API 0.1.
-fn ask(client: &mut Client, model: &Model, chat: ChatId) {
+fn ask(client: &mut Client, chat: ChatId) {
     let name = *client.rng.pick(&CHAT_NAMES).expect("some");
     let login = login_name(client.rng.index(9));
-    let user = a_user(client, model);
-    let _ = user;
     match client.rng.below(5) {
         0 => say(client, &Request::GetUserId { nickname: &login }),
         1 => say(client, &Request::GetChatId { name }),
@@ -314,17 +388,21 @@ fn leave(client: &mut Client) {
     match client.rng.below(8) {
         0 => say(client, &Request::Logoff),
         1 => {
-            client.say(0x03, &[], None);
+            client.say(0x03, &[], None, Asking::Other);
             client.has_ended = true;
         }
         2 => client.has_ended = true,
         3..6 if last != 0 => {
             client.say_raw(DECLINED, last, b"no\0");
             client.is_suspended = true;
+            client.replica.detached();
         }
         6 => {
             let task = client.rng.below(256) as u8;
             client.say_raw(DECLINED, task, b"no\0");
+            // It may have hit one, and is told only when it asks for something.
+            client.is_suspended = true;
+            client.replica.detached();
         }
         _ => client.say_raw(0x00, last, b""),
     }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::model::Model;
 use crate::pipe::Link;
 use crate::plan::Plan;
+use crate::replica::{Asking, Replica};
 use crate::rng::Rng;
 use crate::wire::take_frame;
 use crate::wire::{ACCEPTED, Body, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT, PART};
@@ -32,6 +33,11 @@ struct Asked {
     purpose: u8,
     /// The session that a RESTORE_SESSION names.
     session: Option<Kept>,
+    asking: Asking,
+    /// The start of the copy that it was asked in.
+    start: u64,
+    /// The greatest `updated` in the pieces of its answer.
+    newest: i64,
 }
 
 pub(crate) struct Client {
@@ -52,9 +58,10 @@ pub(crate) struct Client {
     pub(crate) has_ended: bool,
     /// The last notification, to decline it.
     pub(crate) last_notification: u8,
-    /// Nonces given, each with its chat.
-    pub(crate) nonces: Vec<(u32, u64)>,
+    /// Nonces given, each with its chat and content: who repeats one repeats all of it.
+    pub(crate) nonces: Vec<(u32, u64, String)>,
     pub(crate) sent: u64,
+    pub(crate) replica: Replica,
 }
 
 impl Client {
@@ -77,6 +84,7 @@ impl Client {
             last_notification: 0,
             nonces: Vec::new(),
             sent: 0,
+            replica: Replica::new(),
         }
     }
 
@@ -96,6 +104,12 @@ impl Client {
         self.stalls = 0;
         self.has_ended = false;
         self.last_notification = 0;
+        self.replica.detached();
+    }
+
+    /// Whether a request of this purpose is under way.
+    pub(crate) fn asks(&self, purpose: u8) -> bool {
+        self.asked.iter().any(|asked| asked.purpose == purpose)
     }
 
     pub(crate) fn disconnected(&mut self) {
@@ -106,6 +120,19 @@ impl Client {
         self.asked.len()
     }
 
+    /// Whether it is where it wants to be when it only wants to be up to date.
+    pub(crate) fn is_calm(&self) -> bool {
+        match (self.link, self.state) {
+            (None, _) => self.session.is_none(),
+            (Some(_), _) if self.has_ended => false,
+            (Some(_), State::New) => false,
+            (Some(_), State::Greeted) => self.session.is_none(),
+            (Some(_), State::Authorized) => {
+                !self.is_suspended && (self.replica.is_live() || !self.modern)
+            }
+        }
+    }
+
     /// What it still waits for, for a person.
     pub(crate) fn waits_for(&self) -> Option<String> {
         let first = self.asked.front()?;
@@ -113,13 +140,14 @@ impl Client {
     }
 
     /// Sends a frame; `session` is the one that a RESTORE_SESSION names.
-    pub(crate) fn say(&mut self, purpose: u8, body: &[u8], session: Option<Kept>) {
+    pub(crate) fn say(&mut self, purpose: u8, body: &[u8], session: Option<Kept>, asking: Asking) {
         self.next_task = self.next_task % 255 + 1;
         let task = self.next_task;
         self.say_raw(purpose, task, body);
         let is_parting = purpose == DISCONNECT && body.is_empty();
         if !is_parting && !matches!(purpose, ACCEPTED | DECLINED | PART) {
-            self.asked.push_back(Asked { task, purpose, session });
+            let start = self.replica.start;
+            self.asked.push_back(Asked { task, purpose, session, asking, start, newest: 0 });
         }
     }
 
@@ -144,7 +172,7 @@ impl Client {
         let inbox = std::mem::take(&mut self.inbox);
         let mut rest = &inbox[..];
         while let Some((frame, left)) = take_frame(rest) {
-            self.hear(&frame).map_err(|wrong| {
+            self.hear(&frame, is_patient).map_err(|wrong| {
                 format!("client {} heard {}: {wrong}", self.number, frame.words())
             })?;
             rest = left;
@@ -153,11 +181,15 @@ impl Client {
         Ok(())
     }
 
-    fn hear(&mut self, frame: &Frame) -> Check {
+    fn hear(&mut self, frame: &Frame, is_resting: bool) -> Check {
         match frame.purpose {
             ACCEPTED | DECLINED => self.answered(frame),
-            PART => match self.asked.front() {
-                Some(asked) if asked.task == frame.task => Ok(()),
+            PART => match self.asked.front_mut() {
+                Some(asked) if asked.task == frame.task => {
+                    asked.newest = asked.newest.max(newest(&asked.asking, &frame.body)?);
+                    self.replica
+                        .piece(self.replica.purpose(&asked.asking, asked.start), &frame.body)
+                }
                 _ => Err(format!("and waits for {:?}", self.waits_for())),
             },
             HEARTBEAT => {
@@ -172,11 +204,16 @@ impl Client {
             DEAUTH => {
                 self.state = State::Greeted;
                 self.is_suspended = false;
+                self.replica.detached();
+                if is_resting {
+                    // Two that hold one session would take it from each other for ever.
+                    self.session = None;
+                }
                 Ok(())
             }
             _ => {
                 self.last_notification = frame.task;
-                Ok(())
+                self.replica.told(frame)
             }
         }
     }
@@ -192,6 +229,15 @@ impl Client {
             if asked.session.is_some() && reason.starts_with("bad-session:") {
                 self.session = None;
             }
+            let code = reason.split(':').next().unwrap_or_default();
+            if code == "already-authorized" {
+                self.is_suspended = false;
+            }
+            if code == "session-suspended" {
+                self.is_suspended = true;
+                self.replica.detached();
+            }
+            self.replica.declined(self.replica.purpose(&asked.asking, asked.start), code);
             return Ok(());
         }
         match asked.purpose {
@@ -200,22 +246,32 @@ impl Client {
                 let mut body = Body(&frame.body);
                 let (id, secret) = (body.u32()?, body.str()?.to_owned());
                 self.session = Some(Kept { id, secret });
-                self.state = State::Authorized;
-                self.is_suspended = false;
+                self.attached(if self.modern { body.u32()? } else { 0 });
             }
             0x22 => {
                 self.session = None;
                 self.state = State::Greeted;
                 self.is_suspended = false;
+                self.replica.detached();
             }
             0x23 => {
                 self.session = asked.session;
-                self.state = State::Authorized;
-                self.is_suspended = false;
+                self.attached(if self.modern { Body(&frame.body).u32()? } else { 0 });
             }
-            _ => {}
+            _ => {
+                let newest = asked.newest.max(newest(&asked.asking, &frame.body)?);
+                let asking = self.replica.purpose(&asked.asking, asked.start);
+                self.replica.piece(asking, &frame.body)?;
+                self.replica.accepted(asking, &frame.body, newest)?;
+            }
         }
         Ok(())
+    }
+
+    fn attached(&mut self, user: u32) {
+        self.state = State::Authorized;
+        self.is_suspended = false;
+        self.replica.attached(user);
     }
 
     /// Perhaps does something.
@@ -225,4 +281,14 @@ impl Client {
         }
         crate::choose::choose(self, plan, model);
     }
+}
+
+/// The greatest `updated` of a piece of REQUEST_UPDATES' answer.
+fn newest(asking: &Asking, body: &[u8]) -> Check<i64> {
+    let (mut body, mut newest) = (Body(body), 0);
+    while *asking == Asking::Updates && !body.is_empty() {
+        body.u32()?;
+        newest = newest.max(body.message()?.updated);
+    }
+    Ok(newest)
 }

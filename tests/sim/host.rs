@@ -15,7 +15,7 @@ use vestnik::wire::purpose::ToClient;
 use crate::model::{Fed, Input, Phase, Turn};
 use crate::rng::Secrets;
 use crate::vfs;
-use crate::wire::{Check, Frame, frames, take_frame};
+use crate::wire::{Check, DISCONNECT, Frame, frames, take_frame};
 use crate::world::World;
 
 const HOUSEKEEPING_MS: u64 = 250;
@@ -67,6 +67,9 @@ pub(crate) struct Host<'db> {
     housekeeping_ms: u64,
     kept: Vec<Kept>,
     fed: Vec<Fed>,
+    /// What the command line changed and this turn took up; how many changes that were so far.
+    taken_up: Option<Fed>,
+    acted_on: u64,
     /// Of this turn: bytes left while it was under way; reads that had failed before it.
     was_flushed_early: bool,
     /// Connections whose queues were looked at and are to be sent.
@@ -87,6 +90,8 @@ impl<'db> Host<'db> {
             housekeeping_ms: 0,
             kept: Vec::new(),
             fed: Vec::new(),
+            taken_up: None,
+            acted_on: 0,
             was_flushed_early: false,
             touched: Vec::new(),
             failed_reads: 0,
@@ -96,13 +101,15 @@ impl<'db> Host<'db> {
     /// One turn; the numbers are those of the loop's own.
     pub(crate) fn turn(&mut self, w: &mut World) -> Check<Fate> {
         self.was_flushed_early = false;
+        self.taken_up = None;
         self.failed_reads = vfs::disk(|disk| disk.failed_reads);
+        w.model.now_ms = w.clock.now_ms;
         self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
         self.forget_gone(w); // 2
         self.note_events(w);
         self.accept(w); // 3
-        self.take_done(w); // 4
-        self.keep_house(w); // 5
+        self.keep_house(w); // 4
+        self.take_done(w); // 5
         self.read(w)?; // 6
         if self.commit(w)? == Fate::Dead {
             return Ok(Fate::Dead); // 7
@@ -129,10 +136,39 @@ impl<'db> Host<'db> {
         }
         self.flush(w); // 11
         w.is_pump_waiting = self.service.may_pump();
-        if w.rng.one_in(w.plan.invariants_one_in) {
+        if w.command.is_none() && w.rng.one_in(w.plan.invariants_one_in) {
             self.service.check_invariants()?;
         }
         Ok(if self.is_dead() { Fate::Dead } else { Fate::Alive })
+    }
+
+    /// The process ends in good order: what waits is declined, everybody is sent a last word, and
+    /// the file is told the exact time. False when the disk would not have it.
+    pub(crate) fn stop(&mut self, w: &mut World) -> Check<bool> {
+        self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
+        self.service.dismiss_all();
+        if self.service.end_turn() == TurnEnd::Undone {
+            return Ok(false);
+        }
+        let mut told = self.look()?;
+        for (id, conn) in &w.model.conns {
+            let frames = told.remove(id).unwrap_or_default();
+            let waiting = conn.waiting.as_ref().map(|waiting| waiting.task);
+            let asked = [waiting, conn.stream.as_ref().map(|stream| stream.task)];
+            let declined: Vec<u8> = asked.into_iter().flatten().collect();
+            let (last, rest) =
+                frames.split_last().ok_or_else(|| format!("{id} got no last word"))?;
+            let is_right = |(frame, task): (&Frame, &u8)| {
+                frame.task == *task && frame.body.starts_with(b"shutting-down:")
+            };
+            let are_right =
+                rest.len() == declined.len() && rest.iter().zip(&declined).all(is_right);
+            if !are_right || last.purpose != DISCONNECT {
+                return Err(format!("the last words to {id}: {}", words(&frames)));
+            }
+        }
+        self.flush(w);
+        Ok(self.service.finish().is_ok() && !self.is_dead())
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -227,7 +263,7 @@ impl<'db> Host<'db> {
         }
     }
 
-    // ---- 4, 5, 6: input --------------------------------------------------------------------------
+    // ---- 4, 5, 6: housekeeping and input --------------------------------------------------------------------------
 
     /// The helper works on one job after the other.
     fn take_done(&mut self, w: &mut World) {
@@ -254,12 +290,25 @@ impl<'db> Host<'db> {
     }
 
     fn keep_house(&mut self, w: &mut World) {
-        if w.clock.now_ms >= self.housekeeping_ms {
+        let before = self.service.last_time().micros();
+        if w.clock.now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms = w.clock.now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
             w.model.kept_house(self.service.last_time().micros());
-        } else if !self.ready.is_empty() {
+        } else if !self.ready.is_empty() || !self.jobs.is_empty() {
             self.service.look_for_changes();
+        } else {
+            return;
+        }
+        // What a command changed is told at once, and not taken back with the turn.
+        let acted_on = self.service.changes_acted_on();
+        if std::mem::replace(&mut self.acted_on, acted_on) != acted_on
+            && let Some(command) = w.command.take()
+        {
+            let after = self.service.last_time().micros();
+            let input = Input::Command(command);
+            self.taken_up = Some(Fed { input, before, after, suspended: false });
+            self.fed.extend(self.taken_up.clone());
         }
     }
 
@@ -415,6 +464,7 @@ impl<'db> Host<'db> {
         w.model.undone(fed.len());
         w.undone += 1;
         let failed_before = vfs::disk(|disk| disk.failed_reads);
+        self.fed.extend(self.taken_up.take());
         self.feed_again(w);
         let fed = std::mem::take(&mut self.fed);
         let end = self.service.end_turn();
@@ -567,9 +617,9 @@ impl<'db> Host<'db> {
             let is_silent = w.links.get(&link).is_none_or(|link| link.is_silent);
             if is_silent && w.rng.one_in(40) || state == State::Draining && w.rng.one_in(20) {
                 self.lose(conn);
-            } else if state == State::Open && w.rng.one_in(300) {
+            } else if state == State::Open && !w.is_quiet && w.rng.one_in(300) {
                 self.service.stage_bare(conn, ToClient::Heartbeat);
-            } else if state == State::Open && w.rng.one_in(w.plan.timeout_one_in) {
+            } else if state == State::Open && !w.is_quiet && w.rng.one_in(w.plan.timeout_one_in) {
                 self.service.stage_bare(conn, ToClient::Disconnect);
                 self.hang_up(conn);
             }
@@ -623,6 +673,9 @@ impl<'db> Host<'db> {
 
     /// A socket may take bytes at any time; what the turn has staged must not be among them.
     fn flush_early(&mut self, w: &mut World) -> Check {
+        if self.taken_up.is_some() {
+            return Ok(());
+        }
         self.was_flushed_early = true;
         for conn in self.conns.values_mut() {
             let sendable = self.service.outbox.sendable(conn.id.index);

@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 
 use crate::rng::Rng;
 
+/// Bytes under way when all is to come to rest.
+const URGENT_BYTES: usize = 1 << 20;
+
 /// One direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Pipe {
@@ -35,6 +38,9 @@ impl Pipe {
     pub(crate) fn step(&mut self, rng: &mut Rng, is_urgent: bool) -> bool {
         let under_way = self.bytes.len() - self.arrived;
         let before = (self.arrived, self.end_arrived);
+        if is_urgent {
+            self.capacity = self.capacity.max(URGENT_BYTES);
+        }
         if is_urgent || rng.one_in(2) {
             self.arrived = self.bytes.len();
         } else if under_way > 0 {
@@ -92,6 +98,12 @@ impl Link {
             is_broken: false,
             is_silent: false,
         }
+    }
+
+    /// Whether bytes are under way that somebody will take.
+    pub(crate) fn is_moving(&self) -> bool {
+        let is_open = !self.is_broken && !self.is_silent;
+        is_open && !(self.up.is_empty() && self.down.is_empty())
     }
 
     pub(crate) fn step(&mut self, rng: &mut Rng, is_urgent: bool) {

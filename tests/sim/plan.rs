@@ -11,9 +11,13 @@ pub(crate) struct Plan {
     pub(crate) turns: u64,
     /// The process ends once in so many turns; 0: never.
     pub(crate) dies_one_in: u64,
+    /// All comes to rest once in so many turns.
+    pub(crate) rests_one_in: u64,
     /// Of a hundred ends, so many are power cuts.
     pub(crate) cut_percent: u64,
     pub(crate) faults: Faults,
+    /// Somebody changes something by hand once in so many turns.
+    pub(crate) by_hand_one_in: u64,
     pub(crate) requests_per_turn: usize,
     pub(crate) early_flush_one_in: u64,
     pub(crate) invariants_one_in: u64,
@@ -43,14 +47,16 @@ impl Plan {
         let (ends, has_faults) = (kind != 0, kind >= 4);
         let clients = rng.between(2, 8) as usize;
         let content_bytes_max = rng.weighted(&[(1, 200), (2, 2000), (1, 16 * 1024)]);
-        let outbound_bytes_max = rng.weighted(&[(3, 4096), (2, 20_000), (1, 200_000)]);
+        let outbound_bytes_max = rng.weighted(&[(1, 700), (3, 4096), (2, 20_000), (1, 200_000)]);
         Self {
             clients,
             users: rng.between(1, clients as u64) as usize,
             turns: rng.between(100, 700),
             dies_one_in: if ends { rng.between(30, 300) } else { 0 },
+            rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },
+            by_hand_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),
             requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
             early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
             invariants_one_in: 4,
@@ -77,7 +83,7 @@ impl Plan {
 /// A few kinds of faults, each rare or not.
 fn faults(rng: &mut Rng) -> Faults {
     let mut pick = |often: u64| {
-        if rng.one_in(3) { rng.between(often, often * 20) } else { 0 }
+        if rng.one_in(3) { rng.between(often, often * 8) } else { 0 }
     };
     Faults {
         read: pick(300),

@@ -8,11 +8,14 @@ use vestnik::auth::password::{self, Kind};
 use vestnik::config::Registration;
 use vestnik::ids::{ConnId, ServerTime};
 use vestnik::service::{Service, ServiceConfig};
+use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
+use vestnik::wire::purpose::ToServer;
 
 use crate::choose::{first_password, login_name};
-use crate::client::Client;
+use crate::client::{Client, State};
 use crate::clock::Clock;
+use crate::command::{self, Command};
 use crate::disk::{Death, Disk, Faults};
 use crate::file;
 use crate::host::{Fate, Host};
@@ -24,7 +27,7 @@ use crate::vfs;
 use crate::wire::{Check, Frame};
 
 /// Lines of a trace that are kept.
-const TRACE_LINES: usize = 400;
+const TRACE_LINES: usize = 20_000;
 /// Turns within which everything must be answered when nobody asks for more.
 const QUIET_TURNS: u64 = 5000;
 
@@ -37,13 +40,83 @@ pub(crate) struct Report {
     pub(crate) undone: u64,
     pub(crate) lost: u64,
     pub(crate) either: u64,
+    /// Ends in good order.
+    pub(crate) stops: u64,
+    /// Copies of clients that were compared at rest.
+    pub(crate) copies: u64,
     pub(crate) failed_calls: u64,
     pub(crate) simulated_ms: u64,
     pub(crate) most_pending: usize,
     pub(crate) seen: BTreeMap<String, u64>,
 }
 
+/// What has to happen somewhere in any few hundred seeds, beside every purpose of the protocol: a
+/// simulation that does not get there proves nothing.
+const BREADTH: [&str; 46] = [
+    "already-authorized",
+    "already-greeted",
+    "already-member",
+    "bad-credentials",
+    "bad-name",
+    "bad-password",
+    "bad-session",
+    "by hand",
+    "changed a chat",
+    "created",
+    "deauth",
+    "deleted a chat",
+    "deleted",
+    "edited",
+    "empty-message",
+    "forbidden",
+    "hello-required",
+    "inherited",
+    "joined by password",
+    "joined",
+    "last-admin",
+    "left",
+    "logged in",
+    "login-required",
+    "long answers cut off",
+    "malformed",
+    "marked",
+    "name-taken",
+    "no-such-chat",
+    "no-such-message",
+    "no-such-user",
+    "not-member",
+    "parts",
+    "password changed",
+    "password-required",
+    "registered",
+    "registration-closed",
+    "repeated",
+    "restored",
+    "sent",
+    "session-suspended",
+    "set a ban",
+    "started",
+    "storage-failed",
+    "suspended",
+    "taken over",
+];
+
 impl Report {
+    /// Fails when something that should happen has not.
+    pub(crate) fn is_broad(&self) {
+        // SEARCH_MSG waits for its index by the clock; it has tests of its own.
+        let is_simulated =
+            |purpose: &&ToServer| purpose.byte() >= 0x20 && **purpose != ToServer::SearchMsg;
+        let purposes = ToServer::ALL.iter().filter(is_simulated);
+        let purposes = purposes.map(|purpose| purpose.name());
+        let missing = |what: &&str| !self.seen.contains_key(*what);
+        let missing: Vec<&str> = purposes.chain(BREADTH).filter(missing).collect();
+        assert!(missing.is_empty(), "never seen: {missing:?}");
+        let deaths =
+            [self.power_cuts, self.stops, self.undone, self.lost, self.either, self.copies];
+        assert!(!deaths.contains(&0), "something never happened: {deaths:?}");
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.turns += other.turns;
         self.lives += other.lives;
@@ -51,6 +124,8 @@ impl Report {
         self.undone += other.undone;
         self.lost += other.lost;
         self.either += other.either;
+        self.stops += other.stops;
+        self.copies += other.copies;
         self.failed_calls += other.failed_calls;
         self.simulated_ms += other.simulated_ms;
         self.most_pending = self.most_pending.max(other.most_pending);
@@ -73,12 +148,16 @@ pub(crate) struct World {
     pub(crate) is_pump_waiting: bool,
     /// Waits for password work that began in the turn.
     pub(crate) began: Vec<(ConnId, u64)>,
+    /// What was done by hand and the server has not taken up.
+    pub(crate) command: Option<Command>,
     pub(crate) undone: u64,
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
+    /// The process ends in good order.
+    stops: bool,
     /// Nobody asks for more.
-    is_quiet: bool,
+    pub(crate) is_quiet: bool,
     lines: Option<VecDeque<String>>,
 }
 
@@ -97,10 +176,12 @@ impl World {
             next_link: 0,
             is_pump_waiting: false,
             began: Vec::new(),
+            command: None,
             undone: 0,
             most_pending: 0,
             report: Report::default(),
             last_time: 0,
+            stops: false,
             is_quiet: false,
             lines: is_traced.then(VecDeque::new),
             rng,
@@ -159,13 +240,13 @@ impl World {
         while self.rng.one_in(6) {
             let changes = self.rng.between(1, 30);
             vfs::disk(|disk| disk.die_in(changes));
-            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME));
+            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server));
             vfs::disk(|disk| {
                 disk.die();
                 disk.revive(Death::PowerCut);
             });
         }
-        let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME)?;
+        let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server)?;
         let mut store = Store::new(&database).map_err(|e| e.to_string())?;
         let random = Secrets::new(self.rng.fork());
         for number in 0..self.plan.users {
@@ -203,7 +284,8 @@ impl World {
             let is_excused = failed_now > failed || vfs::disk(|disk| disk.is_dead());
             if is_excused { Ok(false) } else { Err(format!("the server does not start: {wrong}")) }
         };
-        let database = match Database::open_with_vfs(Path::new(file::PATH), vfs::NAME) {
+        let database = match Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server)
+        {
             Ok(database) => database,
             Err(wrong) => return excuse(wrong),
         };
@@ -222,10 +304,18 @@ impl World {
         self.after_start(service.last_time().micros())?;
         let mut host = Host::new(service, &random);
         while self.report.turns < self.plan.turns {
+            if self.rng.one_in(self.plan.rests_one_in) {
+                self.quieten(&mut host)?;
+            }
             if self.live_a_turn(&mut host)? == Fate::Dead {
-                if host.service.lost().is_some() {
-                    self.report.lost += 1;
+                if self.stops && host.stop(self)? {
+                    self.report.stops += 1;
+                    return Ok(false);
                 }
+                self.report.lost += u64::from(host.service.lost().is_some());
+                // Nothing is closed in good order: as the process that finds its file lost, and as one
+                // that is killed.
+                vfs::disk(Disk::die);
                 return Ok(false);
             }
         }
@@ -233,8 +323,12 @@ impl World {
         if self.rng.one_in(2) {
             return Ok(true);
         }
-        host.service.finish().map_err(|e| e.to_string())?;
-        Ok(true)
+        // A disk that fails now loses nothing that was answered.
+        let failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
+        let finished = host.service.finish();
+        let is_excused =
+            vfs::disk(|disk| disk.is_dead() || disk.failed_reads + disk.failed_writes > failed);
+        finished.map(|()| true).or_else(|e| if is_excused { Ok(true) } else { Err(e.to_string()) })
     }
 
     /// What the file holds now is what was answered, and perhaps the turn that was not.
@@ -284,7 +378,9 @@ impl World {
         self.report.simulated_ms += self.clock.now_ms;
         self.clock.pause();
         self.is_pump_waiting = false;
+        self.command = None;
         self.began.clear();
+        self.stops = false;
     }
 
     fn live_a_turn(&mut self, host: &mut Host<'_>) -> Check<Fate> {
@@ -292,12 +388,16 @@ impl World {
         self.clock.step();
         self.live_clients()?;
         if !self.is_quiet && self.rng.one_in(self.plan.dies_one_in) {
-            if self.rng.one_in(4) {
+            self.stops = self.rng.one_in(4);
+            if self.stops || self.rng.one_in(3) {
                 return Ok(Fate::Dead);
             }
             let changes = self.rng.weighted(&[(2, 4), (2, 20), (1, 200)]);
             let changes = self.rng.between(1, changes);
             vfs::disk(|disk| disk.die_in(changes));
+        }
+        if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
+            self.do_by_hand()?;
         }
         let fate = host.turn(self)?;
         if fate == Fate::Alive && self.rng.one_in(self.plan.compare_one_in) {
@@ -306,23 +406,33 @@ impl World {
         Ok(fate)
     }
 
+    /// Somebody changes the file while the server runs; the disk behaves meanwhile.
+    fn do_by_hand(&mut self) -> Check {
+        let chosen = command::choose(&mut self.rng, &self.model, self.clock.wall_us);
+        let Some(command) = chosen else { return Ok(()) };
+        self.trace(|| format!("by hand: {command:?}"));
+        let faults = vfs::disk(Disk::behave);
+        let done = command::run(&command, self.rng.fork());
+        vfs::disk(|disk| disk.misbehave(faults));
+        done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
+        self.model.command(&command);
+        self.command = Some(command);
+        Ok(())
+    }
+
     /// Nobody asks for more: what was asked is answered, and everybody is told everything.
     fn quieten(&mut self, host: &mut Host<'_>) -> Check {
         self.is_quiet = true;
-        vfs::disk(|disk| {
-            disk.behave();
-        });
+        let faults = vfs::disk(|disk| disk.behave());
         let mut still = 0;
         for _ in 0..QUIET_TURNS {
             if self.live_a_turn(host)? == Fate::Dead {
                 return Err("the server died in peace".into());
             }
-            let is_moving = self.links.values().any(|link| {
-                let is_open = !link.is_broken && !link.is_silent;
-                is_open && !(link.up.is_empty() && link.down.is_empty())
-            });
-            still = if is_moving || !host.is_idle(self) { 0 } else { still + 1 };
-            if still > 50 {
+            let is_moving = self.links.values().any(Link::is_moving);
+            let is_calm = self.clients.iter().all(Client::is_calm);
+            still = if is_moving || !is_calm || !host.is_idle(self) { 0 } else { still + 1 };
+            if still > 8 {
                 break;
             }
         }
@@ -331,18 +441,33 @@ impl World {
                 return Err(format!("all is quiet, and {conn} was not told of {owes}"));
             }
         }
-        for client in &self.clients {
-            let link = client.link.and_then(|id| self.links.get(&id));
-            let is_served = link.is_some_and(|link| !link.is_broken && !link.is_silent);
-            if let Some(waits) = client.waits_for().filter(|_| is_served && !client.has_ended) {
-                return Err(format!(
-                    "all is quiet, and client {} waits for {waits}",
-                    client.number
-                ));
-            }
-        }
+        let clients = std::mem::take(&mut self.clients);
+        let rested = clients.iter().try_for_each(|client| self.rested(client));
+        self.clients = clients;
+        rested?;
         host.service.check_invariants()?;
-        self.compare()
+        self.compare()?;
+        self.is_quiet = false;
+        vfs::disk(|disk| disk.misbehave(faults));
+        Ok(())
+    }
+
+    /// A client at rest is where it wants to be, and has missed nothing.
+    fn rested(&mut self, client: &Client) -> Check {
+        let number = client.number;
+        if !client.is_calm() {
+            let waits = client.waits_for();
+            return Err(format!("client {number} finds no rest; it waits for {waits:?}"));
+        }
+        if let Some(waits) = client.waits_for().filter(|_| client.link.is_some()) {
+            return Err(format!("all is quiet, and client {number} waits for {waits}"));
+        }
+        if client.link.is_some() && client.state == State::Authorized && client.modern {
+            let compared = client.replica.compare(&self.model);
+            compared.map_err(|wrong| format!("client {number}: {wrong}"))?;
+            self.report.copies += 1;
+        }
+        Ok(())
     }
 
     /// Whether the far end of a connection takes nothing any more.
@@ -407,7 +532,8 @@ impl World {
 
     fn live_client(&mut self, client: &mut Client) -> Check {
         let Some(id) = client.link else {
-            if !self.is_quiet && self.rng.one_in(4) {
+            let wants_in = !self.is_quiet || client.session.is_some();
+            if wants_in && self.rng.one_in(4) {
                 self.connect(client);
             }
             return Ok(());
@@ -426,7 +552,9 @@ impl World {
         if self.rng.one_in(self.plan.stall_one_in) {
             client.stalls = self.rng.between(1, 60);
         }
-        if !self.is_quiet && self.rng.one_in(2) {
+        if self.is_quiet {
+            crate::choose::rest(client);
+        } else if self.rng.one_in(2) {
             client.act(&self.plan, &self.model);
         }
         client.exchange(link, self.is_quiet)?;

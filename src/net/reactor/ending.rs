@@ -21,7 +21,7 @@ impl Reactor<'_, '_> {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
-        } else if !self.ready.is_empty() {
+        } else if !self.ready.is_empty() || self.helper.is_busy() {
             self.service.look_for_changes();
         }
     }

@@ -67,7 +67,7 @@ impl Model {
         self.conns.get(&conn).is_some_and(|conn| conn.is_modern())
     }
 
-    fn entry_keys(&self, conn: ConnId, what: &str) -> [(String, u32); 2] {
+    pub(super) fn entry_keys(&self, conn: ConnId, what: &str) -> [(String, u32); 2] {
         let address = self.address(conn);
         [(format!("{what} from {address}"), BUCKET), (format!("from {address}"), ADDRESS_BUCKET)]
     }

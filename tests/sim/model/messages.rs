@@ -31,6 +31,9 @@ impl Model {
         if let Some(code) = self.content_wrong(content) {
             return self.decline(turn, me.conn, me.task, code);
         }
+        if self.is_too_soon(turn, me, chat) {
+            return self.decline(turn, me.conn, me.task, "rate-limited");
+        }
         if turn.replayed {
             return self.decline(turn, me.conn, me.task, "storage-failed");
         }
@@ -47,6 +50,7 @@ impl Model {
             let new = Message { sender: me.user, updated: created, status: 0, content };
             found.messages.insert(id, new);
             found.by_updated.insert(created, id);
+            found.last_sent.insert(me.user, self.now_ms);
             if let Some(nonce) = nonce {
                 found.nonces.insert((me.user, nonce), id);
             }
@@ -57,6 +61,18 @@ impl Model {
         self.note("sent");
         self.owe_message(me, chat, id);
         Ok(())
+    }
+
+    /// Slow mode: somebody who has sent a moment ago may be told to wait. (The server forgets when
+    /// that was as the last connection of a user ends.)
+    fn is_too_soon(&self, turn: &Turn<'_>, me: Caller, chat: u32) -> bool {
+        let found = &self.chats[&chat];
+        let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());
+        let was_limited = next.is_some_and(|next| next.body.starts_with(b"rate-limited:"));
+        let last_ms = found.last_sent.get(&me.user).copied();
+        let may_be = last_ms
+            .is_some_and(|last_ms| self.now_ms - last_ms <= u64::from(found.slow_mode_s) * 1000);
+        was_limited && may_be
     }
 
     /// Takes the time of a change from the answer, and makes it.

@@ -7,6 +7,7 @@
 //! to be told, and takes from it what the connection was told.
 
 mod accounts;
+mod by_hand;
 mod chats;
 mod manage;
 mod messages;
@@ -20,6 +21,7 @@ use std::rc::Rc;
 
 use vestnik::ids::ConnId;
 
+use crate::command::Command;
 use crate::wire::{self, ACCEPTED, Check, DECLINED, Frame, Out};
 
 pub(crate) use streams::Stream;
@@ -86,6 +88,9 @@ pub(crate) struct Chat {
     /// The same messages by `updated`.
     pub(crate) by_updated: BTreeMap<i64, i64>,
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
+    pub(crate) slow_mode_s: u32,
+    /// When somebody last sent, since the server started, by the clock that only runs forward.
+    pub(crate) last_sent: BTreeMap<u32, u64>,
 }
 
 /// The session that a connection carries.
@@ -147,6 +152,8 @@ pub(crate) struct Conn {
     accepted_sends: VecDeque<(u8, u32, i64)>,
     /// Messages that the answer to a later send has overtaken: they may only have been left out.
     overtaken: Vec<(u32, Rc<wire::Message>)>,
+    /// A turn was undone, in which it may have been left behind.
+    may_hear_again: bool,
     /// Something was left out at the last look.
     pub(crate) behind: bool,
 }
@@ -206,10 +213,14 @@ pub(crate) struct Model {
     pub(crate) chats: BTreeMap<u32, Chat>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) lockdown: bool,
+    /// Who was in a chat that was removed by hand and is not taken up.
+    removed_members: Vec<u32>,
     /// The disk could not be read in the phase that is looked at.
     pub(crate) unreadable: bool,
     /// The highest time of any event so far.
     pub(crate) high: i64,
+    /// The clock that only runs forward, in milliseconds.
+    pub(crate) now_ms: u64,
     /// The server's clock, as far as it was seen.
     pub(crate) latest_now: i64,
     /// The highest ids ever given.
@@ -230,6 +241,7 @@ pub(crate) enum Input {
     Frame { conn: ConnId, bytes: Vec<u8> },
     Oversized { conn: ConnId, task: u8 },
     Done { conn: ConnId, wait: u64 },
+    Command(Command),
 }
 
 /// An input, and the server's state around it.
@@ -340,8 +352,10 @@ impl Model {
             chats: BTreeMap::new(),
             conns: BTreeMap::new(),
             lockdown: false,
+            removed_members: Vec::new(),
             unreadable: false,
             high: 0,
+            now_ms: 0,
             latest_now: 0,
             last_user: 0,
             last_session: 0,
@@ -366,11 +380,18 @@ impl Model {
         self.conns.clear();
         self.failures.clear();
         self.failures_unsure = 0;
+        self.removed_members.clear();
+        for chat in self.chats.values_mut() {
+            chat.last_sent.clear();
+        }
     }
 
     /// A turn was undone: what it counted against somebody may stand.
     pub(crate) fn undone(&mut self, inputs: usize) {
         self.failures_unsure += inputs as u32;
+        for conn in self.conns.values_mut() {
+            conn.may_hear_again = true;
+        }
     }
 
     pub(crate) fn connected(&mut self, conn: ConnId, address: String) {
@@ -432,6 +453,7 @@ impl Model {
         match &fed.input {
             Input::Frame { conn, bytes } => self.frame(turn, *conn, bytes, fed.suspended),
             Input::Done { conn, wait } => self.done(turn, *conn, *wait),
+            Input::Command(command) => self.take_up(turn, command),
             Input::Oversized { conn, task } => {
                 self.decline(turn, *conn, *task, "too-large")?;
                 let bye = turn.next(*conn)?;

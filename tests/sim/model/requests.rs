@@ -6,7 +6,7 @@ use vestnik::wire::purpose::{Needs, ToServer};
 use vestnik::wire::request::Request;
 
 use super::{Caller, Intent, Model, Turn};
-use crate::wire::{Check, take_frame};
+use crate::wire::{Check, Frame, take_frame};
 
 /// Longest body of a HEARTBEAT.
 const HEARTBEAT_BYTES_MAX: usize = 1024;
@@ -221,6 +221,25 @@ impl Model {
                 self.chat_password_hashed(turn, conn, task, chat, password)
             }
         }
+    }
+
+    /// Whose turn it is in the line for the password helper has failed too often by now.
+    pub(super) fn refused(&mut self, conn: ConnId, frame: &Frame) -> Check {
+        let state = self.conns.get_mut(&conn);
+        let Some(waiting) = state.and_then(|state| state.waiting.take()) else { return Ok(()) };
+        let user = self.conns.get(&conn).and_then(|state| state.user()).unwrap_or_default();
+        let keys = match &waiting.intent {
+            Intent::Login { key, .. } => self.entry_keys(conn, &format!("login {key}")).to_vec(),
+            Intent::Join { chat, .. } => vec![(format!("join {user} {chat}"), 5)],
+            Intent::OldPassword { .. } => vec![(format!("password of {user}"), 5)],
+            _ => Vec::new(),
+        };
+        self.note("rate-limited");
+        let is_it = frame.task == waiting.task && frame.body.starts_with(b"rate-limited:");
+        if is_it && self.is_limited(&keys) {
+            return Ok(());
+        }
+        Err(format!("it waits for task {}, and is not limited", waiting.task))
     }
 
     /// From now on the connection waits for password work.

@@ -40,6 +40,7 @@ impl Model {
         }
         match (frame.purpose, phase) {
             (ACCEPTED, Phase::Turn) => conn.answered(frame),
+            (DECLINED, Phase::Pump) if conn.waiting.is_some() => self.refused(id, frame),
             (PART | ACCEPTED | DECLINED, Phase::Pump) => self.stream_frame(id, frame),
             (DECLINED | DEAUTH | DISCONNECT, Phase::Turn) => Ok(()),
             (HEARTBEAT | DISCONNECT, Phase::Pump) => Ok(()),
@@ -98,7 +99,9 @@ impl Model {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         let before = conn.owed_chats.len();
         conn.owed_chats.retain(|(owed, _)| *owed != chat);
-        if conn.owed_chats.len() == before { Err("it knew that".into()) } else { Ok(()) }
+        // What a turn that was undone had left out is told as it is.
+        let is_news = conn.owed_chats.len() < before || conn.may_hear_again;
+        if is_news { Ok(()) } else { Err("it knew that".into()) }
     }
 
     /// The turn's own words are all said. What is missing now was left out, and only for a reader
@@ -142,6 +145,7 @@ impl Model {
         if behind {
             return Ok(());
         }
+        conn.may_hear_again = false;
         for (chat, owed) in &mut conn.owed {
             // What was changed once more by this connection itself was not left out.
             owed.retain(|message| {

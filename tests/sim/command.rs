@@ -1,0 +1,119 @@
+//! The command line beside the running server: changes the file by a connection of its own, and
+//! leaves a note for the server, as `vestnik user`, `chat`, `session` and `lockdown` do.
+
+use std::path::Path;
+
+use vestnik::auth::password::{self, Kind};
+use vestnik::ids::{ChatId, ServerTime, SessionId, UserId};
+use vestnik::store::changes::Change;
+use vestnik::store::members::Member;
+use vestnik::store::open::Role;
+use vestnik::store::{Database, Store, StoreResult};
+
+use crate::file;
+use crate::model::Model;
+use crate::rng::{Rng, Secrets};
+use crate::vfs;
+use crate::wire::Check;
+
+/// What somebody has done by hand.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    EndSession { session: u32 },
+    Password { user: u32, password: String },
+    Disable { user: u32, disabled: bool },
+    AddMember { chat: u32, user: u32, admin: bool, joined: i64 },
+    RemoveChat { chat: u32 },
+    SlowMode { chat: u32, seconds: u32 },
+    Lockdown { is_on: bool },
+}
+
+/// Something to do, if there is anything to do it to.
+pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Command> {
+    let users: Vec<u32> = model.users.keys().copied().collect();
+    let groups = model.chats.iter().filter(|(_, chat)| chat.direct.is_none());
+    let groups: Vec<u32> = groups.map(|(id, _)| *id).collect();
+    let sessions: Vec<u32> = model.sessions.keys().copied().collect();
+    let user = *rng.pick(&users)?;
+    Some(match rng.below(16) {
+        0..4 => Command::EndSession { session: *rng.pick(&sessions)? },
+        4 => Command::Password { user, password: format!("by hand {}", rng.below(100)) },
+        5 => Command::Disable { user, disabled: true },
+        6..8 => Command::Disable { user, disabled: false },
+        8..12 => {
+            let chat = *rng.pick(&groups)?;
+            let found = &model.chats[&chat];
+            if found.members.contains_key(&user) || found.bans.contains(&user) {
+                return None;
+            }
+            Command::AddMember { chat, user, admin: rng.one_in(2), joined: wall_us.max(0) }
+        }
+        12 => Command::RemoveChat { chat: *rng.pick(&groups)? },
+        13..15 => Command::SlowMode {
+            chat: *rng.pick(&groups)?,
+            seconds: rng.weighted(&[(3, 0), (1, 1), (1, 60)]),
+        },
+        _ => Command::Lockdown { is_on: rng.one_in(3) },
+    })
+}
+
+/// Does it to the file, in one transaction.
+pub(crate) fn run(command: &Command, rng: Rng) -> Check {
+    let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Command)?;
+    let mut store = Store::new(&database).map_err(|e| e.to_string())?;
+    store.begin_write().map_err(|e| e.to_string())?;
+    change(command, &mut store, rng)?.map_err(|e| e.to_string())?;
+    store.commit().map(drop).map_err(|e| e.to_string())
+}
+
+fn change(command: &Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResult<()>> {
+    let user_id = |id: u32| UserId::new(id).ok_or("a user id of 0");
+    let chat_id = |id: u32| ChatId::new(id).ok_or("a chat id of 0");
+    Ok(match command {
+        Command::EndSession { session } => {
+            let session = SessionId::new(*session).ok_or("a session id of 0")?;
+            let ended = store.end_session(session).map(drop);
+            ended.and_then(|()| store.note_change(Change::SessionEnded(session)))
+        }
+        Command::Password { user, password } => {
+            let user = user_id(*user)?;
+            let prepared = password::prepare(password, Kind::User).map_err(|e| e.to_string())?;
+            let stored = password::hash(&prepared, 1, &Secrets::new(rng));
+            let stored = stored.map_err(|e| e.to_string())?;
+            let set = store.set_password(user, &stored);
+            set.and_then(|()| store.end_sessions(user, None))
+                .and_then(|()| store.note_change(Change::SessionsEnded(user)))
+        }
+        Command::Disable { user, disabled } => {
+            let user = user_id(*user)?;
+            let set = store.set_disabled(user, *disabled);
+            if *disabled {
+                set.and_then(|()| store.end_sessions(user, None))
+                    .and_then(|()| store.note_change(Change::SessionsEnded(user)))
+            } else {
+                set
+            }
+        }
+        Command::AddMember { chat, user, admin, joined } => {
+            let (chat, user) = (chat_id(*chat)?, user_id(*user)?);
+            let joined = ServerTime::new(*joined).unwrap_or_default();
+            let member = Member { chat, user, admin: *admin, joined, seen: ServerTime::ZERO };
+            let added = store.add_member(member);
+            added.and_then(|()| store.note_change(Change::MemberJoined(chat, user)))
+        }
+        Command::RemoveChat { chat } => {
+            let chat = chat_id(*chat)?;
+            let removed = store.remove_chat(chat);
+            removed.and_then(|()| store.note_change(Change::ChatRemoved(chat)))
+        }
+        Command::SlowMode { chat, seconds } => {
+            let chat = chat_id(*chat)?;
+            let set = store.set_chat_policy(chat, *seconds, 0);
+            set.and_then(|()| store.note_change(Change::ChatChanged(chat)))
+        }
+        Command::Lockdown { is_on } => {
+            let set = store.set_lockdown(*is_on);
+            set.and_then(|()| store.note_change(Change::PolicyChanged))
+        }
+    })
+}

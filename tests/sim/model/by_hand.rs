@@ -1,0 +1,76 @@
+//! What the command line changes: in the file at once, and for those who are connected when the
+//! server takes it up.
+
+use super::{Member, Model, Turn};
+use crate::command::Command;
+use crate::wire::Check;
+
+impl Model {
+    /// The file is changed.
+    pub(crate) fn command(&mut self, command: &Command) {
+        match command {
+            Command::EndSession { session } => drop(self.sessions.remove(session)),
+            Command::Password { user, password } => {
+                if let Some(found) = self.users.get_mut(user) {
+                    found.password.clone_from(password);
+                }
+                self.sessions.retain(|_, session| session.user != *user);
+            }
+            Command::Disable { user, disabled } => {
+                if let Some(found) = self.users.get_mut(user) {
+                    found.disabled = *disabled;
+                }
+                self.sessions.retain(|_, session| session.user != *user || !disabled);
+            }
+            Command::AddMember { chat, user, admin, joined } => {
+                if let Some(chat) = self.chats.get_mut(chat) {
+                    let member = Member { admin: *admin, joined: *joined, seen: 0 };
+                    chat.members.insert(*user, member);
+                }
+            }
+            Command::RemoveChat { chat } => {
+                self.removed_members = match self.chats.remove(chat) {
+                    Some(chat) => chat.members.into_keys().collect(),
+                    None => Vec::new(),
+                };
+            }
+            Command::SlowMode { chat, seconds } => {
+                if let Some(chat) = self.chats.get_mut(chat) {
+                    chat.slow_mode_s = *seconds;
+                }
+            }
+            Command::Lockdown { is_on } => self.lockdown = *is_on,
+        }
+    }
+
+    /// The server has taken it up.
+    pub(super) fn take_up(&mut self, turn: &mut Turn<'_>, command: &Command) -> Check {
+        self.note("by hand");
+        match command {
+            Command::EndSession { .. } | Command::Password { .. } | Command::Disable { .. } => {
+                let conns: Vec<_> =
+                    self.conns.iter().map(|(id, conn)| (*id, conn.attached)).collect();
+                for (conn, attached) in conns {
+                    if attached.is_some_and(|at| !self.sessions.contains_key(&at.session)) {
+                        self.deauth(turn, conn)?;
+                    }
+                }
+            }
+            Command::AddMember { chat, user, .. } => {
+                if self.is_member(*user, *chat) {
+                    self.owe_user_chat(*user, *chat, None);
+                    self.tell_member(*chat, *user, 1, None);
+                }
+            }
+            Command::RemoveChat { chat } => {
+                for user in std::mem::take(&mut self.removed_members) {
+                    self.disown(user, *chat);
+                    self.owe_user_chat(user, *chat, None);
+                }
+            }
+            Command::SlowMode { chat, .. } => self.owe_members_chat(*chat, None),
+            Command::Lockdown { .. } => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,340 @@
+//! A client's own copy of its chats, kept up to date by nothing but what the client hears, in the
+//! way that the protocol tells clients: a cursor, live notifications, and after a new start the
+//! list of chats, what is unknown from time zero, and the changes since the cursor.
+//!
+//! At rest it has to be the same as the model: whoever was cut off at any point has missed nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::Model;
+use crate::wire::{Body, CHAT_GONE, CHAT_NOTIFY, Check, Frame, MSG_NOTIFY, Message};
+
+const FLAG_MEMBER: u8 = 2;
+
+/// What a request is for, as far as it matters to the copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Asking {
+    Other,
+    MyChats,
+    /// The messages of a chat up to the cursor, in a new start, or all of them.
+    Older(u32),
+    Whole(u32),
+    Updates,
+    Send {
+        chat: u32,
+        content: String,
+    },
+    Edit {
+        chat: u32,
+        id: i64,
+        content: String,
+    },
+    Enter(Option<u32>),
+    Leave(u32),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Step {
+    /// Nothing is known since the session was attached.
+    Begin,
+    /// The list of chats is asked for.
+    Listing,
+    /// These are asked for, one by one, then the updates.
+    Reading {
+        unknown: Vec<u32>,
+        listed: BTreeSet<u32>,
+    },
+    Updating {
+        listed: BTreeSet<u32>,
+    },
+    /// All is known; notifications go on from here.
+    Live,
+}
+
+/// What to ask for next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    MyChats,
+    Range { chat: u32, to: Option<i64> },
+    Updates { from: i64 },
+    Nothing,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Replica {
+    user: Option<u32>,
+    /// Everything of the chats that are known, up to here.
+    cursor: i64,
+    known: BTreeSet<u32>,
+    /// Chats that came up while live and are not read yet.
+    wanted: BTreeSet<u32>,
+    messages: BTreeMap<u32, BTreeMap<i64, Message>>,
+    step: Step,
+    is_asking: bool,
+    /// Grows with each new start: answers from before it count for nothing.
+    pub(crate) start: u64,
+}
+
+impl Replica {
+    pub(crate) fn new() -> Self {
+        Self {
+            user: None,
+            cursor: 0,
+            known: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            messages: BTreeMap::new(),
+            step: Step::Begin,
+            is_asking: false,
+            start: 0,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.step == Step::Live && self.wanted.is_empty()
+    }
+
+    /// A session of this user was attached; another's copy is of no use.
+    pub(crate) fn attached(&mut self, user: u32) {
+        if self.user != Some(user) {
+            *self = Self { user: Some(user), start: self.start, ..Self::new() };
+        }
+        self.detached();
+    }
+
+    /// Nothing is told any more, and what was asked for does not come. What was to be read whole
+    /// is forgotten: at the next start it is unknown.
+    pub(crate) fn detached(&mut self) {
+        self.step = Step::Begin;
+        self.is_asking = false;
+        self.wanted.clear();
+        self.start += 1;
+    }
+
+    /// What to ask for next, if nothing is being asked for.
+    pub(crate) fn next(&mut self) -> Next {
+        if self.is_asking {
+            return Next::Nothing;
+        }
+        self.is_asking = true;
+        match &mut self.step {
+            Step::Begin => {
+                self.step = Step::Listing;
+                Next::MyChats
+            }
+            Step::Reading { unknown, listed } => match unknown.pop() {
+                Some(chat) => Next::Range { chat, to: Some(self.cursor) },
+                None => {
+                    self.step = Step::Updating { listed: std::mem::take(listed) };
+                    Next::Updates { from: self.cursor + 1 }
+                }
+            },
+            Step::Live if !self.wanted.is_empty() => {
+                let chat = self.wanted.pop_first().unwrap_or_default();
+                Next::Range { chat, to: None }
+            }
+            Step::Listing | Step::Updating { .. } | Step::Live => {
+                self.is_asking = false;
+                Next::Nothing
+            }
+        }
+    }
+
+    /// What an answer is good for by now.
+    pub(crate) fn purpose<'a>(&self, asking: &'a Asking, start: u64) -> &'a Asking {
+        match asking {
+            Asking::MyChats | Asking::Older(_) | Asking::Whole(_) | Asking::Updates
+                if start != self.start =>
+            {
+                &Asking::Other
+            }
+            _ => asking,
+        }
+    }
+
+    /// A request was declined; one for the copy's own sake means to begin again.
+    pub(crate) fn declined(&mut self, asking: &Asking, code: &str) {
+        let is_own = matches!(
+            asking,
+            Asking::MyChats | Asking::Older(_) | Asking::Whole(_) | Asking::Updates
+        );
+        if !is_own {
+            return;
+        }
+        self.is_asking = false;
+        let is_gone = matches!(code, "not-member" | "no-such-chat");
+        if !(is_gone && matches!(asking, Asking::Older(_) | Asking::Whole(_))) {
+            self.detached();
+        }
+    }
+
+    /// A piece of an answer, or the whole of it.
+    pub(crate) fn piece(&mut self, asking: &Asking, body: &[u8]) -> Check {
+        let mut body = Body(body);
+        while !body.is_empty() {
+            match asking {
+                Asking::Older(chat) | Asking::Whole(chat) => {
+                    let message = body.message()?;
+                    self.keep(*chat, message);
+                }
+                Asking::Updates => {
+                    let (chat, message) = (body.u32()?, body.message()?);
+                    // Only the whole answer moves the cursor; see `accepted`.
+                    self.keep(chat, message);
+                }
+                Asking::MyChats => {
+                    let (chat, _, flags) = (body.u32()?, body.u8()?, body.u8()?);
+                    body.u32()?;
+                    (body.i64()?, body.i64()?, body.u32()?);
+                    (body.str()?, body.str()?);
+                    if let Step::Listing = self.step {
+                        let listed = BTreeSet::new();
+                        self.step = Step::Reading { unknown: Vec::new(), listed };
+                    }
+                    if let Step::Reading { listed, .. } = &mut self.step
+                        && flags & FLAG_MEMBER != 0
+                    {
+                        listed.insert(chat);
+                    }
+                }
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer is complete. `newest` is the greatest `updated` in it.
+    pub(crate) fn accepted(&mut self, asking: &Asking, body: &[u8], newest: i64) -> Check {
+        let mut rest = Body(body);
+        match asking {
+            Asking::MyChats => {
+                self.is_asking = false;
+                if let Step::Listing = self.step {
+                    let listed = BTreeSet::new();
+                    self.step = Step::Reading { unknown: Vec::new(), listed };
+                }
+                if let Step::Reading { unknown, listed } = &mut self.step {
+                    // From zero the updates hold the whole of every chat.
+                    if self.cursor > 0 {
+                        unknown.extend(listed.difference(&self.known));
+                    }
+                }
+            }
+            Asking::Older(_) => self.is_asking = false,
+            Asking::Whole(chat) => {
+                self.is_asking = false;
+                self.known.insert(*chat);
+            }
+            Asking::Updates => {
+                self.is_asking = false;
+                if let Step::Updating { listed } = std::mem::replace(&mut self.step, Step::Live) {
+                    self.cursor = self.cursor.max(newest);
+                    self.known = listed;
+                }
+                let known = &self.known;
+                self.messages.retain(|chat, _| known.contains(chat));
+            }
+            Asking::Send { chat, content } => {
+                let (id, created) = (rest.i64()?, rest.i64()?);
+                let (sender, content) = (self.user.unwrap_or_default(), content.clone());
+                let message = Message { id, sender, created, updated: created, status: 0, content };
+                self.keep(*chat, message);
+            }
+            Asking::Edit { chat, id, content } => self.changed(*chat, *id, rest.i64()?, content),
+            Asking::Enter(Some(chat)) => self.entered(*chat),
+            Asking::Enter(None) => self.entered(rest.u32()?),
+            Asking::Leave(chat) => self.gone(*chat),
+            Asking::Other => {}
+        }
+        Ok(())
+    }
+
+    /// A notification.
+    pub(crate) fn told(&mut self, frame: &Frame) -> Check {
+        let mut body = Body(&frame.body);
+        match frame.purpose {
+            MSG_NOTIFY => {
+                let chat = body.u32()?;
+                while !body.is_empty() {
+                    let message = body.message()?;
+                    if self.step == Step::Live {
+                        self.cursor = self.cursor.max(message.updated);
+                    }
+                    self.keep(chat, message);
+                }
+            }
+            CHAT_NOTIFY => self.entered(body.u32()?),
+            CHAT_GONE => self.gone(body.u32()?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn entered(&mut self, chat: u32) {
+        let is_listed = match &self.step {
+            Step::Reading { listed, .. } | Step::Updating { listed } => listed.contains(&chat),
+            Step::Live => self.known.contains(&chat),
+            Step::Begin | Step::Listing => false,
+        };
+        // Before the list is there it may be in it; to read it once more does no harm.
+        if !is_listed {
+            self.wanted.insert(chat);
+        }
+    }
+
+    fn gone(&mut self, chat: u32) {
+        self.known.remove(&chat);
+        self.wanted.remove(&chat);
+        self.messages.remove(&chat);
+        if let Step::Reading { listed, .. } | Step::Updating { listed } = &mut self.step {
+            listed.remove(&chat);
+        }
+    }
+
+    /// The newer of two versions stays.
+    fn keep(&mut self, chat: u32, message: Message) {
+        let kept = self.messages.entry(chat).or_default();
+        let is_newer = kept.get(&message.id).is_none_or(|old| old.updated < message.updated);
+        if is_newer {
+            kept.insert(message.id, message);
+        }
+    }
+
+    /// This client has edited a message, or deleted it, then without content. When it may not
+    /// have known the message as it was, it forgets it: the changes since the cursor hold it.
+    fn changed(&mut self, chat: u32, id: i64, updated: i64, content: &str) {
+        let is_known = self.step == Step::Live && self.known.contains(&chat);
+        let kept = self.messages.entry(chat).or_default();
+        if !is_known {
+            kept.remove(&id);
+        } else if let Some(message) = kept.get_mut(&id).filter(|old| old.updated < updated) {
+            message.updated = updated;
+            message.status |= if content.is_empty() { 2 } else { 1 };
+            message.content = content.to_owned();
+        }
+    }
+
+    /// Whether it is the same as the model.
+    pub(crate) fn compare(&self, model: &Model) -> Check {
+        let user = self.user.ok_or("a copy of nobody's")?;
+        let mine: BTreeSet<u32> = model.chats_of(user).into_iter().collect();
+        if mine != self.known {
+            return Err(format!("the copy knows {:?}, and user {user} is in {mine:?}", self.known));
+        }
+        for chat in mine {
+            let nothing = BTreeMap::new();
+            let kept = self.messages.get(&chat).unwrap_or(&nothing);
+            let there = &model.chats[&chat].messages;
+            for (id, message) in there {
+                let wanted = message.wire(*id);
+                if kept.get(id) != Some(&wanted) {
+                    let got = kept.get(id);
+                    return Err(format!("chat {chat}: the copy has {got:?} for {wanted:?}"));
+                }
+            }
+            if let Some((id, message)) = kept.iter().find(|(id, _)| !there.contains_key(*id)) {
+                return Err(format!("chat {chat}: the copy has {id} too much: {message:?}"));
+            }
+        }
+        Ok(())
+    }
+}
