@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use socket2::SockRef;
 use support::client::{login_body, range_body};
 use support::wire::*;
@@ -126,7 +128,7 @@ fn long_answers_that_nobody_reads() {
 fn drip_feeders_cost_little_memory() {
     const COUNT: usize = 900;
     let files = getrlimit(Resource::Nofile).maximum;
-    let limit = rustix::process::Rlimit { current: files, maximum: files };
+    let limit = Rlimit { current: files, maximum: files };
     setrlimit(Resource::Nofile, limit).expect("room for the connections");
     let server = hall(&["--max-unauthorized-per-address", "0"], &["anna"]);
     let mut anna = server.login("anna");
@@ -247,4 +249,38 @@ fn a_storm_of_resets_leaves_nothing() {
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < MIB, "{grown} bytes more");
     assert!(server.figures()["connections_accepted_total"] > 10_000.0);
+}
+
+/// Without memory the server ends at once, with words; what it had accepted is there at the next
+/// start.
+#[test]
+fn no_memory_is_not_passed_over() {
+    let mut server = hall(&["--max-unauthorized-per-address", "0"], &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    let sent = anna.send(hall, "on the disk").id;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id()));
+    let status = status.expect("Linux tells of processes");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a figure");
+    let kib: u64 = size.trim().trim_end_matches(" kB").parse().expect("KiB");
+    let limit = Some(kib * 1024 + 4 * MIB);
+    let process = Pid::from_raw(server.process_id() as i32);
+    prlimit(process, Resource::As, Rlimit { current: limit, maximum: limit }).expect("a limit");
+    // Frames that are never whole: 60 KiB of memory each.
+    let mut feeders = Vec::new();
+    while server.is_running() {
+        assert!(feeders.len() < 1000, "there is no end of memory");
+        let Ok(mut stream) = TcpStream::connect(server.address()) else { break };
+        // The server may end in the middle of this.
+        let _ = stream.write_all(&[0, 0xf0, 0, 0, SEND_CHAT_MSG, 1]);
+        let _ = stream.write_all(&[0; 60 * 1024 - 1]);
+        feeders.push(stream);
+    }
+    let (status, _) = server.wait_for_end();
+    assert!(!status.success(), "{status:?}");
+    let words = server.stderr();
+    assert!(words.contains("memory"), "{words}");
+    server.restart();
+    let kept = server.login("anna").history(hall);
+    assert_eq!(kept.iter().map(|message| message.id).collect::<Vec<_>>(), [sent]);
 }
