@@ -59,17 +59,19 @@ fn setting(name: &str) -> Option<u64> {
 /// The files of a seed corpus, in the order of their names.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
-    let mut files: Vec<_> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("seeds")
+        .map(|entry| entry.expect("a seed").path())
+        .collect();
     files.sort();
     assert!(!files.is_empty(), "no seeds for {target}");
-    files.into_iter().map(|file| std::fs::read(file).unwrap()).collect()
+    files.into_iter().map(|file| std::fs::read(file).expect("readable")).collect()
 }
 
 /// Gives a target its seeds and `runs` inputs more. The input that made it panic is kept.
 fn run(target: &str, body: fn(&[u8]), runs: u64, bytes_max: usize) {
     if let Ok(file) = std::env::var("VESTNIK_FUZZ_INPUT") {
-        return body(&std::fs::read(file).unwrap());
+        return body(&std::fs::read(file).expect("the input"));
     }
     let seeds = seeds(target);
     for seed in &seeds {
@@ -90,13 +92,18 @@ fn run(target: &str, body: fn(&[u8]), runs: u64, bytes_max: usize) {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "beside the panic that the harness shows")]
+fn say(file: &Path) {
+    eprintln!("the input is in {}", file.display());
+}
+
 fn one(target: &str, body: fn(&[u8]), input: &[u8]) {
     let outcome = std::panic::catch_unwind(|| body(input));
     if let Err(panic) = outcome {
         let name = format!("vestnik-fuzz-{target}-{}", std::process::id());
         let file = std::env::temp_dir().join(name);
-        std::fs::write(&file, input).unwrap();
-        println!("the input is in {}", file.display());
+        std::fs::write(&file, input).expect("room for the input");
+        say(&file);
         std::panic::resume_unwind(panic);
     }
 }

@@ -200,7 +200,7 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
             known.texts += 1;
             text = format!("edit {}", known.texts);
             about = About::Change { message: id };
-            let content = if input.u8() % 8 == 0 { "" } else { &text };
+            let content = if input.u8().is_multiple_of(8) { "" } else { &text };
             Request::EditMsg { chat, message, content }
         }
         43 => {

@@ -105,8 +105,10 @@ impl Told {
             ToClient::Disconnect => self.is_ended = true,
             ToClient::Deauth => news.push(News::Deauth),
             ToClient::MsgNotify => self.messages(reader, news),
-            ToClient::ChatNotify => drop(chat_info(&mut reader)),
-            ToClient::ChatGone => drop(reader.chat_id().expect("a chat")),
+            ToClient::ChatNotify => chat_info(&mut reader),
+            ToClient::ChatGone => {
+                reader.chat_id().expect("a chat");
+            }
             ToClient::MemberNotify => {
                 news.push(News::OfChat { chat: reader.chat_id().expect("a chat").get() });
                 reader.user_id().expect("a user");

@@ -182,10 +182,8 @@ impl Replica {
                     self.keep(chat, message);
                 }
                 Asking::MyChats => {
-                    let (chat, _, flags) = (body.u32()?, body.u8()?, body.u8()?);
-                    body.u32()?;
-                    (body.i64()?, body.i64()?, body.u32()?);
-                    (body.str()?, body.str()?);
+                    let (chat, _, flags, _) = (body.u32()?, body.u8()?, body.u8()?, body.u32()?);
+                    let _ = (body.i64()?, body.i64()?, body.u32()?, body.str()?, body.str()?);
                     if let Step::Listing = self.step {
                         let listed = BTreeSet::new();
                         self.step = Step::Reading { unknown: Vec::new(), listed };

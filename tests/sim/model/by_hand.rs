@@ -23,6 +23,7 @@ impl Model {
                 self.sessions.retain(|_, session| session.user != *user || !disabled);
             }
             Command::AddMember { chat, user, admin, joined } => {
+                self.added_by_hand.insert((*chat, *user));
                 if let Some(chat) = self.chats.get_mut(chat) {
                     let member = Member { admin: *admin, joined: *joined, seen: 0 };
                     chat.members.insert(*user, member);

@@ -215,6 +215,9 @@ pub(crate) struct Model {
     pub(crate) lockdown: bool,
     /// Who was in a chat that was removed by hand and is not taken up.
     removed_members: Vec<u32>,
+    /// Who was added to which chat by hand: at a time of the wall, which the order of the server
+    /// does not know.
+    pub(crate) added_by_hand: BTreeSet<(u32, u32)>,
     /// The disk could not be read in the phase that is looked at.
     pub(crate) unreadable: bool,
     /// The highest time of any event so far.
@@ -353,6 +356,7 @@ impl Model {
             conns: BTreeMap::new(),
             lockdown: false,
             removed_members: Vec::new(),
+            added_by_hand: BTreeSet::new(),
             unreadable: false,
             high: 0,
             now_ms: 0,

@@ -365,8 +365,10 @@ impl Model {
             }
         }
         // Who has joined since the question may be missing.
-        let mut missing = found.members.range(*after + 1..);
-        if is_last && banned_after.is_none() && missing.any(|(_, member)| member.joined <= *asked) {
+        let mut missing = found.members.range(*after + 1..).filter(|(user, member)| {
+            member.joined <= *asked && !self.added_by_hand.contains(&(*chat, **user))
+        });
+        if is_last && banned_after.is_none() && missing.next().is_some() {
             return Err(format!("members after {after} are missing"));
         }
         let rest = found.bans.range(banned_after.unwrap_or(0) + 1..).next();
