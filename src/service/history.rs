@@ -66,13 +66,19 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    /// Leaves out the messages of a chat changed at `since` and later.
+    /// Leaves out the messages of a chat changed at `since` and later. What happened to a chat is
+    /// told at once, its messages of the turn only later, so the earlier time need not come first.
     pub(crate) fn leave_out(behind: &mut Option<Box<Self>>, chat: ChatId, since: ServerTime) {
         let behind = behind.get_or_insert_default();
-        if let Entry::Vacant(entry) = behind.missed.entry(chat) {
-            entry.insert(since);
-            behind.heads.insert((since, chat));
+        match behind.missed.entry(chat) {
+            Entry::Vacant(entry) => _ = entry.insert(since),
+            Entry::Occupied(mut entry) if since < *entry.get() => {
+                behind.heads.remove(&(*entry.get(), chat));
+                entry.insert(since);
+            }
+            Entry::Occupied(_) => return,
         }
+        behind.heads.insert((since, chat));
     }
 
     /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is told
