@@ -24,6 +24,7 @@ impl Service<'_> {
             return Flow::Continue;
         }
         self.turn.save(peer);
+        self.indexing.note_request();
         if frame.purpose == ToServer::Disconnect.byte() && frame.body.is_empty() {
             return Flow::Close;
         }
