@@ -180,7 +180,7 @@ fn remove(name: &str, context: &mut Context<'_>) -> Outcome {
 
 /// Takes the messages of removed chats out of the file, in slices. A server that runs does that
 /// itself between other work; its lock tells.
-fn sweep(context: &Context<'_>) -> Outcome {
+pub(super) fn sweep(context: &Context<'_>) -> Outcome {
     let Ok(database) = Database::open_server(&context.data) else {
         return Ok(());
     };

@@ -19,6 +19,7 @@ mod secret;
 mod serve;
 mod session;
 mod stats;
+mod transfer;
 mod user;
 
 use std::io::Write;
@@ -85,6 +86,10 @@ enum Command {
     Lockdown(lockdown::Arguments),
     /// Copy the data file, while the server runs or not
     Backup(backup::Arguments),
+    /// Write a chat as lines of JSON
+    Export(transfer::ExportArguments),
+    /// Add a chat from what `export` wrote, with the same ids and times
+    Import(transfer::ImportArguments),
     /// Look for damage in the data file
     Check,
     /// Ask a running server for its figures
@@ -147,6 +152,8 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Invite(command) => invite::run(command, context),
         Command::Lockdown(arguments) => lockdown::run(&arguments, context),
         Command::Backup(arguments) => backup::run(&arguments, context),
+        Command::Export(arguments) => transfer::export(&arguments, context),
+        Command::Import(arguments) => transfer::import(&arguments, context),
         Command::Check => check::run(context),
         Command::Stats(arguments) => stats::run(arguments, context),
         Command::Cert(command) => cert::run(command, context),

@@ -15,6 +15,7 @@ pub mod open;
 pub mod purges;
 pub mod search;
 pub mod sessions;
+pub mod transfer;
 pub mod unread;
 pub mod users;
 

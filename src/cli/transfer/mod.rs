@@ -1,0 +1,395 @@
+//! `vestnik export` and `vestnik import`: a chat as lines of JSON.
+
+mod line;
+mod read;
+
+use std::collections::HashMap;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use vestnik::auth::password::{Kind, nobody};
+use vestnik::ids::{ChatId, ServerTime, UserId};
+use vestnik::limits::PASSWORD_ITERATIONS;
+use vestnik::names::Name;
+use vestnik::store::changes::Change;
+use vestnik::store::members::Member;
+use vestnik::store::search::Unindexed;
+use vestnik::store::{Database, Store};
+use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+
+use super::failure::Failure;
+use super::file::{self, Stop};
+use super::{Context, Outcome, chat, secret};
+use line::{BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine};
+use read::{Checked, Summary};
+
+/// Messages stored in one transaction, between which a running server writes.
+const MESSAGES_PER_BATCH: usize = 500;
+/// Members or banned read from the file at once.
+const ROWS: u32 = 256;
+
+/// What `export` takes.
+#[derive(clap::Args)]
+pub(super) struct ExportArguments {
+    /// The chat
+    name: String,
+    /// Write to this file, which must not exist yet, and which only its owner can read
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// What `import` takes.
+#[derive(clap::Args)]
+pub(super) struct ImportArguments {
+    /// What `export` wrote
+    file: PathBuf,
+    /// Give the chat this name
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
+    /// Add users that are missing, disabled, so that their messages have senders
+    #[arg(long)]
+    add_users: bool,
+    /// Ask on the terminal for the password that the chat is to have
+    #[arg(long, conflicts_with = "password_stdin")]
+    ask_password: bool,
+    /// Let everybody join, also when the chat had a password
+    #[arg(long, conflicts_with_all = ["ask_password", "password_stdin"])]
+    no_password: bool,
+    #[command(flatten)]
+    password: secret::Arguments,
+}
+
+// ---- export ----------------------------------------------------------------------------------
+
+pub(super) fn export(arguments: &ExportArguments, context: &mut Context<'_>) -> Outcome {
+    let Some(path) = &arguments.output else {
+        return write_chat(&context.data, &arguments.name, context.out).map(drop);
+    };
+    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
+    let mut options = std::fs::OpenOptions::new();
+    let target = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+    let mut out = BufWriter::new(target);
+    let written = write_chat(&context.data, &arguments.name, &mut out).and_then(|count| {
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(cannot)?;
+        Ok(count)
+    });
+    let count = written.inspect_err(|_| {
+        let _ = std::fs::remove_file(path);
+    })?;
+    writeln!(context.out, "wrote {count} messages of {} to {}", arguments.name, path.display())?;
+    Ok(())
+}
+
+/// Writes all lines, as the chat was at one moment; how many messages there are.
+fn write_chat(data: &Path, name: &str, out: &mut dyn Write) -> Result<u64, Failure> {
+    file::look(data, |store| {
+        store.begin_look()?;
+        let chat = file::chat(store, name)?;
+        let head = ChatLine {
+            format: FORMAT,
+            name: chat.name,
+            title: chat.title,
+            password: chat.password.is_some(),
+            created: chat.created.micros(),
+            slow_mode_s: chat.slow_mode_s,
+            keep_days: chat.keep_days,
+        };
+        write_line(out, &Line::Chat(head))?;
+        write_people(store, chat.chat, out)?;
+        let names: HashMap<_, _> =
+            store.users()?.into_iter().map(|user| (user.user, user.nickname)).collect();
+        let mut count = 0;
+        let mut written = Ok(());
+        store.all_messages(chat.chat, |message| {
+            count += 1;
+            let sender = names.get(&message.sender).map_or("", String::as_str);
+            written = write_line(out, &Line::Message(message_line(message, sender)));
+            written.is_ok()
+        })?;
+        written?;
+        write_line(out, &Line::End(EndLine { messages: count }))?;
+        Ok(count)
+    })
+}
+
+fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Result<(), Stop> {
+    let mut after = None;
+    loop {
+        let members = store.members(chat, after, ROWS)?;
+        for (member, name) in &members {
+            let line = MemberLine {
+                name: name.clone(),
+                admin: member.admin,
+                joined: member.joined.micros(),
+                seen: member.seen.micros(),
+            };
+            write_line(out, &Line::Member(line))?;
+        }
+        after = members.last().map(|(member, _)| member.user);
+        if members.len() < ROWS as usize {
+            break;
+        }
+    }
+    let mut after = None;
+    loop {
+        let banned = store.banned(chat, after, ROWS)?;
+        for (_, name) in &banned {
+            write_line(out, &Line::Banned(BannedLine { name: name.clone() }))?;
+        }
+        after = banned.last().map(|(user, _)| *user);
+        if banned.len() < ROWS as usize {
+            return Ok(());
+        }
+    }
+}
+
+fn message_line<'a>(message: &'a Message<'_>, sender: &'a str) -> MessageLine<'a> {
+    MessageLine {
+        id: message.created.micros(),
+        sender: sender.into(),
+        updated: (message.updated != message.created).then(|| message.updated.micros()),
+        edited: message.status & STATUS_EDITED != 0,
+        deleted: message.status & STATUS_DELETED != 0,
+        content: message.content.into(),
+    }
+}
+
+fn write_line(out: &mut dyn Write, line: &Line<'_>) -> Result<(), Failure> {
+    serde_json::to_writer(&mut *out, line).map_err(|e| Failure::from(std::io::Error::from(e)))?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+// ---- import ----------------------------------------------------------------------------------
+
+pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> Outcome {
+    let now = file::now();
+    let path = &arguments.file;
+    let summary = read::check(path, now)?;
+    let name = file::parse_name(arguments.name.as_deref().unwrap_or(&summary.chat.name))?;
+    let password = password(arguments, &summary, context)?;
+    let database = Database::open_command(&context.data, false).map_err(Failure::Failed)?;
+    let place = Place { data: &context.data, database: &database };
+    file::write(place.data, place.database, |store| {
+        name_is_free(store, &name)?;
+        let known = store.any_of(&summary.ids)?;
+        known.map_or(Ok(()), |(chat, message)| {
+            let words = format!(
+                "chat {chat} has the message {} already: imported before?",
+                message.created().micros()
+            );
+            Err(Failure::Failed(words).into())
+        })
+    })?;
+    let (chat, senders) = place.begin(&summary, arguments.add_users)?;
+    let done = place
+        .fill(path, now, chat, &senders)
+        .and_then(|()| place.finish(&summary, chat, &name, password.as_deref()));
+    if let Err(failure) = done {
+        file::write(place.data, place.database, |store| Ok(store.remove_chat(chat)?))?;
+        chat::sweep(context)?;
+        return Err(failure);
+    }
+    let count = summary.ids.len();
+    writeln!(context.out, "added chat {} with id {chat} and {count} messages", name.text())?;
+    Ok(())
+}
+
+/// The stored form of the password that the chat is to have.
+fn password(
+    arguments: &ImportArguments,
+    summary: &Summary,
+    context: &Context<'_>,
+) -> Result<Option<String>, Failure> {
+    if arguments.ask_password || arguments.password.password_stdin {
+        return arguments.password.ask_and_hash(Kind::Chat, &context.options).map(Some);
+    }
+    if summary.chat.password && !arguments.no_password {
+        let words = "the chat had a password, which is not exported: give it one with \
+                     --ask-password or --password-stdin, or let everybody join with --no-password";
+        return Err(Failure::new(words));
+    }
+    Ok(None)
+}
+
+fn name_is_free(store: &mut Store<'_>, name: &Name) -> Result<(), Stop> {
+    match store.chat_by_key(name.key())? {
+        None => Ok(()),
+        Some(chat) => {
+            let words = format!("there is a chat {:?} already: name another by --as", chat.name);
+            Err(Failure::Failed(words).into())
+        }
+    }
+}
+
+/// The file that is imported into.
+struct Place<'a> {
+    data: &'a Path,
+    database: &'a Database,
+}
+
+impl Place<'_> {
+    /// Makes the chat, still without a name, and finds its senders. Takes away what imports that
+    /// were killed have left.
+    fn begin(
+        &self,
+        summary: &Summary,
+        add_users: bool,
+    ) -> Result<(ChatId, HashMap<String, UserId>), Failure> {
+        file::write(self.data, self.database, |store| {
+            for unfinished in store.unnamed_chats()? {
+                store.remove_chat(unfinished)?;
+                store.note_change(Change::ChatRemoved(unfinished))?;
+            }
+            let mut senders = HashMap::new();
+            for (name, line) in &summary.senders {
+                let parsed = file::parse_name(name)
+                    .map_err(|_| Failure::Failed(format!("line {line}: {name:?} is no name")))?;
+                let user = match store.user_id_by_key(parsed.key())? {
+                    Some(user) => user,
+                    None if add_users => add_user(store, &parsed)?,
+                    None => {
+                        let words = format!(
+                            "there is no user {name:?}, who wrote line {line}: add them, or have \
+                             all who are missing added, disabled, by --add-users"
+                        );
+                        return Err(Failure::Failed(words).into());
+                    }
+                };
+                senders.insert(name.clone(), user);
+            }
+            let created = ServerTime::new(summary.chat.created).unwrap_or_default();
+            let chat = store.add_unnamed_chat(&nobody(PASSWORD_ITERATIONS), created)?;
+            Ok((chat, senders))
+        })
+    }
+
+    /// Stores the messages, in batches that leave a running server half of the time.
+    #[allow(clippy::disallowed_methods, reason = "how long a batch takes, no time of the server")]
+    fn fill(
+        &self,
+        path: &Path,
+        now: ServerTime,
+        chat: ChatId,
+        senders: &HashMap<String, UserId>,
+    ) -> Outcome {
+        let mut batch = Vec::with_capacity(MESSAGES_PER_BATCH);
+        read::messages(path, now, |message| {
+            batch.push(Held::from(message, senders)?);
+            if batch.len() < MESSAGES_PER_BATCH {
+                return Ok(());
+            }
+            let begun = Instant::now();
+            self.store(chat, &mut batch)?;
+            std::thread::sleep(begun.elapsed());
+            Ok(())
+        })?;
+        self.store(chat, &mut batch)
+    }
+
+    fn store(&self, chat: ChatId, batch: &mut Vec<Held>) -> Outcome {
+        file::write(self.data, self.database, |store| {
+            if store.chat(chat)?.is_none() {
+                return Err(Failure::new("another import has taken this one away").into());
+            }
+            let mut unindexed = Vec::with_capacity(batch.len());
+            for held in batch.drain(..) {
+                store.add_old_message(chat, &held.message())?;
+                if held.status & STATUS_DELETED == 0 {
+                    unindexed.push(Unindexed { chat, message: held.id, content: held.content });
+                }
+            }
+            // The server looks for new messages only where it has not been.
+            Ok(store.index(&mut unindexed)?)
+        })
+    }
+
+    /// Opens the chat to its members: all that are known here.
+    fn finish(
+        &self,
+        summary: &Summary,
+        chat: ChatId,
+        name: &Name,
+        password: Option<&str>,
+    ) -> Outcome {
+        file::write(self.data, self.database, |store| {
+            name_is_free(store, name)?;
+            store.rename_chat(chat, name.text(), name.key())?;
+            store.set_chat_title(chat, &summary.chat.title)?;
+            store.set_chat_password(chat, password)?;
+            store.set_chat_policy(chat, summary.chat.slow_mode_s, summary.chat.keep_days)?;
+            if store.server_time()? < summary.latest {
+                store.write_server_time(summary.latest)?;
+            }
+            for line in &summary.members {
+                let Some(user) = known(store, &line.name)? else { continue };
+                if store.member(chat, user)?.is_some() {
+                    continue;
+                }
+                let time = |micros| ServerTime::new(micros).unwrap_or_default();
+                let (joined, seen) = (time(line.joined), time(line.seen));
+                store.add_member(Member { chat, user, admin: line.admin, joined, seen })?;
+                store.note_change(Change::MemberJoined(chat, user))?;
+            }
+            for name in &summary.banned {
+                if let Some(user) = known(store, name)? {
+                    store.set_banned(chat, user, true)?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The user of this name, if there is one.
+fn known(store: &mut Store<'_>, name: &str) -> Result<Option<UserId>, Stop> {
+    match Name::parse(name) {
+        Ok(name) => Ok(store.user_id_by_key(name.key())?),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Somebody who wrote, and cannot log in until the operator lets them.
+fn add_user(store: &mut Store<'_>, name: &Name) -> Result<UserId, Stop> {
+    let stored = nobody(PASSWORD_ITERATIONS);
+    let added = store.add_user(name.text(), name.key(), &stored, file::now())?;
+    let taken = || Failure::Failed(format!("there is a user {:?} already", name.text()));
+    let user = added.ok_or_else(taken)?;
+    store.set_disabled(user, true)?;
+    Ok(user)
+}
+
+/// A message that waits for its batch.
+struct Held {
+    id: vestnik::ids::MessageId,
+    sender: UserId,
+    updated: ServerTime,
+    status: u8,
+    content: String,
+}
+
+impl Held {
+    fn from(message: &Checked<'_>, senders: &HashMap<String, UserId>) -> Result<Self, Failure> {
+        let changed = || Failure::new("the file has changed while it was imported");
+        Ok(Self {
+            id: message.id,
+            sender: *senders.get(message.sender).ok_or_else(changed)?,
+            updated: message.updated,
+            status: message.status,
+            content: message.content.to_owned(),
+        })
+    }
+
+    fn message(&self) -> Message<'_> {
+        Message {
+            id: self.id,
+            sender: self.sender,
+            created: self.id.created(),
+            updated: self.updated,
+            status: self.status,
+            content: &self.content,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Reading an exported chat: each line is judged before any of it enters the data file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use vestnik::ids::{MessageId, ServerTime};
+use vestnik::limits::{CONTENT_BYTES_MAX, TITLE_CHARS_MAX};
+use vestnik::names::Name;
+use vestnik::wire::codec::{STATUS_DELETED, STATUS_EDITED};
+
+use super::super::failure::Failure;
+use super::line::{ChatLine, FORMAT, Line, MemberLine, MessageLine};
+
+/// Longer than any line that is written: a content of escapes alone, and what is around it.
+const LINE_BYTES_MAX: u64 = 6 * CONTENT_BYTES_MAX as u64 + 4096;
+
+/// What is known of an export once all of it was read.
+pub(super) struct Summary {
+    pub(super) chat: ChatLine,
+    pub(super) members: Vec<MemberLine>,
+    pub(super) banned: Vec<String>,
+    /// All senders, each with the first line that names them.
+    pub(super) senders: HashMap<String, u64>,
+    /// Of all messages, ascending.
+    pub(super) ids: Vec<MessageId>,
+    /// The latest time in the file.
+    pub(super) latest: ServerTime,
+}
+
+/// Calls `each` with each line and its number, until it fails.
+fn lines(
+    path: &Path,
+    mut each: impl FnMut(u64, &str) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
+    let mut file = BufReader::new(File::open(path).map_err(cannot)?);
+    let mut bytes = Vec::new();
+    for number in 1.. {
+        bytes.clear();
+        (&mut file).take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes).map_err(cannot)?;
+        if bytes.is_empty() {
+            break;
+        }
+        if bytes.last() != Some(&b'\n') && bytes.len() as u64 == LINE_BYTES_MAX {
+            return Err(wrong(path, number, "is too long for any line of an exported chat"));
+        }
+        let text = std::str::from_utf8(&bytes);
+        let text = text.map_err(|_| wrong(path, number, "is not UTF-8"))?;
+        each(number, text.trim_end())?;
+    }
+    Ok(())
+}
+
+fn wrong(path: &Path, line: u64, words: impl std::fmt::Display) -> Failure {
+    Failure::Failed(format!("{}: line {line} {words}", path.display()))
+}
+
+/// Judges all lines. `now` is the latest time that a message can be of.
+pub(super) fn check(path: &Path, now: ServerTime) -> Result<Summary, Failure> {
+    let mut found: Option<Summary> = None;
+    let mut ended = false;
+    lines(path, |number, text| {
+        let line = parse(text).map_err(|words| wrong(path, number, words))?;
+        let judged = if ended {
+            Err("comes after the end".to_owned())
+        } else {
+            match (&mut found, line) {
+                (None, Line::Chat(chat)) => begin(chat, now).map(|summary| found = Some(summary)),
+                (None, _) => Err("is not the chat, which comes first".to_owned()),
+                (Some(summary), line) => add(summary, number, line, now).map(|end| ended = end),
+            }
+        };
+        judged.map_err(|words| wrong(path, number, words))
+    })?;
+    match found {
+        Some(summary) if ended => Ok(summary),
+        Some(_) => Err(Failure::Failed(format!("{}: its end is missing", path.display()))),
+        None => Err(Failure::Failed(format!("{}: it is empty", path.display()))),
+    }
+}
+
+fn parse(text: &str) -> Result<Line<'_>, String> {
+    serde_json::from_str(text).map_err(|e| format!("is none of an exported chat: {e}"))
+}
+
+fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
+    if chat.format != FORMAT {
+        return Err(format!("has format {}, and this vestnik reads {FORMAT}", chat.format));
+    }
+    if chat.title.chars().count() > TITLE_CHARS_MAX || chat.title.contains('\0') {
+        return Err("has a title that cannot be one".to_owned());
+    }
+    if chat.slow_mode_s > 86_400 || chat.keep_days > 36_500 {
+        return Err("has a slow mode or days to keep that are out of bounds".to_owned());
+    }
+    let latest = past(chat.created, now)?;
+    Ok(Summary {
+        chat,
+        members: Vec::new(),
+        banned: Vec::new(),
+        senders: HashMap::new(),
+        ids: Vec::new(),
+        latest,
+    })
+}
+
+/// One more line; true at the end.
+fn add(
+    summary: &mut Summary,
+    number: u64,
+    line: Line<'_>,
+    now: ServerTime,
+) -> Result<bool, String> {
+    match line {
+        Line::Chat(_) => return Err("is a second chat".to_owned()),
+        Line::Member(member) => {
+            past(member.joined, now)?;
+            if member.seen < 0 {
+                return Err("has a marker before all time".to_owned());
+            }
+            summary.members.push(member);
+        }
+        Line::Banned(banned) => summary.banned.push(banned.name),
+        Line::Message(line) => {
+            let (id, updated) = judge(&line, now)?;
+            if summary.ids.last().is_some_and(|&last| last >= id) {
+                return Err("does not come after the message before it".to_owned());
+            }
+            summary.ids.push(id);
+            summary.latest = summary.latest.max(updated);
+            if !summary.senders.contains_key(&*line.sender) {
+                Name::parse(&line.sender).map_err(|bad| {
+                    format!("has a sender {:?}, which is no name: {bad}", line.sender)
+                })?;
+                summary.senders.insert(line.sender.into_owned(), number);
+            }
+        }
+        Line::End(end) if end.messages == summary.ids.len() as u64 => return Ok(true),
+        Line::End(end) => {
+            return Err(format!("says {} messages, and {} came", end.messages, summary.ids.len()));
+        }
+    }
+    Ok(false)
+}
+
+/// A time that was given already.
+fn past(micros: i64, now: ServerTime) -> Result<ServerTime, String> {
+    ServerTime::new(micros)
+        .filter(|time| *time <= now)
+        .ok_or_else(|| format!("has the time {micros}, which is none or is yet to come"))
+}
+
+/// The id of a message and when it was last changed.
+fn judge(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTime), String> {
+    let id = past(line.id, now)?;
+    let updated = past(line.updated.unwrap_or(line.id), now)?;
+    if id == ServerTime::ZERO || updated < id {
+        return Err("has an id of 0, or was changed before it was made".to_owned());
+    }
+    if (updated != id) != (line.edited || line.deleted) {
+        return Err("has a time of change and none, or the other way round".to_owned());
+    }
+    if line.deleted != line.content.is_empty() {
+        return Err("has a content and is deleted, or has none and is not".to_owned());
+    }
+    if line.content.len() > CONTENT_BYTES_MAX {
+        return Err(format!("has a content of more than {CONTENT_BYTES_MAX} bytes"));
+    }
+    if line.content.contains('\0') {
+        return Err("has a content with the character NUL, which ends a text".to_owned());
+    }
+    Ok((MessageId::at(id), updated))
+}
+
+/// A message of a file that was checked.
+pub(super) struct Checked<'a> {
+    pub(super) id: MessageId,
+    pub(super) sender: &'a str,
+    pub(super) updated: ServerTime,
+    pub(super) status: u8,
+    pub(super) content: &'a str,
+}
+
+/// Calls `each` with each message, until it fails. Judges again: the file may have changed.
+pub(super) fn messages(
+    path: &Path,
+    now: ServerTime,
+    mut each: impl FnMut(&Checked<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    lines(path, |number, text| {
+        let line = parse(text).map_err(|words| wrong(path, number, words))?;
+        let Line::Message(line) = line else { return Ok(()) };
+        let judged = judge(&line, now).map_err(|words| wrong(path, number, words))?;
+        let edited = if line.edited { STATUS_EDITED } else { 0 };
+        let deleted = if line.deleted { STATUS_DELETED } else { 0 };
+        each(&Checked {
+            id: judged.0,
+            sender: &line.sender,
+            updated: judged.1,
+            status: edited | deleted,
+            content: &line.content,
+        })
+    })
+}

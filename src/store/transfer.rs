@@ -1,0 +1,116 @@
+//! Chats that come from another file: their messages keep their ids and times.
+//!
+//! An import fills a chat that has no name yet, so that nobody finds it, in many transactions beside
+//! a running server, and gives it its name at the end. Until then [`Store::unnamed_chats`] knows it.
+
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+use crate::wire::codec::Message;
+
+impl Store<'_> {
+    /// Adds a group without a name. Its password is the stored form of one that nobody knows.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_unnamed_chat(&mut self, password: &str, created: ServerTime) -> StoreResult<ChatId> {
+        let sql = "INSERT INTO chats (kind, password, created) VALUES (0, ?1, ?2)";
+        let row = self.insert(sql, (password, created.micros()))?;
+        Ok(id(ChatId::from_row, 0, row)?)
+    }
+
+    /// Groups without a name: of imports that go on, or that were killed.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn unnamed_chats(&mut self) -> StoreResult<Vec<ChatId>> {
+        let sql = "SELECT chat_id FROM chats WHERE kind = 0 AND name_key IS NULL";
+        self.all(sql, [], |row| id(ChatId::from_row, 0, row.get(0)?))
+    }
+
+    /// Stores a message as it was in another file.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_old_message(&mut self, chat: ChatId, old: &Message<'_>) -> StoreResult<()> {
+        let updated = (old.updated != old.created).then(|| old.updated.micros());
+        self.run(
+            "INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (chat.row(), old.created.micros(), old.sender.row(), updated, old.status, old.content),
+        )
+        .map(drop)
+    }
+
+    /// A message of any chat whose id is one of these, which ascend. Walks over all messages that
+    /// came between the first and the last of them, and over the index, which may still have those
+    /// of a chat that is gone.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn any_of(&mut self, ids: &[MessageId]) -> StoreResult<Option<(ChatId, MessageId)>> {
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(None) };
+        let (first, last) = (first.created().micros(), last.created().micros());
+        let sql = "SELECT message_id FROM messages WHERE chat_id = ?1
+                   AND message_id BETWEEN ?2 AND ?3";
+        let mut found = None;
+        let mut after = None;
+        while let Some(&chat) = self.chat_ids(after, 1)?.first() {
+            self.each(sql, (chat.row(), first, last), |row| {
+                let message = MessageId::at(time(row, 0)?);
+                if ids.binary_search(&message).is_ok() {
+                    found = Some((chat, message));
+                }
+                Ok(found.is_none())
+            })?;
+            if found.is_some() {
+                break;
+            }
+            after = Some(chat);
+        }
+        let sql = "SELECT message_id, chat_id FROM search_rows WHERE message_id BETWEEN ?1 AND ?2";
+        if found.is_some() {
+            return Ok(found);
+        }
+        self.each(sql, (first, last), |row| {
+            let message = MessageId::at(time(row, 0)?);
+            if ids.binary_search(&message).is_ok() {
+                found = Some((id(ChatId::from_row, 1, row.get(1)?)?, message));
+            }
+            Ok(found.is_none())
+        })?;
+        Ok(found)
+    }
+
+    /// All messages of a chat in order, through `each` until it says stop by returning false.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn all_messages(
+        &mut self,
+        chat: ChatId,
+        each: impl FnMut(&Message<'_>) -> bool,
+    ) -> StoreResult<()> {
+        let last = MessageId::at(ServerTime::MAX);
+        self.messages_by_id(chat, MessageId::at(ServerTime::ZERO), last, each).map(drop)
+    }
+
+    /// Begins a look at the file that sees nothing of what others write meanwhile, until the next
+    /// commit.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn begin_look(&mut self) -> StoreResult<()> {
+        self.begin_read()?;
+        // SQLite takes its view of the file with the first statement that reads.
+        self.server_time().map(drop)
+    }
+
+    /// Whether a user has a nickname that is known; its id by the key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn user_id_by_key(&mut self, key: &str) -> StoreResult<Option<UserId>> {
+        let sql = "SELECT user_id FROM users WHERE name_key = ?1";
+        self.get(sql, [key], |row| id(UserId::from_row, 0, row.get(0)?))
+    }
+}
