@@ -471,11 +471,12 @@ impl<'db> Host<'db> {
         if self.is_dead() {
             return Ok(Fate::Dead);
         }
+        let unreadable = vfs::disk(|disk| disk.failed_reads) > failed_before;
         if end == TurnEnd::Undone {
-            return Err("a turn was undone twice".into());
+            // A server that cannot even read its file ends.
+            return if unreadable { Ok(Fate::Dead) } else { Err("a turn was undone twice".into()) };
         }
         self.service.tell();
-        let unreadable = vfs::disk(|disk| disk.failed_reads) > failed_before;
         self.judge(w, &fed, true, unreadable)?;
         Ok(Fate::Alive)
     }
