@@ -41,7 +41,7 @@ for name in "${names[@]}"; do
     found=0
     VESTNIK_SIM_SEEDS=0..$seeds_max timeout "$seconds_max" nice -n 10 \
         cargo test --locked --test sim every_seed -- --nocapture >"$copy/run.log" 2>&1 || found=$?
-    line=$(grep -aE '^seed [0-9]+: ' "$copy/run.log" | head -n 1 || true)
+    line=$(grep -aE '^seed [0-9]+: ' "$copy/run.log" | head -n 1 | tr -d '\000' || true)
     if [ "$found" = 124 ]; then
         printf '| %s | %s | | the loop never ends (stopped after %s s) |\n' "$name" "$what" "$seconds_max"
     elif [ "$found" != 0 ] && [ -n "$line" ]; then
