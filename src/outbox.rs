@@ -13,10 +13,14 @@
 //! is copied into a queue only when that queue is about to be sent: so fan-out to a thousand
 //! connections passes through one buffer that stays in the cache, not through a thousand.
 //!
+//! Where much of the block goes to many, it is not even copied then: see [`parts`].
+//!
 //! What is released is counted, frame by frame: there and nowhere else, so that what was staged and
 //! then taken back is not.
 //!
 //! Knows neither sockets nor who a connection is.
+
+pub mod parts;
 
 use std::ops::Range;
 
@@ -121,6 +125,8 @@ pub struct Outbox {
     references_released: usize,
     /// The one large empty buffer: each queue with references is put together in it.
     scratch: Vec<u8>,
+    /// Room for what stands between two pieces that are sent from where they are.
+    between: Vec<u8>,
     /// Empty buffers to take again; the last used, and so the warmest, is on top.
     spares: Vec<Vec<u8>>,
     /// Fewest spares since the last trim: those were not needed.
@@ -133,6 +139,11 @@ impl Outbox {
     pub fn begin_turn(&mut self) {
         debug_assert!(self.references.is_empty());
         self.block.clear();
+    }
+
+    /// The block of this turn.
+    pub fn block(&self) -> &[u8] {
+        &self.block
     }
 
     /// The block of this turn, to be appended to.
@@ -241,9 +252,17 @@ impl Outbox {
         self.dirty.len() - self.taken
     }
 
-    /// Takes one connection that has got bytes since it was last asked about. All that is staged
-    /// must be released.
+    /// Takes one connection that has got bytes since it was last asked about, and puts its queue
+    /// together. All that is staged must be released.
     pub fn pop_dirty(&mut self) -> Option<Dirty> {
+        let dirty = self.take_dirty()?;
+        self.put_together(dirty.index);
+        Some(dirty)
+    }
+
+    /// The same, for who then calls [`Outbox::put_together`] or [`Outbox::send_parts`] before the
+    /// next one is taken.
+    pub fn take_dirty(&mut self) -> Option<Dirty> {
         let Some(&index) = self.dirty.get(self.taken) else {
             self.dirty.clear();
             self.taken = 0;
@@ -255,16 +274,16 @@ impl Outbox {
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.is_dirty = false;
             is_told_only = !std::mem::take(&mut queue.has_own);
-            if queue.first_reference != NONE {
-                self.put_together(index);
-            }
         }
         Some(Dirty { index, is_told_only })
     }
 
     /// Puts the pieces that a queue refers to in their places between its own bytes.
-    fn put_together(&mut self, index: u32) {
+    pub fn put_together(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        if queue.first_reference == NONE {
+            return;
+        }
         let first = self.references.get(queue.first_reference as usize).map_or(0, |first| first.at);
         let mut own = std::mem::take(&mut queue.bytes);
         let mut whole = std::mem::take(&mut self.scratch);
