@@ -20,8 +20,6 @@ pub(super) use none::Pages;
 
 /// Peers from which on it is worth it to write the block a second time.
 pub(super) const PEERS_MIN: usize = 8;
-/// The same for the bytes of the block.
-pub(super) const BLOCK_BYTES_MIN: usize = 24 * 1024;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -47,7 +45,7 @@ mod linux {
     }
 
     impl Pages {
-        /// Takes the block of this turn. False when there can be no pages of it.
+        /// Takes the block. False when there can be no pages of it.
         pub(in crate::net) fn put(&mut self, block: &[u8]) -> bool {
             self.clear();
             if self.is_given_up {
@@ -79,6 +77,11 @@ mod linux {
                 block = block.get(count..).unwrap_or_default();
             }
             Ok(())
+        }
+
+        /// Whether the block is in here.
+        pub(in crate::net) const fn is_set(&self) -> bool {
+            self.bytes > 0
         }
 
         /// Lets go of the block; sockets that took it keep its pages.
@@ -192,6 +195,10 @@ mod none {
 
     impl Pages {
         pub(in crate::net) fn put(&mut self, _: &[u8]) -> bool {
+            false
+        }
+
+        pub(in crate::net) const fn is_set(&self) -> bool {
             false
         }
 

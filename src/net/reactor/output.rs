@@ -25,26 +25,48 @@ impl Reactor<'_, '_> {
     pub(super) fn flush(&mut self) {
         let now_us = self.clock.now_us();
         let told = self.service.outbox.dirty_count();
-        let may_hold = self.stopping_until_ms.is_none() && self.gather.may_hold(told, now_us);
-        let is_shared = told >= pages::PEERS_MIN
-            && self.service.outbox.block().len() >= pages::BLOCK_BYTES_MIN
-            && self.pages.put(self.service.outbox.block());
+        let may_hold = self.stopping_until_ms.is_none()
+            && self.gather.may_hold(told, self.service.outbox.block().len(), now_us);
         while let Some(Dirty { index, is_told_only }) = self.service.outbox.take_dirty() {
-            if is_shared && self.service.outbox.is_worth_parts(index) && self.flush_parts(index) {
-                continue;
-            }
-            self.service.outbox.put_together(index);
             let pending_bytes = self.service.outbox.pending_bytes(index);
             let is_held =
                 may_hold && is_told_only && self.gather.hold(index, pending_bytes, now_us);
             if !is_held {
-                self.flush_one(index);
+                self.flush_taken(index, told);
             }
         }
-        self.pages.clear();
-        if !may_hold {
+        if may_hold {
+            self.pages.clear();
+        } else {
             self.flush_held();
         }
+    }
+
+    /// One write for each connection that was held back.
+    pub(super) fn flush_held(&mut self) {
+        let held = self.gather.release();
+        for &index in &held {
+            self.flush_taken(index, held.len());
+        }
+        self.gather.keep(held);
+        self.pages.clear();
+    }
+
+    /// Sends to one of so many connections what it was told and asked for.
+    fn flush_taken(&mut self, index: u32, peers: usize) {
+        let is_shared = self.service.outbox.is_worth_parts(index)
+            && self.is_worth_pages(peers)
+            && self.flush_parts(index);
+        if !is_shared {
+            self.service.outbox.put_together(index);
+            self.flush_one(index);
+        }
+    }
+
+    /// Whether the block stands in pages, or is worth to be put there.
+    fn is_worth_pages(&mut self, peers: usize) -> bool {
+        self.pages.is_set()
+            || peers >= pages::PEERS_MIN && self.pages.put(self.service.outbox.block())
     }
 
     /// Sends to a connection from the pages that all share. False when it has to be put together
@@ -76,15 +98,6 @@ impl Reactor<'_, '_> {
             }
         }
         true
-    }
-
-    /// One write for each connection that was held back.
-    pub(super) fn flush_held(&mut self) {
-        let held = self.gather.release();
-        for &index in &held {
-            self.flush_one(index);
-        }
-        self.gather.keep(held);
     }
 
     /// One write, unless the transport cuts it: TLS takes a few records at a time.
