@@ -8,6 +8,7 @@ mod backup;
 mod cert;
 mod chat;
 mod check;
+mod client;
 mod failure;
 mod file;
 mod invite;
@@ -94,6 +95,8 @@ enum Command {
     Check,
     /// Ask a running server for its figures
     Stats(stats::Arguments),
+    /// Chat, in this terminal
+    Client(Box<client::Arguments>),
     /// Make a certificate for a server that no authority vouches for
     #[command(subcommand)]
     Cert(cert::Command),
@@ -156,6 +159,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => transfer::import(&arguments, context),
         Command::Check => check::run(context),
         Command::Stats(arguments) => stats::run(arguments, context),
+        Command::Client(arguments) => client::run(&arguments, context),
         Command::Cert(command) => cert::run(command, context),
         Command::Load(command) => load::run(command, context),
     }?;

@@ -1,0 +1,301 @@
+//! What is known of chats, people and messages. Told by news, read by both faces of the client.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use vestnik::client::{Chat, Member, Message};
+use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use vestnik::names::name_key;
+use vestnik::wire::answer::MemberEvent;
+
+use super::report;
+
+/// Messages kept of the chat that is open; the oldest go first, and can be read again.
+const OPEN_MESSAGES_MAX: usize = 5_000;
+/// Their text, in bytes.
+const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages kept of a chat that was open.
+const SHUT_MESSAGES_MAX: usize = 100;
+
+/// What a message that came was to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// Not known before.
+    New,
+    /// Edited or deleted since.
+    Changed,
+    /// Known as it is, or older than what is kept.
+    Known,
+    /// Of a chat that was not opened yet: counted, not kept.
+    Counted,
+}
+
+/// A chat, and what is kept of its messages: the newest without a gap.
+pub(super) struct ChatView {
+    pub(super) info: Chat,
+    pub(super) unread: u32,
+    pub(super) messages: BTreeMap<MessageId, Message>,
+    /// Whether messages were asked for; those that come are kept from then on.
+    pub(super) is_loaded: bool,
+    /// Whether the oldest kept is the first of all.
+    pub(super) is_whole: bool,
+    pub(super) members: Vec<Member>,
+    bytes: usize,
+    /// The newest that was counted.
+    newest: ServerTime,
+}
+
+/// Everything.
+pub(super) struct Model {
+    pub(super) me: UserId,
+    pub(super) my_name: String,
+    pub(super) chats: BTreeMap<ChatId, ChatView>,
+    pub(super) open: Option<ChatId>,
+    pub(super) online: HashSet<UserId>,
+    names: HashMap<UserId, String>,
+}
+
+impl ChatView {
+    fn new(info: Chat) -> Self {
+        Self {
+            unread: info.unread,
+            newest: info.last_message,
+            info,
+            messages: BTreeMap::new(),
+            is_loaded: false,
+            is_whole: false,
+            members: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn put(&mut self, message: Message) -> Taken {
+        let known = self.messages.get(&message.id);
+        let taken = match known {
+            Some(known) if known.updated >= message.updated => return Taken::Known,
+            Some(_) => Taken::Changed,
+            None => Taken::New,
+        };
+        self.bytes += message.content.len();
+        if let Some(old) = self.messages.insert(message.id, message) {
+            self.bytes -= old.content.len();
+        }
+        taken
+    }
+
+    /// Somebody came, went, or changed.
+    pub(super) fn change_member(&mut self, user: UserId, event: MemberEvent, nickname: String) {
+        let known = self.members.iter_mut().find(|member| member.user == user);
+        match event {
+            MemberEvent::Left | MemberEvent::Banned => {
+                self.members.retain(|member| member.user != user);
+                self.info.members = self.info.members.saturating_sub(1);
+            }
+            MemberEvent::Joined => {
+                self.info.members = self.info.members.saturating_add(1);
+                if known.is_none() {
+                    let seen = ServerTime::ZERO;
+                    let (admin, online, banned) = (false, true, false);
+                    self.members.push(Member { user, admin, online, banned, seen, nickname });
+                }
+            }
+            MemberEvent::Admin | MemberEvent::NoLongerAdmin => {
+                if let Some(known) = known {
+                    known.admin = event == MemberEvent::Admin;
+                }
+            }
+        }
+    }
+
+    /// Whether there is no room for older messages.
+    pub(super) fn is_full(&self) -> bool {
+        self.messages.len() >= OPEN_MESSAGES_MAX || self.bytes >= OPEN_BYTES_MAX
+    }
+
+    fn shrink(&mut self, messages_max: usize, bytes_max: usize) {
+        while self.messages.len() > messages_max || self.bytes > bytes_max {
+            let Some((_, old)) = self.messages.pop_first() else { return };
+            self.bytes -= old.content.len();
+            self.is_whole = false;
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn new(me: UserId, my_name: String) -> Self {
+        let names = HashMap::from([(me, my_name.clone())]);
+        Self { me, my_name, chats: BTreeMap::new(), open: None, online: HashSet::new(), names }
+    }
+
+    /// The chat that is open.
+    pub(super) fn open_view(&self) -> Option<&ChatView> {
+        self.chats.get(&self.open?)
+    }
+
+    /// Somebody's name.
+    pub(super) fn name(&self, user: UserId) -> String {
+        self.names.get(&user).cloned().unwrap_or_else(|| report::nameless(user))
+    }
+
+    pub(super) fn learn_name(&mut self, user: UserId, name: String) {
+        self.names.insert(user, name);
+    }
+
+    /// My chats as they are listed: groups by name, then people.
+    pub(super) fn listed(&self) -> Vec<&ChatView> {
+        let mut listed: Vec<&ChatView> = self.chats.values().collect();
+        listed.sort_by_cached_key(|view| {
+            let name = if view.info.direct { &view.info.title } else { &view.info.name };
+            (view.info.direct, name.to_lowercase(), view.info.id)
+        });
+        listed
+    }
+
+    /// The chat of mine with this name; `@` before it means a person.
+    pub(super) fn find(&self, name: &str) -> Option<ChatId> {
+        let (name, only_direct) = match name.strip_prefix('@') {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let key = name_key(name)?;
+        let is_it = |view: &&&ChatView| {
+            let info = &view.info;
+            let called = if info.direct { &info.title } else { &info.name };
+            (info.direct || !only_direct) && name_key(called).as_ref() == Some(&key)
+        };
+        self.listed().iter().find(is_it).map(|view| view.info.id)
+    }
+
+    /// The other side of a direct chat, where it is known.
+    pub(super) fn other_side(&self, view: &ChatView) -> Option<UserId> {
+        view.members.iter().map(|member| member.user).find(|&user| user != self.me)
+    }
+
+    /// All my chats, as the server has them now.
+    pub(super) fn take_chats(&mut self, chats: Vec<Chat>) {
+        let ids: BTreeSet<ChatId> = chats.iter().map(|chat| chat.id).collect();
+        self.chats.retain(|id, _| ids.contains(id));
+        for chat in chats {
+            self.take_chat(chat);
+        }
+        if self.open.is_some_and(|open| !self.chats.contains_key(&open)) {
+            self.open = None;
+        }
+    }
+
+    /// A chat that is mine, as the server has it now.
+    pub(super) fn take_chat(&mut self, chat: Chat) {
+        let is_open = self.open == Some(chat.id);
+        let view = self.chats.entry(chat.id).or_insert_with(|| ChatView::new(chat.clone()));
+        view.unread = if is_open { 0 } else { chat.unread };
+        view.newest = view.newest.max(chat.last_message);
+        view.info = chat;
+    }
+
+    pub(super) fn take_members(&mut self, chat: ChatId, members: Vec<Member>) {
+        for member in &members {
+            self.names.insert(member.user, member.nickname.clone());
+            self.take_presence(member.user, member.online);
+        }
+        if let Some(view) = self.chats.get_mut(&chat) {
+            view.members = members;
+        }
+    }
+
+    pub(super) fn take_presence(&mut self, user: UserId, online: bool) {
+        if online {
+            self.online.insert(user);
+        } else {
+            self.online.remove(&user);
+        }
+    }
+
+    /// A chat is no longer mine.
+    pub(super) fn drop_chat(&mut self, chat: ChatId) -> Option<ChatView> {
+        if self.open == Some(chat) {
+            self.open = None;
+        }
+        self.chats.remove(&chat)
+    }
+
+    /// Opens a chat with its newest messages. What is kept of it stays if the two meet; else it
+    /// would leave a gap. Gives the messages that are new to us, ascending.
+    pub(super) fn open(
+        &mut self,
+        chat: Chat,
+        messages: Vec<Message>,
+        is_whole: bool,
+    ) -> Vec<Message> {
+        if let Some(view) = self.open.and_then(|open| self.chats.get_mut(&open)) {
+            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
+        }
+        let id = chat.id;
+        self.open = Some(id);
+        self.take_chat(chat);
+        let Some(view) = self.chats.get_mut(&id) else { return Vec::new() };
+        let meets = messages.first().is_none_or(|first| view.messages.contains_key(&first.id));
+        if !view.is_loaded || !meets {
+            view.messages.clear();
+            view.bytes = 0;
+            view.is_whole = is_whole;
+        }
+        view.is_loaded = true;
+        messages.into_iter().filter(|message| view.put(message.clone()) == Taken::New).collect()
+    }
+
+    /// Older messages of a chat; gives those that are new to us, ascending.
+    pub(super) fn take_page(
+        &mut self,
+        chat: ChatId,
+        messages: Vec<Message>,
+        is_first: bool,
+    ) -> Vec<Message> {
+        let Some(view) = self.chats.get_mut(&chat) else { return Vec::new() };
+        view.is_whole |= is_first;
+        messages.into_iter().filter(|message| view.put(message.clone()) == Taken::New).collect()
+    }
+
+    /// A message that came by itself.
+    pub(super) fn take(&mut self, chat: ChatId, message: Message) -> Taken {
+        let is_open = self.open == Some(chat);
+        let is_mine = message.sender == self.me;
+        let Some(view) = self.chats.get_mut(&chat) else { return Taken::Counted };
+        if message.created > view.newest {
+            view.newest = message.created;
+            if !is_open && !is_mine {
+                view.unread = view.unread.saturating_add(1);
+            }
+        }
+        if !view.is_loaded {
+            return Taken::Counted;
+        }
+        let oldest = view.messages.keys().next();
+        if !view.is_whole && oldest.is_some_and(|&oldest| message.id < oldest) {
+            return Taken::Known;
+        }
+        let taken = view.put(message);
+        if is_open {
+            view.shrink(OPEN_MESSAGES_MAX, OPEN_BYTES_MAX);
+        } else {
+            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
+        }
+        taken
+    }
+
+    /// The nth message from the end of somebody in the open chat that is still there.
+    pub(super) fn nth_last(&self, sender: UserId, back: usize) -> Option<&Message> {
+        let view = self.open_view()?;
+        let theirs = view.messages.values().rev();
+        theirs.filter(|m| m.sender == sender && !m.deleted).nth(back.checked_sub(1)?)
+    }
+
+    /// A member of the open chat by name.
+    pub(super) fn member(&self, name: &str) -> Option<UserId> {
+        let key = name_key(name)?;
+        let mut users = self.open_view()?.messages.values().map(|message| message.sender);
+        let by_message = users.find(|&user| name_key(&self.name(user)).as_ref() == Some(&key));
+        by_message.or_else(|| {
+            let mut members = self.open_view()?.members.iter();
+            members.find(|m| name_key(&m.nickname).as_ref() == Some(&key)).map(|m| m.user)
+        })
+    }
+}
