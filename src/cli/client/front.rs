@@ -281,7 +281,7 @@ impl Front {
     pub(super) fn heard(&mut self, news: News) -> Vec<Effect> {
         match news {
             News::Connected => self.connected(),
-            News::Lost { why, .. } => self.lost(why),
+            News::Lost { why } => self.lost(why),
             News::Chats(chats) => {
                 self.model.take_chats(chats);
                 Vec::new()
@@ -311,12 +311,12 @@ impl Front {
             News::Message(chat, message) => self.message(chat, message),
             News::Event(event) => self.event(event),
             News::Sent { chat, nonce, sent } => self.sent(chat, nonce, sent.id),
-            News::NotSent { nonce, why, .. } => {
+            News::NotSent { nonce, why } => {
                 let content = self.take_unsent(nonce).map(|unsent| unsent.content);
                 let content = harmless(&content.unwrap_or_default());
                 vec![Effect::Failure(format!("not sent: {why}: {content}"))]
             }
-            News::Slowed { why, pause, .. } => {
+            News::Slowed { why, pause } => {
                 vec![Effect::Note(vec![format!("{why}: sent in {} s", pause.as_secs())])]
             }
             News::PasswordNeeded { name } => {

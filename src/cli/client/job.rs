@@ -104,8 +104,8 @@ pub(super) enum Job {
 pub(super) enum News {
     /// The connection is made, and everything missed was told.
     Connected,
-    /// It is lost, and will be tried again after the pause.
-    Lost { why: String, pause: Duration },
+    /// It is lost, and is tried again.
+    Lost { why: String },
     /// All my chats.
     Chats(Vec<Chat>),
     /// Somebody's name.
@@ -123,9 +123,9 @@ pub(super) enum News {
     /// A message of mine is stored.
     Sent { chat: ChatId, nonce: u64, sent: Sent },
     /// A message of mine is refused for good.
-    NotSent { chat: ChatId, nonce: u64, why: String },
+    NotSent { nonce: u64, why: String },
     /// A message of mine has to wait.
-    Slowed { chat: ChatId, why: String, pause: Duration },
+    Slowed { why: String, pause: Duration },
     /// The chat asks for a password.
     PasswordNeeded { name: String },
     /// A job that is no message, marker or typing notice has been dealt with.

@@ -4,8 +4,6 @@
 //! (`worker`), the other to the person: `front` says what is to be done about what is typed and
 //! what comes, `plain` and `screen` are its two faces. Must not know the server's inside.
 
-#![allow(dead_code, reason = "for the screen")]
-
 mod command;
 mod enter;
 mod front;
@@ -15,6 +13,7 @@ mod kept;
 mod model;
 mod plain;
 mod report;
+mod screen;
 mod server;
 mod text;
 mod wake;
@@ -86,11 +85,17 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
     let signals = signals().map_err(cannot)?;
     let worker = worker::start(entered.client).map_err(cannot)?;
-    let plain = Plain::new(front, worker, lines, context.out);
-    let end = plain.run(chat, entered.slot.is_some(), &signals)?;
-    if let Some(slot) = entered.slot.filter(|_| end.logged_off) {
-        slot.forget()
-            .map_err(|error| Failure::Failed(format!("cannot forget the session: {error}")))?;
+    let keeps_session = entered.slot.is_some();
+    let logged_off = if arguments.plain || !is_terminal() {
+        let plain = Plain::new(front, worker, lines, context.out);
+        plain.run(chat, keeps_session, &signals)?
+    } else {
+        let title = format!("{}@{}", entered.name, server.name);
+        screen::run(front, title, &worker, chat, keeps_session, (&signals, context.out))?
+    };
+    if let Some(slot) = entered.slot.filter(|_| logged_off) {
+        let cannot = |error| Failure::Failed(format!("cannot forget the session: {error}"));
+        slot.forget().map_err(cannot)?;
     }
     Ok(())
 }

@@ -37,11 +37,6 @@ pub(super) struct Plain<'a> {
     logoff_at_end: bool,
 }
 
-/// How it ended.
-pub(super) struct End {
-    pub(super) logged_off: bool,
-}
-
 impl<'a> Plain<'a> {
     pub(super) fn new(front: Front, worker: Handle, lines: Lines, out: &'a mut dyn Write) -> Self {
         Self {
@@ -58,13 +53,13 @@ impl<'a> Plain<'a> {
     }
 
     /// Talks until the input ends and everything typed is answered. `signals` rings when the
-    /// process is to end.
+    /// process is to end. Gives whether the session was given up.
     pub(super) fn run(
         mut self,
         chat: Option<ChatId>,
         keeps_session: bool,
         signals: &Ear,
-    ) -> Result<End, Failure> {
+    ) -> Result<bool, Failure> {
         if let Some(chat) = chat {
             let effect = self.front.show(chat);
             self.act(effect)?;
@@ -80,7 +75,7 @@ impl<'a> Plain<'a> {
             if signals.hush() {
                 return self.leave();
             }
-            for news in self.worker.news().collect::<Vec<_>>() {
+            for news in self.worker.news() {
                 for effect in self.front.heard(news) {
                     self.act(effect)?;
                 }
@@ -160,7 +155,7 @@ impl<'a> Plain<'a> {
                 let effect = self.front.answered(question, answer);
                 return self.act(effect);
             }
-            Effect::End(end) => self.end = Some(end),
+            Effect::End(end) => self.end = self.end.take().or(Some(end)),
         }
         Ok(())
     }
@@ -176,7 +171,7 @@ impl<'a> Plain<'a> {
         Ok(writeln!(self.out, "[{when}] {name}: {content}")?)
     }
 
-    fn leave(mut self) -> Result<End, Failure> {
+    fn leave(mut self) -> Result<bool, Failure> {
         self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
         self.worker.end(END_WAIT);
         self.end = Some(Ok(()));
@@ -184,7 +179,7 @@ impl<'a> Plain<'a> {
     }
 
     /// Tells what was not sent, and how it ended.
-    fn finish(self) -> Result<End, Failure> {
+    fn finish(self) -> Result<bool, Failure> {
         self.out.flush()?;
         for unsent in &self.front.unsent {
             note(&format!("not sent: {}", harmless(&unsent.content)));
@@ -201,6 +196,6 @@ impl<'a> Plain<'a> {
             }
             _ => {}
         }
-        Ok(End { logged_off: self.logoff_at_end })
+        Ok(self.logoff_at_end)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -54,9 +54,20 @@ impl Handle {
     }
 
     /// What has come until now.
-    pub(super) fn news(&self) -> impl Iterator<Item = News> {
+    pub(super) fn news(&self) -> Vec<News> {
         self.ear.hush();
-        self.news.try_iter()
+        let mut all = Vec::new();
+        loop {
+            match self.news.try_recv() {
+                Ok(news) => all.push(news),
+                Err(TryRecvError::Empty) => return all,
+                // Its last words have been heard, or it died without.
+                Err(TryRecvError::Disconnected) => {
+                    all.push(News::Ended(Err("the client's network thread is gone".to_owned())));
+                    return all;
+                }
+            }
+        }
     }
 
     /// Waits for the end, which must have been asked for; gives up after `wait`.
@@ -293,11 +304,11 @@ impl Worker {
         match pause_after(why.code(), why.number()) {
             Some(pause) => {
                 self.slowed.insert(chat, now() + pause);
-                self.news.tell(News::Slowed { chat, why: words, pause });
+                self.news.tell(News::Slowed { why: words, pause });
                 Ok(false)
             }
             None => {
-                self.news.tell(News::NotSent { chat, nonce, why: words });
+                self.news.tell(News::NotSent { nonce, why: words });
                 Ok(true)
             }
         }
@@ -429,7 +440,7 @@ impl Worker {
         let mut why = error.to_string();
         let mut pause = Duration::ZERO;
         loop {
-            self.news.tell(News::Lost { why: harmless(&why), pause });
+            self.news.tell(News::Lost { why: harmless(&why) });
             self.sleep(pause)?;
             match self.client.reconnect() {
                 Ok(()) => return Ok(()),
