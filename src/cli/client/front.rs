@@ -110,9 +110,10 @@ impl Front {
         self.unsent.is_empty() && self.asked == 0
     }
 
-    /// Opens a chat of mine.
+    /// Opens a chat of mine: with what is kept of it at once, with the rest when it comes.
     pub(super) fn show(&mut self, chat: ChatId) -> Effect {
         let messages = if self.model.open.is_none() { self.history } else { PAGE_MESSAGES };
+        self.model.switch(chat);
         self.ask(Job::Show { chat, messages })
     }
 

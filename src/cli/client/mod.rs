@@ -29,6 +29,7 @@ use super::failure::Failure;
 use super::{Context, Outcome};
 use front::Front;
 use input::Lines;
+use job::PAGE_MESSAGES;
 use model::Model;
 use plain::Plain;
 use wake::Ear;
@@ -60,7 +61,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     chat: Option<String>,
 
-    /// Messages to begin with
+    /// Messages to begin with, by lines
     #[arg(long, value_name = "N", default_value_t = 20)]
     history: u16,
 
@@ -81,12 +82,15 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
         None => None,
     };
     let model = Model::new(entered.me, entered.name.clone());
-    let front = Front::new(model, RandomState::new().hash_one(()), arguments.history);
+    let by_lines = arguments.plain || !is_terminal();
+    // A screen has room for more than one wants to scroll past.
+    let history = if by_lines { arguments.history } else { arguments.history.max(PAGE_MESSAGES) };
+    let front = Front::new(model, RandomState::new().hash_one(()), history);
     let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
     let signals = signals().map_err(cannot)?;
     let worker = worker::start(entered.client).map_err(cannot)?;
     let keeps_session = entered.slot.is_some();
-    let logged_off = if arguments.plain || !is_terminal() {
+    let logged_off = if by_lines {
         let plain = Plain::new(front, worker, lines, context.out);
         plain.run(chat, keeps_session, &signals)?
     } else {

@@ -217,6 +217,20 @@ impl Model {
         self.chats.remove(&chat)
     }
 
+    /// Another chat of mine is open from now on, with what is kept of it.
+    pub(super) fn switch(&mut self, chat: ChatId) {
+        if self.open == Some(chat) || !self.chats.contains_key(&chat) {
+            return;
+        }
+        if let Some(view) = self.open.and_then(|open| self.chats.get_mut(&open)) {
+            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
+        }
+        self.open = Some(chat);
+        if let Some(view) = self.chats.get_mut(&chat) {
+            view.unread = 0;
+        }
+    }
+
     /// Opens a chat with its newest messages. What is kept of it stays if the two meet; else it
     /// would leave a gap. Gives the messages that are new to us, ascending.
     pub(super) fn open(
@@ -225,12 +239,9 @@ impl Model {
         messages: Vec<Message>,
         is_whole: bool,
     ) -> Vec<Message> {
-        if let Some(view) = self.open.and_then(|open| self.chats.get_mut(&open)) {
-            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
-        }
         let id = chat.id;
-        self.open = Some(id);
         self.take_chat(chat);
+        self.switch(id);
         let Some(view) = self.chats.get_mut(&id) else { return Vec::new() };
         let meets = messages.first().is_none_or(|first| view.messages.contains_key(&first.id));
         if !view.is_loaded || !meets {

@@ -134,6 +134,9 @@ impl Screen {
         let end = lines.len().saturating_sub(self.scroll.min(lines.len().saturating_sub(rows)));
         let begin = end.saturating_sub(rows);
         let shown = lines.get(begin..end).unwrap_or_default();
+        if self.front.model.open_view().is_some_and(|view| !view.is_loaded) {
+            frame.put((left, 1), self.size.0, Style::Dim, "reading…");
+        }
         // The newest stand at the bottom.
         let first = 1 + rows - shown.len();
         for (row, line) in shown.iter().enumerate() {
@@ -252,7 +255,7 @@ impl Screen {
             right = "more below: Page Down".to_owned();
         }
         let end = columns.saturating_sub(width(&right) + 2);
-        frame.put((1, row), end, Style::Bar, &format!("{}  {link}", harmless(&self.title)));
+        frame.put((1, row), end, Style::Bar, &format!("{link}  {}", harmless(&self.title)));
         frame.put((end + 1, row), columns, Style::Bar, &right);
     }
 

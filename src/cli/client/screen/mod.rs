@@ -7,6 +7,8 @@ mod frame;
 mod keys;
 mod state;
 mod terminal;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};

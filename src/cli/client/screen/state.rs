@@ -81,7 +81,7 @@ impl Screen {
             News::Message(chat, message) => {
                 self.typing.remove(&(*chat, message.sender));
             }
-            News::Opened { .. } => self.scroll = 0,
+            News::Opened { chat, .. } if self.front.model.open != Some(chat.id) => self.scroll = 0,
             _ => {}
         }
         let effects = self.front.heard(news);
@@ -252,6 +252,7 @@ impl Screen {
         match chat.filter(|_| chat != self.front.model.open) {
             Some(chat) => {
                 self.unseen = None;
+                self.scroll = 0;
                 let effect = self.front.show(chat);
                 self.act(vec![effect])
             }
