@@ -40,6 +40,7 @@ Examples:
   vestnik user add anna                     add a user, asked for the password
   vestnik chat add kitchen --admin anna     add a chat with its first member
   vestnik serve                             serve both on 127.0.0.1:7420
+  vestnik client --user anna --chat kitchen chat, in another terminal
   vestnik backup /var/backups/chat.db       copy the data file while the server runs
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the server lost its storage.";

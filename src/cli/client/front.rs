@@ -425,7 +425,7 @@ impl Front {
             Event::Presence { user, online } => self.model.take_presence(user, online),
             Event::Seen { chat, user, time } if user == self.model.me => {
                 if let Some(view) = self.model.chats.get_mut(&chat) {
-                    view.unread = if time >= view.info.last_message { 0 } else { view.unread };
+                    view.see(time);
                 }
             }
             Event::Seen { .. } | Event::Typing { .. } => {}

@@ -13,6 +13,8 @@ use super::report;
 const OPEN_MESSAGES_MAX: usize = 5_000;
 /// Their text, in bytes.
 const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Names kept; past that they are forgotten, and who is not told again is a number.
+const NAMES_MAX: usize = 100_000;
 /// Messages kept of a chat that was open.
 const SHUT_MESSAGES_MAX: usize = 100;
 
@@ -106,6 +108,13 @@ impl ChatView {
         }
     }
 
+    /// I have seen everything up to here, on another screen.
+    pub(super) fn see(&mut self, time: ServerTime) {
+        if time >= self.newest {
+            self.unread = 0;
+        }
+    }
+
     /// Whether there is no room for older messages.
     pub(super) fn is_full(&self) -> bool {
         self.messages.len() >= OPEN_MESSAGES_MAX || self.bytes >= OPEN_BYTES_MAX
@@ -137,6 +146,9 @@ impl Model {
     }
 
     pub(super) fn learn_name(&mut self, user: UserId, name: String) {
+        if self.names.len() >= NAMES_MAX {
+            self.names.retain(|&user, _| user == self.me);
+        }
         self.names.insert(user, name);
     }
 
@@ -193,7 +205,7 @@ impl Model {
 
     pub(super) fn take_members(&mut self, chat: ChatId, members: Vec<Member>) {
         for member in &members {
-            self.names.insert(member.user, member.nickname.clone());
+            self.learn_name(member.user, member.nickname.clone());
             self.take_presence(member.user, member.online);
         }
         if let Some(view) = self.chats.get_mut(&chat) {

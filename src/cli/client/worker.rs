@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vestnik::client::{Client, Cursor, Error, Event, Message};
+use vestnik::client::{Chat, Client, Cursor, Error, Event, Message};
 use vestnik::ids::{ChatId, ServerTime, UserId};
 
 use super::job::{self, Job, News};
@@ -185,26 +185,28 @@ impl Worker {
         let newest = chats.iter().map(|chat| chat.last_message).max().unwrap_or_default();
         let known = chats.iter().map(|chat| (chat.id, ServerTime::ZERO)).collect();
         self.client.set_cursor(Cursor { all: newest, chats: known });
-        let direct: Vec<ChatId> =
-            chats.iter().filter(|chat| chat.direct).map(|chat| chat.id).take(DIRECT_MAX).collect();
-        self.news.tell(News::Chats(chats));
-        for chat in direct {
-            self.tell_members(chat)?;
-        }
+        self.tell_chats(chats)?;
         self.news.tell(News::Connected);
         Ok(())
     }
 
+    /// Tells of my chats, and who is there of those with whom I have one.
+    fn tell_chats(&mut self, chats: Vec<Chat>) -> Result<(), Stop> {
+        let direct = chats.iter().filter(|chat| chat.direct).map(|chat| chat.id);
+        let direct: Vec<ChatId> = direct.take(DIRECT_MAX).collect();
+        self.news.tell(News::Chats(chats));
+        direct.into_iter().try_for_each(|chat| self.tell_members(chat))
+    }
+
     /// Does jobs and takes what comes, until something ends it.
     fn serve(&mut self) -> Result<(), Stop> {
+        let mut something_came = false;
         loop {
             self.take_jobs();
             let did_something = self.do_next()?;
-            self.take_events(if did_something { Duration::ZERO } else { REST_WAIT })?;
+            self.take_events(if something_came { REST_WAIT } else { Duration::ZERO })?;
             self.tell_seen()?;
-            if !did_something {
-                self.rest()?;
-            }
+            something_came = if did_something { false } else { self.rest()? };
         }
     }
 
@@ -221,8 +223,8 @@ impl Worker {
         }
     }
 
-    /// Waits for jobs and for the server.
-    fn rest(&mut self) -> Result<(), Stop> {
+    /// Waits for jobs and for the server, which the answer tells.
+    fn rest(&mut self) -> Result<bool, Stop> {
         let now = now();
         let slowed = self.slowed.values().min().copied();
         let seen = (!self.seen.is_empty()).then(|| self.seen_told + SEEN_PAUSE);
@@ -232,7 +234,7 @@ impl Worker {
         if !something_came && due.is_none() && now.elapsed() >= SILENCE_MAX {
             self.client.heartbeat()?;
         }
-        Ok(())
+        Ok(something_came)
     }
 
     /// Does the first job that need not wait; whether there was one.
@@ -397,7 +399,7 @@ impl Worker {
             self.introduce_user(user)?;
         }
         let chats = self.client.my_chats()?;
-        self.news.tell(News::Chats(chats));
+        self.tell_chats(chats)?;
         self.news.tell(News::Connected);
         Ok(())
     }

@@ -143,12 +143,12 @@ impl Editor {
         self.recalled = None;
     }
 
-    /// Takes the text away, and remembers it.
-    pub(super) fn take(&mut self) -> String {
+    /// Takes the text away, and remembers it, unless there is a secret in it.
+    pub(super) fn take(&mut self, is_secret: bool) -> String {
         let text = std::mem::take(&mut self.text);
         self.at = 0;
         self.recalled = None;
-        if !text.trim().is_empty() && self.history.front() != Some(&text) {
+        if !is_secret && !text.trim().is_empty() && self.history.front() != Some(&text) {
             self.history.push_front(text.clone());
             self.history.truncate(HISTORY_MAX);
         }
@@ -263,9 +263,11 @@ mod tests {
     #[test]
     fn what_was_typed_before_comes_back_and_the_draft_too() {
         let mut editor = typed("one");
-        assert_eq!(editor.take(), "one");
+        assert_eq!(editor.take(false), "one");
         editor.insert("two");
-        editor.take();
+        editor.take(false);
+        editor.insert("/join cellar tea");
+        editor.take(true);
         editor.insert("draft");
         editor.recall(true);
         assert_eq!(editor.text(), "draft");

@@ -153,8 +153,14 @@ impl Shell<'_> {
         };
         self.keys.push(bytes.get(..count).unwrap_or_default());
         while let Some(key) = self.keys.next() {
-            if key == Key::Ctrl('l') {
-                self.shown = None;
+            match key {
+                Key::Ctrl('l') => self.shown = None,
+                Key::Ctrl('z') => {
+                    self.terminal.suspend()?;
+                    self.screen.size = Terminal::size();
+                    self.shown = None;
+                }
+                _ => {}
             }
             let jobs = self.screen.pressed(key, now);
             self.ask(jobs);

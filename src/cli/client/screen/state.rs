@@ -7,7 +7,7 @@ use vestnik::auth::password::Secret;
 use vestnik::client::Event;
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 
-use super::super::command::TABLE;
+use super::super::command::{self, Command, TABLE, Typed};
 use super::super::front::{Effect, Front, Question};
 use super::super::job::{Job, News};
 use super::super::report;
@@ -192,7 +192,10 @@ impl Screen {
     }
 
     fn enter(&mut self) -> Vec<Job> {
-        let line = self.editor.take();
+        let with_password = command::parse(self.editor.text()).is_ok_and(|typed| {
+            matches!(typed, Typed::Command(Command::Join { password: Some(_), .. }))
+        });
+        let line = self.editor.take(with_password);
         self.typing_told = None;
         self.scroll = 0;
         let effects = self.front.typed(&line);

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// The other screen, keys as they are typed, pastes marked, no wrapping at the edge.
@@ -16,13 +17,28 @@ pub(super) struct Terminal<'a> {
 
 impl<'a> Terminal<'a> {
     pub(super) fn take(out: &'a mut dyn Write) -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mut raw = before.clone();
+        let mut terminal = Self { out, before: tcgetattr(io::stdin())? };
+        terminal.enter()?;
+        Ok(terminal)
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        let mut raw = self.before.clone();
         raw.make_raw();
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
-        let mut terminal = Self { out, before };
-        terminal.write(ENTER)?;
-        Ok(terminal)
+        self.write(ENTER)
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        self.write(LEAVE)?;
+        Ok(tcsetattr(io::stdin(), OptionalActions::Now, &self.before)?)
+    }
+
+    /// Gives the terminal to the shell, and comes back when the shell says so.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        self.leave()?;
+        kill_process(getpid(), Signal::TSTP)?;
+        self.enter()
     }
 
     pub(super) fn write(&mut self, text: &str) -> io::Result<()> {
@@ -44,7 +60,6 @@ impl<'a> Terminal<'a> {
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
         // Whoever took the terminal away has what it showed.
-        let _ = self.write(LEAVE);
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        let _ = self.leave();
     }
 }

@@ -359,6 +359,10 @@ fn passwords_are_asked_for_and_never_shown() {
     assert!(
         matches!(jobs.as_slice(), [Job::Join { password: Some(tea), .. }] if tea.expose() == "tea")
     );
+    seat.presses(Key::Escape);
+    seat.types("/join attic sesame\n");
+    seat.presses(Key::Up);
+    assert_eq!(seat.rows()[9], "> /password", "what holds a password is not remembered");
 }
 
 #[test]
