@@ -25,7 +25,10 @@ const WAIT: Duration = Duration::from_secs(30);
 fn client(server: &Server, address: &str, arguments: &[&str]) -> Command {
     let mut command = vestnik(server.dir().path());
     command.env("XDG_STATE_HOME", server.dir().join("state")).env("TZ", "UTC");
-    command.args(["client", address, "--history", "0"]).args(arguments);
+    command.args(["client", address]).args(arguments);
+    if !arguments.contains(&"--history") {
+        command.args(["--history", "0"]);
+    }
     command
 }
 
@@ -48,7 +51,7 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 impl Person {
-    /// Comes into a chat by the password.
+    /// Comes into a chat by the password, and is in it when this returns.
     fn come(server: &Server, user: &str, chat: &str) -> Self {
         let address = server.address().to_string();
         let mut command =
@@ -60,6 +63,9 @@ impl Person {
         let notes = lines_of(child.stderr.take().expect("a pipe"));
         let mut person = Self { child, keys, lines, notes };
         person.say(PASSWORD);
+        // What others say from now on is shown: the answer comes after the chat is open.
+        person.say(&format!("/whois {user}"));
+        person.note(&format!("{user} is user"));
         person
     }
 
@@ -216,6 +222,43 @@ fn the_password_is_asked_for_once_and_the_session_is_kept_for_its_owner_alone() 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+#[test]
+fn a_second_client_of_the_same_user_leaves_the_first_its_session() {
+    let server = hall();
+    let mut anna = Person::come(&server, "anna", "hall");
+    anna.say("first");
+    let mut boris = Person::come(&server, "boris", "hall");
+    boris.say("hello");
+    assert_eq!(anna.next(), "boris: hello");
+    let arguments = ["--user", "Anna", "--chat", "hall", "--password-stdin"];
+    let second = run_client(&server, &arguments, &format!("{PASSWORD}\nsecond\n"));
+    let notes = String::from_utf8(second.stderr).expect("UTF-8");
+    assert!(notes.contains("this one is not kept"), "{notes}");
+    assert_eq!(second.status.code(), Some(0));
+    // The first goes on, and is told what its user said elsewhere.
+    assert_eq!(anna.next(), "anna: second");
+    boris.say("still here?");
+    assert_eq!(anna.next(), "boris: still here?");
+    assert_eq!(anna.leave().2, Some(0));
+    let sessions = server.admin_ok(&["session", "list"], None);
+    assert_eq!(sessions.lines().filter(|line| line.contains("anna")).count(), 1, "{sessions}");
+}
+
+#[test]
+fn what_has_to_wait_is_sent_later_and_in_its_order() {
+    let server = hall();
+    server.admin_ok(&["chat", "set", "hall", "--slow-mode", "1"], None);
+    let input = format!("{PASSWORD}\none\ntwo\nthree\n");
+    let arguments = ["--user", "anna", "--chat", "hall", "--password-stdin"];
+    let output = run_client(&server, &arguments, &input);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sent in 1 s"), "{output:?}");
+    let page = run_client(&server, &["--user", "anna", "--chat", "hall", "--history", "9"], "");
+    let page = String::from_utf8(page.stdout).expect("UTF-8");
+    let said: Vec<String> = page.lines().map(said).collect();
+    assert_eq!(said, ["anna: one", "anna: two", "anna: three"]);
 }
 
 #[test]

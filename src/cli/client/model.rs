@@ -322,3 +322,102 @@ impl Model {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat() -> Chat {
+        Chat {
+            id: ChatId::new(1).unwrap(),
+            direct: false,
+            has_password: false,
+            member: true,
+            admin: false,
+            members: 1,
+            last_message: ServerTime::ZERO,
+            seen: ServerTime::ZERO,
+            unread: 0,
+            name: "hall".to_owned(),
+            title: String::new(),
+        }
+    }
+
+    fn message(at: i64, content: &str) -> Message {
+        let time = ServerTime::new(at).unwrap();
+        Message {
+            id: MessageId::at(time),
+            sender: UserId::new(2).unwrap(),
+            created: time,
+            updated: time,
+            edited: false,
+            deleted: false,
+            content: content.to_owned(),
+        }
+    }
+
+    fn kept(model: &Model) -> (usize, i64) {
+        let messages = &model.chats[&chat().id].messages;
+        (messages.len(), messages.keys().next().map_or(0, |id| id.created().micros()))
+    }
+
+    fn model() -> Model {
+        Model::new(UserId::new(1).unwrap(), "anna".to_owned())
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_number_and_by_size() {
+        let mut model = model();
+        model.open(chat(), Vec::new(), true);
+        for at in 1..=OPEN_MESSAGES_MAX as i64 + 10 {
+            assert_eq!(model.take(chat().id, message(at, "x")), Taken::New);
+        }
+        assert_eq!(kept(&model), (OPEN_MESSAGES_MAX, 11));
+        let view = model.open_view().unwrap();
+        assert!(view.is_full() && !view.is_whole);
+        // What went is not new when it comes again.
+        assert_eq!(model.take(chat().id, message(3, "x")), Taken::Known);
+        let huge = "x".repeat(OPEN_BYTES_MAX / 2);
+        for at in 1..4 {
+            model.take(chat().id, message(1_000_000 + at, &huge));
+        }
+        assert_eq!(kept(&model), (2, 1_000_002));
+        assert_eq!(model.chats[&chat().id].bytes, 2 * huge.len());
+    }
+
+    #[test]
+    fn a_page_that_does_not_meet_what_is_kept_takes_its_place() {
+        let mut model = model();
+        let page = |range: std::ops::Range<i64>| range.map(|at| message(at, "x")).collect();
+        assert_eq!(model.open(chat(), page(1..5), true).len(), 4);
+        assert_eq!(model.open(chat(), page(3..8), false).len(), 3);
+        assert_eq!(kept(&model), (7, 1));
+        assert_eq!(model.open(chat(), page(20..25), false).len(), 5);
+        assert_eq!(kept(&model), (5, 20));
+        assert_eq!(model.take_page(chat().id, page(15..20), false).len(), 5);
+        assert_eq!(kept(&model), (10, 15));
+        let edited = Message { updated: ServerTime::new(99).unwrap(), ..message(16, "y") };
+        assert_eq!(model.take(chat().id, edited.clone()), Taken::Changed);
+        assert_eq!(model.take(chat().id, edited), Taken::Known);
+        assert_eq!(model.take(chat().id, message(16, "x")), Taken::Known);
+        assert_eq!(model.take(ChatId::new(9).unwrap(), message(50, "x")), Taken::Counted);
+    }
+
+    #[test]
+    fn chats_are_found_by_name_in_any_case_and_people_by_theirs() {
+        let mut model = model();
+        let direct = Chat {
+            id: ChatId::new(2).unwrap(),
+            direct: true,
+            name: String::new(),
+            title: "Hall".to_owned(),
+            ..chat()
+        };
+        model.take_chats(vec![direct, chat()]);
+        assert_eq!(model.find("HALL"), ChatId::new(1));
+        assert_eq!(model.find("@hall"), ChatId::new(2));
+        assert_eq!(model.find("hal"), None);
+        model.take_chats(vec![chat()]);
+        assert_eq!(model.find("@hall"), None);
+    }
+}

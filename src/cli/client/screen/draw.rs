@@ -134,9 +134,12 @@ impl Screen {
         let end = lines.len().saturating_sub(self.scroll.min(lines.len().saturating_sub(rows)));
         let begin = end.saturating_sub(rows);
         let shown = lines.get(begin..end).unwrap_or_default();
-        if self.front.model.open_view().is_some_and(|view| !view.is_loaded) {
-            frame.put((left, 1), self.size.0, Style::Dim, "reading…");
-        }
+        let hint = match self.front.model.open_view() {
+            None => "Ctrl-N opens a chat, /help lists commands",
+            Some(view) if !view.is_loaded => "reading…",
+            Some(_) => "",
+        };
+        frame.put((left + 1, 1), self.size.0, Style::Dim, hint);
         // The newest stand at the bottom.
         let first = 1 + rows - shown.len();
         for (row, line) in shown.iter().enumerate() {
@@ -233,8 +236,14 @@ impl Screen {
 
     fn note_lines(&self, note: &Note) -> Vec<Line> {
         let style = if note.is_failure { Style::Alarm } else { Style::Dim };
-        let rows = note.lines.iter().flat_map(|line| wrap(line, self.text_columns()));
-        rows.map(|row| vec![(style, format!("{:TIME_COLUMNS$}{row}", "--"))]).collect()
+        let mut rows = Vec::new();
+        for line in &note.lines {
+            for (number, row) in wrap(line, self.text_columns()).into_iter().enumerate() {
+                let mark = if number == 0 { "--" } else { "" };
+                rows.push(vec![(style, format!("{mark:TIME_COLUMNS$}{row}"))]);
+            }
+        }
+        rows
     }
 
     fn draw_status(&self, frame: &mut Frame, row: usize) {

@@ -50,7 +50,7 @@ impl Frame {
     ) -> usize {
         let end = end.min(self.columns);
         let text = cut(text, end.saturating_sub(at));
-        if let Some(row) = self.rows.get_mut(row).filter(|_| !text.is_empty()) {
+        if let Some(row) = self.rows.get_mut(row).filter(|_| !text.is_empty() && at < end) {
             row.push(Span { at, style, text: text.to_owned() });
         }
         at + width(text)
@@ -70,7 +70,7 @@ impl Frame {
             let mut cells = vec![" ".to_owned(); self.columns];
             for span in spans {
                 let mut at = span.at;
-                for grapheme in span.text.graphemes(true) {
+                for grapheme in span.text.graphemes(true).filter(|shown| width(shown) > 0) {
                     cells[at] = grapheme.to_owned();
                     for covered in 1..width(grapheme) {
                         cells[at + covered] = String::new();

@@ -412,6 +412,50 @@ fn members_come_and_go_and_a_chat_that_is_gone_is_shut() {
 }
 
 #[test]
+fn no_keys_and_no_size_make_it_stumble() {
+    let mut seat =
+        Seat::in_hall((64, 10), (0..30).map(|n| said(n, BORIS, "日本語 e\u{301} x")).collect());
+    let mut seed = 1_u64;
+    let mut dice = |bound: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % bound
+    };
+    for turn in 0..1_000 {
+        let letters = ['a', 'я', '日', '\u{301}', '/', ' ', '👩', '\u{200d}'];
+        let letter = letters[dice(8) as usize];
+        let key = match dice(24) {
+            0 => Key::Enter,
+            1 => Key::Tab,
+            2 => Key::Backspace,
+            3 => Key::Delete,
+            4 => Key::Left,
+            5 => Key::Right,
+            6 => Key::WordLeft,
+            7 => Key::WordRight,
+            8 => Key::Up,
+            9 => Key::Down,
+            10 => Key::AltUp,
+            11 => Key::Ctrl(['a', 'e', 'k', 'u', 'w', 'j', 'n', 'd'][dice(8) as usize]),
+            12 => Key::PageUp,
+            13 => Key::PageDown,
+            14 => Key::Home,
+            15 => Key::Escape,
+            16 => Key::Paste(format!("{letter}\n\t\u{1b}{letter}")),
+            _ => Key::Char(letter),
+        };
+        seat.presses(key);
+        if dice(5) == 0 {
+            seat.hears(News::Message(
+                chat(1 + dice(4) as u32),
+                said(turn, BORIS, "more\nthan one"),
+            ));
+        }
+        seat.screen.size = (dice(90) as usize, dice(30) as usize);
+        seat.rows();
+    }
+}
+
+#[test]
 fn messages_of_a_chat_in_the_background_are_counted_once() {
     let mut seat = Seat::in_hall((64, 10), Vec::new());
     for _ in 0..3 {
