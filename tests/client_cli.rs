@@ -451,5 +451,9 @@ fn tls_is_trusted_by_fingerprint_or_by_file_and_not_otherwise() {
         let (said, code) = failure(&run_client(&server, &[&user[..], trust].concat(), &input));
         assert!(said.contains(words) && code == Some(1), "{said}");
     }
+    let by_name = format!("localhost:{}", server.address().port());
+    let arguments = [&user[..], &["--tls-ca", cert]].concat();
+    let (said, code) = failure(&run(client(&server, &by_name, &arguments), Some(&input)));
+    assert!(said.contains("connect by a name that is in it") && code == Some(1), "{said}");
     assert!(server.admin_ok(&["check"], None).contains("2 messages"));
 }

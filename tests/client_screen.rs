@@ -51,6 +51,7 @@ impl Terminal {
         let end = || Stdio::from(side.try_clone().expect("a descriptor"));
         let mut command = vestnik(server.dir().path());
         command.env("XDG_STATE_HOME", server.dir().join("state")).env("TZ", "UTC");
+        command.env("TERM", "xterm-256color");
         command.args(["client", &server.address().to_string()]).args(arguments);
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("the binary starts");

@@ -114,7 +114,8 @@ fn signals() -> io::Result<Ear> {
     Ok(ear)
 }
 
-/// Whether a person sits at both ends.
+/// Whether a person sits at both ends, and the terminal can place the cursor.
 fn is_terminal() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !is_dumb
 }

@@ -99,13 +99,12 @@ impl Server {
             Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
                 ": does `vestnik serve` run there?"
             }
-            _ if words.contains("UnknownIssuer") => {
-                ": nobody who is trusted vouches for its certificate; pin it by --tls-fingerprint, \
-                 or name who does by --tls-ca"
+            _ if words.contains("not valid for name") => {
+                ": connect by a name that is in it, or pin it by --tls-fingerprint"
             }
-            _ if words.contains("NotValidForName") || words.contains("not valid for name") => {
-                ": its certificate is for another name; connect to that, or pin it by \
-                 --tls-fingerprint"
+            _ if words.contains("invalid peer certificate") => {
+                ": nobody who is trusted vouches for it; pin it by --tls-fingerprint, or name who \
+                 does by --tls-ca"
             }
             Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => "",
             Error::Closed if self.tls.is_some() => ": is this its TLS port?",
