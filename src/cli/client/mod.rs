@@ -11,6 +11,7 @@ mod input;
 mod job;
 mod kept;
 mod model;
+mod pause;
 mod plain;
 mod report;
 mod screen;

@@ -5,7 +5,6 @@
 //! connection broke is asked again on the next; a message carries its nonce and is stored once.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -15,6 +14,7 @@ use vestnik::client::{Chat, Client, Cursor, Error, Event, Message};
 use vestnik::ids::{ChatId, ServerTime, UserId};
 
 use super::job::{self, Job, News};
+use super::pause::{longer, pause_after};
 use super::text::harmless;
 use super::wake::{self, Bell, Ear};
 
@@ -26,12 +26,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(45);
 const SEEN_PAUSE: Duration = Duration::from_millis(500);
 /// Time for the rest of a frame whose beginning has come.
 const REST_WAIT: Duration = Duration::from_millis(20);
-/// The second pause before a new connection; there is none before the first try.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Pause after a refusal that will pass and does not say when.
-const REFUSED_PAUSE: Duration = Duration::from_secs(3);
 /// Direct chats whose other side is looked up, to show whether they are there.
 const DIRECT_MAX: usize = 50;
 /// Names kept; past that they are asked for anew.
@@ -494,54 +488,9 @@ impl Worker {
     }
 }
 
-/// How long to wait after a refusal that will pass; `None` when it will not.
-fn pause_after(code: &str, number: Option<i64>) -> Option<Duration> {
-    match code {
-        "rate-limited" => {
-            let seconds = number.and_then(|seconds| u64::try_from(seconds).ok());
-            Some(seconds.map_or(REFUSED_PAUSE, |seconds| Duration::from_secs(seconds.min(3600))))
-        }
-        "storage-failed" | "shutting-down" => Some(REFUSED_PAUSE),
-        _ => None,
-    }
-}
-
 fn session_over(code: &str, words: &str) -> String {
     match code {
         "bad-session" => "the session has ended: log in again".to_owned(),
         _ => harmless(words),
-    }
-}
-
-/// Twice as long, up to a bound, and somewhat more or less, so that not everybody comes at once.
-fn longer(pause: Duration) -> Duration {
-    let doubled = (2 * pause).clamp(PAUSE_MIN, PAUSE_MAX);
-    let dice = RandomState::new().hash_one(()) % 512;
-    doubled.mul_f64(0.75 + dice as f64 / 1024.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound_and_are_not_all_alike() {
-        let mut pause = Duration::ZERO;
-        let mut seen = HashSet::new();
-        for _ in 0..20 {
-            pause = longer(pause);
-            assert!(pause >= PAUSE_MIN.mul_f64(0.75) && pause <= PAUSE_MAX.mul_f64(1.25));
-            seen.insert(pause);
-        }
-        assert!(pause >= PAUSE_MAX.mul_f64(0.75));
-        assert!(seen.len() > 10);
-    }
-
-    #[test]
-    fn refusals_that_pass_say_when() {
-        assert_eq!(pause_after("rate-limited", Some(7)), Some(Duration::from_secs(7)));
-        assert_eq!(pause_after("rate-limited", Some(-1)), Some(REFUSED_PAUSE));
-        assert_eq!(pause_after("storage-failed", None), Some(REFUSED_PAUSE));
-        assert_eq!(pause_after("not-member", Some(7)), None);
     }
 }
