@@ -138,7 +138,7 @@ impl Service<'_> {
         if self.housekeeping.may_purge {
             self.housekeeping.may_purge = self.purge()?;
         }
-        let more = self.index_slice()? | self.ends_slice()?;
+        let more = self.index_slice()? | self.count_slice()?;
         let housekeeping = &self.housekeeping;
         Ok(more || housekeeping.may_sweep || housekeeping.may_expire || housekeeping.may_purge)
     }
@@ -150,7 +150,6 @@ impl Service<'_> {
             let updated = self.clock.next();
             self.store.delete_message(chat, id, updated)?;
             self.indexing.note_change();
-            self.ends.note_deleted(chat, id.created());
             let (sender, created) = (purge.user, id.created());
             let status = status | STATUS_DELETED;
             let message = Message { id, sender, created, updated, status, content: "" };
@@ -167,7 +166,7 @@ impl Service<'_> {
             return Ok(false);
         };
         self.indexing.note_change();
-        self.ends.note_expired(chat, last);
+        self.counting.note_expired(chat, last);
         Ok(true)
     }
 

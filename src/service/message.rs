@@ -41,7 +41,7 @@ impl Service<'_> {
         self.tell_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
-        self.ends.note_sent(chat, caller.user, created);
+        self.counting.note_sent(chat, caller.user, created);
         Ok(())
     }
 
@@ -108,6 +108,7 @@ impl Service<'_> {
         }
         self.may_write()?;
         self.store.set_seen(chat, caller.user, seen)?;
+        self.note_seen(chat, caller.user, seen)?;
         self.accept(caller, |_| {});
         self.tell_seen(caller, chat, seen);
         Ok(())
@@ -168,7 +169,6 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         self.indexing.note_change();
-        self.ends.note_deleted(chat, id.created());
         self.tell_message(
             caller,
             chat,

@@ -199,7 +199,7 @@ pub struct Service<'db> {
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
-    ends: unread::Ends,
+    counting: unread::Counting,
     /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
     pump_cost: usize,
     lockdown: bool,
@@ -228,7 +228,7 @@ impl<'db> Service<'db> {
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
-        let ends = unread::Ends::new(store.chat_count().map_err(|e| e.to_string())?);
+        let counting = unread::Counting::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
         let rows_changed = store.rows_changed();
         Ok(Self {
@@ -253,7 +253,7 @@ impl<'db> Service<'db> {
             lost: None,
             housekeeping,
             indexing,
-            ends,
+            counting,
             pump_cost: 0,
             lockdown,
             scratch: Vec::new(),
@@ -502,7 +502,7 @@ impl<'db> Service<'db> {
         });
         self.housekeeping.start_again();
         self.indexing.start_again(self.turn.number, self.now_ms);
-        self.ends.forget_all();
+        self.counting.start_again();
         self.turn.begin();
         self.is_replaying = true;
     }
@@ -713,6 +713,7 @@ impl<'db> Service<'db> {
     /// As every write.
     pub fn finish(&mut self) -> StoreResult<()> {
         self.finish_indexing()?;
+        self.finish_counting()?;
         self.store.write_server_time(self.clock.last())?;
         self.store.commit().map(drop)
     }

@@ -37,8 +37,11 @@ impl Store<'_> {
             "INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             (chat.row(), old.created.micros(), old.sender.row(), updated, old.status, old.content),
-        )
-        .map(drop)
+        )?;
+        // They come in order, so each is the newest.
+        let sql = "UPDATE chats SET message_count = message_count + 1, last_message = ?2
+                   WHERE chat_id = ?1";
+        self.run(sql, (chat.row(), old.created.micros())).map(drop)
     }
 
     /// A message of any chat whose id is one of these, which ascend. Walks over all messages that
