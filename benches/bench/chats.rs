@@ -1,7 +1,7 @@
 //! GET_MY_CHATS of a user in many chats of a file with many messages.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use ring::rand::SystemRandom;
@@ -88,6 +88,13 @@ fn settle(bench: &mut Bench<'_>, conn: ConnId) {
     bench.service.finish().expect("room for it");
 }
 
+/// What this thread has taken of a processor so far. An answer takes a file that is in the system's
+/// cache and no sync, so that is what it costs the server, whoever else is at work on the machine.
+fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(spent).expect("not negative")
+}
+
 /// What GET_MY_CHATS costs, by how much was not read: right after the start, with nothing in
 /// SQLite's cache, and later.
 pub(crate) fn my_chats(criterion: &mut Criterion) {
@@ -115,9 +122,9 @@ pub(crate) fn my_chats(criterion: &mut Criterion) {
                 let mut taken = Duration::ZERO;
                 for _ in 0..rounds {
                     taken += with_fresh_service(&path, &sessions[..1], &random, |bench, conn| {
-                        let begun = Instant::now();
+                        let begun = cpu_time();
                         bench.ask(conn, &Request::GetMyChats);
-                        begun.elapsed()
+                        cpu_time() - begun
                     });
                 }
                 taken
@@ -125,7 +132,13 @@ pub(crate) fn my_chats(criterion: &mut Criterion) {
         });
         with_fresh_service(&path, &sessions[..1], &random, |bench, conn| {
             group.bench_function(format!("1,000 chats, unread: {name}"), |bencher| {
-                bencher.iter(|| bench.ask(conn, &Request::GetMyChats));
+                bencher.iter_custom(|rounds| {
+                    let begun = cpu_time();
+                    for _ in 0..rounds {
+                        bench.ask(conn, &Request::GetMyChats);
+                    }
+                    cpu_time() - begun
+                });
             });
         });
     }

@@ -23,6 +23,7 @@ mod invariants;
 mod line;
 mod message;
 mod notify;
+mod pace;
 mod peer;
 mod roster;
 mod search;
@@ -183,6 +184,7 @@ pub struct Service<'db> {
     throttle: Throttle,
     peers: Peers,
     roster: Roster,
+    pace: pace::Pace,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -242,6 +244,7 @@ impl<'db> Service<'db> {
             throttle: Throttle::new(&seed),
             peers: Peers::default(),
             roster: Roster::default(),
+            pace: pace::Pace::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),
@@ -441,7 +444,7 @@ impl<'db> Service<'db> {
 
     /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
     pub fn end_pump(&mut self) {
-        let ended = self.store.commit();
+        let ended = self.store.commit().and_then(|_| self.scrub());
         if let Err(error) = ended {
             self.reason(error.into());
         }
@@ -516,8 +519,7 @@ impl<'db> Service<'db> {
             }
         }
         for old in std::mem::take(&mut self.turn.paced).iter().rev() {
-            self.roster.set_may_send(old.user, old.membership.chat, old.membership.may_send_ms);
-            self.roster.set_pace(old.user, old.pace);
+            self.pace.take_back(old);
         }
     }
 

@@ -191,7 +191,9 @@ const MESSAGES: &[Rule] = &[
     ),
     rule(
         "a message id given twice",
-        "SELECT 'message ' || message_id FROM messages GROUP BY message_id HAVING count(*) > 1",
+        "SELECT 'message ' || message_id FROM messages
+         WHERE chat_id IN (SELECT chat_id FROM chats)
+         GROUP BY message_id HAVING count(*) > 1",
     ),
     rule(
         "a nonce of nobody, or of a message by somebody else",

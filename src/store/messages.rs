@@ -367,7 +367,7 @@ impl Store<'_> {
         Ok(removed)
     }
 
-    fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
+    pub(super) fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
         let sql = format!(
             "WITH RECURSIVE present (chat_id) AS (
                  SELECT min(chat_id) FROM {table}
