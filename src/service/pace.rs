@@ -51,13 +51,13 @@ impl Pace {
         let mut before = Paced { key, may_send_ms: None, sent: None };
         if slow_mode_s > 0 {
             let from_ms = now_ms + u64::from(slow_mode_s) * 1000;
+            make_room(&mut self.may_send_ms, key);
             before.may_send_ms = self.may_send_ms.insert(key, from_ms);
-            keep_some(&mut self.may_send_ms);
         }
         if is_counted {
             let sent = self.sent_in_second(key.0, now_ms);
+            make_room(&mut self.sent, key.0);
             before.sent = self.sent.insert(key.0, (now_ms / 1000, sent + 1));
-            keep_some(&mut self.sent);
         }
         before
     }
@@ -82,8 +82,8 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     };
 }
 
-fn keep_some<K: Ord, V>(map: &mut BTreeMap<K, V>) {
-    if map.len() > KEPT_MAX {
+fn make_room<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K) {
+    if map.len() >= KEPT_MAX && !map.contains_key(&key) {
         map.pop_first();
     }
 }
