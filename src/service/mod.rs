@@ -23,6 +23,7 @@ mod invariants;
 mod line;
 mod message;
 mod notify;
+mod pace;
 mod peer;
 mod roster;
 mod search;
@@ -183,6 +184,7 @@ pub struct Service<'db> {
     throttle: Throttle,
     peers: Peers,
     roster: Roster,
+    pace: pace::Pace,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -199,7 +201,7 @@ pub struct Service<'db> {
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
-    ends: unread::Ends,
+    counting: unread::Counting,
     /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
     pump_cost: usize,
     lockdown: bool,
@@ -228,7 +230,7 @@ impl<'db> Service<'db> {
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
-        let ends = unread::Ends::new(store.chat_count().map_err(|e| e.to_string())?);
+        let counting = unread::Counting::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
         let rows_changed = store.rows_changed();
         Ok(Self {
@@ -242,6 +244,7 @@ impl<'db> Service<'db> {
             throttle: Throttle::new(&seed),
             peers: Peers::default(),
             roster: Roster::default(),
+            pace: pace::Pace::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),
@@ -253,7 +256,7 @@ impl<'db> Service<'db> {
             lost: None,
             housekeeping,
             indexing,
-            ends,
+            counting,
             pump_cost: 0,
             lockdown,
             scratch: Vec::new(),
@@ -441,7 +444,7 @@ impl<'db> Service<'db> {
 
     /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
     pub fn end_pump(&mut self) {
-        let ended = self.store.commit();
+        let ended = self.store.commit().and_then(|_| self.scrub());
         if let Err(error) = ended {
             self.reason(error.into());
         }
@@ -502,7 +505,7 @@ impl<'db> Service<'db> {
         });
         self.housekeeping.start_again();
         self.indexing.start_again(self.turn.number, self.now_ms);
-        self.ends.forget_all();
+        self.counting.start_again();
         self.turn.begin();
         self.is_replaying = true;
     }
@@ -516,8 +519,7 @@ impl<'db> Service<'db> {
             }
         }
         for old in std::mem::take(&mut self.turn.paced).iter().rev() {
-            self.roster.set_may_send(old.user, old.membership.chat, old.membership.may_send_ms);
-            self.roster.set_pace(old.user, old.pace);
+            self.pace.take_back(old);
         }
     }
 
@@ -732,6 +734,7 @@ impl<'db> Service<'db> {
     /// As every write.
     pub fn finish(&mut self) -> StoreResult<()> {
         self.finish_indexing()?;
+        self.finish_counting()?;
         self.store.write_server_time(self.clock.last())?;
         self.store.commit().map(drop)
     }
