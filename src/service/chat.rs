@@ -9,6 +9,7 @@ use crate::names::{self, Name};
 use crate::service::account::new_password;
 use crate::service::history::{COUNT_COST, Progress, Source};
 use crate::service::peer::Intent;
+use crate::service::session::CHANGED_MEANWHILE_S;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
 use crate::store::chats::{Chat, MyChat};
@@ -181,12 +182,12 @@ impl Service<'_> {
             return Err(WRONG_CHAT_PASSWORD.into());
         };
         let work = Work::Verify {
-            stored: Some(stored),
+            stored: Some(stored.clone()),
             password: given,
             rounds: self.config.password_rounds,
             upgrade: false,
         };
-        self.ask_helper(caller.conn, caller.task, work, Intent::JoinChat { chat })
+        self.ask_helper(caller.conn, caller.task, work, Intent::JoinChat { chat, stored })
     }
 
     /// The chat, if the caller may join it but for its password.
@@ -222,16 +223,20 @@ impl Service<'_> {
         conn: ConnId,
         task: u8,
         chat: ChatId,
-        ok: bool,
+        stored: Option<&str>,
     ) -> Reply {
         let Some(caller) = self.caller(conn, task) else {
             return Err(Decline::LoginRequired.into());
         };
-        if !ok {
+        let Some(stored) = stored else {
             self.spend(&[Key::Join(caller.user, chat)]);
             return Err(WRONG_CHAT_PASSWORD.into());
+        };
+        let found = self.joinable(caller, chat)?;
+        if found.password.is_some_and(|now| now != stored) {
+            // The chat has another password by now.
+            return Err(Decline::RateLimited(CHANGED_MEANWHILE_S).into());
         }
-        self.joinable(caller, chat)?;
         self.join(caller, chat)
     }
 

@@ -186,8 +186,8 @@ impl Service<'_> {
             (Intent::Login { user, login }, Outcome::Verified { ok, upgraded }) => {
                 self.login_verified(conn, task, user.filter(|_| *ok), &login, upgraded.as_deref())
             }
-            (Intent::JoinChat { chat }, Outcome::Verified { ok, .. }) => {
-                self.join_verified(conn, task, chat, *ok)
+            (Intent::JoinChat { chat, stored }, Outcome::Verified { ok, .. }) => {
+                self.join_verified(conn, task, chat, ok.then_some(&*stored))
             }
             (Intent::CheckOldPassword { new }, Outcome::Verified { ok, .. }) => {
                 self.old_password_verified(conn, task, *ok, new)

@@ -81,9 +81,10 @@ impl Line {
         self.waiting.push_back(Place { job, guess, rounds });
     }
 
-    /// A job has come back.
-    pub(super) fn done(&mut self, job: JobId) {
-        self.under_way.retain(|(other, _)| *other != job);
+    /// A job has come back: what it was a guess at.
+    pub(super) fn done(&mut self, job: JobId) -> Option<Guess> {
+        let place = self.under_way.iter().position(|(other, _)| *other == job)?;
+        Some(self.under_way.swap_remove(place).1)
     }
 
     /// Forgets those who wait.

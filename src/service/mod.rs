@@ -24,6 +24,8 @@ mod line;
 mod message;
 mod notify;
 mod peer;
+#[cfg(test)]
+mod races;
 mod roster;
 mod search;
 mod session;
@@ -35,7 +37,7 @@ mod unread;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::auth::helper::{Job, JobDone, JobId, Work};
+use crate::auth::helper::{Job, JobDone, JobId, Outcome, Work};
 use crate::auth::password;
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
@@ -636,7 +638,7 @@ impl<'db> Service<'db> {
             (Intent::Login { login, .. }, _, Some(origin)) => {
                 Guess::Login { login: login.clone(), origin }
             }
-            (Intent::JoinChat { chat }, Some(user), _) => Guess::Join { user, chat: *chat },
+            (Intent::JoinChat { chat, .. }, Some(user), _) => Guess::Join { user, chat: *chat },
             (Intent::CheckOldPassword { .. }, Some(user), _) => Guess::OldPassword { user },
             _ => Guess::Nothing,
         }
@@ -653,17 +655,17 @@ impl<'db> Service<'db> {
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
-        self.line.done(done.id);
+        let guess = self.line.done(done.id);
         let Some(&conn) = self.jobs.get(&done.id) else { return };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);
-            return;
+            return self.count_unheard(guess, &done.outcome);
         };
         self.turn.save(peer);
         let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
             // It was cut off in this turn. The job is forgotten when that is stored: were the turn
             // undone, the request would wait for it once more.
-            return;
+            return self.count_unheard(guess, &done.outcome);
         };
         let task = waiting.task;
         if self.turn.failed.is_some() {
@@ -672,6 +674,16 @@ impl<'db> Service<'db> {
         let reply = self.dispatch_done(conn, task, waiting.intent, &done.outcome);
         self.settle(conn, task, reply);
         self.resumed.push(conn);
+    }
+
+    /// Whoever hangs up before the answer has failed all the same: else a stranger could keep the
+    /// helper busy for ever, and pay for nothing.
+    fn count_unheard(&mut self, guess: Option<Guess>, outcome: &Outcome) {
+        if let (Some(guess), Outcome::Verified { ok: false, .. }) = (guess, outcome) {
+            for key in guess.keys() {
+                self.throttle.spend(key, self.now_ms);
+            }
+        }
     }
 
     /// Declines what a handler refused; a failed write fails the turn.

@@ -45,11 +45,14 @@ pub(crate) struct Waiting {
 #[derive(Clone)]
 pub(crate) enum Intent {
     Login {
-        user: Option<UserId>,
+        /// Whose password is checked, and the stored form that it is checked against.
+        user: Option<(UserId, String)>,
         login: String,
     },
     JoinChat {
         chat: ChatId,
+        /// The stored form that the password is checked against.
+        stored: String,
     },
     Register {
         nickname: String,

@@ -19,6 +19,9 @@ use crate::wire::purpose::ToClient;
 /// What HELLO tells 1.0 clients about the program.
 const SERVER: &str = concat!("vestnik ", env!("CARGO_PKG_VERSION"));
 
+/// Seconds after which to try a password again that was checked while the stored one changed.
+pub(super) const CHANGED_MEANWHILE_S: u64 = 1;
+
 /// The use of a session is noted in the file at most this often.
 pub(super) const TOUCH_US: i64 = 3600 * 1_000_000;
 
@@ -83,7 +86,8 @@ impl Service<'_> {
             rounds: self.config.password_rounds,
             upgrade: true,
         };
-        let intent = Intent::Login { user: user.map(|user| user.user), login: key };
+        let user = user.map(|user| (user.user, user.password));
+        let intent = Intent::Login { user, login: key };
         self.ask_helper(conn, task, work, intent)
     }
 
@@ -91,10 +95,11 @@ impl Service<'_> {
         &mut self,
         conn: ConnId,
         task: u8,
-        user: Option<UserId>,
+        checked: Option<(UserId, String)>,
         login: &str,
         upgraded: Option<&str>,
     ) -> Reply {
+        let (user, stored) = checked.unzip();
         let found = match user {
             // Disabled meanwhile is disabled.
             Some(user) => self.store.user(user)?.filter(|user| !user.disabled),
@@ -105,6 +110,10 @@ impl Service<'_> {
             self.spend(&[Key::Login(login, origin), Key::Origin(origin)]);
             return Err(Decline::BadCredentials.into());
         };
+        if stored.is_some_and(|stored| stored != found.password) {
+            // Another password by now, or the same one hashed anew by a login beside this one.
+            return Err(Decline::RateLimited(CHANGED_MEANWHILE_S).into());
+        }
         self.may_write()?;
         let now = self.clock.next();
         let secret = SessionSecret::generate(self.random).map_err(|why| {
