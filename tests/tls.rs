@@ -145,7 +145,7 @@ fn a_handshake_that_stops_is_closed() {
     let mut halfway = TcpStream::connect(tls_address(&server)).expect("a connection");
     halfway.write_all(b"\x16\x03\x01\x02\x00\x01").expect("written");
     for stream in [&mut silent, &mut halfway] {
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("an option");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");
         // A reset is an end, too: there is nothing to lose yet.
         if let Err(error) = stream.read(&mut [0; 100]) {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
