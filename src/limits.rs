@@ -134,6 +134,11 @@ pub const ASKER_REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// Milliseconds for asking for figures and taking them.
 pub const ASKER_TIMEOUT_MS: u64 = 5_000;
 
+/// Lines of the log that connections which make no sense may cause in a while.
+pub const STRANGER_LINES_MAX: u32 = 20;
+/// How long a while is, in milliseconds.
+pub const STRANGER_LINES_MS: u64 = 10_000;
+
 /// Seconds a connection may stay without a session.
 pub const AUTH_TIMEOUT_S: u64 = 30;
 /// Seconds without a byte from the client after which the server asks with HEARTBEAT.

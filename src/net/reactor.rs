@@ -27,6 +27,7 @@ use crate::net::clock::Clock;
 use crate::net::connection::Connection;
 use crate::net::gather::Gather;
 use crate::net::listener::{Listener, Spare};
+use crate::net::ration::Ration;
 use crate::net::serve::ServeError;
 use crate::net::stats::{Askers, Sources};
 use crate::net::timers::{NEVER_MS, Timers};
@@ -83,6 +84,7 @@ pub(super) struct Reactor<'a, 'db> {
     connections_max: usize,
     next_generation: u32,
     unauthorized: HashMap<IpAddr, usize>,
+    ration: Ration,
     timers: Timers,
     clock: Clock,
     housekeeping_ms: u64,
@@ -141,6 +143,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             connections_max: connections_max(config.max_connections),
             next_generation: 0,
             unauthorized: HashMap::new(),
+            ration: Ration::default(),
             timers: Timers::default(),
             clock: Clock::start(),
             housekeeping_ms: 0,

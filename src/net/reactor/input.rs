@@ -9,7 +9,7 @@ use crate::limits::{
 use crate::net::connection::Phase;
 use crate::net::listener::network;
 use crate::net::transport::{Transport, looks_like_tls};
-use crate::service::{Flow, Service};
+use crate::service::Flow;
 use crate::wire::frame::{self, Parsed};
 
 use super::arrivals::uncount;
@@ -19,12 +19,11 @@ use super::{Input, Reactor, list};
 /// Bytes of a socket's input that are thrown away in one turn.
 const DISCARD_BYTES: usize = 64 * 1024;
 
-pub(super) fn log_oversized(service: &Service<'_>, conn: ConnId, bytes: &[u8]) {
-    let address = service.peer_address(conn);
+fn what_is_oversized(bytes: &[u8]) -> &'static str {
     if looks_like_tls(bytes) {
-        log::info!("{conn} from {address} speaks TLS to a plain port");
+        "speaks TLS to a plain port"
     } else {
-        log::info!("{conn} from {address} sends a frame that is too large");
+        "sends a frame that is too large"
     }
 }
 
@@ -122,7 +121,9 @@ impl Reactor<'_, '_> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                     // The alert that says so leaves, then this side ends.
-                    log::info!("{conn} from {} is closed: {e}", self.service.peer_address(conn));
+                    let address = self.service.peer_address(conn);
+                    let words = format_args!("{conn} from {address} is closed: {e}");
+                    self.ration.say(self.clock.now_ms(), words);
                     self.hang_up(conn);
                     return true;
                 }
@@ -151,7 +152,10 @@ impl Reactor<'_, '_> {
             match frame::parse(bytes, body_bytes_max) {
                 Parsed::Incomplete => break,
                 Parsed::TooLarge { task } => {
-                    log_oversized(self.service, conn, bytes);
+                    let (address, what) =
+                        (self.service.peer_address(conn), what_is_oversized(bytes));
+                    let words = format_args!("{conn} from {address} {what}");
+                    self.ration.say(self.clock.now_ms(), words);
                     self.inputs.push(Input::Oversized { conn, task });
                     is_oversized = true;
                     flow = self.service.oversized(conn, task);
