@@ -29,8 +29,8 @@ echo "the log is fuzz/$log"
 
 program=target/$(rustc -vV | sed -n 's/^host: //p')/release/$target
 nice -n 10 "$program" "corpus/$target" "seeds/$target" "-artifact_prefix=artifacts/$target/" \
-    -max_total_time="$seconds" -max_len="$bytes_max" -timeout=30 -rss_limit_mb=2048 -handle_xfsz=0 \
-    -entropic=0 -print_final_stats=1 >"$log" 2>&1 &
+    -max_total_time="$seconds" -max_len="$bytes_max" -timeout=120 -report_slow_units=60 \
+    -rss_limit_mb=2048 -handle_xfsz=0 -entropic=0 -print_final_stats=1 >"$log" 2>&1 &
 run=$!
 # What the processor has spent on it, as long as it is there to be asked.
 cpu=0

@@ -80,6 +80,12 @@ pub const PASSWORD_QUEUE_MAX: usize = 1024;
 /// PBKDF2 rounds of all that wait: some 20 seconds of one core. More are declined `rate-limited`.
 pub const PASSWORD_QUEUE_ROUNDS_MAX: u64 = 128 * PASSWORD_ITERATIONS as u64;
 
+/// The same of those of one user, who is logged in: no user makes others wait for longer than this.
+pub const PASSWORD_QUEUE_USER_ROUNDS_MAX: u64 = 8 * PASSWORD_ITERATIONS as u64;
+
+/// The same of strangers from one address, which may be that of a whole company.
+pub const PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX: u64 = 64 * PASSWORD_ITERATIONS as u64;
+
 /// Password jobs handed to the helper at once, so that cheap ones do not each wait for a turn.
 pub const PASSWORDS_UNDER_WAY_MAX: usize = 32;
 
@@ -166,4 +172,6 @@ const _: () = {
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
     assert!(PASSWORDS_UNDER_WAY_MAX <= PASSWORD_QUEUE_MAX);
+    assert!(PASSWORD_QUEUE_USER_ROUNDS_MAX < PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX);
+    assert!(PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX < PASSWORD_QUEUE_ROUNDS_MAX);
 };

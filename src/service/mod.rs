@@ -53,7 +53,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
-use line::{Guess, Line, Next};
+use line::{Guess, Line, Next, Owner};
 use peer::{Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
@@ -616,7 +616,8 @@ impl<'db> Service<'db> {
 
     /// Gives password work to the helper; the connection is held until it is done.
     fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
-        if !self.line.has_room() {
+        let Some(owner) = self.owner(conn) else { return Ok(()) };
+        if !self.line.has_room(owner) {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
         let guess = self.guess(conn, &intent);
@@ -627,8 +628,14 @@ impl<'db> Service<'db> {
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
         let rounds = self.rounds(&work);
-        self.line.push(Job { id: job, work }, guess, rounds);
+        self.line.push(Job { id: job, work }, owner, guess, rounds);
         Ok(())
+    }
+
+    /// Whose share of the helper's time a connection uses.
+    fn owner(&self, conn: ConnId) -> Option<Owner> {
+        let user = self.peers.get(conn)?.user();
+        user.map(Owner::User).or_else(|| self.origin(conn).map(Owner::Stranger))
     }
 
     /// What a request's password work is a guess at.
