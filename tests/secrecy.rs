@@ -254,3 +254,29 @@ fn strangers_do_not_fill_the_log() {
     let shares = 2 + begun.elapsed().as_secs() as usize / 10;
     assert!((20..=20 * shares).contains(&lines), "{lines} lines in {shares} shares");
 }
+
+/// What was deleted, or said otherwise since, is neither in the file nor in its search index once the
+/// server has ended; what was left is.
+#[test]
+fn deleted_words_are_gone_from_the_file() {
+    let mut server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login10("anna");
+    let hall = anna.chat_id("hall");
+    let words = ["quetzalcoatl", "huitzilopochtli", "tezcatlipoca"];
+    let sent = words.map(|word| anna.send(hall, word));
+    for word in words {
+        assert_eq!(anna.search(hall, 10, word).len(), 1, "{word} is indexed");
+    }
+    anna.delete(hall, sent[0].id);
+    anna.edit(hall, sent[1].id, "said otherwise");
+    for (word, count) in words.iter().zip([0, 0, 1]) {
+        assert_eq!(anna.search(hall, 10, word).len(), count, "{word}");
+    }
+    server.stop_by("TERM");
+    let file = fs::read(server.data()).expect("the data file");
+    let text = String::from_utf8_lossy(&file).to_lowercase();
+    let kept = words.map(|word| text.contains(word));
+    assert_eq!(kept, [false, false, true], "of {words:?}");
+}
