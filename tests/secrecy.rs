@@ -220,6 +220,56 @@ fn no_secret_is_ever_told() {
     assert!(secrets.0.len() > 15, "{}", secrets.0.len());
 }
 
+/// How often words stand in the memory of a process; `None` where it may not be read.
+fn in_memory_of(process: u32, words: &[&str]) -> Option<Vec<usize>> {
+    use std::os::unix::fs::FileExt;
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
+    let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
+    let mut found = vec![0; words.len()];
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        let mut bytes = vec![0; (to - from) as usize];
+        if memory.read_at(&mut bytes, from).is_err() {
+            // A mapping that cannot be read by anybody, or has gone meanwhile.
+            continue;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        for (word, count) in words.iter().zip(&mut found) {
+            *count += text.matches(word).count();
+        }
+    }
+    Some(found)
+}
+
+/// A password that was looked at is not in the server's memory any more, however it was said; what
+/// is no secret still is, which shows that the test can see.
+#[test]
+fn passwords_are_wiped_from_memory() {
+    let server = Server::with(&["--registration", "invite"]);
+    let mut secrets = Secrets(Vec::new());
+    live(&server, &mut secrets);
+    let mut client = server.greeted10();
+    client.post(0x02, "a heartbeat to be seen");
+    client.answer();
+    // What was said in no frame that holds a secret is nobody's secret, and what the server gave
+    // itself lies where it was sent from until something else is sent.
+    let is_said = |secret: &&(&str, String)| {
+        secret.1.starts_with("sEcrEt") && secret.0 != "a secret in a broken frame"
+    };
+    let said: Vec<_> = secrets.0.iter().filter(is_said).collect();
+    let words: Vec<&str> = said.iter().map(|secret| &*secret.1).collect();
+    assert!(words.len() >= 8, "{words:?}");
+    let words = [&["a heartbeat to be seen"], &words[..]].concat();
+    let Some(found) = in_memory_of(server.process_id(), &words) else {
+        return eprintln!("the memory of another process cannot be read: nothing is tested");
+    };
+    assert!(found[0] > 0, "nothing can be seen here");
+    for ((what, _), count) in said.iter().zip(&found[1..]) {
+        assert_eq!(*count, 0, "{what} is still in memory");
+    }
+}
+
 /// Names come from strangers; a line of the log stays one line all the same.
 #[test]
 fn nobody_writes_lines_into_the_log() {

@@ -97,6 +97,9 @@ pub(super) struct Reactor<'a, 'db> {
     /// What the turn has read; the frames in it stay until the turn has ended.
     arena: Vec<u8>,
     arena_used: usize,
+    /// Up to where something was read, of which a part may be secret.
+    arena_read: usize,
+    has_secret: bool,
     inputs: Vec<Input>,
     is_pump_waiting: bool,
     gather: Gather,
@@ -152,6 +155,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
             gone: Vec::new(),
             arena: vec![0; TURN_READ_BYTES + 2 * (config.body_limit_bytes + HEADER_BYTES)],
             arena_used: 0,
+            arena_read: 0,
+            has_secret: false,
             inputs: Vec::new(),
             is_pump_waiting: false,
             gather: Gather::default(),

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use zeroize::Zeroize as _;
+
 use crate::ids::ConnId;
 use crate::limits::{
     HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
@@ -11,6 +13,7 @@ use crate::net::listener::network;
 use crate::net::transport::{Transport, looks_like_tls};
 use crate::service::Flow;
 use crate::wire::frame::{self, Parsed};
+use crate::wire::purpose::ToServer;
 
 use super::arrivals::uncount;
 use super::output::log_lost;
@@ -92,12 +95,11 @@ impl Reactor<'_, '_> {
             return false;
         }
         connection.put_back_bytes = 0;
-        let inbox = std::mem::take(&mut connection.inbox);
+        let mut inbox = std::mem::take(&mut connection.inbox);
         let mut end = start + inbox.len();
         if let Some(place) = self.arena.get_mut(start..end) {
             place.copy_from_slice(&inbox);
         }
-        drop(inbox);
         // Room for the longest frame at least, so that an unfinished one can be finished.
         let share = TURN_READ_BYTES_PER_CONNECTION.max(self.config.body_limit_bytes + HEADER_BYTES);
         let most = self.arena.len().min(start + share);
@@ -137,7 +139,11 @@ impl Reactor<'_, '_> {
         if connection.transport.wants_write() {
             self.service.outbox.touch(conn.index);
         }
+        self.arena_read = self.arena_read.max(end);
         self.feed(conn, start, end);
+        if self.has_secret {
+            inbox.zeroize();
+        }
         true
     }
 
@@ -163,6 +169,8 @@ impl Reactor<'_, '_> {
                 Parsed::Frame(frame) => {
                     requests += 1;
                     let frame_end = start + frame.bytes();
+                    self.has_secret |=
+                        ToServer::from_byte(frame.purpose).is_some_and(ToServer::has_secret);
                     self.inputs.push(Input::Frame { conn, start, end: frame_end });
                     flow = self.service.frame(conn, &frame);
                     start = frame_end;
