@@ -32,6 +32,7 @@ nice -n 10 "$program" "corpus/$target" "seeds/$target" "-artifact_prefix=artifac
     -max_total_time="$seconds" -max_len="$bytes_max" -timeout=120 -report_slow_units=60 \
     -rss_limit_mb=2048 -handle_xfsz=0 -entropic=0 -print_final_stats=1 >"$log" 2>&1 &
 run=$!
+begun=$SECONDS
 # What the processor has spent on it, as long as it is there to be asked.
 cpu=0
 spent() { awk '{ printf "%.0f", ($14 + $15) / ticks }' ticks="$(getconf CLK_TCK)" "/proc/$run/stat"; }
@@ -49,12 +50,13 @@ trap - INT TERM
 executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
 : "${executions:=$(sed -n 's/^#\([0-9]\{1,\}\).*/\1/p' "$log" | tail -1)}"
 : "${executions:=0}"
-took=$(sed -n 's/^Done [0-9]* runs in \([0-9]*\) second.*/\1/p' "$log" | tail -1)
-: "${took:=$seconds}"
+took=$((SECONDS - begun))
 found=none
 artifact=$(sed -n 's/.*Test unit written to //p' "$log" | tail -1)
 if [ -n "$artifact" ]; then
     found=${artifact##*/}
+elif [ "$outcome" -eq 72 ]; then
+    found="none, interrupted"
 elif [ "$outcome" -ne 0 ]; then
     found="ended with $outcome"
 fi
