@@ -25,6 +25,8 @@ mod message;
 mod notify;
 mod pace;
 mod peer;
+#[cfg(test)]
+mod races;
 mod roster;
 mod search;
 mod session;
@@ -36,7 +38,7 @@ mod unread;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::auth::helper::{Job, JobDone, JobId, Work};
+use crate::auth::helper::{Job, JobDone, JobId, Outcome, Work};
 use crate::auth::password;
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
@@ -52,7 +54,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
-use line::{Guess, Line, Next};
+use line::{Guess, Line, Next, Owner};
 use peer::{Checked, Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
@@ -616,7 +618,8 @@ impl<'db> Service<'db> {
 
     /// Gives password work to the helper; the connection is held until it is done.
     fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
-        if !self.line.has_room() {
+        let Some(owner) = self.owner(conn) else { return Ok(()) };
+        if !self.line.has_room(owner) {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
         let guess = self.guess(conn, &intent);
@@ -627,7 +630,7 @@ impl<'db> Service<'db> {
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
         let rounds = self.rounds(&work);
-        self.line.push(Job { id: job, work }, guess, rounds);
+        self.line.push(Job { id: job, work }, owner, guess, rounds);
         Ok(())
     }
 
@@ -648,6 +651,12 @@ impl<'db> Service<'db> {
             upgrade,
         };
         self.ask_helper(conn, task, work, intent(checked))
+    }
+
+    /// Whose share of the helper's time a connection uses.
+    fn owner(&self, conn: ConnId) -> Option<Owner> {
+        let user = self.peers.get(conn)?.user();
+        user.map(Owner::User).or_else(|| self.origin(conn).map(Owner::Stranger))
     }
 
     /// What a request's password work is a guess at.
@@ -674,17 +683,17 @@ impl<'db> Service<'db> {
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
-        self.line.done(done.id);
+        let guess = self.line.done(done.id);
         let Some(&conn) = self.jobs.get(&done.id) else { return };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);
-            return;
+            return self.count_unheard(guess, &done.outcome);
         };
         self.turn.save(peer);
         let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
             // It was cut off in this turn. The job is forgotten when that is stored: were the turn
             // undone, the request would wait for it once more.
-            return;
+            return self.count_unheard(guess, &done.outcome);
         };
         let task = waiting.task;
         if self.turn.failed.is_some() {
@@ -693,6 +702,16 @@ impl<'db> Service<'db> {
         let reply = self.dispatch_done(conn, task, waiting.intent, &done.outcome);
         self.settle(conn, task, reply);
         self.resumed.push(conn);
+    }
+
+    /// Whoever hangs up before the answer has failed all the same: else a stranger could keep the
+    /// helper busy for ever, and pay for nothing.
+    fn count_unheard(&mut self, guess: Option<Guess>, outcome: &Outcome) {
+        if let (Some(guess), Outcome::Verified { ok: false, .. }) = (guess, outcome) {
+            for key in guess.keys() {
+                self.throttle.spend(key, self.now_ms);
+            }
+        }
     }
 
     /// Declines what a handler refused; a failed write fails the turn.
