@@ -108,10 +108,6 @@ impl Roster {
         self.chats.get(slot as usize)
     }
 
-    pub(crate) fn chat_mut(&mut self, slot: u32) -> Option<&mut OnlineChat> {
-        self.chats.get_mut(slot as usize)
-    }
-
     pub(crate) fn slot(&self, chat: ChatId) -> Option<u32> {
         self.slots.get(&chat).copied()
     }
@@ -135,6 +131,22 @@ impl Roster {
             && let Some(membership) = user.chats.get_mut(place)
         {
             membership.may_send_ms = from_ms;
+        }
+    }
+
+    /// Sets the slow mode of a chat. Nobody waits longer for it from now on than it says.
+    pub(crate) fn set_slow_mode(&mut self, chat: ChatId, slow_mode_s: u32, now_ms: u64) {
+        let Some(slot) = self.slot(chat) else { return };
+        if let Some(online) = self.chats.get_mut(slot as usize) {
+            online.slow_mode_s = slow_mode_s;
+        }
+        let latest_ms = now_ms + u64::from(slow_mode_s) * 1000;
+        for user in self.users.values_mut() {
+            if let Ok(place) = user.chats.binary_search_by_key(&chat, |m| m.chat)
+                && let Some(membership) = user.chats.get_mut(place)
+            {
+                membership.may_send_ms = membership.may_send_ms.min(latest_ms);
+            }
         }
     }
 
