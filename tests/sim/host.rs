@@ -12,6 +12,7 @@ use vestnik::service::{Flow, Service, TurnEnd};
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::purpose::ToClient;
 
+use crate::file::Look;
 use crate::model::{Fed, Input, Phase, Turn};
 use crate::rng::Secrets;
 use crate::vfs;
@@ -19,6 +20,9 @@ use crate::wire::{Check, DISCONNECT, Frame, frames, take_frame};
 use crate::world::World;
 
 const HOUSEKEEPING_MS: u64 = 250;
+/// The longest frames of 1.0 and 0.1.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
+const LEGACY_FRAME_BYTES_MAX: usize = 1024 * 1024 + 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -58,6 +62,8 @@ enum Kept {
 
 pub(crate) struct Host<'db> {
     pub(crate) service: Service<'db>,
+    /// The simulation's own view of the file; closed before the server's.
+    pub(crate) look: Look,
     random: &'db Secrets,
     conns: BTreeMap<u32, Conn>,
     next_generation: u32,
@@ -81,6 +87,7 @@ impl<'db> Host<'db> {
     pub(crate) fn new(service: Service<'db>, random: &'db Secrets) -> Self {
         Self {
             service,
+            look: Look::default(),
             random,
             conns: BTreeMap::new(),
             next_generation: 0,
@@ -582,7 +589,10 @@ impl<'db> Host<'db> {
     fn check_bound(&self, w: &mut World, conn: &Conn) -> Check {
         let pending = self.service.outbox.pending_bytes(conn.id.index);
         w.most_pending = w.most_pending.max(pending);
-        let limit = w.model.rules.outbound_bytes_max + w.plan.frame_bytes_max;
+        // One frame may stand above the bound; the answers of 0.1 come in one.
+        let is_modern = w.model.conns.get(&conn.id).is_none_or(|conn| conn.is_modern());
+        let frame_bytes_max = if is_modern { FRAME_BYTES_MAX } else { LEGACY_FRAME_BYTES_MAX };
+        let limit = w.model.rules.outbound_bytes_max + frame_bytes_max;
         if pending > limit {
             return Err(format!("{pending} bytes wait for {}, more than {limit}", conn.id));
         }

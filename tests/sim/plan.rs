@@ -35,8 +35,6 @@ pub(crate) struct Plan {
     pub(crate) long_bytes: u64,
     /// Requests that a client may have under way.
     pub(crate) pipeline: u64,
-    /// The longest frame that may stand above the bound of a queue.
-    pub(crate) frame_bytes_max: usize,
     pub(crate) rules: Rules,
 }
 
@@ -68,7 +66,6 @@ impl Plan {
             long_one_in: rng.weighted(&[(1, 0), (2, 20), (1, 3)]),
             long_bytes: content_bytes_max as u64,
             pipeline: rng.weighted(&[(1, 1), (2, 4), (2, 20)]),
-            frame_bytes_max: 256 * 1024,
             rules: Rules {
                 body_bytes_max: 20_000,
                 content_bytes_max,

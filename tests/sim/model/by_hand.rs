@@ -37,6 +37,7 @@ impl Model {
             }
             Command::SlowMode { chat, seconds } => {
                 if let Some(chat) = self.chats.get_mut(chat) {
+                    chat.slow_before_s = chat.slow_mode_s;
                     chat.slow_mode_s = *seconds;
                 }
             }
@@ -69,7 +70,13 @@ impl Model {
                     self.owe_user_chat(user, *chat, None);
                 }
             }
-            Command::SlowMode { chat, .. } => self.owe_members_chat(*chat, None),
+            Command::SlowMode { chat, .. } => {
+                let now_ms = self.now_ms;
+                if let Some(chat) = self.chats.get_mut(chat) {
+                    (chat.slow_before_s, chat.slow_since_ms) = (0, now_ms);
+                }
+                self.owe_members_chat(*chat, None);
+            }
             Command::Lockdown { .. } => {}
         }
         Ok(())

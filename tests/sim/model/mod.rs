@@ -12,6 +12,7 @@ mod chats;
 mod manage;
 mod messages;
 mod requests;
+mod search;
 mod streams;
 mod tell;
 mod told;
@@ -89,6 +90,10 @@ pub(crate) struct Chat {
     pub(crate) by_updated: BTreeMap<i64, i64>,
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
     pub(crate) slow_mode_s: u32,
+    /// The longest slow mode that the server may not know to be over.
+    pub(crate) slow_before_s: u32,
+    /// When the server last took up a change of it, by the clock that only runs forward.
+    pub(crate) slow_since_ms: u64,
     /// When somebody last sent, since the server started, by the clock that only runs forward.
     pub(crate) last_sent: BTreeMap<u32, u64>,
 }
@@ -234,6 +239,8 @@ pub(crate) struct Model {
     /// Failures counted against somebody, without those that have come back since.
     failures: BTreeMap<String, u32>,
     failures_unsure: u32,
+    /// When a turn was last undone, by the clock that only runs forward.
+    undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
     pub(crate) seen: BTreeMap<String, u64>,
 }
@@ -367,6 +374,7 @@ impl Model {
             next_wait: 0,
             failures: BTreeMap::new(),
             failures_unsure: 0,
+            undone_ms: None,
             seen: BTreeMap::new(),
         }
     }
@@ -384,15 +392,18 @@ impl Model {
         self.conns.clear();
         self.failures.clear();
         self.failures_unsure = 0;
+        self.undone_ms = None;
         self.removed_members.clear();
         for chat in self.chats.values_mut() {
             chat.last_sent.clear();
+            (chat.slow_before_s, chat.slow_since_ms) = (0, 0);
         }
     }
 
     /// A turn was undone: what it counted against somebody may stand.
     pub(crate) fn undone(&mut self, inputs: usize) {
         self.failures_unsure += inputs as u32;
+        self.undone_ms = Some(self.now_ms);
         for conn in self.conns.values_mut() {
             conn.may_hear_again = true;
         }
