@@ -278,6 +278,9 @@ fn some_text(client: &mut Client, plan: &Plan) -> String {
 fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
     let user = client.user(model).unwrap_or(1);
     let chat = a_chat(client, model, user);
+    if client.modern && client.rng.one_in(12) && end_a_slow_one(client, model, user) {
+        return;
+    }
     let wants_more_chats = if model.chats_of(user).len() < 3 { 10 } else { 2 };
     let kind = client.rng.weighted(&[
         (40, 0),
@@ -431,6 +434,17 @@ fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
         _ => Request::Typing { chat },
     };
     say(client, &request);
+}
+
+/// Ends one's session that does not take what it is told. False when there is none.
+fn end_a_slow_one(client: &mut Client, model: &Model, user: u32) -> bool {
+    let behind = model.conns.values().filter(|conn| conn.behind);
+    let session = behind.filter_map(|conn| conn.attached).find(|attached| attached.user == user);
+    let Some(session) = session.and_then(|attached| SessionId::new(attached.session)) else {
+        return false;
+    };
+    say(client, &Request::EndSession { session });
+    true
 }
 
 fn search(client: &mut Client, chat: ChatId) {

@@ -349,8 +349,9 @@ impl<'db> Host<'db> {
                 return self.lose(conn);
             };
             let read = link.up.read(most);
-            at.is_readable = read.len() == most;
             at.is_ended |= link.up.is_over();
+            // As with a socket, the end stays readable.
+            at.is_readable = read.len() == most || at.is_ended;
             bytes.extend(read);
         }
         self.feed(w, conn, &bytes);
@@ -521,6 +522,7 @@ impl<'db> Host<'db> {
         let told = self.look()?;
         let mut staged = answers(&told);
         let mut turn = Turn::new(&mut staged, replayed, unreadable);
+        turn.is_early = replayed && w.command.is_some();
         for (conn, frames) in &told {
             w.trace(|| format!("{conn} <- {}", words(frames)));
             let notices = frames.iter().filter(|frame| frame.is_notification()).count();

@@ -11,6 +11,10 @@ pub(crate) struct Plan {
     pub(crate) turns: u64,
     /// The process ends once in so many turns; 0: never.
     pub(crate) dies_one_in: u64,
+    /// The process ends soon after a turn that was undone, once in so many turns; 0: never.
+    pub(crate) dies_undone_one_in: u64,
+    /// There is no room on the disk for a whole turn, once in so many.
+    pub(crate) full_one_in: u64,
     /// All comes to rest once in so many turns.
     pub(crate) rests_one_in: u64,
     /// Of a hundred ends, so many are power cuts.
@@ -51,6 +55,8 @@ impl Plan {
             users: rng.between(1, clients as u64) as usize,
             turns: rng.between(100, 700),
             dies_one_in: if ends { rng.between(30, 300) } else { 0 },
+            dies_undone_one_in: if ends { rng.weighted(&[(2, 0), (1, 2), (1, 10)]) } else { 0 },
+            full_one_in: if has_faults { rng.weighted(&[(3, 0), (1, 100), (1, 12)]) } else { 0 },
             rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },

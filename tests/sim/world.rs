@@ -150,6 +150,9 @@ pub(crate) struct World {
     /// What was done by hand and the server has not taken up.
     pub(crate) command: Option<Command>,
     pub(crate) undone: u64,
+    undone_before: u64,
+    /// Turns for which the last one that was undone is a matter of concern.
+    undone_lately: u64,
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
@@ -177,6 +180,8 @@ impl World {
             began: Vec::new(),
             command: None,
             undone: 0,
+            undone_before: 0,
+            undone_lately: 0,
             most_pending: 0,
             report: Report::default(),
             last_time: 0,
@@ -391,7 +396,11 @@ impl World {
         self.report.turns += 1;
         self.clock.step(self.is_quiet);
         self.live_clients()?;
-        if !self.is_quiet && self.rng.one_in(self.plan.dies_one_in) {
+        let undone = self.undone - std::mem::replace(&mut self.undone_before, self.undone);
+        self.undone_lately = if undone > 0 { 4 } else { self.undone_lately.saturating_sub(1) };
+        let dies_now = self.rng.one_in(self.plan.dies_one_in)
+            || self.undone_lately > 0 && self.rng.one_in(self.plan.dies_undone_one_in);
+        if !self.is_quiet && dies_now {
             self.stops = self.rng.one_in(4);
             if self.stops || self.rng.one_in(3) {
                 return Ok(Fate::Dead);
@@ -403,7 +412,10 @@ impl World {
         if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
             self.do_by_hand()?;
         }
+        let is_full = !self.is_quiet && self.rng.one_in(self.plan.full_one_in);
+        vfs::disk(|disk| disk.is_full = is_full);
         let fate = host.turn(self)?;
+        vfs::disk(|disk| disk.is_full = false);
         if fate == Fate::Alive && self.rng.one_in(self.plan.compare_one_in) {
             self.compare(Some(&host.look))?;
         }
@@ -434,7 +446,7 @@ impl World {
         while still <= 8 {
             turns += 1;
             if turns > QUIET_TURNS {
-                return Err("nothing comes to rest".into());
+                return Err(self.why_no_rest(host));
             }
             if self.live_a_turn(host)? == Fate::Dead {
                 return Err("the server died in peace".into());
@@ -458,6 +470,14 @@ impl World {
         self.is_quiet = false;
         vfs::disk(|disk| disk.misbehave(faults));
         Ok(())
+    }
+
+    fn why_no_rest(&self, host: &Host<'_>) -> String {
+        let moving = self.links.values().find(|link| link.is_moving()).map(|link| link.client);
+        let restless = self.clients.iter().find(|client| !client.is_calm());
+        let restless = restless.map(Client::describe);
+        let (command, is_idle) = (&self.command, host.is_idle(self));
+        format!("no rest: bytes of client {moving:?}; {restless:?}; {command:?}; idle {is_idle}")
     }
 
     /// A client at rest is where it wants to be, and has missed nothing.

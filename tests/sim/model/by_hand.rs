@@ -24,6 +24,7 @@ impl Model {
             }
             Command::AddMember { chat, user, admin, joined } => {
                 self.added_by_hand.insert((*chat, *user));
+                self.is_adding = true;
                 if let Some(chat) = self.chats.get_mut(chat) {
                     let member = Member { admin: *admin, joined: *joined, seen: 0 };
                     chat.members.insert(*user, member);
@@ -48,6 +49,7 @@ impl Model {
     /// The server has taken it up.
     pub(super) fn take_up(&mut self, turn: &mut Turn<'_>, command: &Command) -> Check {
         self.note("by hand");
+        self.is_adding = false;
         match command {
             Command::EndSession { .. } | Command::Password { .. } | Command::Disable { .. } => {
                 let conns: Vec<_> =
