@@ -32,8 +32,13 @@ pub const OUTBOUND_BYTES_MAX: usize = 1024 * 1024;
 /// Longest pack of messages in the one ACCEPTED of REQUEST_CHAT_MSG on API 0.1, in bytes.
 pub const LEGACY_PACK_BYTES_MAX: usize = 1024 * 1024;
 
-/// Soft bound of the body of a frame that the server cuts itself (PART, MSG_NOTIFY packs), in bytes.
+/// Soft bound of the body of a frame that the server cuts itself out of what it reads from the file
+/// (PART, and MSG_NOTIFY of a slow reader that catches up), in bytes.
 pub const PIECE_BYTES_MAX: usize = 32 * 1024;
+
+/// Soft bound of the pack of a MSG_NOTIFY of what one turn has stored, in bytes: the fewer packs,
+/// the less they cost, and it is in memory anyway.
+pub const NOTIFY_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes of long answers and catch-ups read from the file for one connection in one turn.
 pub const STREAM_BYTES_PER_TURN: usize = 128 * 1024;
@@ -157,6 +162,7 @@ const _: () = {
     assert!(CONTENT_BYTES_MAX + 64 <= BODY_BYTES_MAX);
     assert!(TURN_READ_BYTES_PER_CONNECTION <= TURN_READ_BYTES);
     assert!(PIECE_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
+    assert!(NOTIFY_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
     assert!(PIECE_BYTES_MAX <= STREAM_BYTES_PER_TURN);
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);

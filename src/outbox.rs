@@ -9,14 +9,19 @@
 //!   | gone     | may be sent   | staged this turn  |
 //! ```
 //!
-//! What many are told alike is encoded once, in the block of the turn, and staged as a reference. It
-//! is copied into a queue only when that queue is about to be sent: so fan-out to a thousand
-//! connections passes through one buffer that stays in the cache, not through a thousand.
+//! What many are told alike is encoded once, in the block, and staged as a reference. It is copied
+//! into a queue only when that queue is about to be sent: so fan-out to a thousand connections passes
+//! through one buffer that stays in the cache, not through a thousand. A queue may wait so over some
+//! turns, and the block stays for as long as any does.
+//!
+//! Where much of the block goes to many, it is not even copied then: see [`parts`].
 //!
 //! What is released is counted, frame by frame: there and nowhere else, so that what was staged and
 //! then taken back is not.
 //!
 //! Knows neither sockets nor who a connection is.
+
+pub mod parts;
 
 use std::ops::Range;
 
@@ -74,12 +79,6 @@ impl Default for Queue {
 }
 
 impl Queue {
-    fn forget_references(&mut self) {
-        self.first_reference = NONE;
-        self.last_reference = NONE;
-        self.referred_bytes = 0;
-    }
-
     fn check_invariants(&self) {
         debug_assert!(self.sent <= self.released && self.released <= self.bytes.len());
     }
@@ -113,14 +112,20 @@ pub struct Outbox {
     dirty: Vec<u32>,
     /// How many of them were taken.
     taken: usize,
-    /// What this turn tells many alike; its room is kept from turn to turn.
+    /// What is told many alike; its room is kept from turn to turn.
     block: Vec<u8>,
-    /// The references of all queues in this turn.
+    /// How much of it is older than this turn.
+    block_kept: usize,
+    /// The references of all queues to it.
     references: Vec<Reference>,
     /// How many of them are released.
     references_released: usize,
+    /// How many queues have references.
+    referring: usize,
     /// The one large empty buffer: each queue with references is put together in it.
     scratch: Vec<u8>,
+    /// Room for what stands between two pieces that are sent from where they are.
+    between: Vec<u8>,
     /// Empty buffers to take again; the last used, and so the warmest, is on top.
     spares: Vec<Vec<u8>>,
     /// Fewest spares since the last trim: those were not needed.
@@ -129,13 +134,23 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Begins a turn: the block of the last one is gone.
+    /// Begins a turn: the block is gone, unless somebody still has to be sent of it.
     pub fn begin_turn(&mut self) {
-        debug_assert!(self.references.is_empty());
-        self.block.clear();
+        if self.referring == 0 {
+            self.block.clear();
+            self.references.clear();
+            self.references_released = 0;
+        }
+        debug_assert_eq!(self.references.len(), self.references_released);
+        self.block_kept = self.block.len();
     }
 
-    /// The block of this turn, to be appended to.
+    /// The block.
+    pub fn block(&self) -> &[u8] {
+        &self.block
+    }
+
+    /// The block, to be appended to.
     pub const fn block_mut(&mut self) -> &mut Vec<u8> {
         &mut self.block
     }
@@ -150,6 +165,7 @@ impl Outbox {
         let last = std::mem::replace(&mut queue.last_reference, number);
         if queue.first_reference == NONE {
             queue.first_reference = number;
+            self.referring += 1;
         }
         let at = queue.bytes.len();
         if let Some(last) = self.references.get_mut(last as usize) {
@@ -215,20 +231,47 @@ impl Outbox {
 
     /// Forgets what is staged: the turn is undone.
     pub fn discard(&mut self) {
-        for &index in &self.dirty {
-            if let Some(queue) = self.queues.get_mut(index as usize) {
-                self.buffered_bytes -= queue.bytes.len() - queue.released + queue.referred_bytes;
-                queue.bytes.truncate(queue.released);
-                queue.forget_references();
-            }
+        for place in 0..self.dirty.len() {
+            let Some(&index) = self.dirty.get(place) else { break };
+            let Some(queue) = self.queues.get_mut(index as usize) else { continue };
+            self.buffered_bytes -= queue.bytes.len() - queue.released;
+            queue.bytes.truncate(queue.released);
+            self.discard_references(index);
         }
-        self.forget_references();
-        self.block.clear();
+        self.references.truncate(self.references_released);
+        self.block.truncate(self.block_kept);
     }
 
-    fn forget_references(&mut self) {
-        self.references.clear();
-        self.references_released = 0;
+    /// Takes from a queue its references that are not released.
+    fn discard_references(&mut self, index: u32) {
+        let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        let (mut last, mut next, mut kept_bytes) = (NONE, queue.first_reference, 0);
+        while (next as usize) < self.references_released
+            && let Some(reference) = self.references.get(next as usize)
+        {
+            kept_bytes += BLOCK_HEAD_BYTES + reference.piece.len();
+            last = next;
+            next = reference.next;
+        }
+        self.buffered_bytes -= queue.referred_bytes - kept_bytes;
+        if last == NONE {
+            self.forget_references(index);
+        } else if let Some(reference) = self.references.get_mut(last as usize) {
+            reference.next = NONE;
+            queue.last_reference = last;
+            queue.referred_bytes = kept_bytes;
+        }
+    }
+
+    /// A queue has no references any more.
+    fn forget_references(&mut self, index: u32) {
+        let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        if queue.first_reference != NONE {
+            queue.first_reference = NONE;
+            queue.last_reference = NONE;
+            queue.referred_bytes = 0;
+            self.referring -= 1;
+        }
     }
 
     /// Whether a turn of the loop is needed for what is staged.
@@ -241,13 +284,19 @@ impl Outbox {
         self.dirty.len() - self.taken
     }
 
-    /// Takes one connection that has got bytes since it was last asked about. All that is staged
-    /// must be released.
+    /// Takes one connection that has got bytes since it was last asked about, and puts its queue
+    /// together. All that is staged must be released.
     pub fn pop_dirty(&mut self) -> Option<Dirty> {
+        let dirty = self.take_dirty()?;
+        self.put_together(dirty.index);
+        Some(dirty)
+    }
+
+    /// The same, for who calls [`Outbox::put_together`] or [`Outbox::send_parts`] when it is to be sent.
+    pub fn take_dirty(&mut self) -> Option<Dirty> {
         let Some(&index) = self.dirty.get(self.taken) else {
             self.dirty.clear();
             self.taken = 0;
-            self.forget_references();
             return None;
         };
         self.taken += 1;
@@ -255,16 +304,16 @@ impl Outbox {
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.is_dirty = false;
             is_told_only = !std::mem::take(&mut queue.has_own);
-            if queue.first_reference != NONE {
-                self.put_together(index);
-            }
         }
         Some(Dirty { index, is_told_only })
     }
 
     /// Puts the pieces that a queue refers to in their places between its own bytes.
-    fn put_together(&mut self, index: u32) {
+    pub fn put_together(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        if queue.first_reference == NONE {
+            return;
+        }
         let first = self.references.get(queue.first_reference as usize).map_or(0, |first| first.at);
         let mut own = std::mem::take(&mut queue.bytes);
         let mut whole = std::mem::take(&mut self.scratch);
@@ -299,8 +348,8 @@ impl Outbox {
         whole.extend_from_slice(own.get(from..).unwrap_or_default());
         queue.bytes = whole;
         queue.released = queue.bytes.len();
-        queue.forget_references();
         queue.check_invariants();
+        self.forget_references(index);
         self.keep_spare(own);
     }
 
@@ -352,7 +401,7 @@ impl Outbox {
     pub fn remove(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         self.buffered_bytes -= queue.bytes.len() - queue.sent + queue.referred_bytes;
-        queue.forget_references();
+        self.forget_references(index);
         self.reclaim(index);
     }
 
@@ -573,6 +622,50 @@ mod tests {
         outbox.release(&mut Metrics::default());
         while outbox.pop_dirty().is_some() {}
         assert_eq!(outbox.sendable(0), b"\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07xynew");
+    }
+
+    #[test]
+    fn who_is_held_back_is_sent_the_blocks_of_several_turns() {
+        let mut outbox = Outbox::default();
+        let head = *b"0123456789";
+        for (turn, is_undone) in [(b"ab", false), (b"cd", true), (b"ef", false)] {
+            outbox.begin_turn();
+            let from = outbox.block().len();
+            outbox.block_mut().extend_from_slice(turn);
+            outbox.stage_block(0, head, from..from + 2);
+            outbox.stage_block(1, head, from..from + 1);
+            staged(&mut outbox, 1, turn);
+            if is_undone {
+                outbox.discard();
+            }
+            outbox.release(&mut Metrics::default());
+            while outbox.take_dirty().is_some() {}
+        }
+        assert_eq!((outbox.pending_bytes(0), outbox.pending_bytes(1)), (24, 26));
+        assert_eq!(outbox.buffered_bytes(), 50);
+        outbox.put_together(0);
+        assert_eq!(outbox.sendable(0), b"0123456789ab0123456789ef");
+        outbox.begin_turn();
+        assert_eq!(outbox.block(), b"abef");
+        outbox.put_together(1);
+        assert_eq!(outbox.sendable(1), b"0123456789aab0123456789eef");
+        outbox.begin_turn();
+        assert_eq!(outbox.block(), b"");
+        outbox.remove(0);
+        outbox.remove(1);
+        assert_eq!(outbox.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn who_goes_while_held_back_lets_go_of_the_block() {
+        let mut outbox = Outbox::default();
+        outbox.block_mut().extend_from_slice(b"xyz");
+        outbox.stage_block(3, [0; BLOCK_HEAD_BYTES], 0..3);
+        outbox.release(&mut Metrics::default());
+        while outbox.take_dirty().is_some() {}
+        outbox.remove(3);
+        outbox.begin_turn();
+        assert_eq!((outbox.block(), outbox.buffered_bytes()), (&b""[..], 0));
     }
 
     #[test]

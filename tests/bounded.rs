@@ -88,6 +88,50 @@ fn a_stalled_reader_costs_little_memory() {
     assert_eq!((told["slow_readers"], told["outbound_bytes"]), (0.0, 0.0));
 }
 
+/// What a turn tells many members may leave from pages that all of them share: whoever reads it, and
+/// however late, gets every byte, in order, and their answers in their places.
+#[test]
+fn many_are_told_much_at_once() {
+    const ROUNDS: usize = 20;
+    const EACH: usize = 16;
+    const SENDERS: usize = 8;
+    let names: Vec<String> = (0..SENDERS + 8).map(|number| format!("user{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let server = hall(&[], &names);
+    let mut members: Vec<Client> = names.iter().map(|name| server.login(name)).collect();
+    let mut late = server.login(names[0]);
+    let hall = members[0].chat_id("hall");
+    let (senders, readers) = members.split_at_mut(SENDERS);
+    for round in 0..ROUNDS {
+        for (place, sender) in senders.iter_mut().enumerate() {
+            let text = |number| format!("{round} {place} {number} {}", "y".repeat(2000));
+            let requests =
+                (0..EACH).map(|number| (SEND_CHAT_MSG, body().id(hall).text(&text(number)).into()));
+            sender.post_all(requests);
+        }
+        for sender in senders.iter_mut() {
+            for _ in 0..EACH {
+                sender.answer().accepted();
+            }
+        }
+    }
+    let count = ROUNDS * SENDERS * EACH;
+    let expected = late.notified(hall, count);
+    assert!(expected.is_sorted_by_key(|message| message.id));
+    for reader in readers {
+        assert_eq!(reader.notified(hall, count), expected);
+    }
+    for (place, sender) in senders.iter_mut().enumerate() {
+        let is_own = |content: &str| content.split(' ').nth(1) == Some(place.to_string().as_str());
+        let of_others = expected.iter().filter(|message| !is_own(&message.content)).count();
+        assert_eq!(of_others, count - ROUNDS * EACH);
+        assert_eq!(sender.notified(hall, of_others).len(), of_others);
+        sender.expect_quiet();
+    }
+    let filler = "y".repeat(2000);
+    assert!(expected.iter().all(|message| message.content.ends_with(&filler)));
+}
+
 /// Long answers that nobody reads cost what may wait for their peers, not their length.
 #[test]
 fn long_answers_that_nobody_reads() {

@@ -10,7 +10,9 @@
 const CONNECTIONS_MIN: usize = 32;
 /// A connection for which more bytes than this wait is not held back: the bytes cost more than
 /// the write.
-const PENDING_BYTES_MAX: usize = 4096;
+const PENDING_BYTES_MAX: usize = 32 * 1024;
+/// Nobody is held back while the block, which stays for them, is larger than this.
+const BLOCK_BYTES_MAX: usize = 256 * 1024;
 /// About what one write takes.
 const WRITE_US: u64 = 6;
 /// Longest time for which anybody is held back.
@@ -28,9 +30,10 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// Whether this turn may hold back any of so many connections.
-    pub(super) fn may_hold(&self, connections: usize, now_us: u64) -> bool {
+    /// Whether this turn may hold back any of so many connections, with so much to be told.
+    pub(super) fn may_hold(&self, connections: usize, block_bytes: usize, now_us: u64) -> bool {
         self.is_back_to_back
+            && block_bytes <= BLOCK_BYTES_MAX
             && connections >= CONNECTIONS_MIN
             && (self.held.is_empty() || now_us < self.since_us + self.hold_us())
     }
@@ -85,14 +88,15 @@ mod tests {
     #[test]
     fn many_are_held_for_no_longer_than_their_writes_would_take() {
         let mut gather = Gather { is_back_to_back: true, ..Gather::default() };
-        assert!(!gather.may_hold(CONNECTIONS_MIN - 1, 0));
-        assert!(gather.may_hold(100, 0));
+        assert!(!gather.may_hold(CONNECTIONS_MIN - 1, 0, 0));
+        assert!(!gather.may_hold(100, BLOCK_BYTES_MAX + 1, 0));
+        assert!(gather.may_hold(100, 0, 0));
         for index in 0..100 {
             assert!(gather.hold(index, 500, 1000));
         }
         assert!(!gather.hold(100, PENDING_BYTES_MAX + 1, 1000));
-        assert!(gather.may_hold(100, 1000 + 100 * WRITE_US - 1));
-        assert!(!gather.may_hold(100, 1000 + 100 * WRITE_US));
+        assert!(gather.may_hold(100, 0, 1000 + 100 * WRITE_US - 1));
+        assert!(!gather.may_hold(100, 0, 1000 + 100 * WRITE_US));
         assert!(gather.hold(7, 500, 1500));
         assert_eq!(gather.release(), (0..100).collect::<Vec<_>>());
         assert!(!gather.is_holding());
@@ -101,6 +105,6 @@ mod tests {
     #[test]
     fn nobody_is_held_where_requests_come_singly() {
         let gather = Gather::default();
-        assert!(!gather.may_hold(1000, 0));
+        assert!(!gather.may_hold(1000, 0, 0));
     }
 }

@@ -38,12 +38,28 @@ impl Listener {
         }
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
+        if address.ip().is_loopback() {
+            spare_pacing(&socket);
+        }
         socket.listen(LISTEN_BACKLOG)?;
         socket.set_nonblocking(true)?;
         let socket = TcpListener::from_std(socket.into());
         Ok(Self { socket, port, is_ready: false })
     }
 }
+
+/// Some systems pace what TCP sends by timers (BBR). Between two processes of one machine there is no
+/// queue to spare, and the timers would take a sixth of the server's time. Connections inherit this
+/// from their listener; to the world the system's own choice is spoken.
+#[cfg(target_os = "linux")]
+fn spare_pacing(socket: &Socket) {
+    if let Err(error) = socket.set_tcp_congestion(b"reno") {
+        log::debug!("congestion control on loopback stays the system's: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn spare_pacing(_: &Socket) {}
 
 /// What accepting one connection gives.
 pub(super) enum Accepted {

@@ -6,6 +6,7 @@ mod clock;
 mod connection;
 mod gather;
 mod listener;
+mod pages;
 mod reactor;
 mod serve;
 mod stats;

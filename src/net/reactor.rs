@@ -27,6 +27,7 @@ use crate::net::clock::Clock;
 use crate::net::connection::Connection;
 use crate::net::gather::Gather;
 use crate::net::listener::{Listener, Spare};
+use crate::net::pages::Pages;
 use crate::net::serve::ServeError;
 use crate::net::stats::{Askers, Sources};
 use crate::net::timers::{NEVER_MS, Timers};
@@ -98,6 +99,7 @@ pub(super) struct Reactor<'a, 'db> {
     inputs: Vec<Input>,
     is_pump_waiting: bool,
     gather: Gather,
+    pages: Pages,
     /// When the peers' time to take their last bytes is over.
     stopping_until_ms: Option<u64>,
 }
@@ -152,6 +154,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             inputs: Vec::new(),
             is_pump_waiting: false,
             gather: Gather::default(),
+            pages: Pages::default(),
             stopping_until_ms: None,
         })
     }

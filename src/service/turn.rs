@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
-use crate::limits::PIECE_BYTES_MAX;
+use crate::limits::NOTIFY_BYTES_MAX;
 use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Behind;
 use crate::service::peer::{Peer, PeerState, Waiting};
@@ -64,7 +64,7 @@ impl Batch {
         }
         let mut rest = entries;
         while let Some((&(start, _), _)) = rest.split_first() {
-            let fits = rest.partition_point(|&(at, _)| at < start + PIECE_BYTES_MAX);
+            let fits = rest.partition_point(|&(at, _)| at < start + NOTIFY_BYTES_MAX);
             let end = rest.get(fits).map_or(self.bytes, |&(at, _)| at);
             let head = msg_notify_head(end - start, peer.next_notify_task(), chat);
             let piece = self.base + start..self.base + end;

@@ -4,8 +4,10 @@ use std::io;
 
 use crate::ids::ConnId;
 use crate::net::connection::Phase;
+use crate::net::pages::{self, Pages};
 use crate::net::transport::Transport;
 use crate::outbox::Dirty;
+use crate::outbox::parts::Part;
 use crate::service::Service;
 
 use super::{Reactor, list};
@@ -14,20 +16,28 @@ pub(super) fn log_lost(service: &Service<'_>, conn: ConnId, error: &io::Error) {
     log::debug!("{conn} from {} is lost: {error}", service.peer_address(conn));
 }
 
+/// Whether what could not be sent from pages can be written.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::Unsupported)
+}
+
 impl Reactor<'_, '_> {
     pub(super) fn flush(&mut self) {
         let now_us = self.clock.now_us();
         let told = self.service.outbox.dirty_count();
-        let may_hold = self.stopping_until_ms.is_none() && self.gather.may_hold(told, now_us);
-        while let Some(Dirty { index, is_told_only }) = self.service.outbox.pop_dirty() {
+        let may_hold = self.stopping_until_ms.is_none()
+            && self.gather.may_hold(told, self.service.outbox.block().len(), now_us);
+        while let Some(Dirty { index, is_told_only }) = self.service.outbox.take_dirty() {
             let pending_bytes = self.service.outbox.pending_bytes(index);
             let is_held =
                 may_hold && is_told_only && self.gather.hold(index, pending_bytes, now_us);
             if !is_held {
-                self.flush_one(index);
+                self.flush_taken(index, told);
             }
         }
-        if !may_hold {
+        if may_hold {
+            self.pages.clear();
+        } else {
             self.flush_held();
         }
     }
@@ -36,9 +46,58 @@ impl Reactor<'_, '_> {
     pub(super) fn flush_held(&mut self) {
         let held = self.gather.release();
         for &index in &held {
-            self.flush_one(index);
+            self.flush_taken(index, held.len());
         }
         self.gather.keep(held);
+        self.pages.clear();
+    }
+
+    /// Sends to one of so many connections what it was told and asked for.
+    fn flush_taken(&mut self, index: u32, peers: usize) {
+        let is_shared = self.service.outbox.is_worth_parts(index)
+            && self.is_worth_pages(peers)
+            && self.flush_parts(index);
+        if !is_shared {
+            self.service.outbox.put_together(index);
+            self.flush_one(index);
+        }
+    }
+
+    /// Whether the block stands in pages, or is worth to be put there.
+    fn is_worth_pages(&mut self, peers: usize) -> bool {
+        self.pages.is_set()
+            || peers >= pages::PEERS_MIN && self.pages.put(self.service.outbox.block())
+    }
+
+    /// Sends to a connection from the pages that all share. False when it has to be put together
+    /// and written to as any other.
+    fn flush_parts(&mut self, index: u32) -> bool {
+        let Some(connection) = self.connections.get_mut(index as usize) else { return false };
+        let Transport::Plain(socket) = &connection.transport else { return false };
+        if connection.phase == Phase::Gone || !connection.is_writable {
+            return false;
+        }
+        let conn = connection.id;
+        let pages = &mut self.pages;
+        let sent = self.service.outbox.send_parts(index, |part| match part {
+            Part::Own(bytes, is_more) => Pages::send_own(socket, bytes, is_more),
+            Part::Block(piece) => pages.send(socket, piece),
+        });
+        match sent {
+            Ok(count) => {
+                connection.taken_ms = self.clock.now_ms();
+                // The socket is full, and says so when it no longer is.
+                connection.is_writable = self.service.outbox.pending_bytes(index) == 0;
+                self.service.metrics.sent_bytes += count as u64;
+                self.after_write(conn);
+            }
+            Err(e) if is_passing(&e) => self.flush_one(index),
+            Err(e) => {
+                log_lost(self.service, conn, &e);
+                self.lose(conn);
+            }
+        }
+        true
     }
 
     /// One write, unless the transport cuts it: TLS takes a few records at a time.
@@ -78,8 +137,14 @@ impl Reactor<'_, '_> {
                 }
             }
         }
-        let is_flushed =
-            self.service.outbox.pending_bytes(index) == 0 && !connection.transport.wants_write();
+        self.after_write(conn);
+    }
+
+    /// What becomes of a connection that was written to.
+    fn after_write(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get(conn.at()) else { return };
+        let is_flushed = self.service.outbox.pending_bytes(conn.index) == 0
+            && !connection.transport.wants_write();
         match connection.phase {
             Phase::Open if !is_flushed => self.arm(conn),
             Phase::Open => self.after_flush(conn),

@@ -1,0 +1,215 @@
+//! The turn's block once more, as pages of a file in memory: sockets are sent from them without
+//! copying, however many there are.
+//!
+//! What a socket has taken may lie in its queue for long, and is these very pages. So no page is
+//! ever written twice: each block gets fresh ones, and the file lets go of those of the block
+//! before, which live on for as long as a socket needs them. The peers' kernels account for them.
+//!
+//! Knows neither queues nor connections. Where the system has no such file, there are no pages, and
+//! everything is copied.
+
+use std::io;
+use std::ops::Range;
+
+use mio::net::TcpStream;
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::Pages;
+#[cfg(not(target_os = "linux"))]
+pub(super) use none::Pages;
+
+/// Peers from which on it is worth it to write the block a second time.
+pub(super) const PEERS_MIN: usize = 8;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::{Range, TcpStream, io};
+    use rustix::fd::OwnedFd;
+    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, sendfile};
+    use rustix::net::{SendFlags, send};
+
+    /// Where in the file the next block goes to its beginning again.
+    const FILE_BYTES: u64 = 64 * 1024 * 1024;
+    const PAGE_BYTES: u64 = 4096;
+
+    /// The file and the block in it.
+    #[derive(Debug, Default)]
+    pub(in crate::net) struct Pages {
+        file: Option<OwnedFd>,
+        /// Where the block stands.
+        at: u64,
+        /// Its bytes; 0 when there is none.
+        bytes: u64,
+        /// The system did not do what it was asked, and is not asked again.
+        is_given_up: bool,
+    }
+
+    impl Pages {
+        /// Takes the block. False when there can be no pages of it.
+        pub(in crate::net) fn put(&mut self, block: &[u8]) -> bool {
+            self.clear();
+            if self.is_given_up {
+                return false;
+            }
+            if let Err(error) = self.try_put(block) {
+                self.give_up(&error);
+            }
+            !self.is_given_up
+        }
+
+        fn try_put(&mut self, mut block: &[u8]) -> rustix::io::Result<()> {
+            let file = match self.file.take() {
+                Some(file) => file,
+                None => memfd_create("vestnik-turn", MemfdFlags::CLOEXEC)?,
+            };
+            let file = self.file.insert(file);
+            if self.at + block.len() as u64 > FILE_BYTES {
+                self.at = 0;
+            }
+            self.bytes = block.len() as u64;
+            let mut at = self.at;
+            while !block.is_empty() {
+                let count = rustix::io::pwrite(&*file, block, at)?;
+                if count == 0 {
+                    return Err(rustix::io::Errno::NOSPC);
+                }
+                at += count as u64;
+                block = block.get(count..).unwrap_or_default();
+            }
+            Ok(())
+        }
+
+        /// Whether the block is in here.
+        pub(in crate::net) const fn is_set(&self) -> bool {
+            self.bytes > 0
+        }
+
+        /// Lets go of the block; sockets that took it keep its pages.
+        pub(in crate::net) fn clear(&mut self) {
+            let Some(file) = &self.file else { return };
+            if self.bytes == 0 {
+                return;
+            }
+            let bytes = self.bytes.next_multiple_of(PAGE_BYTES);
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            let dropped = fallocate(file, flags, self.at, bytes);
+            self.at += bytes;
+            self.bytes = 0;
+            if let Err(error) = dropped {
+                self.give_up(&error);
+            }
+        }
+
+        fn give_up(&mut self, error: &rustix::io::Errno) {
+            log::warn!("messages are copied to each member, there is no memory to share: {error}");
+            self.is_given_up = true;
+            self.file = None;
+            self.bytes = 0;
+        }
+
+        /// Sends a piece of the block; says how much of it the socket took.
+        ///
+        /// # Errors
+        /// `WouldBlock` when it is full, those of a connection that is over, and `Unsupported` when
+        /// the system does not send from such a file.
+        pub(in crate::net) fn send(
+            &mut self,
+            socket: &TcpStream,
+            piece: Range<usize>,
+        ) -> io::Result<usize> {
+            let Some(file) = &self.file else { return Err(io::ErrorKind::Unsupported.into()) };
+            let mut offset = self.at + piece.start as u64;
+            match sendfile(socket, file, Some(&mut offset), piece.len()) {
+                Ok(count) => Ok(count),
+                Err(error @ (rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS)) => {
+                    self.give_up(&error);
+                    Err(io::ErrorKind::Unsupported.into())
+                }
+                Err(error) => Err(error.into()),
+            }
+        }
+
+        /// Sends bytes; with `is_more`, the system may wait for what comes next.
+        ///
+        /// # Errors
+        /// Those of the socket.
+        pub(in crate::net) fn send_own(
+            socket: &TcpStream,
+            bytes: &[u8],
+            is_more: bool,
+        ) -> io::Result<usize> {
+            let more = if is_more { SendFlags::MORE } else { SendFlags::empty() };
+            Ok(send(socket, bytes, SendFlags::NOSIGNAL | more)?)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::io::Read as _;
+
+        #[test]
+        fn what_a_socket_took_stays_as_it_was_however_late_it_is_read() {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+            let address = listener.local_addr().expect("address");
+            let ours = std::net::TcpStream::connect(address).expect("connect");
+            let (mut theirs, _) = listener.accept().expect("accept");
+            let ours = TcpStream::from_std(ours);
+            // Some blocks begin at the beginning of the file again.
+            let mut pages = Pages { at: FILE_BYTES - 3 * 8192, ..Pages::default() };
+            let mut expected = Vec::new();
+            for round in 0..8_u8 {
+                let block = vec![round; 5000];
+                assert!(pages.put(&block));
+                Pages::send_own(&ours, b"head", true).expect("room");
+                assert_eq!(pages.send(&ours, 1000..5000).ok(), Some(4000));
+                expected.extend_from_slice(b"head");
+                expected.extend_from_slice(&block[1000..]);
+            }
+            pages.clear();
+            let mut read = vec![0; expected.len()];
+            theirs.read_exact(&mut read).expect("all of it");
+            assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn a_file_that_cannot_be_had_is_done_without() {
+            let mut pages = Pages { is_given_up: true, ..Pages::default() };
+            assert!(!pages.put(b"block"));
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+            let address = listener.local_addr().expect("address");
+            let ours = TcpStream::connect(address).expect("connect");
+            let refused = pages.send(&ours, 0..5).map_err(|error| error.kind());
+            assert_eq!(refused, Err(io::ErrorKind::Unsupported));
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod none {
+    use super::{Range, TcpStream, io};
+
+    /// No pages.
+    #[derive(Debug, Default)]
+    pub(in crate::net) struct Pages;
+
+    impl Pages {
+        pub(in crate::net) fn put(&mut self, _: &[u8]) -> bool {
+            false
+        }
+
+        pub(in crate::net) const fn is_set(&self) -> bool {
+            false
+        }
+
+        pub(in crate::net) fn clear(&mut self) {}
+
+        pub(in crate::net) fn send(&mut self, _: &TcpStream, _: Range<usize>) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(in crate::net) fn send_own(_: &TcpStream, _: &[u8], _: bool) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+}
