@@ -24,6 +24,10 @@ pub(crate) struct Plan {
     pub(crate) by_hand_one_in: u64,
     pub(crate) requests_per_turn: usize,
     pub(crate) early_flush_one_in: u64,
+    /// Who is only told something is held back, once in so many times.
+    pub(crate) holds_one_in: u64,
+    /// What many are told is sent from where it is.
+    pub(crate) sends_parts: bool,
     pub(crate) invariants_one_in: u64,
     pub(crate) compare_one_in: u64,
     pub(crate) timeout_one_in: u64,
@@ -63,6 +67,8 @@ impl Plan {
             by_hand_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),
             requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
             early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
+            holds_one_in: rng.weighted(&[(1, 0), (1, 4), (1, 2)]),
+            sends_parts: rng.one_in(2),
             invariants_one_in: 4,
             compare_one_in: 60,
             timeout_one_in: rng.weighted(&[(1, 0), (1, 2000)]),
