@@ -661,6 +661,43 @@ fn a_new_password_ends_the_sessions() {
     anna.ask(LOGIN, login_body("anna", "battery staple")).accepted();
 }
 
+/// A login that was under way when the password changed does not get in by the old one, or is
+/// thrown out again; and the old one, which it would have had hashed with more rounds, stays gone.
+#[test]
+fn a_login_under_way_when_the_password_changes() {
+    let server = hall_with(&["--password-iterations", "800000"]);
+    let slow = ["user", "passwd", "anna", "--password-stdin", "--password-iterations", "600000"];
+    server.admin_ok(&slow, Some(&format!("{PASSWORD}\n")));
+    let mut anna = server.greeted();
+    anna.post(LOGIN, login_body("anna", PASSWORD));
+    let quick = ["user", "passwd", "anna", "--password-stdin", "--password-iterations", "1000"];
+    server.admin_ok(&quick, Some("battery staple\n"));
+    let answer = anna.answer();
+    if answer.purpose == ACCEPTED {
+        // It was quicker than the command.
+        anna.expect_within_a_second(DEAUTH);
+    } else {
+        answer.declined("bad-credentials");
+    }
+    expect_greeted(&mut anna);
+    anna.ask(LOGIN, login_body("anna", PASSWORD)).declined("bad-credentials");
+    anna.ask(LOGIN, login_body("anna", "battery staple")).accepted();
+}
+
+/// Logins at once that all find too few rounds get in, whichever of them has the password hashed
+/// anew.
+#[test]
+fn logins_at_once_that_raise_the_rounds() {
+    let server = hall_with(&["--password-iterations", "100000"]);
+    let mut clients: Vec<Client> = (0..4).map(|_| server.greeted()).collect();
+    for client in &mut clients {
+        client.post(LOGIN, login_body("anna", PASSWORD));
+    }
+    for client in &mut clients {
+        client.answer().accepted();
+    }
+}
+
 /// `session end` ends one session and no other.
 #[test]
 fn session_end_ends_one_session() {

@@ -299,6 +299,45 @@ fn set_chat_password() {
     clara.join(hall);
 }
 
+/// The password that a chat has already may be given once more, and nobody is told.
+#[test]
+fn set_the_same_chat_password() {
+    let (server, mut anna, mut boris, hall) = hall();
+    set_password(&mut anna, hall, "open sesame").accepted_empty();
+    boris.chat_notify();
+    set_password(&mut anna, hall, "open sesame").accepted_empty();
+    boris.expect_quiet();
+    set_password(&mut anna, hall, "Open sesame").accepted_empty();
+    boris.chat_notify();
+    server.add_user("clara");
+    let mut clara = server.login10("clara");
+    clara.ask(JOIN_CHAT, body().id(hall).text("open sesame")).declined("bad-password");
+    clara.ask(JOIN_CHAT, body().id(hall).text("Open sesame")).accepted_empty();
+}
+
+/// Nobody joins by the old password once the new one is accepted, although they asked before.
+#[test]
+fn join_while_the_password_changes() {
+    let server = Server::with(&["--password-iterations", "200000"]);
+    let [(mut anna, _)] = server.users10(["anna"]);
+    let joiners = ["boris", "clara", "dora", "erik", "fjodor", "greta"];
+    let mut joiners = server.users10(joiners).map(|(client, _)| client);
+    let hall = anna.create_chat("hall");
+    set_password(&mut anna, hall, "open sesame").accepted_empty();
+    anna.post(SET_CHAT_PASSWORD, body().id(hall).text("another"));
+    for client in &mut joiners {
+        client.post(JOIN_CHAT, body().id(hall).text("open sesame"));
+        // So that they come at all stages of the work. Nothing depends on it.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
+    let answers = joiners.iter_mut().map(Client::answer);
+    let (joined, others): (Vec<_>, Vec<_>) = answers.partition(|frame| frame.purpose == ACCEPTED);
+    others.into_iter().for_each(|frame| drop(frame.declined("bad-password")));
+    let mut told = anna.frames_until(joined.len() + 1);
+    told.pop().expect("the answer, after all who joined").accepted_empty();
+    assert!(told.iter().all(|frame| frame.purpose == MEMBER_NOTIFY), "{told:?}");
+}
+
 /// A deleted chat is gone with its messages for everybody, and its name is free.
 #[test]
 fn delete_chat() {

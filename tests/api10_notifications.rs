@@ -203,6 +203,23 @@ fn chat_join_is_told() {
     hall.anna.expect_member_event(hall.chat, hall.ids[2], JOINED, "clara");
 }
 
+/// `chat join --admin` is told as a join and then as what makes a member an admin.
+#[test]
+fn chat_join_as_an_admin_is_told() {
+    let mut hall = hall();
+    let clara = hall.ids[2];
+    hall.server.admin_ok(&["chat", "join", "hall", "clara", "--admin"], None);
+    let told = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
+    assert_eq!((told.id, told.flags), (hall.chat, I_AM_MEMBER | I_AM_ADMIN));
+    hall.clara.expect_quiet();
+    for client in [&mut hall.anna, &mut hall.boris] {
+        client.expect_member_event(hall.chat, clara, JOINED, "clara");
+        client.expect_member_event(hall.chat, clara, MADE_ADMIN, "clara");
+        assert_eq!(client.chat_notify().id, hall.chat);
+        client.expect_quiet();
+    }
+}
+
 /// `chat remove` is told as a deletion is, within a second.
 #[test]
 fn chat_remove_is_told() {

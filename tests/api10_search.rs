@@ -104,6 +104,16 @@ fn bad_queries() {
     }
 }
 
+/// So is one with more words than are looked for, and the answer says how many may be.
+#[test]
+fn a_query_of_too_many_words() {
+    let mut hall = hall();
+    let query = vec!["hi"; 65].join(" ");
+    let request = body().id(hall.chat).u16(10).text(&query);
+    let words = hall.anna.ask(SEARCH_MSG, request).declined("bad-query");
+    assert!(words.contains("64"), "{words}");
+}
+
 /// A search over all my chats finds nothing in those of others, nor what was said in a chat that
 /// I left.
 #[test]

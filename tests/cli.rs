@@ -331,6 +331,22 @@ fn what_is_no_data_file_is_refused_and_left_alone() {
     assert!(!folder.path("copy.db").exists());
 }
 
+/// A file of two names would have two locks and two WALs: no command opens it until it has one.
+#[test]
+fn a_data_file_of_two_names_is_refused() {
+    let folder = Folder::filled();
+    fs::hard_link(folder.data(), folder.path("other.db")).expect("another name");
+    for data in ["vestnik.db", "other.db"] {
+        for arguments in [&["user", "list"][..], &["chat", "add", "attic"], &["check"]] {
+            let arguments: Vec<_> =
+                ["--data", data].into_iter().chain(arguments.to_vec()).collect();
+            has(&folder.failed(&arguments), &[data, "hard link"]);
+        }
+    }
+    fs::remove_file(folder.path("other.db")).expect("one name again");
+    folder.done(&["chat", "add", "attic"]);
+}
+
 // Users.
 
 #[test]

@@ -129,6 +129,23 @@ fn operations_tell_every_option_of_serve_and_no_other() {
     assert_eq!(told, taken);
 }
 
+#[test]
+fn the_page_of_the_client_tells_every_option_and_no_other() {
+    let page = read("docs/client.md");
+    let page = section(&page, "# The client", "\n## Sessions");
+    let rows = page.lines().filter(|line| line.starts_with("| `--"));
+    let told: BTreeSet<_> =
+        rows.filter_map(|row| row.split('|').nth(1)).flat_map(options).collect();
+    let words = help(&["client"]);
+    let words = section(&words, "Options:", "\nExamples:");
+    let lines = words.lines().filter(|line| line.trim_start().starts_with("--"));
+    let everywhere = ["--data", "--config"];
+    let taken: BTreeSet<_> =
+        lines.flat_map(options).filter(|option| !everywhere.contains(option)).collect();
+    assert!(taken.len() > 10, "{taken:?}");
+    assert_eq!(told, taken);
+}
+
 /// The options that a text names.
 fn options(text: &str) -> Vec<&str> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '-');
@@ -178,6 +195,7 @@ fn links_and_files_that_the_pages_name_exist() {
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
+        "docs/client.md",
         "docs/operations.md",
         "docs/protocol.md",
     ] {

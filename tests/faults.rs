@@ -291,6 +291,10 @@ fn a_second_server_on_the_file() {
     let link = server.dir().join("link.db");
     std::os::unix::fs::symlink(server.data(), &link).expect("a link");
     expect_failure(&serve(server.dir(), &link, &[]));
+    let other = server.dir().join("other.db");
+    fs::hard_link(server.data(), &other).expect("another name");
+    expect_failure(&serve(server.dir(), &other, &[]));
+    fs::remove_file(&other).expect("one name again");
     server.login("anna");
     server.kill();
     server.restart();

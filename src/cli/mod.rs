@@ -8,6 +8,7 @@ mod backup;
 mod cert;
 mod chat;
 mod check;
+mod client;
 mod failure;
 mod file;
 mod invite;
@@ -39,6 +40,7 @@ Examples:
   vestnik user add anna                     add a user, asked for the password
   vestnik chat add kitchen --admin anna     add a chat with its first member
   vestnik serve                             serve both on 127.0.0.1:7420
+  vestnik client --user anna --chat kitchen chat, in another terminal
   vestnik backup /var/backups/chat.db       copy the data file while the server runs
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the server lost its storage.";
@@ -94,6 +96,8 @@ enum Command {
     Check,
     /// Ask a running server for its figures
     Stats(stats::Arguments),
+    /// Chat, in this terminal
+    Client(Box<client::Arguments>),
     /// Make a certificate for a server that no authority vouches for
     #[command(subcommand)]
     Cert(cert::Command),
@@ -156,6 +160,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => transfer::import(&arguments, context),
         Command::Check => check::run(context),
         Command::Stats(arguments) => stats::run(arguments, context),
+        Command::Client(arguments) => client::run(&arguments, context),
         Command::Cert(command) => cert::run(command, context),
         Command::Load(command) => load::run(command, context),
     }?;

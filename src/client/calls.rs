@@ -253,6 +253,11 @@ impl Client {
         pack(&body, answer::chat_message)
     }
 
+    /// Asks for a sign of life.
+    pub fn heartbeat(&mut self) -> Result<(), Error> {
+        self.request(&Request::Heartbeat { echo: &[] }).map(drop)
+    }
+
     /// Tells the others that I am typing.
     pub fn typing(&mut self, chat: ChatId) -> Result<(), Error> {
         self.request(&Request::Typing { chat }).map(drop)

@@ -113,6 +113,10 @@ impl Events {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && !self.missed
+    }
+
     /// Keeps an event, or notes that one was missed.
     pub(super) fn push(&mut self, event: Event) {
         let bytes = event.bytes();

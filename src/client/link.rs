@@ -1,11 +1,15 @@
 //! One connection as a stream of frames, with deadlines. Knows no session and no purpose.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::error::Error;
+use super::tls::{Stream, Tls};
 use crate::limits::{HEADER_BYTES, LEGACY_PACK_BYTES_MAX};
 use crate::wire::frame::{self, Parsed};
 
@@ -32,7 +36,7 @@ pub(super) struct Received {
 
 /// A connection. `buffer[start..end]` came and was not yet handed out.
 pub(super) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -42,22 +46,27 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects to the first of `addresses` that takes the connection.
-    pub(super) fn open(addresses: &[SocketAddr], timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn open(
+        addresses: &[SocketAddr],
+        timeout: Duration,
+        tls: Option<&Tls>,
+    ) -> Result<Self, Error> {
         let mut failure = Error::Io(io::ErrorKind::AddrNotAvailable.into());
         for address in addresses {
             match TcpStream::connect_timeout(address, timeout) {
-                Ok(stream) => return Self::over(stream, timeout),
+                Ok(socket) => return Self::over(socket, timeout, tls),
                 Err(error) => failure = error.into(),
             }
         }
         Err(failure)
     }
 
-    fn over(stream: TcpStream, timeout: Duration) -> Result<Self, Error> {
-        stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(timeout))?;
+    fn over(socket: TcpStream, timeout: Duration, tls: Option<&Tls>) -> Result<Self, Error> {
+        socket.set_nodelay(true)?;
+        socket.set_write_timeout(Some(timeout))?;
+        socket.set_read_timeout(Some(timeout))?;
         Ok(Self {
-            stream,
+            stream: Stream::begin(socket, tls)?,
             buffer: Vec::new(),
             start: 0,
             end: 0,
@@ -109,6 +118,28 @@ impl Link {
         !matches!(frame::parse(waiting, BODY_BYTES_MAX), Parsed::Incomplete)
     }
 
+    /// Waits until something has come here, which the answer tells, or `other` can be read, or
+    /// the time is over.
+    pub(super) fn wait_with(
+        &mut self,
+        other: BorrowedFd<'_>,
+        timeout: Duration,
+    ) -> Result<bool, Error> {
+        if self.closed || self.has_frame() || self.stream.holds_bytes()? {
+            return Ok(true);
+        }
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut waiting = [
+            PollFd::new(self.stream.socket(), PollFlags::IN),
+            PollFd::from_borrowed_fd(other, PollFlags::IN),
+        ];
+        match poll(&mut waiting, timeout.as_ref()) {
+            Ok(_) => Ok(!waiting[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+
     /// The body of the frame received last.
     pub(super) fn body(&self, received: &Received) -> &[u8] {
         self.buffer.get(received.body.clone()).unwrap_or_default()
@@ -129,7 +160,7 @@ impl Link {
         if wait.is_zero() {
             return Err(Error::TimedOut);
         }
-        self.stream.set_read_timeout(Some(wait))?;
+        self.stream.socket().set_read_timeout(Some(wait))?;
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();
         match self.stream.read(room) {
             Ok(0) => {
@@ -152,7 +183,6 @@ impl Link {
     /// Ends the connection.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        // It may have ended on the other side already; nothing is lost then.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        self.stream.end();
     }
 }

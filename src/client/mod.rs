@@ -1,5 +1,6 @@
-//! A client of the protocol: blocking, one request at a time, on the standard library and the
-//! crate's own [`wire`](crate::wire). Knows nothing of the server's inside.
+//! A client of the protocol: blocking, one request at a time, on the standard library, the crate's
+//! own [`wire`](crate::wire), and rustls where [`Options::tls`] asks for it. Knows nothing of the
+//! server's inside.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -40,15 +41,18 @@ mod link;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 pub use answer::{Chat, Member, Message, Sent, Session, SessionInfo, User};
 pub use error::{Declined, Error};
 pub use event::Event;
 pub use sync::Cursor;
+pub use tls::{Tls, TlsError};
 
 use crate::ids::ServerTime;
 use crate::wire::Version;
@@ -72,6 +76,8 @@ pub struct Options {
     pub queue_bytes_max: usize,
     /// Longest answer that is put together in memory, in bytes.
     pub answer_bytes_max: usize,
+    /// TLS, and whom to trust; plain TCP without.
+    pub tls: Option<Tls>,
     /// How often [`Client::send`] makes the connection anew before it gives up; 0: never.
     pub reconnects_max: u32,
 }
@@ -84,6 +90,7 @@ impl Default for Options {
             answer_timeout: Duration::from_secs(30),
             queue_bytes_max: 8 * 1024 * 1024,
             answer_bytes_max: 64 * 1024 * 1024,
+            tls: None,
             reconnects_max: 5,
         }
     }
@@ -108,7 +115,7 @@ impl Client {
     /// The network's, [`Error::TimedOut`], or `unsupported-version`.
     pub fn connect(address: impl ToSocketAddrs, options: Options) -> Result<Self, Error> {
         let addresses: Vec<_> = address.to_socket_addrs()?.collect();
-        let link = Link::open(&addresses, options.connect_timeout)?;
+        let link = Link::open(&addresses, options.connect_timeout, options.tls.as_ref())?;
         let mut client = Self {
             link,
             addresses,
@@ -222,6 +229,16 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Waits until something may be here for [`Client::next_event`], which the answer tells, or
+    /// `other` can be read, or the time is over: for a caller that has more than one thing to
+    /// wait for.
+    ///
+    /// # Errors
+    /// The end of the connection.
+    pub fn wait_with(&mut self, other: impl AsFd, timeout: Duration) -> Result<bool, Error> {
+        if self.events.is_empty() { self.link.wait_with(other.as_fd(), timeout) } else { Ok(true) }
     }
 
     /// Deals with a frame that is no answer to the request that waits: a request of the server's,

@@ -74,7 +74,8 @@ impl Client {
     /// The network's, or `bad-session` when the session has ended.
     pub fn reconnect(&mut self) -> Result<(), Error> {
         self.link.close();
-        self.link = Link::open(&self.addresses, self.options.connect_timeout)?;
+        self.link =
+            Link::open(&self.addresses, self.options.connect_timeout, self.options.tls.as_ref())?;
         self.events.start_over();
         self.hello()?;
         match self.session.clone() {

@@ -1,14 +1,14 @@
 //! Chats: finding, joining and leaving them, and what their admins do (protocol sections 4 and 5).
 
 use crate::auth::helper::Work;
-use crate::auth::password::{self, Kind};
+use crate::auth::password::{self, Kind, Password};
 use crate::auth::throttle::Key;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{FOUND_CHATS_MAX, MEMBERSHIPS_MAX, TITLE_CHARS_MAX};
 use crate::names::{self, Name};
 use crate::service::account::new_password;
 use crate::service::history::{COUNT_COST, Progress, Source};
-use crate::service::peer::Intent;
+use crate::service::peer::{Checked, Intent};
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
 use crate::store::chats::{Chat, MyChat};
@@ -180,13 +180,22 @@ impl Service<'_> {
             self.spend(&[key]);
             return Err(WRONG_CHAT_PASSWORD.into());
         };
-        let work = Work::Verify {
-            stored: Some(stored),
-            password: given,
-            rounds: self.config.password_rounds,
-            upgrade: false,
-        };
-        self.ask_helper(caller.conn, caller.task, work, Intent::JoinChat { chat })
+        self.check_join(caller, chat, given, stored)
+    }
+
+    /// Has a password compared with that of the chat.
+    fn check_join(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        password: Password,
+        stored: String,
+    ) -> Reply {
+        let checked = Checked { password, stored: Some(stored) };
+        self.ask_to_compare(caller.conn, caller.task, checked, false, |checked| Intent::JoinChat {
+            chat,
+            checked,
+        })
     }
 
     /// The chat, if the caller may join it but for its password.
@@ -222,6 +231,7 @@ impl Service<'_> {
         conn: ConnId,
         task: u8,
         chat: ChatId,
+        checked: Checked,
         ok: bool,
     ) -> Reply {
         let Some(caller) = self.caller(conn, task) else {
@@ -231,8 +241,13 @@ impl Service<'_> {
             self.spend(&[Key::Join(caller.user, chat)]);
             return Err(WRONG_CHAT_PASSWORD.into());
         }
-        self.joinable(caller, chat)?;
-        self.join(caller, chat)
+        match self.joinable(caller, chat)?.password {
+            // Changed meanwhile: the password that was right opens nothing any more.
+            Some(now) if checked.stored.as_deref() != Some(&now) => {
+                self.check_join(caller, chat, checked.password, now)
+            }
+            _ => self.join(caller, chat),
+        }
     }
 
     fn join(&mut self, caller: Caller, chat: ChatId) -> Reply {
@@ -443,9 +458,17 @@ impl Service<'_> {
         let found = self.administered(caller, chat)?;
         if let Some(password) = password {
             let password = new_password(password, Kind::Chat)?;
-            let work = Work::Hash { password, rounds: self.config.password_rounds };
-            let intent = Intent::SetChatPassword { chat };
-            return self.ask_helper(caller.conn, caller.task, work, intent);
+            let Caller { conn, task, .. } = caller;
+            return match found.password {
+                // Perhaps it is the same, and nobody is told.
+                Some(stored) => {
+                    let checked = Checked { password, stored: Some(stored) };
+                    self.ask_to_compare(conn, task, checked, false, |checked| {
+                        Intent::CompareChatPassword { chat, checked }
+                    })
+                }
+                None => self.hash_chat_password(conn, task, chat, password),
+            };
         }
         if found.password.is_none() {
             self.accept(caller, |_| {});
@@ -455,6 +478,36 @@ impl Service<'_> {
         self.store.set_chat_password(chat, None)?;
         self.chat_has_changed(caller, chat);
         Ok(())
+    }
+
+    fn hash_chat_password(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        chat: ChatId,
+        password: Password,
+    ) -> Reply {
+        let work = Work::Hash { password, rounds: self.config.password_rounds };
+        self.ask_helper(conn, task, work, Intent::SetChatPassword { chat })
+    }
+
+    pub(super) fn chat_password_compared(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        chat: ChatId,
+        checked: Checked,
+        same: bool,
+    ) -> Reply {
+        let Some(caller) = self.caller(conn, task) else {
+            return Err(Decline::LoginRequired.into());
+        };
+        let found = self.administered(caller, chat)?;
+        if same && found.password == checked.stored {
+            self.accept(caller, |_| {});
+            return Ok(());
+        }
+        self.hash_chat_password(conn, task, chat, checked.password)
     }
 
     pub(super) fn chat_password_hashed(

@@ -183,11 +183,12 @@ impl Service<'_> {
                 log::error!("a password could not be hashed: {why}");
                 Err(Decline::StorageFailed.into())
             }
-            (Intent::Login { user, login }, Outcome::Verified { ok, upgraded }) => {
-                self.login_verified(conn, task, user.filter(|_| *ok), &login, upgraded.as_deref())
+            (Intent::Login { user, login, checked }, Outcome::Verified { ok, upgraded }) => {
+                let user = user.filter(|_| *ok);
+                self.login_verified(conn, task, user, login, checked, upgraded.as_deref())
             }
-            (Intent::JoinChat { chat }, Outcome::Verified { ok, .. }) => {
-                self.join_verified(conn, task, chat, *ok)
+            (Intent::JoinChat { chat, checked }, Outcome::Verified { ok, .. }) => {
+                self.join_verified(conn, task, chat, checked, *ok)
             }
             (Intent::CheckOldPassword { new }, Outcome::Verified { ok, .. }) => {
                 self.old_password_verified(conn, task, *ok, new)
@@ -200,6 +201,9 @@ impl Service<'_> {
             }
             (Intent::CreateChat { name, key }, Outcome::Hashed(stored)) => {
                 self.create_chat_hashed(conn, task, &name, &key, stored)
+            }
+            (Intent::CompareChatPassword { chat, checked }, Outcome::Verified { ok, .. }) => {
+                self.chat_password_compared(conn, task, chat, checked, *ok)
             }
             (Intent::SetChatPassword { chat }, Outcome::Hashed(stored)) => {
                 self.chat_password_hashed(conn, task, chat, stored)

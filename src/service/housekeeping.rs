@@ -223,10 +223,15 @@ impl Service<'_> {
                 }
             }
             Change::MemberJoined(chat, user) => {
-                if self.store.member(chat, user)?.is_some() {
+                if let Some(member) = self.store.member(chat, user)? {
                     self.enter(user, chat)?;
-                    self.tell_user_chat(user, chat, None);
                     self.tell_event(chat, user, MemberEvent::Joined, None)?;
+                    if member.admin {
+                        self.tell_event(chat, user, MemberEvent::Admin, None)?;
+                        self.tell_chat(chat, None);
+                    } else {
+                        self.tell_user_chat(user, chat, None);
+                    }
                 }
             }
             Change::ChatChanged(chat) => {

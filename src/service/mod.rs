@@ -52,7 +52,7 @@ use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
 use line::{Guess, Line, Next};
-use peer::{Intent, Peer, Waiting};
+use peer::{Checked, Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
 
@@ -629,6 +629,25 @@ impl<'db> Service<'db> {
         Ok(())
     }
 
+    /// Has a password compared with a stored one; the intent takes both along. `upgrade`: see
+    /// [`Work::Verify`].
+    fn ask_to_compare(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        checked: Checked,
+        upgrade: bool,
+        intent: impl FnOnce(Checked) -> Intent,
+    ) -> Reply {
+        let work = Work::Verify {
+            stored: checked.stored.clone(),
+            password: checked.password.clone(),
+            rounds: self.config.password_rounds,
+            upgrade,
+        };
+        self.ask_helper(conn, task, work, intent(checked))
+    }
+
     /// What a request's password work is a guess at.
     fn guess(&self, conn: ConnId, intent: &Intent) -> Guess {
         let user = self.peers.get(conn).and_then(|peer| peer.user());
@@ -636,7 +655,7 @@ impl<'db> Service<'db> {
             (Intent::Login { login, .. }, _, Some(origin)) => {
                 Guess::Login { login: login.clone(), origin }
             }
-            (Intent::JoinChat { chat }, Some(user), _) => Guess::Join { user, chat: *chat },
+            (Intent::JoinChat { chat, .. }, Some(user), _) => Guess::Join { user, chat: *chat },
             (Intent::CheckOldPassword { .. }, Some(user), _) => Guess::OldPassword { user },
             _ => Guess::Nothing,
         }

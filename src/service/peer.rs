@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::auth::helper::JobId;
+use crate::auth::password::Password;
 use crate::ids::{ChatId, ConnId, ServerTime, SessionId, UserId};
 use crate::service::history::{Behind, Stream};
 use crate::wire::Version;
@@ -41,15 +42,26 @@ pub(crate) struct Waiting {
     pub(crate) intent: Intent,
 }
 
+/// A password with the helper, and the stored form that it is compared with. Somebody may change
+/// that meanwhile, and then the answer is about a password that opens nothing any more.
+#[derive(Clone)]
+pub(crate) struct Checked {
+    pub(crate) password: Password,
+    /// `None` for a user who is unknown or disabled.
+    pub(crate) stored: Option<String>,
+}
+
 /// What a password is asked for.
 #[derive(Clone)]
 pub(crate) enum Intent {
     Login {
         user: Option<UserId>,
         login: String,
+        checked: Checked,
     },
     JoinChat {
         chat: ChatId,
+        checked: Checked,
     },
     Register {
         nickname: String,
@@ -58,12 +70,17 @@ pub(crate) enum Intent {
     },
     /// The old password is being checked; the new one is hashed next.
     CheckOldPassword {
-        new: crate::auth::password::Password,
+        new: Password,
     },
     HashNewPassword,
     CreateChat {
         name: String,
         key: String,
+    },
+    /// Perhaps the chat has this password already; else it is hashed next.
+    CompareChatPassword {
+        chat: ChatId,
+        checked: Checked,
     },
     SetChatPassword {
         chat: ChatId,

@@ -1,14 +1,13 @@
 //! HELLO, LOGIN, LOGOFF, RESTORE_SESSION and HEARTBEAT; suspension and takeover
 //! (protocol sections 3 and 4).
 
-use crate::auth::helper::Work;
-use crate::auth::password;
+use crate::auth::password::{self, Password};
 use crate::auth::throttle::{Key, Origin};
 use crate::auth::token::{self, Digest, SessionSecret};
 use crate::ids::{ConnId, ServerTime, SessionId, UserId};
 use crate::limits::SESSIONS_PER_USER_MAX;
 use crate::names;
-use crate::service::peer::{Attached, Intent};
+use crate::service::peer::{Attached, Checked, Intent};
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::wire::Version;
 use crate::wire::answer;
@@ -76,15 +75,16 @@ impl Service<'_> {
             self.spend(&keys);
             return Err(Decline::BadCredentials.into());
         };
-        let user = self.store.user_by_key(&key)?.filter(|user| !user.disabled);
-        let work = Work::Verify {
-            stored: user.as_ref().map(|user| user.password.clone()),
-            password,
-            rounds: self.config.password_rounds,
-            upgrade: true,
-        };
-        let intent = Intent::Login { user: user.map(|user| user.user), login: key };
-        self.ask_helper(conn, task, work, intent)
+        self.check_login(conn, task, key, password)
+    }
+
+    /// Has a password compared with the one that is stored now.
+    fn check_login(&mut self, conn: ConnId, task: u8, login: String, password: Password) -> Reply {
+        let user = self.store.user_by_key(&login)?.filter(|user| !user.disabled);
+        let (user, stored) = user.map(|found| (found.user, found.password)).unzip();
+        self.ask_to_compare(conn, task, Checked { password, stored }, true, |checked| {
+            Intent::Login { user, login, checked }
+        })
     }
 
     pub(super) fn login_verified(
@@ -92,7 +92,8 @@ impl Service<'_> {
         conn: ConnId,
         task: u8,
         user: Option<UserId>,
-        login: &str,
+        login: String,
+        checked: Checked,
         upgraded: Option<&str>,
     ) -> Reply {
         let found = match user {
@@ -102,9 +103,14 @@ impl Service<'_> {
         };
         let Some(origin) = self.origin(conn) else { return Ok(()) };
         let Some(found) = found else {
-            self.spend(&[Key::Login(login, origin), Key::Origin(origin)]);
+            self.spend(&[Key::Login(&login, origin), Key::Origin(origin)]);
             return Err(Decline::BadCredentials.into());
         };
+        if checked.stored.as_deref() != Some(&found.password) {
+            // A new password ends what the old one opened, and nothing may bring the old one back;
+            // or it is the same one, which another login has had hashed anew.
+            return self.check_login(conn, task, login, checked.password);
+        }
         self.may_write()?;
         let now = self.clock.next();
         let secret = SessionSecret::generate(self.random).map_err(|why| {

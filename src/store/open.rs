@@ -2,7 +2,7 @@
 //! that keeps a second server away.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -217,7 +217,15 @@ fn open(path: &Path, role: Role) -> Result<Connection, String> {
 /// read, so that a file that is refused stays as it was.
 fn recognise(path: &Path) -> Result<(), String> {
     let name = path.display();
-    let bytes = path.metadata().map_err(|e| format!("{name}: {e}"))?.len();
+    let metadata = path.metadata().map_err(|e| format!("{name}: {e}"))?;
+    // Under each name there would be a lock and a WAL of their own.
+    if metadata.nlink() > 1 {
+        return Err(format!(
+            "{name}: the file has another name (a hard link), and who opens it by that one ruins \
+             it: remove one of the names"
+        ));
+    }
+    let bytes = metadata.len();
     if (1..SQLITE_BYTES_MIN).contains(&bytes) {
         return Err(format!("{name}: this is not a vestnik data file"));
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ids::{ChatId, ServerTime};
+use crate::limits::QUERY_WORDS_MAX;
 use crate::wire::codec::Malformed;
 
 /// Why a request was declined. `Display` gives what the wire carries: `code: words`.
@@ -168,7 +169,7 @@ impl fmt::Display for Decline {
             Self::FrameTooLarge(bound) => write!(f, "a body has at most {bound} bytes"),
             Self::RangeTooLarge(until) => write!(f, "it fits up to {until}"),
             Self::EmptyMessage => f.write_str("a message has some text"),
-            Self::BadQuery => f.write_str("name at least one word to look for"),
+            Self::BadQuery => write!(f, "name 1 to {QUERY_WORDS_MAX} words to look for"),
         }
     }
 }

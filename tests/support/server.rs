@@ -78,7 +78,9 @@ pub(crate) fn serve_command(folder: &Path, data: &Path, options: &[&str]) -> Com
 fn serve_under(wrapper: &[String], folder: &Path, data: &Path, options: &[&str]) -> Command {
     let mut command = vestnik_under(wrapper, folder);
     command.arg("serve").arg("--data").arg(data);
-    command.args(["--password-iterations", "1000"]);
+    if !options.contains(&"--password-iterations") {
+        command.args(["--password-iterations", "1000"]);
+    }
     if !options.iter().any(|option| option.contains("listen")) {
         command.args(["--listen", "127.0.0.1:0"]);
     }

@@ -2,7 +2,7 @@
 
 use vestnik::ids::ConnId;
 
-use super::{Caller, Intent, Model, Session, Turn, User, key};
+use super::{Caller, Checked, Intent, Model, Session, Turn, User, key};
 use crate::wire::{Body, Check, Out};
 
 /// The use of a session is noted at most this often.
@@ -89,10 +89,23 @@ impl Model {
             self.spend(&keys);
             return self.decline(turn, conn, task, "bad-credentials");
         }
-        let user = self.user_by_key(&key).filter(|user| !self.users[user].disabled);
-        let right = user.is_some_and(|user| self.users[&user].password == password);
-        self.wait(turn, conn, task, Intent::Login { user, right, key });
+        self.check_login(turn, conn, task, key, password.to_owned());
         Ok(())
+    }
+
+    fn check_login(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        key: String,
+        given: String,
+    ) {
+        let user = self.user_by_key(&key).filter(|user| !self.users[user].disabled);
+        let found = user.map(|user| &self.users[&user]);
+        let right = found.is_some_and(|user| user.password == given);
+        let checked = Checked { given, right, form: found.map_or(0, |user| user.form) };
+        self.wait(turn, conn, task, Intent::Login { user, key, checked });
     }
 
     pub(super) fn login_checked(
@@ -101,14 +114,21 @@ impl Model {
         conn: ConnId,
         task: u8,
         user: Option<u32>,
-        key: &str,
+        key: String,
+        checked: Checked,
     ) -> Check {
+        let user = user.filter(|_| checked.right);
         let user = user.filter(|user| self.users.get(user).is_some_and(|user| !user.disabled));
         let Some(user) = user else {
             let keys = self.entry_keys(conn, &format!("login {key}"));
             self.spend(&keys);
             return self.decline(turn, conn, task, "bad-credentials");
         };
+        if self.users[&user].form != checked.form {
+            self.note("checked a login once more");
+            self.check_login(turn, conn, task, key, checked.given);
+            return Ok(());
+        }
         if turn.replayed {
             return self.decline(turn, conn, task, "storage-failed");
         }
@@ -288,7 +308,7 @@ impl Model {
         self.event(turn, created)?;
         self.last_user = user;
         let nickname = name.to_owned();
-        self.users.insert(user, User { nickname, password, disabled: false, created });
+        self.users.insert(user, User { nickname, password, form: 0, disabled: false, created });
         self.note("registered");
         Ok(())
     }
@@ -352,6 +372,7 @@ impl Model {
         self.accept(turn, conn, task, &[])?;
         if let Some(user) = self.users.get_mut(&me.user) {
             user.password = new;
+            user.form += 1;
         }
         let is_mine =
             |attached: super::Attached| attached.user == me.user && attached.session != me.session;

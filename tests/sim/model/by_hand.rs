@@ -13,6 +13,7 @@ impl Model {
             Command::Password { user, password } => {
                 if let Some(found) = self.users.get_mut(user) {
                     found.password.clone_from(password);
+                    found.form += 1;
                 }
                 self.sessions.retain(|_, session| session.user != *user);
             }
@@ -61,9 +62,15 @@ impl Model {
                 }
             }
             Command::AddMember { chat, user, .. } => {
-                if self.is_member(*user, *chat) {
+                let member = self.chats.get(chat).and_then(|chat| chat.members.get(user));
+                let Some(member) = member else { return Ok(()) };
+                let is_admin = member.admin;
+                self.tell_member(*chat, *user, 1, None);
+                if is_admin {
+                    self.tell_member(*chat, *user, 3, None);
+                    self.owe_members_chat(*chat, None);
+                } else {
                     self.owe_user_chat(*user, *chat, None);
-                    self.tell_member(*chat, *user, 1, None);
                 }
             }
             Command::RemoveChat { chat } => {

@@ -1,7 +1,7 @@
 //! Finding, making, joining and leaving chats.
 
 use super::accounts::{is_attempt, is_name};
-use super::{Caller, Chat, Intent, Member, Model, Turn, key};
+use super::{Caller, Chat, Checked, Intent, Member, Model, Turn, key};
 use crate::wire::{Body, Check};
 use vestnik::ids::ConnId;
 
@@ -98,8 +98,21 @@ impl Model {
             self.spend(&keys);
             return self.decline(turn, me.conn, me.task, "bad-password");
         }
-        self.wait(turn, me.conn, me.task, Intent::Join { chat, right: needed == given });
+        self.check_join(turn, me, chat, &needed, given.to_owned());
         Ok(())
+    }
+
+    fn check_join(
+        &mut self,
+        turn: &mut Turn<'_>,
+        me: Caller,
+        chat: u32,
+        needed: &str,
+        given: String,
+    ) {
+        let right = needed == given;
+        let checked = Checked { given, right, form: self.chats[&chat].form };
+        self.wait(turn, me.conn, me.task, Intent::Join { chat, checked });
     }
 
     pub(super) fn join_checked(
@@ -108,17 +121,25 @@ impl Model {
         conn: ConnId,
         task: u8,
         chat: u32,
-        right: bool,
+        checked: Checked,
     ) -> Check {
         let Some(me) = self.caller(conn, task) else {
             return self.decline(turn, conn, task, "login-required");
         };
-        if !right {
+        if !checked.right {
             self.spend(&[(format!("join {} {chat}", me.user), BUCKET)]);
             return self.decline(turn, conn, task, "bad-password");
         }
         if let Some(code) = self.not_joinable(me.user, chat) {
             return self.decline(turn, conn, task, code);
+        }
+        let found = &self.chats[&chat];
+        if let Some(needed) = found.password.clone()
+            && found.form != checked.form
+        {
+            self.note("checked a join once more");
+            self.check_join(turn, me, chat, &needed, checked.given);
+            return Ok(());
         }
         self.note("joined by password");
         self.join(turn, me, chat)

@@ -3,7 +3,7 @@
 use vestnik::ids::ConnId;
 
 use super::accounts::{is_attempt, is_name};
-use super::{Caller, Chat, Intent, Model, Turn, key};
+use super::{Caller, Chat, Checked, Intent, Model, Turn, key};
 use crate::wire::Check;
 
 const TITLE_CHARS_MAX: usize = 128;
@@ -113,13 +113,45 @@ impl Model {
         }
         let Some(password) = password else {
             let is_open = |chat: &Chat| chat.password.is_none();
-            return self.change(turn, me, chat, is_open, |chat| chat.password = None);
+            return self.change(turn, me, chat, is_open, |chat| {
+                chat.password = None;
+                chat.form += 1;
+            });
         };
         if !is_attempt(password) {
             return self.decline(turn, me.conn, me.task, "bad-password");
         }
-        let password = password.to_owned();
-        self.wait(turn, me.conn, me.task, Intent::ChatPassword { chat, password });
+        let given = password.to_owned();
+        let intent = match self.chats.get(&chat) {
+            Some(Chat { password: Some(stored), form, .. }) => {
+                let (right, form) = (*stored == given, *form);
+                Intent::SameChatPassword { chat, checked: Checked { given, right, form } }
+            }
+            _ => Intent::ChatPassword { chat, password: given },
+        };
+        self.wait(turn, me.conn, me.task, intent);
+        Ok(())
+    }
+
+    pub(super) fn chat_password_compared(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        chat: u32,
+        checked: Checked,
+    ) -> Check {
+        let Some(me) = self.caller(conn, task) else {
+            return self.decline(turn, conn, task, "login-required");
+        };
+        if let Some(code) = self.not_admin(me.user, chat) {
+            return self.decline(turn, conn, task, code);
+        }
+        if checked.right && self.chats.get(&chat).is_some_and(|chat| chat.form == checked.form) {
+            self.note("set the same chat password");
+            return self.accept(turn, conn, task, &[]);
+        }
+        self.wait(turn, conn, task, Intent::ChatPassword { chat, password: checked.given });
         Ok(())
     }
 
@@ -137,7 +169,16 @@ impl Model {
         if let Some(code) = self.not_admin(me.user, chat) {
             return self.decline(turn, conn, task, code);
         }
-        self.change(turn, me, chat, |_| false, |chat| chat.password = Some(password))
+        self.change(
+            turn,
+            me,
+            chat,
+            |_| false,
+            |chat| {
+                chat.password = Some(password);
+                chat.form += 1;
+            },
+        )
     }
 
     pub(super) fn set_chat_admin(

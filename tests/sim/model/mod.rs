@@ -32,6 +32,8 @@ pub(crate) use told::Phase;
 pub(crate) struct User {
     pub(crate) nickname: String,
     pub(crate) password: String,
+    /// Grows with every password that is set: each is stored in a form of its own.
+    pub(crate) form: u64,
     pub(crate) disabled: bool,
     pub(crate) created: i64,
 }
@@ -82,6 +84,8 @@ pub(crate) struct Chat {
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) password: Option<String>,
+    /// As that of a user.
+    pub(crate) form: u64,
     pub(crate) created: i64,
     pub(crate) members: BTreeMap<u32, Member>,
     pub(crate) bans: BTreeSet<u32>,
@@ -115,14 +119,24 @@ pub(crate) struct Waiting {
     pub(crate) intent: Intent,
 }
 
+/// A password that is compared with what is stored, or was when that began.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) given: String,
+    pub(crate) right: bool,
+    /// Which stored form it is compared with.
+    pub(crate) form: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Intent {
-    Login { user: Option<u32>, right: bool, key: String },
-    Join { chat: u32, right: bool },
+    Login { user: Option<u32>, key: String, checked: Checked },
+    Join { chat: u32, checked: Checked },
     Register { name: String, password: String },
     OldPassword { right: bool, new: String },
     NewPassword(String),
     CreateChat { name: String, password: String },
+    SameChatPassword { chat: u32, checked: Checked },
     ChatPassword { chat: u32, password: String },
 }
 
@@ -398,7 +412,7 @@ impl Model {
         self.last_user = self.last_user.max(id);
         self.high = self.high.max(created);
         let (nickname, password) = (nickname.to_owned(), password.to_owned());
-        self.users.insert(id, User { nickname, password, disabled: false, created });
+        self.users.insert(id, User { nickname, password, form: 0, disabled: false, created });
     }
 
     /// The process is gone, and with it all connections and counts.

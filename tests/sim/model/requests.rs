@@ -205,10 +205,10 @@ impl Model {
             return Ok(());
         }
         match waiting.intent {
-            Intent::Login { user, right, key } => {
-                self.login_checked(turn, conn, task, user.filter(|_| right), &key)
+            Intent::Login { user, key, checked } => {
+                self.login_checked(turn, conn, task, user, key, checked)
             }
-            Intent::Join { chat, right } => self.join_checked(turn, conn, task, chat, right),
+            Intent::Join { chat, checked } => self.join_checked(turn, conn, task, chat, checked),
             Intent::Register { name, password } => {
                 self.register_hashed(turn, conn, task, &name, password)
             }
@@ -218,6 +218,9 @@ impl Model {
             Intent::NewPassword(new) => self.new_password_hashed(turn, conn, task, new),
             Intent::CreateChat { name, password } => {
                 self.create_chat_hashed(turn, conn, task, &name, password)
+            }
+            Intent::SameChatPassword { chat, checked } => {
+                self.chat_password_compared(turn, conn, task, chat, checked)
             }
             Intent::ChatPassword { chat, password } => {
                 self.chat_password_hashed(turn, conn, task, chat, password)

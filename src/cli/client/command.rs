@@ -1,0 +1,245 @@
+//! What is typed: a message, or a command that begins with a slash. Knows no state.
+
+use vestnik::auth::password::Secret;
+
+/// Every command, with what it takes and what it does, in the order of `/help`.
+pub(super) const TABLE: &[(&str, &str, &str)] = &[
+    ("help", "", "this list"),
+    ("chats", "", "my chats, with what is unread"),
+    ("open", "NAME", "open one of my chats (`/o`)"),
+    ("join", "NAME [PASSWORD]", "become a member of a chat, and open it"),
+    ("leave", "", "stop being a member of this chat"),
+    ("find", "[PREFIX]", "chats whose names begin so"),
+    ("dm", "USER", "open the chat of me and somebody else"),
+    ("members", "", "who is in this chat"),
+    ("more", "", "older messages of this chat"),
+    ("search", "WORDS", "look for words in this chat: `word*` for beginnings, `\"…\"` for phrases"),
+    ("search-all", "WORDS", "the same in all my chats"),
+    ("edit", "[-N] TEXT", "change my last message, or the Nth from the end"),
+    ("delete", "[-N] [USER]", "delete my last message, or that of somebody else"),
+    ("whois", "USER", "who somebody is"),
+    ("create", "NAME", "make a chat, with me as its admin"),
+    ("title", "[WORDS]", "give this chat a title"),
+    ("rename", "NAME", "give this chat another name"),
+    ("lock", "", "set the password of this chat"),
+    ("unlock", "", "let people join this chat without a password"),
+    ("admin", "USER on|off", "make a member an admin, or no longer"),
+    ("ban", "USER on|off", "keep somebody out, or no longer"),
+    ("delete-chat", "NAME", "delete this chat with all its messages; say its name"),
+    ("password", "", "change my password; my other sessions end"),
+    ("sessions", "", "where I am logged in"),
+    ("end", "SESSION", "end one of these"),
+    ("logoff", "", "end this session, and leave"),
+    ("quit", "", "leave (`/q`); the session is kept"),
+];
+
+/// What was typed.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Typed {
+    /// Nothing.
+    Nothing,
+    /// A message.
+    Text(String),
+    /// A command.
+    Command(Command),
+}
+
+/// A command, named as in [`TABLE`].
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Command {
+    Help,
+    Chats,
+    Open(String),
+    Join { name: String, password: Option<Secret> },
+    Leave,
+    Find(String),
+    Direct(String),
+    Members,
+    More,
+    Search { words: String, everywhere: bool },
+    Edit { back: usize, content: String },
+    Delete { back: usize, user: Option<String> },
+    Whois(String),
+    Create(String),
+    Title(String),
+    Rename(String),
+    Lock,
+    Unlock,
+    Admin { user: String, on: bool },
+    Ban { user: String, on: bool },
+    DeleteChat(String),
+    Password,
+    Sessions,
+    End(u32),
+    Logoff,
+    Quit,
+}
+
+/// Reads a line; `Err` says how the command is to be written. Two slashes begin a message with
+/// one.
+pub(super) fn parse(line: &str) -> Result<Typed, String> {
+    if line.trim().is_empty() {
+        return Ok(Typed::Nothing);
+    }
+    let Some(rest) = line.strip_prefix('/') else { return Ok(Typed::Text(line.to_owned())) };
+    if rest.starts_with('/') {
+        return Ok(Typed::Text(rest.to_owned()));
+    }
+    let (name, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let name = match name {
+        "o" => "open",
+        "q" => "quit",
+        "?" => "help",
+        other => other,
+    };
+    let Some((name, takes, _)) = TABLE.iter().find(|(known, ..)| *known == name) else {
+        return Err(format!("there is no /{name}: see /help"));
+    };
+    command(name, rest.trim()).map(Typed::Command).ok_or_else(|| {
+        let space = if takes.is_empty() { "" } else { " " };
+        format!("it is written /{name}{space}{takes}")
+    })
+}
+
+fn command(name: &str, rest: &str) -> Option<Command> {
+    let word = || one_word(rest);
+    let nothing = |command| rest.is_empty().then_some(command);
+    let some = || (!rest.is_empty()).then(|| rest.to_owned());
+    Some(match name {
+        "help" => Command::Help,
+        "chats" => nothing(Command::Chats)?,
+        "open" => Command::Open(word()?),
+        "join" => join(rest)?,
+        "leave" => nothing(Command::Leave)?,
+        "find" => Command::Find(rest.to_owned()),
+        "dm" => Command::Direct(word()?),
+        "members" => nothing(Command::Members)?,
+        "more" => nothing(Command::More)?,
+        "search" => Command::Search { words: some()?, everywhere: false },
+        "search-all" => Command::Search { words: some()?, everywhere: true },
+        "edit" => {
+            let (back, content) = back(rest)?;
+            Command::Edit {
+                back,
+                content: Some(content).filter(|text| !text.is_empty())?.to_owned(),
+            }
+        }
+        "delete" => {
+            let (back, user) = back(rest)?;
+            let user = if user.is_empty() { None } else { Some(one_word(user)?) };
+            Command::Delete { back, user }
+        }
+        "whois" => Command::Whois(word()?),
+        "create" => Command::Create(word()?),
+        "title" => Command::Title(rest.to_owned()),
+        "rename" => Command::Rename(word()?),
+        "lock" => nothing(Command::Lock)?,
+        "unlock" => nothing(Command::Unlock)?,
+        "admin" => switch(rest).map(|(user, on)| Command::Admin { user, on })?,
+        "ban" => switch(rest).map(|(user, on)| Command::Ban { user, on })?,
+        "delete-chat" => Command::DeleteChat(word()?),
+        "password" => nothing(Command::Password)?,
+        "sessions" => nothing(Command::Sessions)?,
+        "end" => Command::End(rest.parse().ok()?),
+        "logoff" => nothing(Command::Logoff)?,
+        "quit" => nothing(Command::Quit)?,
+        _ => return None,
+    })
+}
+
+fn one_word(rest: &str) -> Option<String> {
+    (!rest.is_empty() && !rest.contains(char::is_whitespace)).then(|| rest.to_owned())
+}
+
+fn join(rest: &str) -> Option<Command> {
+    let (name, password) = match rest.split_once(char::is_whitespace) {
+        Some((name, password)) => (name, Some(Secret::new(password.trim_start().to_owned()))),
+        None => (rest, None),
+    };
+    (!name.is_empty()).then(|| Command::Join { name: name.to_owned(), password })
+}
+
+/// `-N` in front, counted from 1, and what follows.
+fn back(rest: &str) -> Option<(usize, &str)> {
+    let (first, then) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    match first.strip_prefix('-').map(str::parse) {
+        Some(Ok(0)) => None,
+        Some(Ok(back)) => Some((back, then.trim_start())),
+        _ => Some((1, rest)),
+    }
+}
+
+fn switch(rest: &str) -> Option<(String, bool)> {
+    let (user, on) = rest.split_once(char::is_whitespace)?;
+    let on = match on.trim() {
+        "on" => true,
+        "off" => false,
+        _ => return None,
+    };
+    Some((user.to_owned(), on))
+}
+
+/// The lines of `/help`.
+pub(super) fn help() -> Vec<String> {
+    let written = |(name, takes, _): &(&str, &str, &str)| format!("/{name} {takes}");
+    let columns = TABLE.iter().map(|row| written(row).chars().count()).max().unwrap_or_default();
+    let mut lines: Vec<String> =
+        TABLE.iter().map(|row| format!("{:columns$}  {}", written(row), row.2)).collect();
+    lines.push("A message that begins with a slash is written with two.".to_owned());
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(line: &str) -> Command {
+        match parse(line) {
+            Ok(Typed::Command(command)) => command,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_a_message() {
+        assert_eq!(parse(" \t "), Ok(Typed::Nothing));
+        assert_eq!(parse("a /quit"), Ok(Typed::Text("a /quit".to_owned())));
+        assert_eq!(parse("//etc/hosts"), Ok(Typed::Text("/etc/hosts".to_owned())));
+        assert_eq!(parse("/lissen"), Err("there is no /lissen: see /help".to_owned()));
+    }
+
+    #[test]
+    fn commands_take_what_their_row_says() {
+        assert_eq!(typed("/o kitchen "), Command::Open("kitchen".to_owned()));
+        let password = Some(Secret::new("two words".to_owned()));
+        assert_eq!(
+            typed("/join hall two words"),
+            Command::Join { name: "hall".to_owned(), password }
+        );
+        assert_eq!(typed("/edit -2 a b"), Command::Edit { back: 2, content: "a b".to_owned() });
+        assert_eq!(typed("/edit - b"), Command::Edit { back: 1, content: "- b".to_owned() });
+        assert_eq!(typed("/delete"), Command::Delete { back: 1, user: None });
+        let user = Some("boris".to_owned());
+        assert_eq!(typed("/delete -3 boris"), Command::Delete { back: 3, user });
+        assert_eq!(typed("/ban boris off"), Command::Ban { user: "boris".to_owned(), on: false });
+        assert_eq!(typed("/end 7"), Command::End(7));
+        assert_eq!(parse("/ban boris"), Err("it is written /ban USER on|off".to_owned()));
+        assert_eq!(parse("/leave hall"), Err("it is written /leave".to_owned()));
+        for bad in ["/join", "/open a b", "/edit", "/edit -2", "/edit -0 x", "/end x", "/dm"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_table_is_a_command_and_is_documented() {
+        let page = include_str!("../../../docs/client.md");
+        for (name, takes, _) in TABLE {
+            let arguments =
+                takes.replace("on|off", "on").replace("[-N] ", "").replace("SESSION", "1");
+            let line = format!("/{name} {}", arguments.replace(['[', ']'], ""));
+            assert!(parse(&line).is_ok(), "{line}");
+            assert!(page.contains(&format!("`/{name}")), "/{name} is not in docs/client.md");
+        }
+        assert_eq!(help().len(), TABLE.len() + 1);
+    }
+}

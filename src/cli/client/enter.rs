@@ -1,0 +1,275 @@
+//! Coming in: who is it, the kept session or the password, and the chat to begin with. All of it
+//! before there is any screen.
+
+use std::io::{self, IsTerminal, Write};
+
+use vestnik::auth::password::Secret;
+use vestnik::client::{Client, Error};
+use vestnik::ids::{ChatId, UserId};
+
+use super::super::failure::Failure;
+use super::input::{Line, Lines};
+use super::kept::{Folder, Slot};
+use super::server::Server;
+use super::text::harmless;
+
+/// Who comes in, and how.
+#[derive(clap::Args)]
+pub(super) struct EnterArguments {
+    /// Who you are [default: who came last, or asked for]
+    #[arg(long, value_name = "NAME", env = "VESTNIK_USER", hide_env = true)]
+    user: Option<String>,
+
+    /// Read your password from the first line of standard input
+    #[arg(long)]
+    password_stdin: bool,
+
+    /// Make the user first, where the server lets people register
+    #[arg(long)]
+    register: bool,
+
+    /// The code that lets you register
+    #[arg(long, value_name = "CODE", requires = "register")]
+    invite: Option<String>,
+
+    /// Keep no session: it ends when you leave, and the password is asked for again
+    #[arg(long)]
+    no_keep: bool,
+
+    /// End the kept session, and leave
+    #[arg(long, conflicts_with_all = ["register", "no_keep", "password_stdin"])]
+    pub(super) forget: bool,
+}
+
+/// Somebody who is in.
+pub(super) struct Entered {
+    pub(super) client: Client,
+    pub(super) me: UserId,
+    pub(super) name: String,
+    /// Where the session is kept; without one it ends with the client.
+    pub(super) slot: Option<Slot>,
+}
+
+/// Connects, and restores the kept session or logs in.
+pub(super) fn enter(
+    arguments: &EnterArguments,
+    server: &Server,
+    lines: &mut Lines,
+) -> Result<Entered, Failure> {
+    let folder = Folder::find();
+    let user = who(arguments, server, folder.as_ref(), lines)?;
+    let slot = match &folder {
+        Some(folder) if !arguments.no_keep => take_slot(folder, server, &user),
+        _ => None,
+    };
+    let mut client = connect(server)?;
+    let has_session = restore(&mut client, slot.as_ref().filter(|_| !arguments.register))?;
+    if has_session {
+        if arguments.password_stdin {
+            // The line is there, and is no message.
+            lines.password()?;
+        }
+    } else {
+        log_in(arguments, &mut client, &user, lines)?;
+    }
+    let me = client.session().and_then(|session| session.user);
+    let me = me.ok_or_else(|| Failure::new("the server does not say who you are"))?;
+    let name = client.user(me).map_err(Failure::new)?.nickname;
+    let slot = slot.filter(|slot| has_session || keep(slot, server, &name, &client));
+    Ok(Entered { client, me, name, slot })
+}
+
+/// Ends the kept session, on the server and here.
+pub(super) fn forget(arguments: &EnterArguments, server: &Server) -> Result<(), Failure> {
+    let folder =
+        Folder::find().ok_or_else(|| Failure::new("no session is kept: HOME is not set"))?;
+    let user = arguments.user.clone().or_else(|| folder.last_user(&server.name));
+    let user =
+        user.ok_or_else(|| Failure::Failed(format!("no session is kept for {}", server.name)))?;
+    let slot = folder
+        .slot(&server.name, &user)
+        .map_err(|error| Failure::Failed(format!("cannot look for kept sessions: {error}")))?
+        .ok_or_else(|| {
+            Failure::Failed(format!(
+                "another client of {user} uses the session: leave it by /logoff"
+            ))
+        })?;
+    let session = slot.read();
+    let session = session.ok_or_else(|| {
+        Failure::Failed(format!("no session of {user} is kept for {}", server.name))
+    })?;
+    let ended = connect(server).and_then(|mut client| {
+        match client.restore(&session).and_then(|()| client.logoff()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.code() == Some("bad-session") => Ok(()),
+            Err(error) => Err(Failure::new(error)),
+        }
+    });
+    slot.forget()
+        .map_err(|error| Failure::Failed(format!("cannot forget the session: {error}")))?;
+    ended.map_err(|failure| match failure {
+        Failure::Failed(words) => {
+            Failure::Failed(format!("the session is forgotten here, but not ended: {words}"))
+        }
+        other => other,
+    })
+}
+
+fn connect(server: &Server) -> Result<Client, Failure> {
+    Client::connect(server.addresses.as_slice(), server.options())
+        .map_err(|error| server.unreachable(&error))
+}
+
+/// Who it is: as said, or who came last, or asked for.
+fn who(
+    arguments: &EnterArguments,
+    server: &Server,
+    folder: Option<&Folder>,
+    lines: &mut Lines,
+) -> Result<String, Failure> {
+    if let Some(user) = &arguments.user {
+        return Ok(user.clone());
+    }
+    let last = folder.and_then(|folder| folder.last_user(&server.name));
+    if let Some(last) = last.filter(|_| !arguments.register) {
+        return Ok(last);
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Usage("say who you are by --user NAME".to_owned()));
+    }
+    let cannot = |error: io::Error| Failure::Failed(format!("cannot ask who you are: {error}"));
+    write!(io::stderr(), "Who are you? ").map_err(cannot)?;
+    loop {
+        match lines.next() {
+            Some(Line::Text(name)) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+            Some(_) => return Err(Failure::Usage("say who you are by --user NAME".to_owned())),
+            None if lines.has_ended() => return Err(Failure::NobodyReads),
+            None => lines.read().map_err(cannot)?,
+        }
+    }
+}
+
+/// The place of the session, unless another client holds it.
+fn take_slot(folder: &Folder, server: &Server, user: &str) -> Option<Slot> {
+    let words = match folder.slot(&server.name, user) {
+        Ok(Some(slot)) => return Some(slot),
+        Ok(None) => {
+            "another client of yours uses the kept session: this one is not kept".to_owned()
+        }
+        Err(error) => format!("the session is not kept: {error}"),
+    };
+    note(&words);
+    None
+}
+
+/// Restores the kept session; `false` when there is none that lives.
+fn restore(client: &mut Client, slot: Option<&Slot>) -> Result<bool, Failure> {
+    let Some((slot, session)) = slot.and_then(|slot| slot.read().map(|session| (slot, session)))
+    else {
+        return Ok(false);
+    };
+    match client.restore(&session) {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some("bad-session") => {
+            note("the kept session has ended");
+            // Another is written over it, or else this one is refused again.
+            let _ = slot.forget();
+            Ok(false)
+        }
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+fn log_in(
+    arguments: &EnterArguments,
+    client: &mut Client,
+    user: &str,
+    lines: &mut Lines,
+) -> Result<(), Failure> {
+    let password = if arguments.password_stdin {
+        lines.password()?
+    } else {
+        let first = ask(&format!("Password of {}: ", harmless(user)))?;
+        if arguments.register && ask("Again: ")? != first {
+            return Err(Failure::new("the two passwords differ: nobody was registered"));
+        }
+        first
+    };
+    if arguments.register {
+        let invite = arguments.invite.as_deref();
+        client.register(user, password.expose(), invite).map_err(|error| refusal(&error))?;
+    }
+    client.login(user, password.expose()).map(drop).map_err(|error| refusal(&error))
+}
+
+/// Keeps the session for the next time; whether that worked.
+fn keep(slot: &Slot, server: &Server, name: &str, client: &Client) -> bool {
+    let Some(session) = client.session() else { return false };
+    let written = slot.write(&server.name, name, session);
+    if let Err(error) = &written {
+        note(&format!("the session is not kept: {error}"));
+    }
+    written.is_ok()
+}
+
+/// Finds the chat to begin with, and becomes a member if need be.
+pub(super) fn chat(client: &mut Client, name: &str) -> Result<ChatId, Failure> {
+    let chat = client.chat_id(name).map_err(|error| about(name, &error))?;
+    let mut password = None;
+    loop {
+        match client.join(chat, password.as_ref().map(Secret::expose)) {
+            Ok(()) => return Ok(chat),
+            Err(error) if error.code() == Some("already-member") => return Ok(chat),
+            Err(error) if error.code() == Some("password-required") && password.is_none() => {
+                password = Some(ask_for_chat(name)?);
+            }
+            Err(error) => return Err(about(name, &error)),
+        }
+    }
+}
+
+fn ask_for_chat(name: &str) -> Result<Secret, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Failed(format!(
+            "{name} asks for a password: leave --chat out, and begin with the line \
+             '/join {name} PASSWORD'"
+        )));
+    }
+    ask(&format!("Password of {}: ", harmless(name)))
+}
+
+/// Asks on the terminal without showing what is typed.
+pub(super) fn ask(prompt: &str) -> Result<Secret, Failure> {
+    if !io::stdin().is_terminal() {
+        let words = "there is no terminal to ask for a password: say --password-stdin and give it \
+                     as the first line of standard input";
+        return Err(Failure::Usage(words.to_owned()));
+    }
+    rpassword::prompt_password(prompt)
+        .map(Secret::new)
+        .map_err(|error| Failure::Failed(format!("cannot ask for a password: {error}")))
+}
+
+fn refusal(error: &Error) -> Failure {
+    match error {
+        Error::Declined(declined) => {
+            Failure::Failed(format!("cannot come in: {}", declined.words()))
+        }
+        error => Failure::new(error),
+    }
+}
+
+fn about(chat: &str, error: &Error) -> Failure {
+    match error {
+        Error::Declined(declined) => {
+            Failure::Failed(format!("cannot open {chat}: {}", declined.words()))
+        }
+        error => Failure::new(error),
+    }
+}
+
+/// Says something beside the conversation.
+pub(super) fn note(words: &str) {
+    // When standard error is closed, nobody wants to know.
+    let _ = writeln!(io::stderr(), "-- {words}");
+}

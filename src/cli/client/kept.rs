@@ -1,0 +1,207 @@
+//! Sessions that are kept from one run to the next, so that the password is asked for once: a file
+//! each, for its owner alone, under the folder for state of the user.
+//!
+//! A session serves one connection at a time, so who uses a file holds its lock.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use vestnik::client::Session;
+use vestnik::ids::{SessionId, UserId};
+use vestnik::names::name_key;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Longest file that is read.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Where sessions are kept.
+pub(super) struct Folder(PathBuf);
+
+/// The place of one user's session on one server, held by this process.
+pub(super) struct Slot {
+    file: PathBuf,
+    _lock: File,
+}
+
+/// What a file holds.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    server: String,
+    user: String,
+    user_id: u32,
+    session: u32,
+    hash: String,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.hash.zeroize();
+    }
+}
+
+impl Folder {
+    /// `$XDG_STATE_HOME/vestnik`, or that under `~/.local/state`; `None` where there is neither.
+    pub(super) fn find() -> Option<Self> {
+        let absolute =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME");
+        let state = state.or_else(|| absolute("HOME").map(|home| home.join(".local/state")));
+        state.map(|state| Self(state.join("vestnik")))
+    }
+
+    #[cfg(test)]
+    fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// Takes the place of a session; `None` when another process holds it.
+    pub(super) fn slot(&self, server: &str, user: &str) -> io::Result<Option<Slot>> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let name = format!("{}@{}", encode(&user_key(user)), encode(server));
+        let file = self.0.join(format!("{name}.session"));
+        let lock = self.0.join(format!("{name}.lock"));
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Slot { file, _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Whose session on this server was made last.
+    pub(super) fn last_user(&self, server: &str) -> Option<String> {
+        let end = format!("@{}.session", encode(server));
+        let files = fs::read_dir(&self.0).ok()?.flatten();
+        let mine = files.filter(|file| file.file_name().to_string_lossy().ends_with(&end));
+        let made = |file: &fs::DirEntry| {
+            file.metadata().and_then(|data| data.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
+        let last = mine.max_by_key(made)?;
+        read(&last.path()).map(|kept| kept.user.clone())
+    }
+}
+
+impl Slot {
+    /// The session that is kept, if any. A file that is damaged counts as none.
+    pub(super) fn read(&self) -> Option<Session> {
+        let kept = read(&self.file)?;
+        Some(Session {
+            id: SessionId::new(kept.session)?,
+            hash: kept.hash.clone(),
+            user: UserId::new(kept.user_id),
+        })
+    }
+
+    /// Keeps a session: the file is there wholly, or as it was.
+    pub(super) fn write(&self, server: &str, user: &str, session: &Session) -> io::Result<()> {
+        let kept = Kept {
+            server: server.to_owned(),
+            user: user.to_owned(),
+            user_id: session.user.map_or(0, UserId::get),
+            session: session.id.get(),
+            hash: session.hash.clone(),
+        };
+        let text = Zeroizing::new(toml::to_string(&kept).map_err(io::Error::other)?);
+        let new = self.file.with_extension("new");
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(new, &self.file)
+    }
+
+    /// Forgets the session.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        match fs::remove_file(&self.file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn read(path: &Path) -> Option<Kept> {
+    let mut text = Zeroizing::new(String::new());
+    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    toml::from_str(&text).ok()
+}
+
+/// A name as the server compares it; what is no name stays as it is, and will be refused.
+fn user_key(user: &str) -> String {
+    name_key(user).unwrap_or_else(|| user.to_owned())
+}
+
+/// As a part of a file's name: nothing that leads elsewhere.
+fn encode(text: &str) -> String {
+    let mut name = String::new();
+    for c in text.chars() {
+        if c.is_alphanumeric() || ['_', '-', '.', ':'].contains(&c) {
+            name.push(c);
+        } else {
+            name.push_str(&format!("%{:X}", u32::from(c)));
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn folder(test: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("vestnik-kept-{}-{test}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Folder::at(path.join("vestnik"))
+    }
+
+    fn session(id: u32) -> Session {
+        Session { id: SessionId::new(id).unwrap(), hash: "ab".repeat(32), user: UserId::new(7) }
+    }
+
+    #[test]
+    fn a_session_is_kept_for_its_owner_alone_and_forgotten() {
+        let folder = folder("kept");
+        let slot = folder.slot("chat.lan:7421", "Анна").unwrap().unwrap();
+        assert!(slot.read().is_none());
+        slot.write("chat.lan:7421", "Анна", &session(5)).unwrap();
+        slot.write("chat.lan:7421", "Анна", &session(6)).unwrap();
+        assert_eq!(slot.read(), Some(session(6)));
+        assert_eq!(folder.last_user("chat.lan:7421").as_deref(), Some("Анна"));
+        assert_eq!(folder.last_user("chat.lan:7420"), None);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&slot.file), mode(&folder.0)), (0o600, 0o700));
+        slot.forget().unwrap();
+        slot.forget().unwrap();
+        assert!(slot.read().is_none());
+        fs::remove_dir_all(folder.0.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_place_is_held_by_one_whatever_the_case_of_the_name() {
+        let folder = folder("held");
+        let slot = folder.slot("::1:7420", "Anna").unwrap().unwrap();
+        assert!(folder.slot("::1:7420", "anna").unwrap().is_none());
+        assert!(folder.slot("::1:7420", "boris").unwrap().is_some());
+        drop(slot);
+        assert!(folder.slot("::1:7420", "anna").unwrap().is_some());
+        fs::remove_dir_all(folder.0.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_file_is_none_and_a_name_leads_nowhere_else() {
+        let folder = folder("damaged");
+        let slot = folder.slot("h:1", "../../x").unwrap().unwrap();
+        assert_eq!(slot.file.parent(), Some(folder.0.as_path()));
+        for text in ["", "server = 1", "\u{0}"] {
+            fs::write(&slot.file, text).unwrap();
+            assert!(slot.read().is_none());
+        }
+        fs::remove_dir_all(folder.0.parent().unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! `vestnik client`: a chat in a terminal, by lines or on the whole screen.
+//!
+//! Owns everything between a person and the client library. One thread talks to the server
+//! (`worker`), the other to the person: `front` says what is to be done about what is typed and
+//! what comes, `plain` and `screen` are its two faces. Must not know the server's inside.
+
+mod command;
+mod enter;
+mod front;
+mod input;
+mod job;
+mod kept;
+mod model;
+mod pause;
+mod plain;
+mod report;
+mod screen;
+mod server;
+mod text;
+mod wake;
+mod worker;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, IsTerminal};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+use super::failure::Failure;
+use super::{Context, Outcome};
+use front::Front;
+use input::Lines;
+use job::PAGE_MESSAGES;
+use model::Model;
+use plain::Plain;
+use wake::Ear;
+
+const EXAMPLES: &str = "\
+Examples:
+  vestnik client --user anna --chat kitchen
+      talk to the server on this machine; asks for what passwords it needs
+  vestnik client chat.lan --tls-fingerprint 3F:A2:…
+      a server elsewhere, with the certificate that `vestnik cert self-signed` made
+  vestnik client chat.example.org --tls --user boris --register --invite CODE
+      become a user of a server that lets people register
+  printf '%s\\n' \"$PASSWORD\" 'the backup is done' | vestnik client --user bot --password-stdin --chat ops
+      say something from a script: exit code 0 when everything was stored
+
+/help in the client lists its commands.";
+
+/// Options of `vestnik client`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    server: server::ServerArguments,
+
+    #[command(flatten)]
+    enter: enter::EnterArguments,
+
+    /// The chat to open, joining it if need be
+    #[arg(long, value_name = "NAME")]
+    chat: Option<String>,
+
+    /// Messages to begin with, by lines
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    history: u16,
+
+    /// By lines, although this is a terminal
+    #[arg(long)]
+    plain: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
+    let server = arguments.server.server()?;
+    if arguments.enter.forget {
+        return enter::forget(&arguments.enter, &server);
+    }
+    let mut lines = Lines::new();
+    let mut entered = enter::enter(&arguments.enter, &server, &mut lines)?;
+    let chat = match &arguments.chat {
+        Some(name) => Some(enter::chat(&mut entered.client, name)?),
+        None => None,
+    };
+    let model = Model::new(entered.me, entered.name.clone());
+    let by_lines = arguments.plain || !is_terminal();
+    // A screen has room for more than one wants to scroll past.
+    let history = if by_lines { arguments.history } else { arguments.history.max(PAGE_MESSAGES) };
+    let front = Front::new(model, RandomState::new().hash_one(()), history);
+    let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
+    let signals = signals().map_err(cannot)?;
+    let worker = worker::start(entered.client).map_err(cannot)?;
+    let keeps_session = entered.slot.is_some();
+    let logged_off = if by_lines {
+        let plain = Plain::new(front, worker, lines, context.out);
+        plain.run(chat, keeps_session, &signals)?
+    } else {
+        let title = format!("{}@{}", entered.name, server.name);
+        screen::run(front, title, &worker, chat, keeps_session, (&signals, context.out))?
+    };
+    if let Some(slot) = entered.slot.filter(|_| logged_off) {
+        let cannot = |error| Failure::Failed(format!("cannot forget the session: {error}"));
+        slot.forget().map_err(cannot)?;
+    }
+    Ok(())
+}
+
+/// Rings when the process is asked to end.
+fn signals() -> io::Result<Ear> {
+    let (bell, ear) = wake::pair()?;
+    let bell = bell.into_inner();
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        pipe::register(signal, bell.try_clone()?)?;
+    }
+    Ok(ear)
+}
+
+/// Whether a person sits at both ends, and the terminal can place the cursor.
+fn is_terminal() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !is_dumb
+}

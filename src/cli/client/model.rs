@@ -1,0 +1,423 @@
+//! What is known of chats, people and messages. Told by news, read by both faces of the client.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use vestnik::client::{Chat, Member, Message};
+use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use vestnik::names::name_key;
+use vestnik::wire::answer::MemberEvent;
+
+use super::report;
+
+/// Messages kept of the chat that is open; the oldest go first, and can be read again.
+const OPEN_MESSAGES_MAX: usize = 5_000;
+/// Their text, in bytes.
+const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Names kept; past that they are forgotten, and who is not told again is a number.
+const NAMES_MAX: usize = 100_000;
+/// Messages kept of a chat that was open.
+const SHUT_MESSAGES_MAX: usize = 100;
+
+/// What a message that came was to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// Not known before.
+    New,
+    /// Edited or deleted since.
+    Changed,
+    /// Known as it is, or older than what is kept.
+    Known,
+    /// Of a chat that was not opened yet: counted, not kept.
+    Counted,
+}
+
+/// A chat, and what is kept of its messages: the newest without a gap.
+pub(super) struct ChatView {
+    pub(super) info: Chat,
+    pub(super) unread: u32,
+    pub(super) messages: BTreeMap<MessageId, Message>,
+    /// Whether messages were asked for; those that come are kept from then on.
+    pub(super) is_loaded: bool,
+    /// Whether the oldest kept is the first of all.
+    pub(super) is_whole: bool,
+    pub(super) members: Vec<Member>,
+    bytes: usize,
+    /// The newest that was counted.
+    newest: ServerTime,
+}
+
+/// Everything.
+pub(super) struct Model {
+    pub(super) me: UserId,
+    pub(super) my_name: String,
+    pub(super) chats: BTreeMap<ChatId, ChatView>,
+    pub(super) open: Option<ChatId>,
+    pub(super) online: HashSet<UserId>,
+    names: HashMap<UserId, String>,
+}
+
+impl ChatView {
+    fn new(info: Chat) -> Self {
+        Self {
+            unread: info.unread,
+            newest: info.last_message,
+            info,
+            messages: BTreeMap::new(),
+            is_loaded: false,
+            is_whole: false,
+            members: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn put(&mut self, message: Message) -> Taken {
+        let known = self.messages.get(&message.id);
+        let taken = match known {
+            Some(known) if known.updated >= message.updated => return Taken::Known,
+            Some(_) => Taken::Changed,
+            None => Taken::New,
+        };
+        self.bytes += message.content.len();
+        if let Some(old) = self.messages.insert(message.id, message) {
+            self.bytes -= old.content.len();
+        }
+        taken
+    }
+
+    /// Somebody came, went, or changed.
+    pub(super) fn change_member(&mut self, user: UserId, event: MemberEvent, nickname: String) {
+        let known = self.members.iter_mut().find(|member| member.user == user);
+        match event {
+            MemberEvent::Left | MemberEvent::Banned => {
+                self.members.retain(|member| member.user != user);
+                self.info.members = self.info.members.saturating_sub(1);
+            }
+            MemberEvent::Joined => {
+                self.info.members = self.info.members.saturating_add(1);
+                if known.is_none() {
+                    let seen = ServerTime::ZERO;
+                    let (admin, online, banned) = (false, true, false);
+                    self.members.push(Member { user, admin, online, banned, seen, nickname });
+                }
+            }
+            MemberEvent::Admin | MemberEvent::NoLongerAdmin => {
+                if let Some(known) = known {
+                    known.admin = event == MemberEvent::Admin;
+                }
+            }
+        }
+    }
+
+    /// I have seen everything up to here, on another screen.
+    pub(super) fn see(&mut self, time: ServerTime) {
+        if time >= self.newest {
+            self.unread = 0;
+        }
+    }
+
+    /// Whether there is no room for older messages.
+    pub(super) fn is_full(&self) -> bool {
+        self.messages.len() >= OPEN_MESSAGES_MAX || self.bytes >= OPEN_BYTES_MAX
+    }
+
+    fn shrink(&mut self, messages_max: usize, bytes_max: usize) {
+        while self.messages.len() > messages_max || self.bytes > bytes_max {
+            let Some((_, old)) = self.messages.pop_first() else { return };
+            self.bytes -= old.content.len();
+            self.is_whole = false;
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn new(me: UserId, my_name: String) -> Self {
+        let names = HashMap::from([(me, my_name.clone())]);
+        Self { me, my_name, chats: BTreeMap::new(), open: None, online: HashSet::new(), names }
+    }
+
+    /// The chat that is open.
+    pub(super) fn open_view(&self) -> Option<&ChatView> {
+        self.chats.get(&self.open?)
+    }
+
+    /// Somebody's name.
+    pub(super) fn name(&self, user: UserId) -> String {
+        self.names.get(&user).cloned().unwrap_or_else(|| report::nameless(user))
+    }
+
+    pub(super) fn learn_name(&mut self, user: UserId, name: String) {
+        if self.names.len() >= NAMES_MAX {
+            self.names.retain(|&user, _| user == self.me);
+        }
+        self.names.insert(user, name);
+    }
+
+    /// My chats as they are listed: groups by name, then people.
+    pub(super) fn listed(&self) -> Vec<&ChatView> {
+        let mut listed: Vec<&ChatView> = self.chats.values().collect();
+        listed.sort_by_cached_key(|view| {
+            let name = if view.info.direct { &view.info.title } else { &view.info.name };
+            (view.info.direct, name.to_lowercase(), view.info.id)
+        });
+        listed
+    }
+
+    /// The chat of mine with this name; `@` before it means a person.
+    pub(super) fn find(&self, name: &str) -> Option<ChatId> {
+        let (name, only_direct) = match name.strip_prefix('@') {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let key = name_key(name)?;
+        let is_it = |view: &&&ChatView| {
+            let info = &view.info;
+            let called = if info.direct { &info.title } else { &info.name };
+            (info.direct || !only_direct) && name_key(called).as_ref() == Some(&key)
+        };
+        self.listed().iter().find(is_it).map(|view| view.info.id)
+    }
+
+    /// The other side of a direct chat, where it is known.
+    pub(super) fn other_side(&self, view: &ChatView) -> Option<UserId> {
+        view.members.iter().map(|member| member.user).find(|&user| user != self.me)
+    }
+
+    /// All my chats, as the server has them now.
+    pub(super) fn take_chats(&mut self, chats: Vec<Chat>) {
+        let ids: BTreeSet<ChatId> = chats.iter().map(|chat| chat.id).collect();
+        self.chats.retain(|id, _| ids.contains(id));
+        for chat in chats {
+            self.take_chat(chat);
+        }
+        if self.open.is_some_and(|open| !self.chats.contains_key(&open)) {
+            self.open = None;
+        }
+    }
+
+    /// A chat that is mine, as the server has it now.
+    pub(super) fn take_chat(&mut self, chat: Chat) {
+        let is_open = self.open == Some(chat.id);
+        let view = self.chats.entry(chat.id).or_insert_with(|| ChatView::new(chat.clone()));
+        view.unread = if is_open { 0 } else { chat.unread };
+        view.newest = view.newest.max(chat.last_message);
+        view.info = chat;
+    }
+
+    pub(super) fn take_members(&mut self, chat: ChatId, members: Vec<Member>) {
+        for member in &members {
+            self.learn_name(member.user, member.nickname.clone());
+            self.take_presence(member.user, member.online);
+        }
+        if let Some(view) = self.chats.get_mut(&chat) {
+            view.members = members;
+        }
+    }
+
+    pub(super) fn take_presence(&mut self, user: UserId, online: bool) {
+        if online {
+            self.online.insert(user);
+        } else {
+            self.online.remove(&user);
+        }
+    }
+
+    /// A chat is no longer mine.
+    pub(super) fn drop_chat(&mut self, chat: ChatId) -> Option<ChatView> {
+        if self.open == Some(chat) {
+            self.open = None;
+        }
+        self.chats.remove(&chat)
+    }
+
+    /// Another chat of mine is open from now on, with what is kept of it.
+    pub(super) fn switch(&mut self, chat: ChatId) {
+        if self.open == Some(chat) || !self.chats.contains_key(&chat) {
+            return;
+        }
+        if let Some(view) = self.open.and_then(|open| self.chats.get_mut(&open)) {
+            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
+        }
+        self.open = Some(chat);
+        if let Some(view) = self.chats.get_mut(&chat) {
+            view.unread = 0;
+        }
+    }
+
+    /// Opens a chat with its newest messages. What is kept of it stays if the two meet; else it
+    /// would leave a gap. Gives the messages that are new to us, ascending.
+    pub(super) fn open(
+        &mut self,
+        chat: Chat,
+        messages: Vec<Message>,
+        is_whole: bool,
+    ) -> Vec<Message> {
+        let id = chat.id;
+        self.take_chat(chat);
+        self.switch(id);
+        let Some(view) = self.chats.get_mut(&id) else { return Vec::new() };
+        let meets = messages.first().is_none_or(|first| view.messages.contains_key(&first.id));
+        if !view.is_loaded || !meets {
+            view.messages.clear();
+            view.bytes = 0;
+            view.is_whole = is_whole;
+        }
+        view.is_loaded = true;
+        messages.into_iter().filter(|message| view.put(message.clone()) == Taken::New).collect()
+    }
+
+    /// Older messages of a chat; gives those that are new to us, ascending.
+    pub(super) fn take_page(
+        &mut self,
+        chat: ChatId,
+        messages: Vec<Message>,
+        is_first: bool,
+    ) -> Vec<Message> {
+        let Some(view) = self.chats.get_mut(&chat) else { return Vec::new() };
+        view.is_whole |= is_first;
+        messages.into_iter().filter(|message| view.put(message.clone()) == Taken::New).collect()
+    }
+
+    /// A message that came by itself.
+    pub(super) fn take(&mut self, chat: ChatId, message: Message) -> Taken {
+        let is_open = self.open == Some(chat);
+        let is_mine = message.sender == self.me;
+        let Some(view) = self.chats.get_mut(&chat) else { return Taken::Counted };
+        if message.created > view.newest {
+            view.newest = message.created;
+            if !is_open && !is_mine {
+                view.unread = view.unread.saturating_add(1);
+            }
+        }
+        if !view.is_loaded {
+            return Taken::Counted;
+        }
+        let oldest = view.messages.keys().next();
+        if !view.is_whole && oldest.is_some_and(|&oldest| message.id < oldest) {
+            return Taken::Known;
+        }
+        let taken = view.put(message);
+        if is_open {
+            view.shrink(OPEN_MESSAGES_MAX, OPEN_BYTES_MAX);
+        } else {
+            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
+        }
+        taken
+    }
+
+    /// The nth message from the end of somebody in the open chat that is still there.
+    pub(super) fn nth_last(&self, sender: UserId, back: usize) -> Option<&Message> {
+        let view = self.open_view()?;
+        let theirs = view.messages.values().rev();
+        theirs.filter(|m| m.sender == sender && !m.deleted).nth(back.checked_sub(1)?)
+    }
+
+    /// A member of the open chat by name.
+    pub(super) fn member(&self, name: &str) -> Option<UserId> {
+        let key = name_key(name)?;
+        let mut users = self.open_view()?.messages.values().map(|message| message.sender);
+        let by_message = users.find(|&user| name_key(&self.name(user)).as_ref() == Some(&key));
+        by_message.or_else(|| {
+            let mut members = self.open_view()?.members.iter();
+            members.find(|m| name_key(&m.nickname).as_ref() == Some(&key)).map(|m| m.user)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat() -> Chat {
+        Chat {
+            id: ChatId::new(1).unwrap(),
+            direct: false,
+            has_password: false,
+            member: true,
+            admin: false,
+            members: 1,
+            last_message: ServerTime::ZERO,
+            seen: ServerTime::ZERO,
+            unread: 0,
+            name: "hall".to_owned(),
+            title: String::new(),
+        }
+    }
+
+    fn message(at: i64, content: &str) -> Message {
+        let time = ServerTime::new(at).unwrap();
+        Message {
+            id: MessageId::at(time),
+            sender: UserId::new(2).unwrap(),
+            created: time,
+            updated: time,
+            edited: false,
+            deleted: false,
+            content: content.to_owned(),
+        }
+    }
+
+    fn kept(model: &Model) -> (usize, i64) {
+        let messages = &model.chats[&chat().id].messages;
+        (messages.len(), messages.keys().next().map_or(0, |id| id.created().micros()))
+    }
+
+    fn model() -> Model {
+        Model::new(UserId::new(1).unwrap(), "anna".to_owned())
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_number_and_by_size() {
+        let mut model = model();
+        model.open(chat(), Vec::new(), true);
+        for at in 1..=OPEN_MESSAGES_MAX as i64 + 10 {
+            assert_eq!(model.take(chat().id, message(at, "x")), Taken::New);
+        }
+        assert_eq!(kept(&model), (OPEN_MESSAGES_MAX, 11));
+        let view = model.open_view().unwrap();
+        assert!(view.is_full() && !view.is_whole);
+        // What went is not new when it comes again.
+        assert_eq!(model.take(chat().id, message(3, "x")), Taken::Known);
+        let huge = "x".repeat(OPEN_BYTES_MAX / 2);
+        for at in 1..4 {
+            model.take(chat().id, message(1_000_000 + at, &huge));
+        }
+        assert_eq!(kept(&model), (2, 1_000_002));
+        assert_eq!(model.chats[&chat().id].bytes, 2 * huge.len());
+    }
+
+    #[test]
+    fn a_page_that_does_not_meet_what_is_kept_takes_its_place() {
+        let mut model = model();
+        let page = |range: std::ops::Range<i64>| range.map(|at| message(at, "x")).collect();
+        assert_eq!(model.open(chat(), page(1..5), true).len(), 4);
+        assert_eq!(model.open(chat(), page(3..8), false).len(), 3);
+        assert_eq!(kept(&model), (7, 1));
+        assert_eq!(model.open(chat(), page(20..25), false).len(), 5);
+        assert_eq!(kept(&model), (5, 20));
+        assert_eq!(model.take_page(chat().id, page(15..20), false).len(), 5);
+        assert_eq!(kept(&model), (10, 15));
+        let edited = Message { updated: ServerTime::new(99).unwrap(), ..message(16, "y") };
+        assert_eq!(model.take(chat().id, edited.clone()), Taken::Changed);
+        assert_eq!(model.take(chat().id, edited), Taken::Known);
+        assert_eq!(model.take(chat().id, message(16, "x")), Taken::Known);
+        assert_eq!(model.take(ChatId::new(9).unwrap(), message(50, "x")), Taken::Counted);
+    }
+
+    #[test]
+    fn chats_are_found_by_name_in_any_case_and_people_by_theirs() {
+        let mut model = model();
+        let direct = Chat {
+            id: ChatId::new(2).unwrap(),
+            direct: true,
+            name: String::new(),
+            title: "Hall".to_owned(),
+            ..chat()
+        };
+        model.take_chats(vec![direct, chat()]);
+        assert_eq!(model.find("HALL"), ChatId::new(1));
+        assert_eq!(model.find("@hall"), ChatId::new(2));
+        assert_eq!(model.find("hal"), None);
+        model.take_chats(vec![chat()]);
+        assert_eq!(model.find("@hall"), None);
+    }
+}

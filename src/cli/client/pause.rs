@@ -1,0 +1,58 @@
+//! How long to wait before something is tried again.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// The second pause before a new connection; there is none before the first try.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest of them.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Pause after a refusal that will pass and does not say when.
+const REFUSED_PAUSE: Duration = Duration::from_secs(3);
+
+/// How long to wait after a refusal that will pass; `None` when it will not.
+pub(super) fn pause_after(code: &str, number: Option<i64>) -> Option<Duration> {
+    match code {
+        "rate-limited" => {
+            let seconds = number.and_then(|seconds| u64::try_from(seconds).ok());
+            Some(seconds.map_or(REFUSED_PAUSE, |seconds| Duration::from_secs(seconds.min(3600))))
+        }
+        "storage-failed" | "shutting-down" => Some(REFUSED_PAUSE),
+        _ => None,
+    }
+}
+
+/// Twice as long, up to a bound, and somewhat more or less, so that not everybody comes at once.
+pub(super) fn longer(pause: Duration) -> Duration {
+    let doubled = (2 * pause).clamp(PAUSE_MIN, PAUSE_MAX);
+    let dice = RandomState::new().hash_one(()) % 512;
+    doubled.mul_f64(0.75 + dice as f64 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_not_all_alike() {
+        let mut pause = Duration::ZERO;
+        let mut seen = HashSet::new();
+        for _ in 0..20 {
+            pause = longer(pause);
+            assert!(pause >= PAUSE_MIN.mul_f64(0.75) && pause <= PAUSE_MAX.mul_f64(1.25));
+            seen.insert(pause);
+        }
+        assert!(pause >= PAUSE_MAX.mul_f64(0.75));
+        assert!(seen.len() > 10);
+    }
+
+    #[test]
+    fn refusals_that_pass_say_when() {
+        assert_eq!(pause_after("rate-limited", Some(7)), Some(Duration::from_secs(7)));
+        assert_eq!(pause_after("rate-limited", Some(-1)), Some(REFUSED_PAUSE));
+        assert_eq!(pause_after("storage-failed", None), Some(REFUSED_PAUSE));
+        assert_eq!(pause_after("not-member", Some(7)), None);
+    }
+}

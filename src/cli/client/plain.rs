@@ -1,0 +1,201 @@
+//! The client by lines: for pipes, scripts, and terminals that can do no more. Messages go to
+//! standard output, everything else to standard error.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use vestnik::client::Message;
+use vestnik::ids::ChatId;
+
+use super::super::failure::Failure;
+use super::super::{Outcome, file};
+use super::enter::{self, note};
+use super::front::{Effect, Front};
+use super::input::{Line, Lines};
+use super::job::Job;
+use super::text::{Clock, harmless};
+use super::wake::Ear;
+use super::worker::Handle;
+
+/// What may be on its way to the server before the next line is read.
+const UNSETTLED_MAX: usize = 64;
+/// Time for the good-bye.
+const END_WAIT: Duration = Duration::from_secs(3);
+
+/// The state of a conversation by lines.
+pub(super) struct Plain<'a> {
+    front: Front,
+    worker: Handle,
+    lines: Lines,
+    clock: Clock,
+    out: &'a mut dyn Write,
+    /// Whether somebody sits there who sees what failed.
+    is_watched: bool,
+    failures: usize,
+    end: Option<Result<(), String>>,
+    logoff_at_end: bool,
+}
+
+impl<'a> Plain<'a> {
+    pub(super) fn new(front: Front, worker: Handle, lines: Lines, out: &'a mut dyn Write) -> Self {
+        Self {
+            front,
+            worker,
+            lines,
+            clock: Clock::local(),
+            out,
+            is_watched: io::stdin().is_terminal(),
+            failures: 0,
+            end: None,
+            logoff_at_end: false,
+        }
+    }
+
+    /// Talks until the input ends and everything typed is answered. `signals` rings when the
+    /// process is to end. Gives whether the session was given up.
+    pub(super) fn run(
+        mut self,
+        chat: Option<ChatId>,
+        keeps_session: bool,
+        signals: &Ear,
+    ) -> Result<bool, Failure> {
+        if let Some(chat) = chat {
+            let effect = self.front.show(chat);
+            self.act(effect)?;
+        }
+        self.logoff_at_end = !keeps_session;
+        while self.end.is_none() {
+            self.take_lines()?;
+            self.out.flush()?;
+            if self.lines.has_ended() && self.front.is_settled() {
+                return self.leave();
+            }
+            self.wait(signals)?;
+            if signals.hush() {
+                return self.leave();
+            }
+            for news in self.worker.news() {
+                for effect in self.front.heard(news) {
+                    self.act(effect)?;
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// Takes lines while the server keeps up. A command waits for all that was typed before it.
+    fn take_lines(&mut self) -> Outcome {
+        while self.end.is_none() && self.front.asked == 0 && self.front.unsent.len() < UNSETTLED_MAX
+        {
+            if self.lines.next_begins() == Some(b'/') && !self.front.is_settled() {
+                return Ok(());
+            }
+            let effects = match self.lines.next() {
+                Some(Line::Text(text)) => self.front.typed(&text),
+                Some(Line::TooLong) => {
+                    vec![Effect::Failure("not sent: that line is too long".to_owned())]
+                }
+                None => return Ok(()),
+            };
+            for effect in effects {
+                self.act(effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, signals: &Ear) -> Outcome {
+        let stdin = Lines::input();
+        let takes_input = !self.lines.has_ended()
+            && self.front.asked == 0
+            && self.front.unsent.len() < UNSETTLED_MAX
+            && self.lines.next_begins().is_none();
+        let mut waiting = vec![
+            PollFd::new(self.worker.ear(), PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+        ];
+        if takes_input {
+            waiting.push(PollFd::new(&stdin, PollFlags::IN));
+        }
+        let cannot = |error| Failure::Failed(format!("cannot wait for input: {error}"));
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(cannot(io::Error::from(error))),
+        }
+        let is_ready = waiting.get(2).is_some_and(|stdin| !stdin.revents().is_empty());
+        if is_ready { self.lines.read().map_err(cannot) } else { Ok(()) }
+    }
+
+    fn act(&mut self, effect: Effect) -> Outcome {
+        match effect {
+            Effect::Ask(Job::Quit { logoff }) => {
+                self.logoff_at_end |= logoff;
+                self.end = Some(Ok(()));
+                self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
+                self.worker.end(END_WAIT);
+            }
+            Effect::Ask(job) => self.worker.ask(job),
+            Effect::Message(message) => self.print(&message)?,
+            Effect::Note(lines) => lines.iter().for_each(|line| note(line)),
+            Effect::Failure(words) => {
+                self.failures += 1;
+                note(&words);
+            }
+            Effect::Question(question) => {
+                let answer = match enter::ask(&question.prompt()) {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        return self.act(Effect::Failure(
+                            "that asks for a password, and there is no terminal to ask on"
+                                .to_owned(),
+                        ));
+                    }
+                };
+                let effect = self.front.answered(question, answer);
+                return self.act(effect);
+            }
+            Effect::End(end) => self.end = self.end.take().or(Some(end)),
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, message: &Message) -> Outcome {
+        let when = self.clock.full(message.created, file::now());
+        let name = harmless(&self.front.model.name(message.sender));
+        let content = match (message.deleted, message.edited) {
+            (true, _) => "(deleted)".to_owned(),
+            (false, true) => format!("{} (edited)", harmless(&message.content)),
+            (false, false) => harmless(&message.content),
+        };
+        Ok(writeln!(self.out, "[{when}] {name}: {content}")?)
+    }
+
+    fn leave(mut self) -> Result<bool, Failure> {
+        self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
+        self.worker.end(END_WAIT);
+        self.end = Some(Ok(()));
+        self.finish()
+    }
+
+    /// Tells what was not sent, and how it ended.
+    fn finish(self) -> Result<bool, Failure> {
+        self.out.flush()?;
+        for unsent in &self.front.unsent {
+            note(&format!("not sent: {}", harmless(&unsent.content)));
+        }
+        match self.end {
+            Some(Err(words)) => return Err(Failure::Failed(words)),
+            _ if !self.front.unsent.is_empty() => {
+                return Err(Failure::new("not everything was sent"));
+            }
+            _ if self.failures > 0 && !self.is_watched => {
+                let count = self.failures;
+                let lines = if count == 1 { "line" } else { "lines" };
+                return Err(Failure::Failed(format!("{count} {lines} failed")));
+            }
+            _ => {}
+        }
+        Ok(self.logoff_at_end)
+    }
+}

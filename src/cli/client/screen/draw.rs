@@ -1,0 +1,286 @@
+//! From the state of the screen to what it shows. Pure: the time zone and the size are given.
+
+use vestnik::client::Message;
+use vestnik::ids::UserId;
+
+use super::super::front::Link;
+use super::super::model::ChatView;
+use super::super::report;
+use super::super::text::{Clock, harmless, harmless_lines, width, wrap};
+use super::frame::{Frame, Style};
+use super::state::{Note, Screen};
+
+/// A screen narrower than this has no list of chats.
+const LIST_FROM_COLUMNS: usize = 60;
+/// Columns of the list, at most.
+const LIST_COLUMNS_MAX: usize = 24;
+/// Columns of the time before a message.
+const TIME_COLUMNS: usize = 6;
+
+/// A row of the conversation: texts with their styles, from the column on where it begins.
+type Line = Vec<(Style, String)>;
+
+impl Screen {
+    /// Columns of the list of chats, its border included.
+    fn list_columns(&self) -> usize {
+        let columns = self.size.0;
+        if columns < LIST_FROM_COLUMNS { 0 } else { (columns / 4).min(LIST_COLUMNS_MAX) }
+    }
+
+    /// Rows for messages: all but the head, the line below and what is typed.
+    pub(super) fn message_rows(&self) -> usize {
+        self.size.1.saturating_sub(3)
+    }
+
+    fn text_columns(&self) -> usize {
+        self.size.0.saturating_sub(self.list_columns() + TIME_COLUMNS).max(8)
+    }
+
+    /// Rows that a message takes.
+    pub(super) fn rows_of(&self, message: &Message) -> usize {
+        self.message_lines(message, &Clock::local()).len()
+    }
+
+    /// Rows of everything that is kept of the open chat.
+    pub(super) fn rows_in_all(&self) -> usize {
+        self.conversation(&Clock::local(), usize::MAX).len()
+    }
+
+    /// The whole screen.
+    pub(super) fn draw(&self, clock: &Clock) -> Frame {
+        let (columns, rows) = self.size;
+        let mut frame = Frame::new(columns, rows);
+        let left = self.list_columns();
+        if rows >= 4 {
+            if left > 0 {
+                self.draw_list(&mut frame, left);
+            }
+            self.draw_head(&mut frame, left);
+            self.draw_messages(&mut frame, left, clock);
+            self.draw_status(&mut frame, rows - 2);
+        }
+        self.draw_input(&mut frame, rows.saturating_sub(1));
+        frame
+    }
+
+    fn draw_list(&self, frame: &mut Frame, columns: usize) {
+        let rows = self.size.1.saturating_sub(2);
+        let listed = self.front.model.listed();
+        let open = listed.iter().position(|view| Some(view.info.id) == self.front.model.open);
+        // The open one can be seen, however many there are.
+        let first = open.unwrap_or(0).saturating_sub(rows.saturating_sub(1));
+        for row in 0..rows {
+            frame.put((columns - 1, row), columns, Style::Dim, "│");
+            let Some(view) = listed.get(first + row) else { continue };
+            let is_open = Some(view.info.id) == self.front.model.open;
+            let style = match (is_open, view.unread) {
+                (true, _) => Style::Bar,
+                (false, 0) => Style::Plain,
+                (false, _) => Style::Bold,
+            };
+            if is_open {
+                frame.fill((0, row), columns - 1, Style::Bar);
+            }
+            let unread = match view.unread {
+                0 => String::new(),
+                1000.. => "1000+".to_owned(),
+                unread => unread.to_string(),
+            };
+            let here = self.front.model.other_side(view).filter(|_| view.info.direct);
+            let is_here = here.is_some_and(|user| self.front.model.online.contains(&user));
+            let end = columns.saturating_sub(2 + width(&unread));
+            let name = report::chat_name(&view.info);
+            let end_of_name = frame.put((0, row), end.saturating_sub(2), style, &name);
+            if is_here {
+                frame.put((end_of_name, row), end, style, " •");
+            }
+            frame.put((columns - 1 - width(&unread), row), columns - 1, style, &unread);
+        }
+    }
+
+    fn draw_head(&self, frame: &mut Frame, left: usize) {
+        let columns = self.size.0;
+        frame.fill((left, 0), columns, Style::Bar);
+        let Some(view) = self.front.model.open_view() else {
+            frame.put((left + 1, 0), columns, Style::Bar, "no chat is open");
+            return;
+        };
+        let mut head = report::chat_name(&view.info);
+        if !view.info.direct && !view.info.title.is_empty() {
+            head.push_str(&format!(" — {}", harmless(&view.info.title)));
+        }
+        let people = self.people(view);
+        let end = columns.saturating_sub(width(&people) + 2);
+        frame.put((left + 1, 0), end, Style::Bar, &head);
+        frame.put((end + 1, 0), columns, Style::Bar, &people);
+    }
+
+    fn people(&self, view: &ChatView) -> String {
+        let online = &self.front.model.online;
+        if view.info.direct {
+            let other = self.front.model.other_side(view);
+            let is_here = other.is_some_and(|other| online.contains(&other));
+            return if is_here { "online" } else { "away" }.to_owned();
+        }
+        let members = view.members.iter().filter(|member| !member.banned);
+        let here = members.filter(|member| online.contains(&member.user)).count();
+        let people = if view.info.members == 1 { "member" } else { "members" };
+        format!("{} {people}, {here} online", view.info.members)
+    }
+
+    fn draw_messages(&self, frame: &mut Frame, left: usize, clock: &Clock) {
+        let rows = self.message_rows();
+        let lines = self.conversation(clock, rows + self.scroll);
+        let end = lines.len().saturating_sub(self.scroll.min(lines.len().saturating_sub(rows)));
+        let begin = end.saturating_sub(rows);
+        let shown = lines.get(begin..end).unwrap_or_default();
+        let hint = match self.front.model.open_view() {
+            None => "Ctrl-N opens a chat, /help lists commands",
+            Some(view) if !view.is_loaded => "reading…",
+            Some(_) => "",
+        };
+        frame.put((left + 1, 1), self.size.0, Style::Dim, hint);
+        // The newest stand at the bottom.
+        let first = 1 + rows - shown.len();
+        for (row, line) in shown.iter().enumerate() {
+            let mut at = left;
+            for (style, text) in line {
+                at = frame.put((at, first + row), self.size.0, *style, text);
+            }
+        }
+    }
+
+    /// The last rows of the open chat, at least so many unless there are fewer: messages, notes
+    /// where they were said, and what is not sent yet.
+    fn conversation(&self, clock: &Clock, rows_min: usize) -> Vec<Line> {
+        let model = &self.front.model;
+        let mut blocks: Vec<Vec<Line>> = Vec::new();
+        let mut rows = 0;
+        let mut push = |block: Vec<Line>, rows: &mut usize| {
+            *rows += block.len();
+            blocks.push(block);
+        };
+        for unsent in self.front.unsent.iter().rev().filter(|u| Some(u.chat) == model.open) {
+            push(self.unsent_lines(&unsent.content), &mut rows);
+        }
+        let mut notes = self.notes.iter().rev().filter(|note| note.chat == model.open).peekable();
+        let messages = model.open_view().map(|view| &view.messages);
+        let mut messages = messages.into_iter().flat_map(|m| m.values().rev()).peekable();
+        while let Some(message) = messages.next() {
+            while let Some(note) = notes.next_if(|note| note.after >= Some(message.id)) {
+                push(self.note_lines(note), &mut rows);
+            }
+            push(self.message_lines(message, clock), &mut rows);
+            let day = clock.day(message.created);
+            if messages.peek().is_none_or(|older| clock.day(older.created) != day) {
+                push(vec![vec![(Style::Dim, format!("── {day} ──"))]], &mut rows);
+            }
+            if rows >= rows_min {
+                break;
+            }
+        }
+        if messages.peek().is_none() {
+            for note in notes {
+                push(self.note_lines(note), &mut rows);
+            }
+        }
+        blocks.into_iter().rev().flatten().collect()
+    }
+
+    fn message_lines(&self, message: &Message, clock: &Clock) -> Vec<Line> {
+        let name = harmless(&self.front.model.name(message.sender));
+        let content = if message.deleted { "(deleted)" } else { message.content.as_str() };
+        let mut rows: Vec<Line> = Vec::new();
+        for (number, line) in harmless_lines(content).enumerate() {
+            let line = if number == 0 { format!("{name}: {line}") } else { line };
+            for row in wrap(&line, self.text_columns()) {
+                let time =
+                    if rows.is_empty() { clock.short(message.created) } else { String::new() };
+                let mut spans = vec![(Style::Dim, format!("{time:TIME_COLUMNS$}"))];
+                match row.strip_prefix(name.as_str()).filter(|_| rows.is_empty()) {
+                    Some(said) => {
+                        spans.push((self.style_of(message.sender), name.clone()));
+                        spans.push((Style::Plain, said.to_owned()));
+                    }
+                    None => spans.push((Style::Plain, row)),
+                }
+                rows.push(spans);
+            }
+        }
+        if let Some(last) = rows.last_mut().filter(|_| message.edited && !message.deleted) {
+            last.push((Style::Dim, " (edited)".to_owned()));
+        }
+        rows
+    }
+
+    fn style_of(&self, user: UserId) -> Style {
+        if user == self.front.model.me {
+            Style::Bold
+        } else {
+            Style::Colour((user.get() % 6) as u8)
+        }
+    }
+
+    fn unsent_lines(&self, content: &str) -> Vec<Line> {
+        let mut lines: Vec<Line> = Vec::new();
+        let name = harmless(&self.front.model.my_name);
+        for (number, line) in harmless_lines(content).enumerate() {
+            let line = if number == 0 { format!("{name}: {line}") } else { line };
+            for row in wrap(&line, self.text_columns()) {
+                let mark = if lines.is_empty() { "…" } else { "" };
+                lines.push(vec![(Style::Dim, format!("{mark:TIME_COLUMNS$}{row}"))]);
+            }
+        }
+        lines
+    }
+
+    fn note_lines(&self, note: &Note) -> Vec<Line> {
+        let style = if note.is_failure { Style::Alarm } else { Style::Dim };
+        let mut rows = Vec::new();
+        for line in &note.lines {
+            for (number, row) in wrap(line, self.text_columns()).into_iter().enumerate() {
+                let mark = if number == 0 { "--" } else { "" };
+                rows.push(vec![(style, format!("{mark:TIME_COLUMNS$}{row}"))]);
+            }
+        }
+        rows
+    }
+
+    fn draw_status(&self, frame: &mut Frame, row: usize) {
+        let columns = self.size.0;
+        frame.fill((0, row), columns, Style::Bar);
+        let link = match &self.front.link {
+            Link::Connected if self.front.unsent.is_empty() => "connected".to_owned(),
+            Link::Connected => "sending".to_owned(),
+            Link::Lost(why) => format!("not connected ({why}): trying again"),
+        };
+        let mut right = match self.typists().as_slice() {
+            [] => String::new(),
+            [one] => format!("{} is typing", harmless(one)),
+            [one, two] => format!("{} and {} are typing", harmless(one), harmless(two)),
+            _ => "several people are typing".to_owned(),
+        };
+        if self.scroll > 0 {
+            right = "more below: Page Down".to_owned();
+        }
+        let end = columns.saturating_sub(width(&right) + 2);
+        frame.put((1, row), end, Style::Bar, &format!("{link}  {}", harmless(&self.title)));
+        frame.put((end + 1, row), columns, Style::Bar, &right);
+    }
+
+    fn draw_input(&self, frame: &mut Frame, row: usize) {
+        let columns = self.size.0;
+        if let Some((question, answer)) = &self.question {
+            // How long a password is, is nobody's business either.
+            let typed = if answer.is_empty() { "" } else { "(not shown)" };
+            let at = frame.put((0, row), columns, Style::Bold, &question.prompt());
+            let at = frame.put((at, row), columns, Style::Dim, typed);
+            frame.cursor = (at.min(columns.saturating_sub(1)), row);
+            return;
+        }
+        let at = frame.put((0, row), columns, Style::Bold, "> ");
+        let (text, column) = self.editor.view(columns.saturating_sub(at));
+        frame.put((at, row), columns, Style::Plain, &text);
+        frame.cursor = ((at + column).min(columns.saturating_sub(1)), row);
+    }
+}

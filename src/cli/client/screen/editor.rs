@@ -1,0 +1,311 @@
+//! The line that is being typed: editing by what people see as characters, and what was typed
+//! before.
+
+use std::collections::VecDeque;
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::super::text::{harmless, width};
+
+/// Lines remembered.
+const HISTORY_MAX: usize = 200;
+/// Longest text, in bytes.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+
+/// A text with a place in it.
+#[derive(Default)]
+pub(super) struct Editor {
+    text: String,
+    /// A byte of the text, between two characters.
+    at: usize,
+    history: VecDeque<String>,
+    /// Which of the lines before is shown, counted from the newest; and what was typed meanwhile.
+    recalled: Option<(usize, String)>,
+}
+
+impl Editor {
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// The text up to the place.
+    pub(super) fn before(&self) -> &str {
+        self.text.get(..self.at).unwrap_or(&self.text)
+    }
+
+    fn after(&self) -> &str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    /// Puts a text in, without what is no text.
+    pub(super) fn insert(&mut self, text: &str) {
+        for c in text.chars() {
+            let c = if c == '\t' { ' ' } else { c };
+            let is_text = c == '\n' || !c.is_control();
+            if is_text && self.text.len() + c.len_utf8() <= TEXT_BYTES_MAX {
+                self.text.insert(self.at, c);
+                self.at += c.len_utf8();
+            }
+        }
+    }
+
+    /// Replaces the last `bytes` before the place.
+    pub(super) fn replace_before(&mut self, bytes: usize, text: &str) {
+        self.remove_before(bytes);
+        self.insert(text);
+    }
+
+    fn remove_before(&mut self, bytes: usize) {
+        let from = self.at.saturating_sub(bytes);
+        if self.text.is_char_boundary(from) {
+            self.text.replace_range(from..self.at, "");
+            self.at = from;
+        }
+    }
+
+    fn last_before(&self) -> usize {
+        self.before().graphemes(true).next_back().map_or(0, str::len)
+    }
+
+    fn first_after(&self) -> usize {
+        self.after().graphemes(true).next().map_or(0, str::len)
+    }
+
+    /// Bytes from the place back to the beginning of a word.
+    fn word_before(&self) -> usize {
+        let before = self.before();
+        let words = before.trim_end();
+        let start = words.rfind(char::is_whitespace).map_or(0, |at| {
+            at + words.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8)
+        });
+        before.len() - start
+    }
+
+    fn word_after(&self) -> usize {
+        let after = self.after();
+        let gap = after.len() - after.trim_start().len();
+        let rest = after.trim_start();
+        gap + rest.find(char::is_whitespace).unwrap_or(rest.len())
+    }
+
+    pub(super) fn backspace(&mut self) {
+        self.remove_before(self.last_before());
+    }
+
+    pub(super) fn delete(&mut self) {
+        let end = self.at + self.first_after();
+        self.text.replace_range(self.at..end, "");
+    }
+
+    pub(super) fn left(&mut self) {
+        self.at -= self.last_before();
+    }
+
+    pub(super) fn right(&mut self) {
+        self.at += self.first_after();
+    }
+
+    pub(super) fn word_left(&mut self) {
+        self.at -= self.word_before();
+    }
+
+    pub(super) fn word_right(&mut self) {
+        self.at += self.word_after();
+    }
+
+    pub(super) fn home(&mut self) {
+        self.at = 0;
+    }
+
+    pub(super) fn end(&mut self) {
+        self.at = self.text.len();
+    }
+
+    pub(super) fn kill_before(&mut self) {
+        self.remove_before(self.at);
+    }
+
+    pub(super) fn kill_after(&mut self) {
+        self.text.truncate(self.at);
+    }
+
+    pub(super) fn kill_word(&mut self) {
+        self.remove_before(self.word_before());
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.at = 0;
+        self.recalled = None;
+    }
+
+    /// Takes the text away, and remembers it, unless there is a secret in it.
+    pub(super) fn take(&mut self, is_secret: bool) -> String {
+        let text = std::mem::take(&mut self.text);
+        self.at = 0;
+        self.recalled = None;
+        if !is_secret && !text.trim().is_empty() && self.history.front() != Some(&text) {
+            self.history.push_front(text.clone());
+            self.history.truncate(HISTORY_MAX);
+        }
+        text
+    }
+
+    /// Takes the text away, and forgets it: it is a password.
+    pub(super) fn take_secret(&mut self) -> String {
+        self.at = 0;
+        std::mem::take(&mut self.text)
+    }
+
+    /// Shows the line before, or with `is_newer` the one after; what was being typed comes last.
+    pub(super) fn recall(&mut self, is_newer: bool) {
+        let place = self.recalled.as_ref().map(|(place, _)| *place);
+        let next = match (place, is_newer) {
+            (None, true) => return,
+            (None, false) => Some(0),
+            (Some(0), true) => None,
+            (Some(place), true) => Some(place - 1),
+            (Some(place), false) => Some(place + 1),
+        };
+        match next {
+            Some(place) => {
+                let Some(line) = self.history.get(place) else { return };
+                let draft = match self.recalled.take() {
+                    Some((_, draft)) => draft,
+                    None => std::mem::take(&mut self.text),
+                };
+                self.text = line.clone();
+                self.recalled = Some((place, draft));
+            }
+            None => {
+                self.text = self.recalled.take().map(|(_, draft)| draft).unwrap_or_default();
+            }
+        }
+        self.end();
+    }
+
+    /// What is seen in so many columns, and the column of the place: the text is moved so that
+    /// the place can be seen.
+    pub(super) fn view(&self, columns: usize) -> (String, usize) {
+        let columns = columns.max(2);
+        let before = harmless(self.before());
+        let graphemes: Vec<&str> = before.graphemes(true).collect();
+        let mut from = graphemes.len();
+        let mut used = 0;
+        while let Some(grapheme) = from.checked_sub(1).and_then(|at| graphemes.get(at)) {
+            if used + width(grapheme) > columns - 1 {
+                break;
+            }
+            used += width(grapheme);
+            from -= 1;
+        }
+        let mut seen = graphemes.get(from..).unwrap_or_default().concat();
+        let column = used;
+        for grapheme in harmless(self.after()).graphemes(true) {
+            if used + width(grapheme) > columns {
+                break;
+            }
+            used += width(grapheme);
+            seen.push_str(grapheme);
+        }
+        (seen, column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(text: &str) -> Editor {
+        let mut editor = Editor::default();
+        editor.insert(text);
+        editor
+    }
+
+    #[test]
+    fn what_people_see_as_one_character_is_one() {
+        let mut editor = typed("a👩‍👩‍👧e\u{301}");
+        editor.backspace();
+        assert_eq!(editor.text(), "a👩‍👩‍👧");
+        editor.left();
+        editor.insert("b");
+        editor.delete();
+        assert_eq!(editor.text(), "ab");
+        editor.delete();
+        editor.right();
+        editor.home();
+        editor.left();
+        editor.backspace();
+        assert_eq!(editor.text(), "ab");
+    }
+
+    #[test]
+    fn words_are_passed_and_killed() {
+        let mut editor = typed("one  две\u{3000}three ");
+        editor.kill_word();
+        assert_eq!(editor.text(), "one  две\u{3000}");
+        editor.word_left();
+        editor.word_left();
+        assert_eq!(editor.before(), "");
+        editor.word_right();
+        assert_eq!(editor.before(), "one");
+        editor.kill_after();
+        editor.insert("!\u{7}\t?\u{1b}");
+        assert_eq!(editor.text(), "one! ?");
+        editor.kill_before();
+        assert!(editor.is_empty());
+    }
+
+    #[test]
+    fn what_was_typed_before_comes_back_and_the_draft_too() {
+        let mut editor = typed("one");
+        assert_eq!(editor.take(false), "one");
+        editor.insert("two");
+        editor.take(false);
+        editor.insert("/join cellar tea");
+        editor.take(true);
+        editor.insert("draft");
+        editor.recall(true);
+        assert_eq!(editor.text(), "draft");
+        for line in ["two", "one", "one"] {
+            editor.recall(false);
+            assert_eq!(editor.text(), line);
+        }
+        editor.recall(true);
+        editor.recall(true);
+        assert_eq!(editor.text(), "draft");
+        editor.clear();
+        editor.insert("secret");
+        assert_eq!(editor.take_secret(), "secret");
+        editor.recall(false);
+        assert_eq!(editor.text(), "two");
+    }
+
+    #[test]
+    fn the_place_is_always_seen() {
+        let mut editor = typed("one two three 日本語");
+        assert_eq!(editor.view(10), ("ee 日本語".to_owned(), 9));
+        editor.home();
+        assert_eq!(editor.view(10), ("one two th".to_owned(), 0));
+        for _ in 0..20 {
+            for columns in 2..12 {
+                let (seen, column) = editor.view(columns);
+                assert!(width(&seen) <= columns && column < columns);
+            }
+            editor.right();
+        }
+        assert_eq!(typed("a\nb").view(9).0, "a⏎b");
+    }
+
+    #[test]
+    fn a_text_has_a_bound() {
+        let mut editor = typed(&"x".repeat(2 * TEXT_BYTES_MAX));
+        assert_eq!(editor.text().len(), TEXT_BYTES_MAX);
+        editor.insert("я");
+        assert_eq!(editor.text().len(), TEXT_BYTES_MAX);
+    }
+}

@@ -1,0 +1,293 @@
+//! Bytes of a terminal into keys: UTF-8, control characters, and the sequences that every terminal
+//! of today sends. What is not known is passed over.
+
+/// Longest sequence that is waited for to be whole.
+const SEQUENCE_BYTES_MAX: usize = 32;
+/// Longest text that is pasted at once; more is left out.
+const PASTE_BYTES_MAX: usize = 64 * 1024;
+
+const ESC: u8 = 0x1B;
+const PASTE_BEGINS: &[u8] = b"\x1b[200~";
+const PASTE_ENDS: &[u8] = b"\x1b[201~";
+
+/// A key, or a text that was pasted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Key {
+    Char(char),
+    /// With Ctrl, as a lower-case letter.
+    Ctrl(char),
+    Alt(char),
+    Enter,
+    Tab,
+    Backspace,
+    Delete,
+    Left,
+    Right,
+    WordLeft,
+    WordRight,
+    Up,
+    Down,
+    AltUp,
+    AltDown,
+    Home,
+    End,
+    PageUp,
+    PageDown,
+    Escape,
+    Paste(String),
+}
+
+/// What came and is no key yet.
+#[derive(Default)]
+pub(super) struct Keys {
+    bytes: Vec<u8>,
+    /// The text of a paste that has not ended.
+    paste: Option<Vec<u8>>,
+}
+
+/// What the bytes begin with.
+enum Found {
+    /// So many bytes, which are a key or nothing that is known.
+    Key(usize, Option<Key>),
+    /// Not all of it is here.
+    More,
+}
+
+impl Keys {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Whether the beginning of something waits for its rest, which may never come: the key Esc
+    /// is such a beginning.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.bytes.is_empty() && self.paste.is_none()
+    }
+
+    /// No more came for a while: what waits is all there is.
+    pub(super) fn give_up_waiting(&mut self) -> Option<Key> {
+        let was_escape = self.bytes == [ESC];
+        self.bytes.clear();
+        was_escape.then_some(Key::Escape)
+    }
+
+    /// The next key.
+    pub(super) fn next(&mut self) -> Option<Key> {
+        loop {
+            if self.paste.is_some() {
+                return self.pasted();
+            }
+            if self.bytes.starts_with(PASTE_BEGINS) {
+                self.bytes.drain(..PASTE_BEGINS.len());
+                self.paste = Some(Vec::new());
+                continue;
+            }
+            match find(&self.bytes) {
+                Found::Key(bytes, key) => {
+                    self.bytes.drain(..bytes);
+                    if key.is_some() {
+                        return key;
+                    }
+                }
+                Found::More if self.bytes.len() > SEQUENCE_BYTES_MAX => self.bytes.clear(),
+                Found::More => return None,
+            }
+        }
+    }
+
+    fn pasted(&mut self) -> Option<Key> {
+        let paste = self.paste.as_mut()?;
+        let end = self.bytes.windows(PASTE_ENDS.len()).position(|bytes| bytes == PASTE_ENDS);
+        // The end may be cut in two by what was read at once.
+        let taken = end.unwrap_or_else(|| self.bytes.len().saturating_sub(PASTE_ENDS.len() - 1));
+        let room = PASTE_BYTES_MAX.saturating_sub(paste.len());
+        paste.extend(self.bytes.drain(..taken).take(room));
+        end?;
+        self.bytes.drain(..PASTE_ENDS.len());
+        let paste = self.paste.take().unwrap_or_default();
+        let text = String::from_utf8_lossy(&paste).replace("\r\n", "\n").replace('\r', "\n");
+        Some(Key::Paste(text))
+    }
+}
+
+fn find(bytes: &[u8]) -> Found {
+    match bytes {
+        [] | [ESC] => Found::More,
+        [ESC, b'[', rest @ ..] => csi(rest),
+        [ESC, b'O', rest @ ..] => match rest {
+            [] => Found::More,
+            [last, ..] => Found::Key(3, arrow(*last, 0)),
+        },
+        // Esc typed twice, or before something else.
+        [ESC, ESC, ..] => Found::Key(1, Some(Key::Escape)),
+        [ESC, rest @ ..] => match character(rest) {
+            Some((length, c)) => Found::Key(1 + length, alt(c)),
+            None => Found::More,
+        },
+        [first, ..] if *first < 0x20 || *first == 0x7F => Found::Key(1, control(*first)),
+        _ => match character(bytes) {
+            Some((length, c)) => Found::Key(length, Some(Key::Char(c))),
+            None => Found::More,
+        },
+    }
+}
+
+fn control(byte: u8) -> Option<Key> {
+    Some(match byte {
+        b'\r' => Key::Enter,
+        b'\t' => Key::Tab,
+        0x08 | 0x7F => Key::Backspace,
+        1..=26 => Key::Ctrl(char::from(byte - 1 + b'a')),
+        _ => return None,
+    })
+}
+
+fn alt(c: char) -> Option<Key> {
+    Some(match c {
+        '\r' => Key::Ctrl('j'),
+        '\u{7F}' => Key::Ctrl('w'),
+        c if c.is_control() => return None,
+        c => Key::Alt(c.to_ascii_lowercase()),
+    })
+}
+
+/// The first character, whole; bytes that are none count as one.
+fn character(bytes: &[u8]) -> Option<(usize, char)> {
+    let longest = bytes.get(..4.min(bytes.len()))?;
+    let (valid, error) = match str::from_utf8(longest) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let valid = longest.get(..error.valid_up_to())?;
+            (str::from_utf8(valid).ok()?, Some(error))
+        }
+    };
+    match (valid.chars().next(), error.map(|error| error.error_len())) {
+        (Some(c), _) => Some((c.len_utf8(), c)),
+        (None, Some(Some(bad))) => Some((bad, char::REPLACEMENT_CHARACTER)),
+        (None, _) => None,
+    }
+}
+
+/// A sequence behind `ESC [`: numbers with semicolons, and a last byte that tells what it is.
+fn csi(rest: &[u8]) -> Found {
+    let Some(end) = rest.iter().position(|byte| (0x40..=0x7E).contains(byte)) else {
+        return Found::More;
+    };
+    let (parameters, last) = (rest.get(..end).unwrap_or_default(), rest.get(end).copied());
+    let mut numbers = str::from_utf8(parameters).unwrap_or_default().split(';');
+    let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
+    let (first, modifiers) = (number(), number().unwrap_or(1).saturating_sub(1));
+    let key = match (last, first) {
+        (Some(b'~'), Some(1 | 7)) => Some(Key::Home),
+        (Some(b'~'), Some(4 | 8)) => Some(Key::End),
+        (Some(b'~'), Some(3)) => Some(Key::Delete),
+        (Some(b'~'), Some(5)) => Some(Key::PageUp),
+        (Some(b'~'), Some(6)) => Some(Key::PageDown),
+        (Some(last), _) => arrow(last, modifiers),
+        (None, _) => None,
+    };
+    Found::Key(2 + end + 1, key)
+}
+
+/// An arrow and its like; `modifiers` are 1 Shift, 2 Alt, 4 Ctrl.
+fn arrow(last: u8, modifiers: u32) -> Option<Key> {
+    let is_modified = modifiers & (2 | 4) != 0;
+    Some(match (last, is_modified) {
+        (b'A', false) => Key::Up,
+        (b'A', true) => Key::AltUp,
+        (b'B', false) => Key::Down,
+        (b'B', true) => Key::AltDown,
+        (b'C', false) => Key::Right,
+        (b'C', true) => Key::WordRight,
+        (b'D', false) => Key::Left,
+        (b'D', true) => Key::WordLeft,
+        (b'H', _) => Key::Home,
+        (b'F', _) => Key::End,
+        (b'M', _) => Key::Enter,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(bytes: &[u8]) -> Vec<Key> {
+        let mut keys = Keys::default();
+        keys.push(bytes);
+        std::iter::from_fn(|| keys.next()).collect()
+    }
+
+    #[test]
+    fn what_is_typed_comes_as_keys() {
+        assert_eq!(keys("aя日".as_bytes()), [Key::Char('a'), Key::Char('я'), Key::Char('日')]);
+        assert_eq!(
+            keys(b"\r\n\t\x7f\x03"),
+            [Key::Enter, Key::Ctrl('j'), Key::Tab, Key::Backspace, Key::Ctrl('c')]
+        );
+        assert_eq!(
+            keys(b"\x1b[A\x1b[1;3B\x1b[5~\x1bOH\x1b[3~\x1b[1;5C"),
+            [Key::Up, Key::AltDown, Key::PageUp, Key::Home, Key::Delete, Key::WordRight]
+        );
+        assert_eq!(
+            keys(b"\x1bb\x1b[99;99Xz\xff!"),
+            [Key::Alt('b'), Key::Char('z'), Key::Char(char::REPLACEMENT_CHARACTER), Key::Char('!')]
+        );
+    }
+
+    #[test]
+    fn a_paste_is_one_text_whatever_is_in_it() {
+        let pasted = b"x\x1b[200~one\r\ntwo\x1b[A\rthree\x1b[201~y";
+        let text = Key::Paste("one\ntwo\u{1b}[A\nthree".to_owned());
+        assert_eq!(keys(pasted), [Key::Char('x'), text, Key::Char('y')]);
+        let mut long = PASTE_BEGINS.to_vec();
+        long.extend(vec![b'x'; 2 * PASTE_BYTES_MAX]);
+        long.extend(PASTE_ENDS);
+        assert_eq!(keys(&long), [Key::Paste("x".repeat(PASTE_BYTES_MAX))]);
+    }
+
+    #[test]
+    fn bytes_may_come_one_by_one() {
+        let typed = "日\x1b[1;3A\x1b[200~a\x1b[201~\x1bb".as_bytes();
+        let mut keys = Keys::default();
+        let mut found = Vec::new();
+        for byte in typed {
+            keys.push(&[*byte]);
+            found.extend(std::iter::from_fn(|| keys.next()));
+        }
+        let paste = Key::Paste("a".to_owned());
+        assert_eq!(found, [Key::Char('日'), Key::AltUp, paste, Key::Alt('b')]);
+        assert!(!keys.is_waiting());
+    }
+
+    #[test]
+    fn esc_alone_is_told_when_nothing_follows() {
+        let mut keys = Keys::default();
+        keys.push(b"\x1b");
+        assert_eq!(keys.next(), None);
+        assert!(keys.is_waiting());
+        assert_eq!(keys.give_up_waiting(), Some(Key::Escape));
+        keys.push(b"\x1b[1");
+        assert_eq!(keys.next(), None);
+        assert_eq!(keys.give_up_waiting(), None);
+        keys.push(b"\x1b[");
+        keys.push(&[b'1'; 100]);
+        keys.push(b"a");
+        assert_eq!(keys.next(), None);
+    }
+
+    #[test]
+    fn no_bytes_make_it_stumble() {
+        let mut seed = 1_u64;
+        for _ in 0..2_000 {
+            let mut keys = Keys::default();
+            for _ in 0..20 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let byte = (seed >> 33) as u8;
+                keys.push(&[if byte > 200 { ESC } else { byte }]);
+                while keys.next().is_some() {}
+            }
+            assert!(keys.bytes.len() <= SEQUENCE_BYTES_MAX + 1);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The client on the whole screen of a terminal. `state` is what there is, driven by keys and
+//! news; `draw` makes a `frame` of it; this file and `terminal` are all that touches the terminal.
+
+mod draw;
+mod editor;
+mod frame;
+mod keys;
+mod state;
+mod terminal;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::SIGWINCH;
+use signal_hook::low_level::pipe;
+use vestnik::ids::ChatId;
+
+use super::super::failure::Failure;
+use super::enter::note;
+use super::front::Front;
+use super::job::Job;
+use super::text::{Clock, harmless};
+use super::wake::{self, Ear};
+use super::worker::{self, Handle};
+use frame::{Frame, paint};
+use keys::{Key, Keys};
+use state::Screen;
+use terminal::Terminal;
+
+/// Time for the rest of a sequence that a key sends.
+const REST_WAIT: Duration = Duration::from_millis(50);
+/// Time for the good-bye.
+const END_WAIT: Duration = Duration::from_secs(3);
+
+/// Talks until the person leaves, or the session ends; whether the session was given up.
+pub(super) fn run(
+    front: Front,
+    title: String,
+    worker: &Handle,
+    chat: Option<ChatId>,
+    keeps_session: bool,
+    (signals, out): (&Ear, &mut dyn Write),
+) -> Result<bool, Failure> {
+    let cannot = |error: io::Error| Failure::Failed(format!("cannot use this terminal: {error}"));
+    let (bell, resized) = wake::pair().map_err(cannot)?;
+    pipe::register(SIGWINCH, bell.into_inner()).map_err(cannot)?;
+    let screen = Screen::new(front, title, Terminal::size());
+    let terminal = Terminal::take(out).map_err(cannot)?;
+    let mut shell = Shell {
+        screen,
+        worker,
+        terminal,
+        keys: Keys::default(),
+        shown: None,
+        clock: Clock::local(),
+        has_colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    };
+    let effects = chat.map(|chat| shell.screen.front.show(chat)).into_iter().collect();
+    let jobs = shell.screen.act(effects);
+    shell.ask(jobs);
+    let outcome = shell.talk(signals, &resized).map_err(cannot);
+    shell.screen.logoff |= !keeps_session;
+    if !matches!(shell.screen.end, Some(Err(_))) {
+        worker.ask(Job::Quit { logoff: shell.screen.logoff });
+        worker.end(END_WAIT);
+    }
+    let Shell { screen, terminal, .. } = shell;
+    // The terminal is as it was before anything more is said.
+    drop(terminal);
+    outcome?;
+    finish(&screen)
+}
+
+struct Shell<'a> {
+    screen: Screen,
+    worker: &'a Handle,
+    terminal: Terminal<'a>,
+    keys: Keys,
+    shown: Option<Frame>,
+    clock: Clock,
+    has_colours: bool,
+}
+
+impl Shell<'_> {
+    fn ask(&self, jobs: Vec<Job>) {
+        jobs.into_iter().for_each(|job| self.worker.ask(job));
+    }
+
+    fn talk(&mut self, signals: &Ear, resized: &Ear) -> io::Result<()> {
+        while self.screen.end.is_none() {
+            let now = worker::now();
+            let due = self.screen.expire(now);
+            self.show()?;
+            let has_input = self.wait(signals, resized, due)?;
+            if signals.hush() {
+                return Ok(());
+            }
+            if resized.hush() {
+                self.screen.size = Terminal::size();
+            }
+            let now = worker::now();
+            if has_input {
+                self.read(now)?;
+            } else if let Some(key) = self.rest_of_key() {
+                let jobs = self.screen.pressed(key, now);
+                self.ask(jobs);
+            }
+            for news in self.worker.news() {
+                let jobs = self.screen.heard(news, now);
+                self.ask(jobs);
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) -> io::Result<()> {
+        let next = self.screen.draw(&self.clock);
+        if self.shown.as_ref() != Some(&next) {
+            self.terminal.write(&paint(self.shown.as_ref(), &next, self.has_colours))?;
+            self.shown = Some(next);
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen; whether there is input.
+    fn wait(&self, signals: &Ear, resized: &Ear, due: Option<Duration>) -> io::Result<bool> {
+        let stdin = io::stdin();
+        let mut waiting = [
+            PollFd::new(&stdin, PollFlags::IN),
+            PollFd::new(self.worker.ear(), PollFlags::IN),
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(resized, PollFlags::IN),
+        ];
+        let timeout = if self.keys.is_waiting() { Some(REST_WAIT) } else { due };
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut waiting, timeout.as_ref()) {
+            Ok(_) => Ok(!waiting[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&mut self, now: Instant) -> io::Result<()> {
+        let mut bytes = [0; 4096];
+        let count = match rustix::io::read(io::stdin(), &mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        self.keys.push(bytes.get(..count).unwrap_or_default());
+        while let Some(key) = self.keys.next() {
+            match key {
+                Key::Ctrl('l') => self.shown = None,
+                Key::Ctrl('z') => {
+                    self.terminal.suspend()?;
+                    self.screen.size = Terminal::size();
+                    self.shown = None;
+                }
+                _ => {}
+            }
+            let jobs = self.screen.pressed(key, now);
+            self.ask(jobs);
+        }
+        Ok(())
+    }
+
+    fn rest_of_key(&mut self) -> Option<Key> {
+        if self.keys.is_waiting() { self.keys.give_up_waiting() } else { None }
+    }
+}
+
+/// Tells on the terminal what was typed and not sent, and how it ended.
+fn finish(screen: &Screen) -> Result<bool, Failure> {
+    for unsent in &screen.front.unsent {
+        note(&format!("not sent: {}", harmless(&unsent.content)));
+    }
+    match &screen.end {
+        Some(Err(words)) => {
+            if !screen.editor.is_empty() {
+                note(&format!("not sent: {}", harmless(screen.editor.text())));
+            }
+            Err(Failure::Failed(words.clone()))
+        }
+        _ if !screen.front.unsent.is_empty() => Err(Failure::new("not everything was sent")),
+        _ => Ok(screen.logoff),
+    }
+}

@@ -1,0 +1,357 @@
+//! The state of the screen: keys and news in, jobs out. Knows no terminal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use vestnik::auth::password::Secret;
+use vestnik::client::Event;
+use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+
+use super::super::command::{self, Command, TABLE, Typed};
+use super::super::front::{Effect, Front, Question};
+use super::super::job::{Job, News};
+use super::super::report;
+use super::editor::Editor;
+use super::keys::Key;
+
+/// How long somebody is shown as typing after the last word of it.
+const TYPING_SHOWN: Duration = Duration::from_secs(6);
+/// How often the others are told that I am.
+const TYPING_TOLD: Duration = Duration::from_secs(4);
+/// Notes kept; the oldest go.
+const NOTES_MAX: usize = 500;
+
+/// Something said beside the conversation, where it was said.
+pub(super) struct Note {
+    pub(super) chat: Option<ChatId>,
+    /// The newest message at that time.
+    pub(super) after: Option<MessageId>,
+    pub(super) lines: Vec<String>,
+    pub(super) is_failure: bool,
+}
+
+/// Everything that the screen shows.
+pub(in super::super) struct Screen {
+    pub(in super::super) front: Front,
+    /// Who I am where, for the line below.
+    pub(super) title: String,
+    pub(super) editor: Editor,
+    /// What is asked for, and what is typed of the answer.
+    pub(super) question: Option<(Question, Editor)>,
+    pub(super) notes: VecDeque<Note>,
+    /// Rows between the newest and the last row that is shown.
+    pub(super) scroll: usize,
+    /// Columns and rows.
+    pub(super) size: (usize, usize),
+    typing: BTreeMap<(ChatId, UserId), Instant>,
+    typing_told: Option<Instant>,
+    /// What will have been seen once the newest is shown.
+    unseen: Option<(ChatId, ServerTime)>,
+    is_warned: bool,
+    /// How it ended.
+    pub(super) end: Option<Result<(), String>>,
+    pub(super) logoff: bool,
+}
+
+impl Screen {
+    pub(in super::super) fn new(front: Front, title: String, size: (usize, usize)) -> Self {
+        Self {
+            front,
+            title,
+            editor: Editor::default(),
+            question: None,
+            notes: VecDeque::new(),
+            scroll: 0,
+            size,
+            typing: BTreeMap::new(),
+            typing_told: None,
+            unseen: None,
+            is_warned: false,
+            end: None,
+            logoff: false,
+        }
+    }
+
+    /// Something came from the worker.
+    pub(super) fn heard(&mut self, news: News, now: Instant) -> Vec<Job> {
+        match &news {
+            News::Event(Event::Typing { chat, user }) => {
+                self.typing.insert((*chat, *user), now + TYPING_SHOWN);
+            }
+            News::Message(chat, message) => {
+                self.typing.remove(&(*chat, message.sender));
+            }
+            News::Opened { chat, .. } if self.front.model.open != Some(chat.id) => self.scroll = 0,
+            _ => {}
+        }
+        let effects = self.front.heard(news);
+        self.act(effects)
+    }
+
+    /// Does what can be done here; the rest is for the worker.
+    pub(super) fn act(&mut self, effects: Vec<Effect>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Ask(Job::Quit { logoff }) => {
+                    self.logoff = logoff;
+                    self.end = Some(Ok(()));
+                }
+                Effect::Ask(Job::Seen { chat, time }) if self.scroll > 0 => {
+                    self.unseen = Some((chat, time));
+                }
+                Effect::Ask(job) => jobs.push(job),
+                // It is in the model, and will be drawn; what was looked at stays in its place.
+                Effect::Message(message) => {
+                    let is_newest =
+                        self.front.model.open_view().is_some_and(|view| {
+                            view.messages.keys().next_back() == Some(&message.id)
+                        });
+                    if self.scroll > 0 && is_newest {
+                        self.scroll += self.rows_of(&message);
+                    }
+                }
+                Effect::Note(lines) => self.note(lines, false),
+                Effect::Failure(words) => self.note(vec![words], true),
+                Effect::Question(question) => self.question = Some((question, Editor::default())),
+                Effect::End(end) => self.end = self.end.take().or(Some(end)),
+            }
+        }
+        jobs
+    }
+
+    fn note(&mut self, lines: Vec<String>, is_failure: bool) {
+        let chat = self.front.model.open;
+        let view = self.front.model.open_view();
+        let after = view.and_then(|view| view.messages.keys().next_back().copied());
+        self.notes.push_back(Note { chat, after, lines, is_failure });
+        if self.notes.len() > NOTES_MAX {
+            self.notes.pop_front();
+        }
+        self.scroll = 0;
+    }
+
+    /// A key was pressed.
+    pub(super) fn pressed(&mut self, key: Key, now: Instant) -> Vec<Job> {
+        if key == Key::Ctrl('c') {
+            self.leave();
+            return Vec::new();
+        }
+        self.is_warned = false;
+        if self.question.is_some() {
+            return self.answering(key);
+        }
+        match key {
+            Key::Enter => return self.enter(),
+            Key::Ctrl('d') if self.editor.is_empty() => self.leave(),
+            Key::Tab => return self.tab(),
+            Key::PageUp => return self.scroll_up(),
+            Key::PageDown => return self.scroll_down(),
+            Key::Ctrl('n') | Key::AltDown => return self.step(true),
+            Key::Ctrl('p') | Key::AltUp => return self.step(false),
+            Key::Escape => self.editor.clear(),
+            Key::Up => self.editor.recall(false),
+            Key::Down => self.editor.recall(true),
+            Key::Ctrl('j') => self.editor.insert("\n"),
+            Key::Char(_) | Key::Paste(_) => {
+                edit(&mut self.editor, key);
+                return self.tell_typing(now);
+            }
+            key => edit(&mut self.editor, key),
+        }
+        Vec::new()
+    }
+
+    /// Leaves; what is not sent is worth a second thought.
+    fn leave(&mut self) {
+        let count = self.front.unsent.len();
+        if count == 0 || std::mem::replace(&mut self.is_warned, true) {
+            self.end = Some(Ok(()));
+        } else {
+            let messages = if count == 1 { "message is" } else { "messages are" };
+            let words = format!("{count} {messages} not sent: press Ctrl-C again to leave");
+            self.note(vec![words], true);
+            self.is_warned = true;
+        }
+    }
+
+    fn answering(&mut self, key: Key) -> Vec<Job> {
+        let Some((question, mut editor)) = self.question.take() else { return Vec::new() };
+        match key {
+            Key::Escape => {}
+            Key::Enter => {
+                let effect = self.front.answered(question, Secret::new(editor.take_secret()));
+                return self.act(vec![effect]);
+            }
+            key => {
+                edit(&mut editor, key);
+                self.question = Some((question, editor));
+            }
+        }
+        Vec::new()
+    }
+
+    fn enter(&mut self) -> Vec<Job> {
+        let with_password = command::parse(self.editor.text()).is_ok_and(|typed| {
+            matches!(typed, Typed::Command(Command::Join { password: Some(_), .. }))
+        });
+        let line = self.editor.take(with_password);
+        self.typing_told = None;
+        self.scroll = 0;
+        let effects = self.front.typed(&line);
+        let mut jobs = self.act(effects);
+        jobs.extend(self.seen_now());
+        jobs
+    }
+
+    /// What has been waiting to be seen is seen.
+    fn seen_now(&mut self) -> Option<Job> {
+        self.unseen.take().map(|(chat, time)| Job::Seen { chat, time })
+    }
+
+    fn tell_typing(&mut self, now: Instant) -> Vec<Job> {
+        let Some(chat) = self.front.model.open else { return Vec::new() };
+        let is_due = self.typing_told.is_none_or(|told| now >= told + TYPING_TOLD);
+        if !is_due || self.editor.text().starts_with('/') || self.editor.is_empty() {
+            return Vec::new();
+        }
+        self.typing_told = Some(now);
+        vec![Job::Typing(chat)]
+    }
+
+    fn scroll_up(&mut self) -> Vec<Job> {
+        let page = self.message_rows().saturating_sub(2).max(1);
+        let top = self.rows_in_all().saturating_sub(self.message_rows());
+        self.scroll = (self.scroll + page).min(top);
+        // Older ones are asked for before the last row of what is here has been reached.
+        if self.scroll + page >= top {
+            let effects = self.front.older().into_iter().collect();
+            return self.act(effects);
+        }
+        Vec::new()
+    }
+
+    fn scroll_down(&mut self) -> Vec<Job> {
+        let page = self.message_rows().saturating_sub(2).max(1);
+        self.scroll = self.scroll.saturating_sub(page);
+        if self.scroll == 0 { self.seen_now().into_iter().collect() } else { Vec::new() }
+    }
+
+    /// Opens the next chat of the list, or the one before.
+    fn step(&mut self, is_forward: bool) -> Vec<Job> {
+        let listed: Vec<ChatId> =
+            self.front.model.listed().iter().map(|view| view.info.id).collect();
+        let open = listed.iter().position(|&id| Some(id) == self.front.model.open);
+        let count = listed.len();
+        let next = match (open, is_forward) {
+            (Some(at), true) => (at + 1) % count,
+            (Some(at), false) => (at + count - 1) % count,
+            (None, _) => 0,
+        };
+        self.open(listed.get(next).copied())
+    }
+
+    fn open(&mut self, chat: Option<ChatId>) -> Vec<Job> {
+        match chat.filter(|_| chat != self.front.model.open) {
+            Some(chat) => {
+                self.unseen = None;
+                self.scroll = 0;
+                let effect = self.front.show(chat);
+                self.act(vec![effect])
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Opens a chat with something unread, or completes what stands before the cursor.
+    fn tab(&mut self) -> Vec<Job> {
+        if self.editor.is_empty() {
+            let listed = self.front.model.listed();
+            let unread = listed.iter().find(|view| view.unread > 0).map(|view| view.info.id);
+            return self.open(unread);
+        }
+        let before = self.editor.before();
+        let start = before.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+        let Some(word) = before.get(start..).filter(|word| !word.is_empty()) else {
+            return Vec::new();
+        };
+        let candidates = self.candidates(word, start == 0, before.starts_with('/'));
+        if let Some(completed) = common_beginning(&candidates) {
+            let is_only = candidates.len() == 1;
+            let end = match (is_only, start == 0 && !word.starts_with('/')) {
+                (true, true) => ": ",
+                (true, false) => " ",
+                (false, _) => "",
+            };
+            self.editor.replace_before(word.len(), &format!("{completed}{end}"));
+        }
+        Vec::new()
+    }
+
+    /// What a word may become: a command in the beginning, a chat behind one, a member.
+    fn candidates(&self, word: &str, is_first: bool, is_command: bool) -> Vec<String> {
+        let beginning = word.to_lowercase();
+        let fits = |name: &String| name.to_lowercase().starts_with(&beginning);
+        if is_first && is_command {
+            return TABLE.iter().map(|(name, ..)| format!("/{name}")).filter(fits).collect();
+        }
+        let model = &self.front.model;
+        let members = model.open_view().map(|view| view.members.as_slice()).unwrap_or_default();
+        let others = members.iter().filter(|member| member.user != model.me);
+        let mut names: Vec<String> = others.map(|member| member.nickname.clone()).collect();
+        if is_command {
+            names.extend(model.chats.values().map(|view| report::chat_name(&view.info)));
+        }
+        names.retain(fits);
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Who types in the open chat.
+    pub(super) fn typists(&self) -> Vec<String> {
+        let Some(open) = self.front.model.open else { return Vec::new() };
+        let here = self.typing.keys().filter(|(chat, _)| *chat == open);
+        here.map(|(_, user)| self.front.model.name(*user)).collect()
+    }
+
+    /// Forgets who has stopped typing; when to look again.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Duration> {
+        self.typing.retain(|_, until| *until > now);
+        let next = self.typing.values().min()?;
+        Some(next.saturating_duration_since(now))
+    }
+}
+
+/// What keys do to a text.
+fn edit(editor: &mut Editor, key: Key) {
+    match key {
+        Key::Char(c) => editor.insert(c.encode_utf8(&mut [0; 4])),
+        Key::Paste(text) => editor.insert(&text),
+        Key::Backspace | Key::Ctrl('h') => editor.backspace(),
+        Key::Delete | Key::Ctrl('d') => editor.delete(),
+        Key::Left | Key::Ctrl('b') => editor.left(),
+        Key::Right | Key::Ctrl('f') => editor.right(),
+        Key::WordLeft | Key::Alt('b') => editor.word_left(),
+        Key::WordRight | Key::Alt('f') => editor.word_right(),
+        Key::Home | Key::Ctrl('a') => editor.home(),
+        Key::End | Key::Ctrl('e') => editor.end(),
+        Key::Ctrl('u') => editor.kill_before(),
+        Key::Ctrl('k') => editor.kill_after(),
+        Key::Ctrl('w') => editor.kill_word(),
+        _ => {}
+    }
+}
+
+/// What all of these begin with, as the first writes it.
+fn common_beginning(names: &[String]) -> Option<String> {
+    let (first, rest) = names.split_first()?;
+    let mut common = first.as_str();
+    for name in rest {
+        let alike = common.chars().zip(name.chars());
+        let alike = alike.take_while(|(a, b)| a.to_lowercase().eq(b.to_lowercase())).count();
+        let bytes = common.char_indices().nth(alike).map_or(common.len(), |(at, _)| at);
+        common = common.get(..bytes).unwrap_or_default();
+    }
+    Some(common.to_owned())
+}

@@ -1,0 +1,65 @@
+//! The terminal itself: raw while the screen is ours, as it was before when it is given back.
+
+use std::io::{self, Write};
+
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+/// The other screen, keys as they are typed, pastes marked, no wrapping at the edge.
+const ENTER: &str = "\x1b[?1049h\x1b[?2004h\x1b[?7l\x1b[2J";
+const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?25h\x1b[?1049l";
+
+/// A terminal that is ours until this is dropped.
+pub(super) struct Terminal<'a> {
+    out: &'a mut dyn Write,
+    before: Termios,
+}
+
+impl<'a> Terminal<'a> {
+    pub(super) fn take(out: &'a mut dyn Write) -> io::Result<Self> {
+        let mut terminal = Self { out, before: tcgetattr(io::stdin())? };
+        terminal.enter()?;
+        Ok(terminal)
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        let mut raw = self.before.clone();
+        raw.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        self.write(ENTER)
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        self.write(LEAVE)?;
+        Ok(tcsetattr(io::stdin(), OptionalActions::Now, &self.before)?)
+    }
+
+    /// Gives the terminal to the shell, and comes back when the shell says so.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        self.leave()?;
+        kill_process(getpid(), Signal::TSTP)?;
+        self.enter()
+    }
+
+    pub(super) fn write(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// Columns and rows, as far as the terminal tells.
+    pub(super) fn size() -> (usize, usize) {
+        match tcgetwinsize(io::stdout()) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
+                (usize::from(size.ws_col), usize::from(size.ws_row))
+            }
+            _ => (80, 24),
+        }
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        // Whoever took the terminal away has what it showed.
+        let _ = self.leave();
+    }
+}

@@ -1,0 +1,179 @@
+//! Where the server is, and how to speak to it: addresses, and whom to trust.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use vestnik::client::{Error, Options, Tls};
+
+use super::super::failure::Failure;
+
+/// Where a server listens in the clear, unless it is told otherwise.
+const PLAIN_PORT: u16 = 7420;
+/// Where the documents let it speak TLS.
+const TLS_PORT: u16 = 7421;
+
+/// How the server is reached.
+#[derive(clap::Args)]
+pub(super) struct ServerArguments {
+    /// The server: a name or an address, and a port unless it is 7420, or 7421 for TLS
+    #[arg(
+        value_name = "ADDR",
+        default_value = "127.0.0.1",
+        env = "VESTNIK_SERVER",
+        hide_env = true
+    )]
+    address: String,
+
+    /// Speak TLS, and trust what the system's certificates vouch for
+    #[arg(long)]
+    tls: bool,
+
+    /// Speak TLS, and trust the one certificate with this fingerprint, as `vestnik cert` prints it
+    #[arg(long, value_name = "SHA256", conflicts_with = "tls_ca")]
+    tls_fingerprint: Option<String>,
+
+    /// Speak TLS, and trust what the certificates in this file vouch for
+    #[arg(long, value_name = "PEM")]
+    tls_ca: Option<PathBuf>,
+
+    /// Speak plain TCP to a server that is not on this machine: everybody between can read all
+    #[arg(long)]
+    allow_plaintext: bool,
+}
+
+/// A server.
+pub(super) struct Server {
+    /// As it is shown, and as sessions are kept for it.
+    pub(super) name: String,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) tls: Option<Tls>,
+}
+
+impl ServerArguments {
+    /// Finds the server.
+    pub(super) fn server(&self) -> Result<Server, Failure> {
+        let is_tls = self.tls || self.tls_ca.is_some() || self.tls_fingerprint.is_some();
+        let default_port = if is_tls { TLS_PORT } else { PLAIN_PORT };
+        let (host, port) = split(&self.address, default_port)
+            .ok_or_else(|| Failure::Usage(format!("{:?} is no address", self.address)))?;
+        let tls = if is_tls { Some(self.trust(host)?) } else { None };
+        let resolved = (host, port).to_socket_addrs();
+        let addresses: Vec<SocketAddr> = resolved
+            .map_err(|error| Failure::Failed(format!("cannot find {host}: {error}")))?
+            .collect();
+        if !is_tls && !self.allow_plaintext && addresses.iter().any(|at| !at.ip().is_loopback()) {
+            return Err(Failure::Usage(format!(
+                "{host} is not this machine, and plain TCP would show the password to the network: \
+                 say --tls, --tls-fingerprint or --tls-ca; or --allow-plaintext"
+            )));
+        }
+        let host = host.to_lowercase();
+        let name =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        Ok(Server { name, addresses, tls })
+    }
+
+    fn trust(&self, host: &str) -> Result<Tls, Failure> {
+        match (&self.tls_fingerprint, &self.tls_ca) {
+            (Some(fingerprint), _) => Tls::pinned(fingerprint, host)
+                .map_err(|error| Failure::Usage(format!("--tls-fingerprint: {error}"))),
+            (None, Some(pem)) => Tls::trusting(pem, host)
+                .map_err(|error| Failure::Failed(format!("--tls-ca: {error}"))),
+            (None, None) => Tls::system(host).map_err(Failure::new),
+        }
+    }
+}
+
+impl Server {
+    /// Options of a client that a person waits for. It comes back by itself, so the library's
+    /// calls do not.
+    pub(super) fn options(&self) -> Options {
+        Options { tls: self.tls.clone(), reconnects_max: 0, ..Options::default() }
+    }
+
+    /// Why nobody was reached, and what may help.
+    pub(super) fn unreachable(&self, error: &Error) -> Failure {
+        let name = &self.name;
+        let words = error.to_string();
+        let help = match error {
+            Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
+                ": does `vestnik serve` run there?"
+            }
+            _ if words.contains("not valid for name") => {
+                ": connect by a name that is in it, or pin it by --tls-fingerprint"
+            }
+            _ if words.contains("invalid peer certificate") => {
+                ": nobody who is trusted vouches for it; pin it by --tls-fingerprint, or name who \
+                 does by --tls-ca"
+            }
+            Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => "",
+            Error::Closed if self.tls.is_some() => ": is this its TLS port?",
+            Error::Closed => ": is this its port for plain TCP?",
+            _ => "",
+        };
+        Failure::Failed(format!("cannot talk to {name}: {words}{help}"))
+    }
+}
+
+/// Host and port of an address as people write it.
+fn split(address: &str, default_port: u16) -> Option<(&str, u16)> {
+    let (host, port) = match address.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        // An IPv6 address has more than one colon, and no port without brackets.
+        None if address.matches(':').count() > 1 => (address, None),
+        None => match address.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        },
+    };
+    let port = match port {
+        Some(port) => port.parse().ok().filter(|&port| port != 0)?,
+        None => default_port,
+    };
+    (!host.is_empty()).then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_leave_out_its_port() {
+        for (given, host, port) in [
+            ("127.0.0.1", "127.0.0.1", 1),
+            ("chat.lan:7", "chat.lan", 7),
+            ("::1", "::1", 1),
+            ("[::1]", "::1", 1),
+            ("[fe80::2]:7", "fe80::2", 7),
+        ] {
+            assert_eq!(split(given, 1), Some((host, port)), "{given}");
+        }
+        for bad in ["", ":7", "chat.lan:", "chat.lan:x", "chat.lan:0", "[::1]7", "[::1", "a:70000"]
+        {
+            assert_eq!(split(bad, 1), None, "{bad}");
+        }
+    }
+
+    fn arguments(address: &str, tls: bool, allow_plaintext: bool) -> ServerArguments {
+        let address = address.to_owned();
+        ServerArguments { address, tls, tls_fingerprint: None, tls_ca: None, allow_plaintext }
+    }
+
+    #[test]
+    fn plain_tcp_stays_on_this_machine_unless_it_is_allowed() {
+        assert_eq!(arguments("127.0.0.1", false, false).server().unwrap().name, "127.0.0.1:7420");
+        assert_eq!(arguments("::1", false, false).server().unwrap().name, "[::1]:7420");
+        let refused = arguments("192.0.2.1", false, false).server().err();
+        assert!(matches!(refused, Some(Failure::Usage(words)) if words.contains("--tls")));
+        assert!(arguments("192.0.2.1", false, true).server().is_ok());
+        let pinned = ServerArguments {
+            tls_fingerprint: Some("ab".repeat(32)),
+            ..arguments("192.0.2.1", false, false)
+        };
+        let server = pinned.server().unwrap();
+        assert_eq!((server.name.as_str(), server.tls.is_some()), ("192.0.2.1:7421", true));
+    }
+}

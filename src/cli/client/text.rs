@@ -1,0 +1,181 @@
+//! Text of others made harmless for a terminal, how wide it is there, and times.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+use vestnik::ids::ServerTime;
+
+/// What stands for a character that a terminal would act on.
+const INSTEAD: char = '\u{FFFD}';
+
+/// What stands for the end of a line within one line.
+const LINE_END: char = '⏎';
+
+/// One line without a character that moves the cursor, changes colours, turns the direction of
+/// the text or hides: nothing that somebody sends reaches the terminal as a command.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' { LINE_END } else { harmless_char(c) }).collect()
+}
+
+/// The same, line by line.
+pub(super) fn harmless_lines(text: &str) -> impl Iterator<Item = String> {
+    text.split('\n').map(|line| line.chars().map(harmless_char).collect())
+}
+
+fn harmless_char(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        // Joiners, which emoji and some scripts need, and signs that stand before numbers.
+        '\u{200C}' | '\u{200D}' | '\u{600}'..='\u{605}' | '\u{6DD}' | '\u{70F}' => c,
+        _ => match c.general_category() {
+            GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+            | GeneralCategory::PrivateUse => INSTEAD,
+            _ => c,
+        },
+    }
+}
+
+/// Columns that a text takes.
+pub(super) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// The longest beginning that takes at most so many columns.
+pub(super) fn cut(text: &str, columns: usize) -> &str {
+    let mut used = 0;
+    for (at, grapheme) in text.grapheme_indices(true) {
+        used += grapheme.width();
+        if used > columns {
+            return text.get(..at).unwrap_or_default();
+        }
+    }
+    text
+}
+
+/// Breaks one line into rows of at most `columns`, at spaces where there are some.
+pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
+    let columns = columns.max(2);
+    let mut rows = Vec::new();
+    let mut row = String::new();
+    for word in line.split_word_bounds() {
+        if width(&row) + width(word) > columns && !row.is_empty() {
+            rows.push(std::mem::take(&mut row));
+        }
+        if row.is_empty() && word == " " && !rows.is_empty() {
+            continue;
+        }
+        for grapheme in word.graphemes(true) {
+            if width(&row) + width(grapheme) > columns {
+                rows.push(std::mem::take(&mut row));
+            }
+            row.push_str(grapheme);
+        }
+    }
+    rows.push(row);
+    rows
+}
+
+/// Tells times in a time zone.
+pub(super) struct Clock(TimeZone);
+
+impl Clock {
+    /// The zone of this system, or UTC when nobody knows.
+    pub(super) fn local() -> Self {
+        Self(TimeZone::try_system().unwrap_or(TimeZone::UTC))
+    }
+
+    #[cfg(test)]
+    pub(super) fn utc() -> Self {
+        Self(TimeZone::UTC)
+    }
+
+    /// Hour, minute and second.
+    pub(super) fn time(&self, time: ServerTime) -> String {
+        self.format("%H:%M:%S", time)
+    }
+
+    /// Hour and minute.
+    pub(super) fn short(&self, time: ServerTime) -> String {
+        self.format("%H:%M", time)
+    }
+
+    /// The day.
+    pub(super) fn day(&self, time: ServerTime) -> String {
+        self.format("%Y-%m-%d", time)
+    }
+
+    /// The time, and the day unless it is that of `now`.
+    pub(super) fn full(&self, time: ServerTime, now: ServerTime) -> String {
+        let day = self.day(time);
+        if day == self.day(now) { self.time(time) } else { format!("{day} {}", self.time(time)) }
+    }
+
+    fn format(&self, format: &str, time: ServerTime) -> String {
+        // No server has a time past what can be told, and none of a hostile one matters.
+        let stamp = Timestamp::from_microsecond(time.micros()).unwrap_or(Timestamp::MAX);
+        stamp.to_zoned(self.0.clone()).strftime(format).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_left() {
+        let evil = "a\x1b[2J\x07\u{9b}31m\r\x7f\u{202e}b\u{2066}\u{2028}\u{feff}\u{e000}\u{200b}c";
+        let shown = harmless(evil);
+        assert_eq!(
+            shown,
+            "a\u{fffd}[2J\u{fffd}\u{fffd}31m".to_owned()
+                + &"\u{fffd}".repeat(3)
+                + "b"
+                + &"\u{fffd}".repeat(5)
+                + "c"
+        );
+        assert_eq!(harmless("one\ntwo\tthree"), "one⏎two three");
+        assert_eq!(harmless_lines("one\ntwo\r").collect::<Vec<_>>(), ["one", "two\u{fffd}"]);
+        for good in ["Привет, мир!", "👩‍👩‍👧", "می‌خواهم", "日本語", "e\u{301}"]
+        {
+            assert_eq!(harmless(good), good);
+        }
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_by_what_they_take() {
+        assert_eq!(wrap("one two three", 8), ["one two ", "three"]);
+        assert_eq!(wrap("onetwothree", 4), ["onet", "woth", "ree"]);
+        assert_eq!(wrap("日本語です", 5), ["日本", "語で", "す"]);
+        assert_eq!(wrap("", 5), [""]);
+        assert_eq!(wrap("x", 0), ["x"]);
+        for columns in 2..20 {
+            for row in wrap("Ein Satz, 日本語 und 👩‍👩‍👧 e\u{301}tc., longlonglonglong", columns)
+            {
+                assert!(width(&row) <= columns, "{row:?} in {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_what_people_see_as_characters() {
+        assert_eq!(cut("日本語", 5), "日本");
+        assert_eq!(cut("e\u{301}x", 1), "e\u{301}");
+        assert_eq!(cut("abc", 9), "abc");
+    }
+
+    #[test]
+    fn the_day_is_told_when_it_is_not_today() {
+        let clock = Clock::utc();
+        let time = |seconds: i64| ServerTime::new(seconds * 1_000_000).unwrap();
+        let then = time(1_795_378_507);
+        assert_eq!(clock.full(then, then), "20:15:07");
+        assert_eq!(clock.full(then, time(1_795_478_507)), "2026-11-22 20:15:07");
+        assert_eq!(clock.short(then), "20:15");
+        assert_eq!(clock.day(ServerTime::MAX), "9999-12-30");
+    }
+}

@@ -1,0 +1,496 @@
+//! The thread that talks to the server: does the jobs in their order, tells what comes, and comes
+//! back when the connection is lost. Knows no screen.
+//!
+//! A job stays in its queue until the server has answered it, so that what was asked before the
+//! connection broke is asked again on the next; a message carries its nonce and is stored once.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vestnik::client::{Chat, Client, Cursor, Error, Event, Message};
+use vestnik::ids::{ChatId, ServerTime, UserId};
+
+use super::job::{self, Job, News};
+use super::pause::{longer, pause_after};
+use super::text::harmless;
+use super::wake::{self, Bell, Ear};
+
+/// News that may wait for the front; past that the worker waits, and so does the server.
+const NEWS_MAX: usize = 1024;
+/// Silence after which the worker asks for a sign of life: a dead path tells nobody that it died.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// Time between two markers of what was seen.
+const SEEN_PAUSE: Duration = Duration::from_millis(500);
+/// Time for the rest of a frame whose beginning has come.
+const REST_WAIT: Duration = Duration::from_millis(20);
+/// Direct chats whose other side is looked up, to show whether they are there.
+const DIRECT_MAX: usize = 50;
+/// Names kept; past that they are asked for anew.
+const NAMES_MAX: usize = 10_000;
+
+/// The front's side of the worker.
+pub(super) struct Handle {
+    jobs: Sender<Job>,
+    bell: Bell,
+    news: Receiver<News>,
+    ear: Ear,
+}
+
+impl Handle {
+    /// Gives the worker something to do.
+    pub(super) fn ask(&self, job: Job) {
+        // A worker that has ended has said so.
+        let _ = self.jobs.send(job);
+        self.bell.ring();
+    }
+
+    /// What has come until now.
+    pub(super) fn news(&self) -> Vec<News> {
+        self.ear.hush();
+        let mut all = Vec::new();
+        loop {
+            match self.news.try_recv() {
+                Ok(news) => all.push(news),
+                Err(TryRecvError::Empty) => return all,
+                // Its last words have been heard, or it died without.
+                Err(TryRecvError::Disconnected) => {
+                    all.push(News::Ended(Err("the client's network thread is gone".to_owned())));
+                    return all;
+                }
+            }
+        }
+    }
+
+    /// Waits for the end, which must have been asked for; gives up after `wait`.
+    pub(super) fn end(&self, wait: Duration) {
+        let deadline = now() + wait;
+        let left = || deadline.saturating_duration_since(now());
+        while let Ok(news) = self.news.recv_timeout(left()) {
+            if matches!(news, News::Ended(_)) {
+                break;
+            }
+        }
+    }
+
+    /// Can be read when there are news.
+    pub(super) fn ear(&self) -> &Ear {
+        &self.ear
+    }
+}
+
+/// Now: the client stands outside of the server and may read the clock.
+#[allow(clippy::disallowed_methods)]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Starts the worker on a client that is logged in.
+pub(super) fn start(client: Client) -> io::Result<Handle> {
+    let (jobs, jobs_in) = channel();
+    let (news_out, news) = sync_channel(NEWS_MAX);
+    let (bell, worker_ear) = wake::pair()?;
+    let (worker_bell, ear) = wake::pair()?;
+    let worker = Worker {
+        client,
+        jobs: jobs_in,
+        ear: worker_ear,
+        news: Outlet { news: news_out, bell: worker_bell },
+        waiting: VecDeque::new(),
+        slowed: BTreeMap::new(),
+        seen: BTreeMap::new(),
+        seen_told: now(),
+        known: HashSet::new(),
+        open: None,
+    };
+    thread::Builder::new().name("network".to_owned()).spawn(move || worker.run())?;
+    Ok(Handle { jobs, bell, news, ear })
+}
+
+/// Where news go.
+struct Outlet {
+    news: SyncSender<News>,
+    bell: Bell,
+}
+
+impl Outlet {
+    fn tell(&self, news: News) {
+        // A full queue means that the front was rung for already. A front that has gone needs
+        // nothing any more.
+        let _ = self.news.send(news);
+        self.bell.ring();
+    }
+}
+
+/// Why the worker stopped serving.
+enum Stop {
+    /// The connection is of no more use.
+    Broken(Error),
+    /// The session is over; the words say why.
+    Over(String),
+    /// It was asked for.
+    Quit { logoff: bool },
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        if error.is_broken() { Self::Broken(error) } else { Self::Over(error.to_string()) }
+    }
+}
+
+struct Worker {
+    client: Client,
+    jobs: Receiver<Job>,
+    ear: Ear,
+    news: Outlet,
+    /// What is not done yet, the oldest first.
+    waiting: VecDeque<Job>,
+    /// Chats whose messages have to wait, and until when.
+    slowed: BTreeMap<ChatId, Instant>,
+    /// Markers to be told.
+    seen: BTreeMap<ChatId, ServerTime>,
+    seen_told: Instant,
+    /// Whose names the front has.
+    known: HashSet<UserId>,
+    /// The chat that is shown.
+    open: Option<ChatId>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut stop = self.begin();
+        let end = loop {
+            match stop {
+                Err(Stop::Over(words)) => break Err(words),
+                Err(Stop::Quit { logoff }) => break self.say_good_bye(logoff),
+                Err(Stop::Broken(error)) => stop = self.come_back(&error),
+                Ok(()) => stop = self.serve(),
+            }
+        };
+        self.client.disconnect();
+        self.news.tell(News::Ended(end));
+    }
+
+    /// Tells of my chats. What changes from here on is news.
+    fn begin(&mut self) -> Result<(), Stop> {
+        let chats = self.client.my_chats()?;
+        let newest = chats.iter().map(|chat| chat.last_message).max().unwrap_or_default();
+        let known = chats.iter().map(|chat| (chat.id, ServerTime::ZERO)).collect();
+        self.client.set_cursor(Cursor { all: newest, chats: known });
+        self.tell_chats(chats)?;
+        self.news.tell(News::Connected);
+        Ok(())
+    }
+
+    /// Tells of my chats, and who is there of those with whom I have one.
+    fn tell_chats(&mut self, chats: Vec<Chat>) -> Result<(), Stop> {
+        let direct = chats.iter().filter(|chat| chat.direct).map(|chat| chat.id);
+        let direct: Vec<ChatId> = direct.take(DIRECT_MAX).collect();
+        self.news.tell(News::Chats(chats));
+        direct.into_iter().try_for_each(|chat| self.tell_members(chat))
+    }
+
+    /// Does jobs and takes what comes, until something ends it.
+    fn serve(&mut self) -> Result<(), Stop> {
+        let mut something_came = false;
+        loop {
+            self.take_jobs();
+            let did_something = self.do_next()?;
+            self.take_events(if something_came { REST_WAIT } else { Duration::ZERO })?;
+            self.tell_seen()?;
+            something_came = if did_something { false } else { self.rest()? };
+        }
+    }
+
+    fn take_jobs(&mut self) {
+        self.ear.hush();
+        for job in self.jobs.try_iter() {
+            match job {
+                Job::Seen { chat, time } => {
+                    let seen = self.seen.entry(chat).or_default();
+                    *seen = time.max(*seen);
+                }
+                job => self.waiting.push_back(job),
+            }
+        }
+    }
+
+    /// Waits for jobs and for the server, which the answer tells.
+    fn rest(&mut self) -> Result<bool, Stop> {
+        let now = now();
+        let slowed = self.slowed.values().min().copied();
+        let seen = (!self.seen.is_empty()).then(|| self.seen_told + SEEN_PAUSE);
+        let due = slowed.into_iter().chain(seen).min();
+        let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(now));
+        let something_came = self.client.wait_with(&self.ear, timeout)?;
+        if !something_came && due.is_none() && now.elapsed() >= SILENCE_MAX {
+            self.client.heartbeat()?;
+        }
+        Ok(something_came)
+    }
+
+    /// Does the first job that need not wait; whether there was one.
+    fn do_next(&mut self) -> Result<bool, Stop> {
+        let now = now();
+        self.slowed.retain(|_, until| *until > now);
+        let slowed = &self.slowed;
+        let may_run = |job: &Job| match job {
+            Job::Send { chat, .. } => !slowed.contains_key(chat),
+            _ => true,
+        };
+        let Some(at) = self.waiting.iter().position(may_run) else { return Ok(false) };
+        let Some(job) = self.waiting.remove(at) else { return Ok(false) };
+        match self.do_one(&job) {
+            Err(Stop::Broken(error)) if job.is_safe_to_repeat() => {
+                self.waiting.insert(at, job);
+                Err(Stop::Broken(error))
+            }
+            Err(Stop::Broken(error)) => {
+                let words = "the connection broke: nobody knows whether that was done";
+                self.news.tell(News::Failed(words.to_owned()));
+                self.news.tell(News::Done);
+                Err(Stop::Broken(error))
+            }
+            Ok(is_done) => {
+                if !is_done {
+                    self.waiting.insert(at, job);
+                }
+                Ok(true)
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Does a job; `false` when it has to wait.
+    fn do_one(&mut self, job: &Job) -> Result<bool, Stop> {
+        match job {
+            Job::Send { chat, nonce, content } => return self.send(*chat, *nonce, content),
+            Job::Quit { logoff } => return Err(Stop::Quit { logoff: *logoff }),
+            Job::Typing(chat) => match self.client.typing(*chat) {
+                Err(error) if error.is_broken() => return Err(error.into()),
+                // Nobody needs to know that nobody was told.
+                Ok(()) | Err(_) => return Ok(true),
+            },
+            _ => {}
+        }
+        match job::perform(&mut self.client, job) {
+            Ok(news) => news.into_iter().try_for_each(|news| self.tell(news))?,
+            Err(Error::Declined(why)) => {
+                self.news.tell(News::Failed(harmless(why.words())));
+            }
+            Err(error) if error.is_broken() => return Err(Stop::Broken(error)),
+            Err(error) => self.news.tell(News::Failed(error.to_string())),
+        }
+        self.news.tell(News::Done);
+        Ok(true)
+    }
+
+    fn send(&mut self, chat: ChatId, nonce: u64, content: &str) -> Result<bool, Stop> {
+        let why = match self.client.send_with_nonce(chat, content, nonce) {
+            Ok(sent) => {
+                self.news.tell(News::Sent { chat, nonce, sent });
+                return Ok(true);
+            }
+            Err(Error::Declined(why)) => why,
+            Err(error) => return Err(error.into()),
+        };
+        let words = harmless(why.words());
+        match pause_after(why.code(), why.number()) {
+            Some(pause) => {
+                self.slowed.insert(chat, now() + pause);
+                self.news.tell(News::Slowed { why: words, pause });
+                Ok(false)
+            }
+            None => {
+                self.news.tell(News::NotSent { nonce, why: words });
+                Ok(true)
+            }
+        }
+    }
+
+    /// Tells the front, and whose names it needs before.
+    fn tell(&mut self, news: News) -> Result<(), Stop> {
+        match &news {
+            News::Opened { chat, messages, .. } => {
+                self.open = Some(chat.id);
+                self.introduce(messages)?;
+            }
+            News::Page { messages, .. } => self.introduce(messages)?,
+            News::Message(_, message) => self.introduce(std::slice::from_ref(message))?,
+            News::Members(_, members) => {
+                self.known.extend(members.iter().map(|member| member.user));
+            }
+            News::Event(Event::ChatGone(chat)) if self.open == Some(*chat) => self.open = None,
+            _ => {}
+        }
+        self.news.tell(news);
+        Ok(())
+    }
+
+    fn introduce(&mut self, messages: &[Message]) -> Result<(), Stop> {
+        for message in messages {
+            self.introduce_user(message.sender)?;
+        }
+        Ok(())
+    }
+
+    fn introduce_user(&mut self, user: UserId) -> Result<(), Stop> {
+        if self.known.len() >= NAMES_MAX {
+            self.known.clear();
+        }
+        if self.known.insert(user) {
+            match self.client.user(user) {
+                Ok(found) => self.news.tell(News::Name(user, found.nickname)),
+                Err(error) if error.is_broken() => {
+                    self.known.remove(&user);
+                    return Err(error.into());
+                }
+                // Who cannot be looked up stays a number.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self, mut wait: Duration) -> Result<(), Stop> {
+        while let Some(event) = self.client.next_event(wait)? {
+            wait = Duration::ZERO;
+            match event {
+                Event::Missed => self.catch_up()?,
+                Event::Deauth => {
+                    let words = "the session was ended, or another client took it over";
+                    return Err(Stop::Over(words.to_owned()));
+                }
+                Event::Message { chat, message } => self.tell(News::Message(chat, message))?,
+                event => self.tell(News::Event(event))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells what was missed. Of a chat that is new meanwhile only what is said from now on comes
+    /// by itself: the rest is read when it is opened.
+    fn catch_up(&mut self) -> Result<(), Stop> {
+        for chat in self.client.my_chats()? {
+            if !self.client.cursor().chats.contains_key(&chat.id) {
+                self.client.watch(chat.id, ServerTime::ZERO);
+            }
+        }
+        if let Some(chat) = self.open {
+            self.tell_members(chat)?;
+        }
+        let mut strangers = HashSet::new();
+        let (news, known) = (&self.news, &self.known);
+        self.client.catch_up(|chat, message| {
+            if !known.contains(&message.sender) {
+                strangers.insert(message.sender);
+            }
+            news.tell(News::Message(chat, message));
+        })?;
+        for user in strangers {
+            self.introduce_user(user)?;
+        }
+        let chats = self.client.my_chats()?;
+        self.tell_chats(chats)?;
+        self.news.tell(News::Connected);
+        Ok(())
+    }
+
+    fn tell_members(&mut self, chat: ChatId) -> Result<(), Stop> {
+        match self.client.members(chat) {
+            Ok(members) => self.tell(News::Members(chat, members)),
+            Err(error) if error.is_broken() => Err(error.into()),
+            // It is gone, and that will be told.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Moves my markers to what was seen, now and then.
+    fn tell_seen(&mut self) -> Result<(), Stop> {
+        let now = now();
+        if self.seen.is_empty() || now < self.seen_told + SEEN_PAUSE {
+            return Ok(());
+        }
+        self.seen_told = now;
+        self.mark_all()
+    }
+
+    fn mark_all(&mut self) -> Result<(), Stop> {
+        while let Some((chat, time)) = self.seen.pop_first() {
+            match self.client.mark_seen(chat, time) {
+                Err(error) if error.is_broken() => {
+                    self.seen.insert(chat, time);
+                    return Err(error.into());
+                }
+                // The chat is gone; or nothing can be written, and the next marker says more.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a new connection, however long it takes.
+    fn come_back(&mut self, error: &Error) -> Result<(), Stop> {
+        let mut why = error.to_string();
+        let mut pause = Duration::ZERO;
+        loop {
+            self.news.tell(News::Lost { why: harmless(&why) });
+            self.sleep(pause)?;
+            match self.client.reconnect() {
+                Ok(()) => return Ok(()),
+                Err(Error::Declined(declined)) => {
+                    let Some(wait) = pause_after(declined.code(), declined.number()) else {
+                        return Err(Stop::Over(session_over(declined.code(), declined.words())));
+                    };
+                    why = declined.words().to_owned();
+                    pause = wait;
+                }
+                Err(error) => {
+                    why = error.to_string();
+                    pause = longer(pause);
+                }
+            }
+        }
+    }
+
+    /// Sleeps, unless it is time to quit.
+    fn sleep(&mut self, pause: Duration) -> Result<(), Stop> {
+        let until = now() + pause;
+        loop {
+            self.take_jobs();
+            let quit = self.waiting.iter().find_map(|job| match job {
+                Job::Quit { logoff } => Some(*logoff),
+                _ => None,
+            });
+            if let Some(logoff) = quit {
+                return Err(Stop::Quit { logoff });
+            }
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let timeout = Timespec::try_from(left).ok();
+            let _ = poll(&mut [PollFd::new(&self.ear, PollFlags::IN)], timeout.as_ref());
+        }
+    }
+
+    /// What can be said in one go is said; nobody waits for what cannot.
+    fn say_good_bye(&mut self, logoff: bool) -> Result<(), String> {
+        // A marker that is lost costs nothing: the next one says more.
+        let _ = self.mark_all();
+        if logoff {
+            let words = |error| format!("the session is forgotten here, but not ended: {error}");
+            self.client.logoff().map_err(words)?;
+        }
+        Ok(())
+    }
+}
+
+fn session_over(code: &str, words: &str) -> String {
+    match code {
+        "bad-session" => "the session has ended: log in again".to_owned(),
+        _ => harmless(words),
+    }
+}
