@@ -5,7 +5,8 @@
 #   scripts/mutants.sh [NAME ...]      all of them, or these
 #
 # Each may take VESTNIK_SIM_SEEDS_MAX seeds (default 1000) and VESTNIK_SIM_SECONDS_MAX seconds
-# (default 1800); one that is not found makes the script fail. Works on a copy, never on this tree.
+# (default 1800); one that is not found makes the script fail. Works on a copy, never on this tree;
+# VESTNIK_MUTANTS_TARGET names a folder of builds to use (default: one of its own, built anew).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD
@@ -23,7 +24,12 @@ fi
 mkdir -p "$copy"
 git ls-files -z | grep -zv '^docs/' | xargs -0 cp --parents -t "$copy"
 cd "$copy"
-export CARGO_TARGET_DIR=$copy/target RUST_BACKTRACE=0
+# The simulation needs the library alone.
+rm -f src/main.rs
+export CARGO_TARGET_DIR=${VESTNIK_MUTANTS_TARGET:-$copy/target} RUST_BACKTRACE=0
+# As scripts/sim.sh builds it.
+export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 
 missed=0
 printf '| mutant | what is wrong | seeds | how it shows |\n| --- | --- | ---: | --- |\n'
@@ -31,7 +37,7 @@ for name in "${names[@]}"; do
     patch=$here/tests/mutants/$name.patch
     what=$(head -n 1 "$patch")
     patch --quiet --strip=1 <"$patch"
-    if ! cargo test --locked --test sim --no-run >"$copy/build.log" 2>&1; then
+    if ! nice -n 19 cargo test --release --locked --test sim --no-run >"$copy/build.log" 2>&1; then
         grep -E '^error' -A 6 "$copy/build.log" >&2 || true
         printf '| %s | %s | **does not compile** | |\n' "$name" "$what"
         missed=$((missed + 1))
@@ -39,8 +45,9 @@ for name in "${names[@]}"; do
         continue
     fi
     found=0
-    VESTNIK_SIM_SEEDS=0..$seeds_max timeout "$seconds_max" nice -n 10 \
-        cargo test --locked --test sim every_seed -- --nocapture >"$copy/run.log" 2>&1 || found=$?
+    VESTNIK_SIM_SEEDS=0..$seeds_max timeout "$seconds_max" nice -n 19 \
+        cargo test --release --locked --test sim every_seed -- --nocapture >"$copy/run.log" 2>&1 ||
+        found=$?
     line=$(grep -aE '^seed [0-9]+: ' "$copy/run.log" | head -n 1 | tr -d '\000' || true)
     if [ "$found" = 124 ]; then
         printf '| %s | %s | | the loop never ends (stopped after %s s) |\n' "$name" "$what" "$seconds_max"

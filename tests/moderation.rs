@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::Server;
+use support::api10::CHAT_NOTIFY;
 use support::wire::*;
 
 const DELETED: u8 = 0x02;
@@ -181,4 +182,27 @@ fn expired_invites_go() {
     };
     assert_eq!(hints(), (3, true));
     support::in_time(|| hints() == (2, false));
+}
+
+/// A slow mode that is made shorter, or ended, holds for those who wait already.
+#[test]
+fn a_slow_mode_that_is_made_shorter() {
+    let server = Server::start();
+    let [(mut anna, _)] = server.users10(["anna"]);
+    let hall = anna.create_chat("hall");
+    server.admin_ok(&["chat", "set", "hall", "--slow-mode", "3600"], None);
+    anna.expect(CHAT_NOTIFY);
+    anna.send(hall, "once");
+    let again =
+        |client: &mut support::Client| client.ask(SEND_CHAT_MSG, body().id(hall).text("again"));
+    assert!(again(&mut anna).declined_with_number("rate-limited") > 3000);
+    server.admin_ok(&["chat", "set", "hall", "--slow-mode", "2"], None);
+    anna.expect(CHAT_NOTIFY);
+    let wait = again(&mut anna).declined_with_number("rate-limited");
+    assert!(wait <= 2, "{wait}");
+    std::thread::sleep(Duration::from_secs(2));
+    again(&mut anna).accepted();
+    server.admin_ok(&["chat", "set", "hall", "--slow-mode", "0"], None);
+    anna.expect(CHAT_NOTIFY);
+    again(&mut anna).accepted();
 }

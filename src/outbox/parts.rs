@@ -67,6 +67,23 @@ impl Outbox {
         }
     }
 
+    /// All that waits for a connection, as it will be sent, and without putting it together: for the
+    /// simulation, which looks at it before.
+    #[doc(hidden)]
+    pub fn copy_of(&self, index: u32) -> Vec<u8> {
+        let (mut all, mut between, mut count) = (Vec::new(), Vec::new(), 0);
+        let copied = self.try_parts(index, &mut between, &mut count, |part| {
+            let bytes = match part {
+                Part::Own(bytes, _) => bytes,
+                Part::Block(piece) => self.block.get(piece).unwrap_or_default(),
+            };
+            all.extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        debug_assert!(matches!(copied, Ok(true)));
+        all
+    }
+
     /// Goes through the parts of a queue until one is not taken. True when all were.
     fn try_parts(
         &self,

@@ -296,11 +296,8 @@ impl Service<'_> {
             Change::ChatChanged(chat) => {
                 self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
-                if let Some(slot) = self.roster.slot(chat)
-                    && let Some(online) = self.roster.chat_mut(slot)
-                {
-                    online.slow_mode_s = slow_mode_s;
-                }
+                self.roster.set_slow_mode(chat, slow_mode_s);
+                self.pace.set_slow_mode(chat, slow_mode_s, self.now_ms);
                 self.tell_chat(chat, None);
             }
             Change::ChatRemoved(chat) => {

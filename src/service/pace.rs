@@ -33,6 +33,16 @@ impl Pace {
         self.may_send_ms.get(&(user, chat)).map_or(0, |from_ms| from_ms.saturating_sub(now_ms))
     }
 
+    /// The slow mode of a chat is another: nobody waits longer for it from now on than it says.
+    pub(super) fn set_slow_mode(&mut self, chat: ChatId, slow_mode_s: u32, now_ms: u64) {
+        let latest_ms = now_ms + u64::from(slow_mode_s) * 1000;
+        for ((_, of), from_ms) in &mut self.may_send_ms {
+            if *of == chat {
+                *from_ms = latest_ms.min(*from_ms);
+            }
+        }
+    }
+
     /// Messages that a user has sent in the second that is under way.
     pub(super) fn sent_in_second(&self, user: UserId, now_ms: u64) -> u32 {
         let sent = self.sent.get(&user).filter(|(second, _)| *second == now_ms / 1000);

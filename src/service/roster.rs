@@ -104,10 +104,6 @@ impl Roster {
         self.chats.get(slot as usize)
     }
 
-    pub(crate) fn chat_mut(&mut self, slot: u32) -> Option<&mut OnlineChat> {
-        self.chats.get_mut(slot as usize)
-    }
-
     pub(crate) fn slot(&self, chat: ChatId) -> Option<u32> {
         self.slots.get(&chat).copied()
     }
@@ -122,6 +118,15 @@ impl Roster {
         let chats = &self.users.get(&user)?.chats;
         let at = chats.binary_search_by_key(&chat, |membership| membership.chat).ok()?;
         chats.get(at).copied()
+    }
+
+    /// Sets the slow mode of a chat.
+    pub(crate) fn set_slow_mode(&mut self, chat: ChatId, slow_mode_s: u32) {
+        if let Some(slot) = self.slot(chat)
+            && let Some(online) = self.chats.get_mut(slot as usize)
+        {
+            online.slow_mode_s = slow_mode_s;
+        }
     }
 
     /// Lists a connection under its user. `memberships` are asked for when the user was offline.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// "vest": marks a SQLite file as vestnik's.
@@ -301,6 +302,8 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     db.pragma_update(None, "foreign_keys", true)?;
     // What is deleted is overwritten: deleted messages are to be gone from the file.
     db.pragma_update(None, "secure_delete", true)?;
+    // Plans do not depend on parameters, and so no statement is compiled again for new ones.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     match role {
         Role::Server => {

@@ -13,6 +13,9 @@ const CHAT_NAMES: [&str; 10] =
     ["hall", "Hall", "зал", "ЗАЛ", "a", "b-1", "kitchen", "Кухня", "x.y", "hal"];
 const BAD_NAMES: [&str; 4] = ["", "no spaces", "a!", "thirty-three-characters-are-too-many"];
 const CHAT_PASSWORDS: [&str; 3] = ["open", "sesame", "пароль"];
+/// What people write of, and look for.
+const WORDS: [&str; 8] = ["red", "Apple", "apples", "apricot", "яблоко", "Яблоки", "tree", "Tre"];
+const BAD_QUERIES: [&str; 4] = ["", "*", "\"\" **", "-- !"];
 const TITLES: [&str; 3] = ["", "a title", "ещё"];
 
 /// The login of the seed's nth user.
@@ -257,6 +260,9 @@ fn a_time(client: &mut Client, model: &Model, chat: ChatId) -> ServerTime {
 fn some_text(client: &mut Client, plan: &Plan) -> String {
     client.sent += 1;
     let mut text = format!("{}.{} ", client.number, client.sent);
+    for _ in 0..client.rng.weighted(&[(2, 0), (1, 2), (1, 5)]) {
+        text = text + client.rng.pick(&WORDS).expect("some") + " ";
+    }
     if client.rng.one_in(plan.long_one_in) {
         let bytes = client.rng.below(plan.long_bytes + 8) as usize;
         let fill = client.rng.weighted(&[(1, "x"), (1, "ж")]);
@@ -272,6 +278,9 @@ fn some_text(client: &mut Client, plan: &Plan) -> String {
 fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
     let user = client.user(model).unwrap_or(1);
     let chat = a_chat(client, model, user);
+    if client.modern && client.rng.one_in(12) && end_a_slow_one(client, model, user) {
+        return;
+    }
     let wants_more_chats = if model.chats_of(user).len() < 3 { 10 } else { 2 };
     let kind = client.rng.weighted(&[
         (40, 0),
@@ -412,6 +421,9 @@ fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
     let user = a_user(client, model);
     let prefix = client.rng.weighted(&[(1, ""), (1, "HA"), (1, "зал"), (1, "q")]);
     let limit = client.rng.weighted(&[(1, 0), (1, 2), (3, 100)]);
+    if client.rng.one_in(4) {
+        return search(client, chat);
+    }
     let request = match client.rng.below(9) {
         0 => Request::GetUser { user },
         1 => Request::GetSessions,
@@ -419,10 +431,39 @@ fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
         3..5 => Request::GetMyChats,
         5..7 => Request::GetMembers { chat },
         7 => Request::FindChats { prefix, limit },
-        // SEARCH_MSG waits for its index by the clock; tests/api10_search.rs has it.
         _ => Request::Typing { chat },
     };
     say(client, &request);
+}
+
+/// Ends one's session that does not take what it is told. False when there is none.
+fn end_a_slow_one(client: &mut Client, model: &Model, user: u32) -> bool {
+    let behind = model.conns.values().filter(|conn| conn.behind);
+    let session = behind.filter_map(|conn| conn.attached).find(|attached| attached.user == user);
+    let Some(session) = session.and_then(|attached| SessionId::new(attached.session)) else {
+        return false;
+    };
+    say(client, &Request::EndSession { session });
+    true
+}
+
+fn search(client: &mut Client, chat: ChatId) {
+    let limit = client.rng.weighted(&[(1, 0), (2, 3), (4, 100), (1, 1000)]);
+    let chat = Some(chat).filter(|_| client.rng.one_in(2));
+    let mut word = || *client.rng.pick(&WORDS).expect("some");
+    let (one, two) = (word(), word());
+    let query = match client.rng.below(16) {
+        0..5 => one.to_owned(),
+        5..7 => format!("{one} {two}"),
+        7..9 => format!("{}*", one.chars().take(2).collect::<String>()),
+        9..11 => format!("\"{one} {two}\""),
+        11 => format!("\"{one} {}\"*", two.chars().take(2).collect::<String>()),
+        12 => format!("\"{}.{}\"", client.rng.below(4), client.rng.below(20)),
+        13 => format!("{}, {two}!", one.to_uppercase()),
+        14 => "word ".repeat(65),
+        _ => (*client.rng.pick(&BAD_QUERIES).expect("some")).to_owned(),
+    };
+    say(client, &Request::SearchMsg { chat, limit, query: &query });
 }
 
 /// What admins do, and what changes one's account.

@@ -133,6 +133,17 @@ impl Client {
         }
     }
 
+    /// What it is like, for a person.
+    pub(crate) fn describe(&self) -> String {
+        let (number, link, state) = (self.number, self.link, self.state);
+        let (has_ended, is_suspended) = (self.has_ended, self.is_suspended);
+        let (waits, unsent, replica) = (self.waits_for(), self.unsent.len(), &self.replica.step);
+        format!(
+            "client {number} on {link:?} {state:?}, ended {has_ended}, suspended {is_suspended}, \
+             waits for {waits:?}, {unsent} unsent, {replica:?}"
+        )
+    }
+
     /// What it still waits for, for a person.
     pub(crate) fn waits_for(&self) -> Option<String> {
         let first = self.asked.front()?;

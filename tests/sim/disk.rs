@@ -78,6 +78,8 @@ pub(crate) struct Disk {
     durable_names: BTreeMap<String, usize>,
     rng: Rng,
     pub(crate) faults: Faults,
+    /// There is no room for anything.
+    pub(crate) is_full: bool,
     /// Nothing is written any more: the process is about to end.
     dead: bool,
     /// Changes until it dies.
@@ -103,6 +105,7 @@ impl Disk {
             durable_names: BTreeMap::new(),
             rng,
             faults: Faults::default(),
+            is_full: false,
             dead: false,
             dies_in: None,
             failed_reads: 0,
@@ -134,7 +137,9 @@ impl Disk {
     /// Whether it may fail soon.
     pub(crate) fn is_risky(&self) -> bool {
         let f = self.faults;
-        self.dies_in.is_some() || f.write + f.full + f.sync + f.truncate + f.delete + f.open > 0
+        self.dies_in.is_some()
+            || self.is_full
+            || f.write + f.full + f.sync + f.truncate + f.delete + f.open > 0
     }
 
     /// Nothing fails until [`Disk::misbehave`].
@@ -151,6 +156,7 @@ impl Disk {
     pub(crate) fn revive(&mut self, death: Death) {
         self.dead = false;
         self.dies_in = None;
+        self.is_full = false;
         for file in &mut self.files {
             file.locks = Locks::default();
             file.shared = Shared::default();
@@ -239,10 +245,11 @@ impl Disk {
         let was_dead = self.dead;
         let outcome = self.change().and_then(|()| {
             self.fault(self.faults.write, ffi::SQLITE_IOERR_WRITE, EIO)?;
+            let full = if self.is_full { 1 } else { self.faults.full };
             let is_at_limit = self.rng.one_in(4);
             match is_at_limit {
-                true => self.fault(self.faults.full, ffi::SQLITE_IOERR_WRITE, EFBIG),
-                false => self.fault(self.faults.full, ffi::SQLITE_FULL, ENOSPC),
+                true => self.fault(full, ffi::SQLITE_IOERR_WRITE, EFBIG),
+                false => self.fault(full, ffi::SQLITE_FULL, ENOSPC),
             }
         });
         // A write that fails may have come some way.

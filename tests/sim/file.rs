@@ -1,5 +1,6 @@
 //! The data file against the model, read by SQL of the simulation's own.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -13,20 +14,45 @@ use crate::wire::Check;
 /// The name of the data file on the simulated disk.
 pub(crate) const PATH: &str = "/vestnik.db";
 
-/// Whether the file holds exactly what the model holds.
+/// The simulation's own view of the file while the server runs: a connection that is opened when it
+/// is first needed, and has to be closed before the server closes the file.
+#[derive(Default)]
+pub(crate) struct Look(OnceCell<Connection>);
+
+impl Look {
+    /// Whether the file holds exactly what the model holds.
+    pub(crate) fn compare(&self, model: &Model) -> Check {
+        if self.0.get().is_none() {
+            let _ = self.0.set(open()?);
+        }
+        self.0.get().map_or(Ok(()), |file| compare_by(file, model))
+    }
+}
+
+/// Whether the file is whole, and holds exactly what the model holds.
 pub(crate) fn compare(model: &Model) -> Check {
+    // SQLite's check of a search index is right on a new connection only: it keeps what it has
+    // read of the index, whatever others have written since.
+    let file = open()?;
+    compare_by(&file, model)?;
+    whole(&file)
+}
+
+fn open() -> Check<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let file = Connection::open_with_flags_and_vfs(PATH, flags, vfs::NAME);
-    let file = file.map_err(|e| format!("the file cannot be opened: {e}"))?;
+    file.map_err(|e| format!("the file cannot be opened: {e}"))
+}
+
+fn compare_by(file: &Connection, model: &Model) -> Check {
     let look = || {
-        whole(&file)?;
-        times(model, &file)?;
-        users(model, &file)?;
-        sessions(model, &file)?;
-        chats(model, &file)?;
-        members(model, &file)?;
-        messages(model, &file)?;
-        nonces(model, &file)
+        times(model, file)?;
+        users(model, file)?;
+        sessions(model, file)?;
+        chats(model, file)?;
+        members(model, file)?;
+        messages(model, file)?;
+        nonces(model, file)
     };
     look().map_err(|wrong| format!("the file: {wrong}"))
 }
@@ -37,7 +63,7 @@ fn rows<T>(
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Check<Vec<T>> {
     let all = || -> rusqlite::Result<Vec<T>> {
-        let mut statement = file.prepare(sql)?;
+        let mut statement = file.prepare_cached(sql)?;
         statement.query_map([], read)?.collect()
     };
     all().map_err(|e| format!("{sql}: {e}"))
@@ -45,7 +71,7 @@ fn rows<T>(
 
 fn whole(file: &Connection) -> Check {
     let found: Vec<String> = rows(file, "PRAGMA integrity_check", |row| row.get(0))?;
-    if found == ["ok"] { Ok(()) } else { Err(format!("it is damaged: {found:?}")) }
+    if found == ["ok"] { Ok(()) } else { Err(format!("the file is damaged: {found:?}")) }
 }
 
 fn times(model: &Model, file: &Connection) -> Check {

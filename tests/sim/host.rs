@@ -8,10 +8,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use vestnik::auth::helper::{self, Job, JobDone};
 use vestnik::ids::ConnId;
+use vestnik::outbox::parts::Part;
 use vestnik::service::{Flow, Service, TurnEnd};
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::purpose::ToClient;
 
+use crate::file::Look;
 use crate::model::{Fed, Input, Phase, Turn};
 use crate::rng::Secrets;
 use crate::vfs;
@@ -19,6 +21,9 @@ use crate::wire::{Check, DISCONNECT, Frame, frames, take_frame};
 use crate::world::World;
 
 const HOUSEKEEPING_MS: u64 = 250;
+/// The longest frames of 1.0 and 0.1.
+const FRAME_BYTES_MAX: usize = 256 * 1024;
+const LEGACY_FRAME_BYTES_MAX: usize = 1024 * 1024 + 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -38,8 +43,10 @@ struct Conn {
     is_readable: bool,
     is_ended: bool,
     is_listed: bool,
-    /// How many of the bytes that wait for it were looked at.
+    /// How many of the bytes that wait for it were looked at, and how many of those are pieces of
+    /// the block, and not put in their places.
     looked: usize,
+    referred: usize,
 }
 
 /// How a turn ended for the process.
@@ -58,6 +65,8 @@ enum Kept {
 
 pub(crate) struct Host<'db> {
     pub(crate) service: Service<'db>,
+    /// The simulation's own view of the file; closed before the server's.
+    pub(crate) look: Look,
     random: &'db Secrets,
     conns: BTreeMap<u32, Conn>,
     next_generation: u32,
@@ -72,8 +81,10 @@ pub(crate) struct Host<'db> {
     acted_on: u64,
     /// Of this turn: bytes left while it was under way; reads that had failed before it.
     was_flushed_early: bool,
-    /// Connections whose queues were looked at and are to be sent.
+    /// Connections whose queues were looked at and are to be sent, and those of them that asked for
+    /// something.
     touched: Vec<u32>,
+    asked: Vec<u32>,
     failed_reads: u64,
 }
 
@@ -81,6 +92,7 @@ impl<'db> Host<'db> {
     pub(crate) fn new(service: Service<'db>, random: &'db Secrets) -> Self {
         Self {
             service,
+            look: Look::default(),
             random,
             conns: BTreeMap::new(),
             next_generation: 0,
@@ -94,6 +106,7 @@ impl<'db> Host<'db> {
             acted_on: 0,
             was_flushed_early: false,
             touched: Vec::new(),
+            asked: Vec::new(),
             failed_reads: 0,
         }
     }
@@ -253,6 +266,7 @@ impl<'db> Host<'db> {
                 is_ended: false,
                 is_listed: false,
                 looked: 0,
+                referred: 0,
             };
             self.conns.insert(index, entry);
             self.list(conn);
@@ -342,8 +356,9 @@ impl<'db> Host<'db> {
                 return self.lose(conn);
             };
             let read = link.up.read(most);
-            at.is_readable = read.len() == most;
             at.is_ended |= link.up.is_over();
+            // As with a socket, the end stays readable.
+            at.is_readable = read.len() == most || at.is_ended;
             bytes.extend(read);
         }
         self.feed(w, conn, &bytes);
@@ -514,6 +529,7 @@ impl<'db> Host<'db> {
         let told = self.look()?;
         let mut staged = answers(&told);
         let mut turn = Turn::new(&mut staged, replayed, unreadable);
+        turn.is_early = replayed && w.command.is_some();
         for (conn, frames) in &told {
             w.trace(|| format!("{conn} <- {}", words(frames)));
             let notices = frames.iter().filter(|frame| frame.is_notification()).count();
@@ -546,7 +562,8 @@ impl<'db> Host<'db> {
         for conn in self.conns.values() {
             let index = conn.id.index;
             let outbox = &self.service.outbox;
-            let new = outbox.pending_bytes(index) - outbox.referred_bytes(index) - conn.looked;
+            let own_looked = conn.looked - conn.referred;
+            let new = outbox.pending_bytes(index) - outbox.referred_bytes(index) - own_looked;
             if new > 0 {
                 let mut copy = Vec::new();
                 self.service.outbox.stage(index, |bytes| {
@@ -560,29 +577,50 @@ impl<'db> Host<'db> {
 
     /// What was released since the last look.
     fn look(&mut self) -> Check<BTreeMap<ConnId, Vec<Frame>>> {
-        // What many are told alike is put into a queue when it is taken.
-        while let Some(dirty) = self.service.outbox.pop_dirty() {
-            self.touched.push(dirty.index);
-        }
+        self.take_dirty();
         let mut all = BTreeMap::new();
         for conn in self.conns.values_mut() {
-            let index = conn.id.index;
-            let sendable = self.service.outbox.sendable(index);
-            if sendable.len() != self.service.outbox.pending_bytes(index) {
+            let (index, outbox) = (conn.id.index, &self.service.outbox);
+            let (pending, referred) = (outbox.pending_bytes(index), outbox.referred_bytes(index));
+            if referred == 0 && outbox.sendable(index).len() != pending {
                 return Err(format!("{} has bytes that are not released", conn.id));
             }
-            if sendable.len() > conn.looked {
-                all.insert(conn.id, frames(&sendable[conn.looked..])?);
-                conn.looked = sendable.len();
+            if pending > conn.looked {
+                let whole = outbox.copy_of(index);
+                if whole.len() != pending {
+                    return Err(format!(
+                        "{pending} bytes wait for {}, not {}",
+                        conn.id,
+                        whole.len()
+                    ));
+                }
+                all.insert(conn.id, frames(&whole[conn.looked..])?);
             }
+            (conn.looked, conn.referred) = (pending, referred);
         }
         Ok(all)
+    }
+
+    /// Notes who is to be sent something. What many are told alike is put into a queue only when it
+    /// is sent.
+    fn take_dirty(&mut self) {
+        while let Some(dirty) = self.service.outbox.take_dirty() {
+            if !self.touched.contains(&dirty.index) {
+                self.touched.push(dirty.index);
+            }
+            if !dirty.is_told_only {
+                self.asked.push(dirty.index);
+            }
+        }
     }
 
     fn check_bound(&self, w: &mut World, conn: &Conn) -> Check {
         let pending = self.service.outbox.pending_bytes(conn.id.index);
         w.most_pending = w.most_pending.max(pending);
-        let limit = w.model.rules.outbound_bytes_max + w.plan.frame_bytes_max;
+        // One frame may stand above the bound; the answers of 0.1 come in one.
+        let is_modern = w.model.conns.get(&conn.id).is_none_or(|conn| conn.is_modern());
+        let frame_bytes_max = if is_modern { FRAME_BYTES_MAX } else { LEGACY_FRAME_BYTES_MAX };
+        let limit = w.model.rules.outbound_bytes_max + frame_bytes_max;
         if pending > limit {
             return Err(format!("{pending} bytes wait for {}, more than {limit}", conn.id));
         }
@@ -628,14 +666,43 @@ impl<'db> Host<'db> {
     }
 
     fn flush(&mut self, w: &mut World) {
-        while let Some(dirty) = self.service.outbox.pop_dirty() {
-            self.touched.push(dirty.index);
-        }
+        self.take_dirty();
+        let asked = std::mem::take(&mut self.asked);
         for index in std::mem::take(&mut self.touched) {
-            if let Some(conn) = self.conns.get(&index).map(|conn| conn.id) {
+            let Some(conn) = self.conns.get(&index).map(|conn| conn.id) else { continue };
+            // Who is only told something may be held back for some turns.
+            if !asked.contains(&index) && !w.is_quiet && w.rng.one_in(w.plan.holds_one_in) {
+                self.touched.push(index);
+                continue;
+            }
+            if !(w.plan.sends_parts && self.flush_parts(w, conn)) {
+                self.service.outbox.put_together(index);
                 self.flush_one(w, conn);
             }
         }
+    }
+
+    /// Sends to a connection what many are told from where it is. False when there is nothing of that
+    /// kind, or the connection is on its way out.
+    fn flush_parts(&mut self, w: &mut World, conn: ConnId) -> bool {
+        let outbox = &mut self.service.outbox;
+        let Some(at) = self.conns.get_mut(&conn.index).filter(|at| at.state == State::Open) else {
+            return false;
+        };
+        let link = w.links.get_mut(&at.link).filter(|link| !link.is_broken);
+        let Some(link) = link.filter(|_| outbox.referred_bytes(conn.index) > 0) else {
+            return false;
+        };
+        let block = outbox.block().to_vec();
+        let sent = outbox.send_parts(conn.index, |part| {
+            Ok(link.down.write(match part {
+                Part::Own(bytes, _) => bytes,
+                Part::Block(piece) => &block[piece],
+            }))
+        });
+        at.looked -= sent.unwrap_or_default();
+        self.flush_one(w, conn);
+        true
     }
 
     fn flush_one(&mut self, w: &mut World, conn: ConnId) {
@@ -649,6 +716,7 @@ impl<'db> Host<'db> {
         let count = link.down.write(self.service.outbox.sendable(conn.index));
         self.service.outbox.advance(conn.index, count);
         at.looked -= count;
+        at.referred = 0;
         if self.service.outbox.pending_bytes(conn.index) > 0 {
             return;
         }
@@ -679,6 +747,9 @@ impl<'db> Host<'db> {
         }
         self.was_flushed_early = true;
         for conn in self.conns.values_mut() {
+            if self.service.outbox.referred_bytes(conn.id.index) > 0 {
+                continue;
+            }
             let sendable = self.service.outbox.sendable(conn.id.index);
             if sendable.len() > conn.looked {
                 return Err(format!("{} could be told before the commit", conn.id));

@@ -84,6 +84,8 @@ pub(crate) struct Link {
     pub(crate) is_broken: bool,
     /// The client is gone without a word: nothing comes, and nothing is taken.
     pub(crate) is_silent: bool,
+    /// The server has closed it, and reads nothing more.
+    pub(crate) is_forgotten: bool,
 }
 
 impl Link {
@@ -97,13 +99,15 @@ impl Link {
             is_news: true,
             is_broken: false,
             is_silent: false,
+            is_forgotten: false,
         }
     }
 
     /// Whether bytes are under way that somebody will take.
     pub(crate) fn is_moving(&self) -> bool {
         let is_open = !self.is_broken && !self.is_silent;
-        is_open && !(self.up.is_empty() && self.down.is_empty())
+        let moves_up = !self.is_forgotten && !self.up.is_empty();
+        is_open && (moves_up || !self.down.is_empty())
     }
 
     pub(crate) fn step(&mut self, rng: &mut Rng, is_urgent: bool) {

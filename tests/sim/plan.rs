@@ -11,6 +11,10 @@ pub(crate) struct Plan {
     pub(crate) turns: u64,
     /// The process ends once in so many turns; 0: never.
     pub(crate) dies_one_in: u64,
+    /// The process ends soon after a turn that was undone, once in so many turns; 0: never.
+    pub(crate) dies_undone_one_in: u64,
+    /// There is no room on the disk for a whole turn, once in so many.
+    pub(crate) full_one_in: u64,
     /// All comes to rest once in so many turns.
     pub(crate) rests_one_in: u64,
     /// Of a hundred ends, so many are power cuts.
@@ -20,6 +24,10 @@ pub(crate) struct Plan {
     pub(crate) by_hand_one_in: u64,
     pub(crate) requests_per_turn: usize,
     pub(crate) early_flush_one_in: u64,
+    /// Who is only told something is held back, once in so many times.
+    pub(crate) holds_one_in: u64,
+    /// What many are told is sent from where it is.
+    pub(crate) sends_parts: bool,
     pub(crate) invariants_one_in: u64,
     pub(crate) compare_one_in: u64,
     pub(crate) timeout_one_in: u64,
@@ -35,8 +43,6 @@ pub(crate) struct Plan {
     pub(crate) long_bytes: u64,
     /// Requests that a client may have under way.
     pub(crate) pipeline: u64,
-    /// The longest frame that may stand above the bound of a queue.
-    pub(crate) frame_bytes_max: usize,
     pub(crate) rules: Rules,
 }
 
@@ -53,12 +59,16 @@ impl Plan {
             users: rng.between(1, clients as u64) as usize,
             turns: rng.between(100, 700),
             dies_one_in: if ends { rng.between(30, 300) } else { 0 },
+            dies_undone_one_in: if ends { rng.weighted(&[(2, 0), (1, 2), (1, 10)]) } else { 0 },
+            full_one_in: if has_faults { rng.weighted(&[(3, 0), (1, 100), (1, 12)]) } else { 0 },
             rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },
             by_hand_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),
             requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
             early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
+            holds_one_in: rng.weighted(&[(1, 0), (1, 4), (1, 2)]),
+            sends_parts: rng.one_in(2),
             invariants_one_in: 4,
             compare_one_in: 60,
             timeout_one_in: rng.weighted(&[(1, 0), (1, 2000)]),
@@ -68,7 +78,6 @@ impl Plan {
             long_one_in: rng.weighted(&[(1, 0), (2, 20), (1, 3)]),
             long_bytes: content_bytes_max as u64,
             pipeline: rng.weighted(&[(1, 1), (2, 4), (2, 20)]),
-            frame_bytes_max: 256 * 1024,
             rules: Rules {
                 body_bytes_max: 20_000,
                 content_bytes_max,

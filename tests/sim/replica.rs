@@ -34,7 +34,7 @@ pub(crate) enum Asking {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Step {
+pub(crate) enum Step {
     /// Nothing is known since the session was attached.
     Begin,
     /// The list of chats is asked for.
@@ -69,7 +69,7 @@ pub(crate) struct Replica {
     /// Chats that came up while live and are not read yet.
     wanted: BTreeSet<u32>,
     messages: BTreeMap<u32, BTreeMap<i64, Message>>,
-    step: Step,
+    pub(crate) step: Step,
     is_asking: bool,
     /// Grows with each new start: answers from before it count for nothing.
     pub(crate) start: u64,

@@ -62,6 +62,13 @@ fn register() {
         xGetSystemCall: None,
         xNextSystemCall: None,
     };
+    // SAFETY: before anything else of SQLite is called, as it has to be. No two threads of the
+    // simulation share a connection, and nobody asks how much memory SQLite holds.
+    let configured = unsafe {
+        ffi::sqlite3_config(ffi::SQLITE_CONFIG_MULTITHREAD)
+            | ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int)
+    };
+    assert_eq!(configured, ffi::SQLITE_OK, "SQLite is in use already");
     // SAFETY: SQLite keeps the pointer for as long as the process runs, and so the box is leaked.
     // As the default VFS it is also the one that SQLite takes its random numbers from.
     let code = unsafe { ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 1) };

@@ -17,7 +17,7 @@ use crate::client::{Client, State};
 use crate::clock::Clock;
 use crate::command::{self, Command};
 use crate::disk::{Death, Disk, Faults};
-use crate::file;
+use crate::file::{self, Look};
 use crate::host::{Fate, Host};
 use crate::model::{Fed, Model, Turn};
 use crate::pipe::Link;
@@ -52,13 +52,14 @@ pub(crate) struct Report {
 
 /// What has to happen somewhere in any few hundred seeds, beside every purpose of the protocol: a
 /// simulation that does not get there proves nothing.
-const BREADTH: [&str; 46] = [
+const BREADTH: [&str; 47] = [
     "already-authorized",
     "already-greeted",
     "already-member",
     "bad-credentials",
     "bad-name",
     "bad-password",
+    "bad-query",
     "bad-session",
     "by hand",
     "changed a chat",
@@ -104,9 +105,7 @@ const BREADTH: [&str; 46] = [
 impl Report {
     /// Fails when something that should happen has not.
     pub(crate) fn is_broad(&self) {
-        // SEARCH_MSG waits for its index by the clock; it has tests of its own.
-        let is_simulated =
-            |purpose: &&ToServer| purpose.byte() >= 0x20 && **purpose != ToServer::SearchMsg;
+        let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20;
         let purposes = ToServer::ALL.iter().filter(is_simulated);
         let purposes = purposes.map(|purpose| purpose.name());
         let missing = |what: &&str| !self.seen.contains_key(*what);
@@ -151,6 +150,9 @@ pub(crate) struct World {
     /// What was done by hand and the server has not taken up.
     pub(crate) command: Option<Command>,
     pub(crate) undone: u64,
+    undone_before: u64,
+    /// Turns for which the last one that was undone is a matter of concern.
+    undone_lately: u64,
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
@@ -178,6 +180,8 @@ impl World {
             began: Vec::new(),
             command: None,
             undone: 0,
+            undone_before: 0,
+            undone_lately: 0,
             most_pending: 0,
             report: Report::default(),
             last_time: 0,
@@ -196,7 +200,7 @@ impl World {
             self.die();
         }
         self.die();
-        file::compare(&self.model).map_err(|wrong| format!("at the end {wrong}"))?;
+        self.compare(None).map_err(|wrong| format!("at the end {wrong}"))?;
         let disk_failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
         self.report.failed_calls = disk_failed;
         self.report.undone = self.undone;
@@ -336,11 +340,12 @@ impl World {
         self.model.restarted();
         let maybe = self.maybe.take();
         self.report.either += u64::from(maybe.is_some());
-        self.compare().or_else(|wrong| {
+        self.compare(None).or_else(|wrong| {
             let Some(mut maybe) = maybe else { return Err(format!("after a start {wrong}")) };
             maybe.restarted();
             std::mem::swap(&mut self.model, &mut maybe);
-            self.compare().map_err(|other| format!("after a start neither {wrong}, nor {other}"))
+            self.compare(None)
+                .map_err(|other| format!("after a start neither {wrong}, nor {other}"))
         })?;
         // Only the times of events are kept for good.
         self.last_time = self.model.high;
@@ -351,10 +356,14 @@ impl World {
         Ok(())
     }
 
-    /// Compares the file with the model; the disk behaves meanwhile.
-    fn compare(&self) -> Check {
+    /// Compares the file with the model; the disk behaves meanwhile. Without a connection that is
+    /// open already it looks at every page, too.
+    fn compare(&self, look: Option<&Look>) -> Check {
         let faults = vfs::disk(|disk| disk.behave());
-        let compared = file::compare(&self.model);
+        let compared = match look {
+            Some(look) => look.compare(&self.model),
+            None => file::compare(&self.model),
+        };
         vfs::disk(|disk| disk.misbehave(faults));
         compared
     }
@@ -385,9 +394,13 @@ impl World {
 
     fn live_a_turn(&mut self, host: &mut Host<'_>) -> Check<Fate> {
         self.report.turns += 1;
-        self.clock.step();
+        self.clock.step(self.is_quiet);
         self.live_clients()?;
-        if !self.is_quiet && self.rng.one_in(self.plan.dies_one_in) {
+        let undone = self.undone - std::mem::replace(&mut self.undone_before, self.undone);
+        self.undone_lately = if undone > 0 { 4 } else { self.undone_lately.saturating_sub(1) };
+        let dies_now = self.rng.one_in(self.plan.dies_one_in)
+            || self.undone_lately > 0 && self.rng.one_in(self.plan.dies_undone_one_in);
+        if !self.is_quiet && dies_now {
             self.stops = self.rng.one_in(4);
             if self.stops || self.rng.one_in(3) {
                 return Ok(Fate::Dead);
@@ -399,9 +412,12 @@ impl World {
         if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
             self.do_by_hand()?;
         }
+        let is_full = !self.is_quiet && self.rng.one_in(self.plan.full_one_in);
+        vfs::disk(|disk| disk.is_full = is_full);
         let fate = host.turn(self)?;
+        vfs::disk(|disk| disk.is_full = false);
         if fate == Fate::Alive && self.rng.one_in(self.plan.compare_one_in) {
-            self.compare()?;
+            self.compare(Some(&host.look))?;
         }
         Ok(fate)
     }
@@ -416,7 +432,9 @@ impl World {
         vfs::disk(|disk| disk.misbehave(faults));
         done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
         self.model.command(&command);
-        self.command = Some(command);
+        // Of who may log in again nobody need be told.
+        let leaves_note = !matches!(command, Command::Disable { disabled: false, .. });
+        self.command = Some(command).filter(|_| leaves_note);
         Ok(())
     }
 
@@ -424,17 +442,19 @@ impl World {
     fn quieten(&mut self, host: &mut Host<'_>) -> Check {
         self.is_quiet = true;
         let faults = vfs::disk(|disk| disk.behave());
-        let mut still = 0;
-        for _ in 0..QUIET_TURNS {
+        let (mut still, mut turns) = (0, 0);
+        while still <= 8 {
+            turns += 1;
+            if turns > QUIET_TURNS {
+                return Err(self.why_no_rest(host));
+            }
             if self.live_a_turn(host)? == Fate::Dead {
                 return Err("the server died in peace".into());
             }
             let is_moving = self.links.values().any(Link::is_moving);
             let is_calm = self.clients.iter().all(Client::is_calm);
-            still = if is_moving || !is_calm || !host.is_idle(self) { 0 } else { still + 1 };
-            if still > 8 {
-                break;
-            }
+            let is_at_rest = !is_moving && is_calm && self.command.is_none() && host.is_idle(self);
+            still = if is_at_rest { still + 1 } else { 0 };
         }
         for (conn, state) in &self.model.conns {
             if let Some(owes) = state.owes().filter(|_| !self.is_deaf(host, *conn)) {
@@ -446,10 +466,18 @@ impl World {
         self.clients = clients;
         rested?;
         host.service.check_invariants()?;
-        self.compare()?;
+        self.compare(None)?;
         self.is_quiet = false;
         vfs::disk(|disk| disk.misbehave(faults));
         Ok(())
+    }
+
+    fn why_no_rest(&self, host: &Host<'_>) -> String {
+        let moving = self.links.values().find(|link| link.is_moving()).map(|link| link.client);
+        let restless = self.clients.iter().find(|client| !client.is_calm());
+        let restless = restless.map(Client::describe);
+        let (command, is_idle) = (&self.command, host.is_idle(self));
+        format!("no rest: bytes of client {moving:?}; {restless:?}; {command:?}; idle {is_idle}")
     }
 
     /// A client at rest is where it wants to be, and has missed nothing.
@@ -507,10 +535,9 @@ impl World {
     }
 
     pub(crate) fn forget_link(&mut self, id: u64) {
-        if let Some(link) = self.links.get_mut(&id)
-            && !link.down.is_ended
-        {
-            link.is_broken = true;
+        if let Some(link) = self.links.get_mut(&id) {
+            link.is_forgotten = true;
+            link.is_broken |= !link.down.is_ended;
         }
     }
 
@@ -525,7 +552,8 @@ impl World {
         self.clients = clients;
         self.links.retain(|id, link| {
             let is_held = self.clients.iter().any(|client| client.link == Some(*id));
-            is_held || !link.is_broken || link.is_accepted && link.is_silent
+            let is_held_there = !link.is_broken || link.is_accepted && link.is_silent;
+            is_held || !link.is_forgotten && is_held_there
         });
         lived
     }

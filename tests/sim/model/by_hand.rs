@@ -25,6 +25,7 @@ impl Model {
             }
             Command::AddMember { chat, user, admin, joined } => {
                 self.added_by_hand.insert((*chat, *user));
+                self.is_adding = true;
                 if let Some(chat) = self.chats.get_mut(chat) {
                     let member = Member { admin: *admin, joined: *joined, seen: 0 };
                     chat.members.insert(*user, member);
@@ -38,6 +39,7 @@ impl Model {
             }
             Command::SlowMode { chat, seconds } => {
                 if let Some(chat) = self.chats.get_mut(chat) {
+                    chat.slow_before_s = chat.slow_mode_s;
                     chat.slow_mode_s = *seconds;
                 }
             }
@@ -48,6 +50,7 @@ impl Model {
     /// The server has taken it up.
     pub(super) fn take_up(&mut self, turn: &mut Turn<'_>, command: &Command) -> Check {
         self.note("by hand");
+        self.is_adding = false;
         match command {
             Command::EndSession { .. } | Command::Password { .. } | Command::Disable { .. } => {
                 let conns: Vec<_> =
@@ -76,7 +79,13 @@ impl Model {
                     self.owe_user_chat(user, *chat, None);
                 }
             }
-            Command::SlowMode { chat, .. } => self.owe_members_chat(*chat, None),
+            Command::SlowMode { chat, .. } => {
+                let now_ms = self.now_ms;
+                if let Some(chat) = self.chats.get_mut(chat) {
+                    (chat.slow_before_s, chat.slow_since_ms) = (0, now_ms);
+                }
+                self.owe_members_chat(*chat, None);
+            }
             Command::Lockdown { .. } => {}
         }
         Ok(())

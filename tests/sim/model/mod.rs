@@ -12,6 +12,7 @@ mod chats;
 mod manage;
 mod messages;
 mod requests;
+mod search;
 mod streams;
 mod tell;
 mod told;
@@ -93,6 +94,10 @@ pub(crate) struct Chat {
     pub(crate) by_updated: BTreeMap<i64, i64>,
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
     pub(crate) slow_mode_s: u32,
+    /// The longest slow mode that the server may not know to be over.
+    pub(crate) slow_before_s: u32,
+    /// When the server last took up a change of it, by the clock that only runs forward.
+    pub(crate) slow_since_ms: u64,
     /// When somebody last sent, since the server started, by the clock that only runs forward.
     pub(crate) last_sent: BTreeMap<u32, u64>,
 }
@@ -157,9 +162,12 @@ pub(crate) struct Conn {
     owed_chats: VecDeque<(u32, Frame)>,
     /// What it was owed until its session or membership ended in this turn: it may have been told.
     disowned: Vec<(u32, Rc<wire::Message>)>,
+    /// What it must have been told of that: it was a member when that was sent.
+    due: Vec<(u32, Rc<wire::Message>)>,
     disowned_chats: Vec<Frame>,
-    /// Courtesies of this turn.
+    /// Courtesies of this turn, and whether they may have gone elsewhere.
     courtesies: Vec<Frame>,
+    courtesies_unsure: bool,
     /// The newest message told.
     told: i64,
     /// Sends that were accepted in this turn: task, chat and time, by the order of the answers.
@@ -227,6 +235,8 @@ pub(crate) struct Model {
     pub(crate) chats: BTreeMap<u32, Chat>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) lockdown: bool,
+    /// Somebody was made a member by hand, and the server does not know it yet.
+    is_adding: bool,
     /// Who was in a chat that was removed by hand and is not taken up.
     removed_members: Vec<u32>,
     /// Who was added to which chat by hand: at a time of the wall, which the order of the server
@@ -248,6 +258,8 @@ pub(crate) struct Model {
     /// Failures counted against somebody, without those that have come back since.
     failures: BTreeMap<String, u32>,
     failures_unsure: u32,
+    /// When a turn was last undone, by the clock that only runs forward.
+    undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
     pub(crate) seen: BTreeMap<String, u64>,
 }
@@ -294,6 +306,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) replayed: bool,
     /// The disk could not be read meanwhile: everything may be declined storage-failed.
     pub(crate) unreadable: bool,
+    /// Nor was what was changed by hand taken up: for the server that has not happened yet.
+    pub(crate) is_early: bool,
     /// Waits that began, in order.
     pub(crate) began: Vec<(ConnId, u64)>,
     before: i64,
@@ -311,6 +325,7 @@ impl<'a> Turn<'a> {
             notices: BTreeMap::new(),
             replayed,
             unreadable,
+            is_early: false,
             began: Vec::new(),
             before: 0,
             after: 0,
@@ -330,15 +345,20 @@ impl<'a> Turn<'a> {
         Ok(Answer { accepted: frame.purpose == ACCEPTED, body: frame.body })
     }
 
-    /// Whether the next answer says that the storage failed, and may.
+    /// Whether the next answer says that the storage failed, and may; or is one from before what
+    /// was changed by hand.
     fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
         let next = self.staged.get(&conn).and_then(VecDeque::front);
-        let is_it = self.unreadable
-            && next.is_some_and(|frame| {
-                frame.purpose == DECLINED
-                    && frame.task == task
-                    && frame.body.starts_with(b"storage-failed:")
-            });
+        let excuses: &[&[u8]] = match (self.is_early, self.unreadable) {
+            (true, _) => &[b"storage-failed:", b"not-member:", b"no-such-chat:"],
+            (false, true) => &[b"storage-failed:"],
+            (false, false) => &[],
+        };
+        let is_it = next.is_some_and(|frame| {
+            frame.purpose == DECLINED
+                && frame.task == task
+                && excuses.iter().any(|excuse| frame.body.starts_with(excuse))
+        });
         if is_it && let Some(staged) = self.staged.get_mut(&conn) {
             staged.pop_front();
         }
@@ -369,6 +389,7 @@ impl Model {
             chats: BTreeMap::new(),
             conns: BTreeMap::new(),
             lockdown: false,
+            is_adding: false,
             removed_members: Vec::new(),
             added_by_hand: BTreeSet::new(),
             unreadable: false,
@@ -381,6 +402,7 @@ impl Model {
             next_wait: 0,
             failures: BTreeMap::new(),
             failures_unsure: 0,
+            undone_ms: None,
             seen: BTreeMap::new(),
         }
     }
@@ -398,15 +420,19 @@ impl Model {
         self.conns.clear();
         self.failures.clear();
         self.failures_unsure = 0;
+        self.undone_ms = None;
         self.removed_members.clear();
+        self.is_adding = false;
         for chat in self.chats.values_mut() {
             chat.last_sent.clear();
+            (chat.slow_before_s, chat.slow_since_ms) = (0, 0);
         }
     }
 
     /// A turn was undone: what it counted against somebody may stand.
     pub(crate) fn undone(&mut self, inputs: usize) {
         self.failures_unsure += inputs as u32;
+        self.undone_ms = Some(self.now_ms);
         for conn in self.conns.values_mut() {
             conn.may_hear_again = true;
         }

@@ -152,7 +152,9 @@ impl Model {
             Request::RequestChatPage { chat, before, limit } => {
                 self.page(turn, me, chat_id(chat), before.map(message_id), limit)
             }
-            Request::SearchMsg { .. } => self.search(turn, me),
+            Request::SearchMsg { chat, limit, query } => {
+                self.search(turn, me, chat.map(chat_id), limit, query)
+            }
             Request::RequestUpdates { from } => self.updates(turn, me, from.micros()),
             Request::Typing { chat } => self.typing(turn, me, chat.get()),
             Request::Answer { .. }

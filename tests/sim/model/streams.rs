@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use vestnik::ids::ConnId;
 
-use super::{Caller, Model, Turn};
+use super::search::Search;
+use super::{Caller, Member, Model, Turn};
 use crate::wire::{ACCEPTED, Body, Check, DECLINED, Frame, Message};
 
 /// The most that one answer of 0.1 holds.
@@ -18,7 +19,7 @@ pub(crate) struct Stream {
 }
 
 #[derive(Clone, Debug)]
-enum Kind {
+pub(super) enum Kind {
     Range { chat: u32, from: i64, to: i64 },
     Legacy { chat: u32, from: i64, to: i64 },
     Page { chat: u32, from: i64, to: i64 },
@@ -26,10 +27,11 @@ enum Kind {
     MyChats { rest: Vec<u32> },
     Found { prefix: String, after: String, left: u16 },
     Members { chat: u32, asked: i64, after: u32, banned_after: Option<u32> },
+    Search(Box<Search>),
 }
 
 impl Model {
-    fn stream(&mut self, me: Caller, kind: Kind) -> Check {
+    pub(super) fn stream(&mut self, me: Caller, kind: Kind) -> Check {
         if let Some(conn) = self.conns.get_mut(&me.conn) {
             conn.stream = Some(Stream { task: me.task, kind });
         }
@@ -102,12 +104,14 @@ impl Model {
     /// Somebody has left a chat: a long answer may give no more of it.
     pub(super) fn left_while_streaming(&mut self, user: u32, chat: u32) {
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
-            if let Some(Stream { kind: Kind::Updates { rest, left, at, .. }, .. }) =
-                &mut conn.stream
-            {
-                rest.remove(&chat);
-                at.take_if(|(of, _)| *of == chat);
-                left.insert(chat);
+            match conn.stream.as_mut().map(|stream| &mut stream.kind) {
+                Some(Kind::Updates { rest, left, at, .. }) => {
+                    rest.remove(&chat);
+                    at.take_if(|(of, _)| *of == chat);
+                    left.insert(chat);
+                }
+                Some(Kind::Search(search)) => search.left(chat),
+                _ => {}
             }
         }
     }
@@ -159,6 +163,9 @@ impl Model {
             (Kind::Range { chat, .. } | Kind::Page { chat, .. }, Some(user)) => {
                 self.not_member(user, *chat)
             }
+            (Kind::Search(search), Some(user)) => {
+                search.chat.and_then(|chat| self.not_member(user, chat))
+            }
         };
         self.note("long answers cut off");
         if expected == Some(given) { Ok(()) } else { Err(format!("{text}, and not {expected:?}")) }
@@ -201,10 +208,11 @@ impl Model {
                 self.found_piece(user, prefix, (after, left), body, is_last)
             }
             Kind::Members { .. } => self.members_piece(user, kind, body, is_last),
+            Kind::Search(search) => self.search_piece(user, search, body, is_last),
         }
     }
 
-    fn require(&self, user: u32, chat: u32) -> Check {
+    pub(super) fn require(&self, user: u32, chat: u32) -> Check {
         match self.not_member(user, chat) {
             Some(code) => Err(format!("user {user} in chat {chat}: {code}")),
             None => Ok(()),
@@ -347,6 +355,10 @@ impl Model {
         self.require(user, *chat)?;
         let found = &self.chats[chat];
         let is_admin = found.members[&user].admin;
+        // Who has joined since the question may be missing.
+        let is_sure = |(user, member): &(&u32, &Member)| {
+            member.joined <= *asked && !self.added_by_hand.contains(&(*chat, **user))
+        };
         while !body.is_empty() {
             let (id, flags, seen) = (body.u32()?, body.u8()?, body.i64()?);
             let nickname = body.str()?;
@@ -358,16 +370,14 @@ impl Model {
             });
             let bans = found.bans.range(banned_after.unwrap_or(0) + 1..);
             let is_banned = is_admin && flags & 5 == 4 && seen == 0 && bans.min() == Some(&id);
-            match (is_right && is_member, is_right && is_banned && next.is_none()) {
+            let are_all_told = !found.members.range(*after + 1..).any(|member| is_sure(&member));
+            match (is_right && is_member, is_right && is_banned && are_all_told) {
                 (true, _) if banned_after.is_none() => *after = id,
                 (_, true) => *banned_after = Some(id),
                 _ => return Err(format!("{id} {flags} {seen} {nickname} when {next:?} is next")),
             }
         }
-        // Who has joined since the question may be missing.
-        let mut missing = found.members.range(*after + 1..).filter(|(user, member)| {
-            member.joined <= *asked && !self.added_by_hand.contains(&(*chat, **user))
-        });
+        let mut missing = found.members.range(*after + 1..).filter(is_sure);
         if is_last && banned_after.is_none() && missing.next().is_some() {
             return Err(format!("members after {after} are missing"));
         }

@@ -74,7 +74,8 @@ impl Model {
     pub(super) fn disown(&mut self, user: u32, chat: u32) {
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
             let owed = conn.owed.remove(&chat).unwrap_or_default();
-            conn.disowned.extend(owed.into_iter().map(|message| (chat, message)));
+            let owed = owed.into_iter().map(|message| (chat, message));
+            if conn.behind { conn.disowned.extend(owed) } else { conn.due.extend(owed) }
         }
         self.left_while_streaming(user, chat);
     }
@@ -121,6 +122,7 @@ impl Model {
                 && state.is_modern()
             {
                 state.courtesies.push(frame.clone());
+                state.courtesies_unsure |= self.is_adding;
             }
         }
     }

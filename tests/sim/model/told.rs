@@ -119,9 +119,16 @@ impl Model {
         if has_room
             && !behind
             && !conn.unsettled
+            && !std::mem::take(&mut conn.courtesies_unsure)
             && let Some(courtesy) = conn.courtesies.first()
         {
             return Err(format!("{id} was not told of {}", courtesy.words()));
+        }
+        if !behind
+            && !conn.unsettled
+            && let Some((chat, due)) = conn.due.first()
+        {
+            return Err(format!("{id} was not told of {due:?} before it left chat {chat}"));
         }
         if conn.unsettled {
             conn.unsure = conn.unsure.saturating_add(conn.notified);
@@ -130,7 +137,9 @@ impl Model {
         conn.unsettled = false;
         conn.behind = behind;
         conn.courtesies.clear();
+        conn.courtesies_unsure = false;
         conn.disowned.clear();
+        conn.due.clear();
         conn.disowned_chats.clear();
         conn.accepted_sends.clear();
         conn.overtaken.clear();
@@ -211,6 +220,10 @@ impl Conn {
                 continue;
             }
             let is_it = |(of, owed): &(u32, Rc<Message>)| *of == chat && **owed == message;
+            if let Some(place) = self.due.iter().position(is_it) {
+                self.due.remove(place);
+                continue;
+            }
             match self.disowned.iter().position(is_it) {
                 Some(place) => drop(self.disowned.remove(place)),
                 None => return Err(format!("{message:?} comes when {:?} is next", owed.front())),
