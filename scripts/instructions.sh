@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
     --profile) profile=yes ;;
-    --binary) [ $# -ge 2 ] || fail "$1 needs a value"; binary=$2; shift ;;
+    --binary) has_value "$@"; binary=$2; shift ;;
     -*) say "unknown option $1"; usage >&2; exit 2 ;;
     *) break ;;
     esac

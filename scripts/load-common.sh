@@ -30,6 +30,14 @@ fail() {
     exit 1
 }
 
+# has_value OPTION [VALUE…]: ends when nothing stands behind an option that takes a value.
+has_value() {
+    [ $# -ge 2 ] || {
+        say "$(basename "$0"): $1 needs a value"
+        exit 2
+    }
+}
+
 # Prints the comment at the head of the script, which is its help.
 usage() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"

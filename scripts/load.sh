@@ -25,6 +25,9 @@ only=""
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
+    --*) has_value "$@" ;;
+    esac
+    case $1 in
     --seconds) seconds=$2 ;;
     --connections) idle=$2 ;;
     --messages) messages=$2 ;;
@@ -35,7 +38,6 @@ while [ $# -gt 0 ]; do
     --load-core) load_core=$2 ;;
     *) say "unknown option $1"; usage >&2; exit 2 ;;
     esac
-    [ $# -ge 2 ] || fail "$1 needs a value"
     shift 2
 done
 

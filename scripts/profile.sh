@@ -19,6 +19,9 @@ calls=""
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
+    --with | --lines | --binary) has_value "$@" ;;
+    esac
+    case $1 in
     --with) with=$2; shift ;;
     --lines) lines=$2; shift ;;
     --calls) calls="--call-graph dwarf,16384" ;;
