@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// "vest": marks a SQLite file as vestnik's.
@@ -294,6 +295,9 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     // What is deleted is overwritten: deleted messages are to be gone from the file.
     db.pragma_update(None, "secure_delete", true)?;
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    // A statement keeps its plan whatever is bound to it: else one with a bound LIMIT would be
+    // prepared again each time that it is used.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match role {
         Role::Server => {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
@@ -309,6 +313,8 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
     use super::*;
 
     fn schema(db: &Connection) -> Vec<(String, Option<String>)> {
@@ -317,6 +323,17 @@ mod tests {
         rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
             .and_then(Iterator::collect)
             .expect("rows")
+    }
+
+    #[test]
+    fn statements_with_a_bound_limit_are_not_prepared_again() {
+        let database = Database::in_memory().expect("memory");
+        let sql = "SELECT chat_id FROM chats WHERE chat_id > ?1 ORDER BY chat_id LIMIT ?2";
+        let mut select = database.connection().prepare(sql).expect("a statement");
+        for limit in 1..5 {
+            assert!(!select.exists((7, limit)).expect("an answer"));
+        }
+        assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]
