@@ -81,6 +81,8 @@ start_vestnik() {
     servers="$servers $server"
     wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"
     address=$(sed -n 's/^listening plain //p' "$dir/listening")
+    # In its first moments it tells whoever is there what the preparation has changed.
+    sleep 1
 }
 
 # wait_for LOG COMMAND…: until the command succeeds, ten seconds at most.
