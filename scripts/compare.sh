@@ -136,10 +136,12 @@ one_work() {
 
 # all_works SERVER
 all_works() {
-    works | while read -r work figure options; do
+    # Not a pipe, whose other end a signal would wait for.
+    works >"$dir/works"
+    while read -r work figure options; do
         # shellcheck disable=SC2086 # the options are words
         one_work "$1" "$work" "$figure" $options </dev/null
-    done
+    done <"$dir/works"
 }
 
 need_binary

@@ -37,8 +37,8 @@ fi
 
 # count BODY TIMES: instructions and units, in $instructions and $units.
 count() {
-    valgrind --tool=callgrind --callgrind-out-file="$dir/$1.$2" "$binary" --bench times "$1" "$2" \
-        >"$dir/units" 2>"$dir/log" || { cat "$dir/log" >&2; fail "$1 failed"; }
+    in_reach valgrind --tool=callgrind --callgrind-out-file="$dir/$1.$2" \
+        "$binary" --bench times "$1" "$2" >"$dir/units" 2>"$dir/log" || { cat "$dir/log" >&2; fail "$1 failed"; }
     instructions=$(sed -n 's/.*Collected : \([0-9]*\).*/\1/p' "$dir/log")
     units=$(sed -n 's/.*: \([0-9]*\) units$/\1/p' "$dir/units")
 }

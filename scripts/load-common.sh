@@ -6,13 +6,14 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d "${TMPDIR:-/tmp}/vestnik-load.XXXXXX")
 servers=""
+running=""
 
 # Ends what was started, and takes the directory away.
 clean_up() {
-    for pid in $servers; do
+    for pid in $running $servers; do
         kill "$pid" 2>/dev/null || true
     done
-    for pid in $servers; do
+    for pid in $running $servers; do
         wait "$pid" 2>/dev/null || true
     done
     rm -rf "$dir"
@@ -20,6 +21,16 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# in_reach COMMAND…: runs it so that a signal ends the script at once, not when the command is done.
+in_reach() {
+    "$@" &
+    running=$!
+    status=0
+    wait "$running" || status=$?
+    running=""
+    return "$status"
+}
 
 say() {
     printf '%s\n' "$*" >&2
@@ -114,8 +125,8 @@ stop_server() {
 # load SCENARIO [OPTION…]: one run against $server at $address; its JSON goes to $dir/json. What
 # the generator has to say goes to $dir/load.log, and is shown when it finds a fault.
 load() {
-    if ! (on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
-        --json >"$dir/json" 2>"$dir/load.log"); then
+    if ! in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" \
+        --server-pid "$server" --json >"$dir/json" 2>"$dir/load.log"; then
         tail -n 1 "$dir/load.log" >&2
         return 1
     fi

@@ -49,8 +49,8 @@ need_binary
 
 # figures SCENARIO [OPTION…]: puts the load on, and keeps its table to be shown below the profile.
 figures() {
-    (on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
-        >"$dir/figures") || fail "the scenario failed"
+    in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
+        >"$dir/figures" || fail "the scenario failed"
 }
 
 case $with in

@@ -13,6 +13,7 @@ import argparse
 import resource
 import select
 import shutil
+import signal
 import socket
 import struct
 import sys
@@ -91,6 +92,7 @@ def main():
     count = options.connections
     if limit != resource.RLIM_INFINITY:
         count = min(count, limit - SPARE_FILES)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = tempfile.mkdtemp(prefix="vestnik-rush-")
     server = Server(options.binary, folder)
     try:
