@@ -9,6 +9,7 @@
 mod targets;
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// A small generator of numbers.
 struct Dice(u64);
@@ -97,10 +98,15 @@ fn say(file: &Path) {
     eprintln!("the input is in {}", file.display());
 }
 
+/// One input at a time: some of them are told that the disk is full, and that is so for the whole
+/// process.
+static DISK: Mutex<()> = Mutex::new(());
+
 fn one(target: &str, body: fn(&[u8]), input: &[u8]) {
+    let _alone = DISK.lock().unwrap_or_else(PoisonError::into_inner);
     let outcome = std::panic::catch_unwind(|| body(input));
     if let Err(panic) = outcome {
-        let name = format!("vestnik-fuzz-{target}-{}", std::process::id());
+        let name = format!("vestnik-fuzz-input-{target}-{}", std::process::id());
         let file = std::env::temp_dir().join(name);
         std::fs::write(&file, input).expect("room for the input");
         say(&file);

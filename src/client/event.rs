@@ -102,15 +102,17 @@ impl Events {
         Self { queue: VecDeque::new(), bytes: 0, bytes_max, missed: false, live: true }
     }
 
-    /// The oldest, and whether it followed on all before it.
+    /// The oldest, and whether it followed on all before it. That something was missed comes before
+    /// what came after it, so that the catch-up is told in its place.
     pub(super) fn pop(&mut self) -> Option<(Event, bool)> {
-        match self.queue.pop_front() {
-            Some((event, live)) => {
-                self.bytes -= event.bytes();
-                Some((event, live))
-            }
-            None => std::mem::take(&mut self.missed).then_some((Event::Missed, false)),
+        let is_next_live = self.queue.front().is_some_and(|&(_, live)| live);
+        if self.missed && !is_next_live {
+            self.missed = false;
+            return Some((Event::Missed, false));
         }
+        let (event, live) = self.queue.pop_front()?;
+        self.bytes -= event.bytes();
+        Some((event, live))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -240,6 +242,19 @@ mod tests {
         assert_eq!(times, [(1, true), (2, true)]);
         assert!(!events.live);
         assert_eq!(events.bytes, 0);
+    }
+
+    #[test]
+    fn what_was_missed_is_told_before_what_came_after_it() {
+        let mut events = Events::new(1000);
+        let chat = ChatId::new(1).expect("not 0");
+        events.push(Event::ChatGone(chat));
+        events.start_over();
+        events.push(Event::Deauth);
+        let told: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
+        let expected =
+            [(Event::ChatGone(chat), true), (Event::Missed, false), (Event::Deauth, false)];
+        assert_eq!(told, expected);
     }
 
     #[test]

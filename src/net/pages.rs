@@ -26,7 +26,7 @@ mod linux {
     use super::{Range, TcpStream, io};
     use rustix::fd::OwnedFd;
     use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, sendfile};
-    use rustix::net::{SendFlags, send};
+    use rustix::net::sockopt;
 
     /// Where in the file the next block goes to its beginning again.
     const FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -129,24 +129,19 @@ mod linux {
             }
         }
 
-        /// Sends bytes; with `is_more`, the system may wait for what comes next.
-        ///
-        /// # Errors
-        /// Those of the socket.
-        pub(in crate::net) fn send_own(
-            socket: &TcpStream,
-            bytes: &[u8],
-            is_more: bool,
-        ) -> io::Result<usize> {
-            let more = if is_more { SendFlags::MORE } else { SendFlags::empty() };
-            Ok(send(socket, bytes, SendFlags::NOSIGNAL | more)?)
+        /// Whether the system keeps what is sent until it makes whole segments: else each part would
+        /// leave in one of its own.
+        pub(in crate::net) fn set_whole(socket: &TcpStream, is_on: bool) {
+            if let Err(error) = sockopt::set_tcp_cork(socket, is_on) {
+                log::debug!("segments are sent as they come: {error}");
+            }
         }
     }
 
     #[cfg(test)]
     mod tests {
         use super::*;
-        use std::io::Read as _;
+        use std::io::{Read as _, Write as _};
 
         #[test]
         fn what_a_socket_took_stays_as_it_was_however_late_it_is_read() {
@@ -161,8 +156,10 @@ mod linux {
             for round in 0..8_u8 {
                 let block = vec![round; 5000];
                 assert!(pages.put(&block));
-                Pages::send_own(&ours, b"head", true).expect("room");
+                Pages::set_whole(&ours, true);
+                (&ours).write_all(b"head").expect("room");
                 assert_eq!(pages.send(&ours, 1000..5000).ok(), Some(4000));
+                Pages::set_whole(&ours, false);
                 expected.extend_from_slice(b"head");
                 expected.extend_from_slice(&block[1000..]);
             }
@@ -208,8 +205,6 @@ mod none {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        pub(in crate::net) fn send_own(_: &TcpStream, _: &[u8], _: bool) -> io::Result<usize> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
+        pub(in crate::net) fn set_whole(_: &TcpStream, _: bool) {}
     }
 }

@@ -17,8 +17,8 @@ const PIECE_BYTES_MIN: usize = 12 * 1024;
 /// What is to be sent next of a queue.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// Bytes of the queue's own, and whether a piece follows.
-    Own(&'a [u8], bool),
+    /// Bytes of the queue's own, and beginnings of frames.
+    Own(&'a [u8]),
     /// A piece of the block.
     Block(Range<usize>),
 }
@@ -74,7 +74,7 @@ impl Outbox {
         let (mut all, mut between, mut count) = (Vec::new(), Vec::new(), 0);
         let copied = self.try_parts(index, &mut between, &mut count, |part| {
             let bytes = match part {
-                Part::Own(bytes, _) => bytes,
+                Part::Own(bytes) => bytes,
                 Part::Block(piece) => self.block.get(piece).unwrap_or_default(),
             };
             all.extend_from_slice(bytes);
@@ -104,7 +104,7 @@ impl Outbox {
                 between.extend_from_slice(&reference.head);
             }
             if !between.is_empty() {
-                let count = send(Part::Own(between, reference.is_some()))?;
+                let count = send(Part::Own(between))?;
                 *sent_bytes += count;
                 if count < between.len() {
                     return Ok(false);
@@ -167,7 +167,7 @@ mod tests {
         let mut sent = Vec::new();
         let took = outbox.send_parts(4, |part| {
             let bytes = match &part {
-                Part::Own(bytes, _) => bytes,
+                Part::Own(bytes) => bytes,
                 Part::Block(piece) => &block[piece.start..piece.end.min(piece.start + step)],
             };
             let bytes = &bytes[..bytes.len().min(most - sent.len())];
@@ -203,7 +203,7 @@ mod tests {
         let (mut outbox, whole) = outbox();
         outbox.take_dirty();
         let failed = outbox.send_parts(4, |part| match part {
-            Part::Own(bytes, _) => Ok(bytes.len()),
+            Part::Own(bytes) => Ok(bytes.len()),
             Part::Block(_) => Err(io::ErrorKind::BrokenPipe.into()),
         });
         assert_eq!(failed.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));

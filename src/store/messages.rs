@@ -164,13 +164,21 @@ impl Store<'_> {
         last: MessageId,
         limit: u16,
     ) -> StoreResult<Option<MessageId>> {
-        self.get(
-            "SELECT min(message_id) FROM (SELECT message_id FROM messages
-             WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id DESC LIMIT ?3)",
-            (chat.row(), last.created().micros(), limit),
-            |row| row.get::<_, Option<i64>>(0),
-        )
-        .map(|found| found.flatten().and_then(ServerTime::new).map(MessageId::at))
+        let Some(before) = limit.checked_sub(1) else { return Ok(None) };
+        // A walk over ids alone, which SQLite does without looking at each row.
+        let sql = "SELECT message_id FROM messages WHERE chat_id = ?1 AND message_id <= ?2
+                   ORDER BY message_id DESC LIMIT 1 OFFSET ?3";
+        let last = last.created().micros();
+        let start = self.get(sql, (chat.row(), last, before), |row| time(row, 0))?;
+        let start = match start {
+            Some(start) => Some(start),
+            None => {
+                let sql = "SELECT message_id FROM messages WHERE chat_id = ?1 AND message_id <= ?2
+                           ORDER BY message_id LIMIT 1";
+                self.get(sql, (chat.row(), last), |row| time(row, 0))?
+            }
+        };
+        Ok(start.map(MessageId::at))
     }
 
     /// The newest `limit` messages of a chat older than `below`, without those deleted, with the
@@ -446,6 +454,9 @@ mod tests {
             }
             let last = MessageId::at(at(39));
             assert_eq!(store.page_start(chat, last, 2), Ok(Some(MessageId::at(at(20)))));
+            assert_eq!(store.page_start(chat, last, 3), Ok(Some(MessageId::at(at(10)))));
+            assert_eq!(store.page_start(chat, last, 100), Ok(Some(MessageId::at(at(10)))));
+            assert_eq!(store.page_start(chat, last, 0), Ok(None));
             assert_eq!(store.page_start(chat, MessageId::at(at(9)), 2), Ok(None));
             assert_eq!(store.last_message(chat), Ok(at(50)));
         });

@@ -696,7 +696,7 @@ impl<'db> Host<'db> {
         let block = outbox.block().to_vec();
         let sent = outbox.send_parts(conn.index, |part| {
             Ok(link.down.write(match part {
-                Part::Own(bytes, _) => bytes,
+                Part::Own(bytes) => bytes,
                 Part::Block(piece) => &block[piece],
             }))
         });

@@ -1,6 +1,6 @@
 //! Sending: one write for each connection and turn, and the way out of a connection.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use crate::ids::ConnId;
 use crate::net::connection::Phase;
@@ -79,10 +79,12 @@ impl Reactor<'_, '_> {
         }
         let conn = connection.id;
         let pages = &mut self.pages;
+        Pages::set_whole(socket, true);
         let sent = self.service.outbox.send_parts(index, |part| match part {
-            Part::Own(bytes, is_more) => Pages::send_own(socket, bytes, is_more),
+            Part::Own(bytes) => (&*socket).write(bytes),
             Part::Block(piece) => pages.send(socket, piece),
         });
+        Pages::set_whole(socket, false);
         match sent {
             Ok(count) => {
                 connection.taken_ms = self.clock.now_ms();
