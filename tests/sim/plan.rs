@@ -60,7 +60,7 @@ impl Plan {
             turns: rng.between(100, 700),
             dies_one_in: if ends { rng.between(30, 300) } else { 0 },
             dies_undone_one_in: if ends { rng.weighted(&[(2, 0), (1, 2), (1, 10)]) } else { 0 },
-            full_one_in: if has_faults { rng.weighted(&[(3, 0), (1, 100), (1, 12)]) } else { 0 },
+            full_one_in: if has_faults { rng.weighted(&[(2, 0), (1, 100), (2, 10)]) } else { 0 },
             rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },
