@@ -43,7 +43,13 @@ CREATE TABLE chats (
     member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by whoever changes them
     created      INTEGER NOT NULL,
     slow_mode_s  INTEGER NOT NULL DEFAULT 0,              -- seconds between two sends of one member; 0: any
-    keep_days    INTEGER NOT NULL DEFAULT 0               -- days after which messages go; 0: never
+    keep_days    INTEGER NOT NULL DEFAULT 0,              -- days after which messages go; 0: never
+    -- Messages are counted behind the requests: `last_message` is the newest one counted (0: it is
+    -- gone, as are all before it), and `message_count` says how many came up to there, ever.
+    message_count INTEGER NOT NULL DEFAULT 0,
+    last_message  INTEGER NOT NULL DEFAULT 0,
+    deletions     INTEGER NOT NULL DEFAULT 0,             -- how often messages were deleted or went
+    last_deleted  INTEGER NOT NULL DEFAULT 0              -- the newest message that did
 ) STRICT;
 CREATE UNIQUE INDEX chats_direct ON chats (user_low, user_high) WHERE kind = 1;
 CREATE INDEX chats_kept ON chats (keep_days) WHERE keep_days > 0;
@@ -54,6 +60,10 @@ CREATE TABLE members (
     admin   INTEGER NOT NULL DEFAULT 0,
     joined  INTEGER NOT NULL,
     seen    INTEGER NOT NULL DEFAULT 0, -- the member's marker
+    -- The chat's message_count less what this member has not read; NULL: to be counted. True while
+    -- the chat's `deletions` are these, or the last of them was not after the marker.
+    known_count INTEGER,
+    deletions   INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, user_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_by_user ON members (user_id);

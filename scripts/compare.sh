@@ -5,7 +5,8 @@
 # another; the same generator speaks to all of them (PUBLISH and XADD with `appendfsync always` to
 # Redis, QoS 1 to mosquitto, which keeps nothing on disk). All works are done on all servers, that
 # N times, and the median of each is printed as a Markdown table on standard output. Figures drift
-# with the machine, so only the ratios within one table count. It leaves nothing behind.
+# with the machine, so only the ratios within one table count. Files are made where TMPDIR says: on
+# /dev/shm a sync costs nothing. It leaves nothing behind.
 #
 #   scripts/compare.sh [OPTION…]
 #     --runs N          how often (default 3)
@@ -26,6 +27,9 @@ only=""
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
+    --*) has_value "$@" ;;
+    esac
+    case $1 in
     --runs) runs=$2 ;;
     --seconds) seconds=$2 ;;
     --connections) idle=$2 ;;
@@ -35,7 +39,6 @@ while [ $# -gt 0 ]; do
     --load-core) load_core=$2 ;;
     *) say "unknown option $1"; usage >&2; exit 2 ;;
     esac
-    [ $# -ge 2 ] || fail "$1 needs a value"
     shift 2
 done
 
@@ -133,10 +136,12 @@ one_work() {
 
 # all_works SERVER
 all_works() {
-    works | while read -r work figure options; do
+    # Not a pipe, whose other end a signal would wait for.
+    works >"$dir/works"
+    while read -r work figure options; do
         # shellcheck disable=SC2086 # the options are words
         one_work "$1" "$work" "$figure" $options </dev/null
-    done
+    done <"$dir/works"
 }
 
 need_binary

@@ -6,13 +6,14 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d "${TMPDIR:-/tmp}/vestnik-load.XXXXXX")
 servers=""
+running=""
 
 # Ends what was started, and takes the directory away.
 clean_up() {
-    for pid in $servers; do
+    for pid in $running $servers; do
         kill "$pid" 2>/dev/null || true
     done
-    for pid in $servers; do
+    for pid in $running $servers; do
         wait "$pid" 2>/dev/null || true
     done
     rm -rf "$dir"
@@ -21,6 +22,16 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# in_reach COMMAND…: runs it so that a signal ends the script at once, not when the command is done.
+in_reach() {
+    "$@" &
+    running=$!
+    status=0
+    wait "$running" || status=$?
+    running=""
+    return "$status"
+}
+
 say() {
     printf '%s\n' "$*" >&2
 }
@@ -28,6 +39,14 @@ say() {
 fail() {
     say "$(basename "$0"): $*"
     exit 1
+}
+
+# has_value OPTION [VALUE…]: ends when nothing stands behind an option that takes a value.
+has_value() {
+    [ $# -ge 2 ] || {
+        say "$(basename "$0"): $1 needs a value"
+        exit 2
+    }
 }
 
 # Prints the comment at the head of the script, which is its help.
@@ -73,6 +92,8 @@ start_vestnik() {
     servers="$servers $server"
     wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"
     address=$(sed -n 's/^listening plain //p' "$dir/listening")
+    # In its first moments it tells whoever is there what the preparation has changed.
+    sleep 1
 }
 
 # wait_for LOG COMMAND…: until the command succeeds, ten seconds at most.
@@ -104,8 +125,8 @@ stop_server() {
 # load SCENARIO [OPTION…]: one run against $server at $address; its JSON goes to $dir/json. What
 # the generator has to say goes to $dir/load.log, and is shown when it finds a fault.
 load() {
-    if ! (on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
-        --json >"$dir/json" 2>"$dir/load.log"); then
+    if ! in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" \
+        --server-pid "$server" --json >"$dir/json" 2>"$dir/load.log"; then
         tail -n 1 "$dir/load.log" >&2
         return 1
     fi

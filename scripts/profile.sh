@@ -3,7 +3,8 @@
 #
 # Starts a server on a data file in a temporary directory, puts the scenario on it, and prints the
 # top of the profile on standard output: by perf where it may be used, else by valgrind's callgrind
-# (counts of instructions; the server is then some fifty times slower). It leaves nothing behind.
+# (counts of instructions; the server is then some fifty times slower). The file is made where TMPDIR
+# says: on /dev/shm a sync costs nothing. It leaves nothing behind.
 #
 #   scripts/profile.sh [OPTION…] [SCENARIO [OPTION OF LOAD RUN…]]     (default: fanout)
 #     --with perf|callgrind    which to use
@@ -19,6 +20,9 @@ calls=""
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
+    --with | --lines | --binary) has_value "$@" ;;
+    esac
+    case $1 in
     --with) with=$2; shift ;;
     --lines) lines=$2; shift ;;
     --calls) calls="--call-graph dwarf,16384" ;;
@@ -45,8 +49,8 @@ need_binary
 
 # figures SCENARIO [OPTION…]: puts the load on, and keeps its table to be shown below the profile.
 figures() {
-    (on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
-        >"$dir/figures") || fail "the scenario failed"
+    in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
+        >"$dir/figures" || fail "the scenario failed"
 }
 
 case $with in
@@ -60,7 +64,7 @@ perf)
     kill -INT "$perf"
     wait "$perf" 2>/dev/null || true
     perf report -i "$dir/perf.data" --stdio --no-children --percent-limit 0.3 2>/dev/null |
-        grep -v '^$' | head -n "$lines"
+        grep -v -e '^$' -e '^#' | head -n "$lines"
     ;;
 callgrind)
     : >"$dir/listening"
@@ -73,7 +77,8 @@ callgrind)
     address=$(sed -n 's/^listening plain //p' "$dir/listening")
     figures "$@"
     stop_server
-    callgrind_annotate "$dir/callgrind.out" | head -n "$lines"
+    callgrind_annotate "$dir/callgrind.out" | sed -n '/PROGRAM TOTALS/,$p' | grep -v -e '^$' -e '^--' |
+        head -n "$lines"
     ;;
 *) fail "--with takes perf or callgrind" ;;
 esac

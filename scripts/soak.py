@@ -51,6 +51,8 @@ FIRST_BAD_USER = 200
 USERS = 300
 NOISE_BYTES = 16_000
 NOISE_PER_SECOND = 20
+# Of 32 messages each: twice the 16 MiB of SQLite's page cache.
+FILL_BATCHES = 66
 OPTIONS = [
     "--auth-timeout", "5", "--idle-timeout", "10", "--heartbeat-timeout", "5",
     "--stall-timeout", "20", "--outbound-limit", "262144",
@@ -352,6 +354,7 @@ class Soak:
         for chat in ("load", "noise"):
             self.server.admin("load", "prepare", "--users", str(USERS), "--chat", chat)
         self.server.start(*OPTIONS)
+        self.fill_cache()
         alone = self.load("rate", 15)
         stop, faults = multiprocessing.Event(), multiprocessing.Queue()
         rounds = multiprocessing.Queue()
@@ -372,6 +375,19 @@ class Soak:
         bad.join()
         self.take_faults(faults)
         self.judge(alone, counts)
+
+    def fill_cache(self):
+        """Writes more than SQLite's page cache holds, so that it is full before memory is looked at:
+        on a slow or busy machine it would go on filling long after the warm-up."""
+        peer = Peer(self.server.address, "127.0.0.18")
+        peer.login(FIRST_BAD_USER + 83)
+        message = peer.chat_id("noise") + text("f" * NOISE_BYTES)
+        for _ in range(FILL_BATCHES):
+            peer.send(b"".join(frame(SEND_CHAT_MSG, task, message) for task in range(32)))
+            for task in range(32):
+                if peer.answer(task)[0] != ACCEPTED:
+                    self.fail("what fills the cache was declined")
+        peer.socket.close()
 
     def load_until(self, deadline, faults):
         while time.monotonic() < deadline:

@@ -85,6 +85,12 @@ pub const PASSWORD_QUEUE_MAX: usize = 1024;
 /// PBKDF2 rounds of all that wait: some 20 seconds of one core. More are declined `rate-limited`.
 pub const PASSWORD_QUEUE_ROUNDS_MAX: u64 = 128 * PASSWORD_ITERATIONS as u64;
 
+/// The same of those of one user, who is logged in: no user makes others wait for longer than this.
+pub const PASSWORD_QUEUE_USER_ROUNDS_MAX: u64 = 8 * PASSWORD_ITERATIONS as u64;
+
+/// The same of strangers from one address, which may be that of a whole company.
+pub const PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX: u64 = 64 * PASSWORD_ITERATIONS as u64;
+
 /// Password jobs handed to the helper at once, so that cheap ones do not each wait for a turn.
 pub const PASSWORDS_UNDER_WAY_MAX: usize = 32;
 
@@ -139,6 +145,11 @@ pub const ASKER_REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// Milliseconds for asking for figures and taking them.
 pub const ASKER_TIMEOUT_MS: u64 = 5_000;
 
+/// Lines of the log that connections which make no sense may cause in a while.
+pub const STRANGER_LINES_MAX: u32 = 20;
+/// How long a while is, in milliseconds.
+pub const STRANGER_LINES_MS: u64 = 10_000;
+
 /// Seconds a connection may stay without a session.
 pub const AUTH_TIMEOUT_S: u64 = 30;
 /// Seconds without a byte from the client after which the server asks with HEARTBEAT.
@@ -167,4 +178,6 @@ const _: () = {
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
     assert!(PASSWORDS_UNDER_WAY_MAX <= PASSWORD_QUEUE_MAX);
+    assert!(PASSWORD_QUEUE_USER_ROUNDS_MAX < PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX);
+    assert!(PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX < PASSWORD_QUEUE_ROUNDS_MAX);
 };

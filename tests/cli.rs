@@ -710,6 +710,29 @@ fn load_prepare_makes_users_who_are_members() {
 }
 
 #[test]
+fn load_prepare_spreads_users_over_chats_as_the_load_does() {
+    let folder = Folder::new();
+    let prepare = ["load", "prepare", "--users", "5", "--chats", "2", "--spread"];
+    folder.done(&[&prepare[..], &["--messages", "20"]].concat());
+    let list = folder.done(&["chat", "list"]);
+    assert_eq!((&*row(&list, "load")[2], &*row(&list, "load-1")[2]), ("3", "2"));
+    has(&folder.done(&["check"]), &["5 users", "2 chats", "40 messages"]);
+    folder.store(|store| {
+        let chat = store.chat_by_key("load-1").expect("chats").expect("load-1").chat;
+        let given = store.server_time().expect("a time");
+        let mut senders = Vec::new();
+        let walk = store.messages_updated(chat, ServerTime::ZERO, given, |message| {
+            senders.push(message.sender);
+            true
+        });
+        assert!(walk.is_ok() && senders.len() == 20);
+        for sender in senders {
+            assert!(store.member(chat, sender).expect("members").is_some(), "{sender:?}");
+        }
+    });
+}
+
+#[test]
 fn load_prepare_stores_messages_below_the_times_to_come() {
     let folder = Folder::new();
     let prepare =

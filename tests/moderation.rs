@@ -130,6 +130,60 @@ fn a_purge_survives_a_kill() {
     server.admin_ok(&["check"], None);
 }
 
+/// Slow mode holds for the user in the chat, and the bound of sends for the user, whatever
+/// connection they come by, and whether or not they left in between.
+#[test]
+fn nobody_escapes_being_slow_by_coming_anew() {
+    let server = Server::with(&["--sends-per-second", "2"]);
+    let [(mut anna, _), (mut boris, _)] = server.users10(["anna", "boris"]);
+    let (hall, attic) = (anna.create_chat("hall"), anna.create_chat("attic"));
+    boris.join(hall);
+    server.admin_ok(&["chat", "set", "hall", "--slow-mode", "3600"], None);
+    boris.send(hall, "once");
+    let again = |client: &mut support::client::Client| {
+        client.ask(SEND_CHAT_MSG, body().id(hall).text("twice")).declined("rate-limited");
+    };
+    again(&mut boris);
+    boris.leave(hall);
+    boris.join(hall);
+    again(&mut boris);
+    let mut other = server.login10("boris");
+    again(&mut other);
+    drop((boris, other));
+    again(&mut server.login10("boris"));
+    server.admin_ok(&["chat", "set", "hall", "--slow-mode", "0"], None);
+    let mut boris = server.login10("boris");
+    support::eventually(|| {
+        boris.ask(SEND_CHAT_MSG, body().id(hall).text("free")).purpose == ACCEPTED
+    });
+
+    // Over many connections one after the other, faster than two a second.
+    let mut declined = 0;
+    support::in_time(|| {
+        let mut anna = server.login10("anna");
+        let answer = anna.ask(SEND_CHAT_MSG, body().id(attic).text("x"));
+        declined += u32::from(answer.purpose == DECLINED);
+        declined > 3
+    });
+}
+
+/// Invites that are void for their age leave the file.
+#[test]
+fn expired_invites_go() {
+    let server = Server::start();
+    server.admin_ok(&["invite", "add", "--days", "1"], None);
+    let file = rusqlite::Connection::open(server.data()).expect("the file");
+    file.busy_timeout(Duration::from_secs(5)).expect("set");
+    file.execute("INSERT INTO invites VALUES (zeroblob(32), 'old', 1, 20, 10)", [])
+        .expect("stored");
+    let hints = || {
+        let list = server.admin_ok(&["invite", "list"], None);
+        (list.lines().count(), list.contains("expired"))
+    };
+    assert_eq!(hints(), (3, true));
+    support::in_time(|| hints() == (2, false));
+}
+
 /// A slow mode that is made shorter, or ended, holds for those who wait already.
 #[test]
 fn a_slow_mode_that_is_made_shorter() {

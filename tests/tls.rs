@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use rustls::crypto::ring::default_provider;
@@ -16,8 +18,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use support::server::{run, signal, vestnik};
-use support::wire::{ACCEPTED, DECLINED, DISCONNECT, Frame, HEARTBEAT, HELLO};
-use support::{Client, Server, TempDir, eventually};
+use support::wire::{ACCEPTED, DECLINED, DISCONNECT, Frame, HEARTBEAT, HELLO, LOGIN};
+use support::{Client, PASSWORD, Server, TempDir, eventually};
 
 /// Makes a pair in the folder by the command line, and returns what it prints.
 #[track_caller]
@@ -143,7 +145,7 @@ fn a_handshake_that_stops_is_closed() {
     let mut halfway = TcpStream::connect(tls_address(&server)).expect("a connection");
     halfway.write_all(b"\x16\x03\x01\x02\x00\x01").expect("written");
     for stream in [&mut silent, &mut halfway] {
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("an option");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");
         // A reset is an end, too: there is nothing to lose yet.
         if let Err(error) = stream.read(&mut [0; 100]) {
             assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
@@ -206,6 +208,87 @@ fn a_certificate_is_swapped_while_everybody_talks() {
     assert!(TlsClient::try_connect(tls_address(&server), stale.path()).is_err());
     TlsClient::connect(tls_address(&server), folder.path()).is_alive(b"the new pair is in use");
     old.is_alive(b"nobody was dropped");
+}
+
+/// Pairs good and bad are taken and refused while eight connections talk without a pause: each
+/// gets each of its answers, and whoever comes newly gets in.
+#[test]
+fn swaps_under_load_drop_nobody() {
+    const TALKERS: usize = 8;
+    let (server, folder) = server();
+    let address = tls_address(&server);
+    let is_over = AtomicBool::new(false);
+    let said = [const { AtomicU64::new(0) }; TALKERS];
+    let clients: Vec<_> = said.iter().map(|_| logged_in(&server, folder.path())).collect();
+    thread::scope(|scope| {
+        let talks: Vec<_> = clients
+            .into_iter()
+            .zip(&said)
+            .map(|(mut client, said)| {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        client.is_alive(&said.load(Ordering::Relaxed).to_le_bytes());
+                        said.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        // Whatever fails here, the talkers come to their end.
+        let over = Over(&is_over);
+        // Everybody has said something more, while this is the pair, or somebody has stopped.
+        let all_go_on = || {
+            let before: Vec<_> = said.iter().map(|said| said.load(Ordering::Relaxed)).collect();
+            let is_on = |(said, before): (&AtomicU64, u64)| said.load(Ordering::Relaxed) > before;
+            while !said.iter().zip(before.iter().copied()).all(is_on) {
+                assert!(!talks.iter().any(|talk| talk.is_finished()), "somebody was dropped");
+                thread::sleep(Duration::from_millis(2));
+            }
+        };
+        let says = |words: &str, times: usize| {
+            while server.stderr().matches(words).count() < times {
+                assert!(!talks.iter().any(|talk| talk.is_finished()), "somebody was dropped");
+                thread::sleep(Duration::from_millis(2));
+            }
+        };
+        for round in 1..=5 {
+            fs::write(folder.join("key.pem"), "no key").expect("written");
+            signal(server.process_id(), "HUP");
+            says("stay as they were", round);
+            all_go_on();
+            TlsClient::connect(address, folder.path()).is_alive(b"the old pair is in use");
+            for name in ["cert.pem", "key.pem"] {
+                fs::remove_file(folder.join(name)).expect("removed");
+            }
+            make_pair(folder.path());
+            signal(server.process_id(), "HUP");
+            says("are loaded again", round);
+            all_go_on();
+            TlsClient::connect(address, folder.path()).is_alive(b"the new pair is in use");
+        }
+        drop(over);
+    });
+}
+
+/// Ends what others look at when it goes.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A client of a user of its own: one without a session would be closed after a while.
+fn logged_in(server: &Server, folder: &Path) -> TlsClient {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("talker-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    server.add_user(&name);
+    let mut client = TlsClient::connect(tls_address(server), folder);
+    let body = format!("{name}\0{PASSWORD}\0");
+    let answer = client.try_ask(Frame::new(LOGIN, 2, body)).expect("an answer");
+    assert_eq!(answer.purpose, ACCEPTED);
+    client
 }
 
 /// The key is its owner's alone, nothing is overwritten, and both ways to the fingerprint agree.

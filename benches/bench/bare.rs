@@ -8,7 +8,9 @@ use vestnik::store::Database;
 
 /// A connection to a file with the server's tables, as the server sets it up.
 pub(crate) fn open(path: &Path) -> Connection {
-    drop(Database::open_server(path).expect("a file"));
+    if !path.exists() {
+        drop(Database::open_server(path).expect("a file"));
+    }
     let db = Connection::open(path).expect("the file");
     db.pragma_update(None, "journal_mode", "WAL").expect("a pragma");
     db.pragma_update(None, "synchronous", "FULL").expect("a pragma");

@@ -9,6 +9,9 @@ use vestnik::store::{Database, Store};
 /// Messages of one chat in a filled file.
 pub(crate) const CHAT_MESSAGES: i64 = 10_000;
 
+/// Rows of one commit while a file is filled.
+const ROWS_PER_COMMIT: i64 = 10_000;
+
 /// Text of every message, in bytes.
 pub(crate) const CONTENT_BYTES: usize = 100;
 
@@ -34,7 +37,8 @@ pub(crate) struct Folder(PathBuf);
 impl Folder {
     pub(crate) fn new(name: &str) -> Self {
         let name = format!("bench-{}-{name}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let place = std::env::var_os("VESTNIK_BENCH_FOLDER").map(PathBuf::from);
+        let path = place.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into()).join(name);
         fs::create_dir_all(&path).expect("a folder to write to");
         Self(path)
     }
@@ -79,19 +83,28 @@ pub(crate) fn stored_rows() -> i64 {
 
 /// A file with so many messages, those of each chat together, and how many chats they are in.
 pub(crate) fn filled(path: &Path) -> i64 {
-    let rows = stored_rows();
-    let chats = (rows / CHAT_MESSAGES).max(1);
+    let chats = (stored_rows() / CHAT_MESSAGES).max(1);
+    fill(path, chats, CHAT_MESSAGES);
+    chats
+}
+
+/// Makes a file with so many messages in each of so many chats.
+pub(crate) fn fill(path: &Path, chats: i64, messages: i64) {
     let database = Database::open_server(path).expect("a new file");
     let mut store = Store::new(&database).expect("its tables");
     let content = "x".repeat(CONTENT_BYTES);
+    let mut rows = 0;
     for number in 0..chats {
-        for message in 0..CHAT_MESSAGES {
+        for message in 0..messages {
             let id = MessageId::at(message_time(number, message, chats));
             store.add_message(chat(number as u32), id, user(1), &content).expect("room for it");
+            rows += 1;
+            if rows % ROWS_PER_COMMIT == 0 {
+                store.commit().expect("room for it");
+            }
         }
-        store.commit().expect("room for it");
     }
-    chats
+    store.commit().expect("room for it");
 }
 
 /// Numbers that look random and are the same in every run.

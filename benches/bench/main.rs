@@ -1,23 +1,31 @@
 //! What a message costs, step by step, without sockets: `cargo bench`, or `cargo bench -- store`
 //! for one part. `cargo test` runs every body once on a small file.
 //!
-//! `VESTNIK_BENCH_ROWS` is the number of stored messages that reads are measured on (1,000,000).
+//! `cargo bench -- beside` does the same work by the store and by bare SQLite, turn about, and prints
+//! the ratios; `times BODY N` does one body N times and nothing else, for a tool that counts
+//! instructions (`scripts/instructions.sh`).
+//!
+//! `VESTNIK_BENCH_ROWS` is the number of stored messages that reads are measured on (1,000,000);
+//! `VESTNIK_BENCH_FOLDER` is where files are made: where memory is a disk, a sync costs nothing.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stdout,
     missing_docs,
-    reason = "benches stand outside of the server, and criterion's macros write no docs"
+    reason = "benches stand outside of the server and print what they find, and criterion's macros write no docs"
 )]
 
 mod bare;
+mod beside;
 mod chats;
 mod files;
 mod outbox;
 mod search;
 mod service;
 mod store;
+mod times;
 mod wire;
 
-use criterion::{criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 
 criterion_group!(
     benches,
@@ -32,4 +40,19 @@ criterion_group!(
     search::search,
     chats::my_chats,
 );
-criterion_main!(benches);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words = arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str);
+    match words.collect::<Vec<_>>()[..] {
+        ["beside"] => return beside::run(),
+        ["times", body, times] => return times::run(body, times.parse().expect("a number")),
+        _ => {}
+    }
+    if !files::is_measuring() {
+        beside::run();
+        times::BODIES.iter().for_each(|body| times::run(body, 1));
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

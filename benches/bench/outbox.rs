@@ -11,33 +11,47 @@ use vestnik::wire::frame::header;
 /// Bytes of the frame: a notification of a message of about 90 bytes.
 const FRAME_BYTES: usize = 128;
 
-/// Stages, releases and takes, as a turn does, with sockets that take everything.
+/// Queues, and a frame for them.
+pub(crate) struct FanOut {
+    outbox: Outbox,
+    metrics: Metrics,
+    frame: [u8; FRAME_BYTES],
+}
+
+impl FanOut {
+    pub(crate) fn new() -> Self {
+        let mut frame = [7; FRAME_BYTES];
+        frame[..HEADER_BYTES].copy_from_slice(&header(FRAME_BYTES - HEADER_BYTES, 0x20, 1));
+        Self { outbox: Outbox::default(), metrics: Metrics::default(), frame }
+    }
+
+    /// Stages, releases and takes, as a turn does, with sockets that take everything.
+    pub(crate) fn turn(&mut self, peers: u32) {
+        let outbox = &mut self.outbox;
+        outbox.begin_turn();
+        let head = [0; BLOCK_HEAD_BYTES];
+        let rest = self.frame.len() - BLOCK_HEAD_BYTES;
+        outbox.block_mut().extend_from_slice(black_box(&self.frame[BLOCK_HEAD_BYTES..]));
+        for index in 0..peers {
+            outbox.stage_block(index, head, 0..rest);
+        }
+        outbox.release(&mut self.metrics);
+        while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
+            let bytes = outbox.sendable(index).len();
+            assert_eq!(bytes, FRAME_BYTES);
+            outbox.advance(index, bytes);
+        }
+    }
+}
+
+/// What it costs to tell many of one frame.
 pub(crate) fn fan_out(criterion: &mut Criterion) {
-    let mut frame = [7; FRAME_BYTES];
-    frame[..HEADER_BYTES].copy_from_slice(&header(FRAME_BYTES - HEADER_BYTES, 0x20, 1));
-    let mut metrics = Metrics::default();
     let mut group = criterion.benchmark_group("outbox");
     for peers in [10, 100, 1_000, 10_000] {
         group.throughput(Throughput::Elements(u64::from(peers)));
-        let mut outbox = Outbox::default();
+        let mut queues = FanOut::new();
         let id = BenchmarkId::new("one frame to peers", peers);
-        group.bench_with_input(id, &peers, |bencher, &peers| {
-            bencher.iter(|| {
-                outbox.begin_turn();
-                let head = [0; BLOCK_HEAD_BYTES];
-                let rest = frame.len() - BLOCK_HEAD_BYTES;
-                outbox.block_mut().extend_from_slice(black_box(&frame[BLOCK_HEAD_BYTES..]));
-                for index in 0..peers {
-                    outbox.stage_block(index, head, 0..rest);
-                }
-                outbox.release(&mut metrics);
-                while let Some(Dirty { index, .. }) = outbox.pop_dirty() {
-                    let bytes = outbox.sendable(index).len();
-                    assert_eq!(bytes, FRAME_BYTES);
-                    outbox.advance(index, bytes);
-                }
-            });
-        });
+        group.bench_with_input(id, &peers, |bencher, &peers| bencher.iter(|| queues.turn(peers)));
     }
     group.finish();
 }

@@ -24,7 +24,7 @@ const USERS: u32 = 1_000;
 const BEGIN_US: i64 = 1_700_000_000_000_000;
 
 /// Sends in one turn.
-const SENDS: u64 = 64;
+pub(crate) const SENDS: u64 = 64;
 
 /// A file with users, a chat, and a session for each user; gives the sessions.
 pub(crate) fn prepare(database: &Database) -> Vec<(SessionId, String)> {
@@ -145,6 +145,22 @@ impl<'db> Bench<'db> {
     }
 }
 
+/// A turn of sends from two to the chat that all are members of.
+pub(crate) fn send_turn(bench: &mut Bench<'_>, conns: &[ConnId], content: &str) {
+    bench.begin();
+    let chat = crate::files::chat(0);
+    for conn in &conns[..2] {
+        for task in 0..SENDS / 2 {
+            Request::SendChatMsg { chat, content, nonce: None }.write(&mut bench.input, task as u8);
+        }
+        bench.feed(*conn);
+    }
+    let (peers, bytes) = bench.end();
+    assert_eq!(peers, conns.len() as u64);
+    // Each of the others has every text; the two have each other's.
+    assert!(bytes > (conns.len() - 1) * SENDS as usize * CONTENT_BYTES);
+}
+
 /// A turn of sends to a chat, by how many of its members are there. Needs a disk that syncs.
 pub(crate) fn send_turns(criterion: &mut Criterion) {
     let folder = Folder::new("service");
@@ -152,7 +168,6 @@ pub(crate) fn send_turns(criterion: &mut Criterion) {
     let database = Database::open_server(&folder.file("send.db")).expect("a file");
     let sessions = prepare(&database);
     let content = "x".repeat(CONTENT_BYTES);
-    let chat = crate::files::chat(0);
     let mut group = criterion.benchmark_group("service");
     group.throughput(Throughput::Elements(SENDS));
     for members in [2, 200, USERS as usize] {
@@ -160,20 +175,7 @@ pub(crate) fn send_turns(criterion: &mut Criterion) {
         let conns = bench.connect_users(&sessions[..members]);
         let id = BenchmarkId::new("turn of 64 sends from two, members online", members);
         group.bench_function(id, |bencher| {
-            bencher.iter(|| {
-                bench.begin();
-                for conn in &conns[..2] {
-                    for task in 0..SENDS / 2 {
-                        Request::SendChatMsg { chat, content: &content, nonce: None }
-                            .write(&mut bench.input, task as u8);
-                    }
-                    bench.feed(*conn);
-                }
-                let (peers, bytes) = bench.end();
-                assert_eq!(peers, members as u64);
-                // Each of the others has every text; the two have each other's.
-                assert!(bytes > (members - 1) * SENDS as usize * CONTENT_BYTES);
-            });
+            bencher.iter(|| send_turn(&mut bench, &conns, &content));
         });
     }
     group.finish();

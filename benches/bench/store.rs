@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
-use vestnik::ids::MessageId;
+use rusqlite::Statement;
+use vestnik::ids::{MessageId, ServerTime};
 use vestnik::store::{Database, Store};
 
 use crate::bare;
@@ -16,7 +17,7 @@ use crate::files::{
 const CHATS: i64 = 10_000;
 
 /// Messages of a range.
-const RANGE: i64 = 1_000;
+pub(crate) const RANGE: i64 = 1_000;
 
 /// What it costs to store rows, by how many share a commit. Needs a disk that syncs.
 pub(crate) fn insert(criterion: &mut Criterion) {
@@ -61,6 +62,42 @@ pub(crate) fn insert(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A chat by its number, and the times of the first and the last message to read.
+pub(crate) type Range = (i64, ServerTime, ServerTime);
+
+/// Reads a range as the server does.
+pub(crate) fn read_by_store(store: &mut Store<'_>, range: Range, out: &mut Vec<u8>) {
+    let (number, from, to) = range;
+    out.clear();
+    let mut read = 0;
+    let walk = store.messages_updated(chat(number as u32), from, to, |message| {
+        out.extend_from_slice(message.content.as_bytes());
+        read += 1;
+        true
+    });
+    assert!(walk.is_ok() && read == RANGE);
+    store.commit().expect("it was only read");
+}
+
+/// Reads a range by the statement of the server alone.
+pub(crate) fn read_by_bare(select: &mut Statement<'_>, range: Range, out: &mut Vec<u8>) {
+    let (number, from, to) = range;
+    out.clear();
+    let mut rows = select.query((number + 1, from.micros(), to.micros())).expect("a range");
+    let mut read = 0;
+    while let Some(row) = rows.next().expect("a row") {
+        let id: i64 = row.get(0).expect("an id");
+        let sender: i64 = row.get(1).expect("a sender");
+        let updated: Option<i64> = row.get(2).expect("a time or none");
+        let status: u8 = row.get(3).expect("a status");
+        black_box((id, sender, updated, status));
+        let content = row.get_ref(4).expect("a text").as_str().expect("a text");
+        out.extend_from_slice(content.as_bytes());
+        read += 1;
+    }
+    assert_eq!(read, RANGE);
+}
+
 /// What it costs to read a thousand messages from the middle of a chat.
 pub(crate) fn read_range(criterion: &mut Criterion) {
     if !is_asked_for("store") {
@@ -84,17 +121,7 @@ pub(crate) fn read_range(criterion: &mut Criterion) {
         group.bench_function("read a range of 1,000", |bencher| {
             bencher.iter_batched(
                 &mut pick,
-                |(number, from, to)| {
-                    out.clear();
-                    let mut read = 0;
-                    let walk = store.messages_updated(chat(number as u32), from, to, |message| {
-                        out.extend_from_slice(message.content.as_bytes());
-                        read += 1;
-                        true
-                    });
-                    assert!(walk.is_ok() && read == RANGE);
-                    store.commit().expect("it was only read");
-                },
+                |range| read_by_store(&mut store, range, &mut out),
                 BatchSize::SmallInput,
             );
         });
@@ -104,21 +131,7 @@ pub(crate) fn read_range(criterion: &mut Criterion) {
     group.bench_function("read a range of 1,000 by bare SQLite", |bencher| {
         bencher.iter_batched(
             &mut pick,
-            |(number, from, to)| {
-                out.clear();
-                let range = (number + 1, from.micros(), to.micros());
-                let mut rows = select.query(range).expect("a range");
-                let mut read = 0;
-                while let Some(row) = rows.next().expect("a row") {
-                    let id: i64 = row.get(0).expect("an id");
-                    let sender: i64 = row.get(1).expect("a sender");
-                    black_box((id, sender));
-                    let content = row.get_ref(4).expect("a text").as_str().expect("a text");
-                    out.extend_from_slice(content.as_bytes());
-                    read += 1;
-                }
-                assert_eq!(read, RANGE);
-            },
+            |range| read_by_bare(&mut select, range, &mut out),
             BatchSize::SmallInput,
         );
     });

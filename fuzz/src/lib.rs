@@ -4,6 +4,7 @@
 //! generator makes, so that a short run needs neither nightly nor sanitizers.
 
 mod bodies;
+mod file;
 mod frames;
 mod input;
 mod requests;

@@ -129,7 +129,7 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
             text = match length {
                 0 => String::new(),
                 1 => format!("text {}", known.texts),
-                more => format!("{:x<more$}", format!("text {}.", known.texts)),
+                more => long(&format!("text {}.", known.texts), more),
             };
             about = About::Send { chat: chat_number, text: text.clone() };
             let nonce = if kind % 48 > 17 { Some(u64::from(input.u8() % 4)) } else { None };
@@ -266,6 +266,11 @@ pub(crate) fn write_raw(input: &mut Input<'_>, task: u8, out: &mut Vec<u8>) -> A
     out.put_bytes(&[purpose, task]);
     out.put_bytes(&body);
     About::Other
+}
+
+/// A text made so many bytes long; far quicker than the filling of `format!`.
+fn long(text: &str, bytes: usize) -> String {
+    text.to_owned() + &"x".repeat(bytes.saturating_sub(text.len()))
 }
 
 fn time(input: &mut Input<'_>, known: &Known) -> ServerTime {

@@ -4,24 +4,18 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use vestnik::auth::helper::{self, Job, JobDone};
-use vestnik::auth::password;
-use vestnik::auth::random::{NoRandomness, RandomSource};
 use vestnik::config::Registration;
-use vestnik::ids::{ChatId, ConnId, ServerTime, UserId};
-use vestnik::names::Name;
+use vestnik::ids::{ChatId, ConnId, ServerTime};
 use vestnik::outbox::Outbox;
 use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
-use vestnik::store::members::Member;
-use vestnik::store::{Database, Store};
+use vestnik::store::Store;
 use vestnik::wire::codec::Reader;
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::request::Request;
 
+use super::file::{Counting, FullDisk, Prepared, WALL_US};
 use super::input::Input;
 use super::requests::{self, About, Known, PASSWORDS, USERS};
 use super::told::{self, Answer, Asked, News, Told};
@@ -32,34 +26,13 @@ const BODY_BYTES_MAX: usize = 32 * 1024;
 const SLOTS: usize = 6;
 /// Turns in which everything must have come to rest at the end.
 const TURNS_TO_REST: usize = 5000;
-/// The wall clock at the beginning, in microseconds.
-const WALL_US: i64 = 1_700_000_000_000_000;
-
-/// Counts upwards, mixed: the same in every run.
-#[derive(Default)]
-struct Counting(AtomicU64);
-
-impl RandomSource for Counting {
-    fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomness> {
-        for chunk in bytes.chunks_mut(8) {
-            let mut number = self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
-            number = (number ^ number >> 31).wrapping_mul(0x7FB5_D329_728E_A185);
-            chunk.copy_from_slice(&(number ^ number >> 29).to_le_bytes()[..chunk.len()]);
-        }
-        Ok(())
-    }
-}
-
 /// `data`: options, then what happens, one thing after the other.
 pub fn service(data: &[u8]) {
     let mut input = Input::new(data);
     let options = input.u8();
-    let file = DataFile::new();
-    std::fs::write(&file.0, template()).expect("a copy");
-    let database = Database::open_with_vfs(&file.0, "unix", vestnik::store::open::Role::Server)
-        .expect("a data file");
+    let prepared = Prepared::take();
     let random = Counting::default();
-    let store = Store::new(&database).expect("tables");
+    let store = Store::new(&prepared.database).expect("tables");
     store.set_patience(false);
     let config = ServiceConfig {
         body_bytes_max: BODY_BYTES_MAX,
@@ -81,113 +54,11 @@ pub fn service(data: &[u8]) {
         world.compare_with_the_file();
     }
     world.close_all();
-}
-
-/// A file in memory where there is such a place, gone at the end.
-struct DataFile(std::path::PathBuf);
-
-impl DataFile {
-    fn new() -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let memory = std::path::PathBuf::from("/dev/shm");
-        let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let file = Self(folder.join(format!("vestnik-fuzz-{}-{number}.db", std::process::id())));
-        file.remove();
-        file
+    let is_well = world.is_well;
+    drop(world);
+    if is_well {
+        prepared.keep();
     }
-
-    fn remove(&self) {
-        for end in ["", "-wal", "-shm", ".lock"] {
-            let mut name = self.0.as_os_str().to_owned();
-            name.push(end);
-            let _ = std::fs::remove_file(name);
-        }
-    }
-}
-
-impl Drop for DataFile {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-/// The bytes of a file with everybody in it: to write them is quicker than to make one.
-fn template() -> &'static [u8] {
-    static TEMPLATE: OnceLock<Vec<u8>> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let file = DataFile::new();
-        let database = Database::open_with_vfs(&file.0, "unix", vestnik::store::open::Role::Server)
-            .expect("a new file");
-        let mut store = Store::new(&database).expect("tables");
-        populate(&mut store);
-        drop(store);
-        drop(database);
-        std::fs::read(&file.0).expect("the file")
-    })
-}
-
-/// No file may grow: what a full disk is to SQLite.
-struct FullDisk(rustix::process::Rlimit);
-
-impl FullDisk {
-    fn begin() -> Self {
-        static IGNORED: OnceLock<()> = OnceLock::new();
-        IGNORED.get_or_init(|| {
-            let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-            signal_hook::flag::register(signal_hook::consts::SIGXFSZ, flag).expect("a handler");
-            // Whoever reports a panic writes to files.
-            let report = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                let most = getrlimit(Resource::Fsize).maximum;
-                let none = rustix::process::Rlimit { current: most, maximum: most };
-                let _ = setrlimit(Resource::Fsize, none);
-                report(panic);
-            }));
-        });
-        let before = getrlimit(Resource::Fsize);
-        let none = rustix::process::Rlimit { current: Some(0), maximum: before.maximum };
-        setrlimit(Resource::Fsize, none).expect("a lower limit");
-        Self(before)
-    }
-}
-
-impl Drop for FullDisk {
-    fn drop(&mut self) {
-        let before = rustix::process::Rlimit { ..self.0 };
-        setrlimit(Resource::Fsize, before).expect("the limit that was");
-    }
-}
-
-fn hashed() -> &'static [String; 2] {
-    static HASHED: OnceLock<[String; 2]> = OnceLock::new();
-    HASHED.get_or_init(|| {
-        PASSWORDS.map(|text| {
-            let password = password::prepare(text, password::Kind::User).expect("long enough");
-            password::hash(&password, 1, &Counting::default()).expect("hashed")
-        })
-    })
-}
-
-/// Three users; two chats, one of them with a password.
-fn populate(store: &mut Store<'_>) {
-    let now = ServerTime::new(WALL_US - 1_000_000_000).expect("positive");
-    for name in USERS {
-        let name = Name::parse(name).expect("a name");
-        store.add_user(name.text(), name.key(), &hashed()[0], now).expect("stored");
-    }
-    let passwords = [None, Some(hashed()[0].as_str())];
-    for (name, password) in ["hall", "locked"].into_iter().zip(passwords) {
-        store.add_chat(name, name, password, now).expect("stored");
-    }
-    for (chat, user, admin) in [(1, 1, true), (1, 2, false), (1, 3, false), (2, 1, true)] {
-        let (chat, user) = (ChatId::new(chat), UserId::new(user));
-        let (Some(chat), Some(user)) = (chat, user) else { continue };
-        let seen = ServerTime::ZERO;
-        store.add_member(Member { chat, user, admin, joined: now, seen }).expect("stored");
-    }
-    store.write_server_time(now).expect("stored");
-    store.commit().expect("stored");
 }
 
 /// A client and its connection.
@@ -756,8 +627,13 @@ impl<'db> World<'db> {
     }
 
     fn close_all(&mut self) {
+        self.service.begin_turn(self.wall_us, self.now_ms);
         for place in 0..self.slots.len() {
             self.cut_off(place);
+        }
+        if self.is_well {
+            assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+            self.rest_of_turn();
         }
         assert_eq!(self.service.outbox.buffered_bytes(), 0, "bytes for nobody");
     }

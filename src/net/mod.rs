@@ -7,6 +7,7 @@ mod connection;
 mod gather;
 mod listener;
 mod pages;
+mod ration;
 mod reactor;
 mod serve;
 mod stats;

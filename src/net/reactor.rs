@@ -28,6 +28,7 @@ use crate::net::connection::Connection;
 use crate::net::gather::Gather;
 use crate::net::listener::{Listener, Spare};
 use crate::net::pages::Pages;
+use crate::net::ration::Ration;
 use crate::net::serve::ServeError;
 use crate::net::stats::{Askers, Sources};
 use crate::net::timers::{NEVER_MS, Timers};
@@ -84,6 +85,7 @@ pub(super) struct Reactor<'a, 'db> {
     connections_max: usize,
     next_generation: u32,
     unauthorized: HashMap<IpAddr, usize>,
+    ration: Ration,
     timers: Timers,
     clock: Clock,
     housekeeping_ms: u64,
@@ -96,6 +98,9 @@ pub(super) struct Reactor<'a, 'db> {
     /// What the turn has read; the frames in it stay until the turn has ended.
     arena: Vec<u8>,
     arena_used: usize,
+    /// Up to where something was read, of which a part may be secret.
+    arena_read: usize,
+    has_secret: bool,
     inputs: Vec<Input>,
     is_pump_waiting: bool,
     gather: Gather,
@@ -143,6 +148,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             connections_max: connections_max(config.max_connections),
             next_generation: 0,
             unauthorized: HashMap::new(),
+            ration: Ration::default(),
             timers: Timers::default(),
             clock: Clock::start(),
             housekeeping_ms: 0,
@@ -151,6 +157,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
             gone: Vec::new(),
             arena: vec![0; TURN_READ_BYTES + 2 * (config.body_limit_bytes + HEADER_BYTES)],
             arena_used: 0,
+            arena_read: 0,
+            has_secret: false,
             inputs: Vec::new(),
             is_pump_waiting: false,
             gather: Gather::default(),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use ring::rand::SystemRandom;
 
@@ -51,6 +53,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         None => None,
     };
     let database = Database::open_server(&config.data)?;
+    warn_of_readers(&config.data);
     let store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
     let random = SystemRandom::new();
     let mut service = Service::new(store, service_config(config), &random)?;
@@ -70,6 +73,15 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         database.abandon();
     }
     ended
+}
+
+/// The file was made for its owner alone; who has opened it since may have done so by mistake.
+fn warn_of_readers(data: &Path) {
+    let mode = std::fs::metadata(data).map_or(0, |file| file.permissions().mode() & 0o777);
+    if mode & 0o077 != 0 {
+        let data = data.display();
+        log::warn!("{data} can be read by others on this machine (mode {mode:03o}); chmod 600 it");
+    }
 }
 
 fn service_config(config: &Config) -> ServiceConfig {

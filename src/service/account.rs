@@ -187,6 +187,10 @@ impl Service<'_> {
             return Err(Decline::LoginRequired.into());
         };
         self.may_write()?;
+        if self.store.session(caller.session)?.is_none() {
+            // Ended by the command line a moment ago, perhaps with another password.
+            return Err(Decline::LoginRequired.into());
+        }
         self.store.set_password(caller.user, stored)?;
         self.store.end_sessions(caller.user, Some(caller.session))?;
         self.accept(caller, |_| {});

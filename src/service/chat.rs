@@ -104,7 +104,7 @@ impl Service<'_> {
         user: UserId,
         mine: &MyChat,
     ) -> StoreResult<u32> {
-        let unread = self.unread(mine.chat, user, mine.seen)?;
+        let unread = self.unread(mine, user)?;
         let mut flags = answer::CHAT_MEMBER;
         flags |= if mine.has_password { answer::CHAT_HAS_PASSWORD } else { 0 };
         flags |= if mine.is_admin { answer::CHAT_ADMIN } else { 0 };
@@ -411,6 +411,7 @@ impl Service<'_> {
 
     /// A chat has been taken away: its members are told.
     pub(super) fn chat_is_gone(&mut self, chat: ChatId, except: Option<ConnId>) {
+        self.counting.forget(chat);
         for user in self.roster.users_of(chat) {
             self.exit(user, chat);
             self.tell_user_chat(user, chat, except);

@@ -1,5 +1,6 @@
 //! What the server does on its own account, in small slices between requests: acting on what the
-//! command line changed, ending old sessions, sweeping what belongs to nobody.
+//! command line changed, ending old sessions, sweeping what belongs to nobody, and emptying
+//! the WAL of what was deleted.
 
 use std::collections::VecDeque;
 
@@ -16,8 +17,16 @@ const CHANGES_PER_SLICE: u32 = 256;
 const SWEPT_PER_SLICE: u32 = 500;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
+/// Expired invites taken away in one slice.
+const INVITES_PER_SLICE: u32 = 100;
 /// Messages that expire in one slice.
 const EXPIRED_PER_SLICE: u32 = 100;
+/// The WAL is emptied so many milliseconds after the last deletion, when nobody asks for anything,
+const SCRUB_QUIET_MS: u64 = 2_000;
+/// or so long after the first, whoever asks,
+const SCRUB_LATE_MS: u64 = 60_000;
+/// and not again, nor tried again, for so long.
+const SCRUB_REST_MS: u64 = 10_000;
 /// Milliseconds between two looks for old sessions and messages, and stale buffers.
 const SLOW_ROUND_MS: u64 = 10_000;
 
@@ -33,6 +42,21 @@ pub(super) struct Housekeeping {
     may_expire: bool,
     may_purge: bool,
     last_round_ms: u64,
+    scrubbing: Scrubbing,
+}
+
+/// What was deleted, edited or indexed under words that are no more is overwritten in the file, but
+/// what the WAL had of it stays there until others write over it. So the WAL is emptied, a while
+/// after the last of them when nobody asks for anything, and in the end even if somebody does.
+#[derive(Default)]
+struct Scrubbing {
+    /// Since when something that is gone may be in the WAL,
+    since_ms: Option<u64>,
+    /// and when last something went.
+    last_ms: u64,
+    /// Not before this time again.
+    rests_until_ms: u64,
+    is_due: bool,
 }
 
 impl Housekeeping {
@@ -48,6 +72,7 @@ impl Housekeeping {
             may_expire: true,
             may_purge: true,
             last_round_ms: 0,
+            scrubbing: Scrubbing::default(),
         })
     }
 
@@ -81,6 +106,8 @@ impl Service<'_> {
             self.housekeeping.data_version = version;
             self.housekeeping.has_changes = true;
             self.housekeeping.may_purge = true;
+            // A command may have taken messages away, or their words out of the index.
+            self.indexing.note_change();
         }
         if self.housekeeping.has_changes {
             self.housekeeping.has_changes = self.take_changes()?;
@@ -112,10 +139,13 @@ impl Service<'_> {
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.end_old_sessions()?;
+            self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
+            self.pace.trim(self.now_ms);
             self.housekeeping.may_expire = true;
             self.outbox.trim();
         }
         let more = self.background_slice()?;
+        self.look_at_wal();
         Ok(self.housekeeping.has_changes || more)
     }
 
@@ -138,7 +168,7 @@ impl Service<'_> {
         if self.housekeeping.may_purge {
             self.housekeeping.may_purge = self.purge()?;
         }
-        let more = self.index_slice()? | self.ends_slice()?;
+        let more = self.index_slice()? | self.count_slice()?;
         let housekeeping = &self.housekeeping;
         Ok(more || housekeeping.may_sweep || housekeeping.may_expire || housekeeping.may_purge)
     }
@@ -150,7 +180,6 @@ impl Service<'_> {
             let updated = self.clock.next();
             self.store.delete_message(chat, id, updated)?;
             self.indexing.note_change();
-            self.ends.note_deleted(chat, id.created());
             let (sender, created) = (purge.user, id.created());
             let status = status | STATUS_DELETED;
             let message = Message { id, sender, created, updated, status, content: "" };
@@ -167,8 +196,38 @@ impl Service<'_> {
             return Ok(false);
         };
         self.indexing.note_change();
-        self.ends.note_expired(chat, last);
+        self.counting.note_expired(chat, last);
         Ok(true)
+    }
+
+    /// Looks whether the WAL is to be emptied after this turn.
+    fn look_at_wal(&mut self) {
+        let (now_ms, is_quiet) = (self.now_ms, !self.indexing.was_busy());
+        let scrubbing = &mut self.housekeeping.scrubbing;
+        if self.indexing.take_changed() {
+            scrubbing.since_ms.get_or_insert(now_ms);
+            scrubbing.last_ms = now_ms;
+        }
+        let Some(since_ms) = scrubbing.since_ms else { return };
+        let is_over = !self.indexing.has_pending()
+            && is_quiet
+            && now_ms.saturating_sub(scrubbing.last_ms) >= SCRUB_QUIET_MS;
+        let is_late = now_ms.saturating_sub(since_ms) >= SCRUB_LATE_MS;
+        scrubbing.is_due = (is_over || is_late) && now_ms >= scrubbing.rests_until_ms;
+    }
+
+    /// Empties the WAL when that is due. To be called while no transaction is open.
+    pub(super) fn scrub(&mut self) -> StoreResult<()> {
+        let scrubbing = &mut self.housekeeping.scrubbing;
+        if !std::mem::take(&mut scrubbing.is_due) || self.is_storage_failing {
+            return Ok(());
+        }
+        scrubbing.rests_until_ms = self.now_ms + SCRUB_REST_MS;
+        if self.store.empty_wal()? {
+            // Words that leave the index later are noted anew as they do.
+            self.housekeeping.scrubbing.since_ms = None;
+        }
+        Ok(())
     }
 
     /// Takes the notes out of the file, in a transaction of their own: they are for those who are
@@ -237,7 +296,8 @@ impl Service<'_> {
             Change::ChatChanged(chat) => {
                 self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
-                self.roster.set_slow_mode(chat, slow_mode_s, self.now_ms);
+                self.roster.set_slow_mode(chat, slow_mode_s);
+                self.pace.set_slow_mode(chat, slow_mode_s, self.now_ms);
                 self.tell_chat(chat, None);
             }
             Change::ChatRemoved(chat) => {

@@ -34,6 +34,8 @@ pub(super) struct Indexing {
     has_gap: bool,
     /// Old words may wait in the file.
     has_pending: bool,
+    /// Messages have changed or gone since it was last asked.
+    has_changed: bool,
     may_merge: bool,
     progress: Progress,
     /// The progress that the file has for sure, and the turn that goes beyond it.
@@ -42,6 +44,8 @@ pub(super) struct Indexing {
     is_wanted: bool,
     /// Requests came since the last look.
     is_busy: bool,
+    /// They did before it.
+    was_busy: bool,
     last_slice_ms: u64,
     blocked_until_ms: u64,
 }
@@ -54,11 +58,13 @@ impl Indexing {
             queue: VecDeque::new(),
             has_gap: progress.done < store.server_time()?,
             has_pending: true,
+            has_changed: false,
             may_merge: false,
             progress,
             before: (progress, 0),
             is_wanted: false,
             is_busy: false,
+            was_busy: false,
             last_slice_ms: 0,
             blocked_until_ms: 0,
         })
@@ -91,6 +97,17 @@ impl Indexing {
     /// Messages have changed or gone.
     pub(super) const fn note_change(&mut self) {
         self.has_pending = true;
+        self.has_changed = true;
+    }
+
+    /// Whether messages have changed or gone since the last time that it was asked.
+    pub(super) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.has_changed, false)
+    }
+
+    /// Whether old words may wait to leave the index.
+    pub(super) const fn has_pending(&self) -> bool {
+        self.has_pending
     }
 
     /// Whether messages up to this time may not be in the index yet, and soon will be. A search
@@ -113,10 +130,15 @@ impl Indexing {
         self.is_busy = true;
     }
 
+    /// Whether requests came before the last look.
+    pub(super) const fn was_busy(&self) -> bool {
+        self.was_busy
+    }
+
     /// Whether requests come, so that background work had better wait. To be asked once a slice.
     pub(super) fn stands_back(&mut self, now_ms: u64) -> bool {
-        let is_busy = std::mem::take(&mut self.is_busy);
-        is_busy && now_ms.saturating_sub(self.last_slice_ms) < BUSY_SLICE_MS
+        self.was_busy = std::mem::take(&mut self.is_busy);
+        self.was_busy && now_ms.saturating_sub(self.last_slice_ms) < BUSY_SLICE_MS
     }
 }
 
@@ -139,6 +161,7 @@ impl Service<'_> {
         if indexing.has_pending {
             indexing.has_pending = self.store.settle_pending()?;
             indexing.may_merge |= indexing.has_pending;
+            indexing.has_changed |= indexing.has_pending;
             if indexing.has_pending {
                 return Ok(true);
             }

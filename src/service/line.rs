@@ -3,14 +3,18 @@
 //! A guess is let through only when its buckets would hold even if it and all guesses under way
 //! for the same key failed. So guesses sent at once get no further than guesses sent one after the
 //! other, right passwords cost nothing however many are sent at once, and people who have nothing
-//! to do with each other do not wait for each other's turn of the loop.
+//! to do with each other do not wait for each other's turn of the loop. Nor does anybody fill the
+//! line alone: right passwords, and new ones, cost the helper as much as wrong ones.
 
 use std::collections::VecDeque;
 
 use crate::auth::helper::{Job, JobId};
 use crate::auth::throttle::{Key, Origin, SecondsToWait, Throttle};
 use crate::ids::{ChatId, UserId};
-use crate::limits::{PASSWORD_QUEUE_MAX, PASSWORD_QUEUE_ROUNDS_MAX, PASSWORDS_UNDER_WAY_MAX};
+use crate::limits::{
+    PASSWORD_QUEUE_MAX, PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX, PASSWORD_QUEUE_ROUNDS_MAX,
+    PASSWORD_QUEUE_USER_ROUNDS_MAX, PASSWORDS_UNDER_WAY_MAX,
+};
 
 /// What a piece of password work is a guess at.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,8 +49,27 @@ impl Guess {
     }
 }
 
+/// Whose share of the line a job is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    User(UserId),
+    /// Somebody without a session.
+    Stranger(Origin),
+}
+
+impl Owner {
+    /// PBKDF2 rounds that may wait.
+    fn share(self) -> u64 {
+        match self {
+            Self::User(_) => PASSWORD_QUEUE_USER_ROUNDS_MAX,
+            Self::Stranger(_) => PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX,
+        }
+    }
+}
+
 struct Place {
     job: Job,
+    owner: Owner,
     guess: Guess,
     rounds: u32,
 }
@@ -71,19 +94,24 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Whether one more may wait.
-    pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() < PASSWORD_QUEUE_MAX && self.rounds < PASSWORD_QUEUE_ROUNDS_MAX
+    /// Whether one more of this owner may wait.
+    pub(super) fn has_room(&self, owner: Owner) -> bool {
+        let own = self.waiting.iter().filter(|place| place.owner == owner);
+        let own_rounds: u64 = own.map(|place| u64::from(place.rounds)).sum();
+        self.waiting.len() < PASSWORD_QUEUE_MAX
+            && self.rounds < PASSWORD_QUEUE_ROUNDS_MAX
+            && own_rounds < owner.share()
     }
 
-    pub(super) fn push(&mut self, job: Job, guess: Guess, rounds: u32) {
+    pub(super) fn push(&mut self, job: Job, owner: Owner, guess: Guess, rounds: u32) {
         self.rounds += u64::from(rounds);
-        self.waiting.push_back(Place { job, guess, rounds });
+        self.waiting.push_back(Place { job, owner, guess, rounds });
     }
 
-    /// A job has come back.
-    pub(super) fn done(&mut self, job: JobId) {
-        self.under_way.retain(|(other, _)| *other != job);
+    /// A job has come back: what it was a guess at.
+    pub(super) fn done(&mut self, job: JobId) -> Option<Guess> {
+        let place = self.under_way.iter().position(|(other, _)| *other == job)?;
+        Some(self.under_way.swap_remove(place).1)
     }
 
     /// Forgets those who wait.
@@ -126,5 +154,51 @@ impl Line {
             }
         }
         Next::Nobody
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::auth::helper::Work;
+    use crate::auth::password::{self, Kind};
+    use crate::limits::PASSWORD_ITERATIONS;
+
+    fn push(line: &mut Line, owner: Owner, number: u64) {
+        let password = password::prepare("correct horse", Kind::User).expect("long enough");
+        let work = Work::Hash { password, rounds: PASSWORD_ITERATIONS };
+        line.push(Job { id: JobId(number), work }, owner, Guess::Nothing, PASSWORD_ITERATIONS);
+    }
+
+    /// A user, or an address, uses up a share of their own, and it comes again as the helper goes on.
+    #[test]
+    fn nobody_fills_the_line_alone() {
+        let user = |id| Owner::User(UserId::new(id).expect("not 0"));
+        let address = |last| Owner::Stranger(Origin::of(Ipv4Addr::new(192, 0, 2, last).into()));
+        let throttle = Throttle::new(&[7; 32]);
+        let mut line = Line::default();
+        let mut number = 0;
+        for (owner, share) in [(user(1), 8), (address(1), 64)] {
+            for _ in 0..share {
+                assert!(line.has_room(owner));
+                push(&mut line, owner, number);
+                number += 1;
+            }
+            assert!(!line.has_room(owner));
+            assert!(line.has_room(user(2)) && line.has_room(address(2)));
+        }
+        assert!(matches!(line.next(&throttle, 0, |_| true), Next::Ready(Job { id: JobId(0), .. })));
+        assert!(line.has_room(user(1)) && !line.has_room(address(1)));
+        // All together, however many they are.
+        for id in 10.. {
+            if !line.has_room(user(id)) {
+                break;
+            }
+            push(&mut line, user(id), number);
+            number += 1;
+        }
+        assert_eq!(line.rounds, PASSWORD_QUEUE_ROUNDS_MAX);
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::service::roster::Membership;
-use crate::service::turn::Paced;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::messages::MessageState;
 use crate::wire::codec::{Message, Put, STATUS_DELETED, STATUS_EDITED};
@@ -41,7 +40,7 @@ impl Service<'_> {
         self.tell_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
-        self.ends.note_sent(chat, caller.user, created);
+        self.counting.note_sent(chat, caller.user, created);
         Ok(())
     }
 
@@ -65,12 +64,14 @@ impl Service<'_> {
 
     /// Slow mode of the chat, and the operator's bound for one user.
     fn check_pace(&self, caller: Caller, membership: Membership) -> Reply {
-        let wait_ms = membership.may_send_ms.saturating_sub(self.now_ms);
-        if self.slow_mode_s(membership) > 0 && wait_ms > 0 {
-            return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
+        if self.slow_mode_s(membership) > 0 {
+            let wait_ms = self.pace.wait_ms(caller.user, membership.chat, self.now_ms);
+            if wait_ms > 0 {
+                return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
+            }
         }
         let bound = self.config.sends_per_second;
-        if bound > 0 && self.roster.sent_in_second(caller.user, self.now_ms) >= bound {
+        if bound > 0 && self.pace.sent_in_second(caller.user, self.now_ms) >= bound {
             return Err(Decline::RateLimited(1).into());
         }
         Ok(())
@@ -83,16 +84,9 @@ impl Service<'_> {
         if slow_mode_s == 0 && bound == 0 {
             return;
         }
-        let pace = self.roster.pace(caller.user);
-        self.turn.paced.push(Paced { user: caller.user, membership, pace });
-        if slow_mode_s > 0 {
-            let from_ms = self.now_ms + u64::from(slow_mode_s) * 1000;
-            self.roster.set_may_send(caller.user, membership.chat, from_ms);
-        }
-        if bound > 0 {
-            let sent = self.roster.sent_in_second(caller.user, self.now_ms);
-            self.roster.set_pace(caller.user, ((self.now_ms / 1000) as u32, sent + 1));
-        }
+        let key = (caller.user, membership.chat);
+        let before = self.pace.note(key, slow_mode_s, bound > 0, self.now_ms);
+        self.turn.paced.push(before);
     }
 
     fn slow_mode_s(&self, membership: Membership) -> u32 {
@@ -108,6 +102,7 @@ impl Service<'_> {
         }
         self.may_write()?;
         self.store.set_seen(chat, caller.user, seen)?;
+        self.note_seen(chat, caller.user, seen)?;
         self.accept(caller, |_| {});
         self.tell_seen(caller, chat, seen);
         Ok(())
@@ -168,7 +163,6 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         self.indexing.note_change();
-        self.ends.note_deleted(chat, id.created());
         self.tell_message(
             caller,
             chat,

@@ -23,7 +23,10 @@ mod invariants;
 mod line;
 mod message;
 mod notify;
+mod pace;
 mod peer;
+#[cfg(test)]
+mod races;
 mod roster;
 mod search;
 mod session;
@@ -35,7 +38,7 @@ mod unread;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::auth::helper::{Job, JobDone, JobId, Work};
+use crate::auth::helper::{Job, JobDone, JobId, Outcome, Work};
 use crate::auth::password;
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
@@ -51,7 +54,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
-use line::{Guess, Line, Next};
+use line::{Guess, Line, Next, Owner};
 use peer::{Checked, Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
@@ -183,6 +186,7 @@ pub struct Service<'db> {
     throttle: Throttle,
     peers: Peers,
     roster: Roster,
+    pace: pace::Pace,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -199,7 +203,7 @@ pub struct Service<'db> {
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
-    ends: unread::Ends,
+    counting: unread::Counting,
     /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
     pump_cost: usize,
     lockdown: bool,
@@ -228,7 +232,7 @@ impl<'db> Service<'db> {
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
-        let ends = unread::Ends::new(store.chat_count().map_err(|e| e.to_string())?);
+        let counting = unread::Counting::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
         let rows_changed = store.rows_changed();
         Ok(Self {
@@ -242,6 +246,7 @@ impl<'db> Service<'db> {
             throttle: Throttle::new(&seed),
             peers: Peers::default(),
             roster: Roster::default(),
+            pace: pace::Pace::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),
@@ -253,7 +258,7 @@ impl<'db> Service<'db> {
             lost: None,
             housekeeping,
             indexing,
-            ends,
+            counting,
             pump_cost: 0,
             lockdown,
             scratch: Vec::new(),
@@ -441,7 +446,7 @@ impl<'db> Service<'db> {
 
     /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
     pub fn end_pump(&mut self) {
-        let ended = self.store.commit();
+        let ended = self.store.commit().and_then(|_| self.scrub());
         if let Err(error) = ended {
             self.reason(error.into());
         }
@@ -502,7 +507,7 @@ impl<'db> Service<'db> {
         });
         self.housekeeping.start_again();
         self.indexing.start_again(self.turn.number, self.now_ms);
-        self.ends.forget_all();
+        self.counting.start_again();
         self.turn.begin();
         self.is_replaying = true;
     }
@@ -516,8 +521,7 @@ impl<'db> Service<'db> {
             }
         }
         for old in std::mem::take(&mut self.turn.paced).iter().rev() {
-            self.roster.set_may_send(old.user, old.membership.chat, old.membership.may_send_ms);
-            self.roster.set_pace(old.user, old.pace);
+            self.pace.take_back(old);
         }
     }
 
@@ -614,7 +618,8 @@ impl<'db> Service<'db> {
 
     /// Gives password work to the helper; the connection is held until it is done.
     fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
-        if !self.line.has_room() {
+        let Some(owner) = self.owner(conn) else { return Ok(()) };
+        if !self.line.has_room(owner) {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
         let guess = self.guess(conn, &intent);
@@ -625,7 +630,7 @@ impl<'db> Service<'db> {
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
         let rounds = self.rounds(&work);
-        self.line.push(Job { id: job, work }, guess, rounds);
+        self.line.push(Job { id: job, work }, owner, guess, rounds);
         Ok(())
     }
 
@@ -646,6 +651,12 @@ impl<'db> Service<'db> {
             upgrade,
         };
         self.ask_helper(conn, task, work, intent(checked))
+    }
+
+    /// Whose share of the helper's time a connection uses.
+    fn owner(&self, conn: ConnId) -> Option<Owner> {
+        let user = self.peers.get(conn)?.user();
+        user.map(Owner::User).or_else(|| self.origin(conn).map(Owner::Stranger))
     }
 
     /// What a request's password work is a guess at.
@@ -672,17 +683,17 @@ impl<'db> Service<'db> {
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
-        self.line.done(done.id);
+        let guess = self.line.done(done.id);
         let Some(&conn) = self.jobs.get(&done.id) else { return };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);
-            return;
+            return self.count_unheard(guess, &done.outcome);
         };
         self.turn.save(peer);
         let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
             // It was cut off in this turn. The job is forgotten when that is stored: were the turn
             // undone, the request would wait for it once more.
-            return;
+            return self.count_unheard(guess, &done.outcome);
         };
         let task = waiting.task;
         if self.turn.failed.is_some() {
@@ -691,6 +702,16 @@ impl<'db> Service<'db> {
         let reply = self.dispatch_done(conn, task, waiting.intent, &done.outcome);
         self.settle(conn, task, reply);
         self.resumed.push(conn);
+    }
+
+    /// Whoever hangs up before the answer has failed all the same: else a stranger could keep the
+    /// helper busy for ever, and pay for nothing.
+    fn count_unheard(&mut self, guess: Option<Guess>, outcome: &Outcome) {
+        if let (Some(guess), Outcome::Verified { ok: false, .. }) = (guess, outcome) {
+            for key in guess.keys() {
+                self.throttle.spend(key, self.now_ms);
+            }
+        }
     }
 
     /// Declines what a handler refused; a failed write fails the turn.
@@ -732,6 +753,7 @@ impl<'db> Service<'db> {
     /// As every write.
     pub fn finish(&mut self) -> StoreResult<()> {
         self.finish_indexing()?;
+        self.finish_counting()?;
         self.store.write_server_time(self.clock.last())?;
         self.store.commit().map(drop)
     }

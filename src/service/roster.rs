@@ -17,8 +17,6 @@ pub(crate) struct Membership {
     pub(crate) chat: ChatId,
     /// Where the chat stands in the roster.
     pub(crate) slot: u32,
-    /// From when on this user may send here, in slow mode: by the clock that never jumps.
-    pub(crate) may_send_ms: u64,
 }
 
 /// A user with an authorized connection. There are as many as connections, so it is kept small.
@@ -28,8 +26,6 @@ pub(crate) struct OnlineUser {
     conns: Vec<u32>,
     /// How many are active.
     active: u32,
-    /// The second it last sent in, and how often, for the operator's bound.
-    pace: (u32, u32),
     /// Its chats, by id.
     pub(crate) chats: Vec<Membership>,
 }
@@ -124,47 +120,12 @@ impl Roster {
         chats.get(at).copied()
     }
 
-    /// Notes from when on a user may send to a chat.
-    pub(crate) fn set_may_send(&mut self, user: UserId, chat: ChatId, from_ms: u64) {
-        if let Some(user) = self.users.get_mut(&user)
-            && let Ok(place) = user.chats.binary_search_by_key(&chat, |m| m.chat)
-            && let Some(membership) = user.chats.get_mut(place)
+    /// Sets the slow mode of a chat.
+    pub(crate) fn set_slow_mode(&mut self, chat: ChatId, slow_mode_s: u32) {
+        if let Some(slot) = self.slot(chat)
+            && let Some(online) = self.chats.get_mut(slot as usize)
         {
-            membership.may_send_ms = from_ms;
-        }
-    }
-
-    /// Sets the slow mode of a chat. Nobody waits longer for it from now on than it says.
-    pub(crate) fn set_slow_mode(&mut self, chat: ChatId, slow_mode_s: u32, now_ms: u64) {
-        let Some(slot) = self.slot(chat) else { return };
-        if let Some(online) = self.chats.get_mut(slot as usize) {
             online.slow_mode_s = slow_mode_s;
-        }
-        let latest_ms = now_ms + u64::from(slow_mode_s) * 1000;
-        for user in self.users.values_mut() {
-            if let Ok(place) = user.chats.binary_search_by_key(&chat, |m| m.chat)
-                && let Some(membership) = user.chats.get_mut(place)
-            {
-                membership.may_send_ms = membership.may_send_ms.min(latest_ms);
-            }
-        }
-    }
-
-    /// Messages that a user has sent in the second that is under way.
-    pub(crate) fn sent_in_second(&self, user: UserId, now_ms: u64) -> u32 {
-        let (second, sent) = self.pace(user);
-        if second == (now_ms / 1000) as u32 { sent } else { 0 }
-    }
-
-    /// The second that a user last sent in, and how often.
-    pub(crate) fn pace(&self, user: UserId) -> (u32, u32) {
-        self.users.get(&user).map_or((0, 0), |online| online.pace)
-    }
-
-    /// Notes the second that a user last sent in, and how often.
-    pub(crate) fn set_pace(&mut self, user: UserId, pace: (u32, u32)) {
-        if let Some(online) = self.users.get_mut(&user) {
-            online.pace = pace;
         }
     }
 
@@ -182,7 +143,7 @@ impl Roster {
             let mut chats = Vec::with_capacity(members.len());
             for (member, slow_mode_s) in members {
                 let slot = self.enter(member.chat, slow_mode_s);
-                chats.push(Membership { chat: member.chat, slot, may_send_ms: 0 });
+                chats.push(Membership { chat: member.chat, slot });
             }
             self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
         }
@@ -250,7 +211,7 @@ impl Roster {
         let slot = self.enter(chat, slow_mode_s);
         let Some(online) = self.users.get_mut(&user) else { return };
         let at = online.chats.partition_point(|membership| membership.chat < chat);
-        online.chats.insert(at, Membership { chat, slot, may_send_ms: 0 });
+        online.chats.insert(at, Membership { chat, slot });
         if let Some(online_chat) = self.chats.get_mut(slot as usize) {
             online_chat.conns.extend_from_slice(online.active());
         }

@@ -14,8 +14,8 @@ use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::NOTIFY_BYTES_MAX;
 use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Behind;
+use crate::service::pace::Paced;
 use crate::service::peer::{Peer, PeerState, Waiting};
-use crate::service::roster::Membership;
 use crate::store::StoreError;
 use crate::wire::codec::{Message, Put};
 use crate::wire::frame;
@@ -125,13 +125,6 @@ pub(crate) struct Saved {
     pub(crate) state: PeerState,
     pub(crate) waiting: Option<Box<Waiting>>,
     pub(crate) was_streaming: bool,
-}
-
-/// How far somebody was from too many messages before one more.
-pub(crate) struct Paced {
-    pub(crate) user: UserId,
-    pub(crate) membership: Membership,
-    pub(crate) pace: (u32, u32),
 }
 
 /// The turn under way. Its lists keep their room from turn to turn.

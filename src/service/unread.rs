@@ -1,179 +1,128 @@
-//! The ends of chats: what GET_MY_CHATS tells about messages, without reading them each time.
+//! What GET_MY_CHATS tells about messages, without reading them each time.
 //!
-//! Of each chat is remembered when the newest message came, which messages came last and by whom,
-//! and the floors under which a marker means "a thousand unread, or more". A send adds to it, a
-//! deletion takes away. What is not known is counted in the file, and asked for: ends are walked in
-//! slices between requests, those of all chats after the start.
+//! The file counts the messages of each chat, and what each member knows of them
+//! ([`crate::store::unread`]). A send only notes its message here; what is noted is counted in the
+//! file behind the requests, and added to what the file says until then.
+//!
+//! Invariant: of a chat that was *looked at*, the file has counted all messages but those noted
+//! here. After an end in good order that is so of all chats; after a crash, or when a turn was
+//! undone, they are looked at one after the other, for messages that nobody has counted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{ChatId, ServerTime, UserId};
 use crate::service::{Refusal, Service};
-use crate::store::StoreResult;
-use crate::store::unread::{Floors, Tail, UNREAD_MAX};
+use crate::store::chats::MyChat;
+use crate::store::unread::{LOOKED_AT_MAX, Sent, UNREAD_MAX};
+use crate::store::{Store, StoreResult};
 
-/// Chats that are remembered.
-const CHATS_MAX: usize = 16_384;
-/// Messages of one chat that are remembered, if there is room,
-const NEWEST_MAX: usize = 1_100;
-/// and if there is none.
-const NEWEST_MIN: usize = 32;
-/// Messages of all chats that there is room for: 16 bytes each.
-const NEWEST_IN_ALL: usize = 1 << 19;
-/// Deletions after which a floor may no longer hold.
-const DELETIONS_MAX: u32 = 256;
-/// Messages after which floors are looked for again.
-const SENT_MAX: u32 = 2_048;
-/// Chats walked in one slice, each by up to some thousand messages.
-const CHATS_PER_SLICE: usize = 2;
+/// Milliseconds after which what is noted here is counted in the file,
+const NOTED_MS: u64 = 5_000;
+/// or as soon as so many chats are noted.
+const NOTED_CHATS_MAX: usize = 1_024;
+/// Rows of chats and members that one slice changes, about.
+const ROWS_PER_SLICE: usize = 256;
+/// Chats looked at in one slice,
+const CHATS_PER_SLICE: usize = 64;
+/// and messages looked at in one slice, about.
+const MESSAGES_PER_SLICE: u32 = 4_096;
+/// Members whose unread messages wait to be counted; more are counted when they ask.
+const ASKED_FOR_MAX: usize = 4_096;
+/// Messages that may be looked at each time rather than be counted once.
+const LOOKED_AT_GLADLY: u32 = 4;
 
-/// What is known of the newest messages of a chat.
-struct End {
-    last: ServerTime,
-    floors: Floors,
-    /// All messages created after `from`, but those deleted, from the oldest.
-    newest: VecDeque<(ServerTime, UserId)>,
-    from: ServerTime,
-    /// How many of them are kept.
-    room: usize,
-    deletions_left: u32,
-    sent: u32,
-    is_queued: bool,
+/// How far the look at all chats has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looked {
+    /// All chats were looked at, and those to come need not be.
+    Everywhere,
+    /// Those up to this one were.
+    UpTo(Option<ChatId>),
 }
 
-impl End {
-    fn count(&self, user: UserId, seen: ServerTime) -> u32 {
-        let first = self.newest.partition_point(|(at, _)| *at <= seen);
-        let unread = self.newest.range(first..).filter(|(_, sender)| *sender != user).count();
-        UNREAD_MAX.min(unread as u32)
+/// What the file does not have yet.
+pub(super) struct Counting {
+    sent: BTreeMap<ChatId, Sent>,
+    looked: Looked,
+    /// Members whose unread messages are to be counted.
+    asked_for: VecDeque<(ChatId, UserId)>,
+    last_ms: u64,
+}
+
+impl Counting {
+    /// Goes on where the file stands.
+    pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
+        let is_whole = store.counted_upto()? >= store.server_time()?;
+        let looked = if is_whole { Looked::Everywhere } else { Looked::UpTo(None) };
+        Ok(Self { sent: BTreeMap::new(), looked, asked_for: VecDeque::new(), last_ms: 0 })
     }
-}
 
-/// The ends of the chats that are remembered.
-pub(super) struct Ends {
-    chats: HashMap<ChatId, End>,
-    /// Messages of one chat that are remembered.
-    room_of_one: usize,
-    room_left: usize,
-    /// Chats whose ends are to be walked.
-    queue: VecDeque<ChatId>,
-    /// The chats up to this one were walked since the start; `None` when all were.
-    first_walk: Option<Option<ChatId>>,
-}
+    /// A turn was undone: whatever was noted or counted in it may not be so.
+    pub(super) fn start_again(&mut self) {
+        self.sent.clear();
+        self.looked = Looked::UpTo(None);
+    }
 
-impl Ends {
-    pub(super) fn new(chat_count: usize) -> Self {
-        Self {
-            chats: HashMap::new(),
-            room_of_one: (NEWEST_IN_ALL / chat_count.max(1)).clamp(NEWEST_MIN, NEWEST_MAX),
-            room_left: NEWEST_IN_ALL,
-            queue: VecDeque::new(),
-            first_walk: Some(None),
+    fn was_looked_at(&self, chat: ChatId) -> bool {
+        match self.looked {
+            Looked::Everywhere => true,
+            Looked::UpTo(last) => last.is_some_and(|last| chat <= last),
         }
     }
 
     /// A message was sent.
     pub(super) fn note_sent(&mut self, chat: ChatId, user: UserId, created: ServerTime) {
-        let Some(end) = self.chats.get_mut(&chat) else { return };
-        end.last = created;
-        end.newest.push_back((created, user));
-        if end.newest.len() > end.room
-            && let Some((oldest, _)) = end.newest.pop_front()
-        {
-            end.from = oldest;
-        }
-        end.sent += 1;
-        if end.sent >= SENT_MAX {
-            end.sent = 0;
-            self.ask_for(chat);
-        }
-    }
-
-    /// A message was deleted.
-    pub(super) fn note_deleted(&mut self, chat: ChatId, created: ServerTime) {
-        let Some(end) = self.chats.get_mut(&chat) else { return };
-        if let Ok(place) = end.newest.binary_search_by_key(&created, |(at, _)| *at) {
-            end.newest.remove(place);
-        }
-        end.deletions_left = end.deletions_left.saturating_sub(1);
-        if end.deletions_left == 0 {
-            end.floors = Floors::default();
-            self.ask_for(chat);
+        if self.was_looked_at(chat) {
+            self.sent.entry(chat).or_default().add(user, created);
         }
     }
 
     /// The oldest messages are gone, up to this one.
     pub(super) fn note_expired(&mut self, chat: ChatId, last: ServerTime) {
-        let Some(end) = self.chats.get_mut(&chat) else { return };
-        if end.last <= last {
-            self.forget(chat);
-            return;
-        }
-        let gone = end.newest.partition_point(|(at, _)| *at <= last);
-        end.newest.drain(..gone);
-        if end.floors.of_others <= last || end.floors.of_busiest <= last {
-            end.floors = Floors::default();
-        }
-    }
-
-    /// A turn was undone: whatever was noted in it may not be so.
-    pub(super) fn forget_all(&mut self) {
-        self.chats.clear();
-        self.queue.clear();
-        self.room_left = NEWEST_IN_ALL;
-    }
-
-    fn forget(&mut self, chat: ChatId) {
-        if let Some(end) = self.chats.remove(&chat) {
-            self.room_left += end.room;
-        }
-    }
-
-    fn ask_for(&mut self, chat: ChatId) {
-        if let Some(end) = self.chats.get_mut(&chat)
-            && !end.is_queued
+        if let Some(sent) = self.sent.get_mut(&chat)
+            && sent.last <= last
         {
-            end.is_queued = true;
-            self.queue.push_back(chat);
+            sent.last = ServerTime::ZERO;
         }
     }
 
-    /// Remembers of a chat when its newest message came, and what comes from now on.
-    fn remember(&mut self, chat: ChatId, last: ServerTime) -> &mut End {
-        if self.chats.len() >= CHATS_MAX
-            && !self.chats.contains_key(&chat)
-            && let Some(&other) = self.chats.keys().next()
-        {
-            self.forget(other);
-        }
-        let room_left = &mut self.room_left;
-        let room_of_one = self.room_of_one;
-        self.chats.entry(chat).or_insert_with(|| {
-            // Past the bound there is still room for a few.
-            let room = room_of_one.min(*room_left).max(NEWEST_MIN.min(*room_left));
-            *room_left -= room;
-            End {
-                last,
-                floors: Floors::default(),
-                newest: VecDeque::new(),
-                from: last,
-                room,
-                deletions_left: DELETIONS_MAX,
-                sent: 0,
-                is_queued: false,
-            }
-        })
+    /// A chat is gone.
+    pub(super) fn forget(&mut self, chat: ChatId) {
+        self.sent.remove(&chat);
     }
 
-    fn take_in(&mut self, chat: ChatId, tail: Tail) {
-        if let Some(end) = self.chats.get_mut(&chat) {
-            end.floors = tail.floors;
-            end.newest = tail.newest.into_iter().rev().collect();
-            end.from = tail.from;
-            end.deletions_left = DELETIONS_MAX;
-            end.is_queued = false;
+    fn ask_for(&mut self, chat: ChatId, user: UserId) {
+        if self.asked_for.len() < ASKED_FOR_MAX {
+            self.asked_for.push_back((chat, user));
         }
     }
+
+    /// What is known of a chat without looking at its messages.
+    fn known(&self, mine: &MyChat, user: UserId) -> Known {
+        if !self.was_looked_at(mine.chat) {
+            return Known::Nothing;
+        }
+        let sent = self.sent.get(&mine.chat);
+        let newest = sent.map_or(ServerTime::ZERO, |sent| sent.last);
+        let last = newest.max(mine.counted.last);
+        if last <= mine.seen {
+            return Known::All(Unread { last, count: 0, looked_at: 0 });
+        }
+        let Some(unread) = mine.counted.unread else { return Known::Last(last) };
+        let news = sent.map_or(0, |sent| {
+            i64::from(sent.count) - i64::from(sent.by.get(&user).copied().unwrap_or_default())
+        });
+        let count = (unread + news).clamp(0, i64::from(UNREAD_MAX)) as u32;
+        Known::All(Unread { last, count, looked_at: 0 })
+    }
+}
+
+/// What is known of a chat's messages.
+enum Known {
+    All(Unread),
+    /// Only when the newest came.
+    Last(ServerTime),
+    Nothing,
 }
 
 /// What a member is told of a chat's messages.
@@ -187,141 +136,122 @@ pub(super) struct Unread {
 }
 
 impl Service<'_> {
-    /// What a member who has read up to `seen` is told of a chat's messages.
-    pub(super) fn unread(
+    /// What a member is told of a chat's messages.
+    pub(super) fn unread(&mut self, mine: &MyChat, user: UserId) -> StoreResult<Unread> {
+        let last = match self.counting.known(mine, user) {
+            Known::All(unread) => return Ok(unread),
+            Known::Last(last) => last,
+            Known::Nothing => self.store.last_message(mine.chat)?,
+        };
+        if last <= mine.seen {
+            return Ok(Unread { last, count: 0, looked_at: 0 });
+        }
+        let (count, looked_at) = self.store.unread(mine.chat, user, mine.seen)?;
+        if looked_at > LOOKED_AT_GLADLY {
+            self.counting.ask_for(mine.chat, user);
+        }
+        Ok(Unread { last, count, looked_at })
+    }
+
+    /// A member's marker has moved to `seen`: notes that nothing is unread, or has it counted.
+    pub(super) fn note_seen(
         &mut self,
         chat: ChatId,
         user: UserId,
         seen: ServerTime,
-    ) -> StoreResult<Unread> {
-        let end = match self.ends.chats.get(&chat) {
-            Some(end) => end,
-            None => {
-                let last = self.store.last_message(chat)?;
-                self.ends.remember(chat, last)
-            }
-        };
-        let last = end.last;
-        if last <= seen {
-            return Ok(Unread { last, count: 0, looked_at: 0 });
+    ) -> StoreResult<()> {
+        self.count_chat(chat)?;
+        let Some(mine) = self.store.my_chat(user, chat)? else { return Ok(()) };
+        if self.counting.was_looked_at(chat) && mine.counted.last <= seen {
+            return self.store.set_unread(chat, user, 0);
         }
-        if seen >= end.from {
-            return Ok(Unread { last, count: end.count(user, seen), looked_at: 0 });
-        }
-        if seen < end.floors.of(user) {
-            return Ok(Unread { last, count: UNREAD_MAX, looked_at: 0 });
-        }
-        let (count, looked_at) = self.store.unread(chat, user, seen)?;
-        self.ends.ask_for(chat);
-        Ok(Unread { last, count, looked_at })
+        self.counting.ask_for(chat, user);
+        Ok(())
     }
 
-    /// Walks ends that were asked for; and, after the start, those of all chats. True when there
-    /// is more to do.
-    pub(super) fn ends_slice(&mut self) -> Result<bool, Refusal> {
-        let mut chats = Vec::new();
-        while chats.len() < CHATS_PER_SLICE
-            && let Some(chat) = self.ends.queue.pop_front()
-        {
-            chats.push(chat);
+    /// Counts in the file what is noted of a chat. How many rows that has changed.
+    fn count_chat(&mut self, chat: ChatId) -> StoreResult<usize> {
+        let Some(sent) = self.counting.sent.remove(&chat) else { return Ok(0) };
+        self.store.count_sent(chat, &sent)?;
+        Ok(1 + sent.by.len())
+    }
+
+    /// A slice of counting. True when there is more to do.
+    pub(super) fn count_slice(&mut self) -> Result<bool, Refusal> {
+        let is_full = self.counting.sent.len() > NOTED_CHATS_MAX;
+        if is_full || self.now_ms.saturating_sub(self.counting.last_ms) >= NOTED_MS {
+            self.count_noted()?;
         }
-        if let (true, Some(after)) = (chats.is_empty(), self.ends.first_walk) {
-            chats = self.store.chat_ids(after, CHATS_PER_SLICE)?;
-            let is_over = chats.is_empty() || self.ends.chats.len() + chats.len() > CHATS_MAX;
-            self.ends.first_walk = if is_over { None } else { Some(chats.last().copied()) };
+        let looks_on = self.look_at_chats()?;
+        Ok(self.count_asked_for()? || looks_on)
+    }
+
+    fn count_noted(&mut self) -> StoreResult<()> {
+        let mut rows = 0;
+        while rows < ROWS_PER_SLICE {
+            let Some(&chat) = self.counting.sent.keys().next() else {
+                self.counting.last_ms = self.now_ms;
+                break;
+            };
+            rows += self.count_chat(chat)?;
         }
+        Ok(())
+    }
+
+    /// Goes on with the look at all chats. True when it has not come to its end.
+    fn look_at_chats(&mut self) -> StoreResult<bool> {
+        let Looked::UpTo(after) = self.counting.looked else { return Ok(false) };
+        let chats = self.store.chat_ids(after, CHATS_PER_SLICE)?;
+        let mut messages_left = MESSAGES_PER_SLICE;
         for &chat in &chats {
-            let last = self.store.last_message(chat)?;
-            let room = self.ends.remember(chat, last).room;
-            let tail = self.store.tail(chat, DELETIONS_MAX, room)?;
-            self.ends.take_in(chat, tail);
+            let sent = self.store.uncounted(chat, messages_left)?;
+            if sent.count > 0 {
+                self.store.count_sent(chat, &sent)?;
+            }
+            messages_left -= sent.count;
+            if messages_left == 0 {
+                // This chat may have more.
+                return Ok(true);
+            }
+            self.counting.looked = Looked::UpTo(Some(chat));
         }
-        Ok(!self.ends.queue.is_empty() || self.ends.first_walk.is_some())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chat(id: u32) -> ChatId {
-        ChatId::new(id).expect("not 0")
-    }
-
-    fn user(id: u32) -> UserId {
-        UserId::new(id).expect("not 0")
-    }
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
-
-    fn tail(from: i64, newest: &[(i64, u32)], floor: i64) -> Tail {
-        let floors = Floors { of_others: at(floor), ..Floors::default() };
-        let newest = newest.iter().map(|&(time, sender)| (at(time), user(sender))).collect();
-        Tail { floors, newest, from: at(from) }
-    }
-
-    #[test]
-    fn the_newest_are_counted_from_memory() {
-        let mut ends = Ends::new(1);
-        ends.remember(chat(1), at(30)).room = 4;
-        ends.take_in(chat(1), tail(9, &[(30, 1), (20, 2), (10, 1)], 0));
-        let count = |ends: &Ends, who: u32, seen: i64| {
-            let end = ends.chats.get(&chat(1)).expect("remembered");
-            (at(seen) >= end.from).then(|| end.count(user(who), at(seen)))
-        };
-        assert_eq!(count(&ends, 1, 9), Some(1));
-        assert_eq!(count(&ends, 2, 9), Some(2));
-        assert_eq!(count(&ends, 3, 10), Some(2));
-        assert_eq!(count(&ends, 3, 8), None, "older ones are not known");
-        ends.note_deleted(chat(1), at(20));
-        ends.note_deleted(chat(1), at(5));
-        assert_eq!(count(&ends, 3, 9), Some(2));
-        for time in [40, 50, 60] {
-            ends.note_sent(chat(1), user(2), at(time));
+        if chats.is_empty() {
+            self.counting.looked = Looked::Everywhere;
         }
-        assert_eq!(count(&ends, 1, 9), None, "10 had to make room");
-        assert_eq!(count(&ends, 1, 10), Some(3));
-        ends.note_expired(chat(1), at(45));
-        assert_eq!(count(&ends, 1, 10), Some(2));
-        ends.note_expired(chat(1), at(60));
-        assert!(!ends.chats.contains_key(&chat(1)), "nothing is left of it");
-        assert_eq!(ends.room_left, NEWEST_IN_ALL - NEWEST_MAX + 4);
+        Ok(!chats.is_empty())
     }
 
-    #[test]
-    fn floors_go_with_many_deletions_and_ends_are_asked_for_after_many_sends() {
-        let mut ends = Ends::new(1);
-        ends.remember(chat(1), at(5));
-        ends.take_in(chat(1), tail(0, &[], 3));
-        for n in 1..SENT_MAX {
-            ends.note_sent(chat(1), user(1), at(i64::from(n) + 10));
+    /// Counts for members what they have not read. True when more wait.
+    fn count_asked_for(&mut self) -> StoreResult<bool> {
+        let mut messages = 0;
+        while messages < MESSAGES_PER_SLICE {
+            let Some((chat, user)) = self.counting.asked_for.pop_front() else { return Ok(false) };
+            messages += 64;
+            if !self.counting.was_looked_at(chat) {
+                continue;
+            }
+            self.count_chat(chat)?;
+            let Some(mine) = self.store.my_chat(user, chat)? else { continue };
+            if mine.counted.unread.is_some() {
+                continue;
+            }
+            let (unread, looked_at) = self.store.unread(chat, user, mine.seen)?;
+            messages += looked_at;
+            if looked_at < LOOKED_AT_MAX {
+                self.store.set_unread(chat, user, unread)?;
+            }
         }
-        assert!(ends.queue.is_empty());
-        ends.note_sent(chat(1), user(1), at(9000));
-        assert_eq!(ends.queue, [chat(1)]);
-        let floor = |ends: &Ends| ends.chats.get(&chat(1)).map(|end| end.floors.of_others.micros());
-        for _ in 0..DELETIONS_MAX - 1 {
-            ends.note_deleted(chat(1), at(1));
-        }
-        assert_eq!(floor(&ends), Some(3));
-        ends.note_deleted(chat(1), at(1));
-        assert_eq!(floor(&ends), Some(0));
-        assert_eq!(ends.queue, [chat(1)], "queued once");
-        ends.note_sent(chat(9), user(1), at(1));
-        assert!(!ends.chats.contains_key(&chat(9)), "nobody asked about it");
+        Ok(!self.counting.asked_for.is_empty())
     }
 
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut ends = Ends::new(10);
-        for id in 1..=CHATS_MAX as u32 + 10 {
-            ends.remember(chat(id), at(1));
+    /// Before the end in good order: the next start need not look at the chats.
+    pub(super) fn finish_counting(&mut self) -> StoreResult<()> {
+        while let Some(&chat) = self.counting.sent.keys().next() {
+            self.count_chat(chat)?;
         }
-        assert_eq!(ends.chats.len(), CHATS_MAX);
-        let room: usize = ends.chats.values().map(|end| end.room).sum();
-        assert_eq!(room + ends.room_left, NEWEST_IN_ALL);
-        assert_eq!(Ends::new(CHATS_MAX).room_of_one, NEWEST_MIN);
+        if self.counting.looked == Looked::Everywhere {
+            self.store.set_counted_upto(self.clock.last())?;
+        }
+        Ok(())
     }
 }

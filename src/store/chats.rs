@@ -1,5 +1,6 @@
 //! Chats: groups that are found by name, and the direct chats of two.
 
+use super::unread::Counted;
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, ServerTime, UserId};
 use rusqlite::Row;
@@ -46,6 +47,8 @@ pub struct MyChat {
     pub is_admin: bool,
     /// The member's marker.
     pub seen: ServerTime,
+    /// Its messages, as far as they are counted.
+    pub counted: Counted,
 }
 
 /// Everything about a member's chats in one statement; what comes after it says which.
@@ -53,7 +56,9 @@ macro_rules! my_chats {
     ($which:literal) => {
         concat!(
             "SELECT m.chat_id, c.kind, c.name, coalesce(u.nickname, c.title),
-                    c.password IS NOT NULL, c.member_count, m.admin, m.seen
+                    c.password IS NOT NULL, c.member_count, m.admin, m.seen, c.last_message,
+                    CASE WHEN m.deletions = c.deletions OR m.seen >= c.last_deleted
+                    THEN c.message_count - m.known_count END
              FROM members m CROSS JOIN chats c USING (chat_id)
              LEFT JOIN users u ON c.kind = 1
                 AND u.user_id = CASE c.user_low WHEN ?1 THEN c.user_high ELSE c.user_low END
@@ -73,6 +78,7 @@ fn my_chat(row: &Row<'_>) -> rusqlite::Result<MyChat> {
         member_count: row.get(5)?,
         is_admin: row.get(6)?,
         seen: time(row, 7)?,
+        counted: Counted { last: time(row, 8)?, unread: row.get(9)? },
     })
 }
 
@@ -175,15 +181,6 @@ impl Store<'_> {
         let sql = "SELECT chat_id FROM chats WHERE chat_id > ?1 ORDER BY chat_id LIMIT ?2";
         let bounds = (after.map_or(0, ChatId::row), limit as i64);
         self.all(sql, bounds, |row| id(ChatId::from_row, 0, row.get(0)?))
-    }
-
-    /// How many chats there are.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn chat_count(&mut self) -> StoreResult<usize> {
-        let count = self.get("SELECT count(*) FROM chats", [], |row| row.get::<_, u32>(0))?;
-        Ok(count.unwrap_or_default() as usize)
     }
 
     /// All groups by name, then all direct chats.

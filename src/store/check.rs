@@ -111,6 +111,30 @@ const CHATS: &[Rule] = &[
              FROM chats c)
          WHERE member_count <> there",
     ),
+    // Deleted messages stay rows, those that went do not, so there may be fewer than were counted.
+    rule(
+        "a chat that counts its messages wrong",
+        "SELECT 'chat ' || chat_id FROM chats c
+         WHERE message_count < (SELECT count(*) FROM messages m
+                                WHERE m.chat_id = c.chat_id AND m.message_id <= c.last_message)
+            OR (last_message <> 0 AND NOT EXISTS
+                (SELECT 1 FROM messages m
+                 WHERE m.chat_id = c.chat_id AND m.message_id = c.last_message))",
+    ),
+    rule(
+        "a member whose unread messages are counted wrong",
+        "WITH told AS (
+             SELECT m.chat_id, m.user_id, m.seen, c.last_message,
+                    min(c.message_count - m.known_count, 1000) AS unread
+             FROM members m JOIN chats c USING (chat_id)
+             WHERE m.known_count IS NOT NULL
+               AND (m.deletions = c.deletions OR m.seen >= c.last_deleted))
+         SELECT 'chat ' || chat_id || ', user ' || user_id FROM told t
+         WHERE unread <> (SELECT count(*) FROM
+            (SELECT 1 FROM messages m WHERE m.chat_id = t.chat_id AND m.message_id > t.seen
+                AND m.message_id <= t.last_message AND m.sender_id <> t.user_id
+                AND m.status & 2 = 0 LIMIT 1000))",
+    ),
     rule(
         "a member of a chat that is not there, or who is not there",
         "SELECT 'chat ' || chat_id || ', user ' || user_id FROM members
@@ -167,7 +191,9 @@ const MESSAGES: &[Rule] = &[
     ),
     rule(
         "a message id given twice",
-        "SELECT 'message ' || message_id FROM messages GROUP BY message_id HAVING count(*) > 1",
+        "SELECT 'message ' || message_id FROM messages
+         WHERE chat_id IN (SELECT chat_id FROM chats)
+         GROUP BY message_id HAVING count(*) > 1",
     ),
     rule(
         "a nonce of nobody, or of a message by somebody else",
@@ -302,7 +328,11 @@ mod tests {
             (1, 0, 'Hall', 'hall', 'hash', 2, 5);
         INSERT INTO chats (chat_id, kind, user_low, user_high, member_count, created) VALUES
             (2, 1, 1, 2, 2, 6);
-        INSERT INTO members VALUES (1, 1, 1, 5, 0), (1, 2, 0, 5, 9), (2, 1, 0, 6, 0), (2, 2, 0, 6, 0);
+        UPDATE chats SET message_count = 4, last_message = 101, deletions = 2, last_deleted = 102
+            WHERE chat_id = 1;
+        INSERT INTO members VALUES (1, 1, 1, 5, 0, 3, 2), (1, 2, 0, 5, 102, 4, 1),
+            (2, 1, 0, 6, 0, NULL, 0), (2, 2, 0, 6, 0, 9, 0);
+        UPDATE chats SET deletions = 1, last_deleted = 103 WHERE chat_id = 2;
         INSERT INTO bans VALUES (1, 3);
         INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
             (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
@@ -355,7 +385,11 @@ mod tests {
             ("UPDATE chats SET slow_mode_s = -1 WHERE chat_id = 1", "a chat with a policy", "chat 1"),
             ("UPDATE chats SET title = printf('%.200c', 'x') WHERE chat_id = 1", "a chat with a policy", "chat 1"),
             ("UPDATE chats SET member_count = 7 WHERE chat_id = 1", "a chat that counts", "chat 1 counts 7, has 2"),
-            ("INSERT INTO members VALUES (8, 1, 0, 0, 0)", "a member of a chat that", "chat 8, user 1"),
+            ("UPDATE chats SET message_count = 1 WHERE chat_id = 1; UPDATE members SET known_count = NULL", "a chat that counts its messages", "chat 1"),
+            ("UPDATE chats SET last_message = 99 WHERE chat_id = 1; UPDATE members SET known_count = NULL", "a chat that counts its messages", "chat 1"),
+            ("UPDATE members SET known_count = 2 WHERE chat_id = 1 AND user_id = 1", "a member whose unread", "chat 1, user 1"),
+            ("UPDATE members SET known_count = 3 WHERE chat_id = 1 AND user_id = 2", "a member whose unread", "chat 1, user 2"),
+            ("INSERT INTO members VALUES (8, 1, 0, 0, 0, NULL, 0)", "a member of a chat that", "chat 8, user 1"),
             ("UPDATE members SET user_id = 8 WHERE chat_id = 1 AND user_id = 2", "a member of a chat that", "chat 1, user 8"),
             ("UPDATE members SET admin = 2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),
             ("UPDATE members SET seen = -2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),

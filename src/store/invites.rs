@@ -68,6 +68,18 @@ impl Store<'_> {
         self.run(sql, (digest, now.micros())).map(|rows| rows > 0)
     }
 
+    /// Takes away up to `limit` invites that nobody can use any more for their age.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_expired_invites(&mut self, now: ServerTime, limit: u32) -> StoreResult<()> {
+        let sql = "SELECT digest FROM invites WHERE expires <= ?1 LIMIT ?2";
+        for digest in self.all(sql, (now.micros(), limit), |row| row.get::<_, Vec<u8>>(0))? {
+            self.remove_invite(&digest)?;
+        }
+        Ok(())
+    }
+
     /// Takes an invite away; false when there is none.
     ///
     /// # Errors

@@ -125,12 +125,13 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), admin)).map(drop)
     }
 
-    /// Moves a member's marker.
+    /// Moves a member's marker; what is unread after it is to be counted.
     ///
     /// # Errors
     /// As every write.
     pub fn set_seen(&mut self, chat: ChatId, user: UserId, seen: ServerTime) -> StoreResult<()> {
-        let sql = "UPDATE members SET seen = ?3 WHERE chat_id = ?1 AND user_id = ?2";
+        let sql = "UPDATE members SET seen = ?3, known_count = NULL
+                   WHERE chat_id = ?1 AND user_id = ?2";
         self.run(sql, (chat.row(), user.row(), seen.micros())).map(drop)
     }
 

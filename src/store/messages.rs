@@ -254,7 +254,8 @@ impl Store<'_> {
         let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ''
                    WHERE chat_id = ?1 AND message_id = ?2";
         let key = (chat.row(), message.created().micros());
-        self.run(sql, (key.0, key.1, updated.micros(), STATUS_DELETED)).map(drop)
+        self.run(sql, (key.0, key.1, updated.micros(), STATUS_DELETED))?;
+        self.note_deletion(chat, message.created())
     }
 
     /// The message that this user sent to this chat under this nonce.
@@ -330,6 +331,11 @@ impl Store<'_> {
         })?;
         let Some((chat, first_kept)) = found else { return Ok(None) };
         let last = self.remove_messages(chat.row(), first_kept.previous(), limit)?;
+        if let Some(last) = last {
+            self.note_deletion(chat, last)?;
+            let sql = "UPDATE chats SET last_message = 0 WHERE chat_id = ?1 AND last_message <= ?2";
+            self.run(sql, (chat.row(), last.micros()))?;
+        }
         Ok(last.map(|last| (chat, last)))
     }
 
@@ -361,7 +367,7 @@ impl Store<'_> {
         Ok(removed)
     }
 
-    fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
+    pub(super) fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
         let sql = format!(
             "WITH RECURSIVE present (chat_id) AS (
                  SELECT min(chat_id) FROM {table}

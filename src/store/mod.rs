@@ -249,16 +249,24 @@ impl<'db> Store<'db> {
         self.data_version.query_row([], |row| row.get(0)).map_err(|e| error::explain(db, e))
     }
 
-    /// Copies the whole of the WAL that nobody reads any more into the file, without waiting.
-    /// Returns pages in the WAL and pages copied.
+    /// Copies the WAL into the file and empties it; nothing of what was deleted or replaced is left
+    /// in it. False when somebody reads or writes beside, for whom nobody waits. Not within a
+    /// transaction.
     ///
     /// # Errors
     /// When a write or sync fails.
-    pub fn checkpoint(&mut self) -> StoreResult<(i64, i64)> {
-        let pages = self
-            .db
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)));
-        pages.map_err(|e| error::explain(self.db, e))
+    pub fn empty_wal(&mut self) -> StoreResult<bool> {
+        self.set_patience(false);
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        let is_busy = self.db.query_row(sql, [], |row| row.get::<_, bool>(0));
+        self.set_patience(true);
+        match is_busy {
+            Ok(is_busy) => Ok(!is_busy),
+            Err(e) => match error::explain(self.db, e) {
+                held if held.fault == Fault::Unavailable => Ok(false),
+                lost => Err(lost),
+            },
+        }
     }
 
     /// One row, or none.

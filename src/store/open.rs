@@ -305,6 +305,9 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     // Plans do not depend on parameters, and so no statement is compiled again for new ones.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    // A statement keeps its plan whatever is bound to it: else one with a bound LIMIT would be
+    // prepared again each time that it is used.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match role {
         Role::Server => {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
@@ -320,6 +323,8 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
     use super::*;
 
     fn schema(db: &Connection) -> Vec<(String, Option<String>)> {
@@ -328,6 +333,17 @@ mod tests {
         rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
             .and_then(Iterator::collect)
             .expect("rows")
+    }
+
+    #[test]
+    fn statements_with_a_bound_limit_are_not_prepared_again() {
+        let database = Database::in_memory().expect("memory");
+        let sql = "SELECT chat_id FROM chats WHERE chat_id > ?1 ORDER BY chat_id LIMIT ?2";
+        let mut select = database.connection().prepare(sql).expect("a statement");
+        for limit in 1..5 {
+            assert!(!select.exists((7, limit)).expect("an answer"));
+        }
+        assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]

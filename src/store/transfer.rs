@@ -18,6 +18,16 @@ impl Store<'_> {
         Ok(id(ChatId::from_row, 0, row)?)
     }
 
+    /// Makes a group without a name the direct chat of two users, who have none.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn make_direct(&mut self, chat: ChatId, one: UserId, other: UserId) -> StoreResult<()> {
+        let sql = "UPDATE chats SET kind = 1, password = NULL, user_low = ?2, user_high = ?3
+                   WHERE chat_id = ?1";
+        self.run(sql, (chat.row(), one.min(other).row(), one.max(other).row())).map(drop)
+    }
+
     /// Groups without a name: of imports that go on, or that were killed.
     ///
     /// # Errors
@@ -25,6 +35,17 @@ impl Store<'_> {
     pub fn unnamed_chats(&mut self) -> StoreResult<Vec<ChatId>> {
         let sql = "SELECT chat_id FROM chats WHERE kind = 0 AND name_key IS NULL";
         self.all(sql, [], |row| id(ChatId::from_row, 0, row.get(0)?))
+    }
+
+    /// Whether there are messages of chats that are gone, or words of theirs in the index.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_unswept(&mut self) -> StoreResult<bool> {
+        let sql = "SELECT 1 FROM search_pending
+                   WHERE chat_id NOT IN (SELECT chat_id FROM chats) LIMIT 1";
+        let has_words = self.get(sql, [], |_| Ok(()))?.is_some();
+        Ok(has_words || self.orphan_chat("messages")?.is_some())
     }
 
     /// Stores a message as it was in another file.
@@ -37,8 +58,11 @@ impl Store<'_> {
             "INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             (chat.row(), old.created.micros(), old.sender.row(), updated, old.status, old.content),
-        )
-        .map(drop)
+        )?;
+        // They come in order, so each is the newest.
+        let sql = "UPDATE chats SET message_count = message_count + 1, last_message = ?2
+                   WHERE chat_id = ?1";
+        self.run(sql, (chat.row(), old.created.micros())).map(drop)
     }
 
     /// A message of any chat whose id is one of these, which ascend. Walks over all messages that

@@ -1,6 +1,12 @@
-//! The newest messages of a chat: when the last came, and how many of others somebody has not seen.
+//! How many messages of others somebody has not seen, kept in numbers of the chat and the member.
+//!
+//! A chat counts the messages that ever came, a member how many of them are no news to them: those
+//! up to the marker, and their own. What is unread is the difference, so a message of another needs
+//! no change of any member, and one's own needs one number. Both are brought up behind the
+//! requests, by [`Sent`]; what came since is known to whoever holds that. A deletion only says that
+//! the numbers of those who had not read so far are no good any more.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, ServerTime, UserId};
@@ -10,84 +16,34 @@ pub const UNREAD_MAX: u32 = 1000;
 
 /// Messages that are looked at to count the unread ones: so many of one's own or deleted ones at
 /// the end of a chat hide what is before them.
-const LOOKED_AT_MAX: i64 = 10_000;
+pub const LOOKED_AT_MAX: u32 = 10_000;
 
-/// Messages that are looked at to find floors.
-const FLOOR_ROWS_MAX: i64 = 4_096;
-
-/// The newest messages of a chat.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Tail {
-    /// Where counting need not go.
-    pub floors: Floors,
-    /// When they were created and by whom, from the newest, without those deleted.
-    pub newest: Vec<(ServerTime, UserId)>,
-    /// All messages created after this are among them.
-    pub from: ServerTime,
+/// A chat's messages as a member's row and the chat's count them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counted {
+    /// When the newest message that is counted was created; zero when none is there.
+    pub last: ServerTime,
+    /// How many up to there the member has not read, without a bound; `None`: to be counted.
+    pub unread: Option<i64>,
 }
 
-/// Who has not seen what came at a floor or later has [`UNREAD_MAX`] unread messages and some to
-/// spare. More messages leave that true.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Floors {
-    /// The floor of everybody but the busiest sender; zero when there is none.
-    pub of_others: ServerTime,
-    /// Who sent most of it.
-    pub busiest: Option<UserId>,
-    /// That one's own floor; zero when there is none.
-    pub of_busiest: ServerTime,
+/// Messages of one chat that are not counted in the file yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// How many.
+    pub count: u32,
+    /// When the newest was created; zero when it is gone.
+    pub last: ServerTime,
+    /// How many are by whom.
+    pub by: BTreeMap<UserId, u32>,
 }
 
-impl Floors {
-    /// The floor of one user.
-    pub fn of(&self, user: UserId) -> ServerTime {
-        if self.busiest == Some(user) { self.of_busiest } else { self.of_others }
-    }
-}
-
-/// A walk from the newest message to older ones, until both floors are found.
-#[derive(Default)]
-struct Walk {
-    counts: HashMap<i64, u32>,
-    total: u32,
-    /// The highest count, and the second highest.
-    most: (i64, u32),
-    second: u32,
-    floors: Floors,
-}
-
-impl Walk {
-    /// One more message; false when no more is needed.
-    fn step(&mut self, at: ServerTime, sender: i64, wanted: u32) -> bool {
-        let count = self.counts.entry(sender).or_default();
-        *count += 1;
-        let count = *count;
-        self.total += 1;
-        if let Some(busiest) = self.floors.busiest {
-            let own = self.counts.get(&busiest.row()).copied().unwrap_or_default();
-            if self.total - own >= wanted {
-                self.floors.of_busiest = at;
-                return false;
-            }
-            return true;
-        }
-        if sender == self.most.0 {
-            self.most.1 = count;
-        } else if count > self.most.1 {
-            self.second = self.most.1;
-            self.most = (sender, count);
-        } else {
-            self.second = self.second.max(count);
-        }
-        if self.total - self.second >= wanted {
-            self.floors.of_others = at;
-            self.floors.busiest = UserId::from_row(self.most.0);
-            if self.total - self.most.1 >= wanted {
-                self.floors.of_busiest = at;
-                return false;
-            }
-        }
-        true
+impl Sent {
+    /// One more.
+    pub fn add(&mut self, sender: UserId, created: ServerTime) {
+        self.count += 1;
+        self.last = created;
+        *self.by.entry(sender).or_default() += 1;
     }
 }
 
@@ -126,36 +82,70 @@ impl Store<'_> {
         Ok((unread, looked_at))
     }
 
-    /// The end of a chat: floors that are true even after `spare` deletions, and the newest
-    /// messages, up to `newest_max`.
+    /// The oldest messages of a chat that are not counted, up to `limit`.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn tail(&mut self, chat: ChatId, spare: u32, newest_max: usize) -> StoreResult<Tail> {
-        let sql = "SELECT message_id, sender_id, status FROM messages WHERE chat_id = ?1
-                   ORDER BY message_id DESC LIMIT ?2";
-        let mut walk = Walk::default();
-        let mut newest = Vec::new();
-        let (mut rows, mut has_all) = (0, true);
-        self.each(sql, (chat.row(), FLOOR_ROWS_MAX), |row| {
-            rows += 1;
-            if row.get::<_, u8>(2)? & 2 != 0 {
-                return Ok(true);
-            }
-            let (at, sender) = (time(row, 0)?, row.get(1)?);
-            if newest.len() < newest_max {
-                newest.push((at, id(UserId::from_row, 1, sender)?));
-            } else {
-                has_all = false;
-            }
-            let goes_on = walk.step(at, sender, UNREAD_MAX + spare);
-            has_all &= goes_on;
-            Ok(goes_on)
+    pub fn uncounted(&mut self, chat: ChatId, limit: u32) -> StoreResult<Sent> {
+        let sql = "SELECT message_id, sender_id FROM messages WHERE chat_id = ?1
+                   AND message_id > (SELECT last_message FROM chats WHERE chat_id = ?1)
+                   ORDER BY message_id LIMIT ?2";
+        let mut found = Sent::default();
+        self.each(sql, (chat.row(), limit), |row| {
+            found.add(id(UserId::from_row, 1, row.get(1)?)?, time(row, 0)?);
+            Ok(true)
         })?;
-        has_all &= rows < FLOOR_ROWS_MAX;
-        let oldest = newest.last().map_or(ServerTime::MAX, |(at, _)| at.previous());
-        let from = if has_all { ServerTime::ZERO } else { oldest };
-        Ok(Tail { floors: walk.floors, newest, from })
+        Ok(found)
+    }
+
+    /// Counts the messages of a chat that follow those counted.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn count_sent(&mut self, chat: ChatId, sent: &Sent) -> StoreResult<()> {
+        let sql = "UPDATE chats SET message_count = message_count + ?2,
+                   last_message = CASE ?3 WHEN 0 THEN last_message ELSE ?3 END WHERE chat_id = ?1";
+        self.run(sql, (chat.row(), sent.count, sent.last.micros()))?;
+        for (user, count) in &sent.by {
+            let sql = "UPDATE members SET known_count = known_count + ?3
+                       WHERE chat_id = ?1 AND user_id = ?2 AND known_count IS NOT NULL";
+            self.run(sql, (chat.row(), user.row(), count))?;
+        }
+        Ok(())
+    }
+
+    /// Notes how many messages a member has not read, all of the chat's being counted.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_unread(&mut self, chat: ChatId, user: UserId, unread: u32) -> StoreResult<()> {
+        let sql = "UPDATE members SET (known_count, deletions) =
+                       (SELECT message_count - ?3, deletions FROM chats WHERE chat_id = ?1)
+                   WHERE chat_id = ?1 AND user_id = ?2";
+        self.run(sql, (chat.row(), user.row(), unread)).map(drop)
+    }
+
+    /// A message was deleted, or is gone with all before it.
+    pub(super) fn note_deletion(&mut self, chat: ChatId, message: ServerTime) -> StoreResult<()> {
+        let sql = "UPDATE chats SET deletions = deletions + 1, last_deleted = max(last_deleted, ?2)
+                   WHERE chat_id = ?1";
+        self.run(sql, (chat.row(), message.micros())).map(drop)
+    }
+
+    /// Up to which server time all messages of all chats were counted when a server ended.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn counted_upto(&mut self) -> StoreResult<ServerTime> {
+        Ok(self.meta("counted_upto")?.and_then(ServerTime::new).unwrap_or_default())
+    }
+
+    /// Notes that all messages of all chats up to a time are counted.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_counted_upto(&mut self, upto: ServerTime) -> StoreResult<()> {
+        self.set_meta("counted_upto", upto.micros())
     }
 }
 
@@ -164,6 +154,7 @@ mod tests {
     use super::*;
     use crate::ids::MessageId;
     use crate::store::Database;
+    use crate::store::members::Member;
 
     fn at(micros: i64) -> ServerTime {
         ServerTime::new(micros).expect("positive")
@@ -173,107 +164,109 @@ mod tests {
         UserId::new(id).expect("not 0")
     }
 
-    fn chat() -> ChatId {
-        ChatId::new(7).expect("not 0")
-    }
-
-    /// Messages at 1, 2, … by these.
-    fn with_senders(senders: impl Iterator<Item = u32>, test: impl FnOnce(&mut Store<'_>, i64)) {
+    /// A chat of three with messages at 1, 2, … by these.
+    fn with_senders(senders: &[u32], test: impl FnOnce(&mut Store<'_>, ChatId)) {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");
-        let mut count = 0;
-        for sender in senders {
-            count += 1;
-            let id = MessageId::at(at(count));
-            store.add_message(chat(), id, user(sender), "x").expect("stored");
+        let chat = store.add_chat("hall", "hall", None, at(1)).expect("stored").expect("free");
+        for id in 1..=3 {
+            let name = format!("user{id}");
+            let user = store.add_user(&name, &name, "", at(1)).expect("stored").expect("free");
+            let (joined, seen) = (at(1), at(0));
+            store.add_member(Member { chat, user, admin: false, joined, seen }).expect("stored");
         }
-        test(&mut store, count);
+        for (sender, created) in senders.iter().zip(1..) {
+            let id = MessageId::at(at(created));
+            store.add_message(chat, id, user(*sender), "x").expect("stored");
+        }
+        test(&mut store, chat);
+    }
+
+    fn told(store: &mut Store<'_>, chat: ChatId, id: u32) -> (i64, Option<i64>) {
+        let mine = store.my_chat(user(id), chat).expect("read").expect("a member");
+        (mine.counted.last.micros(), mine.counted.unread)
+    }
+
+    fn count_all(store: &mut Store<'_>, chat: ChatId) {
+        let sent = store.uncounted(chat, 100).expect("read");
+        store.count_sent(chat, &sent).expect("stored");
     }
 
     #[test]
     fn unread_are_those_of_others_after_the_marker() {
-        with_senders([1, 1, 2, 1, 3, 2].into_iter(), |store, _| {
-            assert_eq!(store.last_message(chat()), Ok(at(6)));
-            assert_eq!(store.unread(chat(), user(1), at(0)), Ok((3, 6)));
-            assert_eq!(store.unread(chat(), user(2), at(2)), Ok((2, 4)));
-            assert_eq!(store.unread(chat(), user(2), at(6)), Ok((0, 0)));
-            store.delete_message(chat(), MessageId::at(at(5)), at(7)).expect("stored");
-            assert_eq!(store.unread(chat(), user(1), at(0)), Ok((2, 6)));
+        with_senders(&[1, 1, 2, 1, 3, 2], |store, chat| {
+            assert_eq!(store.last_message(chat), Ok(at(6)));
+            assert_eq!(store.unread(chat, user(1), at(0)), Ok((3, 6)));
+            assert_eq!(store.unread(chat, user(2), at(2)), Ok((2, 4)));
+            assert_eq!(store.unread(chat, user(2), at(6)), Ok((0, 0)));
+            store.delete_message(chat, MessageId::at(at(5)), at(7)).expect("stored");
+            assert_eq!(store.unread(chat, user(1), at(0)), Ok((2, 6)));
         });
-        with_senders((0..3000).map(|n| 1 + n % 2), |store, _| {
-            assert_eq!(store.unread(chat(), user(1), at(5)), Ok((1000, 1999)));
-        });
-    }
-
-    /// For each user and marker: below the floor there are enough unread messages, to the spare.
-    fn check_floors(store: &mut Store<'_>, count: i64, senders: u32, spare: u32) -> Floors {
-        let floors = store.tail(chat(), spare, 0).expect("read").floors;
-        for sender in 1..=senders + 1 {
-            let floor = floors.of(user(sender));
-            let sql = "SELECT count(*) FROM messages WHERE message_id >= ?1 AND sender_id <> ?2";
-            let unread: i64 = store
-                .get(sql, (floor.micros(), user(sender).row()), |row| row.get(0))
-                .expect("read")
-                .expect("a row");
-            let is_there = floor > ServerTime::ZERO;
-            assert!(!is_there || unread >= i64::from(UNREAD_MAX + spare), "{sender}: {floors:?}");
-            assert!(floor <= at(count));
-        }
-        floors
-    }
-
-    #[test]
-    fn a_tail_has_the_newest_that_are_not_deleted() {
-        let newest = |tail: &Tail| -> Vec<(i64, u32)> {
-            tail.newest.iter().map(|(at, user)| (at.micros(), user.get())).collect()
-        };
-        with_senders([1, 2, 3, 4].into_iter(), |store, _| {
-            store.delete_message(chat(), MessageId::at(at(3)), at(7)).expect("stored");
-            let tail = store.tail(chat(), 0, 10).expect("read");
-            assert_eq!((newest(&tail), tail.from), (vec![(4, 4), (2, 2), (1, 1)], at(0)));
-            let tail = store.tail(chat(), 0, 3).expect("read");
-            assert_eq!((tail.newest.len(), tail.from), (3, at(0)));
-            let tail = store.tail(chat(), 0, 2).expect("read");
-            assert_eq!((newest(&tail), tail.from), (vec![(4, 4), (2, 2)], at(1)));
-        });
-        with_senders((0..3000).map(|n| 1 + n % 3), |store, _| {
-            let tail = store.tail(chat(), 0, 5000).expect("read");
-            assert!((1500..1600).contains(&tail.newest.len()), "{}", tail.newest.len());
-            assert_eq!(tail.from, at(3000 - tail.newest.len() as i64));
-        });
-        with_senders([].into_iter(), |store, _| {
-            let tail = store.tail(chat(), 0, 5).expect("read");
-            assert_eq!((newest(&tail), tail.from), (vec![], at(0)));
+        let many: Vec<u32> = (0..3000).map(|n| 1 + n % 2).collect();
+        with_senders(&many, |store, chat| {
+            assert_eq!(store.unread(chat, user(1), at(5)), Ok((1000, 1999)));
         });
     }
 
     #[test]
-    fn below_the_floor_there_is_more_than_is_counted() {
-        // Everybody alike.
-        with_senders((0..4000).map(|n| 1 + n % 5), |store, count| {
-            let floors = check_floors(store, count, 5, 50);
-            assert!(floors.of_others > at(2500) && floors.of_busiest > at(2500), "{floors:?}");
+    fn numbers_follow_what_is_sent() {
+        with_senders(&[1, 1, 2, 1, 3, 2], |store, chat| {
+            let first = store.uncounted(chat, 4).expect("read");
+            assert_eq!((first.count, first.last, first.by[&user(1)]), (4, at(4), 3));
+            store.count_sent(chat, &first).expect("stored");
+            assert_eq!(told(store, chat, 1), (4, None), "nobody has counted what is unread");
+            count_all(store, chat);
+            store.set_unread(chat, user(1), 3).expect("stored");
+            store.set_unread(chat, user(2), 4).expect("stored");
+            let mut more = Sent::default();
+            more.add(user(1), at(7));
+            more.add(user(3), at(8));
+            store.count_sent(chat, &more).expect("stored");
+            assert_eq!(told(store, chat, 1), (8, Some(4)));
+            assert_eq!(told(store, chat, 2), (8, Some(6)));
+            assert_eq!(told(store, chat, 3), (8, None));
+            store.set_seen(chat, user(2), at(3)).expect("stored");
+            assert_eq!(told(store, chat, 2), (8, None), "the marker has moved");
         });
-        // One sends nearly all.
-        with_senders((0..4000).map(|n| if n % 3 == 0 { 2 } else { 1 }), |store, count| {
-            let floors = check_floors(store, count, 2, 50);
-            assert_eq!(floors.busiest, Some(user(1)));
-            assert!(floors.of_others > at(2000));
-            assert!((at(1)..at(1000)).contains(&floors.of_busiest), "{floors:?}");
+    }
+
+    #[test]
+    fn a_deletion_touches_who_had_not_read_so_far() {
+        with_senders(&[3; 6], |store, chat| {
+            count_all(store, chat);
+            store.set_seen(chat, user(1), at(4)).expect("stored");
+            for id in [1, 2] {
+                let mine = store.my_chat(user(id), chat).expect("read").expect("a member");
+                let (unread, _) = store.unread(chat, user(id), mine.seen).expect("read");
+                store.set_unread(chat, user(id), unread).expect("stored");
+            }
+            store.delete_message(chat, MessageId::at(at(4)), at(9)).expect("stored");
+            assert_eq!(told(store, chat, 1), (6, Some(2)));
+            assert_eq!(told(store, chat, 2), (6, None));
+            store.set_unread(chat, user(2), 5).expect("stored");
+            assert_eq!(told(store, chat, 2), (6, Some(5)));
+            store.delete_message(chat, MessageId::at(at(5)), at(10)).expect("stored");
+            assert_eq!(told(store, chat, 1), (6, None));
         });
-        // One alone: the others have plenty, and that one nothing.
-        with_senders((0..2000).map(|_| 3), |store, count| {
-            let floors = check_floors(store, count, 3, 50);
-            assert_eq!(floors.of(user(3)), ServerTime::ZERO);
-            assert_eq!(floors.of(user(1)), at(951));
-        });
-        // Too few.
-        with_senders((0..1000).map(|n| 1 + n % 5), |store, count| {
-            assert_eq!(check_floors(store, count, 5, 50), Floors::default());
-        });
-        // Who was behind comes to the front.
-        with_senders((0..3000).map(|n| if n < 1500 { 1 } else { 2 }), |store, count| {
-            check_floors(store, count, 2, 0);
+    }
+
+    #[test]
+    fn the_newest_may_go_for_its_age() {
+        const DAY_US: i64 = 86_400_000_000;
+        with_senders(&[3; 6], |store, chat| {
+            count_all(store, chat);
+            store.set_chat_policy(chat, 0, 1).expect("stored");
+            let now = at(DAY_US + 4);
+            assert_eq!(store.expire_messages(now, 10), Ok(Some((chat, at(3)))));
+            assert_eq!(told(store, chat, 1), (6, None));
+            let now = at(DAY_US + 100);
+            assert_eq!(store.expire_messages(now, 10), Ok(Some((chat, at(6)))));
+            assert_eq!(told(store, chat, 1), (0, None));
+            store.add_message(chat, MessageId::at(at(50)), user(3), "x").expect("stored");
+            count_all(store, chat);
+            assert_eq!(told(store, chat, 1), (50, None));
+            store.set_unread(chat, user(1), 1).expect("stored");
+            assert_eq!(told(store, chat, 1), (50, Some(1)));
         });
     }
 }

@@ -125,6 +125,23 @@ purposes! {
     0x35 PresenceNotify  "PRESENCE_NOTIFY"   V1_0 Session;
 }
 
+impl ToServer {
+    /// Whether a body of this purpose may hold a password, or something as good as one: the buffer
+    /// that it was read into is wiped then.
+    pub const fn has_secret(self) -> bool {
+        matches!(
+            self,
+            Self::Login
+                | Self::RestoreSession
+                | Self::RegisterUser
+                | Self::JoinChat
+                | Self::ChangePassword
+                | Self::CreateChat
+                | Self::SetChatPassword
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,6 +37,16 @@ pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Tries until it is so, for what the server does in its own time: a few seconds on a quiet machine.
+#[track_caller]
+pub(crate) fn in_time(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "not in two minutes");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// A small generator of numbers: the same seed gives the same numbers in every run.
 pub(crate) struct Dice(u64);
 

@@ -31,7 +31,13 @@ pub(crate) struct Arguments {
     users: u32,
     /// A chat of which all are members; may be repeated
     #[arg(long = "chat", value_name = "NAME", default_value = "load")]
-    chats: Vec<String>,
+    named: Vec<String>,
+    /// Chats NAME, NAME-1, NAME-2, …, as `load run --chats` uses them, for each that is named
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
+    chats: u16,
+    /// Users are members of one chat each, in turn, as the connections of `load run --chats`
+    #[arg(long)]
+    spread: bool,
     /// Messages to store in each chat; no server may be running on the file then
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u64).range(..=1_000_000_000))]
     messages: u64,
@@ -47,9 +53,7 @@ fn payload(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
-    let names: Result<Vec<_>, _> =
-        arguments.chats.iter().map(|given| file::parse_name(given)).collect();
-    let names = names?;
+    let names = names(arguments)?;
     let data = &context.data;
     let database = if arguments.messages > 0 {
         Database::open_server(data)
@@ -59,11 +63,18 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let database = database.map_err(Failure::Failed)?;
     let (users, chats) = file::write(data, &database, |store| {
         let users = add_users(store, arguments.users)?;
-        let chats = add_chats(store, &names, &users)?;
+        let chats = add_chats(store, &names)?;
+        add_members(store, &chats, &users, arguments.spread)?;
         Ok((users, chats))
     })?;
     if arguments.messages > 0 {
-        let writer = Writer { context, database: &database, users: &users, chats: &chats };
+        let writer = Writer {
+            context,
+            database: &database,
+            users: &users,
+            chats: &chats,
+            spread: arguments.spread,
+        };
         writer.fill(arguments.messages, arguments.payload)?;
     }
     writeln!(
@@ -94,26 +105,48 @@ fn add_users(store: &mut Store<'_>, count: u32) -> Result<Vec<UserId>, Stop> {
     Ok(users)
 }
 
-/// Adds those of the chats that are not there yet, and makes everybody a member of each.
-fn add_chats(store: &mut Store<'_>, names: &[Name], users: &[UserId]) -> Result<Vec<ChatId>, Stop> {
+/// Names of all chats that are asked for.
+fn names(arguments: &Arguments) -> Result<Vec<Name>, Failure> {
+    let named = arguments.named.iter().flat_map(|given| {
+        let name = move |number| match number {
+            0 => given.clone(),
+            _ => format!("{given}-{number}"),
+        };
+        (0..arguments.chats).map(name)
+    });
+    named.map(|name| file::parse_name(&name)).collect()
+}
+
+/// Adds those of the chats that are not there yet.
+fn add_chats(store: &mut Store<'_>, names: &[Name]) -> Result<Vec<ChatId>, Stop> {
     let now = file::now();
     let mut chats = Vec::new();
     for name in names {
-        let chat = match store.chat_by_key(name.key())? {
-            Some(there) => there.chat,
-            None => match store.add_chat(name.text(), name.key(), None, now)? {
-                Some(chat) => chat,
-                None => continue,
-            },
-        };
-        for &user in users {
+        match store.chat_by_key(name.key())? {
+            Some(there) => chats.push(there.chat),
+            None => chats.extend(store.add_chat(name.text(), name.key(), None, now)?),
+        }
+    }
+    Ok(chats)
+}
+
+/// Makes users members where they are not yet: all of them of each chat, or spread over the chats.
+fn add_members(
+    store: &mut Store<'_>,
+    chats: &[ChatId],
+    users: &[UserId],
+    spread: bool,
+) -> Result<(), Stop> {
+    let now = file::now();
+    for (place, &chat) in chats.iter().enumerate() {
+        let (first, step) = if spread { (place, chats.len()) } else { (0, 1) };
+        for &user in users.iter().skip(first).step_by(step) {
             if store.member(chat, user)?.is_none() {
                 add_member(store, chat, user, false, now)?;
             }
         }
-        chats.push(chat);
     }
-    Ok(chats)
+    Ok(())
 }
 
 /// Stores messages, chat after chat, so that each lands beside the one before it in the file.
@@ -122,9 +155,19 @@ struct Writer<'a, 'b> {
     database: &'a Database,
     users: &'a [UserId],
     chats: &'a [ChatId],
+    spread: bool,
 }
 
 impl Writer<'_, '_> {
+    /// Who wrote this message of the chat in this place: its members in turn.
+    fn sender(&self, chat: usize, number: u64) -> UserId {
+        let (first, step) = if self.spread { (chat, self.chats.len()) } else { (0, 1) };
+        let members = self.users.len().saturating_sub(first).div_ceil(step).max(1);
+        let place = first + number as usize % members * step;
+        // With fewer users than chats some chats have no members.
+        self.users[place % self.users.len()]
+    }
+
     /// Stores so many messages in each chat, with times as if the chats had been used in turn.
     fn fill(&self, per_chat: u64, payload: usize) -> Outcome {
         let total = per_chat.saturating_mul(self.chats.len() as u64);
@@ -139,7 +182,7 @@ impl Writer<'_, '_> {
                     store.write_server_time(times.last)?;
                     for number in done..end {
                         let place = number * self.chats.len() as u64 + index as u64;
-                        let sender = self.users[place as usize % self.users.len()];
+                        let sender = self.sender(index, number);
                         let id = MessageId::at(times.at(place));
                         store.add_message(chat, id, sender, &content(place, payload))?;
                     }

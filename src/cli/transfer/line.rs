@@ -26,15 +26,22 @@ pub(super) enum Line<'a> {
     End(EndLine),
 }
 
-/// What a chat is. Its password stays where it is.
+/// What a chat is.
 #[derive(Serialize, Deserialize, Debug, Clone)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChatLine {
     pub(super) format: u32,
+    /// Empty for a direct chat.
     pub(super) name: String,
+    /// The two of a direct chat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) direct: Option<[String; 2]>,
     pub(super) title: String,
     /// Whether who joins needs a password.
     pub(super) password: bool,
+    /// Its stored form, a salted hash, when that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) password_hash: Option<String>,
     /// Server time, in microseconds, as all times here.
     pub(super) created: i64,
     pub(super) slow_mode_s: u32,

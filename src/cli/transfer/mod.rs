@@ -1,13 +1,15 @@
-//! `vestnik export` and `vestnik import`: a chat as lines of JSON.
+//! `vestnik export` and `vestnik import`: a chat as lines of JSON. `export` writes them; here they
+//! come into a file.
 
+mod export;
 mod line;
 mod read;
 
+pub(super) use export::{ExportArguments, export};
+
 use std::collections::HashMap;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vestnik::auth::password::{Kind, nobody};
 use vestnik::ids::{ChatId, ServerTime, UserId};
@@ -17,28 +19,17 @@ use vestnik::store::changes::Change;
 use vestnik::store::members::Member;
 use vestnik::store::search::Unindexed;
 use vestnik::store::{Database, Store};
-use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+use vestnik::wire::codec::{Message, STATUS_DELETED};
 
 use super::failure::Failure;
 use super::file::{self, Stop};
 use super::{Context, Outcome, chat, secret};
-use line::{BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine};
 use read::{Checked, Summary};
 
 /// Messages stored in one transaction, between which a running server writes.
 const MESSAGES_PER_BATCH: usize = 500;
-/// Members or banned read from the file at once.
-const ROWS: u32 = 256;
-
-/// What `export` takes.
-#[derive(clap::Args)]
-pub(super) struct ExportArguments {
-    /// The chat
-    name: String,
-    /// Write to this file, which must not exist yet, and which only its owner can read
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
-}
+/// Between two looks whether the server has taken removed chats away.
+const SWEEP_LOOK: Duration = Duration::from_millis(50);
 
 /// What `import` takes.
 #[derive(clap::Args)]
@@ -61,119 +52,18 @@ pub(super) struct ImportArguments {
     password: secret::Arguments,
 }
 
-// ---- export ----------------------------------------------------------------------------------
-
-pub(super) fn export(arguments: &ExportArguments, context: &mut Context<'_>) -> Outcome {
-    let Some(path) = &arguments.output else {
-        return write_chat(&context.data, &arguments.name, context.out).map(drop);
-    };
-    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
-    let mut options = std::fs::OpenOptions::new();
-    let target = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    let mut out = BufWriter::new(target);
-    let written = write_chat(&context.data, &arguments.name, &mut out).and_then(|count| {
-        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(cannot)?;
-        Ok(count)
-    });
-    let count = written.inspect_err(|_| {
-        let _ = std::fs::remove_file(path);
-    })?;
-    writeln!(context.out, "wrote {count} messages of {} to {}", arguments.name, path.display())?;
-    Ok(())
-}
-
-/// Writes all lines, as the chat was at one moment; how many messages there are.
-fn write_chat(data: &Path, name: &str, out: &mut dyn Write) -> Result<u64, Failure> {
-    file::look(data, |store| {
-        store.begin_look()?;
-        let chat = file::chat(store, name)?;
-        let head = ChatLine {
-            format: FORMAT,
-            name: chat.name,
-            title: chat.title,
-            password: chat.password.is_some(),
-            created: chat.created.micros(),
-            slow_mode_s: chat.slow_mode_s,
-            keep_days: chat.keep_days,
-        };
-        write_line(out, &Line::Chat(head))?;
-        write_people(store, chat.chat, out)?;
-        let names: HashMap<_, _> =
-            store.users()?.into_iter().map(|user| (user.user, user.nickname)).collect();
-        let mut count = 0;
-        let mut written = Ok(());
-        store.all_messages(chat.chat, |message| {
-            count += 1;
-            let sender = names.get(&message.sender).map_or("", String::as_str);
-            written = write_line(out, &Line::Message(message_line(message, sender)));
-            written.is_ok()
-        })?;
-        written?;
-        write_line(out, &Line::End(EndLine { messages: count }))?;
-        Ok(count)
-    })
-}
-
-fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Result<(), Stop> {
-    let mut after = None;
-    loop {
-        let members = store.members(chat, after, ROWS)?;
-        for (member, name) in &members {
-            let line = MemberLine {
-                name: name.clone(),
-                admin: member.admin,
-                joined: member.joined.micros(),
-                seen: member.seen.micros(),
-            };
-            write_line(out, &Line::Member(line))?;
-        }
-        after = members.last().map(|(member, _)| member.user);
-        if members.len() < ROWS as usize {
-            break;
-        }
-    }
-    let mut after = None;
-    loop {
-        let banned = store.banned(chat, after, ROWS)?;
-        for (_, name) in &banned {
-            write_line(out, &Line::Banned(BannedLine { name: name.clone() }))?;
-        }
-        after = banned.last().map(|(user, _)| *user);
-        if banned.len() < ROWS as usize {
-            return Ok(());
-        }
-    }
-}
-
-fn message_line<'a>(message: &'a Message<'_>, sender: &'a str) -> MessageLine<'a> {
-    MessageLine {
-        id: message.created.micros(),
-        sender: sender.into(),
-        updated: (message.updated != message.created).then(|| message.updated.micros()),
-        edited: message.status & STATUS_EDITED != 0,
-        deleted: message.status & STATUS_DELETED != 0,
-        content: message.content.into(),
-    }
-}
-
-fn write_line(out: &mut dyn Write, line: &Line<'_>) -> Result<(), Failure> {
-    serde_json::to_writer(&mut *out, line).map_err(|e| Failure::from(std::io::Error::from(e)))?;
-    out.write_all(b"\n")?;
-    Ok(())
-}
-
-// ---- import ----------------------------------------------------------------------------------
-
 pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> Outcome {
     let now = file::now();
     let path = &arguments.file;
     let summary = read::check(path, now)?;
-    let name = file::parse_name(arguments.name.as_deref().unwrap_or(&summary.chat.name))?;
+    let name = Called::from(arguments, &summary)?;
     let password = password(arguments, &summary, context)?;
     let database = Database::open_command(&context.data, false).map_err(Failure::Failed)?;
     let place = Place { data: &context.data, database: &database };
+    file::look(place.data, |store| name.is_free(store))?;
+    wait_for_sweep(context)?;
     file::write(place.data, place.database, |store| {
-        name_is_free(store, &name)?;
+        name.is_free(store)?;
         let known = store.any_of(&summary.ids)?;
         known.map_or(Ok(()), |(chat, message)| {
             let words = format!(
@@ -193,8 +83,62 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
         return Err(failure);
     }
     let count = summary.ids.len();
-    writeln!(context.out, "added chat {} with id {chat} and {count} messages", name.text())?;
+    match &name {
+        Called::Group(name) => {
+            writeln!(context.out, "added chat {} with id {chat} and {count} messages", name.text())?
+        }
+        Called::Direct([one, other]) => writeln!(
+            context.out,
+            "added the direct chat of {} and {} with id {chat} and {count} messages",
+            one.text(),
+            other.text()
+        )?,
+    }
     Ok(())
+}
+
+/// Until nothing is left of removed chats, whose messages may be those that come back, nor of their
+/// words in the index. The server takes them away; when none runs, this does.
+fn wait_for_sweep(context: &Context<'_>) -> Outcome {
+    while file::look(&context.data, |store| Ok(store.has_unswept()?))? {
+        chat::sweep(context)?;
+        std::thread::sleep(SWEEP_LOOK);
+    }
+    Ok(())
+}
+
+/// What the chat is found by.
+enum Called {
+    Group(Name),
+    Direct([Name; 2]),
+}
+
+impl Called {
+    fn from(arguments: &ImportArguments, summary: &Summary) -> Result<Self, Failure> {
+        let Some([one, other]) = &summary.chat.direct else {
+            let name = arguments.name.as_deref().unwrap_or(&summary.chat.name);
+            return Ok(Self::Group(file::parse_name(name)?));
+        };
+        if arguments.name.is_some() {
+            return Err(Failure::new("a direct chat has no name: leave out --as"));
+        }
+        Ok(Self::Direct([file::parse_name(one)?, file::parse_name(other)?]))
+    }
+
+    fn is_free(&self, store: &mut Store<'_>) -> Result<(), Stop> {
+        match self {
+            Self::Group(name) => name_is_free(store, name),
+            Self::Direct([one, other]) => {
+                let one = store.user_id_by_key(one.key())?;
+                let other = store.user_id_by_key(other.key())?;
+                let (Some(one), Some(other)) = (one, other) else { return Ok(()) };
+                match store.direct_chat(one, other)? {
+                    None => Ok(()),
+                    Some(_) => Err(Failure::new("the two have a direct chat already").into()),
+                }
+            }
+        }
+    }
 }
 
 /// The stored form of the password that the chat is to have.
@@ -203,12 +147,20 @@ fn password(
     summary: &Summary,
     context: &Context<'_>,
 ) -> Result<Option<String>, Failure> {
+    if let Some(stored) = &summary.chat.password_hash
+        && !arguments.no_password
+        && !arguments.ask_password
+        && !arguments.password.password_stdin
+    {
+        return Ok(Some(stored.clone()));
+    }
     if arguments.ask_password || arguments.password.password_stdin {
         return arguments.password.ask_and_hash(Kind::Chat, &context.options).map(Some);
     }
     if summary.chat.password && !arguments.no_password {
-        let words = "the chat had a password, which is not exported: give it one with \
-                     --ask-password or --password-stdin, or let everybody join with --no-password";
+        let words = "the chat had a password, which was not exported (--with-password does that): \
+                     give it one with --ask-password or --password-stdin, or let everybody join \
+                     with --no-password";
         return Err(Failure::new(words));
     }
     Ok(None)
@@ -244,7 +196,8 @@ impl Place<'_> {
                 store.note_change(Change::ChatRemoved(unfinished))?;
             }
             let mut senders = HashMap::new();
-            for (name, line) in &summary.senders {
+            let two = summary.chat.direct.iter().flatten().map(|name| (name, &1));
+            for (name, line) in two.chain(&summary.senders) {
                 let parsed = file::parse_name(name)
                     .map_err(|_| Failure::Failed(format!("line {line}: {name:?} is no name")))?;
                 let user = match store.user_id_by_key(parsed.key())? {
@@ -252,8 +205,8 @@ impl Place<'_> {
                     None if add_users => add_user(store, &parsed)?,
                     None => {
                         let words = format!(
-                            "there is no user {name:?}, who wrote line {line}: add them, or have \
-                             all who are missing added, disabled, by --add-users"
+                            "there is no user {name:?} of line {line}: add them, or have all who \
+                             are missing added, disabled, by --add-users"
                         );
                         return Err(Failure::Failed(words).into());
                     }
@@ -311,12 +264,15 @@ impl Place<'_> {
         &self,
         summary: &Summary,
         chat: ChatId,
-        name: &Name,
+        name: &Called,
         password: Option<&str>,
     ) -> Outcome {
         file::write(self.data, self.database, |store| {
-            name_is_free(store, name)?;
-            store.rename_chat(chat, name.text(), name.key())?;
+            name.is_free(store)?;
+            match name {
+                Called::Group(name) => store.rename_chat(chat, name.text(), name.key())?,
+                Called::Direct(two) => make_direct(store, chat, two)?,
+            }
             store.set_chat_title(chat, &summary.chat.title)?;
             store.set_chat_password(chat, password)?;
             store.set_chat_policy(chat, summary.chat.slow_mode_s, summary.chat.keep_days)?;
@@ -333,6 +289,15 @@ impl Place<'_> {
                 store.add_member(Member { chat, user, admin: line.admin, joined, seen })?;
                 store.note_change(Change::MemberJoined(chat, user))?;
             }
+            for name in summary.chat.direct.iter().flatten() {
+                let Some(user) = known(store, name)? else { continue };
+                if store.member(chat, user)?.is_none() {
+                    let joined = ServerTime::new(summary.chat.created).unwrap_or_default();
+                    let seen = ServerTime::ZERO;
+                    store.add_member(Member { chat, user, admin: false, joined, seen })?;
+                    store.note_change(Change::MemberJoined(chat, user))?;
+                }
+            }
             for name in &summary.banned {
                 if let Some(user) = known(store, name)? {
                     store.set_banned(chat, user, true)?;
@@ -341,6 +306,20 @@ impl Place<'_> {
             Ok(())
         })
     }
+}
+
+/// Makes the chat that of two users; both are members of it, whoever the export names.
+fn make_direct(store: &mut Store<'_>, chat: ChatId, two: &[Name; 2]) -> Result<(), Stop> {
+    let mut users = Vec::new();
+    for name in two {
+        let user = store.user_id_by_key(name.key())?;
+        let gone = || Failure::Failed(format!("there is no user {:?} any more", name.text()));
+        users.push(user.ok_or_else(gone)?);
+    }
+    if let [one, other] = users[..] {
+        store.make_direct(chat, one, other)?;
+    }
+    Ok(())
 }
 
 /// The user of this name, if there is one.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use vestnik::auth::password;
 use vestnik::ids::{MessageId, ServerTime};
 use vestnik::limits::{CONTENT_BYTES_MAX, TITLE_CHARS_MAX};
 use vestnik::names::Name;
@@ -95,6 +96,17 @@ fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
     if chat.slow_mode_s > 86_400 || chat.keep_days > 36_500 {
         return Err("has a slow mode or days to keep that are out of bounds".to_owned());
     }
+    let is_stored = |stored: &String| password::rounds(stored).is_some();
+    if chat.password_hash.as_ref().is_some_and(|stored| !chat.password || !is_stored(stored)) {
+        return Err("has the hash of a password that none can match".to_owned());
+    }
+    if let Some([one, other]) = &chat.direct {
+        let keys = (Name::parse(one), Name::parse(other));
+        let are_two = matches!(&keys, (Ok(a), Ok(b)) if a.key() != b.key());
+        if !are_two || !chat.name.is_empty() || chat.password {
+            return Err("is a direct chat, and not one of two users alone".to_owned());
+        }
+    }
     let latest = past(chat.created, now)?;
     Ok(Summary {
         chat,
@@ -120,7 +132,15 @@ fn add(
             if member.seen < 0 {
                 return Err("has a marker before all time".to_owned());
             }
+            if let Some(two) = &summary.chat.direct
+                && (member.admin || !two.contains(&member.name))
+            {
+                return Err("is a member that a direct chat cannot have".to_owned());
+            }
             summary.members.push(member);
+        }
+        Line::Banned(_) if summary.chat.direct.is_some() => {
+            return Err("keeps somebody out of a direct chat".to_owned());
         }
         Line::Banned(banned) => summary.banned.push(banned.name),
         Line::Message(line) => {

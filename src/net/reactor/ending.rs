@@ -1,5 +1,7 @@
 //! The end of a turn's input: COMMIT, or the same input once more.
 
+use zeroize::Zeroize as _;
+
 use crate::ids::ConnId;
 use crate::net::connection::Phase;
 use crate::net::serve::ServeError;
@@ -48,8 +50,19 @@ impl Reactor<'_, '_> {
         }
         self.arena_used = 0;
         self.inputs.clear();
+        self.wipe();
         self.check_storage()?;
         Ok(commit_us)
+    }
+
+    /// Passwords do not stay in the turn's buffer until something else is read there.
+    fn wipe(&mut self) {
+        let read = std::mem::take(&mut self.arena_read);
+        if std::mem::take(&mut self.has_secret)
+            && let Some(read) = self.arena.get_mut(..read)
+        {
+            read.zeroize();
+        }
     }
 
     /// Handles the input of a turn that was undone once more.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use zeroize::Zeroize as _;
+
 use crate::ids::ConnId;
 use crate::limits::{
     HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
@@ -9,8 +11,9 @@ use crate::limits::{
 use crate::net::connection::Phase;
 use crate::net::listener::network;
 use crate::net::transport::{Transport, looks_like_tls};
-use crate::service::{Flow, Service};
+use crate::service::Flow;
 use crate::wire::frame::{self, Parsed};
+use crate::wire::purpose::ToServer;
 
 use super::arrivals::uncount;
 use super::output::log_lost;
@@ -19,12 +22,11 @@ use super::{Input, Reactor, list};
 /// Bytes of a socket's input that are thrown away in one turn.
 const DISCARD_BYTES: usize = 64 * 1024;
 
-pub(super) fn log_oversized(service: &Service<'_>, conn: ConnId, bytes: &[u8]) {
-    let address = service.peer_address(conn);
+fn what_is_oversized(bytes: &[u8]) -> &'static str {
     if looks_like_tls(bytes) {
-        log::info!("{conn} from {address} speaks TLS to a plain port");
+        "speaks TLS to a plain port"
     } else {
-        log::info!("{conn} from {address} sends a frame that is too large");
+        "sends a frame that is too large"
     }
 }
 
@@ -93,12 +95,11 @@ impl Reactor<'_, '_> {
             return false;
         }
         connection.put_back_bytes = 0;
-        let inbox = std::mem::take(&mut connection.inbox);
+        let mut inbox = std::mem::take(&mut connection.inbox);
         let mut end = start + inbox.len();
         if let Some(place) = self.arena.get_mut(start..end) {
             place.copy_from_slice(&inbox);
         }
-        drop(inbox);
         // Room for the longest frame at least, so that an unfinished one can be finished.
         let share = TURN_READ_BYTES_PER_CONNECTION.max(self.config.body_limit_bytes + HEADER_BYTES);
         let most = self.arena.len().min(start + share);
@@ -122,7 +123,9 @@ impl Reactor<'_, '_> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                     // The alert that says so leaves, then this side ends.
-                    log::info!("{conn} from {} is closed: {e}", self.service.peer_address(conn));
+                    let address = self.service.peer_address(conn);
+                    let words = format_args!("{conn} from {address} is closed: {e}");
+                    self.ration.say(self.clock.now_ms(), words);
                     self.hang_up(conn);
                     return true;
                 }
@@ -136,7 +139,11 @@ impl Reactor<'_, '_> {
         if connection.transport.wants_write() {
             self.service.outbox.touch(conn.index);
         }
+        self.arena_read = self.arena_read.max(end);
         self.feed(conn, start, end);
+        if self.has_secret {
+            inbox.zeroize();
+        }
         true
     }
 
@@ -151,7 +158,10 @@ impl Reactor<'_, '_> {
             match frame::parse(bytes, body_bytes_max) {
                 Parsed::Incomplete => break,
                 Parsed::TooLarge { task } => {
-                    log_oversized(self.service, conn, bytes);
+                    let (address, what) =
+                        (self.service.peer_address(conn), what_is_oversized(bytes));
+                    let words = format_args!("{conn} from {address} {what}");
+                    self.ration.say(self.clock.now_ms(), words);
                     self.inputs.push(Input::Oversized { conn, task });
                     is_oversized = true;
                     flow = self.service.oversized(conn, task);
@@ -159,6 +169,8 @@ impl Reactor<'_, '_> {
                 Parsed::Frame(frame) => {
                     requests += 1;
                     let frame_end = start + frame.bytes();
+                    self.has_secret |=
+                        ToServer::from_byte(frame.purpose).is_some_and(ToServer::has_secret);
                     self.inputs.push(Input::Frame { conn, start, end: frame_end });
                     flow = self.service.frame(conn, &frame);
                     start = frame_end;

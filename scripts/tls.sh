@@ -1,0 +1,106 @@
+#!/bin/sh
+# Measures what TLS costs beside plain TCP on this machine, as a Markdown table: connections that are
+# made and do nothing, and messages by those that talk.
+#
+# Makes a data file and a certificate in a temporary directory, and starts a server of its own for each
+# measurement, on one core, with the load on another. Every delivery is checked: what is lost, doubled or
+# out of order ends the script with exit code 1. It leaves nothing behind.
+#
+#   scripts/tls.sh [OPTION…]
+#     --connections N   connections made and kept (default 2000)
+#     --seconds S       seconds that each scenario is measured (default 5)
+#     --runs N          how often each is measured; medians are printed (default 3)
+#     --binary FILE     this program instead of building one
+#     --server-core N, --load-core N   the cores (default 0 and 1)
+
+. "$(dirname "$0")/load-common.sh"
+
+connections=2000
+seconds=5
+runs=3
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h) usage; exit 0 ;;
+    --connections) connections=$2 ;;
+    --seconds) seconds=$2 ;;
+    --runs) runs=$2 ;;
+    --binary) binary=$2 ;;
+    --server-core) server_core=$2 ;;
+    --load-core) load_core=$2 ;;
+    *) say "unknown option $1"; usage >&2; exit 2 ;;
+    esac
+    [ $# -ge 2 ] || fail "$1 needs a value"
+    shift 2
+done
+
+need_binary
+"$binary" cert self-signed localhost 127.0.0.1 --cert "$dir/cert.pem" --key "$dir/key.pem" >/dev/null
+"$binary" load prepare --data "$dir/fresh.db" --users "$connections" >&2
+
+# cpu: seconds of processor that the server has used.
+cpu() {
+    awk '{ print ($14 + $15) / ticks }' ticks="$(getconf CLK_TCK)" "/proc/$server/stat"
+}
+
+# one TRANSPORT SCENARIO [OPTION…]: a measurement; its JSON goes to $dir/json.
+one() {
+    transport=$1
+    shift
+    cp "$dir/fresh.db" "$dir/$transport.db"
+    if [ "$transport" = TLS ]; then
+        start_vestnik "$dir/TLS.db" --tls-listen 127.0.0.1:0 --tls-cert "$dir/cert.pem" \
+            --tls-key "$dir/key.pem" --max-unauthorized-per-address 0
+        address=$(sed -n 's/^listening tls //p' "$dir/listening")
+        set -- "$@" --tls "$dir/cert.pem"
+    else
+        start_vestnik "$dir/plain.db" --max-unauthorized-per-address 0
+    fi
+    before=$(cpu)
+    load "$@" --seconds "$seconds" || fault=1
+    after=$(cpu)
+    stop_server
+    rm -f "$dir/$transport.db"*
+}
+
+median() {
+    sort -g | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'
+}
+
+fault=0
+# again TRANSPORT SCENARIO [OPTION…]: measures so many times. Fields go to $dir/FIELD, one line each time;
+# the field "cpu" is what the server spent from first to last, in microseconds for each connection.
+again() {
+    rm -f "$dir"/values.*
+    run=0
+    while [ "$run" -lt "$runs" ]; do
+        run=$((run + 1))
+        say "measuring over $1: $2, $run of $runs"
+        one "$@"
+        json=$(cat "$dir/json")
+        for name in per_second per_server_cpu_second rss_bytes_per_connection; do
+            field "$json" "$name" >>"$dir/values.$name"
+        done
+        echo "$before $after" | awk '{ print 1e6 * ($2 - $1) / n }' n="$connections" >>"$dir/values.cpu"
+    done
+}
+
+# row WORDS FIELD: the median of what was measured again and again.
+row() {
+    printf '| %s | %s | %.0f |\n' "$1" "$transport" "$(median <"$dir/values.$2")"
+}
+
+echo "| what | transport | median of $runs |"
+echo "| --- | --- | ---: |"
+for transport in plain TLS; do
+    again "$transport" idle --connections "$connections"
+    row "memory of one of $connections idle connections, bytes" rss_bytes_per_connection
+    row "connections made and logged in, per second" per_second
+    row "server CPU for that, µs each" cpu
+    again "$transport" echo --connections 50 --window 16
+    row "HEARTBEATs of 50 connections, 16 at once, per server-CPU-second" per_server_cpu_second
+    again "$transport" fanout --members 200 --publishers 4 --window 16
+    row "deliveries to 200 members, per server-CPU-second" per_server_cpu_second
+    again "$transport" durable --connections 64 --window 16
+    row "sends that are stored, 64 connections, 16 at once, per server-CPU-second" per_server_cpu_second
+done
+[ "$fault" = 0 ] || fail "something did not arrive as it should"

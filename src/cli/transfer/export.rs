@@ -1,0 +1,164 @@
+//! `vestnik export`: writes a chat as lines of JSON. Knows nothing of how they are read.
+
+use std::collections::HashMap;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use vestnik::ids::ChatId;
+use vestnik::store::Store;
+use vestnik::store::chats::Chat;
+use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+
+use super::line::{BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine};
+use crate::cli::failure::Failure;
+use crate::cli::file::{self, Stop};
+use crate::cli::{Context, Outcome};
+
+/// Members or banned read from the file at once.
+const ROWS: u32 = 256;
+
+/// What `export` takes.
+#[derive(clap::Args)]
+pub(in crate::cli) struct ExportArguments {
+    /// The chat
+    #[arg(required_unless_present = "direct")]
+    name: Option<String>,
+    /// The direct chat of these two users instead
+    #[arg(long, num_args = 2, value_names = ["USER", "USER"], conflicts_with = "name")]
+    direct: Option<Vec<String>>,
+    /// Export the chat's password too: as the salted hash that is stored, at which whoever has the
+    /// export can guess
+    #[arg(long)]
+    with_password: bool,
+    /// Write to this file, which must not exist yet, and which only its owner can read
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(in crate::cli) fn export(arguments: &ExportArguments, context: &mut Context<'_>) -> Outcome {
+    let Some(path) = &arguments.output else {
+        return write_chat(&context.data, arguments, context.out).map(drop);
+    };
+    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
+    let mut options = std::fs::OpenOptions::new();
+    let target = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+    let mut out = BufWriter::new(target);
+    let written = write_chat(&context.data, arguments, &mut out).and_then(|count| {
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(cannot)?;
+        Ok(count)
+    });
+    let count = written.inspect_err(|_| {
+        let _ = std::fs::remove_file(path);
+    })?;
+    let what = match (&arguments.name, arguments.direct.as_deref()) {
+        (_, Some([one, other])) => format!("the direct chat of {one} and {other}"),
+        (name, _) => name.clone().unwrap_or_default(),
+    };
+    writeln!(context.out, "wrote {count} messages of {what} to {}", path.display())?;
+    Ok(())
+}
+
+/// The chat that is asked for, and the names of the two whose direct chat it is.
+fn asked_for(
+    store: &mut Store<'_>,
+    arguments: &ExportArguments,
+) -> Result<(Chat, Option<[String; 2]>), Stop> {
+    let Some([one, other]) = arguments.direct.as_deref() else {
+        return Ok((file::chat(store, arguments.name.as_deref().unwrap_or_default())?, None));
+    };
+    let (one, other) = (file::user(store, one)?, file::user(store, other)?);
+    match store.direct_chat(one.user, other.user)? {
+        Some(chat) => Ok((chat, Some([one.nickname, other.nickname]))),
+        None => {
+            let words = format!("{} and {} have no direct chat", one.nickname, other.nickname);
+            Err(Failure::Failed(words).into())
+        }
+    }
+}
+
+/// Writes all lines, as the chat was at one moment; how many messages there are.
+fn write_chat(
+    data: &Path,
+    arguments: &ExportArguments,
+    out: &mut dyn Write,
+) -> Result<u64, Failure> {
+    file::look(data, |store| {
+        store.begin_look()?;
+        let (chat, direct) = asked_for(store, arguments)?;
+        let head = ChatLine {
+            format: FORMAT,
+            name: chat.name,
+            direct,
+            title: chat.title,
+            password: chat.password.is_some(),
+            password_hash: chat.password.filter(|_| arguments.with_password),
+            created: chat.created.micros(),
+            slow_mode_s: chat.slow_mode_s,
+            keep_days: chat.keep_days,
+        };
+        write_line(out, &Line::Chat(head))?;
+        write_people(store, chat.chat, out)?;
+        let names: HashMap<_, _> =
+            store.users()?.into_iter().map(|user| (user.user, user.nickname)).collect();
+        let mut count = 0;
+        let mut written = Ok(());
+        store.all_messages(chat.chat, |message| {
+            count += 1;
+            let sender = names.get(&message.sender).map_or("", String::as_str);
+            written = write_line(out, &Line::Message(message_line(message, sender)));
+            written.is_ok()
+        })?;
+        written?;
+        write_line(out, &Line::End(EndLine { messages: count }))?;
+        Ok(count)
+    })
+}
+
+fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Result<(), Stop> {
+    let mut after = None;
+    loop {
+        let members = store.members(chat, after, ROWS)?;
+        for (member, name) in &members {
+            let line = MemberLine {
+                name: name.clone(),
+                admin: member.admin,
+                joined: member.joined.micros(),
+                seen: member.seen.micros(),
+            };
+            write_line(out, &Line::Member(line))?;
+        }
+        after = members.last().map(|(member, _)| member.user);
+        if members.len() < ROWS as usize {
+            break;
+        }
+    }
+    let mut after = None;
+    loop {
+        let banned = store.banned(chat, after, ROWS)?;
+        for (_, name) in &banned {
+            write_line(out, &Line::Banned(BannedLine { name: name.clone() }))?;
+        }
+        after = banned.last().map(|(user, _)| *user);
+        if banned.len() < ROWS as usize {
+            return Ok(());
+        }
+    }
+}
+
+fn message_line<'a>(message: &'a Message<'_>, sender: &'a str) -> MessageLine<'a> {
+    MessageLine {
+        id: message.created.micros(),
+        sender: sender.into(),
+        updated: (message.updated != message.created).then(|| message.updated.micros()),
+        edited: message.status & STATUS_EDITED != 0,
+        deleted: message.status & STATUS_DELETED != 0,
+        content: message.content.into(),
+    }
+}
+
+fn write_line(out: &mut dyn Write, line: &Line<'_>) -> Result<(), Failure> {
+    serde_json::to_writer(&mut *out, line).map_err(|e| Failure::from(std::io::Error::from(e)))?;
+    out.write_all(b"\n")?;
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Tests of what happens while a password is being checked: it changes, or nobody waits any more.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::auth::helper;
+use crate::auth::random::fixed::Counting;
+use crate::limits::FAILURE_BUCKET;
+use crate::store::Database;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::request::Request;
+
+const NOW_US: i64 = 1_700_000_000_000_000;
+const OLD: &str = "correct horse";
+const NEW: &str = "battery staple";
+
+fn stored(text: &str, rounds: u32) -> String {
+    let password = password::prepare(text, password::Kind::User).expect("long enough");
+    password::hash(&password, rounds, &Counting::default()).expect("randomness")
+}
+
+/// A service on a file with anna, whose password is kept with few rounds, and a chat with a
+/// password.
+struct Desk<'db> {
+    service: Service<'db>,
+    user: UserId,
+    chat: ChatId,
+    connected: u32,
+}
+
+impl<'db> Desk<'db> {
+    fn new(database: &'db Database, random: &'db Counting) -> Self {
+        let mut store = Store::new(database).expect("its tables");
+        let now = ServerTime::new(NOW_US).expect("positive");
+        let user = store.add_user("anna", "anna", &stored(OLD, 2), now);
+        let user = user.expect("room").expect("a new name");
+        let chat = store.add_chat("vault", "vault", Some(&stored(OLD, 1)), now);
+        let chat = chat.expect("room").expect("a new name");
+        store.commit().expect("room");
+        let config = ServiceConfig { password_rounds: 3, ..ServiceConfig::default() };
+        let service = Service::new(store, config, random).expect("a service");
+        Self { service, user, chat, connected: 0 }
+    }
+
+    /// A greeted connection.
+    fn connect(&mut self) -> ConnId {
+        let conn = ConnId { index: self.connected, generation: self.connected };
+        self.connected += 1;
+        self.turn(|service| service.connected(conn, Ipv4Addr::LOCALHOST.into()));
+        assert!(self.ask(conn, Request::Hello { major: 1, minor: 0 }).is_ok());
+        conn
+    }
+
+    fn turn<T>(&mut self, what: impl FnOnce(&mut Service<'db>) -> T) -> T {
+        self.service.begin_turn(NOW_US, 1000);
+        let came = what(&mut self.service);
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        came
+    }
+
+    fn hand(&mut self, conn: ConnId, request: Request<'_>) {
+        let mut input = Vec::new();
+        request.write(&mut input, 1);
+        let Parsed::Frame(frame) = frame::parse(&input, usize::MAX) else { panic!("no frame") };
+        self.turn(|service| service.frame(conn, &frame));
+    }
+
+    fn log_in(&mut self, conn: ConnId, password: &str) {
+        self.hand(conn, Request::Login { login: "anna", password });
+    }
+
+    /// Lets the helper do one job; what came of it is not handed over yet.
+    fn check_one(&mut self) -> JobDone {
+        let job = self.service.pop_job().expect("a password to check");
+        helper::run(job, &Counting::default())
+    }
+
+    fn hand_over(&mut self, done: &JobDone) {
+        self.turn(|service| service.job_done(done));
+    }
+
+    fn ask(&mut self, conn: ConnId, request: Request<'_>) -> Result<(), String> {
+        self.hand(conn, request);
+        self.answer(conn)
+    }
+
+    /// The answer that waits for a connection; of a refusal its words.
+    fn answer(&mut self, conn: ConnId) -> Result<(), String> {
+        let bytes = self.service.outbox.sendable(conn.index).to_vec();
+        self.service.outbox.advance(conn.index, bytes.len());
+        let Parsed::Frame(frame) = frame::parse(&bytes, usize::MAX) else { panic!("no answer") };
+        let is_accepted = frame.purpose == ToClient::Accepted.byte();
+        let words = || String::from_utf8_lossy(frame.body).into_owned();
+        if is_accepted { Ok(()) } else { Err(words()) }
+    }
+
+    fn kept(&mut self) -> String {
+        let user = self.user;
+        self.turn(|service| service.store.user(user)).expect("read").expect("anna").password
+    }
+}
+
+/// The old password was right when it was looked up, and another has taken its place when it is
+/// found right: nobody gets in by it, and its hash with more rounds does not replace the new one.
+#[test]
+fn a_password_that_changes_while_it_is_checked_lets_nobody_in() {
+    let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
+    let mut desk = Desk::new(&database, &random);
+    let conn = desk.connect();
+    desk.log_in(conn, OLD);
+    let done = desk.check_one();
+    assert!(matches!(&done.outcome, Outcome::Verified { ok: true, upgraded: Some(_) }));
+    let (user, new) = (desk.user, stored(NEW, 3));
+    desk.turn(|service| service.store.set_password(user, &new)).expect("room");
+    desk.hand_over(&done);
+    let again = desk.check_one();
+    desk.hand_over(&again);
+    assert!(desk.answer(conn).expect_err("the old password").starts_with("bad-credentials: "));
+    assert_eq!(desk.kept(), new);
+
+    for (password, is_right) in [(OLD, false), (NEW, true)] {
+        desk.log_in(conn, password);
+        let done = desk.check_one();
+        desk.hand_over(&done);
+        assert_eq!(desk.answer(conn).is_ok(), is_right);
+    }
+}
+
+/// Two logins at once, when the rounds have grown: one is hashed anew, the other is checked again,
+/// and then gets in.
+#[test]
+fn of_two_logins_at_once_none_is_told_that_its_password_is_wrong() {
+    let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
+    let mut desk = Desk::new(&database, &random);
+    let (one, other) = (desk.connect(), desk.connect());
+    desk.log_in(one, OLD);
+    desk.log_in(other, OLD);
+    let done = [desk.check_one(), desk.check_one()];
+    desk.hand_over(&done[0]);
+    desk.hand_over(&done[1]);
+    assert_eq!(desk.answer(one), Ok(()));
+    assert_eq!(password::rounds(&desk.kept()), Some(3), "hashed anew");
+    let again = desk.check_one();
+    desk.hand_over(&again);
+    assert_eq!(desk.answer(other), Ok(()));
+}
+
+/// The same for the password of a chat.
+#[test]
+fn a_chat_password_that_changes_while_it_is_checked_lets_nobody_in() {
+    let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
+    let mut desk = Desk::new(&database, &random);
+    let (conn, chat) = (desk.connect(), desk.chat);
+    desk.log_in(conn, OLD);
+    let done = desk.check_one();
+    desk.hand_over(&done);
+    desk.answer(conn).expect("logged in");
+    desk.hand(conn, Request::JoinChat { chat, password: Some(OLD) });
+    let done = desk.check_one();
+    let new = stored(NEW, 1);
+    desk.turn(|service| service.store.set_chat_password(chat, Some(&new))).expect("room");
+    desk.hand_over(&done);
+    let again = desk.check_one();
+    desk.hand_over(&again);
+    assert!(desk.answer(conn).expect_err("the old password").starts_with("bad-password: "));
+    let user = desk.user;
+    let member = desk.turn(|service| service.store.member(chat, user)).expect("read");
+    assert!(member.is_none());
+}
+
+/// Whoever hangs up before they are told that a password was wrong has tried one all the same.
+#[test]
+fn a_guess_that_nobody_waits_for_counts() {
+    let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
+    let mut desk = Desk::new(&database, &random);
+    for _ in 0..FAILURE_BUCKET {
+        let conn = desk.connect();
+        desk.log_in(conn, "no such password");
+        let done = desk.check_one();
+        desk.turn(|service| service.closed(conn));
+        desk.hand_over(&done);
+    }
+    let conn = desk.connect();
+    desk.log_in(conn, OLD);
+    let words = desk.answer(conn).expect_err("no more for now");
+    assert!(words.starts_with("rate-limited: "), "{words}");
+}
+
+/// A right password costs nothing, though nobody waits for its session.
+#[test]
+fn a_right_password_that_nobody_waits_for_counts_as_nothing() {
+    let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
+    let mut desk = Desk::new(&database, &random);
+    for _ in 0..=FAILURE_BUCKET {
+        let conn = desk.connect();
+        desk.log_in(conn, OLD);
+        let done = desk.check_one();
+        desk.turn(|service| service.closed(conn));
+        desk.hand_over(&done);
+    }
+    let conn = desk.connect();
+    desk.log_in(conn, OLD);
+    let done = desk.check_one();
+    desk.hand_over(&done);
+    assert_eq!(desk.answer(conn), Ok(()));
+}
