@@ -258,6 +258,8 @@ pub(crate) struct Model {
     /// Failures counted against somebody, without those that have come back since.
     failures: BTreeMap<String, u32>,
     failures_unsure: u32,
+    /// Wrong guesses under way: they count when the work is done, though nobody hears of it.
+    guesses: BTreeMap<u64, Vec<(String, u32)>>,
     /// When a turn was last undone, by the clock that only runs forward.
     undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
@@ -350,7 +352,7 @@ impl<'a> Turn<'a> {
     fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
         let next = self.staged.get(&conn).and_then(VecDeque::front);
         let excuses: &[&[u8]] = match (self.is_early, self.unreadable) {
-            (true, _) => &[b"storage-failed:", b"not-member:", b"no-such-chat:"],
+            (true, _) => &[b"storage-failed:", b"not-member:", b"no-such-chat:", b"rate-limited:"],
             (false, true) => &[b"storage-failed:"],
             (false, false) => &[],
         };
@@ -402,6 +404,7 @@ impl Model {
             next_wait: 0,
             failures: BTreeMap::new(),
             failures_unsure: 0,
+            guesses: BTreeMap::new(),
             undone_ms: None,
             seen: BTreeMap::new(),
         }
@@ -420,6 +423,7 @@ impl Model {
         self.conns.clear();
         self.failures.clear();
         self.failures_unsure = 0;
+        self.guesses.clear();
         self.undone_ms = None;
         self.removed_members.clear();
         self.is_adding = false;
