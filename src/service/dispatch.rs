@@ -36,7 +36,16 @@ impl Service<'_> {
     /// Answers a frame whose body is longer than allowed: the stream cannot be trusted any more.
     pub fn oversized(&mut self, conn: ConnId, task: u8) -> Flow {
         let reason = Decline::FrameTooLarge(self.config.body_bytes_max);
+        // Only in a turn that is fed again may what came before be under way: it is answered first.
+        let peer = self.peers.get_mut(conn);
+        let under_way = peer.map(|peer| {
+            let waiting = peer.waiting.take().map(|waiting| waiting.task);
+            [waiting, peer.stream.take().map(|stream| stream.task)]
+        });
         self.outbox.stage(conn.index, |out| {
+            for earlier in under_way.into_iter().flatten().flatten() {
+                answer::declined(out, earlier, Decline::StorageFailed);
+            }
             answer::declined(out, task, reason);
             answer::bare(out, ToClient::Disconnect);
         });

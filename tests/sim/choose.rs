@@ -278,7 +278,7 @@ fn some_text(client: &mut Client, plan: &Plan) -> String {
 fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
     let user = client.user(model).unwrap_or(1);
     let chat = a_chat(client, model, user);
-    if client.modern && client.rng.one_in(12) && end_a_slow_one(client, model, user) {
+    if client.modern && client.rng.one_in(6) && end_a_slow_one(client, model, user) {
         return;
     }
     let wants_more_chats = if model.chats_of(user).len() < 3 { 10 } else { 2 };

@@ -32,6 +32,7 @@ impl Model {
                 }
             }
             Command::RemoveChat { chat } => {
+                self.is_removing = true;
                 self.removed_members = match self.chats.remove(chat) {
                     Some(chat) => chat.members.into_keys().collect(),
                     None => Vec::new(),
@@ -50,7 +51,7 @@ impl Model {
     /// The server has taken it up.
     pub(super) fn take_up(&mut self, turn: &mut Turn<'_>, command: &Command) -> Check {
         self.note("by hand");
-        self.is_adding = false;
+        (self.is_adding, self.is_removing) = (false, false);
         match command {
             Command::EndSession { .. } | Command::Password { .. } | Command::Disable { .. } => {
                 let conns: Vec<_> =

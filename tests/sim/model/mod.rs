@@ -237,6 +237,8 @@ pub(crate) struct Model {
     pub(crate) lockdown: bool,
     /// Somebody was made a member by hand, and the server does not know it yet.
     is_adding: bool,
+    /// A chat was removed by hand, and the server does not know it yet.
+    is_removing: bool,
     /// Who was in a chat that was removed by hand and is not taken up.
     removed_members: Vec<u32>,
     /// Who was added to which chat by hand: at a time of the wall, which the order of the server
@@ -258,6 +260,8 @@ pub(crate) struct Model {
     /// Failures counted against somebody, without those that have come back since.
     failures: BTreeMap<String, u32>,
     failures_unsure: u32,
+    /// Wrong guesses under way: they count when the work is done, though nobody hears of it.
+    guesses: BTreeMap<u64, Vec<(String, u32)>>,
     /// When a turn was last undone, by the clock that only runs forward.
     undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
@@ -350,7 +354,7 @@ impl<'a> Turn<'a> {
     fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
         let next = self.staged.get(&conn).and_then(VecDeque::front);
         let excuses: &[&[u8]] = match (self.is_early, self.unreadable) {
-            (true, _) => &[b"storage-failed:", b"not-member:", b"no-such-chat:"],
+            (true, _) => &[b"storage-failed:", b"not-member:", b"no-such-chat:", b"rate-limited:"],
             (false, true) => &[b"storage-failed:"],
             (false, false) => &[],
         };
@@ -390,6 +394,7 @@ impl Model {
             conns: BTreeMap::new(),
             lockdown: false,
             is_adding: false,
+            is_removing: false,
             removed_members: Vec::new(),
             added_by_hand: BTreeSet::new(),
             unreadable: false,
@@ -402,6 +407,7 @@ impl Model {
             next_wait: 0,
             failures: BTreeMap::new(),
             failures_unsure: 0,
+            guesses: BTreeMap::new(),
             undone_ms: None,
             seen: BTreeMap::new(),
         }
@@ -420,9 +426,10 @@ impl Model {
         self.conns.clear();
         self.failures.clear();
         self.failures_unsure = 0;
+        self.guesses.clear();
         self.undone_ms = None;
         self.removed_members.clear();
-        self.is_adding = false;
+        (self.is_adding, self.is_removing) = (false, false);
         for chat in self.chats.values_mut() {
             chat.last_sent.clear();
             (chat.slow_before_s, chat.slow_since_ms) = (0, 0);
@@ -499,6 +506,15 @@ impl Model {
             Input::Done { conn, wait } => self.done(turn, *conn, *wait),
             Input::Command(command) => self.take_up(turn, command),
             Input::Oversized { conn, task } => {
+                // In a turn that is fed again what came before may be under way.
+                let state = self.conns.get_mut(conn);
+                let under_way = state.map(|state| {
+                    let waiting = state.waiting.take().map(|waiting| waiting.task);
+                    [waiting, state.stream.take().map(|stream| stream.task)]
+                });
+                for earlier in under_way.into_iter().flatten().flatten() {
+                    self.decline(turn, *conn, earlier, "storage-failed")?;
+                }
                 self.decline(turn, *conn, *task, "too-large")?;
                 let bye = turn.next(*conn)?;
                 let is_bye = bye.purpose == wire::DISCONNECT;

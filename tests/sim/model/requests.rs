@@ -196,8 +196,11 @@ impl Model {
 
     /// The password of a request has been checked or hashed.
     pub(super) fn done(&mut self, turn: &mut Turn<'_>, conn: ConnId, wait: u64) -> Check {
-        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
-        let Some(waiting) = state.waiting.take_if(|waiting| waiting.number == wait) else {
+        let guess = self.guesses.remove(&wait).unwrap_or_default();
+        let state = self.conns.get_mut(&conn);
+        let waiting = state.and_then(|state| state.waiting.take_if(|it| it.number == wait));
+        let Some(waiting) = waiting else {
+            self.spend(&guess);
             return Ok(());
         };
         let task = waiting.task;
@@ -232,13 +235,7 @@ impl Model {
     pub(super) fn refused(&mut self, conn: ConnId, frame: &Frame) -> Check {
         let state = self.conns.get_mut(&conn);
         let Some(waiting) = state.and_then(|state| state.waiting.take()) else { return Ok(()) };
-        let user = self.conns.get(&conn).and_then(|state| state.user()).unwrap_or_default();
-        let keys = match &waiting.intent {
-            Intent::Login { key, .. } => self.entry_keys(conn, &format!("login {key}")).to_vec(),
-            Intent::Join { chat, .. } => vec![(format!("join {user} {chat}"), 5)],
-            Intent::OldPassword { .. } => vec![(format!("password of {user}"), 5)],
-            _ => Vec::new(),
-        };
+        let keys = self.keys_of(conn, &waiting.intent);
         self.note("rate-limited");
         let is_it = frame.task == waiting.task && frame.body.starts_with(b"rate-limited:");
         if is_it && self.is_limited(&keys) {
@@ -247,10 +244,30 @@ impl Model {
         Err(format!("it waits for task {}, and is not limited", waiting.task))
     }
 
+    /// Whom a wrong guess counts against.
+    fn keys_of(&self, conn: ConnId, intent: &Intent) -> Vec<(String, u32)> {
+        let user = self.conns.get(&conn).and_then(|state| state.user()).unwrap_or_default();
+        match intent {
+            Intent::Login { key, .. } => self.entry_keys(conn, &format!("login {key}")).to_vec(),
+            Intent::Join { chat, .. } => vec![(format!("join {user} {chat}"), 5)],
+            Intent::OldPassword { .. } => vec![(format!("password of {user}"), 5)],
+            _ => Vec::new(),
+        }
+    }
+
     /// From now on the connection waits for password work.
     pub(super) fn wait(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8, intent: Intent) {
         self.next_wait += 1;
         let number = self.next_wait;
+        let is_wrong = match &intent {
+            Intent::Login { user, checked, .. } => user.is_none() || !checked.right,
+            Intent::Join { checked, .. } => !checked.right,
+            Intent::OldPassword { right, .. } => !right,
+            _ => false,
+        };
+        if is_wrong {
+            self.guesses.insert(number, self.keys_of(conn, &intent));
+        }
         if let Some(state) = self.conns.get_mut(&conn) {
             state.waiting = Some(super::Waiting { number, task, intent });
         }

@@ -20,14 +20,45 @@ pub(crate) struct Stream {
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    Range { chat: u32, from: i64, to: i64 },
-    Legacy { chat: u32, from: i64, to: i64 },
-    Page { chat: u32, from: i64, to: i64 },
-    Updates { rest: BTreeSet<u32>, left: BTreeSet<u32>, at: Option<(u32, i64)>, from: i64, to: i64 },
-    MyChats { rest: Vec<u32> },
-    Found { prefix: String, after: String, left: u16 },
-    Members { chat: u32, asked: i64, after: u32, banned_after: Option<u32> },
+    Range {
+        chat: u32,
+        from: i64,
+        to: i64,
+    },
+    Legacy {
+        chat: u32,
+        from: i64,
+        to: i64,
+    },
+    Page {
+        chat: u32,
+        from: i64,
+        to: i64,
+    },
+    Updates {
+        rest: BTreeSet<u32>,
+        left: BTreeSet<u32>,
+        at: Option<(u32, i64)>,
+        from: i64,
+        to: i64,
+    },
+    MyChats {
+        rest: Vec<u32>,
+    },
+    Found {
+        prefix: String,
+        after: String,
+        left: u16,
+    },
+    Members {
+        chat: u32,
+        asked: i64,
+        after: u32,
+        banned_after: Option<u32>,
+    },
     Search(Box<Search>),
+    /// One in which a chat was read that was removed by hand and not taken up.
+    Unjudged,
 }
 
 impl Model {
@@ -128,6 +159,9 @@ impl Model {
             return self.stream_declined(user, &stream, frame);
         }
         let user = user.ok_or("its session has ended")?;
+        if self.is_removing {
+            stream.kind = Kind::Unjudged;
+        }
         let is_last = frame.purpose == ACCEPTED;
         self.piece(user, &mut stream.kind, Body(&frame.body), is_last)?;
         if is_last {
@@ -143,6 +177,7 @@ impl Model {
         let text = Body(&frame.body).str()?.to_owned();
         let given = text.split(':').next().unwrap_or_default();
         let expected = match (&stream.kind, user) {
+            (Kind::Unjudged, Some(_)) => return Ok(()),
             _ if self.unreadable && given == "storage-failed" => return Ok(()),
             (_, None) => Some("login-required"),
             (Kind::Updates { .. } | Kind::MyChats { .. } | Kind::Found { .. }, _) => None,
@@ -209,6 +244,7 @@ impl Model {
             }
             Kind::Members { .. } => self.members_piece(user, kind, body, is_last),
             Kind::Search(search) => self.search_piece(user, search, body, is_last),
+            Kind::Unjudged => Ok(()),
         }
     }
 
