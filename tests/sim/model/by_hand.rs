@@ -33,10 +33,9 @@ impl Model {
             }
             Command::RemoveChat { chat } => {
                 self.is_removing = true;
-                self.removed_members = match self.chats.remove(chat) {
-                    Some(chat) => chat.members.into_keys().collect(),
-                    None => Vec::new(),
-                };
+                self.removed_chat = self.chats.remove(chat).map(|removed| (*chat, removed));
+                let members = self.removed_chat.iter().flat_map(|(_, chat)| chat.members.keys());
+                self.removed_members = members.copied().collect();
             }
             Command::SlowMode { chat, seconds } => {
                 if let Some(chat) = self.chats.get_mut(chat) {
@@ -75,6 +74,7 @@ impl Model {
                 }
             }
             Command::RemoveChat { chat } => {
+                self.removed_chat = None;
                 for user in std::mem::take(&mut self.removed_members) {
                     self.disown(user, *chat);
                     self.owe_user_chat(user, *chat, None);

@@ -241,6 +241,8 @@ pub(crate) struct Model {
     is_removing: bool,
     /// Who was in a chat that was removed by hand and is not taken up.
     removed_members: Vec<u32>,
+    /// The chat that it was, until the server takes that up.
+    removed_chat: Option<(u32, Chat)>,
     /// Who was added to which chat by hand: at a time of the wall, which the order of the server
     /// does not know.
     pub(crate) added_by_hand: BTreeSet<(u32, u32)>,
@@ -396,6 +398,7 @@ impl Model {
             is_adding: false,
             is_removing: false,
             removed_members: Vec::new(),
+            removed_chat: None,
             added_by_hand: BTreeSet::new(),
             unreadable: false,
             high: 0,
@@ -429,6 +432,7 @@ impl Model {
         self.guesses.clear();
         self.undone_ms = None;
         self.removed_members.clear();
+        self.removed_chat = None;
         (self.is_adding, self.is_removing) = (false, false);
         for chat in self.chats.values_mut() {
             chat.last_sent.clear();

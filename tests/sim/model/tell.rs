@@ -135,6 +135,8 @@ impl Model {
             state.unsettled = true;
         }
         if is_first {
+            // A chat that is removed in the file is none of those that the server finds for them.
+            self.removed_members.retain(|&member| member != user);
             self.tell_presence(user, true);
         }
     }
