@@ -356,7 +356,14 @@ impl<'a> Turn<'a> {
     fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
         let next = self.staged.get(&conn).and_then(VecDeque::front);
         let excuses: &[&[u8]] = match (self.is_early, self.unreadable) {
-            (true, _) => &[b"storage-failed:", b"not-member:", b"no-such-chat:", b"rate-limited:"],
+            (true, _) => &[
+                b"storage-failed:",
+                b"not-member:",
+                b"no-such-chat:",
+                b"rate-limited:",
+                b"empty-message:",
+                b"too-long:",
+            ],
             (false, true) => &[b"storage-failed:"],
             (false, false) => &[],
         };

@@ -1,6 +1,6 @@
 //! Long answers: what each piece has to hold, given that everything may change between two pieces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vestnik::ids::ConnId;
 
@@ -37,7 +37,9 @@ pub(super) enum Kind {
     },
     Updates {
         rest: BTreeSet<u32>,
-        left: BTreeSet<u32>,
+        /// Chats that may be told of and need not be, and from where on: those left meanwhile, to
+        /// which their user may have come back.
+        left: BTreeMap<u32, i64>,
         at: Option<(u32, i64)>,
         from: i64,
         to: i64,
@@ -114,8 +116,12 @@ impl Model {
     }
 
     pub(super) fn updates(&mut self, turn: &mut Turn<'_>, me: Caller, from: i64) -> Check {
-        let rest = self.chats_of(me.user).into_iter().collect();
-        let left = BTreeSet::new();
+        // Where somebody is added by hand, the server may not have taken that up yet.
+        let is_sure =
+            |chat: &u32| !self.is_adding || !self.added_by_hand.contains(&(*chat, me.user));
+        let chats = self.chats_of(me.user).into_iter();
+        let (rest, unsure): (BTreeSet<u32>, BTreeSet<u32>) = chats.partition(is_sure);
+        let left = unsure.into_iter().map(|chat| (chat, from)).collect();
         self.stream(me, Kind::Updates { rest, left, at: None, from, to: turn.after })
     }
 
@@ -136,10 +142,11 @@ impl Model {
     pub(super) fn left_while_streaming(&mut self, user: u32, chat: u32) {
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
             match conn.stream.as_mut().map(|stream| &mut stream.kind) {
-                Some(Kind::Updates { rest, left, at, .. }) => {
+                Some(Kind::Updates { rest, left, at, from, .. }) => {
                     rest.remove(&chat);
-                    at.take_if(|(of, _)| *of == chat);
-                    left.insert(chat);
+                    let begun = at.take_if(|(of, _)| *of == chat);
+                    let before = left.get(&chat).copied();
+                    left.insert(chat, begun.map(|(_, next)| next).or(before).unwrap_or(*from));
                 }
                 Some(Kind::Search(search)) => search.left(chat),
                 _ => {}
@@ -315,10 +322,10 @@ impl Model {
                     if let Some((current, cursor)) = other {
                         self.range_is_over(current, cursor, *to)?;
                     }
-                    if !rest.remove(&chat) && !left.remove(&chat) {
-                        return Err(format!("chat {chat} comes again, or was not asked for"));
-                    }
-                    *from
+                    let is_asked = rest.remove(&chat).then_some(*from);
+                    is_asked
+                        .or_else(|| left.remove(&chat))
+                        .ok_or_else(|| format!("chat {chat} comes again, or was not asked for"))?
                 }
             };
             *at = Some((chat, self.next_in_range(chat, cursor, *to, &message)?));
