@@ -82,7 +82,12 @@ impl Model {
         password: Option<&str>,
     ) -> Check {
         if let Some(code) = self.not_joinable(me.user, chat) {
-            return self.decline(turn, me.conn, me.task, code);
+            // Who was added by hand, which the server has not taken up, may be asked for the password.
+            let is_unsure = self.is_adding && self.added_by_hand.contains(&(chat, me.user));
+            let is_answered = turn.staged.get(&me.conn).is_some_and(|staged| !staged.is_empty());
+            if !is_unsure || is_answered {
+                return self.decline(turn, me.conn, me.task, code);
+            }
         }
         let Some(needed) = self.chats[&chat].password.clone() else {
             return self.join(turn, me, chat);
