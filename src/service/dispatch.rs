@@ -36,20 +36,36 @@ impl Service<'_> {
     /// Answers a frame whose body is longer than allowed: the stream cannot be trusted any more.
     pub fn oversized(&mut self, conn: ConnId, task: u8) -> Flow {
         let reason = Decline::FrameTooLarge(self.config.body_bytes_max);
-        // Only in a turn that is fed again may what came before be under way: it is answered first.
-        let peer = self.peers.get_mut(conn);
-        let under_way = peer.map(|peer| {
-            let waiting = peer.waiting.take().map(|waiting| waiting.task);
-            [waiting, peer.stream.take().map(|stream| stream.task)]
-        });
+        self.give_up_under_way(conn);
         self.outbox.stage(conn.index, |out| {
-            for earlier in under_way.into_iter().flatten().flatten() {
-                answer::declined(out, earlier, Decline::StorageFailed);
-            }
             answer::declined(out, task, reason);
             answer::bare(out, ToClient::Disconnect);
         });
         Flow::Close
+    }
+
+    /// Declines a frame that would have to wait, on a connection whose frames are not handled any
+    /// more: only in a turn that is fed again does one get there.
+    pub fn give_up(&mut self, conn: ConnId, frame: &Frame<'_>) {
+        self.give_up_under_way(conn);
+        let purpose = ToServer::from_byte(frame.purpose);
+        let is_answer = purpose.is_some_and(|purpose| purpose.needs() == Needs::IsAnswer);
+        let is_farewell = purpose == Some(ToServer::Disconnect) && frame.body.is_empty();
+        if !is_answer && !is_farewell {
+            let reason = Decline::StorageFailed;
+            self.outbox.stage(conn.index, |out| answer::declined(out, frame.task, reason));
+        }
+    }
+
+    /// Declines what is under way: it has to be answered before what came after it.
+    fn give_up_under_way(&mut self, conn: ConnId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let waiting = peer.waiting.take().map(|waiting| waiting.task);
+        let stream = peer.stream.take().map(|stream| stream.task);
+        for earlier in [waiting, stream].into_iter().flatten() {
+            let reason = Decline::StorageFailed;
+            self.outbox.stage(conn.index, |out| answer::declined(out, earlier, reason));
+        }
     }
 
     fn judge(&mut self, conn: ConnId, frame: &Frame<'_>) -> Reply {

@@ -417,6 +417,16 @@ impl<'db> Host<'db> {
         flow
     }
 
+    fn give_up(&mut self, w: &mut World, conn: ConnId, bytes: &[u8]) {
+        let before = self.service.last_time().micros();
+        let Parsed::Frame(parsed) = frame::parse(bytes, usize::MAX) else { return };
+        self.service.give_up(conn, &parsed);
+        if let Some((frame, _)) = take_frame(bytes) {
+            w.trace(|| format!("{conn} -> {} (given up)", frame.words()));
+        }
+        self.fed(Input::GivenUp { conn, bytes: bytes.to_vec() }, before, conn);
+    }
+
     fn feed_oversized(&mut self, conn: ConnId, task: u8) -> Flow {
         let before = self.service.last_time().micros();
         let flow = self.service.oversized(conn, task);
@@ -505,7 +515,11 @@ impl<'db> Host<'db> {
                 }
                 Kept::Oversized { conn, task } => (conn, self.feed_oversized(conn, task)),
                 Kept::Frame { conn, bytes } if self.service.is_held(conn) => {
-                    self.put_back(conn, &bytes);
+                    if self.conn(conn).is_some_and(|at| at.state == State::Open) {
+                        self.put_back(conn, &bytes);
+                    } else {
+                        self.give_up(w, conn, &bytes);
+                    }
                     continue;
                 }
                 Kept::Frame { conn, bytes } => (conn, self.feed_frame(w, conn, &bytes)),

@@ -83,13 +83,19 @@ impl Reactor<'_, '_> {
     }
 
     pub(super) fn frame_again(&mut self, conn: ConnId, start: usize, end: usize) -> Flow {
-        if self.service.is_held(conn) {
-            // It takes another way this time, and has to wait for something.
+        let is_held = self.service.is_held(conn);
+        let phase = self.connections.get(conn.at()).map(|connection| connection.phase);
+        if is_held && phase == Some(Phase::Open) {
+            // What came before it takes another way this time, and has to wait for something.
             self.put_back(conn, start, end);
             return Flow::Hold;
         }
         let bytes = self.arena.get(start..end).unwrap_or_default();
         match frame::parse(bytes, self.config.body_limit_bytes) {
+            Parsed::Frame(frame) if is_held => {
+                self.service.give_up(conn, &frame);
+                Flow::Continue
+            }
             Parsed::Frame(frame) => self.service.frame(conn, &frame),
             Parsed::Incomplete | Parsed::TooLarge { .. } => Flow::Continue,
         }

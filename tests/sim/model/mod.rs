@@ -273,9 +273,23 @@ pub(crate) struct Model {
 /// What the server was fed in a turn.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
-    Frame { conn: ConnId, bytes: Vec<u8> },
-    Oversized { conn: ConnId, task: u8 },
-    Done { conn: ConnId, wait: u64 },
+    Frame {
+        conn: ConnId,
+        bytes: Vec<u8>,
+    },
+    Oversized {
+        conn: ConnId,
+        task: u8,
+    },
+    /// A frame behind one that waits, on a connection on its way out, in a turn that is fed again.
+    GivenUp {
+        conn: ConnId,
+        bytes: Vec<u8>,
+    },
+    Done {
+        conn: ConnId,
+        wait: u64,
+    },
     Command(Command),
 }
 
@@ -517,21 +531,37 @@ impl Model {
             Input::Done { conn, wait } => self.done(turn, *conn, *wait),
             Input::Command(command) => self.take_up(turn, command),
             Input::Oversized { conn, task } => {
-                // In a turn that is fed again what came before may be under way.
-                let state = self.conns.get_mut(conn);
-                let under_way = state.map(|state| {
-                    let waiting = state.waiting.take().map(|waiting| waiting.task);
-                    [waiting, state.stream.take().map(|stream| stream.task)]
-                });
-                for earlier in under_way.into_iter().flatten().flatten() {
-                    self.decline(turn, *conn, earlier, "storage-failed")?;
-                }
+                self.give_up_under_way(turn, *conn)?;
                 self.decline(turn, *conn, *task, "too-large")?;
                 let bye = turn.next(*conn)?;
                 let is_bye = bye.purpose == wire::DISCONNECT;
                 if is_bye { Ok(()) } else { Err(format!("{conn} got {} last", bye.words())) }
             }
+            Input::GivenUp { conn, bytes } => {
+                self.give_up_under_way(turn, *conn)?;
+                let (frame, _) = wire::take_frame(bytes).ok_or("an input is no frame")?;
+                let is_answer =
+                    [wire::ACCEPTED, wire::DECLINED, wire::PART].contains(&frame.purpose);
+                let is_bye = frame.purpose == wire::DISCONNECT && frame.body.is_empty();
+                if is_answer || is_bye {
+                    return Ok(());
+                }
+                self.decline(turn, *conn, frame.task, "storage-failed")
+            }
         }
+    }
+
+    /// In a turn that is fed again what came before may be under way: it is declined first.
+    fn give_up_under_way(&mut self, turn: &mut Turn<'_>, conn: ConnId) -> Check {
+        let state = self.conns.get_mut(&conn);
+        let under_way = state.map(|state| {
+            let waiting = state.waiting.take().map(|waiting| waiting.task);
+            [waiting, state.stream.take().map(|stream| stream.task)]
+        });
+        for earlier in under_way.into_iter().flatten().flatten() {
+            self.decline(turn, conn, earlier, "storage-failed")?;
+        }
+        Ok(())
     }
 
     fn user_by_key(&self, wanted: &str) -> Option<u32> {
