@@ -52,6 +52,9 @@ pub struct Store<'db> {
     data_version: Statement<'db>,
     set_server_time: Statement<'db>,
     insert_message: Statement<'db>,
+    forget_search: Statement<'db>,
+    /// A transaction has failed, and the index may remember what it should not.
+    is_search_unsure: bool,
     /// Highest server time ever promised to the file.
     time_reserved: ServerTime,
     /// What `time_reserved` becomes when the transaction under way commits.
@@ -75,6 +78,8 @@ impl<'db> Store<'db> {
             data_version: db.prepare("PRAGMA data_version")?,
             set_server_time: db.prepare("UPDATE meta SET value = ?1 WHERE key = 'server_time'")?,
             insert_message: db.prepare(messages::INSERT)?,
+            forget_search: db.prepare(search::FORGET)?,
+            is_search_unsure: false,
             time_reserved: ServerTime::ZERO,
             time_reserving: ServerTime::ZERO,
         };
@@ -128,8 +133,27 @@ impl<'db> Store<'db> {
             Transaction::Read => self.end_read()?,
             Transaction::None => {}
         }
+        if self.is_search_unsure {
+            self.forget_search()?;
+        }
         self.begin_write.raw_execute().map_err(|e| error::explain(self.db, e))?;
         self.transaction = Transaction::Write;
+        Ok(())
+    }
+
+    /// Makes the index forget what it keeps in memory. A read that fails while it looks for its
+    /// totals ends the transaction below it; it is told so, and only then takes the totals to be
+    /// nothing, to write that into the file with its next change. From then on it would refuse to let
+    /// words go, as those of a damaged file. It forgets at the end of a transaction in which it took
+    /// part, even if it did nothing there.
+    fn forget_search(&mut self) -> StoreResult<()> {
+        let took_part =
+            self.begin_write.raw_execute().and_then(|_| self.forget_search.raw_execute());
+        if !self.db.is_autocommit() {
+            self.rollback.raw_execute().map_err(|e| error::explain(self.db, e))?;
+        }
+        took_part.map_err(|e| error::explain(self.db, e))?;
+        self.is_search_unsure = false;
         Ok(())
     }
 
@@ -202,6 +226,7 @@ impl<'db> Store<'db> {
         }
         self.transaction = Transaction::None;
         self.time_reserving = self.time_reserved;
+        self.is_search_unsure = true;
     }
 
     /// Whether the server waits a moment for another process that holds the file, or fails at once:

@@ -13,6 +13,9 @@ use rusqlite::Row;
 /// Words taken out of the index in one slice: each costs some 25 us.
 pub const WORDS_PER_SLICE: usize = 96;
 
+/// Lets the index take part in a transaction, and does nothing.
+pub(super) const FORGET: &str = "INSERT INTO search (search, rank) VALUES ('merge', 0)";
+
 /// Pages that one step of merging writes.
 const MERGE_PAGES: i64 = 32;
 
