@@ -157,6 +157,18 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
+    /// Before the index is looked at, too, it has to forget: whoever looks at its words makes it
+    /// write what it keeps in memory.
+    fn begin_search(&mut self) -> StoreResult<()> {
+        if self.is_search_unsure && self.transaction != Transaction::Write {
+            if self.transaction == Transaction::Read {
+                self.end_read()?;
+            }
+            self.forget_search()?;
+        }
+        self.begin_read()
+    }
+
     fn begin_read(&mut self) -> StoreResult<()> {
         if self.transaction != Transaction::None {
             return self.still_open();

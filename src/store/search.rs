@@ -293,6 +293,7 @@ impl Store<'_> {
         above: ServerTime,
         limit: usize,
     ) -> StoreResult<Vec<MessageId>> {
+        self.begin_search()?;
         let sql = "SELECT rowid FROM search
                    WHERE search MATCH ?1 AND rowid < ?2 AND rowid > ?3
                    ORDER BY rowid DESC LIMIT ?4";
@@ -343,6 +344,7 @@ impl Store<'_> {
     /// # Errors
     /// When the file cannot be read.
     pub fn indexed_words(&mut self, prefix: &str, limit: usize) -> StoreResult<Vec<String>> {
+        self.begin_search()?;
         let mut found = Vec::new();
         let mut from = prefix.to_owned();
         while found.len() < limit {
