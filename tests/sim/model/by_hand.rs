@@ -43,7 +43,7 @@ impl Model {
                     chat.slow_mode_s = *seconds;
                 }
             }
-            Command::Lockdown { is_on } => self.lockdown = *is_on,
+            Command::Lockdown { is_on } => self.lockdown_by_hand = Some(*is_on),
         }
     }
 
@@ -87,7 +87,9 @@ impl Model {
                 }
                 self.owe_members_chat(*chat, None);
             }
-            Command::Lockdown { .. } => {}
+            Command::Lockdown { is_on } => {
+                (self.lockdown, self.lockdown_by_hand) = (*is_on, None);
+            }
         }
         Ok(())
     }

@@ -20,7 +20,19 @@ impl Model {
         nonce: Option<u64>,
     ) -> Check {
         if let Some(code) = self.not_member(me.user, chat) {
-            return self.decline(turn, me.conn, me.task, code);
+            // In a chat that is removed by hand, which the server has not taken up, it knows what
+            // was sent before.
+            let removed = self.removed_chat.as_ref().filter(|(of, _)| turn.is_early && *of == chat);
+            let known = removed
+                .zip(nonce)
+                .and_then(|((_, removed), nonce)| removed.nonces.get(&(me.user, nonce)).copied());
+            return match known {
+                Some(id) => {
+                    let body = [id.to_le_bytes(), id.to_le_bytes()].concat();
+                    self.accept(turn, me.conn, me.task, &body)
+                }
+                None => self.decline(turn, me.conn, me.task, code),
+            };
         }
         let known = nonce.and_then(|nonce| self.chats[&chat].nonces.get(&(me.user, nonce)));
         if let Some(&id) = known {

@@ -235,6 +235,8 @@ pub(crate) struct Model {
     pub(crate) chats: BTreeMap<u32, Chat>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) lockdown: bool,
+    /// What the file says of it by now, which the server has not taken up.
+    lockdown_by_hand: Option<bool>,
     /// Somebody was made a member by hand, and the server does not know it yet.
     is_adding: bool,
     /// A chat was removed by hand, and the server does not know it yet.
@@ -377,6 +379,9 @@ impl<'a> Turn<'a> {
                 b"rate-limited:",
                 b"empty-message:",
                 b"too-long:",
+                b"forbidden:",
+                b"password-required:",
+                b"bad-password:",
             ],
             (false, true) => &[b"storage-failed:"],
             (false, false) => &[],
@@ -416,6 +421,7 @@ impl Model {
             chats: BTreeMap::new(),
             conns: BTreeMap::new(),
             lockdown: false,
+            lockdown_by_hand: None,
             is_adding: false,
             is_removing: false,
             removed_members: Vec::new(),
@@ -454,6 +460,7 @@ impl Model {
         self.undone_ms = None;
         self.removed_members.clear();
         self.removed_chat = None;
+        self.lockdown = self.lockdown_by_hand.take().unwrap_or(self.lockdown);
         (self.is_adding, self.is_removing) = (false, false);
         for chat in self.chats.values_mut() {
             chat.last_sent.clear();
