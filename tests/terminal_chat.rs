@@ -168,6 +168,10 @@ fn two_people_talk_through_a_cut_and_a_crash() {
     assert_eq!(anna.next(), "boris: hello");
     anna.say("hello, boris");
     while boris.next() != "anna: hello, boris" {}
+    // What she is told next comes after the answer to her own line. Without that answer the line
+    // would be news to her after the cut.
+    boris.say("there you are");
+    assert_eq!(anna.next(), "boris: there you are");
 
     wires[0].cut();
     for line in ["one", "two", "three"] {
@@ -182,6 +186,8 @@ fn two_people_talk_through_a_cut_and_a_crash() {
         ["boris: one", "boris: two", "boris: three"]
     );
     assert_eq!(boris.next(), "anna: said in the dark");
+    boris.say("and again");
+    assert_eq!(anna.next(), "boris: and again");
 
     server.kill();
     boris.say("to nobody");
@@ -199,7 +205,7 @@ fn two_people_talk_through_a_cut_and_a_crash() {
         assert_eq!((rest, code), (Vec::new(), Some(0)), "{words}");
         assert!(words.contains("back again"), "{words}");
     }
-    assert!(server.admin_ok(&["check"], None).contains("9 messages"));
+    assert!(server.admin_ok(&["check"], None).contains("11 messages"));
     let sessions = server.admin_ok(&["session", "list"], None);
     assert_eq!(sessions.lines().count(), 1, "who leaves ends the session: {sessions}");
 }
