@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::ids::{ChatId, UserId};
 use crate::store::members::Member;
@@ -19,15 +20,16 @@ pub(crate) struct Membership {
     pub(crate) slot: u32,
 }
 
-/// A user with an authorized connection. There are as many as connections, so it is kept small.
+/// A user with an authorized connection. There may be as many as connections, so it is kept small:
+/// most have one connection and few chats, and the least that the allocator gives is 32 bytes.
 #[derive(Default)]
 pub(crate) struct OnlineUser {
     /// Places of all connections that carry one of its sessions: first the active ones.
-    conns: Vec<u32>,
+    conns: SmallVec<[u32; 4]>,
     /// How many are active.
     active: u32,
     /// Its chats, by id.
-    pub(crate) chats: Vec<Membership>,
+    pub(crate) chats: SmallVec<[Membership; 2]>,
 }
 
 impl OnlineUser {
@@ -140,7 +142,7 @@ impl Roster {
         let is_first = !self.users.contains_key(&user);
         if is_first {
             let members = memberships()?;
-            let mut chats = Vec::with_capacity(members.len());
+            let mut chats = SmallVec::with_capacity(members.len());
             for (member, slow_mode_s) in members {
                 let slot = self.enter(member.chat, slow_mode_s);
                 chats.push(Membership { chat: member.chat, slot });
@@ -148,8 +150,6 @@ impl Roster {
             self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
         }
         if let Some(online) = self.users.get_mut(&user) {
-            // Most have one.
-            online.conns.reserve_exact(usize::from(online.conns.is_empty()));
             online.conns.push(conn);
         }
         self.activate(conn, user);
@@ -186,7 +186,7 @@ impl Roster {
     pub(crate) fn detach(&mut self, conn: u32, user: UserId) -> bool {
         self.deactivate(conn, user);
         let Some(online) = self.users.get_mut(&user) else { return false };
-        remove(&mut online.conns, conn);
+        online.conns.retain(|other| *other != conn);
         if !online.conns.is_empty() {
             return false;
         }
@@ -200,7 +200,7 @@ impl Roster {
         for membership in &online.chats {
             self.leave(membership.slot, online.active());
         }
-        online.conns
+        online.conns.into_vec()
     }
 
     /// Notes that an online user has become a member.
