@@ -80,26 +80,64 @@ pub(crate) struct OnlineChat {
     pub(crate) slow_mode_s: u32,
 }
 
+/// Everybody online. A hash table has room for up to twice as many as are in it, so it holds
+/// places, and not the users themselves.
+#[derive(Default)]
+struct Users {
+    places: HashMap<UserId, u32>,
+    online: Slab<OnlineUser>,
+}
+
+impl Users {
+    fn get(&self, user: UserId) -> Option<&OnlineUser> {
+        self.online.get(*self.places.get(&user)? as usize)
+    }
+
+    fn get_mut(&mut self, user: UserId) -> Option<&mut OnlineUser> {
+        self.online.get_mut(*self.places.get(&user)? as usize)
+    }
+
+    fn contains(&self, user: UserId) -> bool {
+        self.places.contains_key(&user)
+    }
+
+    /// Adds a user who is not there.
+    fn insert(&mut self, user: UserId, online: OnlineUser) {
+        let place = self.online.insert(online) as u32;
+        self.places.insert(user, place);
+    }
+
+    fn remove(&mut self, user: UserId) -> Option<OnlineUser> {
+        let place = self.places.remove(&user)?;
+        self.online.try_remove(place as usize)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
+        let at = |(&user, &place): (&UserId, &u32)| Some((user, self.online.get(place as usize)?));
+        self.places.iter().filter_map(at)
+    }
+}
+
 /// Everybody online and their chats.
 #[derive(Default)]
 pub(crate) struct Roster {
-    users: HashMap<UserId, OnlineUser>,
+    users: Users,
     slots: HashMap<ChatId, u32>,
     chats: Slab<OnlineChat>,
 }
 
 impl Roster {
     pub(crate) fn user(&self, user: UserId) -> Option<&OnlineUser> {
-        self.users.get(&user)
+        self.users.get(user)
     }
 
     pub(crate) fn is_online(&self, user: UserId) -> bool {
-        self.users.contains_key(&user)
+        self.users.contains(user)
     }
 
     /// How many users are online.
     pub(crate) fn online_count(&self) -> usize {
-        self.users.len()
+        self.users.places.len()
     }
 
     pub(crate) fn chat(&self, slot: u32) -> Option<&OnlineChat> {
@@ -117,7 +155,7 @@ impl Roster {
 
     /// The place of a user in a chat, when it is online and a member.
     pub(crate) fn membership(&self, user: UserId, chat: ChatId) -> Option<Membership> {
-        let chats = &self.users.get(&user)?.chats;
+        let chats = &self.users.get(user)?.chats;
         let at = chats.binary_search_by_key(&chat, |membership| membership.chat).ok()?;
         chats.get(at).copied()
     }
@@ -139,7 +177,7 @@ impl Roster {
         user: UserId,
         memberships: impl FnOnce() -> Result<Vec<(Member, u32)>, E>,
     ) -> Result<bool, E> {
-        let is_first = !self.users.contains_key(&user);
+        let is_first = !self.users.contains(user);
         if is_first {
             let members = memberships()?;
             let mut chats = SmallVec::with_capacity(members.len());
@@ -149,7 +187,7 @@ impl Roster {
             }
             self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
         }
-        if let Some(online) = self.users.get_mut(&user) {
+        if let Some(online) = self.users.get_mut(user) {
             online.conns.push(conn);
         }
         self.activate(conn, user);
@@ -158,7 +196,7 @@ impl Roster {
 
     /// Lists a connection of a user under its chats.
     pub(crate) fn activate(&mut self, conn: u32, user: UserId) {
-        let Some(online) = self.users.get_mut(&user) else { return };
+        let Some(online) = self.users.get_mut(user) else { return };
         if !online.activate(conn) {
             return;
         }
@@ -171,7 +209,7 @@ impl Roster {
 
     /// Takes a connection out of its user's chats: its session is suspended.
     pub(crate) fn deactivate(&mut self, conn: u32, user: UserId) {
-        let Some(online) = self.users.get_mut(&user) else { return };
+        let Some(online) = self.users.get_mut(user) else { return };
         if !online.deactivate(conn) {
             return;
         }
@@ -185,7 +223,7 @@ impl Roster {
     /// Forgets a connection. True when it was the last of its user.
     pub(crate) fn detach(&mut self, conn: u32, user: UserId) -> bool {
         self.deactivate(conn, user);
-        let Some(online) = self.users.get_mut(&user) else { return false };
+        let Some(online) = self.users.get_mut(user) else { return false };
         online.conns.retain(|other| *other != conn);
         if !online.conns.is_empty() {
             return false;
@@ -196,7 +234,7 @@ impl Roster {
 
     /// Forgets a user with all connections; their places are returned.
     pub(crate) fn forget(&mut self, user: UserId) -> Vec<u32> {
-        let Some(online) = self.users.remove(&user) else { return Vec::new() };
+        let Some(online) = self.users.remove(user) else { return Vec::new() };
         for membership in &online.chats {
             self.leave(membership.slot, online.active());
         }
@@ -205,11 +243,11 @@ impl Roster {
 
     /// Notes that an online user has become a member.
     pub(crate) fn join(&mut self, user: UserId, chat: ChatId, slow_mode_s: u32) {
-        if !self.users.contains_key(&user) || self.membership(user, chat).is_some() {
+        if !self.users.contains(user) || self.membership(user, chat).is_some() {
             return;
         }
         let slot = self.enter(chat, slow_mode_s);
-        let Some(online) = self.users.get_mut(&user) else { return };
+        let Some(online) = self.users.get_mut(user) else { return };
         let at = online.chats.partition_point(|membership| membership.chat < chat);
         online.chats.insert(at, Membership { chat, slot });
         if let Some(online_chat) = self.chats.get_mut(slot as usize) {
@@ -219,7 +257,7 @@ impl Roster {
 
     /// Notes that a user is no longer a member.
     pub(crate) fn part(&mut self, user: UserId, chat: ChatId) {
-        let Some(online) = self.users.get_mut(&user) else { return };
+        let Some(online) = self.users.get_mut(user) else { return };
         let Ok(at) = online.chats.binary_search_by_key(&chat, |membership| membership.chat) else {
             return;
         };
@@ -234,7 +272,7 @@ impl Roster {
             online.chats.binary_search_by_key(&chat, |membership| membership.chat).is_ok()
         };
         let users = self.users.iter().filter(|(_, online)| is_in(online));
-        let mut users: Vec<UserId> = users.map(|(user, _)| *user).collect();
+        let mut users: Vec<UserId> = users.map(|(user, _)| user).collect();
         // The same input is to have the same effect, whatever the order of a hash table.
         users.sort_unstable();
         users
@@ -274,7 +312,7 @@ impl Roster {
             };
             let mut expected: Vec<u32> = Vec::new();
             let mut users = 0;
-            for user in self.users.values() {
+            for (_, user) in self.users.iter() {
                 if user.chats.iter().any(|member| member.chat == *chat && member.slot == slot) {
                     users += 1;
                     expected.extend(user.active());
@@ -287,6 +325,10 @@ impl Roster {
                 return Err(format!("chat {chat} lists {listed:?}, and not {expected:?}"));
             }
         }
+        if self.users.online.len() != self.users.places.len() {
+            let (online, places) = (self.users.online.len(), self.users.places.len());
+            return Err(format!("{online} users online in {places} places"));
+        }
         if self.chats.len() != self.slots.len() {
             return Err(format!("{} chats in {} places", self.slots.len(), self.chats.len()));
         }
@@ -295,7 +337,7 @@ impl Roster {
 
     /// Online users; for figures and checks.
     pub(crate) fn online_users(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
-        self.users.iter().map(|(user, online)| (*user, online))
+        self.users.iter()
     }
 }
 
