@@ -229,10 +229,15 @@ impl Copier {
     pub fn work(&self) {
         let _free = Free(&self.shared);
         let _ = self.wakes.try_recv();
-        if self.shared.lost.get().is_none() {
+        if !self.is_lost() {
             let copied = self.db.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE);
             self.shared.note(&self.shared.by_thread, copied);
         }
+    }
+
+    /// Whether a sync has failed, so that nothing is copied any more.
+    pub fn is_lost(&self) -> bool {
+        self.shared.lost.get().is_some()
     }
 
     /// Does it whenever it is woken, until the file is closed.

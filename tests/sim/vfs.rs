@@ -4,12 +4,13 @@
 //! the shared memory of the WAL are real, so that several connections of one thread work.
 #![allow(unsafe_code, reason = "SQLite calls a VFS through C pointers")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Once;
 
 use rusqlite::ffi;
+use vestnik::store::checkpoint::Copier;
 
 use crate::disk::{Code, Disk, Locks};
 use crate::rng::Rng;
@@ -20,6 +21,37 @@ const C_NAME: &CStr = c"vestnik-sim";
 
 thread_local! {
     static DISK: RefCell<Disk> = RefCell::new(Disk::new(Rng::new(0)));
+    static BESIDE: Cell<Option<Beside>> = const { Cell::new(None) };
+}
+
+/// The server's thread for checkpoints, with a connection of its own: now and then it does all of one
+/// before a write or a sync of another connection.
+pub(crate) struct Beside {
+    pub(crate) copier: Copier,
+    pub(crate) rng: Rng,
+    /// Once in so many writes and syncs.
+    pub(crate) one_in: u64,
+}
+
+/// There is such a thread from now on, or none.
+pub(crate) fn set_beside(beside: Option<Beside>) {
+    BESIDE.set(beside);
+}
+
+/// What is to be asked of it, if it is there and not at work.
+pub(crate) fn beside<T>(with: impl FnOnce(&mut Beside) -> T) -> Option<T> {
+    let mut beside = BESIDE.take()?;
+    let answer = with(&mut beside);
+    BESIDE.set(Some(beside));
+    Some(answer)
+}
+
+fn look_aside() {
+    beside(|beside| {
+        if beside.rng.one_in(beside.one_in) {
+            beside.copier.work();
+        }
+    });
 }
 
 /// Puts a disk in place of the one before, whose files are all closed, and starts SQLite's own
@@ -249,6 +281,7 @@ unsafe extern "C" fn write(
     count: c_int,
     at: ffi::sqlite3_int64,
 ) -> c_int {
+    look_aside();
     let inode = unsafe { handle(file) }.inode;
     let bytes = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), count as usize) };
     code(disk(|disk| disk.write(inode, at as usize, bytes)))
@@ -260,6 +293,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: ffi::sqlite3_in
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
+    look_aside();
     let inode = unsafe { handle(file) }.inode;
     code(disk(|disk| disk.sync(inode)))
 }
