@@ -112,6 +112,8 @@ fn register() {
 struct Handle {
     base: ffi::sqlite3_file,
     inode: usize,
+    /// Syncs that have failed and that it knows of.
+    failed_syncs: u64,
     /// The lock that this handle holds on the file.
     lock: c_int,
     /// The locks that it holds on the shared memory, one bit each.
@@ -179,11 +181,20 @@ unsafe extern "C" fn open(
     flags_out: *mut c_int,
 ) -> c_int {
     let base = ffi::sqlite3_file { pMethods: ptr::null() };
-    let mut new = Handle { base, inode: 0, lock: 0, readers: 0, writer: 0, has_shared: false };
+    let mut new = Handle {
+        base,
+        inode: 0,
+        failed_syncs: 0,
+        lock: 0,
+        readers: 0,
+        writer: 0,
+        has_shared: false,
+    };
     let opened =
         disk(|disk| disk.open(unsafe { text(name) }, flags & ffi::SQLITE_OPEN_CREATE != 0));
     if let Ok(inode) = opened {
         new.inode = inode;
+        new.failed_syncs = disk(|disk| disk.file(inode).failed_syncs);
         new.base.pMethods = &raw const METHODS;
     }
     unsafe {
@@ -294,8 +305,8 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: ffi::sqlite3_in
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
     look_aside();
-    let inode = unsafe { handle(file) }.inode;
-    code(disk(|disk| disk.sync(inode)))
+    let handle = unsafe { handle(file) };
+    code(disk(|disk| disk.sync(handle.inode, &mut handle.failed_syncs)))
 }
 
 unsafe extern "C" fn file_size(
