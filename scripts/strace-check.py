@@ -6,6 +6,7 @@ the calls of the thread that runs the loop, turn by turn (a turn ends where it w
   - nothing is sent to a peer between a write to the WAL and the sync of the WAL;
   - a turn that wrote to the WAL syncs it exactly once. SQLite itself adds one sync when it begins
     the WAL anew, and those of a checkpoint; such turns are counted apart.
+Syncs of other threads, which do checkpoints beside, count for no turn.
 
 Exit code 0: it is so. 1: it is not. 2: strace is missing or may not trace here.
 """
@@ -64,7 +65,7 @@ class Turn:
 
 
 def turns_of(path):
-    """The turns of the thread that waits for events most often."""
+    """The turns of the thread that waits for events most often, and how often others synced the WAL."""
     waits = collections.Counter()
     calls = []
     with open(path, encoding="utf-8", errors="replace") as trace:
@@ -76,17 +77,19 @@ def turns_of(path):
             if match["call"].startswith("epoll"):
                 waits[match["thread"]] += 1
     if not waits:
-        return []
+        return [], 0
     loop = waits.most_common(1)[0][0]
-    turns = [Turn()]
+    turns, beside = [Turn()], 0
     for thread, call, rest in calls:
         if thread != loop:
-            continue
-        if call.startswith("epoll"):
+            descriptor = DESCRIPTOR.match(rest)
+            is_log = descriptor and descriptor["path"].endswith("-wal")
+            beside += bool(is_log and call in ("fsync", "fdatasync"))
+        elif call.startswith("epoll"):
             turns.append(Turn())
         elif descriptor := DESCRIPTOR.match(rest):
             turns[-1].note(call, descriptor["path"], rest)
-    return turns
+    return turns, beside
 
 
 def load(server, count):
@@ -152,11 +155,11 @@ def main():
             accepted = load(server, options.messages)
         finally:
             stop_traced(server)
-        turns = turns_of(trace)
-    return report(turns, accepted)
+        turns, beside = turns_of(trace)
+    return report(turns, beside, accepted)
 
 
-def report(turns, accepted):
+def report(turns, beside, accepted):
     wrote = [turn for turn in turns if turn.wal_writes]
     complaints = [
         f"turn {number}: {words}"
@@ -170,7 +173,7 @@ def report(turns, accepted):
         f"{sum(turn.wal_syncs for turn in wrote)} syncs of the WAL, "
         f"{sum(turn.sends for turn in wrote)} sends after them, "
         f"{sum(turn.wal_begun_anew for turn in wrote)} times the WAL begun anew, "
-        f"{sum(turn.checkpoint for turn in wrote)} turns with a checkpoint, "
+        f"{sum(turn.checkpoint for turn in wrote)} turns with a checkpoint, {beside} beside them, "
         f"{len(complaints)} complaints"
     )
     for words in complaints[:20]:

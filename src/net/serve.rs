@@ -15,7 +15,7 @@ use crate::net::reactor::Reactor;
 use crate::net::stats::Sources;
 use crate::net::tls::Identity;
 use crate::service::{DAY_US, Service, ServiceConfig};
-use crate::store::{Database, Store};
+use crate::store::{Database, Store, StoreError};
 
 /// Why the server did not start, or had to stop.
 #[derive(Debug)]
@@ -52,8 +52,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         Some(tls) => Some(Identity::load(&tls.cert, &tls.key).map_err(|e| e.to_string())?),
         None => None,
     };
-    let database = Database::open_server(&config.data)?;
+    let mut database = Database::open_server(&config.data)?;
     warn_of_readers(&config.data);
+    database.start_copying(&config.data)?;
     let store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
     let random = SystemRandom::new();
     let mut service = Service::new(store, service_config(config), &random)?;
@@ -69,6 +70,8 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let ended =
         ended.and_then(|()| service.finish().map_err(|e| ServeError::StorageLost(e.to_string())));
     drop(service);
+    let lost = |e: StoreError| ServeError::StorageLost(e.to_string());
+    let ended = ended.and_then(|()| database.stop_copying().map_err(lost));
     if matches!(ended, Err(ServeError::StorageLost(_))) {
         database.abandon();
     }

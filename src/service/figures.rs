@@ -40,6 +40,13 @@ impl Service<'_> {
         page.gauge("password_queue", "Passwords that wait for the helper.", self.jobs.len());
         let failing = u8::from(self.is_storage_failing);
         page.gauge("storage_failing", "1 while the data file cannot be written.", failing);
+        let checkpoints = self.store.checkpoints();
+        page.begin("checkpoints_total", Kind::Counter, "Times the log was brought into the file.");
+        for (by, count) in [("thread", checkpoints.by_thread), ("loop", checkpoints.by_loop)] {
+            page.sample("checkpoints_total", Some(("by", by)), count);
+        }
+        let help = "Times that it failed, to be tried again.";
+        page.counter("checkpoints_failed_total", help, checkpoints.failed);
         let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         self.metrics.tell(page, received, sent, &decline::CODES);

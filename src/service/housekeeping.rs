@@ -219,7 +219,12 @@ impl Service<'_> {
     /// Empties the WAL when that is due. To be called while no transaction is open.
     pub(super) fn scrub(&mut self) -> StoreResult<()> {
         let scrubbing = &mut self.housekeeping.scrubbing;
-        if !std::mem::take(&mut scrubbing.is_due) || self.is_storage_failing {
+        // While a checkpoint is under way it would be in vain; the next turn looks again.
+        if !scrubbing.is_due || self.store.is_copying() {
+            return Ok(());
+        }
+        scrubbing.is_due = false;
+        if self.is_storage_failing {
             return Ok(());
         }
         scrubbing.rests_until_ms = self.now_ms + SCRUB_REST_MS;

@@ -28,6 +28,10 @@ impl StoreError {
     pub(super) fn unavailable(words: &str) -> Self {
         Self { fault: Fault::Unavailable, words: words.to_owned() }
     }
+
+    pub(super) fn lost(words: &str) -> Self {
+        Self { fault: Fault::Lost, words: words.to_owned() }
+    }
 }
 
 impl fmt::Display for StoreError {

@@ -7,6 +7,7 @@
 pub mod changes;
 pub mod chats;
 pub mod check;
+pub mod checkpoint;
 mod error;
 pub mod invites;
 pub mod members;
@@ -44,6 +45,7 @@ enum Transaction {
 /// The file, with the statements of the hot path held ready.
 pub struct Store<'db> {
     db: &'db Connection,
+    checkpoints: &'db checkpoint::Shared,
     transaction: Transaction,
     begin_read: Statement<'db>,
     begin_write: Statement<'db>,
@@ -70,6 +72,7 @@ impl<'db> Store<'db> {
         let db = database.connection();
         let mut store = Self {
             db,
+            checkpoints: database.checkpoints(),
             transaction: Transaction::None,
             begin_read: db.prepare("BEGIN")?,
             begin_write: db.prepare("BEGIN IMMEDIATE")?,
@@ -214,7 +217,7 @@ impl<'db> Store<'db> {
             Transaction::Read => false,
             Transaction::Write => true,
         };
-        if let Err(error) = self.still_open() {
+        if let Err(error) = self.still_open().and_then(|()| self.checkpoints.still_known()) {
             self.roll_back();
             return Err(error);
         }
@@ -293,6 +296,7 @@ impl<'db> Store<'db> {
     /// # Errors
     /// When a write or sync fails.
     pub fn empty_wal(&mut self) -> StoreResult<bool> {
+        self.checkpoints.still_known()?;
         self.set_patience(false);
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         let is_busy = self.db.query_row(sql, [], |row| row.get::<_, bool>(0));
@@ -304,6 +308,16 @@ impl<'db> Store<'db> {
                 lost => Err(lost),
             },
         }
+    }
+
+    /// Whether the thread for checkpoints is at work, and so the WAL cannot be emptied.
+    pub fn is_copying(&self) -> bool {
+        self.checkpoints.is_working()
+    }
+
+    /// Checkpoints since the start.
+    pub fn checkpoints(&self) -> checkpoint::Checkpoints {
+        self.checkpoints.figures()
     }
 
     /// One row, or none.

@@ -4,10 +4,14 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+
+use super::StoreResult;
+use super::checkpoint::{self, Copier};
 
 /// "vest": marks a SQLite file as vestnik's.
 const APPLICATION_ID: i32 = 0x7665_7374;
@@ -47,6 +51,8 @@ pub struct Database {
     // Fields drop in this order: SQLite closes the file before the lock goes.
     db: Connection,
     _lock: Option<File>,
+    checkpoints: Arc<checkpoint::Shared>,
+    thread: Option<checkpoint::Thread>,
 }
 
 /// Who opens the file.
@@ -72,7 +78,7 @@ impl Database {
         create(path)?;
         let lock = lock(path)?;
         let db = open(path, Role::Server)?;
-        Ok(Self { db, _lock: Some(lock) })
+        Ok(Self::of(db, Some(lock)))
     }
 
     /// Opens the file for a command, which may run beside a server. With `make`, a missing file
@@ -86,8 +92,7 @@ impl Database {
         } else if !path.exists() {
             return Err(format!("{}: no such data file (name it with --data)", path.display()));
         }
-        let db = open(path, Role::Command)?;
-        Ok(Self { db, _lock: None })
+        Ok(Self::of(open(path, Role::Command)?, None))
     }
 
     /// A file in memory, for tests and benches.
@@ -98,7 +103,7 @@ impl Database {
         let mut db = Connection::open_in_memory().map_err(|e| e.to_string())?;
         migrate(&mut db).map_err(|e| e.to_string())?;
         settings(&db, Role::Server).map_err(|e| e.to_string())?;
-        Ok(Self { db, _lock: None })
+        Ok(Self::of(db, None))
     }
 
     /// A file on a VFS of the caller's own, opened as the server or a command would: for simulated
@@ -114,7 +119,43 @@ impl Database {
             settings(&db, role)?;
             Ok(db)
         });
-        Ok(Self { db: db.map_err(|e| e.to_string())?, _lock: None })
+        Ok(Self::of(db.map_err(|e| e.to_string())?, None))
+    }
+
+    fn of(db: Connection, lock: Option<File>) -> Self {
+        Self { db, _lock: lock, checkpoints: Arc::default(), thread: None }
+    }
+
+    /// From now on a thread does most of the checkpoints, which a COMMIT does otherwise.
+    ///
+    /// # Errors
+    /// When there is no room for one more thread, or SQLite cannot open the file again.
+    pub fn start_copying(&mut self, path: &Path) -> Result<(), String> {
+        let copier = self.copier(path, None)?;
+        let thread = checkpoint::Thread::start(copier);
+        self.thread = Some(thread.map_err(|e| format!("cannot start a thread: {e}"))?);
+        Ok(())
+    }
+
+    /// What the thread would do, for a caller that does it itself: for simulated disks.
+    ///
+    /// # Errors
+    /// When SQLite cannot open the file again.
+    pub fn copier(&mut self, path: &Path, vfs: Option<&str>) -> Result<Copier, String> {
+        let copier = Copier::open(&mut self.db, &self.checkpoints, path, vfs);
+        copier.map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    /// Ends the thread, if there is one, and waits for what it has begun.
+    ///
+    /// # Errors
+    /// [`super::Fault::Lost`], and then the file has to be abandoned.
+    pub fn stop_copying(&mut self) -> StoreResult<()> {
+        if let Some(thread) = self.thread.take() {
+            checkpoint::let_sleep(&mut self.db)?;
+            thread.join();
+        }
+        self.checkpoints.still_known()
     }
 
     /// Leaves the file as it is, as a crash would, and keeps the lock until the process ends: what a
@@ -127,6 +168,11 @@ impl Database {
     /// The connection; only the store speaks SQL to it.
     pub(super) const fn connection(&self) -> &Connection {
         &self.db
+    }
+
+    /// What is known of the checkpoints.
+    pub(super) fn checkpoints(&self) -> &checkpoint::Shared {
+        &self.checkpoints
     }
 
     /// Writes a consistent copy of the file to `target`, which must not exist.
@@ -156,6 +202,16 @@ impl Database {
         };
         let lines = lines().map_err(|e| e.to_string())?;
         Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    }
+}
+
+impl Drop for Database {
+    /// The thread's connection is closed before the other one, which as the last brings all of the
+    /// log into the file, and takes it away.
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_copying() {
+            log::error!("{error}");
+        }
     }
 }
 

@@ -38,6 +38,20 @@ pub(crate) fn compare(model: &Model) -> Check {
     whole(&file)
 }
 
+/// Somebody who reads the file for a while, as a backup does: the log cannot be begun anew, and what
+/// is written meanwhile stays in it.
+pub(crate) struct Reader(
+    #[expect(dead_code, reason = "its transaction is what counts")] Connection,
+);
+
+impl Reader {
+    pub(crate) fn begin() -> Check<Self> {
+        let file = open()?;
+        let begun = file.execute_batch("BEGIN; SELECT count(*) FROM meta;");
+        begun.map(|()| Self(file)).map_err(|e| format!("the file cannot be read: {e}"))
+    }
+}
+
 fn open() -> Check<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let file = Connection::open_with_flags_and_vfs(PATH, flags, vfs::NAME);

@@ -13,7 +13,7 @@ use vestnik::service::{Flow, Service, TurnEnd};
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::purpose::ToClient;
 
-use crate::file::Look;
+use crate::file::{Look, Reader};
 use crate::model::{Fed, Input, Phase, Turn};
 use crate::rng::Secrets;
 use crate::vfs;
@@ -67,6 +67,8 @@ pub(crate) struct Host<'db> {
     pub(crate) service: Service<'db>,
     /// The simulation's own view of the file; closed before the server's.
     pub(crate) look: Look,
+    /// Who reads it for a while.
+    pub(crate) reader: Option<Reader>,
     random: &'db Secrets,
     conns: BTreeMap<u32, Conn>,
     next_generation: u32,
@@ -93,6 +95,7 @@ impl<'db> Host<'db> {
         Self {
             service,
             look: Look::default(),
+            reader: None,
             random,
             conns: BTreeMap::new(),
             next_generation: 0,
@@ -124,9 +127,11 @@ impl<'db> Host<'db> {
         self.keep_house(w); // 4
         self.take_done(w); // 5
         self.read(w)?; // 6
+        self.copy(w);
         if self.commit(w)? == Fate::Dead {
             return Ok(Fate::Dead); // 7
         }
+        self.copy(w);
         self.submit_jobs(w)?; // 8
         self.deadlines(w); // 9
         let failed_before = vfs::disk(|disk| disk.failed_reads);
@@ -149,6 +154,7 @@ impl<'db> Host<'db> {
         }
         self.flush(w); // 11
         w.is_pump_waiting = self.service.may_pump();
+        self.copy(w);
         if w.command.is_none() && w.rng.one_in(w.plan.invariants_one_in) {
             self.service.check_invariants()?;
         }
@@ -182,6 +188,19 @@ impl<'db> Host<'db> {
         }
         self.flush(w);
         Ok(self.service.finish().is_ok() && !self.is_dead())
+    }
+
+    /// The thread for checkpoints may work at any moment.
+    fn copy(&self, w: &mut World) {
+        if w.rng.one_in(w.plan.copies_one_in) {
+            w.trace(|| "a checkpoint".to_owned());
+            vfs::beside(|beside| beside.copier.work());
+        }
+    }
+
+    /// Whether a checkpoint beside the server has failed, so that it will find its file lost.
+    pub(crate) fn is_losing(&self) -> bool {
+        vfs::beside(|beside| beside.copier.is_lost()) == Some(true)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -774,6 +793,13 @@ impl<'db> Host<'db> {
             conn.looked -= count;
         }
         Ok(())
+    }
+}
+
+impl Drop for Host<'_> {
+    /// Nobody may have the file open when the server closes it.
+    fn drop(&mut self) {
+        vfs::set_beside(None);
     }
 }
 

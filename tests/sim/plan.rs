@@ -22,6 +22,12 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// Somebody changes something by hand once in so many turns.
     pub(crate) by_hand_one_in: u64,
+    /// The thread for checkpoints works once in so many places of a turn, and within so many writes
+    /// and syncs; 0: there is none.
+    pub(crate) copies_one_in: u64,
+    pub(crate) copies_within_one_in: u64,
+    /// Somebody begins to read the file once in so many turns.
+    pub(crate) reads_one_in: u64,
     pub(crate) requests_per_turn: usize,
     pub(crate) early_flush_one_in: u64,
     /// Who is only told something is held back, once in so many times.
@@ -65,6 +71,9 @@ impl Plan {
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },
             by_hand_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),
+            copies_one_in: rng.weighted(&[(1, 0), (2, 4), (2, 40)]),
+            copies_within_one_in: rng.weighted(&[(1, 0), (2, 20), (1, 200)]),
+            reads_one_in: rng.weighted(&[(2, 0), (1, 20), (1, 200)]),
             requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
             early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
             holds_one_in: rng.weighted(&[(1, 0), (1, 4), (1, 2)]),

@@ -4,12 +4,13 @@
 //! the shared memory of the WAL are real, so that several connections of one thread work.
 #![allow(unsafe_code, reason = "SQLite calls a VFS through C pointers")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Once;
 
 use rusqlite::ffi;
+use vestnik::store::checkpoint::Copier;
 
 use crate::disk::{Code, Disk, Locks};
 use crate::rng::Rng;
@@ -20,6 +21,37 @@ const C_NAME: &CStr = c"vestnik-sim";
 
 thread_local! {
     static DISK: RefCell<Disk> = RefCell::new(Disk::new(Rng::new(0)));
+    static BESIDE: Cell<Option<Beside>> = const { Cell::new(None) };
+}
+
+/// The server's thread for checkpoints, with a connection of its own: now and then it does all of one
+/// before a write or a sync of another connection.
+pub(crate) struct Beside {
+    pub(crate) copier: Copier,
+    pub(crate) rng: Rng,
+    /// Once in so many writes and syncs.
+    pub(crate) one_in: u64,
+}
+
+/// There is such a thread from now on, or none.
+pub(crate) fn set_beside(beside: Option<Beside>) {
+    BESIDE.set(beside);
+}
+
+/// What is to be asked of it, if it is there and not at work.
+pub(crate) fn beside<T>(with: impl FnOnce(&mut Beside) -> T) -> Option<T> {
+    let mut beside = BESIDE.take()?;
+    let answer = with(&mut beside);
+    BESIDE.set(Some(beside));
+    Some(answer)
+}
+
+fn look_aside() {
+    beside(|beside| {
+        if beside.rng.one_in(beside.one_in) {
+            beside.copier.work();
+        }
+    });
 }
 
 /// Puts a disk in place of the one before, whose files are all closed, and starts SQLite's own
@@ -80,6 +112,8 @@ fn register() {
 struct Handle {
     base: ffi::sqlite3_file,
     inode: usize,
+    /// Syncs that have failed and that it knows of.
+    failed_syncs: u64,
     /// The lock that this handle holds on the file.
     lock: c_int,
     /// The locks that it holds on the shared memory, one bit each.
@@ -147,11 +181,20 @@ unsafe extern "C" fn open(
     flags_out: *mut c_int,
 ) -> c_int {
     let base = ffi::sqlite3_file { pMethods: ptr::null() };
-    let mut new = Handle { base, inode: 0, lock: 0, readers: 0, writer: 0, has_shared: false };
+    let mut new = Handle {
+        base,
+        inode: 0,
+        failed_syncs: 0,
+        lock: 0,
+        readers: 0,
+        writer: 0,
+        has_shared: false,
+    };
     let opened =
         disk(|disk| disk.open(unsafe { text(name) }, flags & ffi::SQLITE_OPEN_CREATE != 0));
     if let Ok(inode) = opened {
         new.inode = inode;
+        new.failed_syncs = disk(|disk| disk.file(inode).failed_syncs);
         new.base.pMethods = &raw const METHODS;
     }
     unsafe {
@@ -249,6 +292,7 @@ unsafe extern "C" fn write(
     count: c_int,
     at: ffi::sqlite3_int64,
 ) -> c_int {
+    look_aside();
     let inode = unsafe { handle(file) }.inode;
     let bytes = unsafe { std::slice::from_raw_parts(from.cast::<u8>(), count as usize) };
     code(disk(|disk| disk.write(inode, at as usize, bytes)))
@@ -260,8 +304,9 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: ffi::sqlite3_in
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
-    let inode = unsafe { handle(file) }.inode;
-    code(disk(|disk| disk.sync(inode)))
+    look_aside();
+    let handle = unsafe { handle(file) };
+    code(disk(|disk| disk.sync(handle.inode, &mut handle.failed_syncs)))
 }
 
 unsafe extern "C" fn file_size(

@@ -17,13 +17,13 @@ use crate::client::{Client, State};
 use crate::clock::Clock;
 use crate::command::{self, Command};
 use crate::disk::{Death, Disk, Faults};
-use crate::file::{self, Look};
+use crate::file::{self, Look, Reader};
 use crate::host::{Fate, Host};
 use crate::model::{Fed, Model, Turn};
 use crate::pipe::Link;
 use crate::plan::Plan;
 use crate::rng::{Rng, Secrets};
-use crate::vfs;
+use crate::vfs::{self, Beside};
 use crate::wire::{Check, Frame};
 
 /// Lines of a trace that are kept.
@@ -288,10 +288,17 @@ impl World {
             let is_excused = failed_now > failed || vfs::disk(|disk| disk.is_dead());
             if is_excused { Ok(false) } else { Err(format!("the server does not start: {wrong}")) }
         };
-        let database = match Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server)
-        {
+        let path = Path::new(file::PATH);
+        let mut database = match Database::open_with_vfs(path, vfs::NAME, Role::Server) {
             Ok(database) => database,
             Err(wrong) => return excuse(wrong),
+        };
+        let copier = match self.plan.copies_one_in {
+            0 => None,
+            _ => match database.copier(path, Some(vfs::NAME)) {
+                Ok(copier) => Some(copier),
+                Err(wrong) => return excuse(wrong),
+            },
         };
         let store = match Store::new(&database) {
             Ok(store) => store,
@@ -306,9 +313,12 @@ impl World {
             return Ok(false);
         }
         self.after_start(service.last_time().micros())?;
+        let one_in = self.plan.copies_within_one_in;
+        let rng = self.rng.fork();
+        vfs::set_beside(copier.map(|copier| Beside { copier, rng, one_in }));
         let mut host = Host::new(service, &random);
         while self.report.turns < self.plan.turns {
-            if self.rng.one_in(self.plan.rests_one_in) {
+            if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
                 self.quieten(&mut host)?;
             }
             if self.live_a_turn(&mut host)? == Fate::Dead {
@@ -322,6 +332,10 @@ impl World {
                 vfs::disk(Disk::die);
                 return Ok(false);
             }
+        }
+        if host.is_losing() {
+            vfs::disk(Disk::die);
+            return Ok(false);
         }
         self.quieten(&mut host)?;
         if self.rng.one_in(2) {
@@ -411,6 +425,14 @@ impl World {
         }
         if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
             self.do_by_hand()?;
+        }
+        if host.reader.is_some() && self.rng.one_in(20) {
+            host.reader = None;
+        } else if !self.is_quiet && self.rng.one_in(self.plan.reads_one_in) {
+            let faults = vfs::disk(Disk::behave);
+            let reader = Reader::begin();
+            vfs::disk(|disk| disk.misbehave(faults));
+            host.reader = Some(reader?);
         }
         let is_full = !self.is_quiet && self.rng.one_in(self.plan.full_one_in);
         vfs::disk(|disk| disk.is_full = is_full);
