@@ -23,7 +23,7 @@ use crate::store::{RANGE, read_by_bare, read_by_store};
 /// Rows that each of two writes for one line of the table.
 const ROWS: i64 = 60_000;
 /// Chats of the files that are written to.
-const CHATS: i64 = 10_000;
+pub(crate) const CHATS: i64 = 10_000;
 /// Chats of the file that is read.
 const READ_CHATS: i64 = 10;
 /// Messages of the small file that a large one is compared with.
@@ -40,7 +40,13 @@ pub(crate) fn run() {
 }
 
 /// Does both so many times, turn about, and prints a line; the ratio is that of their speeds.
-fn compare(names: [&str; 2], slices: i64, rows: i64, ours: impl FnMut(), theirs: impl FnMut()) {
+pub(crate) fn compare(
+    names: [&str; 2],
+    slices: i64,
+    rows: i64,
+    ours: impl FnMut(),
+    theirs: impl FnMut(),
+) {
     let mut ours: (Box<dyn FnMut()>, Vec<u64>) = (Box::new(ours), Vec::new());
     let mut theirs: (Box<dyn FnMut()>, Vec<u64>) = (Box::new(theirs), Vec::new());
     let time = |(work, times): &mut (Box<dyn FnMut() + '_>, Vec<u64>)| {
@@ -130,7 +136,7 @@ impl<'db> Statements<'db> {
     }
 }
 
-fn slices(rows: i64) -> i64 {
+pub(crate) fn slices(rows: i64) -> i64 {
     if is_measuring() { (ROWS / rows).min(5_000) } else { 2 }
 }
 

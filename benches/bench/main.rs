@@ -2,8 +2,8 @@
 //! for one part. `cargo test` runs every body once on a small file.
 //!
 //! `cargo bench -- beside` does the same work by the store and by bare SQLite, turn about, and prints
-//! the ratios; `times BODY N` does one body N times and nothing else, for a tool that counts
-//! instructions (`scripts/instructions.sh`).
+//! the ratios; `layout` does it in two layouts of the table of messages; `times BODY N` does one body
+//! N times and nothing else, for a tool that counts instructions (`scripts/instructions.sh`).
 //!
 //! `VESTNIK_BENCH_ROWS` is the number of stored messages that reads are measured on (1,000,000);
 //! `VESTNIK_BENCH_FOLDER` is where files are made: where memory is a disk, a sync costs nothing.
@@ -18,6 +18,7 @@ mod bare;
 mod beside;
 mod chats;
 mod files;
+mod layout;
 mod outbox;
 mod search;
 mod service;
@@ -46,11 +47,13 @@ fn main() {
     let words = arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str);
     match words.collect::<Vec<_>>()[..] {
         ["beside"] => return beside::run(),
+        ["layout"] => return layout::run(),
         ["times", body, times] => return times::run(body, times.parse().expect("a number")),
         _ => {}
     }
     if !files::is_measuring() {
         beside::run();
+        layout::run();
         times::BODIES.iter().for_each(|body| times::run(body, 1));
     }
     benches();
