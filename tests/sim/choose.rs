@@ -495,5 +495,11 @@ fn manage(client: &mut Client, model: &Model, chat: ChatId) {
         18 if client.rng.one_in(3) => Request::ChangePassword { old: &old, new: &new },
         _ => Request::GetChat { chat },
     };
+    let is_told = matches!(request, Request::RenameChat { .. } | Request::SetChatTitle { .. });
+    if is_told && client.rng.one_in(2) {
+        // In one turn with it: members are told of the change first, and of the message later.
+        let before = Request::SendChatMsg { chat, content: "so be it", nonce: None };
+        say(client, &before);
+    }
     say(client, &request);
 }
