@@ -17,6 +17,7 @@ pub(crate) fn open(path: &Path) -> Connection {
     db.pragma_update(None, "foreign_keys", true).expect("a pragma");
     db.pragma_update(None, "secure_delete", true).expect("a pragma");
     db.pragma_update(None, "cache_size", -16_384).expect("a pragma");
+    db.pragma_update(None, "wal_autocheckpoint", 500).expect("a pragma");
     db
 }
 

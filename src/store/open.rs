@@ -363,8 +363,6 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     db.pragma_update(None, "foreign_keys", true)?;
     // What is deleted is overwritten: deleted messages are to be gone from the file.
     db.pragma_update(None, "secure_delete", true)?;
-    // Plans do not depend on parameters, and so no statement is compiled again for new ones.
-    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // A statement keeps its plan whatever is bound to it: else one with a bound LIMIT would be
     // prepared again each time that it is used.
