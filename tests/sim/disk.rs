@@ -261,6 +261,11 @@ impl Disk {
             Err(_) if was_dead => 0,
             Err(_) => (self.rng.below(sectors) as usize * SECTOR_BYTES).min(bytes.len()),
         };
+        // Where the log is written over, the rest may stand there already, from an older state of the
+        // same page. Then all of it is done, and a commit that failed would be found at the next start:
+        // nobody who is told of a failure can do anything about that.
+        let there = self.files[inode].shown.get(at + done..at + bytes.len());
+        let done = if outcome.is_err() && there == bytes.get(done..) { 0 } else { done };
         if done > 0 {
             let change = Change::Write { at, bytes: bytes[..done].to_vec() };
             self.files[inode].apply(change);
