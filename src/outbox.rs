@@ -49,13 +49,14 @@ const PURPOSE_AT: usize = 4;
 /// No reference.
 const NONE: u32 = u32::MAX;
 
-/// A queue of bytes for one connection.
+/// A queue of bytes for one connection. Each connection has one, however idle, so it is kept small:
+/// what waits for a connection is far below 4 GiB (`outbound-limit`).
 struct Queue {
     bytes: Vec<u8>,
-    sent: usize,
-    released: usize,
+    sent: u32,
+    released: u32,
     /// Bytes of the block that are staged as references.
-    referred_bytes: usize,
+    referred_bytes: u32,
     first_reference: u32,
     last_reference: u32,
     is_dirty: bool,
@@ -79,8 +80,32 @@ impl Default for Queue {
 }
 
 impl Queue {
+    /// How many of the bytes were sent.
+    const fn sent(&self) -> usize {
+        self.sent as usize
+    }
+
+    /// How many of them may be sent, or were.
+    const fn released(&self) -> usize {
+        self.released as usize
+    }
+
+    fn release(&mut self) {
+        self.released = self.bytes.len() as u32;
+    }
+
+    /// Bytes of the block that are staged as references.
+    const fn referred_bytes(&self) -> usize {
+        self.referred_bytes as usize
+    }
+
+    /// Bytes that wait, staged ones included.
+    const fn pending_bytes(&self) -> usize {
+        self.bytes.len() - self.sent() + self.referred_bytes()
+    }
+
     fn check_invariants(&self) {
-        debug_assert!(self.sent <= self.released && self.released <= self.bytes.len());
+        debug_assert!(self.sent <= self.released && self.released() <= self.bytes.len());
     }
 }
 
@@ -160,7 +185,7 @@ impl Outbox {
         let number = self.references.len() as u32;
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         let bytes = BLOCK_HEAD_BYTES + piece.len();
-        queue.referred_bytes += bytes;
+        queue.referred_bytes += bytes as u32;
         self.buffered_bytes += bytes;
         let last = std::mem::replace(&mut queue.last_reference, number);
         if queue.first_reference == NONE {
@@ -219,8 +244,8 @@ impl Outbox {
     pub fn release(&mut self, metrics: &mut Metrics) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
-                count(queue.bytes.get(queue.released..).unwrap_or_default(), metrics);
-                queue.released = queue.bytes.len();
+                count(queue.bytes.get(queue.released()..).unwrap_or_default(), metrics);
+                queue.release();
             }
         }
         for reference in self.references.get(self.references_released..).unwrap_or_default() {
@@ -234,8 +259,8 @@ impl Outbox {
         for place in 0..self.dirty.len() {
             let Some(&index) = self.dirty.get(place) else { break };
             let Some(queue) = self.queues.get_mut(index as usize) else { continue };
-            self.buffered_bytes -= queue.bytes.len() - queue.released;
-            queue.bytes.truncate(queue.released);
+            self.buffered_bytes -= queue.bytes.len() - queue.released();
+            queue.bytes.truncate(queue.released());
             self.discard_references(index);
         }
         self.references.truncate(self.references_released);
@@ -253,13 +278,13 @@ impl Outbox {
             last = next;
             next = reference.next;
         }
-        self.buffered_bytes -= queue.referred_bytes - kept_bytes;
+        self.buffered_bytes -= queue.referred_bytes() - kept_bytes;
         if last == NONE {
             self.forget_references(index);
         } else if let Some(reference) = self.references.get_mut(last as usize) {
             reference.next = NONE;
             queue.last_reference = last;
-            queue.referred_bytes = kept_bytes;
+            queue.referred_bytes = kept_bytes as u32;
         }
     }
 
@@ -323,14 +348,14 @@ impl Outbox {
         }
         // Where the part of the queue that is moved begins: that before it needs no change.
         let base;
-        if first - queue.sent > SPARE_BYTES_MAX {
+        if first - queue.sent() > SPARE_BYTES_MAX {
             // A long queue stays where it is; what was staged behind it makes room.
             whole.extend_from_slice(own.get(first..).unwrap_or_default());
             own.truncate(first);
             std::mem::swap(&mut own, &mut whole);
             base = first;
         } else {
-            whole.extend_from_slice(own.get(queue.sent..first).unwrap_or_default());
+            whole.extend_from_slice(own.get(queue.sent()..first).unwrap_or_default());
             queue.sent = 0;
             base = 0;
         }
@@ -347,7 +372,7 @@ impl Outbox {
         }
         whole.extend_from_slice(own.get(from..).unwrap_or_default());
         queue.bytes = whole;
-        queue.released = queue.bytes.len();
+        queue.release();
         queue.check_invariants();
         self.forget_references(index);
         self.keep_spare(own);
@@ -355,7 +380,7 @@ impl Outbox {
 
     /// Bytes that may be sent now.
     pub fn sendable(&self, index: u32) -> &[u8] {
-        let range = |queue: &'_ Queue| queue.sent..queue.released;
+        let range = |queue: &'_ Queue| queue.sent()..queue.released();
         self.queues
             .get(index as usize)
             .and_then(|queue| queue.bytes.get(range(queue)))
@@ -364,14 +389,12 @@ impl Outbox {
 
     /// Bytes that wait for a connection, staged ones included.
     pub fn pending_bytes(&self, index: u32) -> usize {
-        self.queues
-            .get(index as usize)
-            .map_or(0, |queue| queue.bytes.len() - queue.sent + queue.referred_bytes)
+        self.queues.get(index as usize).map_or(0, Queue::pending_bytes)
     }
 
     /// Those of them that are pieces of the block and not put in their places yet.
     pub fn referred_bytes(&self, index: u32) -> usize {
-        self.queues.get(index as usize).map_or(0, |queue| queue.referred_bytes)
+        self.queues.get(index as usize).map_or(0, Queue::referred_bytes)
     }
 
     /// Bytes that wait for all connections.
@@ -382,16 +405,16 @@ impl Outbox {
     /// Notes that the socket took `count` of the sendable bytes.
     pub fn advance(&mut self, index: u32, count: usize) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
-        let count = count.min(queue.released - queue.sent);
-        queue.sent += count;
+        let count = count.min(queue.released() - queue.sent());
+        queue.sent += count as u32;
         self.buffered_bytes -= count;
         queue.check_invariants();
         if queue.first_reference != NONE {
             // References name places in the queue, which must not move under them.
-        } else if queue.sent == queue.bytes.len() {
+        } else if queue.sent() == queue.bytes.len() {
             self.reclaim(index);
-        } else if queue.sent >= COMPACT_BYTES && queue.sent >= queue.bytes.len() / 2 {
-            queue.bytes.drain(..queue.sent);
+        } else if queue.sent() >= COMPACT_BYTES && queue.sent() >= queue.bytes.len() / 2 {
+            queue.bytes.drain(..queue.sent());
             queue.released -= queue.sent;
             queue.sent = 0;
         }
@@ -400,7 +423,7 @@ impl Outbox {
     /// Forgets a connection and all that waits for it.
     pub fn remove(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
-        self.buffered_bytes -= queue.bytes.len() - queue.sent + queue.referred_bytes;
+        self.buffered_bytes -= queue.pending_bytes();
         self.forget_references(index);
         self.reclaim(index);
     }
@@ -458,6 +481,11 @@ mod tests {
 
     fn staged(outbox: &mut Outbox, index: u32, bytes: &[u8]) {
         outbox.stage(index, |out| out.extend_from_slice(bytes));
+    }
+
+    #[test]
+    fn the_queue_of_an_idle_connection_is_small() {
+        assert!(size_of::<Queue>() <= 48);
     }
 
     #[test]

@@ -27,8 +27,8 @@ impl Outbox {
     /// Whether a queue that was just taken had better be sent in parts.
     pub fn is_worth_parts(&self, index: u32) -> bool {
         let Some(queue) = self.queues.get(index as usize) else { return false };
-        if queue.referred_bytes < SHARED_BYTES_MIN
-            || queue.bytes.len() - queue.sent > SPARE_BYTES_MAX
+        if queue.referred_bytes() < SHARED_BYTES_MIN
+            || queue.bytes.len() - queue.sent() > SPARE_BYTES_MAX
         {
             return false;
         }
@@ -38,7 +38,7 @@ impl Outbox {
             pieces += 1;
             next = reference.next;
         }
-        queue.referred_bytes >= pieces * PIECE_BYTES_MIN
+        queue.referred_bytes() >= pieces * PIECE_BYTES_MIN
     }
 
     /// Sends a queue that was just taken part by part; `send` says how many bytes it took. What it
@@ -93,7 +93,7 @@ impl Outbox {
         mut send: impl FnMut(Part<'_>) -> io::Result<usize>,
     ) -> io::Result<bool> {
         let Some(queue) = self.queues.get(index as usize) else { return Ok(true) };
-        let mut from = queue.sent;
+        let mut from = queue.sent();
         let mut next = queue.first_reference;
         loop {
             let reference = (next != NONE).then(|| self.references.get(next as usize)).flatten();

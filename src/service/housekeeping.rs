@@ -325,7 +325,7 @@ impl Service<'_> {
             let carrier = row.and_then(|row| self.conn_of_session(row.user, session));
             match carrier.and_then(|conn| self.peers.get(conn)) {
                 Some(peer) => {
-                    let address = peer.address.to_canonical().to_string();
+                    let address = peer.address().to_string();
                     self.store.touch_session(session, now, &address)?;
                 }
                 None => {

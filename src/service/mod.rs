@@ -309,7 +309,7 @@ impl<'db> Service<'db> {
 
     /// Where a connection comes from; 0.0.0.0 for one that is not there.
     pub fn peer_address(&self, conn: ConnId) -> IpAddr {
-        self.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.address)
+        self.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), Peer::address)
     }
 
     /// Whether the connection's frames have to wait: a password is being checked, a long answer is

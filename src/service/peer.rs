@@ -1,6 +1,6 @@
 //! What the service knows of one connection.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::auth::helper::JobId;
 use crate::auth::password::Password;
@@ -87,15 +87,16 @@ pub(crate) enum Intent {
     },
 }
 
-/// One connection.
+/// One connection. There may be very many, so it is kept small.
 pub(crate) struct Peer {
     pub(crate) conn: ConnId,
-    pub(crate) address: IpAddr,
+    /// Where it comes from; an IPv4 address in its form for IPv6, which is one byte smaller.
+    address: Ipv6Addr,
     pub(crate) state: PeerState,
-    /// Number of the turn that has saved the state for an undo.
-    pub(crate) saved_in: u64,
-    /// Number of the batch in which it last sent a message.
-    pub(crate) sent_in: u64,
+    /// Where the turn has saved the state for an undo, if what is there is this connection's.
+    pub(crate) saved_at: u32,
+    /// Number of the batch in which it last sent a message, as far as 32 bits tell it.
+    pub(crate) sent_in: u32,
     pub(crate) waiting: Option<Box<Waiting>>,
     /// A long answer that is being produced.
     pub(crate) stream: Option<Box<Stream>>,
@@ -107,14 +108,22 @@ impl Peer {
     pub(crate) fn new(conn: ConnId, address: IpAddr, now_ms: u64) -> Self {
         Self {
             conn,
-            address,
+            address: match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped(),
+                IpAddr::V6(address) => address,
+            },
             state: PeerState { detached_ms: now_ms, ..PeerState::default() },
-            saved_in: 0,
+            saved_at: 0,
             sent_in: 0,
             waiting: None,
             stream: None,
             behind: None,
         }
+    }
+
+    /// Where it comes from.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address.to_canonical()
     }
 
     /// The user, on an authorized connection.
@@ -148,6 +157,20 @@ impl Peer {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_peer_comes_from_where_it_came_from() {
+        let conn = ConnId { index: 0, generation: 0 };
+        for address in ["127.0.0.1", "255.255.255.255", "::1", "2001:db8::7f00:1"] {
+            let address = address.parse().expect("an address");
+            assert_eq!(Peer::new(conn, address, 0).address(), address);
+        }
+    }
+
+    #[test]
+    fn what_the_service_knows_of_an_idle_connection_is_small() {
+        assert!(size_of::<Option<Peer>>() <= 88);
+    }
 
     #[test]
     fn notifications_are_numbered_from_1_to_255_in_turn() {

@@ -22,8 +22,8 @@ pub(crate) struct Membership {
 
 /// A user with an authorized connection. There may be as many as connections, so it is kept small:
 /// most have one connection and few chats, and the least that the allocator gives is 32 bytes.
-#[derive(Default)]
 pub(crate) struct OnlineUser {
+    user: UserId,
     /// Places of all connections that carry one of its sessions: first the active ones.
     conns: SmallVec<[u32; 4]>,
     /// How many are active.
@@ -33,6 +33,10 @@ pub(crate) struct OnlineUser {
 }
 
 impl OnlineUser {
+    fn new(user: UserId, chats: SmallVec<[Membership; 2]>) -> Self {
+        Self { user, conns: SmallVec::new(), active: 0, chats }
+    }
+
     /// Places of all connections that carry one of its sessions, suspended ones included.
     pub(crate) fn conns(&self) -> &[u32] {
         &self.conns
@@ -82,10 +86,12 @@ pub(crate) struct OnlineChat {
 
 /// Everybody online. A hash table has room for up to twice as many as are in it, so it holds
 /// places, and not the users themselves.
+///
+/// Invariant: `places` says where in `online` each of them is, and nothing else.
 #[derive(Default)]
 struct Users {
     places: HashMap<UserId, u32>,
-    online: Slab<OnlineUser>,
+    online: Vec<OnlineUser>,
 }
 
 impl Users {
@@ -102,19 +108,23 @@ impl Users {
     }
 
     /// Adds a user who is not there.
-    fn insert(&mut self, user: UserId, online: OnlineUser) {
-        let place = self.online.insert(online) as u32;
-        self.places.insert(user, place);
+    fn insert(&mut self, online: OnlineUser) {
+        self.places.insert(online.user, self.online.len() as u32);
+        self.online.push(online);
     }
 
+    /// Takes a user away; the last one moves to its place.
     fn remove(&mut self, user: UserId) -> Option<OnlineUser> {
         let place = self.places.remove(&user)?;
-        self.online.try_remove(place as usize)
+        let online = self.online.swap_remove(place as usize);
+        if let Some(moved) = self.online.get(place as usize) {
+            self.places.insert(moved.user, place);
+        }
+        Some(online)
     }
 
-    fn iter(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
-        let at = |(&user, &place): (&UserId, &u32)| Some((user, self.online.get(place as usize)?));
-        self.places.iter().filter_map(at)
+    fn iter(&self) -> impl Iterator<Item = &OnlineUser> {
+        self.online.iter()
     }
 }
 
@@ -185,7 +195,7 @@ impl Roster {
                 let slot = self.enter(member.chat, slow_mode_s);
                 chats.push(Membership { chat: member.chat, slot });
             }
-            self.users.insert(user, OnlineUser { chats, ..OnlineUser::default() });
+            self.users.insert(OnlineUser::new(user, chats));
         }
         if let Some(online) = self.users.get_mut(user) {
             online.conns.push(conn);
@@ -271,9 +281,9 @@ impl Roster {
         let is_in = |online: &OnlineUser| {
             online.chats.binary_search_by_key(&chat, |membership| membership.chat).is_ok()
         };
-        let users = self.users.iter().filter(|(_, online)| is_in(online));
-        let mut users: Vec<UserId> = users.map(|(user, _)| user).collect();
-        // The same input is to have the same effect, whatever the order of a hash table.
+        let users = self.users.iter().filter(|online| is_in(online));
+        let mut users: Vec<UserId> = users.map(|online| online.user).collect();
+        // The same input is to have the same effect, in whatever order they came.
         users.sort_unstable();
         users
     }
@@ -312,7 +322,7 @@ impl Roster {
             };
             let mut expected: Vec<u32> = Vec::new();
             let mut users = 0;
-            for (_, user) in self.users.iter() {
+            for user in self.users.iter() {
                 if user.chats.iter().any(|member| member.chat == *chat && member.slot == slot) {
                     users += 1;
                     expected.extend(user.active());
@@ -325,9 +335,12 @@ impl Roster {
                 return Err(format!("chat {chat} lists {listed:?}, and not {expected:?}"));
             }
         }
-        if self.users.online.len() != self.users.places.len() {
-            let (online, places) = (self.users.online.len(), self.users.places.len());
-            return Err(format!("{online} users online in {places} places"));
+        let is_at = |(at, online): (usize, &OnlineUser)| {
+            self.users.places.get(&online.user) == Some(&(at as u32))
+        };
+        let (online, places) = (self.users.online.len(), self.users.places.len());
+        if online != places || !self.users.online.iter().enumerate().all(is_at) {
+            return Err(format!("{online} users online, not all of them in their {places} places"));
         }
         if self.chats.len() != self.slots.len() {
             return Err(format!("{} chats in {} places", self.slots.len(), self.chats.len()));
@@ -337,7 +350,7 @@ impl Roster {
 
     /// Online users; for figures and checks.
     pub(crate) fn online_users(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
-        self.users.iter()
+        self.users.iter().map(|online| (online.user, online))
     }
 }
 
@@ -372,6 +385,11 @@ mod tests {
         };
         let list = chats.iter().map(member).collect();
         roster.attach(conn, who, || Ok::<_, ()>(list)).expect("given")
+    }
+
+    #[test]
+    fn a_user_online_is_small() {
+        assert!(size_of::<OnlineUser>() <= 64);
     }
 
     #[test]

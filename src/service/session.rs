@@ -48,7 +48,7 @@ impl Service<'_> {
 
     /// Where a connection comes from, as the throttle sees it.
     pub(super) fn origin(&self, conn: ConnId) -> Option<Origin> {
-        self.peers.get(conn).map(|peer| Origin::of(peer.address))
+        self.peers.get(conn).map(|peer| Origin::of(peer.address()))
     }
 
     /// Whether one more may fail.
@@ -154,7 +154,7 @@ impl Service<'_> {
     }
 
     fn address(&self, conn: ConnId) -> String {
-        self.peers.get(conn).map(|peer| peer.address.to_canonical().to_string()).unwrap_or_default()
+        self.peers.get(conn).map(|peer| peer.address().to_string()).unwrap_or_default()
     }
 
     pub(super) fn restore_session(

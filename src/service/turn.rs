@@ -32,8 +32,9 @@ pub(crate) struct Batch {
     bytes: usize,
     /// Where each message begins, and its `updated`.
     entries: Vec<(usize, ServerTime)>,
-    /// Grows with each batch.
-    number: u64,
+    /// Grows with each batch, and begins anew after 2^32 of them: who last sent in an older one may
+    /// look for a mark then, and finds none.
+    number: u32,
     /// Up to which byte a connection has it: for those that sent part of it.
     marks: HashMap<u32, usize>,
 }
@@ -87,7 +88,7 @@ impl Batch {
         self.bytes = 0;
         self.entries.clear();
         self.marks.clear();
-        self.number += 1;
+        self.number = self.number.wrapping_add(1);
     }
 
     /// Up to where a connection has it.
@@ -160,8 +161,9 @@ impl Turn {
 
     /// Remembers how a connection was, once a turn, before it is changed.
     pub(crate) fn save(&mut self, peer: &mut Peer) {
-        if peer.saved_in != self.number {
-            peer.saved_in = self.number;
+        let saved = self.saved.get(peer.saved_at as usize);
+        if saved.is_none_or(|saved| saved.conn != peer.conn) {
+            peer.saved_at = self.saved.len() as u32;
             self.saved.push(Saved {
                 conn: peer.conn,
                 state: peer.state,
