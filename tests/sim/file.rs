@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use rusqlite::{Connection, OpenFlags, Row};
-use vestnik::auth::token;
+use vestnik::auth::{password, token};
 
 use crate::model::Model;
 use crate::vfs;
@@ -62,6 +62,7 @@ fn compare_by(file: &Connection, model: &Model) -> Check {
     let look = || {
         times(model, file)?;
         users(model, file)?;
+        passwords(model, file)?;
         sessions(model, file)?;
         chats(model, file)?;
         members(model, file)?;
@@ -125,6 +126,30 @@ fn users(model: &Model, file: &Connection) -> Check {
         .iter()
         .map(|(id, user)| (*id, (user.nickname.clone(), user.disabled, user.created)));
     same::<u32, (String, bool, i64)>("user", &there.into_iter().collect(), &expected.collect())
+}
+
+/// A password may be all that a turn has changed.
+fn passwords(model: &Model, file: &Connection) -> Check {
+    let opens = |stored: &str, text: &str| {
+        password::prepare_attempt(text).is_some_and(|text| password::verify(stored, &text))
+    };
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let users: Vec<(u32, String)> = rows(file, "SELECT user_id, password FROM users", read)?;
+    for (id, stored) in &users {
+        let user = model.users.get(id).ok_or("a user that nobody made")?;
+        if !opens(stored, &user.password) {
+            return Err(format!("the password of user {id} is not {:?}", user.password));
+        }
+    }
+    let sql = "SELECT chat_id, password FROM chats WHERE password IS NOT NULL";
+    let chats: Vec<(u32, String)> = rows(file, sql, read)?;
+    for (id, stored) in &chats {
+        let text = model.chats.get(id).and_then(|chat| chat.password.as_deref());
+        if !text.is_some_and(|text| opens(stored, text)) {
+            return Err(format!("the password of chat {id} is not {text:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn sessions(model: &Model, file: &Connection) -> Check {
