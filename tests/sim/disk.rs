@@ -74,6 +74,15 @@ pub(crate) enum Death {
     PowerCut,
 }
 
+/// When the process dies of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Doom {
+    /// At one of the next changes: after so many.
+    Changes(u64),
+    /// At the next sync: all is written then, and nobody knows it.
+    Sync,
+}
+
 pub(crate) struct Disk {
     files: Vec<File>,
     names: BTreeMap<String, usize>,
@@ -84,8 +93,7 @@ pub(crate) struct Disk {
     pub(crate) is_full: bool,
     /// Nothing is written any more: the process is about to end.
     dead: bool,
-    /// Changes until it dies.
-    dies_in: Option<u64>,
+    doom: Option<Doom>,
     /// Faults that came true, reads and others.
     pub(crate) failed_reads: u64,
     pub(crate) failed_writes: u64,
@@ -109,7 +117,7 @@ impl Disk {
             faults: Faults::default(),
             is_full: false,
             dead: false,
-            dies_in: None,
+            doom: None,
             failed_reads: 0,
             failed_writes: 0,
             errno: 0,
@@ -131,33 +139,33 @@ impl Disk {
         self.dead = true;
     }
 
-    /// It dies at one of the next changes.
-    pub(crate) fn die_in(&mut self, changes: u64) {
-        self.dies_in = Some(changes);
+    /// The process will die of itself.
+    pub(crate) fn doom(&mut self, doom: Doom) {
+        self.doom = Some(doom);
     }
 
     /// Whether it may fail soon.
     pub(crate) fn is_risky(&self) -> bool {
         let f = self.faults;
-        self.dies_in.is_some()
+        self.doom.is_some()
             || self.is_full
             || f.write + f.full + f.sync + f.truncate + f.delete + f.open > 0
     }
 
     /// Nothing fails until [`Disk::misbehave`].
-    pub(crate) fn behave(&mut self) -> (Faults, Option<u64>) {
-        (std::mem::take(&mut self.faults), self.dies_in.take())
+    pub(crate) fn behave(&mut self) -> (Faults, Option<Doom>) {
+        (std::mem::take(&mut self.faults), self.doom.take())
     }
 
-    pub(crate) fn misbehave(&mut self, (faults, dies_in): (Faults, Option<u64>)) {
+    pub(crate) fn misbehave(&mut self, (faults, doom): (Faults, Option<Doom>)) {
         self.faults = faults;
-        self.dies_in = dies_in;
+        self.doom = doom;
     }
 
     /// The machine starts again; all files are closed by now.
     pub(crate) fn revive(&mut self, death: Death) {
         self.dead = false;
-        self.dies_in = None;
+        self.doom = None;
         self.is_full = false;
         for file in &mut self.files {
             file.locks = Locks::default();
@@ -283,6 +291,7 @@ impl Disk {
     /// Syncs for somebody who knows of so many syncs of the file that have failed.
     pub(crate) fn sync(&mut self, inode: usize, known: &mut u64) -> Result<(), Code> {
         self.syncs += 1;
+        self.dead |= self.doom == Some(Doom::Sync);
         self.change()?;
         if self.rng.one_in(self.faults.sync) {
             self.files[inode].forget(&mut self.rng);
@@ -306,7 +315,7 @@ impl Disk {
 
     /// Counts a change; the last one before the end fails.
     fn change(&mut self) -> Result<(), Code> {
-        if let Some(left) = &mut self.dies_in {
+        if let Some(Doom::Changes(left)) = &mut self.doom {
             *left = left.saturating_sub(1);
             self.dead |= *left == 0;
         }

@@ -11,8 +11,9 @@ pub(crate) struct Plan {
     pub(crate) turns: u64,
     /// The process ends once in so many turns; 0: never.
     pub(crate) dies_one_in: u64,
-    /// The process ends soon after a turn that was undone, once in so many turns; 0: never.
-    pub(crate) dies_undone_one_in: u64,
+    /// The process ends soon after a turn that was undone, or of which nobody heard before the process
+    /// ended, once in so many turns; 0: never.
+    pub(crate) dies_uneasy_one_in: u64,
     /// There is no room on the disk for a whole turn, once in so many.
     pub(crate) full_one_in: u64,
     /// All comes to rest once in so many turns.
@@ -65,8 +66,12 @@ impl Plan {
             users: rng.between(1, clients as u64) as usize,
             turns: rng.between(100, 700),
             dies_one_in: if ends { rng.between(30, 300) } else { 0 },
-            dies_undone_one_in: if ends { rng.weighted(&[(1, 0), (2, 2), (1, 10)]) } else { 0 },
-            full_one_in: if has_faults { rng.weighted(&[(2, 0), (1, 100), (2, 10)]) } else { 0 },
+            dies_uneasy_one_in: if ends { rng.weighted(&[(1, 0), (2, 2), (1, 10)]) } else { 0 },
+            full_one_in: if has_faults {
+                rng.weighted(&[(2, 0), (1, 100), (2, 10), (1, 3)])
+            } else {
+                0
+            },
             rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },

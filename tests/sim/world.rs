@@ -16,7 +16,7 @@ use crate::choose::{first_password, login_name};
 use crate::client::{Client, State};
 use crate::clock::Clock;
 use crate::command::{self, Command};
-use crate::disk::{Death, Disk, Faults};
+use crate::disk::{Death, Disk, Doom, Faults};
 use crate::file::{self, Look, Reader};
 use crate::host::{Fate, Host};
 use crate::model::{Fed, Model, Turn};
@@ -30,6 +30,8 @@ use crate::wire::{Check, Frame};
 const TRACE_LINES: usize = 20_000;
 /// Turns within which everything must be answered when nobody asks for more.
 const QUIET_TURNS: u64 = 5000;
+/// Turns after one that was undone, or that nobody heard of, in which the process may soon end.
+const UNEASY_TURNS: u64 = 4;
 
 /// What a seed has been through.
 #[derive(Clone, Debug, Default)]
@@ -151,8 +153,8 @@ pub(crate) struct World {
     pub(crate) command: Option<Command>,
     pub(crate) undone: u64,
     undone_before: u64,
-    /// Turns for which the last one that was undone is a matter of concern.
-    undone_lately: u64,
+    /// How many of these are left.
+    uneasy_turns: u64,
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
@@ -181,7 +183,7 @@ impl World {
             command: None,
             undone: 0,
             undone_before: 0,
-            undone_lately: 0,
+            uneasy_turns: 0,
             most_pending: 0,
             report: Report::default(),
             last_time: 0,
@@ -243,7 +245,7 @@ impl World {
     fn set_up(&mut self) -> Check {
         while self.rng.one_in(6) {
             let changes = self.rng.between(1, 30);
-            vfs::disk(|disk| disk.die_in(changes));
+            vfs::disk(|disk| disk.doom(Doom::Changes(changes)));
             drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server));
             vfs::disk(|disk| {
                 disk.die();
@@ -277,7 +279,7 @@ impl World {
         self.report.lives += 1;
         if self.rng.one_in(6) && self.plan.dies_one_in > 0 {
             let changes = self.rng.between(1, 12);
-            vfs::disk(|disk| disk.die_in(changes));
+            vfs::disk(|disk| disk.doom(Doom::Changes(changes)));
         }
         // The disk behaves once the third start has failed.
         let faults = if self.report.lives % 4 == 3 { Faults::default() } else { self.plan.faults };
@@ -354,6 +356,9 @@ impl World {
         self.model.restarted();
         let maybe = self.maybe.take();
         self.report.either += u64::from(maybe.is_some());
+        if maybe.is_some() {
+            self.uneasy_turns = UNEASY_TURNS;
+        }
         self.compare(None).or_else(|wrong| {
             let Some(mut maybe) = maybe else { return Err(format!("after a start {wrong}")) };
             maybe.restarted();
@@ -411,17 +416,20 @@ impl World {
         self.clock.step(self.is_quiet);
         self.live_clients()?;
         let undone = self.undone - std::mem::replace(&mut self.undone_before, self.undone);
-        self.undone_lately = if undone > 0 { 4 } else { self.undone_lately.saturating_sub(1) };
+        self.uneasy_turns =
+            if undone > 0 { UNEASY_TURNS } else { self.uneasy_turns.saturating_sub(1) };
         let dies_now = self.rng.one_in(self.plan.dies_one_in)
-            || self.undone_lately > 0 && self.rng.one_in(self.plan.dies_undone_one_in);
+            || self.uneasy_turns > 0 && self.rng.one_in(self.plan.dies_uneasy_one_in);
         if !self.is_quiet && dies_now {
             self.stops = self.rng.one_in(4);
             if self.stops || self.rng.one_in(3) {
                 return Ok(Fate::Dead);
             }
-            let changes = self.rng.weighted(&[(2, 4), (2, 20), (1, 200)]);
-            let changes = self.rng.between(1, changes);
-            vfs::disk(|disk| disk.die_in(changes));
+            let doom = match self.rng.weighted(&[(2, 4), (2, 20), (1, 200), (2, 0)]) {
+                0 => Doom::Sync,
+                most => Doom::Changes(self.rng.between(1, most)),
+            };
+            vfs::disk(|disk| disk.doom(doom));
         }
         if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
             self.do_by_hand()?;
