@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use crate::service::session::TOUCH_US;
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
 use crate::store::purges::Found;
@@ -17,6 +18,10 @@ const CHANGES_PER_SLICE: u32 = 256;
 const SWEPT_PER_SLICE: u32 = 500;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
+/// Connections looked at in one slice for whether the use of their session is to be noted,
+const TOUCHABLE_PER_SLICE: usize = 4_096;
+/// and sessions whose use is noted.
+const TOUCHED_PER_SLICE: usize = 200;
 /// Expired invites taken away in one slice.
 const INVITES_PER_SLICE: u32 = 100;
 /// Messages that expire in one slice.
@@ -42,6 +47,8 @@ pub(super) struct Housekeeping {
     may_expire: bool,
     may_purge: bool,
     last_round_ms: u64,
+    /// The place among the connections up to which the use of sessions was noted.
+    touched_upto: usize,
     scrubbing: Scrubbing,
 }
 
@@ -72,6 +79,7 @@ impl Housekeeping {
             may_expire: true,
             may_purge: true,
             last_round_ms: 0,
+            touched_upto: 0,
             scrubbing: Scrubbing::default(),
         })
     }
@@ -138,6 +146,7 @@ impl Service<'_> {
         self.take_up_new_changes()?;
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
+            self.touch_sessions()?;
             self.end_old_sessions()?;
             self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
             self.pace.trim(self.now_ms);
@@ -314,8 +323,33 @@ impl Service<'_> {
         Ok(())
     }
 
+    /// Notes, once in a while for each, that the sessions that connections carry are in use: one
+    /// that was carried for weeks is not to end as unused when its connection breaks, or the server
+    /// starts anew.
+    fn touch_sessions(&mut self) -> Reply {
+        let now = self.clock.now();
+        let count = self.peers.0.len();
+        let mut place = std::mem::take(&mut self.housekeeping.touched_upto);
+        let (end, mut touched) = (count.min(place + TOUCHABLE_PER_SLICE), 0);
+        while place < end && touched < TOUCHED_PER_SLICE {
+            if let Some(peer) = self.peers.at_mut(place as u32)
+                && let Some(attached) = peer.state.attached
+                && now.micros() - peer.state.touched.micros() > TOUCH_US
+            {
+                let address = peer.address().to_string();
+                self.store.touch_session(attached.session, now, &address)?;
+                self.turn.save(peer);
+                peer.state.touched = now;
+                touched += 1;
+            }
+            place += 1;
+        }
+        self.housekeeping.touched_upto = if place < count { place } else { 0 };
+        Ok(())
+    }
+
     /// Ends sessions that were not used for their lifetime; one that a connection carries is in
-    /// use.
+    /// use, even if the clock has leapt before that was noted.
     fn end_old_sessions(&mut self) -> Reply {
         let now = self.clock.now();
         let oldest = now.micros().saturating_sub(self.config.session_lifetime_us);

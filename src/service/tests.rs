@@ -101,6 +101,15 @@ impl<'db> Driven<'db> {
         answer
     }
 
+    /// Lets time pass, and then a turn with a slow round of housekeeping.
+    fn wait(&mut self, step_us: i64) {
+        self.wall_us += step_us;
+        self.now_ms += 10_000;
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        self.service.housekeeping();
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+    }
+
     /// Sends a message; its time.
     fn send(&mut self, chat: ChatId) -> Result<i64, String> {
         let body = self.ask(Request::SendChatMsg { chat, content: "hi", nonce: None })?;
@@ -170,4 +179,50 @@ fn a_message_that_was_not_stored_does_not_count_for_slow_mode() {
     drop((driven, other));
     drop(database);
     std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+/// A session in constant use is noted as used: weeks of it count when its connection is gone.
+#[test]
+fn a_session_that_is_carried_is_in_use() {
+    const HOUR_US: i64 = 3_600_000_000;
+    let (database, _, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    let used = |driven: &mut Driven<'_>| {
+        let row = driven.service.store.session(session).expect("read").expect("alive");
+        (row.used.micros() - BEGIN_US, row.address)
+    };
+    for (step_us, noted_us) in [(HOUR_US, 0), (1_000_000, HOUR_US + 1_000_000)] {
+        driven.wait(step_us);
+        assert!((0..1_000).contains(&(used(&mut driven).0 - noted_us)));
+    }
+    assert_eq!(used(&mut driven).1, "127.0.0.1");
+    for _ in 0..40 * 24 {
+        driven.wait(HOUR_US + 1);
+    }
+    driven.service.closed(driven.conn);
+    driven.wait(29 * DAY_US);
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.service.connected(driven.conn, Ipv4Addr::LOCALHOST.into());
+    assert!(driven.ask(Request::Hello { major: 1, minor: 0 }).is_ok());
+    let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
+    assert!(driven.ask(Request::RestoreSession { session, hash }).is_ok());
+}
+
+/// What was noted of a session's use in a turn that is undone is noted again.
+#[test]
+fn a_use_that_was_not_stored_is_noted_again() {
+    let (database, _, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    driven.wall_us += DAY_US;
+    driven.now_ms += 20_000;
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.service.housekeeping();
+    driven.service.turn.failed = Some(StoreError::unavailable("a full disk"));
+    assert_eq!(driven.service.end_turn(), TurnEnd::Undone);
+    assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+    driven.wait(0);
+    let row = driven.service.store.session(session).expect("read").expect("alive");
+    assert!(row.used.micros() >= driven.wall_us - 1_000_000, "{} is not noted", row.used.micros());
 }

@@ -25,7 +25,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    pub(super) fn unavailable(words: &str) -> Self {
+    pub(crate) fn unavailable(words: &str) -> Self {
         Self { fault: Fault::Unavailable, words: words.to_owned() }
     }
 

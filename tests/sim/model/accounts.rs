@@ -237,7 +237,7 @@ impl Model {
         let carried: Vec<u32> =
             self.conns.values().filter_map(|conn| Some(conn.attached?.session)).collect();
         for (id, row) in &mut self.sessions {
-            if carried.contains(id) && row.used < oldest {
+            if carried.contains(id) && (row.used < oldest || now - row.used > TOUCH_US) {
                 row.used_latest = now;
             }
         }
