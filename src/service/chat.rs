@@ -7,7 +7,7 @@ use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{FOUND_CHATS_MAX, MEMBERSHIPS_MAX, TITLE_CHARS_MAX};
 use crate::names::{self, Name};
 use crate::service::account::new_password;
-use crate::service::history::{COUNT_COST, Progress, Source};
+use crate::service::history::{LOOKED_MAX, Progress, Source};
 use crate::service::peer::{Checked, Intent};
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
@@ -19,7 +19,7 @@ use crate::wire::decline::Decline;
 
 impl Service<'_> {
     /// The chat, if the caller may know of it: a direct chat exists for its two only.
-    fn visible_chat(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+    pub(super) fn visible_chat(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
         let found = self.store.chat(chat)?;
         let found = found.filter(|chat| chat.direct.is_none_or(|two| is_one_of(caller.user, two)));
         Ok(found.ok_or(Decline::NoSuchChat)?)
@@ -43,6 +43,10 @@ impl Service<'_> {
 
     pub(super) fn get_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
         let found = self.visible_chat(caller, chat)?;
+        if self.has_looked_enough() {
+            self.begin_stream(caller, Source::Chat(chat));
+            return Ok(());
+        }
         let mut info = Vec::new();
         self.put_chat(&mut info, &found, caller.user)?;
         self.accept(caller, |body| body.put_bytes(&info));
@@ -74,11 +78,14 @@ impl Service<'_> {
         self.pieces(caller, |service, pieces| {
             let chats = service.store.chats_by_prefix(prefix, after.as_deref(), most)?;
             for chat in &chats {
+                if service.has_looked_enough() {
+                    return Ok(Progress::More);
+                }
+                service.looked_bytes += LOOKED_MAX / usize::from(CHATS);
                 service.put_chat(pieces.out(), chat, caller.user)?;
+                *left -= 1;
+                *after = names::name_key(&chat.name);
             }
-            service.pump_cost += COUNT_COST;
-            *left -= chats.len() as u16;
-            *after = chats.last().and_then(|last| names::name_key(&last.name));
             let is_last = chats.len() < usize::from(most) || *left == 0;
             Ok(if is_last { Progress::Ended } else { Progress::More })
         })
@@ -92,18 +99,18 @@ impl Service<'_> {
         chat: ChatId,
     ) -> StoreResult<bool> {
         match self.store.my_chat(user, chat)? {
-            Some(mine) => self.put_mine(out, user, &mine).map(|_| true),
+            Some(mine) => self.put_mine(out, user, &mine).map(|()| true),
             None => Ok(false),
         }
     }
 
-    /// Appends a chat as one of its members sees it. How many messages were looked at for that.
+    /// Appends a chat as one of its members sees it.
     pub(super) fn put_mine(
         &mut self,
         out: &mut Vec<u8>,
         user: UserId,
         mine: &MyChat,
-    ) -> StoreResult<u32> {
+    ) -> StoreResult<()> {
         let unread = self.unread(mine, user)?;
         let mut flags = answer::CHAT_MEMBER;
         flags |= if mine.has_password { answer::CHAT_HAS_PASSWORD } else { 0 };
@@ -123,11 +130,16 @@ impl Service<'_> {
                 title: &mine.title,
             },
         );
-        Ok(unread.looked_at)
+        Ok(())
     }
 
     /// Appends a chat that the user may know of.
-    fn put_chat(&mut self, out: &mut Vec<u8>, chat: &Chat, user: UserId) -> StoreResult<()> {
+    pub(super) fn put_chat(
+        &mut self,
+        out: &mut Vec<u8>,
+        chat: &Chat,
+        user: UserId,
+    ) -> StoreResult<()> {
         if self.put_my_chat(out, user, chat.chat)? {
             return Ok(());
         }

@@ -11,7 +11,6 @@ use crate::limits::{
 use crate::service::search::Search;
 use crate::service::{Caller, Refusal, Reply, Service};
 use crate::store::StoreResult;
-use crate::store::messages::Walk;
 use crate::wire::answer;
 use crate::wire::codec::{MESSAGE_OVERHEAD_BYTES, Message, Put};
 use crate::wire::decline::Decline;
@@ -34,6 +33,8 @@ pub(crate) enum Source {
     Page { chat: ChatId, from: PageStart, to: MessageId },
     /// REQUEST_UPDATES: the rest of the chats, the one under way last.
     Updates { chats: Vec<ChatId>, cursor: ServerTime, from: ServerTime, to: ServerTime },
+    /// GET_CHAT, in a turn that has counted enough messages already.
+    Chat(ChatId),
     /// GET_MY_CHATS: the chats with a higher id.
     MyChats { after: Option<ChatId> },
     /// FIND_CHATS: as many more, with names after this one.
@@ -230,7 +231,7 @@ impl Service<'_> {
     /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
     /// is committed and told.
     pub fn pump(&mut self) {
-        let mut budget = STREAM_TURN_BYTES;
+        let mut budget = STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.looked_bytes));
         let mut waiting = std::mem::take(&mut self.pumping);
         let mut kept = 0;
         for place in 0..waiting.len() {
@@ -240,7 +241,7 @@ impl Service<'_> {
             let stays = if has_room && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
-                let cost = produced + std::mem::take(&mut self.pump_cost);
+                let cost = produced + std::mem::take(&mut self.looked_bytes);
                 budget = budget.saturating_sub(cost.max(1024));
                 stays
             } else {
@@ -339,6 +340,7 @@ impl Service<'_> {
                 let (from, to) = (*from, *to);
                 self.pieces(caller, |service, pieces| {
                     for _ in 0..CHATS_PER_PIECE {
+                        service.looked_bytes += LOOKED_MAX / CHATS_PER_PIECE;
                         let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
                         // A chat left meanwhile gives no more.
                         if service.roster.membership(caller.user, chat).is_some()
@@ -349,8 +351,14 @@ impl Service<'_> {
                         chats.pop();
                         *cursor = from;
                     }
-                    service.pump_cost += COUNT_COST;
                     Ok(Progress::More)
+                })
+            }
+            Source::Chat(chat) => {
+                let chat = self.visible_chat(caller, *chat)?;
+                self.pieces(caller, |service, pieces| {
+                    service.put_chat(pieces.out, &chat, caller.user)?;
+                    Ok(Progress::Ended)
                 })
             }
             Source::MyChats { after } => self.my_chats_piece(caller, after),
@@ -367,18 +375,14 @@ impl Service<'_> {
     ) -> Result<Progress, Refusal> {
         /// Chats read from the file at once.
         const CHATS: usize = 256;
-        /// Messages counted in one piece: some milliseconds of work.
-        const COUNTED_MAX: u32 = 10_000;
-        let mut counted = 0;
         self.pieces(caller, |service, pieces| {
             loop {
                 let chats = service.store.my_chats(caller.user, *after, CHATS)?;
                 for mine in &chats {
-                    if counted >= COUNTED_MAX || !pieces.has_room() {
-                        service.pump_cost += COUNT_COST;
+                    if service.has_looked_enough() || !pieces.has_room() {
                         return Ok(Progress::More);
                     }
-                    counted += service.put_mine(pieces.out, caller.user, mine)?;
+                    service.put_mine(pieces.out, caller.user, mine)?;
                     *after = Some(mine.chat);
                 }
                 if chats.len() < CHATS {
@@ -425,9 +429,10 @@ impl Service<'_> {
             pieces.out.put_message(message);
             true
         })?;
-        Ok(match walk {
-            Walk::Done => Progress::Ended,
-            Walk::StoppedAt(at) => {
+        self.note_looked_at(walk.passed_over);
+        Ok(match walk.stopped_at {
+            None => Progress::Ended,
+            Some(at) => {
                 *from = at;
                 Progress::More
             }
@@ -444,7 +449,7 @@ impl Service<'_> {
         let begin = match *from {
             PageStart::At(begin) => begin,
             PageStart::Back(limit) => {
-                self.pump_cost += usize::from(limit) * PAGE_MESSAGE_COST;
+                self.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
                 let Some(begin) = self.store.page_start(chat, to, limit)? else {
                     return Ok(Progress::Ended);
                 };
@@ -488,14 +493,15 @@ impl Service<'_> {
             true
         })?;
         // Nothing of it shows in the queue before the end.
-        self.pump_cost += pack.len() + STREAM_BYTES_PER_TURN - upto;
-        match walk {
-            Walk::StoppedAt(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
-            Walk::StoppedAt(at) => {
+        self.looked_bytes += pack.len() + STREAM_BYTES_PER_TURN - upto;
+        self.note_looked_at(walk.passed_over);
+        match walk.stopped_at {
+            Some(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
+            Some(at) => {
                 *from = at;
                 Ok(Progress::More)
             }
-            Walk::Done => {
+            None => {
                 self.accept(caller, |body| body.put_bytes(pack));
                 Ok(Progress::Ended)
             }
@@ -548,7 +554,7 @@ impl Service<'_> {
     fn catch_up(&mut self, conn: ConnId, behind: &mut Behind) -> bool {
         let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
         let most = self.config.outbound_bytes_max.min(STREAM_BYTES_PER_TURN);
-        while self.outbox.pending_bytes(conn.index) <= most {
+        while self.outbox.pending_bytes(conn.index) <= most && !self.has_looked_enough() {
             let told = if let Some(&chat) = behind.chats.first() {
                 self.try_tell_chat_state(conn, user, chat).map(|()| {
                     behind.chats.remove(&chat);
@@ -557,9 +563,10 @@ impl Service<'_> {
                 let is_member = self.roster.membership(user, chat).is_some();
                 let retold = is_member.then(|| self.retell(conn, chat, from, until));
                 match retold.transpose() {
-                    Ok(None | Some(Walk::Done)) => Ok(()),
-                    Ok(Some(Walk::StoppedAt(next))) => {
-                        behind.push(chat, next);
+                    Ok(stopped_at) => {
+                        if let Some(next) = stopped_at.flatten() {
+                            behind.push(chat, next);
+                        }
                         Ok(())
                     }
                     Err(error) => {
@@ -579,15 +586,16 @@ impl Service<'_> {
         false
     }
 
-    /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; how far it came.
-    /// It always comes further: what stops it is a message after `until`, or a full piece.
+    /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; from where on
+    /// more are to be told. It always comes further: what stops it is a message after `until`, a
+    /// full piece, or many messages that are told at a later time.
     fn retell(
         &mut self,
         conn: ConnId,
         chat: ChatId,
         from: ServerTime,
         until: ServerTime,
-    ) -> StoreResult<Walk> {
+    ) -> StoreResult<Option<ServerTime>> {
         let mut pack = std::mem::take(&mut self.scratch);
         pack.clear();
         let now = self.clock.now();
@@ -609,13 +617,29 @@ impl Service<'_> {
             });
         }
         self.scratch = pack;
-        walk
+        let walk = walk?;
+        self.note_looked_at(walk.passed_over);
+        Ok(walk.stopped_at)
+    }
+
+    /// So many messages were looked at and not sent.
+    pub(super) fn note_looked_at(&mut self, messages: u32) {
+        self.looked_bytes += messages as usize * LOOKED_MESSAGE_BYTES;
+    }
+
+    /// Whether what was looked at is enough for one request, or for all that are handled in one
+    /// turn.
+    pub(super) fn has_looked_enough(&self) -> bool {
+        self.looked_bytes >= LOOKED_MAX
     }
 }
 
-/// What counting messages for a piece of GET_MY_CHATS costs of what [`Service::pump`] may do in one
-/// turn.
-pub(super) const COUNT_COST: usize = STREAM_TURN_BYTES / 4;
+/// What is looked at for one piece, or in one turn for those who are answered at once: a
+/// millisecond's work, and a part of what [`Service::pump`] may do in one turn.
+pub(super) const LOOKED_MAX: usize = STREAM_TURN_BYTES / 4;
+
+/// What one message costs that is looked at and not sent.
+const LOOKED_MESSAGE_BYTES: usize = 16;
 
 /// What one message costs over which the beginning of a page is looked for.
 const PAGE_MESSAGE_COST: usize = 8;

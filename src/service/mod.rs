@@ -204,8 +204,9 @@ pub struct Service<'db> {
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
     counting: unread::Counting,
-    /// What the long answers of this turn cost beside the bytes that they produced, as bytes.
-    pump_cost: usize,
+    /// What this turn has looked at in the file without sending it, as bytes of a long answer that
+    /// take as long.
+    looked_bytes: usize,
     lockdown: bool,
     /// Room for a long answer's next pieces.
     scratch: Vec<u8>,
@@ -259,7 +260,7 @@ impl<'db> Service<'db> {
             housekeeping,
             indexing,
             counting,
-            pump_cost: 0,
+            looked_bytes: 0,
             lockdown,
             scratch: Vec::new(),
             notice: Vec::new(),
@@ -278,6 +279,7 @@ impl<'db> Service<'db> {
         self.clock.set_wall(wall_us);
         self.now_ms = now_ms;
         self.is_replaying = false;
+        self.looked_bytes = 0;
         self.outbox.begin_turn();
         self.turn.begin();
     }

@@ -102,16 +102,22 @@ impl Service<'_> {
         }
         if peer.behind.is_some() || pending > limit {
             if let Some(chat) = chat {
-                if peer.behind.is_none() {
-                    self.pumping.push(peer.conn);
-                }
-                Behind::leave_out_chat(&mut peer.behind, chat, self.clock.last().next());
+                self.leave_out_chat(index, chat);
             }
             return;
         }
         self.turn.save(peer);
         let task = peer.next_notify_task();
         self.outbox.stage(index, |out| frame::write(out, purpose.byte(), task, write));
+    }
+
+    /// Has a connection told later, from the file, what a chat is to it.
+    fn leave_out_chat(&mut self, index: u32, chat: ChatId) {
+        let Some(peer) = self.peers.at_mut(index) else { return };
+        if peer.behind.is_none() {
+            self.pumping.push(peer.conn);
+        }
+        Behind::leave_out_chat(&mut peer.behind, chat, self.clock.last().next());
     }
 
     /// MEMBER_NOTIFY to the other members of a chat.
@@ -227,8 +233,13 @@ impl Service<'_> {
         }
     }
 
-    /// What a chat is to a user now, to one connection.
+    /// What a chat is to a user now, to one connection: later, when it is a slow reader or enough
+    /// was looked at in this turn.
     fn tell_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
+        let Some(peer) = self.peers.get(conn) else { return };
+        if peer.is_modern() && (peer.behind.is_some() || self.has_looked_enough()) {
+            return self.leave_out_chat(conn.index, chat);
+        }
         let told = self.try_tell_chat_state(conn, user, chat);
         self.note_failure(told);
     }

@@ -124,7 +124,7 @@ impl Service<'_> {
                 Ok(Progress::More)
             }
             Stage::Looking { .. } => {
-                self.pump_cost += SLICE_COST;
+                self.looked_bytes += SLICE_COST;
                 self.look(caller, search)?;
                 Ok(Progress::More)
             }
@@ -134,7 +134,7 @@ impl Service<'_> {
 
     /// Decides what the index is asked for.
     fn first_stage(&mut self, caller: Caller, search: &Search) -> StoreResult<Stage> {
-        self.pump_cost += SLICE_COST;
+        self.looked_bytes += SLICE_COST;
         let chats = search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat]);
         if search.results_max == 0 || chats.is_empty() {
             return Ok(Stage::Telling(0));
@@ -275,10 +275,11 @@ impl Service<'_> {
         chat: Option<ChatId>,
         below: MessageId,
     ) -> StoreResult<(Vec<(MessageId, Option<ChatId>)>, Option<MessageId>)> {
-        let newest = match chat {
-            Some(chat) => self.store.messages_before(chat, below, PROPOSALS_PER_SLICE)?,
-            None => self.store.indexed_before(below, PROPOSALS_PER_SLICE)?,
-        };
+        if let Some(chat) = chat {
+            let (newest, next) = self.store.messages_before(chat, below, PROPOSALS_PER_SLICE)?;
+            return Ok((newest.into_iter().map(|id| (id, Some(chat))).collect(), next));
+        }
+        let newest = self.store.indexed_before(below, PROPOSALS_PER_SLICE)?;
         let is_end = newest.len() < PROPOSALS_PER_SLICE;
         let next = newest.last().map(|(id, _)| *id).filter(|_| !is_end);
         Ok((newest.into_iter().map(|(id, chat)| (id, Some(chat))).collect(), next))

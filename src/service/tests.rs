@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::auth::random::fixed::Counting;
 use crate::auth::token::SessionSecret;
-use crate::ids::SessionId;
+use crate::ids::{MessageId, SessionId};
 use crate::outbox::Dirty;
 use crate::store::Database;
 use crate::wire::frame::{self, Parsed};
@@ -73,7 +73,7 @@ impl<'db> Driven<'db> {
         let mut input = Vec::new();
         request.write(&mut input, 1);
         let Parsed::Frame(frame) = frame::parse(&input, usize::MAX) else { panic!("no frame") };
-        assert_eq!(self.service.frame(self.conn, &frame), Flow::Continue);
+        assert_ne!(self.service.frame(self.conn, &frame), Flow::Close);
     }
 
     /// Sends a message in a turn that is undone; why it was declined then.
@@ -225,4 +225,100 @@ fn a_use_that_was_not_stored_is_noted_again() {
     driven.wait(0);
     let row = driven.service.store.session(session).expect("read").expect("alive");
     assert!(row.used.micros() >= driven.wall_us - 1_000_000, "{} is not noted", row.used.micros());
+}
+
+/// Whose newest messages are all one's own: to count what is unread, ten thousand are looked at.
+fn with_many_own_messages(test: impl FnOnce(&mut Driven<'_>, ChatId, UserId)) {
+    let (database, chat, session, secret) = file(0);
+    let mut store = Store::new(&database).expect("its tables");
+    let user = store.user_by_key("anna").expect("read").expect("anna").user;
+    let other = store.add_user("boris", "boris", "", ServerTime::ZERO).expect("room");
+    let other = other.expect("a new name");
+    for n in 1..=10_000 {
+        let created = ServerTime::new(BEGIN_US + n).expect("positive");
+        let sender = if n <= 3 { other } else { user };
+        store.add_message(chat, MessageId::at(created), sender, "hi").expect("room");
+        store.reserve_time(created).expect("room");
+    }
+    store.commit().expect("room");
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    driven.wall_us += 1_000_000;
+    test(&mut driven, chat, user);
+}
+
+/// Of many who ask for what takes long to count, a few are answered in one turn.
+#[test]
+fn counting_for_those_who_ask_is_bounded_in_one_turn() {
+    with_many_own_messages(|driven, chat, _| {
+        let (mut turns, mut answered) = (0, 0);
+        while answered < 20 {
+            driven.service.begin_turn(driven.wall_us, driven.now_ms);
+            let mut asked = 0;
+            while !driven.service.is_held(driven.conn) {
+                driven.hand(Request::GetChat { chat });
+                asked += 1;
+            }
+            assert!(asked <= 3, "{asked} in one turn");
+            assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+            driven.service.pump();
+            driven.service.end_pump();
+            answered += asked;
+            turns += 1;
+            let info = driven.answer().expect("accepted");
+            let unread = info.get(26..30).expect("a chat_info");
+            assert_eq!(unread, 3_u32.to_le_bytes(), "{info:?}");
+        }
+        assert!(turns >= 7);
+    });
+}
+
+/// So is counting for those who are told; the others are told by and by.
+#[test]
+fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
+    const CONNECTIONS: u32 = 20;
+    with_many_own_messages(|driven, chat, user| {
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        for index in 1..CONNECTIONS {
+            let now = ServerTime::new(BEGIN_US).expect("positive");
+            let secret = SessionSecret::generate(driven.service.random).expect("randomness");
+            let store = &mut driven.service.store;
+            let session = store.add_session(user, &secret.digest().0, now, "").expect("room");
+            driven.conn = ConnId { index, generation: 0 };
+            driven.service.connected(driven.conn, Ipv4Addr::LOCALHOST.into());
+            driven.hand(Request::Hello { major: 1, minor: 0 });
+            let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
+            driven.hand(Request::RestoreSession { session, hash });
+        }
+        assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+        while driven.service.outbox.pop_dirty().is_some() {}
+        let told = |driven: &mut Driven<'_>| {
+            let mut told = 0;
+            while let Some(Dirty { index, .. }) = driven.service.outbox.pop_dirty() {
+                let bytes = driven.service.outbox.sendable(index).to_vec();
+                driven.service.outbox.advance(index, bytes.len());
+                let Parsed::Frame(notice) = frame::parse(&bytes, usize::MAX) else { panic!() };
+                assert_eq!(notice.purpose, ToClient::ChatNotify.byte());
+                assert_eq!(notice.bytes(), bytes.len(), "one notice each");
+                told += 1;
+            }
+            told
+        };
+        for index in 0..CONNECTIONS {
+            let bytes = driven.service.outbox.sendable(index).len();
+            driven.service.outbox.advance(index, bytes);
+        }
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        driven.service.tell_chat(chat, None);
+        assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+        let mut by_turn = vec![told(driven)];
+        while driven.service.may_pump() {
+            driven.service.begin_turn(driven.wall_us, driven.now_ms);
+            driven.service.pump();
+            driven.service.end_pump();
+            by_turn.push(told(driven));
+        }
+        assert_eq!(by_turn.iter().sum::<u32>(), CONNECTIONS, "{by_turn:?}");
+        assert!(by_turn.iter().all(|told| *told <= 5), "{by_turn:?}");
+    });
 }

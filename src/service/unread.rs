@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::ids::{ChatId, ServerTime, UserId};
 use crate::service::{Refusal, Service};
 use crate::store::chats::MyChat;
-use crate::store::unread::{LOOKED_AT_MAX, Sent, UNREAD_MAX};
+use crate::store::unread::{Sent, UNREAD_MAX};
 use crate::store::{Store, StoreResult};
 
 /// Milliseconds after which what is noted here is counted in the file,
@@ -28,6 +28,8 @@ const CHATS_PER_SLICE: usize = 64;
 const MESSAGES_PER_SLICE: u32 = 4_096;
 /// Members whose unread messages wait to be counted; more are counted when they ask.
 const ASKED_FOR_MAX: usize = 4_096;
+/// Messages that are looked at in the time in which one is found that may be anywhere.
+const MESSAGES_PER_LOOKUP: u32 = 64;
 /// Messages that may be looked at each time rather than be counted once.
 const LOOKED_AT_GLADLY: u32 = 4;
 
@@ -106,14 +108,14 @@ impl Counting {
         let newest = sent.map_or(ServerTime::ZERO, |sent| sent.last);
         let last = newest.max(mine.counted.last);
         if last <= mine.seen {
-            return Known::All(Unread { last, count: 0, looked_at: 0 });
+            return Known::All(Unread { last, count: 0 });
         }
         let Some(unread) = mine.counted.unread else { return Known::Last(last) };
         let news = sent.map_or(0, |sent| {
             i64::from(sent.count) - i64::from(sent.by.get(&user).copied().unwrap_or_default())
         });
         let count = (unread + news).clamp(0, i64::from(UNREAD_MAX)) as u32;
-        Known::All(Unread { last, count, looked_at: 0 })
+        Known::All(Unread { last, count })
     }
 }
 
@@ -131,26 +133,29 @@ pub(super) struct Unread {
     pub(super) last: ServerTime,
     /// How many of others came after the marker.
     pub(super) count: u32,
-    /// Messages that were looked at in the file to know.
-    pub(super) looked_at: u32,
 }
 
 impl Service<'_> {
-    /// What a member is told of a chat's messages.
+    /// What a member is told of a chat's messages. Who asks for many looks at
+    /// [`Service::has_looked_enough`].
     pub(super) fn unread(&mut self, mine: &MyChat, user: UserId) -> StoreResult<Unread> {
         let last = match self.counting.known(mine, user) {
             Known::All(unread) => return Ok(unread),
             Known::Last(last) => last,
-            Known::Nothing => self.store.last_message(mine.chat)?,
+            Known::Nothing => {
+                self.note_looked_at(MESSAGES_PER_LOOKUP);
+                self.store.last_message(mine.chat)?
+            }
         };
         if last <= mine.seen {
-            return Ok(Unread { last, count: 0, looked_at: 0 });
+            return Ok(Unread { last, count: 0 });
         }
         let (count, looked_at) = self.store.unread(mine.chat, user, mine.seen)?;
+        self.note_looked_at(MESSAGES_PER_LOOKUP + looked_at);
         if looked_at > LOOKED_AT_GLADLY {
             self.counting.ask_for(mine.chat, user);
         }
-        Ok(Unread { last, count, looked_at })
+        Ok(Unread { last, count })
     }
 
     /// A member's marker has moved to `seen`: notes that nothing is unread, or has it counted.
@@ -226,7 +231,7 @@ impl Service<'_> {
         let mut messages = 0;
         while messages < MESSAGES_PER_SLICE {
             let Some((chat, user)) = self.counting.asked_for.pop_front() else { return Ok(false) };
-            messages += 64;
+            messages += MESSAGES_PER_LOOKUP;
             if !self.counting.was_looked_at(chat) {
                 continue;
             }
@@ -237,9 +242,7 @@ impl Service<'_> {
             }
             let (unread, looked_at) = self.store.unread(chat, user, mine.seen)?;
             messages += looked_at;
-            if looked_at < LOOKED_AT_MAX {
-                self.store.set_unread(chat, user, unread)?;
-            }
+            self.store.set_unread(chat, user, unread)?;
         }
         Ok(!self.counting.asked_for.is_empty())
     }

@@ -10,21 +10,27 @@ use rusqlite::types::ValueRef;
 pub(super) const INSERT: &str =
     "INSERT INTO messages (chat_id, message_id, sender_id, content) VALUES (?1, ?2, ?3, ?4)";
 
-/// The messages of a range, none of which was changed.
-const UPDATED: &str = "SELECT message_id, sender_id, updated, status, content FROM messages
-     WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
+/// The messages of a range by their creation. Those that were changed since come along without
+/// their content, to be passed over: left to SQLite, that would take as long as there are any.
+const UPDATED: &str = "SELECT message_id, sender_id, updated, status,
+         CASE WHEN updated IS NULL THEN content END FROM messages
+     WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      ORDER BY message_id";
 
-/// The messages of a range, those merged in that were changed. Each half comes in order by itself;
-/// whatever SQLite cannot see to be so, it would sort: the whole of the range for each piece of it.
-const UPDATED_WITH_CHANGES: &str =
-    "SELECT message_id, sender_id, updated, status, content, message_id AS at FROM messages
-     WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 AND updated IS NULL
+/// The same, and merged in those that were changed in the range. Each half comes in order by
+/// itself; whatever SQLite cannot see to be so, it would sort: the whole of the range for each
+/// piece of it.
+const UPDATED_WITH_CHANGES: &str = "SELECT message_id, sender_id, updated, status,
+         CASE WHEN updated IS NULL THEN content END AS content, message_id AS at FROM messages
+     WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      UNION ALL
      SELECT message_id, sender_id, updated, status, content, updated AS at
      FROM messages INDEXED BY messages_updated
      WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL
      ORDER BY at";
+
+/// Messages that one walk passes over before it stops: some hundred microseconds of work.
+pub(super) const PASSED_OVER_MAX: u32 = 4_096;
 
 /// A message that borrows its content from the row.
 fn message<'row>(row: &'row Row<'_>) -> rusqlite::Result<Message<'row>> {
@@ -55,11 +61,12 @@ pub struct MessageState {
 
 /// How far a walk over a range has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Walk {
-    /// Everything was given.
-    Done,
-    /// `each` said stop at the message updated at this time, which counts as not given.
-    StoppedAt(ServerTime),
+pub struct Walk {
+    /// From where on it is to go on, because `each` said stop at the message updated then, which
+    /// counts as not given, or because enough was passed over; `None`: everything was given.
+    pub stopped_at: Option<ServerTime>,
+    /// Messages passed over, since they were changed after their creation.
+    pub passed_over: u32,
 }
 
 impl Store<'_> {
@@ -82,7 +89,8 @@ impl Store<'_> {
     }
 
     /// The messages of a chat with `from <= updated <= to`, ascending by `updated`, through `each`
-    /// until it says stop by returning false.
+    /// until it says stop by returning false. A walk over many that were changed later stops by
+    /// itself, further on than it began.
     ///
     /// Those never changed lie in the order of their ids; the others come from the index, which
     /// is merged in.
@@ -96,22 +104,28 @@ impl Store<'_> {
         to: ServerTime,
         mut each: impl FnMut(&Message<'_>) -> bool,
     ) -> StoreResult<Walk> {
-        let mut stopped = None;
-        let mut visit = |row: &Row<'_>| {
+        let has_changes = self.has_changed_messages(chat, from, to)?;
+        let mut walk = Walk { stopped_at: None, passed_over: 0 };
+        let visit = |row: &Row<'_>| {
+            let is_changed = row.get_ref(2)? != ValueRef::Null;
+            if is_changed && !(has_changes && row.get_ref(0)? != row.get_ref(5)?) {
+                if walk.passed_over == PASSED_OVER_MAX {
+                    walk.stopped_at = Some(time(row, 0)?);
+                    return Ok(false);
+                }
+                walk.passed_over += 1;
+                return Ok(true);
+            }
             let message = message(row)?;
             if each(&message) {
                 return Ok(true);
             }
-            stopped = Some(message.updated);
+            walk.stopped_at = Some(message.updated);
             Ok(false)
         };
-        let range = (chat.row(), from.micros(), to.micros());
-        if self.has_changed_messages(chat, from, to)? {
-            self.each(UPDATED_WITH_CHANGES, range, &mut visit)?;
-        } else {
-            self.each(UPDATED, range, &mut visit)?;
-        }
-        Ok(stopped.map_or(Walk::Done, Walk::StoppedAt))
+        let sql = if has_changes { UPDATED_WITH_CHANGES } else { UPDATED };
+        self.each(sql, (chat.row(), from.micros(), to.micros()), visit)?;
+        Ok(walk)
     }
 
     fn has_changed_messages(
@@ -126,9 +140,9 @@ impl Store<'_> {
         Ok(self.get(sql, range, |_| Ok(()))?.is_some())
     }
 
-    /// The newest `limit` messages of a chat older than `before`, ascending, through `each`.
-    /// First come, so nothing is sorted: `each` sees them from the newest; see
-    /// [`Store::page_start`] for where a page begins.
+    /// The messages of a chat created from `from` up to `to`, ascending, through `each` until it
+    /// says stop by returning false: then the one at which it did so, which counts as not given.
+    /// See [`Store::page_start`] for where a page begins.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -181,8 +195,9 @@ impl Store<'_> {
         Ok(start.map(MessageId::at))
     }
 
-    /// The newest `limit` messages of a chat older than `below`, without those deleted, with the
-    /// chat, from the newest.
+    /// The newest `limit` messages of a chat older than `below`, without those deleted, from the
+    /// newest; fewer when many are deleted. And what those after them are older than; `None` at
+    /// the end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -191,12 +206,22 @@ impl Store<'_> {
         chat: ChatId,
         below: MessageId,
         limit: usize,
-    ) -> StoreResult<Vec<(MessageId, ChatId)>> {
-        let sql = "SELECT message_id FROM messages
-                   WHERE chat_id = ?1 AND message_id < ?2 AND status & 2 = 0
-                   ORDER BY message_id DESC LIMIT ?3";
-        let bounds = (chat.row(), below.created().micros(), limit as i64);
-        self.all(sql, bounds, |row| Ok((MessageId::at(time(row, 0)?), chat)))
+    ) -> StoreResult<(Vec<MessageId>, Option<MessageId>)> {
+        let sql = "SELECT message_id, status FROM messages
+                   WHERE chat_id = ?1 AND message_id < ?2 ORDER BY message_id DESC";
+        let (mut found, mut passed_over, mut next) = (Vec::new(), 0, None);
+        self.each(sql, (chat.row(), below.created().micros()), |row| {
+            let message = MessageId::at(time(row, 0)?);
+            if row.get::<_, u8>(1)? & STATUS_DELETED == 0 {
+                found.push(message);
+            } else {
+                passed_over += 1;
+            }
+            let is_enough = found.len() >= limit || passed_over >= PASSED_OVER_MAX;
+            next = is_enough.then_some(message);
+            Ok(!is_enough)
+        })?;
+        Ok((found, next))
     }
 
     /// Gives a message to `use_it`, unless it is not there or deleted.
@@ -411,7 +436,7 @@ mod tests {
             found.push((m.updated.micros(), m.content.to_owned()));
             true
         });
-        assert_eq!(walk, Ok(Walk::Done));
+        assert_eq!(walk.map(|walk| walk.stopped_at), Ok(None));
         found
     }
 
@@ -444,6 +469,57 @@ mod tests {
             let steps = steps.and_then(Iterator::collect::<Result<Vec<_>, _>>).expect("steps");
             assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:#?}");
         }
+    }
+
+    #[test]
+    fn what_was_changed_is_passed_over_a_part_at_a_time() {
+        with_store(|store, chat, user| {
+            let many = i64::from(PASSED_OVER_MAX) * 2;
+            for n in 1..=many + 2 {
+                store.add_message(chat, MessageId::at(at(n)), user, "x").expect("stored");
+            }
+            for n in 2..=many + 1 {
+                let updated = at(many * 2 + n);
+                if n % 2 == 0 {
+                    store.edit_message(chat, MessageId::at(at(n)), updated, "y").expect("stored");
+                } else {
+                    store.delete_message(chat, MessageId::at(at(n)), updated).expect("stored");
+                }
+            }
+            // Once without changes in the range, once with one, at its end.
+            for (to, more) in [(many * 2, None), (many * 2 + 2, Some(many * 2 + 2))] {
+                let (mut from, mut found, mut walks, mut passed_over) = (at(1), Vec::new(), 0, 0);
+                loop {
+                    let walk = store.messages_updated(chat, from, at(to), |message| {
+                        found.push(message.updated.micros());
+                        true
+                    });
+                    let walk = walk.expect("read");
+                    walks += 1;
+                    passed_over += i64::from(walk.passed_over);
+                    let Some(stopped_at) = walk.stopped_at else { break };
+                    assert!(stopped_at > from);
+                    from = stopped_at;
+                }
+                assert_eq!((walks, passed_over), (2, many));
+                assert_eq!(
+                    found,
+                    [Some(1), Some(many + 2), more].into_iter().flatten().collect::<Vec<_>>()
+                );
+            }
+            let (mut below, mut found, mut walks) = (MessageId::at(ServerTime::MAX), Vec::new(), 0);
+            loop {
+                let (some, next) = store.messages_before(chat, below, many as usize).expect("read");
+                found.extend(some.iter().map(|message| message.get()));
+                walks += 1;
+                let Some(next) = next else { break };
+                below = next;
+            }
+            assert_eq!((walks, found.len()), (2, many as usize / 2 + 2));
+            assert!(
+                found.is_sorted_by(|a, b| a > b) && found.iter().all(|n| n % 2 == 0 || *n == 1)
+            );
+        });
     }
 
     #[test]

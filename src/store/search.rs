@@ -5,8 +5,10 @@
 //! row came into `search_rows`, so the same words take it out again. Until they have, the old
 //! content waits in `search_pending`.
 
+use super::messages::PASSED_OVER_MAX;
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::wire::codec::STATUS_DELETED;
 use crate::words;
 use rusqlite::Row;
 
@@ -120,7 +122,8 @@ impl Store<'_> {
     }
 
     /// The next messages of a scan, at most `limit` and, after the first, `bytes_max` of content;
-    /// and where the scan stands then, `None` at its end. Steps over at most one chat's end.
+    /// fewer when many are deleted. And where the scan stands then, `None` at its end. Steps over
+    /// at most one chat's end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -135,22 +138,27 @@ impl Store<'_> {
         let next = self.get(sql, [scan.chat], |row| id(ChatId::from_row, 0, row.get(0)?))?;
         let Some(chat) = next else { return Ok((Vec::new(), None)) };
         let from = if chat.row() == scan.chat { scan.at.max(done) } else { done };
-        let sql = "SELECT message_id, content FROM messages
-                   WHERE chat_id = ?1 AND message_id > ?2 AND message_id <= ?3 AND status & 2 = 0
+        let sql = "SELECT message_id, content, status FROM messages
+                   WHERE chat_id = ?1 AND message_id > ?2 AND message_id <= ?3
                    ORDER BY message_id";
         let mut found = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut passed_over) = (0, 0);
         let mut is_whole = true;
+        let mut last = from;
         self.each(sql, (chat.row(), from.micros(), scan.upto.micros()), |row| {
-            is_whole = found.len() < limit && bytes < bytes_max;
+            is_whole = found.len() < limit && bytes < bytes_max && passed_over < PASSED_OVER_MAX;
             if is_whole {
-                let content: String = row.get(1)?;
-                bytes += content.len();
-                found.push(Unindexed { chat, message: MessageId::at(time(row, 0)?), content });
+                last = time(row, 0)?;
+                if row.get::<_, u8>(2)? & STATUS_DELETED == 0 {
+                    let content: String = row.get(1)?;
+                    bytes += content.len();
+                    found.push(Unindexed { chat, message: MessageId::at(last), content });
+                } else {
+                    passed_over += 1;
+                }
             }
             Ok(is_whole)
         })?;
-        let last = found.last().map_or(from, |last| last.message.created());
         let stands = if is_whole {
             Scan { chat: chat.row() + 1, at: ServerTime::ZERO, ..scan }
         } else {
