@@ -62,6 +62,8 @@ struct Queue {
     is_dirty: bool,
     /// It got more than pieces of the block since it was last taken.
     has_own: bool,
+    /// Nothing more is staged: the connection has its last words.
+    is_closed: bool,
 }
 
 impl Default for Queue {
@@ -75,6 +77,7 @@ impl Default for Queue {
             last_reference: NONE,
             is_dirty: false,
             has_own: false,
+            is_closed: false,
         }
     }
 }
@@ -183,6 +186,9 @@ impl Outbox {
     /// Stages a frame for a connection: its beginning, and as the rest a piece of the block.
     pub fn stage_block(&mut self, index: u32, head: [u8; BLOCK_HEAD_BYTES], piece: Range<usize>) {
         let number = self.references.len() as u32;
+        if self.is_closed(index) {
+            return;
+        }
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         let bytes = BLOCK_HEAD_BYTES + piece.len();
         queue.referred_bytes += bytes as u32;
@@ -219,6 +225,9 @@ impl Outbox {
 
     /// Stages frames for a connection: `write` appends them.
     pub fn stage(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_closed(index) {
+            return;
+        }
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         if queue.bytes.capacity() == 0 {
             queue.bytes = self.spares.pop().unwrap_or_default();
@@ -238,6 +247,20 @@ impl Outbox {
         if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
             queue.has_own = true;
         }
+    }
+
+    /// What is staged for a connection are its last words: from now on nothing is staged behind them,
+    /// until it is forgotten or the turn is undone.
+    pub fn close(&mut self, index: u32) {
+        if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
+            queue.has_own = true;
+            queue.is_closed = true;
+        }
+    }
+
+    /// Whether a connection has its last words.
+    pub fn is_closed(&self, index: u32) -> bool {
+        self.queues.get(index as usize).is_some_and(|queue| queue.is_closed)
     }
 
     /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
@@ -261,6 +284,8 @@ impl Outbox {
             let Some(queue) = self.queues.get_mut(index as usize) else { continue };
             self.buffered_bytes -= queue.bytes.len() - queue.released();
             queue.bytes.truncate(queue.released());
+            // Its last words come again.
+            queue.is_closed = false;
             self.discard_references(index);
         }
         self.references.truncate(self.references_released);
@@ -424,6 +449,7 @@ impl Outbox {
     pub fn remove(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         self.buffered_bytes -= queue.pending_bytes();
+        queue.is_closed = false;
         self.forget_references(index);
         self.reclaim(index);
     }
@@ -501,6 +527,30 @@ mod tests {
         outbox.advance(3, 2);
         assert_eq!(outbox.sendable(3), b"c");
         assert_eq!(outbox.buffered_bytes(), 1);
+    }
+
+    #[test]
+    fn nothing_follows_the_last_words() {
+        let mut outbox = Outbox::default();
+        let told = |outbox: &mut Outbox| {
+            staged(outbox, 3, b"told");
+            outbox.block_mut().extend_from_slice(b"alike");
+            outbox.stage_block(3, [0; BLOCK_HEAD_BYTES], 0..5);
+        };
+        staged(&mut outbox, 3, b"bye");
+        outbox.close(3);
+        told(&mut outbox);
+        assert_eq!(outbox.pending_bytes(3), 3);
+        // An undone turn has said nothing yet.
+        outbox.discard();
+        staged(&mut outbox, 3, b"bye");
+        outbox.close(3);
+        told(&mut outbox);
+        outbox.release(&mut Metrics::default());
+        assert_eq!(outbox.sendable(3), b"bye");
+        outbox.remove(3);
+        staged(&mut outbox, 3, b"another");
+        assert_eq!(outbox.pending_bytes(3), 7);
     }
 
     #[test]

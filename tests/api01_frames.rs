@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::wire::*;
 use support::{Client, Dice, PASSWORD, Server, client::login_body};
 
@@ -257,6 +259,24 @@ fn frames_after_an_oversized_one_are_ignored() {
     answer.declined("too-large");
     anna.expect_disconnect();
     assert_eq!(server.login("anna").history(chat), []);
+}
+
+/// Nor does what others say meanwhile: a connection on its way out is told nothing more.
+#[test]
+fn who_is_on_its_way_out_is_told_nothing() {
+    let (server, chat) = hall();
+    let (mut anna, mut other) = (server.login("anna"), server.login("anna"));
+    anna.write(&header(BODY_BYTES_MAX + 1, SEND_CHAT_MSG, 1));
+    for _ in 0..20 {
+        other.send(chat, "news");
+        // While nobody has read it, a connection that is closed is reset.
+        anna.write(&[0; 100]);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let answer = anna.next_frame().expect("an answer");
+    assert_eq!(answer.task, 1);
+    answer.declined("too-large");
+    anna.expect_disconnect();
 }
 
 /// DISCONNECT: what was asked before is answered, then the stream ends without another word.

@@ -100,10 +100,11 @@ fn any_byte_is_a_sign_of_life() {
     assert_eq!(anna.next_frame(), Some(Frame::new(ACCEPTED, 9, [])));
 }
 
-/// A silent client that does not answer is closed.
+/// A silent client that does not answer is closed, and is told so even if nothing was sent to it for
+/// so long that it would pass for one that takes nothing.
 #[test]
 fn a_silent_client_that_does_not_answer_is_closed() {
-    let server = anna(&["--idle-timeout", "1", "--heartbeat-timeout", "1"]);
+    let server = anna(&["--idle-timeout", "1", "--heartbeat-timeout", "1", "--stall-timeout", "1"]);
     let mut anna = server.login("anna");
     anna.expect(HEARTBEAT);
     expect_disconnect_after(&mut anna, Duration::from_secs(1));

@@ -10,7 +10,8 @@ use crate::net::transport::Transport;
 pub(super) enum Phase {
     /// Frames are read and handled.
     Open,
-    /// No frame is handled any more; what is queued is sent, then this side ends.
+    /// No frame is handled any more, and nothing is queued behind what is; that is sent, then this
+    /// side ends.
     Flushing,
     /// This side has ended; what comes is thrown away until the peer ends too.
     Draining,
@@ -45,7 +46,7 @@ pub(super) struct Connection {
     pub(super) is_asked: bool,
     /// When the peer was last heard from, or asked for a sign of life.
     pub(super) heard_ms: u64,
-    /// When the peer last took bytes; in [`Phase::Draining`], when that began.
+    /// When the peer last took bytes; on its way out, when that phase began.
     pub(super) taken_ms: u64,
     /// The entry among the timers that counts.
     pub(super) timer_ms: u64,
@@ -86,9 +87,8 @@ impl Connection {
     /// Goes on to a later phase.
     pub(super) fn enter(&mut self, phase: Phase, now_ms: u64) {
         self.phase = phase;
-        if phase == Phase::Draining {
-            self.taken_ms = now_ms;
-        }
+        // Its last words get their own time to be taken, and its end as well.
+        self.taken_ms = now_ms;
         if phase != Phase::Open {
             self.inbox = Vec::new();
         }
@@ -107,7 +107,7 @@ impl Connection {
             }
             Phase::Gone => return (NEVER_MS, Due::Forget("")),
         }
-        let mut next = if state.has_pending { stalled } else { (NEVER_MS, Due::Ask) };
+        let mut next = if state.is_full { stalled } else { (NEVER_MS, Due::Ask) };
         if let Some(since) = state.unauthorized_since_ms {
             let auth = since.saturating_add(config.auth_timeout_ms);
             next = earlier(next, (auth, Due::Close("nobody logged in")));
@@ -133,8 +133,8 @@ pub(super) struct PeerState {
     pub(super) unauthorized_since_ms: Option<u64>,
     /// Its frames have to wait.
     pub(super) is_held: bool,
-    /// Bytes wait for it.
-    pub(super) has_pending: bool,
+    /// Bytes wait for it that its socket does not take.
+    pub(super) is_full: bool,
 }
 
 fn earlier(one: (u64, Due), other: (u64, Due)) -> (u64, Due) {

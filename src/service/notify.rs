@@ -114,6 +114,9 @@ impl Service<'_> {
     /// Has a connection told later, from the file, what a chat is to it.
     fn leave_out_chat(&mut self, index: u32, chat: ChatId) {
         let Some(peer) = self.peers.at_mut(index) else { return };
+        if self.outbox.is_closed(index) {
+            return;
+        }
         if peer.behind.is_none() {
             self.pumping.push(peer.conn);
         }

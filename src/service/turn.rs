@@ -60,6 +60,9 @@ impl Batch {
         let Some(entries) = self.entries.get(first..) else { return };
         let Some(&(_, since)) = entries.first() else { return };
         if peer.behind.is_some() || outbox.pending_bytes(peer.conn.index) > limit {
+            if outbox.is_closed(peer.conn.index) {
+                return;
+            }
             Behind::leave_out(&mut peer.behind, chat, since);
             return;
         }

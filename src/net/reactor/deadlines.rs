@@ -14,8 +14,10 @@ impl Reactor<'_, '_> {
         PeerState {
             unauthorized_since_ms: since.filter(|_| !self.service.is_waiting(conn)),
             is_held: self.service.is_held(conn),
-            has_pending: self.service.outbox.pending_bytes(conn.index) > 0
-                || connection.transport.wants_write(),
+            // What is staged in this turn has not been offered to the socket yet.
+            is_full: !connection.is_writable
+                && (self.service.outbox.pending_bytes(conn.index) > 0
+                    || connection.transport.wants_write()),
         }
     }
 
@@ -70,6 +72,7 @@ impl Reactor<'_, '_> {
                 connection.enter(Phase::Flushing, now_ms);
                 list(&mut self.ready, connection);
                 self.service.stage_bare(conn, ToClient::Disconnect);
+                self.service.outbox.close(conn.index);
             }
             Due::Forget(why) => {
                 log::debug!("{conn} from {} is dropped: {why}", self.service.peer_address(conn));

@@ -80,6 +80,12 @@ impl Reactor<'_, '_> {
                 self.hang_up(conn);
             }
         }
+        // Those as well that are on their way out since earlier, or by the end of their stream.
+        for (_, connection) in &self.connections {
+            if connection.phase == Phase::Flushing {
+                self.service.outbox.close(connection.id.index);
+            }
+        }
     }
 
     pub(super) fn frame_again(&mut self, conn: ConnId, start: usize, end: usize) -> Flow {
@@ -109,7 +115,7 @@ impl Reactor<'_, '_> {
             && connection.phase == Phase::Open
         {
             connection.enter(Phase::Flushing, now_ms);
-            self.service.outbox.touch(conn.index);
+            self.service.outbox.close(conn.index);
             list(&mut self.ready, connection);
         }
     }

@@ -198,7 +198,7 @@ impl Reactor<'_, '_> {
             if connection.is_ended && !has_whole_frame {
                 // What came in whole is handled; the answers leave, then the connection ends.
                 connection.enter(Phase::Flushing, now_ms);
-                self.service.outbox.touch(conn.index);
+                self.service.outbox.close(conn.index);
             }
         }
         if requests > 0 {

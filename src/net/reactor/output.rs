@@ -54,6 +54,12 @@ impl Reactor<'_, '_> {
 
     /// Sends to one of so many connections what it was told and asked for.
     fn flush_taken(&mut self, index: u32, peers: usize) {
+        let connection = self.connections.get(index as usize);
+        if connection.is_some_and(|connection| connection.phase == Phase::Draining) {
+            // Nothing follows the end of this side: a write would fail,
+            // and the connection go with a reset that destroys what the peer has not read yet.
+            return self.service.outbox.remove(index);
+        }
         let is_shared = self.service.outbox.is_worth_parts(index)
             && self.is_worth_pages(peers)
             && self.flush_parts(index);
