@@ -1,4 +1,4 @@
-//! The one helper thread: password work takes a tenth of a second, and the loop must not wait.
+//! The helper thread for passwords: password work takes a tenth of a second, and the loop must not wait.
 //!
 //! Owns the thread, the bounded line of jobs to it and the way back. Must not know users,
 //! connections or the throttle: a job is a number, a stored text and a password.
@@ -35,8 +35,7 @@ pub struct Job {
     pub work: Work,
 }
 
-/// What a job can be.
-#[derive(Debug)]
+/// What a job can be. Stored forms in it are not for logs.
 pub enum Work {
     /// Is this the stored password?
     Verify {
@@ -80,6 +79,22 @@ pub enum Outcome {
     Hashed(String),
     /// Of [`Work::Hash`], when there was no randomness for a salt.
     Failed(NoRandomness),
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verify { stored, rounds, upgrade, .. } => f
+                .debug_struct("Verify")
+                .field("stored", &stored.is_some())
+                .field("rounds", rounds)
+                .field("upgrade", upgrade)
+                .finish_non_exhaustive(),
+            Self::Hash { rounds, .. } => {
+                f.debug_struct("Hash").field("rounds", rounds).finish_non_exhaustive()
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Outcome {
@@ -305,9 +320,15 @@ mod tests {
     fn outcomes_do_not_show_what_is_stored() {
         let hashed = Outcome::Hashed(stored("anna's", 1));
         let verified = Outcome::Verified { ok: true, upgraded: Some(stored("anna's", 1)) };
-        let job =
-            Job { id: JobId(1), work: Work::Hash { password: password("anna's"), rounds: 1 } };
-        let shown = format!("{hashed:?} {verified:?} {job:?}");
+        let hash = Work::Hash { password: password("anna's"), rounds: 1 };
+        let verify = Work::Verify {
+            stored: Some(stored("anna's", 1)),
+            password: password("anna's"),
+            rounds: 1,
+            upgrade: true,
+        };
+        let jobs = [hash, verify].map(|work| Job { id: JobId(1), work });
+        let shown = format!("{hashed:?} {verified:?} {jobs:?}");
         assert!(!shown.contains("pbkdf2") && !shown.contains("anna"), "{shown}");
     }
 

@@ -130,6 +130,9 @@ impl Service<'_> {
         invite: Option<Digest32>,
         stored: &str,
     ) -> Reply {
+        if self.lockdown {
+            return Err(Decline::RegistrationClosed.into());
+        }
         if self.store.user_by_key(key)?.is_some() {
             return Err(Decline::NameTaken.into());
         }

@@ -267,6 +267,7 @@ impl Service<'_> {
             self.housekeeping.taken.pop_front();
             self.housekeeping.acted_on += 1;
             self.outbox.release(&mut self.metrics);
+            self.forget_cut_off();
             self.turn.begin();
         }
         Ok(())

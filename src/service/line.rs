@@ -80,6 +80,8 @@ pub(super) enum Next {
     Ready(Job),
     /// This one has failed too often by now.
     Refused(JobId, SecondsToWait),
+    /// Nobody waits for this one any more.
+    Unwanted(JobId),
     /// Nobody, for now.
     Nobody,
 }
@@ -127,33 +129,31 @@ impl Line {
         now_ms: u64,
         is_wanted: impl Fn(JobId) -> bool,
     ) -> Next {
-        while let Some(place) = self.waiting.front() {
-            let wanted = is_wanted(place.job.id);
-            if wanted && self.under_way.len() >= PASSWORDS_UNDER_WAY_MAX {
-                return Next::Nobody;
-            }
-            let refusal = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
-            let is_free = place.guess.keys().all(|key| {
-                let same = |other: &Guess| other.keys().any(|other| other == key);
-                let beside = self.under_way.iter().filter(|(_, other)| same(other)).count();
-                throttle.check_beside(key, beside as u32, now_ms).is_ok()
-            });
-            if wanted && refusal.is_none() && !is_free {
-                // How those under way come out decides.
-                return Next::Nobody;
-            }
-            let Some(place) = self.waiting.pop_front() else { return Next::Nobody };
-            self.rounds -= u64::from(place.rounds);
-            match refusal {
-                _ if !wanted => {}
-                Some(seconds) => return Next::Refused(place.job.id, seconds),
-                None => {
-                    self.under_way.push((place.job.id, place.guess));
-                    return Next::Ready(place.job);
-                }
+        let Some(place) = self.waiting.front() else { return Next::Nobody };
+        let wanted = is_wanted(place.job.id);
+        if wanted && self.under_way.len() >= PASSWORDS_UNDER_WAY_MAX {
+            return Next::Nobody;
+        }
+        let refusal = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
+        let is_free = place.guess.keys().all(|key| {
+            let same = |other: &Guess| other.keys().any(|other| other == key);
+            let beside = self.under_way.iter().filter(|(_, other)| same(other)).count();
+            throttle.check_beside(key, beside as u32, now_ms).is_ok()
+        });
+        if wanted && refusal.is_none() && !is_free {
+            // How those under way come out decides.
+            return Next::Nobody;
+        }
+        let Some(place) = self.waiting.pop_front() else { return Next::Nobody };
+        self.rounds -= u64::from(place.rounds);
+        match refusal {
+            _ if !wanted => Next::Unwanted(place.job.id),
+            Some(seconds) => Next::Refused(place.job.id, seconds),
+            None => {
+                self.under_way.push((place.job.id, place.guess));
+                Next::Ready(place.job)
             }
         }
-        Next::Nobody
     }
 }
 

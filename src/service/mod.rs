@@ -362,6 +362,7 @@ impl<'db> Service<'db> {
                 Next::Ready(job) => return Some(job),
                 Next::Nobody => return None,
                 Next::Refused(job, seconds) => self.refuse_job(job, seconds),
+                Next::Unwanted(job) => _ = self.jobs.remove(&job),
             }
         }
     }
@@ -432,6 +433,11 @@ impl<'db> Service<'db> {
     pub fn tell(&mut self) {
         self.tell_batch();
         self.outbox.release(&mut self.metrics);
+        self.forget_cut_off();
+    }
+
+    /// Forgets the password work that nobody waits for since this turn, which is not undone any more.
+    fn forget_cut_off(&mut self) {
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
                 let is_over = self
@@ -686,7 +692,9 @@ impl<'db> Service<'db> {
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
         let guess = self.line.done(done.id);
-        let Some(&conn) = self.jobs.get(&done.id) else { return };
+        let Some(&conn) = self.jobs.get(&done.id) else {
+            return self.count_unheard(guess, &done.outcome);
+        };
         let Some(peer) = self.peers.get_mut(conn) else {
             self.jobs.remove(&done.id);
             return self.count_unheard(guess, &done.outcome);

@@ -186,6 +186,55 @@ fn a_guess_that_nobody_waits_for_counts() {
     assert!(words.starts_with("rate-limited: "), "{words}");
 }
 
+/// Nor is a guess free that another connection of the session cuts off; and what is cut off leaves
+/// nothing behind, whether it waits or is with the helper, and whoever cuts it off.
+#[test]
+fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
+    let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
+    let mut desk = Desk::new(&database, &random);
+    let (user, chat) = (desk.user, desk.chat);
+    let mut conn = desk.connect();
+    for round in 0..FAILURE_BUCKET {
+        desk.log_in(conn, OLD);
+        let done = desk.check_one();
+        desk.hand_over(&done);
+        desk.answer(conn).expect("logged in");
+        desk.hand(conn, Request::JoinChat { chat, password: Some("no such password") });
+        let done = desk.check_one();
+        if round % 2 == 0 {
+            let session = desk.service.peers.get(conn).and_then(|peer| peer.state.attached);
+            let session = session.expect("attached").session;
+            desk.turn(|service| {
+                assert!(service.store.end_session(session).expect("room"));
+                service.deauth_session(user, session);
+            });
+        } else {
+            // By hand, as the command line leaves it in the file.
+            desk.turn(|service| service.store.end_sessions(user, None)).expect("room");
+            let change = crate::store::changes::Change::SessionsEnded(user);
+            desk.turn(|service| service.store.note_change(change)).expect("room");
+            desk.service.housekeeping.start_again();
+            desk.turn(|service| service.look_for_changes());
+        }
+        desk.hand_over(&done);
+        conn = desk.connect();
+    }
+    assert!(desk.service.jobs.is_empty());
+    desk.log_in(conn, OLD);
+    let done = desk.check_one();
+    desk.hand_over(&done);
+    desk.answer(conn).expect("logged in");
+    desk.hand(conn, Request::JoinChat { chat, password: Some(OLD) });
+    let words = desk.answer(conn).expect_err("no more for now");
+    assert!(words.starts_with("rate-limited: "), "{words}");
+    // One that waits in the line is forgotten as well.
+    let other = desk.connect();
+    desk.log_in(other, OLD);
+    desk.turn(|service| service.closed(other));
+    assert!(desk.service.pop_job().is_none());
+    assert!(desk.service.jobs.is_empty());
+}
+
 /// A right password costs nothing, though nobody waits for its session.
 #[test]
 fn a_right_password_that_nobody_waits_for_counts_as_nothing() {

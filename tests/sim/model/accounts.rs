@@ -291,6 +291,9 @@ impl Model {
         name: &str,
         password: String,
     ) -> Check {
+        if self.lockdown {
+            return self.decline(turn, conn, task, "registration-closed");
+        }
         if self.user_by_key(&key(name)).is_some() {
             return self.decline(turn, conn, task, "name-taken");
         }
