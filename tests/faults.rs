@@ -225,6 +225,26 @@ fn a_held_file_declines_logins() {
     client.login("anna");
 }
 
+/// A server that is stopped while the file is held ends in good order all the same: nothing that
+/// was accepted needs the write that it cannot do.
+#[test]
+fn a_held_file_does_not_spoil_the_end() {
+    let mut server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    anna.send(hall, "before");
+    let other = Connection::open(server.data()).expect("the data file");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    assert!(server.stop_by("TERM").0.success(), "{}", server.stderr());
+    other.execute_batch("ROLLBACK").expect("the end of the lock");
+    server.restart();
+    let mut anna = server.login("anna");
+    anna.send(hall, "after");
+    assert_eq!(contents(&anna.history(hall)), ["before", "after"]);
+}
+
 // A start that must fail.
 
 /// Exit 1, nothing on stdout, and one line on stderr.

@@ -40,6 +40,25 @@ fn a_full_disk_declines_writes_until_there_is_space() {
     server.admin_ok(&["check"], None);
 }
 
+/// A server that is stopped while the disk is full ends in good order: nothing that was accepted
+/// needs the write that it cannot do. (The disk ends with the server.)
+#[test]
+fn a_full_disk_does_not_spoil_the_end() {
+    let Some(mut server) = Server::on_small_disk(2048, &[]) else {
+        return;
+    };
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    let ballast = server.disk().join("ballast");
+    fs::write(&ballast, vec![0; 512 * 1024]).expect("room for the ballast");
+    fill_the_disk(&mut anna, hall);
+    fs::write(server.disk().join("more"), vec![0; 1024 * 1024]).expect_err("not full");
+    assert!(server.stop_by("TERM").0.success(), "{}", server.stderr());
+    assert!(server.stderr().contains("was not tidied up"), "{}", server.stderr());
+}
+
 /// Sends until the disk is full; how many messages were accepted before.
 #[track_caller]
 fn fill_the_disk(client: &mut Client, chat: u32) -> usize {

@@ -15,7 +15,7 @@ use crate::net::reactor::Reactor;
 use crate::net::stats::Sources;
 use crate::net::tls::Identity;
 use crate::service::{DAY_US, Service, ServiceConfig};
-use crate::store::{Database, Store, StoreError};
+use crate::store::{Database, Fault, Store};
 
 /// Why the server did not start, or had to stop.
 #[derive(Debug)]
@@ -67,15 +67,29 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     announce(&lines);
     let ended = reactor.run();
     drop(reactor);
-    let ended =
-        ended.and_then(|()| service.finish().map_err(|e| ServeError::StorageLost(e.to_string())));
+    let ended = ended.and_then(|()| finish(&mut service));
     drop(service);
-    let lost = |e: StoreError| ServeError::StorageLost(e.to_string());
-    let ended = ended.and_then(|()| database.stop_copying().map_err(lost));
     if matches!(ended, Err(ServeError::StorageLost(_))) {
         database.abandon();
+        return ended;
+    }
+    if let Err(error) = database.stop_copying() {
+        database.abandon();
+        return Err(ServeError::StorageLost(error.to_string()));
     }
     ended
+}
+
+/// What can as well be done after the next start does not keep the server from ending in good order.
+fn finish(service: &mut Service<'_>) -> Result<(), ServeError> {
+    match service.finish() {
+        Err(error) if error.fault == Fault::Lost => Err(ServeError::StorageLost(error.to_string())),
+        Err(error) => {
+            log::warn!("the data file was not tidied up, which the next start does: {error}");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The file was made for its owner alone; who has opened it since may have done so by mistake.

@@ -207,10 +207,14 @@ impl Database {
 
 impl Drop for Database {
     /// The thread's connection is closed before the other one, which as the last brings all of the
-    /// log into the file, and takes it away.
+    /// log into the file, and takes it away. But not when it is not known what is on the disk.
     fn drop(&mut self) {
         if let Err(error) = self.stop_copying() {
             log::error!("{error}");
+            let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            if let Err(error) = self.db.set_db_config(no_checkpoint, true) {
+                log::error!("{error}");
+            }
         }
     }
 }
