@@ -12,7 +12,8 @@ use std::process::Command;
 
 use support::api10::{CHANGE_PASSWORD, CREATE_CHAT, REGISTER_USER, SET_CHAT_PASSWORD};
 use support::client::{login_body, read_id};
-use support::wire::{JOIN_CHAT, LOGIN, RESTORE_SESSION, body};
+use support::server::in_memory_of;
+use support::wire::{Frame, JOIN_CHAT, LOGIN, RESTORE_SESSION, body};
 use support::{Client, Server, Session, eventually};
 
 /// Every file below a folder.
@@ -220,28 +221,6 @@ fn no_secret_is_ever_told() {
     assert!(secrets.0.len() > 15, "{}", secrets.0.len());
 }
 
-/// How often words stand in the memory of a process; `None` where it may not be read.
-fn in_memory_of(process: u32, words: &[&str]) -> Option<Vec<usize>> {
-    use std::os::unix::fs::FileExt;
-    let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
-    let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
-    let mut found = vec![0; words.len()];
-    for line in maps.lines().filter(|line| line.contains(" rw")) {
-        let (from, to) = line.split_once(' ')?.0.split_once('-')?;
-        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
-        let mut bytes = vec![0; (to - from) as usize];
-        if memory.read_at(&mut bytes, from).is_err() {
-            // A mapping that cannot be read by anybody, or has gone meanwhile.
-            continue;
-        }
-        let text = String::from_utf8_lossy(&bytes);
-        for (word, count) in words.iter().zip(&mut found) {
-            *count += text.matches(word).count();
-        }
-    }
-    Some(found)
-}
-
 /// A password that was looked at is not in the server's memory any more, however it was said; what
 /// is no secret still is, which shows that the test can see.
 #[test]
@@ -268,6 +247,33 @@ fn passwords_are_wiped_from_memory() {
     for ((what, _), count) in said.iter().zip(&found[1..]) {
         assert_eq!(*count, 0, "{what} is still in memory");
     }
+}
+
+/// Nor is one that came in two pieces, or of which the end never came.
+#[test]
+fn passwords_in_pieces_are_wiped_from_memory() {
+    let server = Server::start();
+    let (finished, left) = ("sEcrEt in two pieces", "sEcrEt that never ends");
+    for (secret, is_left) in [(finished, false), (left, true)] {
+        let mut client = server.greeted10();
+        let mut frames = Frame::new(0x02, 9, "before the secret").encode();
+        frames.extend(Frame::new(LOGIN, 10, login_body("anna", secret)).encode());
+        let last = frames.pop().expect("a NUL");
+        client.write(&frames);
+        assert_eq!(client.next_frame().map(|frame| frame.task), Some(9));
+        if !is_left {
+            client.write(&[last]);
+            client.next_frame().expect("an answer").declined("bad-credentials");
+        }
+        drop(client);
+    }
+    let words = ["before the secret", finished, left];
+    let seen = || in_memory_of(server.process_id(), &words);
+    if seen().is_none() {
+        return eprintln!("the memory of another process cannot be read: nothing is tested");
+    }
+    // The beginning of a frame is kept for as long as its connection.
+    eventually(|| seen().is_some_and(|seen| seen[1..] == [0, 0]));
 }
 
 /// Names come from strangers; a line of the log stays one line all the same.

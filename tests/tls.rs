@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use support::server::{run, signal, vestnik};
+use support::server::{in_memory_of, run, signal, vestnik};
 use support::wire::{ACCEPTED, DECLINED, DISCONNECT, Frame, HEARTBEAT, HELLO, LOGIN};
 use support::{Client, PASSWORD, Server, TempDir, eventually};
 
@@ -125,6 +125,34 @@ fn frames_go_over_tls() {
     answer.declined("login-required");
     client.stream.write_all(&Frame::new(DISCONNECT, 0, []).encode()).expect("written");
     assert!(client.try_next().expect("close_notify, not just an end").is_none());
+}
+
+/// What was decrypted is wiped from the server's memory, if there was a password in it.
+#[test]
+fn passwords_over_tls_are_wiped_from_memory() {
+    let (server, folder) = server();
+    let mut client = TlsClient::connect(tls_address(&server), folder.path());
+    // At the ends of long frames, which are not overwritten at once by whatever comes next.
+    client.is_alive(format!("{:>900}", "no secret at all").as_bytes());
+    let secret = "sEcrEt through TLS";
+    for is_in_pieces in [false, true] {
+        let mut login = Frame::new(LOGIN, 3, format!("anna\0{secret:>250}\0").as_bytes()).encode();
+        if is_in_pieces {
+            let last = login.pop().expect("a NUL");
+            client.stream.write_all(&login).expect("written");
+            client.stream.flush().expect("sent");
+            thread::sleep(Duration::from_millis(50));
+            login = vec![last];
+        }
+        client.stream.write_all(&login).expect("written");
+        client.try_next().expect("an answer").expect("a frame").declined("bad-credentials");
+    }
+    let words = ["no secret at all", secret];
+    let Some(seen) = in_memory_of(server.process_id(), &words) else {
+        return eprintln!("the memory of another process cannot be read: nothing is tested");
+    };
+    assert!(seen[0] > 0, "nothing can be seen here");
+    assert_eq!(seen[1], 0, "a password is still in memory");
 }
 
 /// Who does not log in is told so and closed, over TLS as without.

@@ -1,5 +1,7 @@
 //! One connection as the loop sees it: its socket, what is read and not handled, its deadlines.
 
+use zeroize::Zeroize as _;
+
 use crate::config::Config;
 use crate::ids::ConnId;
 use crate::net::timers::NEVER_MS;
@@ -90,6 +92,8 @@ impl Connection {
         // Its last words get their own time to be taken, and its end as well.
         self.taken_ms = now_ms;
         if phase != Phase::Open {
+            // The beginning of a password may be there.
+            self.inbox.zeroize();
             self.inbox = Vec::new();
         }
     }

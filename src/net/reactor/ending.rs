@@ -126,7 +126,10 @@ impl Reactor<'_, '_> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let bytes = self.arena.get(start..end).unwrap_or_default();
         let at = connection.put_back_bytes.min(connection.inbox.len());
-        connection.inbox.splice(at..at, bytes.iter().copied());
+        let (before, after) = connection.inbox.split_at(at);
+        let inbox = [before, bytes, after].concat();
+        connection.inbox.zeroize();
+        connection.inbox = inbox;
         connection.put_back_bytes = at + bytes.len();
         list(&mut self.ready, connection);
     }

@@ -30,6 +30,18 @@ fn what_is_oversized(bytes: &[u8]) -> &'static str {
     }
 }
 
+/// Whether there is a frame with a password among these, or the beginning of one.
+fn begins_secret(mut frames: &[u8]) -> bool {
+    while let Some((header, rest)) = frames.split_first_chunk::<HEADER_BYTES>() {
+        let [a, b, c, d, purpose, _] = *header;
+        if ToServer::from_byte(purpose).is_some_and(ToServer::has_secret) {
+            return true;
+        }
+        frames = rest.get(u32::from_le_bytes([a, b, c, d]) as usize..).unwrap_or_default();
+    }
+    false
+}
+
 impl Reactor<'_, '_> {
     pub(super) fn take_done(&mut self) {
         while let Some(done) = self.helper.try_recv() {
@@ -187,6 +199,7 @@ impl Reactor<'_, '_> {
         }
         let rest = self.arena.get(start..end).unwrap_or_default();
         connection.inbox = rest.to_vec();
+        self.has_secret |= begins_secret(rest);
         let has_whole_frame = !matches!(frame::parse(rest, body_bytes_max), Parsed::Incomplete);
         if flow == Flow::Continue {
             if has_whole_frame
@@ -259,6 +272,25 @@ impl Reactor<'_, '_> {
             self.arm(conn);
         } else {
             uncount(&mut self.unauthorized, network);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::request::Request;
+
+    #[test]
+    fn the_beginning_of_a_password_is_seen_behind_other_frames() {
+        let mut frames = Vec::new();
+        Request::Hello { major: 1, minor: 0 }.write(&mut frames, 1);
+        Request::Heartbeat { echo: b"hi" }.write(&mut frames, 2);
+        assert!(!begins_secret(&frames));
+        let begins = frames.len();
+        Request::Login { login: "anna", password: "correct horse" }.write(&mut frames, 3);
+        for end in begins..=frames.len() {
+            assert_eq!(begins_secret(&frames[..end]), end >= begins + HEADER_BYTES);
         }
     }
 }

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `incoming` is decrypted as it comes: between calls it holds at most one unfinished record (or
-//! handshake message), and `plaintext` is given out before the socket is read again.
+//! handshake message), and `plaintext` is given out before the socket is read again. Some of it is
+//! passwords, so whatever was decrypted is wiped when it is given out, and when the stream ends.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -25,6 +26,7 @@ use rustls::unbuffered::{
     WriteTraffic,
 };
 use rustls::{Error, InvalidMessage, ServerConfig};
+use zeroize::Zeroize as _;
 
 use super::super::transport::end_of_stream;
 use crate::limits::{
@@ -182,7 +184,7 @@ impl TlsStream {
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         if self.side == Side::Open {
             self.side = Side::Ending;
-            self.plaintext = Queue::default();
+            self.plaintext.wipe();
             if !self.handshaking
                 && matches!(self.failure, Failure::None)
                 && let Err(error) = self.drive(Wish::CloseNotify)
@@ -265,6 +267,8 @@ impl TlsStream {
                 Err(error) => break Err(error),
             }
         };
+        // It was decrypted where it stands.
+        self.incoming[..used].zeroize();
         self.incoming.drain(..used);
         outcome
     }
@@ -305,6 +309,12 @@ impl TlsStream {
         {
             log::debug!("a TLS message was not sent: {error}");
         }
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        self.plaintext.wipe();
     }
 }
 
@@ -406,8 +416,22 @@ impl Queue {
         self.len() == 0
     }
 
+    /// Appends to the queue, and leaves no copy behind when it has to move.
     fn push(&mut self, bytes: &[u8]) {
+        let needed = self.bytes.len() + bytes.len();
+        if needed > self.bytes.capacity() {
+            let mut moved = Vec::with_capacity(needed.next_power_of_two());
+            moved.extend_from_slice(&self.bytes);
+            self.bytes.zeroize();
+            self.bytes = moved;
+        }
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Forgets what was pushed and not taken.
+    fn wipe(&mut self) {
+        self.bytes.zeroize();
+        *self = Self::default();
     }
 
     fn take(&mut self, count: usize) {
@@ -418,9 +442,12 @@ impl Queue {
         }
     }
 
+    /// Moves bytes out of the queue.
     fn take_into(&mut self, buf: &mut [u8]) -> usize {
         let count = buf.len().min(self.len());
-        buf[..count].copy_from_slice(&self.bytes[self.taken..][..count]);
+        let given = &mut self.bytes[self.taken..][..count];
+        buf[..count].copy_from_slice(given);
+        given.zeroize();
         self.take(count);
         count
     }
