@@ -52,22 +52,20 @@ impl Batch {
         self.bytes = block.len() - self.base;
     }
 
-    /// Tells a connection the messages from the byte `from` on; leaves them out when it is a slow
-    /// reader, which then catches up from the file.
+    /// Tells a connection the messages from the byte `from` on; leaves out those for which a slow
+    /// reader has no room, which then catches up from the file.
     pub(crate) fn deliver(&self, outbox: &mut Outbox, peer: &mut Peer, from: usize, limit: usize) {
         let Some(chat) = self.chat else { return };
         let first = self.entries.partition_point(|&(at, _)| at < from);
-        let Some(entries) = self.entries.get(first..) else { return };
-        let Some(&(_, since)) = entries.first() else { return };
-        if peer.behind.is_some() || outbox.pending_bytes(peer.conn.index) > limit {
-            if outbox.is_closed(peer.conn.index) {
+        let mut rest = self.entries.get(first..).unwrap_or_default();
+        while let Some((&(start, since), _)) = rest.split_first() {
+            if peer.behind.is_some() || outbox.pending_bytes(peer.conn.index) > limit {
+                if outbox.is_closed(peer.conn.index) {
+                    return;
+                }
+                Behind::leave_out(&mut peer.behind, chat, since);
                 return;
             }
-            Behind::leave_out(&mut peer.behind, chat, since);
-            return;
-        }
-        let mut rest = entries;
-        while let Some((&(start, _), _)) = rest.split_first() {
             let fits = rest.partition_point(|&(at, _)| at < start + NOTIFY_BYTES_MAX);
             let end = rest.get(fits).map_or(self.bytes, |&(at, _)| at);
             let head = msg_notify_head(end - start, peer.next_notify_task(), chat);
