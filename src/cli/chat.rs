@@ -5,6 +5,7 @@ use vestnik::auth::password::Kind;
 use vestnik::ids::{ChatId, ServerTime, UserId};
 use vestnik::store::changes::Change;
 use vestnik::store::members::Member;
+use vestnik::store::messages::Sweep;
 use vestnik::store::{Database, Store, StoreResult};
 
 use super::failure::Failure;
@@ -184,7 +185,10 @@ pub(super) fn sweep(context: &Context<'_>) -> Outcome {
     let Ok(database) = Database::open_server(&context.data) else {
         return Ok(());
     };
-    while file::write(&context.data, &database, |store| Ok(store.sweep_messages(SWEEP_SLICE)?))? {}
+    let mut sweep = Sweep::default();
+    while file::write(&context.data, &database, |store| {
+        Ok(store.sweep_messages(&mut sweep, SWEEP_SLICE)?)
+    })? {}
     purge::settle(context, &database)
 }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::service::session::TOUCH_US;
 use crate::service::{Reply, Service};
 use crate::store::changes::Change;
+use crate::store::messages::Sweep;
 use crate::store::purges::Found;
 use crate::store::{Store, StoreResult};
 use crate::wire::answer::MemberEvent;
@@ -43,7 +44,7 @@ pub(super) struct Housekeeping {
     taken: VecDeque<Change>,
     /// How many were acted on.
     pub(super) acted_on: u64,
-    may_sweep: bool,
+    sweep: Option<Sweep>,
     may_expire: bool,
     may_purge: bool,
     last_round_ms: u64,
@@ -75,7 +76,7 @@ impl Housekeeping {
             has_changes: true,
             taken: VecDeque::new(),
             acted_on: 0,
-            may_sweep: true,
+            sweep: Some(Sweep::default()),
             may_expire: true,
             may_purge: true,
             last_round_ms: 0,
@@ -87,13 +88,14 @@ impl Housekeeping {
     /// A turn was undone: what it took up stands in the file again.
     pub(super) fn start_again(&mut self) {
         self.has_changes = true;
-        self.may_sweep = true;
+        self.sweep = Some(Sweep::default());
         self.may_expire = true;
         self.may_purge = true;
     }
 
+    /// A chat is gone, before where a sweep stands perhaps.
     pub(super) fn sweep_soon(&mut self) {
-        self.may_sweep = true;
+        self.sweep = Some(Sweep::default());
     }
 }
 
@@ -167,8 +169,10 @@ impl Service<'_> {
         if stands_back {
             return Ok(false);
         }
-        if self.housekeeping.may_sweep {
-            self.housekeeping.may_sweep = self.store.sweep_messages(SWEPT_PER_SLICE)?;
+        if let Some(sweep) = &mut self.housekeeping.sweep {
+            if !self.store.sweep_messages(sweep, SWEPT_PER_SLICE)? {
+                self.housekeeping.sweep = None;
+            }
             self.indexing.note_change();
         }
         if self.housekeeping.may_expire {
@@ -179,7 +183,10 @@ impl Service<'_> {
         }
         let more = self.index_slice()? | self.count_slice()?;
         let housekeeping = &self.housekeeping;
-        Ok(more || housekeeping.may_sweep || housekeeping.may_expire || housekeeping.may_purge)
+        Ok(more
+            || housekeeping.sweep.is_some()
+            || housekeeping.may_expire
+            || housekeeping.may_purge)
     }
 
     /// Deletes messages of users whose messages are all to go, as if their authors did.

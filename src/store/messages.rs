@@ -32,6 +32,9 @@ const UPDATED_WITH_CHANGES: &str = "SELECT message_id, sender_id, updated, statu
 /// Messages that one walk passes over before it stops: some hundred microseconds of work.
 pub(super) const PASSED_OVER_MAX: u32 = 4_096;
 
+/// Chats that one slice of a sweep passes: a millisecond of work.
+const ORPHANS_LOOKED_FOR: u32 = 256;
+
 /// A message that borrows its content from the row.
 fn message<'row>(row: &'row Row<'_>) -> rusqlite::Result<Message<'row>> {
     let created = time(row, 0)?;
@@ -67,6 +70,24 @@ pub struct Walk {
     pub stopped_at: Option<ServerTime>,
     /// Messages passed over, since they were changed after their creation.
     pub passed_over: u32,
+}
+
+/// How far a sweep has come: over the messages, then over the nonces, chat by chat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sweep {
+    is_at_nonces: bool,
+    from: i64,
+}
+
+/// Where a chat is that is gone and has left something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Orphan {
+    /// This one.
+    Here(i64),
+    /// From this one on, if there is any.
+    NotBefore(i64),
+    /// There is none.
+    Nowhere,
 }
 
 impl Store<'_> {
@@ -325,21 +346,33 @@ impl Store<'_> {
     }
 
     /// Takes away up to `limit` messages or nonces of chats that are gone; fewer when they are
-    /// indexed, which takes longer. False when none is left.
+    /// indexed, which takes longer, or when many chats are passed on the way to them. False when none
+    /// is left from where the sweep stands.
     ///
     /// # Errors
     /// As every write.
-    pub fn sweep_messages(&mut self, limit: u32) -> StoreResult<bool> {
-        // The first chat of the table without a row in chats, found by skipping from chat to
-        // chat; a full scan would read every message.
-        if let Some(chat) = self.orphan_chat("messages")? {
-            self.remove_messages(chat, ServerTime::MAX, limit)?;
-            return Ok(true);
+    pub fn sweep_messages(&mut self, sweep: &mut Sweep, limit: u32) -> StoreResult<bool> {
+        let table = if sweep.is_at_nonces { "nonces" } else { "messages" };
+        let orphan = match self.orphan_chat(table, sweep.from, ORPHANS_LOOKED_FOR)? {
+            Orphan::Here(chat) => chat,
+            Orphan::NotBefore(from) => {
+                sweep.from = from;
+                return Ok(true);
+            }
+            Orphan::Nowhere => {
+                let was_at_nonces = sweep.is_at_nonces;
+                *sweep = Sweep { is_at_nonces: true, from: 0 };
+                return Ok(!was_at_nonces);
+            }
+        };
+        sweep.from = orphan;
+        if sweep.is_at_nonces {
+            let sql = "DELETE FROM nonces WHERE (chat_id, user_id, nonce) IN
+                       (SELECT chat_id, user_id, nonce FROM nonces WHERE chat_id = ?1 LIMIT ?2)";
+            self.run(sql, (orphan, limit))?;
+        } else {
+            self.remove_messages(orphan, ServerTime::MAX, limit)?;
         }
-        let Some(chat) = self.orphan_chat("nonces")? else { return Ok(false) };
-        let sql = "DELETE FROM nonces WHERE (chat_id, user_id, nonce) IN
-                   (SELECT chat_id, user_id, nonce FROM nonces WHERE chat_id = ?1 LIMIT ?2)";
-        self.run(sql, (chat, limit))?;
         Ok(true)
     }
 
@@ -400,18 +433,27 @@ impl Store<'_> {
         Ok(removed)
     }
 
-    pub(super) fn orphan_chat(&mut self, table: &str) -> StoreResult<Option<i64>> {
+    /// Looks for the first chat from `from` on that has rows in a table and is gone, at so many
+    /// chats. Goes from chat to chat: a full scan would read every message.
+    pub(super) fn orphan_chat(
+        &mut self,
+        table: &str,
+        from: i64,
+        chats_max: u32,
+    ) -> StoreResult<Orphan> {
         let sql = format!(
-            "WITH RECURSIVE present (chat_id) AS (
-                 SELECT min(chat_id) FROM {table}
-                 UNION ALL
-                 SELECT (SELECT min(chat_id) FROM {table} WHERE chat_id > present.chat_id)
-                 FROM present WHERE present.chat_id IS NOT NULL
-             )
-             SELECT chat_id FROM present
-             WHERE chat_id IS NOT NULL AND chat_id NOT IN (SELECT chat_id FROM chats) LIMIT 1"
+            "SELECT chat_id, EXISTS (SELECT 1 FROM chats WHERE chats.chat_id = {table}.chat_id)
+             FROM {table} WHERE chat_id >= ?1 ORDER BY chat_id LIMIT 1"
         );
-        self.get(&sql, [], |row| row.get(0))
+        let mut from = from;
+        for _ in 0..chats_max {
+            match self.get(&sql, [from], |row| Ok((row.get(0)?, row.get(1)?)))? {
+                None => return Ok(Orphan::Nowhere),
+                Some((chat, false)) => return Ok(Orphan::Here(chat)),
+                Some((chat, true)) => from = chat + 1,
+            }
+        }
+        Ok(Orphan::NotBefore(from))
     }
 }
 
@@ -575,6 +617,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_passes_so_many_chats_at_a_time() {
+        with_store(|store, _, user| {
+            let many = ORPHANS_LOOKED_FOR + 7;
+            for n in 1..=many {
+                let name = n.to_string();
+                let chat =
+                    store.add_chat(&name, &name, None, at(1)).expect("stored").expect("free");
+                let message = MessageId::at(at(n.into()));
+                store.add_message(chat, message, user, "stays").expect("stored");
+            }
+            let gone = ChatId::new(many + 1).expect("not 0");
+            store.add_message(gone, MessageId::at(at(many.into())), user, "goes").expect("stored");
+            let mut sweep = Sweep::default();
+            assert_eq!(store.sweep_messages(&mut sweep, 100), Ok(true));
+            assert_eq!(range(store, gone, 0, i64::MAX).len(), 1, "not reached yet");
+            assert_eq!(store.sweep_messages(&mut sweep, 100), Ok(true));
+            assert_eq!(range(store, gone, 0, i64::MAX).len(), 0);
+            while store.sweep_messages(&mut sweep, 100).expect("swept") {}
+            assert_eq!(range(store, ChatId::new(1).expect("not 0"), 0, i64::MAX).len(), 1);
+        });
+    }
+
+    #[test]
     fn messages_of_a_chat_that_is_gone_are_swept() {
         with_store(|store, gone, user| {
             let chat = store.add_chat("a", "a", None, at(1)).expect("stored").expect("free");
@@ -583,9 +648,13 @@ mod tests {
                 store.add_message(gone, MessageId::at(at(n + 10)), user, "x").expect("stored");
             }
             store.add_nonce(gone, user, u64::MAX, MessageId::at(at(11))).expect("stored");
-            for left in [true, true, true, true, false] {
-                assert_eq!(store.sweep_messages(2), Ok(left));
+            let mut sweep = Sweep::default();
+            let mut slices = 0;
+            while store.sweep_messages(&mut sweep, 2).expect("swept") {
+                slices += 1;
             }
+            assert_eq!(slices, 5, "three of messages, their end, one of nonces");
+            assert!(store.message_by_nonce(gone, user, u64::MAX).expect("read").is_none());
             assert_eq!(store.last_message(gone), Ok(ServerTime::ZERO));
             assert_eq!(range(store, chat, 0, 100).len(), 5);
         });

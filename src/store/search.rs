@@ -381,6 +381,7 @@ mod tests {
     use super::*;
     use crate::ids::UserId;
     use crate::store::Database;
+    use crate::store::messages::Sweep;
 
     fn at(micros: i64) -> ServerTime {
         ServerTime::new(micros).expect("positive")
@@ -567,7 +568,8 @@ mod tests {
         with_indexed(&["apple pie", &long, "apple"], |store, db| {
             let other = store.add_chat("a", "a", None, at(1)).expect("stored").expect("free");
             add(store, other.get(), 90, "apple stays");
-            while store.sweep_messages(2).expect("swept") {}
+            let mut sweep = Sweep::default();
+            while store.sweep_messages(&mut sweep, 2).expect("swept") {}
             settle(store);
             store.commit().expect("committed");
             assert_eq!(find(store, &["apple"]), [90]);

@@ -3,6 +3,7 @@
 //! An import fills a chat that has no name yet, so that nobody finds it, in many transactions beside
 //! a running server, and gives it its name at the end. Until then [`Store::unnamed_chats`] knows it.
 
+use super::messages::Orphan;
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::Message;
@@ -45,7 +46,7 @@ impl Store<'_> {
         let sql = "SELECT 1 FROM search_pending
                    WHERE chat_id NOT IN (SELECT chat_id FROM chats) LIMIT 1";
         let has_words = self.get(sql, [], |_| Ok(()))?.is_some();
-        Ok(has_words || self.orphan_chat("messages")?.is_some())
+        Ok(has_words || self.orphan_chat("messages", 0, u32::MAX)? != Orphan::Nowhere)
     }
 
     /// Stores a message as it was in another file.
