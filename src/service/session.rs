@@ -189,7 +189,7 @@ impl Service<'_> {
             }
         });
         if current.is_some() {
-            self.resume_suspended(conn, user);
+            self.resume_suspended(conn, user, touched);
             return Ok(());
         }
         // First the one, then the other: its user is online all the time.
@@ -328,13 +328,14 @@ impl Service<'_> {
         }
     }
 
-    fn resume_suspended(&mut self, conn: ConnId, user: UserId) {
+    fn resume_suspended(&mut self, conn: ConnId, user: UserId, touched: ServerTime) {
         self.tell_so_far();
-        if let Some(peer) = self.peers.get_mut(conn)
-            && let Some(attached) = &mut peer.state.attached
-        {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        self.turn.save(peer);
+        if let Some(attached) = &mut peer.state.attached {
             attached.suspended = false;
             peer.state.notified = 0;
+            peer.state.touched = touched;
             self.turn.users.push(user);
             self.roster.activate(conn.index, user);
         }
