@@ -342,9 +342,11 @@ impl Service<'_> {
                     for _ in 0..CHATS_PER_PIECE {
                         service.looked_bytes += LOOKED_MAX / CHATS_PER_PIECE;
                         let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
-                        // A chat left meanwhile gives no more.
-                        if service.roster.membership(caller.user, chat).is_some()
-                            && service.put_range(pieces, chat, cursor, to, true)? == Progress::More
+                        if service.roster.membership(caller.user, chat).is_none() {
+                            // Left meanwhile, it gives no more.
+                            service.tell_gone_first(caller.conn, chat);
+                        } else if service.put_range(pieces, chat, cursor, to, true)?
+                            == Progress::More
                         {
                             return Ok(Progress::More);
                         }
@@ -365,6 +367,20 @@ impl Service<'_> {
             Source::Found { prefix, after, left } => self.found_piece(caller, prefix, after, left),
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
             Source::Search(search) => self.search_piece(caller, search),
+        }
+    }
+
+    /// Tells a slow reader before the end of its answer that a chat is gone which the answer leaves
+    /// out: whoever took the answer for whole, and is cut off before being told, would never read what
+    /// was left out if its user is in the chat again by then.
+    fn tell_gone_first(&mut self, conn: ConnId, chat: ChatId) {
+        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(behind) = &mut peer.behind else { return };
+        if behind.chats.remove(&chat) {
+            let task = peer.next_notify_task();
+            self.outbox.stage(conn.index, |out| {
+                frame::write(out, ToClient::ChatGone.byte(), task, |body| body.put_u32(chat.get()));
+            });
         }
     }
 
