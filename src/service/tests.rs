@@ -101,6 +101,19 @@ impl<'db> Driven<'db> {
         answer
     }
 
+    /// One more connection of the user, by a session of its own; the one that is driven from now on.
+    fn connect_again(&mut self, index: u32, user: UserId) {
+        let now = ServerTime::new(BEGIN_US).expect("positive");
+        let secret = SessionSecret::generate(self.service.random).expect("randomness");
+        let session = self.service.store.add_session(user, &secret.digest().0, now, "");
+        let session = session.expect("room");
+        self.conn = ConnId { index, generation: 0 };
+        self.service.connected(self.conn, Ipv4Addr::LOCALHOST.into());
+        self.hand(Request::Hello { major: 1, minor: 0 });
+        let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
+        self.hand(Request::RestoreSession { session, hash });
+    }
+
     /// Lets time pass, and then a turn with a slow round of housekeeping.
     fn wait(&mut self, step_us: i64) {
         self.wall_us += step_us;
@@ -280,15 +293,7 @@ fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
     with_many_own_messages(|driven, chat, user| {
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         for index in 1..CONNECTIONS {
-            let now = ServerTime::new(BEGIN_US).expect("positive");
-            let secret = SessionSecret::generate(driven.service.random).expect("randomness");
-            let store = &mut driven.service.store;
-            let session = store.add_session(user, &secret.digest().0, now, "").expect("room");
-            driven.conn = ConnId { index, generation: 0 };
-            driven.service.connected(driven.conn, Ipv4Addr::LOCALHOST.into());
-            driven.hand(Request::Hello { major: 1, minor: 0 });
-            let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
-            driven.hand(Request::RestoreSession { session, hash });
+            driven.connect_again(index, user);
         }
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
         while driven.service.outbox.pop_dirty().is_some() {}
@@ -321,4 +326,35 @@ fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
         assert_eq!(by_turn.iter().sum::<u32>(), CONNECTIONS, "{by_turn:?}");
         assert!(by_turn.iter().all(|told| *told <= 5), "{by_turn:?}");
     });
+}
+
+/// A slow reader asks what is new, and a chat is left meanwhile: it learns that before the end of the
+/// answer, which leaves the chat out. Whoever is cut off between the two would else take the chat for
+/// the one that it knows when its user has come back.
+#[test]
+fn what_an_answer_leaves_out_is_gone_before_it_ends() {
+    let (database, chat, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    let (slow, user) = (driven.conn, driven.service.caller(driven.conn, 0).expect("in").user);
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.connect_again(1, user);
+    let other = std::mem::replace(&mut driven.conn, slow);
+    driven.hand(Request::RequestUpdates { from: ServerTime::ZERO });
+    driven.service.outbox.stage(slow.index, |out| out.resize(2 * 1024 * 1024, 0));
+    driven.conn = other;
+    driven.hand(Request::LeaveChat { chat });
+    assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+    let waiting = driven.service.outbox.sendable(slow.index).len();
+    driven.service.outbox.advance(slow.index, waiting);
+    driven.service.pump();
+    driven.service.end_pump();
+    let bytes = driven.service.outbox.sendable(slow.index);
+    let mut purposes = Vec::new();
+    let mut rest = bytes;
+    while let Parsed::Frame(frame) = frame::parse(rest, usize::MAX) {
+        purposes.push(frame.purpose);
+        rest = &rest[frame.bytes()..];
+    }
+    assert_eq!(purposes, [ToClient::ChatGone, ToClient::Accepted].map(ToClient::byte));
 }
