@@ -10,18 +10,17 @@ use rusqlite::types::ValueRef;
 pub(super) const INSERT: &str =
     "INSERT INTO messages (chat_id, message_id, sender_id, content) VALUES (?1, ?2, ?3, ?4)";
 
-/// The messages of a range by their creation. Those that were changed since come along without
-/// their content, to be passed over: left to SQLite, that would take as long as there are any.
-const UPDATED: &str = "SELECT message_id, sender_id, updated, status,
-         CASE WHEN updated IS NULL THEN content END FROM messages
+/// The messages of a range by their creation. Those that were changed since come along, to be passed
+/// over: left to SQLite, that would take as long as there are any.
+const UPDATED: &str = "SELECT message_id, sender_id, updated, status, content FROM messages
      WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      ORDER BY message_id";
 
 /// The same, and merged in those that were changed in the range. Each half comes in order by
 /// itself; whatever SQLite cannot see to be so, it would sort: the whole of the range for each
 /// piece of it.
-const UPDATED_WITH_CHANGES: &str = "SELECT message_id, sender_id, updated, status,
-         CASE WHEN updated IS NULL THEN content END AS content, message_id AS at FROM messages
+const UPDATED_WITH_CHANGES: &str =
+    "SELECT message_id, sender_id, updated, status, content, message_id AS at FROM messages
      WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      UNION ALL
      SELECT message_id, sender_id, updated, status, content, updated AS at
@@ -32,13 +31,23 @@ const UPDATED_WITH_CHANGES: &str = "SELECT message_id, sender_id, updated, statu
 /// Messages that one walk passes over before it stops: some hundred microseconds of work.
 pub(super) const PASSED_OVER_MAX: u32 = 4_096;
 
+/// Bytes of content that take as long to pass over as one more message.
+const PASSED_OVER_BYTES: usize = 256;
+
 /// Chats that one slice of a sweep passes: a millisecond of work.
 const ORPHANS_LOOKED_FOR: u32 = 256;
 
 /// A message that borrows its content from the row.
 fn message<'row>(row: &'row Row<'_>) -> rusqlite::Result<Message<'row>> {
+    message_updated(row, row.get(2)?)
+}
+
+/// The same, when it is known already whether it was changed.
+fn message_updated<'row>(
+    row: &'row Row<'_>,
+    updated: Option<i64>,
+) -> rusqlite::Result<Message<'row>> {
     let created = time(row, 0)?;
-    let updated: Option<i64> = row.get(2)?;
     let content = match row.get_ref(4)? {
         ValueRef::Text(text) => std::str::from_utf8(text)?,
         _ => return Err(rusqlite::Error::InvalidQuery),
@@ -68,7 +77,8 @@ pub struct Walk {
     /// From where on it is to go on, because `each` said stop at the message updated then, which
     /// counts as not given, or because enough was passed over; `None`: everything was given.
     pub stopped_at: Option<ServerTime>,
-    /// Messages passed over, since they were changed after their creation.
+    /// Messages passed over, since they were changed after their creation; long ones count for
+    /// several.
     pub passed_over: u32,
 }
 
@@ -128,16 +138,17 @@ impl Store<'_> {
         let has_changes = self.has_changed_messages(chat, from, to)?;
         let mut walk = Walk { stopped_at: None, passed_over: 0 };
         let visit = |row: &Row<'_>| {
-            let is_changed = row.get_ref(2)? != ValueRef::Null;
-            if is_changed && !(has_changes && row.get_ref(0)? != row.get_ref(5)?) {
-                if walk.passed_over == PASSED_OVER_MAX {
+            let updated: Option<i64> = row.get(2)?;
+            if updated.is_some() && !(has_changes && row.get_ref(0)? != row.get_ref(5)?) {
+                if walk.passed_over >= PASSED_OVER_MAX {
                     walk.stopped_at = Some(time(row, 0)?);
                     return Ok(false);
                 }
-                walk.passed_over += 1;
+                let content_bytes = row.get_ref(4)?.as_bytes().map_or(0, <[u8]>::len);
+                walk.passed_over += 1 + (content_bytes / PASSED_OVER_BYTES) as u32;
                 return Ok(true);
             }
-            let message = message(row)?;
+            let message = message_updated(row, updated)?;
             if each(&message) {
                 return Ok(true);
             }
