@@ -62,8 +62,10 @@ struct Queue {
     is_dirty: bool,
     /// It got more than pieces of the block since it was last taken.
     has_own: bool,
-    /// Nothing more is staged: the connection has its last words.
+    /// Nothing more is staged: the connection has its last words,
     is_closed: bool,
+    /// and they are released.
+    was_closed: bool,
 }
 
 impl Default for Queue {
@@ -78,6 +80,7 @@ impl Default for Queue {
             is_dirty: false,
             has_own: false,
             is_closed: false,
+            was_closed: false,
         }
     }
 }
@@ -95,6 +98,7 @@ impl Queue {
 
     fn release(&mut self) {
         self.released = self.bytes.len() as u32;
+        self.was_closed = self.is_closed;
     }
 
     /// Bytes of the block that are staged as references.
@@ -284,8 +288,8 @@ impl Outbox {
             let Some(queue) = self.queues.get_mut(index as usize) else { continue };
             self.buffered_bytes -= queue.bytes.len() - queue.released();
             queue.bytes.truncate(queue.released());
-            // Its last words come again.
-            queue.is_closed = false;
+            // Last words that are not released come again.
+            queue.is_closed = queue.was_closed;
             self.discard_references(index);
         }
         self.references.truncate(self.references_released);
@@ -447,9 +451,17 @@ impl Outbox {
 
     /// Forgets a connection and all that waits for it.
     pub fn remove(&mut self, index: u32) {
+        self.empty(index);
+        if let Some(queue) = self.queues.get_mut(index as usize) {
+            queue.is_closed = false;
+            queue.was_closed = false;
+        }
+    }
+
+    /// Forgets all that waits for a connection, or was sent.
+    fn empty(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         self.buffered_bytes -= queue.pending_bytes();
-        queue.is_closed = false;
         self.forget_references(index);
         self.reclaim(index);
     }
@@ -548,6 +560,12 @@ mod tests {
         told(&mut outbox);
         outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"bye");
+        // Nor do they come again once they are released, whatever becomes of later turns.
+        outbox.begin_turn();
+        outbox.touch(3);
+        outbox.discard();
+        told(&mut outbox);
+        assert_eq!(outbox.pending_bytes(3), 3);
         outbox.remove(3);
         staged(&mut outbox, 3, b"another");
         assert_eq!(outbox.pending_bytes(3), 7);

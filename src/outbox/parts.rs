@@ -56,7 +56,7 @@ impl Outbox {
         let outcome = self.try_parts(index, &mut between, &mut sent_bytes, send);
         self.between = between;
         if matches!(outcome, Ok(true)) {
-            self.remove(index);
+            self.empty(index);
             return Ok(sent_bytes);
         }
         self.put_together(index);

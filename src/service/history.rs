@@ -64,12 +64,19 @@ pub(crate) struct Behind {
     heads: BTreeSet<(ServerTime, ChatId)>,
     /// Chats of which CHAT_NOTIFY or CHAT_GONE was left out.
     chats: BTreeSet<ChatId>,
+    /// It does not take what it is told, so courtesies are left out for good. Else the server had too
+    /// much to count.
+    pub(crate) is_slow: bool,
 }
 
 impl Behind {
     /// Leaves out the messages of a chat changed at `since` and later. What happened to a chat is
     /// told at once, its messages of the turn only later, so the earlier time need not come first.
-    pub(crate) fn leave_out(behind: &mut Option<Box<Self>>, chat: ChatId, since: ServerTime) {
+    pub(crate) fn leave_out(
+        behind: &mut Option<Box<Self>>,
+        chat: ChatId,
+        since: ServerTime,
+    ) -> &mut Self {
         let behind = behind.get_or_insert_default();
         match behind.missed.entry(chat) {
             Entry::Vacant(entry) => _ = entry.insert(since),
@@ -77,16 +84,22 @@ impl Behind {
                 behind.heads.remove(&(*entry.get(), chat));
                 entry.insert(since);
             }
-            Entry::Occupied(_) => return,
+            Entry::Occupied(_) => return behind,
         }
         behind.heads.insert((since, chat));
+        behind
     }
 
     /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is told
     /// only that it is there, and so its messages from here on as well.
-    pub(crate) fn leave_out_chat(behind: &mut Option<Box<Self>>, chat: ChatId, since: ServerTime) {
-        Self::leave_out(behind, chat, since);
-        behind.get_or_insert_default().chats.insert(chat);
+    pub(crate) fn leave_out_chat(
+        behind: &mut Option<Box<Self>>,
+        chat: ChatId,
+        since: ServerTime,
+    ) -> &mut Self {
+        let behind = Self::leave_out(behind, chat, since);
+        behind.chats.insert(chat);
+        behind
     }
 
     /// Takes the chat whose message is next, and up to when it may be told of before another's.
@@ -233,7 +246,7 @@ impl Service<'_> {
     pub fn pump(&mut self) {
         let mut budget = STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.looked_bytes));
         let mut waiting = std::mem::take(&mut self.pumping);
-        let mut kept = 0;
+        let (mut kept, mut first_passed_over) = (0, None);
         for place in 0..waiting.len() {
             let Some(&conn) = waiting.get(place) else { break };
             let before = self.outbox.pending_bytes(conn.index);
@@ -245,6 +258,9 @@ impl Service<'_> {
                 budget = budget.saturating_sub(cost.max(1024));
                 stays
             } else {
+                if has_room {
+                    first_passed_over.get_or_insert(kept);
+                }
                 true
             };
             if stays && let Some(slot) = waiting.get_mut(kept) {
@@ -254,9 +270,7 @@ impl Service<'_> {
         }
         waiting.truncate(kept);
         // Whoever did not get a share comes first the next time.
-        if kept > 1 {
-            waiting.rotate_left(1);
-        }
+        waiting.rotate_left(first_passed_over.unwrap_or(0));
         waiting.append(&mut self.pumping);
         self.pumping = waiting;
     }
@@ -340,6 +354,9 @@ impl Service<'_> {
                 let (from, to) = (*from, *to);
                 self.pieces(caller, |service, pieces| {
                     for _ in 0..CHATS_PER_PIECE {
+                        if service.has_looked_enough() {
+                            break;
+                        }
                         service.looked_bytes += LOOKED_MAX / CHATS_PER_PIECE;
                         let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
                         if service.roster.membership(caller.user, chat).is_none() {

@@ -517,6 +517,7 @@ impl<'db> Service<'db> {
         self.indexing.start_again(self.turn.number, self.now_ms);
         self.counting.start_again();
         self.turn.begin();
+        self.looked_bytes = 0;
         self.is_replaying = true;
     }
 

@@ -17,7 +17,8 @@ impl Service<'_> {
         if !self.begin_batch(chat) {
             return;
         }
-        self.tell_batch_to(caller.conn.index);
+        // Without a limit, for none of it may come after the answer.
+        self.tell_batch_to(caller.conn.index, usize::MAX);
         self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             self.turn.batch.set_mark(peer);
@@ -43,14 +44,14 @@ impl Service<'_> {
     }
 
     /// Gives one connection what it does not have yet of the batch.
-    fn tell_batch_to(&mut self, index: u32) {
+    fn tell_batch_to(&mut self, index: u32, limit: usize) {
         let Some(peer) = self.peers.at_mut(index) else { return };
         let from = self.turn.batch.mark(peer);
         if from >= self.turn.batch.len() {
             return;
         }
         let was_live = peer.behind.is_none();
-        self.turn.batch.deliver(&mut self.outbox, peer, from, self.config.outbound_bytes_max);
+        self.turn.batch.deliver(&mut self.outbox, peer, from, limit);
         if was_live && peer.behind.is_some() {
             self.pumping.push(peer.conn);
         }
@@ -64,7 +65,7 @@ impl Service<'_> {
         for place in 0..count {
             let online = self.roster.chat(slot);
             let Some(&index) = online.and_then(|online| online.conns.get(place)) else { break };
-            self.tell_batch_to(index);
+            self.tell_batch_to(index, self.config.outbound_bytes_max);
         }
         self.turn.batch.end();
     }
@@ -97,14 +98,14 @@ impl Service<'_> {
             return;
         }
         let pending = self.outbox.pending_bytes(index);
-        if is_courtesy && (peer.behind.is_some() || pending > limit / 2) {
+        let is_slow = peer.behind.as_ref().is_some_and(|behind| behind.is_slow);
+        if is_courtesy && (is_slow || pending > limit / 2) {
             return;
         }
-        if peer.behind.is_some() || pending > limit {
-            if let Some(chat) = chat {
-                self.leave_out_chat(index, chat);
-            }
-            return;
+        if let Some(chat) = chat
+            && (peer.behind.is_some() || pending > limit)
+        {
+            return self.leave_out_chat(index, chat, pending > limit);
         }
         self.turn.save(peer);
         let task = peer.next_notify_task();
@@ -112,7 +113,7 @@ impl Service<'_> {
     }
 
     /// Has a connection told later, from the file, what a chat is to it.
-    fn leave_out_chat(&mut self, index: u32, chat: ChatId) {
+    fn leave_out_chat(&mut self, index: u32, chat: ChatId, is_slow: bool) {
         let Some(peer) = self.peers.at_mut(index) else { return };
         if self.outbox.is_closed(index) {
             return;
@@ -120,7 +121,8 @@ impl Service<'_> {
         if peer.behind.is_none() {
             self.pumping.push(peer.conn);
         }
-        Behind::leave_out_chat(&mut peer.behind, chat, self.clock.last().next());
+        let since = self.clock.last().next();
+        Behind::leave_out_chat(&mut peer.behind, chat, since).is_slow |= is_slow;
     }
 
     /// MEMBER_NOTIFY to the other members of a chat.
@@ -241,7 +243,7 @@ impl Service<'_> {
     fn tell_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
         let Some(peer) = self.peers.get(conn) else { return };
         if peer.is_modern() && (peer.behind.is_some() || self.has_looked_enough()) {
-            return self.leave_out_chat(conn.index, chat);
+            return self.leave_out_chat(conn.index, chat, false);
         }
         let told = self.try_tell_chat_state(conn, user, chat);
         self.note_failure(told);

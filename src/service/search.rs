@@ -204,7 +204,7 @@ impl Service<'_> {
             Proposer::Index { all_of, windows_left } => {
                 self.propose(all_of, windows_left, search.chat, *below)?
             }
-            Proposer::Newest => self.propose_newest(search.chat, *below)?,
+            Proposer::Newest => self.propose_newest(search.chat, *below, &mut search.looks_left)?,
         };
         let mut bytes = 0;
         for (id, chat) in proposals {
@@ -274,9 +274,12 @@ impl Service<'_> {
         &mut self,
         chat: Option<ChatId>,
         below: MessageId,
+        looks_left: &mut usize,
     ) -> StoreResult<(Vec<(MessageId, Option<ChatId>)>, Option<MessageId>)> {
         if let Some(chat) = chat {
-            let (newest, next) = self.store.messages_before(chat, below, PROPOSALS_PER_SLICE)?;
+            let (newest, passed_over, next) =
+                self.store.messages_before(chat, below, PROPOSALS_PER_SLICE)?;
+            *looks_left = looks_left.saturating_sub(passed_over);
             return Ok((newest.into_iter().map(|id| (id, Some(chat))).collect(), next));
         }
         let newest = self.store.indexed_before(below, PROPOSALS_PER_SLICE)?;

@@ -358,3 +358,68 @@ fn what_an_answer_leaves_out_is_gone_before_it_ends() {
     }
     assert_eq!(purposes, [ToClient::ChatGone, ToClient::Accepted].map(ToClient::byte));
 }
+
+/// Who sends is told all that stands before their own message, even if it is more than waits for
+/// others: the answer must not overtake it.
+#[test]
+fn an_answer_overtakes_nothing() {
+    let (database, chat, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    let (first, user) = (driven.conn, driven.service.caller(driven.conn, 0).expect("in").user);
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.connect_again(1, user);
+    driven.service.end_turn();
+    let waiting = driven.service.outbox.sendable(first.index).len();
+    driven.service.outbox.advance(first.index, waiting);
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.service.outbox.stage(first.index, |out| {
+        // A frame of almost as much as may wait.
+        let body_bytes = crate::limits::OUTBOUND_BYTES_MAX - 100_000;
+        frame::write(out, ToClient::Part.byte(), 1, |body| body.resize(body.len() + body_bytes, 0));
+    });
+    let content = "x".repeat(16_000);
+    for _ in 0..20 {
+        driven.hand(Request::SendChatMsg { chat, content: &content, nonce: None });
+    }
+    driven.conn = first;
+    driven.hand(Request::SendChatMsg { chat, content: "mine", nonce: None });
+    assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+    driven.service.outbox.put_together(first.index);
+    let (mut told, mut rest) = (Vec::new(), driven.service.outbox.sendable(first.index));
+    while let Parsed::Frame(frame) = frame::parse(rest, usize::MAX) {
+        told.push((frame.purpose, frame.body.len()));
+        rest = &rest[frame.bytes()..];
+    }
+    let notified: usize =
+        told.iter().filter(|(p, _)| *p == ToClient::MsgNotify.byte()).map(|t| t.1).sum();
+    assert!(notified > 20 * content.len(), "{told:?}");
+    assert_eq!(told.last().map(|told| told.0), Some(ToClient::Accepted.byte()), "{told:?}");
+}
+
+/// A connection that takes what it is sent misses no courtesy, though the server had too much to count
+/// to tell it all at once.
+#[test]
+fn who_is_told_later_is_no_slow_reader() {
+    with_many_own_messages(|driven, chat, user| {
+        let first = driven.conn;
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        driven.connect_again(1, user);
+        driven.service.end_turn();
+        while driven.service.outbox.pop_dirty().is_some() {}
+        for index in [0, 1] {
+            let bytes = driven.service.outbox.sendable(index).len();
+            driven.service.outbox.advance(index, bytes);
+        }
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        driven.service.note_looked_at(1_000_000);
+        driven.service.tell_chat(chat, None);
+        assert!(driven.service.is_held(first), "told later");
+        let time = ServerTime::new(BEGIN_US + 1).expect("positive");
+        driven.hand(Request::MarkSeen { chat, time });
+        assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+        let bytes = driven.service.outbox.sendable(first.index);
+        let Parsed::Frame(notice) = frame::parse(bytes, usize::MAX) else { panic!("not told") };
+        assert_eq!(notice.purpose, ToClient::SeenNotify.byte());
+    });
+}

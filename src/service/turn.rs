@@ -59,11 +59,12 @@ impl Batch {
         let first = self.entries.partition_point(|&(at, _)| at < from);
         let mut rest = self.entries.get(first..).unwrap_or_default();
         while let Some((&(start, since), _)) = rest.split_first() {
-            if peer.behind.is_some() || outbox.pending_bytes(peer.conn.index) > limit {
+            let is_slow = outbox.pending_bytes(peer.conn.index) > limit;
+            if peer.behind.is_some() || is_slow {
                 if outbox.is_closed(peer.conn.index) {
                     return;
                 }
-                Behind::leave_out(&mut peer.behind, chat, since);
+                Behind::leave_out(&mut peer.behind, chat, since).is_slow |= is_slow;
                 return;
             }
             let fits = rest.partition_point(|&(at, _)| at < start + NOTIFY_BYTES_MAX);

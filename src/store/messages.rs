@@ -228,8 +228,8 @@ impl Store<'_> {
     }
 
     /// The newest `limit` messages of a chat older than `below`, without those deleted, from the
-    /// newest; fewer when many are deleted. And what those after them are older than; `None` at
-    /// the end.
+    /// newest; fewer when many are deleted. How many of those were passed over, and what is older
+    /// than all of them; `None` at the end.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -238,7 +238,7 @@ impl Store<'_> {
         chat: ChatId,
         below: MessageId,
         limit: usize,
-    ) -> StoreResult<(Vec<MessageId>, Option<MessageId>)> {
+    ) -> StoreResult<(Vec<MessageId>, usize, Option<MessageId>)> {
         let sql = "SELECT message_id, status FROM messages
                    WHERE chat_id = ?1 AND message_id < ?2 ORDER BY message_id DESC";
         let (mut found, mut passed_over, mut next) = (Vec::new(), 0, None);
@@ -249,11 +249,11 @@ impl Store<'_> {
             } else {
                 passed_over += 1;
             }
-            let is_enough = found.len() >= limit || passed_over >= PASSED_OVER_MAX;
+            let is_enough = found.len() >= limit || passed_over >= PASSED_OVER_MAX as usize;
             next = is_enough.then_some(message);
             Ok(!is_enough)
         })?;
-        Ok((found, next))
+        Ok((found, passed_over, next))
     }
 
     /// Gives a message to `use_it`, unless it is not there or deleted.
@@ -562,7 +562,8 @@ mod tests {
             }
             let (mut below, mut found, mut walks) = (MessageId::at(ServerTime::MAX), Vec::new(), 0);
             loop {
-                let (some, next) = store.messages_before(chat, below, many as usize).expect("read");
+                let (some, _, next) =
+                    store.messages_before(chat, below, many as usize).expect("read");
                 found.extend(some.iter().map(|message| message.get()));
                 walks += 1;
                 let Some(next) = next else { break };

@@ -78,12 +78,14 @@ impl Reactor<'_, '_> {
             };
             if flow == Flow::Close {
                 self.hang_up(conn);
+                self.service.outbox.close(conn.index);
             }
         }
-        // Those as well that are on their way out since earlier, or by the end of their stream.
+        // Those as well that are on their way out by the end of their stream.
         for (_, connection) in &self.connections {
-            if connection.phase == Phase::Flushing {
-                self.service.outbox.close(connection.id.index);
+            let conn = connection.id;
+            if connection.phase == Phase::Flushing && !self.service.is_held(conn) {
+                self.service.outbox.close(conn.index);
             }
         }
     }

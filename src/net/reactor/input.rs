@@ -139,12 +139,12 @@ impl Reactor<'_, '_> {
                     let words = format_args!("{conn} from {address} is closed: {e}");
                     self.ration.say(self.clock.now_ms(), words);
                     self.hang_up(conn);
-                    return true;
+                    return self.forget_read(start, end, inbox);
                 }
                 Err(e) => {
                     log_lost(self.service, conn, &e);
                     self.lose(conn);
-                    return true;
+                    return self.forget_read(start, end, inbox);
                 }
             }
         }
@@ -156,6 +156,14 @@ impl Reactor<'_, '_> {
         if self.has_secret {
             inbox.zeroize();
         }
+        true
+    }
+
+    /// What was read of a connection that is lost is handled no more; but it may be secret.
+    fn forget_read(&mut self, start: usize, end: usize, mut inbox: Vec<u8>) -> bool {
+        self.arena_read = self.arena_read.max(end);
+        self.has_secret |= begins_secret(self.arena.get(start..end).unwrap_or_default());
+        inbox.zeroize();
         true
     }
 
@@ -190,6 +198,8 @@ impl Reactor<'_, '_> {
             }
         }
         self.arena_used = start;
+        let rest = self.arena.get(start..end).unwrap_or_default();
+        self.has_secret |= begins_secret(rest);
         let now_ms = self.clock.now_ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if flow == Flow::Close {
@@ -197,9 +207,7 @@ impl Reactor<'_, '_> {
             connection.is_ended |= !is_oversized;
             return self.hang_up(conn);
         }
-        let rest = self.arena.get(start..end).unwrap_or_default();
         connection.inbox = rest.to_vec();
-        self.has_secret |= begins_secret(rest);
         let has_whole_frame = !matches!(frame::parse(rest, body_bytes_max), Parsed::Incomplete);
         if flow == Flow::Continue {
             if has_whole_frame
@@ -240,7 +248,10 @@ impl Reactor<'_, '_> {
                     self.lose(conn);
                 }
             }
-            Ok(_) => list(&mut self.ready, connection),
+            Ok(count) => {
+                room.get_mut(..count).unwrap_or_default().zeroize();
+                list(&mut self.ready, connection);
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_readable = false,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => list(&mut self.ready, connection),
             Err(_) => self.lose(conn),

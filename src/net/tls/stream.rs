@@ -246,15 +246,30 @@ impl TlsStream {
             used += discard;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    let mut outcome = Ok(());
                     while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        used += record.discard;
-                        self.plaintext.push(record.payload);
+                        match record {
+                            Ok(record) => {
+                                used += record.discard;
+                                self.plaintext.push(record.payload);
+                            }
+                            Err(error) => {
+                                outcome = Err(error);
+                                break;
+                            }
+                        }
+                    }
+                    if outcome.is_err() {
+                        break outcome;
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(mut said)) => self
-                    .outgoing
-                    .encode(ALERT_RECORD_BYTES, |room| said.encode(room).map_err(encoding))?,
+                Ok(ConnectionState::EncodeTlsData(mut said)) => {
+                    let encode = |room: &mut [u8]| said.encode(room).map_err(encoding);
+                    let encoded = self.outgoing.encode(ALERT_RECORD_BYTES, encode);
+                    if encoded.is_err() {
+                        break encoded;
+                    }
+                }
                 // What was encoded is queued in order; that is as good as sent.
                 Ok(ConnectionState::TransmitTlsData(said)) => said.done(),
                 Ok(ConnectionState::PeerClosed) => self.peer_ended = true,
