@@ -3,9 +3,11 @@
 mod support;
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use support::Server;
+use support::server::vestnik;
 use support::wire::*;
+use support::{Server, eventually};
 
 /// A chat with messages of every kind, by anna and boris, of whom clara is kept out.
 fn server_with_chat() -> (Server, u32) {
@@ -311,8 +313,53 @@ fn an_import_that_was_killed_is_taken_away() {
     let other = rusqlite::Connection::open(server.data()).expect("the file");
     other.busy_timeout(std::time::Duration::from_secs(5)).expect("set");
     other.execute("INSERT INTO chats (kind, created) VALUES (0, 1)", []).expect("written");
+    assert!(server.admin_ok(&["check"], None).contains("1 imports go on"));
     server.admin_ok(&["import", path], None);
     let sql = "SELECT count(*) FROM chats WHERE name IS NULL";
-    assert_eq!(other.query_row(sql, [], |row| row.get::<_, i64>(0)), Ok(0));
+    let unnamed = || other.query_row(sql, [], |row| row.get::<_, i64>(0));
+    assert_eq!(unnamed(), Ok(0));
     server.admin_ok(&["check"], None);
+    // Killed at its very end: the same file can come in all the same.
+    other
+        .execute_batch(
+            "BEGIN IMMEDIATE; DELETE FROM members; DELETE FROM bans;
+             UPDATE chats SET name = NULL, name_key = NULL, member_count = 0; COMMIT",
+        )
+        .expect("written");
+    server.admin_ok(&["import", path], None);
+    assert_eq!(unnamed(), Ok(0));
+    server.admin_ok(&["check"], None);
+}
+
+/// An import that fails at its end takes away what it has stored, though a server has the file; and
+/// two at once do not take each other away.
+#[test]
+fn an_import_that_fails_leaves_nothing() {
+    let (server, _) = server_with_chat();
+    let (path, mut text) = lines(&server, "hall");
+    server.admin_ok(&["chat", "remove", "hall"], None);
+    // So many that there is time to take its name.
+    let message = text.iter().position(|line| line.contains("plain")).expect("a message");
+    let line =
+        |id| format!("{{\"message\":{{\"id\":{id},\"sender\":\"anna\",\"content\":\"many\"}}}}");
+    let end = text.pop().expect("an end");
+    let count = end.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+    let count: usize = count.expect("a number").parse().expect("a number");
+    text.push(format!("{{\"end\":{{\"messages\":{}}}}}", count + 3000));
+    let many: Vec<String> = (1..=3000).map(line).collect();
+    text.splice(message..message, many);
+    std::fs::write(&path, text.join("\n") + "\n").expect("room");
+    let path = path.to_str().expect("UTF-8");
+    let mut import = vestnik(server.dir().path());
+    import.args(["import", path, "--data"]).arg(server.data()).stderr(Stdio::piped());
+    let import = import.spawn().expect("vestnik runs");
+    eventually(|| server.admin_ok(&["check"], None).contains("1 imports go on"));
+    let beside = failed(&server, &["import", path, "--as", "other"]);
+    server.admin_ok(&["chat", "add", "hall"], None);
+    let words = import.wait_with_output().expect("its end").stderr;
+    let words = String::from_utf8_lossy(&words);
+    assert!(beside.contains("another import goes on"), "{beside}");
+    assert!(words.contains("there is a chat"), "{words}");
+    server.admin_ok(&["check"], None);
+    server.admin_ok(&["import", path, "--as", "other"], None);
 }

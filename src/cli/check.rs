@@ -28,7 +28,8 @@ pub(super) fn run(context: &mut Context<'_>) -> Outcome {
     };
     wrong.extend(report.wrong);
     for line in &wrong {
-        writeln!(context.out, "{}", line.replace(char::is_control, " "))?;
+        // Whoever reads only the first line is not to think that this is all well.
+        let _ = writeln!(context.out, "{}", line.replace(char::is_control, " "));
     }
     if !wrong.is_empty() {
         let words = format!(
@@ -44,6 +45,11 @@ pub(super) fn run(context: &mut Context<'_>) -> Outcome {
     )?;
     if report.unswept > 0 {
         writeln!(context.out, "{} rows of removed chats wait to be swept", report.unswept)?;
+    }
+    if report.unfinished > 0 {
+        let words =
+            "imports go on, or were ended before they were whole; the next one takes those away";
+        writeln!(context.out, "{} {words}", report.unfinished)?;
     }
     Ok(())
 }

@@ -26,6 +26,8 @@ pub struct Report {
     pub messages: u64,
     /// Messages and nonces of chats that were removed, which wait to be swept: nothing wrong.
     pub unswept: u64,
+    /// Imports that go on, or that were ended before they were whole: nothing wrong.
+    pub unfinished: u64,
 }
 
 /// Rows of one kind of wrong that are listed; the others are counted.
@@ -79,9 +81,10 @@ const CHATS: &[Rule] = &[
         "SELECT 'chat ' || chat_id FROM chats WHERE chat_id NOT BETWEEN 1 AND 4294967295",
     ),
     rule(
-        "a group without a name, or with the two users of a direct chat",
+        "a group with half of a name, or with the two users of a direct chat",
         "SELECT 'chat ' || chat_id FROM chats WHERE kind = 0
-            AND (name IS NULL OR name_key IS NULL OR user_low IS NOT NULL OR user_high IS NOT NULL)",
+            AND ((name IS NULL) <> (name_key IS NULL)
+                 OR user_low IS NOT NULL OR user_high IS NOT NULL)",
     ),
     rule(
         "a direct chat with a name or a password, or without two users in order",
@@ -164,14 +167,16 @@ const MESSAGES: &[Rule] = &[
     rule(
         "a message id that no message can have, or after all times given",
         "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
-         WHERE message_id <= 0
-            OR message_id > (SELECT value FROM meta WHERE key = 'server_time')",
+         WHERE (message_id <= 0
+                OR message_id > (SELECT value FROM meta WHERE key = 'server_time'))
+           AND chat_id IN (SELECT chat_id FROM chats)",
     ),
     rule(
         "an edit or deletion before its message, or after all times given",
         "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
-         WHERE updated < message_id
-            OR updated > (SELECT value FROM meta WHERE key = 'server_time')",
+         WHERE (updated < message_id
+                OR updated > (SELECT value FROM meta WHERE key = 'server_time'))
+           AND chat_id IN (SELECT chat_id FROM chats)",
     ),
     rule(
         "a message with a status that does not fit",
@@ -256,6 +261,7 @@ impl Store<'_> {
             )?,
             ..Report::default()
         };
+        report.unfinished = self.unnamed_chats()?.len() as u64;
         for table in ["messages", "nonces"] {
             report.unswept += self.count(&format!(
                 "SELECT count(*) FROM {table} WHERE chat_id NOT IN (SELECT chat_id FROM chats)"
@@ -359,8 +365,20 @@ mod tests {
     #[test]
     fn nothing_is_wrong_with_what_the_server_writes() {
         let report = check_after("");
-        let counts = Report { users: 3, chats: 2, messages: 4, unswept: 2, wrong: Vec::new() };
+        let counts = Report {
+            users: 3,
+            chats: 2,
+            messages: 4,
+            unswept: 2,
+            unfinished: 0,
+            wrong: Vec::new(),
+        };
         assert_eq!(report, counts);
+        let report = check_after(
+            "INSERT INTO chats (chat_id, kind, created) VALUES (7, 0, 5);
+             INSERT INTO messages VALUES (9, 2000, 77, NULL, 0, 'removed, and after all times')",
+        );
+        assert_eq!(report, Report { chats: 3, unswept: 3, unfinished: 1, ..counts });
     }
 
     #[test]
@@ -377,8 +395,8 @@ mod tests {
             ("UPDATE invites SET expires = 2", "an invite that", "invite abcd"),
             ("UPDATE chats SET chat_id = -1 WHERE chat_id = 2; UPDATE members SET chat_id = -1 WHERE chat_id = 2;
               DELETE FROM messages WHERE chat_id = 2", "a chat id out", "chat -1"),
-            ("UPDATE chats SET name = NULL WHERE chat_id = 1", "a group without", "chat 1"),
-            ("UPDATE chats SET user_low = 1 WHERE chat_id = 1", "a group without", "chat 1"),
+            ("UPDATE chats SET name = NULL WHERE chat_id = 1", "a group with half", "chat 1"),
+            ("UPDATE chats SET user_low = 1 WHERE chat_id = 1", "a group with half", "chat 1"),
             ("UPDATE chats SET user_low = 2, user_high = 1 WHERE chat_id = 2", "a direct chat with a", "chat 2"),
             ("UPDATE chats SET password = 'hash' WHERE chat_id = 2", "a direct chat with a", "chat 2"),
             ("UPDATE members SET user_id = 3 WHERE chat_id = 2 AND user_id = 2", "a direct chat with others", "chat 2, user 3"),

@@ -8,6 +8,9 @@ mod read;
 pub(super) use export::{ExportArguments, export};
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -59,10 +62,13 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
     let name = Called::from(arguments, &summary)?;
     let password = password(arguments, &summary, context)?;
     let database = Database::open_command(&context.data, false).map_err(Failure::Failed)?;
+    let _lock = lock(&context.data)?;
     let place = Place { data: &context.data, database: &database };
     file::look(place.data, |store| name.is_free(store))?;
+    place.take_unfinished_away()?;
     wait_for_sweep(context)?;
-    file::write(place.data, place.database, |store| {
+    // Without holding the file, which a server beside writes to.
+    file::look(place.data, |store| {
         name.is_free(store)?;
         let known = store.any_of(&summary.ids)?;
         known.map_or(Ok(()), |(chat, message)| {
@@ -78,8 +84,8 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
         .fill(path, now, chat, &senders)
         .and_then(|()| place.finish(&summary, chat, &name, password.as_deref()));
     if let Err(failure) = done {
-        file::write(place.data, place.database, |store| Ok(store.remove_chat(chat)?))?;
-        chat::sweep(context)?;
+        // What cannot be taken away now, the next import takes away.
+        let _ = place.take_unfinished_away().and_then(|()| chat::sweep(context));
         return Err(failure);
     }
     let count = summary.ids.len();
@@ -95,6 +101,25 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
         )?,
     }
     Ok(())
+}
+
+/// Keeps other imports away: each takes away what earlier ones have left. The lock is a file of its
+/// own beside the data file, as that of the server is.
+fn lock(data: &Path) -> Result<File, Failure> {
+    let mut name = data.as_os_str().to_owned();
+    name.push(".import");
+    let name = PathBuf::from(name);
+    let about = |error: &dyn Display| Failure::Failed(format!("{}: {error}", name.display()));
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
+    let file = file.map_err(|error| about(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::Failed(format!("{}: another import goes on", data.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(about(&error)),
+    }
 }
 
 /// Until nothing is left of removed chats, whose messages may be those that come back, nor of their
@@ -183,18 +208,25 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Makes the chat, still without a name, and finds its senders. Takes away what imports that
-    /// were killed have left.
+    /// Takes away what imports that failed or were killed have left.
+    fn take_unfinished_away(&self) -> Outcome {
+        file::write(self.data, self.database, |store| {
+            for unfinished in store.unnamed_chats()? {
+                store.remove_chat(unfinished)?;
+                // A server that runs sweeps when it is told.
+                store.note_change(Change::ChatRemoved(unfinished))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes the chat, still without a name, and finds its senders.
     fn begin(
         &self,
         summary: &Summary,
         add_users: bool,
     ) -> Result<(ChatId, HashMap<String, UserId>), Failure> {
         file::write(self.data, self.database, |store| {
-            for unfinished in store.unnamed_chats()? {
-                store.remove_chat(unfinished)?;
-                store.note_change(Change::ChatRemoved(unfinished))?;
-            }
             let mut senders = HashMap::new();
             let two = summary.chat.direct.iter().flatten().map(|name| (name, &1));
             for (name, line) in two.chain(&summary.senders) {
@@ -212,6 +244,9 @@ impl Place<'_> {
                     }
                 };
                 senders.insert(name.clone(), user);
+            }
+            if store.server_time()? < summary.latest {
+                store.write_server_time(summary.latest)?;
             }
             let created = ServerTime::new(summary.chat.created).unwrap_or_default();
             let chat = store.add_unnamed_chat(&nobody(PASSWORD_ITERATIONS), created)?;
@@ -244,9 +279,7 @@ impl Place<'_> {
 
     fn store(&self, chat: ChatId, batch: &mut Vec<Held>) -> Outcome {
         file::write(self.data, self.database, |store| {
-            if store.chat(chat)?.is_none() {
-                return Err(Failure::new("another import has taken this one away").into());
-            }
+            is_there(store, chat)?;
             let mut unindexed = Vec::with_capacity(batch.len());
             for held in batch.drain(..) {
                 store.add_old_message(chat, &held.message())?;
@@ -269,6 +302,7 @@ impl Place<'_> {
     ) -> Outcome {
         file::write(self.data, self.database, |store| {
             name.is_free(store)?;
+            is_there(store, chat)?;
             match name {
                 Called::Group(name) => store.rename_chat(chat, name.text(), name.key())?,
                 Called::Direct(two) => make_direct(store, chat, two)?,
@@ -276,9 +310,6 @@ impl Place<'_> {
             store.set_chat_title(chat, &summary.chat.title)?;
             store.set_chat_password(chat, password)?;
             store.set_chat_policy(chat, summary.chat.slow_mode_s, summary.chat.keep_days)?;
-            if store.server_time()? < summary.latest {
-                store.write_server_time(summary.latest)?;
-            }
             for line in &summary.members {
                 let Some(user) = known(store, &line.name)? else { continue };
                 if store.member(chat, user)?.is_some() {
@@ -305,6 +336,14 @@ impl Place<'_> {
             }
             Ok(())
         })
+    }
+}
+
+/// Who removes chats by hand may have removed this one.
+fn is_there(store: &mut Store<'_>, chat: ChatId) -> Result<(), Stop> {
+    match store.chat(chat)? {
+        Some(_) => Ok(()),
+        None => Err(Failure::new("the chat was taken away while it was filled").into()),
     }
 }
 
