@@ -275,6 +275,29 @@ fn who_keeps_nothing_leaves_no_session() {
     assert_eq!(failure(&run_client(&server, &["--forget"], "")).1, Some(1));
 }
 
+/// That nobody reads what is shown does not keep from being sent what is typed, nor a session.
+#[test]
+fn what_is_typed_is_sent_though_nobody_reads() {
+    let server = hall();
+    let mut boris = Person::come(&server, "boris", "hall");
+    boris.say("something to show");
+    boris.leave();
+    let arguments = ["--user", "anna", "--chat", "hall", "--history", "10", "--password-stdin"];
+    let address = server.address().to_string();
+    let mut command = client(&server, &address, &arguments);
+    command.arg("--no-keep").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    drop(child.stdout.take());
+    let mut keys = child.stdin.take().expect("a pipe");
+    write!(keys, "{PASSWORD}\nIMPORTANT\n").expect("somebody reads");
+    drop(keys);
+    assert_eq!(child.wait().expect("its end").code(), Some(0));
+    let text = server.admin_ok(&["export", "hall"], None);
+    assert!(text.contains("IMPORTANT"), "{text}");
+    // That of boris.
+    assert_eq!(server.admin_ok(&["session", "list"], None).lines().count(), 2);
+}
+
 #[test]
 fn who_cannot_come_in_is_told_in_one_line() {
     let server = hall();

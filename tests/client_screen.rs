@@ -160,6 +160,20 @@ fn a_person_talks_on_the_whole_screen_and_gets_the_terminal_back() {
     assert!(server.admin_ok(&["check"], None).contains("3 messages"));
 }
 
+/// What was typed just before the end is sent, and is not said to be unsent.
+#[test]
+fn what_is_typed_before_the_end_is_sent() {
+    let server = hall();
+    let arguments = ["--user", "anna", "--chat", "hall", "--password-stdin"];
+    let Some(mut anna) = Terminal::open(&server, &arguments) else { return };
+    anna.press(&format!("{PASSWORD}\n"));
+    anna.until("connected");
+    anna.press("good bye\r/quit\r");
+    anna.until("\x1b[?1049l");
+    assert_eq!(anna.end(), Some(0));
+    assert!(server.admin_ok(&["export", "hall"], None).contains("good bye"));
+}
+
 #[test]
 fn the_terminal_is_given_back_when_the_session_is_ended_elsewhere() {
     let server = hall();

@@ -2,10 +2,14 @@
 
 use std::io::{self, Write};
 
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use vestnik::ids::ServerTime;
 
+/// What stands for a character that a terminal would act on.
+const INSTEAD: char = '\u{FFFD}';
+
 /// Writes rows under a heading, in columns. Only the last column may hold spaces, so that a script
-/// can split a line at them.
+/// can split a line at them. Titles come from strangers, and stay on their line.
 pub(super) fn table<const N: usize>(
     out: &mut dyn Write,
     heading: [&str; N],
@@ -21,6 +25,24 @@ pub(super) fn table<const N: usize>(
     rows.iter().try_for_each(|row| line(out, &row.each_ref().map(String::as_str), &widths))
 }
 
+/// The character, or what stands instead of one that moves the cursor, changes colours, turns the
+/// direction of the text or hides: nothing that somebody sends reaches a terminal as a command.
+pub(super) fn harmless_char(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        // Joiners, which emoji and some scripts need, and signs that stand before numbers.
+        '\u{200C}' | '\u{200D}' | '\u{600}'..='\u{605}' | '\u{6DD}' | '\u{70F}' => c,
+        _ => match c.general_category() {
+            GeneralCategory::Control
+            | GeneralCategory::Format
+            | GeneralCategory::LineSeparator
+            | GeneralCategory::ParagraphSeparator
+            | GeneralCategory::PrivateUse => INSTEAD,
+            _ => c,
+        },
+    }
+}
+
 fn line<const N: usize>(
     out: &mut dyn Write,
     cells: &[&str; N],
@@ -28,6 +50,7 @@ fn line<const N: usize>(
 ) -> io::Result<()> {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
+        let cell: String = cell.chars().map(harmless_char).collect();
         line.push_str(&format!("{cell:width$}  "));
     }
     writeln!(out, "{}", line.trim_end())
@@ -103,5 +126,16 @@ mod tests {
         table(&mut out, ["NAME", "ID"], &[row("Анна-Мария", "1"), row("b", "22")]).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "NAME        ID\nАнна-Мария  1\nb           22\n");
+    }
+
+    #[test]
+    fn nothing_in_a_cell_is_a_command_for_the_terminal() {
+        let mut out = Vec::new();
+        let row = ["a\u{1b}]0;b\u{7}\nroot\t\u{202e}".to_owned()];
+        table(&mut out, ["TITLE"], &[row]).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "TITLE\na\u{fffd}]0;b\u{fffd}\u{fffd}root \u{fffd}\n"
+        );
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Plain<'a> {
     out: &'a mut dyn Write,
     /// Whether somebody sits there who sees what failed.
     is_watched: bool,
+    /// Standard output is closed.
+    nobody_reads: bool,
     failures: usize,
     end: Option<Result<(), String>>,
     logoff_at_end: bool,
@@ -46,6 +48,7 @@ impl<'a> Plain<'a> {
             clock: Clock::local(),
             out,
             is_watched: io::stdin().is_terminal(),
+            nobody_reads: false,
             failures: 0,
             end: None,
             logoff_at_end: false,
@@ -67,7 +70,11 @@ impl<'a> Plain<'a> {
         self.logoff_at_end = !keeps_session;
         while self.end.is_none() {
             self.take_lines()?;
-            self.out.flush()?;
+            let flushed = self.out.flush();
+            self.judge(flushed)?;
+            if self.nobody_reads && self.is_watched {
+                return self.leave();
+            }
             if self.lines.has_ended() && self.front.is_settled() {
                 return self.leave();
             }
@@ -132,8 +139,7 @@ impl<'a> Plain<'a> {
             Effect::Ask(Job::Quit { logoff }) => {
                 self.logoff_at_end |= logoff;
                 self.end = Some(Ok(()));
-                self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
-                self.worker.end(END_WAIT);
+                self.say_good_bye();
             }
             Effect::Ask(job) => self.worker.ask(job),
             Effect::Message(message) => self.print(&message)?,
@@ -168,19 +174,44 @@ impl<'a> Plain<'a> {
             (false, true) => format!("{} (edited)", harmless(&message.content)),
             (false, false) => harmless(&message.content),
         };
-        Ok(writeln!(self.out, "[{when}] {name}: {content}")?)
+        let written = writeln!(self.out, "[{when}] {name}: {content}");
+        self.judge(written)
+    }
+
+    /// That nobody reads what is written does not keep from sending what is typed.
+    fn judge(&mut self, written: io::Result<()>) -> Outcome {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.nobody_reads = true;
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 
     fn leave(mut self) -> Result<bool, Failure> {
-        self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
-        self.worker.end(END_WAIT);
+        self.say_good_bye();
         self.end = Some(Ok(()));
         self.finish()
     }
 
+    /// What was typed before is sent first, and may fail.
+    fn say_good_bye(&mut self) {
+        self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
+        for news in self.worker.end(END_WAIT) {
+            for effect in self.front.heard(news) {
+                if let Effect::Failure(words) = effect {
+                    self.failures += 1;
+                    note(&words);
+                }
+            }
+        }
+    }
+
     /// Tells what was not sent, and how it ended.
-    fn finish(self) -> Result<bool, Failure> {
-        self.out.flush()?;
+    fn finish(mut self) -> Result<bool, Failure> {
+        let flushed = self.out.flush();
+        self.judge(flushed)?;
         for unsent in &self.front.unsent {
             note(&format!("not sent: {}", harmless(&unsent.content)));
         }

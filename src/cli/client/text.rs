@@ -2,13 +2,11 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 use vestnik::ids::ServerTime;
 
-/// What stands for a character that a terminal would act on.
-const INSTEAD: char = '\u{FFFD}';
+use crate::cli::output::harmless_char;
 
 /// What stands for the end of a line within one line.
 const LINE_END: char = '⏎';
@@ -22,22 +20,6 @@ pub(super) fn harmless(text: &str) -> String {
 /// The same, line by line.
 pub(super) fn harmless_lines(text: &str) -> impl Iterator<Item = String> {
     text.split('\n').map(|line| line.chars().map(harmless_char).collect())
-}
-
-fn harmless_char(c: char) -> char {
-    match c {
-        '\t' => ' ',
-        // Joiners, which emoji and some scripts need, and signs that stand before numbers.
-        '\u{200C}' | '\u{200D}' | '\u{600}'..='\u{605}' | '\u{6DD}' | '\u{70F}' => c,
-        _ => match c.general_category() {
-            GeneralCategory::Control
-            | GeneralCategory::Format
-            | GeneralCategory::LineSeparator
-            | GeneralCategory::ParagraphSeparator
-            | GeneralCategory::PrivateUse => INSTEAD,
-            _ => c,
-        },
-    }
 }
 
 /// Columns that a text takes.

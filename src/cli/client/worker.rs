@@ -64,15 +64,19 @@ impl Handle {
         }
     }
 
-    /// Waits for the end, which must have been asked for; gives up after `wait`.
-    pub(super) fn end(&self, wait: Duration) {
+    /// Waits for the end, which must have been asked for; gives up after `wait`. The news that came
+    /// until then: what was being sent may have been sent.
+    pub(super) fn end(&self, wait: Duration) -> Vec<News> {
         let deadline = now() + wait;
         let left = || deadline.saturating_duration_since(now());
+        let mut all = Vec::new();
         while let Ok(news) = self.news.recv_timeout(left()) {
             if matches!(news, News::Ended(_)) {
                 break;
             }
+            all.push(news);
         }
+        all
     }
 
     /// Can be read when there are news.
@@ -102,6 +106,7 @@ pub(super) fn start(client: Client) -> io::Result<Handle> {
         slowed: BTreeMap::new(),
         seen: BTreeMap::new(),
         seen_told: now(),
+        heard: now(),
         known: HashSet::new(),
         open: None,
     };
@@ -126,7 +131,7 @@ impl Outlet {
 
 /// Why the worker stopped serving.
 enum Stop {
-    /// The connection is of no more use.
+    /// The connection is of no more use, or the server could not do for now what was asked.
     Broken(Error),
     /// The session is over; the words say why.
     Over(String),
@@ -136,7 +141,15 @@ enum Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        if error.is_broken() { Self::Broken(error) } else { Self::Over(error.to_string()) }
+        let will_pass = match &error {
+            Error::Declined(why) => pause_after(why.code(), why.number()).is_some(),
+            _ => false,
+        };
+        if will_pass || error.is_broken() {
+            Self::Broken(error)
+        } else {
+            Self::Over(error.to_string())
+        }
     }
 }
 
@@ -152,6 +165,8 @@ struct Worker {
     /// Markers to be told.
     seen: BTreeMap<ChatId, ServerTime>,
     seen_told: Instant,
+    /// When the server was last heard.
+    heard: Instant,
     /// Whose names the front has.
     known: HashSet<UserId>,
     /// The chat that is shown.
@@ -219,14 +234,17 @@ impl Worker {
 
     /// Waits for jobs and for the server, which the answer tells.
     fn rest(&mut self) -> Result<bool, Stop> {
-        let now = now();
+        let begun = now();
         let slowed = self.slowed.values().min().copied();
         let seen = (!self.seen.is_empty()).then(|| self.seen_told + SEEN_PAUSE);
-        let due = slowed.into_iter().chain(seen).min();
-        let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(now));
+        let due = slowed.into_iter().chain(seen).chain([self.heard + SILENCE_MAX]).min();
+        let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(begun));
         let something_came = self.client.wait_with(&self.ear, timeout)?;
-        if !something_came && due.is_none() && now.elapsed() >= SILENCE_MAX {
+        if something_came {
+            self.heard = now();
+        } else if self.heard.elapsed() >= SILENCE_MAX {
             self.client.heartbeat()?;
+            self.heard = now();
         }
         Ok(something_came)
     }
@@ -318,7 +336,12 @@ impl Worker {
                 self.introduce(messages)?;
             }
             News::Page { messages, .. } => self.introduce(messages)?,
-            News::Message(_, message) => self.introduce(std::slice::from_ref(message))?,
+            News::Message(_, message) => {
+                // It does not come again: the next start goes on after it, with its name or without.
+                let introduced = self.introduce_user(message.sender);
+                self.news.tell(news);
+                return introduced;
+            }
             News::Members(_, members) => {
                 self.known.extend(members.iter().map(|member| member.user));
             }
@@ -434,7 +457,11 @@ impl Worker {
     /// Makes a new connection, however long it takes.
     fn come_back(&mut self, error: &Error) -> Result<(), Stop> {
         let mut why = error.to_string();
-        let mut pause = Duration::ZERO;
+        let mut pause = match error {
+            Error::Declined(declined) => pause_after(declined.code(), declined.number()),
+            _ => None,
+        }
+        .unwrap_or_default();
         loop {
             self.news.tell(News::Lost { why: harmless(&why) });
             self.sleep(pause)?;

@@ -20,7 +20,7 @@ use vestnik::ids::ChatId;
 
 use super::super::failure::Failure;
 use super::enter::note;
-use super::front::Front;
+use super::front::{Effect, Front};
 use super::job::Job;
 use super::text::{Clock, harmless};
 use super::wake::{self, Ear};
@@ -63,15 +63,25 @@ pub(super) fn run(
     shell.ask(jobs);
     let outcome = shell.talk(signals, &resized).map_err(cannot);
     shell.screen.logoff |= !keeps_session;
+    let mut failed = Vec::new();
     if !matches!(shell.screen.end, Some(Err(_))) {
         worker.ask(Job::Quit { logoff: shell.screen.logoff });
-        worker.end(END_WAIT);
+        // What was typed before is sent first, and may fail.
+        for news in worker.end(END_WAIT) {
+            failed.extend(shell.screen.front.heard(news).into_iter().filter_map(|effect| {
+                match effect {
+                    Effect::Failure(words) => Some(words),
+                    _ => None,
+                }
+            }));
+        }
     }
     let Shell { screen, terminal, .. } = shell;
     // The terminal is as it was before anything more is said.
     drop(terminal);
     outcome?;
-    finish(&screen)
+    failed.iter().for_each(|words| note(words));
+    finish(&screen, failed.is_empty())
 }
 
 struct Shell<'a> {
@@ -174,7 +184,7 @@ impl Shell<'_> {
 }
 
 /// Tells on the terminal what was typed and not sent, and how it ended.
-fn finish(screen: &Screen) -> Result<bool, Failure> {
+fn finish(screen: &Screen, is_all_done: bool) -> Result<bool, Failure> {
     for unsent in &screen.front.unsent {
         note(&format!("not sent: {}", harmless(&unsent.content)));
     }
@@ -185,7 +195,9 @@ fn finish(screen: &Screen) -> Result<bool, Failure> {
             }
             Err(Failure::Failed(words.clone()))
         }
-        _ if !screen.front.unsent.is_empty() => Err(Failure::new("not everything was sent")),
+        _ if !screen.front.unsent.is_empty() || !is_all_done => {
+            Err(Failure::new("not everything was sent"))
+        }
         _ => Ok(screen.logoff),
     }
 }
