@@ -164,10 +164,11 @@ fn a_person_talks_on_the_whole_screen_and_gets_the_terminal_back() {
 #[test]
 fn what_is_typed_before_the_end_is_sent() {
     let server = hall();
+    says(&server, "boris", "are you leaving?");
     let arguments = ["--user", "anna", "--chat", "hall", "--password-stdin"];
     let Some(mut anna) = Terminal::open(&server, &arguments) else { return };
     anna.press(&format!("{PASSWORD}\n"));
-    anna.until("connected");
+    anna.until("are you leaving?");
     anna.press("good bye\r/quit\r");
     anna.until("\x1b[?1049l");
     assert_eq!(anna.end(), Some(0));
