@@ -44,6 +44,8 @@ pub(super) struct ChatView {
     bytes: usize,
     /// The newest that was counted.
     newest: ServerTime,
+    /// The newest that was kept when another chat was opened: what came since was not shown.
+    left_at: Option<MessageId>,
 }
 
 /// Everything.
@@ -67,6 +69,7 @@ impl ChatView {
             is_whole: false,
             members: Vec::new(),
             bytes: 0,
+            left_at: None,
         }
     }
 
@@ -235,6 +238,7 @@ impl Model {
             return;
         }
         if let Some(view) = self.open.and_then(|open| self.chats.get_mut(&open)) {
+            view.left_at = view.messages.keys().next_back().copied();
             view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
         }
         self.open = Some(chat);
@@ -244,7 +248,7 @@ impl Model {
     }
 
     /// Opens a chat with its newest messages. What is kept of it stays if the two meet; else it
-    /// would leave a gap. Gives the messages that are new to us, ascending.
+    /// would leave a gap. Gives the messages that were not shown yet, ascending.
     pub(super) fn open(
         &mut self,
         chat: Chat,
@@ -252,6 +256,7 @@ impl Model {
         is_whole: bool,
     ) -> Vec<Message> {
         let id = chat.id;
+        let is_shown = self.open == Some(id);
         self.take_chat(chat);
         self.switch(id);
         let Some(view) = self.chats.get_mut(&id) else { return Vec::new() };
@@ -262,7 +267,12 @@ impl Model {
             view.is_whole = is_whole;
         }
         view.is_loaded = true;
-        messages.into_iter().filter(|message| view.put(message.clone()) == Taken::New).collect()
+        let left_at = view.left_at;
+        let is_news = |message: &Message| {
+            let came_meanwhile = !is_shown && Some(message.id) > left_at;
+            (view.put(message.clone()) == Taken::New) | came_meanwhile
+        };
+        messages.into_iter().filter(is_news).collect()
     }
 
     /// Older messages of a chat; gives those that are new to us, ascending.
@@ -383,6 +393,25 @@ mod tests {
         }
         assert_eq!(kept(&model), (2, 1_000_002));
         assert_eq!(model.chats[&chat().id].bytes, 2 * huge.len());
+    }
+
+    #[test]
+    fn what_came_while_a_chat_was_shut_is_shown_when_it_is_opened() {
+        let mut model = model();
+        let other = Chat { id: ChatId::new(2).unwrap(), ..chat() };
+        let ids = |messages: Vec<Message>| {
+            messages.iter().map(|message| message.created.micros()).collect::<Vec<_>>()
+        };
+        let all = |upto| (1..=upto).map(|at| message(at, "x")).collect::<Vec<_>>();
+        assert_eq!(ids(model.open(chat(), all(3), true)), [1, 2, 3]);
+        model.open(other.clone(), Vec::new(), true);
+        model.take(chat().id, message(4, "x"));
+        model.take(chat().id, message(5, "x"));
+        assert_eq!(ids(model.open(chat(), all(5), true)), [4, 5]);
+        model.take(chat().id, message(6, "x"));
+        assert_eq!(ids(model.open(chat(), all(6), true)), [] as [i64; 0], "it was open");
+        model.open(other, Vec::new(), true);
+        assert_eq!(ids(model.open(chat(), all(7), true)), [7]);
     }
 
     #[test]
