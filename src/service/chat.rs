@@ -263,6 +263,12 @@ impl Service<'_> {
     }
 
     fn join(&mut self, caller: Caller, chat: ChatId) -> Reply {
+        self.hold_file()?;
+        // As it is now: a command may have removed the chat, or made the caller a member.
+        self.joinable(caller, chat)?;
+        if self.store.member(chat, caller.user)?.is_some() {
+            return Err(Decline::AlreadyMember(chat).into());
+        }
         self.may_write()?;
         let member = Member {
             chat,
@@ -365,6 +371,11 @@ impl Service<'_> {
             return Ok(());
         }
         self.check_memberships(caller.user)?;
+        self.hold_file()?;
+        if let Some(imported) = self.store.direct_chat(caller.user, other)? {
+            self.accept(caller, |body| body.put_u32(imported.chat.get()));
+            return Ok(());
+        }
         self.may_write()?;
         let joined = self.clock.next();
         let chat = self.store.add_direct_chat(caller.user, other, joined)?;
@@ -433,6 +444,7 @@ impl Service<'_> {
     pub(super) fn rename_chat(&mut self, caller: Caller, chat: ChatId, name: &str) -> Reply {
         let found = self.administered(caller, chat)?;
         let name = Name::parse(name).map_err(|_| Decline::BadName)?;
+        self.hold_file()?;
         let holder = self.store.chat_by_key(name.key())?;
         if holder.is_some_and(|holder| holder.chat != chat) {
             return Err(Decline::NameTaken.into());
@@ -584,6 +596,8 @@ impl Service<'_> {
         if self.store.user(user)?.is_none() {
             return Err(Decline::NoSuchUser.into());
         }
+        self.hold_file()?;
+        self.administered(caller, chat)?;
         if self.store.is_banned(chat, user)? == banned {
             self.accept(caller, |_| {});
             return Ok(());

@@ -293,7 +293,9 @@ impl Service<'_> {
             }
             Change::SessionsEnded(user) => {
                 // One made since the change, by the new password, is in the file and stays.
-                let alive = self.store.sessions(Some(user))?;
+                let is_disabled = self.store.user(user)?.is_none_or(|user| user.disabled);
+                let alive =
+                    if is_disabled { Vec::new() } else { self.store.sessions(Some(user))? };
                 let conns = self.roster.user(user).map(|online| online.conns().to_vec());
                 for index in conns.unwrap_or_default() {
                     let Some(peer) = self.peers.at(index) else { continue };

@@ -593,6 +593,15 @@ impl<'db> Service<'db> {
         Ok(self.store.begin_write()?)
     }
 
+    /// Begins to write before the look that decides what is written. Else a command could change it
+    /// between the two: the transaction that has only read ends before the one that writes begins.
+    fn hold_file(&mut self) -> Reply {
+        if !self.is_replaying {
+            self.store.begin_write()?;
+        }
+        Ok(())
+    }
+
     /// The membership of the caller, from the file.
     fn require_member(&mut self, caller: Caller, chat: ChatId) -> Result<Member, Refusal> {
         if self.roster.membership(caller.user, chat).is_some()

@@ -94,6 +94,11 @@ impl<'db> Desk<'db> {
         if is_accepted { Ok(()) } else { Err(words()) }
     }
 
+    /// Whether a password of the connection is to be checked once more.
+    fn answer_is_due(&self, conn: ConnId) -> bool {
+        self.service.is_waiting(conn)
+    }
+
     fn kept(&mut self) -> String {
         let user = self.user;
         self.turn(|service| service.store.user(user)).expect("read").expect("anna").password
@@ -124,6 +129,46 @@ fn a_password_that_changes_while_it_is_checked_lets_nobody_in() {
         desk.hand_over(&done);
         assert_eq!(desk.answer(conn).is_ok(), is_right);
     }
+}
+
+/// A command that is writing when a login is let in is waited for, and what it did is looked at: nobody
+/// who is disabled by then gets in, nor by a password that is another's by then.
+#[test]
+fn a_command_that_writes_meanwhile_is_looked_at() {
+    let folder = std::env::temp_dir().join(format!("vestnik-races-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let new = stored(NEW, 3);
+    let passwd = format!("UPDATE users SET password = '{new}'; DELETE FROM sessions");
+    for (number, command) in ["UPDATE users SET disabled = 1", &passwd].into_iter().enumerate() {
+        let path = folder.join(format!("{number}.db"));
+        let role = crate::store::open::Role::Server;
+        let database = Database::open_with_vfs(&path, "unix", role).expect("a new file");
+        let random = Counting::default();
+        let mut desk = Desk::new(&database, &random);
+        let conn = desk.connect();
+        desk.log_in(conn, OLD);
+        let done = desk.check_one();
+        let other = rusqlite::Connection::open(&path).expect("the same file");
+        other.execute_batch("BEGIN IMMEDIATE").expect("held");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                other.execute_batch(command).expect("written");
+                other.execute_batch("COMMIT").expect("stored");
+            });
+            desk.hand_over(&done);
+        });
+        if desk.answer_is_due(conn) {
+            let again = desk.check_one();
+            desk.hand_over(&again);
+        }
+        let words = desk.answer(conn).expect_err("out of date");
+        assert!(words.starts_with("bad-credentials: "), "{words}");
+        let user = desk.user;
+        assert!(desk.turn(|service| service.store.sessions(Some(user))).expect("read").is_empty());
+        assert!(number == 0 || desk.kept() == new);
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
 }
 
 /// Two logins at once, when the rounds have grown: one is hashed anew, the other is checked again,

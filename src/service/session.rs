@@ -96,6 +96,10 @@ impl Service<'_> {
         checked: Checked,
         upgraded: Option<&str>,
     ) -> Reply {
+        if user.is_some() {
+            // A command that disables the user, or gives another password, is waited for.
+            self.hold_file()?;
+        }
         let found = match user {
             // Disabled meanwhile is disabled.
             Some(user) => self.store.user(user)?.filter(|user| !user.disabled),
