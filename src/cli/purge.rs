@@ -17,7 +17,8 @@ pub(super) fn run(name: &str, context: &mut Context<'_>) -> Outcome {
     })?;
     let name = user.nickname;
     let Ok(database) = Database::open_server(&context.data) else {
-        writeln!(context.out, "the server deletes the messages of {name}")?;
+        // Most likely it is a server that has the lock.
+        writeln!(context.out, "the server deletes the messages of {name}, now or when it starts")?;
         return Ok(());
     };
     let mut deleted = 0;

@@ -193,6 +193,7 @@ fn log_in(
         if arguments.register && ask("Again: ")? != first {
             return Err(Failure::new("the two passwords differ: nobody was registered"));
         }
+        come_back(client)?;
         first
     };
     if arguments.register {
@@ -200,6 +201,16 @@ fn log_in(
         client.register(user, password.expose(), invite).map_err(|error| refusal(&error))?;
     }
     client.login(user, password.expose()).map(drop).map_err(|error| refusal(&error))
+}
+
+/// After somebody was asked, however long that took: the server waits for half a minute for a login,
+/// and somewhat longer for a sign of life.
+fn come_back(client: &mut Client) -> Result<(), Failure> {
+    match client.heartbeat() {
+        Err(error) if error.is_broken() => client.reconnect().map_err(|error| refusal(&error)),
+        // Whatever else is wrong, the next request will say.
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Keeps the session for the next time; whether that worked.
@@ -222,6 +233,7 @@ pub(super) fn chat(client: &mut Client, name: &str) -> Result<ChatId, Failure> {
             Err(error) if error.code() == Some("already-member") => return Ok(chat),
             Err(error) if error.code() == Some("password-required") && password.is_none() => {
                 password = Some(ask_for_chat(name)?);
+                come_back(client)?;
             }
             Err(error) => return Err(about(name, &error)),
         }
