@@ -590,7 +590,7 @@ impl<'db> Service<'db> {
         if self.is_replaying {
             return Err(Decline::StorageFailed.into());
         }
-        Ok(self.store.begin_write()?)
+        self.hold_file()
     }
 
     /// Begins to write before the look that decides what is written. Else a command could change it
@@ -735,8 +735,14 @@ impl<'db> Service<'db> {
     }
 
     /// Declines what a handler refused; a failed write fails the turn.
+    #[inline(always)]
     fn settle(&mut self, conn: ConnId, task: u8, reply: Reply) {
-        let Err(refusal) = reply else { return };
+        if let Err(refusal) = reply {
+            self.refuse(conn, task, refusal);
+        }
+    }
+
+    fn refuse(&mut self, conn: ConnId, task: u8, refusal: Refusal) {
         if let Refusal::Store(error) = &refusal
             && !self.is_replaying
         {

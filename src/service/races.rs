@@ -94,11 +94,6 @@ impl<'db> Desk<'db> {
         if is_accepted { Ok(()) } else { Err(words()) }
     }
 
-    /// Whether a password of the connection is to be checked once more.
-    fn answer_is_due(&self, conn: ConnId) -> bool {
-        self.service.is_waiting(conn)
-    }
-
     fn kept(&mut self) -> String {
         let user = self.user;
         self.turn(|service| service.store.user(user)).expect("read").expect("anna").password
@@ -158,7 +153,7 @@ fn a_command_that_writes_meanwhile_is_looked_at() {
             });
             desk.hand_over(&done);
         });
-        if desk.answer_is_due(conn) {
+        if desk.service.is_waiting(conn) {
             let again = desk.check_one();
             desk.hand_over(&again);
         }

@@ -87,6 +87,15 @@ impl<'db> Driven<'db> {
         self.answer().expect_err("declined")
     }
 
+    /// Forgets what the first connections would be sent by now.
+    fn forget_sent(&mut self, connections: u32) {
+        while self.service.outbox.pop_dirty().is_some() {}
+        for index in 0..connections {
+            let bytes = self.service.outbox.sendable(index).len();
+            self.service.outbox.advance(index, bytes);
+        }
+    }
+
     fn answer(&mut self) -> Result<Vec<u8>, String> {
         let mut answer = Err("no answer".to_owned());
         while let Some(Dirty { index, .. }) = self.service.outbox.pop_dirty() {
@@ -296,7 +305,6 @@ fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
             driven.connect_again(index, user);
         }
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
-        while driven.service.outbox.pop_dirty().is_some() {}
         let told = |driven: &mut Driven<'_>| {
             let mut told = 0;
             while let Some(Dirty { index, .. }) = driven.service.outbox.pop_dirty() {
@@ -309,10 +317,7 @@ fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
             }
             told
         };
-        for index in 0..CONNECTIONS {
-            let bytes = driven.service.outbox.sendable(index).len();
-            driven.service.outbox.advance(index, bytes);
-        }
+        driven.forget_sent(CONNECTIONS);
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         driven.service.tell_chat(chat, None);
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
@@ -406,11 +411,7 @@ fn who_is_told_later_is_no_slow_reader() {
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         driven.connect_again(1, user);
         driven.service.end_turn();
-        while driven.service.outbox.pop_dirty().is_some() {}
-        for index in [0, 1] {
-            let bytes = driven.service.outbox.sendable(index).len();
-            driven.service.outbox.advance(index, bytes);
-        }
+        driven.forget_sent(2);
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         driven.service.note_looked_at(1_000_000);
         driven.service.tell_chat(chat, None);
