@@ -641,6 +641,19 @@ fn a_backup_is_a_whole_file_and_overwrites_nothing() {
 }
 
 #[test]
+fn a_backup_has_its_name_once_it_is_whole() {
+    let folder = Folder::filled();
+    // As one that was killed leaves it.
+    std::fs::write(folder.path("copy.db.partial"), "half").expect("room");
+    has(&folder.failed(&["backup", "copy.db"]), &["copy.db.partial", "exists", "remove"]);
+    assert!(!folder.path("copy.db").exists());
+    std::fs::remove_file(folder.path("copy.db.partial")).expect("there");
+    folder.done(&["backup", "copy.db"]);
+    assert!(!folder.path("copy.db.partial").exists());
+    folder.done(&["check", "--data", "copy.db"]);
+}
+
+#[test]
 fn commands_work_while_a_server_holds_the_file() {
     let folder = Folder::filled();
     let server = Database::open_server(&folder.data()).expect("the lock");

@@ -175,18 +175,28 @@ impl Database {
         &self.checkpoints
     }
 
-    /// Writes a consistent copy of the file to `target`, which must not exist.
+    /// Writes a consistent copy of the file to `target`, which must not exist. Until it is whole and
+    /// on the disk it has another name, with `.partial` behind it, which one that was cut off keeps.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn copy_to(&self, target: &Path) -> Result<(), String> {
-        let text = target.to_str().ok_or("the name of the copy is not UTF-8")?;
-        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
-        open.map_err(|e| format!("{}: {e}", target.display()))?;
+        let mut partial = target.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = Path::new(&partial);
+        let text = partial.to_str().ok_or("the name of the copy is not UTF-8")?;
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial);
+        open.map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => format!(
+                "{text}: exists already: another backup writes it now, or one was cut off: then remove it"
+            ),
+            _ => format!("{text}: {e}"),
+        })?;
         // An empty file is as good as none to VACUUM INTO, and has its mode already.
         let copied = self.db.execute("VACUUM INTO ?1", [text]).map_err(|e| e.to_string());
-        copied.and_then(|_| sync(target)).inspect_err(|_| {
-            let _ = std::fs::remove_file(target);
+        let named = copied.and_then(|_| sync(partial)).and_then(|()| name_once(partial, target));
+        named.inspect_err(|_| {
+            let _ = std::fs::remove_file(partial);
         })
     }
 
@@ -220,12 +230,20 @@ impl Drop for Database {
 }
 
 fn sync(path: &Path) -> Result<(), String> {
-    let parent = match path.parent() {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Gives a file another name in the same folder, unless that is taken.
+fn name_once(file: &Path, name: &Path) -> Result<(), String> {
+    if name.symlink_metadata().is_ok() {
+        return Err(format!("{}: exists already", name.display()));
+    }
+    std::fs::rename(file, name).map_err(|e| format!("{}: {e}", name.display()))?;
+    sync(match name.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-    sync(path).and_then(|()| sync(parent)).map_err(|e| format!("{}: {e}", path.display()))
+    })
 }
 
 /// The name of the lock that stands beside the data file.
