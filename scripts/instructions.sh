@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ $# -gt 0 ] || set -- frame request delivery row bare-row send-2 send-200
+[ $# -gt 0 ] || set -- frame request echo delivery row bare-row send-2 send-200
 command -v valgrind >/dev/null || fail "valgrind is not installed"
 if [ -z "$binary" ]; then
     say "building"
@@ -48,6 +48,7 @@ unit() {
     case $1 in
     frame) unit="frame found"; times=50 ;;
     request) unit="SEND_CHAT_MSG found and decoded"; times=50 ;;
+    echo) unit="HEARTBEAT in a turn of 128"; times=200 ;;
     delivery) unit="delivery: staged, released, put together, taken"; times=50 ;;
     row) unit="row stored, 64 a commit, commit included"; times=100 ;;
     bare-row) unit="the same by bare SQLite"; times=100 ;;

@@ -7,7 +7,7 @@ use ring::rand::SystemRandom;
 use vestnik::auth::random::RandomSource;
 use vestnik::auth::token::SessionSecret;
 use vestnik::ids::{ConnId, SessionId};
-use vestnik::limits::BODY_BYTES_MAX;
+use vestnik::limits::{BODY_BYTES_MAX, HEADER_BYTES};
 use vestnik::outbox::Dirty;
 use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
 use vestnik::store::members::Member;
@@ -159,6 +159,22 @@ pub(crate) fn send_turn(bench: &mut Bench<'_>, conns: &[ConnId], content: &str) 
     assert_eq!(peers, conns.len() as u64);
     // Each of the others has every text; the two have each other's.
     assert!(bytes > (conns.len() - 1) * SENDS as usize * CONTENT_BYTES);
+}
+
+/// A turn of HEARTBEATs from each of the connections: how many.
+pub(crate) fn echo_turn(bench: &mut Bench<'_>, conns: &[ConnId]) -> u64 {
+    bench.begin();
+    for conn in conns {
+        for task in 0..SENDS {
+            Request::Heartbeat { echo: b"" }.write(&mut bench.input, task as u8);
+        }
+        bench.feed(*conn);
+    }
+    let (peers, bytes) = bench.end();
+    assert_eq!(peers, conns.len() as u64);
+    let echoes = peers * SENDS;
+    assert_eq!(bytes as u64, echoes * HEADER_BYTES as u64);
+    echoes
 }
 
 /// A turn of sends to a chat, by how many of its members are there. Needs a disk that syncs.

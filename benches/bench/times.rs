@@ -4,18 +4,19 @@
 //! two runs is the body's alone.
 
 use ring::rand::SystemRandom;
+use vestnik::ids::ConnId;
 use vestnik::store::{Database, Store};
 
 use crate::bare;
 use crate::beside::{Statements, Writer};
 use crate::files::{CONTENT_BYTES, Folder};
 use crate::outbox::FanOut;
-use crate::service::{Bench, SENDS, prepare, send_turn};
+use crate::service::{Bench, SENDS, echo_turn, prepare, send_turn};
 use crate::wire::{FRAMES, decode_all, parse_all, sends};
 
 /// Names of bodies.
-pub(crate) const BODIES: [&str; 7] =
-    ["frame", "request", "delivery", "row", "bare-row", "send-2", "send-200"];
+pub(crate) const BODIES: [&str; 8] =
+    ["frame", "request", "echo", "delivery", "row", "bare-row", "send-2", "send-200"];
 
 /// Peers that a frame goes to.
 const PEERS: u32 = 1_000;
@@ -34,8 +35,9 @@ pub(crate) fn run(body: &str, times: u64) {
         }
         "row" => rows(times),
         "bare-row" => bare_rows(times),
-        "send-2" => turns(times, 2),
-        "send-200" => turns(times, 200),
+        "echo" => turns(times, 2, echo_turn),
+        "send-2" => turns(times, 2, sends_of_turn),
+        "send-200" => turns(times, 200, sends_of_turn),
         _ => panic!("no body {body:?}: there are {BODIES:?}"),
     };
     println!("{body}: {} units", times * each);
@@ -65,14 +67,18 @@ fn bare_rows(times: u64) -> u64 {
     ROWS as u64
 }
 
-fn turns(times: u64, members: usize) -> u64 {
+fn sends_of_turn(bench: &mut Bench<'_>, conns: &[ConnId]) -> u64 {
+    let content = "x".repeat(CONTENT_BYTES);
+    send_turn(bench, conns, &content);
+    SENDS
+}
+
+fn turns(times: u64, members: usize, turn: impl Fn(&mut Bench<'_>, &[ConnId]) -> u64) -> u64 {
     let folder = Folder::new("turns");
     let random = SystemRandom::new();
     let database = Database::open_server(&folder.file("turns.db")).expect("a file");
     let sessions = prepare(&database);
     let mut bench = Bench::new(&database, &random);
     let conns = bench.connect_users(&sessions[..members]);
-    let content = "x".repeat(CONTENT_BYTES);
-    (0..times).for_each(|_| send_turn(&mut bench, &conns, &content));
-    SENDS
+    (0..times).map(|_| turn(&mut bench, &conns)).max().unwrap_or(0)
 }

@@ -30,8 +30,6 @@ pub(super) struct Connection {
     pub(super) phase: Phase,
     /// Bytes read and not handled: the beginning of a frame, or frames that have to wait.
     pub(super) inbox: Vec<u8>,
-    /// Bytes at the front of the inbox that a turn handled before it was undone.
-    pub(super) put_back_bytes: usize,
     /// The socket may have bytes: it has not said WouldBlock since it last said readable.
     pub(super) is_readable: bool,
     /// The socket may take bytes.
@@ -72,7 +70,6 @@ impl Connection {
             transport,
             phase: Phase::Open,
             inbox: Vec::new(),
-            put_back_bytes: 0,
             is_readable: false,
             is_writable: true,
             is_ending: false,

@@ -61,8 +61,8 @@ const fn conn_of(token: Token) -> ConnId {
 
 /// What a turn was fed, to be fed again if it has to be undone.
 enum Input {
-    /// A frame, by its place in the turn's buffer.
-    Frame { conn: ConnId, start: usize, end: usize },
+    /// Frames of a connection, all that it was fed, by their place in the turn's buffer.
+    Frames { conn: ConnId, start: usize, end: usize },
     /// A frame too long to be read.
     Oversized { conn: ConnId, task: u8 },
     /// Password work that is done.

@@ -162,16 +162,21 @@ impl Turn {
     }
 
     /// Remembers how a connection was, once a turn, before it is changed.
+    #[inline(always)]
     pub(crate) fn save(&mut self, peer: &mut Peer) {
         let saved = self.saved.get(peer.saved_at as usize);
         if saved.is_none_or(|saved| saved.conn != peer.conn) {
-            peer.saved_at = self.saved.len() as u32;
-            self.saved.push(Saved {
-                conn: peer.conn,
-                state: peer.state,
-                waiting: peer.waiting.clone(),
-                was_streaming: peer.stream.is_some(),
-            });
+            self.save_first(peer);
         }
+    }
+
+    fn save_first(&mut self, peer: &mut Peer) {
+        peer.saved_at = self.saved.len() as u32;
+        self.saved.push(Saved {
+            conn: peer.conn,
+            state: peer.state,
+            waiting: peer.waiting.clone(),
+            was_streaming: peer.stream.is_some(),
+        });
     }
 }

@@ -32,6 +32,7 @@ macro_rules! purposes {
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
             /// The purpose of this byte, in any version.
+            #[inline(always)]
             pub const fn from_byte(byte: u8) -> Option<Self> {
                 match byte {
                     $($byte => Some(Self::$variant),)*
@@ -45,11 +46,13 @@ macro_rules! purposes {
             }
 
             /// The first version that has it.
+            #[inline(always)]
             pub const fn since(self) -> Version {
                 match self { $(Self::$variant => Version::$version,)* }
             }
 
             /// The state it needs.
+            #[inline(always)]
             pub const fn needs(self) -> Needs {
                 match self { $(Self::$variant => Needs::$needs,)* }
             }

@@ -15,11 +15,21 @@ const HOUSEKEEPING_MS: u64 = 250;
 /// The same while there is more to do and nobody waits for it: a slice takes well under a
 /// millisecond, so what is done behind the requests takes a tenth of the time at most.
 const MORE_HOUSEKEEPING_MS: u64 = 10;
+/// For how many milliseconds a slice that is due waits for a turn without requests, which would
+/// have to wait for it.
+const PUT_OFF_MS: u64 = 250;
+
+/// Whether a slice is done now that is due at `due_ms`.
+const fn is_time(now_ms: u64, due_ms: u64, has_requests: bool) -> bool {
+    let put_off_ms = if has_requests { PUT_OFF_MS } else { 0 };
+    now_ms >= due_ms.saturating_add(put_off_ms)
+}
 
 impl Reactor<'_, '_> {
     pub(super) fn keep_house(&mut self) {
         let now_ms = self.clock.now_ms();
-        if now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
+        let is_time = is_time(now_ms, self.housekeeping_ms, !self.ready.is_empty());
+        if is_time || self.service.wants_housekeeping() {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
@@ -74,7 +84,7 @@ impl Reactor<'_, '_> {
                     continue;
                 }
                 Input::Oversized { conn, task } => (conn, self.service.oversized(conn, task)),
-                Input::Frame { conn, start, end } => (conn, self.frame_again(conn, start, end)),
+                Input::Frames { conn, start, end } => (conn, self.frames_again(conn, start, end)),
             };
             if flow == Flow::Close {
                 self.hang_up(conn);
@@ -90,23 +100,27 @@ impl Reactor<'_, '_> {
         }
     }
 
-    pub(super) fn frame_again(&mut self, conn: ConnId, start: usize, end: usize) -> Flow {
-        let is_held = self.service.is_held(conn);
+    pub(super) fn frames_again(&mut self, conn: ConnId, mut start: usize, end: usize) -> Flow {
         let phase = self.connections.get(conn.at()).map(|connection| connection.phase);
-        if is_held && phase == Some(Phase::Open) {
-            // What came before it takes another way this time, and has to wait for something.
-            self.put_back(conn, start, end);
-            return Flow::Hold;
-        }
-        let bytes = self.arena.get(start..end).unwrap_or_default();
-        match frame::parse(bytes, self.config.body_limit_bytes) {
-            Parsed::Frame(frame) if is_held => {
-                self.service.give_up(conn, &frame);
-                Flow::Continue
+        while start < end {
+            let is_held = self.service.is_held(conn);
+            if is_held && phase == Some(Phase::Open) {
+                // What came before takes another way this time, and has to wait for something.
+                self.put_back(conn, start, end);
+                return Flow::Hold;
             }
-            Parsed::Frame(frame) => self.service.frame(conn, &frame),
-            Parsed::Incomplete | Parsed::TooLarge { .. } => Flow::Continue,
+            let bytes = self.arena.get(start..end).unwrap_or_default();
+            let Parsed::Frame(frame) = frame::parse(bytes, self.config.body_limit_bytes) else {
+                break;
+            };
+            start += frame.bytes();
+            if is_held {
+                self.service.give_up(conn, &frame);
+            } else if self.service.frame(conn, &frame) == Flow::Close {
+                return Flow::Close;
+            }
         }
+        Flow::Continue
     }
 
     /// Handles no more frames of a connection; what is queued is sent, then it is closed.
@@ -122,17 +136,13 @@ impl Reactor<'_, '_> {
         }
     }
 
-    /// Puts a frame back before what the connection has not had handled. Frames put back one
-    /// after the other stay in order: each goes behind those put back before it.
+    /// Puts frames back before what the connection has not had handled.
     pub(super) fn put_back(&mut self, conn: ConnId, start: usize, end: usize) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let bytes = self.arena.get(start..end).unwrap_or_default();
-        let at = connection.put_back_bytes.min(connection.inbox.len());
-        let (before, after) = connection.inbox.split_at(at);
-        let inbox = [before, bytes, after].concat();
+        let inbox = [bytes, &connection.inbox].concat();
         connection.inbox.zeroize();
         connection.inbox = inbox;
-        connection.put_back_bytes = at + bytes.len();
         list(&mut self.ready, connection);
     }
 
@@ -152,5 +162,18 @@ impl Reactor<'_, '_> {
             submitted.map_err(|e| ServeError::Failed(format!("the password helper: {e}")))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_waits_for_a_turn_without_requests_but_not_for_ever() {
+        assert!(!is_time(999, 1_000, false));
+        assert!(is_time(1_000, 1_000, false));
+        assert!(!is_time(1_000 + PUT_OFF_MS - 1, 1_000, true));
+        assert!(is_time(1_000 + PUT_OFF_MS, 1_000, true));
     }
 }

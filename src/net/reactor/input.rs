@@ -106,7 +106,6 @@ impl Reactor<'_, '_> {
             list(&mut self.ready, connection);
             return false;
         }
-        connection.put_back_bytes = 0;
         let mut inbox = std::mem::take(&mut connection.inbox);
         let mut end = start + inbox.len();
         if let Some(place) = self.arena.get_mut(start..end) {
@@ -170,32 +169,36 @@ impl Reactor<'_, '_> {
     /// Handles the whole frames between two places of the turn's buffer, and keeps the rest.
     pub(super) fn feed(&mut self, conn: ConnId, mut start: usize, end: usize) {
         let body_bytes_max = self.config.body_limit_bytes;
+        let first = start;
         let mut requests = 0;
-        let mut is_oversized = false;
+        let mut oversized = None;
         let mut flow = Flow::Continue;
         while flow == Flow::Continue && requests < TURN_REQUESTS_PER_CONNECTION {
             let bytes = self.arena.get(start..end).unwrap_or_default();
             match frame::parse(bytes, body_bytes_max) {
                 Parsed::Incomplete => break,
                 Parsed::TooLarge { task } => {
-                    let (address, what) =
-                        (self.service.peer_address(conn), what_is_oversized(bytes));
-                    let words = format_args!("{conn} from {address} {what}");
-                    self.ration.say(self.clock.now_ms(), words);
-                    self.inputs.push(Input::Oversized { conn, task });
-                    is_oversized = true;
-                    flow = self.service.oversized(conn, task);
+                    oversized = Some(task);
+                    break;
                 }
                 Parsed::Frame(frame) => {
                     requests += 1;
-                    let frame_end = start + frame.bytes();
                     self.has_secret |=
                         ToServer::from_byte(frame.purpose).is_some_and(ToServer::has_secret);
-                    self.inputs.push(Input::Frame { conn, start, end: frame_end });
                     flow = self.service.frame(conn, &frame);
-                    start = frame_end;
+                    start += frame.bytes();
                 }
             }
+        }
+        if requests > 0 {
+            self.inputs.push(Input::Frames { conn, start: first, end: start });
+        }
+        if let Some(task) = oversized {
+            let what = what_is_oversized(self.arena.get(start..end).unwrap_or_default());
+            let address = self.service.peer_address(conn);
+            self.ration.say(self.clock.now_ms(), format_args!("{conn} from {address} {what}"));
+            self.inputs.push(Input::Oversized { conn, task });
+            flow = self.service.oversized(conn, task);
         }
         self.arena_used = start;
         let rest = self.arena.get(start..end).unwrap_or_default();
@@ -204,7 +207,7 @@ impl Reactor<'_, '_> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if flow == Flow::Close {
             // After its DISCONNECT the peer says nothing more, so nothing is waited for.
-            connection.is_ended |= !is_oversized;
+            connection.is_ended |= oversized.is_none();
             return self.hang_up(conn);
         }
         connection.inbox = rest.to_vec();
