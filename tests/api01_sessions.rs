@@ -5,6 +5,7 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use socket2::SockRef;
 use support::client::{login_body, read_session};
 use support::wire::*;
 use support::{Client, PASSWORD, Server, Session};
@@ -430,6 +431,26 @@ fn a_suspended_session_comes_back_active() {
     let mut boris = server.greeted();
     boris.restore(&session);
     boris.send(hall, "back");
+}
+
+/// Who has said DISCONNECT gets what is queued, though something crosses it on the way.
+#[test]
+fn what_crosses_a_disconnect_destroys_no_answer() {
+    let server = hall();
+    let mut client = server.greeted();
+    SockRef::from(client.stream()).set_recv_buffer_size(8 * 1024).expect("a socket option");
+    for number in 0..700 {
+        client.write_frame(HEARTBEAT, (number % 256) as u8, vec![b'x'; 1000]);
+    }
+    client.write_frame(DISCONNECT, 1, []);
+    // Most of the answers are in nobody's hands but the kernel's by then.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    client.write_frame(ACCEPTED, 1, []);
+    for number in 0..700 {
+        let answer = client.next_frame().expect("an answer before the end");
+        assert_eq!((answer.purpose, answer.task), (ACCEPTED, (number % 256) as u8));
+    }
+    client.expect_end();
 }
 
 /// Only an answer to a notification counts: not one to task 0, nor to a number not yet used.

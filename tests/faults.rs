@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use support::client::login_body;
+use support::client::{login_body, range_body};
 use support::server::{run, serve_command, vestnik};
 use support::wire::*;
 use support::{Client, PASSWORD, Server, Session, TempDir};
@@ -207,6 +207,31 @@ fn a_held_file_leaves_no_half_changes() {
     boris.join(hall);
     anna.send(hall, "welcome");
     assert_eq!(contents(&boris.notified(hall, 1)), ["welcome"]);
+}
+
+/// Who has ended its side behind a long answer gets all of it, though a write before failed.
+#[test]
+fn a_held_file_cuts_off_no_answer() {
+    let server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    for number in 0..100 {
+        anna.send(hall, &format!("{number} {}", "x".repeat(4000)));
+    }
+    let other = Connection::open(server.data()).expect("the data file");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let mut bytes = Frame::new(SEND_CHAT_MSG, 1, body().id(hall).text("held")).encode();
+    bytes.extend(Frame::new(REQUEST_CHAT_MSG, 2, range_body(hall, 0, None)).encode());
+    anna.write(&bytes);
+    anna.end_writing();
+    let first = anna.next_frame().expect("an answer");
+    assert_eq!((first.purpose, first.task), (DECLINED, 1));
+    let second = anna.next_frame().expect("an answer to the last request");
+    assert_eq!((second.purpose, second.task), (ACCEPTED, 2));
+    assert_eq!(Reader::new(&second.body).messages().len(), 100);
+    anna.expect_end();
 }
 
 /// A login while the file is held is declined, can be repeated as often as one likes, and spends no

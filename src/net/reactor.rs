@@ -98,6 +98,8 @@ pub(super) struct Reactor<'a, 'db> {
     /// What the turn has read; the frames in it stay until the turn has ended.
     arena: Vec<u8>,
     arena_used: usize,
+    /// What was read in this turn, of frames that are not whole as well.
+    turn_read_bytes: usize,
     /// Up to where something was read, of which a part may be secret.
     arena_read: usize,
     has_secret: bool,
@@ -157,6 +159,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             gone: Vec::new(),
             arena: vec![0; TURN_READ_BYTES + 2 * (config.body_limit_bytes + HEADER_BYTES)],
             arena_used: 0,
+            turn_read_bytes: 0,
             arena_read: 0,
             has_secret: false,
             inputs: Vec::new(),

@@ -134,6 +134,10 @@ enum Stream {
 }
 
 impl Stream {
+    const fn is_http(&self) -> bool {
+        matches!(self, Self::Http(_))
+    }
+
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Unix(socket) => socket.read(room),
@@ -334,16 +338,20 @@ impl Askers {
     ) -> io::Result<bool> {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(stream) = self.sources.accept()? else { return Ok(true) };
+            // Those who come by the one way take no room from those who come by the other.
+            let is_alike = |asker: &Asker| asker.stream.is_http() == stream.is_http();
+            let alike = self.askers.iter().filter(|(_, asker)| is_alike(asker)).count();
+            let is_full = alike >= ASKERS_MAX;
             let stage = match stream {
                 Stream::Http(_) => Stage::Asking(Vec::new()),
                 // Who may open the socket need not say what it wants.
-                Stream::Unix(_) if self.askers.len() < ASKERS_MAX => {
+                Stream::Unix(_) if !is_full => {
                     Stage::Answering { answer: figures.text().into(), sent: 0 }
                 }
                 Stream::Unix(_) => Stage::Over,
             };
             let mut asker = Asker { stream, stage, until_ms: now_ms + ASKER_TIMEOUT_MS };
-            if self.askers.len() >= ASKERS_MAX || !asker.go_on(figures) {
+            if is_full || !asker.go_on(figures) {
                 continue;
             }
             let entry = self.askers.vacant_entry();

@@ -72,6 +72,14 @@ impl Transport {
         }
     }
 
+    /// Bytes of TLS records that have come; 0 without TLS. Each costs, whatever it holds.
+    pub fn record_bytes(&self) -> u64 {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(stream) => stream.record_bytes(),
+        }
+    }
+
     /// Whether a TLS handshake is not over. Until then the peer can say nothing, and each read
     /// may cost a tenth of a millisecond.
     pub fn is_handshaking(&self) -> bool {

@@ -8,9 +8,10 @@ use crate::ids::{ChatId, ConnId, MessageId, ServerTime, UserId};
 use crate::limits::{
     LEGACY_PACK_BYTES_MAX, PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES,
 };
+use crate::service::peer::Peer;
 use crate::service::search::Search;
 use crate::service::{Caller, Refusal, Reply, Service};
-use crate::store::StoreResult;
+use crate::store::{Fault, StoreResult};
 use crate::wire::answer;
 use crate::wire::codec::{MESSAGE_OVERHEAD_BYTES, Message, Put};
 use crate::wire::decline::Decline;
@@ -64,6 +65,9 @@ pub(crate) struct Behind {
     heads: BTreeSet<(ServerTime, ChatId)>,
     /// Chats of which CHAT_NOTIFY or CHAT_GONE was left out.
     chats: BTreeSet<ChatId>,
+    /// The file could not be read for it: it is not tried again before this time, and nothing more
+    /// is logged of it. 0 while it can.
+    retry_ms: u64,
     /// It does not take what it is told, so courtesies are left out for good. Else the server had too
     /// much to count.
     pub(crate) is_slow: bool,
@@ -250,7 +254,7 @@ impl Service<'_> {
         for place in 0..waiting.len() {
             let Some(&conn) = waiting.get(place) else { break };
             let before = self.outbox.pending_bytes(conn.index);
-            let has_room = before <= self.room_bytes();
+            let has_room = self.may_get_more(conn);
             let stays = if has_room && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
@@ -278,14 +282,14 @@ impl Service<'_> {
     /// Whether there are more pieces for a peer that has room: to be asked after what was produced
     /// has been written, since a socket that takes all of it gives no event.
     pub fn may_pump(&self) -> bool {
-        let has_room =
-            |conn: &crate::ids::ConnId| self.outbox.pending_bytes(conn.index) <= self.room_bytes();
-        self.pumping.iter().any(has_room)
+        self.pumping.iter().any(|&conn| self.may_get_more(conn))
     }
 
-    /// Bytes that may wait for a peer and still more is read for it.
-    fn room_bytes(&self) -> usize {
-        self.config.outbound_bytes_max / 4
+    /// Whether more is to be read for a peer: little waits for it, and the file could be read.
+    fn may_get_more(&self, conn: ConnId) -> bool {
+        let retry_ms = |peer: &Peer| peer.behind.as_ref().map_or(0, |behind| behind.retry_ms);
+        self.outbox.pending_bytes(conn.index) <= self.config.outbound_bytes_max / 4
+            && self.peers.get(conn).map_or(0, retry_ms) <= self.now_ms
     }
 
     /// One share for one connection. False when it needs no more.
@@ -615,10 +619,14 @@ impl Service<'_> {
                 return true;
             };
             if let Err(error) = told {
-                // The file cannot be read now: the rest waits for the next turn.
-                self.reason(error.into());
+                // The file cannot be read now: the rest waits.
+                if behind.retry_ms == 0 || error.fault == Fault::Lost {
+                    self.reason(error.into());
+                }
+                behind.retry_ms = self.now_ms + CATCH_UP_RETRY_MS;
                 return false;
             }
+            behind.retry_ms = 0;
         }
         false
     }
@@ -674,6 +682,9 @@ impl Service<'_> {
 /// What is looked at for one piece, or in one turn for those who are answered at once: a
 /// millisecond's work, and a part of what [`Service::pump`] may do in one turn.
 pub(super) const LOOKED_MAX: usize = STREAM_TURN_BYTES / 4;
+
+/// Milliseconds until what could not be read for a slow reader is tried again.
+const CATCH_UP_RETRY_MS: u64 = 1_000;
 
 /// What one message costs that is looked at and not sent.
 const LOOKED_MESSAGE_BYTES: usize = 16;

@@ -424,3 +424,32 @@ fn who_is_told_later_is_no_slow_reader() {
         assert_eq!(notice.purpose, ToClient::SeenNotify.byte());
     });
 }
+
+/// What cannot be read for a slow reader is tried again after a moment, not in every turn.
+#[test]
+fn a_slow_reader_whose_chats_cannot_be_read_is_tried_again_later() {
+    let (database, chat, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::new(&database, &random, session, &secret);
+    let pump = |driven: &mut Driven<'_>| {
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+        driven.service.pump();
+        driven.service.end_pump();
+    };
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.service.note_looked_at(1_000_000);
+    driven.service.tell_chat(chat, None);
+    assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
+    let name = |sql: &str| database.connection().execute_batch(sql).expect("another name");
+    name("ALTER TABLE members RENAME TO away");
+    pump(&mut driven);
+    assert!(driven.service.is_held(driven.conn), "nothing can be read");
+    assert!(!driven.service.may_pump(), "it is tried at once");
+    name("ALTER TABLE away RENAME TO members");
+    pump(&mut driven);
+    assert!(driven.service.is_held(driven.conn), "it is tried too soon");
+    driven.now_ms += 1_000;
+    pump(&mut driven);
+    assert!(!driven.service.is_held(driven.conn), "it is never told");
+}

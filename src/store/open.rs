@@ -166,7 +166,7 @@ impl Database {
     }
 
     /// The connection; only the store speaks SQL to it.
-    pub(super) const fn connection(&self) -> &Connection {
+    pub(crate) const fn connection(&self) -> &Connection {
         &self.db
     }
 

@@ -59,6 +59,8 @@ impl Reactor<'_, '_> {
             }
             log::debug!("{conn} from {address} is closed");
         }
+        // That they are gone is told whatever becomes of this turn.
+        self.service.outbox.release(&mut self.service.metrics);
         // A descriptor may be free again.
         if self.accept_again_ms != NEVER_MS && self.clock.now_ms() >= self.accept_again_ms {
             self.accept_again_ms = NEVER_MS;

@@ -59,6 +59,7 @@ impl Reactor<'_, '_> {
             self.service.tell();
         }
         self.arena_used = 0;
+        self.turn_read_bytes = 0;
         self.inputs.clear();
         self.wipe();
         self.check_storage()?;

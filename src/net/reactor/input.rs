@@ -6,7 +6,8 @@ use zeroize::Zeroize as _;
 
 use crate::ids::ConnId;
 use crate::limits::{
-    HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES_PER_CONNECTION, TURN_REQUESTS_PER_CONNECTION,
+    HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES, TURN_READ_BYTES_PER_CONNECTION,
+    TURN_REQUESTS_PER_CONNECTION,
 };
 use crate::net::connection::Phase;
 use crate::net::listener::network;
@@ -56,6 +57,8 @@ impl Reactor<'_, '_> {
                 && connection.id == conn
             {
                 list(&mut self.ready, connection);
+                // Its deadlines go on.
+                self.arm(conn);
             }
         }
     }
@@ -102,7 +105,9 @@ impl Reactor<'_, '_> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return true };
         let start = self.arena_used;
         let left = self.arena.len() - start;
-        if left < connection.inbox.len() + self.config.body_limit_bytes + HEADER_BYTES {
+        if left < connection.inbox.len() + self.config.body_limit_bytes + HEADER_BYTES
+            || self.turn_read_bytes >= TURN_READ_BYTES
+        {
             list(&mut self.ready, connection);
             return false;
         }
@@ -114,7 +119,12 @@ impl Reactor<'_, '_> {
         // Room for the longest frame at least, so that an unfinished one can be finished.
         let share = TURN_READ_BYTES_PER_CONNECTION.max(self.config.body_limit_bytes + HEADER_BYTES);
         let most = self.arena.len().min(start + share);
-        while connection.is_readable && !connection.is_ended && end < most {
+        let (first, records_first) = (end, connection.transport.record_bytes());
+        while connection.is_readable
+            && !connection.is_ended
+            && end < most
+            && connection.transport.record_bytes() - records_first < 2 * share as u64
+        {
             let Some(room) = self.arena.get_mut(end..most) else { break };
             match connection.transport.read(room) {
                 Ok(0) => connection.is_ended = true,
@@ -147,6 +157,9 @@ impl Reactor<'_, '_> {
                 }
             }
         }
+        // Records of TLS may hold next to nothing, and cost as much.
+        let records = connection.transport.record_bytes() - records_first;
+        self.turn_read_bytes += (end - first).max(records as usize);
         if connection.transport.wants_write() {
             self.service.outbox.touch(conn.index);
         }
@@ -206,8 +219,6 @@ impl Reactor<'_, '_> {
         let now_ms = self.clock.now_ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if flow == Flow::Close {
-            // After its DISCONNECT the peer says nothing more, so nothing is waited for.
-            connection.is_ended |= oversized.is_none();
             return self.hang_up(conn);
         }
         connection.inbox = rest.to_vec();

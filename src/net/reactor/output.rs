@@ -9,6 +9,7 @@ use crate::net::transport::Transport;
 use crate::outbox::Dirty;
 use crate::outbox::parts::Part;
 use crate::service::Service;
+use crate::wire::frame::{self, Parsed};
 
 use super::{Reactor, list};
 
@@ -156,7 +157,8 @@ impl Reactor<'_, '_> {
         match connection.phase {
             Phase::Open if !is_flushed => self.arm(conn),
             Phase::Open => self.after_flush(conn),
-            Phase::Flushing if is_flushed => self.end_own_side(conn),
+            // Input that was fed again may have something under way that it had not before.
+            Phase::Flushing if is_flushed && !self.service.is_held(conn) => self.end_own_side(conn),
             Phase::Flushing => self.arm(conn),
             Phase::Draining | Phase::Gone => {}
         }
@@ -166,7 +168,9 @@ impl Reactor<'_, '_> {
     /// The queue ran empty: a connection that had to wait for that is read from again.
     pub(super) fn after_flush(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
-        let has_input = !connection.inbox.is_empty() || connection.is_readable;
+        let body_bytes_max = self.config.body_limit_bytes;
+        let has_input = connection.is_readable
+            || !matches!(frame::parse(&connection.inbox, body_bytes_max), Parsed::Incomplete);
         if has_input && !connection.is_listed && !self.service.is_held(conn) {
             list(&mut self.ready, connection);
         }

@@ -62,7 +62,9 @@ pub struct TlsStream {
     /// close_notify came, or the end of the stream.
     peer_ended: bool,
     side: Side,
-    /// Bytes of records since the last byte of plaintext.
+    /// Bytes of records,
+    record_bytes: u64,
+    /// and those since the last byte of plaintext.
     barren_bytes: usize,
     failure: Failure,
 }
@@ -98,6 +100,7 @@ impl TlsStream {
             handshaking: true,
             peer_ended: false,
             side: Side::Open,
+            record_bytes: 0,
             barren_bytes: 0,
             failure: Failure::None,
         })
@@ -164,6 +167,11 @@ impl TlsStream {
         !self.plaintext.is_empty() || matches!(self.failure, Failure::Untold(_))
     }
 
+    /// Bytes of records that have come.
+    pub fn record_bytes(&self) -> u64 {
+        self.record_bytes
+    }
+
     /// Whether the handshake is not over.
     pub fn is_handshaking(&self) -> bool {
         self.handshaking
@@ -211,6 +219,7 @@ impl TlsStream {
         let outcome = self.socket.read(&mut self.incoming[filled..]);
         let received = *outcome.as_ref().unwrap_or(&0);
         self.incoming.truncate(filled + received);
+        self.record_bytes += received as u64;
         self.barren_bytes += received;
         self.peer_ended |= outcome? == 0;
         Ok(())
