@@ -38,6 +38,11 @@ pub(super) struct Connection {
     pub(super) is_ending: bool,
     /// The end of the peer's stream was read.
     pub(super) is_ended: bool,
+    /// The peer has said DISCONNECT: it is gone once it is sent what is queued, though it may take a
+    /// while to end its side.
+    pub(super) is_farewell: bool,
+    /// For the service it is gone.
+    pub(super) is_parted: bool,
     /// Stands in the list of connections to read from.
     pub(super) is_listed: bool,
     /// Counts as unauthorized for its address.
@@ -74,6 +79,8 @@ impl Connection {
             is_writable: true,
             is_ending: false,
             is_ended: false,
+            is_farewell: false,
+            is_parted: false,
             is_listed: false,
             is_counted: false,
             is_asked: false,

@@ -93,8 +93,10 @@ pub(super) struct Reactor<'a, 'db> {
     ready: Vec<ConnId>,
     /// Room for the list that is worked on.
     reading: Vec<ConnId>,
-    /// Connections to be forgotten before the next turn.
+    /// Connections to be forgotten before the next turn,
     gone: Vec<ConnId>,
+    /// and those that the service is to forget, while their sockets stay for a while.
+    parting: Vec<ConnId>,
     /// What the turn has read; the frames in it stay until the turn has ended.
     arena: Vec<u8>,
     arena_used: usize,
@@ -157,6 +159,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             ready: Vec::new(),
             reading: Vec::new(),
             gone: Vec::new(),
+            parting: Vec::new(),
             arena: vec![0; TURN_READ_BYTES + 2 * (config.body_limit_bytes + HEADER_BYTES)],
             arena_used: 0,
             turn_read_bytes: 0,
@@ -227,6 +230,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     fn wait(&mut self, events: &mut Events) -> Result<(), ServeError> {
         let is_busy = !self.ready.is_empty()
             || !self.gone.is_empty()
+            || !self.parting.is_empty()
             || self.is_pump_waiting
             || self.service.outbox.has_dirty()
             || self.accept_again_ms == NEVER_MS && self.listeners.iter().any(|l| l.is_ready);

@@ -47,17 +47,14 @@ pub(super) fn uncount(unauthorized: &mut HashMap<IpAddr, usize>, address: IpAddr
 
 impl Reactor<'_, '_> {
     pub(super) fn forget_gone(&mut self) {
+        for conn in std::mem::take(&mut self.parting) {
+            self.part(conn);
+        }
         for conn in std::mem::take(&mut self.gone) {
-            if self.connections.get(conn.at()).is_none_or(|connection| connection.id != conn) {
-                continue;
+            self.part(conn);
+            if self.connections.get(conn.at()).is_some_and(|connection| connection.id == conn) {
+                self.connections.remove(conn.at());
             }
-            let connection = self.connections.remove(conn.at());
-            let address = self.service.peer_address(conn);
-            self.service.closed(conn);
-            if connection.is_counted {
-                uncount(&mut self.unauthorized, network(address));
-            }
-            log::debug!("{conn} from {address} is closed");
         }
         // That they are gone is told whatever becomes of this turn.
         self.service.outbox.release(&mut self.service.metrics);
@@ -65,6 +62,20 @@ impl Reactor<'_, '_> {
         if self.accept_again_ms != NEVER_MS && self.clock.now_ms() >= self.accept_again_ms {
             self.accept_again_ms = NEVER_MS;
         }
+    }
+
+    /// Tells the service that a connection is gone, once.
+    fn part(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        if connection.id != conn || std::mem::replace(&mut connection.is_parted, true) {
+            return;
+        }
+        let address = self.service.peer_address(conn);
+        if std::mem::take(&mut connection.is_counted) {
+            uncount(&mut self.unauthorized, network(address));
+        }
+        self.service.closed(conn);
+        log::debug!("{conn} from {address} is closed");
     }
 
     pub(super) fn accept(&mut self) {

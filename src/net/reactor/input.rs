@@ -219,6 +219,7 @@ impl Reactor<'_, '_> {
         let now_ms = self.clock.now_ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if flow == Flow::Close {
+            connection.is_farewell = oversized.is_none();
             return self.hang_up(conn);
         }
         connection.inbox = rest.to_vec();

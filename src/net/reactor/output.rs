@@ -188,6 +188,9 @@ impl Reactor<'_, '_> {
         if connection.is_ended {
             return self.lose(conn);
         }
+        if connection.is_farewell {
+            self.parting.push(conn);
+        }
         connection.enter(Phase::Draining, now_ms);
         connection.is_readable = true;
         list(&mut self.ready, connection);
