@@ -400,9 +400,13 @@ impl Config {
         let mut seen = Vec::new();
         for (option, address) in plain.chain(metrics).chain(tls) {
             if option != "tls-listen" && !allow_plaintext && !is_loopback(address) {
+                let remedy = if option == "listen" {
+                    "passwords would cross the network in the clear: use tls-listen, or say"
+                } else {
+                    "anybody could read the figures there: ask for them on loopback, or say"
+                };
                 return wrong(format!(
-                    "{option} {address} is not a loopback address, and passwords would cross the \
-                     network in the clear: use tls-listen, or say allow-plaintext"
+                    "{option} {address} is not a loopback address, and {remedy} allow-plaintext"
                 ));
             }
             if address.port() != 0 && seen.contains(&address) {

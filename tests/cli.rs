@@ -703,6 +703,60 @@ fn check_finds_damaged_pages() {
     has(str::from_utf8(&output.stdout).expect("UTF-8"), &["messages_updated"]);
 }
 
+#[test]
+fn check_lists_what_is_wrong_with_a_file_that_others_refuse() {
+    let folder = Folder::new();
+    folder.done(&["load", "prepare", "--users", "100", "--messages", "2000"]);
+    folder.damage("PRAGMA wal_checkpoint(TRUNCATE)");
+    let mut bytes = std::fs::read(folder.data()).expect("the data file");
+    for page in [20, 25, 30] {
+        bytes[page * 4096..][..2048].fill(0x5a);
+    }
+    std::fs::write(folder.data(), bytes).expect("room");
+    has(&folder.failed(&["user", "list"]), &["damaged", "backup"]);
+    let output = folder.run(&["check"], None);
+    has(&one_line(&output, 1), &["things are wrong", "backup"]);
+    let list = str::from_utf8(&output.stdout).expect("UTF-8");
+    assert!(list.lines().count() >= 3, "{list}");
+    assert!(list.lines().all(|line| line.len() < 200), "{list}");
+}
+
+/// What is no data file is named as such before anything waits for it or stands beside it.
+#[test]
+fn what_is_no_file_is_refused() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("vestnik.db")).expect("a folder");
+    has(&folder.failed(&["user", "list"]), &["vestnik.db", "no file"]);
+    has(&folder.failed(&["serve"]), &["vestnik.db", "no file"]);
+    assert!(!folder.path("vestnik.db.lock").exists());
+}
+
+#[test]
+fn words_that_are_not_utf8_are_wrong_usage() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = Folder::new();
+    let mut command = folder.command(&["user", "disable"]);
+    command.arg(std::ffi::OsStr::from_bytes(b"\xff"));
+    one_line(&run(command, None), 2);
+}
+
+/// A chat that was made without an admin gets one.
+#[test]
+fn a_member_becomes_an_admin() {
+    let folder = Folder::new();
+    folder.add_user("anna");
+    folder.done(&["chat", "add", "hall"]);
+    folder.done(&["chat", "join", "hall", "anna"]);
+    has(&folder.failed(&["chat", "join", "hall", "anna"]), &["already"]);
+    folder.done(&["chat", "join", "hall", "anna", "--admin"]);
+    folder.store(|store| {
+        let chat = store.chat_by_key("hall").expect("chats").expect("hall").chat;
+        let user = store.user_by_key("anna").expect("users").expect("anna").user;
+        assert!(store.member(chat, user).expect("members").expect("anna").admin);
+    });
+    has(&folder.failed(&["chat", "join", "hall", "anna", "--admin"]), &["already"]);
+}
+
 // Load.
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) enum Command {
         name: String,
         /// Who
         user: String,
-        /// As one who may rename it, ban and the like
+        /// As one who may rename it, ban and the like; one who is a member already becomes that
         #[arg(long)]
         admin: bool,
     },
@@ -126,7 +126,13 @@ fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outco
     let (chat, user) = file::change(&context.data, |store| {
         let chat = file::chat(store, name)?;
         let user = file::user(store, user)?;
-        if store.member(chat.chat, user.user)?.is_some() {
+        if let Some(member) = store.member(chat.chat, user.user)? {
+            if admin && !member.admin {
+                // Else a chat that has no admin could never get one.
+                store.set_admin(chat.chat, user.user, true)?;
+                store.note_change(Change::ChatChanged(chat.chat))?;
+                return Ok((chat, user));
+            }
             let words = format!("{} is a member of {} already", user.nickname, chat.name);
             return Err(Failure::Failed(words).into());
         }

@@ -17,7 +17,7 @@ const RULES: Rules = Rules {
 
 pub(super) fn run(context: &mut Context<'_>) -> Outcome {
     let data = context.data.display();
-    let database = Database::open_command(&context.data, false).map_err(Failure::Failed)?;
+    let database = Database::open_check(&context.data).map_err(Failure::Failed)?;
     let mut wrong = database.integrity().map_err(|e| Failure::Failed(format!("{data}: {e}")))?;
     let report = Store::new(&database).and_then(|mut store| store.check(RULES));
     let report = match report {

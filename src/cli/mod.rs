@@ -101,7 +101,7 @@ enum Command {
     /// Make a certificate for a server that no authority vouches for
     #[command(subcommand)]
     Cert(cert::Command),
-    /// Prepare load tests
+    /// Prepare and run load tests
     #[command(subcommand)]
     Load(load::Command),
 }
@@ -120,7 +120,11 @@ struct Context<'a> {
 pub(crate) fn main() -> ExitCode {
     let outcome = match Arguments::try_parse() {
         Ok(arguments) => run(arguments),
-        Err(error) => failure::explain_usage(&error, &command_named(std::env::args().skip(1))),
+        Err(error) => {
+            let words = std::env::args_os().skip(1);
+            let words = words.map(|word| word.to_string_lossy().into_owned());
+            failure::explain_usage(&error, &command_named(words))
+        }
     };
     failure::end(outcome)
 }

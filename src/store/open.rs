@@ -2,13 +2,13 @@
 //! that keeps a second server away.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::StoreResult;
 use super::checkpoint::{self, Copier};
@@ -62,6 +62,8 @@ pub enum Role {
     Server,
     /// A command beside it: waits for its turn to write.
     Command,
+    /// A command that looks for damage itself, and so takes a file with some.
+    Check,
 }
 
 impl Database {
@@ -73,7 +75,7 @@ impl Database {
     pub fn open_server(path: &Path) -> Result<Self, String> {
         // What is not ours gets no lock file beside it either.
         if path.exists() {
-            recognise(path)?;
+            recognise(path, Role::Server)?;
         }
         create(path)?;
         let lock = lock(path)?;
@@ -90,9 +92,20 @@ impl Database {
         if make {
             create(path)?;
         } else if !path.exists() {
-            return Err(format!("{}: no such data file (name it with --data)", path.display()));
+            return Err(missing(path));
         }
         Ok(Self::of(open(path, Role::Command)?, None))
+    }
+
+    /// Opens the file to look for damage: a file that others would refuse for it is taken.
+    ///
+    /// # Errors
+    /// As [`Database::open_command`].
+    pub fn open_check(path: &Path) -> Result<Self, String> {
+        if !path.exists() {
+            return Err(missing(path));
+        }
+        Ok(Self::of(open(path, Role::Check)?, None))
     }
 
     /// A file in memory, for tests and benches.
@@ -205,13 +218,25 @@ impl Database {
     /// # Errors
     /// When the file cannot be read at all.
     pub fn integrity(&self) -> Result<Vec<String>, String> {
-        let lines = || -> rusqlite::Result<Vec<String>> {
-            let mut statement = self.db.prepare("PRAGMA integrity_check")?;
-            let lines = statement.query_map([], |row| row.get(0))?;
-            lines.collect()
-        };
-        let lines = lines().map_err(|e| e.to_string())?;
-        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+        let explain = |e: rusqlite::Error| e.to_string();
+        let mut statement = self.db.prepare("PRAGMA integrity_check").map_err(explain)?;
+        let mut rows = statement.query([]).map_err(explain)?;
+        let mut found: Vec<String> = Vec::new();
+        loop {
+            match rows.next().and_then(|row| row.map(|row| row.get(0)).transpose()) {
+                Ok(Some(text)) => found.push(text),
+                Ok(None) => break,
+                // What it found until then is worth more.
+                Err(error) => {
+                    found.push(error.to_string());
+                    break;
+                }
+            }
+        }
+        // What is wrong with pages comes as one text of many lines.
+        let lines = found.iter().flat_map(|text| text.lines());
+        let headings = |line: &str| line == "ok" || line.starts_with("***");
+        Ok(lines.filter(|line| !headings(line)).map(str::to_owned).collect())
     }
 }
 
@@ -246,6 +271,10 @@ fn name_once(file: &Path, name: &Path) -> Result<(), String> {
     })
 }
 
+fn missing(path: &Path) -> String {
+    format!("{}: no such data file (name it with --data)", path.display())
+}
+
 /// The name of the lock that stands beside the data file.
 fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -262,6 +291,13 @@ fn lock(path: &Path) -> Result<File, String> {
     let options =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = options.map_err(|e| format!("{}: {e}", name.display()))?;
+    // One that root has made once must not keep out the user whose file it is.
+    if let (Ok(made), Ok(owner)) = (file.metadata(), real.metadata())
+        && made.uid() != owner.uid()
+        && let Err(error) = fchown(&file, Some(owner.uid()), Some(owner.gid()))
+    {
+        log::debug!("{} stays with its owner: {error}", name.display());
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -283,11 +319,11 @@ fn create(path: &Path) -> Result<(), String> {
 }
 
 fn open(path: &Path, role: Role) -> Result<Connection, String> {
-    let fail = |e: rusqlite::Error| format!("{}: {e}", path.display());
+    let fail = |e| explain(path, &e);
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(format!("SQLite {} is too old to be trusted", rusqlite::version()));
     }
-    recognise(path)?;
+    recognise(path, role)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(fail)?;
     db.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
@@ -298,9 +334,12 @@ fn open(path: &Path, role: Role) -> Result<Connection, String> {
 
 /// Refuses what is not an empty file or one of vestnik's. Looks through a connection that can only
 /// read, so that a file that is refused stays as it was.
-fn recognise(path: &Path) -> Result<(), String> {
+fn recognise(path: &Path, role: Role) -> Result<(), String> {
     let name = path.display();
     let metadata = path.metadata().map_err(|e| format!("{name}: {e}"))?;
+    if !metadata.is_file() {
+        return Err(format!("{name}: this is no file"));
+    }
     // Under each name there would be a lock and a WAL of their own.
     if metadata.nlink() > 1 {
         return Err(format!(
@@ -312,14 +351,7 @@ fn recognise(path: &Path) -> Result<(), String> {
     if (1..SQLITE_BYTES_MIN).contains(&bytes) {
         return Err(format!("{name}: this is not a vestnik data file"));
     }
-    let damaged = |e: rusqlite::Error| match e {
-        rusqlite::Error::SqliteFailure(code, _)
-            if code.code == rusqlite::ErrorCode::NotADatabase =>
-        {
-            format!("{name}: this is not a vestnik data file")
-        }
-        e => format!("{name}: cannot be read, restore it from a backup if it is damaged: {e}"),
-    };
+    let damaged = |e| explain(path, &e);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(damaged)?;
     db.busy_timeout(Duration::from_secs(5)).map_err(damaged)?;
@@ -336,7 +368,23 @@ fn recognise(path: &Path) -> Result<(), String> {
     if version > i64::from(SCHEMA_VERSION) {
         return Err(format!("{name}: made by a newer vestnik (version {version}); use that one"));
     }
-    look_for_damage(&db).map_err(damaged)
+    if role == Role::Check { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
+}
+
+/// Why a file cannot be opened, and what to do.
+fn explain(path: &Path, error: &rusqlite::Error) -> String {
+    let name = path.display();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => format!("{name}: this is not a vestnik data file"),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => format!(
+            "{name}: {error}: this user may not read and write it, the files beside it, and its \
+             folder; run the command as the user whose they are"
+        ),
+        Some(ErrorCode::DatabaseBusy) => {
+            format!("{name}: another process has it for too long; try again: {error}")
+        }
+        _ => format!("{name}: cannot be read, restore it from a backup if it is damaged: {error}"),
+    }
 }
 
 /// Looks at every page of a small file, and at the root of every tree of a large one, where more
@@ -399,7 +447,7 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             // are about to be answered from it, so it is brought to the disk first.
             db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         }
-        Role::Command => db.busy_timeout(Duration::from_secs(10)),
+        Role::Command | Role::Check => db.busy_timeout(Duration::from_secs(10)),
     }
 }
 

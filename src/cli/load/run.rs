@@ -159,7 +159,7 @@ pub(crate) struct LoadRunArgs {
 /// damaged, declined, or a connection was lost.
 pub(super) fn run(args: &LoadRunArgs, context: &mut Context<'_>) -> Outcome {
     let mut faults = Vec::new();
-    for plan in scenario::plans(args).map_err(Failure::Failed)? {
+    for plan in scenario::plans(args).map_err(Failure::Usage)? {
         let outcome = engine::run(args, plan).map_err(Failure::Failed)?;
         let text = if args.json { report::json(&outcome) } else { report::table(&outcome) };
         context.out.write_all(text.as_bytes())?;
