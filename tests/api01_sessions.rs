@@ -5,7 +5,6 @@ mod support;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-use socket2::SockRef;
 use support::client::{login_body, read_session};
 use support::wire::*;
 use support::{Client, PASSWORD, Server, Session};
@@ -438,7 +437,7 @@ fn a_suspended_session_comes_back_active() {
 fn what_crosses_a_disconnect_destroys_no_answer() {
     let server = hall();
     let mut client = server.greeted();
-    SockRef::from(client.stream()).set_recv_buffer_size(8 * 1024).expect("a socket option");
+    client.take_little(8 * 1024);
     for number in 0..700 {
         client.write_frame(HEARTBEAT, (number % 256) as u8, vec![b'x'; 1000]);
     }

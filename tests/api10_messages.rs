@@ -5,7 +5,6 @@ mod support;
 use std::collections::BTreeMap;
 use std::slice::from_ref;
 
-use socket2::SockRef;
 use support::api10::*;
 use support::client::range_body;
 use support::wire::*;
@@ -420,18 +419,12 @@ fn long_ranges_come_in_parts() {
     assert_eq!(hall.boris.answer().accepted(), b"after\0");
 }
 
-/// Lets little wait in the kernel for a client that does not read. By itself the buffer of a socket
-/// grows with what comes, to as much as the system allows.
-fn take_little(client: &Client) {
-    SockRef::from(client.stream()).set_recv_buffer_size(64 * 1024).expect("a socket option");
-}
-
 /// What a long answer covers is fixed when it is asked for: what is sent or edited meanwhile comes
 /// as a notification, and together nothing is missing.
 #[test]
 fn what_a_long_answer_covers() {
     let mut hall = hall();
-    take_little(&hall.boris);
+    hall.boris.take_little(64 * 1024);
     let content = "x".repeat(16_000);
     let sent = send_many(&mut hall.anna, hall.chat, (0..700).map(|_| content.clone()));
     hall.boris.drain();
@@ -458,7 +451,7 @@ fn what_a_long_answer_covers() {
 #[test]
 fn a_long_answer_breaks_off() {
     let mut hall = hall();
-    take_little(&hall.boris);
+    hall.boris.take_little(64 * 1024);
     let content = "x".repeat(16_000);
     for _ in 0..10 {
         send_many(&mut hall.anna, hall.chat, (0..100).map(|_| content.clone()));

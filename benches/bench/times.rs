@@ -12,7 +12,7 @@ use crate::beside::{Statements, Writer};
 use crate::files::{CONTENT_BYTES, Folder};
 use crate::outbox::FanOut;
 use crate::service::{Bench, SENDS, echo_turn, prepare, send_turn};
-use crate::wire::{FRAMES, decode_all, parse_all, sends};
+use crate::wire::{self, FRAMES, decode_all, parse_all};
 
 /// Names of bodies.
 pub(crate) const BODIES: [&str; 8] =
@@ -26,8 +26,8 @@ const ROWS: i64 = 64;
 /// Does a body so many times, and prints how many of its units that is.
 pub(crate) fn run(body: &str, times: u64) {
     let each = match body {
-        "frame" => wire(times, parse_all),
-        "request" => wire(times, decode_all),
+        "frame" => on_wire(times, parse_all),
+        "request" => on_wire(times, decode_all),
         "delivery" => {
             let mut queues = FanOut::new();
             (0..times).for_each(|_| queues.turn(PEERS));
@@ -35,16 +35,16 @@ pub(crate) fn run(body: &str, times: u64) {
         }
         "row" => rows(times),
         "bare-row" => bare_rows(times),
-        "echo" => turns(times, 2, echo_turn),
-        "send-2" => turns(times, 2, sends_of_turn),
-        "send-200" => turns(times, 200, sends_of_turn),
+        "echo" => echoes(times),
+        "send-2" => sends(times, 2),
+        "send-200" => sends(times, 200),
         _ => panic!("no body {body:?}: there are {BODIES:?}"),
     };
     println!("{body}: {} units", times * each);
 }
 
-fn wire(times: u64, work: fn(&[u8])) -> u64 {
-    let bytes = sends();
+fn on_wire(times: u64, work: fn(&[u8])) -> u64 {
+    let bytes = wire::sends();
     (0..times).for_each(|_| work(&bytes));
     FRAMES as u64
 }
@@ -67,18 +67,23 @@ fn bare_rows(times: u64) -> u64 {
     ROWS as u64
 }
 
-fn sends_of_turn(bench: &mut Bench<'_>, conns: &[ConnId]) -> u64 {
+fn sends(times: u64, members: usize) -> u64 {
     let content = "x".repeat(CONTENT_BYTES);
-    send_turn(bench, conns, &content);
+    turns(times, members, |bench, conns| send_turn(bench, conns, &content));
     SENDS
 }
 
-fn turns(times: u64, members: usize, turn: impl Fn(&mut Bench<'_>, &[ConnId]) -> u64) -> u64 {
+fn echoes(times: u64) -> u64 {
+    turns(times, 2, echo_turn);
+    2 * SENDS
+}
+
+fn turns(times: u64, members: usize, turn: impl Fn(&mut Bench<'_>, &[ConnId])) {
     let folder = Folder::new("turns");
     let random = SystemRandom::new();
     let database = Database::open_server(&folder.file("turns.db")).expect("a file");
     let sessions = prepare(&database);
     let mut bench = Bench::new(&database, &random);
     let conns = bench.connect_users(&sessions[..members]);
-    (0..times).map(|_| turn(&mut bench, &conns)).max().unwrap_or(0)
+    (0..times).for_each(|_| turn(&mut bench, &conns));
 }

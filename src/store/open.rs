@@ -2,6 +2,7 @@
 //! that keeps a second server away.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +79,8 @@ impl Database {
             recognise(path, Role::Server)?;
         }
         create(path)?;
-        let lock = lock(path)?;
+        let lock = lock(path, ".lock")?
+            .ok_or_else(|| format!("{}: another vestnik serves this file", path.display()))?;
         let db = open(path, Role::Server)?;
         Ok(Self::of(db, Some(lock)))
     }
@@ -91,8 +93,6 @@ impl Database {
     pub fn open_command(path: &Path, make: bool) -> Result<Self, String> {
         if make {
             create(path)?;
-        } else if !path.exists() {
-            return Err(missing(path));
         }
         Ok(Self::of(open(path, Role::Command)?, None))
     }
@@ -102,9 +102,6 @@ impl Database {
     /// # Errors
     /// As [`Database::open_command`].
     pub fn open_check(path: &Path) -> Result<Self, String> {
-        if !path.exists() {
-            return Err(missing(path));
-        }
         Ok(Self::of(open(path, Role::Check)?, None))
     }
 
@@ -194,13 +191,11 @@ impl Database {
     /// # Errors
     /// What SQLite says.
     pub fn copy_to(&self, target: &Path) -> Result<(), String> {
-        let mut partial = target.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = Path::new(&partial);
+        let partial = &beside(target, ".partial");
         let text = partial.to_str().ok_or("the name of the copy is not UTF-8")?;
         let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial);
         open.map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => format!(
+            ErrorKind::AlreadyExists => format!(
                 "{text}: exists already: another backup writes it now, or one was cut off: then remove it"
             ),
             _ => format!("{text}: {e}"),
@@ -220,19 +215,9 @@ impl Database {
     pub fn integrity(&self) -> Result<Vec<String>, String> {
         let explain = |e: rusqlite::Error| e.to_string();
         let mut statement = self.db.prepare("PRAGMA integrity_check").map_err(explain)?;
-        let mut rows = statement.query([]).map_err(explain)?;
-        let mut found: Vec<String> = Vec::new();
-        loop {
-            match rows.next().and_then(|row| row.map(|row| row.get(0)).transpose()) {
-                Ok(Some(text)) => found.push(text),
-                Ok(None) => break,
-                // What it found until then is worth more.
-                Err(error) => {
-                    found.push(error.to_string());
-                    break;
-                }
-            }
-        }
+        let texts = statement.query_map([], |row| row.get(0)).map_err(explain)?;
+        // It ends with an error that it meets; what it found until then is worth more.
+        let found: Vec<String> = texts.map(|text| text.unwrap_or_else(explain)).collect();
         // What is wrong with pages comes as one text of many lines.
         let lines = found.iter().flat_map(|text| text.lines());
         let headings = |line: &str| line == "ok" || line.starts_with("***");
@@ -271,23 +256,24 @@ fn name_once(file: &Path, name: &Path) -> Result<(), String> {
     })
 }
 
-fn missing(path: &Path) -> String {
-    format!("{}: no such data file (name it with --data)", path.display())
-}
-
-/// The name of the lock that stands beside the data file.
-fn lock_path(path: &Path) -> PathBuf {
+/// The name of a file that stands beside another one.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(suffix);
     name.into()
 }
 
-/// Takes the lock of the one server. It is a file of its own: closing any descriptor of the data
-/// file would drop SQLite's own locks on it.
-fn lock(path: &Path) -> Result<File, String> {
+/// Takes a lock on the data file that ends with the process: a file of its own beside it, with this
+/// at the end of its name. `None` when another process has it.
+///
+/// Closing any descriptor of the data file itself would drop SQLite's own locks on it.
+///
+/// # Errors
+/// One line, when there is no data file or no such file can be made.
+pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
     // By whatever link the file is reached, its lock is one.
-    let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
-    let name = lock_path(&real);
+    let real = data.canonicalize().map_err(|e| format!("{}: {e}", data.display()))?;
+    let name = beside(&real, suffix);
     let options =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = options.map_err(|e| format!("{}: {e}", name.display()))?;
@@ -299,10 +285,8 @@ fn lock(path: &Path) -> Result<File, String> {
         log::debug!("{} stays with its owner: {error}", name.display());
     }
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(format!("{}: another vestnik serves this file", path.display()))
-        }
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(e)) => Err(format!("{}: {e}", name.display())),
     }
 }
@@ -313,7 +297,7 @@ fn create(path: &Path) -> Result<(), String> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match made {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(format!("{}: {e}", path.display())),
     }
 }
@@ -336,7 +320,10 @@ fn open(path: &Path, role: Role) -> Result<Connection, String> {
 /// read, so that a file that is refused stays as it was.
 fn recognise(path: &Path, role: Role) -> Result<(), String> {
     let name = path.display();
-    let metadata = path.metadata().map_err(|e| format!("{name}: {e}"))?;
+    let metadata = path.metadata().map_err(|e| match e.kind() {
+        ErrorKind::NotFound => format!("{name}: no such data file (name it with --data)"),
+        _ => format!("{name}: {e}"),
+    })?;
     if !metadata.is_file() {
         return Err(format!("{name}: this is no file"));
     }

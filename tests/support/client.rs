@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use super::PASSWORD;
 use super::wire::*;
 
@@ -54,6 +56,12 @@ impl Client {
 
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Lets little wait in the kernel while this end does not read. By itself the buffer of a socket
+    /// grows with what comes, to as much as the system allows.
+    pub(crate) fn take_little(&self, bytes: usize) {
+        SockRef::from(&self.stream).set_recv_buffer_size(bytes).expect("a socket option");
     }
 
     // Bytes and frames.

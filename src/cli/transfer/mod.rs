@@ -8,9 +8,7 @@ mod read;
 pub(super) use export::{ExportArguments, export};
 
 use std::collections::HashMap;
-use std::fmt::Display;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -106,20 +104,8 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
 /// Keeps other imports away: each takes away what earlier ones have left. The lock is a file of its
 /// own beside the data file, as that of the server is.
 fn lock(data: &Path) -> Result<File, Failure> {
-    let mut name = data.as_os_str().to_owned();
-    name.push(".import");
-    let name = PathBuf::from(name);
-    let about = |error: &dyn Display| Failure::Failed(format!("{}: {error}", name.display()));
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&name);
-    let file = file.map_err(|error| about(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::Failed(format!("{}: another import goes on", data.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(about(&error)),
-    }
+    let lock = vestnik::store::open::lock(data, ".import").map_err(Failure::Failed)?;
+    lock.ok_or_else(|| Failure::Failed(format!("{}: another import goes on", data.display())))
 }
 
 /// Until nothing is left of removed chats, whose messages may be those that come back, nor of their

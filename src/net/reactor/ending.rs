@@ -79,7 +79,6 @@ impl Reactor<'_, '_> {
     /// Handles the input of a turn that was undone once more.
     pub(super) fn feed_again(&mut self) {
         for input in std::mem::take(&mut self.inputs) {
-            let is_farewell = matches!(input, Input::Frames { .. });
             let (conn, flow) = match input {
                 Input::Done(done) => {
                     self.service.job_done(&done);
@@ -89,9 +88,6 @@ impl Reactor<'_, '_> {
                 Input::Frames { conn, start, end } => (conn, self.frames_again(conn, start, end)),
             };
             if flow == Flow::Close {
-                if let Some(connection) = self.connections.get_mut(conn.at()) {
-                    connection.is_farewell |= is_farewell;
-                }
                 self.hang_up(conn);
                 self.service.outbox.close(conn.index);
             }
@@ -122,6 +118,9 @@ impl Reactor<'_, '_> {
             if is_held {
                 self.service.give_up(conn, &frame);
             } else if self.service.frame(conn, &frame) == Flow::Close {
+                if let Some(connection) = self.connections.get_mut(conn.at()) {
+                    connection.is_farewell = true;
+                }
                 return Flow::Close;
             }
         }
