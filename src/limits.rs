@@ -138,7 +138,8 @@ pub const DESCRIPTORS_RESERVED: usize = 64;
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Connections at once that ask for figures; more are closed unheard.
+/// Connections at once that ask for figures by HTTP, and as many by the socket beside the data file; more
+/// are closed unheard.
 pub const ASKERS_MAX: usize = 8;
 /// Longest request for figures, in bytes.
 pub const ASKER_REQUEST_BYTES_MAX: usize = 4 * 1024;
