@@ -1,0 +1,155 @@
+//! The log of the data file, seen from outside: a thread brings it into the file while the server
+//! serves, it stays short, and what goes wrong with it costs nothing that was answered.
+
+use std::fs;
+use std::process::{Child, Command};
+
+use crate::support::wire::*;
+use crate::support::{Client, Server, in_time};
+
+/// Of the log, per page of 4 KiB.
+const FRAME_BYTES: f64 = 4096.0 + 24.0;
+
+fn hall() -> (Server, Client, u32) {
+    let server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    (server, anna, hall)
+}
+
+/// Some five pages of the log, and a word by which to know it again.
+fn long(number: usize) -> String {
+    format!("{number} {}", "y".repeat(16_000))
+}
+
+fn by(server: &Server, who: &str) -> f64 {
+    server.figures()[&format!("checkpoints_total{{by=\"{who}\"}}")]
+}
+
+/// Under steady sends the log stays far shorter than what was sent, whoever copies it; nothing is
+/// lost when the server is killed in the middle of that.
+#[test]
+fn the_log_stays_short_under_steady_sends() {
+    const SENDS: usize = 4000;
+    let (mut server, mut anna, hall) = hall();
+    for first in (0..SENDS).step_by(20) {
+        let numbers = first..first + 20;
+        let requests = numbers.map(|n| (SEND_CHAT_MSG, body().id(hall).text(&long(n)).into()));
+        let count = anna.post_all(requests);
+        for _ in 0..count {
+            anna.answer().accepted();
+        }
+    }
+    let figures = server.figures();
+    let sent_bytes = SENDS as f64 * 16_000.0;
+    assert!(figures["wal_bytes"] > 0.0 && figures["wal_bytes"] < sent_bytes / 2.0);
+    assert!(figures["checkpoints_total{by=\"thread\"}"] >= 3.0);
+    assert_eq!(figures["checkpoints_failed_total"], 0.0);
+    server.kill();
+    server.restart();
+    let history = server.login("anna").history(hall);
+    assert_eq!(history.len(), SENDS);
+    for (number, message) in history.iter().enumerate() {
+        assert_eq!(message.content, long(number));
+    }
+    server.admin_ok(&["check"], None);
+}
+
+/// Of a log that is long, but not too long, the thread copies what there is, and the loop nothing. The
+/// end leaves no log behind.
+#[test]
+fn the_thread_does_it_alone_when_it_can() {
+    let (mut server, mut anna, hall) = hall();
+    while server.figures()["wal_bytes"] < 600.0 * FRAME_BYTES {
+        for number in 0..10 {
+            anna.send(hall, &long(number));
+        }
+    }
+    in_time(|| by(&server, "thread") >= 1.0);
+    assert_eq!(by(&server, "loop"), 0.0);
+    drop(anna);
+    let (ended, _) = server.stop_by("TERM");
+    assert!(ended.success());
+    assert!(!server.data().with_file_name("t.db-wal").exists(), "a log is left");
+    server.admin_ok(&["check"], None);
+}
+
+/// Has the calls of the thread fail from now on; `None` without strace.
+fn have_thread_fail(server: &Server, calls: &str) -> Option<Child> {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("strace is not installed: nothing is tested");
+        return None;
+    }
+    let tasks = format!("/proc/{}/task", server.process_id());
+    let mut tasks = fs::read_dir(tasks).expect("its threads").filter_map(Result::ok);
+    let is_ours = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "vestnik-log\n")
+    };
+    let task = tasks.find(is_ours).expect("the thread");
+    let mut strace = Command::new("strace")
+        .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+        .args(["-e", &format!("inject={calls}:error=EIO"), "-p"])
+        .arg(task.file_name())
+        .spawn()
+        .expect("strace");
+    in_time(|| {
+        assert!(strace.try_wait().expect("strace").is_none(), "strace cannot trace here");
+        let status = fs::read_to_string(task.path().join("status"));
+        status.is_ok_and(|text| !text.contains("TracerPid:\t0"))
+    });
+    Some(strace)
+}
+
+/// The thread cannot write: that is told once, sends go on, and it is tried again until it works.
+#[test]
+fn a_failed_copy_is_tried_again() {
+    let (server, mut anna, hall) = hall();
+    let Some(mut strace) = have_thread_fail(&server, "pwrite64") else { return };
+    let mut sent = 0;
+    in_time(|| {
+        for _ in 0..20 {
+            anna.send(hall, &long(sent));
+            sent += 1;
+        }
+        server.figures()["checkpoints_failed_total"] >= 2.0
+    });
+    let grows = |line: &str| line.contains("cannot be brought into the data file");
+    assert_eq!(server.stderr().lines().filter(|line| grows(line)).count(), 1);
+    strace.kill().expect("the end of strace");
+    strace.wait().expect("the end of strace");
+    in_time(|| {
+        for _ in 0..20 {
+            anna.send(hall, &long(sent));
+            sent += 1;
+        }
+        server.stderr().contains("brought into the data file again")
+    });
+    assert_eq!(anna.history(hall).len(), sent);
+    server.admin_ok(&["check"], None);
+}
+
+/// The sync of a checkpoint fails: nobody knows what of the file is on the disk, and the server ends
+/// with exit code 3. The next start has all that was accepted.
+#[test]
+fn a_failed_sync_of_the_thread_ends_the_server() {
+    let (mut server, mut anna, hall) = hall();
+    let Some(mut strace) = have_thread_fail(&server, "fdatasync,fsync") else { return };
+    let mut accepted = 0;
+    for number in 0.. {
+        anna.post(SEND_CHAT_MSG, body().id(hall).text(&long(number)));
+        let mut frames = anna.frames_until(1);
+        let Some(frame) = frames.pop() else { break };
+        frame.accepted();
+        accepted += 1;
+        assert!(number < 5000, "it goes on though a sync has failed");
+    }
+    let (ended, _) = server.wait_for_end();
+    assert_eq!(ended.code(), Some(3));
+    strace.wait().expect("the end of strace");
+    server.restart();
+    let history = server.login("anna").history(hall);
+    assert!((accepted..=accepted + 1).contains(&history.len()));
+    server.admin_ok(&["check"], None);
+}

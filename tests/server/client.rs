@@ -1,0 +1,145 @@
+//! The crate's own client against the real server: what it hands over, and what survives a server
+//! that is killed.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use crate::support::{PASSWORD, Server};
+use vestnik::client::{Client, Event, Options};
+use vestnik::ids::{ChatId, ServerTime};
+use vestnik::wire::Version;
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A server on a port that it gets again after a restart, with anna and boris in a chat.
+fn hall() -> (Server, SocketAddr) {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let server = Server::with(&["--listen", &address.to_string()]);
+    server.add_user("anna");
+    server.add_user("boris");
+    server.add_chat("hall", &["anna", "boris"]);
+    (server, address)
+}
+
+fn login(address: SocketAddr, name: &str, version: Version) -> (Client, ChatId) {
+    let options = Options { version, ..Options::default() };
+    let mut client = Client::connect(address, options).expect("it listens");
+    client.login(name, PASSWORD).expect("a good password");
+    let hall = client.chat_id("hall").expect("it is there");
+    (client, hall)
+}
+
+/// The text of the next message; other events are passed over.
+#[track_caller]
+fn next_text(client: &mut Client) -> String {
+    loop {
+        match client.next_event(WAIT).expect("connected").expect("something comes") {
+            Event::Message { message, .. } => return message.content,
+            Event::Missed => panic!("nothing was missed"),
+            _ => {}
+        }
+    }
+}
+
+/// Everything that a catch-up hands over.
+fn caught_up(client: &mut Client) -> Vec<String> {
+    let mut texts = Vec::new();
+    client.catch_up(|_, message| texts.push(message.content)).expect("connected");
+    texts
+}
+
+#[test]
+fn two_talk_and_read_what_was_said() {
+    let (_server, address) = hall();
+    let (mut anna, hall) = login(address, "anna", Version::V1_0);
+    let (mut boris, _) = login(address, "boris", Version::V0_1);
+    let sent = anna.send(hall, "привет").expect("a member");
+    assert_eq!(next_text(&mut boris), "привет");
+    boris.send(hall, "и тебе").expect("a member");
+    assert_eq!(next_text(&mut anna), "и тебе");
+    let stored = boris.messages(hall, ServerTime::ZERO, None).expect("a member");
+    assert_eq!(stored.len(), 2);
+    assert_eq!((stored[0].id, stored[0].created), (sent.id, sent.created));
+    let page = anna.page(hall, None, 1).expect("a member");
+    assert_eq!(page[0].content, "и тебе");
+    let mine = anna.my_chats().expect("logged in");
+    assert_eq!((mine.len(), mine[0].unread), (1, 1));
+    anna.mark_seen(hall, stored[1].updated).expect("a member");
+    assert_eq!(anna.chat(hall).expect("it is there").unread, 0);
+    let error = anna.chat_id("nowhere").expect_err("no such chat");
+    assert_eq!(error.code(), Some("no-such-chat"));
+    anna.disconnect();
+}
+
+#[test]
+fn a_killed_server_costs_no_message_on_1_0() {
+    let (mut server, address) = hall();
+    let (mut anna, hall) = login(address, "anna", Version::V1_0);
+    let (mut boris, _) = login(address, "boris", Version::V1_0);
+    anna.send(hall, "one").expect("a member");
+    assert_eq!(next_text(&mut boris), "one");
+
+    server.kill();
+    server.restart();
+    // The connection is gone: the client makes another, and sends again.
+    anna.send(hall, "two").expect("the client comes back by itself");
+    assert!(boris.next_event(WAIT).expect_err("the connection is gone").is_broken());
+    boris.reconnect().expect("the session lives on");
+    assert_eq!(boris.next_event(WAIT).expect("connected"), Some(Event::Missed));
+    assert_eq!(caught_up(&mut boris), ["two"]);
+    assert_eq!(caught_up(&mut boris), Vec::<String>::new(), "the cursor has moved");
+    anna.send(hall, "three").expect("a member");
+    assert_eq!(next_text(&mut boris), "three");
+    // Anna's own messages come with her catch-up: no notification ever told her of them.
+    assert_eq!(caught_up(&mut anna), ["one", "two", "three"]);
+}
+
+#[test]
+fn on_0_1_each_chat_is_caught_up_with() {
+    let (mut server, address) = hall();
+    let (mut anna, hall) = login(address, "anna", Version::V0_1);
+    let (mut boris, _) = login(address, "boris", Version::V0_1);
+    anna.send(hall, "one").expect("a member");
+    assert_eq!(next_text(&mut boris), "one");
+    server.kill();
+    server.restart();
+    assert!(anna.send(hall, "lost").expect_err("nobody knows").is_broken());
+    anna.reconnect().expect("the session lives on");
+    anna.send(hall, "two").expect("a member");
+    boris.reconnect().expect("the session lives on");
+    assert_eq!(caught_up(&mut boris), ["two"]);
+}
+
+#[test]
+fn a_nonce_sent_twice_is_stored_once() {
+    let (_server, address) = hall();
+    let (mut anna, hall) = login(address, "anna", Version::V1_0);
+    let first = anna.send_with_nonce(hall, "once", 7).expect("a member");
+    let again = anna.send_with_nonce(hall, "once", 7).expect("a member");
+    assert_eq!(first, again);
+    assert_eq!(anna.messages(hall, ServerTime::ZERO, None).expect("a member").len(), 1);
+}
+
+#[test]
+fn a_long_history_comes_whole_on_both_versions() {
+    let (_server, address) = hall();
+    let (mut anna, hall) = login(address, "anna", Version::V1_0);
+    let (mut boris, _) = login(address, "boris", Version::V0_1);
+    let long = "x".repeat(16_000);
+    for number in 0..150 {
+        anna.send(hall, &format!("{number} {long}")).expect("a member");
+    }
+    for client in [&mut anna, &mut boris] {
+        let mut numbers = Vec::new();
+        client
+            .range(hall, ServerTime::ZERO, None, |message| {
+                let number = message.content.split(' ').next().map(str::to_owned);
+                numbers.push(number.expect("a number"));
+            })
+            .expect("a member");
+        let expected: Vec<String> = (0..150).map(|number| number.to_string()).collect();
+        assert_eq!(numbers, expected);
+    }
+}

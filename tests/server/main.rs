@@ -1,0 +1,43 @@
+//! Black-box tests: the real binary in a folder of its own, driven over sockets, pipes and terminals.
+//!
+//! One crate, so that it links once: `cargo test --test server NAME` runs the tests whose path
+//! contains NAME (a file is a module: `cargo test --test server api10_search`).
+
+mod api01_chats;
+mod api01_durability;
+mod api01_frames;
+mod api01_limits;
+mod api01_messages;
+mod api01_sessions;
+mod api01_states;
+mod api10_accounts;
+mod api10_chats;
+mod api10_codes;
+mod api10_forms;
+mod api10_messages;
+mod api10_notifications;
+mod api10_search;
+mod arbitrary;
+mod bounded;
+mod checkpoints;
+mod cli;
+mod client;
+mod client_cli;
+mod client_screen;
+mod docs;
+mod erasure;
+mod faults;
+mod floods;
+mod load;
+mod moderation;
+mod resources;
+mod search;
+mod secrecy;
+mod security_doc;
+mod stats;
+mod support;
+mod terminal_chat;
+mod tls;
+mod tls_scan;
+mod transfer;
+mod unread;

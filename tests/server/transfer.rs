@@ -1,0 +1,363 @@
+//! `vestnik export` and `vestnik import`: a chat leaves one file and comes into another as it was.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use crate::support::server::vestnik;
+use crate::support::wire::*;
+use crate::support::{Server, eventually};
+
+/// A chat with messages of every kind, by anna and boris, of whom clara is kept out.
+fn server_with_chat() -> (Server, u32) {
+    let server = Server::start();
+    let [(mut anna, _), (mut boris, boris_id), (_, clara_id)] =
+        server.users10(["anna", "Борис", "clara"]);
+    let hall = anna.create_chat("hall");
+    boris.join(hall);
+    let odd = [
+        "plain",
+        "здравствуйте 你好 🙂",
+        "quote \" back \\ slash",
+        "\u{1b}[31m\r\n\t\u{7f}\u{2028}",
+    ];
+    for (n, text) in odd.iter().enumerate() {
+        if n % 2 == 0 {
+            anna.send(hall, text)
+        } else {
+            boris.send(hall, text)
+        };
+    }
+    let edited = anna.send(hall, "quicksilver, at first").id;
+    anna.edit(hall, edited, "mercury, now");
+    let deleted = boris.send(hall, "gone").id;
+    boris.delete(hall, deleted);
+    anna.send(hall, &"x".repeat(16 * 1024));
+    anna.set_admin(hall, boris_id, true).accepted_empty();
+    anna.set_ban(hall, clara_id, true).accepted_empty();
+    (server, hall)
+}
+
+fn lines(server: &Server, name: &str) -> (PathBuf, Vec<String>) {
+    let path = server.dir().join(&format!("{name}.jsonl"));
+    let text = server.admin_ok(&["export", name], None);
+    std::fs::write(&path, &text).expect("room");
+    (path, text.lines().map(str::to_owned).collect())
+}
+
+/// The messages that a member of a chat sees, senders apart.
+fn seen(messages: Vec<Message>) -> Vec<(u64, i64, i64, u8, String)> {
+    let fields = |m: Message| (m.id, m.created, m.updated, m.status, m.content);
+    messages.into_iter().map(fields).collect()
+}
+
+/// Everything is as it was in another file, also while a server runs on it, whose members are told.
+#[test]
+fn a_chat_moves_to_another_server() {
+    let (old, hall) = server_with_chat();
+    let mut anna = old.greeted10();
+    anna.login10("anna");
+    let before = anna.range(hall, 0, None);
+    let (path, exported) = lines(&old, "hall");
+    assert_eq!(exported.len(), 1 + 2 + 1 + before.len() + 1);
+    let path = path.to_str().expect("UTF-8");
+
+    let new = Server::start();
+    let [(_, _), (mut anna, anna_id), (mut dora, _)] = new.users10(["zed", "Anna", "dora"]);
+    let words = failed(&new, &["import", path]);
+    assert!(words.contains("Борис") && words.contains("--add-users"), "{words}");
+    assert_eq!(dora.find_chats("", 10), [], "nothing is left of it");
+
+    let said = new.admin_ok(&["import", path, "--add-users"], None);
+    assert!(said.starts_with("added chat hall with id "), "{said}");
+    let told = anna.chat_notify();
+    assert_eq!((told.name.as_str(), told.flags & 2), ("hall", 2));
+    let after = anna.range(told.id, 0, None);
+    let by_anna = after.iter().filter(|message| message.sender == anna_id).count();
+    assert_eq!(by_anna, before.iter().filter(|message| message.sender != 2).count());
+    assert_eq!(seen(after), seen(before));
+    assert_eq!(anna.search(told.id, 10, "mercury").len(), 1);
+    assert_eq!(anna.search(told.id, 10, "quicksilver"), []);
+    assert_eq!(anna.search(told.id, 10, "здравствуйте").len(), 1);
+    let boris = anna.user_id("борис");
+    assert!(anna.members(told.id).iter().any(|member| member.user == boris));
+    let denied = new.greeted10().ask(LOGIN, login_body("Борис", "secret"));
+    assert_eq!(denied.purpose, DECLINED, "who was added cannot log in");
+    let latest = anna.range(told.id, 0, None).last().map_or(0, |message| message.created);
+    assert!(anna.send(told.id, "and on").created > latest);
+    new.admin_ok(&["check"], None);
+    // What comes out is what went in, but for the message since and who is not known here.
+    let (_, again) = lines(&new, "hall");
+    let of = |lines: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| line.starts_with("{\"message\"")).cloned().collect()
+    };
+    let (first, second) = (of(&exported), of(&again));
+    let as_here = |line: &String| line.replace("\"anna\"", "\"Anna\"");
+    assert_eq!(first.iter().map(as_here).collect::<Vec<_>>(), second[..first.len()]);
+}
+
+use crate::support::client::login_body;
+
+fn failed(server: &Server, args: &[&str]) -> String {
+    let output = server.admin(args, None);
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A message has one id in the whole file, and a name is that of one chat.
+#[test]
+fn nothing_comes_in_twice() {
+    let (server, hall) = server_with_chat();
+    let (path, _) = lines(&server, "hall");
+    let path = path.to_str().expect("UTF-8");
+    assert!(failed(&server, &["import", path]).contains("--as"));
+    let words = failed(&server, &["import", path, "--as", "copy"]);
+    assert!(words.contains("has the message"), "{words}");
+    // At once after the removal, whose messages leave the file in slices.
+    let mut anna = server.greeted10();
+    anna.login10("anna");
+    let before = anna.range(hall, 0, None);
+    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["import", path, "--as", "copy"], None);
+    let copy = anna.chat_id("copy");
+    assert_ne!(copy, hall);
+    assert_eq!(anna.my_chats().len(), 1);
+    assert_eq!(seen(anna.range(copy, 0, None)), seen(before));
+    assert_eq!(anna.search(copy, 10, "mercury").len(), 1);
+    assert_eq!(anna.search(0, 10, "quicksilver"), []);
+    server.admin_ok(&["check"], None);
+}
+
+/// Long texts, whose words leave the index in several steps, come back under the same ids.
+#[test]
+fn a_removed_chat_comes_back_with_its_words() {
+    let server = Server::start();
+    let [(mut anna, _)] = server.users10(["anna"]);
+    let hall = anna.create_chat("hall");
+    let many: Vec<String> = (0..600).map(|n| format!("word{n}")).collect();
+    for _ in 0..20 {
+        anna.send(hall, &many.join(" "));
+    }
+    assert_eq!(anna.search(hall, 50, "word599").len(), 20);
+    let (path, _) = lines(&server, "hall");
+    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
+    let hall = anna.chat_id("hall");
+    assert_eq!(anna.search(hall, 50, "word599").len(), 20);
+    assert_eq!(anna.chat(hall).unread, 0, "they are all anna's own");
+    server.admin_ok(&["check"], None);
+}
+
+/// The chat of two is named by both, in whatever order, and is theirs again.
+#[test]
+fn a_direct_chat_moves() {
+    let old = Server::start();
+    let [(mut anna, _), (_, boris_id)] = old.users10(["anna", "boris"]);
+    let direct = anna.start_chat(boris_id);
+    anna.send(direct, "only for you");
+    let before = anna.range(direct, 0, None);
+    let path = old.dir().join("direct.jsonl");
+    let file = path.to_str().expect("UTF-8");
+    let export = ["export", "--direct", "boris", "anna", "--output", file];
+    let said = old.admin_ok(&export, None);
+    assert!(said.starts_with("wrote 1 messages of the direct chat of boris and anna"), "{said}");
+    assert!(failed(&old, &["import", file]).contains("have a direct chat already"));
+    assert!(failed(&old, &["export", "--direct", "anna", "nobody"]).contains("nobody"));
+
+    let new = Server::start();
+    let [(mut boris, boris_id)] = new.users10(["boris"]);
+    assert!(failed(&new, &["import", file]).contains("no user \"anna\""));
+    assert!(failed(&new, &["import", file, "--as", "x"]).contains("has no name"));
+    new.admin_ok(&["import", file, "--add-users"], None);
+    let told = boris.chat_notify();
+    assert_eq!((told.kind, told.title.as_str(), told.unread), (1, "anna", 1));
+    assert_eq!(seen(boris.range(told.id, 0, None)), seen(before));
+    let anna_id = boris.user_id("anna");
+    assert_eq!(boris.start_chat(anna_id), told.id);
+    assert_ne!(anna_id, boris_id);
+    new.admin_ok(&["check"], None);
+    let text = std::fs::read_to_string(&path).expect("exported");
+    for (from, to) in [
+        ("[\"boris\",\"anna\"]", "[\"boris\",\"Boris\"]"),
+        ("{\"member\":{\"name\":\"anna\"", "{\"member\":{\"name\":\"clara\""),
+        ("\"name\":\"\"", "\"name\":\"x\""),
+    ] {
+        assert!(text.contains(from), "{from}: {text}");
+        std::fs::write(&path, text.replace(from, to)).expect("room");
+        assert!(failed(&new, &["import", file]).contains("direct chat"), "{to}");
+    }
+}
+
+/// With the hash of its password, when that is asked for, a chat opens to who knows it.
+#[test]
+fn a_password_moves_when_asked() {
+    let old = Server::start();
+    old.add_locked_chat("vault", "open sesame");
+    let exported = old.admin_ok(&["export", "vault", "--with-password"], None);
+    let new = Server::start();
+    let [(mut anna, _)] = new.users10(["anna"]);
+    let path = new.dir().join("vault.jsonl");
+    let file = path.to_str().expect("UTF-8");
+    std::fs::write(&path, exported.replace("pbkdf2", "xbkdf2")).expect("room");
+    assert!(failed(&new, &["import", file]).contains("none can match"));
+    std::fs::write(&path, &exported).expect("room");
+    new.admin_ok(&["import", file], None);
+    let vault = anna.chat_id("vault");
+    anna.ask(JOIN_CHAT, body().id(vault).text("open barley")).declined("bad-password");
+    anna.ask(JOIN_CHAT, body().id(vault).text("open sesame")).accepted_empty();
+    new.admin_ok(&["import", file, "--as", "open", "--no-password"], None);
+    let open = anna.chat_id("open");
+    anna.join(open);
+}
+
+/// A file that is wrong anywhere changes nothing, and the line is named.
+#[test]
+fn a_wrong_line_is_named() {
+    let (server, _) = server_with_chat();
+    let (path, good) = lines(&server, "hall");
+    let last = good.len() - 1;
+    let change = |at: usize, from: &str, to: &str| {
+        let mut lines = good.clone();
+        assert!(lines[at].contains(from), "{}", lines[at]);
+        lines[at] = lines[at].replacen(from, to, 1);
+        lines
+    };
+    let without = |at: usize| {
+        let mut lines = good.clone();
+        lines.remove(at);
+        lines
+    };
+    let swapped = {
+        let mut lines = good.clone();
+        lines.swap(4, 5);
+        lines
+    };
+    let cases = [
+        (change(0, "\"format\":1", "\"format\":2"), "line 1 "),
+        (without(0), "line 1 "),
+        (without(last), "end is missing"),
+        (without(5), "says 7 messages, and 6 came"),
+        (change(4, "\"id\":1", "\"id\":9"), "yet to come"),
+        (change(4, "\"id\":", "\"id\":-"), "line 5 "),
+        (change(4, "\"content\":\"plain\"", "\"content\":\"\""), "line 5 "),
+        (change(4, "plain", "pl\\u0000in"), "NUL"),
+        (change(4, "\"content\":\"plain\"", "\"content\":7"), "line 5 "),
+        (change(4, "\"sender\"", "\"sender\":\"x\",\"sender\""), "line 5 "),
+        (change(4, "\"message\"", "\"massage\""), "line 5 "),
+        (
+            change(4, "\"content\":\"plain\"", &format!("\"content\":\"{}\"", "y".repeat(16_385))),
+            "16384",
+        ),
+        (change(4, "plain", &"z".repeat(200_000)), "too long"),
+        (change(4, "\"sender\":\"anna\"", "\"sender\":\"a b\""), "is no name"),
+        (swapped, "line 6 does not come after"),
+    ];
+    for (lines, expected) in cases {
+        std::fs::write(&path, lines.join("\n") + "\n").expect("room");
+        let file = path.to_str().expect("UTF-8");
+        let words = failed(&server, &["import", file, "--as", "other"]);
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    std::fs::write(&path, b"\xff\n").expect("room");
+    let words = failed(&server, &["import", path.to_str().expect("UTF-8")]);
+    assert!(words.contains("line 1 is not UTF-8"), "{words}");
+    server.admin_ok(&["check"], None);
+    let said = server.admin_ok(&["chat", "list"], None);
+    assert_eq!(said.lines().count(), 2, "{said}");
+}
+
+/// The password of a chat is not exported, so whoever imports it has to say what comes of it.
+#[test]
+fn a_password_is_asked_for_anew() {
+    let server = Server::start();
+    server.add_locked_chat("vault", "open sesame");
+    let (path, exported) = lines(&server, "vault");
+    assert!(exported[0].contains("\"password\":true") && !exported[0].contains("pbkdf2"));
+    let path = path.to_str().expect("UTF-8");
+    let words = failed(&server, &["import", path, "--as", "other"]);
+    assert!(words.contains("--no-password"), "{words}");
+    server.admin_ok(&["import", path, "--as", "other", "--no-password"], None);
+    let stdin = ["import", path, "--as", "third", "--password-stdin"];
+    server.admin_ok(&stdin, Some("open sesame\n"));
+    let said = server.admin_ok(&["chat", "list"], None);
+    let has_password = |name: &str| {
+        let line = said.lines().find(|line| line.contains(name)).expect("listed");
+        line.contains("yes")
+    };
+    assert!(has_password("vault") && has_password("third") && !has_password("other"), "{said}");
+}
+
+/// A file that only its owner can read, and never one that is there already.
+#[test]
+fn a_file_is_written_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let (server, _) = server_with_chat();
+    let path = server.dir().join("out.jsonl");
+    let file = path.to_str().expect("UTF-8");
+    let said = server.admin_ok(&["export", "hall", "--output", file], None);
+    assert!(said.starts_with("wrote 7 messages of hall to "), "{said}");
+    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(failed(&server, &["export", "hall", "-o", file]).contains("exists"));
+    assert!(failed(&server, &["export", "nowhere"]).contains("nowhere"));
+}
+
+/// An import that was killed leaves a chat that nobody finds, and the next import takes it away.
+#[test]
+fn an_import_that_was_killed_is_taken_away() {
+    let (server, _) = server_with_chat();
+    let (path, _) = lines(&server, "hall");
+    let path = path.to_str().expect("UTF-8");
+    server.admin_ok(&["chat", "remove", "hall"], None);
+    let other = rusqlite::Connection::open(server.data()).expect("the file");
+    other.busy_timeout(std::time::Duration::from_secs(5)).expect("set");
+    other.execute("INSERT INTO chats (kind, created) VALUES (0, 1)", []).expect("written");
+    assert!(server.admin_ok(&["check"], None).contains("1 imports go on"));
+    server.admin_ok(&["import", path], None);
+    let sql = "SELECT count(*) FROM chats WHERE name IS NULL";
+    let unnamed = || other.query_row(sql, [], |row| row.get::<_, i64>(0));
+    assert_eq!(unnamed(), Ok(0));
+    server.admin_ok(&["check"], None);
+    // Killed at its very end: the same file can come in all the same.
+    other
+        .execute_batch(
+            "BEGIN IMMEDIATE; DELETE FROM members; DELETE FROM bans;
+             UPDATE chats SET name = NULL, name_key = NULL, member_count = 0; COMMIT",
+        )
+        .expect("written");
+    server.admin_ok(&["import", path], None);
+    assert_eq!(unnamed(), Ok(0));
+    server.admin_ok(&["check"], None);
+}
+
+/// An import that fails at its end takes away what it has stored, though a server has the file; and
+/// two at once do not take each other away.
+#[test]
+fn an_import_that_fails_leaves_nothing() {
+    let (server, _) = server_with_chat();
+    let (path, mut text) = lines(&server, "hall");
+    server.admin_ok(&["chat", "remove", "hall"], None);
+    // So many that there is time to take its name.
+    let message = text.iter().position(|line| line.contains("plain")).expect("a message");
+    let line =
+        |id| format!("{{\"message\":{{\"id\":{id},\"sender\":\"anna\",\"content\":\"many\"}}}}");
+    let end = text.pop().expect("an end");
+    let count = end.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+    let count: usize = count.expect("a number").parse().expect("a number");
+    text.push(format!("{{\"end\":{{\"messages\":{}}}}}", count + 3000));
+    let many: Vec<String> = (1..=3000).map(line).collect();
+    text.splice(message..message, many);
+    std::fs::write(&path, text.join("\n") + "\n").expect("room");
+    let path = path.to_str().expect("UTF-8");
+    let mut import = vestnik(server.dir().path());
+    import.args(["import", path, "--data"]).arg(server.data()).stderr(Stdio::piped());
+    let import = import.spawn().expect("vestnik runs");
+    eventually(|| server.admin_ok(&["check"], None).contains("1 imports go on"));
+    let beside = failed(&server, &["import", path, "--as", "other"]);
+    server.admin_ok(&["chat", "add", "hall"], None);
+    let words = import.wait_with_output().expect("its end").stderr;
+    let words = String::from_utf8_lossy(&words);
+    assert!(beside.contains("another import goes on"), "{beside}");
+    assert!(words.contains("there is a chat"), "{words}");
+    server.admin_ok(&["check"], None);
+    server.admin_ok(&["import", path, "--as", "other"], None);
+}
