@@ -249,7 +249,7 @@ impl Options {
     /// The Unix socket for figures: the one that is said, or the one beside the data file.
     pub fn stats_socket(&self) -> PathBuf {
         let data = self.data.as_deref().unwrap_or(Path::new(DATA));
-        self.stats_socket.clone().unwrap_or_else(|| beside(data, ".sock"))
+        self.stats_socket.clone().unwrap_or_else(|| sibling_path(data, ".sock"))
     }
 
     /// Reads the text of a TOML file.
@@ -458,7 +458,7 @@ fn is_loopback(address: &SocketAddr) -> bool {
 }
 
 /// A file's name with an ending added to the whole of it.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+fn sibling_path(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()

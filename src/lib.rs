@@ -11,5 +11,5 @@ pub mod net;
 pub mod outbox;
 pub mod service;
 pub mod store;
+pub mod tokenizer;
 pub mod wire;
-pub mod words;

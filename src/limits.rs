@@ -64,7 +64,7 @@ pub const INDEXED_WORD_BYTES_MAX: usize = 64;
 
 /// Online members of a chat past which presence, typing and markers are not told there: these
 /// courtesies grow with the square of the members.
-pub const COURTESY_MEMBERS_MAX: usize = 256;
+pub const EPHEMERAL_MEMBERS_MAX: usize = 256;
 
 /// Bytes read from one connection in one turn.
 pub const TURN_READ_BYTES_PER_CONNECTION: usize = 64 * 1024;
@@ -140,16 +140,16 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// Connections at once that ask for figures by HTTP, and as many by the socket beside the data file; more
 /// are closed unheard.
-pub const ASKERS_MAX: usize = 8;
+pub const SCRAPES_MAX: usize = 8;
 /// Longest request for figures, in bytes.
-pub const ASKER_REQUEST_BYTES_MAX: usize = 4 * 1024;
+pub const SCRAPE_REQUEST_BYTES_MAX: usize = 4 * 1024;
 /// Milliseconds for asking for figures and taking them.
-pub const ASKER_TIMEOUT_MS: u64 = 5_000;
+pub const SCRAPE_TIMEOUT_MS: u64 = 5_000;
 
 /// Lines of the log that connections which make no sense may cause in a while.
-pub const STRANGER_LINES_MAX: u32 = 20;
+pub const UNAUTHENTICATED_LOG_LINES_MAX: u32 = 20;
 /// How long a while is, in milliseconds.
-pub const STRANGER_LINES_MS: u64 = 10_000;
+pub const UNAUTHENTICATED_LOG_LINES_MS: u64 = 10_000;
 
 /// Seconds a connection may stay without a session.
 pub const AUTH_TIMEOUT_S: u64 = 30;

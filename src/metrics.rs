@@ -159,7 +159,7 @@ impl Metrics {
 
     /// Tells all of it. `received` and `sent` are the purposes with their names; `reasons` are the
     /// codes of declines, by their places.
-    pub fn tell(
+    pub fn render(
         &self,
         page: &mut Page,
         received: impl Iterator<Item = (u8, &'static str)>,
@@ -175,9 +175,9 @@ impl Metrics {
         page.counter("received_bytes_total", "Bytes read from clients.", self.received_bytes);
         page.counter("sent_bytes_total", "Bytes written to clients.", self.sent_bytes);
         page.begin("frames_received_total", Kind::Counter, "Frames from clients.");
-        tell_purposes(page, "frames_received_total", &self.received, received);
+        render_purposes(page, "frames_received_total", &self.received, received);
         page.begin("frames_sent_total", Kind::Counter, "Frames to clients.");
-        tell_purposes(page, "frames_sent_total", &self.sent, sent);
+        render_purposes(page, "frames_sent_total", &self.sent, sent);
         page.begin("declines_total", Kind::Counter, "Requests declined.");
         for (code, count) in reasons.iter().zip(self.declined) {
             page.sample("declines_total", Some(("code", *code)), count);
@@ -191,7 +191,7 @@ impl Metrics {
     }
 }
 
-fn tell_purposes(
+fn render_purposes(
     page: &mut Page,
     name: &str,
     counts: &[u64; 256],
@@ -339,7 +339,7 @@ mod tests {
         metrics.declined(REASONS_MAX);
         metrics.refuse(Refused::Address);
         let mut page = Page::default();
-        metrics.tell(&mut page, [(7, "SEVEN")].into_iter(), std::iter::empty(), &["a", "b"]);
+        metrics.render(&mut page, [(7, "SEVEN")].into_iter(), std::iter::empty(), &["a", "b"]);
         let text = page.into_text();
         for line in [
             "vestnik_frames_received_total{purpose=\"SEVEN\"} 2",

@@ -577,7 +577,7 @@ mod tests {
         let told = |metrics: &Metrics| {
             let mut page = Page::default();
             let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (2, "BLOCK")];
-            metrics.tell(&mut page, [].into_iter(), purposes.into_iter(), &decline::CODES);
+            metrics.render(&mut page, [].into_iter(), purposes.into_iter(), &decline::CODES);
             page.into_text()
         };
         let count = |text: &str, name: &str| {

@@ -7,10 +7,10 @@ mod bodies;
 mod file;
 mod frames;
 mod input;
+mod received;
 mod requests;
 mod service;
 mod tls;
-mod told;
 
 pub use bodies::bodies;
 pub use frames::frames;

@@ -17,8 +17,8 @@ use vestnik::wire::request::Request;
 
 use super::file::{Counting, FullDisk, Prepared, WALL_US};
 use super::input::Input;
+use super::received::{self, Answer, Asked, News, Told};
 use super::requests::{self, About, Known, PASSWORDS, USERS};
-use super::told::{self, Answer, Asked, News, Told};
 
 /// Longest body that this server takes, in bytes.
 const BODY_BYTES_MAX: usize = 32 * 1024;
@@ -523,7 +523,7 @@ impl<'db> World<'db> {
                 let mut last = -1;
                 while !body.is_empty() {
                     let message = body.message().expect("a message");
-                    told::check(&message);
+                    received::check(&message);
                     assert!(message.updated.micros() > last, "a range ascends");
                     last = message.updated.micros();
                 }

@@ -78,7 +78,7 @@ impl Event {
     }
 
     /// Whether it may be lost without a word.
-    fn is_courtesy(&self) -> bool {
+    fn is_ephemeral(&self) -> bool {
         matches!(
             self,
             Self::Member { .. } | Self::Seen { .. } | Self::Typing { .. } | Self::Presence { .. }
@@ -125,7 +125,7 @@ impl Events {
         if self.bytes + bytes <= self.bytes_max {
             self.bytes += bytes;
             self.queue.push_back((event, self.live));
-        } else if !event.is_courtesy() {
+        } else if !event.is_ephemeral() {
             self.miss();
         }
     }

@@ -4,15 +4,15 @@
 
 mod clock;
 mod connection;
-mod gather;
 mod listener;
-mod pages;
-mod ration;
+mod log_rate_limit;
+mod metrics_server;
 mod reactor;
 mod serve;
-mod stats;
 mod timers;
 pub mod tls;
 pub mod transport;
+mod write_coalescer;
+mod zero_copy;
 
 pub use serve::{ServeError, serve};

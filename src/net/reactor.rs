@@ -4,11 +4,11 @@
 //! frames are fed again, and those that would write are declined.
 
 mod arrivals;
-mod asked;
 mod deadlines;
 mod ending;
 mod input;
 mod output;
+mod scrape;
 mod signals;
 
 use std::collections::HashMap;
@@ -25,14 +25,14 @@ use crate::ids::ConnId;
 use crate::limits::{HEADER_BYTES, TURN_READ_BYTES};
 use crate::net::clock::Clock;
 use crate::net::connection::Connection;
-use crate::net::gather::Gather;
 use crate::net::listener::{Listener, Spare};
-use crate::net::pages::Pages;
-use crate::net::ration::Ration;
+use crate::net::log_rate_limit::LogRateLimit;
+use crate::net::metrics_server::{MetricsServer, Sources};
 use crate::net::serve::ServeError;
-use crate::net::stats::{Askers, Sources};
 use crate::net::timers::{NEVER_MS, Timers};
 use crate::net::tls::Identity;
+use crate::net::write_coalescer::WriteCoalescer;
+use crate::net::zero_copy::ZeroCopyBuffer;
 use crate::service::Service;
 
 use arrivals::connections_max;
@@ -44,9 +44,9 @@ const EVENTS_PER_POLL: usize = 1024;
 /// The generation of tokens that are no connection's.
 const SPECIAL: u32 = u32::MAX;
 /// The generation of tokens of those who ask for figures.
-const ASKER: u32 = u32::MAX - 1;
+const SCRAPE: u32 = u32::MAX - 1;
 /// Generations of connections are under this.
-const GENERATIONS: u32 = ASKER;
+const GENERATIONS: u32 = SCRAPE;
 const WAKER: Token = token(ConnId { index: 0, generation: SPECIAL });
 const SIGNALS: Token = token(ConnId { index: 1, generation: SPECIAL });
 const FIRST_LISTENER: u32 = 2;
@@ -77,7 +77,7 @@ pub(super) struct Reactor<'a, 'db> {
     signals: Signals,
     helper: PasswordHelper,
     listeners: Vec<Listener>,
-    askers: Askers,
+    metrics_server: MetricsServer,
     identity: Option<Identity>,
     spare: Spare,
     accept_again_ms: u64,
@@ -85,7 +85,7 @@ pub(super) struct Reactor<'a, 'db> {
     connections_max: usize,
     next_generation: u32,
     unauthorized: HashMap<IpAddr, usize>,
-    ration: Ration,
+    log_rate_limit: LogRateLimit,
     timers: Timers,
     clock: Clock,
     housekeeping_ms: u64,
@@ -107,8 +107,8 @@ pub(super) struct Reactor<'a, 'db> {
     has_secret: bool,
     inputs: Vec<Input>,
     is_pump_waiting: bool,
-    gather: Gather,
-    pages: Pages,
+    write_coalescer: WriteCoalescer,
+    pages: ZeroCopyBuffer,
     /// When the peers' time to take their last bytes is over.
     stopping_until_ms: Option<u64>,
 }
@@ -135,8 +135,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
             let token = token(ConnId { index, generation: SPECIAL });
             poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
         }
-        let asker = |index| token(ConnId { index, generation: ASKER });
-        let askers = Askers::new(sources, poll.registry(), asker)?;
+        let asker = |index| token(ConnId { index, generation: SCRAPE });
+        let metrics_server = MetricsServer::new(sources, poll.registry(), asker)?;
         Ok(Self {
             config,
             service,
@@ -144,7 +144,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             signals,
             helper: PasswordHelper::start(wake)?,
             listeners,
-            askers,
+            metrics_server,
             identity,
             spare: Spare::new(),
             accept_again_ms: NEVER_MS,
@@ -152,7 +152,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             connections_max: connections_max(config.max_connections),
             next_generation: 0,
             unauthorized: HashMap::new(),
-            ration: Ration::default(),
+            log_rate_limit: LogRateLimit::default(),
             timers: Timers::default(),
             clock: Clock::start(),
             housekeeping_ms: 0,
@@ -167,8 +167,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
             has_secret: false,
             inputs: Vec::new(),
             is_pump_waiting: false,
-            gather: Gather::default(),
-            pages: Pages::default(),
+            write_coalescer: WriteCoalescer::default(),
+            pages: ZeroCopyBuffer::default(),
             stopping_until_ms: None,
         })
     }
@@ -239,17 +239,17 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.housekeeping_ms,
             self.accept_again_ms,
             self.stopping_until_ms.unwrap_or(NEVER_MS),
-            self.askers.next_ms(),
+            self.metrics_server.next_ms(),
         ];
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
         // One more, since the clock cuts off what is under a millisecond.
         let wait_ms = next_ms.saturating_sub(self.clock.now_ms()).saturating_add(1);
         self.poll(events, Duration::ZERO)?;
-        self.gather.is_back_to_back = !events.is_empty();
+        self.write_coalescer.is_back_to_back = !events.is_empty();
         if !events.is_empty() || is_busy {
             return Ok(());
         }
-        if self.gather.is_holding() && self.look(events)? {
+        if self.write_coalescer.is_holding() && self.look(events)? {
             return Ok(());
         }
         self.poll(events, Duration::from_millis(wait_ms.min(60_000)))
@@ -258,12 +258,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// Looks for the next request for a moment; without one, nobody is held back any longer.
     fn look(&mut self, events: &mut Events) -> Result<bool, ServeError> {
         self.clock.read();
-        let until_us = self.clock.now_us() + self.gather.look_us();
+        let until_us = self.clock.now_us() + self.write_coalescer.look_us();
         while events.is_empty() && self.clock.now_us() < until_us {
             self.poll(events, Duration::ZERO)?;
             self.clock.read();
         }
-        self.gather.is_back_to_back = !events.is_empty();
+        self.write_coalescer.is_back_to_back = !events.is_empty();
         if events.is_empty() {
             self.flush_held();
         }
@@ -295,8 +295,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 }
                 continue;
             }
-            if conn.generation == ASKER {
-                self.askers.note_event(conn.index);
+            if conn.generation == SCRAPE {
+                self.metrics_server.note_event(conn.index);
                 continue;
             }
             let Some(connection) = self.connections.get_mut(conn.at()) else { continue };

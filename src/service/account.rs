@@ -8,7 +8,7 @@ use crate::config::Registration;
 use crate::ids::{ConnId, SessionId, UserId};
 use crate::names::{self, Name};
 use crate::service::peer::Intent;
-use crate::service::{Caller, Reply, Service};
+use crate::service::{Caller, HandlerResult, Service};
 use crate::wire::answer::MEMBER_ONLINE;
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
@@ -30,7 +30,7 @@ pub(super) fn new_password(given: &str, kind: Kind) -> Result<password::Password
 }
 
 impl Service<'_> {
-    pub(super) fn get_user_id(&mut self, caller: Caller, nickname: &str) -> Reply {
+    pub(super) fn get_user_id(&mut self, caller: Caller, nickname: &str) -> HandlerResult {
         let found = match names::name_key(nickname) {
             Some(key) => self.store.user_by_key(&key)?,
             None => None,
@@ -40,7 +40,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn get_user(&mut self, caller: Caller, user: UserId) -> Reply {
+    pub(super) fn get_user(&mut self, caller: Caller, user: UserId) -> HandlerResult {
         let found = self.store.user(user)?.ok_or(Decline::NoSuchUser)?;
         let flags = if self.roster.is_online(user) { MEMBER_ONLINE } else { 0 };
         self.accept(caller, |body| {
@@ -52,7 +52,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn get_sessions(&mut self, caller: Caller) -> Reply {
+    pub(super) fn get_sessions(&mut self, caller: Caller) -> HandlerResult {
         let now = self.clock.now();
         let sessions = self.store.sessions(Some(caller.user))?;
         let mut pack = Vec::new();
@@ -72,7 +72,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn end_session(&mut self, caller: Caller, session: SessionId) -> Reply {
+    pub(super) fn end_session(&mut self, caller: Caller, session: SessionId) -> HandlerResult {
         let row = self.store.session(session)?.filter(|row| row.user == caller.user);
         if row.is_none() {
             return Err(Decline::BadSession.into());
@@ -91,7 +91,7 @@ impl Service<'_> {
         login: &str,
         password: &str,
         invite: Option<&str>,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
         if self.config.registration == Registration::Closed || self.lockdown {
             return Err(Decline::RegistrationClosed.into());
@@ -129,7 +129,7 @@ impl Service<'_> {
         key: &str,
         invite: Option<Digest32>,
         stored: &str,
-    ) -> Reply {
+    ) -> HandlerResult {
         if self.lockdown {
             return Err(Decline::RegistrationClosed.into());
         }
@@ -148,7 +148,12 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn change_password(&mut self, caller: Caller, old: &str, new: &str) -> Reply {
+    pub(super) fn change_password(
+        &mut self,
+        caller: Caller,
+        old: &str,
+        new: &str,
+    ) -> HandlerResult {
         let key = Key::ChangePassword(caller.user);
         self.check_throttle(&[key])?;
         let new = new_password(new, Kind::User)?;
@@ -173,7 +178,7 @@ impl Service<'_> {
         task: u8,
         ok: bool,
         new: password::Password,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(caller) = self.caller(conn, task) else {
             return Err(Decline::LoginRequired.into());
         };
@@ -185,7 +190,12 @@ impl Service<'_> {
         self.ask_helper(conn, task, work, Intent::HashNewPassword)
     }
 
-    pub(super) fn new_password_hashed(&mut self, conn: ConnId, task: u8, stored: &str) -> Reply {
+    pub(super) fn new_password_hashed(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        stored: &str,
+    ) -> HandlerResult {
         let Some(caller) = self.caller(conn, task) else {
             return Err(Decline::LoginRequired.into());
         };

@@ -7,9 +7,9 @@ use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{FOUND_CHATS_MAX, MEMBERSHIPS_MAX, TITLE_CHARS_MAX};
 use crate::names::{self, Name};
 use crate::service::account::new_password;
-use crate::service::history::{LOOKED_MAX, Progress, Source};
+use crate::service::history::{Progress, SCAN_BUDGET_BYTES, Source};
 use crate::service::peer::{Checked, Intent};
-use crate::service::{Caller, Refusal, Reply, Service};
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
 use crate::store::chats::{Chat, MyChat};
 use crate::store::members::Member;
@@ -19,13 +19,17 @@ use crate::wire::decline::Decline;
 
 impl Service<'_> {
     /// The chat, if the caller may know of it: a direct chat exists for its two only.
-    pub(super) fn visible_chat(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+    pub(super) fn visible_chat(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+    ) -> Result<Chat, HandlerError> {
         let found = self.store.chat(chat)?;
         let found = found.filter(|chat| chat.direct.is_none_or(|two| is_one_of(caller.user, two)));
         Ok(found.ok_or(Decline::NoSuchChat)?)
     }
 
-    pub(super) fn get_chat_id(&mut self, caller: Caller, name: &str) -> Reply {
+    pub(super) fn get_chat_id(&mut self, caller: Caller, name: &str) -> HandlerResult {
         let found = match names::name_key(name) {
             Some(key) => self.store.chat_by_key(&key)?,
             None => None,
@@ -35,15 +39,15 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn chat_req_pass(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    pub(super) fn chat_req_pass(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         let has_password = self.visible_chat(caller, chat)?.password.is_some();
         self.accept(caller, |body| body.put_bool(has_password));
         Ok(())
     }
 
-    pub(super) fn get_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    pub(super) fn get_chat(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         let found = self.visible_chat(caller, chat)?;
-        if self.has_looked_enough() {
+        if self.is_scan_budget_spent() {
             self.begin_stream(caller, Source::Chat(chat));
             return Ok(());
         }
@@ -53,7 +57,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn find_chats(&mut self, caller: Caller, prefix: &str, limit: u16) -> Reply {
+    pub(super) fn find_chats(&mut self, caller: Caller, prefix: &str, limit: u16) -> HandlerResult {
         match names::prefix_key(prefix) {
             Some(prefix) => {
                 let left = limit.min(FOUND_CHATS_MAX);
@@ -71,17 +75,17 @@ impl Service<'_> {
         prefix: &str,
         after: &mut Option<String>,
         left: &mut u16,
-    ) -> Result<Progress, Refusal> {
+    ) -> Result<Progress, HandlerError> {
         /// Chats in one piece: about a millisecond of work.
         const CHATS: u16 = 64;
         let most = (*left).min(CHATS);
         self.pieces(caller, |service, pieces| {
             let chats = service.store.chats_by_prefix(prefix, after.as_deref(), most)?;
             for chat in &chats {
-                if service.has_looked_enough() {
+                if service.is_scan_budget_spent() {
                     return Ok(Progress::More);
                 }
-                service.looked_bytes += LOOKED_MAX / usize::from(CHATS);
+                service.looked_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
                 service.put_chat(pieces.out(), chat, caller.user)?;
                 *left -= 1;
                 *after = names::name_key(&chat.name);
@@ -182,7 +186,7 @@ impl Service<'_> {
         caller: Caller,
         chat: ChatId,
         password: Option<&str>,
-    ) -> Reply {
+    ) -> HandlerResult {
         let found = self.joinable(caller, chat)?;
         let Some(stored) = found.password else { return self.join(caller, chat) };
         let given = password.ok_or(Decline::PasswordRequired(chat))?;
@@ -202,7 +206,7 @@ impl Service<'_> {
         chat: ChatId,
         password: Password,
         stored: String,
-    ) -> Reply {
+    ) -> HandlerResult {
         let checked = Checked { password, stored: Some(stored) };
         self.ask_to_compare(caller.conn, caller.task, checked, false, |checked| Intent::JoinChat {
             chat,
@@ -211,7 +215,7 @@ impl Service<'_> {
     }
 
     /// The chat, if the caller may join it but for its password.
-    fn joinable(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+    fn joinable(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, HandlerError> {
         let found = self.visible_chat(caller, chat)?;
         if self.roster.membership(caller.user, chat).is_some() {
             return Err(Decline::AlreadyMember(chat).into());
@@ -230,7 +234,7 @@ impl Service<'_> {
     }
 
     /// The memberships of one user are bounded.
-    fn check_memberships(&self, user: UserId) -> Reply {
+    fn check_memberships(&self, user: UserId) -> HandlerResult {
         let count = self.roster.user(user).map_or(0, |online| online.chats.len());
         if count >= MEMBERSHIPS_MAX {
             return Err(Decline::Forbidden("you are in as many chats as one can be").into());
@@ -245,7 +249,7 @@ impl Service<'_> {
         chat: ChatId,
         checked: Checked,
         ok: bool,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(caller) = self.caller(conn, task) else {
             return Err(Decline::LoginRequired.into());
         };
@@ -262,7 +266,7 @@ impl Service<'_> {
         }
     }
 
-    fn join(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    fn join(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.hold_file()?;
         // As it is now: a command may have removed the chat, or made the caller a member.
         self.joinable(caller, chat)?;
@@ -280,13 +284,13 @@ impl Service<'_> {
         self.store.add_member(member)?;
         self.enter(caller.user, chat)?;
         self.accept(caller, |_| {});
-        self.tell_user_chat(caller.user, chat, Some(caller.conn));
-        self.tell_event(chat, caller.user, MemberEvent::Joined, Some(caller.conn))
+        self.notify_user_chat(caller.user, chat, Some(caller.conn));
+        self.notify_event(chat, caller.user, MemberEvent::Joined, Some(caller.conn))
     }
 
     /// Somebody has become a member: their connections get the chat's messages from now on.
-    pub(super) fn enter(&mut self, user: UserId, chat: ChatId) -> Reply {
-        self.tell_so_far();
+    pub(super) fn enter(&mut self, user: UserId, chat: ChatId) -> HandlerResult {
+        self.notify_so_far();
         self.turn.users.push(user);
         let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
         self.roster.join(user, chat, slow_mode_s);
@@ -295,21 +299,21 @@ impl Service<'_> {
 
     /// Somebody is no longer a member.
     pub(super) fn exit(&mut self, user: UserId, chat: ChatId) {
-        self.tell_so_far();
+        self.notify_so_far();
         self.turn.users.push(user);
         self.roster.part(user, chat);
     }
 
     /// MEMBER_NOTIFY to the other members.
-    pub(super) fn tell_event(
+    pub(super) fn notify_event(
         &mut self,
         chat: ChatId,
         user: UserId,
         event: MemberEvent,
         except: Option<ConnId>,
-    ) -> Reply {
+    ) -> HandlerResult {
         let nickname = self.store.user(user)?.map(|user| user.nickname).unwrap_or_default();
-        self.tell_member(chat, user, event, &nickname, except);
+        self.notify_member(chat, user, event, &nickname, except);
         Ok(())
     }
 
@@ -318,7 +322,7 @@ impl Service<'_> {
         caller: Caller,
         name: &str,
         password: Option<&str>,
-    ) -> Reply {
+    ) -> HandlerResult {
         let name = Name::parse(name).map_err(|_| Decline::BadName)?;
         if self.store.chat_by_key(name.key())?.is_some() {
             return Err(Decline::NameTaken.into());
@@ -340,14 +344,20 @@ impl Service<'_> {
         name: &str,
         key: &str,
         stored: &str,
-    ) -> Reply {
+    ) -> HandlerResult {
         match self.caller(conn, task) {
             Some(caller) => self.create(caller, name, key, Some(stored)),
             None => Err(Decline::LoginRequired.into()),
         }
     }
 
-    fn create(&mut self, caller: Caller, name: &str, key: &str, password: Option<&str>) -> Reply {
+    fn create(
+        &mut self,
+        caller: Caller,
+        name: &str,
+        key: &str,
+        password: Option<&str>,
+    ) -> HandlerResult {
         if self.store.chat_by_key(key)?.is_some() {
             return Err(Decline::NameTaken.into());
         }
@@ -358,11 +368,11 @@ impl Service<'_> {
         self.store.add_member(Member { chat, user, admin: true, joined: now, seen })?;
         self.enter(user, chat)?;
         self.accept(caller, |body| body.put_u32(chat.get()));
-        self.tell_user_chat(user, chat, Some(caller.conn));
+        self.notify_user_chat(user, chat, Some(caller.conn));
         Ok(())
     }
 
-    pub(super) fn start_chat(&mut self, caller: Caller, other: UserId) -> Reply {
+    pub(super) fn start_chat(&mut self, caller: Caller, other: UserId) -> HandlerResult {
         if other == caller.user || self.store.user(other)?.is_none() {
             return Err(Decline::NoSuchUser.into());
         }
@@ -385,12 +395,12 @@ impl Service<'_> {
             self.enter(user, chat)?;
         }
         self.accept(caller, |body| body.put_u32(chat.get()));
-        self.tell_user_chat(caller.user, chat, Some(caller.conn));
-        self.tell_user_chat(other, chat, None);
+        self.notify_user_chat(caller.user, chat, Some(caller.conn));
+        self.notify_user_chat(other, chat, None);
         Ok(())
     }
 
-    pub(super) fn leave_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    pub(super) fn leave_chat(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         let me = self.require_member(caller, chat)?;
         if self.store.chat(chat)?.is_some_and(|chat| chat.direct.is_some()) {
             return Err(Decline::Forbidden("a direct chat cannot be left").into());
@@ -399,8 +409,8 @@ impl Service<'_> {
         self.store.remove_member(chat, caller.user)?;
         self.exit(caller.user, chat);
         self.accept(caller, |_| {});
-        self.tell_user_chat(caller.user, chat, Some(caller.conn));
-        self.tell_event(chat, caller.user, MemberEvent::Left, None)?;
+        self.notify_user_chat(caller.user, chat, Some(caller.conn));
+        self.notify_event(chat, caller.user, MemberEvent::Left, None)?;
         if me.admin && self.store.admin_count(chat)? == 0 {
             self.hand_over(chat)?;
         }
@@ -408,21 +418,21 @@ impl Service<'_> {
     }
 
     /// A chat never loses its last admin while it has members.
-    fn hand_over(&mut self, chat: ChatId) -> Reply {
+    fn hand_over(&mut self, chat: ChatId) -> HandlerResult {
         let Some(heir) = self.store.longest_standing(chat)? else { return Ok(()) };
         self.store.set_admin(chat, heir, true)?;
-        self.tell_event(chat, heir, MemberEvent::Admin, None)?;
-        self.tell_chat(chat, None);
+        self.notify_event(chat, heir, MemberEvent::Admin, None)?;
+        self.notify_chat(chat, None);
         Ok(())
     }
 
     /// The chat, if the caller is an admin of it and it is a group.
-    fn administered(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, Refusal> {
+    fn administered(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, HandlerError> {
         self.require_admin(caller, chat)?;
         self.visible_chat(caller, chat)
     }
 
-    pub(super) fn delete_chat(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    pub(super) fn delete_chat(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.administered(caller, chat)?;
         self.may_write()?;
         self.store.remove_chat(chat)?;
@@ -437,11 +447,16 @@ impl Service<'_> {
         self.counting.forget(chat);
         for user in self.roster.users_of(chat) {
             self.exit(user, chat);
-            self.tell_user_chat(user, chat, except);
+            self.notify_user_chat(user, chat, except);
         }
     }
 
-    pub(super) fn rename_chat(&mut self, caller: Caller, chat: ChatId, name: &str) -> Reply {
+    pub(super) fn rename_chat(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        name: &str,
+    ) -> HandlerResult {
         let found = self.administered(caller, chat)?;
         let name = Name::parse(name).map_err(|_| Decline::BadName)?;
         self.hold_file()?;
@@ -459,7 +474,12 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn set_chat_title(&mut self, caller: Caller, chat: ChatId, title: &str) -> Reply {
+    pub(super) fn set_chat_title(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        title: &str,
+    ) -> HandlerResult {
         let found = self.administered(caller, chat)?;
         if title.chars().count() > TITLE_CHARS_MAX {
             return Err(Decline::TooLong(TITLE_CHARS_MAX, "characters in a title").into());
@@ -479,7 +499,7 @@ impl Service<'_> {
         caller: Caller,
         chat: ChatId,
         password: Option<&str>,
-    ) -> Reply {
+    ) -> HandlerResult {
         let found = self.administered(caller, chat)?;
         if let Some(password) = password {
             let password = new_password(password, Kind::Chat)?;
@@ -511,7 +531,7 @@ impl Service<'_> {
         task: u8,
         chat: ChatId,
         password: Password,
-    ) -> Reply {
+    ) -> HandlerResult {
         let work = Work::Hash { password, rounds: self.config.password_rounds };
         self.ask_helper(conn, task, work, Intent::SetChatPassword { chat })
     }
@@ -523,7 +543,7 @@ impl Service<'_> {
         chat: ChatId,
         checked: Checked,
         same: bool,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(caller) = self.caller(conn, task) else {
             return Err(Decline::LoginRequired.into());
         };
@@ -541,7 +561,7 @@ impl Service<'_> {
         task: u8,
         chat: ChatId,
         stored: &str,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(caller) = self.caller(conn, task) else {
             return Err(Decline::LoginRequired.into());
         };
@@ -554,7 +574,7 @@ impl Service<'_> {
 
     fn chat_has_changed(&mut self, caller: Caller, chat: ChatId) {
         self.accept(caller, |_| {});
-        self.tell_chat(chat, Some(caller.conn));
+        self.notify_chat(chat, Some(caller.conn));
     }
 
     pub(super) fn set_chat_admin(
@@ -563,7 +583,7 @@ impl Service<'_> {
         chat: ChatId,
         user: UserId,
         admin: bool,
-    ) -> Reply {
+    ) -> HandlerResult {
         self.administered(caller, chat)?;
         let member = self.store.member(chat, user)?.ok_or(Decline::NotMember(chat))?;
         if member.admin == admin {
@@ -577,8 +597,8 @@ impl Service<'_> {
         self.store.set_admin(chat, user, admin)?;
         self.accept(caller, |_| {});
         let event = if admin { MemberEvent::Admin } else { MemberEvent::NoLongerAdmin };
-        self.tell_event(chat, user, event, Some(caller.conn))?;
-        self.tell_chat(chat, Some(caller.conn));
+        self.notify_event(chat, user, event, Some(caller.conn))?;
+        self.notify_chat(chat, Some(caller.conn));
         Ok(())
     }
 
@@ -588,7 +608,7 @@ impl Service<'_> {
         chat: ChatId,
         user: UserId,
         banned: bool,
-    ) -> Reply {
+    ) -> HandlerResult {
         self.administered(caller, chat)?;
         if user == caller.user {
             return Err(Decline::Forbidden("nobody bans themselves").into());
@@ -608,10 +628,10 @@ impl Service<'_> {
         self.accept(caller, |_| {});
         if was_member {
             self.exit(user, chat);
-            self.tell_user_chat(user, chat, None);
+            self.notify_user_chat(user, chat, None);
         }
         if banned {
-            self.tell_event(chat, user, MemberEvent::Banned, Some(caller.conn))?;
+            self.notify_event(chat, user, MemberEvent::Banned, Some(caller.conn))?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use crate::auth::helper::Outcome;
 use crate::ids::ConnId;
 use crate::service::peer::Intent;
-use crate::service::{Flow, Reply, Service};
+use crate::service::{Flow, HandlerResult, Service};
 use crate::wire::Version;
 use crate::wire::answer;
 use crate::wire::decline::Decline;
@@ -28,7 +28,7 @@ impl Service<'_> {
         if frame.purpose == ToServer::Disconnect.byte() && frame.body.is_empty() {
             return Flow::Close;
         }
-        let reply = self.judge(conn, frame);
+        let reply = self.check_preconditions(conn, frame);
         self.settle(conn, frame.task, reply);
         if self.is_held(conn) { Flow::Hold } else { Flow::Continue }
     }
@@ -68,7 +68,7 @@ impl Service<'_> {
         }
     }
 
-    fn judge(&mut self, conn: ConnId, frame: &Frame<'_>) -> Reply {
+    fn check_preconditions(&mut self, conn: ConnId, frame: &Frame<'_>) -> HandlerResult {
         let Some(peer) = self.peers.get(conn) else { return Ok(()) };
         let purpose = ToServer::from_byte(frame.purpose);
         let version = peer.state.version;
@@ -120,14 +120,14 @@ impl Service<'_> {
         frame: &Frame<'_>,
         purpose: Option<ToServer>,
         version: Version,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(purpose) = purpose else { return Ok(()) };
         let request = Request::decode(purpose, version, frame.body).map_err(Decline::from)?;
         self.dispatch(conn, frame.task, request)
     }
 
     #[allow(clippy::too_many_lines)] // one line per purpose
-    fn dispatch(&mut self, conn: ConnId, task: u8, request: Request<'_>) -> Reply {
+    fn dispatch(&mut self, conn: ConnId, task: u8, request: Request<'_>) -> HandlerResult {
         // What a connection may ask without a session.
         match request {
             Request::Answer { .. } | Request::Disconnect => return Ok(()),
@@ -202,7 +202,7 @@ impl Service<'_> {
         task: u8,
         intent: Intent,
         outcome: &Outcome,
-    ) -> Reply {
+    ) -> HandlerResult {
         match (intent, outcome) {
             (_, Outcome::Failed(why)) => {
                 log::error!("a password could not be hashed: {why}");

@@ -10,7 +10,7 @@ use crate::limits::{
 };
 use crate::service::peer::Peer;
 use crate::service::search::Search;
-use crate::service::{Caller, Refusal, Reply, Service};
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::{Fault, StoreResult};
 use crate::wire::answer;
 use crate::wire::codec::{MESSAGE_OVERHEAD_BYTES, Message, Put};
@@ -58,7 +58,7 @@ pub(crate) enum PageStart {
 
 /// A slow reader: what it has to be told from the file before it is live again.
 #[derive(Default)]
-pub(crate) struct Behind {
+pub(crate) struct Backlog {
     /// From when on the messages of a chat were left out.
     missed: BTreeMap<ChatId, ServerTime>,
     /// The same by time: the next message to tell is at the first of them, or later.
@@ -73,37 +73,37 @@ pub(crate) struct Behind {
     pub(crate) is_slow: bool,
 }
 
-impl Behind {
+impl Backlog {
     /// Leaves out the messages of a chat changed at `since` and later. What happened to a chat is
     /// told at once, its messages of the turn only later, so the earlier time need not come first.
     pub(crate) fn leave_out(
-        behind: &mut Option<Box<Self>>,
+        backlog: &mut Option<Box<Self>>,
         chat: ChatId,
         since: ServerTime,
     ) -> &mut Self {
-        let behind = behind.get_or_insert_default();
-        match behind.missed.entry(chat) {
+        let backlog = backlog.get_or_insert_default();
+        match backlog.missed.entry(chat) {
             Entry::Vacant(entry) => _ = entry.insert(since),
             Entry::Occupied(mut entry) if since < *entry.get() => {
-                behind.heads.remove(&(*entry.get(), chat));
+                backlog.heads.remove(&(*entry.get(), chat));
                 entry.insert(since);
             }
-            Entry::Occupied(_) => return behind,
+            Entry::Occupied(_) => return backlog,
         }
-        behind.heads.insert((since, chat));
-        behind
+        backlog.heads.insert((since, chat));
+        backlog
     }
 
     /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is told
     /// only that it is there, and so its messages from here on as well.
     pub(crate) fn leave_out_chat(
-        behind: &mut Option<Box<Self>>,
+        backlog: &mut Option<Box<Self>>,
         chat: ChatId,
         since: ServerTime,
     ) -> &mut Self {
-        let behind = Self::leave_out(behind, chat, since);
-        behind.chats.insert(chat);
-        behind
+        let backlog = Self::leave_out(backlog, chat, since);
+        backlog.chats.insert(chat);
+        backlog
     }
 
     /// Takes the chat whose message is next, and up to when it may be told of before another's.
@@ -186,7 +186,7 @@ impl Service<'_> {
         chat: ChatId,
         from: ServerTime,
         to: Option<ServerTime>,
-    ) -> Reply {
+    ) -> HandlerResult {
         self.require_member(caller, chat)?;
         let now = self.clock.now();
         let to = to.map_or(now, |to| to.min(now));
@@ -206,7 +206,7 @@ impl Service<'_> {
         chat: ChatId,
         before: Option<MessageId>,
         limit: u16,
-    ) -> Reply {
+    ) -> HandlerResult {
         self.require_member(caller, chat)?;
         // What comes from now on is not in it, whatever message it is said to end before.
         let now = self.clock.now();
@@ -218,7 +218,7 @@ impl Service<'_> {
     }
 
     /// REQUEST_UPDATES.
-    pub(super) fn request_updates(&mut self, caller: Caller, from: ServerTime) -> Reply {
+    pub(super) fn request_updates(&mut self, caller: Caller, from: ServerTime) -> HandlerResult {
         let chats = self.chats_of(caller.user);
         let to = self.clock.now();
         self.begin_stream(caller, Source::Updates { chats, cursor: from, from, to });
@@ -226,13 +226,13 @@ impl Service<'_> {
     }
 
     /// GET_MY_CHATS.
-    pub(super) fn get_my_chats(&mut self, caller: Caller) -> Reply {
+    pub(super) fn get_my_chats(&mut self, caller: Caller) -> HandlerResult {
         self.begin_stream(caller, Source::MyChats { after: None });
         Ok(())
     }
 
     /// GET_MEMBERS.
-    pub(super) fn get_members(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    pub(super) fn get_members(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.require_member(caller, chat)?;
         self.begin_stream(caller, Source::Members { chat, after: None });
         Ok(())
@@ -287,7 +287,7 @@ impl Service<'_> {
 
     /// Whether more is to be read for a peer: little waits for it, and the file could be read.
     fn may_get_more(&self, conn: ConnId) -> bool {
-        let retry_ms = |peer: &Peer| peer.behind.as_ref().map_or(0, |behind| behind.retry_ms);
+        let retry_ms = |peer: &Peer| peer.backlog.as_ref().map_or(0, |backlog| backlog.retry_ms);
         self.outbox.pending_bytes(conn.index) <= self.config.outbound_bytes_max / 4
             && self.peers.get(conn).map_or(0, retry_ms) <= self.now_ms
     }
@@ -302,17 +302,17 @@ impl Service<'_> {
                 peer.stream = Some(stream);
                 return true;
             }
-            if peer.behind.is_none() {
+            if peer.backlog.is_none() {
                 self.resumed.push(conn);
                 return false;
             }
             return true;
         }
-        if let Some(mut behind) = peer.behind.take() {
-            let is_live = self.catch_up(conn, &mut behind);
+        if let Some(mut backlog) = peer.backlog.take() {
+            let is_live = self.catch_up(conn, &mut backlog);
             let Some(peer) = self.peers.get_mut(conn) else { return false };
             if !is_live {
-                peer.behind = Some(behind);
+                peer.backlog = Some(backlog);
                 return true;
             }
             self.resumed.push(conn);
@@ -336,7 +336,11 @@ impl Service<'_> {
         }
     }
 
-    fn stream_piece(&mut self, caller: Caller, source: &mut Source) -> Result<Progress, Refusal> {
+    fn stream_piece(
+        &mut self,
+        caller: Caller,
+        source: &mut Source,
+    ) -> Result<Progress, HandlerError> {
         match source {
             Source::Range { chat, from, to } => {
                 self.require_member(caller, *chat)?;
@@ -358,14 +362,14 @@ impl Service<'_> {
                 let (from, to) = (*from, *to);
                 self.pieces(caller, |service, pieces| {
                     for _ in 0..CHATS_PER_PIECE {
-                        if service.has_looked_enough() {
+                        if service.is_scan_budget_spent() {
                             break;
                         }
-                        service.looked_bytes += LOOKED_MAX / CHATS_PER_PIECE;
+                        service.looked_bytes += SCAN_BUDGET_BYTES / CHATS_PER_PIECE;
                         let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
                         if service.roster.membership(caller.user, chat).is_none() {
                             // Left meanwhile, it gives no more.
-                            service.tell_gone_first(caller.conn, chat);
+                            service.notify_gone_first(caller.conn, chat);
                         } else if service.put_range(pieces, chat, cursor, to, true)?
                             == Progress::More
                         {
@@ -394,10 +398,10 @@ impl Service<'_> {
     /// Tells a slow reader before the end of its answer that a chat is gone which the answer leaves
     /// out: whoever took the answer for whole, and is cut off before being told, would never read what
     /// was left out if its user is in the chat again by then.
-    fn tell_gone_first(&mut self, conn: ConnId, chat: ChatId) {
+    fn notify_gone_first(&mut self, conn: ConnId, chat: ChatId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
-        let Some(behind) = &mut peer.behind else { return };
-        if behind.chats.remove(&chat) {
+        let Some(backlog) = &mut peer.backlog else { return };
+        if backlog.chats.remove(&chat) {
             let task = peer.next_notify_task();
             self.outbox.stage(conn.index, |out| {
                 frame::write(out, ToClient::ChatGone.byte(), task, |body| body.put_u32(chat.get()));
@@ -409,14 +413,14 @@ impl Service<'_> {
         &mut self,
         caller: Caller,
         after: &mut Option<ChatId>,
-    ) -> Result<Progress, Refusal> {
+    ) -> Result<Progress, HandlerError> {
         /// Chats read from the file at once.
         const CHATS: usize = 256;
         self.pieces(caller, |service, pieces| {
             loop {
                 let chats = service.store.my_chats(caller.user, *after, CHATS)?;
                 for mine in &chats {
-                    if service.has_looked_enough() || !pieces.has_room() {
+                    if service.is_scan_budget_spent() || !pieces.has_room() {
                         return Ok(Progress::More);
                     }
                     service.put_mine(pieces.out, caller.user, mine)?;
@@ -434,7 +438,7 @@ impl Service<'_> {
         &mut self,
         caller: Caller,
         write: impl FnOnce(&mut Self, &mut Pieces<'_>) -> StoreResult<Progress>,
-    ) -> Result<Progress, Refusal> {
+    ) -> Result<Progress, HandlerError> {
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
         let mut pieces = Pieces::begin(&mut out, caller.task);
@@ -517,7 +521,7 @@ impl Service<'_> {
         from: &mut ServerTime,
         to: ServerTime,
         pack: &mut Vec<u8>,
-    ) -> Result<Progress, Refusal> {
+    ) -> Result<Progress, HandlerError> {
         let upto = pack.len() + STREAM_BYTES_PER_TURN;
         let mut is_full = false;
         let walk = self.store.messages_updated(chat, *from, to, |message| {
@@ -545,7 +549,11 @@ impl Service<'_> {
         }
     }
 
-    fn member_pieces(&mut self, caller: Caller, source: &mut Source) -> Result<Progress, Refusal> {
+    fn member_pieces(
+        &mut self,
+        caller: Caller,
+        source: &mut Source,
+    ) -> Result<Progress, HandlerError> {
         const ROWS: u32 = 256;
         let mut next = None;
         let progress = match source {
@@ -592,26 +600,26 @@ impl Service<'_> {
 
     /// Tells a slow reader what was left out, in the order of server time over all chats, as far
     /// as its room goes. True when it is live again.
-    fn catch_up(&mut self, conn: ConnId, behind: &mut Behind) -> bool {
+    fn catch_up(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
         let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
         let most = self.config.outbound_bytes_max.min(STREAM_BYTES_PER_TURN);
-        while self.outbox.pending_bytes(conn.index) <= most && !self.has_looked_enough() {
-            let told = if let Some(&chat) = behind.chats.first() {
-                self.try_tell_chat_state(conn, user, chat).map(|()| {
-                    behind.chats.remove(&chat);
+        while self.outbox.pending_bytes(conn.index) <= most && !self.is_scan_budget_spent() {
+            let told = if let Some(&chat) = backlog.chats.first() {
+                self.try_notify_chat_state(conn, user, chat).map(|()| {
+                    backlog.chats.remove(&chat);
                 })
-            } else if let Some((chat, from, until)) = behind.pop() {
+            } else if let Some((chat, from, until)) = backlog.pop() {
                 let is_member = self.roster.membership(user, chat).is_some();
-                let retold = is_member.then(|| self.retell(conn, chat, from, until));
+                let retold = is_member.then(|| self.renotify(conn, chat, from, until));
                 match retold.transpose() {
                     Ok(stopped_at) => {
                         if let Some(next) = stopped_at.flatten() {
-                            behind.push(chat, next);
+                            backlog.push(chat, next);
                         }
                         Ok(())
                     }
                     Err(error) => {
-                        behind.push(chat, from);
+                        backlog.push(chat, from);
                         Err(error)
                     }
                 }
@@ -620,13 +628,13 @@ impl Service<'_> {
             };
             if let Err(error) = told {
                 // The file cannot be read now: the rest waits.
-                if behind.retry_ms == 0 || error.fault == Fault::Lost {
+                if backlog.retry_ms == 0 || error.fault == Fault::Lost {
                     self.reason(error.into());
                 }
-                behind.retry_ms = self.now_ms + CATCH_UP_RETRY_MS;
+                backlog.retry_ms = self.now_ms + CATCH_UP_RETRY_MS;
                 return false;
             }
-            behind.retry_ms = 0;
+            backlog.retry_ms = 0;
         }
         false
     }
@@ -634,7 +642,7 @@ impl Service<'_> {
     /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; from where on
     /// more are to be told. It always comes further: what stops it is a message after `until`, a
     /// full piece, or many messages that are told at a later time.
-    fn retell(
+    fn renotify(
         &mut self,
         conn: ConnId,
         chat: ChatId,
@@ -669,25 +677,25 @@ impl Service<'_> {
 
     /// So many messages were looked at and not sent.
     pub(super) fn note_looked_at(&mut self, messages: u32) {
-        self.looked_bytes += messages as usize * LOOKED_MESSAGE_BYTES;
+        self.looked_bytes += messages as usize * SCANNED_MESSAGE_BYTES;
     }
 
     /// Whether what was looked at is enough for one request, or for all that are handled in one
     /// turn.
-    pub(super) fn has_looked_enough(&self) -> bool {
-        self.looked_bytes >= LOOKED_MAX
+    pub(super) fn is_scan_budget_spent(&self) -> bool {
+        self.looked_bytes >= SCAN_BUDGET_BYTES
     }
 }
 
 /// What is looked at for one piece, or in one turn for those who are answered at once: a
 /// millisecond's work, and a part of what [`Service::pump`] may do in one turn.
-pub(super) const LOOKED_MAX: usize = STREAM_TURN_BYTES / 4;
+pub(super) const SCAN_BUDGET_BYTES: usize = STREAM_TURN_BYTES / 4;
 
 /// Milliseconds until what could not be read for a slow reader is tried again.
 const CATCH_UP_RETRY_MS: u64 = 1_000;
 
 /// What one message costs that is looked at and not sent.
-const LOOKED_MESSAGE_BYTES: usize = 16;
+const SCANNED_MESSAGE_BYTES: usize = 16;
 
 /// What one message costs over which the beginning of a page is looked for.
 const PAGE_MESSAGE_COST: usize = 8;

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use crate::service::session::TOUCH_US;
-use crate::service::{Reply, Service};
+use crate::service::{HandlerResult, Service};
 use crate::store::changes::Change;
 use crate::store::messages::Sweep;
 use crate::store::purges::Found;
@@ -104,13 +104,13 @@ impl Service<'_> {
     /// command succeed sees what it did.
     pub fn look_for_changes(&mut self) {
         if self.turn.failed.is_none()
-            && let Err(crate::service::Refusal::Store(error)) = self.take_up_new_changes()
+            && let Err(crate::service::HandlerError::Store(error)) = self.take_up_new_changes()
         {
             self.turn.failed.get_or_insert(error);
         }
     }
 
-    fn take_up_new_changes(&mut self) -> Reply {
+    fn take_up_new_changes(&mut self) -> HandlerResult {
         let version = self.store.data_version()?;
         if version != self.housekeeping.data_version {
             self.housekeeping.data_version = version;
@@ -136,7 +136,7 @@ impl Service<'_> {
             Ok(more) => more,
             Err(refusal) => {
                 // A failed write fails the turn; the work stands in the file and comes again.
-                if let crate::service::Refusal::Store(error) = refusal {
+                if let crate::service::HandlerError::Store(error) = refusal {
                     self.turn.failed.get_or_insert(error);
                 }
                 false
@@ -144,14 +144,14 @@ impl Service<'_> {
         }
     }
 
-    fn slice(&mut self) -> Result<bool, crate::service::Refusal> {
+    fn slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         self.take_up_new_changes()?;
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.touch_sessions()?;
             self.end_old_sessions()?;
             self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
-            self.pace.trim(self.now_ms);
+            self.send_limiter.trim(self.now_ms);
             self.housekeeping.may_expire = true;
             self.outbox.trim();
         }
@@ -161,7 +161,7 @@ impl Service<'_> {
     }
 
     /// One slice of the work that takes long. True when there is more to do soon.
-    fn background_slice(&mut self) -> Result<bool, crate::service::Refusal> {
+    fn background_slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         let stands_back = self.indexing.stands_back(self.now_ms);
         if self.indexing.is_wanted() {
             return self.index_slice();
@@ -190,7 +190,7 @@ impl Service<'_> {
     }
 
     /// Deletes messages of users whose messages are all to go, as if their authors did.
-    fn purge(&mut self) -> Result<bool, crate::service::Refusal> {
+    fn purge(&mut self) -> Result<bool, crate::service::HandlerError> {
         let Some(purge) = self.store.next_purge()? else { return Ok(false) };
         for Found { chat, message: id, status } in self.store.purge_slice(purge)? {
             let updated = self.clock.next();
@@ -199,14 +199,14 @@ impl Service<'_> {
             let (sender, created) = (purge.user, id.created());
             let status = status | STATUS_DELETED;
             let message = Message { id, sender, created, updated, status, content: "" };
-            self.tell_message_of_nobody(chat, &message);
+            self.notify_message_of_nobody(chat, &message);
         }
         Ok(true)
     }
 
     /// Takes away messages that their chat keeps no longer. Nobody is told: whoever has them may
     /// keep them.
-    fn expire(&mut self) -> Result<bool, crate::service::Refusal> {
+    fn expire(&mut self) -> Result<bool, crate::service::HandlerError> {
         let now = self.clock.now();
         let Some((chat, last)) = self.store.expire_messages(now, EXPIRED_PER_SLICE)? else {
             return Ok(false);
@@ -254,7 +254,7 @@ impl Service<'_> {
     /// Takes the notes out of the file, in a transaction of their own: they are for those who are
     /// connected, and a turn that fails later must not bring them back, for by then it is not
     /// known any more who was in a chat that is gone. True when there are more.
-    fn take_changes(&mut self) -> Result<bool, crate::service::Refusal> {
+    fn take_changes(&mut self) -> Result<bool, crate::service::HandlerError> {
         let changes = self.store.changes(CHANGES_PER_SLICE)?;
         let Some(&(last, _)) = changes.last() else { return Ok(false) };
         self.store.forget_changes(last)?;
@@ -265,7 +265,7 @@ impl Service<'_> {
     }
 
     /// Acts on them, and lets go what is told of it. What cannot be read now comes again.
-    fn act_on_changes(&mut self) -> Reply {
+    fn act_on_changes(&mut self) -> HandlerResult {
         while let Some(&change) = self.housekeeping.taken.front() {
             self.take_up(change)?;
             if let Some(error) = &self.turn.failed {
@@ -280,7 +280,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    fn take_up(&mut self, change: Change) -> Reply {
+    fn take_up(&mut self, change: Change) -> HandlerResult {
         match change {
             Change::SessionEnded(session) => {
                 let carrier = self
@@ -308,12 +308,12 @@ impl Service<'_> {
             Change::MemberJoined(chat, user) => {
                 if let Some(member) = self.store.member(chat, user)? {
                     self.enter(user, chat)?;
-                    self.tell_event(chat, user, MemberEvent::Joined, None)?;
+                    self.notify_event(chat, user, MemberEvent::Joined, None)?;
                     if member.admin {
-                        self.tell_event(chat, user, MemberEvent::Admin, None)?;
-                        self.tell_chat(chat, None);
+                        self.notify_event(chat, user, MemberEvent::Admin, None)?;
+                        self.notify_chat(chat, None);
                     } else {
-                        self.tell_user_chat(user, chat, None);
+                        self.notify_user_chat(user, chat, None);
                     }
                 }
             }
@@ -321,8 +321,8 @@ impl Service<'_> {
                 self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
                 self.roster.set_slow_mode(chat, slow_mode_s);
-                self.pace.set_slow_mode(chat, slow_mode_s, self.now_ms);
-                self.tell_chat(chat, None);
+                self.send_limiter.set_slow_mode(chat, slow_mode_s, self.now_ms);
+                self.notify_chat(chat, None);
             }
             Change::ChatRemoved(chat) => {
                 self.housekeeping.sweep_soon();
@@ -336,7 +336,7 @@ impl Service<'_> {
     /// Notes, once in a while for each, that the sessions that connections carry are in use: one
     /// that was carried for weeks is not to end as unused when its connection breaks, or the server
     /// starts anew.
-    fn touch_sessions(&mut self) -> Reply {
+    fn touch_sessions(&mut self) -> HandlerResult {
         let now = self.clock.now();
         let count = self.peers.0.len();
         let mut place = std::mem::take(&mut self.housekeeping.touched_upto);
@@ -360,7 +360,7 @@ impl Service<'_> {
 
     /// Ends sessions that were not used for their lifetime; one that a connection carries is in
     /// use, even if the clock has leapt before that was noted.
-    fn end_old_sessions(&mut self) -> Reply {
+    fn end_old_sessions(&mut self) -> HandlerResult {
         let now = self.clock.now();
         let oldest = now.micros().saturating_sub(self.config.session_lifetime_us);
         let Some(oldest) = crate::ids::ServerTime::new(oldest) else { return Ok(()) };

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::ids::{ChatId, MessageId, ServerTime};
-use crate::service::{Refusal, Service};
+use crate::service::{HandlerError, Service};
 use crate::store::search::{Progress, Scan, Unindexed};
 use crate::store::{Store, StoreResult};
 
@@ -150,7 +150,7 @@ impl Service<'_> {
     }
 
     /// One slice of indexing. True when there is more to do.
-    pub(super) fn index_slice(&mut self) -> Result<bool, Refusal> {
+    pub(super) fn index_slice(&mut self) -> Result<bool, HandlerError> {
         let indexing = &mut self.indexing;
         indexing.is_wanted = false;
         if self.now_ms < indexing.blocked_until_ms {

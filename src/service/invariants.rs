@@ -11,7 +11,7 @@ impl Service<'_> {
     /// Whether notifications were left out for a slow reader.
     #[doc(hidden)]
     pub fn is_behind(&self, conn: ConnId) -> bool {
-        self.peers.get(conn).is_some_and(|peer| peer.behind.is_some())
+        self.peers.get(conn).is_some_and(|peer| peer.backlog.is_some())
     }
 
     /// The connection that waits for a password job.
@@ -60,7 +60,7 @@ impl Service<'_> {
             if listed != attached.is_some() || active != is_told {
                 return Err(format!("{conn} {attached:?} is listed {listed}, active {active}"));
             }
-            let needs_pump = peer.stream.is_some() || peer.behind.is_some();
+            let needs_pump = peer.stream.is_some() || peer.backlog.is_some();
             if needs_pump && !self.pumping.contains(&conn) {
                 return Err(format!("{conn} waits for its pieces and nobody knows"));
             }

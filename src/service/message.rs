@@ -2,7 +2,7 @@
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::service::roster::Membership;
-use crate::service::{Caller, Refusal, Reply, Service};
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::messages::MessageState;
 use crate::wire::codec::{Message, Put, STATUS_DELETED, STATUS_EDITED};
 use crate::wire::decline::Decline;
@@ -15,7 +15,7 @@ impl Service<'_> {
         chat: ChatId,
         content: &str,
         nonce: Option<u64>,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(membership) = self.roster.membership(caller.user, chat) else {
             return Err(self.no_member(chat)?);
         };
@@ -26,7 +26,7 @@ impl Service<'_> {
             return Ok(());
         }
         self.check_content(content)?;
-        self.check_pace(caller, membership)?;
+        self.check_send_limits(caller, membership)?;
         self.may_write()?;
         self.note_pace(caller, membership);
         let created = self.clock.next();
@@ -37,7 +37,7 @@ impl Service<'_> {
         }
         let (sender, updated) = (caller.user, created);
         let message = Message { id, sender, created, updated, status: 0, content };
-        self.tell_message(caller, chat, &message);
+        self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
         self.counting.note_sent(chat, caller.user, created);
@@ -51,7 +51,7 @@ impl Service<'_> {
         });
     }
 
-    fn check_content(&self, content: &str) -> Reply {
+    fn check_content(&self, content: &str) -> HandlerResult {
         let max = self.config.content_bytes_max;
         if content.is_empty() {
             return Err(Decline::EmptyMessage.into());
@@ -63,15 +63,15 @@ impl Service<'_> {
     }
 
     /// Slow mode of the chat, and the operator's bound for one user.
-    fn check_pace(&self, caller: Caller, membership: Membership) -> Reply {
+    fn check_send_limits(&self, caller: Caller, membership: Membership) -> HandlerResult {
         if self.slow_mode_s(membership) > 0 {
-            let wait_ms = self.pace.wait_ms(caller.user, membership.chat, self.now_ms);
+            let wait_ms = self.send_limiter.wait_ms(caller.user, membership.chat, self.now_ms);
             if wait_ms > 0 {
                 return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
             }
         }
         let bound = self.config.sends_per_second;
-        if bound > 0 && self.pace.sent_in_second(caller.user, self.now_ms) >= bound {
+        if bound > 0 && self.send_limiter.sent_in_second(caller.user, self.now_ms) >= bound {
             return Err(Decline::RateLimited(1).into());
         }
         Ok(())
@@ -85,7 +85,7 @@ impl Service<'_> {
             return;
         }
         let key = (caller.user, membership.chat);
-        let before = self.pace.note(key, slow_mode_s, bound > 0, self.now_ms);
+        let before = self.send_limiter.note(key, slow_mode_s, bound > 0, self.now_ms);
         self.turn.paced.push(before);
     }
 
@@ -93,7 +93,12 @@ impl Service<'_> {
         self.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s)
     }
 
-    pub(super) fn mark_seen(&mut self, caller: Caller, chat: ChatId, time: ServerTime) -> Reply {
+    pub(super) fn mark_seen(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        time: ServerTime,
+    ) -> HandlerResult {
         let member = self.require_member(caller, chat)?;
         let seen = time.min(self.clock.now());
         if seen <= member.seen {
@@ -104,7 +109,7 @@ impl Service<'_> {
         self.store.set_seen(chat, caller.user, seen)?;
         self.note_seen(chat, caller.user, seen)?;
         self.accept(caller, |_| {});
-        self.tell_seen(caller, chat, seen);
+        self.notify_seen(caller, chat, seen);
         Ok(())
     }
 
@@ -113,7 +118,7 @@ impl Service<'_> {
         &mut self,
         chat: ChatId,
         message: MessageId,
-    ) -> Result<MessageState, Refusal> {
+    ) -> Result<MessageState, HandlerError> {
         let found = self.store.message_state(chat, message)?;
         let found = found.filter(|found| found.status & STATUS_DELETED == 0);
         Ok(found.ok_or(Decline::NoSuchMessage)?)
@@ -125,7 +130,7 @@ impl Service<'_> {
         chat: ChatId,
         id: MessageId,
         content: &str,
-    ) -> Reply {
+    ) -> HandlerResult {
         self.require_member(caller, chat)?;
         let found = self.message_to_change(chat, id)?;
         if found.sender != caller.user {
@@ -136,7 +141,7 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.edit_message(chat, id, updated, content)?;
         self.indexing.note_change();
-        self.tell_message(
+        self.notify_message(
             caller,
             chat,
             &Message {
@@ -152,7 +157,12 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn delete_msg(&mut self, caller: Caller, chat: ChatId, id: MessageId) -> Reply {
+    pub(super) fn delete_msg(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        id: MessageId,
+    ) -> HandlerResult {
         let me = self.require_member(caller, chat)?;
         let found = self.message_to_change(chat, id)?;
         if found.sender != caller.user && !me.admin {
@@ -163,7 +173,7 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         self.indexing.note_change();
-        self.tell_message(
+        self.notify_message(
             caller,
             chat,
             &Message {
@@ -179,10 +189,10 @@ impl Service<'_> {
         Ok(())
     }
 
-    pub(super) fn typing(&mut self, caller: Caller, chat: ChatId) -> Reply {
+    pub(super) fn typing(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.require_member(caller, chat)?;
         self.accept(caller, |_| {});
-        self.tell_typing(chat, caller.user);
+        self.notify_typing(chat, caller.user);
         Ok(())
     }
 }

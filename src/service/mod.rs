@@ -15,20 +15,20 @@ mod account;
 mod chat;
 mod clock;
 mod dispatch;
-mod figures;
+mod gauges;
 mod history;
 mod housekeeping;
 mod indexing;
 mod invariants;
-mod line;
 mod message;
 mod notify;
-mod pace;
+mod password_queue;
 mod peer;
 #[cfg(test)]
 mod races;
 mod roster;
 mod search;
+mod send_limiter;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -54,7 +54,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
-use line::{Guess, Line, Next, Owner};
+use password_queue::{Guess, Next, Owner, PasswordQueue};
 use peer::{Checked, Intent, Peer, Waiting};
 use roster::Roster;
 use turn::Turn;
@@ -129,25 +129,25 @@ pub(crate) struct Caller {
 
 /// Why a handler did not do what was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum HandlerError {
     Decline(Decline),
     Store(StoreError),
 }
 
-impl From<Decline> for Refusal {
+impl From<Decline> for HandlerError {
     fn from(reason: Decline) -> Self {
         Self::Decline(reason)
     }
 }
 
-impl From<StoreError> for Refusal {
+impl From<StoreError> for HandlerError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
 /// What a handler gives: it has staged its answer, or has not.
-pub(crate) type Reply = Result<(), Refusal>;
+pub(crate) type HandlerResult = Result<(), HandlerError>;
 
 /// All connections, by their place.
 #[derive(Default)]
@@ -186,7 +186,7 @@ pub struct Service<'db> {
     throttle: Throttle,
     peers: Peers,
     roster: Roster,
-    pace: pace::Pace,
+    send_limiter: send_limiter::SendLimiter,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -194,7 +194,7 @@ pub struct Service<'db> {
     resumed: Vec<ConnId>,
     /// Password jobs that are with the helper, or will be after the turn.
     jobs: HashMap<JobId, ConnId>,
-    line: Line,
+    line: PasswordQueue,
     next_job: u64,
     /// The turn under way is fed again after an undo: what would write is declined.
     is_replaying: bool,
@@ -247,12 +247,12 @@ impl<'db> Service<'db> {
             throttle: Throttle::new(&seed),
             peers: Peers::default(),
             roster: Roster::default(),
-            pace: pace::Pace::default(),
+            send_limiter: send_limiter::SendLimiter::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),
             jobs: HashMap::new(),
-            line: Line::default(),
+            line: PasswordQueue::default(),
             next_job: 0,
             is_replaying: false,
             is_storage_failing: false,
@@ -298,9 +298,9 @@ impl<'db> Service<'db> {
     pub fn closed(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         if let Some(attached) = peer.state.attached {
-            self.tell_so_far();
+            self.notify_so_far();
             if self.roster.detach(conn.index, attached.user) {
-                self.tell_presence(attached.user, false);
+                self.notify_presence(attached.user, false);
             }
         }
         if let Some(place) = self.peers.0.get_mut(conn.at()) {
@@ -320,7 +320,7 @@ impl<'db> Service<'db> {
         self.peers.get(conn).is_some_and(|peer| {
             peer.waiting.is_some()
                 || peer.stream.is_some()
-                || peer.behind.is_some()
+                || peer.backlog.is_some()
                 || self.outbox.pending_bytes(conn.index) > self.config.outbound_bytes_max
         })
     }
@@ -431,7 +431,7 @@ impl<'db> Service<'db> {
     /// Tells the messages of the turn that was committed to everybody, and lets all that it staged
     /// go.
     pub fn tell(&mut self) {
-        self.tell_batch();
+        self.notify_batch();
         self.outbox.release(&mut self.metrics);
         self.forget_cut_off();
     }
@@ -525,12 +525,12 @@ impl<'db> Service<'db> {
     fn take_back(&mut self) {
         for (conn, behind) in std::mem::take(&mut self.turn.dropped) {
             if let Some(peer) = self.peers.get_mut(conn) {
-                peer.behind = Some(behind);
+                peer.backlog = Some(behind);
                 self.pumping.push(conn);
             }
         }
         for old in std::mem::take(&mut self.turn.paced).iter().rev() {
-            self.pace.take_back(old);
+            self.send_limiter.take_back(old);
         }
     }
 
@@ -570,10 +570,10 @@ impl<'db> Service<'db> {
     }
 
     /// The reason to give for a refusal; one of the store is noted on the way.
-    fn reason(&mut self, refusal: Refusal) -> Decline {
+    fn reason(&mut self, refusal: HandlerError) -> Decline {
         match refusal {
-            Refusal::Decline(reason) => reason,
-            Refusal::Store(error) => {
+            HandlerError::Decline(reason) => reason,
+            HandlerError::Store(error) => {
                 if error.fault == Fault::Lost {
                     log::error!("the data file is lost to this process: {error}");
                     self.lost.get_or_insert(error);
@@ -586,7 +586,7 @@ impl<'db> Service<'db> {
     }
 
     /// Before the first change of a turn: nothing may change while input is fed again.
-    fn may_write(&mut self) -> Reply {
+    fn may_write(&mut self) -> HandlerResult {
         if self.is_replaying {
             return Err(Decline::StorageFailed.into());
         }
@@ -595,7 +595,7 @@ impl<'db> Service<'db> {
 
     /// Begins to write before the look that decides what is written. Else a command could change it
     /// between the two: the transaction that has only read ends before the one that writes begins.
-    fn hold_file(&mut self) -> Reply {
+    fn hold_file(&mut self) -> HandlerResult {
         if !self.is_replaying {
             self.store.begin_write()?;
         }
@@ -603,7 +603,7 @@ impl<'db> Service<'db> {
     }
 
     /// The membership of the caller, from the file.
-    fn require_member(&mut self, caller: Caller, chat: ChatId) -> Result<Member, Refusal> {
+    fn require_member(&mut self, caller: Caller, chat: ChatId) -> Result<Member, HandlerError> {
         if self.roster.membership(caller.user, chat).is_some()
             && let Some(member) = self.store.member(chat, caller.user)?
         {
@@ -613,14 +613,14 @@ impl<'db> Service<'db> {
     }
 
     /// Why somebody who is not a member of a chat cannot use it.
-    fn no_member(&mut self, chat: ChatId) -> StoreResult<Refusal> {
+    fn no_member(&mut self, chat: ChatId) -> StoreResult<HandlerError> {
         let found = self.store.chat(chat)?;
         let is_group = found.is_some_and(|chat| chat.direct.is_none());
         Ok(if is_group { Decline::NotMember(chat) } else { Decline::NoSuchChat }.into())
     }
 
     /// The membership of the caller, who has to be an admin of the chat.
-    fn require_admin(&mut self, caller: Caller, chat: ChatId) -> Result<Member, Refusal> {
+    fn require_admin(&mut self, caller: Caller, chat: ChatId) -> Result<Member, HandlerError> {
         let member = self.require_member(caller, chat)?;
         if !member.admin {
             return Err(Decline::Forbidden("only an admin of the chat may do this").into());
@@ -635,7 +635,7 @@ impl<'db> Service<'db> {
     }
 
     /// Gives password work to the helper; the connection is held until it is done.
-    fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> Reply {
+    fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> HandlerResult {
         let Some(owner) = self.owner(conn) else { return Ok(()) };
         if !self.line.has_room(owner) {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
@@ -661,7 +661,7 @@ impl<'db> Service<'db> {
         checked: Checked,
         upgrade: bool,
         intent: impl FnOnce(Checked) -> Intent,
-    ) -> Reply {
+    ) -> HandlerResult {
         let work = Work::Verify {
             stored: checked.stored.clone(),
             password: checked.password.clone(),
@@ -736,14 +736,14 @@ impl<'db> Service<'db> {
 
     /// Declines what a handler refused; a failed write fails the turn.
     #[inline(always)]
-    fn settle(&mut self, conn: ConnId, task: u8, reply: Reply) {
+    fn settle(&mut self, conn: ConnId, task: u8, reply: HandlerResult) {
         if let Err(refusal) = reply {
             self.refuse(conn, task, refusal);
         }
     }
 
-    fn refuse(&mut self, conn: ConnId, task: u8, refusal: Refusal) {
-        if let Refusal::Store(error) = &refusal
+    fn refuse(&mut self, conn: ConnId, task: u8, refusal: HandlerError) {
+        if let HandlerError::Store(error) = &refusal
             && !self.is_replaying
         {
             self.turn.failed.get_or_insert_with(|| error.clone());
@@ -759,7 +759,7 @@ impl<'db> Service<'db> {
             let Some(peer) = self.peers.0.get_mut(place).and_then(Option::as_mut) else { continue };
             let waiting = peer.waiting.take().map(|waiting| waiting.task);
             let stream = peer.stream.take().map(|stream| stream.task);
-            peer.behind = None;
+            peer.backlog = None;
             let index = peer.conn.index;
             self.outbox.stage(index, |out| {
                 for task in [waiting, stream].into_iter().flatten() {

@@ -1,8 +1,8 @@
 //! Telling others: who gets which notification, and in which order.
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
-use crate::limits::COURTESY_MEMBERS_MAX;
-use crate::service::history::Behind;
+use crate::limits::EPHEMERAL_MEMBERS_MAX;
+use crate::service::history::Backlog;
 use crate::service::{Caller, Service};
 use crate::store::StoreResult;
 use crate::wire::answer::{self, MemberEvent};
@@ -13,12 +13,12 @@ use crate::wire::purpose::ToClient;
 impl Service<'_> {
     /// Adds a new or changed message to the turn's batch. The connection that caused it gets what
     /// stands before it now, so that its answer comes after, and not the message itself.
-    pub(super) fn tell_message(&mut self, caller: Caller, chat: ChatId, message: &Message<'_>) {
+    pub(super) fn notify_message(&mut self, caller: Caller, chat: ChatId, message: &Message<'_>) {
         if !self.begin_batch(chat) {
             return;
         }
         // Without a limit, for none of it may come after the answer.
-        self.tell_batch_to(caller.conn.index, usize::MAX);
+        self.notify_batch_to(caller.conn.index, usize::MAX);
         self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             self.turn.batch.set_mark(peer);
@@ -26,7 +26,7 @@ impl Service<'_> {
     }
 
     /// Adds a message that no connection has changed to the turn's batch.
-    pub(super) fn tell_message_of_nobody(&mut self, chat: ChatId, message: &Message<'_>) {
+    pub(super) fn notify_message_of_nobody(&mut self, chat: ChatId, message: &Message<'_>) {
         if self.begin_batch(chat) {
             self.turn.batch.push(&mut self.outbox, message);
         }
@@ -36,7 +36,7 @@ impl Service<'_> {
     fn begin_batch(&mut self, chat: ChatId) -> bool {
         let Some(slot) = self.roster.slot(chat) else { return false };
         if self.turn.batch.chat != Some(chat) {
-            self.tell_so_far();
+            self.notify_so_far();
             let base = self.outbox.block_mut().len();
             self.turn.batch.begin(chat, slot, base);
         }
@@ -44,51 +44,51 @@ impl Service<'_> {
     }
 
     /// Gives one connection what it does not have yet of the batch.
-    fn tell_batch_to(&mut self, index: u32, limit: usize) {
+    fn notify_batch_to(&mut self, index: u32, limit: usize) {
         let Some(peer) = self.peers.at_mut(index) else { return };
         let from = self.turn.batch.mark(peer);
         if from >= self.turn.batch.len() {
             return;
         }
-        let was_live = peer.behind.is_none();
+        let was_live = peer.backlog.is_none();
         self.turn.batch.deliver(&mut self.outbox, peer, from, limit);
-        if was_live && peer.behind.is_some() {
+        if was_live && peer.backlog.is_some() {
             self.pumping.push(peer.conn);
         }
     }
 
     /// Gives the batch to all members of its chat, and ends it.
-    pub(super) fn tell_batch(&mut self) {
+    pub(super) fn notify_batch(&mut self) {
         let (chat, slot) = (self.turn.batch.chat, self.turn.batch.slot);
         let online = self.roster.chat(slot).filter(|online| Some(online.chat) == chat);
         let count = online.map_or(0, |online| online.conns.len());
         for place in 0..count {
             let online = self.roster.chat(slot);
             let Some(&index) = online.and_then(|online| online.conns.get(place)) else { break };
-            self.tell_batch_to(index, self.config.outbound_bytes_max);
+            self.notify_batch_to(index, self.config.outbound_bytes_max);
         }
         self.turn.batch.end();
     }
 
     /// The same in the middle of a turn, before messages of another chat or a change of who is
     /// told: the turn is not committed yet, and what is told now can still be taken back.
-    pub(super) fn tell_so_far(&mut self) {
+    pub(super) fn notify_so_far(&mut self) {
         let Some(chat) = self.turn.batch.chat else { return };
         for &index in self.roster.conns(chat) {
             if let Some(peer) = self.peers.at_mut(index) {
                 self.turn.save(peer);
             }
         }
-        self.tell_batch();
+        self.notify_batch();
     }
 
-    /// One notification to one connection, unless it speaks 0.1. `is_courtesy`: it may be left out
+    /// One notification to one connection, unless it speaks 0.1. `is_ephemeral`: it may be left out
     /// for a slow reader.
     fn notify(
         &mut self,
         index: u32,
         purpose: ToClient,
-        is_courtesy: bool,
+        is_ephemeral: bool,
         chat: Option<ChatId>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
@@ -98,12 +98,12 @@ impl Service<'_> {
             return;
         }
         let pending = self.outbox.pending_bytes(index);
-        let is_slow = peer.behind.as_ref().is_some_and(|behind| behind.is_slow);
-        if is_courtesy && (is_slow || pending > limit / 2) {
+        let is_slow = peer.backlog.as_ref().is_some_and(|behind| behind.is_slow);
+        if is_ephemeral && (is_slow || pending > limit / 2) {
             return;
         }
         if let Some(chat) = chat
-            && (peer.behind.is_some() || pending > limit)
+            && (peer.backlog.is_some() || pending > limit)
         {
             return self.leave_out_chat(index, chat, pending > limit);
         }
@@ -118,15 +118,15 @@ impl Service<'_> {
         if self.outbox.is_closed(index) {
             return;
         }
-        if peer.behind.is_none() {
+        if peer.backlog.is_none() {
             self.pumping.push(peer.conn);
         }
         let since = self.clock.last().next();
-        Behind::leave_out_chat(&mut peer.behind, chat, since).is_slow |= is_slow;
+        Backlog::leave_out_chat(&mut peer.backlog, chat, since).is_slow |= is_slow;
     }
 
     /// MEMBER_NOTIFY to the other members of a chat.
-    pub(super) fn tell_member(
+    pub(super) fn notify_member(
         &mut self,
         chat: ChatId,
         user: UserId,
@@ -145,9 +145,9 @@ impl Service<'_> {
     }
 
     /// SEEN_NOTIFY to the members, one's own other connections included.
-    pub(super) fn tell_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
+    pub(super) fn notify_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
         let user = caller.user;
-        let is_small = self.roster.conns(chat).len() <= COURTESY_MEMBERS_MAX;
+        let is_small = self.roster.conns(chat).len() <= EPHEMERAL_MEMBERS_MAX;
         let own =
             || self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
         let told = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
@@ -161,8 +161,8 @@ impl Service<'_> {
     }
 
     /// TYPING_NOTIFY to the other members.
-    pub(super) fn tell_typing(&mut self, chat: ChatId, user: UserId) {
-        if self.roster.conns(chat).len() > COURTESY_MEMBERS_MAX {
+    pub(super) fn notify_typing(&mut self, chat: ChatId, user: UserId) {
+        if self.roster.conns(chat).len() > EPHEMERAL_MEMBERS_MAX {
             return;
         }
         for index in self.others(chat, Some(user), None) {
@@ -174,7 +174,7 @@ impl Service<'_> {
     }
 
     /// PRESENCE_NOTIFY to everybody who shares a chat with the user.
-    pub(super) fn tell_presence(&mut self, user: UserId, is_online: bool) {
+    pub(super) fn notify_presence(&mut self, user: UserId, is_online: bool) {
         let mut told: Vec<u32> = Vec::new();
         // Offline by now, its chats are asked of the file; online, of the roster.
         let chats = match self.roster.user(user) {
@@ -186,7 +186,7 @@ impl Service<'_> {
         };
         for chat in chats {
             let conns = self.roster.conns(chat);
-            if conns.len() <= COURTESY_MEMBERS_MAX {
+            if conns.len() <= EPHEMERAL_MEMBERS_MAX {
                 told.extend_from_slice(conns);
             }
         }
@@ -217,35 +217,35 @@ impl Service<'_> {
     }
 
     /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
-    pub(super) fn tell_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
+    pub(super) fn notify_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
         let conns =
             self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
         for index in conns {
             let Some(peer) = self.peers.at(index) else { continue };
             if Some(peer.conn) != except {
-                self.tell_chat_state(peer.conn, user, chat);
+                self.notify_chat_state(peer.conn, user, chat);
             }
         }
     }
 
     /// CHAT_NOTIFY to all members of a chat, on every connection but one.
-    pub(super) fn tell_chat(&mut self, chat: ChatId, except: Option<ConnId>) {
+    pub(super) fn notify_chat(&mut self, chat: ChatId, except: Option<ConnId>) {
         for index in self.others(chat, None, except) {
             let Some(peer) = self.peers.at(index) else { continue };
             if let Some(user) = peer.user() {
-                self.tell_chat_state(peer.conn, user, chat);
+                self.notify_chat_state(peer.conn, user, chat);
             }
         }
     }
 
     /// What a chat is to a user now, to one connection: later, when it is a slow reader or enough
     /// was looked at in this turn.
-    fn tell_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
+    fn notify_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
         let Some(peer) = self.peers.get(conn) else { return };
-        if peer.is_modern() && (peer.behind.is_some() || self.has_looked_enough()) {
+        if peer.is_modern() && (peer.backlog.is_some() || self.is_scan_budget_spent()) {
             return self.leave_out_chat(conn.index, chat, false);
         }
-        let told = self.try_tell_chat_state(conn, user, chat);
+        let told = self.try_notify_chat_state(conn, user, chat);
         self.note_failure(told);
     }
 
@@ -253,7 +253,7 @@ impl Service<'_> {
     ///
     /// # Errors
     /// When the file cannot be read: nothing is told.
-    pub(super) fn try_tell_chat_state(
+    pub(super) fn try_notify_chat_state(
         &mut self,
         conn: ConnId,
         user: UserId,

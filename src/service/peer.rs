@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::auth::helper::JobId;
 use crate::auth::password::Password;
 use crate::ids::{ChatId, ConnId, ServerTime, SessionId, UserId};
-use crate::service::history::{Behind, Stream};
+use crate::service::history::{Backlog, Stream};
 use crate::wire::Version;
 
 /// The session that a connection is authorized by.
@@ -101,7 +101,7 @@ pub(crate) struct Peer {
     /// A long answer that is being produced.
     pub(crate) stream: Option<Box<Stream>>,
     /// Set while notifications are left out.
-    pub(crate) behind: Option<Box<Behind>>,
+    pub(crate) backlog: Option<Box<Backlog>>,
 }
 
 impl Peer {
@@ -117,7 +117,7 @@ impl Peer {
             sent_in: 0,
             waiting: None,
             stream: None,
-            behind: None,
+            backlog: None,
         }
     }
 

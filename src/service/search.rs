@@ -13,12 +13,12 @@
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::{INDEXED_WORD_BYTES_MAX, SEARCH_RESULTS_MAX};
 use crate::service::history::{Progress, Source};
-use crate::service::{Caller, Refusal, Reply, Service};
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
 use crate::store::search::chat_word;
+use crate::tokenizer::{Query, indexed};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
-use crate::words::{Query, indexed};
 
 /// Messages that fit and are ranked.
 const RANKED_MAX: usize = 500;
@@ -45,7 +45,7 @@ const PREFIXES_MAX: usize = 2;
 /// Chats of the asker that the index is asked for; of more, all proposals are sifted.
 const CHATS_ASKED_MAX: usize = 32;
 /// Milliseconds that a search waits for the index to catch up.
-const PATIENCE_MS: u64 = 10_000;
+const INDEX_WAIT_MS_MAX: u64 = 10_000;
 
 /// A search under way.
 pub(crate) struct Search {
@@ -86,7 +86,7 @@ impl Service<'_> {
         chat: Option<ChatId>,
         limit: u16,
         query: &str,
-    ) -> Reply {
+    ) -> HandlerResult {
         if let Some(chat) = chat {
             self.require_member(caller, chat)?;
         }
@@ -96,7 +96,7 @@ impl Service<'_> {
             query,
             results_max: SEARCH_RESULTS_MAX.min(limit.into()),
             upto: self.clock.now(),
-            waits_until_ms: self.now_ms + PATIENCE_MS,
+            waits_until_ms: self.now_ms + INDEX_WAIT_MS_MAX,
             stage: Stage::Waiting,
             found: Vec::new(),
             looks_left: LOOKS_MAX * LOOKS_PER_DROP,
@@ -110,7 +110,7 @@ impl Service<'_> {
         &mut self,
         caller: Caller,
         search: &mut Search,
-    ) -> Result<Progress, Refusal> {
+    ) -> Result<Progress, HandlerError> {
         if let Some(chat) = search.chat {
             self.require_member(caller, chat)?;
         }
@@ -128,7 +128,7 @@ impl Service<'_> {
                 self.look(caller, search)?;
                 Ok(Progress::More)
             }
-            Stage::Telling(_) => self.tell_found(caller, search),
+            Stage::Telling(_) => self.notify_found(caller, search),
         }
     }
 
@@ -289,7 +289,11 @@ impl Service<'_> {
     }
 
     /// The results, best first, as they are now.
-    fn tell_found(&mut self, caller: Caller, search: &mut Search) -> Result<Progress, Refusal> {
+    fn notify_found(
+        &mut self,
+        caller: Caller,
+        search: &mut Search,
+    ) -> Result<Progress, HandlerError> {
         let Stage::Telling(told) = &mut search.stage else { return Ok(Progress::Ended) };
         let found = &search.found;
         self.pieces(caller, |service, pieces| {

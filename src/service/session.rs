@@ -8,7 +8,7 @@ use crate::ids::{ConnId, ServerTime, SessionId, UserId};
 use crate::limits::SESSIONS_PER_USER_MAX;
 use crate::names;
 use crate::service::peer::{Attached, Checked, Intent};
-use crate::service::{Caller, Refusal, Reply, Service};
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::wire::Version;
 use crate::wire::answer;
 use crate::wire::codec::Put;
@@ -22,12 +22,12 @@ const SERVER: &str = concat!("vestnik ", env!("CARGO_PKG_VERSION"));
 pub(super) const TOUCH_US: i64 = 3600 * 1_000_000;
 
 impl Service<'_> {
-    pub(super) fn heartbeat(&mut self, conn: ConnId, task: u8, echo: &[u8]) -> Reply {
+    pub(super) fn heartbeat(&mut self, conn: ConnId, task: u8, echo: &[u8]) -> HandlerResult {
         self.accept_to(conn, task, |body| body.put_bytes(echo));
         Ok(())
     }
 
-    pub(super) fn hello(&mut self, conn: ConnId, task: u8, major: u8, minor: u8) -> Reply {
+    pub(super) fn hello(&mut self, conn: ConnId, task: u8, major: u8, minor: u8) -> HandlerResult {
         let version = Version::negotiate(major, minor).ok_or(Decline::UnsupportedVersion)?;
         if let Some(peer) = self.peers.get_mut(conn) {
             peer.state.version = Some(version);
@@ -52,7 +52,7 @@ impl Service<'_> {
     }
 
     /// Whether one more may fail.
-    pub(super) fn check_throttle(&self, keys: &[Key<'_>]) -> Reply {
+    pub(super) fn check_throttle(&self, keys: &[Key<'_>]) -> HandlerResult {
         for key in keys {
             self.throttle.check(*key, self.now_ms).map_err(Decline::RateLimited)?;
         }
@@ -66,7 +66,13 @@ impl Service<'_> {
         }
     }
 
-    pub(super) fn login(&mut self, conn: ConnId, task: u8, login: &str, password: &str) -> Reply {
+    pub(super) fn login(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        login: &str,
+        password: &str,
+    ) -> HandlerResult {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
         let key = names::name_key(login).unwrap_or_default();
         let keys = [Key::Login(&key, origin), Key::Origin(origin)];
@@ -79,7 +85,13 @@ impl Service<'_> {
     }
 
     /// Has a password compared with the one that is stored now.
-    fn check_login(&mut self, conn: ConnId, task: u8, login: String, password: Password) -> Reply {
+    fn check_login(
+        &mut self,
+        conn: ConnId,
+        task: u8,
+        login: String,
+        password: Password,
+    ) -> HandlerResult {
         let user = self.store.user_by_key(&login)?.filter(|user| !user.disabled);
         let (user, stored) = user.map(|found| (found.user, found.password)).unzip();
         self.ask_to_compare(conn, task, Checked { password, stored }, true, |checked| {
@@ -95,7 +107,7 @@ impl Service<'_> {
         login: String,
         checked: Checked,
         upgraded: Option<&str>,
-    ) -> Reply {
+    ) -> HandlerResult {
         if user.is_some() {
             // A command that disables the user, or gives another password, is waited for.
             self.hold_file()?;
@@ -140,7 +152,7 @@ impl Service<'_> {
     }
 
     /// A user with as many sessions as may be loses the one that was used longest ago.
-    fn make_room_for_session(&mut self, user: UserId) -> Reply {
+    fn make_room_for_session(&mut self, user: UserId) -> HandlerResult {
         let sessions = self.store.sessions(Some(user))?;
         if sessions.len() < SESSIONS_PER_USER_MAX {
             return Ok(());
@@ -167,7 +179,7 @@ impl Service<'_> {
         task: u8,
         session: SessionId,
         hash: &str,
-    ) -> Reply {
+    ) -> HandlerResult {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
         let current = self.peers.get(conn).and_then(|peer| peer.state.attached);
         if current.is_some_and(|attached| attached.session != session) {
@@ -206,7 +218,11 @@ impl Service<'_> {
     }
 
     /// Whose session this is, if the secret is right and it has not ended.
-    fn session_owner(&mut self, session: SessionId, hash: &str) -> Result<Option<UserId>, Refusal> {
+    fn session_owner(
+        &mut self,
+        session: SessionId,
+        hash: &str,
+    ) -> Result<Option<UserId>, HandlerError> {
         let Some(row) = self.store.session(session)? else { return Ok(None) };
         let is_right = token::session_digest(hash)
             .zip(Digest::from_row(&row.digest))
@@ -224,8 +240,8 @@ impl Service<'_> {
         user: UserId,
         session: SessionId,
         touched: ServerTime,
-    ) -> Reply {
-        self.tell_so_far();
+    ) -> HandlerResult {
+        self.notify_so_far();
         self.turn.users.push(user);
         let is_first = self.list(conn.index, user, false)?;
         if let Some(peer) = self.peers.get_mut(conn) {
@@ -235,12 +251,12 @@ impl Service<'_> {
             peer.state.touched = touched;
         }
         if is_first {
-            self.tell_presence(user, true);
+            self.notify_presence(user, true);
         }
         Ok(())
     }
 
-    pub(super) fn logoff(&mut self, caller: Caller) -> Reply {
+    pub(super) fn logoff(&mut self, caller: Caller) -> HandlerResult {
         self.may_write()?;
         self.store.end_session(caller.session)?;
         self.detach(caller.conn);
@@ -252,16 +268,16 @@ impl Service<'_> {
     fn detach(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
-        self.tell_so_far();
+        self.notify_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         peer.state.attached = None;
         peer.state.detached_ms = self.now_ms;
         peer.state.notified = 0;
-        self.drop_behind(conn);
+        self.drop_backlog(conn);
         self.turn.users.push(attached.user);
         if self.roster.detach(conn.index, attached.user) {
-            self.tell_presence(attached.user, false);
+            self.notify_presence(attached.user, false);
         }
     }
 
@@ -316,24 +332,24 @@ impl Service<'_> {
     pub(super) fn suspend(&mut self, conn: ConnId) {
         let Some(peer) = self.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
-        self.tell_so_far();
+        self.notify_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         peer.state.attached = Some(Attached { suspended: true, ..attached });
-        self.drop_behind(conn);
+        self.drop_backlog(conn);
         self.turn.users.push(attached.user);
         self.roster.deactivate(conn.index, attached.user);
     }
 
     /// A connection is told nothing any more, so it need not catch up either.
-    fn drop_behind(&mut self, conn: ConnId) {
-        if let Some(behind) = self.peers.get_mut(conn).and_then(|peer| peer.behind.take()) {
+    fn drop_backlog(&mut self, conn: ConnId) {
+        if let Some(behind) = self.peers.get_mut(conn).and_then(|peer| peer.backlog.take()) {
             self.turn.dropped.push((conn, behind));
             self.resumed.push(conn);
         }
     }
 
     fn resume_suspended(&mut self, conn: ConnId, user: UserId, touched: ServerTime) {
-        self.tell_so_far();
+        self.notify_so_far();
         let Some(peer) = self.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         if let Some(attached) = &mut peer.state.attached {

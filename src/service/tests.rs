@@ -319,7 +319,7 @@ fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
         };
         driven.forget_sent(CONNECTIONS);
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
-        driven.service.tell_chat(chat, None);
+        driven.service.notify_chat(chat, None);
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
         let mut by_turn = vec![told(driven)];
         while driven.service.may_pump() {
@@ -414,7 +414,7 @@ fn who_is_told_later_is_no_slow_reader() {
         driven.forget_sent(2);
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         driven.service.note_looked_at(1_000_000);
-        driven.service.tell_chat(chat, None);
+        driven.service.notify_chat(chat, None);
         assert!(driven.service.is_held(first), "told later");
         let time = ServerTime::new(BEGIN_US + 1).expect("positive");
         driven.hand(Request::MarkSeen { chat, time });
@@ -439,7 +439,7 @@ fn a_slow_reader_whose_chats_cannot_be_read_is_tried_again_later() {
     };
     driven.service.begin_turn(driven.wall_us, driven.now_ms);
     driven.service.note_looked_at(1_000_000);
-    driven.service.tell_chat(chat, None);
+    driven.service.notify_chat(chat, None);
     assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
     let name = |sql: &str| database.connection().execute_batch(sql).expect("another name");
     name("ALTER TABLE members RENAME TO away");

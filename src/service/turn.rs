@@ -13,9 +13,9 @@ use std::collections::HashMap;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::NOTIFY_BYTES_MAX;
 use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
-use crate::service::history::Behind;
-use crate::service::pace::Paced;
+use crate::service::history::Backlog;
 use crate::service::peer::{Peer, PeerState, Waiting};
+use crate::service::send_limiter::LimitedSender;
 use crate::store::StoreError;
 use crate::wire::codec::{Message, Put};
 use crate::wire::frame;
@@ -60,11 +60,11 @@ impl Batch {
         let mut rest = self.entries.get(first..).unwrap_or_default();
         while let Some((&(start, since), _)) = rest.split_first() {
             let is_slow = outbox.pending_bytes(peer.conn.index) > limit;
-            if peer.behind.is_some() || is_slow {
+            if peer.backlog.is_some() || is_slow {
                 if outbox.is_closed(peer.conn.index) {
                     return;
                 }
-                Behind::leave_out(&mut peer.behind, chat, since).is_slow |= is_slow;
+                Backlog::leave_out(&mut peer.backlog, chat, since).is_slow |= is_slow;
                 return;
             }
             let fits = rest.partition_point(|&(at, _)| at < start + NOTIFY_BYTES_MAX);
@@ -142,9 +142,9 @@ pub(crate) struct Turn {
     /// Users whose place in the roster has changed.
     pub(crate) users: Vec<UserId>,
     /// Messages that were counted against a bound.
-    pub(crate) paced: Vec<Paced>,
+    pub(crate) paced: Vec<LimitedSender>,
     /// What slow readers were to be told, who need it no more unless the turn is undone.
-    pub(crate) dropped: Vec<(ConnId, Box<Behind>)>,
+    pub(crate) dropped: Vec<(ConnId, Box<Backlog>)>,
     /// Why the turn cannot be committed.
     pub(crate) failed: Option<StoreError>,
 }

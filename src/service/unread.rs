@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{ChatId, ServerTime, UserId};
-use crate::service::{Refusal, Service};
+use crate::service::{HandlerError, Service};
 use crate::store::chats::MyChat;
 use crate::store::unread::{Sent, UNREAD_MAX};
 use crate::store::{Store, StoreResult};
@@ -31,11 +31,11 @@ const ASKED_FOR_MAX: usize = 4_096;
 /// Messages that are looked at in the time in which one is found that may be anywhere.
 const MESSAGES_PER_LOOKUP: u32 = 64;
 /// Messages that may be looked at each time rather than be counted once.
-const LOOKED_AT_GLADLY: u32 = 4;
+const ROWS_SCANNED_PREFERRED: u32 = 4;
 
 /// How far the look at all chats has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Looked {
+enum Scanned {
     /// All chats were looked at, and those to come need not be.
     Everywhere,
     /// Those up to this one were.
@@ -45,7 +45,7 @@ enum Looked {
 /// What the file does not have yet.
 pub(super) struct Counting {
     sent: BTreeMap<ChatId, Sent>,
-    looked: Looked,
+    looked: Scanned,
     /// Members whose unread messages are to be counted.
     asked_for: VecDeque<(ChatId, UserId)>,
     last_ms: u64,
@@ -55,20 +55,20 @@ impl Counting {
     /// Goes on where the file stands.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let is_whole = store.counted_upto()? >= store.server_time()?;
-        let looked = if is_whole { Looked::Everywhere } else { Looked::UpTo(None) };
+        let looked = if is_whole { Scanned::Everywhere } else { Scanned::UpTo(None) };
         Ok(Self { sent: BTreeMap::new(), looked, asked_for: VecDeque::new(), last_ms: 0 })
     }
 
     /// A turn was undone: whatever was noted or counted in it may not be so.
     pub(super) fn start_again(&mut self) {
         self.sent.clear();
-        self.looked = Looked::UpTo(None);
+        self.looked = Scanned::UpTo(None);
     }
 
     fn was_looked_at(&self, chat: ChatId) -> bool {
         match self.looked {
-            Looked::Everywhere => true,
-            Looked::UpTo(last) => last.is_some_and(|last| chat <= last),
+            Scanned::Everywhere => true,
+            Scanned::UpTo(last) => last.is_some_and(|last| chat <= last),
         }
     }
 
@@ -137,7 +137,7 @@ pub(super) struct Unread {
 
 impl Service<'_> {
     /// What a member is told of a chat's messages. Who asks for many looks at
-    /// [`Service::has_looked_enough`].
+    /// [`Service::is_scan_budget_spent`].
     pub(super) fn unread(&mut self, mine: &MyChat, user: UserId) -> StoreResult<Unread> {
         let last = match self.counting.known(mine, user) {
             Known::All(unread) => return Ok(unread),
@@ -152,7 +152,7 @@ impl Service<'_> {
         }
         let (count, looked_at) = self.store.unread(mine.chat, user, mine.seen)?;
         self.note_looked_at(MESSAGES_PER_LOOKUP + looked_at);
-        if looked_at > LOOKED_AT_GLADLY {
+        if looked_at > ROWS_SCANNED_PREFERRED {
             self.counting.ask_for(mine.chat, user);
         }
         Ok(Unread { last, count })
@@ -182,7 +182,7 @@ impl Service<'_> {
     }
 
     /// A slice of counting. True when there is more to do.
-    pub(super) fn count_slice(&mut self) -> Result<bool, Refusal> {
+    pub(super) fn count_slice(&mut self) -> Result<bool, HandlerError> {
         let is_full = self.counting.sent.len() > NOTED_CHATS_MAX;
         if is_full || self.now_ms.saturating_sub(self.counting.last_ms) >= NOTED_MS {
             self.count_noted()?;
@@ -205,7 +205,7 @@ impl Service<'_> {
 
     /// Goes on with the look at all chats. True when it has not come to its end.
     fn look_at_chats(&mut self) -> StoreResult<bool> {
-        let Looked::UpTo(after) = self.counting.looked else { return Ok(false) };
+        let Scanned::UpTo(after) = self.counting.looked else { return Ok(false) };
         let chats = self.store.chat_ids(after, CHATS_PER_SLICE)?;
         let mut messages_left = MESSAGES_PER_SLICE;
         for &chat in &chats {
@@ -218,10 +218,10 @@ impl Service<'_> {
                 // This chat may have more.
                 return Ok(true);
             }
-            self.counting.looked = Looked::UpTo(Some(chat));
+            self.counting.looked = Scanned::UpTo(Some(chat));
         }
         if chats.is_empty() {
-            self.counting.looked = Looked::Everywhere;
+            self.counting.looked = Scanned::Everywhere;
         }
         Ok(!chats.is_empty())
     }
@@ -252,7 +252,7 @@ impl Service<'_> {
         while let Some(&chat) = self.counting.sent.keys().next() {
             self.count_chat(chat)?;
         }
-        if self.counting.looked == Looked::Everywhere {
+        if self.counting.looked == Scanned::Everywhere {
             self.store.set_counted_upto(self.clock.last())?;
         }
         Ok(())

@@ -247,7 +247,7 @@ impl<'db> Store<'db> {
     /// Whether the server waits a moment for another process that holds the file, or fails at once:
     /// once a wait was in vain, it would only stall every turn.
     pub fn set_patience(&self, is_patient: bool) {
-        let wait = if is_patient { open::PATIENCE } else { std::time::Duration::ZERO };
+        let wait = if is_patient { open::BUSY_TIMEOUT } else { std::time::Duration::ZERO };
         if let Err(error) = self.db.busy_timeout(wait) {
             log::warn!("cannot set how long to wait for the data file: {error}");
         }

@@ -44,7 +44,7 @@ const CACHE_KIB: i32 = -16_384;
 const CHECKPOINT_PAGES: i32 = 500;
 
 /// How long the server waits for a command that holds the file.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// An open data file. The server's holds the lock as long as it lives.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Database {
     /// # Errors
     /// What SQLite says.
     pub fn copy_to(&self, target: &Path) -> Result<(), String> {
-        let partial = &beside(target, ".partial");
+        let partial = &sibling_path(target, ".partial");
         let text = partial.to_str().ok_or("the name of the copy is not UTF-8")?;
         let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial);
         open.map_err(|e| match e.kind() {
@@ -202,7 +202,8 @@ impl Database {
         })?;
         // An empty file is as good as none to VACUUM INTO, and has its mode already.
         let copied = self.db.execute("VACUUM INTO ?1", [text]).map_err(|e| e.to_string());
-        let named = copied.and_then(|_| sync(partial)).and_then(|()| name_once(partial, target));
+        let named =
+            copied.and_then(|_| sync(partial)).and_then(|()| rename_noclobber(partial, target));
         named.inspect_err(|_| {
             let _ = std::fs::remove_file(partial);
         })
@@ -245,7 +246,7 @@ fn sync(path: &Path) -> Result<(), String> {
 }
 
 /// Gives a file another name in the same folder, unless that is taken.
-fn name_once(file: &Path, name: &Path) -> Result<(), String> {
+fn rename_noclobber(file: &Path, name: &Path) -> Result<(), String> {
     if name.symlink_metadata().is_ok() {
         return Err(format!("{}: exists already", name.display()));
     }
@@ -257,7 +258,7 @@ fn name_once(file: &Path, name: &Path) -> Result<(), String> {
 }
 
 /// The name of a file that stands beside another one.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -273,7 +274,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
     // By whatever link the file is reached, its lock is one.
     let real = data.canonicalize().map_err(|e| format!("{}: {e}", data.display()))?;
-    let name = beside(&real, suffix);
+    let name = sibling_path(&real, suffix);
     let options =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = options.map_err(|e| format!("{}: {e}", name.display()))?;
@@ -429,7 +430,7 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
             db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             // The loop must not sleep inside SQLite; a command holds the file for a moment only.
-            db.busy_timeout(PATIENCE)?;
+            db.busy_timeout(BUSY_TIMEOUT)?;
             // After a crash the WAL may hold a turn that only the system's cache knows of. Others
             // are about to be answered from it, so it is brought to the disk first.
             db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))

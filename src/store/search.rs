@@ -8,8 +8,8 @@
 use super::messages::PASSED_OVER_MAX;
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::tokenizer;
 use crate::wire::codec::STATUS_DELETED;
-use crate::words;
 use rusqlite::Row;
 
 /// Words taken out of the index in one slice: each costs some 25 us.
@@ -62,9 +62,9 @@ pub fn chat_word(chat: ChatId) -> String {
 
 /// All words that a message is indexed by, in order.
 fn index_words(chat: i64, content: &str) -> Vec<String> {
-    let folded = words::fold(content);
+    let folded = tokenizer::fold(content);
     let mut list = vec![format!("{CHAT_MARK}{chat}")];
-    list.extend(words::distinct(&folded).into_iter().map(str::to_owned));
+    list.extend(tokenizer::distinct(&folded).into_iter().map(str::to_owned));
     list
 }
 
@@ -462,7 +462,7 @@ mod tests {
     fn what_fts5_would_read_as_its_own_is_only_words() {
         with_indexed(&["near or not", "x"], |store, _| {
             for hostile in ["NOT", "\" OR x", "x*", "words:x", "NEAR(x y)", "{ x", "^x \\"] {
-                for group in words::Query::parse(hostile).expect("words").groups() {
+                for group in tokenizer::Query::parse(hostile).expect("words").groups() {
                     let list: Vec<&str> = group.words.iter().map(String::as_str).collect();
                     find(store, &list);
                 }

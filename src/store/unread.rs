@@ -16,7 +16,7 @@ pub const UNREAD_MAX: u32 = 1000;
 
 /// Messages that are looked at to count the unread ones: so many of one's own or deleted ones at
 /// the end of a chat hide what is before them.
-pub const LOOKED_AT_MAX: u32 = 10_000;
+pub const ROWS_SCANNED_MAX: u32 = 10_000;
 
 /// A chat's messages as a member's row and the chat's count them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ impl Store<'_> {
         let sql = "SELECT sender_id, status FROM messages WHERE chat_id = ?1 AND message_id > ?2
                    ORDER BY message_id DESC LIMIT ?3";
         let (mut unread, mut looked_at) = (0, 0);
-        self.each(sql, (chat.row(), seen.micros(), LOOKED_AT_MAX), |row| {
+        self.each(sql, (chat.row(), seen.micros(), ROWS_SCANNED_MAX), |row| {
             looked_at += 1;
             if row.get::<_, i64>(0)? != user.row() && row.get::<_, u8>(1)? & 2 == 0 {
                 unread += 1;

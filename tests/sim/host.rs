@@ -194,13 +194,13 @@ impl<'db> Host<'db> {
     fn copy(&self, w: &mut World) {
         if w.rng.one_in(w.plan.copies_one_in) {
             w.trace(|| "a checkpoint".to_owned());
-            vfs::beside(|beside| beside.copier.work());
+            vfs::alongside(|beside| beside.copier.work());
         }
     }
 
     /// Whether a checkpoint beside the server has failed, so that it will find its file lost.
     pub(crate) fn is_losing(&self) -> bool {
-        vfs::beside(|beside| beside.copier.is_lost()) == Some(true)
+        vfs::alongside(|beside| beside.copier.is_lost()) == Some(true)
     }
 
     pub(crate) fn is_dead(&self) -> bool {

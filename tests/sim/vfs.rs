@@ -39,7 +39,7 @@ pub(crate) fn set_beside(beside: Option<Beside>) {
 }
 
 /// What is to be asked of it, if it is there and not at work.
-pub(crate) fn beside<T>(with: impl FnOnce(&mut Beside) -> T) -> Option<T> {
+pub(crate) fn alongside<T>(with: impl FnOnce(&mut Beside) -> T) -> Option<T> {
     let mut beside = BESIDE.take()?;
     let answer = with(&mut beside);
     BESIDE.set(Some(beside));
@@ -47,7 +47,7 @@ pub(crate) fn beside<T>(with: impl FnOnce(&mut Beside) -> T) -> Option<T> {
 }
 
 fn look_aside() {
-    beside(|beside| {
+    alongside(|beside| {
         if beside.rng.one_in(beside.one_in) {
             beside.copier.work();
         }

@@ -9,7 +9,7 @@ use vestnik::ids::{ChatId, UserId};
 
 use super::super::failure::Failure;
 use super::input::{Line, Lines};
-use super::kept::{Folder, Slot};
+use super::saved_session::{Folder, Slot};
 use super::server::Server;
 use super::text::harmless;
 

@@ -5,19 +5,19 @@
 //! what comes, `plain` and `screen` are its two faces. Must not know the server's inside.
 
 mod command;
+mod controller;
 mod enter;
-mod front;
 mod input;
 mod job;
-mod kept;
 mod model;
 mod pause;
 mod plain;
 mod report;
+mod saved_session;
 mod screen;
 mod server;
 mod text;
-mod wake;
+mod waker;
 mod worker;
 
 use std::hash::{BuildHasher, RandomState};
@@ -28,12 +28,12 @@ use signal_hook::low_level::pipe;
 
 use super::failure::Failure;
 use super::{Context, Outcome};
-use front::Front;
+use controller::Controller;
 use input::Lines;
 use job::PAGE_MESSAGES;
 use model::Model;
 use plain::Plain;
-use wake::Ear;
+use waker::WakeReceiver;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let by_lines = arguments.plain || !is_terminal();
     // A screen has room for more than one wants to scroll past.
     let history = if by_lines { arguments.history } else { arguments.history.max(PAGE_MESSAGES) };
-    let front = Front::new(model, RandomState::new().hash_one(()), history);
+    let front = Controller::new(model, RandomState::new().hash_one(()), history);
     let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
     let signals = signals().map_err(cannot)?;
     let worker = worker::start(entered.client).map_err(cannot)?;
@@ -106,13 +106,13 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
 }
 
 /// Rings when the process is asked to end.
-fn signals() -> io::Result<Ear> {
-    let (bell, ear) = wake::pair()?;
-    let bell = bell.into_inner();
+fn signals() -> io::Result<WakeReceiver> {
+    let (waker, receiver) = waker::pair()?;
+    let waker = waker.into_inner();
     for signal in [SIGHUP, SIGINT, SIGTERM] {
-        pipe::register(signal, bell.try_clone()?)?;
+        pipe::register(signal, waker.try_clone()?)?;
     }
-    Ok(ear)
+    Ok(receiver)
 }
 
 /// Whether a person sits at both ends, and the terminal can place the cursor.

@@ -10,12 +10,12 @@ use vestnik::ids::ChatId;
 
 use super::super::failure::Failure;
 use super::super::{Outcome, file};
+use super::controller::{Controller, Effect};
 use super::enter::{self, note};
-use super::front::{Effect, Front};
 use super::input::{Line, Lines};
 use super::job::Job;
 use super::text::{Clock, harmless};
-use super::wake::Ear;
+use super::waker::WakeReceiver;
 use super::worker::Handle;
 
 /// What may be on its way to the server before the next line is read.
@@ -25,7 +25,7 @@ const END_WAIT: Duration = Duration::from_secs(3);
 
 /// The state of a conversation by lines.
 pub(super) struct Plain<'a> {
-    front: Front,
+    front: Controller,
     worker: Handle,
     lines: Lines,
     clock: Clock,
@@ -40,7 +40,12 @@ pub(super) struct Plain<'a> {
 }
 
 impl<'a> Plain<'a> {
-    pub(super) fn new(front: Front, worker: Handle, lines: Lines, out: &'a mut dyn Write) -> Self {
+    pub(super) fn new(
+        front: Controller,
+        worker: Handle,
+        lines: Lines,
+        out: &'a mut dyn Write,
+    ) -> Self {
         Self {
             front,
             worker,
@@ -61,7 +66,7 @@ impl<'a> Plain<'a> {
         mut self,
         chat: Option<ChatId>,
         keeps_session: bool,
-        signals: &Ear,
+        signals: &WakeReceiver,
     ) -> Result<bool, Failure> {
         if let Some(chat) = chat {
             let effect = self.front.show(chat);
@@ -112,14 +117,14 @@ impl<'a> Plain<'a> {
         Ok(())
     }
 
-    fn wait(&mut self, signals: &Ear) -> Outcome {
+    fn wait(&mut self, signals: &WakeReceiver) -> Outcome {
         let stdin = Lines::input();
         let takes_input = !self.lines.has_ended()
             && self.front.asked == 0
             && self.front.unsent.len() < UNSETTLED_MAX
             && self.lines.next_begins().is_none();
         let mut waiting = vec![
-            PollFd::new(self.worker.ear(), PollFlags::IN),
+            PollFd::new(self.worker.receiver(), PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
         if takes_input {

@@ -16,7 +16,7 @@ use vestnik::ids::{ChatId, ServerTime, UserId};
 use super::job::{self, Job, News};
 use super::pause::{longer, pause_after};
 use super::text::harmless;
-use super::wake::{self, Bell, Ear};
+use super::waker::{self, WakeReceiver, Waker};
 
 /// News that may wait for the front; past that the worker waits, and so does the server.
 const NEWS_MAX: usize = 1024;
@@ -34,9 +34,9 @@ const NAMES_MAX: usize = 10_000;
 /// The front's side of the worker.
 pub(super) struct Handle {
     jobs: Sender<Job>,
-    bell: Bell,
+    waker: Waker,
     news: Receiver<News>,
-    ear: Ear,
+    receiver: WakeReceiver,
 }
 
 impl Handle {
@@ -44,12 +44,12 @@ impl Handle {
     pub(super) fn ask(&self, job: Job) {
         // A worker that has ended has said so.
         let _ = self.jobs.send(job);
-        self.bell.ring();
+        self.waker.ring();
     }
 
     /// What has come until now.
     pub(super) fn news(&self) -> Vec<News> {
-        self.ear.hush();
+        self.receiver.hush();
         let mut all = Vec::new();
         loop {
             match self.news.try_recv() {
@@ -80,8 +80,8 @@ impl Handle {
     }
 
     /// Can be read when there are news.
-    pub(super) fn ear(&self) -> &Ear {
-        &self.ear
+    pub(super) fn receiver(&self) -> &WakeReceiver {
+        &self.receiver
     }
 }
 
@@ -95,13 +95,13 @@ pub(super) fn now() -> Instant {
 pub(super) fn start(client: Client) -> io::Result<Handle> {
     let (jobs, jobs_in) = channel();
     let (news_out, news) = sync_channel(NEWS_MAX);
-    let (bell, worker_ear) = wake::pair()?;
-    let (worker_bell, ear) = wake::pair()?;
+    let (waker, worker_receiver) = waker::pair()?;
+    let (worker_waker, receiver) = waker::pair()?;
     let worker = Worker {
         client,
         jobs: jobs_in,
-        ear: worker_ear,
-        news: Outlet { news: news_out, bell: worker_bell },
+        receiver: worker_receiver,
+        news: Outlet { news: news_out, waker: worker_waker },
         waiting: VecDeque::new(),
         slowed: BTreeMap::new(),
         seen: BTreeMap::new(),
@@ -111,13 +111,13 @@ pub(super) fn start(client: Client) -> io::Result<Handle> {
         open: None,
     };
     thread::Builder::new().name("network".to_owned()).spawn(move || worker.run())?;
-    Ok(Handle { jobs, bell, news, ear })
+    Ok(Handle { jobs, waker, news, receiver })
 }
 
 /// Where news go.
 struct Outlet {
     news: SyncSender<News>,
-    bell: Bell,
+    waker: Waker,
 }
 
 impl Outlet {
@@ -125,7 +125,7 @@ impl Outlet {
         // A full queue means that the front was rung for already. A front that has gone needs
         // nothing any more.
         let _ = self.news.send(news);
-        self.bell.ring();
+        self.waker.ring();
     }
 }
 
@@ -156,7 +156,7 @@ impl From<Error> for Stop {
 struct Worker {
     client: Client,
     jobs: Receiver<Job>,
-    ear: Ear,
+    receiver: WakeReceiver,
     news: Outlet,
     /// What is not done yet, the oldest first.
     waiting: VecDeque<Job>,
@@ -220,7 +220,7 @@ impl Worker {
     }
 
     fn take_jobs(&mut self) {
-        self.ear.hush();
+        self.receiver.hush();
         for job in self.jobs.try_iter() {
             match job {
                 Job::Seen { chat, time } => {
@@ -239,7 +239,7 @@ impl Worker {
         let seen = (!self.seen.is_empty()).then(|| self.seen_told + SEEN_PAUSE);
         let due = slowed.into_iter().chain(seen).chain([self.heard + SILENCE_MAX]).min();
         let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(begun));
-        let something_came = self.client.wait_with(&self.ear, timeout)?;
+        let something_came = self.client.wait_with(&self.receiver, timeout)?;
         if something_came {
             self.heard = now();
         } else if self.heard.elapsed() >= SILENCE_MAX {
@@ -499,7 +499,7 @@ impl Worker {
                 return Ok(());
             }
             let timeout = Timespec::try_from(left).ok();
-            let _ = poll(&mut [PollFd::new(&self.ear, PollFlags::IN)], timeout.as_ref());
+            let _ = poll(&mut [PollFd::new(&self.receiver, PollFlags::IN)], timeout.as_ref());
         }
     }
 

@@ -146,7 +146,7 @@ impl Reactor<'_, '_> {
                     // The alert that says so leaves, then this side ends.
                     let address = self.service.peer_address(conn);
                     let words = format_args!("{conn} from {address} is closed: {e}");
-                    self.ration.say(self.clock.now_ms(), words);
+                    self.log_rate_limit.say(self.clock.now_ms(), words);
                     self.hang_up(conn);
                     return self.forget_read(start, end, inbox);
                 }
@@ -209,7 +209,8 @@ impl Reactor<'_, '_> {
         if let Some(task) = oversized {
             let what = what_is_oversized(self.arena.get(start..end).unwrap_or_default());
             let address = self.service.peer_address(conn);
-            self.ration.say(self.clock.now_ms(), format_args!("{conn} from {address} {what}"));
+            self.log_rate_limit
+                .say(self.clock.now_ms(), format_args!("{conn} from {address} {what}"));
             self.inputs.push(Input::Oversized { conn, task });
             flow = self.service.oversized(conn, task);
         }

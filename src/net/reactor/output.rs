@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 
 use crate::ids::ConnId;
 use crate::net::connection::Phase;
-use crate::net::pages::{self, Pages};
 use crate::net::transport::Transport;
+use crate::net::zero_copy::{self, ZeroCopyBuffer};
 use crate::outbox::Dirty;
 use crate::outbox::parts::Part;
 use crate::service::Service;
@@ -27,11 +27,11 @@ impl Reactor<'_, '_> {
         let now_us = self.clock.now_us();
         let told = self.service.outbox.dirty_count();
         let may_hold = self.stopping_until_ms.is_none()
-            && self.gather.may_hold(told, self.service.outbox.block().len(), now_us);
+            && self.write_coalescer.may_hold(told, self.service.outbox.block().len(), now_us);
         while let Some(Dirty { index, is_told_only }) = self.service.outbox.take_dirty() {
             let pending_bytes = self.service.outbox.pending_bytes(index);
             let is_held =
-                may_hold && is_told_only && self.gather.hold(index, pending_bytes, now_us);
+                may_hold && is_told_only && self.write_coalescer.hold(index, pending_bytes, now_us);
             if !is_held {
                 self.flush_taken(index, told);
             }
@@ -45,11 +45,11 @@ impl Reactor<'_, '_> {
 
     /// One write for each connection that was held back.
     pub(super) fn flush_held(&mut self) {
-        let held = self.gather.release();
+        let held = self.write_coalescer.release();
         for &index in &held {
             self.flush_taken(index, held.len());
         }
-        self.gather.keep(held);
+        self.write_coalescer.keep(held);
         self.pages.clear();
     }
 
@@ -73,7 +73,7 @@ impl Reactor<'_, '_> {
     /// Whether the block stands in pages, or is worth to be put there.
     fn is_worth_pages(&mut self, peers: usize) -> bool {
         self.pages.is_set()
-            || peers >= pages::PEERS_MIN && self.pages.put(self.service.outbox.block())
+            || peers >= zero_copy::PEERS_MIN && self.pages.put(self.service.outbox.block())
     }
 
     /// Sends to a connection from the pages that all share. False when it has to be put together
@@ -86,12 +86,12 @@ impl Reactor<'_, '_> {
         }
         let conn = connection.id;
         let pages = &mut self.pages;
-        Pages::set_whole(socket, true);
+        ZeroCopyBuffer::set_whole(socket, true);
         let sent = self.service.outbox.send_parts(index, |part| match part {
             Part::Own(bytes) => (&*socket).write(bytes),
             Part::Block(piece) => pages.send(socket, piece),
         });
-        Pages::set_whole(socket, false);
+        ZeroCopyBuffer::set_whole(socket, false);
         match sent {
             Ok(count) => {
                 connection.taken_ms = self.clock.now_ms();

@@ -52,7 +52,7 @@ impl Reactor<'_, '_> {
             let now_ms = self.clock.now_ms();
             self.stopping_until_ms = Some(now_ms + self.config.shutdown_timeout_ms);
             self.listeners.clear();
-            self.askers.close();
+            self.metrics_server.close();
             self.service.dismiss_all();
             for (_, connection) in &mut self.connections {
                 if connection.phase == Phase::Open {

@@ -150,7 +150,7 @@ impl TlsStream {
         }
         self.flush()?;
         let taken = &buf[..buf.len().min(TLS_WRITE_BYTES_MAX)];
-        self.drive(Wish::Encrypt(taken)).map_err(|error| self.fail_now(error))?;
+        self.drive(Action::Encrypt(taken)).map_err(|error| self.fail_now(error))?;
         match self.flush() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
             _ => Ok(taken.len()),
@@ -195,7 +195,7 @@ impl TlsStream {
             self.plaintext.wipe();
             if !self.handshaking
                 && matches!(self.failure, Failure::None)
-                && let Err(error) = self.drive(Wish::CloseNotify)
+                && let Err(error) = self.drive(Action::CloseNotify)
             {
                 self.fail(error);
             }
@@ -232,7 +232,7 @@ impl TlsStream {
 
     /// Lets the session work on what came, within the bounds of what it may keep.
     fn advance(&mut self) -> Result<(), Error> {
-        self.drive(Wish::Nothing)?;
+        self.drive(Action::Nothing)?;
         if !self.plaintext.is_empty() {
             self.barren_bytes = 0;
         }
@@ -247,7 +247,7 @@ impl TlsStream {
 
     /// Drives the session until it wants more from the peer, then does what is wished for, which
     /// it is only asked for after the handshake.
-    fn drive(&mut self, wish: Wish<'_>) -> Result<(), Error> {
+    fn drive(&mut self, wish: Action<'_>) -> Result<(), Error> {
         let mut used = 0;
         let outcome = loop {
             let UnbufferedStatus { discard, state, .. } =
@@ -284,7 +284,7 @@ impl TlsStream {
                 Ok(ConnectionState::PeerClosed) => self.peer_ended = true,
                 Ok(ConnectionState::WriteTraffic(traffic)) => {
                     self.handshaking = false;
-                    break wish.fulfil(traffic, &mut self.outgoing);
+                    break wish.apply(traffic, &mut self.outgoing);
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => break Ok(()),
                 Ok(_) => break Err(Error::General("early data was never offered".to_owned())),
@@ -356,14 +356,14 @@ impl TlsStream {
 }
 
 /// What is to be done with an open session.
-enum Wish<'a> {
+enum Action<'a> {
     Nothing,
     Encrypt(&'a [u8]),
     CloseNotify,
 }
 
-impl Wish<'_> {
-    fn fulfil(
+impl Action<'_> {
+    fn apply(
         self,
         mut traffic: WriteTraffic<'_, ServerConnectionData>,
         outgoing: &mut Queue,

@@ -65,9 +65,9 @@ impl Model {
                 let member = self.chats.get(chat).and_then(|chat| chat.members.get(user));
                 let Some(member) = member else { return Ok(()) };
                 let is_admin = member.admin;
-                self.tell_member(*chat, *user, 1, None);
+                self.notify_member(*chat, *user, 1, None);
                 if is_admin {
-                    self.tell_member(*chat, *user, 3, None);
+                    self.notify_member(*chat, *user, 3, None);
                     self.owe_members_chat(*chat, None);
                 } else {
                     self.owe_user_chat(*user, *chat, None);

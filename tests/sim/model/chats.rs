@@ -162,7 +162,7 @@ impl Model {
         }
         self.note("joined");
         self.owe_user_chat(me.user, chat, Some(me.conn));
-        self.tell_member(chat, me.user, 1, Some(me.conn));
+        self.notify_member(chat, me.user, 1, Some(me.conn));
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl Model {
         self.disown(me.user, chat);
         self.note("left");
         self.owe_user_chat(me.user, chat, Some(me.conn));
-        self.tell_member(chat, me.user, 2, None);
+        self.notify_member(chat, me.user, 2, None);
         let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };
         if !was_admin || found.members.values().any(|member| member.admin) {
             return Ok(());
@@ -288,7 +288,7 @@ impl Model {
         if let Some((&heir, member)) = oldest {
             member.admin = true;
             self.note("inherited");
-            self.tell_member(chat, heir, 3, None);
+            self.notify_member(chat, heir, 3, None);
             self.owe_members_chat(chat, None);
         }
         Ok(())

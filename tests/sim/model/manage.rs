@@ -212,7 +212,7 @@ impl Model {
             member.admin = admin;
         }
         self.note("set an admin");
-        self.tell_member(chat, user, if admin { 3 } else { 4 }, Some(me.conn));
+        self.notify_member(chat, user, if admin { 3 } else { 4 }, Some(me.conn));
         self.owe_members_chat(chat, Some(me.conn));
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Model {
             self.owe_user_chat(user, chat, None);
         }
         if banned {
-            self.tell_member(chat, user, 5, Some(me.conn));
+            self.notify_member(chat, user, 5, Some(me.conn));
         }
         Ok(())
     }

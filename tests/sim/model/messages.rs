@@ -189,7 +189,7 @@ impl Model {
         member.seen = seen;
         self.note("marked");
         self.accept(turn, me.conn, me.task, &[])?;
-        self.tell_seen(me, chat, seen);
+        self.notify_seen(me, chat, seen);
         Ok(())
     }
 
@@ -198,7 +198,7 @@ impl Model {
             return self.decline(turn, me.conn, me.task, code);
         }
         self.accept(turn, me.conn, me.task, &[])?;
-        self.tell_typing(me, chat);
+        self.notify_typing(me, chat);
         Ok(())
     }
 }

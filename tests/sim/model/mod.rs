@@ -11,11 +11,11 @@ mod by_hand;
 mod chats;
 mod manage;
 mod messages;
+mod notify;
+mod received;
 mod requests;
 mod search;
 mod streams;
-mod tell;
-mod told;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -25,8 +25,8 @@ use vestnik::ids::ConnId;
 use crate::command::Command;
 use crate::wire::{self, ACCEPTED, Check, DECLINED, Frame, Out};
 
+pub(crate) use received::Phase;
 pub(crate) use streams::Stream;
-pub(crate) use told::Phase;
 
 #[derive(Clone, Debug)]
 pub(crate) struct User {

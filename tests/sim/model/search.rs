@@ -10,7 +10,7 @@ use super::{Caller, Model, Turn};
 use crate::wire::{Body, Check, DELETED};
 
 /// A search waits for the index so long; after a turn that failed the index may be late so long.
-const PATIENCE_MS: u64 = 10_000;
+const INDEX_WAIT_MS_MAX: u64 = 10_000;
 
 /// Words that have to stand side by side; the last may be the beginning of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,8 +155,8 @@ impl Model {
 
     /// Whether the index may have been late when it was asked.
     fn was_index_late(&self, search: &Search) -> bool {
-        let late_until_ms = self.undone_ms.map_or(0, |undone_ms| undone_ms + PATIENCE_MS);
-        late_until_ms >= search.asked_ms || self.now_ms >= search.asked_ms + PATIENCE_MS
+        let late_until_ms = self.undone_ms.map_or(0, |undone_ms| undone_ms + INDEX_WAIT_MS_MAX);
+        late_until_ms >= search.asked_ms || self.now_ms >= search.asked_ms + INDEX_WAIT_MS_MAX
     }
 
     fn search_is_over(&self, user: u32, search: &Search) -> Check {

@@ -3,7 +3,7 @@
 use vestnik::client::Message;
 use vestnik::ids::UserId;
 
-use super::super::front::Link;
+use super::super::controller::Link;
 use super::super::model::ChatView;
 use super::super::report;
 use super::super::text::{Clock, harmless, harmless_lines, width, wrap};

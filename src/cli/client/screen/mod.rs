@@ -19,11 +19,11 @@ use signal_hook::low_level::pipe;
 use vestnik::ids::ChatId;
 
 use super::super::failure::Failure;
+use super::controller::{Controller, Effect};
 use super::enter::note;
-use super::front::{Effect, Front};
 use super::job::Job;
 use super::text::{Clock, harmless};
-use super::wake::{self, Ear};
+use super::waker::{self, WakeReceiver};
 use super::worker::{self, Handle};
 use frame::{Frame, paint};
 use keys::{Key, Keys};
@@ -37,16 +37,16 @@ const END_WAIT: Duration = Duration::from_secs(3);
 
 /// Talks until the person leaves, or the session ends; whether the session was given up.
 pub(super) fn run(
-    front: Front,
+    front: Controller,
     title: String,
     worker: &Handle,
     chat: Option<ChatId>,
     keeps_session: bool,
-    (signals, out): (&Ear, &mut dyn Write),
+    (signals, out): (&WakeReceiver, &mut dyn Write),
 ) -> Result<bool, Failure> {
     let cannot = |error: io::Error| Failure::Failed(format!("cannot use this terminal: {error}"));
-    let (bell, resized) = wake::pair().map_err(cannot)?;
-    pipe::register(SIGWINCH, bell.into_inner()).map_err(cannot)?;
+    let (waker, resized) = waker::pair().map_err(cannot)?;
+    pipe::register(SIGWINCH, waker.into_inner()).map_err(cannot)?;
     let screen = Screen::new(front, title, Terminal::size());
     let terminal = Terminal::take(out).map_err(cannot)?;
     let mut shell = Shell {
@@ -99,7 +99,7 @@ impl Shell<'_> {
         jobs.into_iter().for_each(|job| self.worker.ask(job));
     }
 
-    fn talk(&mut self, signals: &Ear, resized: &Ear) -> io::Result<()> {
+    fn talk(&mut self, signals: &WakeReceiver, resized: &WakeReceiver) -> io::Result<()> {
         while self.screen.end.is_none() {
             let now = worker::now();
             let due = self.screen.expire(now);
@@ -136,11 +136,16 @@ impl Shell<'_> {
     }
 
     /// Waits for something to happen; whether there is input.
-    fn wait(&self, signals: &Ear, resized: &Ear, due: Option<Duration>) -> io::Result<bool> {
+    fn wait(
+        &self,
+        signals: &WakeReceiver,
+        resized: &WakeReceiver,
+        due: Option<Duration>,
+    ) -> io::Result<bool> {
         let stdin = io::stdin();
         let mut waiting = [
             PollFd::new(&stdin, PollFlags::IN),
-            PollFd::new(self.worker.ear(), PollFlags::IN),
+            PollFd::new(self.worker.receiver(), PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(resized, PollFlags::IN),
         ];

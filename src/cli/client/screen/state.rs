@@ -8,7 +8,7 @@ use vestnik::client::Event;
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 
 use super::super::command::{self, Command, TABLE, Typed};
-use super::super::front::{Effect, Front, Question};
+use super::super::controller::{Controller, Effect, Question};
 use super::super::job::{Job, News};
 use super::super::report;
 use super::editor::Editor;
@@ -32,7 +32,7 @@ pub(super) struct Note {
 
 /// Everything that the screen shows.
 pub(in super::super) struct Screen {
-    pub(in super::super) front: Front,
+    pub(in super::super) front: Controller,
     /// Who I am where, for the line below.
     pub(super) title: String,
     pub(super) editor: Editor,
@@ -54,7 +54,7 @@ pub(in super::super) struct Screen {
 }
 
 impl Screen {
-    pub(in super::super) fn new(front: Front, title: String, size: (usize, usize)) -> Self {
+    pub(in super::super) fn new(front: Controller, title: String, size: (usize, usize)) -> Self {
         Self {
             front,
             title,

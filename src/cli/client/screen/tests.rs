@@ -6,7 +6,7 @@ use vestnik::client::{Chat, Event, Member, Message, Sent};
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::wire::answer::MemberEvent;
 
-use super::super::front::Front;
+use super::super::controller::Controller;
 use super::super::job::{Job, News};
 use super::super::model::Model;
 use super::super::text::Clock;
@@ -83,7 +83,7 @@ impl Seat {
     /// Anna in the hall, in which the messages were said; she is in the kitchen, too.
     #[allow(clippy::disallowed_methods, reason = "a moment to count from")]
     fn in_hall(size: (usize, usize), messages: Vec<Message>) -> Self {
-        let front = Front::new(Model::new(user(ANNA), "anna".to_owned()), 7, 50);
+        let front = Controller::new(Model::new(user(ANNA), "anna".to_owned()), 7, 50);
         let screen = Screen::new(front, "anna@chat.lan:7420".to_owned(), size);
         let mut seat = Self { screen, now: Instant::now() };
         seat.hears(News::Chats(vec![

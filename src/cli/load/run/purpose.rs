@@ -99,7 +99,7 @@ pub(super) fn fill(conn: &mut Conn, version: Version, shared: &mut Shared) {
         Role::Restore(place) => restore(conn, place, shared),
         Role::Courtesy => {
             while conn.waiting.len() < shared.window {
-                courtesy(conn, version, shared);
+                ephemeral(conn, version, shared);
             }
         }
     }
@@ -142,7 +142,7 @@ fn restore(conn: &mut Conn, place: usize, shared: &Shared) {
     }
 }
 
-fn courtesy(conn: &mut Conn, version: Version, shared: &Shared) {
+fn ephemeral(conn: &mut Conn, version: Version, shared: &Shared) {
     let Some(chat) = ChatId::new(conn.tally.chat) else { return };
     let time = ServerTime::new(conn.tally.last as i64).unwrap_or_default();
     let request = match version {

@@ -13,8 +13,8 @@ const CLIENT_FULL: f64 = 0.9;
 /// Quantiles that are told, with their names.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// Figures that both forms tell.
-struct Figures {
+/// Metrics that both forms tell.
+struct Metrics {
     count: u64,
     per_second: f64,
     per_server_cpu_second: Option<f64>,
@@ -24,7 +24,7 @@ struct Figures {
     bytes_per_connection: Option<f64>,
 }
 
-fn figures(outcome: &Outcome) -> Figures {
+fn figures(outcome: &Outcome) -> Metrics {
     let connections = outcome.plan.roles.len();
     let is_idle = outcome.plan.unit == Unit::Connections;
     let count = match outcome.plan.unit {
@@ -34,7 +34,7 @@ fn figures(outcome: &Outcome) -> Figures {
     // Connections are counted by the time that it took to make them.
     let seconds = if is_idle { outcome.setup_seconds } else { outcome.seconds };
     let memory = outcome.memory.zip(outcome.memory_before);
-    Figures {
+    Metrics {
         count,
         per_second: count as f64 / seconds,
         per_server_cpu_second: outcome
@@ -50,7 +50,7 @@ fn figures(outcome: &Outcome) -> Figures {
 }
 
 /// Whether the client, not the server, was what was measured.
-fn client_was_limit(figures: &Figures) -> bool {
+fn client_was_limit(figures: &Metrics) -> bool {
     figures.client_share > CLIENT_FULL
         && figures.server_share.is_none_or(|share| share < CLIENT_FULL)
 }

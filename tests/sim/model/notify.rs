@@ -80,7 +80,7 @@ impl Model {
         self.left_while_streaming(user, chat);
     }
 
-    fn courtesy(&mut self, chat: u32, but: Option<u32>, except: Option<ConnId>, frame: &Frame) {
+    fn ephemeral(&mut self, chat: u32, but: Option<u32>, except: Option<ConnId>, frame: &Frame) {
         for conn in self.listeners(chat) {
             if Some(conn) == except {
                 continue;
@@ -94,22 +94,28 @@ impl Model {
         }
     }
 
-    pub(super) fn tell_member(&mut self, chat: u32, user: u32, event: u8, except: Option<ConnId>) {
+    pub(super) fn notify_member(
+        &mut self,
+        chat: u32,
+        user: u32,
+        event: u8,
+        except: Option<ConnId>,
+    ) {
         let body = Out::default().u32(chat).u32(user).u8(event).str(self.nickname(user)).0;
-        self.courtesy(chat, Some(user), except, &notice(MEMBER_NOTIFY, body));
+        self.ephemeral(chat, Some(user), except, &notice(MEMBER_NOTIFY, body));
     }
 
-    pub(super) fn tell_seen(&mut self, me: Caller, chat: u32, seen: i64) {
+    pub(super) fn notify_seen(&mut self, me: Caller, chat: u32, seen: i64) {
         let body = Out::default().u32(chat).u32(me.user).i64(seen).0;
-        self.courtesy(chat, None, Some(me.conn), &notice(SEEN_NOTIFY, body));
+        self.ephemeral(chat, None, Some(me.conn), &notice(SEEN_NOTIFY, body));
     }
 
-    pub(super) fn tell_typing(&mut self, me: Caller, chat: u32) {
+    pub(super) fn notify_typing(&mut self, me: Caller, chat: u32) {
         let body = Out::default().u32(chat).u32(me.user).0;
-        self.courtesy(chat, Some(me.user), None, &notice(TYPING_NOTIFY, body));
+        self.ephemeral(chat, Some(me.user), None, &notice(TYPING_NOTIFY, body));
     }
 
-    fn tell_presence(&mut self, user: u32, online: bool) {
+    fn notify_presence(&mut self, user: u32, online: bool) {
         let frame = notice(PRESENCE_NOTIFY, Out::default().u32(user).u8(u8::from(online)).0);
         let chats = self.chats_of(user);
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
@@ -137,7 +143,7 @@ impl Model {
         if is_first {
             // A chat that is removed in the file is none of those that the server finds for them.
             self.removed_members.retain(|&member| member != user);
-            self.tell_presence(user, true);
+            self.notify_presence(user, true);
         }
     }
 
@@ -148,7 +154,7 @@ impl Model {
         state.notified = 0;
         state.disown_all();
         if !self.is_online(attached.user) {
-            self.tell_presence(attached.user, false);
+            self.notify_presence(attached.user, false);
         }
     }
 

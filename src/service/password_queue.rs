@@ -88,14 +88,14 @@ pub(super) enum Next {
 
 /// The line, and who is with the helper.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct PasswordQueue {
     waiting: VecDeque<Place>,
     under_way: Vec<(JobId, Guess)>,
     /// PBKDF2 rounds of all that wait: the time that they will take.
     rounds: u64,
 }
 
-impl Line {
+impl PasswordQueue {
     /// Whether one more of this owner may wait.
     pub(super) fn has_room(&self, owner: Owner) -> bool {
         let own = self.waiting.iter().filter(|place| place.owner == owner);
@@ -166,7 +166,7 @@ mod tests {
     use crate::auth::password::{self, Kind};
     use crate::limits::PASSWORD_ITERATIONS;
 
-    fn push(line: &mut Line, owner: Owner, number: u64) {
+    fn push(line: &mut PasswordQueue, owner: Owner, number: u64) {
         let password = password::prepare("correct horse", Kind::User).expect("long enough");
         let work = Work::Hash { password, rounds: PASSWORD_ITERATIONS };
         line.push(Job { id: JobId(number), work }, owner, Guess::Nothing, PASSWORD_ITERATIONS);
@@ -178,7 +178,7 @@ mod tests {
         let user = |id| Owner::User(UserId::new(id).expect("not 0"));
         let address = |last| Owner::Stranger(Origin::of(Ipv4Addr::new(192, 0, 2, last).into()));
         let throttle = Throttle::new(&[7; 32]);
-        let mut line = Line::default();
+        let mut line = PasswordQueue::default();
         let mut number = 0;
         for (owner, share) in [(user(1), 8), (address(1), 64)] {
             for _ in 0..share {

@@ -29,7 +29,7 @@ pub(super) struct Slot {
 
 /// What a file holds.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct SavedSession {
     server: String,
     user: String,
     user_id: u32,
@@ -37,7 +37,7 @@ struct Kept {
     hash: String,
 }
 
-impl Drop for Kept {
+impl Drop for SavedSession {
     fn drop(&mut self) {
         self.hash.zeroize();
     }
@@ -99,7 +99,7 @@ impl Slot {
 
     /// Keeps a session: the file is there wholly, or as it was.
     pub(super) fn write(&self, server: &str, user: &str, session: &Session) -> io::Result<()> {
-        let kept = Kept {
+        let kept = SavedSession {
             server: server.to_owned(),
             user: user.to_owned(),
             user_id: session.user.map_or(0, UserId::get),
@@ -124,7 +124,7 @@ impl Slot {
     }
 }
 
-fn read(path: &Path) -> Option<Kept> {
+fn read(path: &Path) -> Option<SavedSession> {
     let mut text = Zeroizing::new(String::new());
     File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
     toml::from_str(&text).ok()

@@ -14,9 +14,9 @@ use std::ops::Range;
 use mio::net::TcpStream;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Pages;
+pub(super) use linux::ZeroCopyBuffer;
 #[cfg(not(target_os = "linux"))]
-pub(super) use none::Pages;
+pub(super) use none::ZeroCopyBuffer;
 
 /// Peers from which on it is worth it to write the block a second time.
 pub(super) const PEERS_MIN: usize = 8;
@@ -34,7 +34,7 @@ mod linux {
 
     /// The file and the block in it.
     #[derive(Debug, Default)]
-    pub(in crate::net) struct Pages {
+    pub(in crate::net) struct ZeroCopyBuffer {
         file: Option<OwnedFd>,
         /// Where the block stands.
         at: u64,
@@ -44,7 +44,7 @@ mod linux {
         is_given_up: bool,
     }
 
-    impl Pages {
+    impl ZeroCopyBuffer {
         /// Takes the block. False when there can be no pages of it.
         pub(in crate::net) fn put(&mut self, block: &[u8]) -> bool {
             self.clear();
@@ -151,15 +151,16 @@ mod linux {
             let (mut theirs, _) = listener.accept().expect("accept");
             let ours = TcpStream::from_std(ours);
             // Some blocks begin at the beginning of the file again.
-            let mut pages = Pages { at: FILE_BYTES - 3 * 8192, ..Pages::default() };
+            let mut pages =
+                ZeroCopyBuffer { at: FILE_BYTES - 3 * 8192, ..ZeroCopyBuffer::default() };
             let mut expected = Vec::new();
             for round in 0..8_u8 {
                 let block = vec![round; 5000];
                 assert!(pages.put(&block));
-                Pages::set_whole(&ours, true);
+                ZeroCopyBuffer::set_whole(&ours, true);
                 (&ours).write_all(b"head").expect("room");
                 assert_eq!(pages.send(&ours, 1000..5000).ok(), Some(4000));
-                Pages::set_whole(&ours, false);
+                ZeroCopyBuffer::set_whole(&ours, false);
                 expected.extend_from_slice(b"head");
                 expected.extend_from_slice(&block[1000..]);
             }
@@ -171,7 +172,7 @@ mod linux {
 
         #[test]
         fn a_file_that_cannot_be_had_is_done_without() {
-            let mut pages = Pages { is_given_up: true, ..Pages::default() };
+            let mut pages = ZeroCopyBuffer { is_given_up: true, ..ZeroCopyBuffer::default() };
             assert!(!pages.put(b"block"));
             let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
             let address = listener.local_addr().expect("address");
@@ -188,9 +189,9 @@ mod none {
 
     /// No pages.
     #[derive(Debug, Default)]
-    pub(in crate::net) struct Pages;
+    pub(in crate::net) struct ZeroCopyBuffer;
 
-    impl Pages {
+    impl ZeroCopyBuffer {
         pub(in crate::net) fn put(&mut self, _: &[u8]) -> bool {
             false
         }

@@ -30,8 +30,8 @@ pub(super) fn describe(
 
 impl Reactor<'_, '_> {
     pub(super) fn serve_askers(&mut self) {
-        let Self { askers, service, connections, config, .. } = self;
-        askers.serve(self.poll.registry(), self.clock.now_ms(), || {
+        let Self { metrics_server, service, connections, config, .. } = self;
+        metrics_server.serve(self.poll.registry(), self.clock.now_ms(), || {
             describe(service, connections, config)
         });
     }

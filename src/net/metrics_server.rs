@@ -15,9 +15,9 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::limits::{ASKER_REQUEST_BYTES_MAX, ASKER_TIMEOUT_MS, ASKERS_MAX};
+use crate::limits::{SCRAPE_REQUEST_BYTES_MAX, SCRAPE_TIMEOUT_MS, SCRAPES_MAX};
 use crate::net::listener::{Listener, Port};
-use crate::net::stats::http::Status;
+use crate::net::metrics_server::http::Status;
 use crate::net::timers::NEVER_MS;
 
 mod http;
@@ -26,10 +26,10 @@ mod http;
 const RETRY_MS: u64 = 1000;
 
 /// Connections accepted in one turn.
-const ACCEPTS_PER_TURN: usize = 2 * ASKERS_MAX;
+const ACCEPTS_PER_TURN: usize = 2 * SCRAPES_MAX;
 
 /// Of the tokens' places, the first that is an asker's.
-const FIRST_ASKER: u32 = 2;
+const FIRST_SCRAPE: u32 = 2;
 
 /// Where figures are asked for.
 #[derive(Debug, Default)]
@@ -121,7 +121,7 @@ fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     // Nobody can connect before it listens, so nobody can before this.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let file = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
-    socket.listen(ASKERS_MAX as i32)?;
+    socket.listen(SCRAPES_MAX as i32)?;
     socket.set_nonblocking(true)?;
     Ok((UnixListener::from_std(socket.into()), file))
 }
@@ -189,13 +189,13 @@ impl<F: FnOnce() -> String> Figures<F> {
 }
 
 #[derive(Debug)]
-struct Asker {
+struct Scrape {
     stream: Stream,
     stage: Stage,
     until_ms: u64,
 }
 
-impl Asker {
+impl Scrape {
     /// Goes on as far as possible. False when it is over.
     fn go_on(&mut self, figures: &mut Figures<impl FnOnce() -> String>) -> bool {
         loop {
@@ -223,7 +223,7 @@ impl Asker {
                 request.extend_from_slice(room.get(..count).unwrap_or_default());
                 match http::judge(request) {
                     _ if count == 0 => Some(Stage::Over),
-                    None if request.len() < ASKER_REQUEST_BYTES_MAX => None,
+                    None if request.len() < SCRAPE_REQUEST_BYTES_MAX => None,
                     status => {
                         let status = status.unwrap_or(Status::TooLong);
                         let text = if status == Status::Ok { figures.text() } else { "" };
@@ -242,7 +242,7 @@ impl Asker {
             Stage::Ending { read } => {
                 let count = self.stream.read(&mut room)?;
                 *read += count;
-                (count == 0 || *read > ASKER_REQUEST_BYTES_MAX).then_some(Stage::Over)
+                (count == 0 || *read > SCRAPE_REQUEST_BYTES_MAX).then_some(Stage::Over)
             }
             Stage::Over => None,
         })
@@ -251,9 +251,9 @@ impl Asker {
 
 /// All who ask.
 #[derive(Debug)]
-pub(super) struct Askers {
+pub(super) struct MetricsServer {
     sources: Sources,
-    askers: Slab<Asker>,
+    metrics_server: Slab<Scrape>,
     tokens: fn(u32) -> Token,
     /// Something came that has to be looked at.
     is_awake: bool,
@@ -262,7 +262,7 @@ pub(super) struct Askers {
     next_ms: u64,
 }
 
-impl Askers {
+impl MetricsServer {
     /// Registers the sources; `tokens` gives the tokens of this module by their places.
     pub(super) fn new(
         mut sources: Sources,
@@ -276,10 +276,17 @@ impl Askers {
             registry.register(listener, tokens(1), Interest::READABLE)?;
         }
         let (is_awake, is_called) = (false, false);
-        Ok(Self { sources, askers: Slab::new(), tokens, is_awake, is_called, next_ms: NEVER_MS })
+        Ok(Self {
+            sources,
+            metrics_server: Slab::new(),
+            tokens,
+            is_awake,
+            is_called,
+            next_ms: NEVER_MS,
+        })
     }
 
-    /// When [`Askers::serve`] has to be called though nothing came.
+    /// When [`MetricsServer::serve`] has to be called though nothing came.
     pub(super) const fn next_ms(&self) -> u64 {
         self.next_ms
     }
@@ -287,13 +294,13 @@ impl Askers {
     /// Notes an event of the token with this place.
     pub(super) fn note_event(&mut self, place: u32) {
         self.is_awake = true;
-        self.is_called |= place < FIRST_ASKER;
+        self.is_called |= place < FIRST_SCRAPE;
     }
 
     /// Takes no more, and forgets who is there.
     pub(super) fn close(&mut self) {
         self.sources = Sources::default();
-        self.askers.clear();
+        self.metrics_server.clear();
         self.next_ms = NEVER_MS;
     }
 
@@ -309,7 +316,7 @@ impl Askers {
         }
         self.is_awake = false;
         let mut figures = Figures { make: Some(figures), text: String::new() };
-        self.askers.retain(|_, asker| now_ms < asker.until_ms && asker.go_on(&mut figures));
+        self.metrics_server.retain(|_, asker| now_ms < asker.until_ms && asker.go_on(&mut figures));
         let mut next_ms = NEVER_MS;
         if self.is_called {
             match self.accept(registry, now_ms, &mut figures) {
@@ -324,7 +331,7 @@ impl Askers {
                 }
             }
         }
-        let ends = self.askers.iter().map(|(_, asker)| asker.until_ms);
+        let ends = self.metrics_server.iter().map(|(_, asker)| asker.until_ms);
         self.next_ms = ends.fold(next_ms, u64::min);
     }
 
@@ -339,9 +346,9 @@ impl Askers {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(stream) = self.sources.accept()? else { return Ok(true) };
             // Those who come by the one way take no room from those who come by the other.
-            let is_alike = |asker: &Asker| asker.stream.is_http() == stream.is_http();
-            let alike = self.askers.iter().filter(|(_, asker)| is_alike(asker)).count();
-            let is_full = alike >= ASKERS_MAX;
+            let is_alike = |asker: &Scrape| asker.stream.is_http() == stream.is_http();
+            let alike = self.metrics_server.iter().filter(|(_, asker)| is_alike(asker)).count();
+            let is_full = alike >= SCRAPES_MAX;
             let stage = match stream {
                 Stream::Http(_) => Stage::Asking(Vec::new()),
                 // Who may open the socket need not say what it wants.
@@ -350,12 +357,12 @@ impl Askers {
                 }
                 Stream::Unix(_) => Stage::Over,
             };
-            let mut asker = Asker { stream, stage, until_ms: now_ms + ASKER_TIMEOUT_MS };
+            let mut asker = Scrape { stream, stage, until_ms: now_ms + SCRAPE_TIMEOUT_MS };
             if is_full || !asker.go_on(figures) {
                 continue;
             }
-            let entry = self.askers.vacant_entry();
-            let token = (self.tokens)(FIRST_ASKER + entry.key() as u32);
+            let entry = self.metrics_server.vacant_entry();
+            let token = (self.tokens)(FIRST_SCRAPE + entry.key() as u32);
             let interest = Interest::READABLE | Interest::WRITABLE;
             match &mut asker.stream {
                 Stream::Unix(socket) => registry.register(socket, token, interest)?,

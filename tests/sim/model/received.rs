@@ -49,7 +49,7 @@ impl Model {
             (CHAT_NOTIFY | CHAT_GONE, Phase::Turn) => conn.chat_told(frame),
             (CHAT_NOTIFY | CHAT_GONE, Phase::Pump) => self.chat_retold(id, frame),
             (MEMBER_NOTIFY | SEEN_NOTIFY | TYPING_NOTIFY | PRESENCE_NOTIFY, Phase::Turn) => {
-                conn.courtesy_told(frame)
+                conn.ephemeral_told(frame)
             }
             _ => Err("nothing asked for it".into()),
         }
@@ -127,9 +127,9 @@ impl Model {
             && !behind
             && !conn.unsettled
             && !std::mem::take(&mut conn.courtesies_unsure)
-            && let Some(courtesy) = conn.courtesies.first()
+            && let Some(ephemeral) = conn.courtesies.first()
         {
-            return Err(format!("{id} was not told of {}", courtesy.words()));
+            return Err(format!("{id} was not told of {}", ephemeral.words()));
         }
         if !behind
             && !conn.unsettled
@@ -254,7 +254,7 @@ impl Conn {
         Ok(())
     }
 
-    fn courtesy_told(&mut self, frame: &Frame) -> Check {
+    fn ephemeral_told(&mut self, frame: &Frame) -> Check {
         let is_it = |owed: &Frame| owed.purpose == frame.purpose && owed.body == frame.body;
         match self.courtesies.iter().position(is_it) {
             Some(place) => drop(self.courtesies.remove(place)),

@@ -13,7 +13,7 @@ const KEPT_MAX: usize = 65_536;
 
 /// Who has to wait, by the clock that never jumps.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(super) struct SendLimiter {
     /// From when on a user may send to a chat in slow mode, in milliseconds.
     may_send_ms: BTreeMap<(UserId, ChatId), u64>,
     /// The second that a user last sent in, and how often.
@@ -21,13 +21,13 @@ pub(super) struct Pace {
 }
 
 /// How it was for one user before one message more.
-pub(crate) struct Paced {
+pub(crate) struct LimitedSender {
     key: (UserId, ChatId),
     may_send_ms: Option<u64>,
     sent: Option<(u64, u32)>,
 }
 
-impl Pace {
+impl SendLimiter {
     /// Milliseconds until a user may send to a chat in slow mode.
     pub(super) fn wait_ms(&self, user: UserId, chat: ChatId, now_ms: u64) -> u64 {
         self.may_send_ms.get(&(user, chat)).map_or(0, |from_ms| from_ms.saturating_sub(now_ms))
@@ -57,8 +57,8 @@ impl Pace {
         slow_mode_s: u32,
         is_counted: bool,
         now_ms: u64,
-    ) -> Paced {
-        let mut before = Paced { key, may_send_ms: None, sent: None };
+    ) -> LimitedSender {
+        let mut before = LimitedSender { key, may_send_ms: None, sent: None };
         if slow_mode_s > 0 {
             let from_ms = now_ms + u64::from(slow_mode_s) * 1000;
             make_room(&mut self.may_send_ms, key);
@@ -73,7 +73,7 @@ impl Pace {
     }
 
     /// A message is taken back.
-    pub(super) fn take_back(&mut self, before: &Paced) {
+    pub(super) fn take_back(&mut self, before: &LimitedSender) {
         put(&mut self.may_send_ms, before.key, before.may_send_ms);
         put(&mut self.sent, before.key.0, before.sent);
     }
@@ -108,29 +108,35 @@ mod tests {
 
     #[test]
     fn a_message_counts_against_both_and_can_be_taken_back() {
-        let mut pace = Pace::default();
+        let mut send_limiter = SendLimiter::default();
         let (anna, hall) = key(1, 7);
-        let first = pace.note((anna, hall), 10, true, 5_500);
-        assert_eq!(pace.wait_ms(anna, hall, 6_000), 9_500);
-        assert_eq!(pace.wait_ms(anna, hall, 15_500), 0);
-        assert_eq!(pace.wait_ms(anna, key(1, 8).1, 6_000), 0);
-        let second = pace.note((anna, hall), 0, true, 5_900);
-        assert_eq!((pace.sent_in_second(anna, 5_999), pace.sent_in_second(anna, 6_000)), (2, 0));
-        pace.take_back(&second);
-        assert_eq!(pace.sent_in_second(anna, 5_999), 1);
-        pace.take_back(&first);
-        assert_eq!((pace.sent_in_second(anna, 5_999), pace.wait_ms(anna, hall, 6_000)), (0, 0));
+        let first = send_limiter.note((anna, hall), 10, true, 5_500);
+        assert_eq!(send_limiter.wait_ms(anna, hall, 6_000), 9_500);
+        assert_eq!(send_limiter.wait_ms(anna, hall, 15_500), 0);
+        assert_eq!(send_limiter.wait_ms(anna, key(1, 8).1, 6_000), 0);
+        let second = send_limiter.note((anna, hall), 0, true, 5_900);
+        assert_eq!(
+            (send_limiter.sent_in_second(anna, 5_999), send_limiter.sent_in_second(anna, 6_000)),
+            (2, 0)
+        );
+        send_limiter.take_back(&second);
+        assert_eq!(send_limiter.sent_in_second(anna, 5_999), 1);
+        send_limiter.take_back(&first);
+        assert_eq!(
+            (send_limiter.sent_in_second(anna, 5_999), send_limiter.wait_ms(anna, hall, 6_000)),
+            (0, 0)
+        );
     }
 
     #[test]
     fn what_is_kept_is_bounded_and_what_is_over_goes() {
-        let mut pace = Pace::default();
+        let mut send_limiter = SendLimiter::default();
         for user in 1..=KEPT_MAX as u32 + 10 {
-            pace.note(key(user, 1), 1, true, 500);
+            send_limiter.note(key(user, 1), 1, true, 500);
         }
-        assert_eq!((pace.may_send_ms.len(), pace.sent.len()), (KEPT_MAX, KEPT_MAX));
-        pace.note(key(1, 1), 5, true, 1_000);
-        pace.trim(1_500);
-        assert_eq!((pace.may_send_ms.len(), pace.sent.len()), (1, 1));
+        assert_eq!((send_limiter.may_send_ms.len(), send_limiter.sent.len()), (KEPT_MAX, KEPT_MAX));
+        send_limiter.note(key(1, 1), 5, true, 1_000);
+        send_limiter.trim(1_500);
+        assert_eq!((send_limiter.may_send_ms.len(), send_limiter.sent.len()), (1, 1));
     }
 }

@@ -22,14 +22,14 @@ const LOOK_US_MAX: u64 = 100;
 
 /// The connections that are held back.
 #[derive(Debug, Default)]
-pub(super) struct Gather {
+pub(super) struct WriteCoalescer {
     held: Vec<u32>,
     since_us: u64,
     /// The turn's events were there when the last turn ended.
     pub(super) is_back_to_back: bool,
 }
 
-impl Gather {
+impl WriteCoalescer {
     /// Whether this turn may hold back any of so many connections, with so much to be told.
     pub(super) fn may_hold(&self, connections: usize, block_bytes: usize, now_us: u64) -> bool {
         self.is_back_to_back
@@ -55,7 +55,7 @@ impl Gather {
         !self.held.is_empty()
     }
 
-    /// The connections that were held back, each once; give the list back by [`Gather::keep`].
+    /// The connections that were held back, each once; give the list back by [`WriteCoalescer::keep`].
     pub(super) fn release(&mut self) -> Vec<u32> {
         let mut held = std::mem::take(&mut self.held);
         held.sort_unstable();
@@ -87,24 +87,25 @@ mod tests {
 
     #[test]
     fn many_are_held_for_no_longer_than_their_writes_would_take() {
-        let mut gather = Gather { is_back_to_back: true, ..Gather::default() };
-        assert!(!gather.may_hold(CONNECTIONS_MIN - 1, 0, 0));
-        assert!(!gather.may_hold(100, BLOCK_BYTES_MAX + 1, 0));
-        assert!(gather.may_hold(100, 0, 0));
+        let mut write_coalescer =
+            WriteCoalescer { is_back_to_back: true, ..WriteCoalescer::default() };
+        assert!(!write_coalescer.may_hold(CONNECTIONS_MIN - 1, 0, 0));
+        assert!(!write_coalescer.may_hold(100, BLOCK_BYTES_MAX + 1, 0));
+        assert!(write_coalescer.may_hold(100, 0, 0));
         for index in 0..100 {
-            assert!(gather.hold(index, 500, 1000));
+            assert!(write_coalescer.hold(index, 500, 1000));
         }
-        assert!(!gather.hold(100, PENDING_BYTES_MAX + 1, 1000));
-        assert!(gather.may_hold(100, 0, 1000 + 100 * WRITE_US - 1));
-        assert!(!gather.may_hold(100, 0, 1000 + 100 * WRITE_US));
-        assert!(gather.hold(7, 500, 1500));
-        assert_eq!(gather.release(), (0..100).collect::<Vec<_>>());
-        assert!(!gather.is_holding());
+        assert!(!write_coalescer.hold(100, PENDING_BYTES_MAX + 1, 1000));
+        assert!(write_coalescer.may_hold(100, 0, 1000 + 100 * WRITE_US - 1));
+        assert!(!write_coalescer.may_hold(100, 0, 1000 + 100 * WRITE_US));
+        assert!(write_coalescer.hold(7, 500, 1500));
+        assert_eq!(write_coalescer.release(), (0..100).collect::<Vec<_>>());
+        assert!(!write_coalescer.is_holding());
     }
 
     #[test]
     fn nobody_is_held_where_requests_come_singly() {
-        let gather = Gather::default();
-        assert!(!gather.may_hold(1000, 0, 0));
+        let write_coalescer = WriteCoalescer::default();
+        assert!(!write_coalescer.may_hold(1000, 0, 0));
     }
 }

@@ -5,17 +5,17 @@
 
 use std::fmt;
 
-use crate::limits::{STRANGER_LINES_MAX, STRANGER_LINES_MS};
+use crate::limits::{UNAUTHENTICATED_LOG_LINES_MAX, UNAUTHENTICATED_LOG_LINES_MS};
 
 /// What is left of the present share, and what was withheld since the last line.
 #[derive(Default, Debug)]
-pub(super) struct Ration {
+pub(super) struct LogRateLimit {
     until_ms: u64,
     left: u32,
     withheld: u64,
 }
 
-impl Ration {
+impl LogRateLimit {
     /// Writes a line about somebody unknown, unless there were too many of late.
     pub(super) fn say(&mut self, now_ms: u64, words: fmt::Arguments<'_>) {
         match self.take(now_ms) {
@@ -29,8 +29,8 @@ impl Ration {
     /// Whether there may be one more line, and how many before it were withheld.
     fn take(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms >= self.until_ms {
-            self.until_ms = now_ms.saturating_add(STRANGER_LINES_MS);
-            self.left = STRANGER_LINES_MAX;
+            self.until_ms = now_ms.saturating_add(UNAUTHENTICATED_LOG_LINES_MS);
+            self.left = UNAUTHENTICATED_LOG_LINES_MAX;
         }
         if self.left == 0 {
             self.withheld = self.withheld.saturating_add(1);
@@ -47,15 +47,15 @@ mod tests {
 
     #[test]
     fn a_share_is_used_up_and_comes_again() {
-        let mut ration = Ration::default();
-        for now_ms in [5, 5 + STRANGER_LINES_MS, 5 + 9 * STRANGER_LINES_MS] {
-            let first = ration.take(now_ms);
+        let mut log_rate_limit = LogRateLimit::default();
+        for now_ms in [5, 5 + UNAUTHENTICATED_LOG_LINES_MS, 5 + 9 * UNAUTHENTICATED_LOG_LINES_MS] {
+            let first = log_rate_limit.take(now_ms);
             assert_eq!(first, Some(if now_ms == 5 { 0 } else { 7 }));
-            for _ in 1..STRANGER_LINES_MAX {
-                assert_eq!(ration.take(now_ms + 1), Some(0));
+            for _ in 1..UNAUTHENTICATED_LOG_LINES_MAX {
+                assert_eq!(log_rate_limit.take(now_ms + 1), Some(0));
             }
             for _ in 0..7 {
-                assert_eq!(ration.take(now_ms + STRANGER_LINES_MS - 1), None);
+                assert_eq!(log_rate_limit.take(now_ms + UNAUTHENTICATED_LOG_LINES_MS - 1), None);
             }
         }
     }

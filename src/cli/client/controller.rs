@@ -76,7 +76,7 @@ pub(super) enum Link {
 }
 
 /// The state of the client.
-pub(super) struct Front {
+pub(super) struct Controller {
     pub(super) model: Model,
     pub(super) link: Link,
     pub(super) unsent: VecDeque<Unsent>,
@@ -90,7 +90,7 @@ pub(super) struct Front {
     was_lost: bool,
 }
 
-impl Front {
+impl Controller {
     /// The nonces begin somewhere: they must differ from those of other runs.
     pub(super) fn new(model: Model, first_nonce: u64, history: u16) -> Self {
         Self {

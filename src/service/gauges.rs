@@ -26,7 +26,7 @@ impl Service<'_> {
             if let Some(count) = states.get_mut(state(peer)) {
                 *count += 1;
             }
-            slow_readers += u64::from(peer.behind.is_some());
+            slow_readers += u64::from(peer.backlog.is_some());
             long_answers += u64::from(peer.stream.is_some());
         }
         page.begin("connections", Kind::Gauge, "Connections, by what they may do.");
@@ -49,6 +49,6 @@ impl Service<'_> {
         page.counter("checkpoints_failed_total", help, checkpoints.failed);
         let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
-        self.metrics.tell(page, received, sent, &decline::CODES);
+        self.metrics.render(page, received, sent, &decline::CODES);
     }
 }

@@ -1,4 +1,4 @@
-//! Waking a thread that waits for file descriptors: a bell on one side, an ear on the other.
+//! Waking a thread that waits for file descriptors: a waker on one side, an receiver on the other.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,20 +6,20 @@ use std::os::unix::net::UnixStream;
 
 /// Rings in another thread.
 #[derive(Debug)]
-pub(super) struct Bell(UnixStream);
+pub(super) struct Waker(UnixStream);
 
-/// Can be read once its bell has rung.
+/// Can be read once its waker has rung.
 #[derive(Debug)]
-pub(super) struct Ear(UnixStream);
+pub(super) struct WakeReceiver(UnixStream);
 
-pub(super) fn pair() -> io::Result<(Bell, Ear)> {
-    let (bell, ear) = UnixStream::pair()?;
-    bell.set_nonblocking(true)?;
-    ear.set_nonblocking(true)?;
-    Ok((Bell(bell), Ear(ear)))
+pub(super) fn pair() -> io::Result<(Waker, WakeReceiver)> {
+    let (waker, receiver) = UnixStream::pair()?;
+    waker.set_nonblocking(true)?;
+    receiver.set_nonblocking(true)?;
+    Ok((Waker(waker), WakeReceiver(receiver)))
 }
 
-impl Bell {
+impl Waker {
     /// Wakes the other side, which is awake anyway when the pipe is full.
     pub(super) fn ring(&self) {
         let _ = (&self.0).write(&[1]);
@@ -31,7 +31,7 @@ impl Bell {
     }
 }
 
-impl Ear {
+impl WakeReceiver {
     /// Takes all that has rung until now; whether something has.
     pub(super) fn hush(&self) -> bool {
         let mut bytes = [0; 64];
@@ -43,7 +43,7 @@ impl Ear {
     }
 }
 
-impl AsFd for Ear {
+impl AsFd for WakeReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -55,12 +55,12 @@ mod tests {
 
     #[test]
     fn a_bell_is_heard_once_however_often_it_rang() {
-        let (bell, ear) = pair().unwrap();
-        assert!(!ear.hush());
+        let (waker, receiver) = pair().unwrap();
+        assert!(!receiver.hush());
         for _ in 0..100_000 {
-            bell.ring();
+            waker.ring();
         }
-        assert!(ear.hush());
-        assert!(!ear.hush());
+        assert!(receiver.hush());
+        assert!(!receiver.hush());
     }
 }
