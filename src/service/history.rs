@@ -21,6 +21,9 @@ use crate::wire::purpose::ToClient;
 /// What a long answer still has to give.
 pub(crate) struct Stream {
     pub(crate) task: u8,
+    /// Server time of the request. The answer covers what there was then, so a membership that began
+    /// later does not carry it on: the chat may have had messages in between.
+    pub(crate) asked: ServerTime,
     pub(crate) source: Source,
 }
 
@@ -46,6 +49,24 @@ pub(crate) enum Source {
     Banned { chat: ChatId, after: Option<UserId> },
     /// SEARCH_MSG.
     Search(Box<Search>),
+}
+
+impl Source {
+    /// The one chat whose membership carries the answer. GET_CHAT and the answers over several chats
+    /// have none.
+    fn chat(&self) -> Option<ChatId> {
+        match self {
+            Self::Range { chat, .. }
+            | Self::Legacy { chat, .. }
+            | Self::Page { chat, .. }
+            | Self::Members { chat, .. }
+            | Self::Banned { chat, .. } => Some(*chat),
+            Self::Search(search) => search.chat(),
+            Self::Updates { .. } | Self::Chat(_) | Self::MyChats { .. } | Self::Found { .. } => {
+                None
+            }
+        }
+    }
 }
 
 /// Where a page begins.
@@ -239,8 +260,9 @@ impl Service<'_> {
     }
 
     pub(super) fn begin_stream(&mut self, caller: Caller, source: Source) {
+        let asked = self.clock.now();
         if let Some(peer) = self.peers.get_mut(caller.conn) {
-            peer.stream = Some(Box::new(Stream { task: caller.task, source }));
+            peer.stream = Some(Box::new(Stream { task: caller.task, asked, source }));
             self.pumping.push(caller.conn);
         }
     }
@@ -324,7 +346,9 @@ impl Service<'_> {
     fn pump_stream(&mut self, conn: ConnId, stream: &mut Stream) -> bool {
         let progress = match self.caller(conn, stream.task) {
             None => Err(Decline::LoginRequired.into()),
-            Some(caller) => self.stream_piece(caller, &mut stream.source),
+            Some(caller) => self
+                .require_same_membership(caller, stream)
+                .and_then(|()| self.stream_piece(caller, &mut stream.source)),
         };
         match progress {
             Ok(progress) => progress == Progress::Ended,
@@ -336,6 +360,20 @@ impl Service<'_> {
         }
     }
 
+    /// Breaks the answer off when the membership that the request relied on has ended, also when the
+    /// user has joined again since.
+    fn require_same_membership(
+        &mut self,
+        caller: Caller,
+        stream: &Stream,
+    ) -> Result<(), HandlerError> {
+        let Some(chat) = stream.source.chat() else { return Ok(()) };
+        if self.require_member(caller, chat)?.joined > stream.asked {
+            return Err(self.no_member(chat)?);
+        }
+        Ok(())
+    }
+
     fn stream_piece(
         &mut self,
         caller: Caller,
@@ -343,18 +381,15 @@ impl Service<'_> {
     ) -> Result<Progress, HandlerError> {
         match source {
             Source::Range { chat, from, to } => {
-                self.require_member(caller, *chat)?;
                 let (chat, range) = (*chat, (from, *to));
                 self.pieces(caller, |service, pieces| {
                     service.put_range(pieces, chat, range.0, range.1, false)
                 })
             }
             Source::Legacy { chat, from, to, pack } => {
-                self.require_member(caller, *chat)?;
                 self.legacy_piece(caller, *chat, from, *to, pack)
             }
             Source::Page { chat, from, to } => {
-                self.require_member(caller, *chat)?;
                 let (chat, to) = (*chat, *to);
                 self.pieces(caller, |service, pieces| service.put_page(pieces, chat, from, to))
             }

@@ -61,6 +61,13 @@ pub(crate) struct Search {
     looks_left: usize,
 }
 
+impl Search {
+    /// The chat that is searched; none when all chats of the user are.
+    pub(crate) const fn chat(&self) -> Option<ChatId> {
+        self.chat
+    }
+}
+
 enum Stage {
     /// The index catches up first.
     Waiting,
@@ -111,9 +118,6 @@ impl Service<'_> {
         caller: Caller,
         search: &mut Search,
     ) -> Result<Progress, HandlerError> {
-        if let Some(chat) = search.chat {
-            self.require_member(caller, chat)?;
-        }
         match &search.stage {
             Stage::Waiting => {
                 let waits = self.now_ms < search.waits_until_ms

@@ -16,6 +16,8 @@ const LEGACY_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) struct Stream {
     pub(crate) task: u8,
     kind: Kind,
+    /// The user has left its chat since, and may be back: nothing more of it may come.
+    is_broken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -63,10 +65,24 @@ pub(super) enum Kind {
     Unjudged,
 }
 
+impl Kind {
+    /// The chat whose membership carries the answer.
+    fn chat(&self) -> Option<u32> {
+        match self {
+            Self::Range { chat, .. }
+            | Self::Legacy { chat, .. }
+            | Self::Page { chat, .. }
+            | Self::Members { chat, .. } => Some(*chat),
+            Self::Search(search) => search.chat,
+            _ => None,
+        }
+    }
+}
+
 impl Model {
     pub(super) fn stream(&mut self, me: Caller, kind: Kind) -> Check {
         if let Some(conn) = self.conns.get_mut(&me.conn) {
-            conn.stream = Some(Stream { task: me.task, kind });
+            conn.stream = Some(Stream { task: me.task, kind, is_broken: false });
         }
         Ok(())
     }
@@ -141,6 +157,9 @@ impl Model {
     /// Somebody has left a chat: a long answer may give no more of it.
     pub(super) fn left_while_streaming(&mut self, user: u32, chat: u32) {
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
+            if let Some(stream) = &mut conn.stream {
+                stream.is_broken |= stream.kind.chat() == Some(chat);
+            }
             match conn.stream.as_mut().map(|stream| &mut stream.kind) {
                 Some(Kind::Updates { rest, left, at, from, .. }) => {
                     rest.remove(&chat);
@@ -166,6 +185,9 @@ impl Model {
             return self.stream_declined(user, &stream, frame);
         }
         let user = user.ok_or("its session has ended")?;
+        if stream.is_broken && !matches!(stream.kind, Kind::Unjudged) {
+            return Err("its chat was left meanwhile: the answer has to break off".into());
+        }
         if self.is_removing {
             stream.kind = Kind::Unjudged;
         }
@@ -187,6 +209,9 @@ impl Model {
             (Kind::Unjudged, Some(_)) => return Ok(()),
             _ if self.unreadable && given == "storage-failed" => return Ok(()),
             (_, None) => Some("login-required"),
+            (kind, Some(user)) if stream.is_broken => {
+                kind.chat().map(|chat| self.not_member(user, chat).unwrap_or("not-member"))
+            }
             (Kind::Updates { .. } | Kind::MyChats { .. } | Kind::Found { .. }, _) => None,
             (Kind::Members { chat, .. }, Some(user)) => {
                 self.not_member(user, *chat).or_else(|| {
