@@ -129,6 +129,12 @@ pub const TLS_BARREN_BYTES_MAX: usize = 2 * TLS_INCOMING_BYTES_MAX;
 /// Longest file that is read as a certificate or key, in bytes.
 pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Longest payload of a WebSocket message that the server sends, in bytes: the longest whose length
+/// has 16 bits.
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 64 * 1024 - 1;
+/// Bytes of answers to Pings that may wait for one peer; past it the newest stands for all.
+pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 2 * 1024;
+
 /// Connections at once, by default.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Unauthorized connections of one address at once, by default.

@@ -130,6 +130,11 @@ fn service() {
 }
 
 #[test]
+fn websocket() {
+    run("websocket", targets::websocket, 1500, 400);
+}
+
+#[test]
 fn tls() {
     run("tls", targets::tls, 100, 400);
 }

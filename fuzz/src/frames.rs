@@ -43,7 +43,7 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-fn cut<'a>(mut stream: &'a [u8], sizes: &[u8]) -> Vec<&'a [u8]> {
+pub(super) fn cut<'a>(mut stream: &'a [u8], sizes: &[u8]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for &size in sizes.iter().cycle() {
         if stream.is_empty() || sizes.iter().all(|&size| size == 0) {

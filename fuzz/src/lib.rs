@@ -11,8 +11,10 @@ mod received;
 mod requests;
 mod service;
 mod tls;
+mod websocket;
 
 pub use bodies::bodies;
 pub use frames::frames;
 pub use service::service;
 pub use tls::tls;
+pub use websocket::websocket;

@@ -9,6 +9,7 @@ pub mod decline;
 pub mod frame;
 pub mod purpose;
 pub mod request;
+pub mod websocket;
 
 /// The version of the protocol that a connection speaks, agreed by HELLO.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

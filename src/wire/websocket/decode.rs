@@ -1,0 +1,331 @@
+//! Reading: heads in any pieces, payload where it lies, control frames as a whole.
+
+use std::ops::Range;
+
+use super::{
+    BINARY, CLOSE, CONTINUATION, CONTROL_PAYLOAD_BYTES_MAX, CloseCode, FIN, HEAD_BYTES_MAX, LENGTH,
+    LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, RESERVED, Role, TEXT, apply_mask,
+};
+
+/// The payload of a control frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Control {
+    bytes: [u8; CONTROL_PAYLOAD_BYTES_MAX],
+    length: u8,
+}
+
+impl Control {
+    const EMPTY: Self = Self { bytes: [0; CONTROL_PAYLOAD_BYTES_MAX], length: 0 };
+
+    /// The payload, unmasked.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        let start = usize::from(self.length);
+        debug_assert!(start + part.len() <= CONTROL_PAYLOAD_BYTES_MAX);
+        if let Some(place) = self.bytes.get_mut(start..start + part.len()) {
+            place.copy_from_slice(part);
+            self.length += part.len() as u8;
+        }
+    }
+}
+
+/// What the front of a buffer holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Nothing yet: all bytes were used.
+    Incomplete,
+    /// Bytes of the Purpose stream, unmasked, at this place of the buffer.
+    Payload(Range<usize>),
+    /// A Ping, to be answered with its payload.
+    Ping(Control),
+    /// A Pong: a sign of life.
+    Pong,
+    /// A Close with a code or without; nothing behind it is read.
+    Closed(Option<CloseCode>),
+    /// The peer breaks a rule: close with this code. Nothing more is read.
+    Failed(CloseCode),
+}
+
+/// What became of the bytes given to [`Decoder::unwrap`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unwrapped {
+    /// Bytes of the Purpose stream, which stand at the front of the buffer now.
+    pub payload_bytes: usize,
+    /// How the stream ended, if it did.
+    pub end: Option<StreamEnd>,
+}
+
+/// How a WebSocket stream ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamEnd {
+    /// By the peer's Close, to be answered with the same code.
+    Closed(Option<CloseCode>),
+    /// By a broken rule, to be answered with this code.
+    Failed(CloseCode),
+}
+
+/// What the bytes to come belong to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// The head of a frame.
+    Head,
+    /// The payload of a data frame.
+    Data,
+    /// The payload of a control frame with this opcode.
+    Control(u8),
+    /// Nothing: the stream has ended.
+    Over,
+}
+
+/// Reads one end of a connection. All its state is some fifty bytes.
+#[derive(Debug)]
+pub struct Decoder {
+    /// Payload bytes of this frame that are to come.
+    left: u64,
+    /// A control frame whose payload is not whole.
+    control: Option<Box<Control>>,
+    head: [u8; HEAD_BYTES_MAX],
+    head_bytes: u8,
+    mask: [u8; 4],
+    phase: u8,
+    part: Part,
+    role: Role,
+    /// A message has begun, and its last frame has not come.
+    is_in_message: bool,
+}
+
+impl Decoder {
+    /// At the beginning of a stream that came to this end.
+    pub const fn new(role: Role) -> Self {
+        Self {
+            left: 0,
+            control: None,
+            head: [0; HEAD_BYTES_MAX],
+            head_bytes: 0,
+            mask: [0; 4],
+            phase: 0,
+            part: Part::Head,
+            role,
+            is_in_message: false,
+        }
+    }
+
+    /// Whether the stream has ended: what comes is thrown away.
+    pub fn is_over(&self) -> bool {
+        self.part == Part::Over
+    }
+
+    /// Moves the Purpose bytes of a whole buffer to its front, unmasked, and gives each Ping to
+    /// `answer`. All bytes are used; those of frames that are not whole are in the state.
+    pub fn unwrap(&mut self, bytes: &mut [u8], mut answer: impl FnMut(&Control)) -> Unwrapped {
+        let (mut used, mut payload_bytes, mut end) = (0, 0, None);
+        while let Some(rest) = bytes.get_mut(used..) {
+            let (count, event) = self.next(rest);
+            match event {
+                Event::Incomplete => break,
+                Event::Payload(place) => {
+                    let (from, to) = (used + place.start, used + place.end);
+                    bytes.copy_within(from..to, payload_bytes);
+                    payload_bytes += place.len();
+                }
+                Event::Ping(payload) => answer(&payload),
+                Event::Pong => {}
+                Event::Closed(code) => end = Some(StreamEnd::Closed(code)),
+                Event::Failed(code) => end = Some(StreamEnd::Failed(code)),
+            }
+            used += count;
+            if end.is_some() {
+                break;
+            }
+        }
+        Unwrapped { payload_bytes, end }
+    }
+
+    /// Reads the next thing at the front of `bytes`, and says how many of them that used.
+    pub fn next(&mut self, bytes: &mut [u8]) -> (usize, Event) {
+        let mut used = 0;
+        loop {
+            let rest = bytes.get_mut(used..).unwrap_or_default();
+            match self.part {
+                Part::Over => return (used + rest.len(), Event::Incomplete),
+                Part::Head => {
+                    let Some(byte) = rest.first() else { return (used, Event::Incomplete) };
+                    used += 1;
+                    if let Err(code) = self.head_byte(*byte) {
+                        return (used, self.fail(code));
+                    }
+                }
+                Part::Data if self.left == 0 => self.end_frame(),
+                Part::Data => {
+                    let count = self.take(rest);
+                    if count == 0 {
+                        return (used, Event::Incomplete);
+                    }
+                    if self.left == 0 {
+                        self.end_frame();
+                    }
+                    return (used + count, Event::Payload(used..used + count));
+                }
+                Part::Control(opcode) => {
+                    let length = self.left as usize;
+                    let count = self.take(rest);
+                    let part = rest.get(..count).unwrap_or_default();
+                    used += count;
+                    if count < length {
+                        self.control.get_or_insert_with(|| Box::new(Control::EMPTY)).push(part);
+                        return (used, Event::Incomplete);
+                    }
+                    let mut control = self.control.take().map_or(Control::EMPTY, |begun| *begun);
+                    control.push(part);
+                    self.end_frame();
+                    return (used, self.control_event(opcode, control));
+                }
+            }
+        }
+    }
+
+    /// Unmasks what has come of a frame's payload, and says how much that is.
+    fn take(&mut self, bytes: &mut [u8]) -> usize {
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        let taken = bytes.get_mut(..count).unwrap_or_default();
+        if self.role == Role::Server {
+            self.phase = apply_mask(taken, self.mask, self.phase);
+        }
+        self.left -= count as u64;
+        count
+    }
+
+    fn end_frame(&mut self) {
+        self.part = Part::Head;
+        self.head_bytes = 0;
+    }
+
+    fn fail(&mut self, code: CloseCode) -> Event {
+        self.part = Part::Over;
+        self.control = None;
+        Event::Failed(code)
+    }
+
+    fn control_event(&mut self, opcode: u8, control: Control) -> Event {
+        match opcode {
+            PING => Event::Ping(control),
+            PONG => Event::Pong,
+            _ => match close_code(control.bytes()) {
+                Ok(code) => {
+                    self.part = Part::Over;
+                    Event::Closed(code)
+                }
+                Err(code) => self.fail(code),
+            },
+        }
+    }
+
+    /// Takes a byte of a head; what is wrong is known at the first byte that shows it.
+    fn head_byte(&mut self, byte: u8) -> Result<(), CloseCode> {
+        let at = usize::from(self.head_bytes);
+        if let Some(place) = self.head.get_mut(at) {
+            *place = byte;
+        }
+        self.head_bytes += 1;
+        match at {
+            0 => return self.check_first(byte),
+            1 => self.check_second(byte)?,
+            _ => {}
+        }
+        let [first, second, lengths @ ..] = self.head;
+        let length_bytes = match second & LENGTH {
+            LENGTH_16 => 2,
+            LENGTH_64 => 8,
+            _ => 0,
+        };
+        if length_bytes == 8 && at == 2 && byte & 0x80 != 0 {
+            return Err(CloseCode::PROTOCOL);
+        }
+        let mask_bytes = if second & MASKED != 0 { 4 } else { 0 };
+        if at == 1 + length_bytes {
+            self.left = length(second & LENGTH, &lengths).ok_or(CloseCode::PROTOCOL)?;
+        }
+        if at < 1 + length_bytes + mask_bytes {
+            return Ok(());
+        }
+        if let Some(mask) = lengths.get(length_bytes..).and_then(<[u8]>::first_chunk) {
+            self.mask = *mask;
+        }
+        self.phase = 0;
+        self.part = match first & OPCODE {
+            CONTINUATION | BINARY => Part::Data,
+            opcode => Part::Control(opcode),
+        };
+        Ok(())
+    }
+
+    /// Reserved bits, the opcode, and whether it may come now.
+    fn check_first(&mut self, first: u8) -> Result<(), CloseCode> {
+        let is_final = first & FIN != 0;
+        let opcode = first & OPCODE;
+        let is_known = match opcode {
+            CONTINUATION => self.is_in_message,
+            TEXT | BINARY => !self.is_in_message,
+            CLOSE | PING | PONG => is_final,
+            _ => false,
+        };
+        if first & RESERVED != 0 || !is_known {
+            return Err(CloseCode::PROTOCOL);
+        }
+        if opcode < CLOSE {
+            self.is_in_message = !is_final;
+        }
+        Ok(())
+    }
+
+    /// The mask, and the length of a control frame. Text is refused here, since a frame without a
+    /// mask is wrong in the first place.
+    fn check_second(&self, second: u8) -> Result<(), CloseCode> {
+        let [first, ..] = self.head;
+        let is_control = first & OPCODE >= CLOSE;
+        let is_masked = second & MASKED != 0;
+        let is_too_long = is_control && usize::from(second & LENGTH) > CONTROL_PAYLOAD_BYTES_MAX;
+        if is_masked != (self.role == Role::Server) || is_too_long {
+            return Err(CloseCode::PROTOCOL);
+        }
+        if first & OPCODE == TEXT {
+            return Err(CloseCode::UNACCEPTABLE);
+        }
+        Ok(())
+    }
+}
+
+/// The length of a payload; `None` when it has a shorter form.
+fn length(short: u8, bytes: &[u8; HEAD_BYTES_MAX - 2]) -> Option<u64> {
+    let [a, b, c, d, e, f, g, h, ..] = *bytes;
+    match short {
+        LENGTH_16 => {
+            let length = u64::from(u16::from_be_bytes([a, b]));
+            (length >= u64::from(LENGTH_16)).then_some(length)
+        }
+        LENGTH_64 => {
+            let length = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            (length > u64::from(u16::MAX)).then_some(length)
+        }
+        _ => Some(u64::from(short)),
+    }
+}
+
+/// The code of a Close, which may have none.
+fn close_code(payload: &[u8]) -> Result<Option<CloseCode>, CloseCode> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(None) } else { Err(CloseCode::PROTOCOL) };
+    };
+    let code = CloseCode::new(u16::from_be_bytes(*code)).ok_or(CloseCode::PROTOCOL)?;
+    match std::str::from_utf8(reason) {
+        Ok(_) => Ok(Some(code)),
+        Err(_) => Err(CloseCode::INVALID_DATA),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
