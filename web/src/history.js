@@ -1,0 +1,376 @@
+/**
+ * A tab's window of one chat's messages: what a timeline shows.
+ *
+ * The messages are contiguous. Changes come from the engine and are applied as they are in
+ * storage; those that come while a page is on its way are applied to it again when it is there.
+ */
+
+import { applyChange, whole } from './sync.js';
+import { signal } from './view.js';
+
+/** @typedef {import('./wire.js').WireMessage} WireMessage */
+/** @typedef {import('./sync.js').MessageChange} MessageChange */
+/** @typedef {import('./sync.js').Outgoing} Outgoing */
+/** @typedef {import('./types.js').Message} Message */
+/** @typedef {import('./types.js').Chat} Chat */
+/**
+ * @typedef {object} Environment
+ * @property {(method: string, args: any[]) => Promise<any>} call
+ * @property {() => {id: number, name: string}} me
+ * @property {(user: number) => string} name empty while it is unknown
+ * @property {() => Chat | undefined} chat
+ * @property {() => boolean} isHidden whether nobody looks at the page
+ */
+
+const PAGE = 60;
+const AROUND = 40;
+/** The first unread message is looked for in so many pages, then the newest are shown. */
+const UNREAD_PAGES = 6;
+const UNREAD_PAGE = 200;
+/** A chat that is left and opened again begins with the newest of its messages. */
+const KEPT = 200;
+
+/** @param {string} text */
+const escapeRegExp = (text) => text.replace(/[.*+?^${}()|[\]\\-]/g, '\\$&');
+
+/**
+ * Whether a text mentions somebody (protocol, section 5a).
+ * @param {string} text
+ * @param {string} name
+ */
+export function mentions(text, name) {
+  if (!text.includes('@')) return false;
+  const names = [name, 'all'].map((each) => escapeRegExp(each.toLowerCase().normalize('NFC')));
+  return new RegExp(`(?<![\\p{L}\\p{N}])@(${names.join('|')})(?![\\p{L}\\p{N}])`, 'u')
+    .test(text.toLowerCase().normalize('NFC'));
+}
+
+export class History {
+  items = signal(/** @type {Message[]} */ ([]));
+  atStart = signal(false);
+  atEnd = signal(true);
+  loaded = signal(false);
+  firstUnread = signal(0);
+
+  /** @type {WireMessage[]} ascending */
+  #messages = [];
+  /** @type {Outgoing[]} */
+  #outgoing = [];
+  /** @type {Map<number, string>} of messages that this tab saw as outgoing */
+  #localIds = new Map();
+  /** @type {Map<number, WireMessage | null>} quoted messages; null: asked for, or gone */
+  #quoted = new Map();
+  /** @type {WeakMap<WireMessage, Message>} */
+  #views = new WeakMap();
+  /** @type {Set<MessageChange[]>} a list for each page that is on its way */
+  #recordings = new Set();
+  /** @type {Promise<void> | undefined} */
+  #opening;
+  /** Counts replaced windows: a page for the one before is not for this one. */
+  #window = 0;
+
+  /**
+   * @param {number} chat
+   * @param {Environment} environment
+   */
+  constructor(chat, environment) {
+    this.chat = chat;
+    this.environment = environment;
+  }
+
+  // --- Loading ---
+
+  /** Shows the chat as somebody who comes to it expects: at the first unread message. */
+  open() {
+    this.#opening ??= this.#open().finally(() => { this.#opening = undefined; });
+    return this.#opening;
+  }
+
+  async #open() {
+    this.setOutgoing(await this.environment.call('waiting', [this.chat]));
+    const chat = this.environment.chat();
+    const isUnread = (chat?.unread ?? 0) > 0;
+    this.firstUnread.value = 0;
+    if (this.loaded.peek() && this.atEnd.peek()) this.#trim();
+    else await this.#loadNewest(PAGE);
+    if (!chat || !isUnread) return;
+    // Never looked at: there is no place to go on from.
+    const pages = chat.seen === 0 ? 0 : UNREAD_PAGES;
+    for (let page = 0; page < pages && !this.#reaches(chat.seen); page += 1) await this.#loadOlder(UNREAD_PAGE);
+    if (!this.#reaches(chat.seen) && chat.seen > 0) return;
+    const me = this.environment.me().id;
+    const first = this.#messages.find((message) =>
+      message.created > chat.seen && message.sender !== me && !message.deleted);
+    this.firstUnread.value = first?.id ?? 0;
+  }
+
+  /** @param {number} time */
+  #reaches(time) {
+    return this.atStart.peek() || (this.#messages[0]?.created ?? Infinity) <= time;
+  }
+
+  #trim() {
+    if (this.#messages.length <= 2 * KEPT) return;
+    this.#messages = this.#messages.slice(-KEPT);
+    this.atStart.value = false;
+    this.#show();
+  }
+
+  /**
+   * Asks for a page, and applies to it what changed meanwhile.
+   * @param {string} method
+   * @param {any[]} args
+   * @returns {Promise<{messages: WireMessage[], atStart: boolean, atEnd: boolean} | null>} null: the window was replaced
+   */
+  async #page(method, ...args) {
+    const window = this.#window;
+    /** @type {MessageChange[]} */
+    const recording = [];
+    this.#recordings.add(recording);
+    try {
+      const page = await this.environment.call(method, [this.chat, ...args]);
+      if (window !== this.#window) return null;
+      return { ...page, messages: applyAll(page.messages, recording, page.atEnd ?? false) };
+    } finally {
+      this.#recordings.delete(recording);
+    }
+  }
+
+  /** @param {number} limit */
+  async #loadNewest(limit) {
+    const recorded = /** @type {MessageChange[]} */ ([]);
+    this.#recordings.add(recorded);
+    try {
+      const page = await this.environment.call('older', [this.chat, 0, limit]);
+      this.#replace(applyAll(page.messages, recorded, true), page.atStart, true);
+    } finally {
+      this.#recordings.delete(recorded);
+    }
+  }
+
+  /**
+   * @param {WireMessage[]} messages
+   * @param {boolean} atStart
+   * @param {boolean} atEnd
+   */
+  #replace(messages, atStart, atEnd) {
+    this.#window += 1;
+    this.#messages = messages;
+    this.atStart.value = atStart;
+    this.atEnd.value = atEnd;
+    this.loaded.value = true;
+    this.#show();
+  }
+
+  loadOlder() {
+    return this.#loadOlder(PAGE);
+  }
+
+  /** @param {number} limit */
+  async #loadOlder(limit) {
+    if (this.atStart.peek()) return;
+    const page = await this.#page('older', this.#messages[0]?.id ?? 0, limit);
+    if (!page) return;
+    this.#merge(page.messages);
+    this.atStart.value = page.atStart;
+  }
+
+  async loadNewer() {
+    if (this.atEnd.peek()) return;
+    const page = await this.#page('newer', this.#messages.at(-1)?.id ?? 0, PAGE);
+    if (!page) return;
+    this.#merge(page.messages);
+    this.atEnd.value = page.atEnd;
+  }
+
+  /** @param {number} id */
+  async loadAround(id) {
+    if (!this.#messages.some((message) => message.id === id)) await this.#loadAround(id);
+  }
+
+  /** @param {number} id */
+  async #loadAround(id) {
+    const [before, after] = await Promise.all([
+      this.#page('older', id + 1, AROUND), this.#page('newer', id, AROUND),
+    ]);
+    if (before && after) this.#replace([...before.messages, ...after.messages], before.atStart, after.atEnd);
+  }
+
+  async jumpToNewest() {
+    if (!this.atEnd.peek()) await this.#loadNewest(PAGE);
+  }
+
+  /** Reads everything anew: storage was reset, or another tab leads. */
+  async reload() {
+    if (!this.loaded.peek()) return;
+    this.setOutgoing(await this.environment.call('waiting', [this.chat]));
+    if (this.atEnd.peek()) return this.#loadNewest(Math.min(Math.max(this.#messages.length, PAGE), KEPT));
+    await this.#loadAround(this.#messages[this.#messages.length >> 1]?.id ?? 0);
+  }
+
+  // --- Changes ---
+
+  /** @param {MessageChange[]} changes of this chat */
+  apply(changes) {
+    for (const recording of this.#recordings) recording.push(...changes);
+    for (const change of changes) {
+      const quoted = this.#quoted.get(change.id);
+      if (quoted) this.#quoted.set(change.id, applyChange(quoted, change) ?? null);
+      if (quoted) this.#forgetViews((message) => message.reply === change.id);
+    }
+    if (!this.loaded.peek()) return;
+    const before = this.#messages;
+    const newest = before.at(-1)?.id ?? 0;
+    this.#messages = applyAll(before, changes, this.atEnd.peek(), this.atStart.peek());
+    this.#markUnread(this.#messages.filter(({ id }) => id > newest));
+    this.#show();
+  }
+
+  /**
+   * What comes while nobody looks is below a line.
+   * @param {WireMessage[]} fresh
+   */
+  #markUnread(fresh) {
+    if (!this.environment.isHidden()) return;
+    const seen = this.environment.chat()?.seen ?? 0;
+    const marked = this.#messages.find(({ id }) => id === this.firstUnread.peek());
+    if (marked && marked.created > seen) return;
+    const me = this.environment.me().id;
+    const first = fresh.find(({ sender, deleted }) => sender !== me && !deleted);
+    if (first) this.firstUnread.value = first.id;
+  }
+
+  /** @param {WireMessage[]} messages */
+  #merge(messages) {
+    this.#messages = applyAll(this.#messages, messages.map((message) => whole(this.chat, message)), true, true);
+    this.#show();
+  }
+
+  /**
+   * @param {Outgoing[]} entries
+   * @param {{localId: string, message: WireMessage}} [sent]
+   */
+  setOutgoing(entries, sent) {
+    this.#outgoing = entries;
+    if (sent) {
+      this.#localIds.set(sent.message.id, sent.localId);
+      this.apply([whole(this.chat, sent.message)]);
+    } else this.#show();
+  }
+
+  /** Names came to be known. */
+  renamed() {
+    this.#forgetViews((message) => {
+      const view = this.#views.get(message);
+      return !view?.senderName || (view.reply !== undefined && !view.reply.senderName);
+    });
+    this.#show();
+  }
+
+  /** @param {(message: WireMessage) => boolean} isWanted */
+  #forgetViews(isWanted) {
+    for (const message of this.#messages) if (isWanted(message)) this.#views.delete(message);
+  }
+
+  // --- What is shown ---
+
+  #show() {
+    const stored = this.#messages.map((message) => this.#view(message));
+    const waiting = this.#outgoing.map((entry) => this.#viewOutgoing(entry));
+    this.items.value = this.atEnd.peek() ? [...stored, ...waiting] : stored;
+  }
+
+  /**
+   * @param {WireMessage} message
+   * @returns {Message}
+   */
+  #view(message) {
+    const known = this.#views.get(message);
+    if (known) return known;
+    const me = this.environment.me();
+    const isMine = message.sender === me.id;
+    /** @type {Message} */
+    const view = {
+      ...message,
+      localId: this.#localIds.get(message.id),
+      chat: this.chat,
+      senderName: this.environment.name(message.sender),
+      reply: message.reply ? this.#quote(message.reply) : undefined,
+      reactions: message.reactions.map(({ emoji, count, shown }) => ({
+        emoji, count, mine: shown.includes(me.id), users: shown,
+      })),
+      state: 'stored',
+      mentionsMe: !isMine && mentions(message.text, me.name),
+    };
+    this.#views.set(message, view);
+    return view;
+  }
+
+  /**
+   * @param {Outgoing} entry
+   * @returns {Message}
+   */
+  #viewOutgoing(entry) {
+    const me = this.environment.me();
+    return {
+      id: 0, localId: entry.localId, chat: this.chat, sender: me.id, senderName: me.name,
+      created: entry.time, updated: entry.time, edited: false, deleted: false, text: entry.text,
+      reply: entry.reply ? this.#quote(entry.reply) : undefined,
+      files: entry.files, reactions: [], state: entry.state, reason: entry.reason, mentionsMe: false,
+    };
+  }
+
+  /** @param {number} id */
+  #quote(id) {
+    const quoted = this.#messages.find((message) => message.id === id) ?? this.#quoted.get(id);
+    if (quoted === undefined) this.#askQuoted(id);
+    else if (quoted) this.#quoted.set(id, quoted);
+    return {
+      id,
+      sender: quoted?.sender ?? 0,
+      senderName: quoted ? this.environment.name(quoted.sender) : '',
+      text: quoted?.text ?? '',
+      deleted: quoted?.deleted ?? false,
+    };
+  }
+
+  /** @param {number} id */
+  async #askQuoted(id) {
+    this.#quoted.set(id, null);
+    const message = await this.environment.call('message', [this.chat, id]).catch(() => undefined);
+    if (!message) return;
+    this.#quoted.set(id, message);
+    this.#forgetViews(({ reply }) => reply === id);
+    this.#show();
+  }
+}
+
+/**
+ * Applies changes to a contiguous list. A message that is not in it is added where the list has a
+ * place for it: within, or beyond an end that has nothing behind it.
+ * @param {WireMessage[]} messages ascending
+ * @param {MessageChange[]} changes
+ * @param {boolean} isEnd
+ * @param {boolean} [isStart]
+ * @returns {WireMessage[]}
+ */
+export function applyAll(messages, changes, isEnd, isStart = false) {
+  const byId = new Map(messages.map((message) => [message.id, message]));
+  const [first, last] = [messages[0]?.id ?? 0, messages.at(-1)?.id ?? 0];
+  let isSorted = true;
+  let end = last;
+  for (const change of changes) {
+    const old = byId.get(change.id);
+    const isInside = (isStart || change.id >= first) && (isEnd || change.id <= last);
+    if (!old && !isInside) continue;
+    const next = applyChange(old, change);
+    if (!next) continue;
+    if (!old) {
+      isSorted &&= next.id > end;
+      end = Math.max(end, next.id);
+    }
+    byId.set(next.id, next);
+  }
+  const list = [...byId.values()];
+  return isSorted ? list : list.sort((a, b) => a.id - b.id);
+}

@@ -1,0 +1,467 @@
+/**
+ * The start: the state that screens show, what they can ask for, and links in the address.
+ *
+ * Data flows one way: the engine (engine.js, in one of the tabs) emits events, the signals here
+ * follow them, the screens (ui/) follow the signals. Screens call `actions`, most of which are
+ * calls to the engine.
+ */
+
+import { Engine } from './engine.js';
+import { Tabs } from './tabs.js';
+import { batch, effect, signal } from './view.js';
+
+/** @typedef {import('./types.js').Actions} Actions */
+/** @typedef {import('./types.js').Chat} Chat */
+/** @typedef {import('./types.js').FileInfo} FileInfo */
+/** @typedef {import('./types.js').Form} Form */
+/** @typedef {import('./types.js').Phase} Phase */
+/** @typedef {import('./types.js').User} User */
+/** @typedef {import('./history.js').History} History */
+
+/** Said once to everybody whom it concerns; the keys of lang/. */
+const NOTICES = {
+  insecure: 'This page is not served over HTTPS: notifications and offline use are off.',
+  noticeNoStorage: 'This browser keeps nothing for offline use.',
+  badLink: 'This link does not work: it is damaged or incomplete.',
+  badInvite: 'This invite is not valid any more.',
+};
+const URLS_MAX = 100;
+const VISIBLE_EVERY_MS = 20_000;
+const WAKE_EVERY_MS = 3_000;
+
+/** Actions that the engine has under the same name and with the same values. */
+const PLAIN = /** @type {const} */ ([
+  'login', 'retry', 'discard', 'edit', 'remove', 'react', 'reactions', 'markSeen', 'typing',
+  'setDraft', 'createChat', 'findChats', 'findUsers', 'joinChat', 'startChat', 'leaveChat',
+  'deleteChat', 'renameChat', 'setTitle', 'setChatPassword', 'setClosed', 'setNotify', 'setAdmin',
+  'setBan', 'addMember', 'members', 'search', 'invites', 'endInvite', 'useInvite',
+  'setUserDisabled', 'sessions', 'endSession', 'changePassword',
+]);
+
+class Client {
+  phase = signal(/** @type {Phase} */ ('starting'));
+  form = signal(/** @type {Form} */ ({}));
+  connection = signal(/** @type {import('./types.js').ConnectionState} */ ('connecting'));
+  me = signal(/** @type {import('./types.js').Me|null} */ (null));
+  server = signal(/** @type {import('./types.js').Server|null} */ (null));
+  chats = signal(/** @type {Chat[]} */ ([]));
+  open = signal(0);
+  users = signal(/** @type {Map<number, User>} */ (new Map()));
+  notice = signal(/** @type {string|null} */ (null));
+  update = signal(false);
+
+  /** @type {'starting'|'out'|'in'} */
+  #auth = 'starting';
+  /** @type {Map<number, History>} */
+  #timelines = new Map();
+  /** @type {typeof import('./history.js') | undefined} */
+  #history;
+  /** @type {Map<number, Promise<string>>} blob: URLs by file, those used last at the end */
+  #urls = new Map();
+  /** @type {Set<string>} */
+  #said = new Set();
+  #lastLocalId = '';
+  /** @type {() => Promise<void>} */
+  loadUpdate = async () => location.reload();
+
+  constructor() {
+    this.tabs = new Tabs({
+      ...slotOf(),
+      makeService: (emit) => new Engine({ slot: slotOf().slot, url: socketUrl(), emit }),
+      onEvent: (event) => this.#onEvent(event),
+      onLeader: () => this.#readState(),
+    });
+    this.actions = this.#makeActions();
+  }
+
+  // --- Events of the engine ---
+
+  async #readState() {
+    const { state, users } = await this.tabs.call('snapshot');
+    this.#onEvent({ type: 'users', users, isAll: true });
+    this.#onEvent({ type: 'state', state });
+    this.#onEvent({ type: 'reset' });
+  }
+
+  /** @param {any} event */
+  #onEvent(event) {
+    switch (event.type) {
+      case 'state':
+        this.#onState(event.state);
+        break;
+      case 'users':
+        this.#onUsers(event);
+        break;
+      case 'changes':
+        this.#onChanges(event.changes);
+        break;
+      case 'outgoing':
+        this.#timelines.get(event.chat)?.setOutgoing(event.entries, event.sent);
+        break;
+      case 'reset':
+        for (const timeline of this.#timelines.values()) timeline.reload().catch(() => undefined);
+        break;
+      case 'notice':
+        this.say(event.key);
+        break;
+    }
+  }
+
+  /** @param {import('./sync.js').MessageChange[]} changes */
+  #onChanges(changes) {
+    for (const [chat, timeline] of this.#timelines) {
+      const own = changes.filter((change) => change.chat === chat);
+      if (own.length > 0) timeline.apply(own);
+    }
+  }
+
+  /** @param {Partial<Engine['state']>} state */
+  #onState(state) {
+    batch(() => {
+      if (state.server !== undefined) this.server.value = state.server;
+      if (state.connection !== undefined) this.connection.value = state.connection;
+      if (state.me !== undefined && state.me?.id !== this.me.peek()?.id) this.#forgetUser();
+      if (state.me !== undefined) this.me.value = state.me;
+      if (state.chats !== undefined) this.chats.value = state.chats;
+      if (state.auth !== undefined) this.#onAuth(state.auth, state);
+    });
+  }
+
+  #forgetUser() {
+    this.#timelines.clear();
+    for (const url of this.#urls.values()) url.then((text) => URL.revokeObjectURL(text), () => undefined);
+    this.#urls.clear();
+    this.open.value = 0;
+  }
+
+  /**
+   * @param {'starting'|'out'|'in'} auth
+   * @param {{why?: string, login?: string}} state
+   */
+  async #onAuth(auth, { why, login }) {
+    this.#auth = auth;
+    if (auth === 'in') {
+      this.#history ??= await import('./history.js');
+      if (this.#auth === 'in' && this.phase.peek() !== 'reset') this.phase.value = 'ready';
+    } else if (auth === 'out') {
+      const isForm = ['register', 'reset', 'login'].includes(this.phase.peek());
+      if (why || login || !isForm) this.form.value = { ...this.form.peek(), why: /** @type {any} */ (why), login };
+      if (!isForm) this.phase.value = this.#firstForm();
+    }
+  }
+
+  /** @returns {Phase} */
+  #firstForm() {
+    if (this.form.peek().invite) return 'register';
+    return isEmptyServer() ? 'welcome' : 'login';
+  }
+
+  /** @param {{users: User[], isAll?: boolean}} event */
+  #onUsers({ users, isAll }) {
+    const known = new Map(isAll ? [] : this.users.peek());
+    let isRenamed = false;
+    for (const user of users) {
+      isRenamed ||= known.get(user.id)?.name !== user.name;
+      known.set(user.id, user);
+    }
+    this.users.value = known;
+    if (isRenamed) for (const timeline of this.#timelines.values()) timeline.renamed();
+  }
+
+  /**
+   * Shows a line, once in the life of the page.
+   * @param {string} key
+   */
+  say(key) {
+    if (this.#said.has(key)) return;
+    this.#said.add(key);
+    this.notice.value = NOTICES[/** @type {keyof NOTICES} */ (key)] ?? key;
+  }
+
+  // --- Timelines ---
+
+  /**
+   * @param {number} chat
+   * @returns {History}
+   */
+  timeline(chat) {
+    const known = this.#timelines.get(chat);
+    if (known) return known;
+    if (!this.#history) throw new Error('not logged in');
+    const timeline = new this.#history.History(chat, {
+      call: (method, args) => this.tabs.call(method, args),
+      me: () => this.me.peek() ?? { id: 0, name: '' },
+      name: (user) => this.#name(user),
+      chat: () => this.chats.peek().find(({ id }) => id === chat),
+      isHidden: () => document.hidden,
+    });
+    this.#timelines.set(chat, timeline);
+    return timeline;
+  }
+
+  /** @param {number} user */
+  #name(user) {
+    const me = this.me.peek();
+    return user === me?.id ? me.name : this.users.peek().get(user)?.name ?? '';
+  }
+
+  // --- Actions ---
+
+  /** @returns {Actions} */
+  #makeActions() {
+    const call = (/** @type {string} */ method, /** @type {any[]} */ ...args) => this.tabs.call(method, args);
+    const plain = Object.fromEntries(PLAIN.map((name) => [name, (/** @type {any[]} */ ...args) => call(name, ...args)]));
+    return /** @type {Actions} */ ({
+      ...plain,
+      login: (name, password) => this.#login(name, password),
+      register: (name, password, invite) => this.#register(name, password, invite),
+      setPassword: async (login, code, password) => {
+        await call('setPassword', login, code, password);
+        batch(() => {
+          this.form.value = { login, why: 'reset-done' };
+          this.phase.value = this.#auth === 'in' ? 'ready' : 'login';
+        });
+      },
+      logout: async () => {
+        this.form.value = {};
+        await import('./installed.js').then(({ forgetPush }) => forgetPush()).catch(() => undefined);
+        await call('logout');
+      },
+      showForm: (phase) => {
+        this.phase.value = phase;
+      },
+      openChat: (chat) => this.#openChat(chat),
+      closeChat: () => {
+        this.open.value = 0;
+      },
+      send: (chat, text, { replyTo = 0, files = [] } = {}) =>
+        call('send', { localId: this.#nextLocalId(), chat, text, reply: replyTo, files }),
+      createInvite: async (what) => {
+        const code = await call('createInvite', what);
+        return { code, link: `${location.origin}/#invite=${code}` };
+      },
+      resetPassword: async (user) => {
+        const { code, expires } = await call('resetPassword', user);
+        const name = this.#name(user);
+        return { code, expires, link: `${location.origin}/#reset=${encodeURIComponent(name)}:${code}` };
+      },
+      subscribePush: (subscription) => call('subscribePush', subscription && {
+        endpoint: subscription.endpoint,
+        keys: Uint8Array.of(...subscription.p256dh, ...subscription.auth),
+      }),
+      upload: (chat, blob, info, onProgress, signal_) =>
+        this.tabs.call('upload', [chat, blob, info], { onProgress, signal: signal_ }),
+      prepare: async (file, name) => (await import('./files.js')).prepare(file, name),
+      fileUrl: (file) => this.#fileUrl(file),
+      download: async (file, onProgress) => {
+        const blob = await this.tabs.call('fetchFile', [file], { onProgress });
+        save(blob, file.name);
+      },
+      reload: () => this.loadUpdate(),
+      reconnect: () => void call('wake'),
+    });
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} password
+   */
+  async #login(name, password) {
+    const { invite } = this.form.peek();
+    await this.tabs.call('login', [name, password]);
+    this.form.value = {};
+    if (invite) await this.#useInvite(invite);
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} password
+   * @param {string} [invite]
+   */
+  async #register(name, password, invite) {
+    await this.tabs.call('register', [name, password, invite ?? '']);
+    this.form.value = {};
+    document.querySelector('meta[name=vestnik-empty]')?.remove();
+    // An invite can lead into a chat: it is the only one that a new user has.
+    const [chat] = this.chats.peek();
+    if (invite && chat) await this.#openChat(chat.id);
+  }
+
+  /** @param {string} code */
+  async #useInvite(code) {
+    try {
+      await this.#openChat(await this.tabs.call('useInvite', [code]));
+    } catch {
+      this.#said.delete('badInvite');
+      this.say('badInvite');
+    }
+  }
+
+  /** @param {number} chat */
+  async #openChat(chat) {
+    this.#history ??= await import('./history.js');
+    this.open.value = chat;
+    await this.timeline(chat).open();
+  }
+
+  /** Grows, also when two are made in one millisecond, and differs between tabs. */
+  #nextLocalId() {
+    const random = crypto.getRandomValues(new Uint16Array(1))[0].toString(36).padStart(4, '0');
+    let time = Date.now().toString(36).padStart(9, '0');
+    const last = this.#lastLocalId.slice(0, 9);
+    if (time <= last) time = (parseInt(last, 36) + 1).toString(36).padStart(9, '0');
+    this.#lastLocalId = `${time}-${random}`;
+    return this.#lastLocalId;
+  }
+
+  /**
+   * @param {FileInfo} file
+   * @returns {Promise<string>}
+   */
+  async #fileUrl(file) {
+    const { isRaster } = await import('./files.js');
+    if (!isRaster(file.type)) throw { code: 'not-an-image', text: '', number: 0 };
+    let url = this.#urls.get(file.id);
+    this.#urls.delete(file.id);
+    url ??= this.tabs.call('fetchFile', [file]).then((blob) => URL.createObjectURL(blob));
+    this.#urls.set(file.id, url);
+    url.catch(() => this.#urls.delete(file.id));
+    for (const [id, old] of this.#urls) {
+      if (this.#urls.size <= URLS_MAX) break;
+      this.#urls.delete(id);
+      old.then((text) => URL.revokeObjectURL(text), () => undefined);
+    }
+    return url;
+  }
+
+  // --- Links in the address ---
+
+  /** Reads a code out of the address, and takes it away from there. */
+  readLink() {
+    const { hash } = location;
+    if (hash === '' || /^#chat=\d{1,10}$/.test(hash)) return;
+    history.replaceState(history.state, '', location.pathname + location.search);
+    const [, kind, value] = /^#(invite|reset)=([^]+)$/.exec(hash) ?? [];
+    if (kind === 'invite' && /^[\w-]{1,200}$/.test(value)) this.#onInvite(value);
+    else if (kind === 'reset' && this.#onReset(value)) return;
+    else if (kind !== 'invite' || !/^[\w-]{1,200}$/.test(value)) {
+      this.#said.delete('badLink');
+      this.say('badLink');
+    }
+  }
+
+  /** @param {string} invite */
+  async #onInvite(invite) {
+    this.form.value = { invite };
+    if (this.#auth === 'starting') await untilAuth(this);
+    if (this.#auth === 'in') {
+      this.form.value = {};
+      await this.#useInvite(invite);
+    } else this.phase.value = 'register';
+  }
+
+  /**
+   * @param {string} value LOGIN:CODE
+   * @returns {boolean} whether it is one
+   */
+  #onReset(value) {
+    const colon = value.lastIndexOf(':');
+    const [login, code] = [decode(value.slice(0, Math.max(colon, 0))), value.slice(colon + 1)];
+    if (!login || !/^[\w-]{1,200}$/.test(code)) return false;
+    batch(() => {
+      this.form.value = { login, code };
+      this.phase.value = 'reset';
+    });
+    return true;
+  }
+}
+
+/**
+ * @param {Client} client
+ * @returns {Promise<void>}
+ */
+function untilAuth({ phase }) {
+  return new Promise((resolve) => {
+    const end = effect(() => {
+      if (phase.value === 'starting') return;
+      resolve();
+      queueMicrotask(() => end());
+    });
+  });
+}
+
+/** @param {string} text */
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return '';
+  }
+}
+
+/** Whether the server said, when it served the page, that it has no users. */
+const isEmptyServer = () => document.querySelector('meta[name=vestnik-empty]')?.getAttribute('content') === '1';
+
+const socketUrl = () => `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}/ws`;
+
+/**
+ * Saves a file. Its type is not told to the browser: nothing that came from others is opened here.
+ * @param {Blob} blob
+ * @param {string} name
+ */
+function save(blob, name) {
+  const url = URL.createObjectURL(new Blob([blob], { type: 'application/octet-stream' }));
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/**
+ * Tabs that can agree on a leader share the slot `vestnik`; without locks each has its own.
+ * @returns {{slot: string, name: string, locks: LockManager | undefined}}
+ */
+function slotOf() {
+  const { locks } = navigator;
+  if (locks) return { slot: 'vestnik', name: 'vestnik', locks };
+  return { slot: `vestnik-${ownSlot()}`, name: 'vestnik', locks: undefined };
+}
+
+function ownSlot() {
+  try {
+    const slot = sessionStorage.getItem('slot') ?? crypto.getRandomValues(new Uint32Array(2)).join('-');
+    sessionStorage.setItem('slot', slot);
+    return slot;
+  } catch {
+    return 'memory';
+  }
+}
+
+/** @param {Client} client */
+function watchPage(client) {
+  const wake = () => document.hidden || void client.tabs.call('wake').catch(() => undefined);
+  document.addEventListener('visibilitychange', wake);
+  addEventListener('pageshow', wake);
+  addEventListener('online', wake);
+  addEventListener('focus', wake);
+  setInterval(() => document.hidden || client.tabs.call('visible').catch(() => undefined), VISIBLE_EVERY_MS);
+  // Timers of a hidden leader are slow: a tab that somebody looks at asks for another attempt.
+  setInterval(() => {
+    if (!client.tabs.isLeader && client.connection.peek() !== 'online') wake();
+  }, WAKE_EVERY_MS);
+  addEventListener('hashchange', () => client.readLink());
+}
+
+async function boot() {
+  const client = new Client();
+  watchPage(client);
+  client.readLink();
+  client.tabs.start();
+  if (!isSecureContext) client.say('insecure');
+  const { start } = await import('./ui/app.js');
+  await start(/** @type {import('./types.js').Store} */ (/** @type {unknown} */ (client)));
+  if (isSecureContext) (await import('./installed.js')).install(client);
+}
+
+boot();
