@@ -336,8 +336,8 @@ mod tests {
             (2, 1, 1, 2, 2, 6);
         UPDATE chats SET message_count = 4, last_message = 101, deletions = 2, last_deleted = 102
             WHERE chat_id = 1;
-        INSERT INTO members VALUES (1, 1, 1, 5, 0, 3, 2), (1, 2, 0, 5, 102, 4, 1),
-            (2, 1, 0, 6, 0, NULL, 0), (2, 2, 0, 6, 0, 9, 0);
+        INSERT INTO members VALUES (1, 1, 1, 5, 0, 3, 2, 0), (1, 2, 0, 5, 102, 4, 1, 0),
+            (2, 1, 0, 6, 0, NULL, 0, 0), (2, 2, 0, 6, 0, 9, 0, 2);
         UPDATE chats SET deletions = 1, last_deleted = 103 WHERE chat_id = 2;
         INSERT INTO bans VALUES (1, 3);
         INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
@@ -346,7 +346,7 @@ mod tests {
         INSERT INTO purges (user_id, upto) VALUES (3, 100);
         INSERT INTO search_rows VALUES (100, 1);
         INSERT INTO search_pending VALUES (101, 1, 0, 'hi there');
-        INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3);
+        INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3, 1, 0, NULL, 0);
         -- A chat that was removed and is not swept yet, its author gone as well.
         INSERT INTO messages VALUES (9, 50, 77, NULL, 0, 'old');
         INSERT INTO nonces VALUES (9, 77, 1, 50);";
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn each_rule_finds_what_breaks_it() {
         for (change, wrong, row) in [
-            ("INSERT INTO users VALUES (5000000000, 'x', 'x', 'hash', 0, 1)", "a user id out", "user 5000000000"),
+            ("INSERT INTO users VALUES (5000000000, 'x', 'x', 'hash', 0, 1, 0)", "a user id out", "user 5000000000"),
             ("UPDATE users SET disabled = 2 WHERE user_id = 2", "a user neither", "user 2"),
             ("UPDATE users SET created = -1 WHERE user_id = 2", "a user neither", "user 2"),
             ("UPDATE users SET disabled = 1 WHERE user_id = 1", "a disabled user with", "user 1"),
@@ -407,7 +407,7 @@ mod tests {
             ("UPDATE chats SET last_message = 99 WHERE chat_id = 1; UPDATE members SET known_count = NULL", "a chat that counts its messages", "chat 1"),
             ("UPDATE members SET known_count = 2 WHERE chat_id = 1 AND user_id = 1", "a member whose unread", "chat 1, user 1"),
             ("UPDATE members SET known_count = 3 WHERE chat_id = 1 AND user_id = 2", "a member whose unread", "chat 1, user 2"),
-            ("INSERT INTO members VALUES (8, 1, 0, 0, 0, NULL, 0)", "a member of a chat that", "chat 8, user 1"),
+            ("INSERT INTO members VALUES (8, 1, 0, 0, 0, NULL, 0, 0)", "a member of a chat that", "chat 8, user 1"),
             ("UPDATE members SET user_id = 8 WHERE chat_id = 1 AND user_id = 2", "a member of a chat that", "chat 1, user 8"),
             ("UPDATE members SET admin = 2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),
             ("UPDATE members SET seen = -2 WHERE chat_id = 1 AND user_id = 2", "a member neither", "chat 1, user 2"),

@@ -18,7 +18,7 @@ use super::checkpoint::{self, Copier};
 const APPLICATION_ID: i32 = 0x7665_7374;
 
 /// The version of the tables in `schema.sql`.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
 
 /// The oldest SQLite whose WAL is trusted: before it, a reset of the WAL could corrupt the file.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -27,10 +27,12 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// for an empty one.
 const SQLITE_BYTES_MIN: u64 = 512;
 
-/// What brings a file of version N (its index) to version N + 1; 0 is an empty file. A new table
-/// goes into `schema.sql` for new files and into a new entry here for old ones, and the test below
-/// compares the two.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize] = [include_str!("../../schema.sql")];
+/// What an empty file gets.
+const SCHEMA: &str = include_str!("../../schema.sql");
+
+/// What brings a file of version N + 1 (N is the index) to the next version. A new table goes into
+/// `schema.sql` for new files and into a new entry here for old ones; a test compares the two.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [include_str!("migrations/2.sql")];
 
 /// Compiled statements kept by text; more than there are texts.
 const STATEMENT_CACHE: usize = 256;
@@ -407,8 +409,13 @@ fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Another process may have done it in the meantime.
     let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
-        transaction.execute_batch(step)?;
+    match version {
+        0 => transaction.execute_batch(SCHEMA)?,
+        _ => {
+            for step in MIGRATIONS.iter().skip(version as usize - 1) {
+                transaction.execute_batch(step)?;
+            }
+        }
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
@@ -464,11 +471,25 @@ mod tests {
         assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
     }
 
+    /// Every table and index with its SQL, without comments and spaces: a migration writes the same
+    /// columns in other lines.
+    fn shape(db: &Connection) -> Vec<(String, String)> {
+        let bare = |sql: &str| -> String {
+            let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+            lines.flat_map(str::chars).filter(|c| !c.is_whitespace()).collect()
+        };
+        let rows = schema(db).into_iter();
+        rows.map(|(name, sql)| (name, bare(&sql.unwrap_or_default()))).collect()
+    }
+
     #[test]
     fn migrations_lead_to_the_schema() {
         let fresh = Connection::open_in_memory().expect("memory");
-        fresh.execute_batch(include_str!("../../schema.sql")).expect("valid SQL");
-        let migrated = Database::in_memory().expect("memory");
-        assert_eq!(schema(&fresh), schema(migrated.connection()));
+        fresh.execute_batch(SCHEMA).expect("valid SQL");
+        let mut old = Connection::open_in_memory().expect("memory");
+        old.execute_batch(include_str!("migrations/1.sql")).expect("valid SQL");
+        old.pragma_update(None, "user_version", 1).expect("a version");
+        migrate(&mut old).expect("valid SQL");
+        assert_eq!(shape(&fresh), shape(&old));
     }
 }

@@ -24,6 +24,7 @@ mod cli;
 mod client;
 mod client_cli;
 mod client_screen;
+mod corpus;
 mod docs;
 mod erasure;
 mod faults;

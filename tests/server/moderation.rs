@@ -172,8 +172,12 @@ fn expired_invites_go() {
     server.admin_ok(&["invite", "add", "--days", "1"], None);
     let file = rusqlite::Connection::open(server.data()).expect("the file");
     file.busy_timeout(Duration::from_secs(5)).expect("set");
-    file.execute("INSERT INTO invites VALUES (zeroblob(32), 'old', 1, 20, 10)", [])
-        .expect("stored");
+    file.execute(
+        "INSERT INTO invites (digest, hint, uses_left, expires, created)
+         VALUES (zeroblob(32), 'old', 1, 20, 10)",
+        [],
+    )
+    .expect("stored");
     let hints = || {
         let list = server.admin_ok(&["invite", "list"], None);
         (list.lines().count(), list.contains("expired"))

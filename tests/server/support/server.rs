@@ -152,6 +152,15 @@ impl Server {
         server
     }
 
+    /// A new server on a copy of a data file.
+    #[track_caller]
+    pub(crate) fn on_copy_of(file: &Path) -> Self {
+        let mut server = Self::prepare(&[]);
+        fs::copy(file, server.data()).expect("a copy");
+        server.restart();
+        server
+    }
+
     /// A new server whose process is set up by shell commands first, such as `ulimit -n 100`.
     #[track_caller]
     pub(crate) fn after(commands: &str, options: &[&str]) -> Self {
