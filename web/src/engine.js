@@ -67,7 +67,7 @@ export class Engine {
   #marks = new Map();
   /** @type {(() => void)[]} wait for the session */
   #whenOnline = [];
-  /** @type {(() => void)[]} wait for a greeted connection */
+  /** @type {(() => void)[]} wait for a greeted connection, or for the end of the attempt */
   #whenGreeted = [];
   #isAuthorized = false;
   #typedAt = 0;
@@ -100,6 +100,8 @@ export class Engine {
       onLost: (state) => this.#onLost(state),
       onNotification: (name, body) => this.#onNotification(name, body),
       onDeauth: () => this.#onDeauth(),
+      // The server closes a connection that nobody logs in on: the next attempt to do so makes one.
+      isWanted: () => this.#session !== null || this.state.server === null,
     }, { isVisible: () => Date.now() - this.#visibleAt < VISIBLE_MS });
   }
 
@@ -284,6 +286,8 @@ export class Engine {
   #onLost(state) {
     this.#isAuthorized = false;
     this.#sync?.lost();
+    for (const resolve of this.#whenGreeted.splice(0)) resolve();
+    if (!this.#session && state === 'connecting') return;
     // While attempts fail, what is shown stays: nothing blinks.
     if (this.state.connection !== 'offline') this.#set({ connection: state });
   }
@@ -410,7 +414,8 @@ export class Engine {
   /** @param {number} id */
   async #refreshChat(id) {
     const info = await this.#request('GET_CHAT', [id]);
-    return info.isMember ? this.#putChat(info) : this.#dropChat(id);
+    if (info.isMember) await this.#onChat(info);
+    else this.#dropChat(id);
   }
 
   /**
@@ -538,7 +543,7 @@ export class Engine {
         sync.change([body], true);
         break;
       case 'CHAT_NOTIFY':
-        this.#onChat(body, sync);
+        this.#onChat(body);
         break;
       case 'CHAT_GONE':
         this.#dropChat(body.chat);
@@ -558,17 +563,14 @@ export class Engine {
     }
   }
 
-  /**
-   * @param {WireChat} info
-   * @param {Sync} sync
-   */
-  async #onChat(info, sync) {
+  /** @param {WireChat} info */
+  async #onChat(info) {
     const isNew = !this.#chats.has(info.id);
     const entry = this.#putChat(info);
     if (!isNew) return;
     if (info.kind === 'direct') await this.#readPeer(entry).catch(() => undefined);
-    const { messages } = await sync.older(info.id, 0, PAGE).catch(() => ({ messages: [] }));
-    const last = messages.at(-1);
+    const page = await this.api.older(info.id, 0, PAGE).catch(() => undefined);
+    const last = page?.messages.at(-1);
     if (last) this.#noteMessage(info.id, last);
   }
 
@@ -628,6 +630,20 @@ export class Engine {
 
   api = this.#makeApi();
 
+  /**
+   * @param {string} method
+   * @param {any[]} args
+   * @param {CallOptions} options
+   * @returns {Promise<any>}
+   */
+  async call(method, args, options) {
+    if (method === 'upload' || method === 'fetchFile') {
+      const files = /** @type {any} */ (await import('./files.js'));
+      return files[method](this, options, ...args);
+    }
+    return /** @type {any} */ (this.api)[method](...args);
+  }
+
   #makeApi() {
     const request = this.#request.bind(this);
     const sync = () => {
@@ -655,7 +671,7 @@ export class Engine {
       },
       wake: async () => {
         this.#visibleAt = Date.now();
-        this.link.wake();
+        if (this.#session || !this.state.server) this.link.wake();
       },
 
       // Accounts
@@ -756,8 +772,7 @@ export class Engine {
       },
       startChat: async (/** @type {number} */ user) => {
         const id = await request('START_CHAT', [user]);
-        const entry = await this.#refreshChat(id);
-        if (entry && !entry.peer) await this.#readPeer(entry);
+        await this.#refreshChat(id);
         return id;
       },
       leaveChat: leaving('LEAVE_CHAT'),
@@ -795,16 +810,6 @@ export class Engine {
       resetPassword: (/** @type {number} */ user) => request('RESET_PASSWORD', [user]),
       setUserDisabled: (/** @type {number} */ user, /** @type {boolean} */ disabled) =>
         request('SET_USER_DISABLED', [user, disabled]),
-
-      // Files
-      upload: async (/** @type {number} */ chat, /** @type {Blob} */ blob, /** @type {any} */ info, /** @type {CallOptions} */ options) => {
-        const { upload } = await import('./files.js');
-        return upload(this, chat, blob, info, options);
-      },
-      fetchFile: async (/** @type {import('./types.js').FileInfo} */ file, /** @type {CallOptions} */ options) => {
-        const { fetchFile } = await import('./files.js');
-        return fetchFile(this, file, options);
-      },
     };
   }
 
@@ -863,6 +868,7 @@ export class Engine {
         },
         onNotification: () => undefined,
         onDeauth: () => undefined,
+        isWanted: () => false,
       });
       link.start();
     });

@@ -21,13 +21,13 @@ const ABORTED = { code: 'aborted', text: '', number: 0 };
 
 /**
  * @param {Engine} engine
+ * @param {CallOptions} options
  * @param {number} chat
  * @param {Blob} blob
  * @param {{name: string, type: string, width: number, height: number}} info
- * @param {CallOptions} options
  * @returns {Promise<FileInfo>}
  */
-export async function upload(engine, chat, blob, info, { onProgress, signal }) {
+export async function upload(engine, { onProgress, signal }, chat, blob, info) {
   const { name, type, width, height } = info;
   const begin = () => overReconnects(engine, () =>
     engine.link.request('BEGIN_FILE', [chat, blob.size, width, height, type, name]));
@@ -105,11 +105,11 @@ async function overReconnects(engine, job) {
 
 /**
  * @param {Engine} engine
- * @param {FileInfo} file
  * @param {CallOptions} options
+ * @param {FileInfo} file
  * @returns {Promise<Blob>}
  */
-export async function fetchFile(engine, { id, size, type }, { onProgress, signal }) {
+export async function fetchFile(engine, { onProgress, signal }, { id, size, type }) {
   /** @type {Uint8Array[]} */
   const pieces = [];
   let got = 0;

@@ -35,6 +35,7 @@ const HELLO_1_1 = [1, 1];
  * @property {(state: 'connecting'|'offline') => void} onLost
  * @property {(name: string, body: any) => void} onNotification
  * @property {() => void} onDeauth
+ * @property {() => boolean} isWanted whether a lost connection is to come back by itself
  */
 
 /**
@@ -208,6 +209,7 @@ export class Link {
     clearTimeout(this.#timer);
     if (this.#isStopped) return;
     this.owner.onLost(wasGreeted ? 'connecting' : 'offline');
+    if (!this.owner.isWanted()) return;
     // Half of it at random: many browsers that lost one server do not come back at once.
     const pauseMs = this.#backoffMs * (0.5 + Math.random() / 2);
     this.#backoffMs = Math.min(2 * this.#backoffMs, BACKOFF_MAX_MS);

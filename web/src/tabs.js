@@ -7,10 +7,9 @@
 
 /** @typedef {import('./types.js').Failure} Failure */
 /** @typedef {{onProgress?: (done: number) => void, signal?: AbortSignal}} CallOptions */
-/** @typedef {(...args: any[]) => Promise<any>} Method */
 /**
  * @typedef {object} Service
- * @property {Record<string, Method>} api the last argument of a call is its CallOptions
+ * @property {(method: string, args: any[], options: CallOptions) => Promise<any>} call
  * @property {() => Promise<void>} start
  * @property {() => void} stop
  */
@@ -166,7 +165,7 @@ export class Tabs {
   async #runOwn(id, { method, args, options }) {
     const service = this.#service;
     try {
-      const value = await service?.api[method](...args, options);
+      const value = await service?.call(method, args, options);
       this.#settle(id, value);
     } catch (error) {
       // Deposed meanwhile: the new leader answers.
@@ -222,7 +221,7 @@ export class Tabs {
     };
     const service = this.#service;
     try {
-      const value = await service?.api[method](...args, options);
+      const value = await service?.call(method, args, options);
       this.#post({ kind: 'answer', to: from, id, value });
     } catch (error) {
       if (service === this.#service) this.#post({ kind: 'answer', to: from, id, failure: failureOf(error) });
