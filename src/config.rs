@@ -3,6 +3,8 @@
 //! Owns the meaning, the bounds and the contradictions of options, and the TOML file. Must not
 //! know the command line or the environment: they come as one more layer of [`Options`].
 
+mod web;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
+pub use web::{Network, WebOrigin, is_authority};
 
 use crate::limits;
 
@@ -58,6 +61,14 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// The Unix socket on which `vestnik stats` asks.
     pub stats_socket: PathBuf,
+    /// Serve HTTP and WebSocket on the listeners, too.
+    pub web: bool,
+    /// Origins of web pages that may open a WebSocket, besides the server's own.
+    pub web_origin: Vec<WebOrigin>,
+    /// Proxies whose X-Forwarded-For names the client.
+    pub trusted_proxy: Vec<Network>,
+    /// The site that links name.
+    pub public_url: Option<WebOrigin>,
 }
 
 /// TLS: all of it or nothing.
@@ -97,6 +108,33 @@ impl FromStr for Registration {
             "invite" => Ok(Self::Invite),
             "open" => Ok(Self::Open),
             _ => Err(format!("it is one of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+/// A switch, written `on` or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnOff {
+    /// It is on.
+    On,
+    /// It is off.
+    Off,
+}
+
+impl OnOff {
+    /// The values of such an option.
+    pub const NAMES: [&str; 2] = ["on", "off"];
+}
+
+impl FromStr for OnOff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("it is on or off".to_owned()),
         }
     }
 }
@@ -218,21 +256,56 @@ options! {
     metrics_listen: SocketAddr,
     /// `vestnik stats`.
     stats_socket: PathBuf,
+    /// HTTP and WebSocket.
+    web: OnOff,
+    /// Origins of web pages.
+    #[serde(deserialize_with = "text_or_array")]
+    web_origin: Vec<WebOrigin>,
+    /// Proxies.
+    #[serde(deserialize_with = "text_or_array")]
+    trusted_proxy: Vec<Network>,
+    /// What links begin with.
+    public_url: WebOrigin,
 }
 
-/// Addresses as one text, separated by commas, or as an array of texts.
-fn text_or_array<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<SocketAddr>>, D::Error> {
+/// Values as one text, separated by commas, or as an array of texts.
+fn text_or_array<'de, D: Deserializer<'de>, T: OptionValue>(
+    input: D,
+) -> Result<Option<Vec<T>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "an address, or an array of addresses")]
     enum Given {
         Text(String),
         Array(Vec<String>),
     }
-    let addresses: Result<Vec<_>, String> = match Given::deserialize(input)? {
-        Given::Text(text) => text.split(',').map(address).collect(),
-        Given::Array(texts) => texts.iter().map(|text| address(text)).collect(),
+    let values: Result<Vec<_>, String> = match Given::deserialize(input)? {
+        Given::Text(text) => text.split(',').map(T::read).collect(),
+        Given::Array(texts) => texts.iter().map(|text| T::read(text)).collect(),
     };
-    addresses.map(Some).map_err(serde::de::Error::custom)
+    values.map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A value of which an option may have several.
+trait OptionValue: Sized {
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+impl OptionValue for SocketAddr {
+    fn read(text: &str) -> Result<Self, String> {
+        address(text)
+    }
+}
+
+impl OptionValue for WebOrigin {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl OptionValue for Network {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
 }
 
 impl Options {
@@ -364,6 +437,10 @@ impl Config {
             sends_per_second: within("sends-per-second", sends, 0..=SENDS_PER_SECOND_MAX)?,
             accept_future_time: said.accept_future_time.unwrap_or(false),
             metrics_listen: said.metrics_listen,
+            web: said.web != Some(OnOff::Off),
+            web_origin: said.web_origin.unwrap_or_default(),
+            trusted_proxy: said.trusted_proxy.unwrap_or_default(),
+            public_url: said.public_url,
         };
         config.check_sizes()?;
         config.check_listeners(said.allow_plaintext.unwrap_or(false))?;
@@ -548,6 +625,10 @@ mod tests {
             accept-future-time = true
             metrics-listen = "127.0.0.1:4"
             stats-socket = "/run/v.sock"
+            web = "off"
+            web-origin = ["https://a.example", "http://localhost:8080"]
+            trusted-proxy = "127.0.0.1, 10.0.0.0/8"
+            public-url = "https://chat.example.org/"
             "#,
         );
         let list = |text: &str| text.split(' ').map(|text| address(text).unwrap()).collect();
@@ -577,6 +658,14 @@ mod tests {
             accept_future_time: true,
             metrics_listen: Some(address("127.0.0.1:4").unwrap()),
             stats_socket: "/run/v.sock".into(),
+            web: false,
+            web_origin: ["https://a.example", "http://localhost:8080"]
+                .map(|origin| origin.parse().unwrap())
+                .into(),
+            trusted_proxy: ["127.0.0.1", "10.0.0.0/8"]
+                .map(|network| network.parse().unwrap())
+                .into(),
+            public_url: Some("https://chat.example.org".parse().unwrap()),
         };
         assert_eq!(config, Ok(expected));
     }
@@ -648,5 +737,9 @@ mod tests {
         refused("registration = 'perhaps'", "perhaps");
         refused("data = [", "line 1");
         refused("max-connections = -1", "line 1");
+        refused("web = 'perhaps'", "perhaps");
+        refused("web-origin = 'chat.example.org'", "https://chat.example.org");
+        refused("trusted-proxy = ['10.0.0.0/33']", "10.0.0.0/33");
+        refused("public-url = 'https://chat.example.org/chat'", "not the address of a site");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::ArgAction;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
-use vestnik::config::{Config, Options, Registration, Seconds, address};
+use vestnik::config::{Config, Network, OnOff, Options, Registration, Seconds, WebOrigin, address};
 use vestnik::net::{self, ServeError};
 
 use super::failure::Failure;
@@ -28,6 +28,8 @@ SIGTERM and SIGINT stop the server in good order, SIGHUP reads the certificate a
 pub(super) struct Arguments {
     #[command(flatten, next_help_heading = "Connections")]
     listeners: Listeners,
+    #[command(flatten, next_help_heading = "Web")]
+    web: Web,
     #[command(flatten, next_help_heading = "People")]
     people: People,
     #[command(flatten, next_help_heading = "Time-outs, in seconds")]
@@ -59,6 +61,37 @@ struct Listeners {
     /// The certificate's private key
     #[arg(long, value_name = "PEM", env = "VESTNIK_TLS_KEY", hide_env = true)]
     tls_key: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct Web {
+    /// Serve the browser client, WebSocket and hooks on the same ports [default: on]
+    #[arg(long, value_name = "on|off", value_parser = on_off(), env = "VESTNIK_WEB", hide_env = true, hide_possible_values = true)]
+    web: Option<OnOff>,
+
+    /// Let pages of another site open a WebSocket; may be repeated
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "VESTNIK_WEB_ORIGIN",
+        hide_env = true
+    )]
+    web_origin: Option<Vec<WebOrigin>>,
+
+    /// Believe the X-Forwarded-For of this proxy; may be repeated [default: nobody's]
+    #[arg(
+        long,
+        value_name = "ADDR[/BITS]",
+        value_delimiter = ',',
+        env = "VESTNIK_TRUSTED_PROXY",
+        hide_env = true
+    )]
+    trusted_proxy: Option<Vec<Network>>,
+
+    /// The site that links name, such as https://chat.example.org
+    #[arg(long, value_name = "URL", env = "VESTNIK_PUBLIC_URL", hide_env = true)]
+    public_url: Option<WebOrigin>,
 }
 
 #[derive(clap::Args)]
@@ -149,9 +182,13 @@ fn registration() -> impl TypedValueParser<Value = Registration> {
     PossibleValuesParser::new(Registration::NAMES).try_map(|name| name.parse::<Registration>())
 }
 
+fn on_off() -> impl TypedValueParser<Value = OnOff> {
+    PossibleValuesParser::new(OnOff::NAMES).try_map(|name| name.parse::<OnOff>())
+}
+
 impl Arguments {
     fn into_options(self) -> Options {
-        let Self { listeners, people, timeouts, limits, operation } = self;
+        let Self { listeners, web, people, timeouts, limits, operation } = self;
         Options {
             data: None,
             listen: listeners.listen,
@@ -159,6 +196,10 @@ impl Arguments {
             tls_listen: listeners.tls_listen,
             tls_cert: listeners.tls_cert,
             tls_key: listeners.tls_key,
+            web: web.web,
+            web_origin: web.web_origin,
+            trusted_proxy: web.trusted_proxy,
+            public_url: web.public_url,
             registration: people.registration,
             password_iterations: people.password_iterations,
             session_days: people.session_days,
