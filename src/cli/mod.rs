@@ -15,6 +15,7 @@ mod invite;
 mod load;
 mod lockdown;
 mod output;
+mod prompt;
 mod purge;
 mod secret;
 mod serve;

@@ -71,9 +71,7 @@ fn ask() -> Result<Secret, Failure> {
         return Err(Failure::Usage(words.to_owned()));
     }
     let prompt = |words: &str| {
-        let typed = rpassword::prompt_password(words);
-        typed
-            .map(Secret::new)
+        super::prompt::read_secret(words)
             .map_err(|e| Failure::Failed(format!("cannot ask for a password: {e}")))
     };
     let first = prompt("Password: ")?;

@@ -40,6 +40,8 @@ const SLOW_ROUND_MS: u64 = 10_000;
 pub(super) struct Housekeeping {
     data_version: i64,
     has_changes: bool,
+    /// The newest change of before the start. Nobody was connected then, so nobody is notified.
+    before_start: i64,
     /// Changes whose notes are gone from the file, and that are not acted on yet.
     taken: VecDeque<Change>,
     /// How many were acted on.
@@ -71,8 +73,10 @@ impl Housekeeping {
     /// What was changed before the start is in the file and in no cache yet.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let data_version = store.data_version()?;
+        let before_start = store.newest_change()?;
         Ok(Self {
             data_version,
+            before_start,
             has_changes: true,
             taken: VecDeque::new(),
             acted_on: 0,
@@ -260,7 +264,13 @@ impl Service<'_> {
         self.store.forget_changes(last)?;
         self.store.commit()?;
         let is_full = changes.len() == CHANGES_PER_SLICE as usize;
-        self.housekeeping.taken.extend(changes.into_iter().filter_map(|(_, change)| change));
+        for (id, change) in changes {
+            if id <= self.housekeeping.before_start {
+                self.housekeeping.acted_on += u64::from(change.is_some());
+            } else {
+                self.housekeeping.taken.extend(change);
+            }
+        }
         Ok(is_full)
     }
 

@@ -71,6 +71,16 @@ impl Store<'_> {
         )
     }
 
+    /// The id of the newest change; 0 when there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn newest_change(&mut self) -> StoreResult<i64> {
+        let newest =
+            self.all("SELECT ifnull(max(change_id), 0) FROM changes", [], |row| row.get(0))?;
+        Ok(newest.first().copied().unwrap_or_default())
+    }
+
     /// Takes away the changes up to this one.
     ///
     /// # Errors

@@ -316,7 +316,7 @@ fn who_cannot_come_in_is_told_in_one_line() {
     for (address, words, code) in [
         ("127.0.0.1:1", "does `vestnik serve` run there?", 1),
         ("192.0.2.1", "--allow-plaintext", 2),
-        ("chat.lan:x", "is no address", 2),
+        ("chat.lan:x", "is not an address", 2),
     ] {
         let output = run(client(&server, address, &["--user", "anna"]), Some(""));
         let (said, was) = failure(&output);
@@ -462,6 +462,21 @@ fn tls_is_trusted_by_fingerprint_or_by_file_and_not_otherwise() {
         let output = run_client(&server, &[&user[..], &trust].concat(), &input);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
     }
+    // The environment pins it as well; and what was pinned once is remembered, so that nobody
+    // speaks in the clear to that server later.
+    let kept = ["--user", "anna", "--password-stdin", "--chat", "hall"];
+    let state = folder.join("state");
+    let with_state = |arguments: &[&str]| {
+        let mut command = client(&server, &server.address().to_string(), arguments);
+        command.env("XDG_STATE_HOME", &state);
+        command
+    };
+    let mut by_environment = with_state(&kept);
+    by_environment.env("VESTNIK_TLS_FINGERPRINT", &pin);
+    for command in [by_environment, with_state(&kept)] {
+        let output = run(command, Some(&input));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
     let other = format!("AB{}", &pin[2..]);
     let other = if other == pin { format!("CD{}", &pin[2..]) } else { other };
     for (trust, words) in [
@@ -476,5 +491,27 @@ fn tls_is_trusted_by_fingerprint_or_by_file_and_not_otherwise() {
     let arguments = [&user[..], &["--tls-ca", cert]].concat();
     let (said, code) = failure(&run(client(&server, &by_name, &arguments), Some(&input)));
     assert!(said.contains("connect by a name that is in it") && code == Some(1), "{said}");
-    assert!(server.admin_ok(&["check"], None).contains("2 messages"));
+    assert!(server.admin_ok(&["check"], None).contains("4 messages"));
+}
+
+#[test]
+fn a_line_that_is_not_utf_8_is_not_sent() {
+    let server = hall();
+    let mut command = client(
+        &server,
+        &server.address().to_string(),
+        &["--user", "anna", "--password-stdin", "--no-keep", "--chat", "hall"],
+    );
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(format!("{PASSWORD}\nbefore\n").as_bytes()).expect("somebody reads");
+    input.write_all(b"caf\xe9\nafter\n").expect("somebody reads");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("not sent: that line is not UTF-8"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(!shown.contains('\u{fffd}'), "{shown}");
 }

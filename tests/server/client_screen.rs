@@ -8,13 +8,13 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::server::{run, vestnik};
-use crate::support::{PASSWORD, Server};
+use crate::support::{PASSWORD, Server, TempDir};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
@@ -33,8 +33,15 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// `None` where the system has no such terminals.
+    /// A client of the server; `None` where the system has no such terminals.
     fn open(server: &Server, arguments: &[&str]) -> Option<Self> {
+        let mut command = vestnik(server.dir().path());
+        command.env("XDG_STATE_HOME", server.dir().join("state")).env("TZ", "UTC");
+        command.args(["client", &server.address().to_string()]).args(arguments);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Option<Self> {
         let Ok(person) = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY) else {
             eprintln!("skipped: there are no pseudo terminals");
             return None;
@@ -47,10 +54,7 @@ impl Terminal {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&person, size).expect("a terminal");
         let end = || Stdio::from(side.try_clone().expect("a descriptor"));
-        let mut command = vestnik(server.dir().path());
-        command.env("XDG_STATE_HOME", server.dir().join("state")).env("TZ", "UTC");
         command.env("TERM", "xterm-256color");
-        command.args(["client", &server.address().to_string()]).args(arguments);
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().expect("the binary starts");
         let keyboard = File::from(person);
@@ -189,4 +193,23 @@ fn the_terminal_is_given_back_when_the_session_is_ended_elsewhere() {
     assert_eq!(anna.end(), Some(1));
     let modes = tcgetattr(&anna.side).expect("a terminal").local_modes;
     assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO));
+}
+
+#[test]
+fn ctrl_c_at_a_password_prompt_gives_the_echo_back() {
+    let dir = TempDir::new();
+    // The prompt is on the controlling terminal, which a new session takes.
+    let mut command = Command::new("setsid");
+    command.args(["-cw", env!("CARGO_BIN_EXE_vestnik"), "user", "add", "anna"]);
+    command.current_dir(dir.path());
+    let Some(mut terminal) = Terminal::start(command) else { return };
+    terminal.until("Password: ");
+    let has_echo = |terminal: &Terminal| {
+        let modes = tcgetattr(&terminal.side).expect("a terminal").local_modes;
+        modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
+    };
+    assert!(!has_echo(&terminal));
+    terminal.press("half a pass\x03");
+    assert_ne!(terminal.end(), Some(0));
+    assert!(has_echo(&terminal));
 }

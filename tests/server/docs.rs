@@ -185,7 +185,7 @@ fn the_map_names_every_part_and_every_dependency() {
         let name = line.split(' ').next().expect("a name");
         assert!(table.contains(name), "{name} has no reason in ARCHITECTURE.md");
     }
-    assert!(page.lines().count() <= 150, "a map is short");
+    assert!(page.lines().count() <= 250, "a map is short");
 }
 
 #[test]

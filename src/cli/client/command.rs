@@ -75,8 +75,7 @@ pub(super) enum Command {
     Quit,
 }
 
-/// Reads a line; `Err` says how the command is to be written. Two slashes begin a message with
-/// one.
+/// Parses a line; `Err` shows the command's usage. Two slashes begin a message with one.
 pub(super) fn parse(line: &str) -> Result<Typed, String> {
     if line.trim().is_empty() {
         return Ok(Typed::Nothing);
@@ -97,7 +96,7 @@ pub(super) fn parse(line: &str) -> Result<Typed, String> {
     };
     command(name, rest.trim()).map(Typed::Command).ok_or_else(|| {
         let space = if takes.is_empty() { "" } else { " " };
-        format!("it is written /{name}{space}{takes}")
+        format!("usage: /{name}{space}{takes}")
     })
 }
 
@@ -162,11 +161,16 @@ fn join(rest: &str) -> Option<Command> {
 /// `-N` in front, counted from 1, and what follows.
 fn back(rest: &str) -> Option<(usize, &str)> {
     let (first, then) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    match first.strip_prefix('-').map(str::parse) {
-        Some(Ok(0)) => None,
-        Some(Ok(back)) => Some((back, then.trim_start())),
-        _ => Some((1, rest)),
-    }
+    let Some(digits) = first.strip_prefix('-').filter(|digits| is_number(digits)) else {
+        return Some((1, rest));
+    };
+    // A number that is too large names no message: it is never the text of a change.
+    let back = digits.parse().ok().filter(|&back| back > 0)?;
+    Some((back, then.trim_start()))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn switch(rest: &str) -> Option<(String, bool)> {
@@ -223,9 +227,19 @@ mod tests {
         assert_eq!(typed("/delete -3 boris"), Command::Delete { back: 3, user });
         assert_eq!(typed("/ban boris off"), Command::Ban { user: "boris".to_owned(), on: false });
         assert_eq!(typed("/end 7"), Command::End(7));
-        assert_eq!(parse("/ban boris"), Err("it is written /ban USER on|off".to_owned()));
-        assert_eq!(parse("/leave hall"), Err("it is written /leave".to_owned()));
-        for bad in ["/join", "/open a b", "/edit", "/edit -2", "/edit -0 x", "/end x", "/dm"] {
+        assert_eq!(parse("/ban boris"), Err("usage: /ban USER on|off".to_owned()));
+        assert_eq!(parse("/leave hall"), Err("usage: /leave".to_owned()));
+        for bad in [
+            "/join",
+            "/open a b",
+            "/edit",
+            "/edit -2",
+            "/edit -0 x",
+            "/edit -99999999999999999999 x",
+            "/delete -99999999999999999999",
+            "/end x",
+            "/dm",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

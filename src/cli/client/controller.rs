@@ -295,9 +295,10 @@ impl Controller {
                 self.model.take_members(chat, members);
                 Vec::new()
             }
-            News::Opened { chat, messages, is_whole } => {
+            News::Opened { chat, members, messages, is_whole } => {
                 let id = chat.id;
                 let new = self.model.open(*chat, messages, is_whole);
+                self.model.take_members(id, members);
                 self.shown(id, new)
             }
             News::Page { chat, messages, is_first } => {

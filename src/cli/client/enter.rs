@@ -8,6 +8,7 @@ use vestnik::client::{Client, Error};
 use vestnik::ids::{ChatId, UserId};
 
 use super::super::failure::Failure;
+use super::super::prompt;
 use super::input::{Line, Lines};
 use super::saved_session::{Folder, Slot};
 use super::server::Server;
@@ -63,6 +64,11 @@ pub(super) fn enter(
         _ => None,
     };
     let mut client = connect(server)?;
+    if let (Some(folder), Some(pin)) = (folder.as_ref().filter(|_| !arguments.no_keep), &server.pin)
+        && let Err(error) = folder.remember_pin(&server.name, pin)
+    {
+        note(&format!("the certificate is not remembered: {error}"));
+    }
     let has_session = restore(&mut client, slot.as_ref().filter(|_| !arguments.register))?;
     if has_session {
         if arguments.password_stdin {
@@ -257,8 +263,7 @@ pub(super) fn ask(prompt: &str) -> Result<Secret, Failure> {
                      as the first line of standard input";
         return Err(Failure::Usage(words.to_owned()));
     }
-    rpassword::prompt_password(prompt)
-        .map(Secret::new)
+    prompt::read_secret(prompt)
         .map_err(|error| Failure::Failed(format!("cannot ask for a password: {error}")))
 }
 

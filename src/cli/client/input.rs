@@ -17,6 +17,8 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 pub(super) enum Line {
     Text(String),
     TooLong,
+    /// Not UTF-8, so no text that could be sent as it is.
+    NotText,
 }
 
 /// Standard input.
@@ -91,8 +93,8 @@ impl Lines {
             if self.is_skipping || line.len() > LINE_BYTES_MAX {
                 return Some(Line::TooLong);
             }
-            let text = String::from_utf8_lossy(&line).replace('\0', "");
-            return Some(Line::Text(text.trim_end_matches('\r').to_owned()));
+            let Ok(text) = str::from_utf8(&line) else { return Some(Line::NotText) };
+            return Some(Line::Text(text.replace('\0', "").trim_end_matches('\r').to_owned()));
         }
     }
 
@@ -102,6 +104,7 @@ impl Lines {
             match self.next() {
                 Some(Line::Text(text)) if !text.is_empty() => return Ok(Secret::new(text)),
                 Some(Line::TooLong) => return Err(Failure::new("that is too long for a password")),
+                Some(Line::NotText) => return Err(Failure::new("the password is not UTF-8")),
                 Some(Line::Text(_)) => {
                     return Err(Failure::new("the line for the password is empty"));
                 }
@@ -150,7 +153,7 @@ mod tests {
     fn lines_come_whole_however_their_bytes_came() {
         let pieces: [&[u8]; 3] = [b"one\ntw", b"o\r\n\nth", "r\0ее".as_bytes()];
         assert_eq!(lines(&pieces), [text("one"), text("two"), text(""), text("thrее")]);
-        assert_eq!(lines(&[b"\xff\n"]), [text("\u{fffd}")]);
+        assert_eq!(lines(&[b"\xff\n"]), [Line::NotText]);
     }
 
     #[test]
@@ -159,5 +162,6 @@ mod tests {
         let mut pieces: Vec<&[u8]> = vec![&long; 200];
         pieces.push(b"\nnext\n");
         assert_eq!(lines(&pieces), [Line::TooLong, text("next")]);
+        assert_eq!(lines(&[b"\xff\n", b"ok\n"]), [Line::NotText, text("ok")]);
     }
 }

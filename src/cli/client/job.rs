@@ -112,8 +112,8 @@ pub(super) enum News {
     Name(UserId, String),
     /// Who is in a chat.
     Members(ChatId, Vec<Member>),
-    /// A chat was joined or asked for: its newest messages, ascending.
-    Opened { chat: Box<Chat>, messages: Vec<Message>, is_whole: bool },
+    /// A chat was joined or asked for: its members and its newest messages, ascending.
+    Opened { chat: Box<Chat>, members: Vec<Member>, messages: Vec<Message>, is_whole: bool },
     /// Older messages, ascending; fewer than asked for when the beginning is among them.
     Page { chat: ChatId, messages: Vec<Message>, is_first: bool },
     /// A message that was missed, sent, edited or deleted.
@@ -255,8 +255,7 @@ fn show(client: &mut Client, chat: ChatId, messages: u16) -> Result<Vec<News>, E
     let limit = usize::from(messages);
     let messages = if limit == 0 { Vec::new() } else { client.page(chat, None, messages)? };
     let is_whole = messages.len() < limit;
-    let opened = News::Opened { chat: Box::new(info), messages, is_whole };
-    Ok(vec![News::Members(chat, members), opened])
+    Ok(vec![News::Opened { chat: Box::new(info), members, messages, is_whole }])
 }
 
 fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Result<Vec<News>, Error> {

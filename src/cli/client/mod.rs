@@ -72,7 +72,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
-    let server = arguments.server.server()?;
+    let server = arguments.server.server(saved_session::Folder::find().as_ref())?;
     if arguments.enter.forget {
         return enter::forget(&arguments.enter, &server);
     }

@@ -108,6 +108,9 @@ impl<'a> Plain<'a> {
                 Some(Line::TooLong) => {
                     vec![Effect::Failure("not sent: that line is too long".to_owned())]
                 }
+                Some(Line::NotText) => {
+                    vec![Effect::Failure("not sent: that line is not UTF-8".to_owned())]
+                }
                 None => return Ok(()),
             };
             for effect in effects {

@@ -58,6 +58,29 @@ impl Folder {
         Self(path)
     }
 
+    /// The fingerprint of the certificate that was pinned for a server, if one was.
+    pub(super) fn pin(&self, server: &str) -> Option<String> {
+        let mut text = String::new();
+        let file = File::open(self.pin_file(server)).ok()?;
+        file.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned()).filter(|pin| !pin.is_empty())
+    }
+
+    /// Remembers the certificate of a server, so that nobody connects to it in the clear later.
+    pub(super) fn remember_pin(&self, server: &str, fingerprint: &str) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let new = self.0.join(format!("{}.new-pin", encode(server)));
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        writeln!(file, "{fingerprint}")?;
+        file.sync_all()?;
+        fs::rename(new, self.pin_file(server))
+    }
+
+    fn pin_file(&self, server: &str) -> PathBuf {
+        self.0.join(format!("{}.pin", encode(server)))
+    }
+
     /// Takes the place of a session; `None` when another process holds it.
     pub(super) fn slot(&self, server: &str, user: &str) -> io::Result<Option<Slot>> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
@@ -179,6 +202,17 @@ mod tests {
         slot.forget().unwrap();
         slot.forget().unwrap();
         assert!(slot.read().is_none());
+        fs::remove_dir_all(folder.0.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_pinned_certificate_is_remembered_for_its_server_alone() {
+        let folder = folder("pins");
+        assert_eq!(folder.pin("chat.lan:7421"), None);
+        folder.remember_pin("chat.lan:7421", "3F:A2").unwrap();
+        folder.remember_pin("chat.lan:7421", "3F:A3").unwrap();
+        assert_eq!(folder.pin("chat.lan:7421").as_deref(), Some("3F:A3"));
+        assert_eq!(folder.pin("chat.lan:7420"), None);
         fs::remove_dir_all(folder.0.parent().unwrap()).unwrap();
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use vestnik::client::{Error, Options, Tls};
 
 use super::super::failure::Failure;
+use super::saved_session::Folder;
 
 /// Where a server listens in the clear, unless it is told otherwise.
 const PLAIN_PORT: u16 = 7420;
@@ -24,16 +25,23 @@ pub(super) struct ServerArguments {
     )]
     address: String,
 
-    /// Speak TLS, and trust what the system's certificates vouch for
-    #[arg(long)]
+    /// Connect over TLS, and trust the system's certificate authorities
+    #[arg(long, env = "VESTNIK_TLS", hide_env = true)]
     tls: bool,
 
-    /// Speak TLS, and trust the one certificate with this fingerprint, as `vestnik cert` prints it
-    #[arg(long, value_name = "SHA256", conflicts_with = "tls_ca")]
+    /// Connect over TLS, and trust the one certificate with this fingerprint, as `vestnik cert`
+    /// prints it; remembered for the next time
+    #[arg(
+        long,
+        value_name = "SHA256",
+        conflicts_with = "tls_ca",
+        env = "VESTNIK_TLS_FINGERPRINT",
+        hide_env = true
+    )]
     tls_fingerprint: Option<String>,
 
-    /// Speak TLS, and trust what the certificates in this file vouch for
-    #[arg(long, value_name = "PEM")]
+    /// Connect over TLS, and trust the certificate authorities in this file
+    #[arg(long, value_name = "PEM", env = "VESTNIK_TLS_CA", hide_env = true)]
     tls_ca: Option<PathBuf>,
 
     /// Speak plain TCP to a server that is not on this machine: everybody between can read all
@@ -47,16 +55,32 @@ pub(super) struct Server {
     pub(super) name: String,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) tls: Option<Tls>,
+    /// The fingerprint to remember once the server has shown that certificate.
+    pub(super) pin: Option<String>,
 }
 
 impl ServerArguments {
-    /// Finds the server.
-    pub(super) fn server(&self) -> Result<Server, Failure> {
-        let is_tls = self.tls || self.tls_ca.is_some() || self.tls_fingerprint.is_some();
+    /// Finds the server, with the certificate that was pinned for it before unless an option says
+    /// whom to trust.
+    pub(super) fn server(&self, folder: Option<&Folder>) -> Result<Server, Failure> {
+        let is_set = self.tls || self.tls_ca.is_some() || self.tls_fingerprint.is_some();
+        let remembered = folder.filter(|_| !is_set && !self.allow_plaintext).and_then(|folder| {
+            let (host, port) = split(&self.address, TLS_PORT)?;
+            folder.pin(&name(host, port))
+        });
+        match remembered {
+            Some(fingerprint) => self.find(Some(&fingerprint)),
+            None => self.find(self.tls_fingerprint.as_deref()),
+        }
+    }
+
+    fn find(&self, fingerprint: Option<&str>) -> Result<Server, Failure> {
+        let is_tls = self.tls || self.tls_ca.is_some() || fingerprint.is_some();
         let default_port = if is_tls { TLS_PORT } else { PLAIN_PORT };
-        let (host, port) = split(&self.address, default_port)
-            .ok_or_else(|| Failure::Usage(format!("{:?} is no address", self.address)))?;
-        let tls = if is_tls { Some(self.trust(host)?) } else { None };
+        let (host, port) = split(&self.address, default_port).ok_or_else(|| {
+            Failure::Usage(format!("{} is not an address: write HOST or HOST:PORT", self.address))
+        })?;
+        let tls = if is_tls { Some(self.trust(fingerprint, host)?) } else { None };
         let resolved = (host, port).to_socket_addrs();
         let addresses: Vec<SocketAddr> = resolved
             .map_err(|error| Failure::Failed(format!("cannot find {host}: {error}")))?
@@ -67,14 +91,12 @@ impl ServerArguments {
                  say --tls, --tls-fingerprint or --tls-ca; or --allow-plaintext"
             )));
         }
-        let host = host.to_lowercase();
-        let name =
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Ok(Server { name, addresses, tls })
+        let pin = self.tls_fingerprint.clone();
+        Ok(Server { name: name(host, port), addresses, tls, pin })
     }
 
-    fn trust(&self, host: &str) -> Result<Tls, Failure> {
-        match (&self.tls_fingerprint, &self.tls_ca) {
+    fn trust(&self, fingerprint: Option<&str>, host: &str) -> Result<Tls, Failure> {
+        match (fingerprint, &self.tls_ca) {
             (Some(fingerprint), _) => Tls::pinned(fingerprint, host)
                 .map_err(|error| Failure::Usage(format!("--tls-fingerprint: {error}"))),
             (None, Some(pem)) => Tls::trusting(pem, host)
@@ -113,6 +135,12 @@ impl Server {
         };
         Failure::Failed(format!("cannot talk to {name}: {words}{help}"))
     }
+}
+
+/// A server as it is shown, and as sessions and certificates are remembered for it.
+fn name(host: &str, port: u16) -> String {
+    let host = host.to_lowercase();
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Host and port of an address as people write it.
@@ -164,16 +192,19 @@ mod tests {
 
     #[test]
     fn plain_tcp_stays_on_this_machine_unless_it_is_allowed() {
-        assert_eq!(arguments("127.0.0.1", false, false).server().unwrap().name, "127.0.0.1:7420");
-        assert_eq!(arguments("::1", false, false).server().unwrap().name, "[::1]:7420");
-        let refused = arguments("192.0.2.1", false, false).server().err();
+        assert_eq!(
+            arguments("127.0.0.1", false, false).server(None).unwrap().name,
+            "127.0.0.1:7420"
+        );
+        assert_eq!(arguments("::1", false, false).server(None).unwrap().name, "[::1]:7420");
+        let refused = arguments("192.0.2.1", false, false).server(None).err();
         assert!(matches!(refused, Some(Failure::Usage(words)) if words.contains("--tls")));
-        assert!(arguments("192.0.2.1", false, true).server().is_ok());
+        assert!(arguments("192.0.2.1", false, true).server(None).is_ok());
         let pinned = ServerArguments {
             tls_fingerprint: Some("ab".repeat(32)),
             ..arguments("192.0.2.1", false, false)
         };
-        let server = pinned.server().unwrap();
+        let server = pinned.server(None).unwrap();
         assert_eq!((server.name.as_str(), server.tls.is_some()), ("192.0.2.1:7421", true));
     }
 }

@@ -12,6 +12,7 @@ use std::{io, thread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vestnik::client::{Chat, Client, Cursor, Error, Event, Message};
 use vestnik::ids::{ChatId, ServerTime, UserId};
+use vestnik::wire::answer::MemberEvent;
 
 use super::job::{self, Job, News};
 use super::pause::{longer, pause_after};
@@ -331,8 +332,9 @@ impl Worker {
     /// Tells the front, and whose names it needs before.
     fn tell(&mut self, news: News) -> Result<(), Stop> {
         match &news {
-            News::Opened { chat, messages, .. } => {
+            News::Opened { chat, members, messages, .. } => {
                 self.open = Some(chat.id);
+                self.known.extend(members.iter().map(|member| member.user));
                 self.introduce(messages)?;
             }
             News::Page { messages, .. } => self.introduce(messages)?,
@@ -387,10 +389,33 @@ impl Worker {
                     return Err(Stop::Over(words.to_owned()));
                 }
                 Event::Message { chat, message } => self.tell(News::Message(chat, message))?,
-                event => self.tell(News::Event(event))?,
+                event => {
+                    let joined = self.joined_here(&event);
+                    self.tell(News::Event(event))?;
+                    joined.map_or(Ok(()), |user| self.look_up_presence(user))?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Who has joined the open chat by this event: a command may have added somebody who is away.
+    fn joined_here(&self, event: &Event) -> Option<UserId> {
+        match event {
+            Event::Member { chat, user, event: MemberEvent::Joined, .. } => {
+                (self.open == Some(*chat)).then_some(*user)
+            }
+            _ => None,
+        }
+    }
+
+    fn look_up_presence(&mut self, user: UserId) -> Result<(), Stop> {
+        match self.client.user(user) {
+            Ok(found) => self.tell(News::Event(Event::Presence { user, online: found.online })),
+            Err(error) if error.is_broken() => Err(error.into()),
+            // A user who cannot be looked up counts as away.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Tells what was missed. Of a chat that is new meanwhile only what is said from now on comes

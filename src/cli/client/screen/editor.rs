@@ -137,6 +137,13 @@ impl Editor {
         self.remove_before(self.word_before());
     }
 
+    /// Replaces the text, with the cursor at its end. What was being recalled is over.
+    pub(super) fn set(&mut self, text: String) {
+        self.text = text;
+        self.at = self.text.len();
+        self.recalled = None;
+    }
+
     pub(super) fn clear(&mut self) {
         self.text.clear();
         self.at = 0;

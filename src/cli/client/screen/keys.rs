@@ -3,6 +3,8 @@
 
 /// Longest sequence that is waited for to be whole.
 const SEQUENCE_BYTES_MAX: usize = 32;
+/// Longest answer of a terminal that is dropped whole.
+const ANSWER_BYTES_MAX: usize = 4096;
 /// Longest text that is pasted at once; more is left out.
 const PASTE_BYTES_MAX: usize = 64 * 1024;
 
@@ -43,12 +45,17 @@ pub(super) struct Keys {
     bytes: Vec<u8>,
     /// The text of a paste that has not ended.
     paste: Option<Vec<u8>>,
+    /// Bytes dropped so far of an answer of the terminal that has not ended (OSC, DCS and the
+    /// like). It may come late and in parts, and is nothing that somebody typed.
+    answer: Option<usize>,
 }
 
 /// What the bytes begin with.
 enum Found {
-    /// So many bytes, which are a key or nothing that is known.
+    /// This many bytes, which are a key or nothing that is known.
     Key(usize, Option<Key>),
+    /// A string sequence begins: `ESC` and `]`, `P`, `X`, `^` or `_` (ECMA-48, 5.6).
+    Answer,
     /// Not all of it is here.
     More,
 }
@@ -61,7 +68,7 @@ impl Keys {
     /// Whether the beginning of something waits for its rest, which may never come: the key Esc
     /// is such a beginning.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.bytes.is_empty() && self.paste.is_none()
+        !self.bytes.is_empty() && self.paste.is_none() && self.answer.is_none()
     }
 
     /// No more came for a while: what waits is all there is.
@@ -77,6 +84,9 @@ impl Keys {
             if self.paste.is_some() {
                 return self.pasted();
             }
+            if self.answer.is_some() && !self.skip_answer() {
+                return None;
+            }
             if self.bytes.starts_with(PASTE_BEGINS) {
                 self.bytes.drain(..PASTE_BEGINS.len());
                 self.paste = Some(Vec::new());
@@ -89,10 +99,42 @@ impl Keys {
                         return key;
                     }
                 }
+                Found::Answer => {
+                    self.bytes.drain(..2);
+                    self.answer = Some(0);
+                }
                 Found::More if self.bytes.len() > SEQUENCE_BYTES_MAX => self.bytes.clear(),
                 Found::More => return None,
             }
         }
+    }
+
+    /// Drops the bytes of an answer; true when it has ended. BEL and ST end it, and so does a
+    /// control character, which none may hold: somebody is at the keyboard.
+    fn skip_answer(&mut self) -> bool {
+        let dropped = self.answer.unwrap_or_default();
+        let end = self.bytes.iter().position(|&byte| byte < 0x20);
+        let room = ANSWER_BYTES_MAX.saturating_sub(dropped);
+        match end {
+            Some(at) if self.bytes.get(at) == Some(&ESC) => {
+                self.bytes.drain(..at);
+                // Whether this is ST, or the next sequence, shows the byte behind it.
+                match self.bytes.get(1) {
+                    None => return false,
+                    Some(b'\\') => _ = self.bytes.drain(..2),
+                    Some(_) => {}
+                }
+            }
+            Some(at) => _ = self.bytes.drain(..=at),
+            None if self.bytes.len() <= room => {
+                self.answer = Some(dropped + self.bytes.len());
+                self.bytes.clear();
+                return false;
+            }
+            None => {}
+        }
+        self.answer = None;
+        true
     }
 
     fn pasted(&mut self) -> Option<Key> {
@@ -118,6 +160,9 @@ fn find(bytes: &[u8]) -> Found {
             [] => Found::More,
             [last, ..] => Found::Key(3, arrow(*last, 0)),
         },
+        // Alone it may still be Alt and a key.
+        [ESC, b']' | b'P' | b'X' | b'^' | b'_'] => Found::More,
+        [ESC, b']' | b'P' | b'X' | b'^' | b'_', ..] => Found::Answer,
         // Esc typed twice, or before something else.
         [ESC, ESC, ..] => Found::Key(1, Some(Key::Escape)),
         [ESC, rest @ ..] => match character(rest) {
@@ -244,6 +289,32 @@ mod tests {
         long.extend(vec![b'x'; 2 * PASTE_BYTES_MAX]);
         long.extend(PASTE_ENDS);
         assert_eq!(keys(&long), [Key::Paste("x".repeat(PASTE_BYTES_MAX))]);
+    }
+
+    #[test]
+    fn answers_of_the_terminal_are_not_typed() {
+        assert_eq!(keys(b"a\x1b]11;rgb:0000/1111/2222\x1b\\b"), [Key::Char('a'), Key::Char('b')]);
+        assert_eq!(keys(b"\x1bP>|XTerm(380)\x1b\\c"), [Key::Char('c')]);
+        assert_eq!(keys(b"\x1b]0;title\x07d\x1b[A"), [Key::Char('d'), Key::Up]);
+        // It comes in parts, however long the pauses are.
+        let mut late = Keys::default();
+        for part in [&b"\x1b]11;rgb:00"[..], b"00/1111", b"/2222\x1b", b"\\"] {
+            late.push(part);
+            assert_eq!(late.next(), None, "{part:?}");
+            if late.is_waiting() {
+                assert_eq!(late.give_up_waiting(), None);
+            }
+        }
+        late.push(b"e");
+        assert_eq!(late.next(), Some(Key::Char('e')));
+        // One that never ends takes neither the keyboard nor memory.
+        let mut endless = Keys::default();
+        endless.push(b"\x1b]52;");
+        endless.push(&vec![b'x'; ANSWER_BYTES_MAX]);
+        while endless.next().is_some() {}
+        endless.push(b"\x03f");
+        assert_eq!(endless.next(), Some(Key::Ctrl('c')));
+        assert_eq!(endless.next(), Some(Key::Char('f')));
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) fn run(
     };
     let effects = chat.map(|chat| shell.screen.front.show(chat)).into_iter().collect();
     let jobs = shell.screen.act(effects);
+    shell.screen.switch_draft();
     shell.ask(jobs);
     let outcome = shell.talk(signals, &resized).map_err(cannot);
     shell.screen.logoff |= !keeps_session;
@@ -195,8 +196,9 @@ fn finish(screen: &Screen, is_all_done: bool) -> Result<bool, Failure> {
     }
     match &screen.end {
         Some(Err(words)) => {
-            if !screen.editor.is_empty() {
-                note(&format!("not sent: {}", harmless(screen.editor.text())));
+            let drafts = screen.drafts.values().map(String::as_str);
+            for text in drafts.chain([screen.editor.text()]).filter(|text| !text.is_empty()) {
+                note(&format!("not sent: {}", harmless(text)));
             }
             Err(Failure::Failed(words.clone()))
         }

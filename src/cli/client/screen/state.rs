@@ -36,6 +36,10 @@ pub(in super::super) struct Screen {
     /// Who I am where, for the line below.
     pub(super) title: String,
     pub(super) editor: Editor,
+    /// Half-typed lines of the chats that are not open.
+    pub(super) drafts: BTreeMap<ChatId, String>,
+    /// The chat that the line in the editor is meant for.
+    draft_chat: Option<ChatId>,
     /// What is asked for, and what is typed of the answer.
     pub(super) question: Option<(Question, Editor)>,
     pub(super) notes: VecDeque<Note>,
@@ -59,6 +63,8 @@ impl Screen {
             front,
             title,
             editor: Editor::default(),
+            drafts: BTreeMap::new(),
+            draft_chat: None,
             question: None,
             notes: VecDeque::new(),
             scroll: 0,
@@ -85,7 +91,28 @@ impl Screen {
             _ => {}
         }
         let effects = self.front.heard(news);
-        self.act(effects)
+        let jobs = self.act(effects);
+        self.switch_draft();
+        jobs
+    }
+
+    /// Puts the half-typed line aside when another chat is open now, and takes up that chat's:
+    /// Enter sends a line to nobody but those whom it was typed for.
+    pub(super) fn switch_draft(&mut self) {
+        let open = self.front.model.open;
+        if open == self.draft_chat {
+            return;
+        }
+        let left = std::mem::replace(&mut self.draft_chat, open);
+        let is_empty = self.editor.is_empty();
+        match left {
+            Some(chat) if !is_empty => _ = self.drafts.insert(chat, self.editor.text().to_owned()),
+            // Typed before any chat was open: for the one that opens now.
+            None if !is_empty => return,
+            _ => {}
+        }
+        let draft = open.and_then(|chat| self.drafts.remove(&chat));
+        self.editor.set(draft.unwrap_or_default());
     }
 
     /// Does what can be done here; the rest is for the worker.
@@ -133,14 +160,18 @@ impl Screen {
 
     /// A key was pressed.
     pub(super) fn pressed(&mut self, key: Key, now: Instant) -> Vec<Job> {
-        if key == Key::Ctrl('c') {
-            self.leave();
-            return Vec::new();
-        }
-        self.is_warned = false;
-        if self.question.is_some() {
-            return self.answering(key);
-        }
+        let jobs = if key == Key::Ctrl('c') {
+            self.interrupt();
+            Vec::new()
+        } else {
+            self.is_warned = false;
+            if self.question.is_some() { self.answering(key) } else { self.typed(key, now) }
+        };
+        self.switch_draft();
+        jobs
+    }
+
+    fn typed(&mut self, key: Key, now: Instant) -> Vec<Job> {
         match key {
             Key::Enter => return self.enter(),
             Key::Ctrl('d') if self.editor.is_empty() => self.leave(),
@@ -162,7 +193,19 @@ impl Screen {
         Vec::new()
     }
 
-    /// Leaves; what is not sent is worth a second thought.
+    /// Ctrl-C: drops the question, or the half-typed line; with neither, leaves.
+    fn interrupt(&mut self) {
+        if self.question.take().is_some() {
+            return;
+        }
+        if self.editor.is_empty() {
+            self.leave();
+        } else {
+            self.editor.clear();
+        }
+    }
+
+    /// Leaves; messages that are not sent ask for a second Ctrl-C.
     fn leave(&mut self) {
         let count = self.front.unsent.len();
         if count == 0 || std::mem::replace(&mut self.is_warned, true) {

@@ -92,14 +92,14 @@ impl Seat {
             info(WITH_BORIS, "boris"),
         ]));
         seat.hears(News::Members(chat(WITH_BORIS), members()));
-        seat.hears(News::Members(chat(HALL), members()));
         seat.opened(HALL, "hall", messages);
         seat
     }
 
     fn opened(&mut self, id: u32, name: &str, messages: Vec<Message>) {
         let chat = Box::new(info(id, name));
-        self.hears(News::Opened { chat, messages, is_whole: false });
+        let news = News::Opened { chat, members: members(), messages, is_whole: false };
+        self.hears(news);
         self.hears(News::Done);
     }
 
@@ -376,6 +376,36 @@ fn the_others_are_told_of_typing_now_and_then_but_not_of_commands() {
 }
 
 #[test]
+fn a_half_typed_line_stays_with_its_chat() {
+    let mut seat = Seat::in_hall((64, 10), Vec::new());
+    seat.types("for the hall");
+    seat.presses(Key::Ctrl('n'));
+    assert_eq!(seat.screen.front.model.open, Some(chat(KITCHEN)));
+    assert!(seat.screen.editor.is_empty(), "the line was typed for the hall");
+    seat.types("soup");
+    // The server opens a chat by itself when a join is answered late.
+    seat.opened(HALL, "hall", Vec::new());
+    assert_eq!(seat.screen.editor.text(), "for the hall");
+    let jobs = seat.presses(Key::Enter);
+    assert!(matches!(jobs.first(), Some(Job::Send { chat: to, .. }) if *to == chat(HALL)));
+    seat.presses(Key::Ctrl('n'));
+    assert_eq!(seat.screen.editor.text(), "soup");
+}
+
+#[test]
+fn people_are_counted_when_a_chat_is_opened_and_when_they_join() {
+    let mut seat = Seat::in_hall((64, 12), Vec::new());
+    // A chat that was not known before, as after /join, /create and /dm.
+    seat.opened(9, "cellar", Vec::new());
+    assert!(seat.rows().iter().any(|row| row.contains("2 members, 1 online")));
+    let (user, nickname) = (user(7), "vera".to_owned());
+    let event = MemberEvent::Joined;
+    seat.hears(News::Event(Event::Member { chat: chat(9), user, event, nickname }));
+    seat.hears(News::Event(Event::Presence { user, online: true }));
+    assert!(seat.rows().iter().any(|row| row.contains("3 members, 2 online")));
+}
+
+#[test]
 fn leaving_with_something_unsent_takes_a_second_thought() {
     let mut seat = Seat::in_hall((64, 10), Vec::new());
     seat.types("hi\n");
@@ -384,7 +414,9 @@ fn leaving_with_something_unsent_takes_a_second_thought() {
     assert!(seat.conversation().iter().any(|row| row.contains("1 message is not sent")));
     seat.types("x");
     seat.presses(Key::Ctrl('c'));
-    assert!(seat.screen.end.is_none(), "another key between is another thought");
+    assert!(seat.screen.editor.is_empty(), "a half-typed line is cleared first");
+    seat.presses(Key::Ctrl('c'));
+    assert!(seat.screen.end.is_none(), "a key in between starts over");
     seat.presses(Key::Ctrl('c'));
     assert_eq!(seat.screen.end, Some(Ok(())));
     let mut seat = Seat::in_hall((64, 10), Vec::new());
