@@ -101,6 +101,8 @@ pub struct Metrics {
     pub turn_rest_us: Histogram<TIME_BUCKETS>,
     /// Turns that could not be committed.
     pub undone: u64,
+    /// See [`Metrics::internal_error`].
+    pub internal_errors: u64,
 }
 
 impl Default for Metrics {
@@ -118,6 +120,7 @@ impl Default for Metrics {
             turn_us: Histogram::default(),
             turn_rest_us: Histogram::default(),
             undone: 0,
+            internal_errors: 0,
         }
     }
 }
@@ -137,18 +140,27 @@ impl Metrics {
         }
     }
 
-    /// A frame of this purpose may leave.
-    pub fn frame_sent(&mut self, purpose: u8) {
+    /// So many frames of this purpose are released.
+    pub fn frames_sent(&mut self, purpose: u8, frames: u32) {
         if let Some(count) = self.sent.get_mut(usize::from(purpose)) {
-            *count += 1;
+            *count += u64::from(frames);
         }
     }
 
-    /// A DECLINED with the reason at this place of the list of reasons may leave.
-    pub fn declined(&mut self, place: usize) {
-        if let Some(count) = self.declined.get_mut(place) {
-            *count += 1;
+    /// So many frames of DECLINED with this reason, by its index in the list of reasons, are
+    /// released.
+    pub fn declined(&mut self, reason: usize, frames: u32) {
+        if let Some(count) = self.declined.get_mut(reason) {
+            *count += u64::from(frames);
         }
+    }
+
+    /// Something happened that cannot, unless the server has a defect. It is counted and logged,
+    /// and stops a debug build.
+    pub fn internal_error(&mut self, what: std::fmt::Arguments<'_>) {
+        self.internal_errors += 1;
+        log::error!("internal error, please report it: {what}");
+        debug_assert!(false, "{what}");
     }
 
     /// A turn of the loop took so long, so much of that for its COMMIT.
@@ -188,6 +200,11 @@ impl Metrics {
         let help = "Time of a turn of the loop, without waiting and without its commit.";
         page.times("turn_rest_seconds", help, &self.turn_rest_us);
         page.counter("turns_undone_total", "Turns that could not be committed.", self.undone);
+        page.counter(
+            "internal_errors_total",
+            "Defects of the server that it noticed and logged.",
+            self.internal_errors,
+        );
     }
 }
 
@@ -335,8 +352,8 @@ mod tests {
         for purpose in [7, 7, 8, 200] {
             metrics.frame_received(purpose);
         }
-        metrics.declined(1);
-        metrics.declined(REASONS_MAX);
+        metrics.declined(1, 1);
+        metrics.declined(REASONS_MAX, 1);
         metrics.refuse(Refused::Address);
         let mut page = Page::default();
         metrics.render(&mut page, [(7, "SEVEN")].into_iter(), std::iter::empty(), &["a", "b"]);

@@ -1,8 +1,7 @@
 //! What leaves: a queue of bytes per connection, staged until the turn's COMMIT.
 //!
-//! Invariant 1 is kept here: bytes can be sent only once they are released, and they are released
-//! only by [`Outbox::release`], which the turn calls after its COMMIT. Invariant 6 as well: a queue
-//! that has run empty gives its buffer back.
+//! Bytes can be sent only once they are released, and only [`Service::end_turn`] calls
+//! [`Outbox::release`]. Invariant 6 is kept here: a queue that has run empty gives its buffer back.
 //!
 //! ```text
 //!   0          sent            released            end
@@ -16,10 +15,12 @@
 //!
 //! Where much of the block goes to many, it is not even copied then: see [`parts`].
 //!
-//! What is released is counted, frame by frame: there and nowhere else, so that what was staged and
-//! then taken back is not.
+//! Frames are counted as they are staged, and join the metrics when they are released: what was
+//! staged and then discarded is not counted.
 //!
 //! Knows neither sockets nor who a connection is.
+//!
+//! [`Service::end_turn`]: crate::service::Service::end_turn
 
 pub mod parts;
 
@@ -27,8 +28,9 @@ use std::ops::Range;
 
 use crate::limits::HEADER_BYTES;
 use crate::metrics::Metrics;
-use crate::wire::decline;
-use crate::wire::frame::{self, Parsed};
+use crate::wire::answer;
+use crate::wire::decline::{CODES, Decline};
+use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
 /// Sent bytes at the front of a queue are moved out once they are this many, and half of it.
@@ -42,9 +44,6 @@ const SCRATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Longest beginning of a frame that stands before a piece of the block.
 pub const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 4;
-
-/// Where in a frame its purpose stands.
-const PURPOSE_AT: usize = 4;
 
 /// No reference.
 const NONE: u32 = u32::MAX;
@@ -116,6 +115,41 @@ impl Queue {
     }
 }
 
+/// Frames that are staged and not released, by purpose, and the reasons in those of DECLINED.
+struct StagedFrames {
+    by_purpose: [u32; 256],
+    by_reason: [u32; CODES.len()],
+}
+
+impl Default for StagedFrames {
+    fn default() -> Self {
+        Self { by_purpose: [0; 256], by_reason: [0; CODES.len()] }
+    }
+}
+
+impl StagedFrames {
+    fn note(&mut self, purpose: ToClient, frames: u32) {
+        self.by_purpose[usize::from(purpose.byte())] += frames;
+    }
+
+    fn note_reason(&mut self, reason: Decline) {
+        if let Some(count) = self.by_reason.get_mut(reason.index()) {
+            *count += 1;
+        }
+    }
+
+    /// Moves all counts into the metrics.
+    fn release(&mut self, metrics: &mut Metrics) {
+        for purpose in ToClient::ALL {
+            let byte = purpose.byte();
+            metrics.frames_sent(byte, std::mem::take(&mut self.by_purpose[usize::from(byte)]));
+        }
+        for (index, count) in self.by_reason.iter_mut().enumerate() {
+            metrics.declined(index, std::mem::take(count));
+        }
+    }
+}
+
 /// A connection that has got bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dirty {
@@ -154,6 +188,7 @@ pub struct Outbox {
     references_released: usize,
     /// How many queues have references.
     referring: usize,
+    staged: StagedFrames,
     /// The one large empty buffer: each queue with references is put together in it.
     scratch: Vec<u8>,
     /// Room for what stands between two pieces that are sent from where they are.
@@ -187,7 +222,7 @@ impl Outbox {
         &mut self.block
     }
 
-    /// Stages a frame for a connection: its beginning, and as the rest a piece of the block.
+    /// Stages a MSG_NOTIFY for a connection: its beginning, and as the rest a piece of the block.
     pub fn stage_block(&mut self, index: u32, head: [u8; BLOCK_HEAD_BYTES], piece: Range<usize>) {
         let number = self.references.len() as u32;
         if self.is_closed(index) {
@@ -195,6 +230,7 @@ impl Outbox {
         }
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         let bytes = BLOCK_HEAD_BYTES + piece.len();
+        self.staged.note(ToClient::MsgNotify, 1);
         queue.referred_bytes += bytes as u32;
         self.buffered_bytes += bytes;
         let last = std::mem::replace(&mut queue.last_reference, number);
@@ -227,12 +263,49 @@ impl Outbox {
         Some(queue)
     }
 
-    /// Stages frames for a connection: `write` appends them.
-    pub fn stage(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.is_closed(index) {
-            return;
+    /// Stages a frame for a connection; `write` appends its body.
+    pub fn stage_frame(
+        &mut self,
+        index: u32,
+        purpose: ToClient,
+        task: u8,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if self.stage(index, |out| frame::write(out, purpose.byte(), task, write)) {
+            self.staged.note(purpose, 1);
         }
-        let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
+    }
+
+    /// Stages a frame of the server's own: HEARTBEAT, DISCONNECT, DEAUTH (task 0, no body).
+    pub fn stage_bare(&mut self, index: u32, purpose: ToClient) {
+        self.stage_frame(index, purpose, 0, |_| {});
+    }
+
+    /// Stages a DECLINED.
+    pub fn decline(&mut self, index: u32, task: u8, reason: Decline) {
+        if self.stage(index, |out| answer::declined(out, task, reason)) {
+            self.staged.note(ToClient::Declined, 1);
+            self.staged.note_reason(reason);
+        }
+    }
+
+    /// Stages so many frames of PART, and the ACCEPTED behind them if there is one.
+    pub fn stage_answer(&mut self, index: u32, frames: &[u8], parts: u32, is_whole: bool) {
+        if self.stage(index, |out| out.extend_from_slice(frames)) {
+            self.staged.note(ToClient::Part, parts);
+            self.staged.note(ToClient::Accepted, u32::from(is_whole));
+        }
+    }
+
+    /// Stages bytes for a connection that are no frames, or are not counted: `write` appends them.
+    /// False when nothing is staged for it any more.
+    pub fn stage(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        if self.is_closed(index) {
+            return false;
+        }
+        let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else {
+            return false;
+        };
         if queue.bytes.capacity() == 0 {
             queue.bytes = self.spares.pop().unwrap_or_default();
             self.spares_idle = self.spares_idle.min(self.spares.len());
@@ -244,6 +317,7 @@ impl Outbox {
         if queue.bytes.is_empty() {
             self.reclaim(index);
         }
+        true
     }
 
     /// Asks for a look at a connection in this turn's flush though nothing new is staged for it.
@@ -267,18 +341,15 @@ impl Outbox {
         self.queues.get(index as usize).is_some_and(|queue| queue.is_closed)
     }
 
-    /// Lets go what is staged: the turn's COMMIT is on disk, or the turn wrote nothing.
+    /// Releases what is staged: from now on it may be sent.
     pub fn release(&mut self, metrics: &mut Metrics) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
-                count(queue.bytes.get(queue.released()..).unwrap_or_default(), metrics);
                 queue.release();
             }
         }
-        for reference in self.references.get(self.references_released..).unwrap_or_default() {
-            metrics.frame_sent(reference.head[PURPOSE_AT]);
-        }
         self.references_released = self.references.len();
+        self.staged.release(metrics);
     }
 
     /// Forgets what is staged: the turn is undone.
@@ -288,12 +359,13 @@ impl Outbox {
             let Some(queue) = self.queues.get_mut(index as usize) else { continue };
             self.buffered_bytes -= queue.bytes.len() - queue.released();
             queue.bytes.truncate(queue.released());
-            // Last words that are not released come again.
+            // A closing that is not released is done again.
             queue.is_closed = queue.was_closed;
             self.discard_references(index);
         }
         self.references.truncate(self.references_released);
         self.block.truncate(self.block_kept);
+        self.staged = StagedFrames::default();
     }
 
     /// Takes from a queue its references that are not released.
@@ -497,24 +569,10 @@ impl Outbox {
     }
 }
 
-/// Counts whole frames.
-fn count(mut frames: &[u8], metrics: &mut Metrics) {
-    while let Parsed::Frame(frame) = frame::parse(frames, usize::MAX) {
-        metrics.frame_sent(frame.purpose);
-        if frame.purpose == ToClient::Declined.byte()
-            && let Some(place) = decline::place(frame.body)
-        {
-            metrics.declined(place);
-        }
-        frames = frames.get(frame.bytes()..).unwrap_or_default();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::Page;
-    use crate::wire::answer;
     use crate::wire::decline::Decline;
 
     fn staged(outbox: &mut Outbox, index: u32, bytes: &[u8]) {
@@ -576,8 +634,8 @@ mod tests {
         let (mut outbox, mut metrics) = (Outbox::default(), Metrics::default());
         let told = |metrics: &Metrics| {
             let mut page = Page::default();
-            let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (2, "BLOCK")];
-            metrics.render(&mut page, [].into_iter(), purposes.into_iter(), &decline::CODES);
+            let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (0x20, "MSG_NOTIFY")];
+            metrics.render(&mut page, [].into_iter(), purposes.into_iter(), &CODES);
             page.into_text()
         };
         let count = |text: &str, name: &str| {
@@ -585,24 +643,24 @@ mod tests {
         };
         for is_undone in [true, false, false] {
             outbox.begin_turn();
-            let head = [4, 0, 0, 0, 2, 9, 0, 0, 0, 0];
+            let head = [4, 0, 0, 0, 0x20, 9, 0, 0, 0, 0];
             outbox.stage_block(0, head, 0..0);
             for task in 0..3 {
-                outbox.stage(0, |out| answer::accepted(out, task, |body| body.push(7)));
+                outbox.stage_frame(0, ToClient::Accepted, task, |body| body.push(7));
             }
-            outbox.stage(1, |out| answer::declined(out, 1, Decline::BadName));
+            outbox.decline(1, 1, Decline::BadName);
             if is_undone {
                 outbox.discard();
             }
             outbox.release(&mut metrics);
-            outbox.stage(0, |out| answer::accepted(out, 7, |_| {}));
+            outbox.stage_frame(0, ToClient::Accepted, 7, |_| {});
             outbox.release(&mut metrics);
             while outbox.pop_dirty().is_some() {}
         }
         let text = told(&metrics);
         let sent = "vestnik_frames_sent_total";
         assert_eq!(count(&text, &format!("{sent}{{purpose=\"ACCEPTED\"}}")), Some(9));
-        assert_eq!(count(&text, &format!("{sent}{{purpose=\"BLOCK\"}}")), Some(2));
+        assert_eq!(count(&text, &format!("{sent}{{purpose=\"MSG_NOTIFY\"}}")), Some(2));
         assert_eq!(count(&text, &format!("{sent}{{purpose=\"DECLINED\"}}")), Some(2));
         assert_eq!(count(&text, &format!("{sent}{{purpose=\"unknown\"}}")), Some(0));
         assert_eq!(count(&text, "vestnik_declines_total{code=\"bad-name\"}"), Some(2));

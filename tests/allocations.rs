@@ -84,7 +84,6 @@ fn feed(service: &mut Service<'_>, conn: ConnId, mut input: &[u8]) {
 fn end_turn(service: &mut Service<'_>) -> usize {
     assert_eq!(service.end_turn(), TurnEnd::Committed);
     service.pump();
-    service.end_pump();
     let mut sent = 0;
     while let Some(Dirty { index, .. }) = service.outbox.pop_dirty() {
         let bytes = service.outbox.sendable(index).len();

@@ -92,7 +92,6 @@ impl<'db> Bench<'db> {
             }
             bytes += self.end().1;
             self.service.pump();
-            self.service.end_pump();
             bytes += self.take();
         }
         bytes

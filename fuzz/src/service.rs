@@ -81,12 +81,6 @@ struct Slot {
     task: u8,
 }
 
-/// What was handed to the service in this turn.
-enum Fed {
-    Frame { slot: usize, bytes: Vec<u8>, about: Option<About> },
-    Done(JobDone),
-}
-
 struct World<'db> {
     service: Service<'db>,
     slots: Vec<Option<Slot>>,
@@ -301,26 +295,21 @@ impl<'db> World<'db> {
     }
 
     fn end(&mut self, is_disk_full: bool) {
-        let mut fed = Vec::new();
         let full = is_disk_full.then(FullDisk::begin);
+        self.service.take_up_changes();
         while let Some(done) = self.done.pop_front() {
             self.service.job_done(&done);
-            fed.push(Fed::Done(done));
         }
-        self.service.look_for_changes();
         for place in 0..self.slots.len() {
-            self.feed(place, &mut fed);
+            self.feed(place);
         }
-        if self.service.end_turn() == TurnEnd::Undone {
+        if self.service.end_turn() == TurnEnd::Declined {
+            assert!(is_disk_full, "declined for no reason");
             if self.service.lost().is_some() {
                 // The process would end here.
-                assert!(is_disk_full, "the file is lost for no reason");
                 self.is_well = false;
                 return;
             }
-            assert!(is_disk_full, "undone for no reason");
-            self.feed_again(fed);
-            assert_eq!(self.service.end_turn(), TurnEnd::Committed, "undone twice");
         }
         self.rest_of_turn();
         drop(full);
@@ -346,19 +335,17 @@ impl<'db> World<'db> {
             self.jobs.push_back(job);
         }
         self.service.pump();
-        self.service.end_pump();
         while self.service.pop_resumed().is_some() {}
         while self.service.outbox.pop_dirty().is_some() {}
     }
 
-    fn feed(&mut self, place: usize, fed: &mut Vec<Fed>) {
+    fn feed(&mut self, place: usize) {
         loop {
             let Some(slot) = &mut self.slots[place] else { return };
             if slot.is_closing || self.service.is_held(slot.conn) {
                 return;
             }
             let Some((bytes, about)) = slot.inbox.pop_front() else { return };
-            fed.push(Fed::Frame { slot: place, bytes: bytes.clone(), about: about.clone() });
             Self::ask_for(slot, &bytes, about, &mut self.order);
             if Self::handle(&mut self.service, slot, &bytes) == Flow::Close {
                 slot.is_closing = true;
@@ -378,42 +365,6 @@ impl<'db> World<'db> {
             Parsed::Frame(frame) => service.frame(slot.conn, &frame),
             Parsed::TooLarge { task } => service.oversized(slot.conn, task),
             Parsed::Incomplete => panic!("a frame that is not whole was made"),
-        }
-    }
-
-    /// The turn was undone: the same once more, and what now has to wait waits.
-    fn feed_again(&mut self, fed: Vec<Fed>) {
-        for slot in self.slots.iter_mut().flatten() {
-            let handed = |fed: &&Fed| {
-                matches!(fed, Fed::Frame { slot: of, about: Some(_), .. }
-                    if *of == slot.conn.index as usize)
-            };
-            let count = fed.iter().filter(handed).count();
-            let left = slot.told.asked.len() - count;
-            slot.told.asked.truncate(left);
-        }
-        let mut put_back: Vec<VecDeque<_>> = (0..SLOTS).map(|_| VecDeque::new()).collect();
-        for input in fed {
-            match input {
-                Fed::Done(done) => self.service.job_done(&done),
-                Fed::Frame { slot: place, bytes, about } => {
-                    let Some(slot) = &mut self.slots[place] else { continue };
-                    if self.service.is_held(slot.conn) {
-                        put_back[place].push_back((bytes, about));
-                        slot.is_closing = false;
-                        continue;
-                    }
-                    Self::ask_for(slot, &bytes, about, &mut self.order);
-                    let flow = Self::handle(&mut self.service, slot, &bytes);
-                    slot.is_closing = flow == Flow::Close;
-                }
-            }
-        }
-        for (place, mut frames) in put_back.into_iter().enumerate() {
-            if let Some(slot) = &mut self.slots[place] {
-                frames.append(&mut slot.inbox);
-                slot.inbox = frames;
-            }
         }
     }
 

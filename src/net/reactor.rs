@@ -1,7 +1,6 @@
 //! The loop: one poll, one table of connections, one turn after the other.
 //!
-//! What a turn read stays in one buffer until the turn is committed: if it cannot be, the same
-//! frames are fed again, and those that would write are declined.
+//! What a turn read stays in one buffer until the turn has ended.
 
 mod arrivals;
 mod deadlines;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use crate::auth::helper::{JobDone, PasswordHelper};
+use crate::auth::helper::PasswordHelper;
 use crate::config::Config;
 use crate::ids::ConnId;
 use crate::limits::{HEADER_BYTES, TURN_READ_BYTES};
@@ -59,16 +58,6 @@ const fn conn_of(token: Token) -> ConnId {
     ConnId { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
 }
 
-/// What a turn was fed, to be fed again if it has to be undone.
-enum Input {
-    /// Frames of a connection, all that it was fed, by their place in the turn's buffer.
-    Frames { conn: ConnId, start: usize, end: usize },
-    /// A frame too long to be read.
-    Oversized { conn: ConnId, task: u8 },
-    /// Password work that is done.
-    Done(JobDone),
-}
-
 /// The loop and all its sockets.
 pub(super) struct Reactor<'a, 'db> {
     config: &'a Config,
@@ -105,7 +94,6 @@ pub(super) struct Reactor<'a, 'db> {
     /// Up to where something was read, of which a part may be secret.
     arena_read: usize,
     has_secret: bool,
-    inputs: Vec<Input>,
     is_pump_waiting: bool,
     write_coalescer: WriteCoalescer,
     pages: ZeroCopyBuffer,
@@ -165,7 +153,6 @@ impl<'a, 'db> Reactor<'a, 'db> {
             turn_read_bytes: 0,
             arena_read: 0,
             has_secret: false,
-            inputs: Vec::new(),
             is_pump_waiting: false,
             write_coalescer: WriteCoalescer::default(),
             pages: ZeroCopyBuffer::default(),
@@ -189,35 +176,34 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// One turn.
     ///
     /// 1. Wait for events, a deadline, or not at all when work is left.
-    /// 2. Forget connections that ended in the last turn.
-    /// 3. Take new connections.
-    /// 4. Housekeeping, and what the command line has changed: the requests of this turn see it.
-    /// 5. Take what the password helper has done.
-    /// 6. Read, parse and handle, within the turn's budgets.
-    /// 7. COMMIT; when it fails, undo and handle the same input again.
-    /// 8. Signals: the last words of a server that stops, which no undo may take back. Then give
-    ///    password jobs to the helper.
-    /// 9. Deadlines, every turn.
-    /// 10. Long answers and catch-ups, for peers with room.
-    /// 11. One write for each connection that got something; many who are only told something may
-    ///     be held back for the next turn while requests keep coming.
-    /// 12. Figures, for whoever asked.
+    /// 2. Accept new connections.
+    /// 3. What the command line has changed: the requests of this turn see it.
+    /// 4. The password helper's results.
+    /// 5. Read, parse and handle, within the turn's budgets.
+    /// 6. COMMIT and release; when it fails, the requests are declined.
+    /// 7. What the server does on its own account, of which nothing is written, so that nothing can
+    ///    be taken back: connections that ended, signals, deadlines, long answers and catch-ups.
+    /// 8. Housekeeping.
+    /// 9. One write for each connection that got something; many who are only notified may be held
+    ///    back for the next turn while requests keep coming.
+    /// 10. Metrics, for those that scrape them.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
         self.clock.read();
         self.service.begin_turn(self.clock.wall_us(), self.clock.now_ms());
-        self.forget_gone();
         self.note_events(events);
         self.accept();
-        self.keep_house();
+        self.take_up_changes();
         self.take_done();
         self.read();
         let commit_us = self.commit()?;
+        self.forget_gone();
         self.handle_signals();
-        self.submit_jobs()?;
         self.check_deadlines();
+        self.submit_jobs()?;
         self.service.pump();
-        self.service.end_pump();
+        self.check_storage()?;
+        self.keep_house();
         self.check_storage()?;
         self.list_resumed();
         self.flush();

@@ -267,7 +267,7 @@ impl Service<'_> {
     }
 
     fn join(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
-        self.hold_file()?;
+        self.may_write()?;
         // As it is now: a command may have removed the chat, or made the caller a member.
         self.joinable(caller, chat)?;
         if self.store.member(chat, caller.user)?.is_some() {
@@ -381,7 +381,7 @@ impl Service<'_> {
             return Ok(());
         }
         self.check_memberships(caller.user)?;
-        self.hold_file()?;
+        self.may_write()?;
         if let Some(imported) = self.store.direct_chat(caller.user, other)? {
             self.accept(caller, |body| body.put_u32(imported.chat.get()));
             return Ok(());
@@ -459,7 +459,7 @@ impl Service<'_> {
     ) -> HandlerResult {
         let found = self.administered(caller, chat)?;
         let name = Name::parse(name).map_err(|_| Decline::BadName)?;
-        self.hold_file()?;
+        self.may_write()?;
         let holder = self.store.chat_by_key(name.key())?;
         if holder.is_some_and(|holder| holder.chat != chat) {
             return Err(Decline::NameTaken.into());
@@ -616,7 +616,7 @@ impl Service<'_> {
         if self.store.user(user)?.is_none() {
             return Err(Decline::NoSuchUser.into());
         }
-        self.hold_file()?;
+        self.may_write()?;
         self.administered(caller, chat)?;
         if self.store.is_banned(chat, user)? == banned {
             self.accept(caller, |_| {});

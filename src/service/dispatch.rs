@@ -4,9 +4,9 @@
 use crate::auth::helper::Outcome;
 use crate::ids::ConnId;
 use crate::service::peer::Intent;
+use crate::service::turn::IfUndone;
 use crate::service::{Flow, HandlerResult, Service};
 use crate::wire::Version;
-use crate::wire::answer;
 use crate::wire::decline::Decline;
 use crate::wire::frame::Frame;
 use crate::wire::purpose::{Needs, ToClient, ToServer};
@@ -15,18 +15,18 @@ use crate::wire::request::Request;
 impl Service<'_> {
     /// Handles one frame of a connection that is not held.
     pub fn frame(&mut self, conn: ConnId, frame: &Frame<'_>) -> Flow {
-        if !self.is_replaying {
-            self.metrics.frame_received(frame.purpose);
-        }
+        debug_assert!(!self.is_held(conn), "{conn} is held and handled");
+        self.metrics.frame_received(frame.purpose);
         let Some(peer) = self.peers.get_mut(conn) else { return Flow::Close };
-        if self.turn.failed.is_some() {
-            // The turn will be undone, and this frame fed again.
-            return Flow::Continue;
-        }
-        self.turn.save(peer);
-        self.indexing.note_request();
         if frame.purpose == ToServer::Disconnect.byte() && frame.body.is_empty() {
             return Flow::Close;
+        }
+        self.turn.save(peer);
+        self.turn.note_frame(conn, frame);
+        self.indexing.note_request();
+        if self.turn.failed.is_some() {
+            // The turn will be undone, and this request declined with the others.
+            return Flow::Continue;
         }
         let reply = self.check_preconditions(conn, frame);
         self.settle(conn, frame.task, reply);
@@ -35,36 +35,27 @@ impl Service<'_> {
 
     /// Answers a frame whose body is longer than allowed: the stream cannot be trusted any more.
     pub fn oversized(&mut self, conn: ConnId, task: u8) -> Flow {
-        let reason = Decline::FrameTooLarge(self.config.body_bytes_max);
-        self.give_up_under_way(conn);
-        self.outbox.stage(conn.index, |out| {
-            answer::declined(out, task, reason);
-            answer::bare(out, ToClient::Disconnect);
-        });
+        self.turn.note_request(conn, task, IfUndone::TooLarge);
+        self.stage_oversized(conn, task);
         Flow::Close
     }
 
-    /// Declines a frame that would have to wait, on a connection whose frames are not handled any
-    /// more: only in a turn that is fed again does one get there.
-    pub fn give_up(&mut self, conn: ConnId, frame: &Frame<'_>) {
-        self.give_up_under_way(conn);
-        let purpose = ToServer::from_byte(frame.purpose);
-        let is_answer = purpose.is_some_and(|purpose| purpose.needs() == Needs::IsAnswer);
-        let is_farewell = purpose == Some(ToServer::Disconnect) && frame.body.is_empty();
-        if !is_answer && !is_farewell {
-            let reason = Decline::StorageFailed;
-            self.outbox.stage(conn.index, |out| answer::declined(out, frame.task, reason));
-        }
+    pub(super) fn stage_oversized(&mut self, conn: ConnId, task: u8) {
+        let reason = Decline::FrameTooLarge(self.config.body_bytes_max);
+        self.outbox.decline(conn.index, task, reason);
+        self.outbox.stage_bare(conn.index, ToClient::Disconnect);
     }
 
-    /// Declines what is under way: it has to be answered before what came after it.
-    fn give_up_under_way(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get_mut(conn) else { return };
-        let waiting = peer.waiting.take().map(|waiting| waiting.task);
-        let stream = peer.stream.take().map(|stream| stream.task);
-        for earlier in [waiting, stream].into_iter().flatten() {
-            let reason = Decline::StorageFailed;
-            self.outbox.stage(conn.index, |out| answer::declined(out, earlier, reason));
+    /// Stages nothing more for a connection: it has its last bytes.
+    pub fn close_queue(&mut self, conn: ConnId) {
+        self.turn.note_request(conn, 0, IfUndone::Close);
+        self.outbox.close(conn.index);
+    }
+
+    /// A connection has declined something: perhaps a notification.
+    pub(super) fn suspend_if_notified(&mut self, conn: ConnId, task: u8) {
+        if self.peers.get(conn).is_some_and(|peer| peer.was_notified(task)) {
+            self.suspend(conn);
         }
     }
 
@@ -76,8 +67,8 @@ impl Service<'_> {
         let needs = purpose.map(ToServer::needs);
         match needs {
             Some(Needs::IsAnswer) => {
-                if purpose == Some(ToServer::Declined) && peer.was_notified(frame.task) {
-                    self.suspend(conn);
+                if purpose == Some(ToServer::Declined) {
+                    self.suspend_if_notified(conn, frame.task);
                 }
                 return Ok(());
             }

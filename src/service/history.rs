@@ -12,7 +12,6 @@ use crate::service::peer::Peer;
 use crate::service::search::Search;
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::{Fault, StoreResult};
-use crate::wire::answer;
 use crate::wire::codec::{MESSAGE_OVERHEAD_BYTES, Message, Put};
 use crate::wire::decline::Decline;
 use crate::wire::frame;
@@ -154,13 +153,15 @@ pub(crate) struct Pieces<'a> {
     task: u8,
     first: usize,
     start: usize,
+    /// Frames before the one that begins at `start`.
+    parts: u32,
 }
 
 impl<'a> Pieces<'a> {
     fn begin(out: &'a mut Vec<u8>, task: u8) -> Self {
         let start = out.len();
         frame::write(out, ToClient::Part.byte(), task, |_| {});
-        Self { out, task, first: start, start }
+        Self { out, task, first: start, start, parts: 0 }
     }
 
     /// Where the entries of the answer go.
@@ -175,6 +176,7 @@ impl<'a> Pieces<'a> {
         }
         if self.out.len() - self.start >= PIECE_BYTES_MAX {
             self.fill_in(ToClient::Part);
+            self.parts += 1;
             self.start = self.out.len();
             frame::write(self.out, ToClient::Part.byte(), self.task, |_| {});
         }
@@ -189,13 +191,13 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// False when there is nothing to send: no entry came, and more may.
-    fn finish(mut self, progress: &Progress) -> bool {
-        self.fill_in(match progress {
-            Progress::More => ToClient::Part,
-            Progress::Ended => ToClient::Accepted,
-        });
-        *progress == Progress::Ended || self.out.len() > self.first + crate::limits::HEADER_BYTES
+    /// How many frames of PART there are; `None` when there is nothing to send: no entry came, and
+    /// more may.
+    fn finish(mut self, progress: &Progress) -> Option<u32> {
+        let is_whole = *progress == Progress::Ended;
+        self.fill_in(if is_whole { ToClient::Accepted } else { ToClient::Part });
+        let has_entries = self.out.len() > self.first + crate::limits::HEADER_BYTES;
+        (is_whole || has_entries).then_some(self.parts + u32::from(!is_whole))
     }
 }
 
@@ -295,10 +297,11 @@ impl Service<'_> {
             }
         }
         waiting.truncate(kept);
-        // Whoever did not get a share comes first the next time.
+        // Those that were passed over come first the next time.
         waiting.rotate_left(first_passed_over.unwrap_or(0));
         waiting.append(&mut self.pumping);
         self.pumping = waiting;
+        self.end_turn();
     }
 
     /// Whether there are more pieces for a peer that has room: to be asked after what was produced
@@ -354,7 +357,7 @@ impl Service<'_> {
             Ok(progress) => progress == Progress::Ended,
             Err(refusal) => {
                 let reason = self.reason(refusal);
-                self.outbox.stage(conn.index, |out| answer::declined(out, stream.task, reason));
+                self.outbox.decline(conn.index, stream.task, reason);
                 true
             }
         }
@@ -438,8 +441,8 @@ impl Service<'_> {
         let Some(backlog) = &mut peer.backlog else { return };
         if backlog.chats.remove(&chat) {
             let task = peer.next_notify_task();
-            self.outbox.stage(conn.index, |out| {
-                frame::write(out, ToClient::ChatGone.byte(), task, |body| body.put_u32(chat.get()));
+            self.outbox.stage_frame(conn.index, ToClient::ChatGone, task, |body| {
+                body.put_u32(chat.get());
             });
         }
     }
@@ -479,9 +482,10 @@ impl Service<'_> {
         let mut pieces = Pieces::begin(&mut out, caller.task);
         let progress = write(self, &mut pieces);
         if let Ok(progress) = &progress
-            && pieces.finish(progress)
+            && let Some(parts) = pieces.finish(progress)
         {
-            self.outbox.stage(caller.conn.index, |queue| queue.put_bytes(&out));
+            let is_whole = *progress == Progress::Ended;
+            self.outbox.stage_answer(caller.conn.index, &out, parts, is_whole);
         }
         self.scratch = out;
         Ok(progress?)
@@ -700,8 +704,9 @@ impl Service<'_> {
             && let Some(peer) = self.peers.get_mut(conn)
         {
             let task = peer.next_notify_task();
-            self.outbox.stage(conn.index, |out| {
-                crate::service::turn::put_msg_notify(out, task, chat, &pack);
+            self.outbox.stage_frame(conn.index, ToClient::MsgNotify, task, |body| {
+                body.put_u32(chat.get());
+                body.put_bytes(&pack);
             });
         }
         self.scratch = pack;

@@ -5,11 +5,11 @@
 use std::collections::VecDeque;
 
 use crate::service::session::TOUCH_US;
-use crate::service::{HandlerResult, Service};
+use crate::service::{HandlerResult, Service, TurnEnd};
 use crate::store::changes::Change;
 use crate::store::messages::Sweep;
 use crate::store::purges::Found;
-use crate::store::{Store, StoreResult};
+use crate::store::{Store, StoreError, StoreResult};
 use crate::wire::answer::MemberEvent;
 use crate::wire::codec::{Message, STATUS_DELETED};
 
@@ -104,17 +104,18 @@ impl Housekeeping {
 }
 
 impl Service<'_> {
-    /// Acts on what the command line has changed, before the turn's requests: who has seen a
-    /// command succeed sees what it did.
-    pub fn look_for_changes(&mut self) {
-        if self.turn.failed.is_none()
-            && let Err(crate::service::HandlerError::Store(error)) = self.take_up_new_changes()
-        {
-            self.turn.failed.get_or_insert(error);
+    /// Acts on what the command line has changed, before the turn's requests: a client that has seen
+    /// a command succeed sees what it did. Each change is a turn of its own.
+    pub fn take_up_changes(&mut self) {
+        if let Err(error) = self.try_take_up_changes() {
+            self.turn.failed = Some(error.clone());
+            self.end_turn();
+            // Nothing is answered from what is not so any more.
+            self.turn.failed = Some(error);
         }
     }
 
-    fn take_up_new_changes(&mut self) -> HandlerResult {
+    fn try_take_up_changes(&mut self) -> StoreResult<()> {
         let version = self.store.data_version()?;
         if version != self.housekeeping.data_version {
             self.housekeeping.data_version = version;
@@ -129,27 +130,32 @@ impl Service<'_> {
         self.act_on_changes()
     }
 
-    /// One slice of the work that nobody waits for, within a turn. To be called a few times a
-    /// second. True when there is more to do soon.
+    /// One slice of the work that nobody waits for, as a turn of its own: if it cannot be stored, no
+    /// request is declined for it. To be called a few times a second. True when there is more to do
+    /// soon.
     pub fn housekeeping(&mut self) -> bool {
-        if self.is_replaying || self.turn.failed.is_some() {
+        self.take_up_changes();
+        if self.turn.failed.is_some() {
+            self.end_turn();
             return false;
         }
         let more = self.slice();
-        match more {
-            Ok(more) => more,
-            Err(refusal) => {
-                // A failed write fails the turn; the work stands in the file and comes again.
-                if let crate::service::HandlerError::Store(error) = refusal {
-                    self.turn.failed.get_or_insert(error);
-                }
-                false
-            }
+        // The work of a slice that failed stands in the database, and comes again.
+        let (more, outcome) = match more {
+            Ok(more) => (more, Ok(())),
+            Err(crate::service::HandlerError::Store(error)) => (false, Err(error)),
+            Err(crate::service::HandlerError::Decline(_)) => (false, Ok(())),
+        };
+        self.note_failure(outcome);
+        if self.end_turn() == TurnEnd::Committed
+            && let Err(error) = self.scrub()
+        {
+            self.reason(error.into());
         }
+        more
     }
 
     fn slice(&mut self) -> Result<bool, crate::service::HandlerError> {
-        self.take_up_new_changes()?;
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             self.touch_sessions()?;
@@ -255,14 +261,16 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Takes the notes out of the file, in a transaction of their own: they are for those who are
-    /// connected, and a turn that fails later must not bring them back, for by then it is not
-    /// known any more who was in a chat that is gone. True when there are more.
-    fn take_changes(&mut self) -> Result<bool, crate::service::HandlerError> {
+    /// Removes the notes of changes from the database, in a turn of their own: they are for those
+    /// who are connected, and a turn that fails later must not bring them back, for by then it is
+    /// not known any more who was in a chat that is gone. True when there are more.
+    fn take_changes(&mut self) -> StoreResult<bool> {
         let changes = self.store.changes(CHANGES_PER_SLICE)?;
         let Some(&(last, _)) = changes.last() else { return Ok(false) };
         self.store.forget_changes(last)?;
-        self.store.commit()?;
+        if self.end_turn() == TurnEnd::Declined {
+            return Err(StoreError::unavailable("changes of the command line are not taken up"));
+        }
         let is_full = changes.len() == CHANGES_PER_SLICE as usize;
         for (id, change) in changes {
             if id <= self.housekeeping.before_start {
@@ -274,18 +282,16 @@ impl Service<'_> {
         Ok(is_full)
     }
 
-    /// Acts on them, and lets go what is told of it. What cannot be read now comes again.
-    fn act_on_changes(&mut self) -> HandlerResult {
+    /// Acts on them one by one. One for which the database cannot be read now comes again.
+    fn act_on_changes(&mut self) -> StoreResult<()> {
         while let Some(&change) = self.housekeeping.taken.front() {
-            self.take_up(change)?;
-            if let Some(error) = &self.turn.failed {
-                return Err(error.clone().into());
+            match self.take_up(change) {
+                Err(crate::service::HandlerError::Store(error)) => return Err(error),
+                _ => self.turn.failed.clone().map_or(Ok(()), Err)?,
             }
             self.housekeeping.taken.pop_front();
             self.housekeeping.acted_on += 1;
-            self.outbox.release(&mut self.metrics);
-            self.forget_cut_off();
-            self.turn.begin();
+            self.end_turn();
         }
         Ok(())
     }

@@ -4,9 +4,8 @@
 //! reactor, tests, benches and the simulator all drive it alike:
 //!
 //! ```text
-//!   begin_turn(now) -> connected / frame / job_done / closed / housekeeping ... -> end_turn
-//!                                                         (undone? feed the same input again)
-//!   -> pump -> send what the outbox released
+//!   begin_turn(now) -> take_up_changes -> frame / oversized / job_done ... -> end_turn
+//!   -> connected / closed / pump / housekeeping -> send what the outbox released
 //! ```
 //!
 //! Knows no socket, no clock and no randomness but those handed in.
@@ -49,7 +48,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::members::Member;
 use crate::store::{Fault, Store, StoreError, StoreResult};
-use crate::wire::answer;
+use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
@@ -57,7 +56,7 @@ use clock::ServerClock;
 use password_queue::{Guess, Next, Owner, PasswordQueue};
 use peer::{Checked, Intent, Peer, Waiting};
 use roster::Roster;
-use turn::Turn;
+use turn::{Asked, IfUndone, Turn};
 
 /// What the operator sets.
 #[derive(Clone, Debug)]
@@ -106,14 +105,13 @@ pub enum Flow {
     Close,
 }
 
-/// How a turn ended.
+/// How a turn ended. Either way, what it staged may leave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TurnEnd {
-    /// What the turn staged may leave.
+    /// All that it wrote is on disk.
     Committed,
-    /// The turn could not be stored and is undone. Its input is to be fed again, in order; what
-    /// would write is then declined.
-    Undone,
+    /// It could not be stored and is undone; its requests are declined `storage-failed`.
+    Declined,
 }
 
 /// Who asks: taken from the connection once, before the handler runs.
@@ -196,8 +194,6 @@ pub struct Service<'db> {
     jobs: HashMap<JobId, ConnId>,
     line: PasswordQueue,
     next_job: u64,
-    /// The turn under way is fed again after an undo: what would write is declined.
-    is_replaying: bool,
     is_storage_failing: bool,
     /// The file is lost: the process has to end.
     lost: Option<StoreError>,
@@ -254,7 +250,6 @@ impl<'db> Service<'db> {
             jobs: HashMap::new(),
             line: PasswordQueue::default(),
             next_job: 0,
-            is_replaying: false,
             is_storage_failing: false,
             lost: None,
             housekeeping,
@@ -278,7 +273,6 @@ impl<'db> Service<'db> {
     pub fn begin_turn(&mut self, wall_us: i64, now_ms: u64) {
         self.clock.set_wall(wall_us);
         self.now_ms = now_ms;
-        self.is_replaying = false;
         self.looked_bytes = 0;
         self.outbox.begin_turn();
         self.turn.begin();
@@ -372,7 +366,7 @@ impl<'db> Service<'db> {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(waiting) = peer.waiting.take() else { return };
         let reason = Decline::RateLimited(seconds);
-        self.outbox.stage(conn.index, |out| answer::declined(out, waiting.task, reason));
+        self.outbox.decline(conn.index, waiting.task, reason);
         self.resumed.push(conn);
     }
 
@@ -386,37 +380,60 @@ impl<'db> Service<'db> {
         self.store.has_written()
     }
 
-    /// Ends the turn: [`Service::commit`], then [`Service::tell`].
+    /// Ends a turn: one COMMIT for all that it wrote, then all that it staged may leave.
+    ///
+    /// Invariant 1 is kept here: nothing else releases, and what is released was either staged in
+    /// a turn whose COMMIT is on disk, or says that nothing of the turn was kept. Invariant 2 as
+    /// well: when the COMMIT fails, the database, the caches and the queues are as if the turn had
+    /// not been.
     pub fn end_turn(&mut self) -> TurnEnd {
-        let end = self.commit();
-        if end == TurnEnd::Committed {
-            self.tell();
+        self.end_turn_timed(|| 0)
+    }
+
+    /// [`Service::end_turn`], with a clock in microseconds by which the COMMIT is measured.
+    pub fn end_turn_timed(&mut self, now_us: impl Fn() -> u64) -> TurnEnd {
+        let begun_us = self.store.has_written().then(&now_us);
+        let end = match self.commit() {
+            Ok(()) => {
+                if let Some(begun_us) = begun_us {
+                    self.metrics.commit_us.observe(now_us().saturating_sub(begun_us));
+                }
+                self.notify_batch();
+                self.forget_cut_off();
+                TurnEnd::Committed
+            }
+            Err(error) => {
+                self.undo(&error);
+                self.decline_requests();
+                TurnEnd::Declined
+            }
+        };
+        if self.lost.is_none() {
+            self.outbox.release(&mut self.metrics);
+            self.outbox.begin_turn();
         }
+        self.turn.begin();
         end
     }
 
-    /// One COMMIT for all that the turn wrote.
-    ///
-    /// Invariant 2 is kept here: when the commit fails, the file, the caches and the queues are
-    /// as if the turn had not been.
-    pub fn commit(&mut self) -> TurnEnd {
-        if self.turn.failed.is_none() && self.store.has_written() {
-            let reserved = self.store.reserve_time(self.clock.last());
-            self.note_failure(reserved);
-        }
-        if self.turn.failed.is_none() {
-            let committed = self.store.commit();
-            if committed == Ok(true) {
-                self.note_commit();
-            }
-            self.note_failure(committed);
-        }
+    /// COMMIT, unless something has failed already.
+    fn commit(&mut self) -> StoreResult<()> {
         if let Some(error) = self.turn.failed.take() {
-            self.undo(&error);
-            return TurnEnd::Undone;
+            return Err(error);
         }
-        self.is_replaying = false;
-        TurnEnd::Committed
+        if !self.store.has_written() {
+            // The end of a transaction that has only read: nothing of the turn can be lost by it.
+            if let Err(error) = self.store.commit() {
+                self.store.roll_back();
+                self.reason(error.into());
+            }
+            return Ok(());
+        }
+        self.store.reserve_time(self.clock.last())?;
+        if self.store.commit()? {
+            self.note_commit();
+        }
+        Ok(())
     }
 
     fn note_commit(&mut self) {
@@ -426,14 +443,6 @@ impl<'db> Service<'db> {
             log::info!("the data file can be written again");
             self.store.set_patience(true);
         }
-    }
-
-    /// Tells the messages of the turn that was committed to everybody, and lets all that it staged
-    /// go.
-    pub fn tell(&mut self) {
-        self.notify_batch();
-        self.outbox.release(&mut self.metrics);
-        self.forget_cut_off();
     }
 
     /// Forgets the password work that nobody waits for since this turn, which is not undone any more.
@@ -452,15 +461,6 @@ impl<'db> Service<'db> {
         }
     }
 
-    /// Ends the reading that [`Service::pump`] has begun, and lets its pieces go.
-    pub fn end_pump(&mut self) {
-        let ended = self.store.commit().and_then(|_| self.scrub());
-        if let Err(error) = ended {
-            self.reason(error.into());
-        }
-        self.outbox.release(&mut self.metrics);
-    }
-
     /// Notes the error of a call that belongs to no request.
     fn note_failure<T>(&mut self, result: StoreResult<T>) {
         if let Err(error) = result {
@@ -477,11 +477,9 @@ impl<'db> Service<'db> {
             self.lost.get_or_insert_with(|| error.clone());
             return;
         }
-        if !std::mem::replace(&mut self.is_storage_failing, true) {
-            log::error!("cannot write to the data file, changes are declined: {error}");
-            self.store.set_patience(false);
-        }
+        self.note_storage_failing(error);
         self.outbox.discard();
+        self.turn.batch.end();
         for user in std::mem::take(&mut self.turn.users) {
             for index in self.roster.forget(user) {
                 if let Some(peer) = self.peers.at_mut(index) {
@@ -489,11 +487,11 @@ impl<'db> Service<'db> {
                 }
             }
         }
-        let saved = std::mem::take(&mut self.turn.saved);
-        for old in &saved {
+        let mut saved = std::mem::take(&mut self.turn.saved);
+        for old in &mut saved {
             if let Some(peer) = self.peers.get_mut(old.conn) {
                 peer.state = old.state;
-                peer.waiting.clone_from(&old.waiting);
+                peer.waiting = old.waiting.take();
                 if !old.was_streaming {
                     peer.stream = None;
                 }
@@ -516,9 +514,31 @@ impl<'db> Service<'db> {
         self.housekeeping.start_again();
         self.indexing.start_again(self.turn.number, self.now_ms);
         self.counting.start_again();
-        self.turn.begin();
-        self.looked_bytes = 0;
-        self.is_replaying = true;
+        self.turn.saved = saved;
+        self.turn.saved.clear();
+    }
+
+    /// Answers the requests of a turn that was undone, in their order.
+    fn decline_requests(&mut self) {
+        let mut requests = std::mem::take(&mut self.turn.requests);
+        for &Asked { conn, task, answer } in &requests {
+            let index = conn.index;
+            match answer {
+                IfUndone::Decline => self.outbox.decline(index, task, Decline::StorageFailed),
+                IfUndone::Echo(echo) => {
+                    let echo = echo.of(&self.turn.echoes);
+                    self.outbox.stage_frame(index, ToClient::Accepted, task, |body| {
+                        body.put_bytes(echo);
+                    });
+                }
+                IfUndone::Suspend => self.suspend_if_notified(conn, task),
+                IfUndone::TooLarge => self.stage_oversized(conn, task),
+                IfUndone::Close => self.outbox.close(index),
+            }
+            self.resumed.push(conn);
+        }
+        requests.clear();
+        self.turn.requests = requests;
     }
 
     /// What an undone turn dropped or counted is as it was.
@@ -566,7 +586,7 @@ impl<'db> Service<'db> {
     }
 
     fn accept_to(&mut self, conn: ConnId, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
-        self.outbox.stage(conn.index, |out| answer::accepted(out, task, write));
+        self.outbox.stage_frame(conn.index, ToClient::Accepted, task, write);
     }
 
     /// The reason to give for a refusal; one of the store is noted on the way.
@@ -585,21 +605,26 @@ impl<'db> Service<'db> {
         }
     }
 
-    /// Before the first change of a turn: nothing may change while input is fed again.
+    /// Before the first change of a turn, and before the read that decides what is changed. Else a
+    /// command could change it between the two: the transaction that has only read ends before the
+    /// one that writes begins.
     fn may_write(&mut self) -> HandlerResult {
-        if self.is_replaying {
-            return Err(Decline::StorageFailed.into());
+        match self.store.begin_write() {
+            Ok(()) => Ok(()),
+            // Nothing is written yet, so the other requests of the turn can be answered.
+            Err(error) if error.fault == Fault::Unavailable && !self.store.has_written() => {
+                self.note_storage_failing(&error);
+                Err(Decline::StorageFailed.into())
+            }
+            Err(error) => Err(error.into()),
         }
-        self.hold_file()
     }
 
-    /// Begins to write before the look that decides what is written. Else a command could change it
-    /// between the two: the transaction that has only read ends before the one that writes begins.
-    fn hold_file(&mut self) -> HandlerResult {
-        if !self.is_replaying {
-            self.store.begin_write()?;
+    fn note_storage_failing(&mut self, error: &StoreError) {
+        if !std::mem::replace(&mut self.is_storage_failing, true) {
+            log::error!("cannot write to the database, changes are declined: {error}");
+            self.store.set_patience(false);
         }
-        Ok(())
     }
 
     /// The membership of the caller, from the file.
@@ -702,20 +727,25 @@ impl<'db> Service<'db> {
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
         let guess = self.line.done(done.id);
-        let Some(&conn) = self.jobs.get(&done.id) else {
+        let Some(conn) = self.jobs.remove(&done.id) else {
             return self.count_unheard(guess, &done.outcome);
         };
         let Some(peer) = self.peers.get_mut(conn) else {
-            self.jobs.remove(&done.id);
             return self.count_unheard(guess, &done.outcome);
         };
         self.turn.save(peer);
-        let Some(waiting) = peer.waiting.take_if(|waiting| waiting.job == done.id) else {
-            // It was cut off in this turn. The job is forgotten when that is stored: were the turn
-            // undone, the request would wait for it once more.
+        let waiting = peer.waiting.take_if(|waiting| waiting.job == done.id);
+        // Were the turn undone, the request would wait for a job that does not come again.
+        let saved = self.turn.forget_saved_job(peer, done.id);
+        let Some(waiting) = waiting else {
+            // It was cut off in this turn.
+            if let Some(task) = saved {
+                self.turn.note_request(conn, task, IfUndone::Decline);
+            }
             return self.count_unheard(guess, &done.outcome);
         };
         let task = waiting.task;
+        self.turn.note_request(conn, task, IfUndone::Decline);
         if self.turn.failed.is_some() {
             return;
         }
@@ -743,30 +773,26 @@ impl<'db> Service<'db> {
     }
 
     fn refuse(&mut self, conn: ConnId, task: u8, refusal: HandlerError) {
-        if let HandlerError::Store(error) = &refusal
-            && !self.is_replaying
-        {
-            self.turn.failed.get_or_insert_with(|| error.clone());
-            return;
+        match refusal {
+            HandlerError::Store(error) => _ = self.turn.failed.get_or_insert(error),
+            HandlerError::Decline(reason) => self.outbox.decline(conn.index, task, reason),
         }
-        let reason = self.reason(refusal);
-        self.outbox.stage(conn.index, |out| answer::declined(out, task, reason));
     }
 
-    /// The last words to everybody before the server stops: what waits is declined.
+    /// Before the server stops: what waits is declined, and every connection gets DISCONNECT, behind
+    /// which nothing is staged.
     pub fn dismiss_all(&mut self) {
         for place in 0..self.peers.0.len() {
             let Some(peer) = self.peers.0.get_mut(place).and_then(Option::as_mut) else { continue };
             let waiting = peer.waiting.take().map(|waiting| waiting.task);
             let stream = peer.stream.take().map(|stream| stream.task);
             peer.backlog = None;
-            let index = peer.conn.index;
-            self.outbox.stage(index, |out| {
-                for task in [waiting, stream].into_iter().flatten() {
-                    answer::declined(out, task, Decline::ShuttingDown);
-                }
-                answer::bare(out, ToClient::Disconnect);
-            });
+            let conn = peer.conn;
+            for task in [waiting, stream].into_iter().flatten() {
+                self.outbox.decline(conn.index, task, Decline::ShuttingDown);
+            }
+            self.outbox.stage_bare(conn.index, ToClient::Disconnect);
+            self.outbox.close(conn.index);
         }
         self.pumping.clear();
         self.jobs.clear();

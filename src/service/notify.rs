@@ -5,9 +5,8 @@ use crate::limits::EPHEMERAL_MEMBERS_MAX;
 use crate::service::history::Backlog;
 use crate::service::{Caller, Service};
 use crate::store::StoreResult;
-use crate::wire::answer::{self, MemberEvent};
+use crate::wire::answer::MemberEvent;
 use crate::wire::codec::{Message, Put};
-use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
 impl Service<'_> {
@@ -109,7 +108,7 @@ impl Service<'_> {
         }
         self.turn.save(peer);
         let task = peer.next_notify_task();
-        self.outbox.stage(index, |out| frame::write(out, purpose.byte(), task, write));
+        self.outbox.stage_frame(index, purpose, task, write);
     }
 
     /// Has a connection told later, from the file, what a chat is to it.
@@ -282,7 +281,7 @@ impl Service<'_> {
     /// Writes a frame that answers to nobody's request, such as a test of life.
     pub fn stage_bare(&mut self, conn: ConnId, purpose: ToClient) {
         if self.peers.get(conn).is_some() {
-            self.outbox.stage(conn.index, |out| answer::bare(out, purpose));
+            self.outbox.stage_bare(conn.index, purpose);
         }
     }
 }

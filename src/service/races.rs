@@ -254,7 +254,7 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
             let change = crate::store::changes::Change::SessionsEnded(user);
             desk.turn(|service| service.store.note_change(change)).expect("room");
             desk.service.housekeeping.start_again();
-            desk.turn(|service| service.look_for_changes());
+            desk.turn(|service| service.take_up_changes());
         }
         desk.hand_over(&done);
         conn = desk.connect();

@@ -10,7 +10,6 @@ use crate::names;
 use crate::service::peer::{Attached, Checked, Intent};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::wire::Version;
-use crate::wire::answer;
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
@@ -110,7 +109,7 @@ impl Service<'_> {
     ) -> HandlerResult {
         if user.is_some() {
             // A command that disables the user, or gives another password, is waited for.
-            self.hold_file()?;
+            self.may_write()?;
         }
         let found = match user {
             // Disabled meanwhile is disabled.
@@ -193,7 +192,7 @@ impl Service<'_> {
         };
         let now = self.clock.now();
         let mut touched = self.store.session(session)?.map_or(now, |session| session.used);
-        if now.micros() - touched.micros() > TOUCH_US && !self.is_replaying {
+        if now.micros() - touched.micros() > TOUCH_US {
             let address = self.address(conn);
             self.store.touch_session(session, now, &address)?;
             touched = now;
@@ -290,12 +289,10 @@ impl Service<'_> {
             self.resumed.push(conn);
         }
         // A long answer ends by itself, with its next piece.
-        self.outbox.stage(conn.index, |out| {
-            if let Some(task) = cut_off {
-                answer::declined(out, task, Decline::LoginRequired);
-            }
-            answer::bare(out, ToClient::Deauth);
-        });
+        if let Some(task) = cut_off {
+            self.outbox.decline(conn.index, task, Decline::LoginRequired);
+        }
+        self.outbox.stage_bare(conn.index, ToClient::Deauth);
     }
 
     /// The connection that a session is attached to.

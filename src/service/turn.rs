@@ -10,16 +10,17 @@
 
 use std::collections::HashMap;
 
+use crate::auth::helper::JobId;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
-use crate::limits::NOTIFY_BYTES_MAX;
+use crate::limits::{HEARTBEAT_BYTES_MAX, NOTIFY_BYTES_MAX};
 use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Backlog;
 use crate::service::peer::{Peer, PeerState, Waiting};
 use crate::service::send_limiter::LimitedSender;
 use crate::store::StoreError;
 use crate::wire::codec::{Message, Put};
-use crate::wire::frame;
-use crate::wire::purpose::ToClient;
+use crate::wire::frame::{self, Frame};
+use crate::wire::purpose::{ToClient, ToServer};
 
 /// Changed messages of one chat, one after the other in one turn, encoded.
 #[derive(Default)]
@@ -116,18 +117,49 @@ fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BLOCK_HEAD
     [a, b, c, d, purpose, task, e, f, g, h]
 }
 
-/// Appends a MSG_NOTIFY whose pack of messages is encoded already.
-pub(crate) fn put_msg_notify(out: &mut Vec<u8>, task: u8, chat: ChatId, pack: &[u8]) {
-    out.put_bytes(&msg_notify_head(pack.len(), task, chat));
-    out.put_bytes(pack);
-}
-
 /// How a connection was before the turn changed it.
 pub(crate) struct Saved {
     pub(crate) conn: ConnId,
     pub(crate) state: PeerState,
     pub(crate) waiting: Option<Box<Waiting>>,
     pub(crate) was_streaming: bool,
+}
+
+/// What the answer to a request becomes if its turn is undone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum IfUndone {
+    /// DECLINED `storage-failed`.
+    Decline,
+    /// HEARTBEAT: ACCEPTED with the same bytes, for no storage is needed.
+    Echo(Echo),
+    /// DECLINED to a notification: it is never answered, and suspends the session all the same.
+    Suspend,
+    /// DECLINED `too-large` and DISCONNECT.
+    TooLarge,
+    /// None: nothing is staged for the connection any more.
+    Close,
+}
+
+/// Where the bytes of a HEARTBEAT stand among those that the turn keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Echo {
+    from: u32,
+    bytes: u32,
+}
+
+impl Echo {
+    pub(crate) fn of(self, echoes: &[u8]) -> &[u8] {
+        let from = self.from as usize;
+        echoes.get(from..from + self.bytes as usize).unwrap_or_default()
+    }
+}
+
+/// A request that was handled in the turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Asked {
+    pub(crate) conn: ConnId,
+    pub(crate) task: u8,
+    pub(crate) answer: IfUndone,
 }
 
 /// The turn under way. Its lists keep their room from turn to turn.
@@ -137,6 +169,10 @@ pub(crate) struct Turn {
     pub(crate) number: u64,
     /// What is not told yet.
     pub(crate) batch: Batch,
+    /// Its requests, in order, for the case that it is undone.
+    pub(crate) requests: Vec<Asked>,
+    /// The bytes of its HEARTBEATs.
+    pub(crate) echoes: Vec<u8>,
     /// Connections as they were, each once.
     pub(crate) saved: Vec<Saved>,
     /// Users whose place in the roster has changed.
@@ -154,11 +190,48 @@ impl Turn {
     pub(crate) fn begin(&mut self) {
         self.number += 1;
         self.batch.end();
+        self.requests.clear();
+        self.echoes.clear();
         self.saved.clear();
         self.users.clear();
         self.paced.clear();
         self.dropped.clear();
         self.failed = None;
+    }
+
+    /// Notes a request, and what its answer becomes if the turn is undone.
+    #[inline(always)]
+    pub(crate) fn note_request(&mut self, conn: ConnId, task: u8, answer: IfUndone) {
+        self.requests.push(Asked { conn, task, answer });
+    }
+
+    /// Notes a frame, and what its answer becomes if the turn is undone.
+    #[inline(always)]
+    pub(crate) fn note_frame(&mut self, conn: ConnId, frame: &Frame<'_>) {
+        match ToServer::from_byte(frame.purpose) {
+            Some(ToServer::Accepted | ToServer::Part) => {}
+            Some(ToServer::Declined) => self.note_request(conn, frame.task, IfUndone::Suspend),
+            Some(ToServer::Heartbeat) if frame.body.len() <= HEARTBEAT_BYTES_MAX => {
+                self.note_echo(conn, frame.task, frame.body);
+            }
+            _ => self.note_request(conn, frame.task, IfUndone::Decline),
+        }
+    }
+
+    /// Notes a HEARTBEAT.
+    pub(crate) fn note_echo(&mut self, conn: ConnId, task: u8, echo: &[u8]) {
+        let (from, bytes) = (self.echoes.len() as u32, echo.len() as u32);
+        self.echoes.extend_from_slice(echo);
+        self.note_request(conn, task, IfUndone::Echo(Echo { from, bytes }));
+    }
+
+    /// Forgets that a connection waited for a job, which has come back in this turn; the task of the
+    /// request if it did.
+    pub(crate) fn forget_saved_job(&mut self, peer: &Peer, job: JobId) -> Option<u8> {
+        let saved = self.saved.get_mut(peer.saved_at as usize)?;
+        debug_assert_eq!(saved.conn, peer.conn, "a connection is changed before it is saved");
+        let waiting = saved.waiting.take_if(|waiting| waiting.job == job)?;
+        Some(waiting.task)
     }
 
     /// Remembers how a connection was, once a turn, before it is changed.

@@ -1,7 +1,7 @@
 //! The server process: the real [`Service`] on the simulated disk, driven as the loop drives it.
 //!
-//! The order of a turn, what is fed again after an undo, and when a connection is read from are
-//! those of `net::reactor`; only sockets, poll and the helper thread are others.
+//! The order of a turn and when a connection is read from are those of `net::reactor`; only sockets,
+//! poll and the helper thread are others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -39,7 +39,6 @@ struct Conn {
     link: u64,
     state: State,
     inbox: Vec<u8>,
-    put_back_bytes: usize,
     is_readable: bool,
     is_ended: bool,
     is_listed: bool,
@@ -56,13 +55,6 @@ pub(crate) enum Fate {
     Dead,
 }
 
-/// An input that the loop keeps until the turn has ended.
-enum Kept {
-    Frame { conn: ConnId, bytes: Vec<u8> },
-    Oversized { conn: ConnId, task: u8 },
-    Done { conn: ConnId, wait: u64, done: JobDone },
-}
-
 pub(crate) struct Host<'db> {
     pub(crate) service: Service<'db>,
     /// The simulation's own view of the file; closed before the server's.
@@ -76,11 +68,13 @@ pub(crate) struct Host<'db> {
     gone: Vec<ConnId>,
     jobs: VecDeque<(Job, ConnId, u64)>,
     housekeeping_ms: u64,
-    kept: Vec<Kept>,
     fed: Vec<Fed>,
-    /// What the command line changed and this turn took up; how many changes that were so far.
-    taken_up: Option<Fed>,
+    /// How many changes of the command line were taken up so far, and whether one was in this turn.
     acted_on: u64,
+    has_taken_up: bool,
+    /// The turn's requests are handled, and committed or declined.
+    has_ended_turn: bool,
+    undone: u64,
     /// Of this turn: bytes left while it was under way; reads that had failed before it.
     was_flushed_early: bool,
     /// Connections whose queues were looked at and are to be sent, and those of them that asked for
@@ -103,9 +97,10 @@ impl<'db> Host<'db> {
             gone: Vec::new(),
             jobs: VecDeque::new(),
             housekeeping_ms: 0,
-            kept: Vec::new(),
             fed: Vec::new(),
-            taken_up: None,
+            has_taken_up: false,
+            has_ended_turn: false,
+            undone: 0,
             acted_on: 0,
             was_flushed_early: false,
             touched: Vec::new(),
@@ -117,26 +112,26 @@ impl<'db> Host<'db> {
     /// One turn; the numbers are those of the loop's own.
     pub(crate) fn turn(&mut self, w: &mut World) -> Check<Fate> {
         self.was_flushed_early = false;
-        self.taken_up = None;
+        self.has_taken_up = false;
+        self.has_ended_turn = false;
         self.failed_reads = vfs::disk(|disk| disk.failed_reads);
         w.model.now_ms = w.clock.now_ms;
         self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
-        self.forget_gone(w); // 2
         self.note_events(w);
-        self.accept(w); // 3
-        self.keep_house(w); // 4
-        self.take_done(w); // 5
-        self.read(w)?; // 6
+        self.accept(w); // 2
+        self.take_up_changes(w); // 3
+        self.take_done(w); // 4
+        self.read(w)?; // 5
         self.copy(w);
         if self.commit(w)? == Fate::Dead {
-            return Ok(Fate::Dead); // 7
+            return Ok(Fate::Dead); // 6
         }
         self.copy(w);
-        self.submit_jobs(w)?; // 8
-        self.deadlines(w); // 9
+        self.forget_gone(w)?; // 7
+        self.deadlines(w);
+        self.submit_jobs(w)?;
         let failed_before = vfs::disk(|disk| disk.failed_reads);
-        self.service.pump(); // 10
-        self.service.end_pump();
+        self.service.pump();
         if self.is_dead() {
             return Ok(Fate::Dead);
         }
@@ -149,10 +144,14 @@ impl<'db> Host<'db> {
             w.model.caught_up(conn.id, self.service.is_behind(conn.id))?;
             self.check_bound(w, conn)?;
         }
+        self.copy(w);
+        if self.keep_house(w)? == Fate::Dead {
+            return Ok(Fate::Dead); // 8
+        }
         while let Some(conn) = self.service.pop_resumed() {
             self.list(conn);
         }
-        self.flush(w); // 11
+        self.flush(w); // 9
         w.is_pump_waiting = self.service.may_pump();
         self.copy(w);
         if w.command.is_none() && w.rng.one_in(w.plan.invariants_one_in) {
@@ -166,11 +165,9 @@ impl<'db> Host<'db> {
     pub(crate) fn stop(&mut self, w: &mut World) -> Check<bool> {
         self.service.begin_turn(w.clock.wall_us, w.clock.now_ms);
         self.service.dismiss_all();
-        if self.service.end_turn() == TurnEnd::Undone {
-            return Ok(false);
-        }
+        self.service.end_turn();
         let mut told = self.look()?;
-        for (id, conn) in &w.model.conns {
+        for (id, conn) in w.model.conns.iter().filter(|(_, conn)| !conn.is_closing) {
             let frames = told.remove(id).unwrap_or_default();
             let waiting = conn.waiting.as_ref().map(|waiting| waiting.task);
             let asked = [waiting, conn.stream.as_ref().map(|stream| stream.task)];
@@ -231,7 +228,10 @@ impl<'db> Host<'db> {
 
     // ---- 2, 3: connections go and come ---------------------------------------------------------
 
-    fn forget_gone(&mut self, w: &mut World) {
+    fn forget_gone(&mut self, w: &mut World) -> Check {
+        if self.gone.is_empty() {
+            return Ok(());
+        }
         for conn in std::mem::take(&mut self.gone) {
             if self.conn(conn).is_none() {
                 continue;
@@ -243,6 +243,17 @@ impl<'db> Host<'db> {
             w.model.closed(conn);
             w.trace(|| format!("{conn} is closed"));
         }
+        self.service.end_turn();
+        self.notified(w)
+    }
+
+    /// Who went offline is notified outside of the turn's requests.
+    fn notified(&mut self, w: &mut World) -> Check {
+        for (conn, frames) in self.look()? {
+            w.trace(|| format!("{conn} <~ {}", words(&frames)));
+            w.model.told(conn, &frames, Phase::Turn)?;
+        }
+        self.settle(w, false)
     }
 
     fn note_events(&mut self, w: &mut World) {
@@ -280,7 +291,6 @@ impl<'db> Host<'db> {
                 link: id,
                 state: State::Open,
                 inbox: Vec::new(),
-                put_back_bytes: 0,
                 is_readable: true,
                 is_ended: false,
                 is_listed: false,
@@ -304,7 +314,6 @@ impl<'db> Host<'db> {
             let Some((job, conn, wait)) = self.jobs.pop_front() else { return };
             let done = helper::run(job, self.random);
             self.feed_done(w, conn, wait, &done);
-            self.kept.push(Kept::Done { conn, wait, done });
         }
     }
 
@@ -322,27 +331,54 @@ impl<'db> Host<'db> {
         self.fed.push(Fed { input, before, after, suspended });
     }
 
-    fn keep_house(&mut self, w: &mut World) {
-        let before = self.service.last_time().micros();
-        if w.clock.now_ms >= self.housekeeping_ms || self.service.wants_housekeeping() {
-            let has_more = self.service.housekeeping();
-            self.housekeeping_ms = w.clock.now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
-            w.model.kept_house(self.service.last_time().micros());
-        } else if !self.ready.is_empty() || !self.jobs.is_empty() {
-            self.service.look_for_changes();
-        } else {
+    fn take_up_changes(&mut self, w: &mut World) {
+        if w.clock.now_ms < self.housekeeping_ms && self.ready.is_empty() && self.jobs.is_empty() {
             return;
         }
-        // What a command changed is told at once, and not taken back with the turn.
+        let before = self.service.last_time().micros();
+        self.service.take_up_changes();
+        self.note_undone(w);
+        self.note_changes(w, before);
+    }
+
+    /// Work of the server's own may be undone, too.
+    fn note_undone(&mut self, w: &mut World) {
+        let undone = self.service.metrics.undone;
+        if std::mem::replace(&mut self.undone, undone) != undone {
+            w.model.undone(0);
+        }
+    }
+
+    /// What a command changed is notified at once, and not taken back with the turn.
+    fn note_changes(&mut self, w: &mut World, before: i64) {
         let acted_on = self.service.changes_acted_on();
         if std::mem::replace(&mut self.acted_on, acted_on) != acted_on
             && let Some(command) = w.command.take()
         {
             let after = self.service.last_time().micros();
             let input = Input::Command(command);
-            self.taken_up = Some(Fed { input, before, after, suspended: false });
-            self.fed.extend(self.taken_up.clone());
+            self.fed.push(Fed { input, before, after, suspended: false });
+            self.has_taken_up = true;
         }
+    }
+
+    /// A slice of housekeeping is a turn of its own.
+    fn keep_house(&mut self, w: &mut World) -> Check<Fate> {
+        if w.clock.now_ms < self.housekeeping_ms && !self.service.wants_housekeeping() {
+            return Ok(Fate::Alive);
+        }
+        let before = self.service.last_time().micros();
+        let has_more = self.service.housekeeping();
+        self.housekeeping_ms = w.clock.now_ms + if has_more { 1 } else { HOUSEKEEPING_MS };
+        if self.is_dead() {
+            return Ok(Fate::Dead);
+        }
+        self.note_undone(w);
+        w.model.kept_house(self.service.last_time().micros());
+        self.note_changes(w, before);
+        let fed = std::mem::take(&mut self.fed);
+        self.judge(w, &fed, TurnEnd::Committed)?;
+        Ok(Fate::Alive)
     }
 
     fn read(&mut self, w: &mut World) -> Check {
@@ -368,7 +404,6 @@ impl<'db> Host<'db> {
     fn read_one(&mut self, w: &mut World, conn: ConnId) {
         let most = w.rng.weighted(&[(4, 65_536), (1, 64), (1, 7)]);
         let Some(at) = self.conn(conn) else { return };
-        at.put_back_bytes = 0;
         let mut bytes = std::mem::take(&mut at.inbox);
         if at.is_readable && !at.is_ended {
             let Some(link) = w.links.get_mut(&at.link).filter(|link| !link.is_broken) else {
@@ -394,13 +429,11 @@ impl<'db> Host<'db> {
                 Parsed::TooLarge { task } => {
                     is_oversized = true;
                     flow = self.feed_oversized(conn, task);
-                    self.kept.push(Kept::Oversized { conn, task });
                 }
                 Parsed::Frame(frame) => {
                     requests += 1;
                     let (whole, left) = rest.split_at(frame.bytes());
                     flow = self.feed_frame(w, conn, whole);
-                    self.kept.push(Kept::Frame { conn, bytes: whole.to_vec() });
                     rest = left;
                 }
             }
@@ -408,7 +441,7 @@ impl<'db> Host<'db> {
         let Some(at) = self.conn(conn) else { return };
         if flow == Flow::Close {
             at.is_ended |= !is_oversized;
-            return self.hang_up(conn);
+            return self.hang_up(w, conn);
         }
         at.inbox = rest.to_vec();
         let has_whole_frame = !matches!(frame::parse(rest, body_bytes_max), Parsed::Incomplete);
@@ -417,7 +450,7 @@ impl<'db> Host<'db> {
             let has_more = has_whole_frame || at.is_readable;
             if is_over {
                 at.state = State::Flushing;
-                self.service.outbox.touch(conn.index);
+                self.close_queue(w, conn);
             }
             if has_more {
                 self.list(conn);
@@ -434,16 +467,6 @@ impl<'db> Host<'db> {
         }
         self.fed(Input::Frame { conn, bytes: bytes.to_vec() }, before, conn);
         flow
-    }
-
-    fn give_up(&mut self, w: &mut World, conn: ConnId, bytes: &[u8]) {
-        let before = self.service.last_time().micros();
-        let Parsed::Frame(parsed) = frame::parse(bytes, usize::MAX) else { return };
-        self.service.give_up(conn, &parsed);
-        if let Some((frame, _)) = take_frame(bytes) {
-            w.trace(|| format!("{conn} -> {} (given up)", frame.words()));
-        }
-        self.fed(Input::GivenUp { conn, bytes: bytes.to_vec() }, before, conn);
     }
 
     fn feed_oversized(&mut self, conn: ConnId, task: u8) -> Flow {
@@ -475,14 +498,25 @@ impl<'db> Host<'db> {
         }
     }
 
+    /// Nothing more is staged for a connection.
+    fn close_queue(&mut self, w: &mut World, conn: ConnId) {
+        self.service.close_queue(conn);
+        if self.has_ended_turn {
+            w.model.closing(conn);
+        } else {
+            let now = self.service.last_time().micros();
+            self.fed(Input::Closing { conn }, now, conn);
+        }
+    }
+
     /// No more frames: what is queued is sent, then the connection ends.
-    fn hang_up(&mut self, conn: ConnId) {
+    fn hang_up(&mut self, w: &mut World, conn: ConnId) {
         if let Some(at) = self.conn(conn)
             && at.state == State::Open
         {
             at.state = State::Flushing;
             at.inbox.clear();
-            self.service.outbox.touch(conn.index);
+            self.close_queue(w, conn);
             self.list(conn);
         }
     }
@@ -490,79 +524,36 @@ impl<'db> Host<'db> {
     // ---- 7: commit -----------------------------------------------------------------------------
 
     fn commit(&mut self, w: &mut World) -> Check<Fate> {
-        let fed = std::mem::take(&mut self.fed);
+        let mut fed = std::mem::take(&mut self.fed);
         w.model.latest_now = w.model.latest_now.max(self.service.last_time().micros());
         let staged = if w.may_die() { self.peek()? } else { BTreeMap::new() };
         let end = self.service.end_turn();
+        self.has_ended_turn = true;
         if self.is_dead() {
             w.died_in_turn(&fed, staged);
             return Ok(Fate::Dead);
         }
-        if end == TurnEnd::Committed {
-            self.kept.clear();
-            self.service.tell();
-            self.judge(w, &fed, false, false)?;
-            return Ok(Fate::Alive);
+        if end == TurnEnd::Declined {
+            w.trace(|| "the turn is declined".to_owned());
+            w.model.undone(fed.len());
+            self.undone = self.service.metrics.undone;
+            w.undone += 1;
+            for one in &mut fed {
+                if let Input::Frame { conn, .. } = one.input {
+                    one.suspended = self.service.is_suspended(conn);
+                }
+            }
         }
-        w.trace(|| "the turn is undone".to_owned());
-        w.model.undone(fed.len());
-        w.undone += 1;
-        let failed_before = vfs::disk(|disk| disk.failed_reads);
-        self.fed.extend(self.taken_up.take());
-        self.feed_again(w);
-        let fed = std::mem::take(&mut self.fed);
-        let end = self.service.end_turn();
-        if self.is_dead() {
-            return Ok(Fate::Dead);
-        }
-        let unreadable = vfs::disk(|disk| disk.failed_reads) > failed_before;
-        if end == TurnEnd::Undone {
-            // A server that cannot even read its file ends.
-            return if unreadable { Ok(Fate::Dead) } else { Err("a turn was undone twice".into()) };
-        }
-        self.service.tell();
-        self.judge(w, &fed, true, unreadable)?;
+        self.judge(w, &fed, end)?;
         Ok(Fate::Alive)
     }
 
-    fn feed_again(&mut self, w: &mut World) {
-        for kept in std::mem::take(&mut self.kept) {
-            let (conn, flow) = match kept {
-                Kept::Done { conn, wait, done } => {
-                    self.feed_done(w, conn, wait, &done);
-                    continue;
-                }
-                Kept::Oversized { conn, task } => (conn, self.feed_oversized(conn, task)),
-                Kept::Frame { conn, bytes } if self.service.is_held(conn) => {
-                    if self.conn(conn).is_some_and(|at| at.state == State::Open) {
-                        self.put_back(conn, &bytes);
-                    } else {
-                        self.give_up(w, conn, &bytes);
-                    }
-                    continue;
-                }
-                Kept::Frame { conn, bytes } => (conn, self.feed_frame(w, conn, &bytes)),
-            };
-            if flow == Flow::Close {
-                self.hang_up(conn);
-            }
-        }
-    }
-
-    fn put_back(&mut self, conn: ConnId, bytes: &[u8]) {
-        let Some(at) = self.conn(conn) else { return };
-        let place = at.put_back_bytes.min(at.inbox.len());
-        at.inbox.splice(place..place, bytes.iter().copied());
-        at.put_back_bytes = place + bytes.len();
-        self.list(conn);
-    }
-
-    /// The turn is on disk: compares all that was said with the model.
-    fn judge(&mut self, w: &mut World, fed: &[Fed], replayed: bool, unreadable: bool) -> Check {
+    /// The turn has ended: compares all that was sent with the model.
+    fn judge(&mut self, w: &mut World, fed: &[Fed], end: TurnEnd) -> Check {
         let told = self.look()?;
         let mut staged = answers(&told);
-        let mut turn = Turn::new(&mut staged, replayed, unreadable);
-        turn.is_early = replayed && w.command.is_some();
+        let mut turn = Turn::new(&mut staged, end == TurnEnd::Declined);
+        turn.unreadable = vfs::disk(|disk| disk.failed_reads) > self.failed_reads;
         for (conn, frames) in &told {
             w.trace(|| format!("{conn} <- {}", words(frames)));
             let notices = frames.iter().filter(|frame| frame.is_notification()).count();
@@ -578,15 +569,21 @@ impl<'db> Host<'db> {
         for (conn, frames) in &told {
             w.model.told(*conn, frames, Phase::Turn)?;
         }
+        self.settle(w, end == TurnEnd::Committed)?;
+        w.told_until(self.service.last_time().micros())
+    }
+
+    /// What is not sent by now was left out.
+    fn settle(&mut self, w: &mut World, is_committed: bool) -> Check {
         let is_readable = vfs::disk(|disk| disk.failed_reads) == self.failed_reads;
-        let is_sure = !replayed && !self.was_flushed_early && is_readable;
+        let is_sure = is_committed && !self.was_flushed_early && is_readable;
         for conn in self.conns.values() {
             let pending = self.service.outbox.pending_bytes(conn.id.index);
             let pending = if is_sure { Some(pending) } else { None };
             w.model.settle(conn.id, self.service.is_behind(conn.id), pending)?;
             self.check_bound(w, conn)?;
         }
-        w.told_until(self.service.last_time().micros())
+        Ok(())
     }
 
     /// What was staged and not looked at, before the turn has ended; all answers are among it.
@@ -691,9 +688,13 @@ impl<'db> Host<'db> {
                 self.lose(conn);
             } else if state == State::Open && !w.is_quiet && w.rng.one_in(300) {
                 self.service.stage_bare(conn, ToClient::Heartbeat);
-            } else if state == State::Open && !w.is_quiet && w.rng.one_in(w.plan.timeout_one_in) {
+            } else if state == State::Open
+                && !w.is_quiet
+                && !self.service.is_held(conn)
+                && w.rng.one_in(w.plan.timeout_one_in)
+            {
                 self.service.stage_bare(conn, ToClient::Disconnect);
-                self.hang_up(conn);
+                self.hang_up(w, conn);
             }
         }
     }
@@ -734,12 +735,14 @@ impl<'db> Host<'db> {
             }))
         });
         at.looked -= sent.unwrap_or_default();
+        at.referred = 0;
         self.flush_one(w, conn);
         true
     }
 
     fn flush_one(&mut self, w: &mut World, conn: ConnId) {
         let Some(at) = self.conns.get_mut(&conn.index) else { return };
+        at.referred = 0;
         let Some(link) = w.links.get_mut(&at.link).filter(|link| !link.is_broken) else {
             return self.lose(conn);
         };
@@ -749,7 +752,6 @@ impl<'db> Host<'db> {
         let count = link.down.write(self.service.outbox.sendable(conn.index));
         self.service.outbox.advance(conn.index, count);
         at.looked -= count;
-        at.referred = 0;
         if self.service.outbox.pending_bytes(conn.index) > 0 {
             return;
         }
@@ -775,7 +777,7 @@ impl<'db> Host<'db> {
 
     /// A socket may take bytes at any time; what the turn has staged must not be among them.
     fn flush_early(&mut self, w: &mut World) -> Check {
-        if self.taken_up.is_some() {
+        if self.has_taken_up {
             return Ok(());
         }
         self.was_flushed_early = true;

@@ -549,7 +549,7 @@ impl World {
         mut staged: BTreeMap<ConnId, VecDeque<Frame>>,
     ) {
         let mut maybe = self.model.clone();
-        let mut turn = Turn::new(&mut staged, false, false);
+        let mut turn = Turn::new(&mut staged, false);
         if fed.iter().all(|one| maybe.apply(&mut turn, one).is_ok()) {
             self.maybe = Some(maybe);
         }

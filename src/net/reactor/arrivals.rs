@@ -56,8 +56,6 @@ impl Reactor<'_, '_> {
                 self.connections.remove(conn.at());
             }
         }
-        // That they are gone is told whatever becomes of this turn.
-        self.service.outbox.release(&mut self.service.metrics);
         // A descriptor may be free again.
         if self.accept_again_ms != NEVER_MS && self.clock.now_ms() >= self.accept_again_ms {
             self.accept_again_ms = NEVER_MS;

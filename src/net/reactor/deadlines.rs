@@ -72,7 +72,7 @@ impl Reactor<'_, '_> {
                 connection.enter(Phase::Flushing, now_ms);
                 list(&mut self.ready, connection);
                 self.service.stage_bare(conn, ToClient::Disconnect);
-                self.service.outbox.close(conn.index);
+                self.service.close_queue(conn);
             }
             Due::Forget(why) => {
                 log::debug!("{conn} from {} is dropped: {why}", self.service.peer_address(conn));

@@ -1,14 +1,12 @@
-//! The end of a turn's input: COMMIT, or the same input once more.
+//! The end of a turn's input.
 
 use zeroize::Zeroize as _;
 
 use crate::ids::ConnId;
 use crate::net::connection::Phase;
 use crate::net::serve::ServeError;
-use crate::service::{Flow, TurnEnd};
-use crate::wire::frame::{self, Parsed};
 
-use super::{Input, Reactor, list};
+use super::{Reactor, list};
 
 /// Milliseconds between two slices of housekeeping.
 const HOUSEKEEPING_MS: u64 = 250;
@@ -26,6 +24,13 @@ const fn is_time(now_ms: u64, due_ms: u64, has_requests: bool) -> bool {
 }
 
 impl Reactor<'_, '_> {
+    pub(super) fn take_up_changes(&mut self) {
+        let is_due = self.clock.now_ms() >= self.housekeeping_ms;
+        if is_due || !self.ready.is_empty() || self.helper.is_busy() {
+            self.service.take_up_changes();
+        }
+    }
+
     pub(super) fn keep_house(&mut self) {
         let now_ms = self.clock.now_ms();
         let is_time = is_time(now_ms, self.housekeeping_ms, !self.ready.is_empty());
@@ -33,34 +38,17 @@ impl Reactor<'_, '_> {
             let has_more = self.service.housekeeping();
             self.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
-        } else if !self.ready.is_empty() || self.helper.is_busy() {
-            self.service.look_for_changes();
         }
     }
 
     /// Microseconds that the COMMIT took: 0 when there was nothing to write.
     pub(super) fn commit(&mut self) -> Result<u64, ServeError> {
         let begun_us = self.service.has_written().then(|| self.clock.passed_us());
-        let end = self.service.commit();
+        let clock = &self.clock;
+        self.service.end_turn_timed(|| clock.passed_us());
         let commit_us = begun_us.map_or(0, |begun_us| self.clock.passed_us() - begun_us);
-        if end == TurnEnd::Undone {
-            self.check_storage()?;
-            self.feed_again();
-            if self.service.end_turn() == TurnEnd::Undone {
-                // Nothing was written this time: not even reading works, and what was asked would
-                // never be answered.
-                let data = self.config.data.display();
-                return Err(ServeError::Failed(format!("{data} cannot be read any more")));
-            }
-        } else {
-            if begun_us.is_some() {
-                self.service.metrics.commit_us.observe(commit_us);
-            }
-            self.service.tell();
-        }
         self.arena_used = 0;
         self.turn_read_bytes = 0;
-        self.inputs.clear();
         self.wipe();
         self.check_storage()?;
         Ok(commit_us)
@@ -76,57 +64,6 @@ impl Reactor<'_, '_> {
         }
     }
 
-    /// Handles the input of a turn that was undone once more.
-    pub(super) fn feed_again(&mut self) {
-        for input in std::mem::take(&mut self.inputs) {
-            let (conn, flow) = match input {
-                Input::Done(done) => {
-                    self.service.job_done(&done);
-                    continue;
-                }
-                Input::Oversized { conn, task } => (conn, self.service.oversized(conn, task)),
-                Input::Frames { conn, start, end } => (conn, self.frames_again(conn, start, end)),
-            };
-            if flow == Flow::Close {
-                self.hang_up(conn);
-                self.service.outbox.close(conn.index);
-            }
-        }
-        // Those as well that are on their way out by the end of their stream.
-        for (_, connection) in &self.connections {
-            let conn = connection.id;
-            if connection.phase == Phase::Flushing && !self.service.is_held(conn) {
-                self.service.outbox.close(conn.index);
-            }
-        }
-    }
-
-    pub(super) fn frames_again(&mut self, conn: ConnId, mut start: usize, end: usize) -> Flow {
-        let phase = self.connections.get(conn.at()).map(|connection| connection.phase);
-        while start < end {
-            let is_held = self.service.is_held(conn);
-            if is_held && phase == Some(Phase::Open) {
-                // What came before takes another way this time, and has to wait for something.
-                self.put_back(conn, start, end);
-                return Flow::Hold;
-            }
-            let bytes = self.arena.get(start..end).unwrap_or_default();
-            let Parsed::Frame(frame) = frame::parse(bytes, self.config.body_limit_bytes) else {
-                break;
-            };
-            start += frame.bytes();
-            if is_held {
-                self.service.give_up(conn, &frame);
-            } else if self.service.frame(conn, &frame) == Flow::Close {
-                if let Some(connection) = self.connections.get_mut(conn.at()) {
-                    connection.is_farewell = true;
-                }
-                return Flow::Close;
-            }
-        }
-        Flow::Continue
-    }
-
     /// Handles no more frames of a connection; what is queued is sent, then it is closed.
     pub(super) fn hang_up(&mut self, conn: ConnId) {
         let now_ms = self.clock.now_ms();
@@ -135,19 +72,9 @@ impl Reactor<'_, '_> {
             && connection.phase == Phase::Open
         {
             connection.enter(Phase::Flushing, now_ms);
-            self.service.outbox.close(conn.index);
+            self.service.close_queue(conn);
             list(&mut self.ready, connection);
         }
-    }
-
-    /// Puts frames back before what the connection has not had handled.
-    pub(super) fn put_back(&mut self, conn: ConnId, start: usize, end: usize) {
-        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
-        let bytes = self.arena.get(start..end).unwrap_or_default();
-        let inbox = [bytes, &connection.inbox].concat();
-        connection.inbox.zeroize();
-        connection.inbox = inbox;
-        list(&mut self.ready, connection);
     }
 
     pub(super) fn check_storage(&self) -> Result<(), ServeError> {

@@ -18,7 +18,7 @@ use crate::wire::purpose::ToServer;
 
 use super::arrivals::uncount;
 use super::output::log_lost;
-use super::{Input, Reactor, list};
+use super::{Reactor, list};
 
 /// Bytes of a socket's input that are thrown away in one turn.
 const DISCARD_BYTES: usize = 64 * 1024;
@@ -47,7 +47,6 @@ impl Reactor<'_, '_> {
     pub(super) fn take_done(&mut self) {
         while let Some(done) = self.helper.try_recv() {
             self.service.job_done(&done);
-            self.inputs.push(Input::Done(done));
         }
     }
 
@@ -182,7 +181,6 @@ impl Reactor<'_, '_> {
     /// Handles the whole frames between two places of the turn's buffer, and keeps the rest.
     pub(super) fn feed(&mut self, conn: ConnId, mut start: usize, end: usize) {
         let body_bytes_max = self.config.body_limit_bytes;
-        let first = start;
         let mut requests = 0;
         let mut oversized = None;
         let mut flow = Flow::Continue;
@@ -203,15 +201,11 @@ impl Reactor<'_, '_> {
                 }
             }
         }
-        if requests > 0 {
-            self.inputs.push(Input::Frames { conn, start: first, end: start });
-        }
         if let Some(task) = oversized {
             let what = what_is_oversized(self.arena.get(start..end).unwrap_or_default());
             let address = self.service.peer_address(conn);
             self.log_rate_limit
                 .say(self.clock.now_ms(), format_args!("{conn} from {address} {what}"));
-            self.inputs.push(Input::Oversized { conn, task });
             flow = self.service.oversized(conn, task);
         }
         self.arena_used = start;
@@ -235,7 +229,7 @@ impl Reactor<'_, '_> {
             if connection.is_ended && !has_whole_frame {
                 // What came in whole is handled; the answers leave, then the connection ends.
                 connection.enter(Phase::Flushing, now_ms);
-                self.service.outbox.close(conn.index);
+                self.service.close_queue(conn);
             }
         }
         if requests > 0 {

@@ -58,7 +58,6 @@ impl Reactor<'_, '_> {
                 if connection.phase == Phase::Open {
                     connection.enter(Phase::Flushing, now_ms);
                 }
-                self.service.outbox.close(connection.id.index);
             }
         }
     }

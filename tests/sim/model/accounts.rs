@@ -129,9 +129,6 @@ impl Model {
             self.check_login(turn, conn, task, key, checked.given);
             return Ok(());
         }
-        if turn.replayed {
-            return self.decline(turn, conn, task, "storage-failed");
-        }
         let body = self.accepted(turn, conn, task)?;
         let mut rest = Body(&body);
         let (session, secret) = (rest.u32()?, rest.str()?.to_owned());
@@ -221,7 +218,7 @@ impl Model {
     fn touch(&mut self, turn: &Turn<'_>, conn: ConnId, session: u32) {
         let address = self.address(conn);
         let Some(row) = self.sessions.get_mut(&session) else { return };
-        if turn.after - row.used > TOUCH_US && !turn.replayed {
+        if turn.after - row.used > TOUCH_US {
             if row.used == row.used_latest {
                 row.used = turn.after;
                 row.address = address;
@@ -244,9 +241,6 @@ impl Model {
     }
 
     pub(super) fn logoff(&mut self, turn: &mut Turn<'_>, me: Caller) -> Check {
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         self.accept(turn, me.conn, me.task, &[])?;
         self.sessions.remove(&me.session);
         self.detach(me.conn);
@@ -296,9 +290,6 @@ impl Model {
         }
         if self.user_by_key(&key(name)).is_some() {
             return self.decline(turn, conn, task, "name-taken");
-        }
-        if turn.replayed {
-            return self.decline(turn, conn, task, "storage-failed");
         }
         let body = self.accepted(turn, conn, task)?;
         let mut rest = Body(&body);
@@ -369,9 +360,6 @@ impl Model {
         let Some(me) = self.caller(conn, task) else {
             return self.decline(turn, conn, task, "login-required");
         };
-        if turn.replayed {
-            return self.decline(turn, conn, task, "storage-failed");
-        }
         self.accept(turn, conn, task, &[])?;
         if let Some(user) = self.users.get_mut(&me.user) {
             user.password = new;
@@ -449,9 +437,6 @@ impl Model {
         let was_bad = next.is_some_and(|next| next.body.starts_with(b"bad-session:"));
         if was_bad && holder.is_none() && self.is_expired(row, turn.after).0 {
             return self.decline(turn, me.conn, me.task, "bad-session");
-        }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
         }
         self.accept(turn, me.conn, me.task, &[])?;
         self.sessions.remove(&id);

@@ -151,9 +151,6 @@ impl Model {
     }
 
     fn join(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         self.accept(turn, me.conn, me.task, &[])?;
         let joined = turn.after;
         self.event(turn, joined)?;
@@ -227,9 +224,6 @@ impl Model {
         if self.chat_by_key(&key(name)).is_some() {
             return self.decline(turn, me.conn, me.task, "name-taken");
         }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         let created = turn.after;
         let members = [(me.user, Member { admin: true, joined: created, seen: 0 })].into();
         let new = Chat { name: name.to_owned(), password, created, members, ..Chat::default() };
@@ -248,9 +242,6 @@ impl Model {
         if let Some(chat) = found.map(|(id, _)| *id) {
             return self.accept(turn, me.conn, me.task, &chat.to_le_bytes());
         }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         let created = turn.after;
         let member = Member { admin: false, joined: created, seen: 0 };
         let members = [(me.user, member.clone()), (other, member)].into();
@@ -268,9 +259,6 @@ impl Model {
         }
         if self.chats[&chat].direct.is_some() {
             return self.decline(turn, me.conn, me.task, "forbidden");
-        }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
         }
         self.accept(turn, me.conn, me.task, &[])?;
         let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };

@@ -22,9 +22,6 @@ impl Model {
         if let Some(code) = self.not_admin(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
         }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         self.accept(turn, me.conn, me.task, &[])?;
         self.note("deleted a chat");
         self.remove_chat(chat, Some(me.conn));
@@ -51,9 +48,6 @@ impl Model {
     ) -> Check {
         if self.chats.get(&chat).is_some_and(is_so_already) {
             return self.accept(turn, me.conn, me.task, &[]);
-        }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
         }
         self.accept(turn, me.conn, me.task, &[])?;
         if let Some(chat) = self.chats.get_mut(&chat) {
@@ -204,9 +198,6 @@ impl Model {
         if is_so_already {
             return self.accept(turn, me.conn, me.task, &[]);
         }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         self.accept(turn, me.conn, me.task, &[])?;
         if let Some(member) = self.chats.get_mut(&chat).and_then(|c| c.members.get_mut(&user)) {
             member.admin = admin;
@@ -236,9 +227,6 @@ impl Model {
         }
         if self.chats[&chat].bans.contains(&user) == banned {
             return self.accept(turn, me.conn, me.task, &[]);
-        }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
         }
         self.accept(turn, me.conn, me.task, &[])?;
         let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };

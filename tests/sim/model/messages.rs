@@ -20,19 +20,7 @@ impl Model {
         nonce: Option<u64>,
     ) -> Check {
         if let Some(code) = self.not_member(me.user, chat) {
-            // In a chat that is removed by hand, which the server has not taken up, it knows what
-            // was sent before.
-            let removed = self.removed_chat.as_ref().filter(|(of, _)| turn.is_early && *of == chat);
-            let known = removed
-                .zip(nonce)
-                .and_then(|((_, removed), nonce)| removed.nonces.get(&(me.user, nonce)).copied());
-            return match known {
-                Some(id) => {
-                    let body = [id.to_le_bytes(), id.to_le_bytes()].concat();
-                    self.accept(turn, me.conn, me.task, &body)
-                }
-                None => self.decline(turn, me.conn, me.task, code),
-            };
+            return self.decline(turn, me.conn, me.task, code);
         }
         let known = nonce.and_then(|nonce| self.chats[&chat].nonces.get(&(me.user, nonce)));
         if let Some(&id) = known {
@@ -45,9 +33,6 @@ impl Model {
         }
         if self.is_too_soon(turn, me, chat) {
             return self.decline(turn, me.conn, me.task, "rate-limited");
-        }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
         }
         let body = self.accepted(turn, me.conn, me.task)?;
         let mut rest = Body(&body);
@@ -97,9 +82,6 @@ impl Model {
         id: i64,
         change: impl FnOnce(&mut Message),
     ) -> Check {
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
-        }
         let body = self.accepted(turn, me.conn, me.task)?;
         let mut rest = Body(&body);
         let updated = rest.i64()?;
@@ -182,9 +164,6 @@ impl Model {
         let seen = time.min(now);
         if seen <= member.seen {
             return self.accept(turn, me.conn, me.task, &[]);
-        }
-        if turn.replayed {
-            return self.decline(turn, me.conn, me.task, "storage-failed");
         }
         member.seen = seen;
         self.note("marked");

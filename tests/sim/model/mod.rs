@@ -174,6 +174,8 @@ pub(crate) struct Conn {
     accepted_sends: VecDeque<(u8, u32, i64)>,
     /// Messages that the answer to a later send has overtaken: they may only have been left out.
     overtaken: Vec<(u32, Rc<wire::Message>)>,
+    /// It has its last bytes: nothing more is staged for it.
+    pub(crate) is_closing: bool,
     /// A turn was undone, in which it may have been left behind.
     may_hear_again: bool,
     /// Something was left out at the last look.
@@ -183,7 +185,8 @@ pub(crate) struct Conn {
 impl Conn {
     /// The user, if it is told things.
     pub(crate) fn listener(&self) -> Option<u32> {
-        self.attached.filter(|attached| !attached.suspended).map(|attached| attached.user)
+        let attached = self.attached.filter(|attached| !attached.suspended && !self.is_closing);
+        attached.map(|attached| attached.user)
     }
 
     pub(crate) fn user(&self) -> Option<u32> {
@@ -283,16 +286,15 @@ pub(crate) enum Input {
         conn: ConnId,
         task: u8,
     },
-    /// A frame behind one that waits, on a connection on its way out, in a turn that is fed again.
-    GivenUp {
-        conn: ConnId,
-        bytes: Vec<u8>,
-    },
     Done {
         conn: ConnId,
         wait: u64,
     },
     Command(Command),
+    /// Nothing more is staged for a connection.
+    Closing {
+        conn: ConnId,
+    },
 }
 
 /// An input, and the server's state around it.
@@ -324,12 +326,10 @@ pub(crate) struct Turn<'a> {
     pub(crate) staged: &'a mut BTreeMap<ConnId, VecDeque<Frame>>,
     /// How many notifications were.
     pub(crate) notices: BTreeMap<ConnId, u32>,
-    /// It was undone once: nothing may be written.
-    pub(crate) replayed: bool,
-    /// The disk could not be read meanwhile: everything may be declined storage-failed.
+    /// It could not be stored, and every request of it is declined.
+    pub(crate) is_declined: bool,
+    /// The disk could not be read meanwhile: a change may be declined alone.
     pub(crate) unreadable: bool,
-    /// Nor was what was changed by hand taken up: for the server that has not happened yet.
-    pub(crate) is_early: bool,
     /// Waits that began, in order.
     pub(crate) began: Vec<(ConnId, u64)>,
     before: i64,
@@ -339,15 +339,13 @@ pub(crate) struct Turn<'a> {
 impl<'a> Turn<'a> {
     pub(crate) fn new(
         staged: &'a mut BTreeMap<ConnId, VecDeque<Frame>>,
-        replayed: bool,
-        unreadable: bool,
+        is_declined: bool,
     ) -> Self {
         Self {
             staged,
             notices: BTreeMap::new(),
-            replayed,
-            unreadable,
-            is_early: false,
+            is_declined,
+            unreadable: false,
             began: Vec::new(),
             before: 0,
             after: 0,
@@ -367,31 +365,17 @@ impl<'a> Turn<'a> {
         Ok(Answer { accepted: frame.purpose == ACCEPTED, body: frame.body })
     }
 
-    /// Whether the next answer says that the storage failed, and may; or is one from before what
-    /// was changed by hand.
+    /// Whether the next answer says that the storage failed, and may.
     fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
-        let next = self.staged.get(&conn).and_then(VecDeque::front);
-        let excuses: &[&[u8]] = match (self.is_early, self.unreadable) {
-            (true, _) => &[
-                b"storage-failed:",
-                b"not-member:",
-                b"no-such-chat:",
-                b"rate-limited:",
-                b"empty-message:",
-                b"too-long:",
-                b"forbidden:",
-                b"password-required:",
-                b"bad-password:",
-            ],
-            (false, true) => &[b"storage-failed:"],
-            (false, false) => &[],
+        let Some(staged) = self.staged.get_mut(&conn).filter(|_| self.unreadable) else {
+            return false;
         };
-        let is_it = next.is_some_and(|frame| {
+        let is_it = staged.front().is_some_and(|frame| {
             frame.purpose == DECLINED
                 && frame.task == task
-                && excuses.iter().any(|excuse| frame.body.starts_with(excuse))
+                && frame.body.starts_with(b"storage-failed:")
         });
-        if is_it && let Some(staged) = self.staged.get_mut(&conn) {
+        if is_it {
             staged.pop_front();
         }
         is_it
@@ -481,6 +465,13 @@ impl Model {
         self.conns.insert(conn, Conn { address, ..Conn::default() });
     }
 
+    /// A connection is on its way out.
+    pub(crate) fn closing(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.is_closing = true;
+        }
+    }
+
     pub(crate) fn closed(&mut self, conn: ConnId) {
         self.detach(conn);
         self.conns.remove(&conn);
@@ -534,41 +525,44 @@ impl Model {
         turn.before = fed.before;
         turn.after = fed.after;
         match &fed.input {
+            Input::Frame { conn, bytes } if turn.is_declined => {
+                self.refused_frame(turn, *conn, bytes, fed.suspended)
+            }
+            Input::Done { conn, wait } if turn.is_declined => self.refused_job(turn, *conn, *wait),
             Input::Frame { conn, bytes } => self.frame(turn, *conn, bytes, fed.suspended),
             Input::Done { conn, wait } => self.done(turn, *conn, *wait),
             Input::Command(command) => self.take_up(turn, command),
+            Input::Closing { conn } => {
+                self.closing(*conn);
+                Ok(())
+            }
             Input::Oversized { conn, task } => {
-                self.give_up_under_way(turn, *conn)?;
                 self.decline(turn, *conn, *task, "too-large")?;
                 let bye = turn.next(*conn)?;
                 let is_bye = bye.purpose == wire::DISCONNECT;
                 if is_bye { Ok(()) } else { Err(format!("{conn} got {} last", bye.words())) }
             }
-            Input::GivenUp { conn, bytes } => {
-                self.give_up_under_way(turn, *conn)?;
-                let (frame, _) = wire::take_frame(bytes).ok_or("an input is no frame")?;
-                let is_answer =
-                    [wire::ACCEPTED, wire::DECLINED, wire::PART].contains(&frame.purpose);
-                let is_bye = frame.purpose == wire::DISCONNECT && frame.body.is_empty();
-                if is_answer || is_bye {
-                    return Ok(());
-                }
-                self.decline(turn, *conn, frame.task, "storage-failed")
-            }
         }
     }
 
-    /// In a turn that is fed again what came before may be under way: it is declined first.
-    fn give_up_under_way(&mut self, turn: &mut Turn<'_>, conn: ConnId) -> Check {
-        let state = self.conns.get_mut(&conn);
-        let under_way = state.map(|state| {
-            let waiting = state.waiting.take().map(|waiting| waiting.task);
-            [waiting, state.stream.take().map(|stream| stream.task)]
-        });
-        for earlier in under_way.into_iter().flatten().flatten() {
-            self.decline(turn, conn, earlier, "storage-failed")?;
+    /// A frame of a turn that could not be stored: nothing of it happened.
+    fn refused_frame(
+        &mut self,
+        turn: &mut Turn<'_>,
+        conn: ConnId,
+        bytes: &[u8],
+        suspended: bool,
+    ) -> Check {
+        let (frame, _) = wire::take_frame(bytes).ok_or("an input is no frame")?;
+        match frame.purpose {
+            wire::ACCEPTED | wire::PART => Ok(()),
+            DECLINED => self.declined(turn, conn, frame.task, suspended),
+            wire::DISCONNECT if frame.body.is_empty() => Ok(()),
+            wire::HEARTBEAT if frame.body.len() <= 1024 => {
+                self.accept(turn, conn, frame.task, &frame.body)
+            }
+            _ => self.decline(turn, conn, frame.task, "storage-failed"),
         }
-        Ok(())
     }
 
     fn user_by_key(&self, wanted: &str) -> Option<u32> {

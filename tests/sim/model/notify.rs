@@ -161,6 +161,9 @@ impl Model {
     /// The session of another connection has ended, or is taken over.
     pub(super) fn deauth(&mut self, turn: &mut Turn<'_>, conn: ConnId) -> Check {
         self.detach(conn);
+        if self.conns.get(&conn).is_some_and(|state| state.is_closing) {
+            return Ok(());
+        }
         let waiting = self.conns.get_mut(&conn).and_then(|state| state.waiting.take());
         if let Some(waiting) = waiting {
             let frame = turn.next(conn)?;

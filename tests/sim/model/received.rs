@@ -116,6 +116,11 @@ impl Model {
     pub(crate) fn settle(&mut self, id: ConnId, behind: bool, pending: Option<usize>) -> Check {
         let limit = self.rules.outbound_bytes_max;
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
+        if conn.is_closing {
+            conn.disown_all();
+            conn.courtesies.clear();
+            conn.due.clear();
+        }
         if behind && !conn.behind && pending.is_some_and(|pending| pending <= limit) {
             return Err(format!("{id} is behind with {pending:?} bytes waiting"));
         }
@@ -158,7 +163,7 @@ impl Model {
         let chats = &self.chats;
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         conn.behind = behind;
-        if behind {
+        if behind || conn.is_closing {
             return Ok(());
         }
         conn.may_hear_again = false;

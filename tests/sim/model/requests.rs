@@ -169,7 +169,13 @@ impl Model {
 
     /// DECLINED from a client. Whether a notification of this very turn had that number already
     /// cannot be told from outside; then the server's word counts.
-    fn declined(&mut self, turn: &Turn<'_>, conn: ConnId, task: u8, suspended: bool) -> Check {
+    pub(super) fn declined(
+        &mut self,
+        turn: &Turn<'_>,
+        conn: ConnId,
+        task: u8,
+        suspended: bool,
+    ) -> Check {
         let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
         let Some(attached) = &mut state.attached else { return Ok(()) };
         if attached.suspended {
@@ -180,6 +186,10 @@ impl Model {
         let new = turn.notices.get(&conn).copied().unwrap_or(0) as i32;
         let was_told = task != 0 && back < sure && new < 128;
         let was_never_told = task == 0 || back >= sure + unsure && back < 255 - new;
+        if turn.is_declined && was_never_told {
+            // Others of the same turn may have suspended it.
+            return Ok(());
+        }
         if was_told && !suspended && !state.unsettled {
             return Err(format!("{conn} declined notification {task} and is not suspended"));
         }
@@ -228,6 +238,17 @@ impl Model {
             Intent::ChatPassword { chat, password } => {
                 self.chat_password_hashed(turn, conn, task, chat, password)
             }
+        }
+    }
+
+    /// The same in a turn that could not be stored.
+    pub(super) fn refused_job(&mut self, turn: &mut Turn<'_>, conn: ConnId, wait: u64) -> Check {
+        self.guesses.remove(&wait);
+        let state = self.conns.get_mut(&conn);
+        let waiting = state.and_then(|state| state.waiting.take_if(|it| it.number == wait));
+        match waiting {
+            Some(waiting) => self.decline(turn, conn, waiting.task, "storage-failed"),
+            None => Ok(()),
         }
     }
 
