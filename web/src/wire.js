@@ -320,6 +320,7 @@ export const TO_SERVER = /** @type {const} */ ({
   DECLINED: [0x01, 'str', nothing],
   HEARTBEAT: [0x02, 'raw', nothing],
   DISCONNECT: [0x03, '', nothing],
+  PART: [0x04, 'raw', nothing],
   HELLO: [0x20, 'u8 u8', readHello],
   LOGIN: [0x21, 'str str', readLogin],
   LOGOFF: [0x22, '', nothing],
