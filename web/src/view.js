@@ -263,7 +263,8 @@ export function untracked(fn) {
 // --- 2. Elements --------------------------------------------------------------------------------
 
 /**
- * @typedef {Node | string | number | null | undefined | false | Child[] | (() => Child)} Child
+ * @typedef {Node | string | number | null | undefined | false | any[] | (() => any)} Child
+ * What an element can hold: nodes, text, lists of both, and functions that give them.
  */
 
 const SVG = 'http://www.w3.org/2000/svg';
@@ -375,13 +376,14 @@ export function match(key, render) {
 }
 
 /**
- * A child that is there while `condition` gives something true.
+ * A child that is there while `condition` gives something true, and another while it does not.
  * @param {() => unknown} condition
  * @param {() => Child} render
+ * @param {() => Child} [renderElse]
  * @returns {() => Child}
  */
-export function when(condition, render) {
-  return match(() => Boolean(condition()), (is) => (is ? render() : null));
+export function when(condition, render, renderElse) {
+  return match(() => Boolean(condition()), (is) => (is ? render() : renderElse?.()));
 }
 
 /**
