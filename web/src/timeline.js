@@ -1,0 +1,815 @@
+/**
+ * The messages of a chat: a window of at most some 200 elements over any number of messages.
+ *
+ * The scroller holds only a slice of what the store has loaded. Near one of its ends the slice
+ * grows by a step there and shrinks at the other. After every change the scroller is moved so that
+ * what the reader looks at stays where it was: the browser's own anchoring is off, since not every
+ * browser has one and it does not know what is prepended. A reader at the end stays at the end.
+ *
+ * The first part is free of the DOM and runs in unit tests; then comes the list, then a message.
+ */
+import { toNodes } from './text.js';
+import {
+  avatar, dayName, dayOf, explain, fail, formatSize, formatTime, hue, icon, plain, store, t,
+} from './ui/kit.js';
+import { effect, each, h, match, onCleanup, signal, untracked, when } from './view.js';
+
+/** @typedef {import('./types.js').Message} Message */
+/** @typedef {import('./types.js').Chat} Chat */
+/** @typedef {import('./types.js').FileInfo} FileInfo */
+/** @typedef {{start: number, end: number}} Range Indexes into the items, `end` not included. */
+/**
+ * @typedef {{key: string, kind: 'day' | 'unread', time: number, message?: undefined,
+ *   isFirst?: undefined, isLast?: undefined}
+ *   | {key: string, kind: 'message', time: number, message: Message, isFirst: boolean,
+ *   isLast: boolean}} Row
+ */
+
+// --- 1. Which messages are in the page ----------------------------------------------------------
+
+/** Most messages in the page; with the lines between days some 200 elements. */
+export const SLICE_MAX = 160;
+/** How far the slice moves at once: more would take longer than a frame on a slow phone. */
+const STEP = 20;
+/** Messages of one sender within this time are one group. */
+const GROUP_US = 5 * 60 * 1_000_000;
+/** Load more when so few messages are left beyond the slice. */
+const LOAD_BELOW = 60;
+
+/** @param {Message} message */
+export const keyOf = (message) => message.localId ?? String(message.id);
+
+/**
+ * Moves a slice over from the old items to the new ones.
+ * @param {Range} range
+ * @param {readonly Message[]} before
+ * @param {readonly Message[]} after
+ * @param {boolean} isAtEnd the reader follows what is new
+ * @returns {Range}
+ */
+export function follow(range, before, after, isAtEnd) {
+  if (isAtEnd || before.length === 0) return lastSlice(after.length, range.end - range.start);
+  let first = -1;
+  // The first ones shown may be gone.
+  for (let at = range.start; at < range.end && first < 0; at += 1) first = indexOf(after, before[at]);
+  // Nothing that was shown is among the new items: they were replaced.
+  if (first < 0) return lastSlice(after.length, SLICE_MAX / 2);
+  const last = indexOf(after, before[range.end - 1]);
+  const end = last < 0 ? first + (range.end - range.start) : last + 1;
+  return { start: Math.max(first, end - SLICE_MAX), end: Math.min(end, after.length) };
+}
+
+/**
+ * @param {readonly Message[]} items
+ * @param {Message | undefined} message
+ */
+function indexOf(items, message) {
+  if (!message) return -1;
+  const key = keyOf(message);
+  for (let at = items.length - 1; at >= 0; at -= 1) if (keyOf(items[at]) === key) return at;
+  return -1;
+}
+
+/**
+ * @param {number} length
+ * @param {number} size
+ * @returns {Range}
+ */
+export function lastSlice(length, size) {
+  const shown = Math.min(SLICE_MAX, Math.max(size, SLICE_MAX / 2));
+  return { start: Math.max(0, length - shown), end: length };
+}
+
+/**
+ * @param {number} index of the message to show
+ * @param {number} length
+ * @returns {Range}
+ */
+export function sliceAround(index, length) {
+  const start = Math.max(0, index - SLICE_MAX / 4);
+  return { start, end: Math.min(length, start + SLICE_MAX / 2) };
+}
+
+/**
+ * Grows a slice at one end and shrinks it at the other where it would be too long.
+ * @param {Range} range
+ * @param {number} length
+ * @param {'up' | 'down'} direction
+ * @returns {Range}
+ */
+export function grow({ start, end }, length, direction) {
+  if (direction === 'up') {
+    const from = Math.max(0, start - STEP);
+    return { start: from, end: Math.min(end, from + SLICE_MAX) };
+  }
+  const to = Math.min(length, end + STEP);
+  return { start: Math.max(start, to - SLICE_MAX), end: to };
+}
+
+/**
+ * The rows of a slice: its messages in groups, lines between days, and the line of what is new.
+ * @param {readonly Message[]} items
+ * @param {Range} range
+ * @param {number} lineId the first unread message; 0: none
+ * @returns {Row[]}
+ */
+export function rowsOf(items, range, lineId) {
+  /** @type {Row[]} */
+  const rows = [];
+  for (let at = range.start; at < range.end; at += 1) {
+    const message = items[at];
+    const before = items[at - 1];
+    const day = dayOf(message.created);
+    if (!before || dayOf(before.created) !== day) {
+      rows.push({ key: `day ${day}`, kind: 'day', time: message.created });
+    }
+    if (message.id === lineId && lineId !== 0) {
+      rows.push({ key: 'unread', kind: 'unread', time: message.created });
+    }
+    rows.push({
+      key: keyOf(message),
+      kind: 'message',
+      time: message.created,
+      message,
+      isFirst: !joins(before, message, lineId),
+      isLast: !joins(message, items[at + 1], lineId),
+    });
+  }
+  return rows;
+}
+
+/**
+ * @param {Message | undefined} before
+ * @param {Message | undefined} after
+ * @param {number} lineId
+ */
+function joins(before, after, lineId) {
+  return before !== undefined && after !== undefined && before.sender === after.sender
+    && after.created - before.created < GROUP_US && (after.id !== lineId || lineId === 0)
+    && dayOf(before.created) === dayOf(after.created);
+}
+
+// --- 2. The list --------------------------------------------------------------------------------
+
+/** So near to the end counts as at the end. */
+const END_PX = 48;
+/** `Jump to newest` is there from this distance on. */
+const JUMP_PX = 240;
+/** Where the first unread message goes, as a part of the height. */
+const LINE_AT = 0.25;
+const SEEN_EVERY_MS = 400;
+const FLASH_MS = 1600;
+
+/**
+ * @typedef {object} TimelineView
+ * @property {any} element
+ * @property {(id: number) => Promise<void>} jumpTo shows a message and marks it for a moment
+ * @property {() => Promise<void>} toEnd
+ * @property {() => void} markRead
+ * @property {() => void} focus
+ * @property {(message: Message) => HTMLElement | null} find the element of a message
+ */
+
+/**
+ * Shows the messages of a chat.
+ * @param {import('./view.js').ReadonlySignal<Chat>} chat
+ * @param {{act: (act: string, message: Message, element: HTMLElement, event: Event) => void,
+ *   announce: (text: string) => void, empty: () => import('./view.js').Child}} on
+ * @returns {TimelineView}
+ */
+export function timelineView(chat, on) {
+  const id = chat.peek().id;
+  const timeline = store.timeline(id);
+  const rows = signal(/** @type {Row[]} */ ([]));
+  const line = signal(0);
+  const showsJump = signal(false);
+  const isLoading = signal(false);
+  /** @type {readonly Message[]} */
+  let items = [];
+  /** @type {Range} */
+  let range = { start: 0, end: 0 };
+  let isAtEnd = true;
+  let isPlaced = false;
+  /** @type {{element: Element, top: number}[]} What the reader sees, and where. */
+  let anchors = [];
+  let frame = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let seenTimer;
+  let seenAt = 0;
+
+  const list = h('div', { class: `rows ${chat.peek().kind}` });
+  const scroller = h('div', {
+    class: 'scroller', role: 'log', 'aria-label': t('Messages'), 'aria-live': 'off', tabindex: 0,
+    onkeydown: (/** @type {KeyboardEvent} */ event) => rowKey(event, list, on.act, messageOf),
+  },
+  h('div', { class: 'history-head' },
+    when(() => isLoading.value && !timeline.atStart.value, () => skeleton()),
+    when(() => timeline.loaded.value && rows.value.length === 0, on.empty)),
+  list);
+  scroller.addEventListener('scroll', schedule, { passive: true });
+
+  each(list, () => rows.value, (row) => row.key, (row) => renderRow(row, chat, line));
+
+  /** @param {Element | null} element */
+  function messageOf(element) {
+    const key = element?.closest('article')?.getAttribute('data-key');
+    return rows.peek().find((row) => row.key === key)?.message;
+  }
+
+  for (const type of ['click', 'contextmenu', 'pointerdown', 'dblclick']) {
+    list.addEventListener(type, (/** @type {any} */ event) => {
+      const message = messageOf(event.target);
+      if (message) rowEvent(event, message, on.act);
+    });
+  }
+
+  // Positions. ----------------------------------------------------------------------------------
+
+  const distance = () => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
+  /** @param {Element} element */
+  const topOf = (element) =>
+    element.getBoundingClientRect().top - scroller.getBoundingClientRect().top;
+
+  function record() {
+    const children = list.children;
+    let [low, high] = [0, children.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      const child = children[middle];
+      if (child.offsetTop + child.offsetHeight <= scroller.scrollTop) low = middle + 1;
+      else high = middle;
+    }
+    anchors = [];
+    for (let at = low; at < children.length && anchors.length < 12; at += 1) {
+      anchors.push({ element: children[at], top: topOf(children[at]) });
+    }
+  }
+
+  function restore() {
+    if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
+    else {
+      const anchor = anchors.find(({ element }) => element.isConnected);
+      const moved = anchor ? topOf(anchor.element) - anchor.top : 0;
+      if (Math.abs(moved) > 0.5) scroller.scrollTop += moved;
+    }
+    record();
+  }
+
+  /** @param {Range} next */
+  function show(next) {
+    range = next;
+    rows.value = rowsOf(items, range, line.peek());
+    restore();
+  }
+
+  // Loading. ------------------------------------------------------------------------------------
+
+  let isBusy = false;
+  /** @param {() => Promise<void>} ask */
+  async function load(ask) {
+    if (isBusy) return;
+    isBusy = true;
+    const timer = setTimeout(() => (isLoading.value = true), 300);
+    try {
+      await ask();
+    } catch {
+      // The state of the connection is shown elsewhere; scrolling asks again.
+    }
+    clearTimeout(timer);
+    isLoading.value = false;
+    isBusy = false;
+    schedule();
+  }
+
+  function schedule() {
+    frame ||= requestAnimationFrame(tick);
+  }
+
+  function tick() {
+    frame = 0;
+    if (!isPlaced || !scroller.isConnected) return;
+    const below = distance();
+    isAtEnd = below < END_PX && range.end === items.length && timeline.atEnd.peek();
+    showsJump.value = below > JUMP_PX || !timeline.atEnd.peek() || range.end < items.length;
+    record();
+    const near = scroller.clientHeight;
+    if (scroller.scrollTop < near && range.start > 0) show(grow(range, items.length, 'up'));
+    else if (below < near && range.end < items.length) show(grow(range, items.length, 'down'));
+    if (range.start < LOAD_BELOW && !timeline.atStart.peek()) load(timeline.loadOlder);
+    else if (items.length - range.end < LOAD_BELOW && !timeline.atEnd.peek()) {
+      load(timeline.loadNewer);
+    }
+    noteSeen();
+  }
+
+  // What is new. --------------------------------------------------------------------------------
+
+  const isWatched = () => document.visibilityState === 'visible' && document.hasFocus();
+
+  function noteSeen() {
+    if (!isWatched() || seenTimer) return;
+    const bottom = scroller.getBoundingClientRect().bottom;
+    const shown = rows.peek();
+    for (let at = shown.length - 1; at >= 0; at -= 1) {
+      const { message } = shown[at];
+      const element = list.children[at];
+      if (message?.state !== 'stored' || !element) continue;
+      if (element.getBoundingClientRect().top + 24 > bottom) continue;
+      markSeen(message.created);
+      return;
+    }
+  }
+
+  /** @param {number} time */
+  function markSeen(time) {
+    if (time <= Math.max(chat.peek().seen, seenAt)) return;
+    seenAt = time;
+    store.actions.markSeen(id, time).catch(() => (seenAt = 0));
+    seenTimer = setTimeout(() => {
+      seenTimer = undefined;
+      noteSeen();
+    }, SEEN_EVERY_MS);
+  }
+
+  /** @param {readonly Message[]} before */
+  function noteNew(before) {
+    const newest = before.at(-1)?.created ?? 0;
+    /** @type {Message[]} */
+    const fresh = [];
+    for (let at = items.length - 1; at >= 0 && items[at].created > newest; at -= 1) {
+      if (items[at].sender !== store.me.peek()?.id) fresh.unshift(items[at]);
+    }
+    if (fresh.length === 0 || !timeline.atEnd.peek()) return;
+    for (const message of fresh.slice(-3)) {
+      on.announce(`${message.senderName}: ${message.text || fileNames(message)}`);
+    }
+    // Somebody who was away finds the line above the first message that came meanwhile.
+    const old = items.find((message) => message.id === line.peek());
+    const isRead = !old || old.created <= Math.max(chat.peek().seen, seenAt);
+    if (isRead && !(isAtEnd && isWatched())) line.value = fresh[0].id;
+  }
+
+  effect(() => {
+    const next = timeline.items.value;
+    if (!timeline.loaded.value) return;
+    untracked(() => {
+      const before = items;
+      items = next;
+      if (isPlaced) {
+        noteNew(before);
+        show(follow(range, before, items, isAtEnd));
+        schedule();
+      } else place();
+    });
+  });
+
+  /** The first position: at the first unread message, or at the end. */
+  async function place() {
+    if (!scroller.isConnected) {
+      // Nothing has a size yet: the observer calls again before anything is painted.
+      rows.value = rowsOf(items, lastSlice(items.length, 0), 0);
+      return;
+    }
+    const first = timeline.firstUnread.peek();
+    if (first !== 0 && !items.some((message) => message.id === first)) {
+      isPlaced = true;
+      await timeline.loadAround(first).catch(() => {});
+    }
+    isPlaced = true;
+    line.value = first;
+    const index = items.findIndex((message) => message.id === first && first !== 0);
+    isAtEnd = index < 0;
+    anchors = [];
+    show(index < 0 ? lastSlice(items.length, 0) : sliceAround(index, items.length));
+    const element = list.querySelector('.unread-line');
+    if (element && index >= 0) scroller.scrollTop += topOf(element) - scroller.clientHeight * LINE_AT;
+    else scroller.scrollTop = scroller.scrollHeight;
+    record();
+    schedule();
+  }
+
+  /** @param {number} messageId */
+  async function jumpTo(messageId) {
+    if (!items.some((message) => message.id === messageId)) await timeline.loadAround(messageId);
+    const index = items.findIndex((message) => message.id === messageId);
+    if (index < 0) throw Object.assign(new Error(), { code: 'no-such-message' });
+    isAtEnd = false;
+    isPlaced = true;
+    if (index < range.start || index >= range.end) show(sliceAround(index, items.length));
+    const element = find(items[index]);
+    if (!element) return;
+    scroller.scrollTop += topOf(element) - (scroller.clientHeight - element.offsetHeight) / 2;
+    record();
+    schedule();
+    element.classList.add('flash');
+    setTimeout(() => element.classList.remove('flash'), FLASH_MS);
+  }
+
+  async function toEnd() {
+    if (!timeline.atEnd.peek()) await timeline.jumpToNewest();
+    isAtEnd = true;
+    isPlaced = true;
+    show(lastSlice(items.length, 0));
+    schedule();
+  }
+
+  /** @param {Message} message */
+  function find(message) {
+    return /** @type {HTMLElement | null} */ (
+      list.querySelector(`article[data-key="${CSS.escape(keyOf(message))}"]`));
+  }
+
+  const observer = new ResizeObserver(() => {
+    if (isPlaced) restore();
+    else if (timeline.loaded.peek()) place();
+    schedule();
+  });
+  observer.observe(scroller);
+  observer.observe(list);
+  addEventListener('focus', schedule);
+  document.addEventListener('visibilitychange', schedule);
+  onCleanup(() => {
+    observer.disconnect();
+    cancelAnimationFrame(frame);
+    clearTimeout(seenTimer);
+    removeEventListener('focus', schedule);
+    document.removeEventListener('visibilitychange', schedule);
+  });
+  effect(() => {
+    line.value;
+    untracked(() => isPlaced && show(range));
+  });
+
+  return {
+    element: h('div', { class: 'timeline' }, scroller,
+      when(() => showsJump.value, () => jumpButton(chat, () => toEnd().catch(() => {})))),
+    jumpTo,
+    toEnd,
+    find,
+    focus: () => scroller.focus(),
+    markRead: () => {
+      line.value = 0;
+      const newest = items.filter((message) => message.state === 'stored').at(-1);
+      if (newest) markSeen(Math.max(newest.created, chat.peek().lastTime));
+    },
+  };
+}
+
+/**
+ * @param {import('./view.js').ReadonlySignal<Chat>} chat
+ * @param {() => void} onclick
+ */
+function jumpButton(chat, onclick) {
+  const count = () => Math.min(chat.value.unread, 999);
+  return h('button', {
+    type: 'button', class: 'jump', onclick,
+    'aria-label': () => t('Jump to newest') + (count() ? ` ${count()}` : ''),
+  }, icon('down'), () => count() > 0 && h('span', { class: 'badge' }, String(count())));
+}
+
+function skeleton() {
+  return h('div', { class: 'skeletons', 'aria-hidden': 'true' },
+    [0, 1, 2].map((n) => h('div', { class: `skeleton s${n}` })));
+}
+
+/**
+ * Arrow keys move between messages, Enter and the menu key open the menu of one.
+ * @param {KeyboardEvent} event
+ * @param {HTMLElement} list
+ * @param {(act: string, message: Message, element: HTMLElement, event: Event) => void} act
+ * @param {(element: Element | null) => Message | undefined} messageOf
+ */
+function rowKey(event, list, act, messageOf) {
+  const target = /** @type {HTMLElement} */ (event.target);
+  const article = target.closest('article');
+  const isArrow = event.key === 'ArrowUp' || event.key === 'ArrowDown';
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
+  if (isArrow && (target === article || target === event.currentTarget)) {
+    const all = /** @type {HTMLElement[]} */ ([...list.querySelectorAll('article')]);
+    const at = article ? all.indexOf(article) : all.length;
+    const next = all[event.key === 'ArrowUp' ? at - 1 : at + 1];
+    if (!next) return;
+    event.preventDefault();
+    next.focus({ preventScroll: true });
+    next.scrollIntoView({ block: 'nearest' });
+  } else if (target === article && (event.key === 'Enter' || event.key === 'ContextMenu')) {
+    const message = messageOf(article);
+    if (!message) return;
+    event.preventDefault();
+    act('menu', message, article, event);
+  }
+}
+
+const LONG_PRESS_MS = 450;
+/** A finger that moves further than this scrolls. */
+const LONG_PRESS_PX = 10;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let pressTimer;
+/** Some browsers send `contextmenu` for a long press as well, others never do. */
+let pressedAt = -Infinity;
+
+/**
+ * Turns what happens inside a message into what it means.
+ * @param {any} event
+ * @param {Message} message
+ * @param {(act: string, message: Message, element: HTMLElement, event: Event) => void} act
+ */
+function rowEvent(event, message, act) {
+  const target = /** @type {HTMLElement} */ (event.target);
+  const article = /** @type {HTMLElement} */ (target.closest('article'));
+  const button = /** @type {HTMLElement | null} */ (target.closest('[data-act]'));
+  if (event.type === 'click') {
+    if (button) act(String(button.dataset.act), message, button, event);
+  } else if (event.type === 'contextmenu') {
+    // Links, and text that is selected, keep the menu of the browser.
+    if (target.closest('a') || String(getSelection()) !== '') return;
+    event.preventDefault();
+    clearTimeout(pressTimer);
+    if (performance.now() - pressedAt > 1000) act('menu', message, article, event);
+  } else if (event.type === 'dblclick') {
+    if (!target.closest('.bubble')) act('reply', message, article, event);
+  } else if (event.pointerType !== 'mouse') longPress(event, article, () =>
+    act('menu', message, article, event));
+}
+
+/**
+ * @param {PointerEvent} event
+ * @param {HTMLElement} article
+ * @param {() => void} run
+ */
+function longPress(event, article, run) {
+  const end = () => {
+    clearTimeout(pressTimer);
+    for (const type of ['pointerup', 'pointercancel', 'pointermove']) {
+      removeEventListener(type, /** @type {any} */ (type === 'pointermove' ? move : end));
+    }
+  };
+  const move = (/** @type {PointerEvent} */ next) => {
+    const way = Math.hypot(next.clientX - event.clientX, next.clientY - event.clientY);
+    if (way > LONG_PRESS_PX) end();
+  };
+  clearTimeout(pressTimer);
+  pressTimer = setTimeout(() => {
+    end();
+    pressedAt = performance.now();
+    navigator.vibrate?.(10);
+    // The click that follows when the finger goes up must not reach the menu.
+    addEventListener('click', swallow, { capture: true, once: true });
+    setTimeout(() => removeEventListener('click', swallow, { capture: true }), 700);
+    run();
+  }, LONG_PRESS_MS);
+  for (const type of ['pointerup', 'pointercancel', 'pointermove']) {
+    addEventListener(type, /** @type {any} */ (type === 'pointermove' ? move : end));
+  }
+}
+
+/** @param {Event} event */
+function swallow(event) {
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+// --- 3. A message -------------------------------------------------------------------------------
+
+/**
+ * @param {import('./view.js').ReadonlySignal<Row>} row
+ * @param {import('./view.js').ReadonlySignal<Chat>} chat
+ * @param {import('./view.js').ReadonlySignal<number>} line
+ */
+function renderRow(row, chat, line) {
+  const { kind, time } = row.peek();
+  if (kind === 'day') return h('div', { class: 'day' }, h('span', null, dayName(time)));
+  if (kind === 'unread') {
+    return h('div', {
+      class: 'unread-line', role: 'separator', 'aria-label': t('New messages'),
+    }, h('span', null, t('New messages')));
+  }
+  return renderMessage(/** @type {any} */ (row), chat);
+}
+
+/** @param {Message} message */
+const fileNames = (message) => message.files.map((file) => file.name).join(', ');
+
+/**
+ * @param {import('./view.js').ReadonlySignal<Row & {kind: 'message'}>} row
+ * @param {import('./view.js').ReadonlySignal<Chat>} chat
+ */
+function renderMessage(row, chat) {
+  const message = () => row.value.message;
+  const { sender, created } = row.peek().message;
+  const isMine = sender === store.me.peek()?.id;
+  const isGroup = chat.peek().kind === 'group';
+  const time = formatTime('time', created);
+  const name = () => message().senderName || '…';
+  return h('article', {
+    class: () => classes(row.value, isMine),
+    'data-key': keyOf(row.peek().message),
+    tabindex: -1,
+    'aria-label': () => `${name()}, ${time}: ${spoken(message())}`,
+  },
+  isGroup && !isMine && when(() => row.value.isLast, () => avatar(sender, name())),
+  h('div', { class: 'bubble' },
+    match(() => (isGroup && !isMine && row.value.isFirst ? name() : ''), (shown) => (shown
+      ? h('div', { class: 'sender', style: { '--hue': String(hue(sender)) } }, shown)
+      : h('span', { class: 'sr-only' }, name))),
+    match(() => partsKey(message()), () => body(message(), h('span', { class: 'meta' },
+      when(() => message().edited && !message().deleted,
+        () => h('span', { class: 'edited' }, t('edited'))),
+      h('time', {
+        datetime: new Date(created / 1000).toISOString(), title: formatTime('full', created),
+      }, time),
+      isMine && match(() => tickOf(message(), chat.value), tick))))),
+  h('button', {
+    type: 'button', class: 'message-more', 'aria-label': t('More'), 'data-act': 'menu',
+    tabindex: -1, 'aria-haspopup': 'menu',
+  }, icon('more')),
+  match(() => reactionsKey(message()), () => reactionChips(message())),
+  match(() => `${message().state} ${message().reason ?? ''}`, () => failure(message())));
+}
+
+/**
+ * @param {Row & {kind: 'message'}} row
+ * @param {boolean} isMine
+ */
+function classes({ message, isFirst, isLast }, isMine) {
+  return ['message', isMine ? 'mine' : 'theirs', isFirst && 'first', isLast && 'last',
+    message.deleted && 'deleted', message.mentionsMe && 'mentions', message.state,
+    isBigEmoji(message) && 'big-emoji', isBare(message) && 'bare'].filter(Boolean).join(' ');
+}
+
+/** What a screen reader says of a message. @param {Message} message */
+function spoken(message) {
+  if (message.deleted) return t('Message deleted');
+  return [message.text, fileNames(message)].filter(Boolean).join(', ');
+}
+
+/** Up to three emoji alone are shown large. @param {Message} message */
+function isBigEmoji({ text, files, reply, deleted }) {
+  return !deleted && !reply && files.length === 0 && text.length > 0 && text.length < 30
+    && /^(\p{Extended_Pictographic}|\p{RI}\p{RI})(\p{EMod}|\uFE0F|\u200D\p{Extended_Pictographic})*( ?(\p{Extended_Pictographic}|\p{RI}\p{RI})(\p{EMod}|\uFE0F|\u200D\p{Extended_Pictographic})*){0,2}$/u.test(text);
+}
+
+/** Images without text fill their bubble. @param {Message} message */
+function isBare(message) {
+  return message.text === '' && !message.reply && message.files.length > 0
+    && message.files.every(isImage);
+}
+
+/** What makes the body be rendered anew. @param {Message} message */
+function partsKey({ text, deleted, edited, files, reply }) {
+  return JSON.stringify([text, deleted, edited, files.map((file) => file.id),
+    reply && [reply.id, reply.text, reply.deleted, reply.senderName]]);
+}
+
+/**
+ * The parts of a message. Time and state stand in the last line of the text where they fit.
+ * @param {Message} message
+ * @param {Node} meta
+ */
+function body(message, meta) {
+  if (message.deleted) return h('div', { class: 'text' }, t('Message deleted'), meta);
+  const images = message.files.filter(isImage);
+  const cards = message.files.filter((file) => !isImage(file));
+  return [
+    message.reply && quote(message.reply),
+    images.length > 0 && h('div', { class: `images n${Math.min(images.length, 4)}` },
+      images.map((file) => imageBox(file, images.length === 1))),
+    cards.map(fileCard),
+    message.text ? h('div', { class: 'text', dir: 'auto' }, toNodes(message.text, {}), meta) : meta,
+  ];
+}
+
+/** @param {import('./types.js').Quote} reply */
+function quote(reply) {
+  return h('button', {
+    type: 'button', class: 'quote', 'data-act': 'jump', tabindex: -1,
+    style: { '--hue': String(hue(reply.sender)) },
+  },
+  h('span', { class: 'quote-name' }, reply.senderName || '…'),
+  h('span', { class: 'quote-text' }, reply.deleted ? t('Message deleted') : reply.text || '…'));
+}
+
+/**
+ * @param {Message} message
+ * @param {Chat} chat
+ */
+function tickOf(message, chat) {
+  if (message.state !== 'stored' || message.deleted) return message.state;
+  return chat.peer && chat.peer.seen >= message.created ? 'seen' : 'stored';
+}
+
+/** @param {string} state */
+function tick(state) {
+  if (state === 'failed') return null;
+  if (state === 'sending') {
+    return [icon('clock', 'tick'), h('span', { class: 'sending-text' }, t('Sending…'))];
+  }
+  return [icon(state === 'seen' ? 'checks' : 'check', `tick ${state}`),
+    h('span', { class: 'sr-only' }, state === 'seen' ? t('Seen') : t('Sent'))];
+}
+
+/** @param {Message} message */
+function failure(message) {
+  if (message.state !== 'failed') return null;
+  return h('div', { class: 'failed-line' }, icon('alert'),
+    h('span', null, t('Not sent')),
+    message.reason && h('span', { class: 'failed-reason' }, message.reason),
+    h('button', { type: 'button', class: 'link', 'data-act': 'retry' }, t('Try again')),
+    h('button', { type: 'button', class: 'link', 'data-act': 'discard' }, t('Discard')));
+}
+
+/** @param {Message} message */
+const reactionsKey = ({ reactions, deleted }) =>
+  deleted ? '' : reactions.map((one) => `${one.emoji}${one.count}${one.mine}`).join(' ');
+
+/** @param {Message} message */
+function reactionChips(message) {
+  if (message.deleted || message.reactions.length === 0) return null;
+  const users = store.users.peek();
+  return h('div', { class: 'chips' }, message.reactions.map(({ emoji, count, mine, users: ids }) =>
+    h('button', {
+      type: 'button', class: 'chip', 'data-act': 'react', 'data-emoji': emoji, tabindex: -1,
+      'aria-pressed': String(mine),
+      title: ids.map((id) => users.get(id)?.name).filter(Boolean).join(', ') || null,
+    }, h('span', { class: 'emoji' }, emoji), ' ', h('span', { class: 'count' }, String(count)))));
+}
+
+// --- Files --------------------------------------------------------------------------------------
+
+const IMAGE_TYPES = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif']);
+/** Larger images are cards: they load when somebody asks for them. */
+const IMAGE_BYTES_MAX = 12_000_000;
+
+/** @param {FileInfo} file */
+export const isImage = (file) => IMAGE_TYPES.has(file.type) && file.width > 0 && file.height > 0
+  && file.size <= IMAGE_BYTES_MAX;
+
+/** Images load when they come near the screen. @type {IntersectionObserver | null} */
+let nearby = null;
+/** @type {WeakMap<Element, () => void>} */
+const loads = new WeakMap();
+
+/**
+ * @param {Element} element
+ * @param {() => void} load
+ */
+function whenNear(element, load) {
+  nearby ??= new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      nearby?.unobserve(target);
+      loads.get(target)?.();
+    }
+  }, { rootMargin: '400px' });
+  loads.set(element, load);
+  nearby.observe(element);
+}
+
+/**
+ * The box of an image, at its size before it is there.
+ * @param {FileInfo} file
+ * @param {boolean} isAlone
+ */
+function imageBox(file, isAlone) {
+  const image = h('img', { alt: file.name, draggable: false });
+  const box = h('button', {
+    type: 'button', class: 'image', 'data-act': 'view', 'data-file': file.id, tabindex: -1,
+    style: isAlone ? { '--w': String(file.width), '--h': String(file.height) } : {},
+  }, image);
+  whenNear(box, async () => {
+    try {
+      image.src = await store.actions.fileUrl(file);
+      await image.decode();
+      box.classList.add('loaded');
+    } catch (error) {
+      box.classList.add('broken');
+      box.append(h('span', { class: 'broken-text' }, explain(error)));
+    }
+  });
+  return box;
+}
+
+/** @param {FileInfo} file */
+function fileCard(file) {
+  const got = signal(-1);
+  return h('button', {
+    type: 'button', class: 'file-card', 'data-file': file.id, 'aria-label': file.name, tabindex: -1,
+    title: t('Save {name}', { name: file.name }),
+    onclick: async () => {
+      if (got.peek() >= 0) return;
+      got.value = 0;
+      try {
+        await store.actions.download(file, (bytes) => (got.value = bytes));
+      } catch (error) {
+        fail(error);
+      }
+      got.value = -1;
+    },
+  },
+  h('span', { class: 'file-icon' }, icon('file')),
+  h('span', { class: 'file-about' },
+    h('bdi', { class: 'file-name' }, plain(file.name)),
+    h('span', { class: 'file-size' }, () => (got.value < 0 ? formatSize(file.size)
+      : `${Math.round((100 * got.value) / file.size)} %`))),
+  icon('save', 'file-save'));
+}
