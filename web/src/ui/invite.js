@@ -1,0 +1,143 @@
+/**
+ * The dialog that makes invite links, as text and as a QR code.
+ */
+import { h, match, signal, when } from '../view.js';
+import {
+  actionForm, copyText, explain, fail, formatTime, icon, openPanel, store, t, tn,
+} from './kit.js';
+
+/** @typedef {import('../types.js').Invite} Invite */
+
+/** @param {number} chatId 0: an invite to the server alone */
+export function openInvite(chatId) {
+  openPanel({ title: t('Invite') }, () => invitePanel(chatId));
+}
+
+/**
+ * @param {number} chatId
+ */
+export function invitePanel(chatId) {
+  const chat = store.chats.peek().find((one) => one.id === chatId);
+  const canRegister = Boolean(store.me.peek()?.operator);
+  if (chat && !chat.isAdmin) {
+    return h('div', { class: 'panel-body' }, h('p', { class: 'dialog-text' }, chat.isClosed
+      ? t('Ask an admin of this chat: they add people and make invite links.')
+      : t('Ask an admin of this chat for an invite link, or let people find the chat by its name: {name}', { name: chat.name })));
+  }
+  const link = signal('');
+  const listed = signal(0);
+  return h('div', { class: 'panel-body' },
+    h('p', { class: 'dialog-text' }, chat
+      ? t('Anyone who opens the link joins “{name}”.', { name: chat.title })
+      : t('Anyone who opens the link can make an account here.')),
+    match(() => link.value, (text) => text && linkView(text)),
+    actionForm({ class: 'form' }, async (form) => {
+      const values = new FormData(form);
+      const made = await store.actions.createInvite({
+        chat: chatId, registers: chatId === 0 || values.get('registers') === 'on',
+        uses: Number(values.get('uses')), days: Number(values.get('days')),
+      });
+      link.value = made.link;
+      listed.value += 1;
+    }, ({ isBusy }) => [
+      canRegister && chatId !== 0 && h('label', { class: 'check' },
+        h('input', { type: 'checkbox', name: 'registers', checked: true }),
+        h('span', null, t('New people can make an account with it'))),
+      h('div', { class: 'field-row' },
+        choice(t('Good for'), 'uses', [1, 5, 25, 100],
+          (n) => tn('{n} person', '{n} people', n), 25),
+        choice(t('Until it expires'), 'days', [1, 7, 30, 365], (n) => tn('{n} day', '{n} days', n), 7)),
+      h('div', { class: 'dialog-actions' }, h('button', {
+        type: 'submit', class: () => (link.value ? 'button' : 'button primary'),
+        disabled: () => isBusy.value, autofocus: true,
+      }, t('Create link'))),
+    ]),
+    inviteList(chatId, listed));
+}
+
+/**
+ * @param {string} label
+ * @param {string} name
+ * @param {number[]} values
+ * @param {(n: number) => string} words
+ * @param {number} chosen
+ */
+function choice(label, name, values, words, chosen) {
+  const id = `choice-${name}`;
+  return h('div', { class: 'field' }, h('label', { for: id }, label),
+    h('select', { id, name }, values.map((n) =>
+      h('option', { value: n, selected: n === chosen }, words(n)))));
+}
+
+/**
+ * A link to send on: as text, as a code to scan, and by the system where it can share.
+ * @param {string} text
+ */
+export function linkView(text) {
+  const code = h('div', { class: 'qr' });
+  import('../qr.js').then((qr) => code.append(qrImage(qr.encode(text)))).catch(() => code.remove());
+  return h('div', { class: 'link-view' },
+    code,
+    h('div', { class: 'field' },
+      h('label', { for: 'invite-link' }, t('Link')),
+      h('div', { class: 'link-row' },
+        h('input', {
+          id: 'invite-link', readOnly: true, value: text,
+          onfocus: (/** @type {any} */ event) => event.target.select(),
+        }),
+        h('button', { type: 'button', class: 'button primary', onclick: () => copyText(text) },
+          icon('copy'), t('Copy')))),
+    'share' in navigator && h('button', {
+      type: 'button', class: 'button',
+      onclick: () => navigator.share({ url: text }).catch(() => {}),
+    }, t('Share…')));
+}
+
+/**
+ * @param {boolean[][]} modules rows of the code; true is dark
+ */
+function qrImage(modules) {
+  const size = modules.length + 8;
+  let path = '';
+  modules.forEach((row, y) => row.forEach((isDark, x) => {
+    if (isDark) path += `M${x + 4} ${y + 4}h1v1h-1z`;
+  }));
+  return h('svg', { viewBox: `0 0 ${size} ${size}`, role: 'img', 'aria-label': t('QR code') },
+    h('rect', { width: size, height: size, fill: '#fff' }), h('path', { d: path, fill: '#000' }));
+}
+
+/**
+ * The invites that are still good.
+ * @param {number} chatId
+ * @param {import('../view.js').Signal<number>} listed rises when there is a new one
+ */
+function inviteList(chatId, listed) {
+  const invites = signal(/** @type {Invite[]} */ ([]));
+  const error = signal('');
+  const load = () => store.actions.invites(chatId).then((value) => (invites.value = value),
+    (failure) => (error.value = explain(failure)));
+  return h('div', null,
+    match(() => listed.value, () => void load()),
+    () => error.value && h('p', { class: 'error' }, error.value),
+    when(() => invites.value.length > 0, () => [
+      h('h3', { class: 'section-title' }, t('Links that are still good')),
+      h('ul', { class: 'people' }, () => invites.value.map((invite) => h('li', { class: 'person' },
+        h('span', { class: 'person-about' },
+          h('span', { class: 'person-name' }, `${invite.hint}…`),
+          h('span', { class: 'person-note' }, inviteAbout(invite))),
+        h('button', {
+          type: 'button', class: 'button small', 'aria-label': t('End {hint}', { hint: invite.hint }),
+          onclick: () => store.actions.endInvite(invite.hint).then(load, fail),
+        }, t('End')))))]));
+}
+
+/** @param {Invite} invite */
+function inviteAbout({ usesLeft, expires, creatorName, chat, registers }) {
+  return [
+    tn('{n} use left', '{n} uses left', usesLeft),
+    t('until {time}', { time: formatTime('day', expires) }),
+    registers && t('with an account'),
+    chat !== 0 && store.chats.peek().find((one) => one.id === chat)?.title,
+    creatorName && t('by {name}', { name: creatorName }),
+  ].filter(Boolean).join(' · ');
+}

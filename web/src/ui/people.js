@@ -1,0 +1,90 @@
+/**
+ * A text field that finds people as one types, and rows of people.
+ */
+import { each, h, signal, when } from '../view.js';
+import { avatar, explain, t } from './kit.js';
+
+/** Wait so long after the last key before the server is asked. */
+const PAUSE_MS = 200;
+
+/**
+ * Runs a query some time after the last change; an answer that comes late is dropped.
+ * @template T
+ * @param {(query: string) => Promise<T[]>} ask
+ */
+export function liveQuery(ask) {
+  const query = signal('');
+  const results = signal(/** @type {T[]} */ ([]));
+  const error = signal('');
+  const isDone = signal(false);
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let asked = 0;
+  const run = async () => {
+    const number = (asked += 1);
+    try {
+      const found = await ask(query.peek());
+      if (number !== asked) return;
+      results.value = found;
+      error.value = '';
+    } catch (failure) {
+      if (number !== asked) return;
+      results.value = [];
+      error.value = explain(failure);
+    }
+    isDone.value = true;
+  };
+  return {
+    query,
+    results,
+    error,
+    isDone,
+    run,
+    /** @param {string} text */
+    set(text) {
+      query.value = text.trim();
+      clearTimeout(timer);
+      asked += 1;
+      isDone.value = false;
+      if (query.peek() === '') results.value = [];
+      else timer = setTimeout(run, PAUSE_MS);
+    },
+  };
+}
+
+/**
+ * A row for a person, with what stands at its end.
+ * @param {{id: number, name: string, online?: boolean}} person
+ * @param {import('../view.js').Child} about
+ * @param {import('../view.js').Child} [end]
+ */
+export function personRow(person, about, end) {
+  return h('div', { class: 'person' },
+    h('span', { class: 'avatar-place' }, avatar(person.id, person.name, 'small'),
+      person.online && h('span', { class: 'online-dot' })),
+    h('span', { class: 'person-about' },
+      h('bdi', { class: 'person-name' }, person.name),
+      about && h('span', { class: 'person-note' }, about)),
+    end);
+}
+
+/**
+ * A field with the people that it finds.
+ * @param {string} label
+ * @param {(prefix: string) => Promise<import('../types.js').User[]>} ask
+ * @param {(user: import('../types.js').User) => import('../view.js').Child} end
+ */
+export function peopleField(label, ask, end) {
+  const live = liveQuery(ask);
+  const list = h('ul', { class: 'people' });
+  each(list, () => live.results.value, (user) => user.id, (user) =>
+    h('li', null, personRow(user.peek(), null, end(user.peek()))));
+  return h('div', null,
+    h('div', { class: 'field' }, h('input', {
+      type: 'search', 'aria-label': label, placeholder: label, autocomplete: 'off',
+      oninput: (/** @type {any} */ event) => live.set(event.target.value),
+    })),
+    list,
+    when(() => live.isDone.value && live.results.value.length === 0 && live.query.value !== '',
+      () => h('p', { class: 'hint' }, () => live.error.value || t('Nobody found.'))));
+}
