@@ -724,8 +724,7 @@ export class Engine {
           text: '', deleted: true, files: [], reactions: [], reply: 0,
         }),
       react: (/** @type {number} */ chat, /** @type {number} */ id, /** @type {string} */ emoji, /** @type {boolean} */ on) =>
-        sync().own(chat, id, () => request('REACT', [chat, id, on, emoji]),
-          { user: this.#me.id, on, emoji }),
+        sync().own(chat, id, 'REACT', [on, emoji], { user: this.#me.id, on, emoji }),
       reactions: async (/** @type {number} */ chat, /** @type {number} */ id) => {
         const all = await request('GET_REACTIONS', [chat, id]);
         this.#needUsers(all.map(({ user }) => user));
@@ -823,7 +822,8 @@ export class Engine {
   async #own(chat, id, name, values, patch) {
     const sync = this.#sync;
     if (!sync) throw OFFLINE;
-    await sync.own(chat, id, () => this.#request(name, [chat, id, ...values]), { patch });
+    if (!this.#isAuthorized) throw OFFLINE;
+    await sync.own(chat, id, name, values, { patch });
     const entry = this.#chats.get(chat);
     if (entry?.last?.id !== id) return;
     entry.last = { ...entry.last, text: patch.text ?? '', deleted: patch.deleted ?? false };

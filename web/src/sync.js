@@ -9,6 +9,8 @@
  *   change waits for its answer: nobody notifies us of those if the answer is lost.
  * - What is to be sent is stored with its nonce first, then sent, one at a time in each chat, and
  *   deleted in the transaction that stores the message.
+ * - Whatever comes goes through one inbox in the order in which it came: a reaction that follows
+ *   a page or an answer would be lost if it were applied before them.
  */
 
 import { ALL } from './db.js';
@@ -108,7 +110,7 @@ export class Sync {
   /** The newest live notification since the catch-up. */
   #live = 0;
   #ownChanges = 0;
-  /** @type {{change: MessageChange, isLive: boolean}[]} */
+  /** @type {{change: MessageChange, isLive?: boolean, sent?: Outgoing}[]} */
   #inbox = [];
   #queue = Promise.resolve();
   /** @type {Set<number>} chats whose outgoing messages are being sent */
@@ -179,8 +181,11 @@ export class Sync {
     if (inbox.length === 0) return;
     this.#inbox = [];
     const changes = inbox.map(({ change }) => change);
-    for (const { change, isLive } of inbox) if (isLive) this.#live = Math.max(this.#live, change.updated);
     const writes = await this.#applied(changes);
+    for (const { change, isLive, sent } of inbox) {
+      if (isLive) this.#live = Math.max(this.#live, change.updated);
+      if (sent) writes.push(['outbox', sent.localId]);
+    }
     const cursor = this.#isCaughtUp && this.#ownChanges === 0 ? this.#live : 0;
     if (this.cursor !== undefined && cursor > this.cursor) {
       this.cursor = cursor;
@@ -188,6 +193,11 @@ export class Sync {
     }
     await this.db.write(writes);
     this.owner.onChanged(changes);
+    for (const { change, sent } of inbox) {
+      if (!sent || !('message' in change)) continue;
+      this.outgoing = this.outgoing.filter((each) => each !== sent);
+      this.owner.onOutgoing(sent.chat, this.waiting(sent.chat), { localId: sent.localId, message: change.message });
+    }
   }
 
   /**
@@ -213,19 +223,35 @@ export class Sync {
    * Makes an own change: the answer holds its time.
    * @param {number} chat
    * @param {number} id
-   * @param {() => Promise<number>} request
+   * @param {'EDIT_MSG'|'DELETE_MSG'|'REACT'} name
+   * @param {any[]} values
    * @param {{patch: Partial<WireMessage>} | {user: number, on: boolean, emoji: string}} what
    */
-  async own(chat, id, request, what) {
+  async own(chat, id, name, values, what) {
     this.#ownChanges += 1;
     const generation = this.#generation;
     try {
-      const updated = await request();
-      await this.change([/** @type {MessageChange} */ ({ chat, id, updated, ...what })]);
+      const isStored = (await this.db.get('messages', [chat, id])) !== undefined;
+      await this.owner.request(name, [chat, id, ...values], (updated) => {
+        this.#inbox.push({ change: /** @type {MessageChange} */ ({ chat, id, updated, ...what }) });
+      });
+      // An older version of what is not stored may be on its way with the catch-up.
+      if (!isStored) await this.owner.request('REQUEST_CHAT_PAGE', [chat, id + 1, 1], this.#take(chat));
+      await this.#serial(() => this.#drain());
     } finally {
       // After a lost connection the catch-up has what the answer would have said.
       if (generation === this.#generation) this.#ownChanges -= 1;
     }
+  }
+
+  /**
+   * @param {number} chat
+   * @returns {(messages: WireMessage[]) => void} puts a page into the inbox as it arrives
+   */
+  #take(chat) {
+    return (messages) => {
+      for (const message of messages) this.#inbox.push({ change: whole(chat, message) });
+    };
   }
 
   /**
@@ -294,33 +320,36 @@ export class Sync {
       if (messages.length > 0 || atStart) return { messages, atStart };
     }
     const epoch = this.#epoch;
-    const page = await this.owner.request('REQUEST_CHAT_PAGE', [chat, before, limit]);
+    const take = this.#take(chat);
+    /** @type {WireMessage[]} */
+    const page = [];
+    await this.owner.request('REQUEST_CHAT_PAGE', [chat, before, limit], (messages) => {
+      page.push(...messages);
+      take(messages);
+    });
     const atStart = page.length < limit;
-    const messages = await this.#serial(async () => {
+    return this.#serial(async () => {
       await this.#drain();
       // A page from before a reset can lack what the new cursor claims to cover.
-      return epoch === this.#epoch ? this.#widen(chat, before, page, atStart) : page;
+      if (epoch === this.#epoch) await this.#widen(chat, before, page[0]?.id, atStart);
+      const stored = await this.db.getMany('messages', page.map(({ id }) => [chat, id]));
+      return { messages: page.map((message, index) => stored[index] ?? message), atStart };
     });
-    return { messages, atStart };
   }
 
   /**
-   * Stores a page that is next to the window, or begins one.
+   * Makes a page part of the window that it is next to, or begins one.
    * @param {number} chat
    * @param {number} before
-   * @param {WireMessage[]} page
+   * @param {number | undefined} first id of the page's first message
    * @param {boolean} atStart
    */
-  async #widen(chat, before, page, atStart) {
+  async #widen(chat, before, first, atStart) {
     const window = this.windows.get(chat);
     const isNext = window ? before === window.from : before === 0;
-    if (!isNext) return page;
-    const changes = page.map((message) => whole(chat, message));
-    const writes = await this.#applied(changes);
-    const from = page[0]?.id ?? window?.from ?? 0;
-    this.windows.set(chat, { from, atStart });
-    await this.db.write([...writes, ['meta', 'windows', this.windows]]);
-    return this.db.getMany('messages', page.map(({ id }) => [chat, id]));
+    if (!isNext) return;
+    this.windows.set(chat, { from: first ?? window?.from ?? 0, atStart });
+    await this.db.write([['meta', 'windows', this.windows]]);
   }
 
   /**
@@ -427,11 +456,13 @@ export class Sync {
     const { chat, text, nonce, reply, files } = entry;
     try {
       const extras = encodeExtras(reply, files.map(({ id }) => id));
-      const { id, created } = await this.owner.request('SEND_CHAT_MSG', [chat, text, nonce, extras]);
-      await this.#serial(() => this.#sent(entry, {
-        id, sender: this.me, created, updated: created, edited: false, deleted: false,
-        text, reply, files, reactions: [],
-      }));
+      await this.owner.request('SEND_CHAT_MSG', [chat, text, nonce, extras], ({ id, created }) => {
+        this.#inbox.push({ sent: entry, change: whole(chat, {
+          id, sender: this.me, created, updated: created, edited: false, deleted: false,
+          text, reply, files, reactions: [],
+        }) });
+      });
+      await this.#serial(() => this.#drain());
     } catch (error) {
       const failure = /** @type {Failure} */ (error);
       if (failure.code === 'offline') {
@@ -442,18 +473,6 @@ export class Sync {
       if (TEMPORARY.has(failure.code)) await pause(Math.min(failure.number || 1, RETRY_MAX_S));
       else await this.#mark(entry, 'failed', failure);
     }
-  }
-
-  /**
-   * @param {Outgoing} entry
-   * @param {WireMessage} message
-   */
-  async #sent(entry, message) {
-    await this.#drain();
-    const writes = await this.#applied([whole(entry.chat, message)]);
-    this.outgoing = this.outgoing.filter((each) => each !== entry);
-    await this.db.write([...writes, ['outbox', entry.localId]]);
-    this.owner.onOutgoing(entry.chat, this.waiting(entry.chat), { localId: entry.localId, message });
   }
 }
 

@@ -101,6 +101,7 @@ class Browser {
   start() {
     const session = { isAlive: true };
     this.session = session;
+    this.timeline = [];
     // A tab that was closed writes nothing any more.
     const forward = ['get', 'getMany', 'all', 'older', 'newer'].map((name) => [name, this.db[name].bind(this.db)]);
     const db = {
@@ -126,7 +127,13 @@ class Browser {
     await this.loaded;
     if (this.isConnected || session !== this.session) return;
     this.isConnected = true;
-    this.listener = (chat, change) => this.#deliver(() => this.sync.change([change], true));
+    this.listener = (chat, change) => {
+      // While a long answer goes out a reaction comes as the whole message (protocol, section 5a).
+      const message = this.streams > 0 && this.model.messages.get(chat).get(change.id);
+      const sent = message ? whole(chat, message) : change;
+      this.#deliver(() => this.sync.change([sent], true));
+    };
+    this.streams = 0;
     this.model.listeners.add(this.listener);
     this.wire = this.stream = Promise.resolve();
     this.sync.ready();
@@ -153,9 +160,9 @@ class Browser {
   #deliver(job, wire = 'wire') {
     const { listener } = this;
     this[wire] = this[wire].then(async () => {
-      for (let turns = this.random(wire === 'wire' ? 3 : 12); turns > 0; turns -= 1) await soon();
+      for (let turns = this.random(wire === 'wire' ? 2 : 5); turns > 0; turns -= 1) await soon();
       if (listener !== this.listener || !this.isConnected) return;
-      if (this.random(30) === 0) this.disconnect();
+      if (this.random(60) === 0) this.disconnect();
       else job();
     });
   }
@@ -163,7 +170,7 @@ class Browser {
   request(session, name, values, onPart) {
     return new Promise((resolve, reject) => {
       if (!this.isConnected || session !== this.session) return reject(OFFLINE);
-      if (this.random(20) === 0) {
+      if (this.random(40) === 0) {
         // The connection breaks before the server has it, or before the answer is here.
         if (this.random(2)) this.answer(name, values);
         this.disconnect();
@@ -171,8 +178,20 @@ class Browser {
       }
       const parts = this.answer(name, values);
       // Notifications come between the pieces of a long answer.
-      if (onPart) for (const part of parts) this.#deliver(() => onPart(part), 'stream');
-      this.#deliver(() => resolve(onPart ? undefined : parts[0]), onPart ? 'stream' : 'wire');
+      if (name === 'REQUEST_UPDATES') {
+        this.streams += 1;
+        for (const part of parts) this.#deliver(() => onPart(part), 'stream');
+        this.#deliver(() => {
+          this.streams -= 1;
+          resolve();
+        }, 'stream');
+      } else {
+        this.#deliver(() => {
+          onPart?.(parts[0]);
+          resolve(onPart ? undefined : parts[0]);
+          // Answers to later requests come after the end of a long one.
+        }, this.streams > 0 ? 'stream' : 'wire');
+      }
       this.waiting.add(reject);
       return undefined;
     });
@@ -196,15 +215,14 @@ class Browser {
           .sort((a, b) => a.updated - b.updated)
           .map((message) => ({ chat: each, message })));
       }
-      case 'EDIT': return [model.patch(chat, values[0], { text: values[1], edited: true }, listener)];
-      case 'DELETE': return [model.patch(chat, values[0], { text: '', deleted: true, reactions: [] }, listener)];
+      case 'EDIT_MSG': return [model.patch(chat, values[0], { text: values[1], edited: true }, listener)];
       case 'REACT': return [model.react(chat, values[0], ME, values[1], values[2], listener)];
       default: throw new Error(name);
     }
   }
 
   own(chat, id, name, values, what) {
-    return this.sync.own(chat, id, () => this.request(this.session, name, [chat, id, ...values]), what).catch(() => undefined);
+    return this.sync.own(chat, id, name, values, what).catch(() => undefined);
   }
 }
 
@@ -227,7 +245,7 @@ function step(model, browser, random, sent) {
     case 8: return void browser.connect();
     case 9: return void (random(3) === 0 && browser.disconnect());
     case 10: return void browser.sync.older(chat, random(2) ? 0 : browser.sync.windows.get(chat)?.from ?? 0, 1 + random(10)).catch(() => undefined);
-    case 11: return void (message && browser.own(chat, message.id, 'EDIT', [`x${model.time}`], { patch: { text: `x${model.time}`, edited: true } }));
+    case 11: return void (message && browser.own(chat, message.id, 'EDIT_MSG', [`x${model.time}`], { patch: { text: `x${model.time}`, edited: true } }));
     case 12: {
       const on = random(2) === 0;
       return void (message && browser.own(chat, message.id, 'REACT', [on, emoji], { user: ME, on, emoji }));
@@ -254,7 +272,7 @@ async function run(seed) {
   const browser = new Browser(model, random, db);
   await browser.loaded;
   const sent = [];
-  for (let count = 0; count < 150; count += 1) {
+  for (let count = 0; count < 250; count += 1) {
     step(model, browser, random, sent);
     if (random(3) === 0) await soon();
   }
