@@ -1,8 +1,9 @@
-//! What `serve` can be told: options in layers, and the checked settings made of them.
+//! The options of `serve`: layers of them, and the checked settings made of them.
 //!
 //! Owns the meaning, the bounds and the contradictions of options, and the TOML file. Must not
 //! know the command line or the environment: they come as one more layer of [`Options`].
 
+mod file;
 mod web;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use file::nearest;
 use serde::{Deserialize, Deserializer};
 pub use web::{Network, WebOrigin, is_authority};
 
@@ -187,8 +189,8 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
 
 macro_rules! options {
     ($($(#[$attribute:meta])* $name:ident: $type:ty,)*) => {
-        /// One layer of options, each said or not; [`Config`] tells what each means. The field
-        /// names with `-` for `_` are the keys of the TOML file.
+        /// One layer of options, each set or not; [`Config`] says what each means. The field names
+        /// with `-` for `_` are the keys of the TOML file.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
         #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
         pub struct Options {
@@ -196,10 +198,23 @@ macro_rules! options {
         }
 
         impl Options {
-            /// This layer above another: what it does not say, the lower one does.
+            /// This layer above another: where it sets nothing, the lower one counts.
             #[must_use]
             pub fn or(self, lower: Self) -> Self {
                 Self { $($name: self.$name.or(lower.$name),)* }
+            }
+
+            /// The keys of the TOML file.
+            pub fn keys() -> impl Iterator<Item = String> {
+                [$(stringify!($name),)*].into_iter().map(|name| name.replace('_', "-"))
+            }
+
+            /// Takes an option out, by its key; false when it was not set.
+            fn unset(&mut self, key: &str) -> bool {
+                match key.replace('-', "_").as_str() {
+                    $(stringify!($name) => self.$name.take().is_some(),)*
+                    _ => false,
+                }
             }
         }
     };
@@ -309,45 +324,14 @@ impl OptionValue for Network {
 }
 
 impl Options {
-    /// Reads the TOML file at `path`.
-    ///
-    /// # Errors
-    /// When it cannot be read, is not TOML, or says what is no option.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| ConfigError(format!("{}: {e}", path.display())))?;
-        Self::parse(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
-    }
-
-    /// The Unix socket for figures: the one that is said, or the one beside the data file.
+    /// The Unix socket for metrics: the one that is set, or the one next to the data file.
     pub fn stats_socket(&self) -> PathBuf {
         let data = self.data.as_deref().unwrap_or(Path::new(DATA));
         self.stats_socket.clone().unwrap_or_else(|| sibling_path(data, ".sock"))
     }
-
-    /// Reads the text of a TOML file.
-    ///
-    /// # Errors
-    /// As [`Options::read`], with the line.
-    pub fn parse(toml: &str) -> Result<Self, ConfigError> {
-        toml::from_str(toml).map_err(|e| {
-            // After a comma come all the names that there are: more than one clear line.
-            let what = e.message().split(", expected one of").next().unwrap_or_default();
-            let what = what.lines().collect::<Vec<_>>().join(" ");
-            let line = e.span().and_then(|span| toml.get(..span.start)).map(count_lines);
-            ConfigError(match line {
-                Some(line) => format!("line {line}: {what}"),
-                None => what,
-            })
-        })
-    }
 }
 
-fn count_lines(before: &str) -> usize {
-    before.matches('\n').count() + 1
-}
-
-/// One line that says which option is wrong, and why.
+/// One line that begins with the option that is wrong, and says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
@@ -359,7 +343,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The data file when nobody names one.
+/// The data file when none is named.
 pub const DATA: &str = "vestnik.db";
 
 /// Where plain TCP is taken when no listener is named.
@@ -395,6 +379,31 @@ const _: () = {
 };
 
 impl Config {
+    /// Checks options and fills in the defaults, as [`Config::new`], but finds every problem.
+    ///
+    /// # Errors
+    /// All options that are out of their bounds or contradict each other.
+    pub fn check(mut options: Options) -> Result<Self, Vec<ConfigError>> {
+        let mut problems = Vec::new();
+        loop {
+            let error = match Self::new(options.clone()) {
+                Ok(config) if problems.is_empty() => return Ok(config),
+                Ok(_) => return Err(problems),
+                Err(error) => error,
+            };
+            // The next problem shows when the option that has this one is not set.
+            let option = error.0.split([' ', ':']).next().unwrap_or_default().to_owned();
+            problems.push(error);
+            if !options.unset(&option) {
+                return Err(problems);
+            }
+            if option == "tls-listen" {
+                options.unset("tls-cert");
+                options.unset("tls-key");
+            }
+        }
+    }
+
     /// Checks options and fills in the defaults.
     ///
     /// # Errors
@@ -472,22 +481,22 @@ impl Config {
         let tls = self.tls.iter().flat_map(|tls| &tls.listen);
         let tls = tls.map(|address| ("tls-listen", address));
         if self.listen.is_empty() && self.tls.as_ref().is_none_or(|tls| tls.listen.is_empty()) {
-            return wrong("there is nothing to listen on: say listen or tls-listen".to_owned());
+            return wrong("there is nothing to listen on: set listen or tls-listen".to_owned());
         }
         let mut seen = Vec::new();
         for (option, address) in plain.chain(metrics).chain(tls) {
             if option != "tls-listen" && !allow_plaintext && !is_loopback(address) {
                 let remedy = if option == "listen" {
-                    "passwords would cross the network in the clear: use tls-listen, or say"
+                    "passwords would cross the network in the clear: use tls-listen, or set"
                 } else {
-                    "anybody could read the figures there: ask for them on loopback, or say"
+                    "anybody could read the metrics there: use a loopback address, or set"
                 };
                 return wrong(format!(
                     "{option} {address} is not a loopback address, and {remedy} allow-plaintext"
                 ));
             }
             if address.port() != 0 && seen.contains(&address) {
-                return wrong(format!("{option} {address} is said twice"));
+                return wrong(format!("{option} {address} is given twice"));
             }
             seen.push(address);
         }
@@ -495,7 +504,7 @@ impl Config {
     }
 }
 
-/// The rounds for new passwords: what is said, or the default.
+/// The rounds for new passwords: those that are set, or the default.
 ///
 /// # Errors
 /// When they are out of bounds.
@@ -504,7 +513,7 @@ pub fn password_iterations(said: Option<u32>) -> Result<u32, ConfigError> {
     within("password-iterations", rounds, 1..=limits::PASSWORD_ITERATIONS_MAX)
 }
 
-/// Who names a listener of one kind wants no other; who names none gets plain TCP on loopback.
+/// Plain TCP on loopback when no listener of either kind is set.
 fn plain_listeners(said: Option<Vec<SocketAddr>>, is_tls_said: bool) -> Vec<SocketAddr> {
     match said {
         Some(addresses) => addresses,
@@ -521,10 +530,11 @@ fn tls(
     match (listen, cert, key) {
         (None, None, None) => Ok(None),
         (Some(listen), Some(cert), Some(key)) => Ok(Some(Tls { listen, cert, key })),
-        (None, ..) => wrong("tls-cert and tls-key are of no use without tls-listen".to_owned()),
-        (Some(_), None, _) => wrong("tls-listen needs a certificate: say tls-cert".to_owned()),
+        (None, Some(_), _) => wrong("tls-cert has no effect without tls-listen".to_owned()),
+        (None, ..) => wrong("tls-key has no effect without tls-listen".to_owned()),
+        (Some(_), None, _) => wrong("tls-listen needs a certificate: set tls-cert".to_owned()),
         (Some(_), _, None) => {
-            wrong("tls-listen needs the certificate's key: say tls-key".to_owned())
+            wrong("tls-listen needs the certificate's key: set tls-key".to_owned())
         }
     }
 }
@@ -730,8 +740,22 @@ mod tests {
     }
 
     #[test]
+    fn all_problems_of_the_options_are_found() {
+        let toml = "session-days = 0\nmax-connections = 0\ncontent-limit = 65536\n\
+                    tls-listen = '0.0.0.0:1'\ntls-key = 'k'\nlisten = '10.0.0.1:1'";
+        let problems = Config::check(Options::parse(toml).unwrap()).unwrap_err();
+        let options: Vec<_> = problems
+            .iter()
+            .map(|problem| problem.to_string().split(' ').next().unwrap().to_owned())
+            .collect();
+        let expected = ["tls-listen", "session-days", "max-connections", "body-limit"];
+        assert_eq!(options[..4], expected, "{problems:?}");
+        assert!(Config::check(Options::default()).is_ok());
+    }
+
+    #[test]
     fn what_is_no_option_is_named_with_its_line() {
-        refused("\nlissen = '127.0.0.1:1'", "line 2: unknown field `lissen`");
+        refused("\nlissen = '127.0.0.1:1'", "line 2: lissen is not an option");
         refused("listen = ['127.0.0.1']", "127.0.0.1");
         refused("listen = 7", "an address");
         refused("registration = 'perhaps'", "perhaps");

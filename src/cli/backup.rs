@@ -1,4 +1,4 @@
-//! `vestnik backup`: a copy of the data file.
+//! `vestnik backup`: a copy of the database.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::{Context, Outcome};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The copy, which must not exist yet
+    /// The file of the copy, which must not exist yet
     file: PathBuf,
 }
 

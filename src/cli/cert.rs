@@ -1,4 +1,4 @@
-//! `vestnik cert`: certificates that no authority vouches for.
+//! `vestnik cert`: self-signed certificates and fingerprints.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,10 +16,10 @@ pub(super) enum Command {
         /// Host names and IP addresses that clients connect to
         #[arg(required = true)]
         names: Vec<String>,
-        /// Where the certificate goes
+        /// The file that the certificate is written to
         #[arg(long, value_name = "PEM", default_value = "cert.pem")]
         cert: PathBuf,
-        /// Where its key goes
+        /// The file that its key is written to
         #[arg(long, value_name = "PEM", default_value = "key.pem")]
         key: PathBuf,
     },

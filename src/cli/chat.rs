@@ -1,6 +1,6 @@
 //! `vestnik chat`: group chats.
 
-use clap::{Subcommand, value_parser};
+use clap::Subcommand;
 use vestnik::auth::password::Kind;
 use vestnik::ids::{ChatId, ServerTime, UserId};
 use vestnik::store::changes::Change;
@@ -9,14 +9,20 @@ use vestnik::store::messages::Sweep;
 use vestnik::store::{Database, Store, StoreResult};
 
 use super::failure::Failure;
-use super::{Context, Outcome, file, output, purge, secret};
+use super::output::{self, Cell, Consent, Format};
+use super::{Context, Outcome, file, number, purge, secret};
+
+mod members;
+mod settings;
+
+pub(super) use members::leave;
 
 /// Messages of a removed chat taken away in one transaction.
 const SWEEP_SLICE: u32 = 2000;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Add a chat; whoever joins it needs its password, if it has one
+    /// Add a chat, with a password or without
     Add {
         /// Letters and digits of any script, `_`, `-`, `.`; up to 32 of them
         name: String,
@@ -40,17 +46,74 @@ pub(super) enum Command {
         admin: bool,
     },
     /// List the group chats
-    List,
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List the members of a chat, and the users banned from it
+    Members {
+        /// The chat
+        name: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// End the membership of a user, who may join again
+    Kick {
+        /// The chat
+        name: String,
+        /// The user
+        user: String,
+    },
+    /// End the membership of a user, who cannot join again
+    Ban {
+        /// The chat
+        name: String,
+        /// The user
+        user: String,
+    },
+    /// Lift a ban
+    Unban {
+        /// The chat
+        name: String,
+        /// The user
+        user: String,
+    },
+    /// Give a chat another name
+    Rename {
+        /// The chat
+        name: String,
+        /// The new name
+        new: String,
+    },
+    /// Set the title of a chat
+    Title {
+        /// The chat
+        name: String,
+        /// The title, up to 128 characters; an empty one removes it
+        text: String,
+    },
+    /// Set the password that joining asks for, or remove it
+    Passwd {
+        /// The chat
+        name: String,
+        /// Remove the password: anybody may join
+        #[arg(long, conflicts_with = "password_stdin")]
+        none: bool,
+        #[command(flatten)]
+        password: secret::Arguments,
+    },
     /// Remove a chat and all its messages
     Remove {
         /// The chat
         name: String,
+        #[command(flatten)]
+        consent: Consent,
     },
-    /// Set what only the operator sets
+    /// Set slow mode and how long messages are kept
     Set(SetArguments),
 }
 
-/// A chat and what is set of it.
+/// A chat, and its policy.
 #[derive(clap::Args)]
 pub(super) struct SetArguments {
     /// The chat
@@ -59,15 +122,15 @@ pub(super) struct SetArguments {
     policy: Policy,
 }
 
-/// What only the operator sets: at least one of it.
+/// What only the operator sets: at least one of these.
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
 struct Policy {
     /// Seconds that a member waits between two messages; 0: none
-    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(0..=86_400))]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = number(0..=86_400_u32))]
     slow_mode: Option<u32>,
     /// Days after which messages are deleted; 0: never
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=36_500))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number(0..=36_500_u32))]
     keep_days: Option<u32>,
 }
 
@@ -78,8 +141,17 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
             add(&name, admin.as_deref(), wants_password.then_some(&password), context)
         }
         Command::Join { name, user, admin } => join(&name, &user, admin, context),
-        Command::List => list(context),
-        Command::Remove { name } => remove(&name, context),
+        Command::List { format } => list(format, context),
+        Command::Members { name, format } => members::list(&name, format, context),
+        Command::Kick { name, user } => members::kick(&name, &user, context),
+        Command::Ban { name, user } => members::set_banned(&name, &user, true, context),
+        Command::Unban { name, user } => members::set_banned(&name, &user, false, context),
+        Command::Rename { name, new } => settings::rename(&name, &new, context),
+        Command::Title { name, text } => settings::title(&name, &text, context),
+        Command::Passwd { name, none, password } => {
+            settings::passwd(&name, (!none).then_some(&password), context)
+        }
+        Command::Remove { name, consent } => remove(&name, consent, context),
         Command::Set(arguments) => set(&arguments, context),
     }
 }
@@ -150,30 +222,32 @@ fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outco
     Ok(())
 }
 
-fn list(context: &mut Context<'_>) -> Outcome {
+fn list(format: Format, context: &mut Context<'_>) -> Outcome {
     let chats = file::look(&context.data, |store| Ok(store.chats()?))?;
     let rows: Vec<_> = chats
         .into_iter()
         .filter(|chat| chat.direct.is_none())
         .map(|chat| {
             [
-                chat.chat.to_string(),
-                chat.name,
-                chat.member_count.to_string(),
-                output::yes_no(chat.password.is_some()),
-                chat.slow_mode_s.to_string(),
-                chat.keep_days.to_string(),
-                output::time(chat.created),
-                chat.title,
+                Cell::from(chat.chat.get()),
+                Cell::from(chat.name),
+                Cell::from(chat.member_count),
+                Cell::from(chat.password.is_some()),
+                Cell::from(chat.slow_mode_s),
+                Cell::from(chat.keep_days),
+                Cell::from(chat.created),
+                Cell::from(chat.title),
             ]
         })
         .collect();
     let heading =
         ["ID", "NAME", "MEMBERS", "PASSWORD", "SLOW-MODE", "KEEP-DAYS", "CREATED", "TITLE"];
-    Ok(output::table(context.out, heading, &rows)?)
+    Ok(output::list(context.out, format, heading, &rows)?)
 }
 
-fn remove(name: &str, context: &mut Context<'_>) -> Outcome {
+fn remove(name: &str, consent: Consent, context: &mut Context<'_>) -> Outcome {
+    let chat = file::look(&context.data, |store| file::chat(store, name))?;
+    consent.ask(&format!("deletes the chat {} and all its messages", chat.name))?;
     let chat = file::change(&context.data, |store| {
         let chat = file::chat(store, name)?;
         store.remove_chat(chat.chat)?;
@@ -185,8 +259,8 @@ fn remove(name: &str, context: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// Takes the messages of removed chats out of the file, in slices. A server that runs does that
-/// itself between other work; its lock tells.
+/// Deletes the messages of removed chats, in slices. A running server does that itself between
+/// other work; that its lock is held shows that one runs.
 pub(super) fn sweep(context: &Context<'_>) -> Outcome {
     let Ok(database) = Database::open_server(&context.data) else {
         return Ok(());

@@ -1,39 +1,41 @@
-//! How a command can fail: one line on standard error, and an exit code.
+//! How a command fails: one line on standard error, and an exit code.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use vestnik::config::ConfigError;
 
-use super::Outcome;
+use super::{Outcome, output};
 
 /// Why a command did not do what was asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Exit code 1: the words say what is wrong, and what to do.
+    /// Exit code 1: the message says what failed, on what, and what to do.
     Failed(String),
-    /// Exit code 2: the words say what is wrong with the arguments.
+    /// Exit code 2: the message says what is wrong with the arguments.
     Usage(String),
-    /// Exit code 3: a server does not know any more what is on its disk.
+    /// Exit code 3: the state of the database on the disk is unknown.
     StorageLost(String),
-    /// Whoever read standard output has gone, which is not for us to judge: exit code 0.
+    /// The reader of standard output has gone, which is not an error: exit code 0.
     NobodyReads,
 }
 
 impl Failure {
-    /// A failure with these words.
+    /// A failure with this message.
     pub(super) fn new(words: impl ToString) -> Self {
         Self::Failed(words.to_string())
     }
 }
 
-/// Writing to standard output is the only input or output that commands do by themselves.
+/// For writes to standard output; other input and output is explained where it fails.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::NobodyReads,
-            _ => Self::Failed(format!("cannot write to standard output: {error}")),
+            _ => {
+                let reason = output::reason(&error);
+                Self::Failed(format!("cannot write to standard output: {reason}"))
+            }
         }
     }
 }
@@ -44,34 +46,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// Turns what clap says into help on standard output, or into one line. `command` is the one that
-/// it is about, as it is typed.
-pub(super) fn explain_usage(error: &clap::Error, command: &str) -> Outcome {
-    match error.kind() {
-        // In colours, where the terminal has them.
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.print()?),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            Err(Failure::Usage(format!("say what to do: see '{command} --help'")))
-        }
-        _ => {
-            let line = one_line(&error.render().to_string());
-            Err(Failure::Usage(format!("{line}; see '{command} --help'")))
-        }
-    }
-}
-
-/// The first paragraph as one line, with the tip if there is one.
-fn one_line(rendered: &str) -> String {
-    let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
-    let paragraph = text.split("\n\n").next().unwrap_or_default();
-    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
-        Some(tip) => format!("{line} ({tip})"),
-        None => line,
-    }
-}
-
-/// Tells how it ended.
+/// Prints how a command ended, and gives its exit code.
 pub(super) fn end(outcome: Outcome) -> ExitCode {
     let (words, code) = match outcome {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
@@ -79,29 +54,9 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
         Err(Failure::Usage(words)) => (words, 2),
         Err(Failure::StorageLost(words)) => (words, 3),
     };
-    // What somebody typed may hold anything; it stays on the one line.
+    // Arguments that the message repeats may hold any character; it stays one line.
     let words = words.replace(char::is_control, " ");
-    // When standard error is closed, too, the code is all that is left to tell.
+    // With standard error closed, too, only the exit code is left.
     let _ = writeln!(io::stderr(), "vestnik: {words}");
     ExitCode::from(code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn usage_is_told_in_one_line() {
-        let said = "error: unexpected argument '--lissen' found\n\n  \
-                    tip: a similar argument exists: '--listen'\n\n\
-                    Usage: vestnik serve --listen <ADDR:PORT>\n\nFor more information, try";
-        assert_eq!(
-            one_line(said),
-            "unexpected argument '--lissen' found (a similar argument exists: '--listen')"
-        );
-        let said = "error: the following required arguments were not provided:\n  <NAME>\n\n\
-                    Usage: vestnik user add <NAME>\n";
-        let line = "the following required arguments were not provided: <NAME>";
-        assert_eq!(one_line(said), line);
-    }
 }

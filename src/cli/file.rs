@@ -1,4 +1,4 @@
-//! The data file as commands use it: one transaction each, to look or to change.
+//! The database as commands use it: one transaction each, to read or to change.
 
 #![allow(clippy::disallowed_methods)] // A command reads the clock once, where the server's is not at hand.
 
@@ -12,12 +12,13 @@ use vestnik::store::users::User;
 use vestnik::store::{Database, Store, StoreError};
 
 use super::failure::Failure;
+use super::output;
 
-/// Why a command's work on the file ended early.
+/// Why a command's work on the database ended early.
 pub(super) enum Stop {
-    /// The file failed.
+    /// The database failed.
     Store(StoreError),
-    /// Something else did.
+    /// Something else failed.
     Failure(Failure),
 }
 
@@ -33,7 +34,7 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Looks at the file, which must be there.
+/// Reads the database, which must exist.
 pub(super) fn look<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
@@ -42,7 +43,7 @@ pub(super) fn look<T>(
     with_store(data, &database, work)
 }
 
-/// Changes the file, which must be there, in one transaction that nobody else's comes between.
+/// Changes the database, which must exist, in one transaction.
 pub(super) fn change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
@@ -51,7 +52,7 @@ pub(super) fn change<T>(
     write(data, &database, work)
 }
 
-/// As [`change`], and makes the file when it is missing.
+/// As [`change`], and makes the database when it is missing.
 pub(super) fn make_or_change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
@@ -60,14 +61,14 @@ pub(super) fn make_or_change<T>(
     write(data, &database, work)
 }
 
-/// Changes an open file in one transaction.
+/// Changes an open database in one transaction.
 pub(super) fn write<T>(
     data: &Path,
     database: &Database,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
     with_store(data, database, |store| {
-        // Before the first look, so that what was seen is still so when it is acted on.
+        // Before the first read, so that what was read still holds when it is acted on.
         store.begin_write()?;
         work(store)
     })
@@ -93,8 +94,8 @@ fn with_store<T>(
     })
 }
 
-/// The wall clock: for when something was made or somebody joined. Never for messages, whose times
-/// are the server's to give.
+/// The wall clock: for when something was made or a user joined. Never for messages, whose times
+/// the server gives.
 pub(super) fn now() -> ServerTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).ok().and_then(ServerTime::new).unwrap_or_default()
@@ -111,7 +112,8 @@ pub(super) fn user(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
         Some(key) => store.user_by_key(&key)?,
         None => None,
     };
-    found.ok_or_else(|| Failure::Failed(format!("there is no user {name:?}")).into())
+    let none = || format!("there is no user {}: see 'vestnik user list'", quoted(name));
+    found.ok_or_else(|| Failure::Failed(none()).into())
 }
 
 /// The group with this name.
@@ -120,5 +122,12 @@ pub(super) fn chat(store: &mut Store<'_>, name: &str) -> Result<Chat, Stop> {
         Some(key) => store.chat_by_key(&key)?,
         None => None,
     };
-    found.ok_or_else(|| Failure::Failed(format!("there is no chat {name:?}")).into())
+    let none = || format!("there is no chat {}: see 'vestnik chat list'", quoted(name));
+    found.ok_or_else(|| Failure::Failed(none()).into())
+}
+
+/// What a person typed, as it stands in a message.
+pub(super) fn quoted(given: &str) -> String {
+    let harmless: String = given.chars().map(output::harmless_char).collect();
+    format!("\"{harmless}\"")
 }

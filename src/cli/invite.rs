@@ -1,15 +1,16 @@
 //! `vestnik invite`: codes to register with.
 
-use clap::{Subcommand, value_parser};
+use clap::Subcommand;
 use ring::rand::SystemRandom;
 use vestnik::auth::token::InviteCode;
 use vestnik::ids::ServerTime;
 use vestnik::store::invites::Invite;
 
 use super::failure::Failure;
-use super::{Context, Outcome, file, output};
+use super::output::{self, Cell, Format};
+use super::{Context, Outcome, file, number};
 
-/// Characters of a code that lists show: enough to tell a few codes apart, no help in guessing.
+/// Characters of a code that lists show: enough to distinguish a few, too few to help a guess.
 const HINT_CHARS: usize = 4;
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
@@ -18,18 +19,21 @@ const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 pub(super) enum Command {
     /// Make a code, and print it alone
     Add {
-        /// How many may register with it
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1_000_000))]
+        /// How often it can be used
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1..=1_000_000_u32))]
         uses: u32,
-        /// After how many days it is void
-        #[arg(long, value_name = "N", default_value_t = 7, value_parser = value_parser!(u32).range(1..=36_500))]
+        /// Days until it expires
+        #[arg(long, value_name = "N", default_value_t = 7, value_parser = number(1..=36_500_u32))]
         days: u32,
     },
-    /// List the codes by their first characters: the file does not know the rest
-    List,
-    /// Take a code away
+    /// List the codes by their first characters: the database does not hold the rest
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// End an invite
     Remove {
-        /// The whole code, or what the list shows of it
+        /// The whole code, or the part that the list shows
         code: String,
     },
 }
@@ -37,7 +41,7 @@ pub(super) enum Command {
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
         Command::Add { uses, days } => add(uses, days, context),
-        Command::List => list(context),
+        Command::List { format } => list(format, context),
         Command::Remove { code } => remove(&code, context),
     }
 }
@@ -57,7 +61,7 @@ fn add(uses: u32, days: u32, context: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-fn list(context: &mut Context<'_>) -> Outcome {
+fn list(format: Format, context: &mut Context<'_>) -> Outcome {
     let invites = file::look(&context.data, |store| Ok(store.invites()?))?;
     let now = file::now();
     let rows: Vec<_> = invites
@@ -69,15 +73,16 @@ fn list(context: &mut Context<'_>) -> Outcome {
                 _ => "good",
             };
             [
-                invite.hint,
-                invite.uses_left.to_string(),
-                state.to_owned(),
-                output::time(invite.expires),
-                output::time(invite.created),
+                Cell::from(invite.hint),
+                Cell::from(invite.uses_left),
+                Cell::from(state),
+                Cell::from(invite.expires),
+                Cell::from(invite.created),
             ]
         })
         .collect();
-    Ok(output::table(context.out, ["CODE", "USES", "STATE", "EXPIRES", "CREATED"], &rows)?)
+    let heading = ["CODE", "USES", "STATE", "EXPIRES", "CREATED"];
+    Ok(output::list(context.out, format, heading, &rows)?)
 }
 
 fn remove(typed: &str, context: &mut Context<'_>) -> Outcome {

@@ -1,4 +1,4 @@
-//! `vestnik lockdown`: nobody new, in a hurry.
+//! `vestnik lockdown`: stops registrations and joins at once.
 
 use clap::ValueEnum;
 use vestnik::store::changes::Change;
@@ -7,15 +7,15 @@ use super::{Context, Outcome, file};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Whether it is to be
+    /// `on` or `off`
     state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum State {
-    /// Nobody may register or join a chat
+    /// Nobody can register or join a chat
     On,
-    /// As the server and its chats are set
+    /// Registrations and joins follow the options of the server and the chats
     Off,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let words = if is_on {
         "lockdown: nobody can register or join a chat until 'vestnik lockdown off'"
     } else {
-        "no lockdown: people can register and join as the server and its chats are set"
+        "no lockdown: registrations and joins follow the options of the server and the chats"
     };
     writeln!(context.out, "{words}")?;
     Ok(())

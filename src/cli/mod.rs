@@ -1,19 +1,22 @@
-//! The command line: words into commands, one file each, and their ends into exit codes.
+//! The command line: one file per command, and exit codes.
 //!
-//! Owns what is printed and when a command has failed. A command that changes the data file does
-//! so in one transaction, beside a running server or without one; what a server has to tell others
-//! about is noted in the same transaction.
+//! Owns what is printed and when a command has failed. A command that changes the database does so
+//! in one transaction, while a server runs on it or not; what the server has to notify its clients
+//! of is noted in the same transaction.
 
 mod backup;
 mod cert;
 mod chat;
 mod check;
 mod client;
+mod config;
+mod environment;
 mod failure;
 mod file;
 mod invite;
 mod load;
 mod lockdown;
+mod manual;
 mod output;
 mod prompt;
 mod purge;
@@ -22,13 +25,18 @@ mod serve;
 mod session;
 mod stats;
 mod transfer;
+mod usage;
 mod user;
+mod version;
 
+use std::fmt;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use vestnik::config::{DATA, Options};
 
 use failure::Failure;
@@ -38,11 +46,11 @@ type Outcome = Result<(), Failure>;
 
 const EXAMPLES: &str = "\
 Examples:
-  vestnik user add anna                     add a user, asked for the password
+  vestnik user add anna                     add a user; asks for the password
   vestnik chat add kitchen --admin anna     add a chat with its first member
-  vestnik serve                             serve both on 127.0.0.1:7420
+  vestnik serve                             run the server on 127.0.0.1:7420
   vestnik client --user anna --chat kitchen chat, in another terminal
-  vestnik backup /var/backups/chat.db       copy the data file while the server runs
+  vestnik backup /var/backups/chat.db       copy the database while the server runs
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the server lost its storage.";
 
@@ -57,7 +65,7 @@ struct Arguments {
     command: Command,
 }
 
-/// What every command takes, before or after its name.
+/// Options of every command, before or after its name.
 #[derive(clap::Args)]
 struct Everywhere {
     /// The data file [default: vestnik.db]
@@ -73,41 +81,50 @@ struct Everywhere {
 enum Command {
     /// Run the server
     Serve(Box<serve::Arguments>),
-    /// Add people, and say who may come in
+    /// Manage users
     #[command(subcommand)]
     User(user::Command),
-    /// Add chats, and say who is in them
+    /// Manage group chats and their members
     #[command(subcommand)]
     Chat(chat::Command),
-    /// See who is logged in from where, and end it
+    /// List and end sessions
     #[command(subcommand)]
     Session(session::Command),
-    /// Let people register with a code
+    /// Manage invites: codes to register with
     #[command(subcommand)]
     Invite(invite::Command),
-    /// Let nobody register or join a chat, for as long as need be
+    /// Stop registrations and joins, or allow them again
     Lockdown(lockdown::Arguments),
-    /// Copy the data file, while the server runs or not
+    /// Copy the database, while the server runs or not
     Backup(backup::Arguments),
     /// Write a chat as lines of JSON
     Export(transfer::ExportArguments),
     /// Add a chat from what `export` wrote, with the same ids and times
     Import(transfer::ImportArguments),
-    /// Look for damage in the data file
+    /// Look for damage in the database
     Check,
-    /// Ask a running server for its figures
+    /// Show the metrics of a running server
     Stats(stats::Arguments),
-    /// Chat, in this terminal
+    /// Chat in this terminal
     Client(Box<client::Arguments>),
-    /// Make a certificate for a server that no authority vouches for
+    /// Make a self-signed certificate, or show the fingerprint of one
     #[command(subcommand)]
     Cert(cert::Command),
+    /// Check the options of the server
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Show the version, the commit and what is built in
+    Version(version::Arguments),
+    /// Print a script that completes commands in a shell
+    Completions(manual::CompletionsArguments),
+    /// Write manual pages
+    Man(manual::ManArguments),
     /// Prepare and run load tests
     #[command(subcommand)]
     Load(load::Command),
 }
 
-/// What commands need to know beside their own arguments.
+/// What commands need besides their own arguments.
 struct Context<'a> {
     /// The data file.
     data: PathBuf,
@@ -119,36 +136,57 @@ struct Context<'a> {
 
 /// Runs the command that the arguments of the process name.
 pub(crate) fn main() -> ExitCode {
-    let outcome = match Arguments::try_parse() {
+    let parsed = tree().try_get_matches().and_then(|found| Arguments::from_arg_matches(&found));
+    let outcome = match parsed {
         Ok(arguments) => run(arguments),
         Err(error) => {
             let words = std::env::args_os().skip(1);
-            let words = words.map(|word| word.to_string_lossy().into_owned());
-            failure::explain_usage(&error, &command_named(words))
+            let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+            usage::explain(&error, &words)
         }
     };
     failure::end(outcome)
 }
 
-/// The command that these words name, as it is typed, without arguments.
-fn command_named(words: impl Iterator<Item = String>) -> String {
-    let root = Arguments::command();
-    let mut command = &root;
-    let mut name = command.get_name().to_owned();
-    for word in words {
-        if let Some(found) = command.find_subcommand(&word) {
-            command = found;
-            name = format!("{name} {word}");
-        }
+/// The tree of all commands. A number below zero is the value of the option before it, and not an
+/// option of its own, so that the answer is about the number.
+fn tree() -> clap::Command {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        });
+        command.mut_subcommands(with_negative_numbers)
     }
-    name
+    with_negative_numbers(Arguments::command())
+}
+
+/// Parses a whole number within bounds.
+fn number<T>(
+    bounds: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + fmt::Display + Clone + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.ok_or_else(|| {
+            format!("it must be a whole number from {} to {}", bounds.start(), bounds.end())
+        })
+    }
 }
 
 fn run(arguments: Arguments) -> Outcome {
-    let lower = match &arguments.everywhere.config {
-        Some(path) => Options::read(path)?,
-        None => Options::default(),
+    let (lower, problems) = match &arguments.everywhere.config {
+        Some(path) => Options::read_all(path),
+        None => Default::default(),
     };
+    let is_check = matches!(arguments.command, Command::Config(_));
+    if let Some(first) = problems.first()
+        && !is_check
+    {
+        return Err(first.clone().into());
+    }
     let options = Options { data: arguments.everywhere.data, ..Options::default() }.or(lower);
     let data = options.data.clone().unwrap_or_else(|| DATA.into());
     let mut out = std::io::stdout().lock();
@@ -167,6 +205,10 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Stats(arguments) => stats::run(arguments, context),
         Command::Client(arguments) => client::run(&arguments, context),
         Command::Cert(command) => cert::run(command, context),
+        Command::Config(command) => config::run(&command, &problems, context),
+        Command::Version(arguments) => version::run(arguments, context),
+        Command::Completions(arguments) => manual::completions(&arguments, context),
+        Command::Man(arguments) => manual::man(&arguments, context),
         Command::Load(command) => load::run(command, context),
     }?;
     out.flush()?;
@@ -184,9 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_found_among_its_arguments() {
-        let named = |words: &str| command_named(words.split(' ').map(str::to_owned));
-        assert_eq!(named("--data x user --what add list"), "vestnik user add");
-        assert_eq!(named("--lissen"), "vestnik");
+    fn numbers_have_bounds() {
+        let parse = number(0..=10_u32);
+        assert_eq!(parse("10"), Ok(10));
+        for text in ["11", "-1", "", "x", "1.5", "99999999999"] {
+            assert_eq!(parse(text), Err("it must be a whole number from 0 to 10".to_owned()));
+        }
     }
 }

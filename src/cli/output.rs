@@ -1,16 +1,167 @@
-//! How commands write lists and times.
+//! How commands write lists, times and questions.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
+use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use vestnik::ids::ServerTime;
+
+use super::failure::Failure;
 
 /// What stands for a character that a terminal would act on.
 const INSTEAD: char = '\u{FFFD}';
 
+/// The option of every command that lists or shows.
+#[derive(clap::Args, Clone, Copy)]
+pub(super) struct Format {
+    /// Print one JSON value
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The option of every command that asks before it deletes.
+#[derive(clap::Args, Clone, Copy)]
+pub(super) struct Consent {
+    /// Do not ask; required when there is no terminal
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Consent {
+    /// Asks on the terminal whether to go on. `loss` says what cannot be undone.
+    pub(super) fn ask(self, loss: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(Failure::Usage(format!(
+                "this {loss} for good, and there is no terminal to ask on; pass --yes to confirm"
+            )));
+        }
+        let mut terminal = io::stderr();
+        let loss: String = loss.chars().map(harmless_char).collect();
+        write!(terminal, "This {loss} for good. Continue? [y/N] ")?;
+        terminal.flush()?;
+        let mut answer = String::new();
+        io::stdin()
+            .lock()
+            .read_line(&mut answer)
+            .map_err(|e| Failure::Failed(format!("cannot read the answer: {}", reason(&e))))?;
+        match answer.trim().to_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(Failure::new("nothing was changed")),
+        }
+    }
+}
+
+/// One value of a list: a cell of the table for people, a typed value in JSON.
+#[derive(Clone, Debug)]
+pub(super) enum Cell {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+    Time(ServerTime),
+    /// `-` in the table, `null` in JSON.
+    Nothing,
+}
+
+impl Cell {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+            Self::Flag(flag) => yes_no(*flag),
+            Self::Time(at) => time(*at),
+            Self::Nothing => "-".to_owned(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Number(number) => Value::from(*number),
+            Self::Flag(flag) => Value::from(*flag),
+            Self::Time(at) => Value::from(time(*at)),
+            Self::Nothing => Value::Null,
+        }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<u32> for Cell {
+    fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+impl From<ServerTime> for Cell {
+    fn from(at: ServerTime) -> Self {
+        Self::Time(at)
+    }
+}
+
+/// Writes a list: a table, or a JSON array with one object per row, whose members are named as the
+/// columns are, in lower case.
+pub(super) fn list<const N: usize>(
+    out: &mut dyn Write,
+    format: Format,
+    heading: [&str; N],
+    rows: &[[Cell; N]],
+) -> io::Result<()> {
+    if !format.json {
+        let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(Cell::text)).collect();
+        return table(out, heading, &rows);
+    }
+    let object = |row: &[Cell; N]| {
+        let members = heading.iter().zip(row);
+        let members = members.map(|(name, cell)| (member_name(name), cell.json()));
+        Value::Object(members.collect::<Map<_, _>>())
+    };
+    json(out, &Value::Array(rows.iter().map(object).collect()))
+}
+
+/// Writes one JSON value on a line of its own.
+pub(super) fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
+    writeln!(out, "{value}")
+}
+
+/// The name of a column as that of a member: `KEEP-DAYS` is `keep_days`.
+fn member_name(heading: &str) -> String {
+    heading.to_lowercase().replace('-', "_")
+}
+
+/// Why the system refused something, without the number that it gives the error.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        // "No such file or directory" is the middle of a line here.
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => text.to_owned(),
+    }
+}
+
 /// Writes rows under a heading, in columns. Only the last column may hold spaces, so that a script
-/// can split a line at them. Titles come from strangers, and stay on their line.
-pub(super) fn table<const N: usize>(
+/// can split a line at them. Titles come from users, and stay on their line.
+fn table<const N: usize>(
     out: &mut dyn Write,
     heading: [&str; N],
     rows: &[[String; N]],
@@ -25,8 +176,8 @@ pub(super) fn table<const N: usize>(
     rows.iter().try_for_each(|row| line(out, &row.each_ref().map(String::as_str), &widths))
 }
 
-/// The character, or what stands instead of one that moves the cursor, changes colours, turns the
-/// direction of the text or hides: nothing that somebody sends reaches a terminal as a command.
+/// The character, or U+FFFD for one that moves the cursor, changes colours, turns the direction of
+/// the text or hides: nothing that a user sends reaches a terminal as a command.
 pub(super) fn harmless_char(c: char) -> char {
     match c {
         '\t' => ' ',
@@ -68,7 +219,7 @@ pub(super) fn time(time: ServerTime) -> String {
 /// Year, month and day of a day counted from 1970-01-01.
 ///
 /// Counts from 0000-03-01, so that the leap day is the last of its year, in eras of 400 years,
-/// which all have as many days.
+/// which all have the same number of days.
 fn date(days_since_1970: i64) -> (i64, i64, i64) {
     const DAYS_TO_1970: i64 = 719_468;
     const ERA_DAYS: i64 = 146_097;
@@ -87,7 +238,7 @@ fn date(days_since_1970: i64) -> (i64, i64, i64) {
 }
 
 /// `yes` or `no`.
-pub(super) fn yes_no(yes: bool) -> String {
+fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_owned()
 }
 
@@ -96,7 +247,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_utc() {
+    fn a_list_is_a_table_or_one_json_value() {
+        let rows = [[Cell::from("a b"), Cell::Number(7), Cell::Nothing, Cell::from(true)]];
+        let heading = ["NAME", "KEEP-DAYS", "BY", "OPEN"];
+        let printed = |json| {
+            let mut out = Vec::new();
+            list(&mut out, Format { json }, heading, &rows).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(printed(false), "NAME  KEEP-DAYS  BY  OPEN\na b   7          -   yes\n");
+        let value: Value = serde_json::from_str(&printed(true)).unwrap();
+        let expected = serde_json::json!([
+            {"name": "a b", "keep_days": 7, "by": null, "open": true}
+        ]);
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_reason_of_the_system_has_no_number() {
+        let missing = io::Error::from_raw_os_error(2);
+        assert_eq!(reason(&missing), "no such file or directory");
+        assert_eq!(reason(&io::Error::other("Full")), "full");
+    }
+
+    #[test]
+    fn times_are_written_in_utc() {
         let at = |seconds: i64| time(ServerTime::new(seconds * 1_000_000).unwrap());
         assert_eq!(at(0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");

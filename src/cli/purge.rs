@@ -1,21 +1,31 @@
-//! `vestnik user purge`: all messages of a user go.
+//! `vestnik user purge`: deletes all messages of a user.
 
-use vestnik::ids::ServerTime;
-use vestnik::store::{Database, Store};
+use vestnik::ids::{ServerTime, UserId};
+use vestnik::store::{Database, Store, StoreResult};
 
 use super::file::{self, Stop};
+use super::output::Consent;
 use super::{Context, Outcome};
 
-/// Asks for it in the file. A server that runs does it between other work, and tells the members;
-/// its lock tells. Without one it is done here.
-pub(super) fn run(name: &str, context: &mut Context<'_>) -> Outcome {
-    let user = file::change(&context.data, |store| {
+pub(super) fn run(name: &str, consent: Consent, context: &mut Context<'_>) -> Outcome {
+    let user = file::look(&context.data, |store| file::user(store, name))?;
+    consent.ask(&format!("deletes all messages of {}", user.nickname))?;
+    file::change(&context.data, |store| {
         let user = file::user(store, name)?;
-        let now = file::now().max(store.server_time()?);
-        store.add_purge(user.user, now)?;
-        Ok(user)
+        Ok(request(store, user.user)?)
     })?;
-    let name = user.nickname;
+    perform(&user.nickname, context)
+}
+
+/// Notes in the database that the messages of a user are to be deleted.
+pub(super) fn request(store: &mut Store<'_>, user: UserId) -> StoreResult<()> {
+    let now = file::now().max(store.server_time()?);
+    store.add_purge(user, now)
+}
+
+/// Deletes what is noted. A running server does that itself between other work, and notifies the
+/// members; that its lock is held shows that one runs.
+pub(super) fn perform(name: &str, context: &mut Context<'_>) -> Outcome {
     let Ok(database) = Database::open_server(&context.data) else {
         // Most likely it is a server that has the lock.
         writeln!(context.out, "the server deletes the messages of {name}, now or when it starts")?;
@@ -30,13 +40,13 @@ pub(super) fn run(name: &str, context: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// Deletes the next messages of what was asked for; how many, or `None` when all is done.
+/// Deletes the next messages of a purge: how many, or `None` when all is done.
 fn purge_slice(store: &mut Store<'_>) -> Result<Option<usize>, Stop> {
     let Some(purge) = store.next_purge()? else { return Ok(None) };
     let mut last = store.server_time()?;
     let found = store.purge_slice(purge)?;
     for message in &found {
-        // No server runs that could give this time to anything else.
+        // No server is running that could give this time to another event.
         last = file::now().max(last.next());
         store.delete_message(message.chat, message.message, last)?;
     }
@@ -46,7 +56,7 @@ fn purge_slice(store: &mut Store<'_>) -> Result<Option<usize>, Stop> {
     Ok(Some(found.len()))
 }
 
-/// Takes the words of what is deleted out of the search index.
+/// Removes the words of deleted messages from the search index.
 pub(super) fn settle(context: &Context<'_>, database: &Database) -> Outcome {
     while file::write(&context.data, database, |store| Ok(store.settle_pending()?))? {}
     Ok(())

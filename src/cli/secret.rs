@@ -1,4 +1,4 @@
-//! Where commands get passwords from: a terminal, asked twice, or one line of standard input.
+//! Where commands read passwords from: a terminal, twice, or one line of standard input.
 
 use std::io::{BufRead, IsTerminal, Read};
 
@@ -8,8 +8,10 @@ use vestnik::config::{self, Options};
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
+use super::output;
 
-/// Longest line read as a password: more than any password, so that one too long is told so.
+/// Longest line read as a password: longer than any password, so that one too long is refused as
+/// such.
 const LINE_BYTES_MAX: u64 = 4096;
 
 /// How a password is given and hashed.
@@ -47,14 +49,16 @@ pub(super) fn prepare(given: &Secret, kind: Kind) -> Result<Password, Failure> {
     password::prepare(given.expose(), kind).map_err(Failure::new)
 }
 
-/// The first line of standard input, without its newline and with everything else.
+/// The first line of standard input, without its newline.
 fn read_line() -> Result<Secret, Failure> {
-    let cannot = |e: std::io::Error| Failure::Failed(format!("cannot read standard input: {e}"));
+    let cannot = |e: std::io::Error| {
+        Failure::Failed(format!("cannot read standard input: {}", output::reason(&e)))
+    };
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX as usize));
     let mut input = std::io::stdin().lock().take(LINE_BYTES_MAX);
     input.read_until(b'\n', &mut line).map_err(cannot)?;
     if line.is_empty() {
-        return Err(Failure::new("no password came on standard input: give it as one line"));
+        return Err(Failure::new("standard input holds no password: write it as one line"));
     }
     if line.last() == Some(&b'\n') {
         line.pop();
@@ -63,16 +67,17 @@ fn read_line() -> Result<Secret, Failure> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// Asks on the terminal, twice, without showing what is typed.
+/// Asks on the terminal twice, and does not show what is typed.
 fn ask() -> Result<Secret, Failure> {
     if !std::io::stdin().is_terminal() {
-        let words = "there is no terminal to ask for a password: say --password-stdin and give it \
-                     as one line of standard input";
+        let words = "there is no terminal to ask for a password: pass --password-stdin, and the \
+                     password as one line of standard input";
         return Err(Failure::Usage(words.to_owned()));
     }
     let prompt = |words: &str| {
-        super::prompt::read_secret(words)
-            .map_err(|e| Failure::Failed(format!("cannot ask for a password: {e}")))
+        super::prompt::read_secret(words).map_err(|e| {
+            Failure::Failed(format!("cannot ask for a password: {}", output::reason(&e)))
+        })
     };
     let first = prompt("Password: ")?;
     if prompt("Again: ")? != first {

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::ArgAction;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, ArgMatches, FromArgMatches as _};
 use vestnik::config::{Config, Network, OnOff, Options, Registration, Seconds, WebOrigin, address};
 use vestnik::net::{self, ServeError};
 
 use super::failure::Failure;
-use super::{Context, Outcome};
+use super::{Context, Outcome, environment};
 
 const EXAMPLES: &str = "\
 Every option can also be given in the environment (VESTNIK_LISTEN=127.0.0.1:7420,[::1]:7420) and,
@@ -21,7 +21,7 @@ Examples:
   vestnik serve --data /var/lib/vestnik/chat.db --listen 127.0.0.1:7420
   vestnik serve --tls-listen 0.0.0.0:7421 --tls-cert fullchain.pem --tls-key privkey.pem
 
-SIGTERM and SIGINT stop the server in good order, SIGHUP reads the certificate again.";
+SIGTERM and SIGINT stop the server cleanly, SIGHUP reads the certificate again.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,15 +42,15 @@ pub(super) struct Arguments {
 
 #[derive(clap::Args)]
 struct Listeners {
-    /// Take plain TCP here; port 0 picks a free one; may be repeated [default: 127.0.0.1:7420]
+    /// Accept unencrypted connections here; port 0 picks a free one; may be repeated [default: 127.0.0.1:7420]
     #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', value_parser = address, env = "VESTNIK_LISTEN", hide_env = true)]
     listen: Option<Vec<SocketAddr>>,
 
-    /// Take plain TCP on addresses that are not loopback, too: passwords cross the network in the clear
+    /// Accept unencrypted connections on addresses that are not loopback, too: passwords cross the network in the clear
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), env = "VESTNIK_ALLOW_PLAINTEXT", hide_env = true)]
     allow_plaintext: Option<bool>,
 
-    /// Take TLS here; may be repeated; without --listen there is no plain TCP then
+    /// Accept TLS connections here; may be repeated; without --listen there is no plain TCP then
     #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', value_parser = address, env = "VESTNIK_TLS_LISTEN", hide_env = true)]
     tls_listen: Option<Vec<SocketAddr>>,
 
@@ -96,7 +96,7 @@ struct Web {
 
 #[derive(clap::Args)]
 struct People {
-    /// Who may register over the network: nobody, who has an invite, or everybody [default: closed]
+    /// Who may register over the network: nobody, anyone with an invite, or everybody [default: closed]
     #[arg(long, value_name = "WHO", value_parser = registration(), env = "VESTNIK_REGISTRATION", hide_env = true)]
     registration: Option<Registration>,
 
@@ -115,27 +115,27 @@ struct People {
 
 #[derive(clap::Args)]
 struct Timeouts {
-    /// To log in, from the beginning of a connection [default: 30]
+    /// To log in, counted from the start of a connection [default: 30]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_AUTH_TIMEOUT", hide_env = true)]
     auth_timeout: Option<Seconds>,
 
-    /// Of a client's silence before it is asked for a sign of life [default: 60]
+    /// Without a byte from a client before the server sends HEARTBEAT [default: 60]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_IDLE_TIMEOUT", hide_env = true)]
     idle_timeout: Option<Seconds>,
 
-    /// To give that sign [default: 30]
+    /// To answer that HEARTBEAT [default: 30]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_HEARTBEAT_TIMEOUT", hide_env = true)]
     heartbeat_timeout: Option<Seconds>,
 
-    /// Without reading while something waits to be read [default: 300]
+    /// For which a client may read nothing while bytes wait for it [default: 300]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_STALL_TIMEOUT", hide_env = true)]
     stall_timeout: Option<Seconds>,
 
-    /// To read on after the server ended a connection, so that its last words arrive [default: 2]
+    /// For which the server reads on after it ended a connection, so that its last bytes arrive [default: 2]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_DRAIN_TIMEOUT", hide_env = true)]
     drain_timeout: Option<Seconds>,
 
-    /// For everybody's last bytes when the server stops [default: 5]
+    /// For clients to receive their last bytes when the server stops [default: 5]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_SHUTDOWN_TIMEOUT", hide_env = true)]
     shutdown_timeout: Option<Seconds>,
 }
@@ -158,22 +158,22 @@ struct Limits {
     #[arg(long, value_name = "BYTES", env = "VESTNIK_CONTENT_LIMIT", hide_env = true)]
     content_limit: Option<usize>,
 
-    /// What may wait for a slow reader; past it notifications come later, from storage [default: 1048576]
+    /// Bytes that may wait for a slow consumer; beyond, notifications come later, from storage [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "VESTNIK_OUTBOUND_LIMIT", hide_env = true)]
     outbound_limit: Option<usize>,
 }
 
 #[derive(clap::Args)]
 struct Operation {
-    /// Tell figures to Prometheus here, as http://ADDR:PORT/metrics [default: nowhere]
+    /// Serve metrics to Prometheus here, as http://ADDR:PORT/metrics [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", value_parser = address, env = "VESTNIK_METRICS_LISTEN", hide_env = true)]
     metrics_listen: Option<SocketAddr>,
 
-    /// Tell figures to `vestnik stats` on this Unix socket [default: the data file's name and .sock]
+    /// Serve metrics to `vestnik stats` on this Unix socket [default: the data file's name and .sock]
     #[arg(long, value_name = "FILE", env = "VESTNIK_STATS_SOCKET", hide_env = true)]
     stats_socket: Option<PathBuf>,
 
-    /// Start although the data file holds times more than a day ahead of the clock
+    /// Start although the database holds times more than a day ahead of the clock
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), env = "VESTNIK_ACCEPT_FUTURE_TIME", hide_env = true)]
     accept_future_time: Option<bool>,
 }
@@ -222,10 +222,18 @@ impl Arguments {
     }
 }
 
+/// The options that arguments of `serve` set.
+pub(super) fn options_from(found: &ArgMatches) -> Options {
+    Arguments::from_arg_matches(found).map(Arguments::into_options).unwrap_or_default()
+}
+
 pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     let config = Config::new(arguments.into_options().or(context.options.clone()))?;
     let level = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(level).init();
+    for line in environment::unknown_variables() {
+        log::warn!("{line}");
+    }
     net::serve(&config).map_err(|error| match error {
         ServeError::Failed(words) => Failure::Failed(words),
         ServeError::StorageLost(words) => Failure::StorageLost(words),

@@ -1,20 +1,23 @@
-//! `vestnik session`: who is logged in from where.
+//! `vestnik session`: sessions and where they are used from.
 
 use clap::Subcommand;
 use vestnik::ids::SessionId;
 use vestnik::store::changes::Change;
 
 use super::failure::Failure;
-use super::{Context, Outcome, file, output};
+use super::output::{self, Cell, Format};
+use super::{Context, Outcome, file};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// List the sessions of everybody, or of one user
+    /// List all sessions, or those of one user
     List {
-        /// Whose
+        /// The user
         user: Option<String>,
+        #[command(flatten)]
+        format: Format,
     },
-    /// End a session: whoever is connected with it has to log in again
+    /// End a session: its connection gets DEAUTH and has to log in again
     End {
         /// Its id, from the list
         id: u32,
@@ -23,12 +26,12 @@ pub(super) enum Command {
 
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
-        Command::List { user } => list(user.as_deref(), context),
+        Command::List { user, format } => list(user.as_deref(), format, context),
         Command::End { id } => end(id, context),
     }
 }
 
-fn list(name: Option<&str>, context: &mut Context<'_>) -> Outcome {
+fn list(name: Option<&str>, format: Format, context: &mut Context<'_>) -> Outcome {
     let rows = file::look(&context.data, |store| {
         let only = match name {
             Some(name) => Some(file::user(store, name)?.user),
@@ -38,20 +41,21 @@ fn list(name: Option<&str>, context: &mut Context<'_>) -> Outcome {
         for session in store.sessions(only)? {
             let user = store.user(session.user)?;
             rows.push([
-                session.session.to_string(),
-                user.map_or_else(|| session.user.to_string(), |user| user.nickname),
-                output::time(session.created),
-                output::time(session.used),
-                session.address,
+                Cell::from(session.session.get()),
+                Cell::from(user.map_or_else(|| session.user.to_string(), |user| user.nickname)),
+                Cell::from(session.created),
+                Cell::from(session.used),
+                Cell::from(session.address),
             ]);
         }
         Ok(rows)
     })?;
-    Ok(output::table(context.out, ["ID", "USER", "CREATED", "USED", "ADDRESS"], &rows)?)
+    let heading = ["ID", "USER", "CREATED", "USED", "ADDRESS"];
+    Ok(output::list(context.out, format, heading, &rows)?)
 }
 
 fn end(id: u32, context: &mut Context<'_>) -> Outcome {
-    let none = || Failure::Failed(format!("there is no session {id}"));
+    let none = || Failure::Failed(format!("there is no session {id}: see 'vestnik session list'"));
     let session = SessionId::new(id).ok_or_else(none)?;
     file::change(&context.data, |store| {
         if !store.end_session(session)? {

@@ -1,21 +1,24 @@
-//! `vestnik stats`: the figures of a running server.
+//! `vestnik stats`: the metrics of a running server.
 //!
-//! The server tells all of them as Prometheus takes them; here they become lines for people.
+//! The server gives them in the text format of Prometheus; here they become lines for people, or
+//! JSON.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use vestnik::config::Options;
 
 use super::failure::Failure;
+use super::output::{self, Format};
 use super::{Context, Outcome};
 
 /// How long the server may take to answer.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// More than all figures together.
+/// More than all metrics together.
 const BYTES_MAX: u64 = 1024 * 1024;
 
 /// What every name begins with.
@@ -27,18 +30,25 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", env = "VESTNIK_STATS_SOCKET", hide_env = true)]
     stats_socket: Option<PathBuf>,
 
-    /// Print the figures as Prometheus takes them
-    #[arg(long)]
+    /// Print the metrics in the text format of Prometheus
+    #[arg(long, conflicts_with = "json")]
     raw: bool,
+
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
-    let said = Options { stats_socket: arguments.stats_socket, ..Options::default() };
-    let options = Options { data: Some(context.data.clone()), ..said };
+    let own = Options { stats_socket: arguments.stats_socket, ..Options::default() };
+    let options = Options { data: Some(context.data.clone()), ..own };
     let socket = options.or(context.options.clone()).stats_socket();
     let text = ask(&socket).map_err(|error| {
-        Failure::Failed(format!("no server answers: {}: {error}", socket.display()))
+        let reason = output::reason(&error);
+        Failure::Failed(format!("no server answers on {}: {reason}", socket.display()))
     })?;
+    if arguments.format.json {
+        return Ok(output::json(context.out, &as_json(&text))?);
+    }
     let text = if arguments.raw { text } else { readable(&text) };
     Ok(context.out.write_all(text.as_bytes())?)
 }
@@ -49,12 +59,65 @@ fn ask(socket: &PathBuf) -> std::io::Result<String> {
     let mut text = String::new();
     server.take(BYTES_MAX).read_to_string(&mut text)?;
     if text.is_empty() {
-        return Err(std::io::Error::other("others ask already, or it is stopping; try again"));
+        return Err(std::io::Error::other(
+            "too many requests at once, or it is stopping; try again",
+        ));
     }
     Ok(text)
 }
 
-/// A line for each figure; those with labels only where something has come.
+/// One object: a metric is a number, one with labels an object of numbers, and a histogram an object
+/// of its sum, its count and its buckets by their upper bounds.
+fn as_json(text: &str) -> Value {
+    let mut metrics = Map::new();
+    let mut histogram = "";
+    for line in text.lines() {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            let name = head.strip_suffix(" histogram").and_then(|name| name.strip_prefix(PREFIX));
+            histogram = name.unwrap_or_default();
+        }
+        let Some((series, value)) =
+            line.strip_prefix(PREFIX).and_then(|line| line.rsplit_once(' '))
+        else {
+            continue;
+        };
+        let number = value.parse::<u64>().map(Value::from);
+        let number = number.or_else(|_| value.parse::<f64>().map(Value::from));
+        let value = number.unwrap_or(Value::Null);
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let label = labels.split('"').nth(1);
+        let part = name.strip_prefix(histogram).and_then(|part| part.strip_prefix('_'));
+        let (name, part) = match part {
+            Some(part) if !histogram.is_empty() => (histogram, Some(part)),
+            _ => (name, None),
+        };
+        let path =
+            [Some(name), part.map(|part| if part == "bucket" { "buckets" } else { part }), label];
+        insert(&mut metrics, path.into_iter().flatten(), value);
+    }
+    Value::Object(metrics)
+}
+
+/// Sets a value under names, one within the other.
+fn insert<'a>(
+    object: &mut Map<String, Value>,
+    mut path: impl Iterator<Item = &'a str>,
+    value: Value,
+) {
+    let Some(name) = path.next() else { return };
+    let rest: Vec<_> = path.collect();
+    if rest.is_empty() {
+        object.insert(name.to_owned(), value);
+        return;
+    }
+    let below = object.entry(name).or_insert_with(|| Value::Object(Map::new()));
+    if let Value::Object(below) = below {
+        let mut rest = rest.into_iter();
+        insert(below, &mut rest as &mut dyn Iterator<Item = &str>, value);
+    }
+}
+
+/// A line for each metric; those with labels only where the number is not 0.
 fn readable(text: &str) -> String {
     let mut lines = String::new();
     let mut histogram = None;
@@ -159,7 +222,23 @@ mod tests {
     use vestnik::metrics::{Histogram, Kind, Page};
 
     #[test]
-    fn figures_become_lines() {
+    fn metrics_become_one_json_value() {
+        let mut histogram = Histogram::<4>::default();
+        histogram.observe(1);
+        let mut page = Page::default();
+        page.counter("turns_undone_total", "Why.", 3);
+        page.counts("commit_rows", "Why.", &histogram);
+        page.begin("declines_total", Kind::Counter, "Why.");
+        page.sample("declines_total", Some(("code", "bad-name")), 2);
+        let value = as_json(&page.into_text());
+        assert_eq!(value["turns_undone_total"], 3);
+        assert_eq!(value["declines_total"]["bad-name"], 2);
+        assert_eq!(value["commit_rows"]["count"], 1);
+        assert_eq!(value["commit_rows"]["buckets"]["+Inf"], 1);
+    }
+
+    #[test]
+    fn metrics_become_lines() {
         let mut histogram = Histogram::<20>::default();
         for us in (0..98).map(|_| 100).chain([3000, 500_000]) {
             histogram.observe(us);

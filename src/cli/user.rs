@@ -5,7 +5,10 @@ use vestnik::auth::password::Kind;
 use vestnik::store::changes::Change;
 
 use super::failure::Failure;
-use super::{Context, Outcome, file, output, purge, secret};
+use super::output::{self, Cell, Consent, Format};
+use super::{Context, Outcome, file, purge, secret};
+
+mod remove;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -18,28 +21,50 @@ pub(super) enum Command {
     },
     /// Give a user another password, and end the sessions made with the old one
     Passwd {
-        /// Who
+        /// The user
         name: String,
         #[command(flatten)]
         password: secret::Arguments,
     },
-    /// Keep a user out: no login, and the sessions end
+    /// Lock a user out: the sessions end, and no login is accepted
     Disable {
-        /// Who
+        /// The user
         name: String,
     },
     /// Let a disabled user in again
     Enable {
-        /// Who
+        /// The user
         name: String,
+    },
+    /// Give a user another name
+    Rename {
+        /// The user
+        name: String,
+        /// The new name
+        new: String,
+    },
+    /// Remove an account: its sessions, memberships and name; the messages stay
+    Remove {
+        /// The user
+        name: String,
+        /// Delete all messages of the user, too
+        #[arg(long)]
+        purge: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Delete all messages that a user has sent, in all chats; the user stays
     Purge {
-        /// Who
+        /// The user
         name: String,
+        #[command(flatten)]
+        consent: Consent,
     },
-    /// List everybody
-    List,
+    /// List all users
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
@@ -48,8 +73,10 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Passwd { name, password } => passwd(&name, &password, context),
         Command::Disable { name } => set_disabled(&name, true, context),
         Command::Enable { name } => set_disabled(&name, false, context),
-        Command::Purge { name } => purge::run(&name, context),
-        Command::List => list(context),
+        Command::Rename { name, new } => rename(&name, &new, context),
+        Command::Remove { name, purge, consent } => remove::run(&name, purge, consent, context),
+        Command::Purge { name, consent } => purge::run(&name, consent, context),
+        Command::List { format } => list(format, context),
     }
 }
 
@@ -65,7 +92,7 @@ fn add(given: &str, password: &secret::Arguments, context: &mut Context<'_>) -> 
 }
 
 fn passwd(name: &str, password: &secret::Arguments, context: &mut Context<'_>) -> Outcome {
-    // A name mistyped is told before somebody types a password twice.
+    // A mistyped name fails before anybody types a password twice.
     file::look(&context.data, |store| file::user(store, name).map(drop))?;
     let hash = password.ask_and_hash(Kind::User, &context.options)?;
     let user = file::change(&context.data, |store| {
@@ -94,14 +121,35 @@ fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcom
     Ok(())
 }
 
-fn list(context: &mut Context<'_>) -> Outcome {
+fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
+    let new = file::parse_name(given)?;
+    let user = file::change(&context.data, |store| {
+        let user = file::user(store, name)?;
+        let holder = store.user_by_key(new.key())?;
+        if holder.is_some_and(|holder| holder.user != user.user) {
+            return Err(Failure::Failed(format!("there is a user {given:?} already")).into());
+        }
+        store.rename_user(user.user, new.text(), new.key())?;
+        store.note_change(Change::UserRenamed(user.user))?;
+        Ok(user)
+    })?;
+    writeln!(context.out, "user {} is now {}", user.nickname, new.text())?;
+    Ok(())
+}
+
+fn list(format: Format, context: &mut Context<'_>) -> Outcome {
     let users = file::look(&context.data, |store| Ok(store.users()?))?;
     let rows: Vec<_> = users
         .into_iter()
         .map(|user| {
             let state = if user.disabled { "disabled" } else { "enabled" };
-            [user.user.to_string(), user.nickname, state.to_owned(), output::time(user.created)]
+            [
+                Cell::from(user.user.get()),
+                Cell::from(user.nickname),
+                Cell::from(state),
+                Cell::from(user.created),
+            ]
         })
         .collect();
-    Ok(output::table(context.out, ["ID", "NAME", "STATE", "CREATED"], &rows)?)
+    Ok(output::list(context.out, format, ["ID", "NAME", "STATE", "CREATED"], &rows)?)
 }

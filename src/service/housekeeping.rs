@@ -333,6 +333,10 @@ impl Service<'_> {
                     }
                 }
             }
+            Change::MemberLeft(chat, user) => self.member_left(chat, user)?,
+            Change::MemberBanned(chat, user) => self.member_banned(chat, user)?,
+            Change::MadeAdmin(chat, user) => self.made_admin(chat, user)?,
+            Change::UserRenamed(user) => self.user_renamed(user)?,
             Change::ChatChanged(chat) => {
                 self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);

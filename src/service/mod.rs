@@ -13,6 +13,7 @@
 mod account;
 mod chat;
 mod clock;
+mod commands;
 mod dispatch;
 mod gauges;
 mod history;

@@ -1,18 +1,26 @@
-//! What the command line changed while a server may be running: a short list in the file, written
-//! with the change itself and taken away by the server as it tells those concerned.
+//! What the command line changed while a server may be running: a short list in the database,
+//! written with the change itself and deleted by the server as it notifies its clients.
 
 use super::{Store, StoreResult};
 use crate::ids::{ChatId, SessionId, UserId};
 
-/// Something that a command has done to the file.
+/// Something that a command has done to the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// A session has ended.
     SessionEnded(SessionId),
     /// All sessions of a user have ended.
     SessionsEnded(UserId),
-    /// Somebody has become a member.
+    /// A user has become a member.
     MemberJoined(ChatId, UserId),
+    /// The membership of a user has ended.
+    MemberLeft(ChatId, UserId),
+    /// A user was banned, and is no longer a member.
+    MemberBanned(ChatId, UserId),
+    /// A member has become an admin.
+    MadeAdmin(ChatId, UserId),
+    /// A user has another nickname.
+    UserRenamed(UserId),
     /// A chat's name, title, password or policy has changed.
     ChatChanged(ChatId),
     /// A chat is gone.
@@ -27,18 +35,26 @@ impl Change {
             Self::SessionEnded(session) => ("session-ended", session.row(), 0),
             Self::SessionsEnded(user) => ("sessions-ended", user.row(), 0),
             Self::MemberJoined(chat, user) => ("member-joined", chat.row(), user.row()),
+            Self::MemberLeft(chat, user) => ("member-left", chat.row(), user.row()),
+            Self::MemberBanned(chat, user) => ("member-banned", chat.row(), user.row()),
+            Self::MadeAdmin(chat, user) => ("made-admin", chat.row(), user.row()),
+            Self::UserRenamed(user) => ("user-renamed", user.row(), 0),
             Self::ChatChanged(chat) => ("chat-changed", chat.row(), 0),
             Self::ChatRemoved(chat) => ("chat-removed", chat.row(), 0),
             Self::PolicyChanged => ("policy-changed", 0, 0),
         }
     }
 
-    /// `None` for what this version does not know: a newer command wrote it.
+    /// `None` for a kind that this version does not know: a newer command wrote it.
     fn from_row(kind: &str, a: i64, b: i64) -> Option<Self> {
         Some(match kind {
             "session-ended" => Self::SessionEnded(SessionId::from_row(a)?),
             "sessions-ended" => Self::SessionsEnded(UserId::from_row(a)?),
             "member-joined" => Self::MemberJoined(ChatId::from_row(a)?, UserId::from_row(b)?),
+            "member-left" => Self::MemberLeft(ChatId::from_row(a)?, UserId::from_row(b)?),
+            "member-banned" => Self::MemberBanned(ChatId::from_row(a)?, UserId::from_row(b)?),
+            "made-admin" => Self::MadeAdmin(ChatId::from_row(a)?, UserId::from_row(b)?),
+            "user-renamed" => Self::UserRenamed(UserId::from_row(a)?),
             "chat-changed" => Self::ChatChanged(ChatId::from_row(a)?),
             "chat-removed" => Self::ChatRemoved(ChatId::from_row(a)?),
             "policy-changed" => Self::PolicyChanged,
@@ -48,7 +64,7 @@ impl Change {
 }
 
 impl Store<'_> {
-    /// Tells a running server what was changed, in the transaction that changes it.
+    /// Notes a change for a running server, in the transaction that makes it.
     ///
     /// # Errors
     /// As every write.
@@ -56,7 +72,7 @@ impl Store<'_> {
         self.run("INSERT INTO changes (kind, a, b) VALUES (?1, ?2, ?3)", change.row()).map(drop)
     }
 
-    /// The oldest changes, up to `limit`; [`Store::forget_changes`] takes them away.
+    /// The oldest changes, up to `limit`; [`Store::forget_changes`] deletes them.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -81,7 +97,7 @@ impl Store<'_> {
         Ok(newest.first().copied().unwrap_or_default())
     }
 
-    /// Takes away the changes up to this one.
+    /// Deletes the changes up to this one.
     ///
     /// # Errors
     /// As every write.

@@ -1,4 +1,4 @@
-//! Who is in which chat, as what, and up to where they have read; and who is kept out.
+//! Members of chats, their rights and markers; and bans.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, ServerTime, UserId};
@@ -83,7 +83,7 @@ impl Store<'_> {
         )
     }
 
-    /// Makes somebody a member; the caller has looked that they are none.
+    /// Makes a user a member; the caller has checked that it is none.
     ///
     /// # Errors
     /// As every write.
@@ -153,7 +153,7 @@ impl Store<'_> {
         self.get(sql, [chat.row()], |row| id(UserId::from_row, 0, row.get(0)?))
     }
 
-    /// Whether somebody is kept out of a chat.
+    /// Whether a user is banned from a chat.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -162,7 +162,7 @@ impl Store<'_> {
         Ok(self.get(sql, (chat.row(), user.row()), |_| Ok(()))?.is_some())
     }
 
-    /// Keeps somebody out of a chat, or no longer.
+    /// Bans a user from a chat, or lifts the ban.
     ///
     /// # Errors
     /// As every write.
@@ -175,7 +175,15 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row())).map(drop)
     }
 
-    /// Those kept out of a chat with an id above `after`, by id, up to `limit`, with nicknames.
+    /// Lifts all bans of a user.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_bans_of(&mut self, user: UserId) -> StoreResult<()> {
+        self.run("DELETE FROM bans WHERE user_id = ?1", [user.row()]).map(drop)
+    }
+
+    /// Users banned from a chat with an id above `after`, by id, up to `limit`, with nicknames.
     ///
     /// # Errors
     /// When the file cannot be read.

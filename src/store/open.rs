@@ -107,6 +107,11 @@ impl Database {
         Ok(Self::of(open(path, Role::Check)?, None))
     }
 
+    /// The version of SQLite that is compiled in.
+    pub fn sqlite_version() -> &'static str {
+        rusqlite::version()
+    }
+
     /// A file in memory, for tests and benches.
     ///
     /// # Errors

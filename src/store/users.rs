@@ -94,4 +94,30 @@ impl Store<'_> {
         let sql = "UPDATE users SET disabled = ?2 WHERE user_id = ?1";
         self.run(sql, (user_id.row(), disabled)).map(drop)
     }
+
+    /// Renames a user; the caller has checked that the name is free.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn rename_user(&mut self, user_id: UserId, nickname: &str, key: &str) -> StoreResult<()> {
+        let sql = "UPDATE users SET nickname = ?2, name_key = ?3 WHERE user_id = ?1";
+        self.run(sql, (user_id.row(), nickname, key)).map(drop)
+    }
+
+    /// Leaves of an account only the row that its messages refer to: disabled, under another name
+    /// and with a password that nobody knows.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn retire_user(
+        &mut self,
+        user_id: UserId,
+        nickname: &str,
+        key: &str,
+        password: &str,
+    ) -> StoreResult<()> {
+        self.rename_user(user_id, nickname, key)?;
+        self.set_password(user_id, password)?;
+        self.set_disabled(user_id, true)
+    }
 }

@@ -285,7 +285,7 @@ fn chat_remove_acts_within_a_second() {
     let mut anna = server.login("anna");
     let hall = anna.chat_id("hall");
     anna.send(hall, "hi");
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     eventually(|| {
         let answer = anna.ask(SEND_CHAT_MSG, body().id(hall).text("hi"));
         answer.purpose == DECLINED && answer.body.starts_with(b"no-such-chat")

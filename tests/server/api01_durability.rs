@@ -180,7 +180,7 @@ fn times_of_removed_messages_are_not_given_again() {
     store_time(&server, before.created + HOUR_US);
     server.restart();
     let ahead = server.login("anna").send(hall, "ahead");
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     server.kill();
     server.restart();
     server.add_chat("next", &["anna"]);

@@ -591,7 +591,7 @@ fn a_slow_reader_of_a_chat_that_is_removed() {
         expect_sent(&mut anna, 10);
     }
     anna.send(other, "kept");
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     eventually(|| anna.ask(GET_CHAT_ID, body().text("hall")).purpose == DECLINED);
     let mut from_other = Vec::new();
     while from_other.is_empty() {

@@ -222,7 +222,7 @@ fn chat_join_as_an_admin_is_told() {
 #[test]
 fn chat_remove_is_told() {
     let mut hall = hall();
-    hall.server.admin_ok(&["chat", "remove", "hall"], None);
+    hall.server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     hall.anna.expect_within_a_second(CHAT_GONE);
     hall.boris.expect_chat_gone(hall.chat);
     hall.clara.expect_quiet();

@@ -529,17 +529,17 @@ fn a_removed_chat_takes_its_messages_along_unless_a_server_does() {
     let waiting = "wait to be swept";
     folder.changes();
     let one = folder.store(|store| store.chat_by_key("one").expect("chats").expect("one").chat);
-    folder.done(&["chat", "remove", "One"]);
+    folder.done(&["chat", "remove", "One", "--yes"]);
     assert_eq!(folder.changes(), [Some(Change::ChatRemoved(one))]);
     let report = folder.done(&["check"]);
     has(&report, &["30 messages"]);
     assert!(!report.contains(waiting), "{report}");
     // What holds the file as a server does.
     let server = Database::open_server(&folder.data()).expect("the lock");
-    folder.done(&["chat", "remove", "two"]);
+    folder.done(&["chat", "remove", "two", "--yes"]);
     has(&folder.done(&["check"]), &["0 messages", "30 rows", waiting]);
     drop(server);
-    has(&folder.failed(&["chat", "remove", "two"]), &["two"]);
+    has(&folder.failed(&["chat", "remove", "two", "--yes"]), &["two"]);
 }
 
 // Sessions and invites.

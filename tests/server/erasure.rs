@@ -57,8 +57,8 @@ fn what_is_deleted_is_gone_from_the_files() {
             gone.push(word.clone());
         }
     }
-    server.admin_ok(&["user", "purge", "boris"], None);
-    server.admin_ok(&["chat", "remove", "attic"], None);
+    server.admin_ok(&["user", "purge", "boris", "--yes"], None);
+    server.admin_ok(&["chat", "remove", "attic", "--yes"], None);
     crate::support::in_time(|| found(&server, &gone).is_empty());
     assert_eq!(found(&server, &words).len(), 40);
     // A crash brings nothing of it back.

@@ -39,7 +39,7 @@ fn a_purge_beside_the_server() {
     let before = boris.range(hall, 0, None);
     let latest = before.iter().map(|message| message.updated).max().expect("messages");
 
-    let said = server.admin_ok(&["user", "purge", "Anna"], None);
+    let said = server.admin_ok(&["user", "purge", "Anna", "--yes"], None);
     assert!(said.contains("anna"), "{said}");
     for client in [&mut boris, &mut old] {
         let mut told = Vec::new();
@@ -68,7 +68,7 @@ fn a_purge_beside_the_server() {
     anna.send(hall, "what is sent later stays");
     boris.notified(hall, 1);
     server.admin_ok(&["check"], None);
-    let nobody = server.admin(&["user", "purge", "clara"], None);
+    let nobody = server.admin(&["user", "purge", "clara", "--yes"], None);
     assert_eq!(nobody.status.code(), Some(1));
 }
 
@@ -85,9 +85,9 @@ fn a_purge_without_a_server() {
     }
     assert_eq!(boris.search(hall, 200, "quicksilver").len(), 60);
     server.stop_by("TERM");
-    let said = server.admin_ok(&["user", "purge", "anna"], None);
+    let said = server.admin_ok(&["user", "purge", "anna", "--yes"], None);
     assert_eq!(said, "deleted 60 messages of anna\n");
-    let said = server.admin_ok(&["user", "purge", "anna"], None);
+    let said = server.admin_ok(&["user", "purge", "anna", "--yes"], None);
     assert_eq!(said, "deleted 0 messages of anna\n");
     server.admin_ok(&["check"], None);
     let bytes = std::fs::read(server.data()).expect("the file");
@@ -113,7 +113,7 @@ fn a_purge_survives_a_kill() {
     for _ in 0..count {
         anna.answer().accepted();
     }
-    server.admin_ok(&["user", "purge", "anna"], None);
+    server.admin_ok(&["user", "purge", "anna", "--yes"], None);
     std::thread::sleep(Duration::from_millis(20));
     server.kill();
     server.restart();

@@ -116,7 +116,7 @@ fn nothing_comes_in_twice() {
     let mut anna = server.greeted10();
     anna.login10("anna");
     let before = anna.range(hall, 0, None);
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     server.admin_ok(&["import", path, "--as", "copy"], None);
     let copy = anna.chat_id("copy");
     assert_ne!(copy, hall);
@@ -139,7 +139,7 @@ fn a_removed_chat_comes_back_with_its_words() {
     }
     assert_eq!(anna.search(hall, 50, "word599").len(), 20);
     let (path, _) = lines(&server, "hall");
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     server.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
     let hall = anna.chat_id("hall");
     assert_eq!(anna.search(hall, 50, "word599").len(), 20);
@@ -307,7 +307,7 @@ fn an_import_that_was_killed_is_taken_away() {
     let (server, _) = server_with_chat();
     let (path, _) = lines(&server, "hall");
     let path = path.to_str().expect("UTF-8");
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     let other = rusqlite::Connection::open(server.data()).expect("the file");
     other.busy_timeout(std::time::Duration::from_secs(5)).expect("set");
     other.execute("INSERT INTO chats (kind, created) VALUES (0, 1)", []).expect("written");
@@ -335,7 +335,7 @@ fn an_import_that_was_killed_is_taken_away() {
 fn an_import_that_fails_leaves_nothing() {
     let (server, _) = server_with_chat();
     let (path, mut text) = lines(&server, "hall");
-    server.admin_ok(&["chat", "remove", "hall"], None);
+    server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     // So many that there is time to take its name.
     let message = text.iter().position(|line| line.contains("plain")).expect("a message");
     let line =

@@ -142,7 +142,7 @@ export class Sync {
   /** The connection is gone. */
   lost() {
     this.#isReady = this.#isCaughtUp = false;
-    this.#live = this.#ownChanges = 0;
+    this.#live = 0;
     this.#generation += 1;
   }
 
@@ -259,6 +259,7 @@ export class Sync {
    * @param {number} newest time of the newest message of all chats, known before this
    */
   async catchUp(newest) {
+    this.#ownChanges = 0;
     const generation = this.#generation;
     if (this.cursor === undefined || newest - this.cursor > CATCH_UP_MAX_US) await this.reset(newest);
     const from = /** @type {number} */ (this.cursor);

@@ -1,0 +1,64 @@
+//! `vestnik chat rename|title|passwd`: what admins set by the protocol, by the operator's hand.
+
+use vestnik::auth::password::Kind;
+use vestnik::limits::TITLE_CHARS_MAX;
+use vestnik::store::changes::Change;
+
+use crate::cli::failure::Failure;
+use crate::cli::{Context, Outcome, file, secret};
+
+pub(super) fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
+    let new = file::parse_name(given)?;
+    let chat = file::change(&context.data, |store| {
+        let chat = file::chat(store, name)?;
+        let holder = store.chat_by_key(new.key())?;
+        if holder.is_some_and(|holder| holder.chat != chat.chat) {
+            return Err(Failure::Failed(format!("there is a chat {given:?} already")).into());
+        }
+        store.rename_chat(chat.chat, new.text(), new.key())?;
+        store.note_change(Change::ChatChanged(chat.chat))?;
+        Ok(chat)
+    })?;
+    writeln!(context.out, "chat {} is now {}", chat.name, new.text())?;
+    Ok(())
+}
+
+pub(super) fn title(name: &str, text: &str, context: &mut Context<'_>) -> Outcome {
+    let length = text.chars().count();
+    if length > TITLE_CHARS_MAX {
+        let words = format!("a title has at most {TITLE_CHARS_MAX} characters, this one {length}");
+        return Err(Failure::Failed(words));
+    }
+    let chat = file::change(&context.data, |store| {
+        let chat = file::chat(store, name)?;
+        store.set_chat_title(chat.chat, text)?;
+        store.note_change(Change::ChatChanged(chat.chat))?;
+        Ok(chat)
+    })?;
+    let done = if text.is_empty() { "no title any more" } else { "a new title" };
+    writeln!(context.out, "chat {} has {done}", chat.name)?;
+    Ok(())
+}
+
+/// Without a password: removes it.
+pub(super) fn passwd(
+    name: &str,
+    password: Option<&secret::Arguments>,
+    context: &mut Context<'_>,
+) -> Outcome {
+    // A mistyped name fails before anybody types a password twice.
+    file::look(&context.data, |store| file::chat(store, name).map(drop))?;
+    let hash = match password {
+        Some(password) => Some(password.ask_and_hash(Kind::Chat, &context.options)?),
+        None => None,
+    };
+    let chat = file::change(&context.data, |store| {
+        let chat = file::chat(store, name)?;
+        store.set_chat_password(chat.chat, hash.as_deref())?;
+        store.note_change(Change::ChatChanged(chat.chat))?;
+        Ok(chat)
+    })?;
+    let done = if hash.is_some() { "a new password" } else { "no password any more" };
+    writeln!(context.out, "chat {} has {done}; its members stay", chat.name)?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! `vestnik config check`: every problem of the options at once.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use clap::builder::Resettable;
+use vestnik::config::{Config, ConfigError, Options};
+use vestnik::net::tls::Identity;
+
+use super::failure::Failure;
+use super::{Context, Outcome, environment, serve, tree, usage};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Check the options of `serve` in the environment and in the file of --config
+    Check,
+}
+
+/// `of_file` is what is wrong with the file of options.
+pub(super) fn run(
+    command: &Command,
+    of_file: &[ConfigError],
+    context: &mut Context<'_>,
+) -> Outcome {
+    let Command::Check = command;
+    let mut problems: Vec<_> = of_file.iter().map(ToString::to_string).collect();
+    problems.extend(environment::unknown_variables());
+    let options = environment_options(&mut problems).or(context.options.clone());
+    match Config::check(options) {
+        Ok(config) => problems.extend(file_problems(&config)),
+        Err(found) => problems.extend(found.iter().map(ToString::to_string)),
+    }
+    report(&problems, context)
+}
+
+/// Prints the problems, each on its line.
+fn report(problems: &[String], context: &mut Context<'_>) -> Outcome {
+    for problem in problems {
+        writeln!(context.out, "{}", problem.replace(char::is_control, " "))?;
+    }
+    match problems.len() {
+        0 => Ok(writeln!(context.out, "the options are valid")?),
+        1 => Err(Failure::Usage("1 problem: correct it, and check again".to_owned())),
+        count => Err(Failure::Usage(format!("{count} problems: correct them, and check again"))),
+    }
+}
+
+/// The options of `serve` that the environment holds, each parsed by itself: one that is wrong does
+/// not hide the next.
+fn environment_options(problems: &mut Vec<String>) -> Options {
+    let root = tree();
+    let Some(serve) = root.find_subcommand("serve") else { return Options::default() };
+    let alone = serve.clone().mut_args(|argument| argument.env(Resettable::Reset));
+    let mut options = Options::default();
+    for argument in serve.get_arguments() {
+        let (Some(name), Some(variable)) = (argument.get_long(), argument.get_env()) else {
+            continue;
+        };
+        let Some(value) = std::env::var_os(variable) else { continue };
+        let given = ["serve".into(), format!("--{name}={}", value.to_string_lossy())];
+        match alone.clone().try_get_matches_from(given) {
+            Ok(found) => options = options.or(serve::options_from(&found)),
+            Err(error) => {
+                let line = usage::one_line(&error.render().to_string());
+                let why = line.split_once("': ").map_or(line.as_str(), |(_, why)| why);
+                problems.push(format!("{}: {why}", variable.to_string_lossy()));
+            }
+        }
+    }
+    options
+}
+
+/// What the options name and the server would not find.
+fn file_problems(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let folder = config.data.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder
+        && !folder.is_dir()
+    {
+        problems.push(format!("data: the folder {} does not exist", folder.display()));
+    }
+    if let Some(tls) = &config.tls
+        && let Err(error) = load(&tls.cert, &tls.key)
+    {
+        problems.push(error);
+    }
+    problems
+}
+
+fn load(cert: &Path, key: &Path) -> Result<(), String> {
+    Identity::load(cert, key).map(drop).map_err(|error| error.to_string())
+}

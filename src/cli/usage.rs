@@ -1,0 +1,105 @@
+//! Wrong usage in one line: what clap found, in words that name the argument and say what to do.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::failure::Failure;
+use super::{Outcome, environment, tree};
+
+/// Turns an error of clap into help on standard output, or into one line. `words` are the arguments
+/// of the process.
+pub(super) fn explain(error: &clap::Error, words: &[String]) -> Outcome {
+    let command = command_named(words);
+    match error.kind() {
+        // In colours, where the terminal has them.
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(error.print()?),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            Err(Failure::Usage(format!("a command is missing: see '{command} --help'")))
+        }
+        ErrorKind::InvalidUtf8 => {
+            Err(Failure::Usage(format!("an argument is not UTF-8: see '{command} --help'")))
+        }
+        _ => {
+            let line = one_line(&error.render().to_string());
+            let line = match variable_at_fault(error, words) {
+                Some((argument, variable)) => {
+                    line.replace(&format!("for '{argument}'"), &format!("in {variable}"))
+                }
+                None => line,
+            };
+            Err(Failure::Usage(format!("{line}; see '{command} --help'")))
+        }
+    }
+}
+
+/// The argument that an error is about, and the environment variable that its value came from.
+fn variable_at_fault(error: &clap::Error, words: &[String]) -> Option<(String, String)> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let option = argument.split([' ', '=', '[']).next()?;
+    let is_given = words.iter().any(|word| {
+        word.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    });
+    let variable = environment::variable_of(option)?;
+    (!is_given && std::env::var_os(&variable).is_some()).then(|| (argument.clone(), variable))
+}
+
+/// The command that these words name, as it is typed, without arguments.
+fn command_named(words: &[String]) -> String {
+    let root = tree();
+    let mut command = &root;
+    let mut name = command.get_name().to_owned();
+    for word in words {
+        if let Some(found) = command.find_subcommand(word) {
+            command = found;
+            name = format!("{name} {word}");
+        }
+    }
+    name
+}
+
+/// The first paragraph as one line, with the tip if there is one.
+pub(super) fn one_line(rendered: &str) -> String {
+    let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = line
+        .replace("invalid digit found in string", "it must be a whole number")
+        .replace("cannot parse integer from empty string", "it must be a whole number")
+        .replace("number too large to fit in target type", "the number is too large")
+        .replace("number too small to fit in target type", "the number is too small");
+    match text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
+        Some(tip) => format!("{line} ({tip})"),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_usage_becomes_one_line() {
+        let said = "error: unexpected argument '--lissen' found\n\n  \
+                    tip: a similar argument exists: '--listen'\n\n\
+                    Usage: vestnik serve --listen <ADDR:PORT>\n\nFor more information, try";
+        assert_eq!(
+            one_line(said),
+            "unexpected argument '--lissen' found (a similar argument exists: '--listen')"
+        );
+        let said = "error: the following required arguments were not provided:\n  <NAME>\n\n\
+                    Usage: vestnik user add <NAME>\n";
+        let line = "the following required arguments were not provided: <NAME>";
+        assert_eq!(one_line(said), line);
+    }
+
+    #[test]
+    fn the_command_is_found_among_its_arguments() {
+        let named = |words: &str| {
+            let words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+            command_named(&words)
+        };
+        assert_eq!(named("--data x user --what add list"), "vestnik user add");
+        assert_eq!(named("--lissen"), "vestnik");
+    }
+}
