@@ -258,7 +258,7 @@ impl Client {
         self.request(&Request::Heartbeat { echo: &[] }).map(drop)
     }
 
-    /// Tells the others that I am typing.
+    /// Notifies the others that I am typing.
     pub fn typing(&mut self, chat: ChatId) -> Result<(), Error> {
         self.request(&Request::Typing { chat }).map(drop)
     }

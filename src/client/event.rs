@@ -86,8 +86,9 @@ impl Event {
     }
 }
 
-/// Events that wait, at most `bytes_max` of them by size. When there is no room the newest is
-/// left out; unless it was a courtesy, [`Event::Missed`] then stands after the last that is there.
+/// Events that wait, at most `bytes_max` of them by size. When there is no room the newest is left
+/// out; unless it was an ephemeral event, [`Event::Missed`] then stands after the last that is
+/// there.
 pub(super) struct Events {
     queue: VecDeque<(Event, bool)>,
     bytes: usize,
@@ -103,7 +104,7 @@ impl Events {
     }
 
     /// The oldest, and whether it followed on all before it. That something was missed comes before
-    /// what came after it, so that the catch-up is told in its place.
+    /// what came after it, so that the catch-up comes in its place.
     pub(super) fn pop(&mut self) -> Option<(Event, bool)> {
         let is_next_live = self.queue.front().is_some_and(|&(_, live)| live);
         if self.missed && !is_next_live {
@@ -245,20 +246,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_told_before_what_came_after_it() {
+    fn what_was_missed_comes_before_what_came_after_it() {
         let mut events = Events::new(1000);
         let chat = ChatId::new(1).expect("not 0");
         events.push(Event::ChatGone(chat));
         events.start_over();
         events.push(Event::Deauth);
-        let told: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
+        let seen: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
         let expected =
             [(Event::ChatGone(chat), true), (Event::Missed, false), (Event::Deauth, false)];
-        assert_eq!(told, expected);
+        assert_eq!(seen, expected);
     }
 
     #[test]
-    fn a_courtesy_is_lost_without_a_word() {
+    fn an_ephemeral_event_is_dropped_silently() {
         let mut events = Events::new(0);
         events.take(ToClient::PresenceNotify, &[1, 0, 0, 0, 1]).expect("well formed");
         assert_eq!(events.pop(), None);

@@ -118,7 +118,7 @@ impl Link {
         !matches!(frame::parse(waiting, BODY_BYTES_MAX), Parsed::Incomplete)
     }
 
-    /// Waits until something has come here, which the answer tells, or `other` can be read, or
+    /// Waits until something has come here (then true), or `other` can be read, or
     /// the time is over.
     pub(super) fn wait_with(
         &mut self,

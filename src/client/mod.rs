@@ -74,7 +74,7 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// Bytes of events that wait for [`Client::next_event`].
     pub queue_bytes_max: usize,
-    /// Longest answer that is put together in memory, in bytes.
+    /// Longest answer that is assembled in memory, in bytes.
     pub answer_bytes_max: usize,
     /// TLS, and whom to trust; plain TCP without.
     pub tls: Option<Tls>,
@@ -231,7 +231,7 @@ impl Client {
         }
     }
 
-    /// Waits until something may be here for [`Client::next_event`], which the answer tells, or
+    /// Waits until something may be here for [`Client::next_event`] (then true), or
     /// `other` can be read, or the time is over: for a caller that has more than one thing to
     /// wait for.
     ///
@@ -262,7 +262,7 @@ impl Client {
 
     /// Says good-bye and ends the connection; the session lives on.
     pub fn disconnect(mut self) {
-        // Whoever cannot be told will find out.
+        // A server that cannot be reached notices by itself.
         let _ = self.link.send(|out| frame::write(out, ToServer::Disconnect.byte(), 0, |_| {}));
         self.link.close();
     }

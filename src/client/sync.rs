@@ -16,7 +16,7 @@ use crate::wire::request::Request;
 /// Longest pause between two attempts to connect.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Up to where the caller has seen everything. Keep it beside what was seen, and hand it to
+/// Up to where the caller has seen everything. Store it with what was seen, and hand it to
 /// [`Client::set_cursor`] before the first catch-up of another day.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor {
@@ -129,7 +129,8 @@ impl Client {
     /// Hands over every message sent, edited or deleted since the cursor, chat after chat, and
     /// moves the cursor. Answers an [`Event::Missed`] that still waits. Live events go on from
     /// there, those that came meanwhile included; a message may come both ways (its id and
-    /// `updated` tell). After an error the cursor of what was not read to its end is where it was.
+    /// `updated` identify it). After an error the cursor of what was not read to its end is where
+    /// it was.
     ///
     /// # Errors
     /// The end of the connection, or `login-required`.

@@ -44,16 +44,16 @@ fn notify(out: &mut Vec<u8>, chat: u32, at: i64) {
 type Handler = fn(connection: u32, task: u8, request: &Request<'_>, out: &mut Vec<u8>) -> bool;
 
 /// Serves one connection after the other with `handler` until the test ends; HELLO, LOGIN and
-/// RESTORE_SESSION are answered here. Every request is told to the test in words.
+/// RESTORE_SESSION are answered here. Every request is reported to the test as text.
 fn serve(version: Version, handler: Handler) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
-    let (told, heard) = channel();
+    let (report, heard) = channel();
     std::thread::Builder::new()
         .spawn(move || {
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept() else { return };
-                serve_one(stream, version, connection, handler, &told);
+                serve_one(stream, version, connection, handler, &report);
             }
         })
         .expect("a thread");
@@ -65,7 +65,7 @@ fn serve_one(
     version: Version,
     connection: u32,
     handler: Handler,
-    told: &Sender<String>,
+    report: &Sender<String>,
 ) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
@@ -84,7 +84,7 @@ fn serve_one(
             words += &format!(" {nonce}");
         }
         // A test that has ended hears nothing.
-        let _ = told.send(words);
+        let _ = report.send(words);
         let mut out = Vec::new();
         let goes_on = match request {
             Request::Hello { major, minor } => {
@@ -130,7 +130,7 @@ fn heard(from: &Receiver<String>) -> Vec<String> {
 }
 
 #[test]
-fn parts_are_put_together_and_what_comes_between_them_waits() {
+fn parts_are_assembled_and_what_comes_between_them_waits() {
     let (address, from) = serve(Version::V1_0, |_, task, _, out| {
         say::part(out, task, |body| put_message(body, 10, "one"));
         say::bare(out, ToClient::Heartbeat);

@@ -48,7 +48,7 @@ impl std::error::Error for TlsError {}
 
 impl Tls {
     /// Trusts the one certificate with this SHA-256 fingerprint, in hex digits with or without
-    /// colons, whatever names and dates it holds. `host` is told to the server alone.
+    /// colons, whatever names and dates it holds. `host` is sent to the server alone.
     ///
     /// # Errors
     /// What is no fingerprint, or no host.

@@ -158,7 +158,7 @@ fn join(rest: &str) -> Option<Command> {
     (!name.is_empty()).then(|| Command::Join { name: name.to_owned(), password })
 }
 
-/// `-N` in front, counted from 1, and what follows.
+/// `-N` in controller, counted from 1, and what follows.
 fn back(rest: &str) -> Option<(usize, &str)> {
     let (first, then) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let Some(digits) = first.strip_prefix('-').filter(|digits| is_number(digits)) else {

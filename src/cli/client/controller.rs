@@ -1,5 +1,5 @@
-//! What the client does about what is typed and what comes, the same for both faces: events in,
-//! effects out. Knows neither terminal nor thread.
+//! What the client does about what is typed and what comes, the same for both user interfaces:
+//! events in, effects out. Knows neither terminal nor thread.
 
 use std::collections::VecDeque;
 
@@ -324,7 +324,7 @@ impl Controller {
             News::PasswordNeeded { name } => {
                 vec![Effect::Question(Question::ToJoin { name })]
             }
-            News::Told(lines) => vec![Effect::Note(lines)],
+            News::Lines(lines) => vec![Effect::Note(lines)],
             News::Failed(words) => {
                 self.is_paging = false;
                 vec![Effect::Failure(words)]

@@ -182,7 +182,7 @@ fn restore(client: &mut Client, slot: Option<&Slot>) -> Result<bool, Failure> {
             let _ = slot.forget();
             Ok(false)
         }
-        Err(error) => Err(refusal(&error)),
+        Err(error) => Err(declined(&error)),
     }
 }
 
@@ -204,16 +204,16 @@ fn log_in(
     };
     if arguments.register {
         let invite = arguments.invite.as_deref();
-        client.register(user, password.expose(), invite).map_err(|error| refusal(&error))?;
+        client.register(user, password.expose(), invite).map_err(|error| declined(&error))?;
     }
-    client.login(user, password.expose()).map(drop).map_err(|error| refusal(&error))
+    client.login(user, password.expose()).map(drop).map_err(|error| declined(&error))
 }
 
-/// After somebody was asked, however long that took: the server waits for half a minute for a login,
-/// and somewhat longer for a sign of life.
+/// Reconnects when typing the password took longer than the server waits: half a minute for a
+/// login, somewhat longer for a HEARTBEAT.
 fn come_back(client: &mut Client) -> Result<(), Failure> {
     match client.heartbeat() {
-        Err(error) if error.is_broken() => client.reconnect().map_err(|error| refusal(&error)),
+        Err(error) if error.is_broken() => client.reconnect().map_err(|error| declined(&error)),
         // Whatever else is wrong, the next request will say.
         Ok(()) | Err(_) => Ok(()),
     }
@@ -267,7 +267,7 @@ pub(super) fn ask(prompt: &str) -> Result<Secret, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot ask for a password: {error}")))
 }
 
-fn refusal(error: &Error) -> Failure {
+fn declined(error: &Error) -> Failure {
     match error {
         Error::Declined(declined) => {
             Failure::Failed(format!("cannot come in: {}", declined.words()))
@@ -285,7 +285,7 @@ fn about(chat: &str, error: &Error) -> Failure {
     }
 }
 
-/// Says something beside the conversation.
+/// Prints a line next to the conversation.
 pub(super) fn note(words: &str) {
     // When standard error is closed, nobody wants to know.
     let _ = writeln!(io::stderr(), "-- {words}");

@@ -1,5 +1,5 @@
-//! What the front asks of the server, and what it hears. Each job is one or a few requests; knows
-//! no screen and no thread.
+//! What the controller asks of the server, and what it receives. Each job is one or a few requests;
+//! knows no screen and no thread.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ pub(super) enum Job {
 
 /// What the front hears.
 pub(super) enum News {
-    /// The connection is made, and everything missed was told.
+    /// The connection stands, and everything missed was reported.
     Connected,
     /// It is lost, and is tried again.
     Lost { why: String },
@@ -131,7 +131,7 @@ pub(super) enum News {
     /// A job that is no message, marker or typing notice has been dealt with.
     Done,
     /// The outcome of a command, for a person.
-    Told(Vec<String>),
+    Lines(Vec<String>),
     /// A command failed.
     Failed(String),
     /// The session is over, and nothing more will come.
@@ -147,7 +147,7 @@ impl Job {
 
 /// Does all but what the worker does by itself: sending, marking, quitting.
 pub(super) fn perform(client: &mut Client, job: &Job) -> Result<Vec<News>, Error> {
-    let told = |line: String| Ok(vec![News::Told(vec![line])]);
+    let line = |line: String| Ok(vec![News::Lines(vec![line])]);
     match job {
         Job::Show { chat, messages } => show(client, *chat, *messages),
         Job::Join { name, password } => join(client, name, password.as_ref()),
@@ -170,11 +170,11 @@ pub(super) fn perform(client: &mut Client, job: &Job) -> Result<Vec<News>, Error
             Ok(vec![News::Event(Event::ChatGone(*chat))])
         }
         Job::Find(prefix) => {
-            Ok(vec![News::Told(report::found(&client.find_chats(prefix, FOUND_MAX)?))])
+            Ok(vec![News::Lines(report::found(&client.find_chats(prefix, FOUND_MAX)?))])
         }
         Job::Members(chat) => {
             let members = client.members(*chat)?;
-            Ok(vec![News::Told(report::members(&members)), News::Members(*chat, members)])
+            Ok(vec![News::Lines(report::members(&members)), News::Members(*chat, members)])
         }
         Job::Search { chat, words } => search(client, *chat, words),
         Job::Edit { chat, message, content } => {
@@ -190,16 +190,16 @@ pub(super) fn perform(client: &mut Client, job: &Job) -> Result<Vec<News>, Error
         }
         Job::Whois(user) => {
             let user = client.user_id(user)?;
-            told(report::user(&client.user(user)?))
+            line(report::user(&client.user(user)?))
         }
-        Job::Sessions => Ok(vec![News::Told(report::sessions(&client.sessions()?))]),
+        Job::Sessions => Ok(vec![News::Lines(report::sessions(&client.sessions()?))]),
         Job::End(session) => {
             client.end_session(*session)?;
-            told(format!("session {session} has ended"))
+            line(format!("session {session} has ended"))
         }
         Job::Password { old, new } => {
             client.change_password(old.expose(), new.expose())?;
-            told("your password is changed; your other sessions have ended".to_owned())
+            line("your password is changed; your other sessions have ended".to_owned())
         }
         _ => manage(client, job),
     }
@@ -232,7 +232,7 @@ fn manage(client: &mut Client, job: &Job) -> Result<Vec<News>, Error> {
         Job::Ban { chat, user, on } => {
             let id = client.user_id(user)?;
             client.set_ban(*chat, id, *on)?;
-            (*chat, format!("{user} is {}", if *on { "kept out" } else { "kept out no longer" }))
+            (*chat, format!("{user} is {}", if *on { "banned" } else { "banned no longer" }))
         }
         // The rest is the worker's own.
         _ => return Ok(Vec::new()),
@@ -241,7 +241,7 @@ fn manage(client: &mut Client, job: &Job) -> Result<Vec<News>, Error> {
     Ok(vec![
         News::Event(Event::Chat(client.chat(chat)?)),
         News::Members(chat, members),
-        News::Told(vec![words]),
+        News::Lines(vec![words]),
     ])
 }
 
@@ -303,5 +303,5 @@ fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Result<Vec<
         };
         lines.push(report::hit(&name.unwrap_or_default(), &sender, message));
     }
-    Ok(vec![News::Told(lines)])
+    Ok(vec![News::Lines(lines)])
 }

@@ -1,8 +1,8 @@
 //! `vestnik client`: a chat in a terminal, by lines or on the whole screen.
 //!
 //! Owns everything between a person and the client library. One thread talks to the server
-//! (`worker`), the other to the person: `front` says what is to be done about what is typed and
-//! what comes, `plain` and `screen` are its two faces. Must not know the server's inside.
+//! (`worker`), the other to the person: `controller` decides what is done about what is typed and
+//! what comes, `plain` and `screen` are its two user interfaces. Must not know the server's inside.
 
 mod command;
 mod controller;
@@ -86,17 +86,17 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let by_lines = arguments.plain || !is_terminal();
     // A screen has room for more than one wants to scroll past.
     let history = if by_lines { arguments.history } else { arguments.history.max(PAGE_MESSAGES) };
-    let front = Controller::new(model, RandomState::new().hash_one(()), history);
+    let controller = Controller::new(model, RandomState::new().hash_one(()), history);
     let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
     let signals = signals().map_err(cannot)?;
     let worker = worker::start(entered.client).map_err(cannot)?;
     let keeps_session = entered.slot.is_some();
     let logged_off = if by_lines {
-        let plain = Plain::new(front, worker, lines, context.out);
+        let plain = Plain::new(controller, worker, lines, context.out);
         plain.run(chat, keeps_session, &signals)?
     } else {
         let title = format!("{}@{}", entered.name, server.name);
-        screen::run(front, title, &worker, chat, keeps_session, (&signals, context.out))?
+        screen::run(controller, title, &worker, chat, keeps_session, (&signals, context.out))?
     };
     if let Some(slot) = entered.slot.filter(|_| logged_off) {
         let cannot = |error| Failure::Failed(format!("cannot forget the session: {error}"));

@@ -1,4 +1,4 @@
-//! What is known of chats, people and messages. Told by news, read by both faces of the client.
+//! What is known of chats, people and messages: changed by news, read by both user interfaces.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::report;
 const OPEN_MESSAGES_MAX: usize = 5_000;
 /// Their text, in bytes.
 const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Names kept; past that they are forgotten, and who is not told again is a number.
+/// Names kept; beyond it they are forgotten, and a user without a name is shown as a number.
 const NAMES_MAX: usize = 100_000;
 /// Messages kept of a chat that was open.
 const SHUT_MESSAGES_MAX: usize = 100;

@@ -7,10 +7,10 @@ use std::time::Duration;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest of them.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Pause after a refusal that will pass and does not say when.
+/// Pause after a temporary decline that names no time, as a [`Duration`].
 const REFUSED_PAUSE: Duration = Duration::from_secs(3);
 
-/// How long to wait after a refusal that will pass; `None` when it will not.
+/// How long to wait after a temporary decline; `None` for a permanent one.
 pub(super) fn pause_after(code: &str, number: Option<i64>) -> Option<Duration> {
     match code {
         "rate-limited" => {

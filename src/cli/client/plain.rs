@@ -25,7 +25,7 @@ const END_WAIT: Duration = Duration::from_secs(3);
 
 /// The state of a conversation by lines.
 pub(super) struct Plain<'a> {
-    front: Controller,
+    controller: Controller,
     worker: Handle,
     lines: Lines,
     clock: Clock,
@@ -41,13 +41,13 @@ pub(super) struct Plain<'a> {
 
 impl<'a> Plain<'a> {
     pub(super) fn new(
-        front: Controller,
+        controller: Controller,
         worker: Handle,
         lines: Lines,
         out: &'a mut dyn Write,
     ) -> Self {
         Self {
-            front,
+            controller,
             worker,
             lines,
             clock: Clock::local(),
@@ -69,18 +69,18 @@ impl<'a> Plain<'a> {
         signals: &WakeReceiver,
     ) -> Result<bool, Failure> {
         if let Some(chat) = chat {
-            let effect = self.front.show(chat);
+            let effect = self.controller.show(chat);
             self.act(effect)?;
         }
         self.logoff_at_end = !keeps_session;
         while self.end.is_none() {
             self.take_lines()?;
             let flushed = self.out.flush();
-            self.judge(flushed)?;
+            self.check_written(flushed)?;
             if self.nobody_reads && self.is_watched {
                 return self.leave();
             }
-            if self.lines.has_ended() && self.front.is_settled() {
+            if self.lines.has_ended() && self.controller.is_settled() {
                 return self.leave();
             }
             self.wait(signals)?;
@@ -88,7 +88,7 @@ impl<'a> Plain<'a> {
                 return self.leave();
             }
             for news in self.worker.news() {
-                for effect in self.front.heard(news) {
+                for effect in self.controller.heard(news) {
                     self.act(effect)?;
                 }
             }
@@ -98,13 +98,15 @@ impl<'a> Plain<'a> {
 
     /// Takes lines while the server keeps up. A command waits for all that was typed before it.
     fn take_lines(&mut self) -> Outcome {
-        while self.end.is_none() && self.front.asked == 0 && self.front.unsent.len() < UNSETTLED_MAX
+        while self.end.is_none()
+            && self.controller.asked == 0
+            && self.controller.unsent.len() < UNSETTLED_MAX
         {
-            if self.lines.next_begins() == Some(b'/') && !self.front.is_settled() {
+            if self.lines.next_begins() == Some(b'/') && !self.controller.is_settled() {
                 return Ok(());
             }
             let effects = match self.lines.next() {
-                Some(Line::Text(text)) => self.front.typed(&text),
+                Some(Line::Text(text)) => self.controller.typed(&text),
                 Some(Line::TooLong) => {
                     vec![Effect::Failure("not sent: that line is too long".to_owned())]
                 }
@@ -123,8 +125,8 @@ impl<'a> Plain<'a> {
     fn wait(&mut self, signals: &WakeReceiver) -> Outcome {
         let stdin = Lines::input();
         let takes_input = !self.lines.has_ended()
-            && self.front.asked == 0
-            && self.front.unsent.len() < UNSETTLED_MAX
+            && self.controller.asked == 0
+            && self.controller.unsent.len() < UNSETTLED_MAX
             && self.lines.next_begins().is_none();
         let mut waiting = vec![
             PollFd::new(self.worker.receiver(), PollFlags::IN),
@@ -166,7 +168,7 @@ impl<'a> Plain<'a> {
                         ));
                     }
                 };
-                let effect = self.front.answered(question, answer);
+                let effect = self.controller.answered(question, answer);
                 return self.act(effect);
             }
             Effect::End(end) => self.end = self.end.take().or(Some(end)),
@@ -176,18 +178,18 @@ impl<'a> Plain<'a> {
 
     fn print(&mut self, message: &Message) -> Outcome {
         let when = self.clock.full(message.created, file::now());
-        let name = harmless(&self.front.model.name(message.sender));
+        let name = harmless(&self.controller.model.name(message.sender));
         let content = match (message.deleted, message.edited) {
             (true, _) => "(deleted)".to_owned(),
             (false, true) => format!("{} (edited)", harmless(&message.content)),
             (false, false) => harmless(&message.content),
         };
         let written = writeln!(self.out, "[{when}] {name}: {content}");
-        self.judge(written)
+        self.check_written(written)
     }
 
     /// That nobody reads what is written does not keep from sending what is typed.
-    fn judge(&mut self, written: io::Result<()>) -> Outcome {
+    fn check_written(&mut self, written: io::Result<()>) -> Outcome {
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 self.nobody_reads = true;
@@ -207,7 +209,7 @@ impl<'a> Plain<'a> {
     fn say_good_bye(&mut self) {
         self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
         for news in self.worker.end(END_WAIT) {
-            for effect in self.front.heard(news) {
+            for effect in self.controller.heard(news) {
                 if let Effect::Failure(words) = effect {
                     self.failures += 1;
                     note(&words);
@@ -216,16 +218,16 @@ impl<'a> Plain<'a> {
         }
     }
 
-    /// Tells what was not sent, and how it ended.
+    /// Prints what was not sent, and how it ended.
     fn finish(mut self) -> Result<bool, Failure> {
         let flushed = self.out.flush();
-        self.judge(flushed)?;
-        for unsent in &self.front.unsent {
+        self.check_written(flushed)?;
+        for unsent in &self.controller.unsent {
             note(&format!("not sent: {}", harmless(&unsent.content)));
         }
         match self.end {
             Some(Err(words)) => return Err(Failure::Failed(words)),
-            _ if !self.front.unsent.is_empty() => {
+            _ if !self.controller.unsent.is_empty() => {
                 return Err(Failure::new("not everything was sent"));
             }
             _ if self.failures > 0 && !self.is_watched => {

@@ -53,7 +53,7 @@ pub(super) fn members(members: &[Member]) -> Vec<String> {
     let line = |member: &Member| {
         let mut line = harmless(&member.nickname);
         for (is_so, word) in
-            [(member.admin, ", admin"), (member.online, ", online"), (member.banned, ", kept out")]
+            [(member.admin, ", admin"), (member.online, ", online"), (member.banned, ", banned")]
         {
             line.push_str(if is_so { word } else { "" });
         }

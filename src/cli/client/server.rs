@@ -8,9 +8,9 @@ use vestnik::client::{Error, Options, Tls};
 use super::super::failure::Failure;
 use super::saved_session::Folder;
 
-/// Where a server listens in the clear, unless it is told otherwise.
+/// Default port for unencrypted TCP.
 const PLAIN_PORT: u16 = 7420;
-/// Where the documents let it speak TLS.
+/// Default port for TLS, as the documents use it.
 const TLS_PORT: u16 = 7421;
 
 /// How the server is reached.

@@ -27,7 +27,7 @@ pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The longest beginning that takes at most so many columns.
+/// The longest beginning that fits into `columns`.
 pub(super) fn cut(text: &str, columns: usize) -> &str {
     let mut used = 0;
     for (at, grapheme) in text.grapheme_indices(true) {
@@ -62,7 +62,7 @@ pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     rows
 }
 
-/// Tells times in a time zone.
+/// Formats times in a time zone.
 pub(super) struct Clock(TimeZone);
 
 impl Clock {
@@ -98,7 +98,7 @@ impl Clock {
     }
 
     fn format(&self, format: &str, time: ServerTime) -> String {
-        // No server has a time past what can be told, and none of a hostile one matters.
+        // No server has a time past what can be shown, and none of a hostile one matters.
         let stamp = Timestamp::from_microsecond(time.micros()).unwrap_or(Timestamp::MAX);
         stamp.to_zoned(self.0.clone()).strftime(format).to_string()
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_day_is_told_when_it_is_not_today() {
+    fn the_day_is_shown_when_it_is_not_today() {
         let clock = Clock::utc();
         let time = |seconds: i64| ServerTime::new(seconds * 1_000_000).unwrap();
         let then = time(1_795_378_507);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bell_is_heard_once_however_often_it_rang() {
+    fn a_waker_that_rang_often_is_received_once() {
         let (waker, receiver) = pair().unwrap();
         assert!(!receiver.hush());
         for _ in 0..100_000 {

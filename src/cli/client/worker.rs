@@ -1,4 +1,4 @@
-//! The thread that talks to the server: does the jobs in their order, tells what comes, and comes
+//! The thread that talks to the server: does the jobs in their order, reports what comes, and comes
 //! back when the connection is lost. Knows no screen.
 //!
 //! A job stays in its queue until the server has answered it, so that what was asked before the
@@ -19,9 +19,9 @@ use super::pause::{longer, pause_after};
 use super::text::harmless;
 use super::waker::{self, WakeReceiver, Waker};
 
-/// News that may wait for the front; past that the worker waits, and so does the server.
+/// News that may wait for the controller; past that the worker waits, and so does the server.
 const NEWS_MAX: usize = 1024;
-/// Silence after which the worker asks for a sign of life: a dead path tells nobody that it died.
+/// Silence after which the worker asks for a sign of life: a dead path sends nothing that says so.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// Time between two markers of what was seen.
 const SEEN_PAUSE: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ const DIRECT_MAX: usize = 50;
 /// Names kept; past that they are asked for anew.
 const NAMES_MAX: usize = 10_000;
 
-/// The front's side of the worker.
+/// The controller's side of the worker.
 pub(super) struct Handle {
     jobs: Sender<Job>,
     waker: Waker,
@@ -56,7 +56,7 @@ impl Handle {
             match self.news.try_recv() {
                 Ok(news) => all.push(news),
                 Err(TryRecvError::Empty) => return all,
-                // Its last words have been heard, or it died without.
+                // Its last news were read before, or it died without any.
                 Err(TryRecvError::Disconnected) => {
                     all.push(News::Ended(Err("the client's network thread is gone".to_owned())));
                     return all;
@@ -106,7 +106,7 @@ pub(super) fn start(client: Client) -> io::Result<Handle> {
         waiting: VecDeque::new(),
         slowed: BTreeMap::new(),
         seen: BTreeMap::new(),
-        seen_told: now(),
+        seen_sent: now(),
         heard: now(),
         known: HashSet::new(),
         open: None,
@@ -122,9 +122,9 @@ struct Outlet {
 }
 
 impl Outlet {
-    fn tell(&self, news: News) {
-        // A full queue means that the front was rung for already. A front that has gone needs
-        // nothing any more.
+    fn report(&self, news: News) {
+        // A full queue means that the controller was woken already; one that has ended
+        // needs nothing.
         let _ = self.news.send(news);
         self.waker.ring();
     }
@@ -163,12 +163,12 @@ struct Worker {
     waiting: VecDeque<Job>,
     /// Chats whose messages have to wait, and until when.
     slowed: BTreeMap<ChatId, Instant>,
-    /// Markers to be told.
+    /// Markers to be sent.
     seen: BTreeMap<ChatId, ServerTime>,
-    seen_told: Instant,
+    seen_sent: Instant,
     /// When the server was last heard.
     heard: Instant,
-    /// Whose names the front has.
+    /// Whose names the controller has.
     known: HashSet<UserId>,
     /// The chat that is shown.
     open: Option<ChatId>,
@@ -186,26 +186,26 @@ impl Worker {
             }
         };
         self.client.disconnect();
-        self.news.tell(News::Ended(end));
+        self.news.report(News::Ended(end));
     }
 
-    /// Tells of my chats. What changes from here on is news.
+    /// Reports my chats. What changes from here on is news.
     fn begin(&mut self) -> Result<(), Stop> {
         let chats = self.client.my_chats()?;
         let newest = chats.iter().map(|chat| chat.last_message).max().unwrap_or_default();
         let known = chats.iter().map(|chat| (chat.id, ServerTime::ZERO)).collect();
         self.client.set_cursor(Cursor { all: newest, chats: known });
-        self.tell_chats(chats)?;
-        self.news.tell(News::Connected);
+        self.report_chats(chats)?;
+        self.news.report(News::Connected);
         Ok(())
     }
 
-    /// Tells of my chats, and who is there of those with whom I have one.
-    fn tell_chats(&mut self, chats: Vec<Chat>) -> Result<(), Stop> {
+    /// Reports my chats, and who is online of those with whom I have a direct one.
+    fn report_chats(&mut self, chats: Vec<Chat>) -> Result<(), Stop> {
         let direct = chats.iter().filter(|chat| chat.direct).map(|chat| chat.id);
         let direct: Vec<ChatId> = direct.take(DIRECT_MAX).collect();
-        self.news.tell(News::Chats(chats));
-        direct.into_iter().try_for_each(|chat| self.tell_members(chat))
+        self.news.report(News::Chats(chats));
+        direct.into_iter().try_for_each(|chat| self.report_members(chat))
     }
 
     /// Does jobs and takes what comes, until something ends it.
@@ -215,7 +215,7 @@ impl Worker {
             self.take_jobs();
             let did_something = self.do_next()?;
             self.take_events(if something_came { REST_WAIT } else { Duration::ZERO })?;
-            self.tell_seen()?;
+            self.send_markers()?;
             something_came = if did_something { false } else { self.rest()? };
         }
     }
@@ -233,11 +233,11 @@ impl Worker {
         }
     }
 
-    /// Waits for jobs and for the server, which the answer tells.
+    /// Waits for jobs and for the server; true when the server sent something.
     fn rest(&mut self) -> Result<bool, Stop> {
         let begun = now();
         let slowed = self.slowed.values().min().copied();
-        let seen = (!self.seen.is_empty()).then(|| self.seen_told + SEEN_PAUSE);
+        let seen = (!self.seen.is_empty()).then(|| self.seen_sent + SEEN_PAUSE);
         let due = slowed.into_iter().chain(seen).chain([self.heard + SILENCE_MAX]).min();
         let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(begun));
         let something_came = self.client.wait_with(&self.receiver, timeout)?;
@@ -268,8 +268,8 @@ impl Worker {
             }
             Err(Stop::Broken(error)) => {
                 let words = "the connection broke: nobody knows whether that was done";
-                self.news.tell(News::Failed(words.to_owned()));
-                self.news.tell(News::Done);
+                self.news.report(News::Failed(words.to_owned()));
+                self.news.report(News::Done);
                 Err(Stop::Broken(error))
             }
             Ok(is_done) => {
@@ -289,27 +289,27 @@ impl Worker {
             Job::Quit { logoff } => return Err(Stop::Quit { logoff: *logoff }),
             Job::Typing(chat) => match self.client.typing(*chat) {
                 Err(error) if error.is_broken() => return Err(error.into()),
-                // Nobody needs to know that nobody was told.
+                // Typing is ephemeral: a failure concerns nobody.
                 Ok(()) | Err(_) => return Ok(true),
             },
             _ => {}
         }
         match job::perform(&mut self.client, job) {
-            Ok(news) => news.into_iter().try_for_each(|news| self.tell(news))?,
+            Ok(news) => news.into_iter().try_for_each(|news| self.report(news))?,
             Err(Error::Declined(why)) => {
-                self.news.tell(News::Failed(harmless(why.words())));
+                self.news.report(News::Failed(harmless(why.words())));
             }
             Err(error) if error.is_broken() => return Err(Stop::Broken(error)),
-            Err(error) => self.news.tell(News::Failed(error.to_string())),
+            Err(error) => self.news.report(News::Failed(error.to_string())),
         }
-        self.news.tell(News::Done);
+        self.news.report(News::Done);
         Ok(true)
     }
 
     fn send(&mut self, chat: ChatId, nonce: u64, content: &str) -> Result<bool, Stop> {
         let why = match self.client.send_with_nonce(chat, content, nonce) {
             Ok(sent) => {
-                self.news.tell(News::Sent { chat, nonce, sent });
+                self.news.report(News::Sent { chat, nonce, sent });
                 return Ok(true);
             }
             Err(Error::Declined(why)) => why,
@@ -319,18 +319,18 @@ impl Worker {
         match pause_after(why.code(), why.number()) {
             Some(pause) => {
                 self.slowed.insert(chat, now() + pause);
-                self.news.tell(News::Slowed { why: words, pause });
+                self.news.report(News::Slowed { why: words, pause });
                 Ok(false)
             }
             None => {
-                self.news.tell(News::NotSent { nonce, why: words });
+                self.news.report(News::NotSent { nonce, why: words });
                 Ok(true)
             }
         }
     }
 
-    /// Tells the front, and whose names it needs before.
-    fn tell(&mut self, news: News) -> Result<(), Stop> {
+    /// Reports news to the controller, after the names that it needs for them.
+    fn report(&mut self, news: News) -> Result<(), Stop> {
         match &news {
             News::Opened { chat, members, messages, .. } => {
                 self.open = Some(chat.id);
@@ -339,9 +339,9 @@ impl Worker {
             }
             News::Page { messages, .. } => self.introduce(messages)?,
             News::Message(_, message) => {
-                // It does not come again: the next start goes on after it, with its name or without.
+                // It does not come again: the next start continues after it, named or not.
                 let introduced = self.introduce_user(message.sender);
-                self.news.tell(news);
+                self.news.report(news);
                 return introduced;
             }
             News::Members(_, members) => {
@@ -350,7 +350,7 @@ impl Worker {
             News::Event(Event::ChatGone(chat)) if self.open == Some(*chat) => self.open = None,
             _ => {}
         }
-        self.news.tell(news);
+        self.news.report(news);
         Ok(())
     }
 
@@ -367,7 +367,7 @@ impl Worker {
         }
         if self.known.insert(user) {
             match self.client.user(user) {
-                Ok(found) => self.news.tell(News::Name(user, found.nickname)),
+                Ok(found) => self.news.report(News::Name(user, found.nickname)),
                 Err(error) if error.is_broken() => {
                     self.known.remove(&user);
                     return Err(error.into());
@@ -388,10 +388,10 @@ impl Worker {
                     let words = "the session was ended, or another client took it over";
                     return Err(Stop::Over(words.to_owned()));
                 }
-                Event::Message { chat, message } => self.tell(News::Message(chat, message))?,
+                Event::Message { chat, message } => self.report(News::Message(chat, message))?,
                 event => {
                     let joined = self.joined_here(&event);
-                    self.tell(News::Event(event))?;
+                    self.report(News::Event(event))?;
                     joined.map_or(Ok(()), |user| self.look_up_presence(user))?;
                 }
             }
@@ -411,14 +411,14 @@ impl Worker {
 
     fn look_up_presence(&mut self, user: UserId) -> Result<(), Stop> {
         match self.client.user(user) {
-            Ok(found) => self.tell(News::Event(Event::Presence { user, online: found.online })),
+            Ok(found) => self.report(News::Event(Event::Presence { user, online: found.online })),
             Err(error) if error.is_broken() => Err(error.into()),
             // A user who cannot be looked up counts as away.
             Err(_) => Ok(()),
         }
     }
 
-    /// Tells what was missed. Of a chat that is new meanwhile only what is said from now on comes
+    /// Reports what was missed. Of a chat that is new meanwhile only what is sent from now on comes
     /// by itself: the rest is read when it is opened.
     fn catch_up(&mut self) -> Result<(), Stop> {
         for chat in self.client.my_chats()? {
@@ -427,41 +427,41 @@ impl Worker {
             }
         }
         if let Some(chat) = self.open {
-            self.tell_members(chat)?;
+            self.report_members(chat)?;
         }
-        let mut strangers = HashSet::new();
+        let mut unknown = HashSet::new();
         let (news, known) = (&self.news, &self.known);
         self.client.catch_up(|chat, message| {
             if !known.contains(&message.sender) {
-                strangers.insert(message.sender);
+                unknown.insert(message.sender);
             }
-            news.tell(News::Message(chat, message));
+            news.report(News::Message(chat, message));
         })?;
-        for user in strangers {
+        for user in unknown {
             self.introduce_user(user)?;
         }
         let chats = self.client.my_chats()?;
-        self.tell_chats(chats)?;
-        self.news.tell(News::Connected);
+        self.report_chats(chats)?;
+        self.news.report(News::Connected);
         Ok(())
     }
 
-    fn tell_members(&mut self, chat: ChatId) -> Result<(), Stop> {
+    fn report_members(&mut self, chat: ChatId) -> Result<(), Stop> {
         match self.client.members(chat) {
-            Ok(members) => self.tell(News::Members(chat, members)),
+            Ok(members) => self.report(News::Members(chat, members)),
             Err(error) if error.is_broken() => Err(error.into()),
-            // It is gone, and that will be told.
+            // It is gone, and a notification will say so.
             Err(_) => Ok(()),
         }
     }
 
     /// Moves my markers to what was seen, now and then.
-    fn tell_seen(&mut self) -> Result<(), Stop> {
+    fn send_markers(&mut self) -> Result<(), Stop> {
         let now = now();
-        if self.seen.is_empty() || now < self.seen_told + SEEN_PAUSE {
+        if self.seen.is_empty() || now < self.seen_sent + SEEN_PAUSE {
             return Ok(());
         }
-        self.seen_told = now;
+        self.seen_sent = now;
         self.mark_all()
     }
 
@@ -488,7 +488,7 @@ impl Worker {
         }
         .unwrap_or_default();
         loop {
-            self.news.tell(News::Lost { why: harmless(&why) });
+            self.news.report(News::Lost { why: harmless(&why) });
             self.sleep(pause)?;
             match self.client.reconnect() {
                 Ok(()) => return Ok(()),
@@ -528,7 +528,7 @@ impl Worker {
         }
     }
 
-    /// What can be said in one go is said; nobody waits for what cannot.
+    /// Sends what can be sent at once; does not wait for the rest.
     fn say_good_bye(&mut self, logoff: bool) -> Result<(), String> {
         // A marker that is lost costs nothing: the next one says more.
         let _ = self.mark_all();

@@ -149,7 +149,7 @@ fn add_members(
     Ok(())
 }
 
-/// Stores messages, chat after chat, so that each lands beside the one before it in the file.
+/// Stores messages, chat after chat, so that each lands next to the one before it.
 struct Writer<'a, 'b> {
     context: &'a Context<'b>,
     database: &'a Database,
@@ -168,7 +168,7 @@ impl Writer<'_, '_> {
         self.users[place % self.users.len()]
     }
 
-    /// Stores so many messages in each chat, with times as if the chats had been used in turn.
+    /// Stores `count` messages in each chat, with times as if the chats had been used in turn.
     fn fill(&self, per_chat: u64, payload: usize) -> Outcome {
         let total = per_chat.saturating_mul(self.chats.len() as u64);
         let times = file::look(&self.context.data, |store| Ok(store.server_time()?))

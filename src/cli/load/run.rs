@@ -7,7 +7,7 @@
 //! ```text
 //!   scenario  which connections do what         setup    how they become ready
 //!   engine    the loop, phases, the clock       count    counters, books, faults
-//!   conn      bytes in and out, the window      report   figures for people and programs
+//!   conn      bytes in and out, the window      report   metrics for people and programs
 //!   purpose, history (resp, mqtt)  what is asked, and what is read of the answers
 //! ```
 
@@ -108,7 +108,8 @@ pub(crate) struct LoadRunArgs {
     /// fanout, rate: how many of them publish
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(super) publishers: usize,
-    /// The other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32, mixed 100]
+    /// The other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32,
+    /// mixed 100]
     #[arg(long, value_name = "N")]
     pub(super) connections: Option<usize>,
     /// Requests that a connection keeps in flight
@@ -152,7 +153,7 @@ pub(crate) struct LoadRunArgs {
     pub(super) speak: Speak,
 }
 
-/// Runs a scenario and prints its figures to standard output, its progress to standard error.
+/// Runs a scenario and prints its metrics to standard output, its progress to standard error.
 ///
 /// # Errors
 /// The run could not begin, or something did not arrive as it should: missing, out of order,
@@ -164,7 +165,7 @@ pub(super) fn run(args: &LoadRunArgs, context: &mut Context<'_>) -> Outcome {
         let text = if args.json { report::json(&outcome) } else { report::table(&outcome) };
         context.out.write_all(text.as_bytes())?;
         if outcome.faults.count > 0 {
-            let first = outcome.faults.told.join("; ");
+            let first = outcome.faults.reported.join("; ");
             faults.push(format!("{} faults, first: {first}", outcome.faults.count));
         }
     }

@@ -65,14 +65,14 @@ impl Screen {
 
     fn draw_list(&self, frame: &mut Frame, columns: usize) {
         let rows = self.size.1.saturating_sub(2);
-        let listed = self.front.model.listed();
-        let open = listed.iter().position(|view| Some(view.info.id) == self.front.model.open);
+        let listed = self.controller.model.listed();
+        let open = listed.iter().position(|view| Some(view.info.id) == self.controller.model.open);
         // The open one can be seen, however many there are.
         let first = open.unwrap_or(0).saturating_sub(rows.saturating_sub(1));
         for row in 0..rows {
             frame.put((columns - 1, row), columns, Style::Dim, "│");
             let Some(view) = listed.get(first + row) else { continue };
-            let is_open = Some(view.info.id) == self.front.model.open;
+            let is_open = Some(view.info.id) == self.controller.model.open;
             let style = match (is_open, view.unread) {
                 (true, _) => Style::Bar,
                 (false, 0) => Style::Plain,
@@ -86,8 +86,8 @@ impl Screen {
                 1000.. => "1000+".to_owned(),
                 unread => unread.to_string(),
             };
-            let here = self.front.model.other_side(view).filter(|_| view.info.direct);
-            let is_here = here.is_some_and(|user| self.front.model.online.contains(&user));
+            let here = self.controller.model.other_side(view).filter(|_| view.info.direct);
+            let is_here = here.is_some_and(|user| self.controller.model.online.contains(&user));
             let end = columns.saturating_sub(2 + width(&unread));
             let name = report::chat_name(&view.info);
             let end_of_name = frame.put((0, row), end.saturating_sub(2), style, &name);
@@ -101,7 +101,7 @@ impl Screen {
     fn draw_head(&self, frame: &mut Frame, left: usize) {
         let columns = self.size.0;
         frame.fill((left, 0), columns, Style::Bar);
-        let Some(view) = self.front.model.open_view() else {
+        let Some(view) = self.controller.model.open_view() else {
             frame.put((left + 1, 0), columns, Style::Bar, "no chat is open");
             return;
         };
@@ -116,9 +116,9 @@ impl Screen {
     }
 
     fn people(&self, view: &ChatView) -> String {
-        let online = &self.front.model.online;
+        let online = &self.controller.model.online;
         if view.info.direct {
-            let other = self.front.model.other_side(view);
+            let other = self.controller.model.other_side(view);
             let is_here = other.is_some_and(|other| online.contains(&other));
             return if is_here { "online" } else { "away" }.to_owned();
         }
@@ -134,7 +134,7 @@ impl Screen {
         let end = lines.len().saturating_sub(self.scroll.min(lines.len().saturating_sub(rows)));
         let begin = end.saturating_sub(rows);
         let shown = lines.get(begin..end).unwrap_or_default();
-        let hint = match self.front.model.open_view() {
+        let hint = match self.controller.model.open_view() {
             None => "Ctrl-N opens a chat, /help lists commands",
             Some(view) if !view.is_loaded => "reading…",
             Some(_) => "",
@@ -150,17 +150,17 @@ impl Screen {
         }
     }
 
-    /// The last rows of the open chat, at least so many unless there are fewer: messages, notes
+    /// The last rows of the open chat, at least `rows_min` unless there are fewer: messages, notes
     /// where they were said, and what is not sent yet.
     fn conversation(&self, clock: &Clock, rows_min: usize) -> Vec<Line> {
-        let model = &self.front.model;
+        let model = &self.controller.model;
         let mut blocks: Vec<Vec<Line>> = Vec::new();
         let mut rows = 0;
         let mut push = |block: Vec<Line>, rows: &mut usize| {
             *rows += block.len();
             blocks.push(block);
         };
-        for unsent in self.front.unsent.iter().rev().filter(|u| Some(u.chat) == model.open) {
+        for unsent in self.controller.unsent.iter().rev().filter(|u| Some(u.chat) == model.open) {
             push(self.unsent_lines(&unsent.content), &mut rows);
         }
         let mut notes = self.notes.iter().rev().filter(|note| note.chat == model.open).peekable();
@@ -188,7 +188,7 @@ impl Screen {
     }
 
     fn message_lines(&self, message: &Message, clock: &Clock) -> Vec<Line> {
-        let name = harmless(&self.front.model.name(message.sender));
+        let name = harmless(&self.controller.model.name(message.sender));
         let content = if message.deleted { "(deleted)" } else { message.content.as_str() };
         let mut rows: Vec<Line> = Vec::new();
         for (number, line) in harmless_lines(content).enumerate() {
@@ -214,7 +214,7 @@ impl Screen {
     }
 
     fn style_of(&self, user: UserId) -> Style {
-        if user == self.front.model.me {
+        if user == self.controller.model.me {
             Style::Bold
         } else {
             Style::Colour((user.get() % 6) as u8)
@@ -223,7 +223,7 @@ impl Screen {
 
     fn unsent_lines(&self, content: &str) -> Vec<Line> {
         let mut lines: Vec<Line> = Vec::new();
-        let name = harmless(&self.front.model.my_name);
+        let name = harmless(&self.controller.model.my_name);
         for (number, line) in harmless_lines(content).enumerate() {
             let line = if number == 0 { format!("{name}: {line}") } else { line };
             for row in wrap(&line, self.text_columns()) {
@@ -249,8 +249,8 @@ impl Screen {
     fn draw_status(&self, frame: &mut Frame, row: usize) {
         let columns = self.size.0;
         frame.fill((0, row), columns, Style::Bar);
-        let link = match &self.front.link {
-            Link::Connected if self.front.unsent.is_empty() => "connected".to_owned(),
+        let link = match &self.controller.link {
+            Link::Connected if self.controller.unsent.is_empty() => "connected".to_owned(),
             Link::Connected => "sending".to_owned(),
             Link::Lost(why) => format!("not connected ({why}): trying again"),
         };

@@ -195,7 +195,7 @@ impl Editor {
         self.end();
     }
 
-    /// What is seen in so many columns, and the column of the place: the text is moved so that
+    /// What fits into `columns`, and the column of the cursor: the text is scrolled so that
     /// the place can be seen.
     pub(super) fn view(&self, columns: usize) -> (String, usize) {
         let columns = columns.max(2);

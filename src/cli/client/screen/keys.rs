@@ -213,7 +213,7 @@ fn character(bytes: &[u8]) -> Option<(usize, char)> {
     }
 }
 
-/// A sequence behind `ESC [`: numbers with semicolons, and a last byte that tells what it is.
+/// A sequence behind `ESC [`: numbers with semicolons, and a last byte that identifies it.
 fn csi(rest: &[u8]) -> Found {
     let Some(end) = rest.iter().position(|byte| (0x40..=0x7E).contains(byte)) else {
         return Found::More;
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn esc_alone_is_told_when_nothing_follows() {
+    fn esc_alone_is_a_key_when_nothing_follows() {
         let mut keys = Keys::default();
         keys.push(b"\x1b");
         assert_eq!(keys.next(), None);

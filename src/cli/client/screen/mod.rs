@@ -37,7 +37,7 @@ const END_WAIT: Duration = Duration::from_secs(3);
 
 /// Talks until the person leaves, or the session ends; whether the session was given up.
 pub(super) fn run(
-    front: Controller,
+    controller: Controller,
     title: String,
     worker: &Handle,
     chat: Option<ChatId>,
@@ -47,7 +47,7 @@ pub(super) fn run(
     let cannot = |error: io::Error| Failure::Failed(format!("cannot use this terminal: {error}"));
     let (waker, resized) = waker::pair().map_err(cannot)?;
     pipe::register(SIGWINCH, waker.into_inner()).map_err(cannot)?;
-    let screen = Screen::new(front, title, Terminal::size());
+    let screen = Screen::new(controller, title, Terminal::size());
     let terminal = Terminal::take(out).map_err(cannot)?;
     let mut shell = Shell {
         screen,
@@ -58,7 +58,7 @@ pub(super) fn run(
         clock: Clock::local(),
         has_colours: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
-    let effects = chat.map(|chat| shell.screen.front.show(chat)).into_iter().collect();
+    let effects = chat.map(|chat| shell.screen.controller.show(chat)).into_iter().collect();
     let jobs = shell.screen.act(effects);
     shell.screen.switch_draft();
     shell.ask(jobs);
@@ -69,7 +69,7 @@ pub(super) fn run(
         worker.ask(Job::Quit { logoff: shell.screen.logoff });
         // What was typed before is sent first, and may fail.
         for news in worker.end(END_WAIT) {
-            failed.extend(shell.screen.front.heard(news).into_iter().filter_map(|effect| {
+            failed.extend(shell.screen.controller.heard(news).into_iter().filter_map(|effect| {
                 match effect {
                     Effect::Failure(words) => Some(words),
                     _ => None,
@@ -78,7 +78,7 @@ pub(super) fn run(
         }
     }
     let Shell { screen, terminal, .. } = shell;
-    // The terminal is as it was before anything more is said.
+    // The terminal is restored before anything more is printed.
     drop(terminal);
     outcome?;
     failed.iter().for_each(|words| note(words));
@@ -189,9 +189,9 @@ impl Shell<'_> {
     }
 }
 
-/// Tells on the terminal what was typed and not sent, and how it ended.
+/// Prints on the terminal what was typed and not sent, and how it ended.
 fn finish(screen: &Screen, is_all_done: bool) -> Result<bool, Failure> {
-    for unsent in &screen.front.unsent {
+    for unsent in &screen.controller.unsent {
         note(&format!("not sent: {}", harmless(&unsent.content)));
     }
     match &screen.end {
@@ -202,7 +202,7 @@ fn finish(screen: &Screen, is_all_done: bool) -> Result<bool, Failure> {
             }
             Err(Failure::Failed(words.clone()))
         }
-        _ if !screen.front.unsent.is_empty() || !is_all_done => {
+        _ if !screen.controller.unsent.is_empty() || !is_all_done => {
             Err(Failure::new("not everything was sent"))
         }
         _ => Ok(screen.logoff),

@@ -16,12 +16,12 @@ use super::keys::Key;
 
 /// How long somebody is shown as typing after the last word of it.
 const TYPING_SHOWN: Duration = Duration::from_secs(6);
-/// How often the others are told that I am.
-const TYPING_TOLD: Duration = Duration::from_secs(4);
+/// Pause between two TYPING requests.
+const TYPING_PAUSE: Duration = Duration::from_secs(4);
 /// Notes kept; the oldest go.
 const NOTES_MAX: usize = 500;
 
-/// Something said beside the conversation, where it was said.
+/// A line of the client itself, at its place in the conversation.
 pub(super) struct Note {
     pub(super) chat: Option<ChatId>,
     /// The newest message at that time.
@@ -32,7 +32,7 @@ pub(super) struct Note {
 
 /// Everything that the screen shows.
 pub(in super::super) struct Screen {
-    pub(in super::super) front: Controller,
+    pub(in super::super) controller: Controller,
     /// Who I am where, for the line below.
     pub(super) title: String,
     pub(super) editor: Editor,
@@ -48,7 +48,7 @@ pub(in super::super) struct Screen {
     /// Columns and rows.
     pub(super) size: (usize, usize),
     typing: BTreeMap<(ChatId, UserId), Instant>,
-    typing_told: Option<Instant>,
+    typing_sent: Option<Instant>,
     /// What will have been seen once the newest is shown.
     unseen: Option<(ChatId, ServerTime)>,
     is_warned: bool,
@@ -58,9 +58,13 @@ pub(in super::super) struct Screen {
 }
 
 impl Screen {
-    pub(in super::super) fn new(front: Controller, title: String, size: (usize, usize)) -> Self {
+    pub(in super::super) fn new(
+        controller: Controller,
+        title: String,
+        size: (usize, usize),
+    ) -> Self {
         Self {
-            front,
+            controller,
             title,
             editor: Editor::default(),
             drafts: BTreeMap::new(),
@@ -70,7 +74,7 @@ impl Screen {
             scroll: 0,
             size,
             typing: BTreeMap::new(),
-            typing_told: None,
+            typing_sent: None,
             unseen: None,
             is_warned: false,
             end: None,
@@ -87,10 +91,12 @@ impl Screen {
             News::Message(chat, message) => {
                 self.typing.remove(&(*chat, message.sender));
             }
-            News::Opened { chat, .. } if self.front.model.open != Some(chat.id) => self.scroll = 0,
+            News::Opened { chat, .. } if self.controller.model.open != Some(chat.id) => {
+                self.scroll = 0
+            }
             _ => {}
         }
-        let effects = self.front.heard(news);
+        let effects = self.controller.heard(news);
         let jobs = self.act(effects);
         self.switch_draft();
         jobs
@@ -99,7 +105,7 @@ impl Screen {
     /// Puts the half-typed line aside when another chat is open now, and takes up that chat's:
     /// Enter sends a line to nobody but those whom it was typed for.
     pub(super) fn switch_draft(&mut self) {
-        let open = self.front.model.open;
+        let open = self.controller.model.open;
         if open == self.draft_chat {
             return;
         }
@@ -128,10 +134,10 @@ impl Screen {
                     self.unseen = Some((chat, time));
                 }
                 Effect::Ask(job) => jobs.push(job),
-                // It is in the model, and will be drawn; what was looked at stays in its place.
+                // It is in the model, and will be drawn; what the person reads stays in its place.
                 Effect::Message(message) => {
                     let is_newest =
-                        self.front.model.open_view().is_some_and(|view| {
+                        self.controller.model.open_view().is_some_and(|view| {
                             view.messages.keys().next_back() == Some(&message.id)
                         });
                     if self.scroll > 0 && is_newest {
@@ -148,8 +154,8 @@ impl Screen {
     }
 
     fn note(&mut self, lines: Vec<String>, is_failure: bool) {
-        let chat = self.front.model.open;
-        let view = self.front.model.open_view();
+        let chat = self.controller.model.open;
+        let view = self.controller.model.open_view();
         let after = view.and_then(|view| view.messages.keys().next_back().copied());
         self.notes.push_back(Note { chat, after, lines, is_failure });
         if self.notes.len() > NOTES_MAX {
@@ -186,7 +192,7 @@ impl Screen {
             Key::Ctrl('j') => self.editor.insert("\n"),
             Key::Char(_) | Key::Paste(_) => {
                 edit(&mut self.editor, key);
-                return self.tell_typing(now);
+                return self.send_typing(now);
             }
             key => edit(&mut self.editor, key),
         }
@@ -207,7 +213,7 @@ impl Screen {
 
     /// Leaves; messages that are not sent ask for a second Ctrl-C.
     fn leave(&mut self) {
-        let count = self.front.unsent.len();
+        let count = self.controller.unsent.len();
         if count == 0 || std::mem::replace(&mut self.is_warned, true) {
             self.end = Some(Ok(()));
         } else {
@@ -223,7 +229,7 @@ impl Screen {
         match key {
             Key::Escape => {}
             Key::Enter => {
-                let effect = self.front.answered(question, Secret::new(editor.take_secret()));
+                let effect = self.controller.answered(question, Secret::new(editor.take_secret()));
                 return self.act(vec![effect]);
             }
             key => {
@@ -239,9 +245,9 @@ impl Screen {
             matches!(typed, Typed::Command(Command::Join { password: Some(_), .. }))
         });
         let line = self.editor.take(with_password);
-        self.typing_told = None;
+        self.typing_sent = None;
         self.scroll = 0;
-        let effects = self.front.typed(&line);
+        let effects = self.controller.typed(&line);
         let mut jobs = self.act(effects);
         jobs.extend(self.seen_now());
         jobs
@@ -252,13 +258,13 @@ impl Screen {
         self.unseen.take().map(|(chat, time)| Job::Seen { chat, time })
     }
 
-    fn tell_typing(&mut self, now: Instant) -> Vec<Job> {
-        let Some(chat) = self.front.model.open else { return Vec::new() };
-        let is_due = self.typing_told.is_none_or(|told| now >= told + TYPING_TOLD);
+    fn send_typing(&mut self, now: Instant) -> Vec<Job> {
+        let Some(chat) = self.controller.model.open else { return Vec::new() };
+        let is_due = self.typing_sent.is_none_or(|sent| now >= sent + TYPING_PAUSE);
         if !is_due || self.editor.text().starts_with('/') || self.editor.is_empty() {
             return Vec::new();
         }
-        self.typing_told = Some(now);
+        self.typing_sent = Some(now);
         vec![Job::Typing(chat)]
     }
 
@@ -268,7 +274,7 @@ impl Screen {
         self.scroll = (self.scroll + page).min(top);
         // Older ones are asked for before the last row of what is here has been reached.
         if self.scroll + page >= top {
-            let effects = self.front.older().into_iter().collect();
+            let effects = self.controller.older().into_iter().collect();
             return self.act(effects);
         }
         Vec::new()
@@ -283,8 +289,8 @@ impl Screen {
     /// Opens the next chat of the list, or the one before.
     fn step(&mut self, is_forward: bool) -> Vec<Job> {
         let listed: Vec<ChatId> =
-            self.front.model.listed().iter().map(|view| view.info.id).collect();
-        let open = listed.iter().position(|&id| Some(id) == self.front.model.open);
+            self.controller.model.listed().iter().map(|view| view.info.id).collect();
+        let open = listed.iter().position(|&id| Some(id) == self.controller.model.open);
         let count = listed.len();
         let next = match (open, is_forward) {
             (Some(at), true) => (at + 1) % count,
@@ -295,11 +301,11 @@ impl Screen {
     }
 
     fn open(&mut self, chat: Option<ChatId>) -> Vec<Job> {
-        match chat.filter(|_| chat != self.front.model.open) {
+        match chat.filter(|_| chat != self.controller.model.open) {
             Some(chat) => {
                 self.unseen = None;
                 self.scroll = 0;
-                let effect = self.front.show(chat);
+                let effect = self.controller.show(chat);
                 self.act(vec![effect])
             }
             None => Vec::new(),
@@ -309,7 +315,7 @@ impl Screen {
     /// Opens a chat with something unread, or completes what stands before the cursor.
     fn tab(&mut self) -> Vec<Job> {
         if self.editor.is_empty() {
-            let listed = self.front.model.listed();
+            let listed = self.controller.model.listed();
             let unread = listed.iter().find(|view| view.unread > 0).map(|view| view.info.id);
             return self.open(unread);
         }
@@ -338,7 +344,7 @@ impl Screen {
         if is_first && is_command {
             return TABLE.iter().map(|(name, ..)| format!("/{name}")).filter(fits).collect();
         }
-        let model = &self.front.model;
+        let model = &self.controller.model;
         let members = model.open_view().map(|view| view.members.as_slice()).unwrap_or_default();
         let others = members.iter().filter(|member| member.user != model.me);
         let mut names: Vec<String> = others.map(|member| member.nickname.clone()).collect();
@@ -353,9 +359,9 @@ impl Screen {
 
     /// Who types in the open chat.
     pub(super) fn typists(&self) -> Vec<String> {
-        let Some(open) = self.front.model.open else { return Vec::new() };
+        let Some(open) = self.controller.model.open else { return Vec::new() };
         let here = self.typing.keys().filter(|(chat, _)| *chat == open);
-        here.map(|(_, user)| self.front.model.name(*user)).collect()
+        here.map(|(_, user)| self.controller.model.name(*user)).collect()
     }
 
     /// Forgets who has stopped typing; when to look again.

@@ -46,7 +46,7 @@ impl<'a> Terminal<'a> {
         self.out.flush()
     }
 
-    /// Columns and rows, as far as the terminal tells.
+    /// Columns and rows, as the terminal reports them.
     pub(super) fn size() -> (usize, usize) {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
@@ -59,7 +59,7 @@ impl<'a> Terminal<'a> {
 
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
-        // Whoever took the terminal away has what it showed.
+        // A terminal that is gone needs nothing.
         let _ = self.leave();
     }
 }

@@ -83,8 +83,8 @@ impl Seat {
     /// Anna in the hall, in which the messages were said; she is in the kitchen, too.
     #[allow(clippy::disallowed_methods, reason = "a moment to count from")]
     fn in_hall(size: (usize, usize), messages: Vec<Message>) -> Self {
-        let front = Controller::new(Model::new(user(ANNA), "anna".to_owned()), 7, 50);
-        let screen = Screen::new(front, "anna@chat.lan:7420".to_owned(), size);
+        let controller = Controller::new(Model::new(user(ANNA), "anna".to_owned()), 7, 50);
+        let screen = Screen::new(controller, "anna@chat.lan:7420".to_owned(), size);
         let mut seat = Self { screen, now: Instant::now() };
         seat.hears(News::Chats(vec![
             info(HALL, "hall"),
@@ -194,7 +194,7 @@ fn what_is_sent_is_marked_until_it_is_stored_and_shown_once() {
     let mut seat = Seat::in_hall((50, 10), vec![said(0, BORIS, "hello")]);
     let nonce = nonce_of(&seat.types("hi\n")).expect("it is sent");
     assert_eq!(seat.conversation()[2], "…     anna: hi");
-    // The connection breaks; the catch-up tells of the message, then the second try is answered.
+    // The connection breaks; the catch-up brings the message, then the second try is answered.
     seat.hears(News::Lost { why: "reset".to_owned() });
     assert!(seat.rows()[8].starts_with(" not connected (reset): trying again"));
     let sent = Sent { id: MessageId::at(time(60)), created: time(60) };
@@ -205,7 +205,7 @@ fn what_is_sent_is_marked_until_it_is_stored_and_shown_once() {
     let rows = seat.conversation();
     assert_eq!(rows.iter().filter(|row| row.contains("anna: hi")).count(), 1, "{rows:?}");
     assert!(rows.contains(&"20:16 anna: hi".to_owned()), "{rows:?}");
-    assert!(seat.screen.front.is_settled());
+    assert!(seat.screen.controller.is_settled());
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn passwords_are_asked_for_and_never_shown() {
 }
 
 #[test]
-fn the_others_are_told_of_typing_now_and_then_but_not_of_commands() {
+fn typing_is_sent_now_and_then_but_not_for_commands() {
     let mut seat = Seat::in_hall((64, 10), Vec::new());
     let typing = |jobs: Vec<Job>| jobs.iter().filter(|job| matches!(job, Job::Typing(_))).count();
     assert_eq!(typing(seat.types("hello")), 1);
@@ -380,7 +380,7 @@ fn a_half_typed_line_stays_with_its_chat() {
     let mut seat = Seat::in_hall((64, 10), Vec::new());
     seat.types("for the hall");
     seat.presses(Key::Ctrl('n'));
-    assert_eq!(seat.screen.front.model.open, Some(chat(KITCHEN)));
+    assert_eq!(seat.screen.controller.model.open, Some(chat(KITCHEN)));
     assert!(seat.screen.editor.is_empty(), "the line was typed for the hall");
     seat.types("soup");
     // The server opens a chat by itself when a join is answered late.
@@ -440,7 +440,7 @@ fn members_come_and_go_and_a_chat_that_is_gone_is_shut() {
     assert!(seat.rows()[0].contains("no chat is open"));
     seat.types("hello?\n");
     assert!(seat.conversation().join("\n").contains("/join NAME"));
-    assert!(seat.screen.front.is_settled());
+    assert!(seat.screen.controller.is_settled());
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) enum Role {
     /// Takes the session over that is in this place, whenever it was taken away.
     Restore(usize),
     /// Marks as seen, and on API 1.0 types, in turn.
-    Courtesy,
+    Ephemeral,
 }
 
 /// What was asked.
@@ -204,7 +204,7 @@ impl Conn {
                     // A stream that gave less than there was room for is drained: the next
                     // bytes are an event of their own.
                     if self.stage == Stage::Closed
-                        || (self.stream.tells_its_end() && bytes < room && !ending)
+                        || (self.stream.reports_end() && bytes < room && !ending)
                     {
                         return Drained::Yes;
                     }

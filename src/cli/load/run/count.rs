@@ -8,14 +8,14 @@ use hdrhistogram::Histogram;
 
 use super::payload::Payload;
 
-/// Longest latency told apart, in nanoseconds; anything longer counts as this.
+/// Longest latency recorded, in nanoseconds; anything longer counts as this.
 const LATENCY_NS_MAX: u64 = 120_000_000_000;
 
-/// One of so many deliveries has its latency taken, where deliveries are not paced.
+/// One in this many deliveries has its latency recorded, where deliveries are not paced.
 pub(super) const SAMPLE_EVERY: u64 = 16;
 
-/// Faults told in words; the rest are only counted.
-const FAULTS_TOLD_MAX: usize = 5;
+/// Faults described; the rest are only counted.
+const FAULTS_REPORTED_MAX: usize = 5;
 
 /// Where a run is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -108,7 +108,7 @@ pub(super) struct Faults {
     /// How many.
     pub(super) count: u64,
     /// The first of them.
-    pub(super) told: Vec<String>,
+    pub(super) reported: Vec<String>,
 }
 
 impl Faults {
@@ -116,8 +116,8 @@ impl Faults {
     #[cold]
     pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
         self.count += 1;
-        if self.told.len() < FAULTS_TOLD_MAX {
-            self.told.push(words());
+        if self.reported.len() < FAULTS_REPORTED_MAX {
+            self.reported.push(words());
         }
     }
 }

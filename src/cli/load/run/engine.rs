@@ -20,7 +20,7 @@ use vestnik::limits::DESCRIPTORS_RESERVED;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Connections of one source address that are on their way to be ready at once: under the bound
-/// of a server on connections that are not logged in, beside those that stay so.
+/// of a server on connections that are not logged in, next to those that stay so.
 const SETUPS_PER_ADDRESS: usize = 24;
 
 /// How long the setup may go without a connection becoming ready.
@@ -65,7 +65,7 @@ pub(super) fn run(args: &LoadRunArgs, plan: Plan) -> Result<Outcome, String> {
     run_with_drain(args, plan, DRAIN_SECONDS)
 }
 
-/// Makes one measurement, and waits so many seconds at its end for what is missing.
+/// Makes one measurement, and waits some seconds at its end for what is missing.
 pub(super) fn run_with_drain(
     args: &LoadRunArgs,
     plan: Plan,
@@ -142,8 +142,8 @@ struct Engine<'a> {
     paced: u64,
     /// When the clock began to send.
     pace_from_ns: u64,
-    told_at_ns: u64,
-    told: Counters,
+    reported_at_ns: u64,
+    reported: Counters,
 }
 
 /// The one clock of the load; it is a tool outside the server.
@@ -178,8 +178,8 @@ impl<'a> Engine<'a> {
             timed: Vec::new(),
             paced: 0,
             pace_from_ns: 0,
-            told_at_ns: 0,
-            told: Counters::default(),
+            reported_at_ns: 0,
+            reported: Counters::default(),
             plan,
         })
     }
@@ -305,7 +305,7 @@ impl<'a> Engine<'a> {
     fn begin_load(&mut self) {
         self.shared.phase = Phase::Warmup;
         self.pace_from_ns = self.clock();
-        self.told_at_ns = self.pace_from_ns;
+        self.reported_at_ns = self.pace_from_ns;
         for conn in &mut self.conns {
             if conn.role == Role::Timed {
                 self.timed.push(conn.index);
@@ -315,7 +315,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Turns for so many seconds.
+    /// Runs the loop for some seconds.
     fn turn_for(&mut self, phase: Phase, seconds: u64) -> Result<(), String> {
         self.shared.phase = phase;
         let end_ns = self.clock() + seconds * SECOND_NS;
@@ -327,7 +327,7 @@ impl<'a> Engine<'a> {
             let wait_ns = (end_ns - self.shared.now_ns).min(SECOND_NS / 10);
             self.turn(Duration::from_nanos(wait_ns))?;
             self.send_due();
-            self.tell();
+            self.report_progress();
         }
         Ok(())
     }
@@ -432,13 +432,13 @@ impl<'a> Engine<'a> {
     }
 
     /// Says once a second what goes on.
-    fn tell(&mut self) {
+    fn report_progress(&mut self) {
         let now_ns = self.shared.now_ns;
-        if now_ns < self.told_at_ns + SECOND_NS {
+        if now_ns < self.reported_at_ns + SECOND_NS {
             return;
         }
-        let seconds = (now_ns - self.told_at_ns) as f64 / SECOND_NS as f64;
-        let counters = difference(&self.shared.total, &self.told);
+        let seconds = (now_ns - self.reported_at_ns) as f64 / SECOND_NS as f64;
+        let counters = difference(&self.shared.total, &self.reported);
         let (unit, name) = (self.plan.unit, self.plan.name);
         let per_second = unit.count(&counters) as f64 / seconds;
         let phase = if self.shared.phase == Phase::Measure { "" } else { " (warming up)" };
@@ -448,8 +448,8 @@ impl<'a> Engine<'a> {
         };
         // Progress that nobody reads is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());
-        self.told_at_ns = now_ns;
-        self.told = self.shared.total;
+        self.reported_at_ns = now_ns;
+        self.reported = self.shared.total;
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Payload {
 }
 
 impl Payload {
-    /// A payload of so many bytes, at least [`PAYLOAD_BYTES_MIN`].
+    /// A payload of `bytes`, at least [`PAYLOAD_BYTES_MIN`].
     pub(super) fn new(bytes: usize) -> Self {
         let bytes = bytes.max(PAYLOAD_BYTES_MIN);
         let text = b"vestnik ".iter().copied().cycle().take(bytes).collect();

@@ -97,7 +97,7 @@ pub(super) fn fill(conn: &mut Conn, version: Version, shared: &mut Shared) {
             }
         }
         Role::Restore(place) => restore(conn, place, shared),
-        Role::Courtesy => {
+        Role::Ephemeral => {
             while conn.waiting.len() < shared.window {
                 ephemeral(conn, version, shared);
             }
@@ -122,7 +122,7 @@ pub(super) fn send(conn: &mut Conn, version: Version, shared: &Shared, at_ns: u6
     frame[HEADER_BYTES - 1] = task;
     payload::stamp(&mut frame[book.text_at..], at_ns);
     if shared.nonces && version == Version::V1_0 {
-        // Time, connection and task tell all sends of a run apart.
+        // Time, connection and task make each send of a run unique.
         let nonce = at_ns << 20 ^ (conn.index as u64) << 8 ^ u64::from(task);
         conn.out.extend_from_slice(&nonce.to_le_bytes());
         let bytes = conn.out.len() - start - HEADER_BYTES;
@@ -210,7 +210,7 @@ fn take(conn: &mut Conn, version: Version, frame: &Frame<'_>, shared: &mut Share
                 shared.faults.note(|| format!("connection {index} got DEAUTH"));
             }
         }
-        // Courtesies: they come, and are not counted.
+        // Ephemeral events: they arrive, and are not counted.
         Some(_) | None => {}
     }
 }

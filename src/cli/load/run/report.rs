@@ -1,4 +1,4 @@
-//! The figures of a measurement, for people and for programs.
+//! The metrics of a measurement, for people and for programs.
 
 use std::fmt::Write;
 
@@ -7,13 +7,13 @@ use hdrhistogram::Histogram;
 use super::engine::Outcome;
 use super::scenario::Unit;
 
-/// Share of its core from which on the client may be what was measured.
+/// Share of its core above which the client may be the limit.
 const CLIENT_FULL: f64 = 0.9;
 
-/// Quantiles that are told, with their names.
+/// Quantiles that are reported, with their names.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// Metrics that both forms tell.
+/// Metrics that both forms report.
 struct Metrics {
     count: u64,
     per_second: f64,
@@ -24,7 +24,7 @@ struct Metrics {
     bytes_per_connection: Option<f64>,
 }
 
-fn figures(outcome: &Outcome) -> Metrics {
+fn metrics(outcome: &Outcome) -> Metrics {
     let connections = outcome.plan.roles.len();
     let is_idle = outcome.plan.unit == Unit::Connections;
     let count = match outcome.plan.unit {
@@ -50,9 +50,9 @@ fn figures(outcome: &Outcome) -> Metrics {
 }
 
 /// Whether the client, not the server, was what was measured.
-fn client_was_limit(figures: &Metrics) -> bool {
-    figures.client_share > CLIENT_FULL
-        && figures.server_share.is_none_or(|share| share < CLIENT_FULL)
+fn client_was_limit(metrics: &Metrics) -> bool {
+    metrics.client_share > CLIENT_FULL
+        && metrics.server_share.is_none_or(|share| share < CLIENT_FULL)
 }
 
 /// A table, one figure a line.
@@ -64,15 +64,15 @@ pub(super) fn table(outcome: &Outcome) -> String {
 }
 
 fn write_table(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let figures = figures(outcome);
+    let metrics = metrics(outcome);
     let unit = outcome.plan.unit.name();
     writeln!(out, "{}: {}", outcome.plan.name, outcome.plan.words)?;
-    line(out, &format!("{unit}/s"), &grouped(figures.per_second))?;
-    if let Some(per_cpu) = figures.per_server_cpu_second {
+    line(out, &format!("{unit}/s"), &grouped(metrics.per_second))?;
+    if let Some(per_cpu) = metrics.per_server_cpu_second {
         line(out, &format!("{unit}/server-CPU-s"), &grouped(per_cpu))?;
     }
     if outcome.plan.unit != Unit::Sends && outcome.counters.sends > 0 {
-        line(out, "sends/s", &grouped(figures.sends_per_second))?;
+        line(out, "sends/s", &grouped(metrics.sends_per_second))?;
     }
     if outcome.plan.unit != Unit::Deliveries && outcome.counters.deliveries > 0 {
         let per_second = outcome.counters.deliveries as f64 / outcome.seconds;
@@ -87,22 +87,22 @@ fn write_table(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
             line(out, name, &quantiles.join("  "))?;
         }
     }
-    if let (Some(share), Some(memory)) = (figures.server_share, outcome.memory) {
+    if let (Some(share), Some(memory)) = (metrics.server_share, outcome.memory) {
         let (rss, pss) = (memory.rss as f64 / 1048576.0, memory.pss as f64 / 1048576.0);
         let percent = 100.0 * share;
         line(out, "server", &format!("CPU {percent:.1} %, RSS {rss:.1} MiB, PSS {pss:.1} MiB"))?;
     }
     if let Some(bytes) =
-        figures.bytes_per_connection.filter(|_| outcome.plan.unit == Unit::Connections)
+        metrics.bytes_per_connection.filter(|_| outcome.plan.unit == Unit::Connections)
     {
         line(out, "RSS/connection", &format!("{bytes:.0} bytes"))?;
     }
     let verdict =
-        if client_was_limit(&figures) { "it WAS the limit" } else { "it was not the limit" };
+        if client_was_limit(&metrics) { "it WAS the limit" } else { "it was not the limit" };
     line(
         out,
         "client",
-        &format!("CPU {:.1} % of a core: {verdict}", 100.0 * figures.client_share),
+        &format!("CPU {:.1} % of a core: {verdict}", 100.0 * metrics.client_share),
     )?;
     let checked = grouped(outcome.checked as f64);
     match outcome.faults.count {
@@ -125,14 +125,14 @@ pub(super) fn json(outcome: &Outcome) -> String {
 }
 
 fn write_json(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let figures = figures(outcome);
+    let metrics = metrics(outcome);
     let number =
         |value: Option<f64>| value.map_or("null".to_owned(), |value| format!("{value:.3}"));
     write!(out, "{{\"scenario\":\"{}\",", outcome.plan.name)?;
     write!(out, "\"words\":\"{}\",", outcome.plan.words)?;
-    write!(out, "\"unit\":\"{}\",\"count\":{},", outcome.plan.unit.name(), figures.count)?;
-    write!(out, "\"seconds\":{:.3},\"per_second\":{:.1},", outcome.seconds, figures.per_second)?;
-    write!(out, "\"per_server_cpu_second\":{},", number(figures.per_server_cpu_second))?;
+    write!(out, "\"unit\":\"{}\",\"count\":{},", outcome.plan.unit.name(), metrics.count)?;
+    write!(out, "\"seconds\":{:.3},\"per_second\":{:.1},", outcome.seconds, metrics.per_second)?;
+    write!(out, "\"per_server_cpu_second\":{},", number(metrics.per_server_cpu_second))?;
     write!(
         out,
         "\"sends\":{},\"deliveries\":{},",
@@ -155,9 +155,9 @@ fn write_json(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         "\"server_pss_bytes\":{},",
         number(outcome.memory.map(|memory| memory.pss as f64))
     )?;
-    write!(out, "\"rss_bytes_per_connection\":{},", number(figures.bytes_per_connection))?;
-    write!(out, "\"client_cpu_share\":{:.3},", figures.client_share)?;
-    write!(out, "\"client_was_limit\":{},", client_was_limit(&figures))?;
+    write!(out, "\"rss_bytes_per_connection\":{},", number(metrics.bytes_per_connection))?;
+    write!(out, "\"client_cpu_share\":{:.3},", metrics.client_share)?;
+    write!(out, "\"client_was_limit\":{},", client_was_limit(&metrics))?;
     writeln!(out, "\"checked\":{},\"faults\":{}}}", outcome.checked, outcome.faults.count)
 }
 

@@ -222,7 +222,7 @@ fn mixed_role(index: usize) -> Role {
     match index % 9 {
         0 | 5 => Role::Send,
         1 => Role::Echo,
-        2 => Role::Courtesy,
+        2 => Role::Ephemeral,
         3 => Role::History,
         _ => Role::Listen,
     }

@@ -29,7 +29,7 @@ impl Stream {
     }
 
     /// Whether a read that gave less than there was room for has taken all that came.
-    pub(super) fn tells_its_end(&self) -> bool {
+    pub(super) fn reports_end(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 

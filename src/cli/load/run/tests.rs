@@ -1,4 +1,4 @@
-//! The load against a server of a few lines that can be told to cheat: a cheat must be seen.
+//! The load against a server of a few lines that can cheat on request: a cheat must be noticed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -136,24 +136,24 @@ impl Fake {
         }
     }
 
-    /// Keeps a message and tells the other members; gives its id.
+    /// Stores a message and notifies the other members; returns its id.
     fn send(&mut self, from: usize, content: &str) -> i64 {
         let at = self.stored.len() as i64 + 1;
         self.stored.push((at, content.to_owned()));
-        let mut told = vec![(at, content.to_owned())];
+        let mut sent = vec![(at, content.to_owned())];
         match (self.cheat, at) {
-            (Cheat::LosesOne | Cheat::DeclinesOne, 5) => told.clear(),
-            (Cheat::SwapsTwo, 5) => told.clear(),
-            (Cheat::SwapsTwo, 6) => told.push(self.stored[4].clone()),
-            (Cheat::HarmsOne, 5) => told[0].1.replace_range(30..31, "X"),
-            (Cheat::RepeatsOne, 5) => told.push(told[0].clone()),
+            (Cheat::LosesOne | Cheat::DeclinesOne, 5) => sent.clear(),
+            (Cheat::SwapsTwo, 5) => sent.clear(),
+            (Cheat::SwapsTwo, 6) => sent.push(self.stored[4].clone()),
+            (Cheat::HarmsOne, 5) => sent[0].1.replace_range(30..31, "X"),
+            (Cheat::RepeatsOne, 5) => sent.push(sent[0].clone()),
             _ => {}
         }
         for (place, peer) in self.peers.iter_mut().enumerate() {
-            if place != from && peer.is_member && !told.is_empty() {
+            if place != from && peer.is_member && !sent.is_empty() {
                 frame::write(&mut peer.out, ToClient::MsgNotify.byte(), 1, |body| {
                     body.put_u32(7);
-                    told.iter().for_each(|(at, content)| put(body, *at, content));
+                    sent.iter().for_each(|(at, content)| put(body, *at, content));
                 });
             }
         }
@@ -194,7 +194,7 @@ fn outcome(args: &LoadRunArgs) -> engine::Outcome {
 fn every_delivery_of_an_honest_server_is_counted() {
     let (address, _handle) = serve(Cheat::Nothing);
     let outcome = outcome(&args(address, "fanout --members 5 --publishers 2 --window 3"));
-    assert_eq!(outcome.faults.told, Vec::<String>::new());
+    assert_eq!(outcome.faults.reported, Vec::<String>::new());
     assert!(outcome.counters.sends > 0 && outcome.checked >= 4 * outcome.counters.sends);
     assert!(outcome.answers.len() >= outcome.counters.sends / 2);
     assert!(report::table(&outcome).contains("all there, in order, intact"));
@@ -207,7 +207,7 @@ fn found_out(cheat: Cheat, words: &str) {
     let args = args(address, "fanout --members 3 --publishers 1 --window 2");
     let plan = scenario::plans(&args).expect("it can be done").swap_remove(0);
     let faults = engine::run_with_drain(&args, plan, 1).expect("it runs").faults;
-    assert!(faults.told.iter().any(|told| told.contains(words)), "{words}: {faults:?}");
+    assert!(faults.reported.iter().any(|fault| fault.contains(words)), "{words}: {faults:?}");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_server_that_declines_a_send_is_found_out() {
 fn paced_sends_keep_their_rate_and_are_timed_from_when_they_were_due() {
     let (address, _handle) = serve(Cheat::Nothing);
     let outcome = outcome(&args(address, "rate --members 4 --publishers 2 --rate 800"));
-    assert_eq!(outcome.faults.told, Vec::<String>::new());
+    assert_eq!(outcome.faults.reported, Vec::<String>::new());
     let sends = outcome.counters.sends;
     assert!((150..=205).contains(&sends), "800 deliveries to 4 members are 200 sends: {sends}");
     // All members but the sender; those that were due in the second, however late they came.
@@ -251,13 +251,13 @@ fn echoes_and_history_are_counted_and_checked() {
     let (address, _handle) = serve(Cheat::Nothing);
     for line in ["echo --connections 3 --payload 0", "echo --connections 3 --payload 64"] {
         let outcome = outcome(&args(address, line));
-        assert_eq!(outcome.faults.told, Vec::<String>::new());
+        assert_eq!(outcome.faults.reported, Vec::<String>::new());
         assert!(outcome.counters.echoes > 0);
     }
     let sent = outcome(&args(address, "durable --connections 2"));
     assert!(sent.counters.sends > 0);
     let read = outcome(&args(address, "history --connections 2"));
-    assert_eq!(read.faults.told, Vec::<String>::new());
+    assert_eq!(read.faults.reported, Vec::<String>::new());
     assert!(read.counters.stored > 0);
 }
 
