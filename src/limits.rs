@@ -129,6 +129,27 @@ pub const TLS_BARREN_BYTES_MAX: usize = 2 * TLS_INCOMING_BYTES_MAX;
 /// Longest file that is read as a certificate or key, in bytes.
 pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
 
+/// Longest head of an HTTP request, in bytes (protocol section 9).
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Header lines of an HTTP request.
+pub const HTTP_HEAD_LINES_MAX: usize = 64;
+/// Longest body of an HTTP request, which only a hook may have, in bytes.
+pub const HTTP_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Seconds for the head of an HTTP request, from its first byte on.
+pub const HTTP_HEAD_TIMEOUT_S: u64 = 10;
+/// Seconds for the body of an HTTP request.
+pub const HTTP_BODY_TIMEOUT_S: u64 = 30;
+/// Seconds between two HTTP requests of a connection.
+pub const HTTP_IDLE_TIMEOUT_S: u64 = 60;
+/// HTTP connections of an address for each connection of Purpose without a session that it may have.
+pub const HTTP_CONNECTIONS_FACTOR: usize = 6;
+/// Messages that a hook may send in [`HOOK_WINDOW_MS`].
+pub const HOOK_MESSAGES_MAX: u32 = 30;
+/// Milliseconds over which they are counted.
+pub const HOOK_WINDOW_MS: u64 = 10_000;
+/// The beginnings of requests by which a connection is one of HTTP.
+pub const HTTP_METHODS_FIRST_BYTES: [[u8; 4]; 3] = [*b"GET ", *b"HEAD", *b"POST"];
+
 /// Longest payload of a WebSocket message that the server sends, in bytes: the longest whose length
 /// has 16 bits.
 pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 64 * 1024 - 1;
@@ -185,6 +206,11 @@ const _: () = {
     assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
     assert!(PASSWORDS_UNDER_WAY_MAX <= PASSWORD_QUEUE_MAX);
+    assert!(HTTP_BODY_BYTES_MAX <= TURN_READ_BYTES_PER_CONNECTION);
+    assert!(HTTP_HEAD_BYTES_MAX <= TURN_READ_BYTES_PER_CONNECTION);
+    assert!(u32::from_le_bytes(HTTP_METHODS_FIRST_BYTES[0]) as usize > 1024 * 1024);
+    assert!(u32::from_le_bytes(HTTP_METHODS_FIRST_BYTES[1]) as usize > 1024 * 1024);
+    assert!(u32::from_le_bytes(HTTP_METHODS_FIRST_BYTES[2]) as usize > 1024 * 1024);
     assert!(PASSWORD_QUEUE_USER_ROUNDS_MAX < PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX);
     assert!(PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX < PASSWORD_QUEUE_ROUNDS_MAX);
 };

@@ -61,14 +61,7 @@ pub struct SessionSecret([u8; SESSION_SECRET_DIGITS]);
 impl SessionSecret {
     /// A fresh one.
     pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
-        let mut bits = Zeroizing::new([0; SESSION_SECRET_DIGITS / 2]);
-        random.fill(&mut *bits)?;
-        let mut digits = [0; SESSION_SECRET_DIGITS];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(bits.iter()) {
-            pair[0] = hex_digit(byte >> 4);
-            pair[1] = hex_digit(byte & 15);
-        }
-        Ok(Self(digits))
+        random_digits(random).map(Self)
     }
 
     /// As the wire carries it, without the NUL.
@@ -101,6 +94,56 @@ pub fn session_digest(presented: &str) -> Option<Digest> {
     let formed = digits.len() == SESSION_SECRET_DIGITS
         && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
     formed.then(|| Digest::of("session", digits))
+}
+
+/// 256 random bits as hex digits.
+fn random_digits(random: &dyn RandomSource) -> Result<[u8; SESSION_SECRET_DIGITS], NoRandomness> {
+    let mut bits = Zeroizing::new([0; SESSION_SECRET_DIGITS / 2]);
+    random.fill(&mut *bits)?;
+    let mut digits = [0; SESSION_SECRET_DIGITS];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bits.iter()) {
+        pair[0] = hex_digit(byte >> 4);
+        pair[1] = hex_digit(byte & 15);
+    }
+    Ok(digits)
+}
+
+/// The token of a hook: 256 random bits as 64 lowercase hex digits. Wiped when dropped.
+pub struct HookToken([u8; SESSION_SECRET_DIGITS]);
+
+impl HookToken {
+    /// A fresh one.
+    pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
+        random_digits(random).map(Self)
+    }
+
+    /// As it stands in the path of the hook.
+    pub fn expose(&self) -> &str {
+        // Hex digits are UTF-8.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// What to store of it.
+    pub fn digest(&self) -> Digest {
+        hook_digest(self.expose())
+    }
+}
+
+impl Drop for HookToken {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for HookToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HookToken(…)")
+    }
+}
+
+/// The digest of what stands where the token of a hook does.
+pub fn hook_digest(presented: &str) -> Digest {
+    Digest::of("hook", presented.as_bytes())
 }
 
 fn hex_digit(nibble: u8) -> u8 {

@@ -4,6 +4,7 @@
 //! through [`answer`]; clients write requests through [`request`] and read with [`codec::Reader`].
 
 pub mod answer;
+pub mod base64;
 pub mod codec;
 pub mod decline;
 pub mod frame;

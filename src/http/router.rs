@@ -1,0 +1,117 @@
+//! From a request to what it is for.
+
+use std::net::IpAddr;
+
+use crate::http::assets;
+use crate::http::hook::Format;
+use crate::http::request::{Method, Request};
+use crate::http::response::{Answer, Status};
+use crate::http::upgrade::{self, Accept};
+use crate::http::{Setting, Site};
+
+/// What a listener serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Surface {
+    /// The browser client, WebSocket, hooks.
+    Public,
+    /// Metrics for anybody who can connect.
+    Metrics,
+    /// Metrics on loopback, where a page of another site must not reach them by a name of its own.
+    LocalMetrics,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Route<'a> {
+    /// Send this.
+    Answer(Answer<'a>),
+    /// Find out whether the server is healthy.
+    Health,
+    /// Make the text of the metrics.
+    Metrics,
+    /// Begin a WebSocket.
+    Upgrade { accept: Accept, has_protocol: bool },
+    /// Read a body for the bot with this token.
+    Hook { token: &'a str, format: Format },
+}
+
+/// Finds what a request is for.
+pub(super) fn route<'a>(request: &Request<'a>, setting: &Setting<'_>) -> Route<'a> {
+    match setting.surface {
+        Surface::Public => public(request, setting),
+        Surface::LocalMetrics if !is_local_name(request, setting.site) => {
+            Route::Answer(Answer::text(
+                Status::Forbidden,
+                "metrics on loopback are for requests by its address or name",
+            ))
+        }
+        Surface::Metrics | Surface::LocalMetrics => match request.path {
+            "/metrics" => read_only(request, Route::Metrics),
+            _ => Route::Answer(Answer::status(Status::NotFound)),
+        },
+    }
+}
+
+fn public<'a>(request: &Request<'a>, setting: &Setting<'_>) -> Route<'a> {
+    if let Some(token) = request.path.strip_prefix("/hook/") {
+        return hook(request, token);
+    }
+    match request.path {
+        "/healthz" => read_only(request, Route::Health),
+        "/ws" => match request.method {
+            Method::Get | Method::Head => match upgrade::check(request, setting.site) {
+                Ok((accept, has_protocol)) => Route::Upgrade { accept, has_protocol },
+                Err(answer) => Route::Answer(answer),
+            },
+            _ => not_allowed("GET"),
+        },
+        path => match assets::find(path) {
+            Some(asset) => {
+                read_only(request, Route::Answer(asset.answer(request, setting.is_empty)))
+            }
+            None => Route::Answer(Answer::status(Status::NotFound)),
+        },
+    }
+}
+
+fn hook<'a>(request: &Request<'a>, token: &'a str) -> Route<'a> {
+    if request.method != Method::Post {
+        return not_allowed("POST");
+    }
+    match Format::of(request) {
+        Some(format) => Route::Hook { token, format },
+        None => Route::Answer(Answer::status(Status::UnsupportedMediaType)),
+    }
+}
+
+fn read_only<'a>(request: &Request<'_>, route: Route<'a>) -> Route<'a> {
+    match request.method {
+        Method::Get | Method::Head => route,
+        Method::Post | Method::Other => not_allowed("GET, HEAD"),
+    }
+}
+
+fn not_allowed(allow: &'static str) -> Route<'static> {
+    Route::Answer(Answer { allow: Some(allow), ..Answer::status(Status::MethodNotAllowed) })
+}
+
+/// Whether a request names an address, loopback or the server's own site: by such a name no page of
+/// another site can have come here.
+fn is_local_name(request: &Request<'_>, site: &Site) -> bool {
+    let Ok(Some(authority)) = request.value("host") else {
+        // Only HTTP/1.0 may do without, which no browser speaks.
+        return request.is_old;
+    };
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let host = host.to_ascii_lowercase();
+    let is_public = site.public_host.as_deref().is_some_and(|public| {
+        public.split(':').next().is_some_and(|name| !name.starts_with('[') && name == host)
+    });
+    host.parse::<IpAddr>().is_ok()
+        || host == "localhost"
+        || host.ends_with(".localhost")
+        || is_public
+}

@@ -1,0 +1,99 @@
+//! The handshake of a WebSocket (RFC 6455, section 4.2).
+
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+
+use crate::http::request::{Method, Request};
+use crate::http::response::{Answer, Status};
+use crate::http::{Site, origin};
+use crate::wire::base64;
+
+/// The subprotocol of Purpose.
+const PROTOCOL: &str = "purpose";
+
+/// What RFC 6455 puts behind a key.
+const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Length of a key as text: 16 bytes in base64.
+const KEY_CHARS: usize = 24;
+
+/// The answer to a key: proof that the server speaks WebSocket. It guards nothing.
+pub(super) type Accept = String;
+
+/// What a client that sent this key has to get.
+pub(super) fn accept(key: &str) -> Accept {
+    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(KEY_SUFFIX.as_bytes());
+    base64::encode(context.finish().as_ref())
+}
+
+/// What an upgrade gets, and whether it offers the subprotocol; or the answer that refuses it.
+pub(super) fn check<'a>(request: &Request<'a>, site: &Site) -> Result<(Accept, bool), Answer<'a>> {
+    let is_upgrade = request.method == Method::Get
+        && !request.is_old
+        && request.has_item("upgrade", "websocket")
+        && request.has_item("connection", "upgrade");
+    let version = request.value("sec-websocket-version").map_err(Answer::status)?;
+    if !is_upgrade || version != Some("13") {
+        return Err(Answer::status(Status::UpgradeRequired));
+    }
+    let key = request.value("sec-websocket-key").map_err(Answer::status)?.unwrap_or_default();
+    if !is_key(key) {
+        return Err(Answer::text(Status::BadRequest, "the Sec-WebSocket-Key is not one"));
+    }
+    if !origin::is_allowed(request, site) {
+        let why = "pages of this origin may not connect: see --web-origin";
+        return Err(Answer::text(Status::Forbidden, why));
+    }
+    Ok((
+        accept(key),
+        request.items("sec-websocket-protocol").any(|name| name == PROTOCOL.as_bytes()),
+    ))
+}
+
+/// Whether a text is 16 bytes in base64.
+fn is_key(key: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let digits = key.strip_suffix("==").unwrap_or_default().as_bytes();
+    // The last digit carries two bits, the others of it are 0.
+    key.len() == KEY_CHARS
+        && digits.iter().all(|&byte| is_digit(byte))
+        && matches!(digits.last(), Some(b'A' | b'Q' | b'g' | b'w'))
+}
+
+/// Appends the answer that begins the WebSocket.
+pub(super) fn put(accept: Accept, has_protocol: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
+    out.extend_from_slice(b"Connection: Upgrade\r\nSec-WebSocket-Accept: ");
+    out.extend_from_slice(accept.as_bytes());
+    if has_protocol {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: purpose");
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        assert!(is_key("dGhlIHNhbXBsZSBub25jZQ=="));
+        for wrong in [
+            "",
+            "==",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZR==",
+            "dGhlIHNhbXBsZSBub25jZQ=A",
+            "dGhlIHNhbXBsZSBub25j ZQ=",
+            "dGhlIHNhbXBsZSBub25jZZZQ==",
+        ] {
+            assert!(!is_key(wrong), "{wrong}");
+        }
+    }
+}
