@@ -115,6 +115,41 @@ impl MessageId {
     }
 }
 
+/// Names a file: given once, and never again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FileId(i64);
+
+impl FileId {
+    /// The highest of all, which no server gives.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// `None` for 0 and for numbers that no row can have.
+    pub fn new(raw: u64) -> Option<Self> {
+        i64::try_from(raw).ok().and_then(Self::from_row)
+    }
+
+    /// The id in a row; `None` for a number that is none.
+    pub const fn from_row(raw: i64) -> Option<Self> {
+        if raw > 0 { Some(Self(raw)) } else { None }
+    }
+
+    /// The number as the wire carries it.
+    pub const fn get(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The number as a row has it.
+    pub const fn row(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Names a connection: a place in the table of connections, and which of the connections that
 /// stood there. An old handle never reaches a newer connection in the same place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

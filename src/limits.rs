@@ -11,6 +11,9 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Longest content of a message, in bytes of UTF-8 (protocol section 7).
 pub const CONTENT_BYTES_MAX: usize = 16 * 1024;
 
+/// Files of one message (protocol section 5a).
+pub const MESSAGE_FILES_MAX: usize = 10;
+
 /// Longest body of a HEARTBEAT, in bytes (protocol section 4).
 pub const HEARTBEAT_BYTES_MAX: usize = 1024;
 

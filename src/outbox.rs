@@ -320,6 +320,15 @@ impl Outbox {
         true
     }
 
+    /// Stages a MSG_NOTIFY that is made of what is in the block: `write` appends all of it.
+    pub fn stage_from_block(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
+        let block = std::mem::take(&mut self.block);
+        if self.stage(index, |out| write(out, &block)) {
+            self.staged.note(ToClient::MsgNotify, 1);
+        }
+        self.block = block;
+    }
+
     /// Asks for a look at a connection in this turn's flush though nothing new is staged for it.
     pub fn touch(&mut self, index: u32) {
         if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {

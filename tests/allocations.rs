@@ -14,6 +14,7 @@ use vestnik::outbox::Dirty;
 use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
 use vestnik::store::members::Member;
 use vestnik::store::{Database, Store};
+use vestnik::wire::extras::Extras;
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::request::Request;
 
@@ -108,7 +109,8 @@ fn a_steady_stream_of_sends_allocates_nothing() {
     let mut input = Vec::new();
     let content = "x".repeat(100);
     for task in 0..SENDS_PER_TURN {
-        Request::SendChatMsg { chat, content: &content, nonce: None }.write(&mut input, task);
+        Request::SendChatMsg { chat, content: &content, nonce: None, extras: Extras::NONE }
+            .write(&mut input, task);
     }
     let mut turn = |number: i64| {
         service.begin_turn(BEGIN_US + number * 1000, number as u64);

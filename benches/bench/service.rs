@@ -12,6 +12,7 @@ use vestnik::outbox::Dirty;
 use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
 use vestnik::store::members::Member;
 use vestnik::store::{Database, Store};
+use vestnik::wire::extras::Extras;
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::request::Request;
 
@@ -150,7 +151,8 @@ pub(crate) fn send_turn(bench: &mut Bench<'_>, conns: &[ConnId], content: &str) 
     let chat = crate::files::chat(0);
     for conn in &conns[..2] {
         for task in 0..SENDS / 2 {
-            Request::SendChatMsg { chat, content, nonce: None }.write(&mut bench.input, task as u8);
+            Request::SendChatMsg { chat, content, nonce: None, extras: Extras::NONE }
+                .write(&mut bench.input, task as u8);
         }
         bench.feed(*conn);
     }

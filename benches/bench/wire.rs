@@ -6,7 +6,8 @@ use criterion::{Criterion, Throughput};
 use vestnik::limits::BODY_BYTES_MAX;
 use vestnik::wire::Version;
 use vestnik::wire::answer;
-use vestnik::wire::codec::{Message, Put};
+use vestnik::wire::codec::{Message, Put, put_message};
+use vestnik::wire::extras::Extras;
 use vestnik::wire::frame::{self, Frame, Parsed};
 use vestnik::wire::purpose::{ToClient, ToServer};
 use vestnik::wire::request::Request;
@@ -22,8 +23,13 @@ pub(crate) fn sends() -> Vec<u8> {
     let content = "x".repeat(CONTENT_BYTES);
     let mut bytes = Vec::new();
     for task in 0..FRAMES {
-        Request::SendChatMsg { chat: chat(7), content: &content, nonce: None }
-            .write(&mut bytes, task as u8);
+        Request::SendChatMsg {
+            chat: chat(7),
+            content: &content,
+            nonce: None,
+            extras: Extras::NONE,
+        }
+        .write(&mut bytes, task as u8);
     }
     bytes
 }
@@ -83,6 +89,7 @@ pub(crate) fn write_answers(criterion: &mut Criterion) {
         updated: created,
         status: 0,
         content: &content,
+        extras: Extras::NONE,
     };
     let mut out = Vec::new();
     let mut group = criterion.benchmark_group("wire");
@@ -102,7 +109,7 @@ pub(crate) fn write_answers(criterion: &mut Criterion) {
             out.clear();
             frame::write(&mut out, ToClient::MsgNotify.byte(), 1, |body| {
                 body.put_u32(7);
-                body.put_message(black_box(&message));
+                put_message(body, Version::V1_0, black_box(&message));
             });
             black_box(&out).len()
         });

@@ -4,7 +4,7 @@ use vestnik::auth::password::{self, Kind};
 use vestnik::auth::token::{InviteCode, session_digest};
 use vestnik::names::{self, Name};
 use vestnik::wire::Version;
-use vestnik::wire::codec::{Put, Reader};
+use vestnik::wire::codec::{Reader, put_message};
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::purpose::ToServer;
 use vestnik::wire::request::Request;
@@ -12,11 +12,15 @@ use vestnik::wire::request::Request;
 /// `data`: purpose, version, body.
 pub fn bodies(data: &[u8]) {
     let [purpose, version, body @ ..] = data else { return };
-    let version = if version & 1 == 0 { Version::V0_1 } else { Version::V1_0 };
+    let version = match version % 3 {
+        0 => Version::V0_1,
+        1 => Version::V1_0,
+        _ => Version::V1_1,
+    };
     if let Some(purpose) = ToServer::from_byte(*purpose) {
         request(purpose, version, body);
     }
-    pack(body);
+    pack(version, body);
     if let Ok(text) = std::str::from_utf8(body) {
         words(text);
     }
@@ -44,17 +48,15 @@ fn request(purpose: ToServer, version: Version, body: &[u8]) {
     }
 }
 
-fn pack(body: &[u8]) {
+fn pack(version: Version, body: &[u8]) {
     let mut reader = Reader::new(body);
     let mut written = Vec::new();
-    while let Ok(message) = reader.message() {
+    while let Ok(message) = reader.message(version) {
         if message.id.get() != i64::MAX as u64 {
-            written.put_message(&message);
-            let end = written.len();
-            assert_eq!(
-                written[end - message.content.len() - 1..end - 1],
-                *message.content.as_bytes()
-            );
+            put_message(&mut written, version, &message);
+            assert_eq!(written.len(), message.bytes(version));
+            let again = Reader::new(&written).message(version);
+            assert!(again == Ok(message), "a message reads back as another");
         }
         written.clear();
     }

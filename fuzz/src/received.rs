@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use vestnik::wire::Version;
 use vestnik::wire::codec::{Message, Reader};
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::purpose::ToClient;
@@ -37,7 +38,8 @@ pub(crate) struct Told {
     pub(crate) own: HashSet<i64>,
     /// The task of the last notification.
     pub(crate) last_task: u8,
-    pub(crate) is_modern: bool,
+    /// What HELLO agreed on.
+    pub(crate) version: Option<Version>,
     pub(crate) is_ended: bool,
 }
 
@@ -69,7 +71,7 @@ impl Told {
             };
             at += frame.bytes();
             let purpose = ToClient::from_byte(frame.purpose).expect("a purpose of the table");
-            assert!(self.is_modern || purpose.since() == vestnik::wire::Version::V0_1);
+            assert!(purpose.since() <= self.version.unwrap_or(Version::V0_1));
             self.frame(purpose, frame.task, frame.body, &mut news);
         }
         news
@@ -88,7 +90,9 @@ impl Told {
                 assert_eq!(asked.task, task, "answers out of order");
                 asked.pack.extend_from_slice(body);
                 let outcome = if purpose == ToClient::Accepted {
-                    self.is_modern |= asked.about == About::Hello && asked.pack[0] == 1;
+                    if asked.about == About::Hello {
+                        self.version = Version::negotiate(asked.pack[0], asked.pack[1]);
+                    }
                     if matches!(asked.about, About::Login { .. } | About::Restore { .. }) {
                         self.begin();
                     }
@@ -137,7 +141,7 @@ impl Told {
         let chat = reader.chat_id().expect("a chat").get();
         assert!(!reader.is_empty(), "a MSG_NOTIFY of nothing");
         while !reader.is_empty() {
-            let message = reader.message().expect("a message");
+            let message = reader.message(self.version.expect("after HELLO")).expect("a message");
             check(&message);
             let updated = message.updated.micros();
             let last = self.last.insert(chat, updated).unwrap_or(0);

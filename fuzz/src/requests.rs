@@ -2,6 +2,7 @@
 
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use vestnik::wire::codec::Put;
+use vestnik::wire::extras::Extras;
 use vestnik::wire::purpose::ToServer;
 use vestnik::wire::request::Request;
 
@@ -133,7 +134,7 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
             };
             about = About::Send { chat: chat_number, text: text.clone() };
             let nonce = if kind % 48 > 17 { Some(u64::from(input.u8() % 4)) } else { None };
-            Request::SendChatMsg { chat, content: &text, nonce }
+            Request::SendChatMsg { chat, content: &text, nonce, extras: Extras::NONE }
         }
         20 | 21 => {
             about = About::Range;
@@ -211,7 +212,12 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
         44 => {
             let (_, before, _) = message(input, known, chat);
             let before = if input.u8() & 1 == 0 { None } else { Some(before) };
-            Request::RequestChatPage { chat, before, limit: u16::from(input.u8()) * 257 }
+            Request::RequestChatPage {
+                chat,
+                before,
+                limit: u16::from(input.u8()) * 257,
+                newer: false,
+            }
         }
         45 => Request::RequestUpdates { from: time(input, known) },
         46 => Request::Typing { chat },

@@ -11,6 +11,7 @@ use vestnik::ids::{ChatId, ConnId, ServerTime};
 use vestnik::outbox::Outbox;
 use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
 use vestnik::store::Store;
+use vestnik::wire::Version;
 use vestnik::wire::codec::Reader;
 use vestnik::wire::frame::{self, Parsed};
 use vestnik::wire::request::Request;
@@ -415,7 +416,9 @@ impl<'db> World<'db> {
 
     /// What an answer says about who is who, and what it does to memberships.
     fn note_answer(&mut self, place: usize, answer: Answer, effects: &mut Vec<Effect>) {
-        let user = self.slots[place].as_ref().and_then(|slot| slot.user);
+        let slot = self.slots[place].as_ref();
+        let user = slot.and_then(|slot| slot.user);
+        let version = slot.and_then(|slot| slot.told.version).unwrap_or(Version::V1_0);
         let order = answer.order;
         let mut effect = |chat, user, kind| effects.push(Effect { order, chat, user, kind });
         let body = match &answer.outcome {
@@ -473,7 +476,7 @@ impl<'db> World<'db> {
             (About::Range, _) => {
                 let mut last = -1;
                 while !body.is_empty() {
-                    let message = body.message().expect("a message");
+                    let message = body.message(version).expect("a message");
                     received::check(&message);
                     assert!(message.updated.micros() > last, "a range ascends");
                     last = message.updated.micros();
@@ -631,7 +634,7 @@ impl Observer {
         let mut reader = Reader::new(&pack);
         let mut messages = Vec::new();
         while !reader.is_empty() {
-            let message = reader.message().expect("a message");
+            let message = reader.message(Version::V1_0).expect("a message");
             let text = message.content.to_owned();
             messages.push((message.id.get(), message.updated.micros(), message.status, text));
         }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::error::Error;
 use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use crate::wire::Version;
 use crate::wire::answer as flags;
 use crate::wire::codec::{self, Reader};
 
@@ -164,19 +165,22 @@ pub(super) fn pack<'a, T>(
     Ok(entries)
 }
 
-pub(super) fn message(body: &mut Reader<'_>) -> Result<Message, Error> {
-    Ok(body.message()?.into())
+pub(super) fn message(body: &mut Reader<'_>, version: Version) -> Result<Message, Error> {
+    Ok(body.message(version)?.into())
 }
 
-pub(super) fn chat_message(body: &mut Reader<'_>) -> Result<(ChatId, Message), Error> {
-    Ok((body.chat_id()?, message(body)?))
+pub(super) fn chat_message(
+    body: &mut Reader<'_>,
+    version: Version,
+) -> Result<(ChatId, Message), Error> {
+    Ok((body.chat_id()?, message(body, version)?))
 }
 
-pub(super) fn chat(body: &mut Reader<'_>) -> Result<Chat, Error> {
+pub(super) fn chat(body: &mut Reader<'_>, version: Version) -> Result<Chat, Error> {
     let id = body.chat_id()?;
     let kind = body.u8()?;
     let bits = body.u8()?;
-    Ok(Chat {
+    let chat = Chat {
         id,
         direct: kind == flags::CHAT_KIND_DIRECT,
         has_password: bits & flags::CHAT_HAS_PASSWORD != 0,
@@ -188,7 +192,11 @@ pub(super) fn chat(body: &mut Reader<'_>) -> Result<Chat, Error> {
         unread: body.u32()?,
         name: body.str()?.to_owned(),
         title: body.str()?.to_owned(),
-    })
+    };
+    if version.has_extras() {
+        body.u8()?;
+    }
+    Ok(chat)
 }
 
 pub(super) fn member(body: &mut Reader<'_>) -> Result<Member, Error> {

@@ -6,6 +6,7 @@ use super::{Chat, Client, Error, Member, Message, Sent, Session, SessionInfo, Us
 use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::Version;
 use crate::wire::codec::Reader;
+use crate::wire::extras::Extras;
 use crate::wire::request::Request;
 
 /// The calls of API 0.1.
@@ -79,7 +80,8 @@ impl Client {
         to: Option<ServerTime>,
     ) -> Result<Vec<Message>, Error> {
         let body = self.request(&Request::RequestChatMsg { chat, from, to })?;
-        pack(&body, answer::message)
+        let version = self.version();
+        pack(&body, |body| answer::message(body, version))
     }
 
     /// Moves my marker forward to `time`.
@@ -93,8 +95,9 @@ impl Client {
         content: &str,
         nonce: Option<u64>,
     ) -> Result<Sent, Error> {
-        let nonce = nonce.filter(|_| self.version() == Version::V1_0);
-        let body = self.request(&Request::SendChatMsg { chat, content, nonce })?;
+        let nonce = nonce.filter(|_| self.version() >= Version::V1_0);
+        let body =
+            self.request(&Request::SendChatMsg { chat, content, nonce, extras: Extras::NONE })?;
         whole(&body, |body| Ok(Sent { id: body.message_id()?, created: body.time()? }))
     }
 }
@@ -193,13 +196,15 @@ impl Client {
     /// Looks a chat up.
     pub fn chat(&mut self, chat: ChatId) -> Result<Chat, Error> {
         let body = self.request(&Request::GetChat { chat })?;
-        whole(&body, answer::chat)
+        let version = self.version();
+        whole(&body, |body| answer::chat(body, version))
     }
 
     /// My chats.
     pub fn my_chats(&mut self) -> Result<Vec<Chat>, Error> {
         let body = self.request(&Request::GetMyChats)?;
-        pack(&body, answer::chat)
+        let version = self.version();
+        pack(&body, |body| answer::chat(body, version))
     }
 
     /// Who is in a chat; for its admins the banned follow.
@@ -211,7 +216,8 @@ impl Client {
     /// Group chats whose names begin so.
     pub fn find_chats(&mut self, prefix: &str, limit: u16) -> Result<Vec<Chat>, Error> {
         let body = self.request(&Request::FindChats { prefix, limit })?;
-        pack(&body, answer::chat)
+        let version = self.version();
+        pack(&body, |body| answer::chat(body, version))
     }
 
     /// Changes the text of a message of mine.
@@ -238,8 +244,9 @@ impl Client {
         before: Option<MessageId>,
         limit: u16,
     ) -> Result<Vec<Message>, Error> {
-        let body = self.request(&Request::RequestChatPage { chat, before, limit })?;
-        pack(&body, answer::message)
+        let body = self.request(&Request::RequestChatPage { chat, before, limit, newer: false })?;
+        let version = self.version();
+        pack(&body, |body| answer::message(body, version))
     }
 
     /// Looks for words in a chat, or in all of mine; best first.
@@ -250,7 +257,8 @@ impl Client {
         limit: u16,
     ) -> Result<Vec<(ChatId, Message)>, Error> {
         let body = self.request(&Request::SearchMsg { chat, limit, query })?;
-        pack(&body, answer::chat_message)
+        let version = self.version();
+        pack(&body, |body| answer::chat_message(body, version))
     }
 
     /// Asks for a sign of life.

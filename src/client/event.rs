@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::answer::{self, Chat, Message};
 use super::error::Error;
 use crate::ids::{ChatId, ServerTime, UserId};
+use crate::wire::Version;
 use crate::wire::answer::MemberEvent;
 use crate::wire::codec::Reader;
 use crate::wire::purpose::ToClient;
@@ -155,17 +156,23 @@ impl Events {
     }
 
     /// Takes a notification; one of a purpose that is not known is passed over.
-    pub(super) fn take(&mut self, purpose: ToClient, body: &[u8]) -> Result<(), Error> {
+    pub(super) fn take(
+        &mut self,
+        purpose: ToClient,
+        version: Version,
+        body: &[u8],
+    ) -> Result<(), Error> {
         let mut body = Reader::new(body);
         match purpose {
             ToClient::MsgNotify => {
                 let chat = body.chat_id()?;
                 while !body.is_empty() {
-                    self.push(Event::Message { chat, message: answer::message(&mut body)? });
+                    let message = answer::message(&mut body, version)?;
+                    self.push(Event::Message { chat, message });
                 }
             }
             ToClient::Deauth => self.push(Event::Deauth),
-            ToClient::ChatNotify => self.push(Event::Chat(answer::chat(&mut body)?)),
+            ToClient::ChatNotify => self.push(Event::Chat(answer::chat(&mut body, version)?)),
             ToClient::ChatGone => self.push(Event::ChatGone(body.chat_id()?)),
             ToClient::MemberNotify => {
                 let (chat, user) = (body.chat_id()?, body.user_id()?);
@@ -209,20 +216,23 @@ fn member_event(byte: u8) -> Option<MemberEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::codec::Put;
+    use crate::wire::codec::{Message, Put, put_message};
+    use crate::wire::extras::Extras;
 
     fn notify(time: i64) -> Vec<u8> {
         let mut body = Vec::new();
         body.put_u32(7);
         let time = ServerTime::new(time).expect("positive");
-        body.put_message(&crate::wire::codec::Message {
+        let message = Message {
             id: crate::ids::MessageId::at(time),
             sender: UserId::new(1).expect("not 0"),
             created: time,
             updated: time,
             status: 0,
             content: "hi",
-        });
+            extras: Extras::NONE,
+        };
+        put_message(&mut body, Version::V1_0, &message);
         body
     }
 
@@ -231,7 +241,7 @@ mod tests {
         let one = size_of::<Event>() + 2;
         let mut events = Events::new(2 * one);
         for time in 1..=4 {
-            events.take(ToClient::MsgNotify, &notify(time)).expect("well formed");
+            events.take(ToClient::MsgNotify, Version::V1_0, &notify(time)).expect("well formed");
         }
         let mut times = Vec::new();
         while let Some((event, live)) = events.pop() {
@@ -261,7 +271,9 @@ mod tests {
     #[test]
     fn an_ephemeral_event_is_dropped_silently() {
         let mut events = Events::new(0);
-        events.take(ToClient::PresenceNotify, &[1, 0, 0, 0, 1]).expect("well formed");
+        events
+            .take(ToClient::PresenceNotify, Version::V1_0, &[1, 0, 0, 0, 1])
+            .expect("well formed");
         assert_eq!(events.pop(), None);
         assert!(events.live);
     }

@@ -256,7 +256,7 @@ impl Client {
                 self.link.close();
                 Err(Error::Closed)
             }
-            _ => self.events.take(purpose, self.link.body(frame)),
+            _ => self.events.take(purpose, self.options.version, self.link.body(frame)),
         }
     }
 

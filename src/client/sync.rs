@@ -137,7 +137,7 @@ impl Client {
     pub fn catch_up(&mut self, mut each: impl FnMut(ChatId, Message)) -> Result<(), Error> {
         self.events.forgive();
         let newest = match self.version() {
-            Version::V1_0 => self.catch_up_all(&mut each)?,
+            Version::V1_0 | Version::V1_1 => self.catch_up_all(&mut each)?,
             Version::V0_1 => self.catch_up_chats(&mut each)?,
         };
         self.cursor.all = self.cursor.all.max(newest);
@@ -158,10 +158,11 @@ impl Client {
             }
         }
         let mut newest = all;
+        let version = self.version();
         self.request_parts(&Request::RequestUpdates { from: all.next() }, |piece| {
             let mut body = Reader::new(piece);
             while !body.is_empty() {
-                let (chat, message) = answer::chat_message(&mut body)?;
+                let (chat, message) = answer::chat_message(&mut body, version)?;
                 newest = newest.max(message.updated);
                 each(chat, message);
             }
@@ -230,10 +231,11 @@ impl Client {
         to: Option<ServerTime>,
         each: &mut impl FnMut(Message),
     ) -> Result<(), Error> {
+        let version = self.version();
         self.request_parts(&Request::RequestChatMsg { chat, from, to }, |piece| {
             let mut body = Reader::new(piece);
             while !body.is_empty() {
-                each(answer::message(&mut body)?);
+                each(answer::message(&mut body, version)?);
             }
             Ok(())
         })

@@ -10,6 +10,7 @@ use crate::ids::{ChatId, MessageId, SessionId, UserId};
 use crate::wire::answer as say;
 use crate::wire::codec::{self, Put};
 use crate::wire::decline::Decline;
+use crate::wire::extras::Extras;
 use crate::wire::frame::{Parsed, parse};
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -23,14 +24,16 @@ fn time(micros: i64) -> ServerTime {
 }
 
 fn put_message(out: &mut Vec<u8>, at: i64, content: &str) {
-    out.put_message(&codec::Message {
+    let message = codec::Message {
         id: MessageId::at(time(at)),
         sender: UserId::new(2).expect("not 0"),
         created: time(at),
         updated: time(at),
         status: 0,
         content,
-    });
+        extras: Extras::NONE,
+    };
+    codec::put_message(out, Version::V1_0, &message);
 }
 
 fn notify(out: &mut Vec<u8>, chat: u32, at: i64) {
@@ -203,6 +206,7 @@ fn missed_messages(task: u8, request: &Request<'_>, out: &mut Vec<u8>) {
             for id in [7, 8] {
                 say::put_chat_info(
                     body,
+                    Version::V1_0,
                     &say::ChatInfo {
                         chat: chat(id),
                         kind: say::CHAT_KIND_GROUP,
@@ -213,6 +217,7 @@ fn missed_messages(task: u8, request: &Request<'_>, out: &mut Vec<u8>) {
                         unread: 0,
                         name: "",
                         title: "",
+                        notify: 0,
                     },
                 );
             }

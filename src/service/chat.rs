@@ -13,6 +13,7 @@ use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
 use crate::store::chats::{Chat, MyChat};
 use crate::store::members::Member;
+use crate::wire::Version;
 use crate::wire::answer::{self, ChatInfo, MemberEvent};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
@@ -52,7 +53,7 @@ impl Service<'_> {
             return Ok(());
         }
         let mut info = Vec::new();
-        self.put_chat(&mut info, &found, caller.user)?;
+        self.put_chat(&mut info, caller.version, &found, caller.user)?;
         self.accept(caller, |body| body.put_bytes(&info));
         Ok(())
     }
@@ -86,7 +87,7 @@ impl Service<'_> {
                     return Ok(Progress::More);
                 }
                 service.looked_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
-                service.put_chat(pieces.out(), chat, caller.user)?;
+                service.put_chat(pieces.out(), caller.version, chat, caller.user)?;
                 *left -= 1;
                 *after = names::name_key(&chat.name);
             }
@@ -99,11 +100,12 @@ impl Service<'_> {
     pub(super) fn put_my_chat(
         &mut self,
         out: &mut Vec<u8>,
+        version: Version,
         user: UserId,
         chat: ChatId,
     ) -> StoreResult<bool> {
         match self.store.my_chat(user, chat)? {
-            Some(mine) => self.put_mine(out, user, &mine).map(|()| true),
+            Some(mine) => self.put_mine(out, version, user, &mine).map(|()| true),
             None => Ok(false),
         }
     }
@@ -112,6 +114,7 @@ impl Service<'_> {
     pub(super) fn put_mine(
         &mut self,
         out: &mut Vec<u8>,
+        version: Version,
         user: UserId,
         mine: &MyChat,
     ) -> StoreResult<()> {
@@ -119,9 +122,11 @@ impl Service<'_> {
         let mut flags = answer::CHAT_MEMBER;
         flags |= if mine.has_password { answer::CHAT_HAS_PASSWORD } else { 0 };
         flags |= if mine.is_admin { answer::CHAT_ADMIN } else { 0 };
+        flags |= if mine.is_closed { answer::CHAT_CLOSED } else { 0 };
         let kind = if mine.is_direct { answer::CHAT_KIND_DIRECT } else { answer::CHAT_KIND_GROUP };
         answer::put_chat_info(
             out,
+            version,
             &ChatInfo {
                 chat: mine.chat,
                 kind,
@@ -132,6 +137,7 @@ impl Service<'_> {
                 unread: unread.count,
                 name: &mine.name,
                 title: &mine.title,
+                notify: mine.notify,
             },
         );
         Ok(())
@@ -141,15 +147,17 @@ impl Service<'_> {
     pub(super) fn put_chat(
         &mut self,
         out: &mut Vec<u8>,
+        version: Version,
         chat: &Chat,
         user: UserId,
     ) -> StoreResult<()> {
-        if self.put_my_chat(out, user, chat.chat)? {
+        if self.put_my_chat(out, version, user, chat.chat)? {
             return Ok(());
         }
         // Somebody else's: a group, since a direct chat is known to its members only.
         answer::put_chat_info(
             out,
+            version,
             &ChatInfo {
                 chat: chat.chat,
                 kind: answer::CHAT_KIND_GROUP,
@@ -160,6 +168,7 @@ impl Service<'_> {
                 unread: 0,
                 name: &chat.name,
                 title: &chat.title,
+                notify: 0,
             },
         );
         Ok(())

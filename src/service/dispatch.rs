@@ -140,7 +140,7 @@ impl Service<'_> {
             Request::GetChatId { name } => self.get_chat_id(me, name),
             Request::ChatReqPass { chat } => self.chat_req_pass(me, chat),
             Request::JoinChat { chat, password } => self.join_chat(me, chat, password),
-            Request::SendChatMsg { chat, content, nonce } => {
+            Request::SendChatMsg { chat, content, nonce, .. } => {
                 self.send_chat_msg(me, chat, content, nonce)
             }
             Request::RequestChatMsg { chat, from, to } => self.request_chat_msg(me, chat, from, to),
@@ -170,7 +170,7 @@ impl Service<'_> {
                 self.edit_msg(me, chat, message, content)
             }
             Request::DeleteMsg { chat, message } => self.delete_msg(me, chat, message),
-            Request::RequestChatPage { chat, before, limit } => {
+            Request::RequestChatPage { chat, before, limit, .. } => {
                 self.request_chat_page(me, chat, before, limit)
             }
             Request::SearchMsg { chat, limit, query } => self.search_msg(me, chat, limit, query),

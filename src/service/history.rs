@@ -12,7 +12,8 @@ use crate::service::peer::Peer;
 use crate::service::search::Search;
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::{Fault, StoreResult};
-use crate::wire::codec::{MESSAGE_OVERHEAD_BYTES, Message, Put};
+use crate::wire::Version;
+use crate::wire::codec::{Message, Put, put_message};
 use crate::wire::decline::Decline;
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
@@ -155,13 +156,14 @@ pub(crate) struct Pieces<'a> {
     start: usize,
     /// Frames before the one that begins at `start`.
     parts: u32,
+    pub(crate) version: Version,
 }
 
 impl<'a> Pieces<'a> {
-    fn begin(out: &'a mut Vec<u8>, task: u8) -> Self {
-        let start = out.len();
+    fn begin(out: &'a mut Vec<u8>, caller: Caller) -> Self {
+        let (start, task) = (out.len(), caller.task);
         frame::write(out, ToClient::Part.byte(), task, |_| {});
-        Self { out, task, first: start, start, parts: 0 }
+        Self { out, task, first: start, start, parts: 0, version: caller.version }
     }
 
     /// Where the entries of the answer go.
@@ -213,7 +215,7 @@ impl Service<'_> {
         self.require_member(caller, chat)?;
         let now = self.clock.now();
         let to = to.map_or(now, |to| to.min(now));
-        let source = if caller.modern {
+        let source = if caller.version >= Version::V1_0 {
             Source::Range { chat, from, to }
         } else {
             Source::Legacy { chat, from, to, pack: Vec::new() }
@@ -422,7 +424,7 @@ impl Service<'_> {
             Source::Chat(chat) => {
                 let chat = self.visible_chat(caller, *chat)?;
                 self.pieces(caller, |service, pieces| {
-                    service.put_chat(pieces.out, &chat, caller.user)?;
+                    service.put_chat(pieces.out, caller.version, &chat, caller.user)?;
                     Ok(Progress::Ended)
                 })
             }
@@ -461,7 +463,7 @@ impl Service<'_> {
                     if service.is_scan_budget_spent() || !pieces.has_room() {
                         return Ok(Progress::More);
                     }
-                    service.put_mine(pieces.out, caller.user, mine)?;
+                    service.put_mine(pieces.out, caller.version, caller.user, mine)?;
                     *after = Some(mine.chat);
                 }
                 if chats.len() < CHATS {
@@ -479,7 +481,7 @@ impl Service<'_> {
     ) -> Result<Progress, HandlerError> {
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        let mut pieces = Pieces::begin(&mut out, caller.task);
+        let mut pieces = Pieces::begin(&mut out, caller);
         let progress = write(self, &mut pieces);
         if let Ok(progress) = &progress
             && let Some(parts) = pieces.finish(progress)
@@ -506,7 +508,7 @@ impl Service<'_> {
             if with_chat {
                 pieces.out.put_u32(chat.get());
             }
-            pieces.out.put_message(message);
+            put_message(pieces.out, pieces.version, message);
             true
         })?;
         self.note_looked_at(walk.passed_over);
@@ -540,7 +542,7 @@ impl Service<'_> {
             if !pieces.has_room() {
                 return false;
             }
-            pieces.out.put_message(message);
+            put_message(pieces.out, pieces.version, message);
             true
         })?;
         Ok(match stopped {
@@ -564,12 +566,12 @@ impl Service<'_> {
         let upto = pack.len() + STREAM_BYTES_PER_TURN;
         let mut is_full = false;
         let walk = self.store.messages_updated(chat, *from, to, |message| {
-            let bytes = MESSAGE_OVERHEAD_BYTES + message.content.len();
+            let bytes = message.bytes(caller.version);
             is_full = pack.len() + bytes > LEGACY_PACK_BYTES_MAX;
             if is_full || pack.len() >= upto {
                 return false;
             }
-            pack.put_message(message);
+            put_message(pack, caller.version, message);
             true
         })?;
         // Nothing of it shows in the queue before the end.
@@ -691,12 +693,13 @@ impl Service<'_> {
         let mut pack = std::mem::take(&mut self.scratch);
         pack.clear();
         let now = self.clock.now();
+        let version = self.peers.get(conn).map_or(Version::V0_1, Peer::version);
         let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
             // No two messages share a time, so one at `until` is before the other chat's.
             if message.updated > until || pack.len() >= PIECE_BYTES_MAX {
                 return false;
             }
-            pack.put_message(message);
+            put_message(&mut pack, version, message);
             true
         });
         if walk.is_ok()

@@ -12,6 +12,7 @@ use crate::store::purges::Found;
 use crate::store::{Store, StoreError, StoreResult};
 use crate::wire::answer::MemberEvent;
 use crate::wire::codec::{Message, STATUS_DELETED};
+use crate::wire::extras::Extras;
 
 /// Changes taken up in one slice.
 const CHANGES_PER_SLICE: u32 = 256;
@@ -208,7 +209,8 @@ impl Service<'_> {
             self.indexing.note_change();
             let (sender, created) = (purge.user, id.created());
             let status = status | STATUS_DELETED;
-            let message = Message { id, sender, created, updated, status, content: "" };
+            let message =
+                Message { id, sender, created, updated, status, content: "", extras: Extras::NONE };
             self.notify_message_of_nobody(chat, &message);
         }
         Ok(true)

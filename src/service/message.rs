@@ -6,6 +6,7 @@ use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::messages::MessageState;
 use crate::wire::codec::{Message, Put, STATUS_DELETED, STATUS_EDITED};
 use crate::wire::decline::Decline;
+use crate::wire::extras::Extras;
 
 impl Service<'_> {
     /// SEND_CHAT_MSG: the hot path. Without a nonce it touches memory and one INSERT.
@@ -36,7 +37,8 @@ impl Service<'_> {
             self.store.add_nonce(chat, caller.user, nonce, id)?;
         }
         let (sender, updated) = (caller.user, created);
-        let message = Message { id, sender, created, updated, status: 0, content };
+        let message =
+            Message { id, sender, created, updated, status: 0, content, extras: Extras::NONE };
         self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
@@ -151,6 +153,7 @@ impl Service<'_> {
                 updated,
                 status: found.status | STATUS_EDITED,
                 content,
+                extras: Extras::NONE,
             },
         );
         self.accept(caller, |body| body.put_time(updated));
@@ -183,6 +186,7 @@ impl Service<'_> {
                 updated,
                 status: found.status | STATUS_DELETED,
                 content: "",
+                extras: Extras::NONE,
             },
         );
         self.accept(caller, |body| body.put_time(updated));

@@ -49,6 +49,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::store::members::Member;
 use crate::store::{Fault, Store, StoreError, StoreResult};
+use crate::wire::Version;
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
@@ -122,8 +123,8 @@ pub(crate) struct Caller {
     task: u8,
     user: UserId,
     session: crate::ids::SessionId,
-    /// Speaks 1.0.
-    modern: bool,
+    /// What its connection speaks.
+    version: Version,
 }
 
 /// Why a handler did not do what was asked.
@@ -577,7 +578,7 @@ impl<'db> Service<'db> {
             task,
             user: attached.user,
             session: attached.session,
-            modern: peer.is_modern(),
+            version: peer.version(),
         })
     }
 

@@ -17,7 +17,7 @@ impl Service<'_> {
             return;
         }
         // Without a limit, for none of it may come after the answer.
-        self.notify_batch_to(caller.conn.index, usize::MAX);
+        self.notify_batch_to(caller.conn.index, usize::MAX, false);
         self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.peers.get_mut(caller.conn) {
             self.turn.batch.set_mark(peer);
@@ -42,14 +42,18 @@ impl Service<'_> {
         true
     }
 
-    /// Gives one connection what it does not have yet of the batch.
-    fn notify_batch_to(&mut self, index: u32, limit: usize) {
+    /// Gives one connection what it does not have yet of the batch. `is_whole`: nothing more comes
+    /// to the batch.
+    fn notify_batch_to(&mut self, index: u32, limit: usize, is_whole: bool) {
         let Some(peer) = self.peers.at_mut(index) else { return };
         let from = self.turn.batch.mark(peer);
         if from >= self.turn.batch.len() {
             return;
         }
         let was_live = peer.backlog.is_none();
+        if is_whole && self.turn.batch.is_to_extend(peer.version()) {
+            self.turn.batch.extend_block(&mut self.outbox);
+        }
         self.turn.batch.deliver(&mut self.outbox, peer, from, limit);
         if was_live && peer.backlog.is_some() {
             self.pumping.push(peer.conn);
@@ -64,7 +68,7 @@ impl Service<'_> {
         for place in 0..count {
             let online = self.roster.chat(slot);
             let Some(&index) = online.and_then(|online| online.conns.get(place)) else { break };
-            self.notify_batch_to(index, self.config.outbound_bytes_max);
+            self.notify_batch_to(index, self.config.outbound_bytes_max, true);
         }
         self.turn.batch.end();
     }
@@ -258,13 +262,15 @@ impl Service<'_> {
         user: UserId,
         chat: ChatId,
     ) -> StoreResult<()> {
-        if !self.peers.get(conn).is_some_and(|peer| peer.is_modern()) {
+        let Some(peer) = self.peers.get(conn).filter(|peer| peer.is_modern()) else {
             return Ok(());
-        }
+        };
+        let version = peer.version();
         let is_member = self.roster.membership(user, chat).is_some();
         let mut info = std::mem::take(&mut self.notice);
         info.clear();
-        let found = if is_member { self.put_my_chat(&mut info, user, chat) } else { Ok(false) };
+        let found =
+            if is_member { self.put_my_chat(&mut info, version, user, chat) } else { Ok(false) };
         match &found {
             Ok(true) => self.notify(conn.index, ToClient::ChatNotify, false, Some(chat), |body| {
                 body.put_bytes(&info);

@@ -131,7 +131,12 @@ impl Peer {
         self.state.attached.map(|attached| attached.user)
     }
 
-    /// Whether it speaks 1.0, with its further notifications.
+    /// What it speaks.
+    pub(crate) fn version(&self) -> Version {
+        self.state.version.unwrap_or(Version::V0_1)
+    }
+
+    /// Whether it speaks 1.0 or more, with its further notifications.
     pub(crate) fn is_modern(&self) -> bool {
         self.state.version >= Some(Version::V1_0)
     }

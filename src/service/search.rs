@@ -17,7 +17,7 @@ use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
 use crate::store::search::chat_word;
 use crate::tokenizer::{Query, indexed};
-use crate::wire::codec::Put;
+use crate::wire::codec::{Put, put_message};
 use crate::wire::decline::Decline;
 
 /// Messages that fit and are ranked.
@@ -309,7 +309,8 @@ impl Service<'_> {
                 if service.roster.membership(caller.user, chat).is_some() {
                     service.store.with_message(chat, id, |message| {
                         pieces.out().put_u32(chat.get());
-                        pieces.out().put_message(message);
+                        let version = pieces.version;
+                        put_message(pieces.out(), version, message);
                     })?;
                 }
                 *told += 1;

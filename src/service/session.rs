@@ -4,12 +4,14 @@
 use crate::auth::password::{self, Password};
 use crate::auth::throttle::{Key, Origin};
 use crate::auth::token::{self, Digest, SessionSecret};
+use crate::config::Registration;
 use crate::ids::{ConnId, ServerTime, SessionId, UserId};
 use crate::limits::SESSIONS_PER_USER_MAX;
 use crate::names;
-use crate::service::peer::{Attached, Checked, Intent};
+use crate::service::peer::{Attached, Checked, Intent, Peer};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::wire::Version;
+use crate::wire::answer;
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
@@ -19,6 +21,16 @@ const SERVER: &str = concat!("vestnik ", env!("CARGO_PKG_VERSION"));
 
 /// The use of a session is noted in the file at most this often.
 pub(super) const TOUCH_US: i64 = 3600 * 1_000_000;
+
+/// Appends who it is that a session is attached for, as this version has it.
+fn put_identity(body: &mut Vec<u8>, version: Version, user: UserId, flags: u8) {
+    if version >= Version::V1_0 {
+        body.put_u32(user.get());
+    }
+    if version.has_extras() {
+        body.put_u8(flags | answer::USER_ONLINE);
+    }
+}
 
 impl Service<'_> {
     pub(super) fn heartbeat(&mut self, conn: ConnId, task: u8, echo: &[u8]) -> HandlerResult {
@@ -33,6 +45,13 @@ impl Service<'_> {
         }
         let body_bytes_max = self.config.body_bytes_max as u32;
         let content_bytes_max = self.config.content_bytes_max as u32;
+        // No files and no pushes yet.
+        let file_bytes_max = 0;
+        let registration = match self.config.registration {
+            Registration::Closed => 0,
+            Registration::Invite => 1,
+            Registration::Open => 2,
+        };
         self.accept_to(conn, task, |body| {
             let (major, minor) = version.numbers();
             body.put_bytes(&[major, minor]);
@@ -40,6 +59,11 @@ impl Service<'_> {
                 body.put_u32(body_bytes_max);
                 body.put_u32(content_bytes_max);
                 body.put_str(SERVER);
+            }
+            if version.has_extras() {
+                body.put_u64(file_bytes_max);
+                body.put_str("");
+                body.put_u8(registration);
             }
         });
         Ok(())
@@ -138,14 +162,12 @@ impl Service<'_> {
         if let Some(upgraded) = upgraded {
             self.store.set_password(found.user, upgraded)?;
         }
-        let is_modern = self.peers.get(conn).is_some_and(|peer| peer.is_modern());
+        let version = self.peers.get(conn).map_or(Version::V0_1, Peer::version);
         self.accept_to(conn, task, |body| {
             body.put_u32(session.get());
             body.put_bytes(secret.expose());
             body.put_u8(0);
-            if is_modern {
-                body.put_u32(found.user.get());
-            }
+            put_identity(body, version, found.user, found.flags);
         });
         self.attach(conn, found.user, session, now)
     }
@@ -197,12 +219,13 @@ impl Service<'_> {
             self.store.touch_session(session, now, &address)?;
             touched = now;
         }
-        let is_modern = self.peers.get(conn).is_some_and(|peer| peer.is_modern());
-        self.accept_to(conn, task, |body| {
-            if is_modern {
-                body.put_u32(user.get());
-            }
-        });
+        let version = self.peers.get(conn).map_or(Version::V0_1, Peer::version);
+        let flags = if version.has_extras() {
+            self.store.user(user)?.map_or(0, |user| user.flags)
+        } else {
+            0
+        };
+        self.accept_to(conn, task, |body| put_identity(body, version, user, flags));
         if current.is_some() {
             self.resume_suspended(conn, user, touched);
             return Ok(());

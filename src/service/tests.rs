@@ -8,6 +8,7 @@ use crate::auth::token::SessionSecret;
 use crate::ids::{MessageId, SessionId};
 use crate::outbox::Dirty;
 use crate::store::Database;
+use crate::wire::extras::Extras;
 use crate::wire::frame::{self, Parsed};
 use crate::wire::request::Request;
 
@@ -78,7 +79,8 @@ impl<'db> Driven<'db> {
 
     /// Sends a message in a turn that cannot be stored; why it is declined.
     fn send_in_vain(&mut self, chat: ChatId) -> String {
-        let request = Request::SendChatMsg { chat, content: "hi", nonce: None };
+        let request =
+            Request::SendChatMsg { chat, content: "hi", nonce: None, extras: Extras::NONE };
         self.service.begin_turn(self.wall_us, self.now_ms);
         self.hand(request);
         assert_eq!(self.service.end_turn(), TurnEnd::Declined);
@@ -132,7 +134,12 @@ impl<'db> Driven<'db> {
 
     /// Sends a message; its time.
     fn send(&mut self, chat: ChatId) -> Result<i64, String> {
-        let body = self.ask(Request::SendChatMsg { chat, content: "hi", nonce: None })?;
+        let body = self.ask(Request::SendChatMsg {
+            chat,
+            content: "hi",
+            nonce: None,
+            extras: Extras::NONE,
+        })?;
         let created = body.last_chunk().map(|bytes| i64::from_le_bytes(*bytes));
         created.ok_or_else(|| "no time".to_owned())
     }
@@ -378,10 +385,15 @@ fn an_answer_overtakes_nothing() {
     });
     let content = "x".repeat(16_000);
     for _ in 0..20 {
-        driven.hand(Request::SendChatMsg { chat, content: &content, nonce: None });
+        driven.hand(Request::SendChatMsg {
+            chat,
+            content: &content,
+            nonce: None,
+            extras: Extras::NONE,
+        });
     }
     driven.conn = first;
-    driven.hand(Request::SendChatMsg { chat, content: "mine", nonce: None });
+    driven.hand(Request::SendChatMsg { chat, content: "mine", nonce: None, extras: Extras::NONE });
     assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
     driven.service.outbox.put_together(first.index);
     let (mut told, mut rest) = (Vec::new(), driven.service.outbox.sendable(first.index));

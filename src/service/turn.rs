@@ -9,6 +9,7 @@
 //! before its own message, so that the answer does not overtake it (protocol section 2, order).
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::auth::helper::JobId;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
@@ -18,7 +19,10 @@ use crate::service::history::Backlog;
 use crate::service::peer::{Peer, PeerState, Waiting};
 use crate::service::send_limiter::LimitedSender;
 use crate::store::StoreError;
-use crate::wire::codec::{Message, Put};
+use crate::wire::Version;
+use crate::wire::codec::{
+    EXTRAS_LENGTH_BYTES, MESSAGE_OVERHEAD_BYTES, Message, Put, put_extras, put_message,
+};
 use crate::wire::frame::{self, Frame};
 use crate::wire::purpose::{ToClient, ToServer};
 
@@ -30,36 +34,72 @@ pub(crate) struct Batch {
     pub(crate) slot: u32,
     /// Where they begin in the block of the turn.
     base: usize,
-    bytes: usize,
-    /// Where each message begins, and its `updated`.
-    entries: Vec<(usize, ServerTime)>,
+    /// Bytes of all its messages, by [`layout`].
+    bytes: [usize; 2],
+    entries: Vec<Entry>,
+    /// The extras of its messages.
+    extras: Vec<u8>,
+    /// Where the layout with extras begins in the block, once somebody was to be notified of all.
+    extended_base: Option<usize>,
     /// Grows with each batch, and begins anew after 2^32 of them: who last sent in an older one may
     /// look for a mark then, and finds none.
     number: u32,
-    /// Up to which byte a connection has it: for those that sent part of it.
+    /// How many of its messages a connection has: for those that sent some of them.
     marks: HashMap<u32, usize>,
 }
 
+/// A message of the batch.
+struct Entry {
+    updated: ServerTime,
+    /// Where it begins, by [`layout`].
+    start: [usize; 2],
+    /// Where its text ends in the plain layout: lines that stand for files come after it.
+    text_end: usize,
+    /// Where its extras end.
+    extras_end: usize,
+}
+
+/// The layout of messages without extras, which the batch is encoded in as it grows; and the one with
+/// extras, which is made of it when a connection on 1.1 is to be notified.
+const fn layout(version: Version) -> usize {
+    if version.has_extras() { EXTENDED } else { PLAIN }
+}
+
+const PLAIN: usize = 0;
+const EXTENDED: usize = 1;
+
 impl Batch {
-    /// Bytes of all its messages.
+    /// How many messages it has.
     pub(crate) fn len(&self) -> usize {
-        self.bytes
+        self.entries.len()
     }
 
     pub(crate) fn push(&mut self, outbox: &mut Outbox, message: &Message<'_>) {
-        self.entries.push((self.bytes, message.updated));
+        let start = self.bytes;
         let block = outbox.block_mut();
-        block.put_message(message);
-        self.bytes = block.len() - self.base;
+        put_message(block, Version::V1_0, message);
+        let plain_end = block.len() - self.base;
+        let extras = message.extras.bytes();
+        let text_end = if extras.is_empty() {
+            plain_end - 1
+        } else {
+            start[PLAIN] + MESSAGE_OVERHEAD_BYTES - 1 + message.content.len()
+        };
+        let extended_bytes = text_end - start[PLAIN] + 1 + EXTRAS_LENGTH_BYTES + extras.len();
+        self.bytes = [plain_end, start[EXTENDED] + extended_bytes];
+        self.extras.extend_from_slice(extras);
+        let extras_end = self.extras.len();
+        self.entries.push(Entry { updated: message.updated, start, text_end, extras_end });
     }
 
-    /// Tells a connection the messages from the byte `from` on; leaves out those for which a slow
-    /// reader has no room, which then catches up from the file.
+    /// Notifies a connection of the messages from the given one on; leaves out those for which a
+    /// slow consumer has no capacity, which then catches up from the database.
     pub(crate) fn deliver(&self, outbox: &mut Outbox, peer: &mut Peer, from: usize, limit: usize) {
         let Some(chat) = self.chat else { return };
-        let first = self.entries.partition_point(|&(at, _)| at < from);
-        let mut rest = self.entries.get(first..).unwrap_or_default();
-        while let Some((&(start, since), _)) = rest.split_first() {
+        let layout = layout(peer.version());
+        let mut first = from;
+        while let Some(entry) = self.entries.get(first) {
+            let (start, since) = (entry.start[layout], entry.updated);
             let is_slow = outbox.pending_bytes(peer.conn.index) > limit;
             if peer.backlog.is_some() || is_slow {
                 if outbox.is_closed(peer.conn.index) {
@@ -68,13 +108,63 @@ impl Batch {
                 Backlog::leave_out(&mut peer.backlog, chat, since).is_slow |= is_slow;
                 return;
             }
-            let fits = rest.partition_point(|&(at, _)| at < start + NOTIFY_BYTES_MAX);
-            let end = rest.get(fits).map_or(self.bytes, |&(at, _)| at);
+            let rest = self.entries.get(first..).unwrap_or_default();
+            let end_of = |at: usize| {
+                self.entries.get(at).map_or(self.bytes[layout], |entry| entry.start[layout])
+            };
+            let fits = rest.partition_point(|e| e.start[layout] < start + NOTIFY_BYTES_MAX);
+            let end = end_of(first + fits);
             let head = msg_notify_head(end - start, peer.next_notify_task(), chat);
-            let piece = self.base + start..self.base + end;
-            outbox.stage_block(peer.conn.index, head, piece);
-            rest = rest.get(fits..).unwrap_or_default();
+            let base = if layout == PLAIN { Some(self.base) } else { self.extended_base };
+            match base {
+                Some(base) => {
+                    outbox.stage_block(peer.conn.index, head, base + start..base + end);
+                }
+                None => outbox.stage_from_block(peer.conn.index, |out, block| {
+                    out.put_bytes(&head);
+                    self.extend(first..first + fits, block, out);
+                }),
+            }
+            first += fits;
         }
+    }
+
+    /// Where the head and the text of a message are in the block, and its extras.
+    fn parts(&self, at: usize) -> Option<(Range<usize>, &[u8])> {
+        let entry = self.entries.get(at)?;
+        let before = at.checked_sub(1).and_then(|before| self.entries.get(before));
+        let extras = before.map_or(0, |before| before.extras_end)..entry.extras_end;
+        let text = self.base + entry.start[PLAIN]..self.base + entry.text_end;
+        Some((text, self.extras.get(extras).unwrap_or_default()))
+    }
+
+    /// Appends some of the messages in the layout with extras.
+    fn extend(&self, messages: Range<usize>, block: &[u8], out: &mut Vec<u8>) {
+        for (text, extras) in messages.filter_map(|at| self.parts(at)) {
+            out.put_bytes(block.get(text).unwrap_or_default());
+            out.put_u8(0);
+            put_extras(out, extras);
+        }
+    }
+
+    /// Appends the whole batch to the block once more, in the layout with extras: several
+    /// connections are to be notified in it.
+    pub(crate) fn extend_block(&mut self, outbox: &mut Outbox) {
+        let block = outbox.block_mut();
+        let base = block.len();
+        for (text, extras) in (0..self.entries.len()).filter_map(|at| self.parts(at)) {
+            debug_assert!(text.end <= base);
+            block.extend_from_within(text);
+            block.put_u8(0);
+            put_extras(block, extras);
+        }
+        debug_assert_eq!(block.len() - base, self.bytes[EXTENDED]);
+        self.extended_base = Some(base);
+    }
+
+    /// Whether [`Batch::extend_block`] is still to be called before this version is notified of it.
+    pub(crate) fn is_to_extend(&self, version: Version) -> bool {
+        layout(version) == EXTENDED && self.extended_base.is_none()
     }
 
     /// Begins the batch of a chat; that before is told.
@@ -88,13 +178,15 @@ impl Batch {
     /// There is no batch any more.
     pub(crate) fn end(&mut self) {
         self.chat = None;
-        self.bytes = 0;
+        self.bytes = [0; 2];
         self.entries.clear();
+        self.extras.clear();
+        self.extended_base = None;
         self.marks.clear();
         self.number = self.number.wrapping_add(1);
     }
 
-    /// Up to where a connection has it.
+    /// How many of its messages a connection has.
     pub(crate) fn mark(&self, peer: &Peer) -> usize {
         if peer.sent_in != self.number {
             return 0;
@@ -105,7 +197,7 @@ impl Batch {
     /// Notes that a connection that sends has all of it so far.
     pub(crate) fn set_mark(&mut self, peer: &mut Peer) {
         peer.sent_in = self.number;
-        self.marks.insert(peer.conn.index, self.bytes);
+        self.marks.insert(peer.conn.index, self.entries.len());
     }
 }
 

@@ -47,6 +47,10 @@ pub struct MyChat {
     pub is_admin: bool,
     /// The member's marker.
     pub seen: ServerTime,
+    /// What the member gets pushes of, as chat_info says it.
+    pub notify: u8,
+    /// It does not exist for those outside it.
+    pub is_closed: bool,
     /// Its messages, as far as they are counted.
     pub counted: Counted,
 }
@@ -56,7 +60,7 @@ macro_rules! my_chats {
     ($which:literal) => {
         concat!(
             "SELECT m.chat_id, c.kind, c.name, coalesce(u.nickname, c.title),
-                    c.password IS NOT NULL, c.member_count, m.admin, m.seen, c.last_message,
+                    c.password IS NOT NULL, c.member_count, m.admin, m.seen, m.notify, c.closed, c.last_message,
                     CASE WHEN m.deletions = c.deletions OR m.seen >= c.last_deleted
                     THEN c.message_count - m.known_count END
              FROM members m CROSS JOIN chats c USING (chat_id)
@@ -78,7 +82,9 @@ fn my_chat(row: &Row<'_>) -> rusqlite::Result<MyChat> {
         member_count: row.get(5)?,
         is_admin: row.get(6)?,
         seen: time(row, 7)?,
-        counted: Counted { last: time(row, 8)?, unread: row.get(9)? },
+        notify: row.get(8)?,
+        is_closed: row.get(9)?,
+        counted: Counted { last: time(row, 10)?, unread: row.get(11)? },
     })
 }
 

@@ -4,6 +4,7 @@ use super::search::WORDS_PER_SLICE;
 use super::{Store, StoreResult, error, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+use crate::wire::extras::Extras;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
@@ -59,6 +60,7 @@ fn message_updated<'row>(
         updated: updated.and_then(ServerTime::new).unwrap_or(created),
         status: row.get(3)?,
         content,
+        extras: Extras::NONE,
     })
 }
 

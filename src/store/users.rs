@@ -17,9 +17,11 @@ pub struct User {
     pub disabled: bool,
     /// When it was made.
     pub created: ServerTime,
+    /// Bits of protocol section 5a that are kept: operator and bot.
+    pub flags: u8,
 }
 
-const COLUMNS: &str = "user_id, nickname, password, disabled, created";
+const COLUMNS: &str = "user_id, nickname, password, disabled, created, flags";
 
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
@@ -28,6 +30,7 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
         password: row.get(2)?,
         disabled: row.get(3)?,
         created: time(row, 4)?,
+        flags: row.get(5)?,
     })
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::ids::{ChatId, ServerTime, UserId};
-use crate::wire::codec::Put;
+use crate::wire::Version;
+use crate::wire::codec::{Put, Text};
 use crate::wire::decline::Decline;
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
@@ -59,6 +60,8 @@ pub const CHAT_HAS_PASSWORD: u8 = 0x01;
 pub const CHAT_MEMBER: u8 = 0x02;
 /// Flag of a chat of which the asker is an admin.
 pub const CHAT_ADMIN: u8 = 0x04;
+/// Flag of a chat that does not exist for those outside it; shown on 1.1.
+pub const CHAT_CLOSED: u8 = 0x08;
 
 /// chat_info of section 5, as one user sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -67,7 +70,7 @@ pub struct ChatInfo<'a> {
     pub chat: ChatId,
     /// [`CHAT_KIND_GROUP`] or [`CHAT_KIND_DIRECT`].
     pub kind: u8,
-    /// [`CHAT_HAS_PASSWORD`], [`CHAT_MEMBER`], [`CHAT_ADMIN`].
+    /// [`CHAT_HAS_PASSWORD`], [`CHAT_MEMBER`], [`CHAT_ADMIN`], [`CHAT_CLOSED`].
     pub flags: u8,
     /// How many members.
     pub members: u32,
@@ -81,20 +84,35 @@ pub struct ChatInfo<'a> {
     pub name: &'a str,
     /// Its title; the other's nickname for a direct chat.
     pub title: &'a str,
+    /// What the asker gets pushes of: 0 everything, 1 what mentions or answers them, 2 nothing.
+    pub notify: u8,
 }
 
-/// Appends a chat_info.
-pub fn put_chat_info(out: &mut Vec<u8>, info: &ChatInfo<'_>) {
+/// Appends a chat_info, as this version has it.
+pub fn put_chat_info(out: &mut Vec<u8>, version: Version, info: &ChatInfo<'_>) {
+    let is_longer = version.has_extras();
     out.put_u32(info.chat.get());
     out.put_u8(info.kind);
-    out.put_u8(info.flags);
+    out.put_u8(if is_longer { info.flags } else { info.flags & !CHAT_CLOSED });
     out.put_u32(info.members);
     out.put_time(info.last_message);
     out.put_time(info.seen);
     out.put_u32(info.unread);
     out.put_str(info.name);
     out.put_str(info.title);
+    if is_longer {
+        out.put_u8(info.notify);
+    }
 }
+
+/// Flag of a user who is an operator of the server (1.1).
+pub const USER_OPERATOR: u8 = 0x01;
+/// Flag of a user with an attached session.
+pub const USER_ONLINE: u8 = 0x02;
+/// Flag of a user who is disabled (1.1).
+pub const USER_DISABLED: u8 = 0x04;
+/// Flag of a user who is a program (1.1).
+pub const USER_BOT: u8 = 0x08;
 
 /// Flag of a member who is an admin.
 pub const MEMBER_ADMIN: u8 = 0x01;
@@ -109,16 +127,6 @@ pub fn put_member(out: &mut Vec<u8>, user: UserId, flags: u8, seen: ServerTime, 
     out.put_u8(flags);
     out.put_time(seen);
     out.put_str(nickname);
-}
-
-/// Lets `write!` append to a buffer of bytes.
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.put_bytes(text.as_bytes());
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The types of section 1: reading them in place, writing them to the end of a buffer.
 
-use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
+use crate::wire::Version;
+use crate::wire::extras::{self, Extras};
 
 /// Why a body does not parse; the words of a `malformed`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +23,8 @@ pub enum Malformed {
     BadBool,
     /// A HEARTBEAT over its 1024 bytes.
     HeartbeatTooLong,
+    /// An extra that a sender does not write, or more of them than a message has.
+    BadExtra,
 }
 
 impl Malformed {
@@ -35,6 +39,7 @@ impl Malformed {
             Self::BadTime => "a time is negative",
             Self::BadBool => "a bool is neither 0 nor 1",
             Self::HeartbeatTooLong => "the heartbeat is too long",
+            Self::BadExtra => "an extra that a sender does not write, or too many of them",
         }
     }
 }
@@ -72,6 +77,13 @@ impl<'a> Reader<'a> {
         let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
         self.rest = tail;
         Ok(*head)
+    }
+
+    /// As many bytes.
+    pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed::Short)?;
+        self.rest = tail;
+        Ok(head)
     }
 
     /// A u8.
@@ -132,6 +144,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A file_id, never 0. One that no server gives reads as the last of all.
+    pub fn file_id(&mut self) -> Result<FileId, Malformed> {
+        match self.u64()? {
+            0 => Err(Malformed::BadId),
+            raw => Ok(FileId::new(raw).unwrap_or(FileId::MAX)),
+        }
+    }
+
     /// A str: UTF-8 up to a NUL, which is taken too.
     pub fn str(&mut self) -> Result<&'a str, Malformed> {
         let length = memchr::memchr(0, self.rest).ok_or(Malformed::Unterminated)?;
@@ -149,8 +169,8 @@ impl<'a> Reader<'a> {
         if self.is_empty() { Ok(None) } else { field(self).map(Some) }
     }
 
-    /// A message, as packs carry them.
-    pub fn message(&mut self) -> Result<Message<'a>, Malformed> {
+    /// A message, as packs of this version carry them.
+    pub fn message(&mut self, version: Version) -> Result<Message<'a>, Malformed> {
         Ok(Message {
             id: self.message_id()?,
             sender: self.user_id()?,
@@ -158,6 +178,12 @@ impl<'a> Reader<'a> {
             updated: self.time()?,
             status: self.u8()?,
             content: self.str()?,
+            extras: if version.has_extras() {
+                let length = usize::from(self.u16()?);
+                Extras::read(self.bytes(length)?)?
+            } else {
+                Extras::NONE
+            },
         })
     }
 }
@@ -182,10 +208,30 @@ pub struct Message<'a> {
     pub status: u8,
     /// The text.
     pub content: &'a str,
+    /// What more it has.
+    pub extras: Extras<'a>,
+}
+
+impl Message<'_> {
+    /// Bytes that it takes in a pack of this version, or a few less than them.
+    pub fn bytes(&self, version: Version) -> usize {
+        let mut bytes = MESSAGE_OVERHEAD_BYTES + self.content.len();
+        if version.has_extras() {
+            bytes += EXTRAS_LENGTH_BYTES + self.extras.bytes().len();
+        } else if !self.extras.is_empty() {
+            let mut lines = Vec::new();
+            extras::put_file_lines(&mut lines, self.extras, !self.content.is_empty());
+            bytes += lines.len();
+        }
+        bytes
+    }
 }
 
 /// Bytes of a message around its content: ids, times, status and the NUL.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 8 + 4 + 8 + 8 + 1 + 1;
+
+/// Bytes of the length before a message's extras.
+pub const EXTRAS_LENGTH_BYTES: usize = 2;
 
 /// Writing the types of section 1 to the end of a buffer.
 pub trait Put {
@@ -231,8 +277,8 @@ pub trait Put {
         self.put_u8(0);
     }
 
-    /// A message.
-    fn put_message(&mut self, message: &Message<'_>) {
+    /// The ids, times and status of a message.
+    fn put_message_head(&mut self, message: &Message<'_>) {
         let mut head = [0; MESSAGE_OVERHEAD_BYTES - 1];
         head[0..8].copy_from_slice(&message.id.get().to_le_bytes());
         head[8..12].copy_from_slice(&message.sender.get().to_le_bytes());
@@ -240,13 +286,50 @@ pub trait Put {
         head[20..28].copy_from_slice(&message.updated.micros().to_le_bytes());
         head[28] = message.status;
         self.put_bytes(&head);
-        self.put_str(message.content);
     }
 }
 
 impl Put for Vec<u8> {
     fn put_bytes(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
+    }
+}
+
+/// Appends a message, as packs of this version carry it.
+pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
+    out.put_message_head(message);
+    if version.has_extras() {
+        out.put_str(message.content);
+        put_extras(out, message.extras.bytes());
+    } else if message.extras.is_empty() {
+        out.put_str(message.content);
+    } else {
+        put_content_with_files(out, message.content, message.extras);
+    }
+}
+
+/// Appends the extras of a message, after its content.
+pub fn put_extras(out: &mut Vec<u8>, extras: &[u8]) {
+    debug_assert!(extras.len() <= usize::from(u16::MAX));
+    out.put_u16(extras.len() as u16);
+    out.put_bytes(extras);
+}
+
+/// Appends the content that versions without extras see: the text, and a line for each file.
+#[cold]
+fn put_content_with_files(out: &mut Vec<u8>, content: &str, extras: Extras<'_>) {
+    out.put_bytes(content.as_bytes());
+    extras::put_file_lines(out, extras, !content.is_empty());
+    out.put_u8(0);
+}
+
+/// Lets `write!` append to a buffer of bytes.
+pub(crate) struct Text<'a>(pub(crate) &'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.put_bytes(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -289,12 +372,15 @@ mod tests {
             updated: time.next(),
             status: STATUS_EDITED,
             content: "привет",
+            extras: Extras::NONE,
         };
-        let mut bytes = Vec::new();
-        bytes.put_message(&message);
-        assert_eq!(bytes.len(), MESSAGE_OVERHEAD_BYTES + message.content.len());
-        let mut body = Reader::new(&bytes);
-        assert_eq!(body.message(), Ok(message));
-        assert_eq!(body.finish(), Ok(()));
+        for version in [Version::V0_1, Version::V1_0, Version::V1_1] {
+            let mut bytes = Vec::new();
+            put_message(&mut bytes, version, &message);
+            assert_eq!(bytes.len(), message.bytes(version));
+            let mut body = Reader::new(&bytes);
+            assert_eq!(body.message(version), Ok(message));
+            assert_eq!(body.finish(), Ok(()));
+        }
     }
 }

@@ -145,7 +145,7 @@ impl fmt::Display for Decline {
                 f.write_str("the server cannot store this now; nothing was kept")
             }
             Self::ShuttingDown => f.write_str("the server is stopping"),
-            Self::UnsupportedVersion => f.write_str("this server speaks 0.1 and 1.0"),
+            Self::UnsupportedVersion => f.write_str("this server speaks 0.1, 1.0 and 1.1"),
             Self::AlreadyGreeted => f.write_str("HELLO was said already"),
             Self::AlreadyAuthorized => f.write_str("a session is attached already"),
             Self::BadCredentials => f.write_str("wrong name or password"),

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod base64;
 pub mod codec;
 pub mod decline;
+pub mod extras;
 pub mod frame;
 pub mod purpose;
 pub mod request;
@@ -19,6 +20,8 @@ pub enum Version {
     V0_1,
     /// API 1.0: those and section 5's.
     V1_0,
+    /// API 1.1: those and section 5a's.
+    V1_1,
 }
 
 impl Version {
@@ -26,7 +29,8 @@ impl Version {
     pub const fn negotiate(major: u8, minor: u8) -> Option<Self> {
         match (major, minor) {
             (0, 1) => Some(Self::V0_1),
-            (1, _) => Some(Self::V1_0),
+            (1, 0) => Some(Self::V1_0),
+            (1, _) => Some(Self::V1_1),
             _ => None,
         }
     }
@@ -36,6 +40,12 @@ impl Version {
         match self {
             Self::V0_1 => (0, 1),
             Self::V1_0 => (1, 0),
+            Self::V1_1 => (1, 1),
         }
+    }
+
+    /// Whether messages carry extras, and other structures what section 5a adds to them.
+    pub const fn has_extras(self) -> bool {
+        matches!(self, Self::V1_1)
     }
 }

@@ -4,6 +4,7 @@ use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use crate::limits::HEARTBEAT_BYTES_MAX;
 use crate::wire::Version;
 use crate::wire::codec::{Malformed, Put, Reader};
+use crate::wire::extras::Extras;
 use crate::wire::frame;
 use crate::wire::purpose::ToServer;
 
@@ -49,6 +50,7 @@ pub enum Request<'a> {
         chat: ChatId,
         content: &'a str,
         nonce: Option<u64>,
+        extras: Extras<'a>,
     },
     RequestChatMsg {
         chat: ChatId,
@@ -134,6 +136,7 @@ pub enum Request<'a> {
         chat: ChatId,
         before: Option<MessageId>,
         limit: u16,
+        newer: bool,
     },
     SearchMsg {
         chat: Option<ChatId>,
@@ -201,6 +204,11 @@ impl<'a> Request<'a> {
                 nonce: match version {
                     Version::V0_1 => None,
                     Version::V1_0 => body.optional(Reader::u64)?,
+                    Version::V1_1 => Some(body.u64()?),
+                },
+                extras: match version {
+                    Version::V0_1 | Version::V1_0 => Extras::NONE,
+                    Version::V1_1 => Extras::read_sent(body.take_rest())?,
                 },
             },
             ToServer::RequestChatMsg => Self::RequestChatMsg {
@@ -261,6 +269,7 @@ impl<'a> Request<'a> {
                     raw => Some(MessageId::new(raw).unwrap_or(MessageId::at(ServerTime::MAX))),
                 },
                 limit: body.u16()?,
+                newer: version.has_extras() && body.optional(Reader::bool)?.unwrap_or(false),
             },
             ToServer::SearchMsg => Self::SearchMsg {
                 chat: ChatId::new(body.u32()?),
@@ -348,12 +357,13 @@ impl<'a> Request<'a> {
                 out.put_u32(chat.get());
                 put_strs(out, [password]);
             }
-            Self::SendChatMsg { chat, content, nonce } => {
+            Self::SendChatMsg { chat, content, nonce, extras } => {
                 out.put_u32(chat.get());
                 out.put_str(content);
                 if let Some(nonce) = nonce {
                     out.put_u64(nonce);
                 }
+                out.put_bytes(extras.bytes());
             }
             Self::RequestChatMsg { chat, from, to } => {
                 out.put_u32(chat.get());
@@ -396,10 +406,13 @@ impl<'a> Request<'a> {
                 out.put_u32(chat.get());
                 out.put_u64(message.get());
             }
-            Self::RequestChatPage { chat, before, limit } => {
+            Self::RequestChatPage { chat, before, limit, newer } => {
                 out.put_u32(chat.get());
                 out.put_u64(before.map_or(0, MessageId::get));
                 out.put_u16(limit);
+                if newer {
+                    out.put_bool(true);
+                }
             }
             Self::SearchMsg { chat, limit, query } => {
                 out.put_u32(chat.map_or(0, ChatId::get));
@@ -441,8 +454,8 @@ mod tests {
             Request::ChatReqPass { chat },
             Request::JoinChat { chat, password: None },
             Request::JoinChat { chat, password: Some("") },
-            Request::SendChatMsg { chat, content: "hi", nonce: None },
-            Request::SendChatMsg { chat, content: "hi", nonce: Some(u64::MAX) },
+            Request::SendChatMsg { chat, content: "hi", nonce: None, extras: Extras::NONE },
+            Request::SendChatMsg { chat, content: "hi", nonce: Some(9), extras: Extras::NONE },
             Request::RequestChatMsg { chat, from: time, to: None },
             Request::RequestChatMsg { chat, from: time, to: Some(time) },
             Request::MarkSeen { chat, time },
@@ -466,8 +479,8 @@ mod tests {
             Request::FindChats { prefix: "", limit: 3 },
             Request::EditMsg { chat, message, content: "x" },
             Request::DeleteMsg { chat, message },
-            Request::RequestChatPage { chat, before: None, limit: 50 },
-            Request::RequestChatPage { chat, before: Some(message), limit: 50 },
+            Request::RequestChatPage { chat, before: None, limit: 50, newer: false },
+            Request::RequestChatPage { chat, before: Some(message), limit: 50, newer: false },
             Request::SearchMsg { chat: None, limit: 5, query: "q" },
             Request::RequestUpdates { from: time },
             Request::Typing { chat },

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Barrier;
 use std::thread;
 
+use crate::support::api11::Extras;
 use crate::support::client::range_body;
 use crate::support::wire::*;
 use crate::support::{Client, Server, eventually};
@@ -72,6 +73,7 @@ fn a_message_is_read_back() {
             updated: sent.created,
             status: 0,
             content: content.to_owned(),
+            extras: Extras::default(),
         };
         let kept = anna.range(hall, sent.created, Some(sent.created));
         assert_eq!(kept, [expected]);

@@ -59,6 +59,7 @@ fn create_chat() {
         unread: 0,
         name: "Hall".to_owned(),
         title: String::new(),
+        notify: 0,
     };
     assert_eq!(anna.chat(chat), expected);
     assert_eq!(phone.chat_notify(), expected);

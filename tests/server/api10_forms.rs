@@ -112,18 +112,18 @@ fn hello_1_0() {
 #[test]
 fn hello_1_x_gives_what_there_is() {
     let server = Server::start();
-    for minor in [1, 7, 255] {
+    for minor in [1, 2, 7, 255] {
         let answer = server.connect().ask(HELLO, body().u8(1).u8(minor)).accepted();
-        assert_eq!(answer[..2], [1, 0]);
+        assert_eq!(answer[..2], [1, 1]);
     }
 }
 
-/// The words of `unsupported-version` name both versions.
+/// The words of `unsupported-version` name all versions.
 #[test]
 fn both_versions_are_named() {
     let server = Server::start();
     let words = server.connect().ask(HELLO, body().u8(2).u8(0)).declined("unsupported-version");
-    assert!(words.contains("0.1") && words.contains("1.0"), "{words}");
+    assert!(["0.1", "1.0", "1.1"].iter().all(|version| words.contains(version)), "{words}");
 }
 
 /// LOGIN and RESTORE_SESSION on 1.0 tell the user's id; a session is the same on both versions.

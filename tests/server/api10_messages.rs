@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::slice::from_ref;
 
 use crate::support::api10::*;
+use crate::support::api11::Extras;
 use crate::support::client::range_body;
 use crate::support::wire::*;
 use crate::support::{Client, Server};
@@ -159,6 +160,7 @@ fn edit_msg() {
         updated,
         status: EDITED,
         content: "один".to_owned(),
+        extras: Extras::default(),
     };
     assert_eq!(hall.boris.notified(hall.chat, 1), from_ref(&expected));
     assert_eq!(old.notified(hall.chat, 1), from_ref(&expected));

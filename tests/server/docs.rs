@@ -34,14 +34,17 @@ fn purposes(text: &str) -> Vec<(u8, String)> {
 fn the_protocol_names_every_purpose() {
     let page = read("docs/protocol.md");
     let old = section(&page, "\n## 4.", "\n## 5.");
-    let new = section(&page, "\n## 5.", "\n## 6.");
+    let new = section(&page, "\n## 5.", "\n## 5a.");
+    let newest = section(&page, "\n## 5a.", "\n## 6.");
     let both = purposes(section(old, "Both ways:", "\nTo the server"));
     let mut to_server = both.clone();
     let mut to_client = both;
-    for part in [old, new] {
+    for part in [old, new, newest] {
         to_server.extend(purposes(section(part, "\nTo the server", "\nTo the client")));
         to_client.extend(purposes(section(part, "\nTo the client", "\nIn detail")));
     }
+    to_server.sort();
+    to_client.sort();
     let code: Vec<_> =
         ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name().to_owned())).collect();
     assert_eq!(to_server, code);

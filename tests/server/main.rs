@@ -17,6 +17,7 @@ mod api10_forms;
 mod api10_messages;
 mod api10_notifications;
 mod api10_search;
+mod api11_versions;
 mod arbitrary;
 mod bounded;
 mod checkpoints;

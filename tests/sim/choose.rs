@@ -1,6 +1,7 @@
 //! What a client says next.
 
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use vestnik::wire::extras::Extras;
 use vestnik::wire::request::Request;
 
 use crate::client::{Client, Kept, State};
@@ -40,7 +41,6 @@ pub(crate) fn choose(client: &mut Client, plan: &Plan, model: &Model) {
             }
             let (major, minor) = match (client.modern, client.rng.below(12)) {
                 (_, 0) => (3, 0),
-                (true, 1) => (1, 9),
                 (true, _) => (1, 0),
                 (false, _) => (0, 1),
             };
@@ -326,7 +326,7 @@ fn send(client: &mut Client, plan: &Plan, _model: &Model, chat: ChatId) {
             client.nonces.push((chat.get(), nonce.unwrap_or_default(), text.clone()));
         }
     }
-    say(client, &Request::SendChatMsg { chat, content: &text, nonce });
+    say(client, &Request::SendChatMsg { chat, content: &text, nonce, extras: Extras::NONE });
 }
 
 fn read(client: &mut Client, model: &Model, chat: ChatId) {
@@ -338,8 +338,8 @@ fn read(client: &mut Client, model: &Model, chat: ChatId) {
         0 => Request::RequestChatMsg { chat, from, to: None },
         1..3 => Request::RequestChatMsg { chat, from, to: Some(to) },
         3..5 => Request::MarkSeen { chat, time: from },
-        5 => Request::RequestChatPage { chat, before: None, limit },
-        6 => Request::RequestChatPage { chat, before, limit },
+        5 => Request::RequestChatPage { chat, before: None, limit, newer: false },
+        6 => Request::RequestChatPage { chat, before, limit, newer: false },
         _ => Request::RequestUpdates { from },
     };
     say(client, &request);
@@ -498,7 +498,8 @@ fn manage(client: &mut Client, model: &Model, chat: ChatId) {
     let is_told = matches!(request, Request::RenameChat { .. } | Request::SetChatTitle { .. });
     if is_told && client.rng.one_in(2) {
         // In one turn with it: members are told of the change first, and of the message later.
-        let before = Request::SendChatMsg { chat, content: "so be it", nonce: None };
+        let before =
+            Request::SendChatMsg { chat, content: "so be it", nonce: None, extras: Extras::NONE };
         say(client, &before);
     }
     say(client, &request);

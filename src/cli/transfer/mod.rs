@@ -21,6 +21,7 @@ use vestnik::store::members::Member;
 use vestnik::store::search::Unindexed;
 use vestnik::store::{Database, Store};
 use vestnik::wire::codec::{Message, STATUS_DELETED};
+use vestnik::wire::extras::Extras;
 
 use super::failure::Failure;
 use super::file::{self, Stop};
@@ -394,6 +395,7 @@ impl Held {
             updated: self.updated,
             status: self.status,
             content: &self.content,
+            extras: Extras::NONE,
         }
     }
 }

@@ -70,6 +70,7 @@ pub(crate) struct ChatInfo {
     pub(crate) unread: u32,
     pub(crate) name: String,
     pub(crate) title: String,
+    pub(crate) notify: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -120,9 +121,11 @@ impl Reader<'_> {
             unread: self.u32(),
             name: self.text(),
             title: self.text(),
+            notify: if self.is_11() { self.u8() } else { 0 },
         };
         assert!(info.kind <= 1, "an unknown kind: {info:?}");
-        assert_eq!(info.flags & !0x07, 0, "an unknown flag: {info:?}");
+        let known = if self.is_11() { 0x0f } else { 0x07 };
+        assert_eq!(info.flags & !known, 0, "an unknown flag: {info:?}");
         assert!(info.unread <= 1000, "counted too far: {info:?}");
         assert_eq!(info.name.is_empty(), info.kind == 1, "{info:?}");
         info
@@ -217,6 +220,9 @@ impl Client {
         let mut reader = Reader::new(&answer);
         let session = Session { id: reader.id(), hash: reader.text() };
         let user = reader.id();
+        if self.is_11() {
+            assert_eq!(reader.u8() & !0x0b, 0, "an unknown flag");
+        }
         reader.finish();
         (session, user)
     }
@@ -291,7 +297,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn chat(&mut self, chat: u32) -> ChatInfo {
         let answer = self.ask(GET_CHAT, body().id(chat)).accepted();
-        let mut reader = Reader::new(&answer);
+        let mut reader = self.reader(&answer);
         let info = reader.chat_info();
         reader.finish();
         info
@@ -300,13 +306,13 @@ impl Client {
     #[track_caller]
     pub(crate) fn my_chats(&mut self) -> Vec<ChatInfo> {
         let answer = self.ask_whole(GET_MY_CHATS, body()).accepted();
-        Reader::new(&answer).chat_infos()
+        self.reader(&answer).chat_infos()
     }
 
     #[track_caller]
     pub(crate) fn find_chats(&mut self, prefix: &str, limit: u16) -> Vec<ChatInfo> {
         let answer = self.ask_whole(FIND_CHATS, body().text(prefix).u16(limit));
-        Reader::new(&answer.accepted()).chat_infos()
+        self.reader(&answer.accepted()).chat_infos()
     }
 
     #[track_caller]
@@ -346,7 +352,7 @@ impl Client {
     pub(crate) fn page(&mut self, chat: u32, before: u64, limit: u16) -> Vec<Message> {
         let request = body().id(chat).u64(before).u16(limit);
         let answer = self.ask_whole(REQUEST_CHAT_PAGE, request).accepted();
-        Reader::new(&answer).messages()
+        self.reader(&answer).messages()
     }
 
     /// SEARCH_MSG; chat 0 is all my chats.
@@ -354,20 +360,24 @@ impl Client {
     pub(crate) fn search(&mut self, chat: u32, limit: u16, query: &str) -> Vec<(u32, Message)> {
         let request = body().id(chat).u16(limit).text(query);
         let answer = self.ask_whole(SEARCH_MSG, request).accepted();
-        Reader::new(&answer).chat_messages()
+        self.reader(&answer).chat_messages()
     }
 
     #[track_caller]
     pub(crate) fn updates(&mut self, from: i64) -> Vec<(u32, Message)> {
         let answer = self.ask_whole(REQUEST_UPDATES, body().time(from));
-        Reader::new(&answer.accepted()).chat_messages()
+        self.reader(&answer.accepted()).chat_messages()
     }
 
     // Notifications.
 
     #[track_caller]
     pub(crate) fn chat_notify(&mut self) -> ChatInfo {
-        read_chat_notify(&self.expect(CHAT_NOTIFY))
+        let frame = self.expect(CHAT_NOTIFY);
+        let mut reader = self.reader(&frame.body);
+        let info = reader.chat_info();
+        reader.finish();
+        info
     }
 
     #[track_caller]

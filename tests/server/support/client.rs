@@ -30,6 +30,9 @@ pub(crate) struct Client {
     waiting: VecDeque<u8>,
     /// Purposes of the server that this test does not want to hear of.
     deaf_to: Vec<u8>,
+    /// HELLO gave 1.1.
+    is_11: bool,
+    nonce: u64,
 }
 
 impl Client {
@@ -51,7 +54,24 @@ impl Client {
             last_task: 0,
             waiting: VecDeque::new(),
             deaf_to: Vec::new(),
+            is_11: false,
+            nonce: 0,
         }
+    }
+
+    pub(crate) fn is_11(&self) -> bool {
+        self.is_11
+    }
+
+    /// A reader of structures of the version that is spoken.
+    pub(crate) fn reader<'a>(&self, bytes: &'a [u8]) -> Reader<'a> {
+        Reader::of(self.is_11, bytes)
+    }
+
+    /// A nonce that this connection did not use yet.
+    pub(crate) fn next_nonce(&mut self) -> u64 {
+        self.nonce += 1;
+        u64::from(self.stream.local_addr().expect("an address").port()) << 32 | self.nonce
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -278,7 +298,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn notify(&mut self, chat: u32) -> (u8, Vec<Message>) {
         let frame = self.expect(MSG_NOTIFY);
-        let mut reader = Reader::new(&frame.body);
+        let mut reader = self.reader(&frame.body);
         assert_eq!(reader.id(), chat, "a message of another chat");
         let pack = reader.messages();
         assert!(!pack.is_empty(), "a MSG_NOTIFY without a message");
@@ -329,6 +349,7 @@ impl Client {
     pub(crate) fn hello(&mut self, major: u8, minor: u8) {
         let answer = self.ask(HELLO, body().u8(major).u8(minor)).accepted();
         assert_eq!(answer[..2], [major, minor], "another version is spoken");
+        self.is_11 = (major, minor) == (1, 1);
     }
 
     /// LOGIN with the password that every user of the tests has, on 0.1.
@@ -367,14 +388,18 @@ impl Client {
 
     #[track_caller]
     pub(crate) fn send(&mut self, chat: u32, content: &str) -> Sent {
-        let answer = self.ask(SEND_CHAT_MSG, body().id(chat).text(content));
+        let mut request = body().id(chat).text(content);
+        if self.is_11 {
+            request = request.u64(self.next_nonce());
+        }
+        let answer = self.ask(SEND_CHAT_MSG, request);
         Sent::read(&answer.accepted())
     }
 
     #[track_caller]
     pub(crate) fn range(&mut self, chat: u32, from: i64, to: Option<i64>) -> Vec<Message> {
         let answer = self.ask_whole(REQUEST_CHAT_MSG, range_body(chat, from, to));
-        Reader::new(&answer.accepted()).messages()
+        self.reader(&answer.accepted()).messages()
     }
 
     /// Every message of the chat, following `too-large` as a client of 0.1 does.
@@ -385,7 +410,7 @@ impl Client {
         loop {
             let answer = self.ask_whole(REQUEST_CHAT_MSG, range_body(chat, from, None));
             if answer.purpose == ACCEPTED {
-                all.extend(Reader::new(&answer.body).messages());
+                all.extend(self.reader(&answer.body).messages());
                 return all;
             }
             let to = answer.declined_with_number("too-large");

@@ -1,5 +1,7 @@
 //! Frames, bodies and names of protocol.md sections 1, 4, 5 and 6, as the tests read them.
 
+use super::api11::Extras;
+
 /// Both ways.
 pub(crate) const ACCEPTED: u8 = 0x00;
 pub(crate) const DECLINED: u8 = 0x01;
@@ -194,21 +196,46 @@ impl From<Body> for Vec<u8> {
 }
 
 /// Reads a body from the server field by field and complains at the first that is wrong.
-pub(crate) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    /// Structures are those of 1.1.
+    is_11: bool,
+}
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
+        Self { bytes, is_11: false }
+    }
+
+    /// Reads structures of 1.1.
+    pub(crate) fn of(is_11: bool, bytes: &'a [u8]) -> Self {
+        Self { bytes, is_11 }
+    }
+
+    pub(crate) fn is_11(&self) -> bool {
+        self.is_11
+    }
+
+    #[track_caller]
+    pub(crate) fn take(&mut self, count: usize) -> &'a [u8] {
+        let (head, rest) = self.bytes.split_at_checked(count).expect("a whole field");
+        self.bytes = rest;
+        head
+    }
+
+    #[track_caller]
+    pub(crate) fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.array())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     #[track_caller]
     fn array<const N: usize>(&mut self) -> [u8; N] {
-        let (head, rest) = self.0.split_first_chunk::<N>().expect("a whole field");
-        self.0 = rest;
+        let (head, rest) = self.bytes.split_first_chunk::<N>().expect("a whole field");
+        self.bytes = rest;
         *head
     }
 
@@ -253,9 +280,9 @@ impl<'a> Reader<'a> {
 
     #[track_caller]
     pub(crate) fn text(&mut self) -> String {
-        let end = self.0.iter().position(|byte| *byte == 0).expect("a NUL");
-        let text = std::str::from_utf8(&self.0[..end]).expect("UTF-8");
-        self.0 = &self.0[end + 1..];
+        let end = self.bytes.iter().position(|byte| *byte == 0).expect("a NUL");
+        let text = std::str::from_utf8(&self.bytes[..end]).expect("UTF-8");
+        self.bytes = &self.bytes[end + 1..];
         text.to_owned()
     }
 
@@ -268,6 +295,7 @@ impl<'a> Reader<'a> {
             updated: self.time(),
             status: self.u8(),
             content: self.text(),
+            extras: if self.is_11 { self.extras() } else { Extras::default() },
         };
         assert_ne!(message.id, 0, "a message_id of 0");
         assert_eq!(message.status & !0x03, 0, "an unknown status bit");
@@ -287,7 +315,7 @@ impl<'a> Reader<'a> {
     /// There must be nothing left.
     #[track_caller]
     pub(crate) fn finish(&self) {
-        assert!(self.0.is_empty(), "bytes left over: {:?}", self.0);
+        assert!(self.bytes.is_empty(), "bytes left over: {:?}", self.bytes);
     }
 }
 
@@ -300,6 +328,7 @@ pub(crate) struct Message {
     pub(crate) updated: i64,
     pub(crate) status: u8,
     pub(crate) content: String,
+    pub(crate) extras: Extras,
 }
 
 /// What the server says of a message in an answer to SEND_CHAT_MSG.

@@ -110,7 +110,7 @@ impl Model {
             Request::GetChatId { name } => self.get_chat_id(turn, me, name),
             Request::ChatReqPass { chat } => self.chat_req_pass(turn, me, chat.get()),
             Request::JoinChat { chat, password } => self.join_chat(turn, me, chat.get(), password),
-            Request::SendChatMsg { chat, content, nonce } => {
+            Request::SendChatMsg { chat, content, nonce, .. } => {
                 self.send(turn, me, chat.get(), content, nonce)
             }
             Request::RequestChatMsg { chat, from, to } => {
@@ -149,7 +149,7 @@ impl Model {
             Request::DeleteMsg { chat, message } => {
                 self.delete(turn, me, chat_id(chat), message_id(message))
             }
-            Request::RequestChatPage { chat, before, limit } => {
+            Request::RequestChatPage { chat, before, limit, .. } => {
                 self.page(turn, me, chat_id(chat), before.map(message_id), limit)
             }
             Request::SearchMsg { chat, limit, query } => {

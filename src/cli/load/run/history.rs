@@ -69,10 +69,10 @@ pub(super) fn ask(conn: &mut Conn, version: Version, slot: usize, shared: &Share
     let at_ns = shared.now_ns;
     let walk = &conn.walk;
     match version {
-        Version::V1_0 => {
+        Version::V1_0 | Version::V1_1 => {
             let before = MessageId::new(walk.before);
             let task = conn.ask(Kind::Page, slot, at_ns);
-            Request::RequestChatPage { chat, before, limit: PAGE_MESSAGES }
+            Request::RequestChatPage { chat, before, limit: PAGE_MESSAGES, newer: false }
                 .write(&mut conn.out, task);
         }
         Version::V0_1 => {

@@ -146,7 +146,7 @@ fn ephemeral(conn: &mut Conn, version: Version, shared: &Shared) {
     let Some(chat) = ChatId::new(conn.tally.chat) else { return };
     let time = ServerTime::new(conn.tally.last as i64).unwrap_or_default();
     let request = match version {
-        Version::V1_0 if conn.waiting.len() % 2 == 1 => Request::Typing { chat },
+        Version::V1_0 | Version::V1_1 if conn.waiting.len() % 2 == 1 => Request::Typing { chat },
         _ => Request::MarkSeen { chat, time },
     };
     ask(conn, Kind::Other, &request, shared);

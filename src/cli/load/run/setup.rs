@@ -9,6 +9,7 @@ use vestnik::ids::ChatId;
 use vestnik::limits::HEADER_BYTES;
 use vestnik::wire::Version;
 use vestnik::wire::codec::Reader;
+use vestnik::wire::extras::Extras;
 use vestnik::wire::request::Request;
 
 /// Nanoseconds of a second.
@@ -89,7 +90,8 @@ fn chat(conn: &mut Conn, shared: &Shared) {
 fn know(slot: usize, chat: ChatId, shared: &mut Shared) {
     let content = std::str::from_utf8(shared.payload.text()).unwrap_or_default();
     let mut template = Vec::new();
-    Request::SendChatMsg { chat, content, nonce: None }.write(&mut template, 0);
+    Request::SendChatMsg { chat, content, nonce: None, extras: Extras::NONE }
+        .write(&mut template, 0);
     if let Some(book) = shared.books.get_mut(slot) {
         book.chat = chat.get();
         book.template = template;

@@ -11,8 +11,9 @@ use super::*;
 use vestnik::ids::{MessageId, ServerTime, UserId};
 use vestnik::wire::Version;
 use vestnik::wire::answer as say;
-use vestnik::wire::codec::{Message, Put};
+use vestnik::wire::codec::{Message, Put, put_message};
 use vestnik::wire::decline::Decline;
+use vestnik::wire::extras::Extras;
 use vestnik::wire::frame::{self, Parsed, parse};
 use vestnik::wire::purpose::{ToClient, ToServer};
 use vestnik::wire::request::Request;
@@ -163,14 +164,16 @@ impl Fake {
 
 fn put(out: &mut Vec<u8>, at: i64, content: &str) {
     let at = ServerTime::new(at).expect("positive");
-    out.put_message(&Message {
+    let message = Message {
         id: MessageId::at(at),
         sender: UserId::new(1).expect("not 0"),
         created: at,
         updated: at,
         status: 0,
         content,
-    });
+        extras: Extras::NONE,
+    };
+    put_message(out, Version::V1_0, &message);
 }
 
 /// The arguments of a short run against this address.

@@ -1,0 +1,364 @@
+//! Extras of a message on 1.1: what it answers, its files, its reactions (protocol section 5a).
+//!
+//! On the wire each is a kind, a length and as many bytes. Readers skip kinds that they do not know.
+
+use std::fmt::Write as _;
+
+use crate::ids::{FileId, MessageId, UserId};
+use crate::limits::MESSAGE_FILES_MAX;
+use crate::wire::codec::{Malformed, Put, Reader, Text};
+
+/// Kind of the message that a message answers.
+const REPLY: u8 = 0x01;
+/// Kind of a file, as readers get it.
+const FILE: u8 = 0x02;
+/// Kind of the reactions.
+const REACTIONS: u8 = 0x03;
+/// Kind of a file, as the sender names it.
+const ATTACH: u8 = 0x04;
+
+/// What is known of a file, without its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileInfo<'a> {
+    /// Its id.
+    pub id: FileId,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Width in pixels of an image or video; 0: neither.
+    pub width: u16,
+    /// Height in pixels.
+    pub height: u16,
+    /// Its media type, such as `image/png`.
+    pub media_type: &'a str,
+    /// Its name.
+    pub name: &'a str,
+}
+
+impl<'a> FileInfo<'a> {
+    fn read(body: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: body.file_id()?,
+            size: body.u64()?,
+            width: body.u16()?,
+            height: body.u16()?,
+            media_type: body.str()?,
+            name: body.str()?,
+        })
+    }
+}
+
+/// One emoji of a message: how many gave it, and who gave it first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reaction<'a> {
+    /// The emoji.
+    pub emoji: &'a str,
+    /// How many users gave it.
+    pub count: u16,
+    /// The ids of those who gave it first, as they stand on the wire.
+    shown: &'a [u8],
+}
+
+impl<'a> Reaction<'a> {
+    fn read(body: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let (emoji, count) = (body.str()?, body.u16()?);
+        let shown = usize::from(body.u8()?);
+        Ok(Self { emoji, count, shown: body.bytes(4 * shown)? })
+    }
+
+    /// Those who gave it first.
+    pub fn shown(&self) -> impl Iterator<Item = UserId> + 'a {
+        let mut ids = Reader::new(self.shown);
+        std::iter::from_fn(move || ids.user_id().ok())
+    }
+}
+
+/// One extra.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extra<'a> {
+    /// The message that this one answers.
+    Reply(MessageId),
+    /// A file.
+    File(FileInfo<'a>),
+    /// The reactions, still to be read by [`Reactions`].
+    Reactions(Reactions<'a>),
+    /// A file that the sender attaches.
+    Attach(FileId),
+    /// A kind that is not known here.
+    Unknown(u8),
+}
+
+/// The reactions of a message, one emoji after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reactions<'a>(&'a [u8]);
+
+impl<'a> Iterator for Reactions<'a> {
+    type Item = Reaction<'a>;
+
+    fn next(&mut self) -> Option<Reaction<'a>> {
+        let mut body = Reader::new(self.0);
+        let reaction = Reaction::read(&mut body).ok()?;
+        self.0 = body.take_rest();
+        Some(reaction)
+    }
+}
+
+/// Extras as they stand on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extras<'a>(&'a [u8]);
+
+impl<'a> Extras<'a> {
+    /// No extras.
+    pub const NONE: Extras<'static> = Extras(&[]);
+
+    /// Extras that this program wrote itself.
+    pub const fn trusted(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Extras from outside, each looked at.
+    ///
+    /// # Errors
+    /// Why they are none.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut body = Reader::new(bytes);
+        while !body.is_empty() {
+            next(&mut body)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Those of a SEND_CHAT_MSG: at most one REPLY and some ATTACH, nothing else.
+    ///
+    /// # Errors
+    /// Why a sender may not write them.
+    pub fn read_sent(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (mut replies, mut files) = (0, 0);
+        let mut body = Reader::new(bytes);
+        while !body.is_empty() {
+            match next(&mut body)? {
+                Extra::Reply(_) => replies += 1,
+                Extra::Attach(_) => files += 1,
+                _ => return Err(Malformed::BadExtra),
+            }
+        }
+        if replies > 1 || files > MESSAGE_FILES_MAX {
+            return Err(Malformed::BadExtra);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// As they stand on the wire.
+    pub const fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = Extra<'a>> {
+        let mut body = Reader::new(self.0);
+        std::iter::from_fn(move || if body.is_empty() { None } else { next(&mut body).ok() })
+    }
+
+    /// The message that this one answers.
+    pub fn reply(self) -> Option<MessageId> {
+        self.iter().find_map(|extra| match extra {
+            Extra::Reply(id) => Some(id),
+            _ => None,
+        })
+    }
+
+    /// The files, as readers get them.
+    pub fn files(self) -> impl Iterator<Item = FileInfo<'a>> {
+        self.iter().filter_map(|extra| match extra {
+            Extra::File(file) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// The files, as a sender names them.
+    pub fn attached(self) -> impl Iterator<Item = FileId> {
+        self.iter().filter_map(|extra| match extra {
+            Extra::Attach(file) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// The reactions.
+    pub fn reactions(self) -> Reactions<'a> {
+        let found = self.iter().find_map(|extra| match extra {
+            Extra::Reactions(reactions) => Some(reactions),
+            _ => None,
+        });
+        found.unwrap_or(Reactions(&[]))
+    }
+}
+
+/// Takes one extra off the front.
+fn next<'a>(body: &mut Reader<'a>) -> Result<Extra<'a>, Malformed> {
+    let kind = body.u8()?;
+    let length = usize::from(body.u16()?);
+    let mut inner = Reader::new(body.bytes(length)?);
+    let extra = match kind {
+        REPLY => Extra::Reply(inner.message_id()?),
+        FILE => Extra::File(FileInfo::read(&mut inner)?),
+        REACTIONS => {
+            let bytes = inner.take_rest();
+            let mut rest = Reader::new(bytes);
+            while !rest.is_empty() {
+                Reaction::read(&mut rest)?;
+            }
+            Extra::Reactions(Reactions(bytes))
+        }
+        ATTACH => Extra::Attach(inner.file_id()?),
+        other => {
+            inner.take_rest();
+            Extra::Unknown(other)
+        }
+    };
+    inner.finish()?;
+    Ok(extra)
+}
+
+/// Appends an extra: its kind, its length, and what `write` appends.
+fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.put_u8(kind);
+    let length_at = out.len();
+    out.put_u16(0);
+    write(out);
+    let length = (out.len() - length_at - 2) as u16;
+    if let Some(place) = out.get_mut(length_at..length_at + 2) {
+        place.copy_from_slice(&length.to_le_bytes());
+    }
+}
+
+/// Appends the message that a message answers.
+pub fn put_reply(out: &mut Vec<u8>, id: MessageId) {
+    put(out, REPLY, |out| out.put_u64(id.get()));
+}
+
+/// Appends a file, as readers get it.
+pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
+    put(out, FILE, |out| {
+        out.put_u64(file.id.get());
+        out.put_u64(file.size);
+        out.put_u16(file.width);
+        out.put_u16(file.height);
+        out.put_str(file.media_type);
+        out.put_str(file.name);
+    });
+}
+
+/// Appends a file, as the sender names it.
+pub fn put_attach(out: &mut Vec<u8>, id: FileId) {
+    put(out, ATTACH, |out| out.put_u64(id.get()));
+}
+
+/// Appends the reactions, which `write` appends with [`put_reaction`].
+pub fn put_reactions(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    put(out, REACTIONS, write);
+}
+
+/// Appends one emoji to the reactions.
+pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]) {
+    out.put_str(emoji);
+    out.put_u16(count);
+    out.put_u8(shown.len() as u8);
+    for user in shown {
+        out.put_u32(user.get());
+    }
+}
+
+/// Appends the lines by which 0.1 and 1.0 see files: `[NAME, SIZE bytes]`, each after a line break
+/// unless it is the first of the content.
+pub fn put_file_lines(out: &mut Vec<u8>, extras: Extras<'_>, has_text: bool) {
+    let mut is_first = !has_text;
+    for file in extras.files() {
+        if !std::mem::take(&mut is_first) {
+            out.put_u8(b'\n');
+        }
+        // Writing to a Vec cannot fail.
+        let _ = write!(Text(out), "[{}, {} bytes]", file.name, file.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_id(raw: u64) -> FileId {
+        FileId::new(raw).expect("an id")
+    }
+
+    const PHOTO: FileInfo<'static> = FileInfo {
+        id: FileId::MAX,
+        size: 1234,
+        width: 640,
+        height: 480,
+        media_type: "image/png",
+        name: "photo.png",
+    };
+
+    fn message(raw: u64) -> MessageId {
+        MessageId::new(raw).expect("an id")
+    }
+
+    #[test]
+    fn extras_read_back_as_written() {
+        let users = [UserId::new(3).expect("not 0"), UserId::new(9).expect("not 0")];
+        let mut out = Vec::new();
+        put_reply(&mut out, message(7));
+        put_file(&mut out, &PHOTO);
+        put(&mut out, 0x77, |out| out.put_bytes(b"later"));
+        put_reactions(&mut out, |out| put_reaction(out, "👍", 300, &users));
+        let extras = Extras::read(&out).expect("well formed");
+        assert_eq!(extras.reply(), Some(message(7)));
+        assert_eq!(extras.files().collect::<Vec<_>>(), [PHOTO]);
+        assert_eq!(extras.iter().nth(2), Some(Extra::Unknown(0x77)));
+        let reaction = extras.reactions().next().expect("one");
+        assert_eq!((reaction.emoji, reaction.count), ("👍", 300));
+        assert_eq!(reaction.shown().collect::<Vec<_>>(), users);
+        for cut in 1..out.len() {
+            let _ = Extras::read(&out[..cut]);
+        }
+    }
+
+    #[test]
+    fn a_sender_writes_one_reply_and_ten_files() {
+        let mut out = Vec::new();
+        put_reply(&mut out, message(7));
+        for id in 1..=10 {
+            put_attach(&mut out, file_id(id));
+        }
+        let sent = Extras::read_sent(&out).expect("what a sender may write");
+        assert_eq!(sent.attached().count(), 10);
+        let with = |write: fn(&mut Vec<u8>)| {
+            let mut more = out.clone();
+            write(&mut more);
+            Extras::read_sent(&more).err()
+        };
+        assert_eq!(with(|out| put_reply(out, message(1))), Some(Malformed::BadExtra));
+        assert_eq!(with(|out| put_attach(out, file_id(11))), Some(Malformed::BadExtra));
+        assert_eq!(with(|out| put_file(out, &PHOTO)), Some(Malformed::BadExtra));
+        assert_eq!(with(|out| out.put_u8(1)), Some(Malformed::Short));
+        assert_eq!(with(|out| put(out, REPLY, |out| out.put_u64(0))), Some(Malformed::BadId));
+    }
+
+    #[test]
+    fn files_are_lines_for_older_versions() {
+        let mut extras = Vec::new();
+        put_file(&mut extras, &PHOTO);
+        put_file(&mut extras, &PHOTO);
+        for (text, expected) in [
+            ("", "[photo.png, 1234 bytes]\n[photo.png, 1234 bytes]"),
+            ("hi", "hi\n[photo.png, 1234 bytes]\n[photo.png, 1234 bytes]"),
+        ] {
+            let mut out = text.as_bytes().to_vec();
+            put_file_lines(&mut out, Extras::trusted(&extras), !text.is_empty());
+            assert_eq!(out, expected.as_bytes());
+        }
+    }
+}
