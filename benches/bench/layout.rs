@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::bare;
-use crate::beside::{CHATS, Statements, Writer, compare, slices};
+use crate::bare_sqlite::{CHATS, Statements, Writer, compare, slices};
 use crate::files::{CONTENT_BYTES, Folder, Seed, stored_rows, time};
 use crate::store::{RANGE, read_by_bare};
 
@@ -37,7 +37,7 @@ const BY_ID: &str = "DROP TABLE messages;
 /// Prints a table of ratios.
 pub(crate) fn run() {
     let folder = Folder::new("layout");
-    println!("| work | rows/s by chat | beside | rows/s | ratio |");
+    println!("| work | rows/s by chat | other | rows/s | ratio |");
     println!("| --- | --- | --- | --- | --- |");
     for chats in [1, READ_CHATS, CHATS] {
         let files = Pair::new(&folder, &format!("new-{chats}"), 0, chats);

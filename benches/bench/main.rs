@@ -1,7 +1,7 @@
 //! What a message costs, step by step, without sockets: `cargo bench`, or `cargo bench -- store`
 //! for one part. `cargo test` runs every body once on a small file.
 //!
-//! `cargo bench -- beside` does the same work by the store and by bare SQLite, turn about, and prints
+//! `cargo bench -- bare-sqlite` does the same work by the store and by bare SQLite in turn, and prints
 //! the ratios; `layout` does it in two layouts of the table of messages; `times BODY N` does one body
 //! N times and nothing else, for a tool that counts instructions (`scripts/instructions.sh`).
 //!
@@ -15,7 +15,7 @@
 )]
 
 mod bare;
-mod beside;
+mod bare_sqlite;
 mod chats;
 mod files;
 mod layout;
@@ -46,13 +46,13 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words = arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str);
     match words.collect::<Vec<_>>()[..] {
-        ["beside"] => return beside::run(),
+        ["bare-sqlite"] => return bare_sqlite::run(),
         ["layout"] => return layout::run(),
         ["times", body, times] => return times::run(body, times.parse().expect("a number")),
         _ => {}
     }
     if !files::is_measuring() {
-        beside::run();
+        bare_sqlite::run();
         layout::run();
         times::BODIES.iter().for_each(|body| times::run(body, 1));
     }

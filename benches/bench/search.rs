@@ -17,7 +17,7 @@ use crate::service::{Bench, prepare};
 
 /// Different words.
 const WORDS: f64 = 100_000.0;
-/// Chats beside the one that everybody is in.
+/// Chats besides the one that everybody is in.
 const CHATS: u32 = 200;
 /// Chats of the one who searches.
 const MY_CHATS: u32 = 100;

@@ -8,7 +8,7 @@ use vestnik::ids::ConnId;
 use vestnik::store::{Database, Store};
 
 use crate::bare;
-use crate::beside::{Statements, Writer};
+use crate::bare_sqlite::{Statements, Writer};
 use crate::files::{CONTENT_BYTES, Folder};
 use crate::outbox::FanOut;
 use crate::service::{Bench, SENDS, echo_turn, prepare, send_turn};

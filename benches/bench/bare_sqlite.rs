@@ -31,8 +31,8 @@ const FEW: i64 = 10_000;
 
 /// Prints a table of ratios.
 pub(crate) fn run() {
-    let folder = Folder::new("beside");
-    println!("| work | rows/s | beside | rows/s | ratio |");
+    let folder = Folder::new("bare-sqlite");
+    println!("| work | rows/s | other | rows/s | ratio |");
     println!("| --- | --- | --- | --- | --- |");
     insert(&folder);
     grow(&folder);
