@@ -21,7 +21,7 @@ import { batch, effect, signal } from './view.js';
 /** Said once to everybody whom it concerns; the keys of lang/. */
 const NOTICES = {
   insecure: 'This page is not served over HTTPS: notifications and offline use are off.',
-  noticeNoStorage: 'This browser keeps nothing for offline use.',
+  noStorage: 'This browser keeps nothing for offline use.',
   badLink: 'This link does not work: it is damaged or incomplete.',
   badInvite: 'This invite is not valid any more.',
 };
@@ -290,6 +290,7 @@ class Client {
   /** @param {string} code */
   async #useInvite(code) {
     try {
+      await this.tabs.call('online');
       await this.#openChat(await this.tabs.call('useInvite', [code]));
     } catch {
       this.#said.delete('badInvite');
