@@ -71,7 +71,8 @@ impl Prepared {
 
     fn new() -> Self {
         let file = DataFile::new();
-        let database = Database::open_with_vfs(&file.0, "unix", Role::Server).expect("a new file");
+        let database =
+            Database::open_with_vfs(&file.0, "unix", Role::Server, None).expect("a new file");
         let mut store = Store::new(&database).expect("tables");
         populate(&mut store);
         drop(store);

@@ -19,7 +19,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
         let words = format!("{}: exists already: name a file that does not", target.display());
         return Err(Failure::Failed(words));
     }
-    let database = Database::open_command(&context.data, false).map_err(Failure::Failed)?;
+    let database = Database::open_reader(&context.data).map_err(Failure::Failed)?;
     database.copy_to(target).map_err(Failure::Failed)?;
     writeln!(context.out, "copied {} to {}", context.data.display(), target.display())?;
     Ok(())

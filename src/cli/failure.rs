@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use vestnik::config::ConfigError;
+use vestnik::store::open::OpenError;
 
 use super::{Outcome, output};
 
@@ -36,6 +37,15 @@ impl From<io::Error> for Failure {
                 let reason = output::reason(&error);
                 Self::Failed(format!("cannot write to standard output: {reason}"))
             }
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Failed(message) => Self::Failed(message),
+            OpenError::Replaced(message) => Self::StorageLost(message),
         }
     }
 }

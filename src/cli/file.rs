@@ -9,7 +9,7 @@ use vestnik::ids::ServerTime;
 use vestnik::names::{Name, name_key};
 use vestnik::store::chats::Chat;
 use vestnik::store::users::User;
-use vestnik::store::{Database, Store, StoreError};
+use vestnik::store::{Database, Fault, Store, StoreError};
 
 use super::failure::Failure;
 use super::output;
@@ -34,21 +34,23 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Reads the database, which must exist.
+/// Reads the database, which must exist; it may be one that can only be read.
 pub(super) fn look<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
-    let database = Database::open_command(data, false).map_err(Failure::Failed)?;
+    let database = Database::open_to_look(data)?;
     with_store(data, &database, work)
 }
 
-/// Changes the database, which must exist, in one transaction.
+/// Changes the database, which must exist, in one transaction. On a full disk it may use the space
+/// that is kept for that: an operator's change may free some, or keep somebody out.
 pub(super) fn change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
-    let database = Database::open_command(data, false).map_err(Failure::Failed)?;
+    Database::give_up_reserve_when_full(data);
+    let database = Database::open_command(data, false)?;
     write(data, &database, work)
 }
 
@@ -57,7 +59,7 @@ pub(super) fn make_or_change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
-    let database = Database::open_command(data, true).map_err(Failure::Failed)?;
+    let database = Database::open_command(data, true)?;
     write(data, &database, work)
 }
 
@@ -79,7 +81,10 @@ fn with_store<T>(
     database: &Database,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
-    let about_file = |error: StoreError| Failure::Failed(format!("{}: {error}", data.display()));
+    let about_file = |error: StoreError| match error.fault {
+        Fault::Lost => Failure::StorageLost(error.to_string()),
+        Fault::Unavailable => Failure::Failed(format!("{}: {error}", data.display())),
+    };
     let mut store = Store::new(database).map_err(about_file)?;
     let done = work(&mut store).and_then(|done| {
         store.commit()?;

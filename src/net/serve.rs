@@ -54,7 +54,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     };
     let mut database = Database::open_server(&config.data)?;
     warn_of_readers(&config.data);
-    database.start_copying(&config.data)?;
+    database.start_copying()?;
     let store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
     let random = SystemRandom::new();
     let mut service = Service::new(store, service_config(config), &random)?;

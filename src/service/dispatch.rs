@@ -114,6 +114,7 @@ impl Service<'_> {
     ) -> HandlerResult {
         let Some(purpose) = purpose else { return Ok(()) };
         let request = Request::decode(purpose, version, frame.body).map_err(Decline::from)?;
+        self.note_purpose(purpose);
         self.dispatch(conn, frame.task, request)
     }
 
@@ -194,6 +195,7 @@ impl Service<'_> {
         intent: Intent,
         outcome: &Outcome,
     ) -> HandlerResult {
+        self.note_intent(&intent);
         match (intent, outcome) {
             (_, Outcome::Failed(why)) => {
                 log::error!("a password could not be hashed: {why}");

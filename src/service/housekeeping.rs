@@ -157,9 +157,13 @@ impl Service<'_> {
     }
 
     fn slice(&mut self) -> Result<bool, crate::service::HandlerError> {
+        self.store.still_same()?;
+        self.look_for_space();
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
-            self.touch_sessions()?;
+            if !self.full_disk.is_full {
+                self.touch_sessions()?;
+            }
             self.end_old_sessions()?;
             self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
             self.send_limiter.trim(self.now_ms);
@@ -174,7 +178,10 @@ impl Service<'_> {
     /// One slice of the work that takes long. True when there is more to do soon.
     fn background_slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         let stands_back = self.indexing.stands_back(self.now_ms);
-        if self.indexing.is_wanted() {
+        if self.full_disk.is_full {
+            // Each slice of what frees space is checkpointed before the next.
+            self.housekeeping.scrubbing.is_due = true;
+        } else if self.indexing.is_wanted() {
             return self.index_slice();
         }
         if stands_back {
@@ -192,7 +199,7 @@ impl Service<'_> {
         if self.housekeeping.may_purge {
             self.housekeeping.may_purge = self.purge()?;
         }
-        let more = self.index_slice()? | self.count_slice()?;
+        let more = !self.full_disk.is_full && self.index_slice()? | self.count_slice()?;
         let housekeeping = &self.housekeeping;
         Ok(more
             || housekeeping.sweep.is_some()
@@ -241,7 +248,8 @@ impl Service<'_> {
             && is_quiet
             && now_ms.saturating_sub(scrubbing.last_ms) >= SCRUB_QUIET_MS;
         let is_late = now_ms.saturating_sub(since_ms) >= SCRUB_LATE_MS;
-        scrubbing.is_due = (is_over || is_late) && now_ms >= scrubbing.rests_until_ms;
+        let may_work = now_ms >= scrubbing.rests_until_ms;
+        scrubbing.is_due = self.full_disk.is_full || (is_over || is_late) && may_work;
     }
 
     /// Empties the WAL when that is due. To be called while no transaction is open.
@@ -252,7 +260,7 @@ impl Service<'_> {
             return Ok(());
         }
         scrubbing.is_due = false;
-        if self.is_storage_failing {
+        if self.is_storage_failing && !self.full_disk.is_full {
             return Ok(());
         }
         scrubbing.rests_until_ms = self.now_ms + SCRUB_REST_MS;

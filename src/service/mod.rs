@@ -15,6 +15,7 @@ mod chat;
 mod clock;
 mod commands;
 mod dispatch;
+mod full_disk;
 mod gauges;
 mod history;
 mod housekeeping;
@@ -197,6 +198,7 @@ pub struct Service<'db> {
     line: PasswordQueue,
     next_job: u64,
     is_storage_failing: bool,
+    full_disk: full_disk::FullDisk,
     /// The file is lost: the process has to end.
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
@@ -233,6 +235,8 @@ impl<'db> Service<'db> {
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
         let counting = unread::Counting::start(&mut store).map_err(|e| e.to_string())?;
         store.commit().map_err(|e| e.to_string())?;
+        let full_disk =
+            full_disk::FullDisk { is_full: store.is_reserve_given_up(), ..Default::default() };
         let rows_changed = store.rows_changed();
         Ok(Self {
             store,
@@ -253,6 +257,7 @@ impl<'db> Service<'db> {
             line: PasswordQueue::default(),
             next_job: 0,
             is_storage_failing: false,
+            full_disk,
             lost: None,
             housekeeping,
             indexing,
@@ -480,6 +485,9 @@ impl<'db> Service<'db> {
             return;
         }
         self.note_storage_failing(error);
+        if error.is_full() {
+            self.note_full_disk();
+        }
         self.outbox.discard();
         self.turn.batch.end();
         for user in std::mem::take(&mut self.turn.users) {
@@ -611,6 +619,7 @@ impl<'db> Service<'db> {
     /// command could change it between the two: the transaction that has only read ends before the
     /// one that writes begins.
     fn may_write(&mut self) -> HandlerResult {
+        self.check_space()?;
         match self.store.begin_write() {
             Ok(()) => Ok(()),
             // Nothing is written yet, so the other requests of the turn can be answered.

@@ -137,7 +137,7 @@ fn a_command_that_writes_meanwhile_is_looked_at() {
     for (number, command) in ["UPDATE users SET disabled = 1", &passwd].into_iter().enumerate() {
         let path = folder.join(format!("{number}.db"));
         let role = crate::store::open::Role::Server;
-        let database = Database::open_with_vfs(&path, "unix", role).expect("a new file");
+        let database = Database::open_with_vfs(&path, "unix", role, None).expect("a new file");
         let random = Counting::default();
         let mut desk = Desk::new(&database, &random);
         let conn = desk.connect();

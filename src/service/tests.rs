@@ -191,7 +191,7 @@ fn a_message_that_was_not_stored_does_not_count_for_slow_mode() {
     let folder = std::env::temp_dir().join(format!("vestnik-service-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("slow-mode.db");
-    let database = Database::open_with_vfs(&path, "unix", crate::store::open::Role::Server)
+    let database = Database::open_with_vfs(&path, "unix", crate::store::open::Role::Server, None)
         .expect("a new file");
     let (chat, session, secret) = fill(&database, 5);
     let random = Counting::default();

@@ -1,4 +1,5 @@
-//! What went wrong with the file, and what that means for the turn.
+//! What went wrong with the database, what that means for the turn, and how an operator is told:
+//! a full disk, a failing disk and a damaged database need different things done.
 
 use std::fmt;
 
@@ -16,27 +17,53 @@ pub enum Fault {
     Lost,
 }
 
+/// What went wrong, as far as an operator does different things about it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// There is no space on the disk, or a quota is reached.
+    Full,
+    /// A file may not become longer than it is.
+    FileLimit,
+    /// The disk or its driver reports an error.
+    Disk,
+    /// What is on the disk is not a sound database.
+    Damaged,
+    /// Another process is writing.
+    Busy,
+    /// This process may not write, or not even read.
+    Denied,
+    /// Anything else.
+    Other,
+}
+
 /// A failed call on the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreError {
     /// How bad it is.
     pub fault: Fault,
-    words: String,
+    /// What is behind it.
+    pub cause: Cause,
+    message: String,
 }
 
 impl StoreError {
-    pub(crate) fn unavailable(words: &str) -> Self {
-        Self { fault: Fault::Unavailable, words: words.to_owned() }
+    pub(crate) fn unavailable(message: &str) -> Self {
+        Self { fault: Fault::Unavailable, cause: Cause::Other, message: message.to_owned() }
     }
 
-    pub(super) fn lost(words: &str) -> Self {
-        Self { fault: Fault::Lost, words: words.to_owned() }
+    pub(super) fn lost(message: &str) -> Self {
+        Self { fault: Fault::Lost, cause: Cause::Other, message: message.to_owned() }
+    }
+
+    /// Whether the disk has no space left.
+    pub fn is_full(&self) -> bool {
+        self.cause == Cause::Full
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.message)
     }
 }
 
@@ -45,35 +72,94 @@ impl std::error::Error for StoreError {}
 /// For errors that cannot come from the disk (preparing a statement, say).
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        let words = error.to_string();
-        Self { fault: judge(&error, 0), words }
+        let cause = cause(&error, 0);
+        Self { fault: fault(&error, 0), cause, message: describe(&error, cause, 0) }
     }
 }
 
-/// Judges an error by its code and by what the operating system last told SQLite.
+/// Classifies an error by its code and by what the operating system last told SQLite.
 pub(super) fn explain(db: &Connection, error: rusqlite::Error) -> StoreError {
     let os_error = system_errno(db);
-    let fault = judge(&error, os_error);
-    let mut words = error.to_string();
-    if let rusqlite::Error::SqliteFailure(code, _) = &error
-        && code.code == ErrorCode::SystemIoFailure
-    {
-        let os_error = std::io::Error::from_raw_os_error(os_error);
-        words = format!("{words} (code {}: {os_error})", code.extended_code);
-    }
-    StoreError { fault, words }
+    let cause = cause(&error, os_error);
+    let message = describe(&error, cause, os_error);
+    StoreError { fault: fault(&error, os_error), cause, message }
 }
 
-/// Errno of a disk without room: ENOSPC, a file-size limit (EFBIG) or a quota (EDQUOT). SQLite
+/// What happened and what to do, in one line without the path of the database.
+pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> String {
+    let sqlite = match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        _ => error.to_string(),
+    };
+    match cause {
+        Cause::Full => {
+            "the disk is full: free some space on it; nothing is lost, and no backup has \
+                        to be restored"
+                .to_owned()
+        }
+        Cause::FileLimit => "a file has reached the size that this process may give it \
+                             (RLIMIT_FSIZE, `ulimit -f`): raise that limit; nothing is lost"
+            .to_owned(),
+        Cause::Disk => {
+            let os_error = match os_error {
+                0 => String::new(),
+                code => format!(": {}", describe_io(&std::io::Error::from_raw_os_error(code))),
+            };
+            format!(
+                "the disk reports an error ({sqlite}{os_error}): look at the system's log, and \
+                 check the disk before you restore anything to it"
+            )
+        }
+        Cause::Damaged => format!(
+            "the database is damaged ({sqlite}): keep a copy of it with its -wal file, run \
+             `vestnik check`, and restore a backup"
+        ),
+        Cause::Busy => format!("another process is writing to it, try again ({sqlite})"),
+        Cause::Denied => format!(
+            "it cannot be written from here ({sqlite}): run this as the user that owns it, its \
+             folder and the files next to it, on a file system that can be written"
+        ),
+        Cause::Other => sqlite,
+    }
+}
+
+/// What the system says, without the number of the error.
+pub fn describe_io(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
+}
+
+/// What is behind an error.
+pub(super) fn cause(error: &rusqlite::Error, os_error: i32) -> Cause {
+    let rusqlite::Error::SqliteFailure(code, _) = error else { return Cause::Other };
+    match code.code {
+        ErrorCode::DiskFull => Cause::Full,
+        ErrorCode::SystemIoFailure if os_error == EFBIG => Cause::FileLimit,
+        ErrorCode::SystemIoFailure if is_no_space(os_error) => Cause::Full,
+        ErrorCode::SystemIoFailure => Cause::Disk,
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damaged,
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Cause::Busy,
+        // A file that cannot be made for want of space is said to be one that cannot be opened.
+        ErrorCode::CannotOpen if is_no_space(os_error) => Cause::Full,
+        ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Cause::Denied,
+        _ => Cause::Other,
+    }
+}
+
+const ENOSPC: i32 = 28;
+const EFBIG: i32 = 27;
+const EDQUOT: i32 = 122;
+
+/// Errno of a disk without space: ENOSPC, a file-size limit (EFBIG) or a quota (EDQUOT). SQLite
 /// calls only the first SQLITE_FULL, but each of them fails before anything could be committed.
-fn is_no_room(os_error: i32) -> bool {
-    const ENOSPC: i32 = 28;
-    const EFBIG: i32 = 27;
-    const EDQUOT: i32 = 122;
+fn is_no_space(os_error: i32) -> bool {
     matches!(os_error, ENOSPC | EFBIG | EDQUOT)
 }
 
-fn judge(error: &rusqlite::Error, os_error: i32) -> Fault {
+fn fault(error: &rusqlite::Error, os_error: i32) -> Fault {
     let rusqlite::Error::SqliteFailure(code, _) = error else {
         return Fault::Unavailable;
     };
@@ -82,7 +168,7 @@ fn judge(error: &rusqlite::Error, os_error: i32) -> Fault {
         ErrorCode::SystemIoFailure => match code.extended_code {
             ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => Fault::Unavailable,
             ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP
-                if is_no_room(os_error) =>
+                if is_no_space(os_error) =>
             {
                 Fault::Unavailable
             }
@@ -94,7 +180,7 @@ fn judge(error: &rusqlite::Error, os_error: i32) -> Fault {
 
 /// What the operating system said last when SQLite could not read, write or open.
 #[allow(unsafe_code)]
-fn system_errno(db: &Connection) -> i32 {
+pub(super) fn system_errno(db: &Connection) -> i32 {
     // SAFETY: the handle is that of an open connection, which `db` keeps alive over the call; the
     // call only reads a number from it. The library has no other unsafe code; rusqlite does not
     // offer this one, and without it a file-size limit cannot be told from a failing disk.
@@ -111,12 +197,36 @@ mod tests {
 
     #[test]
     fn a_failed_sync_is_final_and_a_full_disk_is_not() {
-        assert_eq!(judge(&failure(ffi::SQLITE_IOERR_FSYNC), 5), Fault::Lost);
-        assert_eq!(judge(&failure(ffi::SQLITE_IOERR_WRITE), 5), Fault::Lost);
-        assert_eq!(judge(&failure(ffi::SQLITE_NOMEM), 0), Fault::Lost);
-        assert_eq!(judge(&failure(ffi::SQLITE_FULL), 28), Fault::Unavailable);
-        assert_eq!(judge(&failure(ffi::SQLITE_IOERR_WRITE), 27), Fault::Unavailable);
-        assert_eq!(judge(&failure(ffi::SQLITE_BUSY), 0), Fault::Unavailable);
-        assert_eq!(judge(&failure(ffi::SQLITE_IOERR_READ), 5), Fault::Unavailable);
+        assert_eq!(fault(&failure(ffi::SQLITE_IOERR_FSYNC), 5), Fault::Lost);
+        assert_eq!(fault(&failure(ffi::SQLITE_IOERR_WRITE), 5), Fault::Lost);
+        assert_eq!(fault(&failure(ffi::SQLITE_NOMEM), 0), Fault::Lost);
+        assert_eq!(fault(&failure(ffi::SQLITE_FULL), 28), Fault::Unavailable);
+        assert_eq!(fault(&failure(ffi::SQLITE_IOERR_WRITE), 27), Fault::Unavailable);
+        assert_eq!(fault(&failure(ffi::SQLITE_BUSY), 0), Fault::Unavailable);
+        assert_eq!(fault(&failure(ffi::SQLITE_IOERR_READ), 5), Fault::Unavailable);
+    }
+
+    #[test]
+    fn a_full_disk_a_failing_one_and_damage_have_different_messages() {
+        let message = |code, os_error| {
+            let error = failure(code);
+            describe(&error, cause(&error, os_error), os_error)
+        };
+        for full in [
+            (ffi::SQLITE_FULL, 28),
+            (ffi::SQLITE_IOERR_WRITE, 122),
+            (ffi::SQLITE_IOERR_SHMSIZE, 28),
+        ] {
+            let message = message(full.0, full.1);
+            assert!(message.contains("disk is full") && !message.contains("damaged"), "{message}");
+        }
+        assert!(message(ffi::SQLITE_IOERR_WRITE, 27).contains("ulimit"));
+        let failing = message(ffi::SQLITE_IOERR_READ, 5);
+        assert!(
+            failing.contains("reports an error") && failing.contains("Input/output"),
+            "{failing}"
+        );
+        assert!(!failing.contains("os error"), "{failing}");
+        assert!(message(ffi::SQLITE_CORRUPT, 0).contains("restore a backup"));
     }
 }

@@ -9,18 +9,22 @@ pub mod chats;
 pub mod check;
 pub mod checkpoint;
 mod error;
+mod identity;
 pub mod invites;
 pub mod members;
 pub mod messages;
 pub mod open;
+mod paths;
 pub mod purges;
+mod reserve;
 pub mod search;
 pub mod sessions;
 pub mod transfer;
 pub mod unread;
 pub mod users;
 
-pub use error::{Fault, StoreError};
+pub use error::{Cause, Fault, StoreError, describe_io};
+pub use identity::{FileId, LookUp};
 pub use open::Database;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
@@ -46,6 +50,8 @@ enum Transaction {
 pub struct Store<'db> {
     db: &'db Connection,
     checkpoints: &'db checkpoint::Shared,
+    identity: &'db identity::Identity,
+    reserve: &'db reserve::Reserve,
     transaction: Transaction,
     begin_read: Statement<'db>,
     begin_write: Statement<'db>,
@@ -73,6 +79,8 @@ impl<'db> Store<'db> {
         let mut store = Self {
             db,
             checkpoints: database.checkpoints(),
+            identity: database.identity(),
+            reserve: database.reserve(),
             transaction: Transaction::None,
             begin_read: db.prepare("BEGIN")?,
             begin_write: db.prepare("BEGIN IMMEDIATE")?,
@@ -217,7 +225,9 @@ impl<'db> Store<'db> {
             Transaction::Read => false,
             Transaction::Write => true,
         };
-        if let Err(error) = self.still_open().and_then(|()| self.checkpoints.still_known()) {
+        let ready = self.still_open().and_then(|()| self.checkpoints.still_known());
+        let ready = ready.and_then(|()| if wrote { self.still_same() } else { Ok(()) });
+        if let Err(error) = ready {
             self.roll_back();
             return Err(error);
         }
@@ -242,6 +252,35 @@ impl<'db> Store<'db> {
         self.transaction = Transaction::None;
         self.time_reserving = self.time_reserved;
         self.is_search_unsure = true;
+    }
+
+    /// That the database and its WAL are still the files at their paths.
+    ///
+    /// # Errors
+    /// [`Fault::Lost`] when they are not: nothing may be written any more.
+    pub fn still_same(&self) -> StoreResult<()> {
+        self.identity.still_same()
+    }
+
+    /// Frees the space that is kept for a full disk. True when there was any: from now on only what
+    /// frees space or keeps somebody out should write.
+    pub fn give_up_reserve(&self) -> bool {
+        self.reserve.give_up()
+    }
+
+    /// The same, but only when the disk has no space left.
+    pub fn give_up_reserve_when_full(&self) -> bool {
+        self.reserve.give_up_when_full()
+    }
+
+    /// Takes that space again, where there is enough. True unless the disk is still full.
+    pub fn hold_reserve(&self) -> bool {
+        self.reserve.hold()
+    }
+
+    /// Whether that space was given up and the disk is still full.
+    pub fn is_reserve_given_up(&self) -> bool {
+        self.reserve.is_given_up()
     }
 
     /// Whether the server waits a moment for another process that holds the file, or fails at once:

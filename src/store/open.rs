@@ -1,18 +1,26 @@
-//! Opening the file: is it ours, is it whole, is it of this version; pragmas; migrations; the lock
-//! that keeps a second server away.
+//! Opening the database: is it ours, is it whole, is it of this version; pragmas; migrations; the
+//! lock that keeps a second server away.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fmt;
+use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{Access, access};
 
 use super::StoreResult;
 use super::checkpoint::{self, Copier};
+use super::error::{self, Cause, describe_io};
+use super::identity::{self, Identity};
+use super::paths::{self, sibling_path};
+use super::reserve::Reserve;
+
+pub use super::paths::lock;
 
 /// "vest": marks a SQLite file as vestnik's.
 const APPLICATION_ID: i32 = 0x7665_7374;
@@ -48,63 +56,150 @@ const CHECKPOINT_PAGES: i32 = 500;
 /// How long the server waits for a command that holds the file.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// An open data file. The server's holds the lock as long as it lives.
+/// An open database. The server's holds the lock as long as it lives.
 #[derive(Debug)]
 pub struct Database {
-    // Fields drop in this order: SQLite closes the file before the lock goes.
+    // Fields drop in this order: SQLite closes the database before the lock goes.
     db: Connection,
     _lock: Option<File>,
+    /// Where it is, without links.
+    path: PathBuf,
+    identity: Identity,
+    reserve: Reserve,
     checkpoints: Arc<checkpoint::Shared>,
     thread: Option<checkpoint::Thread>,
 }
 
-/// Who opens the file.
+/// Why a command cannot open a database: one line that says what is wrong and what to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OpenError {
+    /// It is not there, not sound, not vestnik's, or cannot be read or made.
+    Failed(String),
+    /// A running server has other files open than those that are there now.
+    Replaced(String),
+}
+
+impl From<String> for OpenError {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(message) | Self::Replaced(message) => f.write_str(message),
+        }
+    }
+}
+
+/// Who opens the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// The server: alone, and never waiting for another process for longer than a moment.
     Server,
-    /// A command beside it: waits for its turn to write.
+    /// A command that may change it while the server runs: waits for its turn to write.
     Command,
-    /// A command that looks for damage itself, and so takes a file with some.
-    Check,
+    /// A command that only reads, also from a file system that cannot be written. It changes
+    /// nothing, and accepts a damaged database.
+    Reader,
 }
 
 impl Database {
-    /// Opens the file for the server, and makes it when it is missing.
+    /// Opens the database for the server, and makes it when it is missing. Writes nothing when it
+    /// is there already and the disk is full.
     ///
     /// # Errors
     /// One line that says what is wrong and what to do: another server has it, it is not
     /// vestnik's, newer than this program, damaged, or cannot be read or made.
     pub fn open_server(path: &Path) -> Result<Self, String> {
-        // What is not ours gets no lock file beside it either.
-        if path.exists() {
-            recognise(path, Role::Server)?;
+        let is_there = path.exists();
+        if is_there {
+            // SQLite needs a little space even to read.
+            reserve_of(path)?.give_up_when_full();
+            // What is not ours gets no lock file next to it either.
+            check_header(path, Role::Server)?;
         }
-        create(path)?;
-        let lock = lock(path, ".lock")?
-            .ok_or_else(|| format!("{}: another vestnik serves this file", path.display()))?;
-        let db = open(path, Role::Server)?;
-        Ok(Self::of(db, Some(lock)))
+        paths::create_missing(path)?;
+        let lock = lock_for_server(path)?;
+        let mut database = open(path, Role::Server)?;
+        let real = database.path.clone();
+        database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
+        database.identity.record(&lock);
+        database._lock = Some(lock);
+        database.reserve = Reserve::of(&real);
+        database.reserve.hold();
+        Ok(database)
     }
 
-    /// Opens the file for a command, which may run beside a server. With `make`, a missing file
-    /// is made.
+    /// Opens the database for a command, which may run while the server does. With `make`, a
+    /// missing one is made.
     ///
     /// # Errors
-    /// As [`Database::open_server`], and when the file is missing.
-    pub fn open_command(path: &Path, make: bool) -> Result<Self, String> {
+    /// As [`Database::open_server`], and when it is missing.
+    pub fn open_command(path: &Path, make: bool) -> Result<Self, OpenError> {
         if make {
-            create(path)?;
+            paths::create_missing(path)?;
         }
-        Ok(Self::of(open(path, Role::Command)?, None))
+        let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
+        let mut identity = Identity::new(identity::on_disk);
+        identity.watch(&real);
+        identity.watch(&sibling_path(&real, "-wal"));
+        if let Ok(lock) = paths::open_existing(&sibling_path(&real, ".lock"))
+            && lock.try_lock_shared().is_err()
+        {
+            identity.compare_with(&lock).map_err(OpenError::Replaced)?;
+        }
+        Ok(open(path, Role::Command)?)
     }
 
-    /// Opens the file to look for damage: a file that others would refuse for it is taken.
+    /// Opens the database for a command that only reads: also a damaged one, and one on a file
+    /// system that cannot be written.
     ///
     /// # Errors
-    /// As [`Database::open_command`].
-    pub fn open_check(path: &Path) -> Result<Self, String> {
-        Ok(Self::of(open(path, Role::Check)?, None))
+    /// As [`Database::open_command`], and when it is empty.
+    pub fn open_reader(path: &Path) -> Result<Self, String> {
+        open(path, Role::Reader)
+    }
+
+    /// Opens the database for a command that only looks at its rows: as [`Database::open_command`],
+    /// or, where this process cannot write, as [`Database::open_reader`].
+    ///
+    /// # Errors
+    /// As those, and when it can only be read and an older version made it.
+    pub fn open_to_look(path: &Path) -> Result<Self, OpenError> {
+        let can_write = |path: &Path| access(path, Access::WRITE_OK).is_ok();
+        let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
+        if can_write(&real) && real.parent().is_none_or(can_write) {
+            return Self::open_command(path, false);
+        }
+        let database = Self::open_reader(path)?;
+        if !database.is_current().map_err(|e| explain(path, Some(&database.db), &e))? {
+            return Err(format!(
+                "{}: made by an older vestnik: this one brings it to its version where it can \
+                 write it",
+                path.display()
+            )
+            .into());
+        }
+        Ok(database)
+    }
+
+    /// Whether the database has the tables of this version.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_current(&self) -> rusqlite::Result<bool> {
+        let version: i32 = self.db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok(version == SCHEMA_VERSION)
+    }
+
+    /// Frees the space that is kept next to a database for a full disk, when the disk is full: for
+    /// a command whose change has to get through.
+    pub fn give_up_reserve_when_full(path: &Path) {
+        if let Ok(reserve) = reserve_of(path) {
+            reserve.give_up_when_full();
+        }
     }
 
     /// The version of SQLite that is compiled in.
@@ -120,15 +215,20 @@ impl Database {
         let mut db = Connection::open_in_memory().map_err(|e| e.to_string())?;
         migrate(&mut db).map_err(|e| e.to_string())?;
         settings(&db, Role::Server).map_err(|e| e.to_string())?;
-        Ok(Self::of(db, None))
+        Ok(Self::of(db, PathBuf::new(), Identity::default()))
     }
 
-    /// A file on a VFS of the caller's own, opened as the server or a command would: for simulated
-    /// disks.
+    /// A database on a VFS of the caller's own, opened as the server or a command would: for
+    /// simulated disks. With `look_up` it is noticed when it is moved or deleted there.
     ///
     /// # Errors
     /// As [`Database::open_server`].
-    pub fn open_with_vfs(path: &Path, vfs: &str, role: Role) -> Result<Self, String> {
+    pub fn open_with_vfs(
+        path: &Path,
+        vfs: &str,
+        role: Role,
+        look_up: Option<identity::LookUp>,
+    ) -> Result<Self, String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let db = Connection::open_with_flags_and_vfs(path, flags, vfs);
         let db = db.and_then(|mut db| {
@@ -136,19 +236,31 @@ impl Database {
             settings(&db, role)?;
             Ok(db)
         });
-        Ok(Self::of(db.map_err(|e| e.to_string())?, None))
+        let db = db.map_err(|e| e.to_string())?;
+        let mut identity = look_up.map_or_else(Identity::default, Identity::new);
+        identity.watch(path);
+        identity.watch(&sibling_path(path, "-wal"));
+        Ok(Self::of(db, path.to_owned(), identity))
     }
 
-    fn of(db: Connection, lock: Option<File>) -> Self {
-        Self { db, _lock: lock, checkpoints: Arc::default(), thread: None }
+    fn of(db: Connection, path: PathBuf, identity: Identity) -> Self {
+        Self {
+            db,
+            _lock: None,
+            path,
+            identity,
+            reserve: Reserve::default(),
+            checkpoints: Arc::default(),
+            thread: None,
+        }
     }
 
     /// From now on a thread does most of the checkpoints, which a COMMIT does otherwise.
     ///
     /// # Errors
     /// When there is no room for one more thread, or SQLite cannot open the file again.
-    pub fn start_copying(&mut self, path: &Path) -> Result<(), String> {
-        let copier = self.copier(path, None)?;
+    pub fn start_copying(&mut self) -> Result<(), String> {
+        let copier = self.copier(None)?;
         let thread = checkpoint::Thread::start(copier);
         self.thread = Some(thread.map_err(|e| format!("cannot start a thread: {e}"))?);
         Ok(())
@@ -158,9 +270,9 @@ impl Database {
     ///
     /// # Errors
     /// When SQLite cannot open the file again.
-    pub fn copier(&mut self, path: &Path, vfs: Option<&str>) -> Result<Copier, String> {
-        let copier = Copier::open(&mut self.db, &self.checkpoints, path, vfs);
-        copier.map_err(|e| format!("{}: {e}", path.display()))
+    pub fn copier(&mut self, vfs: Option<&str>) -> Result<Copier, String> {
+        let copier = Copier::open(&mut self.db, &self.checkpoints, &self.path, vfs);
+        copier.map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
     /// Ends the thread, if there is one, and waits for what it has begun.
@@ -192,25 +304,37 @@ impl Database {
         &self.checkpoints
     }
 
-    /// Writes a consistent copy of the file to `target`, which must not exist. Until it is whole and
+    pub(super) const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) const fn reserve(&self) -> &Reserve {
+        &self.reserve
+    }
+
+    /// Writes a consistent copy of the database to `target`, which must not exist. Until it is whole and
     /// on the disk it has another name, with `.partial` behind it, which one that was cut off keeps.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn copy_to(&self, target: &Path) -> Result<(), String> {
+        let target = &paths::real_new(target)
+            .map_err(|e| format!("{}: {}", target.display(), describe_io(&e)))?;
         let partial = &sibling_path(target, ".partial");
         let text = partial.to_str().ok_or("the name of the copy is not UTF-8")?;
-        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial);
-        open.map_err(|e| match e.kind() {
+        paths::create_private(partial).map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists => format!(
-                "{text}: exists already: another backup writes it now, or one was cut off: then remove it"
+                "{text}: exists already: another backup is writing it, or was interrupted: then \
+                 remove it"
             ),
-            _ => format!("{text}: {e}"),
+            _ => format!("{text}: {}", describe_io(&e)),
         })?;
         // An empty file is as good as none to VACUUM INTO, and has its mode already.
-        let copied = self.db.execute("VACUUM INTO ?1", [text]).map_err(|e| e.to_string());
-        let named =
-            copied.and_then(|_| sync(partial)).and_then(|()| rename_noclobber(partial, target));
+        let copied = self.db.execute("VACUUM INTO ?1", [text]);
+        let copied = copied.map_err(|e| error::explain(&self.db, e).to_string());
+        let named = copied
+            .and_then(|_| paths::sync(partial))
+            .and_then(|()| paths::rename_noclobber(partial, target));
         named.inspect_err(|_| {
             let _ = std::fs::remove_file(partial);
         })
@@ -247,114 +371,143 @@ impl Drop for Database {
     }
 }
 
-fn sync(path: &Path) -> Result<(), String> {
-    let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.map_err(|e| format!("{}: {e}", path.display()))
+/// The reserve of the database at a path.
+fn reserve_of(path: &Path) -> Result<Reserve, String> {
+    let real = paths::real(path).map_err(|e| format!("{}: {}", path.display(), describe_io(&e)))?;
+    Ok(Reserve::of(&real))
 }
 
-/// Gives a file another name in the same folder, unless that is taken.
-fn rename_noclobber(file: &Path, name: &Path) -> Result<(), String> {
-    if name.symlink_metadata().is_ok() {
-        return Err(format!("{}: exists already", name.display()));
+/// Takes the server's lock. A command holds it for a moment only, to see whether a server has it.
+fn lock_for_server(path: &Path) -> Result<File, String> {
+    const TRIES: u32 = 20;
+    for _ in 0..TRIES {
+        if let Some(lock) = lock(path, ".lock")? {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
-    std::fs::rename(file, name).map_err(|e| format!("{}: {e}", name.display()))?;
-    sync(match name.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    })
+    Err(format!("{}: another vestnik serves this database", path.display()))
 }
 
-/// The name of a file that stands beside another one.
-fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
+/// The flags of every connection. The path has no links left in it, and gets none.
+const OPEN: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 
-/// Takes a lock on the data file that ends with the process: a file of its own beside it, with this
-/// at the end of its name. `None` when another process has it.
-///
-/// Closing any descriptor of the data file itself would drop SQLite's own locks on it.
-///
-/// # Errors
-/// One line, when there is no data file or no such file can be made.
-pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
-    // By whatever link the file is reached, its lock is one.
-    let real = data.canonicalize().map_err(|e| format!("{}: {e}", data.display()))?;
-    let name = sibling_path(&real, suffix);
-    let options =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
-    let file = options.map_err(|e| format!("{}: {e}", name.display()))?;
-    // One that root has made once must not keep out the user whose file it is.
-    if let (Ok(made), Ok(owner)) = (file.metadata(), real.metadata())
-        && made.uid() != owner.uid()
-        && let Err(error) = fchown(&file, Some(owner.uid()), Some(owner.gid()))
-    {
-        log::debug!("{} stays with its owner: {error}", name.display());
-    }
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => Err(format!("{}: {e}", name.display())),
-    }
-}
-
-/// Makes an empty file that only its owner can read, unless there is one; SQLite gives its WAL and
-/// shared memory the mode of the file.
-fn create(path: &Path) -> Result<(), String> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match made {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(format!("{}: {e}", path.display())),
-    }
-}
-
-fn open(path: &Path, role: Role) -> Result<Connection, String> {
-    let fail = |e| explain(path, &e);
+fn open(path: &Path, role: Role) -> Result<Database, String> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(format!("SQLite {} is too old to be trusted", rusqlite::version()));
     }
-    recognise(path, role)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(path, flags).map_err(fail)?;
-    db.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
-    migrate(&mut db).map_err(fail)?;
-    settings(&db, role).map_err(fail)?;
-    Ok(db)
+    check_header(path, role)?;
+    let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
+    let mut identity = Identity::new(identity::on_disk);
+    identity.watch(&real);
+    let db = match role {
+        Role::Reader => connect_to_read(path, &real)?,
+        Role::Server | Role::Command => {
+            let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let fail = |e: &rusqlite::Error| explain(path, None, e);
+            let mut db = Connection::open_with_flags(&real, flags).map_err(|e| fail(&e))?;
+            let set = db
+                .busy_timeout(Duration::from_secs(5))
+                .and_then(|()| migrate(&mut db))
+                .and_then(|()| settings(&db, role));
+            set.map_err(|e| explain(path, Some(&db), &e))?;
+            db
+        }
+    };
+    identity.still_same().map_err(|e| e.to_string())?;
+    identity.watch(&sibling_path(&real, "-wal"));
+    Ok(Database::of(db, real, identity))
+}
+
+/// A connection that writes nothing. Without a WAL, SQLite makes one and takes it away again; where
+/// it cannot do that, nobody else can write either, and the file is read as it is.
+fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
+    let wal_bytes = sibling_path(real, "-wal").metadata().map_or(0, |wal| wal.len());
+    let access = match wal_bytes {
+        0 => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        // Closing it as the last one would bring the WAL into the database.
+        _ => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let usable = |db: Connection| {
+        db.busy_timeout(Duration::from_secs(10))?;
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        // One that was opened for writing may have become one that only reads.
+        Ok(db)
+    };
+    let opened = Connection::open_with_flags(real, OPEN | access).and_then(usable);
+    let error = match opened {
+        Ok(db) => return Ok(db),
+        Err(error) if error::cause(&error, 0) != Cause::Denied => {
+            return Err(explain(path, None, &error));
+        }
+        Err(error) => error,
+    };
+    if wal_bytes > 0 {
+        return Err(format!(
+            "{}: its file system cannot be written, and changes wait in {}: copy both files to a \
+             folder that can be written, and use the copy ({error})",
+            path.display(),
+            sibling_path(path, "-wal").display()
+        ));
+    }
+    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let opened = Connection::open_with_flags(immutable(real), flags).and_then(usable);
+    opened.map_err(|e| explain(path, None, &e))
+}
+
+/// The URI of a file that nobody changes, the only one that is ever handed to SQLite.
+fn immutable(real: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut uri = "file:".to_owned();
+    for byte in real.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                uri.push(char::from(*byte));
+            }
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+fn cannot_open(path: &Path, error: &std::io::Error) -> String {
+    let name = path.display();
+    match error.kind() {
+        ErrorKind::NotFound => format!("{name}: no such data file (name it with --data)"),
+        _ => format!("{name}: {}", describe_io(error)),
+    }
 }
 
 /// Refuses what is not an empty file or one of vestnik's. Looks through a connection that can only
 /// read, so that a file that is refused stays as it was.
-fn recognise(path: &Path, role: Role) -> Result<(), String> {
+fn check_header(path: &Path, role: Role) -> Result<(), String> {
     let name = path.display();
-    let metadata = path.metadata().map_err(|e| match e.kind() {
-        ErrorKind::NotFound => format!("{name}: no such data file (name it with --data)"),
-        _ => format!("{name}: {e}"),
-    })?;
+    let metadata = path.metadata().map_err(|e| cannot_open(path, &e))?;
     if !metadata.is_file() {
-        return Err(format!("{name}: this is no file"));
+        return Err(format!("{name}: this is not a regular file"));
     }
     // Under each name there would be a lock and a WAL of their own.
     if metadata.nlink() > 1 {
         return Err(format!(
-            "{name}: the file has another name (a hard link), and who opens it by that one ruins \
-             it: remove one of the names"
+            "{name}: the file has another name (a hard link), under which another process could \
+             corrupt it: remove one of the names"
         ));
     }
     let bytes = metadata.len();
+    if bytes == 0 && role == Role::Reader {
+        return Err(format!("{name}: the file is empty, and not a vestnik data file"));
+    }
     if (1..SQLITE_BYTES_MIN).contains(&bytes) {
         return Err(format!("{name}: this is not a vestnik data file"));
     }
-    let damaged = |e| explain(path, &e);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).map_err(damaged)?;
-    db.busy_timeout(Duration::from_secs(5)).map_err(damaged)?;
+    let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
+    let db = connect_to_read(path, &real)?;
+    let damaged = |e: rusqlite::Error| explain(path, Some(&db), &e);
     let read = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(damaged);
     let application = read("PRAGMA application_id")?;
     let version = read("PRAGMA user_version")?;
     let tables = read("SELECT count(*) FROM sqlite_schema")?;
-    if application == 0 && version == 0 && tables == 0 {
+    if application == 0 && version == 0 && tables == 0 && role != Role::Reader {
         return Ok(());
     }
     if application != i64::from(APPLICATION_ID) {
@@ -363,22 +516,18 @@ fn recognise(path: &Path, role: Role) -> Result<(), String> {
     if version > i64::from(SCHEMA_VERSION) {
         return Err(format!("{name}: made by a newer vestnik (version {version}); use that one"));
     }
-    if role == Role::Check { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
+    if role == Role::Reader { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
 }
 
-/// Why a file cannot be opened, and what to do.
-fn explain(path: &Path, error: &rusqlite::Error) -> String {
+/// Why a database cannot be opened, and what to do.
+fn explain(path: &Path, db: Option<&Connection>, error: &rusqlite::Error) -> String {
     let name = path.display();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => format!("{name}: this is not a vestnik data file"),
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => format!(
-            "{name}: {error}: this user may not read and write it, the files beside it, and its \
-             folder; run the command as the user whose they are"
-        ),
-        Some(ErrorCode::DatabaseBusy) => {
-            format!("{name}: another process has it for too long; try again: {error}")
+    let os_error = db.map_or(0, error::system_errno);
+    match error::cause(error, os_error) {
+        _ if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            format!("{name}: this is not a vestnik data file")
         }
-        _ => format!("{name}: cannot be read, restore it from a backup if it is damaged: {error}"),
+        cause => format!("{name}: {}", error::describe(error, cause, os_error)),
     }
 }
 
@@ -445,9 +594,15 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             db.busy_timeout(BUSY_TIMEOUT)?;
             // After a crash the WAL may hold a turn that only the system's cache knows of. Others
             // are about to be answered from it, so it is brought to the disk first.
-            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            let copied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            // The WAL is synced before anything of it is copied, so a disk without space for the
+            // copy keeps nobody from being served.
+            copied.or_else(|e| match error::cause(&e, error::system_errno(db)) {
+                Cause::Full | Cause::FileLimit => Ok(()),
+                _ => Err(e),
+            })
         }
-        Role::Command | Role::Check => db.busy_timeout(Duration::from_secs(10)),
+        Role::Command | Role::Reader => db.busy_timeout(Duration::from_secs(10)),
     }
 }
 

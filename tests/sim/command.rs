@@ -59,7 +59,7 @@ pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Comma
 
 /// Does it to the file, in one transaction.
 pub(crate) fn run(command: &Command, rng: Rng) -> Check {
-    let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Command)?;
+    let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Command, None)?;
     let mut store = Store::new(&database).map_err(|e| e.to_string())?;
     store.begin_write().map_err(|e| e.to_string())?;
     change(command, &mut store, rng)?.map_err(|e| e.to_string())?;

@@ -246,13 +246,14 @@ impl World {
         while self.rng.one_in(6) {
             let changes = self.rng.between(1, 30);
             vfs::disk(|disk| disk.doom(Doom::Changes(changes)));
-            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server));
+            drop(Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server, None));
             vfs::disk(|disk| {
                 disk.die();
                 disk.revive(Death::PowerCut);
             });
         }
-        let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server)?;
+        let database =
+            Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Server, None)?;
         let mut store = Store::new(&database).map_err(|e| e.to_string())?;
         let random = Secrets::new(self.rng.fork());
         for number in 0..self.plan.users {
@@ -291,13 +292,13 @@ impl World {
             if is_excused { Ok(false) } else { Err(format!("the server does not start: {wrong}")) }
         };
         let path = Path::new(file::PATH);
-        let mut database = match Database::open_with_vfs(path, vfs::NAME, Role::Server) {
+        let mut database = match Database::open_with_vfs(path, vfs::NAME, Role::Server, None) {
             Ok(database) => database,
             Err(wrong) => return excuse(wrong),
         };
         let copier = match self.plan.copies_one_in {
             0 => None,
-            _ => match database.copier(path, Some(vfs::NAME)) {
+            _ => match database.copier(Some(vfs::NAME)) {
                 Ok(copier) => Some(copier),
                 Err(wrong) => return excuse(wrong),
             },

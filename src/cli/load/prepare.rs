@@ -56,11 +56,10 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let names = names(arguments)?;
     let data = &context.data;
     let database = if arguments.messages > 0 {
-        Database::open_server(data)
+        Database::open_server(data).map_err(Failure::Failed)?
     } else {
-        Database::open_command(data, true)
+        Database::open_command(data, true)?
     };
-    let database = database.map_err(Failure::Failed)?;
     let (users, chats) = file::write(data, &database, |store| {
         let users = add_users(store, arguments.users)?;
         let chats = add_chats(store, &names)?;

@@ -128,6 +128,8 @@ pub(crate) struct Server {
     wrapper: Vec<String>,
     /// The data file lies on a disk that only the server's mount namespace has.
     has_own_disk: bool,
+    /// The process that keeps a disk of its own mounted while the server does not run.
+    holder: Option<Child>,
     process: Option<Process>,
 }
 
@@ -195,12 +197,44 @@ impl Server {
         Some(server)
     }
 
+    /// The same, on a disk that outlives the server's process: it can be killed and started again.
+    #[track_caller]
+    pub(crate) fn on_lasting_disk(kib: u32, options: &[&str]) -> Option<Self> {
+        let mut server = Self::prepare(options);
+        let disk = server.dir.join("disk");
+        fs::create_dir(&disk).expect("a mount point");
+        let script = format!(
+            "mount -t tmpfs -o size={kib}k tmpfs '{}' && echo mounted && exec sleep 600",
+            disk.display()
+        );
+        let holder = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut line = String::new();
+        if let Ok(mut holder) = holder {
+            let stdout = holder.stdout.take().expect("a pipe");
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            server.wrapper = enter(holder.id());
+            server.holder = Some(holder);
+        }
+        if line != "mounted\n" {
+            eprintln!("no disk of one's own can be made here: nothing is tested");
+            return None;
+        }
+        server.has_own_disk = true;
+        server.restart();
+        Some(server)
+    }
+
     fn prepare(options: &[&str]) -> Self {
         Self {
             dir: TempDir::new(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             wrapper: Vec::new(),
             has_own_disk: false,
+            holder: None,
             process: None,
         }
     }
@@ -217,7 +251,12 @@ impl Server {
     /// The folder of a disk of the server's own, while it runs.
     pub(crate) fn disk(&self) -> PathBuf {
         let inside = self.dir.join("disk");
-        PathBuf::from(format!("/proc/{}/root{}", self.process_id(), inside.display()))
+        PathBuf::from(format!("/proc/{}/root{}", self.disk_process(), inside.display()))
+    }
+
+    /// A process that sees the server's disk.
+    fn disk_process(&self) -> u32 {
+        self.holder.as_ref().map_or_else(|| self.process_id(), Child::id)
     }
 
     /// The data file, as the server and the commands beside it reach it.
@@ -328,11 +367,7 @@ impl Server {
         if !self.has_own_disk {
             return Vec::new();
         }
-        let target = self.process_id().to_string();
-        let enter = ["nsenter", "--user", "--mount", "--preserve-credentials"];
-        let mut command = enter.map(str::to_owned).to_vec();
-        command.extend(["--target".to_owned(), target, "--".to_owned()]);
-        command
+        enter(self.disk_process())
     }
 
     /// Runs `vestnik ARGS --data FILE`.
@@ -427,11 +462,20 @@ impl Server {
     }
 }
 
+/// A command that brings another one to where a process is.
+fn enter(process: u32) -> Vec<String> {
+    let enter = ["nsenter", "--user", "--mount", "--preserve-credentials", "--target"];
+    let mut command = enter.map(str::to_owned).to_vec();
+    command.extend([process.to_string(), "--".to_owned()]);
+    command
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
+        let process = self.process.as_mut().map(|process| &mut process.child);
+        for child in [process, self.holder.as_mut()].into_iter().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
         if thread::panicking() {
             eprintln!("---- the server's stderr ----\n{}", self.stderr());

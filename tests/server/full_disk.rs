@@ -1,0 +1,115 @@
+//! A full disk: what frees space or keeps somebody out still works, and the server starts.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::client::login_body;
+use crate::support::wire::*;
+use crate::support::{Client, PASSWORD, Server, eventually};
+
+/// A disk on which space is kept.
+const DISK_KIB: u32 = 32 * 1024;
+
+/// A server with three users in a group of anna's, on a disk that is full; and what fills it.
+fn full(lasting: bool) -> Option<(Server, Client, u32, PathBuf)> {
+    let server = match lasting {
+        true => Server::on_lasting_disk(DISK_KIB, &[])?,
+        false => Server::on_small_disk(DISK_KIB, &[])?,
+    };
+    for name in ["anna", "boris", "clara"] {
+        server.add_user(name);
+    }
+    server.add_chat("hall", &["anna", "boris", "clara"]);
+    server.add_chat("attic", &["clara"]);
+    let mut anna = server.login10("anna");
+    let hall = anna.chat_id("hall");
+    for number in 0..20 {
+        anna.send(hall, &format!("{number}"));
+    }
+    let ballast = server.disk().join("ballast");
+    fill(&ballast);
+    Some((server, anna, hall, ballast))
+}
+
+/// Takes all the space that there is.
+fn fill(ballast: &PathBuf) {
+    use std::io::Write;
+    let mut file = fs::File::create(ballast).expect("a file");
+    while file.write_all(&[1; 4096]).is_ok() {}
+}
+
+/// Sends until the server says that it cannot store.
+fn send_until_declined(client: &mut Client, chat: u32) {
+    for _ in 0..5000 {
+        let answer = client.ask(SEND_CHAT_MSG, body().id(chat).text(&"x".repeat(8_000)));
+        if answer.purpose == DECLINED {
+            answer.declined("storage-failed");
+            return;
+        }
+    }
+    panic!("the disk never gets full");
+}
+
+/// While the disk is full nobody can send, and whoever makes room or keeps somebody out can; with
+/// space again all is as before, without a restart.
+#[test]
+fn what_makes_room_works_on_a_full_disk() {
+    let Some((server, mut anna, hall, ballast)) = full(false) else { return };
+    let (clara_id, first) = (anna.user_id("clara"), anna.history(hall)[0].id);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let mut boris = server.login("boris");
+    send_until_declined(&mut anna, hall);
+    boris.hear_everything();
+    // Whatever is left by now is taken by somebody else.
+    let more = server.disk().join("more");
+    boris.ask(SEND_CHAT_MSG, body().id(hall).text("x")).declined("storage-failed");
+
+    anna.delete(hall, first);
+    let _ = anna.set_ban(hall, clara_id, true).accepted();
+    boris.ask(LOGOFF, body()).accepted();
+    boris.ask(LOGIN, login_body("boris", PASSWORD)).accepted();
+    for command in [
+        &["user", "disable", "clara"][..],
+        &["session", "list"],
+        &["lockdown", "on"],
+        &["chat", "remove", "attic", "--yes"],
+    ] {
+        let output = server.admin(command, None);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        // An older command line asks nothing.
+        if stderr.contains("--yes") {
+            server.admin_ok(&command[..command.len() - 1], None);
+        } else {
+            assert!(output.status.success(), "{command:?}: {stderr}");
+        }
+    }
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text("x")).declined("storage-failed");
+    let stderr = server.stderr();
+    assert!(stderr.contains("the disk is full"), "{stderr}");
+    assert!(!stderr.contains("restore"), "{stderr}");
+
+    let _ = fs::remove_file(more);
+    fs::remove_file(ballast).expect("the ballast gone");
+    eventually(|| anna.ask(SEND_CHAT_MSG, body().id(hall).text("space")).purpose == ACCEPTED);
+    server.admin_ok(&["check"], None);
+}
+
+/// A server that was killed starts on a full disk, has everything that it accepted, and gets rid of
+/// what somebody deletes.
+#[test]
+fn a_server_starts_on_a_full_disk() {
+    let Some((mut server, mut anna, hall, _)) = full(true) else { return };
+    send_until_declined(&mut anna, hall);
+    let history = anna.history(hall);
+    server.kill();
+    for round in 0..2 {
+        server.restart();
+        let mut anna = server.login10("anna");
+        assert_eq!(anna.history(hall).len(), history.len(), "round {round}");
+        anna.ask(SEND_CHAT_MSG, body().id(hall).text(&"x".repeat(8_000)))
+            .declined("storage-failed");
+        anna.delete(hall, history[round + 1].id);
+        server.kill();
+    }
+    assert!(!server.stderr().contains("restore it"), "{}", server.stderr());
+}
