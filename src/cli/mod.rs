@@ -13,6 +13,7 @@ mod config;
 mod environment;
 mod failure;
 mod file;
+mod hook;
 mod invite;
 mod load;
 mod lockdown;
@@ -93,6 +94,9 @@ enum Command {
     /// Manage invites: codes to register with
     #[command(subcommand)]
     Invite(invite::Command),
+    /// Manage hooks: bots that write to a chat over HTTP
+    #[command(subcommand)]
+    Hook(hook::Command),
     /// Stop registrations and joins, or allow them again
     Lockdown(lockdown::Arguments),
     /// Copy the database, while the server runs or not
@@ -197,6 +201,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Chat(command) => chat::run(command, context),
         Command::Session(command) => session::run(command, context),
         Command::Invite(command) => invite::run(command, context),
+        Command::Hook(command) => hook::run(command, context),
         Command::Lockdown(arguments) => lockdown::run(&arguments, context),
         Command::Backup(arguments) => backup::run(&arguments, context),
         Command::Export(arguments) => transfer::export(&arguments, context),

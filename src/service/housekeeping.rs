@@ -34,6 +34,8 @@ const SCRUB_QUIET_MS: u64 = 2_000;
 const SCRUB_LATE_MS: u64 = 60_000;
 /// and not again, nor tried again, for so long.
 const SCRUB_REST_MS: u64 = 10_000;
+/// Milliseconds between two tries to write to a database that could not be written.
+const PROBE_MS: u64 = 1_000;
 /// Milliseconds between two looks for old sessions and messages, and stale buffers.
 const SLOW_ROUND_MS: u64 = 10_000;
 
@@ -51,6 +53,8 @@ pub(super) struct Housekeeping {
     may_expire: bool,
     may_purge: bool,
     last_round_ms: u64,
+    /// When a database that cannot be written was last tried.
+    probed_ms: u64,
     /// The place among the connections up to which the use of sessions was noted.
     touched_upto: usize,
     scrubbing: Scrubbing,
@@ -85,6 +89,7 @@ impl Housekeeping {
             may_expire: true,
             may_purge: true,
             last_round_ms: 0,
+            probed_ms: 0,
             touched_upto: 0,
             scrubbing: Scrubbing::default(),
         })
@@ -167,12 +172,25 @@ impl Service<'_> {
             self.end_old_sessions()?;
             self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
             self.send_limiter.trim(self.now_ms);
+            self.hook_limiter.trim(self.now_ms);
             self.housekeeping.may_expire = true;
             self.outbox.trim();
         }
+        self.probe_storage()?;
         let more = self.background_slice()?;
         self.look_at_wal();
         Ok(self.housekeeping.has_changes || more)
+    }
+
+    /// While the database cannot be written, tries it once a second, so that it is noticed when it
+    /// can be though nobody writes.
+    fn probe_storage(&mut self) -> StoreResult<()> {
+        let is_due = self.now_ms.saturating_sub(self.housekeeping.probed_ms) >= PROBE_MS;
+        if !self.is_storage_failing || !is_due {
+            return Ok(());
+        }
+        self.housekeeping.probed_ms = self.now_ms;
+        self.store.try_write()
     }
 
     /// One slice of the work that takes long. True when there is more to do soon.

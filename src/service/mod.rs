@@ -18,6 +18,7 @@ mod dispatch;
 mod full_disk;
 mod gauges;
 mod history;
+mod hook;
 mod housekeeping;
 mod indexing;
 mod invariants;
@@ -56,6 +57,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
+pub use hook::HookError;
 use password_queue::{Guess, Next, Owner, PasswordQueue};
 use peer::{Checked, Intent, Peer, Waiting};
 use roster::Roster;
@@ -188,6 +190,7 @@ pub struct Service<'db> {
     peers: Peers,
     roster: Roster,
     send_limiter: send_limiter::SendLimiter,
+    hook_limiter: hook::HookLimiter,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -250,6 +253,7 @@ impl<'db> Service<'db> {
             peers: Peers::default(),
             roster: Roster::default(),
             send_limiter: send_limiter::SendLimiter::default(),
+            hook_limiter: hook::HookLimiter::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),

@@ -10,6 +10,7 @@ pub mod check;
 pub mod checkpoint;
 mod error;
 mod identity;
+pub mod hooks;
 pub mod invites;
 pub mod members;
 pub mod messages;
@@ -150,6 +151,15 @@ impl<'db> Store<'db> {
         self.begin_write.raw_execute().map_err(|e| error::explain(self.db, e))?;
         self.transaction = Transaction::Write;
         Ok(())
+    }
+
+    /// A small write that changes nothing, to find out whether the database can be written.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn try_write(&mut self) -> StoreResult<()> {
+        self.begin_write()?;
+        self.run("UPDATE meta SET value = value WHERE key = 'server_time'", []).map(drop)
     }
 
     /// Makes the index forget what it keeps in memory. A read that fails while it looks for its

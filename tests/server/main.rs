@@ -31,6 +31,7 @@ mod erasure;
 mod faults;
 mod floods;
 mod full_disk;
+mod hook_cli;
 mod load;
 mod moderation;
 mod paths;

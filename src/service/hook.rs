@@ -1,0 +1,212 @@
+//! Messages by hooks (protocol section 9): a bot without a connection sends one.
+
+use std::collections::BTreeMap;
+
+use crate::auth::token::Digest;
+use crate::ids::{MessageId, UserId};
+use crate::limits::{HOOK_MESSAGES_MAX, HOOK_WINDOW_MS};
+use crate::service::{HandlerError, Service};
+use crate::wire::codec::Message;
+use crate::wire::decline::Decline;
+use crate::wire::extras::Extras;
+
+/// Why a message of a hook is not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HookError {
+    /// The token is not valid, or its bot is no member of its chat any more.
+    Unknown,
+    /// The text is longer than a content may be.
+    TooLong,
+    /// It sends too often; seconds after which it may try again.
+    TooOften(u32),
+    /// Nothing of it was kept.
+    StorageFailed,
+}
+
+/// What a bot has sent in the window that is under way.
+struct Window {
+    begun_ms: u64,
+    messages: u32,
+    second: u64,
+    in_second: u32,
+}
+
+/// How often bots have sent.
+#[derive(Default)]
+pub(super) struct HookLimiter {
+    windows: BTreeMap<UserId, Window>,
+}
+
+impl HookLimiter {
+    /// Counts a message; when it is one too many, the seconds to wait. `per_second` is the bound
+    /// that every user has, 0 for none.
+    fn spend(&mut self, bot: UserId, per_second: u32, now_ms: u64) -> Result<(), u32> {
+        let fresh = Window { begun_ms: now_ms, messages: 0, second: 0, in_second: 0 };
+        let window = self.windows.entry(bot).or_insert(fresh);
+        let end_ms = window.begun_ms + HOOK_WINDOW_MS;
+        if now_ms >= end_ms {
+            window.begun_ms = now_ms;
+            window.messages = 0;
+        }
+        if window.second != now_ms / 1000 {
+            window.second = now_ms / 1000;
+            window.in_second = 0;
+        }
+        if per_second > 0 && window.in_second >= per_second {
+            return Err(1);
+        }
+        if window.messages >= HOOK_MESSAGES_MAX {
+            return Err(end_ms.saturating_sub(now_ms).div_ceil(1000) as u32);
+        }
+        window.messages += 1;
+        window.in_second += 1;
+        Ok(())
+    }
+
+    /// Forgets windows that are over.
+    pub(super) fn trim(&mut self, now_ms: u64) {
+        self.windows.retain(|_, window| now_ms < window.begun_ms + HOOK_WINDOW_MS);
+    }
+}
+
+impl Service<'_> {
+    /// Stores a message of the bot with this token, and notifies the members of its chat. It is on
+    /// disk when the turn ends with [`crate::service::TurnEnd::Committed`].
+    ///
+    /// # Errors
+    /// [`HookError`].
+    pub fn hook_message(&mut self, token: &Digest, text: &str) -> Result<(), HookError> {
+        match self.send_by_hook(token, text) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.reason(error);
+                Err(HookError::StorageFailed)
+            }
+        }
+    }
+
+    fn send_by_hook(
+        &mut self,
+        token: &Digest,
+        text: &str,
+    ) -> Result<Result<(), HookError>, HandlerError> {
+        let Some((bot, chat)) = self.store.hook(&token.0)? else {
+            return Ok(Err(HookError::Unknown));
+        };
+        if self.store.member(chat, bot)?.is_none() {
+            return Ok(Err(HookError::Unknown));
+        }
+        if text.len() > self.config.content_bytes_max {
+            return Ok(Err(HookError::TooLong));
+        }
+        let per_second = self.config.sends_per_second;
+        if let Err(seconds) = self.hook_limiter.spend(bot, per_second, self.now_ms) {
+            return Ok(Err(HookError::TooOften(seconds)));
+        }
+        match self.may_write() {
+            Err(HandlerError::Decline(Decline::StorageFailed)) => {
+                return Ok(Err(HookError::StorageFailed));
+            }
+            other => other?,
+        }
+        let created = self.clock.next();
+        let id = MessageId::at(created);
+        if let Err(error) = self.store.add_message(chat, id, bot, text) {
+            // What the turn has written goes with it.
+            self.note_failure::<()>(Err(error));
+            return Ok(Err(HookError::StorageFailed));
+        }
+        let message = Message {
+            id,
+            sender: bot,
+            created,
+            updated: created,
+            status: 0,
+            content: text,
+            extras: Extras::NONE,
+        };
+        self.notify_message_of_nobody(chat, &message);
+        self.indexing.note_message(chat, id);
+        self.counting.note_sent(chat, bot, created);
+        Ok(Ok(()))
+    }
+
+    /// Whether the last turn that wrote could be stored: what `/healthz` answers.
+    pub const fn is_storage_healthy(&self) -> bool {
+        !self.is_storage_failing && self.lost.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::random::fixed::Counting;
+    use crate::auth::token::{HookToken, hook_digest};
+    use crate::ids::ServerTime;
+    use crate::service::{ServiceConfig, TurnEnd};
+    use crate::store::members::Member;
+    use crate::store::{Database, Store};
+
+    #[test]
+    fn a_bot_sends_thirty_in_ten_seconds() {
+        let mut limiter = HookLimiter::default();
+        let (bot, other) = (UserId::new(1).unwrap(), UserId::new(2).unwrap());
+        for n in 0..u64::from(HOOK_MESSAGES_MAX) {
+            assert_eq!(limiter.spend(bot, 0, 5_000 + n), Ok(()));
+        }
+        assert_eq!(limiter.spend(bot, 0, 5_100), Err(10));
+        assert_eq!(limiter.spend(bot, 0, 14_999), Err(1));
+        assert_eq!(limiter.spend(other, 0, 5_100), Ok(()));
+        assert_eq!(limiter.spend(bot, 0, 15_000), Ok(()));
+        limiter.trim(20_000);
+        assert_eq!(limiter.windows.len(), 1);
+    }
+
+    #[test]
+    fn the_bound_of_every_user_holds_for_bots() {
+        let mut limiter = HookLimiter::default();
+        let bot = UserId::new(1).unwrap();
+        assert_eq!(limiter.spend(bot, 2, 5_000), Ok(()));
+        assert_eq!(limiter.spend(bot, 2, 5_500), Ok(()));
+        assert_eq!(limiter.spend(bot, 2, 5_999), Err(1));
+        assert_eq!(limiter.spend(bot, 2, 6_000), Ok(()));
+    }
+
+    #[test]
+    fn a_message_of_a_hook_is_one_like_any_other() {
+        let database = Database::in_memory().unwrap();
+        let mut store = Store::new(&database).unwrap();
+        let now = ServerTime::new(1_700_000_000_000_000).unwrap();
+        let chat = store.add_chat("ops", "ops", None, now).unwrap().unwrap();
+        let bot = store.add_user("monitor", "monitor", "", now).unwrap().unwrap();
+        let member = Member { chat, user: bot, admin: false, joined: now, seen: now };
+        store.add_member(member).unwrap();
+        let token = HookToken::generate(&Counting::default()).unwrap();
+        store.add_hook(&token.digest().0, bot, chat, now).unwrap();
+        assert!(store.is_bot(bot).unwrap());
+        store.commit().unwrap();
+        let random = Counting::default();
+        let config = ServiceConfig { content_bytes_max: 10, ..ServiceConfig::default() };
+        let store = Store::new(&database).unwrap();
+        let mut service = Service::new(store, config, &random).unwrap();
+        let mut turn = |digest: &Digest, text: &str| {
+            service.begin_turn(1_700_000_000_000_000, 0);
+            let outcome = service.hook_message(digest, text);
+            assert_eq!(service.end_turn(), TurnEnd::Committed);
+            outcome
+        };
+        assert_eq!(turn(&token.digest(), "it is up"), Ok(()));
+        assert_eq!(turn(&token.digest(), "12345678901"), Err(HookError::TooLong));
+        assert_eq!(turn(&hook_digest(""), "no"), Err(HookError::Unknown));
+        assert!(service.is_storage_healthy());
+        let id = MessageId::at(service.clock.last());
+        assert!(service.store.message_state(chat, id).unwrap().is_some());
+        // A bot that is disabled, or no member any more, is as unknown as its token.
+        service.store.begin_write().unwrap();
+        service.store.set_disabled(bot, true).unwrap();
+        assert_eq!(service.hook_message(&token.digest(), "no"), Err(HookError::Unknown));
+        service.store.set_disabled(bot, false).unwrap();
+        service.store.remove_member(chat, bot).unwrap();
+        assert_eq!(service.hook_message(&token.digest(), "no"), Err(HookError::Unknown));
+    }
+}
