@@ -78,8 +78,11 @@ class Client {
 
   async #readState() {
     const { state, users } = await this.tabs.call('snapshot');
-    this.#onEvent({ type: 'users', users, isAll: true });
-    this.#onEvent({ type: 'state', state });
+    // A leader that is still starting says the rest soon: until then what is shown stays.
+    if (state.auth !== 'starting') {
+      this.#onEvent({ type: 'users', users, isAll: true });
+      this.#onEvent({ type: 'state', state });
+    }
     this.#onEvent({ type: 'reset' });
   }
 

@@ -1,0 +1,193 @@
+/**
+ * The core in a real browser against the real server: what breaks, what is offline, tabs, links.
+ */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { launch } from './browser.js';
+import {
+  PASSWORD, RealServer, Watch, createChat, joinChat, logIn, messages, register, send, stored, until,
+} from './real.js';
+
+const KILLS = Number(process.env.KILLS ?? 25);
+
+/** @type {import('playwright-core').Browser} */
+let browser;
+/** @type {RealServer} */
+let server;
+const watch = new Watch();
+
+before(async () => {
+  browser = await launch();
+  server = await new RealServer().start();
+});
+after(async () => {
+  await browser?.close();
+  await server?.end();
+});
+
+let lastName = 0;
+/** @param {string} name */
+const fresh = (name) => `${name}${(lastName += 1)}`;
+
+/** @param {import('playwright-core').BrowserContextOptions} [options] */
+async function visitor(options) {
+  const context = await browser.newContext(options);
+  return context;
+}
+
+/** @param {import('playwright-core').BrowserContext} context */
+async function open(context, url = server.url) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  watch.follow(page, server.url);
+  await page.goto(url);
+  return page;
+}
+
+/** Two people in one chat. */
+async function pair() {
+  const [anna, boris, chat] = [fresh('anna'), fresh('boris'), fresh('kitchen')];
+  const contexts = [await visitor(), await visitor()];
+  const [a, b] = [await open(contexts[0]), await open(contexts[1])];
+  await register(a, anna);
+  await createChat(a, chat);
+  await register(b, boris);
+  await joinChat(b, chat);
+  return { a, b, anna, boris, chat, contexts, close: () => Promise.all(contexts.map((each) => each.close())) };
+}
+
+test('two people talk', async () => {
+  const { a, b, anna, close } = await pair();
+  await send(a, 'hello there');
+  const article = messages(b).filter({ hasText: 'hello there' });
+  await article.waitFor();
+  assert.match(await article.getAttribute('aria-label') ?? await article.innerText(), new RegExp(anna));
+  await send(b, 'hello back');
+  await messages(a).filter({ hasText: 'hello back' }).waitFor();
+  await close();
+});
+
+test(`the server is killed ${KILLS} times in the middle of sends: nothing is lost or doubled`, async () => {
+  const { a, b, close } = await pair();
+  let count = 0;
+  for (let round = 0; round < KILLS; round += 1) {
+    const kill = new Promise((resolve) => { setTimeout(resolve, Math.random() * 150); }).then(() => server.stop());
+    for (let each = 0; each < 4; each += 1) {
+      await Promise.all([send(a, `from a ${count}`), send(b, `from b ${count}`)]);
+      count += 1;
+    }
+    await kill;
+    await server.start();
+  }
+  const expected = Array.from({ length: count }, (_, index) => index);
+  for (const page of [a, b]) {
+    const { messages: list } = await until(() => stored(page),
+      (now) => now.outbox === 0 && now.messages.length >= 2 * count, 60_000);
+    for (const who of ['a', 'b']) {
+      const numbers = list.sort((x, y) => x.id - y.id).filter(({ text }) => text.startsWith(`from ${who}`))
+        .map(({ text }) => Number(text.slice(7)));
+      assert.deepEqual(numbers, expected, `messages of ${who}`);
+    }
+  }
+  const shown = await messages(b).evaluateAll((nodes) => nodes.map((node) => /from [ab] \d+/.exec(node.textContent ?? '')?.[0]));
+  assert.equal(new Set(shown).size, shown.length, 'nothing is shown twice');
+  assert.ok(shown.length >= 40);
+  assert.equal(await a.getByText('Sending…').count(), 0);
+  await close();
+});
+
+test('what is written offline is sent after the tab was closed and opened again', async () => {
+  const { a, b, contexts, close } = await pair();
+  await contexts[0].setOffline(true);
+  await server.stop();
+  await send(a, 'written offline 1');
+  await send(a, 'written offline 2');
+  await messages(a).filter({ hasText: 'Sending…' }).first().waitFor();
+  await until(() => stored(a), ({ outbox }) => outbox === 2);
+  await a.close();
+  await server.start();
+  await contexts[0].setOffline(false);
+  const again = await open(contexts[0]);
+  await again.getByRole('navigation', { name: 'Chats' }).waitFor();
+  await messages(b).filter({ hasText: 'written offline 2' }).waitFor();
+  const texts = await messages(b).evaluateAll((nodes) => nodes.map((node) => /written offline \d/.exec(node.textContent ?? '')?.[0]).filter(Boolean));
+  assert.deepEqual(texts, ['written offline 1', 'written offline 2']);
+  await close();
+});
+
+test('the status says when the server is gone, and nothing when it is back', async () => {
+  const { a, close } = await pair();
+  await server.stop();
+  await a.getByRole('status').filter({ hasText: 'Offline: messages will be sent when you are back' }).waitFor();
+  await server.start();
+  await until(() => a.locator('[role=status]').first().textContent(), (text) => text === '');
+  await close();
+});
+
+test('two tabs share one connection; the second takes over when the first closes', async () => {
+  const { a, b, chat, contexts, close } = await pair();
+  const second = await open(contexts[0]);
+  await second.getByRole('navigation', { name: 'Chats' }).getByText(chat).click();
+  await send(b, 'to both tabs');
+  await messages(a).filter({ hasText: 'to both tabs' }).waitFor();
+  await messages(second).filter({ hasText: 'to both tabs' }).waitFor();
+  await send(second, 'from the second');
+  await messages(a).filter({ hasText: 'from the second' }).waitFor();
+  assert.equal(await messages(a).filter({ hasText: 'from the second' }).count(), 1);
+  await a.close();
+  await send(b, 'to the second');
+  await messages(second).filter({ hasText: 'to the second' }).waitFor();
+  await send(second, 'from the second again');
+  await messages(b).filter({ hasText: 'from the second again' }).waitFor();
+  assert.equal(await messages(b).filter({ hasText: 'from the second again' }).count(), 1);
+  await close();
+});
+
+test('a session that ends elsewhere leads to the login; the draft waits for the same user alone', async () => {
+  const { a, anna, chat, contexts, close } = await pair();
+  await a.getByRole('textbox', { name: 'Message', exact: true }).fill('a secret draft');
+  await until(() => a.evaluate(async () => {
+    const { name } = (await indexedDB.databases()).find((each) => /^vestnik-\d+-/.test(each.name)) ?? {};
+    const db = await new Promise((resolve) => { const r = indexedDB.open(name); r.onsuccess = () => resolve(r.result); });
+    const count = await new Promise((resolve) => { const r = db.transaction('drafts').objectStore('drafts').count(); r.onsuccess = () => resolve(r.result); });
+    db.close();
+    return count;
+  }), (count) => count === 1);
+  const other = await visitor();
+  const elsewhere = await open(other);
+  await logIn(elsewhere, anna);
+  await endOtherSessions(elsewhere);
+  await a.getByRole('button', { name: 'Log in' }).waitFor();
+  // Somebody else on the same browser sees nothing of it.
+  const carl = fresh('carl');
+  await register(a, carl);
+  assert.doesNotMatch(await a.locator('body').innerText(), /secret draft/);
+  await a.getByRole('button', { name: 'Settings' }).click();
+  await a.getByRole('button', { name: 'Log out' }).click();
+  const confirm = a.getByRole('alertdialog').getByRole('button', { name: 'Log out' });
+  if (await confirm.waitFor({ timeout: 1000 }).then(() => true, () => false)) await confirm.click();
+  await logIn(a, anna);
+  await a.getByRole('navigation', { name: 'Chats' }).getByText(chat).click();
+  await until(() => a.getByRole('textbox', { name: 'Message', exact: true }).inputValue(), (text) => text === 'a secret draft');
+  await other.close();
+  await close();
+  assert.equal(contexts.length, 2);
+});
+
+/**
+ * Changes the password: the user's other sessions end.
+ * @param {import('playwright-core').Page} page
+ */
+async function endOtherSessions(page) {
+  await page.getByRole('button', { name: 'Settings' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.locator('summary').filter({ hasText: 'Password' }).click();
+  await dialog.getByLabel('Current password').fill(PASSWORD);
+  await dialog.getByLabel('New password').fill(PASSWORD);
+  await dialog.getByRole('button', { name: 'Change password' }).click();
+}
+
+test('nothing complained, and no page asked another origin', () => {
+  assert.deepEqual(watch.problems, []);
+});
