@@ -42,7 +42,7 @@ CREATE TABLE chats (
     password     TEXT,                                    -- NULL: none is needed
     user_low     INTEGER,                                 -- the two of a direct chat, in order
     user_high    INTEGER,
-    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by whoever changes them
+    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by each statement that changes them
     created      INTEGER NOT NULL,
     slow_mode_s  INTEGER NOT NULL DEFAULT 0,              -- seconds between two sends of one member; 0: any
     keep_days    INTEGER NOT NULL DEFAULT 0,              -- days after which messages go; 0: never
@@ -105,7 +105,7 @@ CREATE TABLE nonces (
 -- Searching. Each indexed message stands in `search` with its different words and a word for its
 -- chat. The words are taken out by naming them again, since nothing of the text is kept here twice;
 -- 'secure-delete' takes them out of the file itself. Merging is asked for in small steps, and never
--- done at the cost of whoever inserts.
+-- done at the cost of an insert.
 CREATE VIRTUAL TABLE search USING fts5 (
     words, content = '', columnsize = 0, detail = none, tokenize = 'ascii'
 );
@@ -143,9 +143,9 @@ CREATE TABLE invites (
     uses_left INTEGER NOT NULL,
     expires   INTEGER NOT NULL,
     created   INTEGER NOT NULL,
-    registers INTEGER NOT NULL DEFAULT 1, -- 1: whoever has it may register
+    registers INTEGER NOT NULL DEFAULT 1, -- 1: it lets its holder register
     operator  INTEGER NOT NULL DEFAULT 0, -- 1: the user whom it registers becomes an operator
-    chat_id   INTEGER,                    -- whoever uses it becomes a member of this chat; NULL: none
+    chat_id   INTEGER,                    -- its user becomes a member of this chat; NULL: none
     creator   INTEGER NOT NULL DEFAULT 0  -- the user who made it; 0: the command line
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX invites_by_chat ON invites (chat_id) WHERE chat_id IS NOT NULL;

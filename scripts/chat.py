@@ -6,7 +6,7 @@
 What you type is sent; what others say is shown. When the connection breaks, the script comes back
 with the session that it has, shows exactly what was said meanwhile, and sends what was typed
 meanwhile: once, even if the first try had reached the server. An empty end of input (Ctrl-D)
-leaves. docs/protocol.md tells what the bytes mean.
+leaves. docs/protocol.md defines the bytes.
 """
 
 import argparse
@@ -144,7 +144,7 @@ class Connection:
             self.notices.append((purpose, body))
 
     def ask(self, purpose, body=b""):
-        """Sends a request and returns the body of its answer, put together from its parts."""
+        """Sends a request and returns the body of its answer, assembled from its parts."""
         self.task = self.task % 255 + 1
         self.write(purpose, self.task, body)
         parts = []
@@ -216,7 +216,7 @@ class Chat:
 
     def take(self, message):
         """Shows a message unless it was shown: the messages of a chat come in the order of their
-        times, so one number tells what is known."""
+        times, so one number identifies what is known."""
         if message.updated > self.seen:
             self.show(message)
             self.seen = message.updated

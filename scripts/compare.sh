@@ -4,7 +4,7 @@
 # Of the other two those are taken that are installed. Each server runs on one core, the load on
 # another; the same generator speaks to all of them (PUBLISH and XADD with `appendfsync always` to
 # Redis, QoS 1 to mosquitto, which keeps nothing on disk). All works are done on all servers, that
-# N times, and the median of each is printed as a Markdown table on standard output. Figures drift
+# N times, and the median of each is printed as a Markdown table on standard output. Metrics drift
 # with the machine, so only the ratios within one table count. Files are made where TMPDIR says: on
 # /dev/shm a sync costs nothing. It leaves nothing behind.
 #

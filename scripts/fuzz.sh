@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes one target for so many seconds: scripts/fuzz.sh frames|bodies|service|tls|websocket SECONDS
+# Fuzzes one target for a number of seconds: scripts/fuzz.sh frames|bodies|service|tls|websocket SECONDS
 # Starts from the seeds of fuzz/seeds and what earlier runs left in fuzz/corpus. An input that makes
 # the target panic is left in fuzz/artifacts; `cargo test --test fuzz` runs the same for a moment.
-# However a run ends, a line about it is added to fuzz/runs.tsv: when, which tree, what came of it. Beside
-# other work the seconds of processor tell more than those of the clock.
+# However a run ends, a line about it is added to fuzz/runs.tsv: when, which tree, what came of it. On a
+# other work the seconds of processor say more than those of the clock.
 #
 # A full disk is a file-size limit here, whose signal libFuzzer must not take for a crash.
 # Needs cargo-fuzz (cargo install cargo-fuzz), and no nightly: there is no sanitizer. It would find what
@@ -46,7 +46,7 @@ wait "$run"
 outcome=$?
 trap - INT TERM
 
-# The last words of libFuzzer, or else the last line of its progress ("#123  NEW ...").
+# The final lines of libFuzzer, or else the last line of its progress ("#123  NEW ...").
 executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
 : "${executions:=$(sed -n 's/^#\([0-9]\{1,\}\).*/\1/p' "$log" | tail -1)}"
 : "${executions:=0}"

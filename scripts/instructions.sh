@@ -49,7 +49,7 @@ unit() {
     frame) unit="frame found"; times=50 ;;
     request) unit="SEND_CHAT_MSG found and decoded"; times=50 ;;
     echo) unit="HEARTBEAT in a turn of 128"; times=200 ;;
-    delivery) unit="delivery: staged, released, put together, taken"; times=50 ;;
+    delivery) unit="delivery: staged, released, assembled, taken"; times=50 ;;
     row) unit="row stored, 64 a commit, commit included"; times=100 ;;
     bare-row) unit="the same by bare SQLite"; times=100 ;;
     send-2) unit="send in a turn of 64, two members there"; times=50 ;;

@@ -40,7 +40,7 @@ def content(round_number, sender, number):
 
 
 class Sender:
-    """One connection that sends without waiting and notes what it is told."""
+    """One connection that sends without waiting and notes what it is notified."""
 
     def __init__(self, address, session, chat, round_number, sender, window):
         self.connection = Connection(address)
@@ -252,7 +252,7 @@ def main():
     finally:
         server.kill()
     print(
-        f"rounds {rounds}, messages accepted {tally.accepted}, told of {tally.notified}, "
+        f"rounds {rounds}, messages accepted {tally.accepted}, notified of {tally.notified}, "
         f"kept {tally.kept}, lost {len(tally.lost)}, doubled {len(tally.doubled)}, "
         f"wrong {len(tally.wrong)}, {time.monotonic() - begun:.1f} s"
     )

@@ -92,7 +92,7 @@ start_vestnik() {
     servers="$servers $server"
     wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"
     address=$(sed -n 's/^listening plain //p' "$dir/listening")
-    # In its first moments it tells whoever is there what the preparation has changed.
+    # In its first moments it shows anyone who is there what the preparation has changed.
     sleep 1
 }
 

@@ -47,10 +47,10 @@ fi
 need_binary
 "$binary" load prepare --data "$dir/load.db" --users 1000 >&2
 
-# figures SCENARIO [OPTION…]: puts the load on, and keeps its table to be shown below the profile.
-figures() {
+# metrics SCENARIO [OPTION…]: puts the load on, and keeps its table to be shown below the profile.
+metrics() {
     in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
-        >"$dir/figures" || fail "the scenario failed"
+        >"$dir/metrics" || fail "the scenario failed"
 }
 
 case $with in
@@ -60,7 +60,7 @@ perf)
     perf record -q -F 999 $calls -o "$dir/perf.data" -p "$server" 2>"$dir/perf.log" &
     perf=$!
     servers="$servers $perf"
-    figures "$@"
+    metrics "$@"
     kill -INT "$perf"
     wait "$perf" 2>/dev/null || true
     perf report -i "$dir/perf.data" --stdio --no-children --percent-limit 0.3 2>/dev/null |
@@ -75,7 +75,7 @@ callgrind)
     servers="$servers $server"
     wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"
     address=$(sed -n 's/^listening plain //p' "$dir/listening")
-    figures "$@"
+    metrics "$@"
     stop_server
     callgrind_annotate "$dir/callgrind.out" | sed -n '/PROGRAM TOTALS/,$p' | grep -v -e '^$' -e '^--' |
         head -n "$lines"
@@ -83,4 +83,4 @@ callgrind)
 *) fail "--with takes perf or callgrind" ;;
 esac
 printf '\n'
-cat "$dir/figures"
+cat "$dir/metrics"

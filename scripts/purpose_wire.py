@@ -1,4 +1,4 @@
-"""What the scripts beside this file share: the server as a child process, and frames of protocol.md.
+"""What the scripts next to this file share: the server as a child process, and frames of protocol.md.
 
 Standard library only. Not a client library: it knows just what the scripts need.
 """

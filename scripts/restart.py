@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how long the server takes from its start to the line that says it listens, on a large file.
 
-Makes a data file with so many messages, and starts the server on it N times each: after an end in
+Makes a data file with a number of messages, and starts the server on it N times each: after an end in
 good order, and after kill -9 in the middle of durable load, when the log is still to be brought into
 the file. What was just written lies in the system's cache. With --cold the system is asked before each
 start to forget the file. Prints a Markdown table; leaves nothing behind.
@@ -97,7 +97,7 @@ def main():
         print("| end before the start | log found, KiB | to the line, ms: median | longest |")
         print("| --- | --- | --- | --- |")
         is_slow = False
-        for name, is_killed in (("in good order", False), ("kill -9 under load", True)):
+        for name, is_killed in (("gracefully", False), ("kill -9 under load", True)):
             times, logs = run(options.binary, data, options.runs, is_killed, options.cold)
             median = statistics.median(times)
             is_slow |= options.limit_ms is not None and median > options.limit_ms

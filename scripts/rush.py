@@ -31,8 +31,8 @@ def turned_away():
     """How many connections the kernel has turned away so far, on all listeners of the machine."""
     with open("/proc/net/netstat", encoding="ascii") as file:
         names, values = [line.split() for line in file if line.startswith("TcpExt:")][:2]
-    figures = dict(zip(names, values))
-    return {name: int(figures[name]) for name in ("ListenOverflows", "ListenDrops")}
+    metrics = dict(zip(names, values))
+    return {name: int(metrics[name]) for name in ("ListenOverflows", "ListenDrops")}
 
 
 def resident(process):

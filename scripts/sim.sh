@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs the simulation, seed after seed, on all cores, and says how fast it goes.
 #
-#   scripts/sim.sh HOURS [FIRST_SEED]     for so many hours
+#   scripts/sim.sh HOURS [FIRST_SEED]     for that many hours
 #   scripts/sim.sh FIRST..LAST            these seeds, LAST not included
 #
 # A seed that fails is named as it fails, and the others go on; the script fails in the end.
 # `VESTNIK_SIM_SEED=N cargo test --test sim` runs such a seed again, with its trace. The seeds are
 # shared among VESTNIK_SIM_JOBS processes (default: one for each core), VESTNIK_SIM_STEP (default
-# 250) at a time, and figures come every VESTNIK_SIM_SECONDS seconds (default 60).
+# 250) at a time, and metrics come every VESTNIK_SIM_SECONDS seconds (default 60).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 1 ]; then
@@ -42,25 +42,25 @@ commit=$(git rev-parse --short HEAD 2>/dev/null || echo "no commit")
 git diff --quiet HEAD 2>/dev/null || commit="$commit and changes"
 echo "seeds from $first at $commit, by $jobs processes"
 
-# The seeds from $1 up to $2: what they did goes to $log/figures, those that fail are named.
+# The seeds from $1 up to $2: what they did goes to $log/metrics, those that fail are named.
 run() {
     local status=0
     VESTNIK_SIM_KEEP_GOING=1 RUST_BACKTRACE=0 VESTNIK_SIM_SEEDS="$1..$2" nice -n 19 \
         "$binary" every_seed --nocapture >"$log/$1" 2>&1 || status=$?
     grep -aE '^seed [0-9]+: ' "$log/$1" | cut -c 1-400 || true
-    if grep -aE '^FIGURES ' "$log/$1" >>"$log/figures"; then
+    if grep -aE '^FIGURES ' "$log/$1" >>"$log/metrics"; then
         rm "$log/$1"
     else
         echo "the seeds $1..$2 ended with status $status:"
         tail -n 20 "$log/$1"
-        echo "FIGURES $(($2 - $1)) $(($2 - $1)) 0 0 0 0 0 0 0 0 0 0 0 0" >>"$log/figures"
+        echo "FIGURES $(($2 - $1)) $(($2 - $1)) 0 0 0 0 0 0 0 0 0 0 0 0" >>"$log/metrics"
     fi
 }
 
 # FIGURES seeds failed either-kind with-power-cuts with-faults turns lives power-cuts failed-calls
 #         undone lost either copies simulated-ms
 report() {
-    [ -s "$log/figures" ] || return 0
+    [ -s "$log/metrics" ] || return 0
     awk -v seconds="$(($(date +%s) - started))" -v next_seed="$next" '
         { for (i = 2; i <= NF; i++) sum[i] += $i }
         END {
@@ -74,7 +74,7 @@ report() {
                 sum[7], sum[8], sum[9], sum[10], sum[11]
             printf "%d files lost, %d turns of which nobody knew, %d copies compared\n",
                 sum[12], sum[13], sum[14]
-        }' "$log/figures"
+        }' "$log/metrics"
 }
 
 next=$first
@@ -97,4 +97,4 @@ awk '{ seeds += $2; failed += $3; either += $4 }
     END {
         if (failed) exit 1
         if (2 * either < seeds) { print "fewer than half of the seeds had power cuts or faults"; exit 1 }
-    }' "$log/figures"
+    }' "$log/metrics"

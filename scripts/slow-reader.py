@@ -44,8 +44,8 @@ class Member(Connection):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
-    def told(self, until_task):
-        """The ids of all that it is told before the answer to a task, in order."""
+    def collect(self, until_task):
+        """The ids of all that it is notified before the answer to a task, in order."""
         ids = []
         while True:
             purpose, task, body = self.next_frame()
@@ -104,8 +104,8 @@ class Measurement:
             ],
             capture_output=True, text=True, check=True,
         )
-        figures = json.loads(done.stdout.splitlines()[-1])
-        return figures["per_second"], figures["sends"]
+        metrics = json.loads(done.stdout.splitlines()[-1])
+        return metrics["per_second"], metrics["sends"]
 
     def stalled(self):
         return Member(self.server.address, self.arguments.members)
@@ -117,21 +117,21 @@ class Measurement:
         self.fanout(self.arguments.seconds)
         self.compare_rates()
         self.stall_through(self.arguments.messages)
-        self.expect(self.server.stop() == 0, "the server ends in good order")
+        self.expect(self.server.stop() == 0, "the server ends gracefully")
 
     def compare_rates(self):
-        without, beside = [], []
+        without, next to = [], []
         for _ in range(self.arguments.pairs):
             without.append(self.fanout(self.arguments.seconds)[0])
             member = self.stalled()
-            beside.append(self.fanout(self.arguments.seconds)[0])
+            next to.append(self.fanout(self.arguments.seconds)[0])
             member.reset()
-        one, other = statistics.median(without), statistics.median(beside)
+        one, other = statistics.median(without), statistics.median(new_file)
         self.expect(
             other / one >= RATIO_MIN,
             f"deliveries/s without a stalled member {one:,.0f}, with one {other:,.0f}: "
             f"{other / one:.3f} (medians of {self.arguments.pairs}; "
-            f"{min(without):,.0f}-{max(without):,.0f} and {min(beside):,.0f}-{max(beside):,.0f})",
+            f"{min(without):,.0f}-{max(without):,.0f} and {min(new_file):,.0f}-{max(new_file):,.0f})",
         )
 
     def stall_through(self, messages):
@@ -164,7 +164,7 @@ class Measurement:
     def wake(self, member, chat, since):
         begun = time.monotonic()
         member.socket.sendall(frame(HEARTBEAT, 9))
-        told = member.told(9)
+        got = member.sent(9)
         took = time.monotonic() - begun
         reader = Member(self.server.address, self.arguments.members - 1)
         kept = [
@@ -173,14 +173,14 @@ class Measurement:
             for message_id, _, _ in unpack_messages(pack)
         ]
         self.expect(
-            told == kept,
-            f"the stalled member was told {len(told):,} of {len(kept):,} messages, "
+            got == kept,
+            f"the stalled member was notified {len(got):,} of {len(kept):,} messages, "
             f"in order and once, {took:.0f} s after it woke",
         )
         mark = self.send(reader, chat)
         member.socket.sendall(frame(HEARTBEAT, 10))
         reader.close()
-        self.expect(member.told(10) == [mark], "it is live again")
+        self.expect(member.sent(10) == [mark], "it is live again")
 
 
 def main():

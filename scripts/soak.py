@@ -2,14 +2,14 @@
 """Mixed load and misbehaving clients for a chosen time: memory stays flat, good clients are served.
 
 The good clients are `vestnik load run`: a steady rate of messages whose latency is measured, and in
-between some of everything; it checks that each message arrives, once, in order, unharmed. Beside
+between some of everything; it checks that each message arrives, once, in order, unharmed. On a
 them, from addresses of their own, are clients that
   - do not read, and then read everything or are closed;     - feed frames byte by byte;
   - ask for long answers and never take them;                - send garbage, and malformed requests;
   - end their side and wait for answers;                     - send frames that are too large;
   - connect by the dozen and vanish with a reset;            - guess passwords;
   - take one session away from each other;                   - fill a chat with long messages.
-What those are told is checked, too.
+What those are notified is checked, too.
 
 At the end these must hold, or the exit code is 1:
   - the resident memory of the server is within 10 % of what it was after the warm-up (a fifth of the
@@ -131,7 +131,7 @@ class Peer:
 
 
 class World:
-    """What the misbehaving share: where the server is, when to stop, where to tell of faults."""
+    """What the misbehaving share: where the server is, when to stop, where to say of faults."""
 
     def __init__(self, server, stop, faults):
         self.server, self.stop, self.faults = server, stop, faults
@@ -272,7 +272,7 @@ def guesser(world, _number):
 
 
 def takeover(world, _number):
-    """Two take one session from each other; who loses it is told."""
+    """Two take one session from each other; who loses it is notified."""
     one = Peer(world.server, "127.0.0.17")
     session = one.login(FIRST_BAD_USER + 82)
     other = Peer(world.server, "127.0.0.17")
@@ -374,10 +374,10 @@ class Soak:
         counts = rounds.get(timeout=90)
         bad.join()
         self.take_faults(faults)
-        self.judge(alone, counts)
+        self.check(alone, counts)
 
     def fill_cache(self):
-        """Writes more than SQLite's page cache holds, so that it is full before memory is looked at:
+        """Writes more than SQLite's page cache holds, so that it is full before memory is read:
         on a slow or busy machine it would go on filling long after the warm-up."""
         peer = Peer(self.server.address, "127.0.0.18")
         peer.login(FIRST_BAD_USER + 83)
@@ -400,7 +400,7 @@ class Soak:
                 return
 
     def load(self, scenario, seconds):
-        """One load run; its figures."""
+        """One load run; its metrics."""
         host, port = self.server.address
         command = [
             self.server.binary, "load", "run", scenario, "--addr", f"{host}:{port}", "--json",
@@ -437,7 +437,7 @@ class Soak:
         except (OSError, IndexError):
             return 0
 
-    def judge(self, alone, counts):
+    def check(self, alone, counts):
         self.judge_memory()
         self.judge_latency(alone)
         print("rounds of the misbehaving:", ", ".join(f"{k} {v}" for k, v in counts.items()))

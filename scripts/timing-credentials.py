@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Can somebody tell from the time of `bad-credentials` whether a user exists or is disabled?
+"""Can somebody say from the time of `bad-credentials` whether a user exists or is disabled?
 
 Starts a server of its own on a fresh data file, tries wrong passwords for an existing, an unknown
 and a disabled user in random order, and compares the three samples by pairs: as a whole
@@ -10,7 +10,7 @@ must stand out: it shows that the check can see a difference.
     scripts/timing-credentials.py [--binary target/release/vestnik] [--tries 200] [--rounds 20000]
 
 Few rounds make the check sharper: what differs besides the hash is a larger part of the whole.
-Exit code 0: not told apart; 1: told apart, or the control was not. By chance alone about one run
+Exit code 0: not sent apart; 1: sent apart, or the control was not. By chance alone about one run
 in 150 fails.
 
 Every try comes from its own loopback address or nearly so, and each address fails with a login at
@@ -123,7 +123,7 @@ def sign_test(left, right):
     return statistics.median(differences), p
 
 
-def judge(seconds):
+def check(seconds):
     """Prints the comparison; whether all is as it should be."""
     for kind, sample in seconds.items():
         spread = statistics.quantiles(sample, n=20)
@@ -137,14 +137,14 @@ def judge(seconds):
         longer, p_signs = sign_test(seconds[left], seconds[right])
         told_apart = min(p, p_signs) < SIGNIFICANCE
         good &= not told_apart
-        verdict = "TOLD APART" if told_apart else "not told apart"
+        verdict = "TOLD APART" if told_apart else "not sent apart"
         print(
             f"{left} / {right}: P(slower) {chance:.3f}, p {p:.4f}; try by try"
             f" {1e3 * longer:+.3f} ms, p {p_signs:.4f}: {verdict}"
         )
     _, p = mann_whitney(seconds["existing"], seconds["control"])
     if p >= SIGNIFICANCE:
-        print("the control was not told apart: this check sees nothing")
+        print("the control was not notified apart: this check sees nothing")
         good = False
     return good
 
@@ -186,7 +186,7 @@ def main():
             if not line.startswith("listening plain "):
                 raise SystemExit(f"the server did not start: {line!r}")
             port = int(line.rsplit(":", 1)[1])
-            good = judge(measure(port, options.tries))
+            good = check(measure(port, options.tries))
         finally:
             server.terminate()
             server.wait()

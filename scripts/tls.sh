@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures what TLS costs beside plain TCP on this machine, as a Markdown table: connections that are
+# Measures what TLS costs next to plain TCP on this machine, as a Markdown table: connections that are
 # made and do nothing, and messages by those that talk.
 #
 # Makes a data file and a certificate in a temporary directory, and starts a server of its own for each
@@ -67,7 +67,7 @@ median() {
 }
 
 fault=0
-# again TRANSPORT SCENARIO [OPTION…]: measures so many times. Fields go to $dir/FIELD, one line each time;
+# again TRANSPORT SCENARIO [OPTION…]: measures several times. Fields go to $dir/FIELD, one line each time;
 # the field "cpu" is what the server spent from first to last, in microseconds for each connection.
 again() {
     rm -f "$dir"/values.*

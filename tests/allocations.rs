@@ -1,6 +1,7 @@
-//! The hot path allocates nothing: a steady stream of SEND_CHAT_MSG to a chat with members online is
-//! handled, stored, told and sent without one call of the allocator. SQLite has an allocator of its
-//! own and is left aside, and so is the index for searches, which is filled behind the requests.
+//! The hot path allocates nothing: a steady stream of SEND_CHAT_MSG to a chat with members online
+//! is handled, stored, sent and sent without one call of the allocator. SQLite has an allocator of
+//! its own and is left aside, and so is the index for searches, which is filled behind the
+//! requests.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr};
@@ -129,7 +130,7 @@ fn a_steady_stream_of_sends_allocates_nothing() {
     }
     let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
     let messages = 1000 * SENDERS as u64 * u64::from(SENDS_PER_TURN);
-    assert!(sent as u64 > messages * 100 * u64::from(MEMBERS - 1), "everybody was told");
+    assert!(sent as u64 > messages * 100 * u64::from(MEMBERS - 1), "everybody was notified");
     // A list may double its room once more.
     assert!(allocations <= 5, "{allocations} allocations for {messages} messages");
     println!("{allocations} allocations for {messages} messages");

@@ -93,13 +93,13 @@ fn run(target: &str, body: fn(&[u8]), runs: u64, bytes_max: usize) {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "beside the panic that the harness shows")]
+#[allow(clippy::print_stderr, reason = "next to the panic that the harness shows")]
 fn say(file: &Path) {
     eprintln!("the input is in {}", file.display());
 }
 
-/// One input at a time: some of them are told that the disk is full, and that is so for the whole
-/// process.
+/// One input at a time: some of them are notified that the disk is full, and that is so for the
+/// whole process.
 static DISK: Mutex<()> = Mutex::new(());
 
 fn one(target: &str, body: fn(&[u8]), input: &[u8]) {

@@ -13,7 +13,7 @@ const PROSE_WIDTH_MAX: usize = 100;
 /// Words that had a meaning of their own in this project, and the standard term for each.
 ///
 /// All are in lower case; a space stands for any white space. A word counts where neither a letter,
-/// a digit nor an underscore stands next to it, and in names of functions and types as a part
+/// a digit nor a hyphen stands next to it, and in names of functions and types as a part
 /// between underscores.
 const WORDS: &[(&str, &str)] = &[
     ("tell", "notify, report, say which"),
@@ -29,7 +29,6 @@ const WORDS: &[(&str, &str)] = &[
     ("farewell", "closing"),
     ("last words", "closing frames"),
     ("patience", "busy timeout"),
-    ("no such", "not a valid name; unknown"),
     ("put together", "flatten, assemble"),
     ("hang up", "begin closing"),
     ("hangs up", "closes"),
@@ -115,7 +114,7 @@ fn assert_none(complaints: &[String]) {
 fn flatten(line: &str) -> String {
     let mut flat = String::from(" ");
     for c in line.chars() {
-        if c.is_alphanumeric() || c == '\'' {
+        if c.is_alphanumeric() || c == '\'' || c == '-' {
             flat.extend(c.to_lowercase());
         } else if !flat.ends_with(' ') {
             flat.push(' ');

@@ -1,5 +1,5 @@
 //! SQLite with nothing around it: the same file, the same rows, the same statements, so that what
-//! the store adds can be told.
+//! the store adds can be notified.
 
 use std::path::Path;
 

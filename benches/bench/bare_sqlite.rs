@@ -2,7 +2,7 @@
 //! file and in a large one.
 //!
 //! Criterion measures one thing after the other, and a machine that others use drifts meanwhile.
-//! Here slices of both take turns, and the medians of the slices are compared, so that whoever
+//! Here slices of both take turns, and the medians of the slices are compared, so that the one that
 //! interrupts a few of them does not count.
 
 use std::hint::black_box;
@@ -39,7 +39,7 @@ pub(crate) fn run() {
     read(&folder);
 }
 
-/// Does both so many times, turn about, and prints a line; the ratio is that of their speeds.
+/// Does both several times, turn about, and prints a line; the ratio is that of their speeds.
 pub(crate) fn compare(
     names: [&str; 2],
     slices: i64,
@@ -55,7 +55,7 @@ pub(crate) fn compare(
         times.push(begun.elapsed().as_nanos() as u64);
     };
     for slice in 0..slices {
-        // Whoever comes second may find warm what the first has left.
+        // The second may find warm what the first has left.
         if slice % 2 == 0 {
             time(&mut ours);
             time(&mut theirs);
@@ -86,7 +86,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes to so many of the chats of a file, spread over all of them.
+    /// Writes to some of the chats of a file, spread over all of them.
     pub(crate) fn new(chats: i64, now: i64) -> Self {
         let (step, content) = (CHATS / chats, "x".repeat(CONTENT_BYTES));
         Self { chats, step, first: step / 2, seed: Seed::new(), now, content }
@@ -140,7 +140,7 @@ pub(crate) fn slices(rows: i64) -> i64 {
     if is_measuring() { (ROWS / rows).min(5_000) } else { 2 }
 }
 
-/// Storing rows into new files, beside bare SQLite, by rows per commit and by chats.
+/// Storing rows into new files, next to bare SQLite, by rows per commit and by chats.
 fn insert(folder: &Folder) {
     for chats in [1, 64, CHATS] {
         for rows in [1, 8, 64, 512] {
@@ -162,7 +162,7 @@ fn insert(folder: &Folder) {
     }
 }
 
-/// Storing rows into a large file, beside a small one.
+/// Storing rows into a large file, next to a small one.
 fn grow(folder: &Folder) {
     let (large, small) = (folder.file("large.db"), folder.file("small.db"));
     let many = stored_rows();
@@ -190,7 +190,7 @@ fn grow(folder: &Folder) {
     }
 }
 
-/// Reading a thousand messages from somewhere in a large chat, beside bare SQLite.
+/// Reading a thousand messages from somewhere in a large chat, next to bare SQLite.
 fn read(folder: &Folder) {
     let path = folder.file("read.db");
     let messages = (stored_rows() / READ_CHATS).max(RANGE + 1);

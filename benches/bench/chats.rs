@@ -70,7 +70,7 @@ fn with_fresh_service<T>(
     use_it(&mut bench, conn)
 }
 
-/// Has a server count what it will, as it does between requests, and end in good order.
+/// Has a server count what it will, as it does between requests, and end gracefully.
 fn settle(bench: &mut Bench<'_>, conn: ConnId) {
     for _ in 0..if is_measuring() { 3 } else { 1 } {
         bench.ask(conn, &Request::GetMyChats);
@@ -89,7 +89,7 @@ fn settle(bench: &mut Bench<'_>, conn: ConnId) {
 }
 
 /// What this thread has taken of a processor so far. An answer takes a file that is in the system's
-/// cache and no sync, so that is what it costs the server, whoever else is at work on the machine.
+/// cache and no sync, so that is what it costs the server, whatever else runs on the machine.
 fn cpu_time() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(spent).expect("not negative")

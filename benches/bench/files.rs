@@ -81,14 +81,14 @@ pub(crate) fn stored_rows() -> i64 {
     }
 }
 
-/// A file with so many messages, those of each chat together, and how many chats they are in.
+/// A file with a number of messages, those of each chat together, and how many chats they are in.
 pub(crate) fn filled(path: &Path) -> i64 {
     let chats = (stored_rows() / CHAT_MESSAGES).max(1);
     fill(path, chats, CHAT_MESSAGES);
     chats
 }
 
-/// Makes a file with so many messages in each of so many chats.
+/// Makes a file with a number of messages in each of a number of chats.
 pub(crate) fn fill(path: &Path, chats: i64, messages: i64) {
     let database = Database::open_server(path).expect("a new file");
     let mut store = Store::new(&database).expect("its tables");

@@ -90,7 +90,7 @@ impl Pair {
         );
     }
 
-    /// Reads pages from somewhere in chats of so many messages.
+    /// Reads pages from somewhere in chats of that many messages.
     fn read(&self, messages: i64) {
         let pick = |seed: &mut Seed| {
             let (chat, first) = (seed.below(READ_CHATS), seed.below(messages - RANGE));
@@ -111,7 +111,7 @@ impl Pair {
     }
 }
 
-/// Stores so many messages, one into each chat in turn, and brings them into the file.
+/// Stores a number of messages, one into each chat in turn, and brings them into the file.
 fn fill(db: &Connection, messages: i64, chats: i64) {
     let content = "x".repeat(CONTENT_BYTES);
     let mut insert = db.prepare(bare::INSERT).expect("a statement");

@@ -44,7 +44,7 @@ impl FanOut {
     }
 }
 
-/// What it costs to tell many of one frame.
+/// What it costs to send one frame to many.
 pub(crate) fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("outbox");
     for peers in [10, 100, 1_000, 10_000] {

@@ -1,4 +1,4 @@
-//! The file: storing messages by rows per commit, reading ranges, each beside bare SQLite.
+//! The file: storing messages by rows per commit, reading ranges, each next to bare SQLite.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! One body so many times and nothing else, for tools that count what a program does.
+//! One body many times and nothing else, for tools that count what a program does.
 //!
 //! What comes before and after the body is the same for any number of times, so the difference of
 //! two runs is the body's alone.
@@ -23,7 +23,7 @@ const PEERS: u32 = 1_000;
 /// Rows of one commit.
 const ROWS: i64 = 64;
 
-/// Does a body so many times, and prints how many of its units that is.
+/// Does a body several times, and prints how many of its units that is.
 pub(crate) fn run(body: &str, times: u64) {
     let each = match body {
         "frame" => on_wire(times, parse_all),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says again what is said in a chat: echo_bot.py HOST:PORT NAME PASSWORD CHAT"""
+"""Says again what is set in a chat: echo_bot.py HOST:PORT NAME PASSWORD CHAT"""
 import sys
 from purpose import Client
 

@@ -21,7 +21,7 @@ When the connection breaks, it is made anew and the session restored: by `run`, 
 that is safe to repeat. That includes `send_chat_msg` on API 1.0, whose nonce keeps a message from
 being stored twice. Other calls raise `Disconnected`: nobody knows whether they were carried out.
 Afterwards each chat is read on from where its last message was handed over (`state` keeps that over
-a restart), so that nothing is missed and nothing is told twice while the process lives.
+a restart), so that nothing is missed and nothing is notified twice while the process lives.
 
 Python 3.9 or newer.
 """
@@ -385,19 +385,19 @@ class Client:
     tls          speak TLS; so do fingerprint (as `vestnik cert fingerprint` prints it) and ca_file
     version      (1, 0) or (0, 1)
     timeout      seconds to connect, and from a request to its answer
-    patience     seconds for which a broken connection is tried again; None: for ever, 0: never
+    retry_seconds  seconds for which a broken connection is tried again; None: for ever, 0: never
     state_file   keeps the session and the cursors over a restart; see `start`
     queue_bytes  bound of what waits for the callbacks
     """
 
     def __init__(self, address, *, tls=False, fingerprint=None, ca_file=None, server_name=None,
-                 version=(1, 0), timeout=60, patience=None, state_file=None,
+                 version=(1, 0), timeout=60, retry_seconds=None, state_file=None,
                  queue_bytes=8 << 20):
         self._address = _split_address(address) if isinstance(address, str) else tuple(address)
         uses_tls = tls or fingerprint or ca_file
         self._tls = Tls(fingerprint, ca_file, server_name) if uses_tls else None
         self.version = tuple(version)
-        self._timeout, self._patience, self._queue_bytes = timeout, patience, queue_bytes
+        self._timeout, self._retry_seconds, self._queue_bytes = timeout, retry_seconds, queue_bytes
         self._state_file, self._saved = state_file, 0
         self.user_id = None
         self._session = None
@@ -432,7 +432,7 @@ class Client:
         return self.version >= (1, 0)
 
     def login(self, login, password):
-        """Begins a session. Messages from now on are told."""
+        """Begins a session. Messages from now on are notified."""
         body = Reader(self.request(LOGIN, text(login) + text(password)))
         self._session = (body.u32(), body.str())
         before = self.user_id
@@ -455,7 +455,7 @@ class Client:
         return int(time.time() * 1_000_000)
 
     def restore(self, state):
-        """Goes on with a session, and with what was told of each chat: `state` as it was kept."""
+        """Goes on with a session, and with what was notified of each chat: `state` as it was kept."""
         self._take_state(state)
         if not self._session:
             raise SessionEnded("the state holds no session")
@@ -503,7 +503,7 @@ class Client:
         self.save()
 
     def reconnect(self):
-        """Makes the connection anew and restores the session, as often as `patience` allows."""
+        """Makes the connection anew and restores the session, as often as `retry_seconds` allows."""
         self._link.close()
         session = self._session
         begun, pause = time.monotonic(), 0.05
@@ -525,7 +525,7 @@ class Client:
                         raise
                     wait = error.number or wait
                 passed = time.monotonic() - begun
-                if self._patience is not None and passed + wait > self._patience:
+                if self._retry_seconds is not None and passed + wait > self._retry_seconds:
                     raise
                 self._link.close()
                 time.sleep(wait)
@@ -550,7 +550,7 @@ class Client:
 
     @property
     def state(self):
-        """What `restore` takes: the session (a secret) and up to where each chat was told."""
+        """What `restore` takes: the session (a secret) and up to where each chat was notified."""
         return {
             "session": self._session, "user_id": self.user_id, "since": self._since,
             "chats": sorted(self._my_chats),
@@ -568,20 +568,20 @@ class Client:
         """Writes the state file, readable by its owner alone; all of it or nothing."""
         if not self._state_file:
             return
-        beside = f"{self._state_file}.new"
+        new_file = f"{self._state_file}.new"
         try:
-            os.unlink(beside)
+            os.unlink(new_file)
         except FileNotFoundError:
             pass
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with open(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(self.state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, self._state_file)
+        os.replace(new_file, self._state_file)
         self._saved = time.monotonic()
 
     def watch(self, chat, since=0):
-        """Tells the messages of a chat that were changed from `since` on, too."""
+        """Delivers the messages of a chat that were changed from `since` on, too."""
         self._cursors[chat] = self._received[chat] = since - 1
         self._my_chats.add(chat)
         self._stale.add(chat)
@@ -622,7 +622,7 @@ class Client:
             try:
                 return self.request(purpose, body)
             except Disconnected:
-                if not self._session or self._patience == 0:
+                if not self._session or self._retry_seconds == 0:
                     raise
                 self.reconnect()
 
@@ -640,7 +640,7 @@ class Client:
             self._link.close()
             raise Disconnected("the server closed the connection")
         else:
-            self._told(purpose, task, Reader(body))
+            self._take_notification(purpose, task, Reader(body))
         return True
 
     def _answered(self, purpose, task, body):
@@ -674,7 +674,7 @@ class Client:
             raise ValueError(f"there is no event {event!r}")
         return lambda function: self._handlers[event].append(function) or function
 
-    def _told(self, purpose, task, body):
+    def _take_notification(self, purpose, task, body):
         if purpose != DEAUTH:
             self._notified_task = task
         if purpose == MSG_NOTIFY:
@@ -704,7 +704,7 @@ class Client:
             self._queue.append(event)
             self._queued_bytes += _event_bytes(event)
         elif event[0] in ("chat", "chat_gone"):
-            # The list of chats is read again when there is room; the rest was a courtesy.
+            # The list of chats is read again when there is room; the rest was an ephemeral event.
             self._chats_missed = True
 
     def _is_mine(self, chat):
@@ -731,7 +731,7 @@ class Client:
         if held is None:
             self._queue_message(chat, message)
         elif len(held) < HELD_MAX:
-            # It is told after what is being read, which is older.
+            # It is notified after what is being read, which is older.
             held.append(message)
         else:
             self._stale.add(chat)
@@ -792,7 +792,7 @@ class Client:
     def poll(self, timeout=None):
         """Hands one event to the callbacks; waits up to `timeout` seconds for one. True if there
         was one. Raises `Disconnected` when the connection breaks (then `reconnect`), and
-        `SessionEnded` when there is no session and nothing left to tell."""
+        `SessionEnded` when there is no session and nothing left to deliver."""
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         while not self._queue:
             if not self._session:
@@ -842,13 +842,13 @@ class Client:
             self.save()
 
     def run(self):
-        """Tells what happens until `stop` is called, over as many connections as it takes."""
+        """Delivers events until `stop` is called, over as many connections as it takes."""
         self._stopped = False
         while not self._stopped:
             try:
                 self.poll(SILENCE_SECONDS)
             except Disconnected:
-                if not self._session or self._patience == 0:
+                if not self._session or self._retry_seconds == 0:
                     raise
                 self.reconnect()
         self.save()

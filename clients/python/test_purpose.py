@@ -119,13 +119,13 @@ class WithServer(unittest.TestCase):
         self.addCleanup(gate.close)
         return gate
 
-    def told(self, client, event="message"):
+    def collect(self, client, event="message"):
         """The list into which the events of a client go."""
         events = []
         client.on(event)(lambda *values: events.append(values))
         return events
 
-    def tell(self, client, until, seconds=20):
+    def pump(self, client, until, seconds=20):
         """Hands over events until it is so."""
         deadline = time.monotonic() + seconds
         while not until():
@@ -155,9 +155,9 @@ class Calls(WithServer):
             self.assertEqual(anna.user_id, anna.get_user_id("Anna"))
             self.assertFalse(anna.chat_req_pass(hall))
             self.assertFalse(anna.join_chat(hall))
-            said = self.told(boris)
+            said = self.collect(boris)
             sent = anna.send(hall, "привет")
-            self.tell(boris, lambda: said)
+            self.pump(boris, lambda: said)
             chat, message = said[0]
             self.assertEqual((chat, message.id, message.content), (hall, sent.id, "привет"))
             self.assertEqual((message.sender, message.created), (anna.user_id, sent.created))
@@ -178,8 +178,8 @@ class Calls(WithServer):
         with self.client("anna", version=(0, 1)) as anna:
             self.assertEqual([m.id for m in anna.request_chat_msg(chat)], sent)
             anna.watch(chat)
-            said = self.told(anna)
-            self.tell(anna, lambda: len(said) >= 70)
+            said = self.collect(anna)
+            self.pump(anna, lambda: len(said) >= 70)
             self.assertEqual([m.id for _, m in said], sent)
 
     def test_accounts_and_sessions(self):
@@ -197,33 +197,33 @@ class Calls(WithServer):
                 sessions = new.get_sessions()
                 self.assertEqual([s.is_this for s in sessions].count(True), 1)
                 self.assertTrue(all(s.is_attached and s.address == "127.0.0.1" for s in sessions))
-                ended = self.told(other, "deauth")
+                ended = self.collect(other, "deauth")
                 new.change_password("a long password", "another password")
                 with self.assertRaises(SessionEnded):
-                    self.tell(other, lambda: False)
+                    self.pump(other, lambda: False)
                 self.assertEqual(ended, [()])
             with self.client() as third:
                 third.login("grigory", "another password")
                 mine = next(s.id for s in third.get_sessions() if s.is_this)
                 new.end_session(mine)
                 with self.assertRaises(SessionEnded):
-                    self.tell(third, lambda: False)
+                    self.pump(third, lambda: False)
 
     def test_chats(self):
         with self.client("anna") as anna, self.client("boris") as boris:
             chat = anna.create_chat("garden", "sesame")
-            events = self.told(anna, "member")
+            events = self.collect(anna, "member")
             self.assertTrue(boris.chat_req_pass(chat))
             self.assertDeclined("password-required", boris.join_chat, chat)
             self.assertDeclined("bad-password", boris.join_chat, chat, "wrong")
             self.assertTrue(boris.join_chat(chat, "sesame"))
-            self.tell(anna, lambda: events)
+            self.pump(anna, lambda: events)
             self.assertEqual(events[0], (chat, boris.user_id, 1, "boris"))
-            infos = self.told(boris, "chat")
+            infos = self.collect(boris, "chat")
             anna.rename_chat(chat, "orchard")
             anna.set_chat_title(chat, "Trees")
             anna.set_chat_password(chat)
-            self.tell(boris, lambda: infos and infos[-1][0].title == "Trees"
+            self.pump(boris, lambda: infos and infos[-1][0].title == "Trees"
                       and not infos[-1][0].has_password)
             info = boris.get_chat(chat)
             self.assertEqual((info.name, info.members, info.is_member), ("orchard", 2, True))
@@ -234,9 +234,9 @@ class Calls(WithServer):
             members = {m.user: m for m in boris.get_members(chat)}
             self.assertTrue(members[boris.user_id].is_admin and members[anna.user_id].is_online)
             anna.set_chat_admin(chat, boris.user_id, False)
-            gone = self.told(boris, "chat_gone")
+            gone = self.collect(boris, "chat_gone")
             anna.set_chat_ban(chat, boris.user_id)
-            self.tell(boris, lambda: gone)
+            self.pump(boris, lambda: gone)
             self.assertTrue(anna.get_members(chat)[-1].is_banned)
             self.assertDeclined("forbidden", boris.join_chat, chat)
             anna.set_chat_ban(chat, boris.user_id, False)
@@ -255,21 +255,21 @@ class Calls(WithServer):
             chat = anna.create_chat("letters")
             boris.join_chat(chat)
             self.settle(boris)
-            said, typed = self.told(boris), self.told(boris, "typing")
-            seen = self.told(anna, "seen")
+            said, typed = self.collect(boris), self.collect(boris, "typing")
+            seen = self.collect(anna, "seen")
             first = anna.send(chat, "one")
             self.assertEqual(anna.send(chat, "again", nonce=7), anna.send(chat, "again", nonce=7))
             edited = anna.edit_msg(chat, first.id, "two")
             deleted = anna.delete_msg(chat, first.id)
             anna.typing(chat)
-            self.tell(boris, lambda: typed and len(said) == 4)
+            self.pump(boris, lambda: typed and len(said) == 4)
             self.assertEqual(typed, [(chat, anna.user_id)])
             messages = [message for _, message in said]
             self.assertEqual([m.content for m in messages], ["one", "again", "two", ""])
             self.assertTrue(messages[2].is_edited and messages[3].is_deleted)
             self.assertEqual([messages[2].updated, messages[3].updated], [edited, deleted])
             boris.mark_seen(chat, deleted)
-            self.tell(anna, lambda: seen)
+            self.pump(anna, lambda: seen)
             self.assertEqual(seen, [(chat, boris.user_id, deleted)])
             page = boris.request_chat_page(chat, limit=1)
             self.assertEqual([m.content for m in page], ["again"])
@@ -282,16 +282,16 @@ class Calls(WithServer):
 
     def test_presence(self):
         with self.client("anna") as anna:
-            seen = self.told(anna, "presence")
+            seen = self.collect(anna, "presence")
             with self.client("vera") as vera:
-                self.tell(anna, lambda: (vera.user_id, True) in seen)
-            self.tell(anna, lambda: (vera.user_id, False) in seen)
+                self.pump(anna, lambda: (vera.user_id, True) in seen)
+            self.pump(anna, lambda: (vera.user_id, False) in seen)
 
     def test_a_call_from_within_a_callback(self):
         with self.client("anna") as anna, self.client("boris") as boris:
             chat = anna.create_chat("echoes")
             boris.join_chat(chat)
-            heard = self.told(anna)
+            heard = self.collect(anna)
 
             @boris.on("message")
             def echo(chat, message):
@@ -300,8 +300,8 @@ class Calls(WithServer):
             for number in range(20):
                 anna.send(chat, str(number))
             answered = lambda: len(boris.request_chat_page(chat)) == 40  # noqa: E731
-            self.tell(boris, answered)
-            self.tell(anna, lambda: len(heard) == 20)
+            self.pump(boris, answered)
+            self.pump(anna, lambda: len(heard) == 20)
             self.assertEqual(heard[19][1].content, "you said 19")
 
 
@@ -317,31 +317,31 @@ class Breaks(WithServer):
                 gate.swallow_answers = True
                 threading.Timer(0.3, gate.cut).start()
                 anna.send(chat, f"message {number}")
-            told = self.told(anna)
+            got = self.collect(anna)
             self.settle(anna)
-            self.assertEqual(told, [], "one's own is no news")
+            self.assertEqual(got, [], "one's own is no news")
             kept = [message.content for message in anna.request_chat_msg(chat)]
         self.assertEqual(kept, [f"message {number}" for number in range(5)])
 
-    def test_nothing_is_missed_or_told_twice(self):
+    def test_nothing_is_missed_or_sent_twice(self):
         gate = self.gate()
         with self.client("anna") as anna, self.client("boris", gate.address) as boris:
             chats = [anna.create_chat(f"room{number}") for number in range(3)]
             for chat in chats:
                 boris.join_chat(chat)
-            told, sent = self.told(boris), []
-            back = self.told(boris, "reconnect")
+            got, sent = self.collect(boris), []
+            back = self.collect(boris, "reconnect")
             for number in range(120):
                 sent.append((chats[number % 3], anna.send(chats[number % 3], str(number)).id))
                 if number % 20 == 10:
                     gate.cut()
                 if number % 7 == 0:
                     self.poll_over_breaks(boris)
-            while len(told) < 120:
+            while len(got) < 120:
                 self.poll_over_breaks(boris)
             self.assertGreaterEqual(len(back), 1)
             for chat in chats:
-                self.assertEqual([m.id for c, m in told if c == chat],
+                self.assertEqual([m.id for c, m in sent if c == chat],
                                  [message for c, message in sent if c == chat])
 
     def poll_over_breaks(self, client):
@@ -354,15 +354,15 @@ class Breaks(WithServer):
         with self.client("anna") as anna, self.client("boris", queue_bytes=2000) as boris:
             chat = anna.create_chat("flood")
             boris.join_chat(chat)
-            told = self.told(boris)
+            got = self.collect(boris)
             sent = []
             for number in range(200):
                 sent.append(anna.send(chat, f"{number} " + "x" * 300).id)
                 if number % 50 == 0:
                     boris.get_user(boris.user_id)
             self.assertLess(boris._queued_bytes, 4000)
-            self.tell(boris, lambda: len(told) == 200)
-            self.assertEqual([m.id for _, m in told], sent)
+            self.pump(boris, lambda: len(got) == 200)
+            self.assertEqual([m.id for _, m in got], sent)
 
     def test_a_restart_goes_on_where_it_was(self):
         state = os.path.join(self.folder.name, "boris.json")
@@ -371,18 +371,18 @@ class Breaks(WithServer):
             with self.client(state_file=state) as boris:
                 boris.start("boris", PASSWORD)
                 boris.join_chat(chat)
-                told = self.told(boris)
+                got = self.collect(boris)
                 anna.send(chat, "while here")
-                self.tell(boris, lambda: told)
+                self.pump(boris, lambda: got)
             self.assertEqual(os.stat(state).st_mode & 0o777, 0o600)
             anna.send(chat, "while away")
             with self.client(state_file=state) as boris:
                 boris.start("boris", "not needed, the session is restored")
-                told = self.told(boris)
-                self.tell(boris, lambda: told)
-                self.assertEqual([m.content for c, m in told if c == chat], ["while away"])
+                got = self.collect(boris)
+                self.pump(boris, lambda: got)
+                self.assertEqual([m.content for c, m in sent if c == chat], ["while away"])
                 self.settle(boris)
-                self.assertEqual(len(told), 1)
+                self.assertEqual(len(got), 1)
                 boris.logoff()
             with open(state, encoding="utf-8") as file:
                 self.assertIsNone(json.load(file)["session"])
@@ -399,16 +399,16 @@ class Breaks(WithServer):
         with self.client("anna") as anna, self.client("boris") as boris:
             chat = anna.create_chat("quiet")
             boris.join_chat(chat)
-            told = self.told(boris)
+            got = self.collect(boris)
             anna.send(chat, "one")
-            self.tell(boris, lambda: told)
+            self.pump(boris, lambda: got)
             boris.suspend()
             self.assertDeclined("session-suspended", boris.get_user, boris.user_id)
             anna.send(chat, "two")
             self.settle(boris)
-            self.assertEqual(len(told), 1)
+            self.assertEqual(len(got), 1)
             boris.resume()
-            self.tell(boris, lambda: len(told) == 2)
+            self.pump(boris, lambda: len(got) == 2)
 
     def test_what_is_not_safe_to_repeat_is_not_repeated(self):
         gate = self.gate()
@@ -420,9 +420,9 @@ class Breaks(WithServer):
             anna.reconnect()
             self.assertDeclined("name-taken", anna.create_chat, "unsure")
 
-    def test_patience_ends(self):
+    def test_retries_end(self):
         gate = self.gate()
-        with self.client("anna", gate.address, patience=0.5) as anna:
+        with self.client("anna", gate.address, retry_seconds=0.5) as anna:
             gate.is_open = False
             gate.cut()
             with self.assertRaises(Disconnected):
@@ -436,7 +436,7 @@ class Silence(WithServer):
 
     def test_the_server_is_answered(self):
         with self.client("anna") as anna:
-            back = self.told(anna, "reconnect")
+            back = self.collect(anna, "reconnect")
             deadline = time.monotonic() + 4
             while time.monotonic() < deadline:
                 anna.poll(0.2)
@@ -504,14 +504,14 @@ class Bot(WithServer):
         command = [sys.executable, str(HERE / "echo_bot.py"), f"{host}:{port}", "boris", PASSWORD,
                    "hall"]
         with self.client("anna") as anna:
-            heard, present = self.told(anna), self.told(anna, "presence")
+            heard, present = self.collect(anna), self.collect(anna, "presence")
             bot = subprocess.Popen(command)
             self.addCleanup(bot.wait)
             self.addCleanup(bot.kill)
-            self.tell(anna, lambda: present)
+            self.pump(anna, lambda: present)
             hall = anna.get_chat_id("hall")
             anna.send(hall, "hello, bot")
-            self.tell(anna, lambda: heard)
+            self.pump(anna, lambda: heard)
             self.assertEqual(heard[0][1].content, "hello, bot")
 
 

@@ -109,7 +109,7 @@ fn the_longest_names() {
 
 // CHAT_REQ_PASS and JOIN_CHAT.
 
-/// CHAT_REQ_PASS tells members and others alike.
+/// CHAT_REQ_PASS shows members and others alike.
 #[test]
 fn chat_req_pass() {
     let server = anna();
@@ -244,9 +244,9 @@ fn a_newcomer_reads_all_and_is_notified() {
     assert_eq!(contents(&phone.notified(hall, 1)), ["after"]);
 }
 
-/// On 0.1 nobody is told of a join: the notifications of 1.0 do not exist.
+/// On 0.1 nobody is notified of a join: the notifications of 1.0 do not exist.
 #[test]
-fn nobody_on_0_1_is_told_of_a_join() {
+fn nobody_on_0_1_is_notified_of_a_join() {
     let server = anna();
     server.add_user("boris");
     server.add_chat("hall", &["anna"]);

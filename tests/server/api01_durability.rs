@@ -117,7 +117,7 @@ fn a_join_survives_a_kill() {
     boris.send(hall, "hi");
 }
 
-/// Ids and times go on growing over kills and stops in good order.
+/// Ids and times go on growing over kills and stops gracefully.
 #[test]
 fn time_goes_on_over_restarts() {
     let mut server = hall();
@@ -190,7 +190,7 @@ fn times_of_removed_messages_are_not_given_again() {
     assert!(sent.created > ahead.created && sent.id > ahead.id);
 }
 
-/// A stop in good order says DISCONNECT to everybody and exits with 0, and loses nothing.
+/// A stop gracefully says DISCONNECT to everybody and exits with 0, and loses nothing.
 #[test]
 fn a_stop_in_good_order() {
     for name in ["TERM", "INT"] {
@@ -235,6 +235,6 @@ fn a_stop_in_the_middle_of_a_stream() {
     server.restart();
     let kept = server.login("anna").history(hall);
     let kept: Vec<u64> = kept.iter().map(|message| message.id).collect();
-    let told: Vec<u64> = accepted.iter().map(|sent| sent.id).collect();
-    assert_eq!(kept, told);
+    let got: Vec<u64> = accepted.iter().map(|sent| sent.id).collect();
+    assert_eq!(kept, got);
 }

@@ -227,7 +227,7 @@ fn an_oversized_frame_ends_the_connection() {
     }
 }
 
-/// The size of a frame is looked at before the state of the connection and before its purpose.
+/// The size of a frame is read before the state of the connection and before its purpose.
 #[test]
 fn an_oversized_frame_is_too_large_in_every_state() {
     let (server, _) = hall();
@@ -259,9 +259,9 @@ fn frames_after_an_oversized_one_are_ignored() {
     assert_eq!(server.login("anna").history(chat), []);
 }
 
-/// Nor does what others say meanwhile: a connection on its way out is told nothing more.
+/// Nor does what others say meanwhile: a connection on its way out is notified nothing more.
 #[test]
-fn who_is_on_its_way_out_is_told_nothing() {
+fn who_is_on_its_way_out_is_notified_nothing() {
     let (server, chat) = hall();
     let (mut anna, mut other) = (server.login("anna"), server.login("anna"));
     anna.write(&header(BODY_BYTES_MAX + 1, SEND_CHAT_MSG, 1));

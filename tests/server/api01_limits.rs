@@ -98,8 +98,8 @@ fn any_byte_is_a_sign_of_life() {
     assert_eq!(anna.next_frame(), Some(Frame::new(ACCEPTED, 9, [])));
 }
 
-/// A silent client that does not answer is closed, and is told so even if nothing was sent to it for
-/// so long that it would pass for one that takes nothing.
+/// A silent client that does not answer is closed, and is notified so even if nothing was sent to
+/// it for so long that it would pass for one that takes nothing.
 #[test]
 fn a_silent_client_that_does_not_answer_is_closed() {
     let server = anna(&["--idle-timeout", "1", "--heartbeat-timeout", "1", "--stall-timeout", "1"]);
@@ -108,7 +108,7 @@ fn a_silent_client_that_does_not_answer_is_closed() {
     expect_disconnect_after(&mut anna, Duration::from_secs(1));
 }
 
-/// A client that is told a lot and says nothing is silent all the same.
+/// A client that is notified a lot and says nothing is silent all the same.
 #[test]
 fn a_silent_listener_is_asked() {
     let server = anna(&["--idle-timeout", "1", "--heartbeat-timeout", "30"]);

@@ -254,7 +254,7 @@ fn a_pack_of_one_mib_fits() {
 /// On 0.1 a pack over 1 MiB is `too-large`, with the time up to which it fits as the one number in
 /// the words, and following it reads everything.
 #[test]
-fn too_large_tells_how_far_it_fits() {
+fn too_large_shows_how_far_it_fits() {
     let (_server, mut anna, hall) = alone();
     let content = "x".repeat(PACK_BYTES_MAX / 64 - MESSAGE_BYTES);
     let posted = post_messages(&mut anna, hall, (0..64).map(|_| content.clone()));

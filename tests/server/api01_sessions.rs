@@ -105,7 +105,7 @@ fn bad_credentials_are_all_alike() {
         expect_greeted(&mut client);
     }
     words.dedup();
-    assert_eq!(words.len(), 1, "the words tell logins apart: {words:?}");
+    assert_eq!(words.len(), 1, "the words say logins apart: {words:?}");
 }
 
 /// A password of 256 bytes may be right; one that is longer is wrong, even if it begins so.
@@ -525,7 +525,7 @@ fn logins_are_limited_by_failures() {
     client.login("boris");
 }
 
-/// An unknown login is limited like a known one: the limit tells nobody who exists.
+/// An unknown login is limited like a known one: the limit shows nobody who exists.
 #[test]
 fn unknown_logins_are_limited_too() {
     let server = hall();
@@ -588,15 +588,15 @@ fn many_wrong_passwords_at_once_are_limited() {
     assert_eq!(guesses, 5);
 }
 
-/// A stranger at another address locks nobody out.
+/// A newcomer at another address locks nobody out.
 #[test]
 fn failures_count_per_address() {
     let server = hall();
-    let mut stranger = connect_from(Ipv4Addr::new(127, 0, 0, 2), server.address());
+    let mut newcomer = connect_from(Ipv4Addr::new(127, 0, 0, 2), server.address());
     for _ in 0..5 {
-        stranger.ask(LOGIN, login_body("anna", "wrong password")).declined("bad-credentials");
+        newcomer.ask(LOGIN, login_body("anna", "wrong password")).declined("bad-credentials");
     }
-    stranger.ask(LOGIN, login_body("anna", "wrong password")).declined_with_number("rate-limited");
+    newcomer.ask(LOGIN, login_body("anna", "wrong password")).declined_with_number("rate-limited");
     server.login("anna");
 }
 

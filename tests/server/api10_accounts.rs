@@ -217,7 +217,7 @@ fn change_password_is_limited_by_failures() {
 
 // GET_USER.
 
-/// GET_USER tells the nickname as given, since when, and whether the user is online.
+/// GET_USER shows the nickname as given, since when, and whether the user is online.
 #[test]
 fn get_user() {
     let server = Server::start();

@@ -42,7 +42,7 @@ fn hall() -> (Server, Client, Client, u32) {
 
 // CREATE_CHAT and GET_CHAT.
 
-/// Who makes a chat is its first member and admin; their other connections are told, on 1.0.
+/// Who makes a chat is its first member and admin; their other connections are notified, on 1.0.
 #[test]
 fn create_chat() {
     let server = Server::start();
@@ -107,7 +107,7 @@ fn create_chat_declined() {
     }
 }
 
-/// Who is not a member sees the chat, and nothing of what is said in it.
+/// Who is not a member sees the chat, and nothing of what is set in it.
 #[test]
 fn get_chat_of_others() {
     let (server, mut anna, _boris, hall) = hall();
@@ -222,21 +222,21 @@ fn get_my_chats() {
 
 // RENAME_CHAT, SET_CHAT_TITLE, SET_CHAT_PASSWORD, DELETE_CHAT.
 
-/// A new name is told to the members, found from then on, and the old one is free.
+/// A new name is notified to the members, found from then on, and the old one is free.
 #[test]
 fn rename_chat() {
     let (_server, mut anna, mut boris, hall) = hall();
     rename(&mut anna, hall, "Зал").accepted_empty();
-    let told = boris.chat_notify();
-    assert_eq!((told.id, told.name.as_str()), (hall, "Зал"));
-    assert_eq!(told, boris.chat(hall));
+    let got = boris.chat_notify();
+    assert_eq!((got.id, got.name.as_str()), (hall, "Зал"));
+    assert_eq!(got, boris.chat(hall));
     assert_eq!(boris.chat_id("зал"), hall);
     boris.ask(GET_CHAT_ID, body().text("hall")).declined("no-such-chat");
     boris.create_chat("hall");
     anna.expect_quiet();
 }
 
-/// The case of a name may be changed; the very same name is accepted and nobody is told.
+/// The case of a name may be changed; the very same name is accepted and nobody is notified.
 #[test]
 fn rename_to_the_same_name() {
     let (_server, mut anna, mut boris, hall) = hall();
@@ -274,7 +274,7 @@ fn set_chat_title() {
     boris.expect_quiet();
 }
 
-/// A password is asked of those who join from then on; members stay, and are told of the flag.
+/// A password is asked of those who join from then on; members stay, and are notified of the flag.
 #[test]
 fn set_chat_password() {
     let (server, mut anna, mut boris, hall) = hall();
@@ -298,7 +298,7 @@ fn set_chat_password() {
     clara.join(hall);
 }
 
-/// The password that a chat has already may be given once more, and nobody is told.
+/// The password that a chat has already may be given once more, and nobody is notified.
 #[test]
 fn set_the_same_chat_password() {
     let (server, mut anna, mut boris, hall) = hall();
@@ -332,9 +332,9 @@ fn join_while_the_password_changes() {
     let answers = joiners.iter_mut().map(Client::answer);
     let (joined, others): (Vec<_>, Vec<_>) = answers.partition(|frame| frame.purpose == ACCEPTED);
     others.into_iter().for_each(|frame| drop(frame.declined("bad-password")));
-    let mut told = anna.frames_until(joined.len() + 1);
-    told.pop().expect("the answer, after all who joined").accepted_empty();
-    assert!(told.iter().all(|frame| frame.purpose == MEMBER_NOTIFY), "{told:?}");
+    let mut got = anna.frames_until(joined.len() + 1);
+    got.pop().expect("the answer, after all who joined").accepted_empty();
+    assert!(got.iter().all(|frame| frame.purpose == MEMBER_NOTIFY), "{got:?}");
 }
 
 /// A deleted chat is gone with its messages for everybody, and its name is free.
@@ -364,9 +364,9 @@ fn delete_chat() {
 
 // JOIN_CHAT and LEAVE_CHAT.
 
-/// A join is told to the other members, and to the other connections of who joined.
+/// A join is notified to the other members, and to the other connections of who joined.
 #[test]
-fn a_join_is_told() {
+fn a_join_is_notified() {
     let (server, mut anna, mut boris, hall) = hall();
     server.add_user("Clara");
     let (mut clara, mut phone) = (server.login10("clara"), server.login10("clara"));
@@ -376,13 +376,14 @@ fn a_join_is_told() {
         member.expect_member_event(hall, id, JOINED, "Clara");
         member.expect_quiet();
     }
-    let told = phone.chat_notify();
-    assert_eq!((told.id, told.flags, told.members), (hall, I_AM_MEMBER, 3));
+    let got = phone.chat_notify();
+    assert_eq!((got.id, got.flags, got.members), (hall, I_AM_MEMBER, 3));
     phone.expect_quiet();
     clara.expect_quiet();
 }
 
-/// Who leaves is told of nothing more; the others and the own other connections are told of it.
+/// Who leaves is notified of nothing more; the others and the own other connections are notified of
+/// it.
 #[test]
 fn leave_chat() {
     let (server, mut anna, mut boris, hall) = hall();
@@ -402,7 +403,7 @@ fn leave_chat() {
     assert_eq!(contents(&boris.history(hall)), ["alone"]);
 }
 
-/// When the last admin leaves, the member of longest standing becomes admin, and all are told.
+/// When the last admin leaves, the member of longest standing becomes admin, and all are notified.
 #[test]
 fn the_last_admin_hands_over() {
     let (server, mut anna, mut boris, hall) = hall();
@@ -412,8 +413,8 @@ fn the_last_admin_hands_over() {
     boris.drain();
     let (annas, his) = (anna.user_id("anna"), anna.user_id("boris"));
     anna.leave(hall);
-    let told: Vec<Frame> = boris.drain();
-    let info = told.iter().find(|frame| frame.purpose == CHAT_NOTIFY);
+    let got: Vec<Frame> = boris.drain();
+    let info = got.iter().find(|frame| frame.purpose == CHAT_NOTIFY);
     let info = read_chat_notify(info.expect("a CHAT_NOTIFY for the new admin"));
     assert_eq!(info.flags, I_AM_MEMBER | I_AM_ADMIN);
     let mut events = member_events(&mut clara);
@@ -453,17 +454,17 @@ fn an_admin_leaves_others() {
 
 // START_CHAT.
 
-/// START_CHAT makes the one direct chat of the two; the other is told, and both are in it.
+/// START_CHAT makes the one direct chat of the two; the other is notified, and both are in it.
 #[test]
 fn start_chat() {
     let server = Server::start();
     let [(mut anna, me), (mut boris, his)] = server.users10(["anna", "boris"]);
     let mut phone = server.login10("anna");
     let chat = anna.start_chat(his);
-    let told = boris.chat_notify();
-    assert_eq!((told.id, told.kind, told.members), (chat, 1, 2));
-    assert_eq!((told.name.as_str(), told.title.as_str()), ("", "anna"));
-    assert_eq!(told.flags & I_AM_MEMBER, I_AM_MEMBER);
+    let got = boris.chat_notify();
+    assert_eq!((got.id, got.kind, got.members), (chat, 1, 2));
+    assert_eq!((got.name.as_str(), got.title.as_str()), ("", "anna"));
+    assert_eq!(got.flags & I_AM_MEMBER, I_AM_MEMBER);
     assert_eq!(phone.chat_notify().title, "boris");
     for _ in 0..2 {
         assert_eq!(boris.start_chat(me), chat);
@@ -659,7 +660,7 @@ fn a_ban_counts_before_the_password() {
     boris.ask(JOIN_CHAT, body().id(hall).text("open sesame")).declined("forbidden");
 }
 
-/// GET_MEMBERS tells who is admin, who is online, and how far each has seen; to admins it also
+/// GET_MEMBERS shows who is admin, who is online, and how far each has seen; to admins it also
 /// lists who is banned, after the members and not counted among them.
 #[test]
 fn get_members() {

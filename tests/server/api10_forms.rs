@@ -126,7 +126,7 @@ fn both_versions_are_named() {
     assert!(["0.1", "1.0", "1.1"].iter().all(|version| words.contains(version)), "{words}");
 }
 
-/// LOGIN and RESTORE_SESSION on 1.0 tell the user's id; a session is the same on both versions.
+/// LOGIN and RESTORE_SESSION on 1.0 say the user's id; a session is the same on both versions.
 #[test]
 fn sessions_are_the_same_on_both_versions() {
     let server = Server::start();
@@ -140,7 +140,7 @@ fn sessions_are_the_same_on_both_versions() {
     assert_eq!(server.greeted10().restore10(&session), user);
 }
 
-/// The version is one of the connection: 0.1 beside 1.0 does not know what is new.
+/// The version is one of the connection: 0.1 next to 1.0 does not know what is new.
 #[test]
 fn the_version_is_one_of_the_connection() {
     let mut hall = hall();

@@ -54,7 +54,7 @@ fn found(results: &[(u32, Message)]) -> Vec<&str> {
 
 // Nonces.
 
-/// The same nonce again gives the first message, stores nothing and tells nobody.
+/// The same nonce again gives the first message, stores nothing and shows nobody.
 #[test]
 fn a_nonce_makes_a_send_safe_to_repeat() {
     let mut hall = hall();
@@ -141,7 +141,8 @@ fn a_nonce_of_a_deleted_message() {
 
 // EDIT_MSG and DELETE_MSG.
 
-/// An edit is told to the members on both versions, and moves the message to the time of the edit.
+/// An edit is notified to the members on both versions, and moves the message to the time of the
+/// edit.
 #[test]
 fn edit_msg() {
     let mut hall = hall();
@@ -175,7 +176,7 @@ fn edit_msg() {
     assert_eq!(hall.anna.range(hall.chat, updated, Some(updated)), []);
 }
 
-/// A deletion is told likewise; the entry stays, empty, for ranges and pages.
+/// A deletion is notified likewise; the entry stays, empty, for ranges and pages.
 #[test]
 fn delete_msg() {
     let mut hall = hall();
@@ -186,11 +187,11 @@ fn delete_msg() {
     old.drain();
     for (sent, status) in [(one, DELETED), (two, EDITED | DELETED)] {
         let updated = hall.anna.delete(hall.chat, sent.id);
-        let told = &old.notified(hall.chat, 1)[0];
-        assert_eq!((told.id, told.created), (sent.id, sent.created));
-        assert_eq!((told.updated, told.status), (updated, status));
-        assert_eq!(told.content, "");
-        assert_eq!(hall.anna.range(hall.chat, updated, None), from_ref(told));
+        let got = &old.notified(hall.chat, 1)[0];
+        assert_eq!((got.id, got.created), (sent.id, sent.created));
+        assert_eq!((got.updated, got.status), (updated, status));
+        assert_eq!(got.content, "");
+        assert_eq!(hall.anna.range(hall.chat, updated, None), from_ref(got));
     }
     assert_eq!(contents(&hall.anna.range(hall.chat, 0, None)), ["", ""]);
     assert_eq!(contents(&hall.anna.page(hall.chat, 0, 10)), ["", ""]);
@@ -239,7 +240,7 @@ fn no_such_message() {
     }
 }
 
-/// The new content is bound like that of a new message; who may not edit is told that first.
+/// The new content is bound like that of a new message; who may not edit is notified that first.
 #[test]
 fn edited_contents_are_bound() {
     let mut hall = hall();
@@ -439,9 +440,9 @@ fn what_a_long_answer_covers() {
     assert!(pack.iter().all(|message| message.updated < edited));
     assert!(pack.len() >= 699, "{} entries", pack.len());
     assert!(pack.iter().all(|message| message.id != late.id));
-    let told = hall.boris.notified(hall.chat, 2);
-    assert_eq!(contents(&told), ["edited", "late"]);
-    let mut ids: Vec<u64> = pack.iter().chain(&told).map(|m| m.id).collect();
+    let got = hall.boris.notified(hall.chat, 2);
+    assert_eq!(contents(&got), ["edited", "late"]);
+    let mut ids: Vec<u64> = pack.iter().chain(&got).map(|m| m.id).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 701);

@@ -29,9 +29,9 @@ fn hall() -> Hall {
 
 // SEEN_NOTIFY.
 
-/// A marker that moved is told to the members and to the own other connections, on 1.0.
+/// A marker that moved is notified to the members and to the own other connections, on 1.0.
 #[test]
-fn a_moved_marker_is_told() {
+fn a_moved_marker_is_notified() {
     let mut hall = hall();
     let (mut phone, mut old) = (hall.server.login10("boris"), hall.server.login("anna"));
     let sent = hall.anna.send(hall.chat, "hi");
@@ -53,9 +53,9 @@ fn a_moved_marker_is_told() {
     hall.boris.expect_quiet();
 }
 
-/// A marker in the future is told as what it became: now.
+/// A marker in the future is notified as what it became: now.
 #[test]
-fn a_marker_in_the_future_is_told_as_now() {
+fn a_marker_in_the_future_is_notified_as_now() {
     let mut hall = hall();
     hall.boris.ask(MARK_SEEN, body().id(hall.chat).time(i64::MAX)).accepted_empty();
     let seen = hall.boris.chat(hall.chat).seen;
@@ -63,9 +63,9 @@ fn a_marker_in_the_future_is_told_as_now() {
     hall.anna.expect_seen(hall.chat, hall.ids[1], seen);
 }
 
-/// A marker that is moved on 0.1 is told on 1.0.
+/// A marker that is moved on 0.1 is notified on 1.0.
 #[test]
-fn a_marker_moved_on_0_1_is_told() {
+fn a_marker_moved_on_0_1_is_notified() {
     let mut hall = hall();
     let mut old = hall.server.login("boris");
     let sent = hall.anna.send(hall.chat, "hi");
@@ -75,9 +75,9 @@ fn a_marker_moved_on_0_1_is_told() {
 
 // TYPING.
 
-/// Typing is told to the other members and not to any connection of the typist.
+/// Typing is notified to the other members and not to any connection of the typist.
 #[test]
-fn typing_is_told_to_the_others() {
+fn typing_is_notified_to_the_others() {
     let mut hall = hall();
     let (mut phone, mut old) = (hall.server.login10("anna"), hall.server.login("boris"));
     hall.anna.ask(TYPING, body().id(hall.chat)).accepted_empty();
@@ -89,9 +89,9 @@ fn typing_is_told_to_the_others() {
 
 // PRESENCE_NOTIFY.
 
-/// The first connection of somebody and the last are told to those who share a chat, once each.
+/// The first connection of somebody and the last are notified to those who share a chat, once each.
 #[test]
-fn presence_is_told_to_those_who_share_a_chat() {
+fn presence_is_notified_to_those_who_share_a_chat() {
     let mut hall = hall();
     hall.server.add_user("dora");
     hall.server.admin_ok(&["chat", "join", "hall", "dora"], None);
@@ -142,9 +142,9 @@ fn a_takeover_is_no_change_of_presence() {
     hall.anna.expect_quiet();
 }
 
-/// One's own connections are not told of one's presence.
+/// One's own connections are not notified of one's presence.
 #[test]
-fn presence_is_not_told_to_oneself() {
+fn presence_is_not_sent_to_oneself() {
     let mut hall = hall();
     hall.anna.hear_everything();
     let phone = hall.server.login10("anna");
@@ -180,8 +180,8 @@ fn connections_on_0_1_hear_of_messages_alone() {
 fn any_declined_notification_suspends() {
     let mut hall = hall();
     hall.anna.ask(TYPING, body().id(hall.chat)).accepted_empty();
-    let told = hall.boris.expect(TYPING_NOTIFY);
-    hall.boris.write_frame(DECLINED, told.task, body().text("forbidden: no"));
+    let got = hall.boris.expect(TYPING_NOTIFY);
+    hall.boris.write_frame(DECLINED, got.task, body().text("forbidden: no"));
     hall.boris.ask(GET_MY_CHATS, body()).declined("session-suspended");
     hall.anna.ask(TYPING, body().id(hall.chat)).accepted_empty();
     hall.anna.send(hall.chat, "hi");
@@ -191,24 +191,24 @@ fn any_declined_notification_suspends() {
 
 // The command line.
 
-/// `chat join` is told as a join is, within a second.
+/// `chat join` is notified as a join is, within a second.
 #[test]
-fn chat_join_is_told() {
+fn chat_join_is_notified() {
     let mut hall = hall();
     hall.server.admin_ok(&["chat", "join", "hall", "clara"], None);
-    let told = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
-    assert_eq!((told.id, told.flags), (hall.chat, I_AM_MEMBER));
+    let got = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
+    assert_eq!((got.id, got.flags), (hall.chat, I_AM_MEMBER));
     hall.anna.expect_member_event(hall.chat, hall.ids[2], JOINED, "clara");
 }
 
-/// `chat join --admin` is told as a join and then as what makes a member an admin.
+/// `chat join --admin` is notified as a join and then as what makes a member an admin.
 #[test]
-fn chat_join_as_an_admin_is_told() {
+fn chat_join_as_an_admin_is_notified() {
     let mut hall = hall();
     let clara = hall.ids[2];
     hall.server.admin_ok(&["chat", "join", "hall", "clara", "--admin"], None);
-    let told = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
-    assert_eq!((told.id, told.flags), (hall.chat, I_AM_MEMBER | I_AM_ADMIN));
+    let got = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
+    assert_eq!((got.id, got.flags), (hall.chat, I_AM_MEMBER | I_AM_ADMIN));
     hall.clara.expect_quiet();
     for client in [&mut hall.anna, &mut hall.boris] {
         client.expect_member_event(hall.chat, clara, JOINED, "clara");
@@ -218,9 +218,9 @@ fn chat_join_as_an_admin_is_told() {
     }
 }
 
-/// `chat remove` is told as a deletion is, within a second.
+/// `chat remove` is notified as a deletion is, within a second.
 #[test]
-fn chat_remove_is_told() {
+fn chat_remove_is_notified() {
     let mut hall = hall();
     hall.server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
     hall.anna.expect_within_a_second(CHAT_GONE);
@@ -228,14 +228,14 @@ fn chat_remove_is_told() {
     hall.clara.expect_quiet();
 }
 
-/// `chat add --admin` makes its admin a member who is told, within a second.
+/// `chat add --admin` makes its admin a member who is notified, within a second.
 #[test]
-fn chat_add_is_told_to_its_admin() {
+fn chat_add_is_notified_to_its_admin() {
     let mut hall = hall();
     hall.server.add_chat("made", &["clara"]);
-    let told = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
-    assert_eq!(told.name, "made");
-    assert_eq!(told.flags, I_AM_MEMBER | I_AM_ADMIN);
+    let got = read_chat_notify(&hall.clara.expect_within_a_second(CHAT_NOTIFY));
+    assert_eq!(got.name, "made");
+    assert_eq!(got.flags, I_AM_MEMBER | I_AM_ADMIN);
 }
 
 /// `user disable` ends the presence of a user as it ends the sessions.
@@ -248,9 +248,10 @@ fn user_disable_ends_the_presence() {
     hall.anna.expect_presence(hall.ids[1], false);
 }
 
-/// A slow reader is told of chats, collapsed to how they are now, though courtesies be dropped.
+/// A slow reader is notified of chats, collapsed to how they are now, though ephemeral events be
+/// dropped.
 #[test]
-fn a_slow_reader_is_told_how_chats_are_now() {
+fn a_slow_reader_is_notified_how_chats_are_now() {
     let server = Server::with(&["--outbound-limit", "65536"]);
     let [(mut anna, _), (mut boris, _)] = server.users10(["anna", "boris"]);
     let (chat, gone) = (anna.create_chat("hall"), anna.create_chat("gone"));

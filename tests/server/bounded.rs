@@ -71,9 +71,9 @@ fn a_stalled_reader_costs_little_memory() {
     send_numbered(&mut anna, hall, 100..MISSED, &mut readers);
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 4 * MIB, "{grown} bytes more");
-    let told = server.figures();
-    assert_eq!(told["slow_readers"], 1.0);
-    assert!(told["outbound_bytes"] <= (MIB + CONTENT_BYTES as u64 * BATCH as u64 + 65536) as f64);
+    let got = server.metrics();
+    assert_eq!(got["slow_readers"], 1.0);
+    assert!(got["outbound_bytes"] <= (MIB + CONTENT_BYTES as u64 * BATCH as u64 + 65536) as f64);
     let heard = boris.notified(hall, MISSED);
     for (index, message) in heard.iter().enumerate() {
         let number = message.content.split(' ').next();
@@ -82,14 +82,14 @@ fn a_stalled_reader_costs_little_memory() {
     anna.send(hall, "live again");
     assert_eq!(contents(&boris.notified(hall, 1)), ["live again"]);
     boris.expect_quiet();
-    let told = server.figures();
-    assert_eq!((told["slow_readers"], told["outbound_bytes"]), (0.0, 0.0));
+    let got = server.metrics();
+    assert_eq!((got["slow_readers"], got["outbound_bytes"]), (0.0, 0.0));
 }
 
-/// What a turn tells many members may leave from pages that all of them share: whoever reads it, and
-/// however late, gets every byte, in order, and their answers in their places.
+/// What a turn shows many members may leave from pages that all of them share: anyone who reads it,
+/// and however late, gets every byte, in order, and their answers in their places.
 #[test]
-fn many_are_told_much_at_once() {
+fn many_are_notified_much_at_once() {
     const ROUNDS: usize = 20;
     const EACH: usize = 16;
     const SENDERS: usize = 8;
@@ -150,7 +150,7 @@ fn long_answers_that_nobody_reads() {
             asker
         })
         .collect();
-    eventually(|| server.figures()["long_answers"] == ASKERS as f64);
+    eventually(|| server.metrics()["long_answers"] == ASKERS as f64);
     anna.send(hall, "meanwhile");
     let grown = server.resident_bytes().saturating_sub(before);
     // A quarter of the outbound limit is filled, and a piece more; 32 MB were asked for each time.
@@ -159,8 +159,8 @@ fn long_answers_that_nobody_reads() {
     assert_eq!(Reader::new(&whole).messages().len(), 2000);
     drop(askers);
     eventually(|| {
-        let told = server.figures();
-        (told["long_answers"], told["outbound_bytes"]) == (0.0, 0.0)
+        let got = server.metrics();
+        (got["long_answers"], got["outbound_bytes"]) == (0.0, 0.0)
     });
 }
 
@@ -187,14 +187,14 @@ fn drip_feeders_cost_little_memory() {
         }
         anna.send(hall, "meanwhile");
     }
-    eventually(|| server.figures()["inbound_bytes"] == (COUNT * first.len()) as f64);
+    eventually(|| server.metrics()["inbound_bytes"] == (COUNT * first.len()) as f64);
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 1024 * COUNT as u64, "{} bytes each", grown / COUNT as u64);
     for feeder in &mut feeders {
         feeder.write(&[*last]);
         assert_eq!(feeder.next_frame(), Some(Frame::new(ACCEPTED, 7, *b"drop by drop")));
     }
-    assert_eq!(server.figures()["inbound_bytes"], 0.0);
+    assert_eq!(server.metrics()["inbound_bytes"], 0.0);
 }
 
 /// A connection that is reset is gone, in whatever phase it was, with all that it had.
@@ -231,7 +231,7 @@ fn connections_are_reset_in_every_phase() {
     reset(answered);
     let behind = server.login("boris");
     send_numbered(&mut anna, hall, 0..500, &mut []);
-    eventually(|| server.figures()["slow_readers"] == 1.0);
+    eventually(|| server.metrics()["slow_readers"] == 1.0);
     reset(behind);
     // On its way out, with an answer unread, and when everything was read.
     let mut closing = server.login("boris");
@@ -253,7 +253,7 @@ fn connections_are_reset_in_every_phase() {
 
     anna.send(hall, "still here");
     eventually(|| {
-        let told = server.figures();
+        let got = server.metrics();
         let gone = ["connections{state=\"new\"}", "connections{state=\"greeted\"}"];
         let empty = [
             "connections_closing",
@@ -263,8 +263,8 @@ fn connections_are_reset_in_every_phase() {
             "inbound_bytes",
             "password_queue",
         ];
-        gone.iter().chain(&empty).all(|name| told[*name] == 0.0)
-            && told["connections{state=\"authorized\"}"] == 1.0
+        gone.iter().chain(&empty).all(|name| got[*name] == 0.0)
+            && got["connections{state=\"authorized\"}"] == 1.0
     });
     for level in ["WARN", "ERROR", "panicked"] {
         assert!(!server.stderr().contains(level), "{}", server.stderr());
@@ -287,10 +287,10 @@ fn a_storm_of_resets_leaves_nothing() {
     let before = server.resident_bytes();
     storm(200);
     anna.send(hall, "still here");
-    eventually(|| server.figures()["connections{state=\"new\"}"] == 0.0);
+    eventually(|| server.metrics()["connections{state=\"new\"}"] == 0.0);
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < MIB, "{grown} bytes more");
-    assert!(server.figures()["connections_accepted_total"] > 10_000.0);
+    assert!(server.metrics()["connections_accepted_total"] > 10_000.0);
 }
 
 /// Without memory the server ends at once, with words; what it had accepted is there at the next
@@ -302,7 +302,7 @@ fn no_memory_is_not_passed_over() {
     let hall = anna.chat_id("hall");
     let sent = anna.send(hall, "on the disk").id;
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.process_id()));
-    let status = status.expect("Linux tells of processes");
+    let status = status.expect("Linux reports on processes");
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("a figure");
     let kib: u64 = size.trim().trim_end_matches(" kB").parse().expect("KiB");
     let limit = Some(kib * 1024 + 4 * MIB);

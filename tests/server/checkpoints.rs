@@ -25,11 +25,11 @@ fn long(number: usize) -> String {
 }
 
 fn by(server: &Server, who: &str) -> f64 {
-    server.figures()[&format!("checkpoints_total{{by=\"{who}\"}}")]
+    server.metrics()[&format!("checkpoints_total{{by=\"{who}\"}}")]
 }
 
-/// Under steady sends the log stays far shorter than what was sent, whoever copies it; nothing is
-/// lost when the server is killed in the middle of that.
+/// Under steady sends the log stays far shorter than what was sent, anyone who copies it; nothing
+/// is lost when the server is killed in the middle of that.
 #[test]
 fn the_log_stays_short_under_steady_sends() {
     const SENDS: usize = 4000;
@@ -42,11 +42,11 @@ fn the_log_stays_short_under_steady_sends() {
             anna.answer().accepted();
         }
     }
-    let figures = server.figures();
+    let metrics = server.metrics();
     let sent_bytes = SENDS as f64 * 16_000.0;
-    assert!(figures["wal_bytes"] > 0.0 && figures["wal_bytes"] < sent_bytes / 2.0);
-    assert!(figures["checkpoints_total{by=\"thread\"}"] >= 3.0);
-    assert_eq!(figures["checkpoints_failed_total"], 0.0);
+    assert!(metrics["wal_bytes"] > 0.0 && metrics["wal_bytes"] < sent_bytes / 2.0);
+    assert!(metrics["checkpoints_total{by=\"thread\"}"] >= 3.0);
+    assert_eq!(metrics["checkpoints_failed_total"], 0.0);
     server.kill();
     server.restart();
     let history = server.login("anna").history(hall);
@@ -57,12 +57,12 @@ fn the_log_stays_short_under_steady_sends() {
     server.admin_ok(&["check"], None);
 }
 
-/// Of a log that is long, but not too long, the thread copies what there is, and the loop nothing. The
-/// end leaves no log behind.
+/// Of a log that is long, but not too long, the thread copies what there is, and the loop nothing.
+/// The end leaves no log behind.
 #[test]
 fn the_thread_does_it_alone_when_it_can() {
     let (mut server, mut anna, hall) = hall();
-    while server.figures()["wal_bytes"] < 600.0 * FRAME_BYTES {
+    while server.metrics()["wal_bytes"] < 600.0 * FRAME_BYTES {
         for number in 0..10 {
             anna.send(hall, &long(number));
         }
@@ -102,7 +102,8 @@ fn have_thread_fail(server: &Server, calls: &str) -> Option<Child> {
     Some(strace)
 }
 
-/// The thread cannot write: that is told once, sends go on, and it is tried again until it works.
+/// The thread cannot write: that is notified once, sends go on, and it is tried again until it
+/// works.
 #[test]
 fn a_failed_copy_is_tried_again() {
     let (server, mut anna, hall) = hall();
@@ -113,7 +114,7 @@ fn a_failed_copy_is_tried_again() {
             anna.send(hall, &long(sent));
             sent += 1;
         }
-        server.figures()["checkpoints_failed_total"] >= 2.0
+        server.metrics()["checkpoints_failed_total"] >= 2.0
     });
     let grows = |line: &str| line.contains("cannot be brought into the data file");
     assert_eq!(server.stderr().lines().filter(|line| grows(line)).count(), 1);
@@ -130,8 +131,8 @@ fn a_failed_copy_is_tried_again() {
     server.admin_ok(&["check"], None);
 }
 
-/// The sync of a checkpoint fails: nobody knows what of the file is on the disk, and the server ends
-/// with exit code 3. The next start has all that was accepted.
+/// The sync of a checkpoint fails: nobody knows what of the file is on the disk, and the server
+/// ends with exit code 3. The next start has all that was accepted.
 #[test]
 fn a_failed_sync_of_the_thread_ends_the_server() {
     let (mut server, mut anna, hall) = hall();

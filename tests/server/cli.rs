@@ -81,7 +81,7 @@ impl Folder {
         one_line(&self.run(arguments, None), 1)
     }
 
-    /// The one line that tells how the arguments are wrong.
+    /// The one line that shows how the arguments are wrong.
     #[track_caller]
     fn misused(&self, arguments: &[&str]) -> String {
         one_line(&self.run(arguments, None), 2)
@@ -136,7 +136,7 @@ fn run(mut command: Command, input: Option<&str>) -> Output {
     }
     let mut child = command.spawn().expect("the binary starts");
     if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
-        // A command that fails before it reads its input closes the pipe: its status tells.
+        // A command that fails before it reads its input closes the pipe: its status says why.
         let _ = pipe.write_all(input.as_bytes());
     }
     child.wait_with_output().expect("its end")
@@ -236,7 +236,7 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     let folder = Folder::new();
     let config = folder.path("vestnik.toml");
     fs::write(&config, "listen = ['10.0.0.1:1']\nallow-plaintext = true").expect("a file");
-    // Each layer names an address that is refused unless plaintext is allowed, and so is told.
+    // Each layer names an address that is refused unless plaintext is allowed, and so is notified.
     let refused = |environment: &[(&str, &str)], options: &[&str]| {
         let mut command = folder.command(&["serve", "--config"]);
         command.arg(&config).args(options).envs(environment.iter().copied());
@@ -272,7 +272,7 @@ fn the_data_file_is_named_in_three_ways() {
 }
 
 #[test]
-fn a_bad_file_of_options_is_told_with_its_line() {
+fn a_bad_file_of_options_is_notified_with_its_line() {
     let folder = Folder::new();
     let config = folder.path("vestnik.toml");
     for (text, about) in [
@@ -689,7 +689,7 @@ fn check_finds_damaged_pages() {
     let folder = Folder::new();
     folder.done(&["load", "prepare", "--users", "100", "--messages", "200"]);
     folder.damage("PRAGMA wal_checkpoint(TRUNCATE)");
-    // Rows that an index should have and has not: only a look at all of the file tells.
+    // Rows that an index should have and has not: only a look at all of the file shows.
     folder.damage(
         "PRAGMA writable_schema = ON;
          UPDATE sqlite_schema SET sql = sql || ' AND 0' WHERE name = 'messages_updated';
@@ -721,7 +721,7 @@ fn check_lists_what_is_wrong_with_a_file_that_others_refuse() {
     assert!(list.lines().all(|line| line.len() < 200), "{list}");
 }
 
-/// What is no data file is named as such before anything waits for it or stands beside it.
+/// What is no data file is named as such before anything waits for it or stands next to it.
 #[test]
 fn what_is_no_file_is_refused() {
     let folder = Folder::new();
@@ -824,7 +824,7 @@ fn load_prepare_stores_messages_below_the_times_to_come() {
 }
 
 #[test]
-fn load_prepare_stores_no_messages_beside_a_server() {
+fn load_prepare_stores_no_messages_next_to_a_server() {
     let folder = Folder::filled();
     let server = Database::open_server(&folder.data()).expect("the lock");
     let prepare = ["load", "prepare", "--users", "1"];

@@ -92,7 +92,7 @@ fn a_killed_server_costs_no_message_on_1_0() {
     assert_eq!(caught_up(&mut boris), Vec::<String>::new(), "the cursor has moved");
     anna.send(hall, "three").expect("a member");
     assert_eq!(next_text(&mut boris), "three");
-    // Anna's own messages come with her catch-up: no notification ever told her of them.
+    // Anna's own messages come with her catch-up: no notification ever notified her of them.
     assert_eq!(caught_up(&mut anna), ["one", "two", "three"]);
 }
 

@@ -1,5 +1,5 @@
 //! `vestnik client` by lines, against the real server: two people talk, the server is killed
-//! between two lines, and every line arrives once; who cannot come in is told in one line.
+//! between two lines, and every line arrives once; who cannot come in is notified in one line.
 
 // Tests stand outside of the server: they start threads.
 #![allow(clippy::disallowed_methods)]
@@ -235,7 +235,7 @@ fn a_second_client_of_the_same_user_leaves_the_first_its_session() {
     let notes = String::from_utf8(second.stderr).expect("UTF-8");
     assert!(notes.contains("this one is not kept"), "{notes}");
     assert_eq!(second.status.code(), Some(0));
-    // The first goes on, and is told what its user said elsewhere.
+    // The first goes on, and is notified what its user said elsewhere.
     assert_eq!(anna.next(), "anna: second");
     boris.say("still here?");
     assert_eq!(anna.next(), "boris: still here?");
@@ -297,7 +297,7 @@ fn what_is_typed_is_sent_though_nobody_reads() {
 }
 
 #[test]
-fn who_cannot_come_in_is_told_in_one_line() {
+fn a_failed_login_is_one_line() {
     let server = hall();
     server.add_locked_chat("cellar", "tea");
     let arguments = |chat| ["--user", "anna", "--password-stdin", "--chat", chat];
@@ -377,9 +377,9 @@ fn commands_do_what_their_help_says() {
         "the chat is called loft now",
         "boris is an admin",
         "boris is no longer an admin",
-        "boris is kept out",
-        "boris, kept out",
-        "boris is kept out no longer",
+        "boris is banned",
+        "boris, banned",
+        "boris is banned no longer",
         "you are no longer in loft",
         "this one",
         "/search-all WORDS",
@@ -407,7 +407,7 @@ fn what_others_send_does_not_act_on_the_terminal() {
 }
 
 #[test]
-fn a_line_that_fails_is_told_and_so_is_the_end() {
+fn a_line_that_fails_is_reported_and_so_is_the_end() {
     let server = hall();
     let input = format!("{PASSWORD}\n{}\n/open nowhere\nstill here\n", "x".repeat(20_000));
     let output =

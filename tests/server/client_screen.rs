@@ -26,7 +26,7 @@ struct Terminal {
     child: Child,
     /// Where a person sits.
     keyboard: File,
-    /// The same terminal, held open so that it can be looked at when the client has gone.
+    /// The same terminal, held open so that it can be read when the client has gone.
     side: File,
     shown: Receiver<Vec<u8>>,
     screen: String,

@@ -1,5 +1,5 @@
-//! Data files of every version that was ever released, in `tests/corpus/`: each is brought up to this
-//! version, serves, and has what it had.
+//! Data files of every version that was ever released, in `tests/corpus/`: each is brought up to
+//! this version, serves, and has what it had.
 
 use std::fs;
 use std::path::PathBuf;

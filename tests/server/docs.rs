@@ -99,7 +99,7 @@ fn the_protocol_tells_the_limits() {
         format!("| {} | `forbidden` |", thousands(limits::MEMBERSHIPS_MAX)),
         format!("| {} | the one unused", limits::SESSIONS_PER_USER_MAX),
         format!("| {}, whatever", thousands(usize::from(limits::FOUND_CHATS_MAX))),
-        format!("| {} | they are not told", limits::EPHEMERAL_MEMBERS_MAX),
+        format!("| {} | they are not notified", limits::EPHEMERAL_MEMBERS_MAX),
     ] {
         assert!(page.contains(&words), "{words:?} is not in section 7");
     }

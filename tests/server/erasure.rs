@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use crate::support::Server;
 
-/// What stands anywhere in the data file or its WAL and begins with `secret`, up to where a word ends.
+/// What stands anywhere in the data file or its WAL and begins with `secret`, up to where a word
+/// ends.
 fn secrets(server: &Server) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for suffix in ["", "-wal"] {

@@ -25,7 +25,7 @@ const SENDERS: usize = 4;
 struct Witness {
     /// The answers, in order: the n-th belongs to the n-th message that was sent.
     accepted: Vec<Sent>,
-    /// What it was told of others.
+    /// What it was notified of others.
     notified: Vec<Message>,
 }
 
@@ -95,7 +95,7 @@ fn stream_until_killed(
     })
 }
 
-/// Nothing accepted or told of is lost or changed, nothing is there twice, and what is there of
+/// Nothing accepted or notified of is lost or changed, nothing is there twice, and what is there of
 /// each connection is the beginning of what it sent, in order.
 #[track_caller]
 fn compare(history: &[Message], round: usize, witnesses: &[Witness]) {
@@ -112,7 +112,7 @@ fn compare(history: &[Message], round: usize, witnesses: &[Witness]) {
         }
         for message in &witness.notified {
             let kept = by_content.get(message.content.as_str());
-            assert_eq!(kept, Some(&message), "told of, but lost");
+            assert_eq!(kept, Some(&message), "notified of, but lost");
         }
         let prefix = format!("{round}/{sender}/");
         let kept = history.iter().filter_map(|message| message.content.strip_prefix(&prefix));
@@ -153,8 +153,8 @@ fn killed_in_the_middle_of_a_stream() {
 
 // A file that another process holds.
 
-/// While another process writes to the file, a send is declined `storage-failed`, nobody is told
-/// of it and reads go on; when the file is free the server works again, without a restart.
+/// While another process writes to the file, a send is declined `storage-failed`, nobody is
+/// notified of it and reads go on; when the file is free the server works again, without a restart.
 #[test]
 fn a_held_file_declines_writes_until_it_is_free() {
     let server = Server::start();
@@ -248,7 +248,7 @@ fn a_held_file_declines_logins() {
     client.login("anna");
 }
 
-/// A server that is stopped while the file is held ends in good order all the same: nothing that
+/// A server that is stopped while the file is held ends gracefully all the same: nothing that
 /// was accepted needs the write that it cannot do.
 #[test]
 fn a_held_file_does_not_spoil_the_end() {
@@ -305,7 +305,7 @@ fn expect_refused_untouched(dir: &TempDir, data: &Path) -> String {
     words
 }
 
-/// The data file of a server that ended in good order, with a message in it.
+/// The data file of a server that ended gracefully, with a message in it.
 fn used_file() -> (TempDir, std::path::PathBuf) {
     let mut server = Server::start();
     server.add_user("anna");
@@ -319,7 +319,7 @@ fn used_file() -> (TempDir, std::path::PathBuf) {
     let dir = TempDir::new();
     let copy = dir.join("copy.db");
     let file = Connection::open(server.data()).expect("the data file");
-    // All in one file, without a WAL beside it.
+    // All in one file, without a WAL next to it.
     file.execute("VACUUM INTO ?1", [copy.to_str()]).expect("a copy");
     (dir, copy)
 }
@@ -425,7 +425,7 @@ fn a_foreign_database() {
     }
 }
 
-/// The file of a newer vestnik is refused, with words that tell so, and left alone.
+/// The file of a newer vestnik is refused, with a message that says so, and left alone.
 #[test]
 fn a_newer_file() {
     let (dir, data) = used_file();
@@ -489,7 +489,7 @@ fn an_empty_file_is_filled() {
     server.login("anna");
 }
 
-/// A stored time more than a day ahead keeps the server from starting, unless it is told to accept
+/// A stored time more than a day ahead keeps the server from starting, unless an option accepts
 /// that; less than a day is taken as it is.
 #[test]
 fn a_stored_time_in_the_future() {

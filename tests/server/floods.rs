@@ -45,8 +45,8 @@ fn flood(mut stream: TcpStream, is_over: &AtomicBool) {
     });
 }
 
-/// Forty connections use up the bytes that one turn reads, over and over; whoever else comes gets
-/// its turn.
+/// Forty connections use up the bytes that one turn reads, over and over; anyone else who connects
+/// gets its turn.
 #[test]
 fn those_who_flood_do_not_starve_the_others() {
     let server = Server::with(&["--max-unauthorized-per-address", "0"]);
@@ -74,8 +74,8 @@ fn those_who_flood_do_not_starve_the_others() {
     });
 }
 
-/// Ten connections of one user ask again and again for all the chats that there are; whoever else
-/// asks for little is answered in between.
+/// Ten connections of one user ask again and again for all the chats that there are; anyone else
+/// who asks for little is answered in between.
 #[test]
 fn those_who_ask_for_much_do_not_stall_the_others() {
     const CHATS: usize = 300;

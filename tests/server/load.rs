@@ -37,17 +37,17 @@ fn sound(server: &Server, line: &str) -> String {
 fn sound_output(line: &str, output: Output) -> String {
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{line}: {words}");
-    let figures = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(figures.contains("\"faults\":0}"), "{line}: {figures}");
-    assert!(!figures.contains("\"count\":0,"), "{line}: {figures}");
-    figures
+    let metrics = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(metrics.contains("\"faults\":0}"), "{line}: {metrics}");
+    assert!(!metrics.contains("\"count\":0,"), "{line}: {metrics}");
+    metrics
 }
 
 #[test]
 fn messages_reach_all_members_of_both_versions() {
     let server = prepared();
-    let figures = sound(&server, "fanout --members 20 --publishers 3 --window 4 --api both");
-    assert!(!figures.contains("\"checked\":0,"), "{figures}");
+    let metrics = sound(&server, "fanout --members 20 --publishers 3 --window 4 --api both");
+    assert!(!metrics.contains("\"checked\":0,"), "{metrics}");
     sound(&server, "rate --members 10 --rate 500 --publishers 2");
     sound(&server, "durable --connections 20 --chats 2 --nonces");
 }
@@ -63,8 +63,8 @@ fn what_is_stored_is_read_the_same_by_pages_and_by_ranges() {
 #[test]
 fn logins_echoes_and_everything_at_once_are_answered() {
     let server = prepared();
-    let figures = sound(&server, "login --connections 6");
-    assert_eq!(figures.lines().count(), 2, "logins and restores: {figures}");
+    let metrics = sound(&server, "login --connections 6");
+    assert_eq!(metrics.lines().count(), 2, "logins and restores: {metrics}");
     sound(&server, "echo --connections 3 --payload 0");
     sound(&server, "idle --connections 20 --source-addresses 2");
     sound(&server, "mixed --connections 18 --window 2");

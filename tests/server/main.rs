@@ -1,4 +1,5 @@
-//! Black-box tests: the real binary in a folder of its own, driven over sockets, pipes and terminals.
+//! Black-box tests: the real binary in a folder of its own, driven over sockets, pipes and
+//! terminals.
 //!
 //! One crate, so that it links once: `cargo test --test server NAME` runs the tests whose path
 //! contains NAME (a file is a module: `cargo test --test server api10_search`).

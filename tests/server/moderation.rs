@@ -16,9 +16,9 @@ fn alive(messages: &[Message]) -> Vec<&str> {
 }
 
 /// All that a user has sent is deleted, in every chat, also where they are no member any more; the
-/// members are told each of it as of any deletion, on both versions of the protocol.
+/// members are notified each of it as of any deletion, on both versions of the protocol.
 #[test]
-fn a_purge_beside_the_server() {
+fn a_purge_while_the_server_runs() {
     let server = Server::start();
     let [(mut anna, anna_id), (mut boris, _)] = server.users10(["anna", "boris"]);
     let (hall, attic) = (anna.create_chat("hall"), anna.create_chat("attic"));
@@ -42,22 +42,22 @@ fn a_purge_beside_the_server() {
     let said = server.admin_ok(&["user", "purge", "Anna", "--yes"], None);
     assert!(said.contains("anna"), "{said}");
     for client in [&mut boris, &mut old] {
-        let mut told = Vec::new();
-        while told.len() < 120 {
+        let mut got = Vec::new();
+        while got.len() < 120 {
             let frame = client.expect(MSG_NOTIFY);
             let mut reader = Reader::new(&frame.body);
             let chat = reader.id();
-            told.extend(reader.messages().into_iter().map(|message| (chat, message)));
+            got.extend(reader.messages().into_iter().map(|message| (chat, message)));
         }
-        assert_eq!(told.len(), 120, "119 of the hall, and one of the attic");
-        assert!(told.is_sorted_by(|(_, a), (_, b)| a.updated < b.updated));
-        for (_, message) in &told {
+        assert_eq!(got.len(), 120, "119 of the hall, and one of the attic");
+        assert!(got.is_sorted_by(|(_, a), (_, b)| a.updated < b.updated));
+        for (_, message) in &got {
             assert_eq!((message.sender, message.content.as_str()), (anna_id, ""));
             let expected = if message.id == first { EDITED | DELETED } else { DELETED };
             assert_eq!(message.status, expected);
             assert!(message.updated > latest);
         }
-        assert_eq!(told.iter().filter(|(chat, _)| *chat == attic).count(), 1);
+        assert_eq!(got.iter().filter(|(chat, _)| *chat == attic).count(), 1);
     }
     let after = boris.range(hall, 0, None);
     assert_eq!(after.len(), before.len(), "they stay as entries");

@@ -5,8 +5,8 @@ use std::fs;
 use crate::support::wire::*;
 use crate::support::{Client, Server, eventually};
 
-/// A full disk declines writes `storage-failed`, nobody is told of them, reads go on; when there is
-/// space again the server works, without a restart, and its file is sound.
+/// A full disk declines writes `storage-failed`, nobody is notified of them, reads go on; when
+/// there is space again the server works, without a restart, and its file is sound.
 #[test]
 fn a_full_disk_declines_writes_until_there_is_space() {
     let Some(server) = Server::on_small_disk(4096, &[]) else {
@@ -38,7 +38,7 @@ fn a_full_disk_declines_writes_until_there_is_space() {
     server.admin_ok(&["check"], None);
 }
 
-/// A server that is stopped while the disk is full ends in good order: nothing that was accepted
+/// A server that is stopped while the disk is full ends gracefully: nothing that was accepted
 /// needs the write that it cannot do. (The disk ends with the server.)
 #[test]
 fn a_full_disk_does_not_spoil_the_end() {

@@ -115,7 +115,7 @@ fn a_query_without_a_word_is_bad() {
             answer.accepted_empty();
         }
     }
-    // Who may not look is told that first.
+    // Who may not look is notified that first.
     anna.ask(SEARCH_MSG, search_body(attic, 10, "")).declined("not-member");
     anna.ask(SEARCH_MSG, search_body(attic, 10, "x")).declined("not-member");
     anna.ask(SEARCH_MSG, search_body(99, 10, "x")).declined("no-such-chat");
@@ -229,7 +229,7 @@ fn many_results() {
     assert_eq!(search(&mut anna, hall, 200, "xxx* common").len(), 70);
 }
 
-/// Everything is found after a crash, and after an end in good order.
+/// Everything is found after a crash, and after an end gracefully.
 #[test]
 fn the_index_catches_up_after_a_restart() {
     let mut server = hall(&["anna"]);

@@ -1,5 +1,5 @@
-//! What must not be told is not told: secrets by no log, answer or figure, whatever the level of the
-//! log; files to nobody but their owner, whatever the umask.
+//! What must not leave does not leave: secrets by no log, answer or figure, whatever the level of
+//! the log; files to nobody but their owner, whatever the umask.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -36,7 +36,7 @@ fn careless(server: &Server, arguments: &[&str]) {
     assert!(status.success(), "{arguments:?}");
 }
 
-/// The data file, its log and shared memory, the lock, the socket for figures, backups and exports:
+/// The data file, its log and shared memory, the lock, the socket for metrics, backups and exports:
 /// nobody else can read them, though the umask would let everybody write.
 #[test]
 fn whatever_is_made_is_its_owners_alone() {
@@ -73,7 +73,7 @@ fn whatever_is_made_is_its_owners_alone() {
 
 /// A data file that others can read is served, and a line says so.
 #[test]
-fn a_data_file_that_others_can_read_is_told_of() {
+fn a_data_file_that_others_can_read_is_reported() {
     let mut server = Server::start();
     assert!(!server.stderr().contains("others"), "{}", server.stderr());
     server.stop_by("TERM");
@@ -84,7 +84,7 @@ fn a_data_file_that_others_can_read_is_told_of() {
     eventually(|| server.stderr().contains("can be read by others"));
 }
 
-/// What the test said or was told that is secret, with what it is.
+/// What the test said or was notified that is secret, with what it is.
 struct Secrets(Vec<(&'static str, String)>);
 
 impl Secrets {
@@ -161,7 +161,7 @@ fn broken(server: &Server, secrets: &mut Secrets, session: &Session) {
     while client.next_frame().is_some() {}
 }
 
-/// What the file keeps of passwords and sessions: nothing of that is told either.
+/// What the file keeps of passwords and sessions: nothing of that is notified either.
 fn keep_stored(server: &Server, secrets: &mut Secrets) {
     let db = rusqlite::Connection::open(server.data()).expect("the data file");
     for (what, sql) in [
@@ -193,16 +193,16 @@ fn page(server: &Server) -> String {
 }
 
 /// With the log at its most talkative, none of the secrets that went in or out, and nothing of what
-/// is stored of them, stands in the log, in answers, or in the figures.
+/// is stored of them, stands in the log, in answers, or in the metrics.
 #[test]
-fn no_secret_is_ever_told() {
+fn no_secret_ever_leaves() {
     let options = ["--registration", "invite", "--metrics-listen", "127.0.0.1:0"];
     let options = [&options[..], &["--listen", "127.0.0.1:0"]].concat();
     let mut server = Server::after("export RUST_LOG=trace", &options);
     let mut secrets = Secrets(Vec::new());
     let said = live(&server, &mut secrets);
     keep_stored(&server, &mut secrets);
-    let figures = server.admin_ok(&["stats"], None);
+    let metrics = server.admin_ok(&["stats"], None);
     let page = page(&server);
     server.stop_by("TERM");
     let log = server.stderr();
@@ -210,7 +210,7 @@ fn no_secret_is_ever_told() {
     assert!(said.contains("bad-credentials") && said.contains("bad-session"), "{said}");
     for (what, secret) in &secrets.0 {
         for (place, text) in
-            [("log", &log), ("answers", &said), ("stats", &figures), ("metrics", &page)]
+            [("log", &log), ("answers", &said), ("stats", &metrics), ("metrics", &page)]
         {
             let text = text.to_lowercase();
             assert!(!text.contains(&secret.to_lowercase()), "{what} stands in the {place}");
@@ -219,7 +219,7 @@ fn no_secret_is_ever_told() {
     assert!(secrets.0.len() > 15, "{}", secrets.0.len());
 }
 
-/// A password that was looked at is not in the server's memory any more, however it was said; what
+/// A password that was checked is not in the server's memory any more, however it was said; what
 /// is no secret still is, which shows that the test can see.
 #[test]
 fn passwords_are_wiped_from_memory() {
@@ -274,7 +274,7 @@ fn passwords_in_pieces_are_wiped_from_memory() {
     eventually(|| seen().is_some_and(|seen| seen[1..] == [0, 0]));
 }
 
-/// Names come from strangers; a line of the log stays one line all the same.
+/// Names come from unauthenticated peers; a line of the log stays one line all the same.
 #[test]
 fn nobody_writes_lines_into_the_log() {
     let server = Server::after("export RUST_LOG=trace", &["--registration", "open"]);
@@ -293,24 +293,25 @@ fn nobody_writes_lines_into_the_log() {
     assert!(!log.contains("forged") && !log.contains('\u{1b}'), "{log}");
 }
 
-/// Strangers cause a few lines in a while, however many come; how many were left out is told later.
+/// Unauthenticated peers cause a few lines in a while, however many come; how many were left out is
+/// notified later.
 #[allow(clippy::disallowed_methods, reason = "a test stands outside of the server")]
 #[test]
-fn strangers_do_not_fill_the_log() {
+fn unauthenticated_peers_do_not_fill_the_log() {
     let begun = std::time::Instant::now();
     let server = Server::with(&["--max-unauthorized-per-address", "0"]);
     for _ in 0..300 {
-        let mut stranger = server.connect();
-        stranger.write(&[0xFF; 8]);
-        while stranger.next_frame().is_some() {}
+        let mut newcomer = server.connect();
+        newcomer.write(&[0xFF; 8]);
+        while newcomer.next_frame().is_some() {}
     }
     let lines = server.stderr().matches("too large").count();
     let shares = 2 + begun.elapsed().as_secs() as usize / 10;
     assert!((20..=20 * shares).contains(&lines), "{lines} lines in {shares} shares");
 }
 
-/// What was deleted, or said otherwise since, is neither in the file nor in its search index once the
-/// server has ended; what was left is.
+/// What was deleted, or said otherwise since, is neither in the file nor in its search index once
+/// the server has ended; what was left is.
 #[test]
 fn deleted_words_are_gone_from_the_file() {
     let mut server = Server::start();

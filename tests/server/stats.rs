@@ -1,4 +1,4 @@
-//! What the server tells of itself: by `vestnik stats` through a Unix socket, and to Prometheus.
+//! What the server notifies of itself: by `vestnik stats` through a Unix socket, and to Prometheus.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -29,14 +29,14 @@ fn what_happened_is_counted() {
     let _new = server.connect();
     let _greeted = server.greeted();
     let hall = anna.chat_id("hall");
-    let before = server.figures();
+    let before = server.metrics();
     for _ in 0..3 {
         anna.send(hall, "hi");
     }
     boris.notified(hall, 3);
     boris.ask(SEND_CHAT_MSG, body().id(hall).text("")).declined("empty-message");
     boris.ask(0x77, body()).declined("unknown-purpose");
-    let after = server.figures();
+    let after = server.metrics();
     for (name, grown) in [
         ("frames_received_total{purpose=\"SEND_CHAT_MSG\"}", 4.0),
         ("frames_received_total{purpose=\"unknown\"}", 1.0),
@@ -81,7 +81,7 @@ fn what_happened_is_counted() {
 /// States that are not for long: unfinished frames, suspended sessions, refused connections, a
 /// file that cannot be written.
 #[test]
-fn what_goes_wrong_is_told() {
+fn what_goes_wrong_is_counted() {
     let server = Server::with(&["--max-connections", "3"]);
     for name in ["anna", "boris"] {
         server.add_user(name);
@@ -98,7 +98,7 @@ fn what_goes_wrong_is_told() {
     let other = Connection::open(server.data()).expect("the data file");
     other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
     anna.ask(SEND_CHAT_MSG, body().id(hall).text("held")).declined("storage-failed");
-    let told = server.figures();
+    let got = server.metrics();
     for (name, value) in [
         ("connections{state=\"suspended\"}", 1.0),
         ("connections_refused_total{why=\"full\"}", 1.0),
@@ -109,17 +109,17 @@ fn what_goes_wrong_is_told() {
         ("inbound_bytes", 3.0),
         ("storage_failing", 1.0),
     ] {
-        assert_eq!(told[name], value, "{name}");
+        assert_eq!(got[name], value, "{name}");
     }
-    assert!(told["turns_undone_total"] >= 1.0);
+    assert!(got["turns_undone_total"] >= 1.0);
     other.execute_batch("ROLLBACK").expect("the end of the lock");
     anna.send(hall, "free again");
-    assert_eq!(server.figures()["storage_failing"], 0.0);
+    assert_eq!(server.metrics()["storage_failing"], 0.0);
 }
 
 /// Without --raw there is a line for each figure, for people.
 #[test]
-fn figures_for_people() {
+fn metrics_for_people() {
     let server = Server::start();
     server.greeted();
     let text = server.admin_ok(&["stats"], None);
@@ -145,7 +145,7 @@ fn the_socket_is_the_owners_and_never_stale() {
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("no server answers") && words.lines().count() == 1, "{words}");
     server.restart();
-    server.figures();
+    server.metrics();
     server.stop_by("TERM");
     assert!(!socket(&server).exists(), "left behind");
 }
@@ -174,8 +174,8 @@ fn what_is_in_the_sockets_place_is_left_alone() {
 /// The socket can be named, for the server and for who asks.
 #[test]
 fn a_socket_by_another_name() {
-    let server = Server::with(&["--stats-socket", "figures"]);
-    server.admin_ok(&["stats", "--stats-socket", "figures"], None);
+    let server = Server::with(&["--stats-socket", "metrics"]);
+    server.admin_ok(&["stats", "--stats-socket", "metrics"], None);
     assert!(!socket(&server).exists());
     let output = server.admin(&["stats"], None);
     assert_eq!(output.status.code(), Some(1));
@@ -203,9 +203,9 @@ fn ask(server: &Server, request: &[u8]) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
-/// Prometheus gets the same figures, in the format that it reads.
+/// Prometheus gets the same metrics, in the format that it reads.
 #[test]
-fn figures_by_http() {
+fn metrics_by_http() {
     let server = with_http();
     server.greeted();
     let (head, page) = ask(&server, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -213,10 +213,10 @@ fn figures_by_http() {
     assert!(head.contains("Content-Type: text/plain; version=0.0.4"), "{head}");
     assert!(head.contains(&format!("Content-Length: {}", page.len())), "{head}");
     assert!(page.ends_with('\n'));
-    let told = samples(&page);
-    assert_eq!(told["frames_received_total{purpose=\"HELLO\"}"], 1.0);
-    let mut by_socket: Vec<String> = server.figures().into_keys().collect();
-    let mut by_http: Vec<String> = told.into_keys().collect();
+    let got = samples(&page);
+    assert_eq!(got["frames_received_total{purpose=\"HELLO\"}"], 1.0);
+    let mut by_socket: Vec<String> = server.metrics().into_keys().collect();
+    let mut by_http: Vec<String> = got.into_keys().collect();
     by_socket.sort();
     by_http.sort();
     assert_eq!(by_socket, by_http);
@@ -281,7 +281,7 @@ fn who_asks_is_bounded() {
 
 /// A peer that asks through the Unix socket and does not read holds nobody up.
 #[test]
-fn who_does_not_read_its_figures() {
+fn who_does_not_read_its_metrics() {
     let mut server = with_http();
     let _idle: Vec<UnixStream> =
         (0..20).map(|_| UnixStream::connect(socket(&server)).expect("a connection")).collect();
@@ -290,10 +290,10 @@ fn who_does_not_read_its_figures() {
     assert!(status.success() && lines.is_empty());
 }
 
-/// A port for figures that is in use keeps the server from starting; a public one asks for
+/// A port for metrics that is in use keeps the server from starting; a public one asks for
 /// --allow-plaintext.
 #[test]
-fn bad_ports_for_figures() {
+fn bad_ports_for_metrics() {
     let server = with_http();
     let taken = server.addresses()[1].to_string();
     for (address, code) in [(taken.as_str(), 1), ("0.0.0.0:0", 2)] {

@@ -166,8 +166,8 @@ fn two_people_talk_through_a_cut_and_a_crash() {
     assert_eq!(anna.next(), "boris: hello");
     anna.say("hello, boris");
     while boris.next() != "anna: hello, boris" {}
-    // What she is told next comes after the answer to her own line. Without that answer the line
-    // would be news to her after the cut.
+    // What she is notified next comes after the answer to her own line. Without that answer the
+    // line would be news to her after the cut.
     boris.say("there you are");
     assert_eq!(anna.next(), "boris: there you are");
 
@@ -209,7 +209,7 @@ fn two_people_talk_through_a_cut_and_a_crash() {
 }
 
 #[test]
-fn who_cannot_come_in_is_told_in_one_line() {
+fn a_failed_login_is_one_line() {
     let Some(server) = kitchen() else { return };
     let (rest, words, code) = Terminal::open("anna", "wrong horse", server.address()).leave();
     assert_eq!((rest, code), (Vec::new(), Some(1)));

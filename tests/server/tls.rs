@@ -153,9 +153,9 @@ fn passwords_over_tls_are_wiped_from_memory() {
     assert_eq!(seen[1], 0, "a password is still in memory");
 }
 
-/// Who does not log in is told so and closed, over TLS as without.
+/// Who does not log in gets a decline and is closed, over TLS as without.
 #[test]
-fn a_silent_tls_client_is_told_goodbye() {
+fn a_silent_tls_client_gets_a_disconnect() {
     let (server, folder) = server();
     let mut client = TlsClient::connect(tls_address(&server), folder.path());
     let last = client.try_next().expect("a frame").expect("DISCONNECT");
@@ -237,7 +237,7 @@ fn a_certificate_is_swapped_while_everybody_talks() {
 }
 
 /// Pairs good and bad are taken and refused while eight connections talk without a pause: each
-/// gets each of its answers, and whoever comes newly gets in.
+/// gets each of its answers, and newcomers get in.
 #[test]
 fn swaps_under_load_drop_nobody() {
     const TALKERS: usize = 8;

@@ -1,8 +1,8 @@
 //! TLS as others see it: a scan by openssl for old versions and weak suites, and that openssl and
 //! Python, whose TLS is not ours, can talk to the server.
 //!
-//! What is offered to the server is all that the openssl at hand can do, down to its lowest security
-//! level. Where openssl or python3 is missing, a line says that nothing was tested.
+//! What is offered to the server is all that the openssl at hand can do, down to its lowest
+//! security level. Where openssl or python3 is missing, a line says that nothing was tested.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -88,7 +88,8 @@ fn handshake(server: &Server, options: &[&str]) -> String {
     String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned()
 }
 
-/// Whoever can do TLS 1.1 at most is refused by an alert of the server, whatever suites it offers.
+/// A client that can do TLS 1.1 at most is refused by an alert of the server, whatever suites it
+/// offers.
 #[test]
 fn old_versions_are_refused() {
     if !is_there("openssl", "version") {

@@ -7,7 +7,7 @@ use crate::support::server::vestnik;
 use crate::support::wire::*;
 use crate::support::{Server, eventually};
 
-/// A chat with messages of every kind, by anna and boris, of whom clara is kept out.
+/// A chat with messages of every kind, by anna and boris, of whom clara is banned.
 fn server_with_chat() -> (Server, u32) {
     let server = Server::start();
     let [(mut anna, _), (mut boris, boris_id), (_, clara_id)] =
@@ -50,7 +50,8 @@ fn seen(messages: Vec<Message>) -> Vec<(u64, i64, i64, u8, String)> {
     messages.into_iter().map(fields).collect()
 }
 
-/// Everything is as it was in another file, also while a server runs on it, whose members are told.
+/// Everything is as it was in another file, also while a server runs on it, whose members are
+/// notified.
 #[test]
 fn a_chat_moves_to_another_server() {
     let (old, hall) = server_with_chat();
@@ -69,21 +70,21 @@ fn a_chat_moves_to_another_server() {
 
     let said = new.admin_ok(&["import", path, "--add-users"], None);
     assert!(said.starts_with("added chat hall with id "), "{said}");
-    let told = anna.chat_notify();
-    assert_eq!((told.name.as_str(), told.flags & 2), ("hall", 2));
-    let after = anna.range(told.id, 0, None);
+    let got = anna.chat_notify();
+    assert_eq!((got.name.as_str(), got.flags & 2), ("hall", 2));
+    let after = anna.range(got.id, 0, None);
     let by_anna = after.iter().filter(|message| message.sender == anna_id).count();
     assert_eq!(by_anna, before.iter().filter(|message| message.sender != 2).count());
     assert_eq!(seen(after), seen(before));
-    assert_eq!(anna.search(told.id, 10, "mercury").len(), 1);
-    assert_eq!(anna.search(told.id, 10, "quicksilver"), []);
-    assert_eq!(anna.search(told.id, 10, "здравствуйте").len(), 1);
+    assert_eq!(anna.search(got.id, 10, "mercury").len(), 1);
+    assert_eq!(anna.search(got.id, 10, "quicksilver"), []);
+    assert_eq!(anna.search(got.id, 10, "здравствуйте").len(), 1);
     let boris = anna.user_id("борис");
-    assert!(anna.members(told.id).iter().any(|member| member.user == boris));
+    assert!(anna.members(got.id).iter().any(|member| member.user == boris));
     let denied = new.greeted10().ask(LOGIN, login_body("Борис", "secret"));
     assert_eq!(denied.purpose, DECLINED, "who was added cannot log in");
-    let latest = anna.range(told.id, 0, None).last().map_or(0, |message| message.created);
-    assert!(anna.send(told.id, "and on").created > latest);
+    let latest = anna.range(got.id, 0, None).last().map_or(0, |message| message.created);
+    assert!(anna.send(got.id, "and on").created > latest);
     new.admin_ok(&["check"], None);
     // What comes out is what went in, but for the message since and who is not known here.
     let (_, again) = lines(&new, "hall");
@@ -168,11 +169,11 @@ fn a_direct_chat_moves() {
     assert!(failed(&new, &["import", file]).contains("no user \"anna\""));
     assert!(failed(&new, &["import", file, "--as", "x"]).contains("has no name"));
     new.admin_ok(&["import", file, "--add-users"], None);
-    let told = boris.chat_notify();
-    assert_eq!((told.kind, told.title.as_str(), told.unread), (1, "anna", 1));
-    assert_eq!(seen(boris.range(told.id, 0, None)), seen(before));
+    let got = boris.chat_notify();
+    assert_eq!((got.kind, got.title.as_str(), got.unread), (1, "anna", 1));
+    assert_eq!(seen(boris.range(got.id, 0, None)), seen(before));
     let anna_id = boris.user_id("anna");
-    assert_eq!(boris.start_chat(anna_id), told.id);
+    assert_eq!(boris.start_chat(anna_id), got.id);
     assert_ne!(anna_id, boris_id);
     new.admin_ok(&["check"], None);
     let text = std::fs::read_to_string(&path).expect("exported");
@@ -265,7 +266,7 @@ fn a_wrong_line_is_named() {
     assert_eq!(said.lines().count(), 2, "{said}");
 }
 
-/// The password of a chat is not exported, so whoever imports it has to say what comes of it.
+/// The password of a chat is not exported, so an import has to set one.
 #[test]
 fn a_password_is_asked_for_anew() {
     let server = Server::start();
@@ -336,7 +337,7 @@ fn an_import_that_fails_leaves_nothing() {
     let (server, _) = server_with_chat();
     let (path, mut text) = lines(&server, "hall");
     server.admin_ok(&["chat", "remove", "hall", "--yes"], None);
-    // So many that there is time to take its name.
+    // Enough of them that there is time to take its name.
     let message = text.iter().position(|line| line.contains("plain")).expect("a message");
     let line =
         |id| format!("{{\"message\":{{\"id\":{id},\"sender\":\"anna\",\"content\":\"many\"}}}}");
@@ -352,11 +353,11 @@ fn an_import_that_fails_leaves_nothing() {
     import.args(["import", path, "--data"]).arg(server.data()).stderr(Stdio::piped());
     let import = import.spawn().expect("vestnik runs");
     eventually(|| server.admin_ok(&["check"], None).contains("1 imports go on"));
-    let beside = failed(&server, &["import", path, "--as", "other"]);
+    let second = failed(&server, &["import", path, "--as", "other"]);
     server.admin_ok(&["chat", "add", "hall"], None);
     let words = import.wait_with_output().expect("its end").stderr;
     let words = String::from_utf8_lossy(&words);
-    assert!(beside.contains("another import goes on"), "{beside}");
+    assert!(second.contains("another import goes on"), "{second}");
     assert!(words.contains("there is a chat"), "{words}");
     server.admin_ok(&["check"], None);
     server.admin_ok(&["import", path, "--as", "other"], None);

@@ -32,8 +32,8 @@ impl Model {
     }
 }
 
-/// Sends, markers and deletions in any order: what is told of a chat is what a count gives, over
-/// and under the thousand up to which it goes, for who sends most and for who only reads.
+/// Sends, markers and deletions in any order: what is notified of a chat is what a count gives,
+/// over and under the thousand up to which it goes, for who sends most and for who only reads.
 #[test]
 fn unread_is_what_a_count_gives() {
     let mut server = Server::start();
@@ -71,7 +71,7 @@ fn unread_is_what_a_count_gives() {
             std::thread::sleep(Duration::from_millis(600));
         }
         if round % 12 == 7 {
-            // Nor what it knows from before its end, in good order or not.
+            // Nor what it knows from before its end, gracefully or not.
             if round % 24 == 7 {
                 server.kill();
             } else {
@@ -83,10 +83,10 @@ fn unread_is_what_a_count_gives() {
             }
         }
         for (user, (client, _)) in users.iter_mut().enumerate() {
-            let told = client.chat(hall);
-            let (last, seen, unread) = (told.last_message, told.seen, told.unread);
+            let got = client.chat(hall);
+            let (last, seen, unread) = (got.last_message, got.seen, got.unread);
             assert_eq!((last, seen, unread), model.expected(user), "{user} in {round}");
-            assert_eq!(client.my_chats(), [told]);
+            assert_eq!(client.my_chats(), [got]);
         }
     }
     server.admin_ok(&["check"], None);

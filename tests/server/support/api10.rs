@@ -90,7 +90,7 @@ pub(crate) struct SessionInfo {
     pub(crate) address: String,
 }
 
-/// What GET_USER tells.
+/// What GET_USER returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct UserInfo {
     pub(crate) id: u32,
@@ -99,7 +99,7 @@ pub(crate) struct UserInfo {
     pub(crate) nickname: String,
 }
 
-/// What MEMBER_NOTIFY tells.
+/// What MEMBER_NOTIFY returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct MemberEvent {
     pub(crate) chat: u32,
@@ -412,27 +412,27 @@ impl Client {
     pub(crate) fn expect_seen(&mut self, chat: u32, user: u32, time: i64) {
         let frame = self.expect(SEEN_NOTIFY);
         let mut reader = Reader::new(&frame.body);
-        let told = (reader.id(), reader.id(), reader.time());
+        let got = (reader.id(), reader.id(), reader.time());
         reader.finish();
-        assert_eq!(told, (chat, user, time));
+        assert_eq!(got, (chat, user, time));
     }
 
     #[track_caller]
     pub(crate) fn expect_typing(&mut self, chat: u32, user: u32) {
         let frame = self.expect(TYPING_NOTIFY);
         let mut reader = Reader::new(&frame.body);
-        let told = (reader.id(), reader.id());
+        let got = (reader.id(), reader.id());
         reader.finish();
-        assert_eq!(told, (chat, user));
+        assert_eq!(got, (chat, user));
     }
 
     #[track_caller]
     pub(crate) fn expect_presence(&mut self, user: u32, online: bool) {
         let frame = self.expect(PRESENCE_NOTIFY);
         let mut reader = Reader::new(&frame.body);
-        let told = (reader.id(), reader.bool());
+        let got = (reader.id(), reader.bool());
         reader.finish();
-        assert_eq!(told, (user, online));
+        assert_eq!(got, (user, online));
     }
 }
 

@@ -78,8 +78,8 @@ impl Client {
         &self.stream
     }
 
-    /// Lets little wait in the kernel while this end does not read. By itself the buffer of a socket
-    /// grows with what comes, to as much as the system allows.
+    /// Lets little wait in the kernel while this end does not read. By itself the buffer of a
+    /// socket grows with what comes, to as much as the system allows.
     pub(crate) fn take_little(&self, bytes: usize) {
         SockRef::from(&self.stream).set_recv_buffer_size(bytes).expect("a socket option");
     }
@@ -255,14 +255,14 @@ impl Client {
         self.answer()
     }
 
-    /// Sends a request and waits for its answer, put together from its PARTs.
+    /// Sends a request and waits for its answer, assembled from its PARTs.
     #[track_caller]
     pub(crate) fn ask_whole(&mut self, purpose: u8, body: impl Into<Vec<u8>>) -> Frame {
         self.post(purpose, body);
         self.whole_answer()
     }
 
-    /// The answer to the oldest request that waits, put together from its PARTs.
+    /// The answer to the oldest request that waits, assembled from its PARTs.
     #[track_caller]
     pub(crate) fn whole_answer(&mut self) -> Frame {
         let mut whole = Vec::new();
@@ -306,7 +306,8 @@ impl Client {
         (frame.task, pack)
     }
 
-    /// The next `count` messages that the server tells of, all of `chat`, in however many frames.
+    /// The next `count` messages that the server notifies of, all of `chat`, in however many
+    /// frames.
     #[track_caller]
     pub(crate) fn notified(&mut self, chat: u32, count: usize) -> Vec<Message> {
         let mut messages = Vec::new();
@@ -325,14 +326,14 @@ impl Client {
         self.inbox.drain(..).collect()
     }
 
-    /// The server has nothing to tell.
+    /// The server sends nothing.
     #[track_caller]
     pub(crate) fn expect_quiet(&mut self) {
         let frames = self.drain();
-        assert!(frames.is_empty(), "the server told: {frames:?}");
+        assert!(frames.is_empty(), "the server sent: {frames:?}");
     }
 
-    /// Waits up to a second for the server to tell something by itself.
+    /// Waits up to a second for the server to send something by itself.
     #[track_caller]
     pub(crate) fn expect_within_a_second(&mut self, purpose: u8) -> Frame {
         let begun = Instant::now();

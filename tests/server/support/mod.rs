@@ -38,7 +38,8 @@ pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Tries until it is so, for what the server does in its own time: a few seconds on a quiet machine.
+/// Tries until it is so, for what the server does in its own time: a few seconds on a quiet
+/// machine.
 #[track_caller]
 pub(crate) fn in_time(mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();

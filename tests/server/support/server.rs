@@ -95,7 +95,7 @@ pub(crate) fn run(mut command: Command, input: Option<&str>) -> Output {
     let mut child = command.spawn().expect("the binary starts");
     let mut stdin = child.stdin.take().expect("a pipe to stdin");
     if let Some(input) = input {
-        // A command that failed before it read its input closes the pipe: its status tells.
+        // A command that failed before it read its input closes the pipe: its status says why.
         let _ = stdin.write_all(input.as_bytes());
     }
     drop(stdin);
@@ -173,8 +173,8 @@ impl Server {
         server
     }
 
-    /// A new server whose data lies on a disk of so many KiB of its own. `None` where the test may
-    /// not make one, which it says.
+    /// A new server whose data lies on a disk of its own, its size in KiB. `None` where the test
+    /// may not make one, which it says.
     #[track_caller]
     pub(crate) fn on_small_disk(kib: u32, options: &[&str]) -> Option<Self> {
         let unshare = ["unshare", "--user", "--map-root-user", "--mount"];
@@ -259,7 +259,7 @@ impl Server {
         self.holder.as_ref().map_or_else(|| self.process_id(), Child::id)
     }
 
-    /// The data file, as the server and the commands beside it reach it.
+    /// The data file, as the server and the commands next to it reach it.
     fn data_inside(&self) -> PathBuf {
         let folder = if self.has_own_disk { "disk/" } else { "" };
         self.dir.join(&format!("{folder}t.db"))
@@ -390,9 +390,9 @@ impl Server {
         String::from_utf8(output.stdout).expect("UTF-8 on stdout")
     }
 
-    /// The server's figures now, by name and label as Prometheus gets them, without `vestnik_`.
+    /// The server's metrics now, by name and label as Prometheus gets them, without `vestnik_`.
     #[track_caller]
-    pub(crate) fn figures(&self) -> HashMap<String, f64> {
+    pub(crate) fn metrics(&self) -> HashMap<String, f64> {
         samples(&self.admin_ok(&["stats", "--raw"], None))
     }
 
@@ -400,7 +400,7 @@ impl Server {
     #[track_caller]
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()));
-        let status = status.expect("Linux tells of processes");
+        let status = status.expect("Linux reports on processes");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a figure");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
         kib * 1024
@@ -483,7 +483,7 @@ impl Drop for Server {
     }
 }
 
-/// All samples of a page of figures.
+/// All samples of a page of metrics.
 pub(crate) fn samples(page: &str) -> HashMap<String, f64> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));
     lines
