@@ -341,7 +341,7 @@ class Breaks(WithServer):
                 self.poll_over_breaks(boris)
             self.assertGreaterEqual(len(back), 1)
             for chat in chats:
-                self.assertEqual([m.id for c, m in sent if c == chat],
+                self.assertEqual([m.id for c, m in got if c == chat],
                                  [message for c, message in sent if c == chat])
 
     def poll_over_breaks(self, client):
@@ -380,7 +380,7 @@ class Breaks(WithServer):
                 boris.start("boris", "not needed, the session is restored")
                 got = self.collect(boris)
                 self.pump(boris, lambda: got)
-                self.assertEqual([m.content for c, m in sent if c == chat], ["while away"])
+                self.assertEqual([m.content for c, m in got if c == chat], ["while away"])
                 self.settle(boris)
                 self.assertEqual(len(got), 1)
                 boris.logoff()
