@@ -193,6 +193,8 @@ export function timelineView(chat, on) {
   /** @type {{element: Element, top: number}[]} What the reader sees, and where. */
   let anchors = [];
   let frame = 0;
+  /** Where this code left the scroller: elsewhere it is where the reader moved it. */
+  let lastTop = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let seenTimer;
   let seenAt = 0;
@@ -243,6 +245,7 @@ export function timelineView(chat, on) {
     for (let at = low; at < children.length && anchors.length < 12; at += 1) {
       anchors.push({ element: children[at], top: topOf(children[at]) });
     }
+    lastTop = scroller.scrollTop;
   }
 
   function restore() {
@@ -288,10 +291,14 @@ export function timelineView(chat, on) {
   function tick() {
     frame = 0;
     if (!isPlaced || !scroller.isConnected) return;
+    const hasMoved = Math.abs(scroller.scrollTop - lastTop) > 1;
+    // Something grew or shrank, but nobody scrolled.
+    if (!hasMoved) restore();
     const below = distance();
-    isAtEnd = below < END_PX && range.end === items.length && timeline.atEnd.peek();
-    showsJump.value = below > JUMP_PX || !timeline.atEnd.peek() || range.end < items.length;
-    record();
+    const isNewest = range.end === items.length && timeline.atEnd.peek();
+    isAtEnd = isNewest && (below < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
+    showsJump.value = below > JUMP_PX || !isNewest;
+    if (hasMoved) record();
     const near = scroller.clientHeight;
     if (scroller.scrollTop < near && range.start > 0) show(grow(range, items.length, 'up'));
     else if (below < near && range.end < items.length) show(grow(range, items.length, 'down'));
@@ -349,19 +356,29 @@ export function timelineView(chat, on) {
     if (isRead && !(isAtEnd && isWatched())) line.value = fresh[0].id;
   }
 
+  let isGone = false;
+  onCleanup(() => (isGone = true));
+
+  // Behind the flush of signals that is going on: only then the rows are in the page at once, and
+  // can be measured.
   effect(() => {
     const next = timeline.items.value;
-    if (!timeline.loaded.value) return;
-    untracked(() => {
-      const before = items;
-      items = next;
-      if (isPlaced) {
-        noteNew(before);
-        show(follow(range, before, items, isAtEnd));
-        schedule();
-      } else place();
-    });
+    if (timeline.loaded.value) queueMicrotask(() => update(next));
   });
+
+  /** @param {readonly Message[]} next */
+  function update(next) {
+    if (isGone || next === items) return;
+    const before = items;
+    items = next;
+    if (!isPlaced) {
+      place();
+      return;
+    }
+    noteNew(before);
+    show(follow(range, before, items, isAtEnd));
+    schedule();
+  }
 
   /** The first position: at the first unread message, or at the end. */
   async function place() {
@@ -437,7 +454,7 @@ export function timelineView(chat, on) {
   });
   effect(() => {
     line.value;
-    untracked(() => isPlaced && show(range));
+    queueMicrotask(() => isPlaced && !isGone && show(range));
   });
 
   return {
@@ -792,8 +809,9 @@ function imageBox(file, isAlone) {
 /** @param {FileInfo} file */
 function fileCard(file) {
   const got = signal(-1);
-  return h('button', {
-    type: 'button', class: 'file-card', 'data-file': file.id, 'aria-label': file.name, tabindex: -1,
+  // The button holds its name alone; its area is that of the whole card.
+  const button = h('button', {
+    type: 'button', class: 'file-name', 'data-file': file.id, tabindex: -1,
     title: t('Save {name}', { name: file.name }),
     onclick: async () => {
       if (got.peek() >= 0) return;
@@ -805,11 +823,11 @@ function fileCard(file) {
       }
       got.value = -1;
     },
-  },
-  h('span', { class: 'file-icon' }, icon('file')),
-  h('span', { class: 'file-about' },
-    h('bdi', { class: 'file-name' }, plain(file.name)),
-    h('span', { class: 'file-size' }, () => (got.value < 0 ? formatSize(file.size)
-      : `${Math.round((100 * got.value) / file.size)} %`))),
-  icon('save', 'file-save'));
+  }, h('bdi', null, plain(file.name)));
+  return h('div', { class: 'file-card' },
+    h('span', { class: 'file-icon' }, icon('file')),
+    h('span', { class: 'file-about' }, button,
+      h('span', { class: 'file-size' }, () => (got.value < 0 ? formatSize(file.size)
+        : `${Math.round((100 * got.value) / file.size)} %`))),
+    icon('save', 'file-save'));
 }

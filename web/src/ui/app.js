@@ -187,13 +187,13 @@ function fitToKeyboard() {
 // --- The two panes ------------------------------------------------------------------------------
 
 function main() {
-  const pane = h('main', { class: 'chat-pane' });
+  const pane = h('div', { class: 'chat-pane' });
   const shown = computed(() => openChat_.value?.id ?? 0);
   effect(() => {
     const id = shown.value;
     return untracked(() => showPane(pane, id));
   });
-  return h('div', { class: () => `panes ${store.open.value ? 'has-chat' : ''}` },
+  return h('main', { class: () => `panes ${store.open.value ? 'has-chat' : ''}` },
     chatList(), pane);
 }
 
@@ -251,7 +251,7 @@ function chatList() {
   each(list, () => shown.value, (chat) => chat.id, chatRow);
   return h('nav', { class: 'list-pane', 'aria-label': t('Chats') },
     h('header', { class: 'list-head' },
-      h('h2', { class: 'list-title' }, () => store.server.value?.name || t('Chats')),
+      h('h1', { class: 'list-title' }, () => store.server.value?.name || t('Chats')),
       iconButton('plus', t('New chat'), newChat),
       iconButton('settings', t('Settings'), openSettings)),
     when(() => store.chats.value.length > 4, () => h('div', { class: 'list-filter' },
@@ -285,25 +285,29 @@ function chatRow(chat) {
   const title = () => chat.value.title;
   const unread = () => unreadText(chat.value);
   const describedBy = `about-${id}`;
-  return h('li', null, h('a', {
+  // The link holds its name alone; its area is that of the whole row.
+  const link = h('a', {
     href: `#chat=${id}`,
-    class: () => ['chat-row', store.open.value === id && 'open', chat.value.unread > 0 && 'unread',
-      chat.value.notify === 2 && 'muted'].filter(Boolean).join(' '),
+    class: 'row-title',
     'aria-current': () => (store.open.value === id ? 'true' : null),
-    'aria-label': () => (unread() ? `${title()}, ${unread()}` : title()),
     'aria-describedby': describedBy,
     onclick: (/** @type {MouseEvent} */ event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey || event.button !== 0) return;
       event.preventDefault();
       openChat(id);
     },
+  }, h('bdi', null, () => plain(title())),
+  when(unread, () => h('span', { class: 'sr-only' }, () => ` ${unread()}`)));
+  return h('li', {
+    class: () => ['chat-row', store.open.value === id && 'open', chat.value.unread > 0 && 'unread',
+      chat.value.notify === 2 && 'muted'].filter(Boolean).join(' '),
   },
   h('span', { class: 'avatar-place' },
     match(title, (name) => avatar(avatarId(chat.peek()), name)),
     when(() => chat.value.peer?.online, () => h('span', { class: 'online-dot' }))),
   h('span', { class: 'row-main' },
     h('span', { class: 'row-top' },
-      h('bdi', { class: 'row-title' }, () => plain(title())),
+      link,
       when(() => chat.value.hasPassword || chat.value.isClosed, () => icon('lock', 'row-mark')),
       when(() => chat.value.notify === 2, () => icon('bell-off', 'row-mark')),
       h('time', { class: 'row-time' }, () => {
@@ -313,7 +317,7 @@ function chatRow(chat) {
     h('span', { class: 'row-bottom' },
       h('span', { class: 'row-preview', id: describedBy }, () => preview(chat.value)),
       when(() => chat.value.unread > 0, () => h('span', { class: 'badge', 'aria-hidden': 'true' },
-        () => (chat.value.unread >= 1000 ? '999+' : String(chat.value.unread))))))));
+        () => (chat.value.unread >= 1000 ? '999+' : String(chat.value.unread)))))));
 }
 
 /** A direct chat has the colour of the person. @param {Chat} chat */

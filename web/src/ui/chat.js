@@ -420,7 +420,7 @@ function composerView(chat, mode, timeline) {
         setText(draftAside);
         draftAside = null;
       }
-      if (current) setTimeout(() => box.focus(), 0);
+      if (current) box.focus();
     });
   });
   // A draft that was written in another tab shows up here, unless somebody is writing.

@@ -282,8 +282,9 @@ export function initials(name) {
  */
 export function avatar(id, name, className = '') {
   return h('span', {
-    class: `avatar ${className}`, 'aria-hidden': 'true', style: { '--hue': String(hue(id)) },
-  }, initials(name));
+    class: `avatar ${className}`, 'aria-hidden': 'true', 'data-letters': initials(name),
+    style: { '--hue': String(hue(id)) },
+  });
 }
 
 // --- Notices and failures -----------------------------------------------------------------------
@@ -436,7 +437,7 @@ export function openMenu(opener, label, items, options = {}) {
       oncontextmenu: (/** @type {Event} */ event) => event.preventDefault(),
     }, menu);
     // Inside a modal dialog, what is outside of it cannot be reached.
-    (opener.closest('dialog') ?? document.body).append(layer);
+    (opener.closest('dialog, main') ?? document.body).append(layer);
     placeMenu(menu, opener, options);
     menu.querySelector('[role=menuitem]')?.focus({ preventScroll: true });
   });
