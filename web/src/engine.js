@@ -34,6 +34,7 @@ export class Engine {
   /** @type {UserData | null} */
   #user = null;
   #isAuthorized = false;
+  #wasGreeted = false;
   /** @type {(() => void)[]} wait for the session */
   #whenOnline = [];
   /** @type {(() => void)[]} wait for a greeted connection, or for the end of the attempt */
@@ -68,13 +69,15 @@ export class Engine {
       onNotification: (name, body) => this.#user?.onNotification(name, body),
       onDeauth: () => this.#onDeauth(),
       // The server closes a connection that nobody logs in on: the next attempt to do so makes one.
-      isWanted: () => this.#session !== null || this.state.server === null,
+      isWanted: () => this.#session !== null || !this.#wasGreeted,
     }, { isVisible: () => Date.now() - this.#visibleAt < VISIBLE_MS });
   }
 
   async start() {
     this.#slotDb = await this.#openDb(this.slot);
-    this.#session = (await this.#slotDb.get('meta', 'session')) ?? null;
+    const [session, server] = await this.#slotDb.getMany('meta', ['session', 'server']);
+    this.#session = session ?? null;
+    if (server) this.#set({ server });
     if (this.#session) await this.#openUser(this.#session);
     else this.#set({ auth: 'out' });
     this.link.start();
@@ -132,7 +135,10 @@ export class Engine {
 
   /** @param {import('./link.js').Answer<'HELLO'>} hello */
   async #onGreeted(hello) {
-    this.#set({ server: { ...hello, name: location.host } });
+    const server = { ...hello, name: location.host };
+    this.#wasGreeted = true;
+    this.#set({ server });
+    this.#slotDb?.write([['meta', 'server', server]]);
     for (const resolve of this.#whenGreeted.splice(0)) resolve();
     if (this.#session) await this.#restore();
     else this.#set({ connection: 'online' });
@@ -254,7 +260,7 @@ export class Engine {
     },
     wake: async () => {
       this.#visibleAt = Date.now();
-      if (this.#session || !this.state.server) this.link.wake();
+      if (this.#session || !this.#wasGreeted) this.link.wake();
     },
     online: () => this.online(),
     login: async (/** @type {string} */ name, /** @type {string} */ password) => {

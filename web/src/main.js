@@ -64,10 +64,15 @@ class Client {
   /** @type {() => Promise<void>} */
   loadUpdate = async () => location.reload();
 
-  constructor() {
+  /**
+   * @param {string} slot names the databases
+   * @param {LockManager} [locks] tabs that can agree on a leader share one slot
+   */
+  constructor(slot, locks) {
     this.tabs = new Tabs({
-      ...slotOf(),
-      makeService: (emit) => new Engine({ slot: slotOf().slot, url: socketUrl(), emit }),
+      name: slot,
+      locks,
+      makeService: (emit) => new Engine({ slot, url: socketUrl(), emit }),
       onEvent: (event) => this.#onEvent(event),
       onLeader: () => this.#readState(),
     });
@@ -422,26 +427,6 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/**
- * Tabs that can agree on a leader share the slot `vestnik`; without locks each has its own.
- * @returns {{slot: string, name: string, locks: LockManager | undefined}}
- */
-function slotOf() {
-  const { locks } = navigator;
-  if (locks) return { slot: 'vestnik', name: 'vestnik', locks };
-  return { slot: `vestnik-${ownSlot()}`, name: 'vestnik', locks: undefined };
-}
-
-function ownSlot() {
-  try {
-    const slot = sessionStorage.getItem('slot') ?? crypto.getRandomValues(new Uint32Array(2)).join('-');
-    sessionStorage.setItem('slot', slot);
-    return slot;
-  } catch {
-    return 'memory';
-  }
-}
-
 /** @param {Client} client */
 function watchPage(client) {
   const wake = () => document.hidden || void client.tabs.call('wake').catch(() => undefined);
@@ -458,7 +443,9 @@ function watchPage(client) {
 }
 
 async function boot() {
-  const client = new Client();
+  const { locks } = navigator;
+  const slot = locks ? 'vestnik' : await (await import('./slots.js')).claim();
+  const client = new Client(slot, locks);
   watchPage(client);
   client.readLink();
   client.tabs.start();
