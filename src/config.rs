@@ -4,6 +4,7 @@
 //! know the command line or the environment: they come as one more layer of [`Options`].
 
 mod file;
+mod people;
 mod web;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use file::nearest;
+pub use people::{InvitesBy, PUSH_HOSTS, UserList, push_host};
 use serde::{Deserialize, Deserializer};
 pub use web::{Network, WebOrigin, is_authority};
 
@@ -29,6 +31,14 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who may register over the network.
     pub registration: Registration,
+    /// Who may make invites that register.
+    pub invites_by: InvitesBy,
+    /// Who may look for users by name.
+    pub user_list: UserList,
+    /// Whether clients may subscribe to pushes.
+    pub push: bool,
+    /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
+    pub push_hosts: Vec<String>,
     /// PBKDF2 rounds for new passwords.
     pub password_iterations: u32,
     /// Days after which an unused session ends.
@@ -237,6 +247,15 @@ options! {
     tls_key: PathBuf,
     /// Who may register.
     registration: Registration,
+    /// Who makes invites that register.
+    invites_by: InvitesBy,
+    /// Who looks for users.
+    user_list: UserList,
+    /// Pushes.
+    push: OnOff,
+    /// Hosts that pushes go to.
+    #[serde(deserialize_with = "people::hosts")]
+    push_hosts: Vec<String>,
     /// PBKDF2 rounds.
     password_iterations: u32,
     /// Lifetime of unused sessions.
@@ -425,6 +444,10 @@ impl Config {
             listen: plain_listeners(said.listen, said.tls_listen.is_some()),
             tls: tls(said.tls_listen, said.tls_cert, said.tls_key)?,
             registration: said.registration.unwrap_or(Registration::Closed),
+            invites_by: said.invites_by.unwrap_or(InvitesBy::Operators),
+            user_list: said.user_list.unwrap_or(UserList::All),
+            push: said.push == Some(OnOff::On),
+            push_hosts: people::push_hosts(said.push_hosts)?,
             password_iterations: password_iterations(said.password_iterations)?,
             session_days: within("session-days", session_days, 1..=SESSION_DAYS_MAX)?,
             auth_timeout_ms: timeout("auth-timeout", said.auth_timeout, AUTH_MS)?,
@@ -618,6 +641,10 @@ mod tests {
             tls-cert = "c.pem"
             tls-key = "k.pem"
             registration = "invite"
+            invites-by = "admins"
+            user-list = "operators"
+            push = "on"
+            push-hosts = "push.example,.services.example"
             password-iterations = 1000
             session-days = 2
             auth-timeout = 1
@@ -651,6 +678,10 @@ mod tests {
                 key: "k.pem".into(),
             }),
             registration: Registration::Invite,
+            invites_by: InvitesBy::Admins,
+            user_list: UserList::Operators,
+            push: true,
+            push_hosts: vec!["push.example".into(), ".services.example".into()],
             password_iterations: 1000,
             session_days: 2,
             auth_timeout_ms: 1000,

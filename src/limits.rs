@@ -165,6 +165,13 @@ pub const CONNECTIONS_MAX: usize = 50_000;
 pub const UNAUTHORIZED_PER_ADDRESS_MAX: usize = 64;
 /// File descriptors kept back from connections: the file, its WAL, listeners, helpers, a spare.
 pub const DESCRIPTORS_RESERVED: usize = 64;
+/// Users that FIND_USERS gives at most.
+pub const FOUND_USERS_MAX: u16 = 200;
+/// Invites that one user may have made at once, operators excepted.
+pub const INVITES_PER_USER_MAX: u32 = 200;
+/// Invites in all, above which operators alone make more.
+pub const INVITES_MAX: u32 = 10_000;
+
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 

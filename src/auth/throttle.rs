@@ -69,9 +69,15 @@ pub enum Key<'a> {
     Origin(Origin),
     /// Registrations from an origin.
     Register(Origin),
+    /// Wrong codes for a new password of a login from one origin.
+    Reset(&'a str, Origin),
+    /// Wrong invites of a user.
+    UseInvite(UserId),
+    /// Wrong invites of those who register from an origin.
+    RegisterInvite(Origin),
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 9;
 
 impl Key<'_> {
     /// Which table.
@@ -83,12 +89,21 @@ impl Key<'_> {
             Self::ChangePassword(_) => 3,
             Self::Origin(_) => 4,
             Self::Register(_) => 5,
+            Self::Reset(..) => 6,
+            Self::UseInvite(_) => 7,
+            Self::RegisterInvite(_) => 8,
         }
     }
 
     fn rate(self) -> Rate {
         match self {
-            Self::Login(..) | Self::Session(..) | Self::Join(..) | Self::ChangePassword(_) => {
+            Self::Login(..)
+            | Self::Session(..)
+            | Self::Join(..)
+            | Self::ChangePassword(_)
+            | Self::Reset(..)
+            | Self::UseInvite(_)
+            | Self::RegisterInvite(_) => {
                 Rate { bucket: FAILURE_BUCKET, refill_ms: FAILURE_REFILL_MS }
             }
             Self::Origin(_) => {
@@ -101,7 +116,7 @@ impl Key<'_> {
     /// Feeds the parts to `update` so that two keys of a kind never feed the same bytes.
     fn feed(self, mut update: impl FnMut(&[u8])) {
         match self {
-            Self::Login(login, origin) => {
+            Self::Login(login, origin) | Self::Reset(login, origin) => {
                 update(&origin.0);
                 update(login.as_bytes());
             }
@@ -113,8 +128,12 @@ impl Key<'_> {
                 update(&user.get().to_le_bytes());
                 update(&chat.get().to_le_bytes());
             }
-            Self::ChangePassword(user) => update(&user.get().to_le_bytes()),
-            Self::Origin(origin) | Self::Register(origin) => update(&origin.0),
+            Self::ChangePassword(user) | Self::UseInvite(user) => {
+                update(&user.get().to_le_bytes());
+            }
+            Self::Origin(origin) | Self::Register(origin) | Self::RegisterInvite(origin) => {
+                update(&origin.0);
+            }
         }
     }
 }
@@ -181,7 +200,7 @@ impl Throttle {
         self.tables[key.kind()].spend(hash, key.rate().refill_ms, now_ms);
     }
 
-    /// Buckets stored, over all kinds: at most six times [`BUCKETS_MAX`].
+    /// Buckets stored, over all kinds: at most nine times [`BUCKETS_MAX`].
     pub fn len(&self) -> usize {
         self.tables.iter().map(|table| table.buckets.len()).sum()
     }

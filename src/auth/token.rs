@@ -1,6 +1,6 @@
-//! Session secrets and invitation codes.
+//! Session secrets, invitation codes and codes for a new password.
 //!
-//! Owns their form, and the digest that is all the file knows of them. Must not know whose they
+//! Owns their form, and the digest that is all the database holds of them. Must not know whose they
 //! are or how long they live.
 //!
 //! Both are random and long, so a plain SHA-256 is digest enough: there is nothing to guess.
@@ -159,6 +159,9 @@ const INVITE_CHARS: usize = 20;
 /// Characters between two hyphens of a code.
 const INVITE_GROUP: usize = 4;
 
+/// Length of the beginning of a code that lists show, with its hyphen.
+const INVITE_HINT_BYTES: usize = 7;
+
 /// Longest text that is read as an invitation code, in bytes.
 const INVITE_BYTES_MAX: usize = 64;
 
@@ -205,6 +208,14 @@ impl InviteCode {
         text
     }
 
+    /// What lists show of it: the first six characters, as the code is written. The other fourteen
+    /// are 70 random bits.
+    pub fn hint(&self) -> String {
+        let mut text = self.expose();
+        text.truncate(INVITE_HINT_BYTES);
+        text
+    }
+
     /// What to store of it.
     pub fn digest(&self) -> Digest {
         Digest::of("invite", &self.0)
@@ -220,6 +231,38 @@ impl Drop for InviteCode {
 impl fmt::Debug for InviteCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("InviteCode(…)")
+    }
+}
+
+/// A code for one new password: as long and as readable as an invitation code, and never one.
+#[derive(PartialEq, Eq)]
+pub struct ResetCode(InviteCode);
+
+impl ResetCode {
+    /// A fresh one.
+    pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
+        InviteCode::generate(random).map(Self)
+    }
+
+    /// Reads a typed code, as [`InviteCode::parse`].
+    pub fn parse(typed: &str) -> Option<Self> {
+        InviteCode::parse(typed).map(Self)
+    }
+
+    /// The code for people, in groups.
+    pub fn expose(&self) -> String {
+        self.0.expose()
+    }
+
+    /// What to store of it.
+    pub fn digest(&self) -> Digest {
+        Digest::of("reset", &self.0.0)
+    }
+}
+
+impl fmt::Debug for ResetCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResetCode(…)")
     }
 }
 
@@ -285,6 +328,21 @@ mod tests {
             assert_eq!(InviteCode::parse(wrong), None, "{wrong}");
         }
         assert_eq!(InviteCode::parse(&"-".repeat(1 << 20)), None);
+    }
+
+    #[test]
+    fn a_hint_is_how_the_code_begins() {
+        let code = InviteCode::generate(&Counting::default()).unwrap();
+        assert_eq!(code.hint(), "0123-45");
+        assert!(code.expose().starts_with(&code.hint()));
+    }
+
+    #[test]
+    fn a_reset_code_is_no_invite() {
+        let code = ResetCode::generate(&Counting::default()).unwrap();
+        assert_eq!(ResetCode::parse(&code.expose()).unwrap().digest(), code.digest());
+        let invite = InviteCode::parse(&code.expose()).unwrap();
+        assert_ne!(invite.digest(), code.digest());
     }
 
     #[test]

@@ -92,6 +92,16 @@ pub(super) enum Command {
         /// The title, up to 128 characters; an empty one removes it
         text: String,
     },
+    /// Close a chat: it does not exist for those who are not members
+    Close {
+        /// The chat
+        name: String,
+    },
+    /// Open a closed chat again
+    Open {
+        /// The chat
+        name: String,
+    },
     /// Set the password that joining asks for, or remove it
     Passwd {
         /// The chat
@@ -148,6 +158,8 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Unban { name, user } => members::set_banned(&name, &user, false, context),
         Command::Rename { name, new } => settings::rename(&name, &new, context),
         Command::Title { name, text } => settings::title(&name, &text, context),
+        Command::Close { name } => settings::set_closed(&name, true, context),
+        Command::Open { name } => settings::set_closed(&name, false, context),
         Command::Passwd { name, none, password } => {
             settings::passwd(&name, (!none).then_some(&password), context)
         }
@@ -236,12 +248,22 @@ fn list(format: Format, context: &mut Context<'_>) -> Outcome {
                 Cell::from(chat.slow_mode_s),
                 Cell::from(chat.keep_days),
                 Cell::from(chat.created),
+                Cell::from(chat.closed),
                 Cell::from(chat.title),
             ]
         })
         .collect();
-    let heading =
-        ["ID", "NAME", "MEMBERS", "PASSWORD", "SLOW-MODE", "KEEP-DAYS", "CREATED", "TITLE"];
+    let heading = [
+        "ID",
+        "NAME",
+        "MEMBERS",
+        "PASSWORD",
+        "SLOW-MODE",
+        "KEEP-DAYS",
+        "CREATED",
+        "CLOSED",
+        "TITLE",
+    ];
     Ok(output::list(context.out, format, heading, &rows)?)
 }
 

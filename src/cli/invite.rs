@@ -1,31 +1,26 @@
-//! `vestnik invite`: codes to register with.
+//! `vestnik invite`: codes to register with, or to join a chat by.
 
 use clap::Subcommand;
 use ring::rand::SystemRandom;
 use vestnik::auth::token::InviteCode;
 use vestnik::ids::ServerTime;
+use vestnik::store::Store;
 use vestnik::store::invites::Invite;
 
 use super::failure::Failure;
+use super::file::Stop;
 use super::output::{self, Cell, Format};
-use super::{Context, Outcome, file, number};
-
-/// Characters of a code that lists show: enough to distinguish a few, too few to help a guess.
-const HINT_CHARS: usize = 4;
+use super::{Context, Outcome, file, link, number};
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// How often a code is made anew when its first characters are those of another.
+const HINT_TRIES: usize = 16;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Make a code, and print it alone
-    Add {
-        /// How often it can be used
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1..=1_000_000_u32))]
-        uses: u32,
-        /// Days until it expires
-        #[arg(long, value_name = "N", default_value_t = 7, value_parser = number(1..=36_500_u32))]
-        days: u32,
-    },
+    Add(AddArguments),
     /// List the codes by their first characters: the database does not hold the rest
     List {
         #[command(flatten)]
@@ -38,50 +33,113 @@ pub(super) enum Command {
     },
 }
 
+#[derive(clap::Args)]
+pub(super) struct AddArguments {
+    /// How often it can be used
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1..=1_000_000_u32))]
+    uses: u32,
+
+    /// Days until it expires
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = number(1..=36_500_u32))]
+    days: u32,
+
+    /// Who uses it becomes a member of this chat
+    #[arg(long, value_name = "NAME")]
+    chat: Option<String>,
+
+    /// It is for users who are registered already
+    #[arg(long, requires = "chat")]
+    no_register: bool,
+
+    #[command(flatten)]
+    link: link::Arguments,
+
+    /// Print a QR code, too
+    #[arg(long)]
+    qr: bool,
+}
+
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
-        Command::Add { uses, days } => add(uses, days, context),
+        Command::Add(arguments) => add(&arguments, context),
         Command::List { format } => list(format, context),
         Command::Remove { code } => remove(&code, context),
     }
 }
 
-fn add(uses: u32, days: u32, context: &mut Context<'_>) -> Outcome {
-    let code = InviteCode::generate(&SystemRandom::new()).map_err(Failure::new)?;
+fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
+    // A link that cannot be made fails before an invite is made.
+    let fragment = |code: &str| format!("invite={code}");
+    arguments.link.text(String::new(), fragment, &context.options)?;
     let created = file::now();
-    let expires = created.micros().saturating_add(i64::from(days) * DAY_US);
-    let invite = Invite {
-        hint: code.expose().chars().take(HINT_CHARS).collect(),
-        uses_left: uses,
-        expires: ServerTime::new(expires).unwrap_or(ServerTime::MAX),
-        created,
-    };
-    file::make_or_change(&context.data, |store| Ok(store.add_invite(&code.digest().0, &invite)?))?;
-    writeln!(context.out, "{}", code.expose())?;
-    Ok(())
+    let expires = created.micros().saturating_add(i64::from(arguments.days) * DAY_US);
+    let code = file::make_or_change(&context.data, |store| {
+        let chat = match &arguments.chat {
+            Some(name) => Some(file::chat(store, name)?.chat),
+            None => None,
+        };
+        let code = fresh_code(store)?;
+        let invite = Invite {
+            hint: code.hint(),
+            uses_left: arguments.uses,
+            expires: ServerTime::new(expires).unwrap_or(ServerTime::MAX),
+            created,
+            registers: !arguments.no_register,
+            operator: false,
+            chat,
+            creator: None,
+        };
+        store.add_invite(&code.digest().0, &invite)?;
+        Ok(code)
+    })?;
+    let text = arguments.link.text(code.expose(), fragment, &context.options)?;
+    writeln!(context.out, "{text}")?;
+    if arguments.qr { link::write_qr(context.out, &text) } else { Ok(()) }
+}
+
+/// A code whose first characters no other invite shows.
+fn fresh_code(store: &mut Store<'_>) -> Result<InviteCode, Stop> {
+    for _ in 0..HINT_TRIES {
+        let code = InviteCode::generate(&SystemRandom::new()).map_err(Failure::new)?;
+        if store.invites_with_hint(&code.hint())?.is_empty() {
+            return Ok(code);
+        }
+    }
+    Err(Failure::new("there are too many invites: remove some first").into())
 }
 
 fn list(format: Format, context: &mut Context<'_>) -> Outcome {
-    let invites = file::look(&context.data, |store| Ok(store.invites()?))?;
     let now = file::now();
-    let rows: Vec<_> = invites
-        .into_iter()
-        .map(|invite| {
-            let state = match invite {
+    let rows = file::look(&context.data, |store| {
+        let mut rows = Vec::new();
+        for invite in store.invites()? {
+            let state = match &invite {
                 _ if invite.expires <= now => "expired",
                 _ if invite.uses_left == 0 => "used-up",
                 _ => "good",
             };
-            [
+            let chat = match invite.chat {
+                Some(chat) => store.chat(chat)?.map(|chat| chat.name),
+                None => None,
+            };
+            let creator = match invite.creator {
+                Some(user) => store.user(user)?.map(|user| user.nickname),
+                None => None,
+            };
+            rows.push([
                 Cell::from(invite.hint),
                 Cell::from(invite.uses_left),
                 Cell::from(state),
                 Cell::from(invite.expires),
                 Cell::from(invite.created),
-            ]
-        })
-        .collect();
-    let heading = ["CODE", "USES", "STATE", "EXPIRES", "CREATED"];
+                Cell::from(invite.registers),
+                chat.map_or(Cell::Nothing, Cell::from),
+                creator.map_or(Cell::Nothing, Cell::from),
+            ]);
+        }
+        Ok(rows)
+    })?;
+    let heading = ["CODE", "USES", "STATE", "EXPIRES", "CREATED", "REGISTERS", "CHAT", "BY"];
     Ok(output::list(context.out, format, heading, &rows)?)
 }
 
@@ -93,8 +151,8 @@ fn remove(typed: &str, context: &mut Context<'_>) -> Outcome {
         Ok(usize::from(store.remove_invite(&code.digest().0)?))
     })?;
     match removed {
-        0 => Err(Failure::new("there is no such invite: see 'vestnik invite list'")),
-        1 => Ok(writeln!(context.out, "the invite is void")?),
-        several => Ok(writeln!(context.out, "{several} invites that begin so are void")?),
+        0 => Err(Failure::new("this invite is not known: see 'vestnik invite list'")),
+        1 => Ok(writeln!(context.out, "the invite has ended")?),
+        several => Ok(writeln!(context.out, "{several} invites that begin so have ended")?),
     }
 }

@@ -15,6 +15,7 @@ mod failure;
 mod file;
 mod hook;
 mod invite;
+mod link;
 mod load;
 mod lockdown;
 mod manual;

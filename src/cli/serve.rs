@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, ArgMatches, FromArgMatches as _};
-use vestnik::config::{Config, Network, OnOff, Options, Registration, Seconds, WebOrigin, address};
+use vestnik::config::{
+    Config, InvitesBy, Network, OnOff, Options, Registration, Seconds, UserList, WebOrigin,
+    address, push_host,
+};
 use vestnik::net::{self, ServeError};
 
 use super::failure::Failure;
@@ -100,6 +104,22 @@ struct People {
     #[arg(long, value_name = "WHO", value_parser = registration(), env = "VESTNIK_REGISTRATION", hide_env = true)]
     registration: Option<Registration>,
 
+    /// Who may make invites that register: operators, or admins of a chat as well [default: operators]
+    #[arg(long, value_name = "WHO", value_parser = one_of::<InvitesBy>(&InvitesBy::NAMES), env = "VESTNIK_INVITES_BY", hide_env = true)]
+    invites_by: Option<InvitesBy>,
+
+    /// Who may look for users by name [default: all]
+    #[arg(long, value_name = "WHO", value_parser = one_of::<UserList>(&UserList::NAMES), env = "VESTNIK_USER_LIST", hide_env = true)]
+    user_list: Option<UserList>,
+
+    /// Let clients subscribe to pushes: on or off [default: off]
+    #[arg(long, value_name = "on|off", value_parser = on_off(), env = "VESTNIK_PUSH", hide_env = true, hide_possible_values = true)]
+    push: Option<OnOff>,
+
+    /// Hosts that pushes may go to; `.HOST` is all hosts below it [default: the services of the browsers]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = push_host, env = "VESTNIK_PUSH_HOSTS", hide_env = true)]
+    push_hosts: Option<Vec<String>>,
+
     /// PBKDF2 rounds for new passwords; each stored hash keeps its own [default: 600000]
     #[arg(long, value_name = "N", env = "VESTNIK_PASSWORD_ITERATIONS", hide_env = true)]
     password_iterations: Option<u32>,
@@ -179,11 +199,20 @@ struct Operation {
 }
 
 fn registration() -> impl TypedValueParser<Value = Registration> {
-    PossibleValuesParser::new(Registration::NAMES).try_map(|name| name.parse::<Registration>())
+    one_of(&Registration::NAMES)
 }
 
-fn on_off() -> impl TypedValueParser<Value = OnOff> {
-    PossibleValuesParser::new(OnOff::NAMES).try_map(|name| name.parse::<OnOff>())
+/// Parses `on` or `off`.
+pub(super) fn on_off() -> impl TypedValueParser<Value = OnOff> {
+    one_of(&OnOff::NAMES)
+}
+
+/// Parses one of the names of a type.
+fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr<Err = String> + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
 }
 
 impl Arguments {
@@ -201,6 +230,10 @@ impl Arguments {
             trusted_proxy: web.trusted_proxy,
             public_url: web.public_url,
             registration: people.registration,
+            invites_by: people.invites_by,
+            user_list: people.user_list,
+            push: people.push,
+            push_hosts: people.push_hosts,
             password_iterations: people.password_iterations,
             session_days: people.session_days,
             sends_per_second: people.sends_per_second,

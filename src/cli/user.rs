@@ -1,14 +1,23 @@
 //! `vestnik user`: people.
 
 use clap::Subcommand;
+use ring::rand::SystemRandom;
 use vestnik::auth::password::Kind;
+use vestnik::auth::token::ResetCode;
+use vestnik::config::OnOff;
+use vestnik::ids::ServerTime;
 use vestnik::store::changes::Change;
+use vestnik::wire::answer::{USER_BOT, USER_OPERATOR};
 
 use super::failure::Failure;
 use super::output::{self, Cell, Consent, Format};
-use super::{Context, Outcome, file, purge, secret};
+use super::serve::on_off;
+use super::{Context, Outcome, file, link, purge, secret};
 
 mod remove;
+
+/// How long a code for a new password can be used, in microseconds.
+const RESET_CODE_US: i64 = 24 * 60 * 60 * 1_000_000;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -35,6 +44,21 @@ pub(super) enum Command {
     Enable {
         /// The user
         name: String,
+    },
+    /// Make a user an operator of the server, or no longer
+    Set {
+        /// The user
+        name: String,
+        /// Operators manage users and invites from a client
+        #[arg(long, value_name = "on|off", value_parser = on_off())]
+        operator: OnOff,
+    },
+    /// Print a one-time code for a new password, valid for 24 hours
+    Reset {
+        /// The user
+        name: String,
+        #[command(flatten)]
+        link: link::Arguments,
     },
     /// Give a user another name
     Rename {
@@ -73,6 +97,8 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
         Command::Passwd { name, password } => passwd(&name, &password, context),
         Command::Disable { name } => set_disabled(&name, true, context),
         Command::Enable { name } => set_disabled(&name, false, context),
+        Command::Set { name, operator } => set(&name, operator == OnOff::On, context),
+        Command::Reset { name, link } => reset(&name, &link, context),
         Command::Rename { name, new } => rename(&name, &new, context),
         Command::Remove { name, purge, consent } => remove::run(&name, purge, consent, context),
         Command::Purge { name, consent } => purge::run(&name, consent, context),
@@ -97,7 +123,7 @@ fn passwd(name: &str, password: &secret::Arguments, context: &mut Context<'_>) -
     let hash = password.ask_and_hash(Kind::User, &context.options)?;
     let user = file::change(&context.data, |store| {
         let user = file::user(store, name)?;
-        store.set_password(user.user, &hash)?;
+        store.change_password(user.user, &hash)?;
         store.end_sessions(user.user, None)?;
         store.note_change(Change::SessionsEnded(user.user))?;
         Ok(user)
@@ -119,6 +145,53 @@ fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcom
     let state = if disabled { "disabled" } else { "enabled" };
     writeln!(context.out, "user {} is {state}", user.nickname)?;
     Ok(())
+}
+
+fn set(name: &str, is_operator: bool, context: &mut Context<'_>) -> Outcome {
+    let user = file::change(&context.data, |store| {
+        let user = file::user(store, name)?;
+        if user.flags & USER_BOT != 0 {
+            let words = format!("{} is a bot, which is never an operator", user.nickname);
+            return Err(Failure::Failed(words).into());
+        }
+        store.set_user_flag(user.user, USER_OPERATOR, is_operator)?;
+        Ok(user)
+    })?;
+    let state = if is_operator { "an operator" } else { "no operator" };
+    writeln!(context.out, "user {} is {state}", user.nickname)?;
+    Ok(())
+}
+
+fn reset(name: &str, link: &link::Arguments, context: &mut Context<'_>) -> Outcome {
+    let code = ResetCode::generate(&SystemRandom::new()).map_err(Failure::new)?;
+    let (user, now) = (file::look(&context.data, |store| file::user(store, name))?, file::now());
+    let fragment = |code: &str| format!("reset={}:{code}", percent_encoded(&user.nickname));
+    let text = link.text(code.expose(), fragment, &context.options)?;
+    let expires = now.micros().saturating_add(RESET_CODE_US);
+    let expires = ServerTime::new(expires).unwrap_or(ServerTime::MAX);
+    file::change(&context.data, |store| {
+        let user = file::user(store, name)?;
+        if user.disabled || user.flags & USER_BOT != 0 {
+            let words = format!("user {} cannot log in, so it gets no code", user.nickname);
+            return Err(Failure::Failed(words).into());
+        }
+        Ok(store.set_reset_code(user.user, &code.digest().0, expires, now)?)
+    })?;
+    writeln!(context.out, "{text}")?;
+    Ok(())
+}
+
+/// A name as it stands in a link: letters that are not ASCII as their bytes.
+fn percent_encoded(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'-' | b'_' | b'.' => text.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
 }
 
 fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
@@ -148,8 +221,11 @@ fn list(format: Format, context: &mut Context<'_>) -> Outcome {
                 Cell::from(user.nickname),
                 Cell::from(state),
                 Cell::from(user.created),
+                Cell::from(user.flags & USER_OPERATOR != 0),
+                Cell::from(user.flags & USER_BOT != 0),
             ]
         })
         .collect();
-    Ok(output::list(context.out, format, ["ID", "NAME", "STATE", "CREATED"], &rows)?)
+    let heading = ["ID", "NAME", "STATE", "CREATED", "OPERATOR", "BOT"];
+    Ok(output::list(context.out, format, heading, &rows)?)
 }

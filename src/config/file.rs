@@ -101,7 +101,9 @@ fn reword(key: &str, message: &str) -> String {
     let typed = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
     match typed.and_then(|rest| rest.split_once(", expected ")) {
         Some((given, wanted)) => format!("{key} must be {}, not {}", kind(wanted), value(given)),
-        None if message.starts_with("an ") => format!("{key} must be {message}"),
+        None if message.starts_with("an ") || message.starts_with("a ") => {
+            format!("{key} must be {message}")
+        }
         None => format!("{key}: {message}"),
     }
 }

@@ -109,6 +109,10 @@ fn service_config(config: &Config) -> ServiceConfig {
         session_lifetime_us: i64::from(config.session_days) * DAY_US,
         password_rounds: config.password_iterations,
         registration: config.registration,
+        invites_by: config.invites_by,
+        user_list: config.user_list,
+        push: config.push,
+        push_hosts: config.push_hosts.clone(),
         sends_per_second: config.sends_per_second,
     }
 }

@@ -1,4 +1,4 @@
-//! One's own account and sessions, and looking up others (protocol sections 4 and 5).
+//! Registration, the caller's account and sessions, and lookups of users (protocol sections 4, 5, 5a).
 
 use crate::auth::helper::Work;
 use crate::auth::password::{self, Kind};
@@ -8,8 +8,9 @@ use crate::config::Registration;
 use crate::ids::{ConnId, SessionId, UserId};
 use crate::names::{self, Name};
 use crate::service::peer::Intent;
-use crate::service::{Caller, HandlerResult, Service};
-use crate::wire::answer::MEMBER_ONLINE;
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
+use crate::store::invites::Invite;
+use crate::wire::answer::{self, USER_ONLINE, USER_OPERATOR};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 
@@ -23,7 +24,7 @@ pub(super) fn new_password(given: &str, kind: Kind) -> Result<password::Password
     password::prepare(given, kind).map_err(|why| {
         Decline::BadPassword(match why {
             password::BadPassword::TooShort(1) => "a password is not empty",
-            password::BadPassword::TooShort(_) => "a password has at least 8 bytes",
+            password::BadPassword::TooShort(_) => "a password has at least 8 characters",
             password::BadPassword::TooLong => "a password has at most 256 bytes",
         })
     })
@@ -42,12 +43,12 @@ impl Service<'_> {
 
     pub(super) fn get_user(&mut self, caller: Caller, user: UserId) -> HandlerResult {
         let found = self.store.user(user)?.ok_or(Decline::NoSuchUser)?;
-        let flags = if self.roster.is_online(user) { MEMBER_ONLINE } else { 0 };
+        let mut flags = self.user_flags(&found);
+        if !caller.version.has_extras() {
+            flags &= USER_ONLINE;
+        }
         self.accept(caller, |body| {
-            body.put_u32(user.get());
-            body.put_u8(flags);
-            body.put_time(found.created);
-            body.put_str(&found.nickname);
+            answer::put_user(body, user, flags, found.created, &found.nickname);
         });
         Ok(())
     }
@@ -93,24 +94,37 @@ impl Service<'_> {
         invite: Option<&str>,
     ) -> HandlerResult {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
-        if self.config.registration == Registration::Closed || self.lockdown {
+        if self.lockdown {
+            return Err(Decline::RegistrationClosed.into());
+        }
+        let code_key = Key::RegisterInvite(origin);
+        if invite.is_some() {
+            self.check_throttle(&[code_key])?;
+        }
+        let found = match invite.and_then(InviteCode::parse) {
+            Some(code) => self.registering_invite(code.digest().0)?,
+            None => None,
+        };
+        let is_first = found.as_ref().is_some_and(|(_, invite)| invite.operator);
+        if self.config.registration == Registration::Closed && !is_first {
+            if invite.is_some() {
+                self.spend(&[code_key]);
+            }
             return Err(Decline::RegistrationClosed.into());
         }
         let key = Key::Register(origin);
         self.check_throttle(&[key])?;
         self.spend(&[key]);
-        let now = self.clock.now();
-        let invite = match self.config.registration {
-            Registration::Invite => {
-                let digest = invite.and_then(InviteCode::parse).map(|code| code.digest().0);
-                let digest = digest.ok_or(Decline::BadInvite)?;
-                if !self.store.is_invite_good(&digest, now)? {
-                    return Err(Decline::BadInvite.into());
-                }
-                Some(digest)
+        // On 1.0 what is no invite is ignored where none is needed.
+        let is_latest = self.peers.get(conn).is_some_and(|peer| peer.version().has_extras());
+        let is_needed =
+            self.config.registration != Registration::Open || invite.is_some() && is_latest;
+        if found.is_none() && is_needed {
+            if invite.is_some() {
+                self.spend(&[code_key]);
             }
-            Registration::Open | Registration::Closed => None,
-        };
+            return Err(Decline::BadInvite.into());
+        }
         let name = Name::parse(login).map_err(|_| Decline::BadName)?;
         if self.store.user_by_key(name.key())?.is_some() {
             return Err(Decline::NameTaken.into());
@@ -118,7 +132,17 @@ impl Service<'_> {
         let password = new_password(password, Kind::User)?;
         let work = Work::Hash { password, rounds: self.config.password_rounds };
         let (nickname, key) = name.into_parts();
+        let invite = found.map(|(digest, _)| digest);
         self.ask_helper(conn, task, work, Intent::Register { nickname, key, invite })
+    }
+
+    /// The invite with this digest, if it can be used to register now.
+    fn registering_invite(
+        &mut self,
+        digest: Digest32,
+    ) -> Result<Option<(Digest32, Invite)>, HandlerError> {
+        let found = self.good_invite(&digest)?;
+        Ok(found.filter(|invite| invite.registers).map(|invite| (digest, invite)))
     }
 
     pub(super) fn register_hashed(
@@ -133,17 +157,28 @@ impl Service<'_> {
         if self.lockdown {
             return Err(Decline::RegistrationClosed.into());
         }
+        self.may_write()?;
+        let invite = match invite {
+            // Others may have used it up by now, and its chat may be gone.
+            Some(digest) => Some(self.registering_invite(digest)?.ok_or(Decline::BadInvite)?),
+            None => None,
+        };
         if self.store.user_by_key(key)?.is_some() {
             return Err(Decline::NameTaken.into());
         }
-        self.may_write()?;
         let now = self.clock.next();
-        if let Some(digest) = invite
-            && !self.store.use_invite(&digest, now)?
-        {
-            return Err(Decline::BadInvite.into());
-        }
         let user = self.store.add_user(nickname, key, stored, now)?.ok_or(Decline::NameTaken)?;
+        if let Some((digest, invite)) = invite {
+            if !self.store.use_invite(&digest, now)? {
+                return Err(Decline::BadInvite.into());
+            }
+            if invite.operator {
+                self.store.set_user_flag(user, USER_OPERATOR, true)?;
+            }
+            if let Some(chat) = invite.chat {
+                self.become_member(chat, user, None)?;
+            }
+        }
         self.accept_to(conn, task, |body| body.put_u32(user.get()));
         Ok(())
     }
@@ -204,7 +239,7 @@ impl Service<'_> {
             // Ended by the command line a moment ago, perhaps with another password.
             return Err(Decline::LoginRequired.into());
         }
-        self.store.set_password(caller.user, stored)?;
+        self.store.change_password(caller.user, stored)?;
         self.store.end_sessions(caller.user, Some(caller.session))?;
         self.accept(caller, |_| {});
         self.deauth_user(caller.user, Some(caller.session));

@@ -19,15 +19,17 @@ use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 
 impl Service<'_> {
-    /// The chat, if the caller may know of it: a direct chat exists for its two only.
+    /// The chat, if it exists for the caller.
     pub(super) fn visible_chat(
         &mut self,
         caller: Caller,
         chat: ChatId,
     ) -> Result<Chat, HandlerError> {
-        let found = self.store.chat(chat)?;
-        let found = found.filter(|chat| chat.direct.is_none_or(|two| is_one_of(caller.user, two)));
-        Ok(found.ok_or(Decline::NoSuchChat)?)
+        let found = self.store.chat(chat)?.ok_or(Decline::NoSuchChat)?;
+        match self.is_visible(caller.user, &found)? {
+            true => Ok(found),
+            false => Err(Decline::NoSuchChat.into()),
+        }
     }
 
     pub(super) fn get_chat_id(&mut self, caller: Caller, name: &str) -> HandlerResult {
@@ -35,8 +37,11 @@ impl Service<'_> {
             Some(key) => self.store.chat_by_key(&key)?,
             None => None,
         };
-        let chat = found.ok_or(Decline::NoSuchChat)?.chat;
-        self.accept(caller, |body| body.put_u32(chat.get()));
+        let found = found.ok_or(Decline::NoSuchChat)?;
+        if !self.is_visible(caller.user, &found)? {
+            return Err(Decline::NoSuchChat.into());
+        }
+        self.accept(caller, |body| body.put_u32(found.chat.get()));
         Ok(())
     }
 
@@ -87,9 +92,11 @@ impl Service<'_> {
                     return Ok(Progress::More);
                 }
                 service.looked_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
-                service.put_chat(pieces.out(), caller.version, chat, caller.user)?;
-                *left -= 1;
                 *after = names::name_key(&chat.name);
+                if service.is_visible(caller.user, chat)? {
+                    service.put_chat(pieces.out(), caller.version, chat, caller.user)?;
+                    *left -= 1;
+                }
             }
             let is_last = chats.len() < usize::from(most) || *left == 0;
             Ok(if is_last { Progress::Ended } else { Progress::More })
@@ -232,13 +239,7 @@ impl Service<'_> {
         if found.direct.is_some() {
             return Err(Decline::NoSuchChat.into());
         }
-        if self.store.is_banned(chat, caller.user)? {
-            return Err(Decline::Forbidden("you are banned from this chat").into());
-        }
-        if self.lockdown {
-            return Err(Decline::Forbidden("nobody may join a chat now").into());
-        }
-        self.check_memberships(caller.user)?;
+        self.may_become_member(chat, caller.user)?;
         Ok(found)
     }
 
@@ -283,18 +284,9 @@ impl Service<'_> {
             return Err(Decline::AlreadyMember(chat).into());
         }
         self.may_write()?;
-        let member = Member {
-            chat,
-            user: caller.user,
-            admin: false,
-            joined: self.clock.next(),
-            seen: ServerTime::ZERO,
-        };
-        self.store.add_member(member)?;
-        self.enter(caller.user, chat)?;
+        self.become_member(chat, caller.user, Some(caller.conn))?;
         self.accept(caller, |_| {});
-        self.notify_user_chat(caller.user, chat, Some(caller.conn));
-        self.notify_event(chat, caller.user, MemberEvent::Joined, Some(caller.conn))
+        Ok(())
     }
 
     /// Somebody has become a member: their connections get the chat's messages from now on.
@@ -436,7 +428,11 @@ impl Service<'_> {
     }
 
     /// The chat, if the caller is an admin of it and it is a group.
-    fn administered(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, HandlerError> {
+    pub(super) fn administered(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+    ) -> Result<Chat, HandlerError> {
         self.require_admin(caller, chat)?;
         self.visible_chat(caller, chat)
     }
@@ -647,7 +643,3 @@ impl Service<'_> {
 }
 
 const WRONG_CHAT_PASSWORD: Decline = Decline::BadPassword("wrong password for this chat");
-
-fn is_one_of(user: UserId, two: (UserId, UserId)) -> bool {
-    user == two.0 || user == two.1
-}

@@ -132,6 +132,9 @@ impl Service<'_> {
             Request::RegisterUser { login, password, invite } => {
                 return self.register_user(conn, task, login, password, invite);
             }
+            Request::SetPassword { login, code, password } => {
+                return self.set_password(conn, task, login, code, password);
+            }
             _ => {}
         }
         let Some(me) = self.caller(conn, task) else { return Err(Decline::LoginRequired.into()) };
@@ -177,13 +180,29 @@ impl Service<'_> {
             Request::SearchMsg { chat, limit, query } => self.search_msg(me, chat, limit, query),
             Request::RequestUpdates { from } => self.request_updates(me, from),
             Request::Typing { chat } => self.typing(me, chat),
+            Request::ResetPassword { user } => self.reset_password(me, user),
+            Request::FindUsers { prefix, limit } => self.find_users(me, prefix, limit),
+            Request::SetUserDisabled { user, disabled } => {
+                self.set_user_disabled(me, user, disabled)
+            }
+            Request::AddMember { chat, user } => self.add_member(me, chat, user),
+            Request::SetChatClosed { chat, closed } => self.set_chat_closed(me, chat, closed),
+            Request::SetChatNotify { chat, notify } => self.set_chat_notify(me, chat, notify),
+            Request::SubscribePush { endpoint, keys } => self.subscribe_push(me, endpoint, keys),
+            Request::CreateInvite { registers, uses, days, chat } => {
+                self.create_invite(me, registers, uses, days, chat)
+            }
+            Request::GetInvites { chat } => self.get_invites(me, chat),
+            Request::EndInvite { hint } => self.end_invite(me, hint),
+            Request::UseInvite { code } => self.use_invite(me, code),
             Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }
             | Request::Hello { .. }
             | Request::Login { .. }
             | Request::RestoreSession { .. }
-            | Request::RegisterUser { .. } => Ok(()),
+            | Request::RegisterUser { .. }
+            | Request::SetPassword { .. } => Ok(()),
         }
     }
 
@@ -225,6 +244,9 @@ impl Service<'_> {
             }
             (Intent::SetChatPassword { chat }, Outcome::Hashed(stored)) => {
                 self.chat_password_hashed(conn, task, chat, stored)
+            }
+            (Intent::SetPassword { login, digest }, Outcome::Hashed(stored)) => {
+                self.reset_password_hashed(conn, task, &login, digest, stored)
             }
             // A job comes back as what was asked for; anything else would be a defect here.
             _ => Err(Decline::StorageFailed.into()),

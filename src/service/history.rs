@@ -43,6 +43,8 @@ pub(crate) enum Source {
     MyChats { after: Option<ChatId> },
     /// FIND_CHATS: as many more, with names after this one.
     Found { prefix: String, after: Option<String>, left: u16 },
+    /// FIND_USERS: as many more, with names after this one.
+    Users { prefix: String, after: Option<String>, left: u16, is_operator: bool },
     /// GET_MEMBERS.
     Members { chat: ChatId, after: Option<UserId> },
     /// The banned, after the members.
@@ -62,9 +64,11 @@ impl Source {
             | Self::Members { chat, .. }
             | Self::Banned { chat, .. } => Some(*chat),
             Self::Search(search) => search.chat(),
-            Self::Updates { .. } | Self::Chat(_) | Self::MyChats { .. } | Self::Found { .. } => {
-                None
-            }
+            Self::Updates { .. }
+            | Self::Chat(_)
+            | Self::MyChats { .. }
+            | Self::Found { .. }
+            | Self::Users { .. } => None,
         }
     }
 }
@@ -430,6 +434,9 @@ impl Service<'_> {
             }
             Source::MyChats { after } => self.my_chats_piece(caller, after),
             Source::Found { prefix, after, left } => self.found_piece(caller, prefix, after, left),
+            Source::Users { prefix, after, left, is_operator } => {
+                self.users_piece(caller, prefix, after, left, *is_operator)
+            }
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
             Source::Search(search) => self.search_piece(caller, search),
         }

@@ -171,6 +171,7 @@ impl Service<'_> {
             }
             self.end_old_sessions()?;
             self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
+            self.store.remove_expired_reset_codes(self.clock.now())?;
             self.send_limiter.trim(self.now_ms);
             self.hook_limiter.trim(self.now_ms);
             self.housekeeping.may_expire = true;
@@ -365,6 +366,7 @@ impl Service<'_> {
             Change::MemberBanned(chat, user) => self.member_banned(chat, user)?,
             Change::MadeAdmin(chat, user) => self.made_admin(chat, user)?,
             Change::UserRenamed(user) => self.user_renamed(user)?,
+            Change::ChatClosed(chat) => self.notify_chat_with_extras(chat, None),
             Change::ChatChanged(chat) => {
                 self.housekeeping.may_expire = true;
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);

@@ -22,10 +22,14 @@ mod hook;
 mod housekeeping;
 mod indexing;
 mod invariants;
+mod invite;
+mod membership;
 mod message;
 mod notify;
+mod operators;
 mod password_queue;
 mod peer;
+pub mod push;
 #[cfg(test)]
 mod races;
 mod roster;
@@ -44,7 +48,7 @@ use crate::auth::helper::{Job, JobDone, JobId, Outcome, Work};
 use crate::auth::password;
 use crate::auth::random::RandomSource;
 use crate::auth::throttle::Throttle;
-use crate::config::Registration;
+use crate::config::{InvitesBy, Registration, UserList};
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -78,6 +82,14 @@ pub struct ServiceConfig {
     pub password_rounds: u32,
     /// Who may register.
     pub registration: Registration,
+    /// Who may make invites that register.
+    pub invites_by: InvitesBy,
+    /// Who may look for users by name.
+    pub user_list: UserList,
+    /// Whether clients may subscribe to pushes.
+    pub push: bool,
+    /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
+    pub push_hosts: Vec<String>,
     /// Messages that one user may send in a second; 0: any number.
     pub sends_per_second: u32,
 }
@@ -91,6 +103,10 @@ impl Default for ServiceConfig {
             session_lifetime_us: i64::from(limits::SESSION_DAYS) * DAY_US,
             password_rounds: limits::PASSWORD_ITERATIONS,
             registration: Registration::Closed,
+            invites_by: InvitesBy::Operators,
+            user_list: UserList::All,
+            push: false,
+            push_hosts: Vec::new(),
             sends_per_second: 0,
         }
     }
@@ -655,8 +671,8 @@ impl<'db> Service<'db> {
     /// Why somebody who is not a member of a chat cannot use it.
     fn no_member(&mut self, chat: ChatId) -> StoreResult<HandlerError> {
         let found = self.store.chat(chat)?;
-        let is_group = found.is_some_and(|chat| chat.direct.is_none());
-        Ok(if is_group { Decline::NotMember(chat) } else { Decline::NoSuchChat }.into())
+        let is_known = found.is_some_and(|chat| chat.direct.is_none() && !chat.closed);
+        Ok(if is_known { Decline::NotMember(chat) } else { Decline::NoSuchChat }.into())
     }
 
     /// The membership of the caller, who has to be an admin of the chat.

@@ -241,6 +241,28 @@ impl Service<'_> {
         }
     }
 
+    /// CHAT_NOTIFY to all members of a chat on 1.1, of what only its chat_info shows, on every
+    /// connection but one.
+    pub(super) fn notify_chat_with_extras(&mut self, chat: ChatId, except: Option<ConnId>) {
+        for index in self.others(chat, None, except) {
+            let Some(peer) = self.peers.at(index) else { continue };
+            if let Some(user) = peer.user().filter(|_| peer.version().has_extras()) {
+                self.notify_chat_state(peer.conn, user, chat);
+            }
+        }
+    }
+
+    /// The same to the caller's other connections.
+    pub(super) fn notify_own_with_extras(&mut self, caller: Caller, chat: ChatId) {
+        let conns = self.roster.user(caller.user).map(|online| online.active().to_vec());
+        for index in conns.unwrap_or_default() {
+            let Some(peer) = self.peers.at(index) else { continue };
+            if peer.conn != caller.conn && peer.version().has_extras() {
+                self.notify_chat_state(peer.conn, caller.user, chat);
+            }
+        }
+    }
+
     /// What a chat is to a user now, to one connection: later, when it is a slow reader or enough
     /// was looked at in this turn.
     fn notify_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::auth::helper::JobId;
 use crate::auth::password::Password;
+use crate::auth::token::Digest;
 use crate::ids::{ChatId, ConnId, ServerTime, SessionId, UserId};
 use crate::service::history::{Backlog, Stream};
 use crate::wire::Version;
@@ -66,6 +67,7 @@ pub(crate) enum Intent {
     Register {
         nickname: String,
         key: String,
+        /// The digest of the invite that is to be used.
         invite: Option<[u8; 32]>,
     },
     /// The old password is being checked; the new one is hashed next.
@@ -84,6 +86,11 @@ pub(crate) enum Intent {
     },
     SetChatPassword {
         chat: ChatId,
+    },
+    /// A new password by a code, whose digest this is.
+    SetPassword {
+        login: String,
+        digest: Digest,
     },
 }
 

@@ -21,6 +21,8 @@ pub enum Change {
     MadeAdmin(ChatId, UserId),
     /// A user has another nickname.
     UserRenamed(UserId),
+    /// A chat was closed, or opened again.
+    ChatClosed(ChatId),
     /// A chat's name, title, password or policy has changed.
     ChatChanged(ChatId),
     /// A chat is gone.
@@ -39,6 +41,7 @@ impl Change {
             Self::MemberBanned(chat, user) => ("member-banned", chat.row(), user.row()),
             Self::MadeAdmin(chat, user) => ("made-admin", chat.row(), user.row()),
             Self::UserRenamed(user) => ("user-renamed", user.row(), 0),
+            Self::ChatClosed(chat) => ("chat-closed", chat.row(), 0),
             Self::ChatChanged(chat) => ("chat-changed", chat.row(), 0),
             Self::ChatRemoved(chat) => ("chat-removed", chat.row(), 0),
             Self::PolicyChanged => ("policy-changed", 0, 0),
@@ -55,6 +58,7 @@ impl Change {
             "member-banned" => Self::MemberBanned(ChatId::from_row(a)?, UserId::from_row(b)?),
             "made-admin" => Self::MadeAdmin(ChatId::from_row(a)?, UserId::from_row(b)?),
             "user-renamed" => Self::UserRenamed(UserId::from_row(a)?),
+            "chat-closed" => Self::ChatClosed(ChatId::from_row(a)?),
             "chat-changed" => Self::ChatChanged(ChatId::from_row(a)?),
             "chat-removed" => Self::ChatRemoved(ChatId::from_row(a)?),
             "policy-changed" => Self::PolicyChanged,

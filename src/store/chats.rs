@@ -26,6 +26,8 @@ pub struct Chat {
     pub slow_mode_s: u32,
     /// Days after which its messages go; 0: never.
     pub keep_days: u32,
+    /// It does not exist for those outside it.
+    pub closed: bool,
 }
 
 /// A chat as one of its members sees it.
@@ -89,7 +91,7 @@ fn my_chat(row: &Row<'_>) -> rusqlite::Result<MyChat> {
 }
 
 const COLUMNS: &str = "chat_id, kind, user_low, user_high, name, title, password, member_count,
-                       created, slow_mode_s, keep_days";
+                       created, slow_mode_s, keep_days, closed";
 
 fn chat(row: &Row<'_>) -> rusqlite::Result<Chat> {
     let direct = match row.get(1)? {
@@ -106,6 +108,7 @@ fn chat(row: &Row<'_>) -> rusqlite::Result<Chat> {
         created: time(row, 8)?,
         slow_mode_s: row.get(9)?,
         keep_days: row.get(10)?,
+        closed: row.get(11)?,
     })
 }
 
@@ -265,6 +268,15 @@ impl Store<'_> {
         self.run(sql, (chat_id.row(), password)).map(drop)
     }
 
+    /// Closes a group to all but its members, or opens it again.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_chat_closed(&mut self, chat_id: ChatId, closed: bool) -> StoreResult<()> {
+        let sql = "UPDATE chats SET closed = ?2 WHERE chat_id = ?1";
+        self.run(sql, (chat_id.row(), closed)).map(drop)
+    }
+
     /// Sets what only the operator sets: slow mode and how long messages are kept.
     ///
     /// # Errors
@@ -288,6 +300,7 @@ impl Store<'_> {
         for sql in [
             "DELETE FROM members WHERE chat_id = ?1",
             "DELETE FROM bans WHERE chat_id = ?1",
+            "DELETE FROM invites WHERE chat_id = ?1",
             "DELETE FROM chats WHERE chat_id = ?1",
         ] {
             self.run(sql, [chat_id.row()])?;

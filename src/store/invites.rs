@@ -1,41 +1,80 @@
-//! Invites: codes that let somebody register, kept as digests.
+//! Invites: codes to register with or to join a chat by, kept as digests.
 
-use super::{Store, StoreResult, time};
-use crate::ids::ServerTime;
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ChatId, ServerTime, UserId};
 use rusqlite::Row;
 
-/// A row of `invites`, without its digest.
+/// Invites that one list holds, the oldest first.
+pub const LISTED_INVITES_MAX: u32 = 10_000;
+
+/// A row of `invites`, without the digest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invite {
-    /// The first characters of the code.
+    /// The first characters of the code, for lists.
     pub hint: String,
-    /// How many more may register with it.
+    /// How often it can still be used.
     pub uses_left: u32,
-    /// Until when.
+    /// Not to be used any more from then on.
     pub expires: ServerTime,
     /// When it was made.
     pub created: ServerTime,
+    /// It lets a new user register.
+    pub registers: bool,
+    /// The user whom it registers becomes an operator, whatever the server's registration is.
+    pub operator: bool,
+    /// The chat of which it makes a member.
+    pub chat: Option<ChatId>,
+    /// The user who made it; `None`: the command line.
+    pub creator: Option<UserId>,
 }
 
+impl Invite {
+    /// Whether it can be used now, as far as its row says.
+    pub fn is_good(&self, now: ServerTime) -> bool {
+        self.uses_left > 0 && self.expires > now
+    }
+}
+
+const COLUMNS: &str = "hint, uses_left, expires, created, registers, operator, chat_id, creator";
+
+/// The digest and the rest of a row.
+pub type Found = (Vec<u8>, Invite);
+
 fn invite(row: &Row<'_>) -> rusqlite::Result<Invite> {
+    let chat: Option<i64> = row.get(6)?;
     Ok(Invite {
         hint: row.get(0)?,
         uses_left: row.get(1)?,
         expires: time(row, 2)?,
         created: time(row, 3)?,
+        registers: row.get(4)?,
+        operator: row.get(5)?,
+        chat: chat.map(|chat| id(ChatId::from_row, 6, chat)).transpose()?,
+        creator: UserId::from_row(row.get(7)?),
     })
 }
 
 impl Store<'_> {
-    /// Adds an invite.
+    /// Adds an invite by the digest of its code.
     ///
     /// # Errors
     /// As every write.
     pub fn add_invite(&mut self, digest: &[u8], new: &Invite) -> StoreResult<()> {
         self.run(
-            "INSERT INTO invites (digest, hint, uses_left, expires, created)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-            (digest, &new.hint, new.uses_left, new.expires.micros(), new.created.micros()),
+            "INSERT INTO invites (digest, hint, uses_left, expires, created, registers, operator,
+                                  chat_id, creator)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            (
+                digest,
+                &new.hint,
+                new.uses_left,
+                new.expires.micros(),
+                new.created.micros(),
+                new.registers,
+                new.operator,
+                new.chat.map(ChatId::row),
+                new.creator.map_or(0, UserId::row),
+            ),
         )
         .map(drop)
     }
@@ -43,19 +82,56 @@ impl Store<'_> {
     /// All invites, the newest last.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn invites(&mut self) -> StoreResult<Vec<Invite>> {
-        let sql = "SELECT hint, uses_left, expires, created FROM invites ORDER BY created";
-        self.all(sql, [], invite)
+        self.all(&format!("SELECT {COLUMNS} FROM invites ORDER BY created, hint"), [], invite)
     }
 
-    /// Whether an invite can be used now.
+    /// Invites that can be used now, of one chat or all, the oldest first.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn is_invite_good(&mut self, digest: &[u8], now: ServerTime) -> StoreResult<bool> {
-        let sql = "SELECT 1 FROM invites WHERE digest = ?1 AND uses_left > 0 AND expires > ?2";
-        Ok(self.get(sql, (digest, now.micros()), |_| Ok(()))?.is_some())
+    /// When the database cannot be read.
+    pub fn good_invites(
+        &mut self,
+        chat: Option<ChatId>,
+        now: ServerTime,
+    ) -> StoreResult<Vec<Invite>> {
+        let bounds = (chat.map(ChatId::row), now.micros(), LISTED_INVITES_MAX);
+        let which = if chat.is_some() { "chat_id = ?1" } else { "?1 IS NULL" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM invites WHERE {which} AND uses_left > 0 AND expires > ?2
+             ORDER BY created, hint LIMIT ?3"
+        );
+        self.all(&sql, bounds, invite)
+    }
+
+    /// The invite with this digest.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn invite(&mut self, digest: &[u8]) -> StoreResult<Option<Invite>> {
+        self.get(&format!("SELECT {COLUMNS} FROM invites WHERE digest = ?1"), [digest], invite)
+    }
+
+    /// The invites whose code begins so, with their digests. New ones have a hint of their own.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn invites_with_hint(&mut self, hint: &str) -> StoreResult<Vec<Found>> {
+        let sql = format!("SELECT {COLUMNS}, digest FROM invites WHERE hint = ?1 LIMIT 100");
+        self.all(&sql, [hint], |row| Ok((row.get(8)?, invite(row)?)))
+    }
+
+    /// How many invites of a user and how many in all there are, used up ones as well; both are
+    /// counted up to a little over [`LISTED_INVITES_MAX`].
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn invite_counts(&mut self, creator: UserId) -> StoreResult<(u32, u32)> {
+        let sql = "SELECT count(*) FILTER (WHERE creator = ?1), count(*)
+                   FROM (SELECT creator FROM invites LIMIT ?2)";
+        let bounds = (creator.row(), LISTED_INVITES_MAX + 1);
+        Ok(self.get(sql, bounds, |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or_default())
     }
 
     /// Uses an invite once; false when it cannot be used.
@@ -68,7 +144,7 @@ impl Store<'_> {
         self.run(sql, (digest, now.micros())).map(|rows| rows > 0)
     }
 
-    /// Takes away up to `limit` invites that nobody can use any more for their age.
+    /// Deletes up to `limit` invites that have expired.
     ///
     /// # Errors
     /// As every write.
@@ -80,7 +156,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Takes an invite away; false when there is none.
+    /// Deletes an invite; false when there is none.
     ///
     /// # Errors
     /// As every write.
@@ -88,7 +164,15 @@ impl Store<'_> {
         self.run("DELETE FROM invites WHERE digest = ?1", [digest]).map(|rows| rows > 0)
     }
 
-    /// Takes away the invites whose code begins so; says how many.
+    /// Deletes the invites to a chat.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_invites_of(&mut self, chat: ChatId) -> StoreResult<()> {
+        self.run("DELETE FROM invites WHERE chat_id = ?1", [chat.row()]).map(drop)
+    }
+
+    /// Deletes the invites whose code begins so: how many.
     ///
     /// # Errors
     /// As every write.

@@ -135,6 +135,42 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), seen.micros())).map(drop)
     }
 
+    /// How many chats a user is in.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn membership_count(&mut self, user: UserId) -> StoreResult<u32> {
+        let sql = "SELECT count(*) FROM members WHERE user_id = ?1";
+        Ok(self.get(sql, [user.row()], |row| row.get(0))?.unwrap_or(0))
+    }
+
+    /// Whether a user is an admin of any chat.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_admin_anywhere(&mut self, user: UserId) -> StoreResult<bool> {
+        let sql = "SELECT 1 FROM members WHERE user_id = ?1 AND admin = 1 LIMIT 1";
+        Ok(self.get(sql, [user.row()], |_| Ok(()))?.is_some())
+    }
+
+    /// What a member wants pushes of: 0 everything, 1 mentions and answers, 2 nothing.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn notify_level(&mut self, chat: ChatId, user: UserId) -> StoreResult<u8> {
+        let sql = "SELECT notify FROM members WHERE chat_id = ?1 AND user_id = ?2";
+        Ok(self.get(sql, (chat.row(), user.row()), |row| row.get(0))?.unwrap_or(0))
+    }
+
+    /// Sets what a member wants pushes of.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_notify_level(&mut self, chat: ChatId, user: UserId, notify: u8) -> StoreResult<()> {
+        let sql = "UPDATE members SET notify = ?3 WHERE chat_id = ?1 AND user_id = ?2";
+        self.run(sql, (chat.row(), user.row(), notify)).map(drop)
+    }
+
     /// How many admins a chat has.
     ///
     /// # Errors

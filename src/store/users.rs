@@ -59,6 +59,38 @@ impl Store<'_> {
         self.all(&format!("SELECT {COLUMNS} FROM users ORDER BY name_key"), [], user)
     }
 
+    /// Up to `limit` users whose name key begins with `prefix` and is above `after`, by name.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn users_by_prefix(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u16,
+    ) -> StoreResult<Vec<User>> {
+        // Nothing that begins with the prefix sorts after the prefix and the last character.
+        let sql = format!(
+            "SELECT {COLUMNS} FROM users WHERE name_key >= ?1 AND name_key > ?2 AND name_key < ?3
+             ORDER BY name_key LIMIT ?4"
+        );
+        let end = format!("{prefix}\u{10FFFF}");
+        self.all(&sql, (prefix, after.unwrap_or_default(), end, limit), user)
+    }
+
+    /// Sets or clears bits of a user's flags.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_user_flag(&mut self, user_id: UserId, flag: u8, is_on: bool) -> StoreResult<()> {
+        let sql = if is_on {
+            "UPDATE users SET flags = flags | ?2 WHERE user_id = ?1"
+        } else {
+            "UPDATE users SET flags = flags & ~?2 WHERE user_id = ?1"
+        };
+        self.run(sql, (user_id.row(), flag)).map(drop)
+    }
+
     /// Adds a user; `None` when the name is taken.
     ///
     /// # Errors
@@ -120,7 +152,8 @@ impl Store<'_> {
         password: &str,
     ) -> StoreResult<()> {
         self.rename_user(user_id, nickname, key)?;
-        self.set_password(user_id, password)?;
+        self.change_password(user_id, password)?;
+        self.run("UPDATE users SET flags = 0 WHERE user_id = ?1", [user_id.row()])?;
         self.set_disabled(user_id, true)
     }
 }

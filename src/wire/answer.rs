@@ -121,6 +121,14 @@ pub const MEMBER_ONLINE: u8 = 0x02;
 /// Flag of somebody who is banned from the chat.
 pub const MEMBER_BANNED: u8 = 0x04;
 
+/// Appends a user of section 5a.
+pub fn put_user(out: &mut Vec<u8>, user: UserId, flags: u8, created: ServerTime, nickname: &str) {
+    out.put_u32(user.get());
+    out.put_u8(flags);
+    out.put_time(created);
+    out.put_str(nickname);
+}
+
 /// Appends a member of section 5.
 pub fn put_member(out: &mut Vec<u8>, user: UserId, flags: u8, seen: ServerTime, nickname: &str) {
     out.put_u32(user.get());

@@ -25,6 +25,8 @@ pub enum Malformed {
     HeartbeatTooLong,
     /// An extra that a sender does not write, or more of them than a message has.
     BadExtra,
+    /// A number that no value of the field has.
+    BadValue,
 }
 
 impl Malformed {
@@ -40,6 +42,7 @@ impl Malformed {
             Self::BadBool => "a bool is neither 0 nor 1",
             Self::HeartbeatTooLong => "the heartbeat is too long",
             Self::BadExtra => "an extra that a sender does not write, or too many of them",
+            Self::BadValue => "a number has no meaning in its field",
         }
     }
 }
@@ -82,6 +85,13 @@ impl<'a> Reader<'a> {
     /// As many bytes.
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed::Short)?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    /// As many bytes as the array has.
+    pub fn bytes_of<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {
+        let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
         self.rest = tail;
         Ok(head)
     }

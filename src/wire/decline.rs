@@ -47,10 +47,13 @@ pub enum Decline {
     RangeTooLarge(ServerTime),
     EmptyMessage,
     BadQuery,
+    BadCode,
+    PushOff,
+    BadEndpoint,
 }
 
 /// Every code, in the order of protocol section 6.
-pub const CODES: [&str; 30] = [
+pub const CODES: [&str; 33] = [
     "malformed",
     "unknown-purpose",
     "hello-required",
@@ -81,6 +84,9 @@ pub const CODES: [&str; 30] = [
     "too-large",
     "empty-message",
     "bad-query",
+    "bad-code",
+    "push-off",
+    "bad-endpoint",
 ];
 
 impl Decline {
@@ -123,6 +129,9 @@ impl Decline {
             Self::FrameTooLarge(_) | Self::RangeTooLarge(_) => "too-large",
             Self::EmptyMessage => "empty-message",
             Self::BadQuery => "bad-query",
+            Self::BadCode => "bad-code",
+            Self::PushOff => "push-off",
+            Self::BadEndpoint => "bad-endpoint",
         }
     }
 }
@@ -169,6 +178,9 @@ impl fmt::Display for Decline {
             Self::FrameTooLarge(bound) => write!(f, "a body has at most {bound} bytes"),
             Self::RangeTooLarge(until) => write!(f, "it fits up to {until}"),
             Self::EmptyMessage => f.write_str("a message has some text"),
+            Self::BadCode => f.write_str("wrong name or code, or the code was used or is too old"),
+            Self::PushOff => f.write_str("this server sends no pushes"),
+            Self::BadEndpoint => f.write_str("the server does not push to this address"),
             Self::BadQuery => write!(f, "name 1 to {QUERY_WORDS_MAX} words to look for"),
         }
     }

@@ -89,6 +89,9 @@ purposes! {
     0x32 GetUser         "GET_USER"          V1_0 Session;
     0x33 GetSessions     "GET_SESSIONS"      V1_0 Session;
     0x34 EndSession      "END_SESSION"       V1_0 Session;
+    0x35 SetPassword     "SET_PASSWORD"      V1_1 Greeted;
+    0x36 ResetPassword   "RESET_PASSWORD"    V1_1 Session;
+    0x37 FindUsers       "FIND_USERS"        V1_1 Session;
     0x38 CreateChat      "CREATE_CHAT"       V1_0 Session;
     0x39 LeaveChat       "LEAVE_CHAT"        V1_0 Session;
     0x3A StartChat       "START_CHAT"        V1_0 Session;
@@ -102,12 +105,21 @@ purposes! {
     0x42 GetMyChats      "GET_MY_CHATS"      V1_0 Session;
     0x43 GetMembers      "GET_MEMBERS"       V1_0 Session;
     0x44 FindChats       "FIND_CHATS"        V1_0 Session;
+    0x45 SetUserDisabled "SET_USER_DISABLED" V1_1 Session;
+    0x46 AddMember       "ADD_MEMBER"        V1_1 Session;
+    0x47 SetChatClosed   "SET_CHAT_CLOSED"   V1_1 Session;
     0x48 EditMsg         "EDIT_MSG"          V1_0 Session;
     0x49 DeleteMsg       "DELETE_MSG"        V1_0 Session;
     0x4A RequestChatPage "REQUEST_CHAT_PAGE" V1_0 Session;
     0x4B SearchMsg       "SEARCH_MSG"        V1_0 Session;
     0x4C RequestUpdates  "REQUEST_UPDATES"   V1_0 Session;
     0x4D Typing          "TYPING"            V1_0 Session;
+    0x50 SetChatNotify   "SET_CHAT_NOTIFY"   V1_1 Session;
+    0x51 SubscribePush   "SUBSCRIBE_PUSH"    V1_1 Session;
+    0x52 CreateInvite    "CREATE_INVITE"     V1_1 Session;
+    0x53 GetInvites      "GET_INVITES"       V1_1 Session;
+    0x54 EndInvite       "END_INVITE"        V1_1 Session;
+    0x55 UseInvite       "USE_INVITE"        V1_1 Session;
 }
 
 purposes! {
@@ -137,6 +149,9 @@ impl ToServer {
             Self::Login
                 | Self::RestoreSession
                 | Self::RegisterUser
+                | Self::SetPassword
+                | Self::UseInvite
+                | Self::SubscribePush
                 | Self::JoinChat
                 | Self::ChangePassword
                 | Self::CreateChat

@@ -77,6 +77,18 @@ pub enum Request<'a> {
     EndSession {
         session: SessionId,
     },
+    SetPassword {
+        login: &'a str,
+        code: &'a str,
+        password: &'a str,
+    },
+    ResetPassword {
+        user: UserId,
+    },
+    FindUsers {
+        prefix: &'a str,
+        limit: u16,
+    },
     CreateChat {
         name: &'a str,
         password: Option<&'a str>,
@@ -123,6 +135,18 @@ pub enum Request<'a> {
         prefix: &'a str,
         limit: u16,
     },
+    SetUserDisabled {
+        user: UserId,
+        disabled: bool,
+    },
+    AddMember {
+        chat: ChatId,
+        user: UserId,
+    },
+    SetChatClosed {
+        chat: ChatId,
+        closed: bool,
+    },
     EditMsg {
         chat: ChatId,
         message: MessageId,
@@ -149,7 +173,43 @@ pub enum Request<'a> {
     Typing {
         chat: ChatId,
     },
+    SetChatNotify {
+        chat: ChatId,
+        notify: u8,
+    },
+    /// Without keys: no more pushes.
+    SubscribePush {
+        endpoint: &'a str,
+        keys: Option<PushKeys<'a>>,
+    },
+    CreateInvite {
+        registers: bool,
+        uses: u16,
+        days: u16,
+        chat: Option<ChatId>,
+    },
+    GetInvites {
+        chat: Option<ChatId>,
+    },
+    EndInvite {
+        hint: &'a str,
+    },
+    UseInvite {
+        code: &'a str,
+    },
 }
+
+/// What a browser encrypts pushes by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PushKeys<'a> {
+    /// Its public key, an uncompressed point of P-256.
+    pub p256dh: &'a [u8; 65],
+    /// Its secret.
+    pub auth: &'a [u8; 16],
+}
+
+/// Highest value of SET_CHAT_NOTIFY: nothing is to be pushed.
+const NOTIFY_MAX: u8 = 2;
 
 impl<'a> Request<'a> {
     /// Decodes the body of a purpose that the version has.
@@ -226,6 +286,11 @@ impl<'a> Request<'a> {
             ToServer::GetUser => Self::GetUser { user: body.user_id()? },
             ToServer::GetSessions => Self::GetSessions,
             ToServer::EndSession => Self::EndSession { session: body.session_id()? },
+            ToServer::SetPassword => {
+                Self::SetPassword { login: body.str()?, code: body.str()?, password: body.str()? }
+            }
+            ToServer::ResetPassword => Self::ResetPassword { user: body.user_id()? },
+            ToServer::FindUsers => Self::FindUsers { prefix: body.str()?, limit: body.u16()? },
             ToServer::CreateChat => {
                 Self::CreateChat { name: body.str()?, password: body.optional(Reader::str)? }
             }
@@ -254,6 +319,13 @@ impl<'a> Request<'a> {
             ToServer::GetMyChats => Self::GetMyChats,
             ToServer::GetMembers => Self::GetMembers { chat: body.chat_id()? },
             ToServer::FindChats => Self::FindChats { prefix: body.str()?, limit: body.u16()? },
+            ToServer::SetUserDisabled => {
+                Self::SetUserDisabled { user: body.user_id()?, disabled: body.bool()? }
+            }
+            ToServer::AddMember => Self::AddMember { chat: body.chat_id()?, user: body.user_id()? },
+            ToServer::SetChatClosed => {
+                Self::SetChatClosed { chat: body.chat_id()?, closed: body.bool()? }
+            }
             ToServer::EditMsg => Self::EditMsg {
                 chat: body.chat_id()?,
                 message: body.message_id()?,
@@ -278,6 +350,32 @@ impl<'a> Request<'a> {
             },
             ToServer::RequestUpdates => Self::RequestUpdates { from: body.time()? },
             ToServer::Typing => Self::Typing { chat: body.chat_id()? },
+            ToServer::SetChatNotify => Self::SetChatNotify {
+                chat: body.chat_id()?,
+                notify: match body.u8()? {
+                    notify if notify <= NOTIFY_MAX => notify,
+                    _ => return Err(Malformed::BadValue),
+                },
+            },
+            ToServer::SubscribePush => {
+                let endpoint = body.str()?;
+                let keys = match endpoint {
+                    "" => None,
+                    _ => Some(PushKeys { p256dh: body.bytes_of()?, auth: body.bytes_of()? }),
+                };
+                Self::SubscribePush { endpoint, keys }
+            }
+            ToServer::CreateInvite => {
+                let (registers, uses, days) = (body.bool()?, body.u16()?, body.u16()?);
+                let chat = ChatId::new(body.u32()?);
+                if uses == 0 || days == 0 || !registers && chat.is_none() {
+                    return Err(Malformed::BadValue);
+                }
+                Self::CreateInvite { registers, uses, days, chat }
+            }
+            ToServer::GetInvites => Self::GetInvites { chat: ChatId::new(body.u32()?) },
+            ToServer::EndInvite => Self::EndInvite { hint: body.str()? },
+            ToServer::UseInvite => Self::UseInvite { code: body.str()? },
         })
     }
 
@@ -304,6 +402,9 @@ impl<'a> Request<'a> {
             Self::GetUser { .. } => ToServer::GetUser,
             Self::GetSessions => ToServer::GetSessions,
             Self::EndSession { .. } => ToServer::EndSession,
+            Self::SetPassword { .. } => ToServer::SetPassword,
+            Self::ResetPassword { .. } => ToServer::ResetPassword,
+            Self::FindUsers { .. } => ToServer::FindUsers,
             Self::CreateChat { .. } => ToServer::CreateChat,
             Self::LeaveChat { .. } => ToServer::LeaveChat,
             Self::StartChat { .. } => ToServer::StartChat,
@@ -317,12 +418,21 @@ impl<'a> Request<'a> {
             Self::GetMyChats => ToServer::GetMyChats,
             Self::GetMembers { .. } => ToServer::GetMembers,
             Self::FindChats { .. } => ToServer::FindChats,
+            Self::SetUserDisabled { .. } => ToServer::SetUserDisabled,
+            Self::AddMember { .. } => ToServer::AddMember,
+            Self::SetChatClosed { .. } => ToServer::SetChatClosed,
             Self::EditMsg { .. } => ToServer::EditMsg,
             Self::DeleteMsg { .. } => ToServer::DeleteMsg,
             Self::RequestChatPage { .. } => ToServer::RequestChatPage,
             Self::SearchMsg { .. } => ToServer::SearchMsg,
             Self::RequestUpdates { .. } => ToServer::RequestUpdates,
             Self::Typing { .. } => ToServer::Typing,
+            Self::SetChatNotify { .. } => ToServer::SetChatNotify,
+            Self::SubscribePush { .. } => ToServer::SubscribePush,
+            Self::CreateInvite { .. } => ToServer::CreateInvite,
+            Self::GetInvites { .. } => ToServer::GetInvites,
+            Self::EndInvite { .. } => ToServer::EndInvite,
+            Self::UseInvite { .. } => ToServer::UseInvite,
         }
     }
 
@@ -379,8 +489,44 @@ impl<'a> Request<'a> {
             Self::RegisterUser { login, password, invite } => {
                 put_strs(out, [Some(login), Some(password), invite]);
             }
+            Self::SetPassword { login, code, password } => {
+                put_strs(out, [Some(login), Some(code), Some(password)]);
+            }
+            Self::SetUserDisabled { user, disabled } => {
+                out.put_u32(user.get());
+                out.put_bool(disabled);
+            }
+            Self::AddMember { chat, user } => {
+                out.put_u32(chat.get());
+                out.put_u32(user.get());
+            }
+            Self::SetChatClosed { chat, closed } => {
+                out.put_u32(chat.get());
+                out.put_bool(closed);
+            }
+            Self::SetChatNotify { chat, notify } => {
+                out.put_u32(chat.get());
+                out.put_u8(notify);
+            }
+            Self::SubscribePush { endpoint, keys } => {
+                out.put_str(endpoint);
+                if let Some(keys) = keys {
+                    out.put_bytes(keys.p256dh);
+                    out.put_bytes(keys.auth);
+                }
+            }
+            Self::CreateInvite { registers, uses, days, chat } => {
+                out.put_bool(registers);
+                out.put_u16(uses);
+                out.put_u16(days);
+                out.put_u32(chat.map_or(0, ChatId::get));
+            }
+            Self::GetInvites { chat } => out.put_u32(chat.map_or(0, ChatId::get)),
+            Self::EndInvite { hint: text } | Self::UseInvite { code: text } => out.put_str(text),
             Self::ChangePassword { old, new } => put_strs(out, [Some(old), Some(new)]),
-            Self::GetUser { user } | Self::StartChat { user } => out.put_u32(user.get()),
+            Self::GetUser { user } | Self::StartChat { user } | Self::ResetPassword { user } => {
+                out.put_u32(user.get());
+            }
             Self::EndSession { session } => out.put_u32(session.get()),
             Self::CreateChat { name, password } => put_strs(out, [Some(name), password]),
             Self::RenameChat { chat, name: text } | Self::SetChatTitle { chat, title: text } => {
@@ -393,7 +539,7 @@ impl<'a> Request<'a> {
                 out.put_u32(user.get());
                 out.put_bool(flag);
             }
-            Self::FindChats { prefix, limit } => {
+            Self::FindChats { prefix, limit } | Self::FindUsers { prefix, limit } => {
                 out.put_str(prefix);
                 out.put_u16(limit);
             }
@@ -464,6 +610,23 @@ mod tests {
             Request::GetUser { user },
             Request::GetSessions,
             Request::EndSession { session },
+            Request::SetPassword { login: "a", code: "b", password: "c" },
+            Request::ResetPassword { user },
+            Request::FindUsers { prefix: "a", limit: 3 },
+            Request::SetUserDisabled { user, disabled: true },
+            Request::AddMember { chat, user },
+            Request::SetChatClosed { chat, closed: true },
+            Request::SetChatNotify { chat, notify: 2 },
+            Request::SubscribePush { endpoint: "", keys: None },
+            Request::SubscribePush {
+                endpoint: "https://a/",
+                keys: Some(PushKeys { p256dh: &[4; 65], auth: &[5; 16] }),
+            },
+            Request::CreateInvite { registers: true, uses: 1, days: 2, chat: None },
+            Request::CreateInvite { registers: false, uses: 1, days: 2, chat: Some(chat) },
+            Request::GetInvites { chat: None },
+            Request::EndInvite { hint: "0123-45" },
+            Request::UseInvite { code: "a" },
             Request::CreateChat { name: "a", password: None },
             Request::LeaveChat { chat },
             Request::StartChat { user },
@@ -509,6 +672,17 @@ mod tests {
             let longer = [body, b"\0\0\0\0\0\0\0\0\0"].concat();
             assert!(Request::decode(purpose, Version::V1_0, &longer).is_err());
         }
+    }
+
+    #[test]
+    fn values_without_a_meaning_are_malformed() {
+        let refused = |purpose, body: &[u8]| {
+            assert!(Request::decode(purpose, Version::V1_1, body) == Err(Malformed::BadValue));
+        };
+        refused(ToServer::SetChatNotify, &[1, 0, 0, 0, 3]);
+        refused(ToServer::CreateInvite, &[1, 0, 0, 1, 0, 0, 0, 0, 0]);
+        refused(ToServer::CreateInvite, &[1, 1, 0, 0, 0, 0, 0, 0, 0]);
+        refused(ToServer::CreateInvite, &[0, 1, 0, 1, 0, 0, 0, 0, 0]);
     }
 
     #[test]

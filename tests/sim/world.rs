@@ -238,6 +238,7 @@ impl World {
                 false => Registration::Closed,
             },
             sends_per_second: 0,
+            ..ServiceConfig::default()
         }
     }
 

@@ -1,4 +1,4 @@
-//! `vestnik chat rename|title|passwd`: what admins set by the protocol, by the operator's hand.
+//! `vestnik chat rename|title|passwd|close|open`: what admins set by the protocol, by the operator's hand.
 
 use vestnik::auth::password::Kind;
 use vestnik::limits::TITLE_CHARS_MAX;
@@ -60,5 +60,21 @@ pub(super) fn passwd(
     })?;
     let done = if hash.is_some() { "a new password" } else { "no password any more" };
     writeln!(context.out, "chat {} has {done}; its members stay", chat.name)?;
+    Ok(())
+}
+
+pub(super) fn set_closed(name: &str, is_closed: bool, context: &mut Context<'_>) -> Outcome {
+    let state = if is_closed { "closed" } else { "open" };
+    let chat = file::change(&context.data, |store| {
+        let chat = file::chat(store, name)?;
+        if chat.closed == is_closed {
+            let words = format!("chat {} is {state} already", chat.name);
+            return Err(Failure::Failed(words).into());
+        }
+        store.set_chat_closed(chat.chat, is_closed)?;
+        store.note_change(Change::ChatClosed(chat.chat))?;
+        Ok(chat)
+    })?;
+    writeln!(context.out, "chat {} is {state}", chat.name)?;
     Ok(())
 }

@@ -58,6 +58,9 @@ const REASONS: &[&str] = &[
     "too-large",
     "empty-message",
     "bad-query",
+    "bad-code",
+    "push-off",
+    "bad-endpoint",
 ];
 
 /// One frame, either way.

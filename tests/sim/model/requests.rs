@@ -164,6 +164,7 @@ impl Model {
             | Request::Login { .. }
             | Request::RestoreSession { .. }
             | Request::RegisterUser { .. } => Err("a purpose went the wrong way".into()),
+            _ => Err("a purpose that no client of this world sends".into()),
         }
     }
 

@@ -1,0 +1,91 @@
+//! Links into the browser client, and their QR codes in a terminal.
+
+use std::io::{self, Write};
+
+use qrcodegen::{QrCode, QrCodeEcc};
+use vestnik::config::{Options, WebOrigin};
+
+use super::Outcome;
+use super::failure::Failure;
+
+/// How a code is printed.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Print a link into the browser client instead of the code
+    #[arg(long)]
+    link: bool,
+
+    /// The address of the browser client, with which links begin
+    #[arg(long, value_name = "URL", env = "VESTNIK_PUBLIC_URL", hide_env = true)]
+    public_url: Option<WebOrigin>,
+}
+
+impl Arguments {
+    /// What is to be printed: the code, or the link that `fragment` makes of it.
+    pub(super) fn text(
+        &self,
+        code: String,
+        fragment: impl FnOnce(&str) -> String,
+        options: &Options,
+    ) -> Result<String, Failure> {
+        if !self.link {
+            return Ok(code);
+        }
+        let url = self.public_url.as_ref().or(options.public_url.as_ref());
+        let Some(url) = url else {
+            let words = "a link needs the address of the browser client: set public-url, such as \
+                         https://chat.example.org";
+            return Err(Failure::Usage(words.to_owned()));
+        };
+        Ok(format!("{url}/#{}", fragment(&code)))
+    }
+}
+
+/// Writes a text as a QR code of half blocks, with the quiet zone that cameras need. The modules
+/// are dark on light, as the colours are set here, whatever those of the terminal are.
+pub(super) fn write_qr(out: &mut dyn Write, text: &str) -> Outcome {
+    let code = QrCode::encode_text(text, QrCodeEcc::Medium)
+        .map_err(|_| Failure::new("the link is too long for a QR code: leave out --qr"))?;
+    Ok(draw(out, &code)?)
+}
+
+fn draw(out: &mut dyn Write, code: &QrCode) -> io::Result<()> {
+    /// Modules around the code.
+    const QUIET: i32 = 4;
+    let size = code.size();
+    for y in (-QUIET..size + QUIET).step_by(2) {
+        let mut line = String::from("\x1b[30;107m");
+        for x in -QUIET..size + QUIET {
+            // Two modules stand on each other in one character.
+            line.push(match (code.get_module(x, y), code.get_module(x, y + 1)) {
+                (true, true) => '█',
+                (true, false) => '▀',
+                (false, true) => '▄',
+                (false, false) => ' ',
+            });
+        }
+        writeln!(out, "{line}\x1b[0m")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_qr_code_is_square_and_has_a_quiet_zone() {
+        let mut out = Vec::new();
+        write_qr(&mut out, "https://chat.example.org/#invite=0123-4567-89ab-cdef-ghjk").unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(|line| line.trim_start_matches("\x1b[30;107m").trim_end_matches("\x1b[0m"))
+            .collect();
+        let width = lines[0].chars().count();
+        assert!(lines.iter().all(|line| line.chars().count() == width));
+        assert_eq!(lines.len(), width.div_ceil(2));
+        assert!(lines[..2].iter().all(|line| line.trim().is_empty()));
+        assert!(lines[2].starts_with("    █▀▀▀▀▀█"), "the corner that cameras look for");
+    }
+}
