@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes one target for a number of seconds: scripts/fuzz.sh frames|bodies|service|tls|websocket SECONDS
+# Fuzzes one target for a number of seconds: scripts/fuzz.sh TARGET SECONDS (fuzz/fuzz_targets has them)
 # Starts from the seeds of fuzz/seeds and what earlier runs left in fuzz/corpus. An input that makes
 # the target panic is left in fuzz/artifacts; `cargo test --test fuzz` runs the same for a moment.
 # However a run ends, a line about it is added to fuzz/runs.tsv: when, which tree, what came of it. On a

@@ -135,6 +135,11 @@ fn websocket() {
 }
 
 #[test]
+fn http_head() {
+    run("http_head", targets::http_head, 1500, 400);
+}
+
+#[test]
 fn tls() {
     run("tls", targets::tls, 100, 400);
 }

@@ -6,6 +6,7 @@
 mod bodies;
 mod file;
 mod frames;
+mod http_head;
 mod input;
 mod received;
 mod requests;
@@ -15,6 +16,7 @@ mod websocket;
 
 pub use bodies::bodies;
 pub use frames::frames;
+pub use http_head::http_head;
 pub use service::service;
 pub use tls::tls;
 pub use websocket::websocket;
