@@ -17,6 +17,8 @@ pub enum Error {
     Io(io::Error),
     /// The server sent what the protocol does not allow; the words say what.
     Protocol(&'static str),
+    /// The server, or a proxy before it, answers a WebSocket by this status of HTTP.
+    NoWebSocket(u16),
     /// The answer is longer than [`Options::answer_bytes_max`](super::Options::answer_bytes_max).
     TooLong,
 }
@@ -26,7 +28,11 @@ impl Error {
     /// may help, and what was asked may have happened or not.
     pub fn is_broken(&self) -> bool {
         match self {
-            Self::TimedOut | Self::Closed | Self::Io(_) | Self::Protocol(_) => true,
+            Self::TimedOut
+            | Self::Closed
+            | Self::Io(_)
+            | Self::Protocol(_)
+            | Self::NoWebSocket(_) => true,
             Self::Declined(_) | Self::TooLong => false,
         }
     }
@@ -48,6 +54,9 @@ impl fmt::Display for Error {
             Self::Closed => f.write_str("the connection has ended"),
             Self::Io(error) => error.fmt(f),
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
+            Self::NoWebSocket(status) => {
+                write!(f, "it does not accept a WebSocket here, but answers HTTP status {status}")
+            }
             Self::TooLong => f.write_str("the answer is longer than this client takes"),
         }
     }

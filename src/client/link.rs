@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Options;
 use super::error::Error;
-use super::tls::{Stream, Tls};
+use super::tls::Stream;
+use super::websocket::WebSocket;
 use crate::limits::{HEADER_BYTES, LEGACY_PACK_BYTES_MAX};
 use crate::wire::frame::{self, Parsed};
 
@@ -37,6 +39,7 @@ pub(super) struct Received {
 /// A connection. `buffer[start..end]` came and was not yet handed out.
 pub(super) struct Link {
     stream: Stream,
+    websocket: Option<WebSocket>,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -46,33 +49,30 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects to the first of `addresses` that takes the connection.
-    pub(super) fn open(
-        addresses: &[SocketAddr],
-        timeout: Duration,
-        tls: Option<&Tls>,
-    ) -> Result<Self, Error> {
+    pub(super) fn open(addresses: &[SocketAddr], options: &Options) -> Result<Self, Error> {
         let mut failure = Error::Io(io::ErrorKind::AddrNotAvailable.into());
         for address in addresses {
-            match TcpStream::connect_timeout(address, timeout) {
-                Ok(socket) => return Self::over(socket, timeout, tls),
+            match TcpStream::connect_timeout(address, options.connect_timeout) {
+                Ok(socket) => return Self::over(socket, options),
                 Err(error) => failure = error.into(),
             }
         }
         Err(failure)
     }
 
-    fn over(socket: TcpStream, timeout: Duration, tls: Option<&Tls>) -> Result<Self, Error> {
+    fn over(socket: TcpStream, options: &Options) -> Result<Self, Error> {
         socket.set_nodelay(true)?;
-        socket.set_write_timeout(Some(timeout))?;
-        socket.set_read_timeout(Some(timeout))?;
-        Ok(Self {
-            stream: Stream::begin(socket, tls)?,
-            buffer: Vec::new(),
-            start: 0,
-            end: 0,
-            outbound: Vec::new(),
-            closed: false,
-        })
+        socket.set_write_timeout(Some(options.connect_timeout))?;
+        socket.set_read_timeout(Some(options.connect_timeout))?;
+        let mut stream = Stream::begin(socket, options.tls.as_ref())?;
+        let mut buffer = Vec::new();
+        let websocket = match &options.websocket {
+            Some(url) => Some(WebSocket::open(&mut stream, url, &mut buffer)?),
+            None => None,
+        };
+        let end = buffer.len();
+        let outbound = Vec::new();
+        Ok(Self { stream, websocket, buffer, start: 0, end, outbound, closed: false })
     }
 
     /// Sends what `write` appends.
@@ -82,7 +82,10 @@ impl Link {
         }
         self.outbound.clear();
         write(&mut self.outbound);
-        let sent = self.stream.write_all(&self.outbound);
+        let sent = match &mut self.websocket {
+            Some(websocket) => websocket.send(&mut self.stream, &self.outbound),
+            None => self.stream.write_all(&self.outbound),
+        };
         // The buffer held a password, perhaps.
         self.outbound.fill(0);
         if sent.is_err() {
@@ -167,10 +170,7 @@ impl Link {
                 self.closed = true;
                 Err(Error::Closed)
             }
-            Ok(bytes) => {
-                self.end += bytes;
-                Ok(())
-            }
+            Ok(bytes) => self.take(bytes),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => {
                 let error = Error::from(error);
@@ -180,8 +180,25 @@ impl Link {
         }
     }
 
+    /// Takes so many bytes that were read behind the others.
+    fn take(&mut self, mut bytes: usize) -> Result<(), Error> {
+        if let Some(websocket) = &mut self.websocket {
+            let read = self.buffer.get_mut(self.end..self.end + bytes).unwrap_or_default();
+            let unwrapped = websocket.unwrap(&mut self.stream, read);
+            self.closed |= !matches!(unwrapped, Ok((_, false)));
+            (bytes, _) = unwrapped?;
+        }
+        self.end += bytes;
+        Ok(())
+    }
+
     /// Ends the connection.
     pub(super) fn close(&mut self) {
+        if let Some(websocket) = &mut self.websocket
+            && !self.closed
+        {
+            websocket.close(&mut self.stream);
+        }
         self.closed = true;
         self.stream.end();
     }

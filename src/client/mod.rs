@@ -42,6 +42,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -53,6 +54,7 @@ pub use error::{Declined, Error};
 pub use event::Event;
 pub use sync::Cursor;
 pub use tls::{Tls, TlsError};
+pub use websocket::WebSocketUrl;
 
 use crate::ids::ServerTime;
 use crate::wire::Version;
@@ -78,6 +80,9 @@ pub struct Options {
     pub answer_bytes_max: usize,
     /// TLS, and whom to trust; plain TCP without.
     pub tls: Option<Tls>,
+    /// The address of a WebSocket to go through; the bytes of Purpose alone without. Whether it is
+    /// over TLS depends on [`Options::tls`].
+    pub websocket: Option<WebSocketUrl>,
     /// How often [`Client::send`] makes the connection anew before it gives up; 0: never.
     pub reconnects_max: u32,
 }
@@ -91,6 +96,7 @@ impl Default for Options {
             queue_bytes_max: 8 * 1024 * 1024,
             answer_bytes_max: 64 * 1024 * 1024,
             tls: None,
+            websocket: None,
             reconnects_max: 5,
         }
     }
@@ -115,7 +121,7 @@ impl Client {
     /// The network's, [`Error::TimedOut`], or `unsupported-version`.
     pub fn connect(address: impl ToSocketAddrs, options: Options) -> Result<Self, Error> {
         let addresses: Vec<_> = address.to_socket_addrs()?.collect();
-        let link = Link::open(&addresses, options.connect_timeout, options.tls.as_ref())?;
+        let link = Link::open(&addresses, &options)?;
         let mut client = Self {
             link,
             addresses,

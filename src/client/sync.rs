@@ -74,8 +74,7 @@ impl Client {
     /// The network's, or `bad-session` when the session has ended.
     pub fn reconnect(&mut self) -> Result<(), Error> {
         self.link.close();
-        self.link =
-            Link::open(&self.addresses, self.options.connect_timeout, self.options.tls.as_ref())?;
+        self.link = Link::open(&self.addresses, &self.options)?;
         self.events.start_over();
         self.hello()?;
         match self.session.clone() {

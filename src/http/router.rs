@@ -6,7 +6,7 @@ use crate::http::assets;
 use crate::http::hook::Format;
 use crate::http::request::{Method, Request};
 use crate::http::response::{Answer, Status};
-use crate::http::upgrade::{self, Accept};
+use crate::http::upgrade;
 use crate::http::{Setting, Site};
 
 /// What a listener serves.
@@ -30,7 +30,7 @@ pub(super) enum Route<'a> {
     /// Make the text of the metrics.
     Metrics,
     /// Begin a WebSocket.
-    Upgrade { accept: Accept, has_protocol: bool },
+    Upgrade { accept: String, has_protocol: bool },
     /// Read a body for the bot with this token.
     Hook { token: &'a str, format: Format },
 }

@@ -1,34 +1,18 @@
 //! The handshake of a WebSocket (RFC 6455, section 4.2).
 
-use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
-
 use crate::http::request::{Method, Request};
 use crate::http::response::{Answer, Status};
 use crate::http::{Site, origin};
-use crate::wire::base64;
+use crate::wire::websocket::accept;
 
 /// The subprotocol of Purpose.
 const PROTOCOL: &str = "purpose";
 
-/// What RFC 6455 puts behind a key.
-const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
 /// Length of a key as text: 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
-/// The answer to a key: proof that the server speaks WebSocket. It guards nothing.
-pub(super) type Accept = String;
-
-/// What a client that sent this key has to get.
-pub(super) fn accept(key: &str) -> Accept {
-    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    context.update(key.as_bytes());
-    context.update(KEY_SUFFIX.as_bytes());
-    base64::encode(context.finish().as_ref())
-}
-
 /// What an upgrade gets, and whether it offers the subprotocol; or the answer that refuses it.
-pub(super) fn check<'a>(request: &Request<'a>, site: &Site) -> Result<(Accept, bool), Answer<'a>> {
+pub(super) fn check<'a>(request: &Request<'a>, site: &Site) -> Result<(String, bool), Answer<'a>> {
     let is_upgrade = request.method == Method::Get
         && !request.is_old
         && request.has_item("upgrade", "websocket")
@@ -62,7 +46,7 @@ fn is_key(key: &str) -> bool {
 }
 
 /// Appends the answer that begins the WebSocket.
-pub(super) fn put(accept: Accept, has_protocol: bool, out: &mut Vec<u8>) {
+pub(super) fn put(accept: String, has_protocol: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
     out.extend_from_slice(b"Connection: Upgrade\r\nSec-WebSocket-Accept: ");
     out.extend_from_slice(accept.as_bytes());
@@ -75,11 +59,6 @@ pub(super) fn put(accept: Accept, has_protocol: bool, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_example_of_the_rfc() {
-        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
 
     #[test]
     fn a_key_is_sixteen_bytes() {

@@ -13,7 +13,11 @@
 //!
 //! Knows no socket and no Purpose frame. One message carries whatever was there when it was sent.
 
+use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+
 use crate::limits::{WEBSOCKET_CONTROL_BYTES_MAX, WEBSOCKET_MESSAGE_BYTES_MAX};
+
+use crate::wire::base64;
 
 mod decode;
 mod send;
@@ -48,6 +52,18 @@ const _: () = {
     assert!(WEBSOCKET_MESSAGE_BYTES_MAX <= u16::MAX as usize, "a server's head has 4 bytes");
     assert!(WEBSOCKET_CONTROL_BYTES_MAX >= 2 + CONTROL_PAYLOAD_BYTES_MAX);
 };
+
+/// What RFC 6455 appends to a key.
+const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The Sec-WebSocket-Accept for a Sec-WebSocket-Key: it shows that the server speaks WebSocket, and
+/// guards nothing.
+pub fn accept(key: &str) -> String {
+    let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(KEY_SUFFIX.as_bytes());
+    base64::encode(context.finish().as_ref())
+}
 
 /// Which end of a connection this is. A client masks what it sends, a server does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,6 +183,11 @@ mod tests {
             apply_mask(second, mask, phase);
             assert_eq!(bytes, whole, "at {cut}");
         }
+    }
+
+    #[test]
+    fn the_handshake_of_the_rfc() {
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]

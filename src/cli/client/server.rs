@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use vestnik::client::{Error, Options, Tls};
+use vestnik::client::{Error, Options, Tls, WebSocketUrl};
 
 use super::super::failure::Failure;
 use super::saved_session::Folder;
@@ -16,7 +16,8 @@ const TLS_PORT: u16 = 7421;
 /// How the server is reached.
 #[derive(clap::Args)]
 pub(super) struct ServerArguments {
-    /// The server: a name or an address, and a port unless it is 7420, or 7421 for TLS
+    /// The server: a name or an address, and a port unless it is 7420, or 7421 for TLS; or the
+    /// address of a WebSocket, such as wss://chat.example.org/ws
     #[arg(
         value_name = "ADDR",
         default_value = "127.0.0.1",
@@ -55,6 +56,7 @@ pub(super) struct Server {
     pub(super) name: String,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) tls: Option<Tls>,
+    pub(super) websocket: Option<WebSocketUrl>,
     /// The fingerprint to remember once the server has shown that certificate.
     pub(super) pin: Option<String>,
 }
@@ -65,6 +67,9 @@ impl ServerArguments {
     pub(super) fn server(&self, folder: Option<&Folder>) -> Result<Server, Failure> {
         let is_set = self.tls || self.tls_ca.is_some() || self.tls_fingerprint.is_some();
         let remembered = folder.filter(|_| !is_set && !self.allow_plaintext).and_then(|folder| {
+            if WebSocketUrl::is_like(&self.address) {
+                return folder.pin(&self.address);
+            }
             let (host, port) = split(&self.address, TLS_PORT)?;
             folder.pin(&name(host, port))
         });
@@ -75,12 +80,34 @@ impl ServerArguments {
     }
 
     fn find(&self, fingerprint: Option<&str>) -> Result<Server, Failure> {
+        if WebSocketUrl::is_like(&self.address) {
+            return self.find_websocket(fingerprint);
+        }
         let is_tls = self.tls || self.tls_ca.is_some() || fingerprint.is_some();
         let default_port = if is_tls { TLS_PORT } else { PLAIN_PORT };
         let (host, port) = split(&self.address, default_port).ok_or_else(|| {
             Failure::Usage(format!("{} is not an address: write HOST or HOST:PORT", self.address))
         })?;
         let tls = if is_tls { Some(self.trust(fingerprint, host)?) } else { None };
+        let addresses = self.resolve(host, port, is_tls)?;
+        let pin = self.tls_fingerprint.clone();
+        Ok(Server { name: name(host, port), addresses, tls, websocket: None, pin })
+    }
+
+    /// The same by the address of a WebSocket, which says itself whether it is over TLS.
+    fn find_websocket(&self, fingerprint: Option<&str>) -> Result<Server, Failure> {
+        let url: WebSocketUrl = self.address.parse().map_err(Failure::Usage)?;
+        let wants_tls = self.tls || self.tls_ca.is_some() || fingerprint.is_some();
+        if wants_tls && !url.is_tls {
+            return Err(Failure::Usage(format!("{url} is not over TLS: write wss://")));
+        }
+        let tls = if url.is_tls { Some(self.trust(fingerprint, &url.host)?) } else { None };
+        let addresses = self.resolve(&url.host, url.port, url.is_tls)?;
+        let pin = self.tls_fingerprint.clone();
+        Ok(Server { name: self.address.clone(), addresses, tls, websocket: Some(url), pin })
+    }
+
+    fn resolve(&self, host: &str, port: u16, is_tls: bool) -> Result<Vec<SocketAddr>, Failure> {
         let resolved = (host, port).to_socket_addrs();
         let addresses: Vec<SocketAddr> = resolved
             .map_err(|error| Failure::Failed(format!("cannot find {host}: {error}")))?
@@ -91,8 +118,7 @@ impl ServerArguments {
                  say --tls, --tls-fingerprint or --tls-ca; or --allow-plaintext"
             )));
         }
-        let pin = self.tls_fingerprint.clone();
-        Ok(Server { name: name(host, port), addresses, tls, pin })
+        Ok(addresses)
     }
 
     fn trust(&self, fingerprint: Option<&str>, host: &str) -> Result<Tls, Failure> {
@@ -110,7 +136,12 @@ impl Server {
     /// Options of a client that a person waits for. It comes back by itself, so the library's
     /// calls do not.
     pub(super) fn options(&self) -> Options {
-        Options { tls: self.tls.clone(), reconnects_max: 0, ..Options::default() }
+        Options {
+            tls: self.tls.clone(),
+            websocket: self.websocket.clone(),
+            reconnects_max: 0,
+            ..Options::default()
+        }
     }
 
     /// Why nobody was reached, and what may help.
