@@ -22,6 +22,26 @@ CREATE TABLE users (
     flags    INTEGER NOT NULL DEFAULT 0         -- bits of protocol section 5a: 1 operator, 8 bot
 ) STRICT;
 
+-- What logins look like (UTS 39), so that no two look alike. Made anew when the tables of Unicode
+-- change: the key skeletons_version of meta.
+CREATE TABLE skeletons (
+    user_id INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
+    stored  TEXT NOT NULL, -- the skeleton of nickname
+    lower   TEXT NOT NULL  -- and that of name_key
+) STRICT;
+CREATE INDEX skeletons_stored ON skeletons (stored);
+CREATE INDEX skeletons_lower ON skeletons (lower);
+
+-- What users have used of their limits of a day. What is reserved counts as used until the end of
+-- the day, or a graceful end of the server.
+CREATE TABLE ledger (
+    user_id     INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
+    day         INTEGER NOT NULL, -- of UTC, since the Unix epoch
+    text_bytes  INTEGER NOT NULL, -- sent and edited
+    groups_made INTEGER NOT NULL
+) STRICT;
+CREATE INDEX ledger_by_day ON ledger (day);
+
 CREATE TABLE sessions (
     session_id INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id    INTEGER NOT NULL REFERENCES users ON DELETE CASCADE,
@@ -71,6 +91,13 @@ CREATE TABLE members (
     PRIMARY KEY (chat_id, user_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_by_user ON members (user_id);
+
+-- Groups that wait for an admin: whoever joins, or is enabled, first.
+CREATE TABLE vacancies (
+    chat_id INTEGER PRIMARY KEY,
+    emptied INTEGER -- when the last member left; NULL while there are members, all of them disabled
+) STRICT;
+CREATE INDEX vacancies_by_time ON vacancies (emptied) WHERE emptied IS NOT NULL;
 
 CREATE TABLE bans (
     chat_id INTEGER NOT NULL,
@@ -175,14 +202,6 @@ CREATE TABLE hooks (
     created INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hooks_by_chat ON hooks (chat_id);
-
--- Bytes of text that users have sent and edited, by days of UTC.
-CREATE TABLE bytes_sent (
-    day     INTEGER NOT NULL,    -- since the Unix epoch
-    user_id INTEGER NOT NULL,
-    bytes   INTEGER NOT NULL,
-    PRIMARY KEY (day, user_id)
-) STRICT, WITHOUT ROWID;
 
 -- Which message a message answers.
 CREATE TABLE replies (

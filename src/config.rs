@@ -65,8 +65,10 @@ pub struct Config {
     pub content_limit_bytes: usize,
     /// Bytes that wait for one peer, past which notifications are left out.
     pub outbound_limit_bytes: usize,
-    /// Messages of one user in a second; 0: no limit.
+    /// Messages and edits of one user in a second; 0: no limit.
     pub sends_per_second: u32,
+    /// Bytes of text that one user sends and edits in a day of UTC; 0: no limit.
+    pub user_bytes_per_day: u64,
     /// Start although the file holds times more than a day ahead of the clock.
     pub accept_future_time: bool,
     /// Where figures are told to Prometheus, if anywhere.
@@ -284,6 +286,8 @@ options! {
     outbound_limit: usize,
     /// Messages of a user in a second.
     sends_per_second: u32,
+    /// Bytes of text of a user in a day.
+    user_bytes_per_day: u64,
     /// Start in spite of times in the future.
     accept_future_time: bool,
     /// Prometheus.
@@ -467,6 +471,7 @@ impl Config {
             content_limit_bytes: within("content-limit", content, CONTENT_LIMIT_BYTES)?,
             outbound_limit_bytes: within("outbound-limit", outbound, OUTBOUND_LIMIT_BYTES)?,
             sends_per_second: within("sends-per-second", sends, 0..=SENDS_PER_SECOND_MAX)?,
+            user_bytes_per_day: said.user_bytes_per_day.unwrap_or(limits::USER_TEXT_BYTES_PER_DAY),
             accept_future_time: said.accept_future_time.unwrap_or(false),
             metrics_listen: said.metrics_listen,
             web: said.web != Some(OnOff::Off),
@@ -659,6 +664,7 @@ mod tests {
             content-limit = 100
             outbound-limit = 70000
             sends-per-second = 9
+            user-bytes-per-day = 1000000
             accept-future-time = true
             metrics-listen = "127.0.0.1:4"
             stats-socket = "/run/v.sock"
@@ -696,6 +702,7 @@ mod tests {
             content_limit_bytes: 100,
             outbound_limit_bytes: 70_000,
             sends_per_second: 9,
+            user_bytes_per_day: 1_000_000,
             accept_future_time: true,
             metrics_listen: Some(address("127.0.0.1:4").unwrap()),
             stats_socket: "/run/v.sock".into(),

@@ -20,11 +20,14 @@ pub const HEARTBEAT_BYTES_MAX: usize = 1024;
 /// Longest name of a user or chat, in Unicode scalar values after NFC.
 pub const NAME_CHARS_MAX: usize = 32;
 
+/// Marks that may follow one letter of a name.
+pub const NAME_MARKS_MAX: usize = 2;
+
 /// Longest title of a chat, in Unicode scalar values.
 pub const TITLE_CHARS_MAX: usize = 128;
 
-/// Shortest password of a user, in bytes.
-pub const USER_PASSWORD_BYTES_MIN: usize = 8;
+/// Shortest password of a user, in Unicode scalar values.
+pub const USER_PASSWORD_CHARS_MIN: usize = 8;
 
 /// Longest password of a user or chat, in bytes.
 pub const PASSWORD_BYTES_MAX: usize = 256;
@@ -48,6 +51,26 @@ pub const STREAM_BYTES_PER_TURN: usize = 128 * 1024;
 
 /// The same for all connections together.
 pub const STREAM_TURN_BYTES: usize = 512 * 1024;
+
+/// Default bound of the bytes of text that one user sends and edits in a day of UTC.
+pub const USER_TEXT_BYTES_PER_DAY: u64 = 256 * 1024 * 1024;
+
+/// Most of it that is written as used before it is: what a crash may cost a user.
+pub const TEXT_RESERVED_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Groups that one user may make in a day of UTC.
+pub const GROUPS_PER_DAY_MAX: u32 = 100;
+
+/// Days that a group without members keeps its name and messages.
+pub const EMPTY_GROUP_DAYS: i64 = 30;
+
+/// Bucket of changes by one user other than messages, in changes.
+pub const CHANGES_BUCKET: u64 = 200;
+/// Changes that come back to it every second.
+pub const CHANGES_PER_SECOND: u64 = 20;
+
+/// Users whose use of limits is kept in memory at once.
+pub const LEDGER_ENTRIES_MAX: usize = 65_536;
 
 /// Chats that one user may be in; joining or making more is forbidden.
 pub const MEMBERSHIPS_MAX: usize = 10_000;

@@ -7,14 +7,21 @@
 //! both are the lower case of `Σ` and only its place in the word decides which, so that a prefix
 //! of a name would otherwise not be a prefix of its key.
 //!
+//! New names follow UTS 39: letters of one script, nothing that NFKC would change, few marks. Two
+//! logins are alike when their [`Skeletons`] meet. Names that were stored under older rules stay
+//! ([`Name::parse_stored`]).
+//!
 //! Everything here is bounded: a text too long to be a name is refused before it is normalised.
 
 use std::fmt;
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, is_nfkc};
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory as _};
+use unicode_script::{Script, UnicodeScript as _};
+use unicode_security::confusable_detection::skeleton;
+use unicode_security::mixed_script::AugmentedScriptSet;
 
-use crate::limits::NAME_CHARS_MAX;
+use crate::limits::{NAME_CHARS_MAX, NAME_MARKS_MAX};
 
 /// Longest text, in Unicode scalar values, that can become a name by NFC: no scalar value has a
 /// canonical decomposition of more than four, so NFC shortens a text to a quarter at most.
@@ -28,8 +35,23 @@ pub struct Name {
 }
 
 impl Name {
-    /// Checks a text against the alphabet and the length of names.
+    /// Checks a text against the rules for logins, which are the strictest.
     pub fn parse(given: &str) -> Result<Self, BadName> {
+        let name = Self::parse_strict(given)?;
+        check_scripts(&name.text)?;
+        Ok(name)
+    }
+
+    /// Checks a text against the rules for names of groups: each part between `-`, `_` and `.` may
+    /// have a script of its own.
+    pub fn parse_group(given: &str) -> Result<Self, BadName> {
+        let name = Self::parse_strict(given)?;
+        name.text.split(['-', '_', '.']).try_for_each(check_scripts)?;
+        Ok(name)
+    }
+
+    /// Checks a text that is stored as a name already, perhaps since before today's rules.
+    pub fn parse_stored(given: &str) -> Result<Self, BadName> {
         let text = composed(given).ok_or(BadName::TooLong)?;
         if text.is_empty() {
             return Err(BadName::Empty);
@@ -37,9 +59,22 @@ impl Name {
         if text.chars().count() > NAME_CHARS_MAX {
             return Err(BadName::TooLong);
         }
-        check_alphabet(&text)?;
+        check_alphabet(&text, usize::MAX)?;
         let key = folded(&text);
         Ok(Self { text, key })
+    }
+
+    /// All rules but that on scripts.
+    fn parse_strict(given: &str) -> Result<Self, BadName> {
+        let name = Self::parse_stored(given)?;
+        check_alphabet(&name.text, NAME_MARKS_MAX)?;
+        if !name.text.chars().any(is_letter_or_digit) {
+            return Err(BadName::NoLetter);
+        }
+        if let Some(c) = changed_by_nfkc(&name.text) {
+            return Err(BadName::Compatibility(c));
+        }
+        Ok(name)
     }
 
     /// The name as it was given, in NFC: 1 to 32 Unicode scalar values.
@@ -58,7 +93,31 @@ impl Name {
     }
 }
 
-/// Why a text is no name.
+/// What a login looks like: its UTS 39 skeletons. Two logins are alike when one of the skeletons
+/// is the same for both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skeletons {
+    /// Of the name as it is stored.
+    pub stored: String,
+    /// Of the name in lower case.
+    pub lower: String,
+}
+
+impl Skeletons {
+    /// Of a name that is stored, or may be.
+    pub fn of(nickname: &str) -> Self {
+        Self { stored: skeleton(nickname).collect(), lower: skeleton(&folded(nickname)).collect() }
+    }
+}
+
+/// Version of what [`Skeletons::of`] gives; grows with the tables of Unicode, and with them stored
+/// skeletons are made anew.
+pub const SKELETONS_VERSION: i64 = {
+    let (major, minor, patch) = unicode_security::UNICODE_VERSION;
+    (major * 10_000 + minor * 100 + patch) as i64
+};
+
+/// Why a text is not a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadName {
     /// Nothing was given.
@@ -69,6 +128,14 @@ pub enum BadName {
     NotAllowed(char),
     /// A mark that follows no letter.
     StrayMark(char),
+    /// More marks after one letter than may be.
+    TooManyMarks(char),
+    /// Neither a letter nor a digit in it.
+    NoLetter,
+    /// Another form of a plainer character.
+    Compatibility(char),
+    /// Letters of several scripts.
+    MixedScripts,
 }
 
 impl fmt::Display for BadName {
@@ -84,6 +151,15 @@ impl fmt::Display for BadName {
             Self::StrayMark(c) => {
                 write!(f, "a mark follows a letter: U+{:04X} does not", u32::from(*c))
             }
+            Self::TooManyMarks(c) => {
+                let c = u32::from(*c);
+                write!(f, "a letter has at most {NAME_MARKS_MAX} marks: U+{c:04X} is one too many")
+            }
+            Self::NoLetter => write!(f, "a name has at least one letter or digit"),
+            Self::Compatibility(c) => {
+                write!(f, "U+{:04X} is a variant of a plainer letter: use that", u32::from(*c))
+            }
+            Self::MixedScripts => write!(f, "the letters of a name are of one script"),
         }
     }
 }
@@ -91,7 +167,7 @@ impl fmt::Display for BadName {
 impl std::error::Error for BadName {}
 
 /// The key by which to look up a name that somebody typed; `None` when the text is too long to be
-/// any name. A text that is no name for other reasons has a key that no name has.
+/// any name. A text that is not a valid name for other reasons has a key that no name has.
 pub fn name_key(given: &str) -> Option<String> {
     composed(given).map(|text| folded(&text))
 }
@@ -122,23 +198,58 @@ fn folded(text: &str) -> String {
     lower.chars().map(|c| if c == 'ς' { 'σ' } else { c }).nfc().collect()
 }
 
-fn check_alphabet(text: &str) -> Result<(), BadName> {
-    let mut after_letter = false;
+/// Letters, digits, `_`, `-`, `.`, and up to `marks_max` marks after a letter.
+fn check_alphabet(text: &str, marks_max: usize) -> Result<(), BadName> {
+    // How many marks more may follow; `None` where none may.
+    let mut marks_left = None;
     for c in text.chars() {
         match c.general_category_group() {
             _ if is_invisible(c) => return Err(BadName::NotAllowed(c)),
-            GeneralCategoryGroup::Letter => after_letter = true,
-            GeneralCategoryGroup::Mark if after_letter => {}
-            GeneralCategoryGroup::Mark => return Err(BadName::StrayMark(c)),
-            _ if is_digit(c) || matches!(c, '_' | '-' | '.') => after_letter = false,
+            GeneralCategoryGroup::Letter => marks_left = Some(marks_max),
+            GeneralCategoryGroup::Mark => match &mut marks_left {
+                None => return Err(BadName::StrayMark(c)),
+                Some(0) => return Err(BadName::TooManyMarks(c)),
+                Some(left) => *left -= 1,
+            },
+            _ if is_digit(c) || matches!(c, '_' | '-' | '.') => marks_left = None,
             _ => return Err(BadName::NotAllowed(c)),
         }
     }
     Ok(())
 }
 
+fn is_letter_or_digit(c: char) -> bool {
+    c.general_category_group() == GeneralCategoryGroup::Letter || is_digit(c)
+}
+
 fn is_digit(c: char) -> bool {
     c.general_category() == GeneralCategory::DecimalNumber
+}
+
+/// Thai and Lao AM: everyday letters, although NFKC takes them apart.
+fn is_am(c: char) -> bool {
+    matches!(c, '\u{0E33}' | '\u{0EB3}')
+}
+
+/// The first character of a text in NFC that NFKC would change.
+fn changed_by_nfkc(text: &str) -> Option<char> {
+    let is_changed = |c: &char| !is_am(*c) && !is_nfkc(c.encode_utf8(&mut [0; 4]));
+    text.chars().find(is_changed)
+}
+
+/// Whether the letters and marks are of one script: UTS 39, "highly restrictive". Latin may stand
+/// beside Japanese, Korean and Chinese, which are written with several scripts each.
+fn check_scripts(text: &str) -> Result<(), BadName> {
+    let (mut all, mut but_latin) = (AugmentedScriptSet::default(), AugmentedScriptSet::default());
+    for c in text.chars().filter(|c| !is_digit(*c)) {
+        let scripts = AugmentedScriptSet::from(c);
+        all.intersect_with(scripts);
+        if !c.script_extension().contains_script(Script::Latin) {
+            but_latin.intersect_with(scripts);
+        }
+    }
+    let is_east_asian = but_latin.hanb || but_latin.jpan || but_latin.kore;
+    if all.is_empty() && !is_east_asian { Err(BadName::MixedScripts) } else { Ok(()) }
 }
 
 /// Letters and marks by category that show nothing (`Default_Ignorable_Code_Point`): with them two
@@ -159,9 +270,20 @@ mod tests {
 
     #[test]
     fn names_of_any_script_are_taken_as_given() {
-        for text in
-            ["anna", "Анна", "Ёлка-2", "ΣΟΦΟΣ", "한국어", "नमस्ते", "名前", "٣٤", "a_b-c.d", "."]
-        {
+        for text in [
+            "anna",
+            "Анна",
+            "Ёлка-2",
+            "ΣΟΦΟΣ",
+            "한국어",
+            "नमस्ते",
+            "名前",
+            "٣٤",
+            "a_b-c.d",
+            "2",
+            "น้ำ",
+            "ນ້ຳ",
+        ] {
             assert_eq!(Name::parse(text).unwrap().text(), text);
         }
     }
@@ -173,7 +295,7 @@ mod tests {
         assert_eq!(key("ANNA"), "anna");
         assert_eq!(key("ΣΟΦΟΣ"), key("σοφος"));
         assert_eq!(key("ΣΟΦΟΣ"), key("σοφοσ"));
-        assert_eq!(key("ǅ"), key("ǆ"));
+        assert_eq!(name_key("ǅ"), name_key("ǆ"));
         assert_ne!(key("анна"), key("анны"));
     }
 
@@ -193,7 +315,7 @@ mod tests {
         assert_eq!(key("\u{1112}\u{1161}\u{11ab}"), key("한"));
         assert_eq!(key("и\u{306}"), key("Й"));
         // The Kelvin sign is K to NFC, the Ohm sign omega.
-        assert_eq!(key("\u{212A}\u{2126}"), "kω");
+        assert_eq!(name_key("\u{212A}\u{2126}").as_deref(), Some("kω"));
     }
 
     #[test]
@@ -224,9 +346,72 @@ mod tests {
     }
 
     #[test]
-    fn marks_may_follow_marks_after_a_letter() {
+    fn a_letter_has_two_marks_at_most() {
         assert!(Name::parse("q\u{323}\u{307}").is_ok());
         assert!(Name::parse("a-\u{301}").is_err());
+        let pile = "q\u{323}\u{307}\u{308}";
+        assert_eq!(Name::parse(pile), Err(BadName::TooManyMarks('\u{308}')));
+        assert_eq!(Name::parse_group(pile), Err(BadName::TooManyMarks('\u{308}')));
+        assert!(Name::parse_stored(pile).is_ok());
+    }
+
+    #[test]
+    fn variants_of_plainer_letters_are_refused() {
+        for text in ["ａｎｎａ", "𝐚𝐧𝐧𝐚", "ﬁn", "ªnna", "ǅ", "ｱﾅ", "ℵ", "１2", "𝟏"]
+        {
+            assert!(matches!(Name::parse(text), Err(BadName::Compatibility(_))), "{text}");
+            assert!(matches!(Name::parse_group(text), Err(BadName::Compatibility(_))), "{text}");
+            assert!(Name::parse_stored(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_letters_of_a_name_are_of_one_script() {
+        for text in ["аnna", "annа", "Αnna", "аννа", "anna-Анна", "한русский", "a\u{94D}"]
+        {
+            assert_eq!(Name::parse(text), Err(BadName::MixedScripts), "{text}");
+            assert!(Name::parse_stored(text).is_ok(), "{text}");
+        }
+        for text in ["Team東京タワー", "김Kim", "ㄅㄆ漢字abc", "ラーメンbar", "дом2", "anna_٣"]
+        {
+            assert!(Name::parse(text).is_ok(), "{text}");
+        }
+        for text in ["команда-dev", "anna.Анна_Άννα", "ops-운영"] {
+            assert!(Name::parse_group(text).is_ok(), "{text}");
+        }
+        for text in ["аnna-dev", "dev-аnna", "dev.тест1тest"] {
+            assert_eq!(Name::parse_group(text), Err(BadName::MixedScripts), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_a_letter_or_a_digit() {
+        for text in [".", "-", "_._"] {
+            assert_eq!(Name::parse(text), Err(BadName::NoLetter));
+            assert_eq!(Name::parse_group(text), Err(BadName::NoLetter));
+        }
+    }
+
+    #[test]
+    fn names_that_look_alike_share_a_skeleton() {
+        let meet = |one: &str, other: &str| {
+            let (one, other) = (Skeletons::of(one), Skeletons::of(other));
+            one.stored == other.stored || one.lower == other.lower
+        };
+        for (one, other) in [
+            ("anna", "аnna"),
+            ("paypal", "раураl"),
+            ("boris1", "borisl"),
+            ("borisI", "borisl"),
+            ("Boris1", "boRISl"),
+            ("corn", "com"),
+            ("ОЛЕГ", "OЛEГ"),
+        ] {
+            assert!(meet(one, other), "{one} {other}");
+        }
+        for (one, other) in [("anna", "boris"), ("load10", "load11"), ("Анна", "Инна")] {
+            assert!(!meet(one, other), "{one} {other}");
+        }
     }
 
     #[test]
@@ -257,12 +442,12 @@ mod tests {
         for c in char::MIN..=char::MAX {
             // SOURCE_CHARS_MAX stands on this.
             assert!(c.nfd().count() <= 4);
-            if Name::parse(&format!("α{c}")).is_err() {
+            if Name::parse_stored(&format!("α{c}")).is_err() {
                 continue;
             }
             seen += 1;
             for text in [c.to_string(), format!("{c}\u{301}"), format!("α{c}")] {
-                let Ok(name) = Name::parse(&text) else {
+                let Ok(name) = Name::parse_stored(&text) else {
                     continue;
                 };
                 assert_eq!(name_key(name.key()).as_deref(), Some(name.key()), "{text:?}");

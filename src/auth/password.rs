@@ -24,7 +24,7 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::random::{NoRandomness, RandomSource};
-use crate::limits::{PASSWORD_BYTES_MAX, PASSWORD_ITERATIONS_MAX, USER_PASSWORD_BYTES_MIN};
+use crate::limits::{PASSWORD_BYTES_MAX, PASSWORD_ITERATIONS_MAX, USER_PASSWORD_CHARS_MIN};
 
 const SCHEME: &str = "pbkdf2-sha256";
 const SALT_BYTES: usize = 16;
@@ -71,7 +71,7 @@ impl fmt::Debug for Secret {
 /// Whose password it is: they have different lengths (protocol section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// 8 to 256 bytes.
+    /// At least 8 characters, at most 256 bytes.
     User,
     /// 1 to 256 bytes.
     Chat,
@@ -80,7 +80,7 @@ pub enum Kind {
 /// Why a text cannot become a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPassword {
-    /// Fewer bytes than this after preparation.
+    /// Fewer characters (Unicode scalar values) than this after preparation.
     TooShort(usize),
     /// Over 256 bytes after preparation.
     TooLong,
@@ -89,7 +89,7 @@ pub enum BadPassword {
 impl fmt::Display for BadPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooShort(least) => write!(f, "a password has at least {least} bytes here"),
+            Self::TooShort(least) => write!(f, "a password has at least {least} characters here"),
             Self::TooLong => write!(f, "a password has at most {PASSWORD_BYTES_MAX} bytes"),
         }
     }
@@ -97,14 +97,15 @@ impl fmt::Display for BadPassword {
 
 impl std::error::Error for BadPassword {}
 
-/// Prepares a new password and checks its length in bytes, which is that of the prepared form.
+/// Prepares a new password and checks its length, which is that of the prepared form: at least so
+/// many characters, at most so many bytes.
 pub fn prepare(given: &str, kind: Kind) -> Result<Password, BadPassword> {
     let least = match kind {
-        Kind::User => USER_PASSWORD_BYTES_MIN,
+        Kind::User => USER_PASSWORD_CHARS_MIN,
         Kind::Chat => 1,
     };
     let prepared = opaque_string(given).ok_or(BadPassword::TooLong)?;
-    if prepared.bytes().len() < least {
+    if prepared.0.expose().chars().count() < least {
         return Err(BadPassword::TooShort(least));
     }
     Ok(prepared)
@@ -366,8 +367,12 @@ mod tests {
         // 768 bytes that become 256.
         assert!(prepare(&"\u{3000}".repeat(256), Kind::User).is_ok());
         assert!(prepare(&"\u{212A}".repeat(256), Kind::User).is_ok());
-        // 8 bytes that become 5.
-        assert_eq!(prepare("\u{3000}\u{3000}xx", Kind::User), Err(BadPassword::TooShort(8)));
+        // Eight characters before they are composed, seven after.
+        assert_eq!(prepare("passe\u{301}x1", Kind::User), Err(BadPassword::TooShort(8)));
+        // Characters count, not bytes.
+        assert_eq!(prepare("пароль7", Kind::User), Err(BadPassword::TooShort(8)));
+        assert!(prepare("пароль77", Kind::User).is_ok());
+        assert_eq!(prepare("密码密码密", Kind::User), Err(BadPassword::TooShort(8)));
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn add(
     password: Option<&secret::Arguments>,
     context: &mut Context<'_>,
 ) -> Outcome {
-    let name = file::parse_name(given)?;
+    let name = file::parse_group(given)?;
     let password = match password {
         Some(password) => Some(password.ask_and_hash(Kind::Chat, &context.options)?),
         None => None,

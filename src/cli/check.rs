@@ -10,7 +10,7 @@ use super::{Context, Outcome};
 
 const RULES: Rules = Rules {
     is_name: |name, key| {
-        Name::parse(name).is_ok_and(|parsed| parsed.text() == name && parsed.key() == key)
+        Name::parse_stored(name).is_ok_and(|parsed| parsed.text() == name && parsed.key() == key)
     },
     is_password: |stored| password::rounds(stored).is_some(),
 };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use vestnik::ids::ServerTime;
-use vestnik::names::{Name, name_key};
+use vestnik::names::{BadName, Name, name_key};
 use vestnik::store::chats::Chat;
 use vestnik::store::users::User;
 use vestnik::store::{Database, Fault, Store, StoreError};
@@ -106,9 +106,23 @@ pub(super) fn now() -> ServerTime {
     i64::try_from(since.as_micros()).ok().and_then(ServerTime::new).unwrap_or_default()
 }
 
-/// Reads a name that is to be given.
-pub(super) fn parse_name(given: &str) -> Result<Name, Failure> {
-    Name::parse(given).map_err(|bad| Failure::Failed(format!("{given:?} is no name: {bad}")))
+/// Reads a login that is to be given.
+pub(super) fn parse_login(given: &str) -> Result<Name, Failure> {
+    Name::parse(given).map_err(|bad| not_valid(given, bad))
+}
+
+/// Reads a name that is or was one in a database, perhaps under older rules.
+pub(super) fn parse_stored(given: &str) -> Result<Name, Failure> {
+    Name::parse_stored(given).map_err(|bad| not_valid(given, bad))
+}
+
+/// Reads a name of a group that is to be given.
+pub(super) fn parse_group(given: &str) -> Result<Name, Failure> {
+    Name::parse_group(given).map_err(|bad| not_valid(given, bad))
+}
+
+fn not_valid(given: &str, bad: BadName) -> Failure {
+    Failure::Failed(format!("{given:?} is not a valid name: {bad}"))
 }
 
 /// The user with this name.

@@ -63,7 +63,7 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
 }
 
 fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcome {
-    let name = file::parse_name(given)?;
+    let name = file::parse_login(given)?;
     let token = HookToken::generate(&SystemRandom::new()).map_err(Failure::new)?;
     // A bot has no password that anybody knows.
     let password = nobody(PASSWORD_ITERATIONS);

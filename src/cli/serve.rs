@@ -128,9 +128,14 @@ struct People {
     #[arg(long, value_name = "N", env = "VESTNIK_SESSION_DAYS", hide_env = true)]
     session_days: Option<u32>,
 
-    /// Messages that one user may send in a second; 0: any number [default: 0]
+    /// Messages and edits of one user in a second; 0: any number [default: 0]
     #[arg(long, value_name = "N", env = "VESTNIK_SENDS_PER_SECOND", hide_env = true)]
     sends_per_second: Option<u32>,
+
+    /// Bytes of text that one user may send and edit in a day of UTC; 0: any number
+    /// [default: 268435456]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_USER_BYTES_PER_DAY", hide_env = true)]
+    user_bytes_per_day: Option<u64>,
 }
 
 #[derive(clap::Args)]
@@ -237,6 +242,7 @@ impl Arguments {
             password_iterations: people.password_iterations,
             session_days: people.session_days,
             sends_per_second: people.sends_per_second,
+            user_bytes_per_day: people.user_bytes_per_day,
             auth_timeout: timeouts.auth_timeout,
             idle_timeout: timeouts.idle_timeout,
             heartbeat_timeout: timeouts.heartbeat_timeout,

@@ -107,11 +107,11 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
 }
 
 fn add(given: &str, password: &secret::Arguments, context: &mut Context<'_>) -> Outcome {
-    let name = file::parse_name(given)?;
+    let name = file::parse_login(given)?;
     let hash = password.ask_and_hash(Kind::User, &context.options)?;
     let user = file::make_or_change(&context.data, |store| {
         let added = store.add_user(name.text(), name.key(), &hash, file::now())?;
-        added.ok_or_else(|| Failure::Failed(format!("there is a user {given:?} already")).into())
+        added.ok_or_else(|| taken(given).into())
     })?;
     writeln!(context.out, "added user {} with id {user}", name.text())?;
     Ok(())
@@ -136,9 +136,16 @@ fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcom
     let user = file::change(&context.data, |store| {
         let user = file::user(store, name)?;
         store.set_disabled(user.user, disabled)?;
+        let mut made = Vec::new();
         if disabled {
             store.end_sessions(user.user, None)?;
             store.note_change(Change::SessionsEnded(user.user))?;
+            made = store.settle_disabled(user.user, file::now())?;
+        } else {
+            made.extend(store.settle_enabled(user.user)?.into_iter().map(|chat| (chat, user.user)));
+        }
+        for (chat, admin) in made {
+            store.note_change(Change::MadeAdmin(chat, admin))?;
         }
         Ok(user)
     })?;
@@ -194,13 +201,16 @@ fn percent_encoded(name: &str) -> String {
     text
 }
 
+fn taken(name: &str) -> Failure {
+    Failure::Failed(format!("there is a user {name:?}, or one whose name looks like it, already"))
+}
+
 fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
-    let new = file::parse_name(given)?;
+    let new = file::parse_login(given)?;
     let user = file::change(&context.data, |store| {
         let user = file::user(store, name)?;
-        let holder = store.user_by_key(new.key())?;
-        if holder.is_some_and(|holder| holder.user != user.user) {
-            return Err(Failure::Failed(format!("there is a user {given:?} already")).into());
+        if store.is_login_taken(new.text(), new.key(), Some(user.user))? {
+            return Err(taken(given).into());
         }
         store.rename_user(user.user, new.text(), new.key())?;
         store.note_change(Change::UserRenamed(user.user))?;

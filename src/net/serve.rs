@@ -114,6 +114,7 @@ fn service_config(config: &Config) -> ServiceConfig {
         push: config.push,
         push_hosts: config.push_hosts.clone(),
         sends_per_second: config.sends_per_second,
+        user_bytes_per_day: config.user_bytes_per_day,
     }
 }
 

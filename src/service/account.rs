@@ -126,7 +126,7 @@ impl Service<'_> {
             return Err(Decline::BadInvite.into());
         }
         let name = Name::parse(login).map_err(|_| Decline::BadName)?;
-        if self.store.user_by_key(name.key())?.is_some() {
+        if self.store.is_login_taken(name.text(), name.key(), None)? {
             return Err(Decline::NameTaken.into());
         }
         let password = new_password(password, Kind::User)?;
@@ -163,7 +163,7 @@ impl Service<'_> {
             Some(digest) => Some(self.registering_invite(digest)?.ok_or(Decline::BadInvite)?),
             None => None,
         };
-        if self.store.user_by_key(key)?.is_some() {
+        if self.store.is_login_taken(nickname, key, None)? {
             return Err(Decline::NameTaken.into());
         }
         let now = self.clock.next();

@@ -13,6 +13,7 @@ use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
 use crate::store::chats::{Chat, MyChat};
 use crate::store::members::Member;
+use crate::store::vacancies::Succession;
 use crate::wire::Version;
 use crate::wire::answer::{self, ChatInfo, MemberEvent};
 use crate::wire::codec::Put;
@@ -283,7 +284,7 @@ impl Service<'_> {
         if self.store.member(chat, caller.user)?.is_some() {
             return Err(Decline::AlreadyMember(chat).into());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.become_member(chat, caller.user, Some(caller.conn))?;
         self.accept(caller, |_| {});
         Ok(())
@@ -324,7 +325,7 @@ impl Service<'_> {
         name: &str,
         password: Option<&str>,
     ) -> HandlerResult {
-        let name = Name::parse(name).map_err(|_| Decline::BadName)?;
+        let name = Name::parse_group(name).map_err(|_| Decline::BadName)?;
         if self.store.chat_by_key(name.key())?.is_some() {
             return Err(Decline::NameTaken.into());
         }
@@ -333,6 +334,7 @@ impl Service<'_> {
             return self.create(caller, name.text(), name.key(), None);
         };
         let password = new_password(password, Kind::Chat)?;
+        self.check_groups(caller.user)?;
         let work = Work::Hash { password, rounds: self.config.password_rounds };
         let (name, key) = name.into_parts();
         self.ask_helper(caller.conn, caller.task, work, Intent::CreateChat { name, key })
@@ -362,7 +364,9 @@ impl Service<'_> {
         if self.store.chat_by_key(key)?.is_some() {
             return Err(Decline::NameTaken.into());
         }
-        self.may_write()?;
+        self.check_groups(caller.user)?;
+        self.may_change(caller)?;
+        self.note_group(caller.user)?;
         let now = self.clock.next();
         let chat = self.store.add_chat(name, key, password, now)?.ok_or(Decline::NameTaken)?;
         let (user, seen) = (caller.user, ServerTime::ZERO);
@@ -387,7 +391,7 @@ impl Service<'_> {
             self.accept(caller, |body| body.put_u32(imported.chat.get()));
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         let joined = self.clock.next();
         let chat = self.store.add_direct_chat(caller.user, other, joined)?;
         for user in [caller.user, other] {
@@ -406,24 +410,22 @@ impl Service<'_> {
         if self.store.chat(chat)?.is_some_and(|chat| chat.direct.is_some()) {
             return Err(Decline::Forbidden("a direct chat cannot be left").into());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.remove_member(chat, caller.user)?;
         self.exit(caller.user, chat);
         self.accept(caller, |_| {});
         self.notify_user_chat(caller.user, chat, Some(caller.conn));
         self.notify_event(chat, caller.user, MemberEvent::Left, None)?;
-        if me.admin && self.store.admin_count(chat)? == 0 {
-            self.hand_over(chat)?;
-        }
-        Ok(())
+        self.settle_departure(chat, me.admin)
     }
 
-    /// A chat never loses its last admin while it has members.
-    fn hand_over(&mut self, chat: ChatId) -> HandlerResult {
-        let Some(heir) = self.store.longest_standing(chat)? else { return Ok(()) };
-        self.store.set_admin(chat, heir, true)?;
-        self.notify_event(chat, heir, MemberEvent::Admin, None)?;
-        self.notify_chat(chat, None);
+    /// Somebody has left a group or was removed from it: it may have an heir, or be gone.
+    pub(super) fn settle_departure(&mut self, chat: ChatId, was_admin: bool) -> HandlerResult {
+        match self.store.settle_departure(chat, was_admin, self.clock.now())? {
+            Succession::Unchanged => {}
+            Succession::Heir(heir) => self.made_admin(chat, heir)?,
+            Succession::Gone => self.counting.forget(chat),
+        }
         Ok(())
     }
 
@@ -439,7 +441,7 @@ impl Service<'_> {
 
     pub(super) fn delete_chat(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.administered(caller, chat)?;
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.remove_chat(chat)?;
         self.housekeeping.sweep_soon();
         self.accept(caller, |_| {});
@@ -463,7 +465,7 @@ impl Service<'_> {
         name: &str,
     ) -> HandlerResult {
         let found = self.administered(caller, chat)?;
-        let name = Name::parse(name).map_err(|_| Decline::BadName)?;
+        let name = Name::parse_group(name).map_err(|_| Decline::BadName)?;
         self.may_write()?;
         let holder = self.store.chat_by_key(name.key())?;
         if holder.is_some_and(|holder| holder.chat != chat) {
@@ -473,7 +475,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.rename_chat(chat, name.text(), name.key())?;
         self.chat_has_changed(caller, chat);
         Ok(())
@@ -493,7 +495,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_chat_title(chat, title)?;
         self.chat_has_changed(caller, chat);
         Ok(())
@@ -524,7 +526,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_chat_password(chat, None)?;
         self.chat_has_changed(caller, chat);
         Ok(())
@@ -571,7 +573,7 @@ impl Service<'_> {
             return Err(Decline::LoginRequired.into());
         };
         self.administered(caller, chat)?;
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_chat_password(chat, Some(stored))?;
         self.chat_has_changed(caller, chat);
         Ok(())
@@ -598,7 +600,7 @@ impl Service<'_> {
         if !admin && self.store.admin_count(chat)? <= 1 {
             return Err(Decline::LastAdmin.into());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_admin(chat, user, admin)?;
         self.accept(caller, |_| {});
         let event = if admin { MemberEvent::Admin } else { MemberEvent::NoLongerAdmin };
@@ -627,7 +629,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_banned(chat, user, banned)?;
         let was_member = banned && self.store.remove_member(chat, user)?;
         self.accept(caller, |_| {});

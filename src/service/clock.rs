@@ -2,6 +2,7 @@
 //! is an input.
 
 use crate::ids::ServerTime;
+use crate::service::DAY_US;
 
 /// Gives server times. Knows the highest ever given, also by earlier runs.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,13 @@ impl ServerClock {
     pub(super) fn now(&mut self) -> ServerTime {
         self.last = self.wall.max(self.last);
         self.last
+    }
+
+    /// The day of UTC that the present is in, since the epoch, and what is left of it in
+    /// microseconds. Looking at it gives no time.
+    pub(super) fn day(&self) -> (i64, u64) {
+        let now_us = self.wall.max(self.last).micros();
+        (now_us / DAY_US, (DAY_US - now_us % DAY_US).unsigned_abs())
     }
 
     /// The highest time given so far.

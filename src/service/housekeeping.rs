@@ -4,8 +4,10 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::ServerTime;
+use crate::limits::EMPTY_GROUP_DAYS;
 use crate::service::session::TOUCH_US;
-use crate::service::{HandlerResult, Service, TurnEnd};
+use crate::service::{DAY_US, HandlerResult, Service, TurnEnd};
 use crate::store::changes::Change;
 use crate::store::messages::Sweep;
 use crate::store::purges::Found;
@@ -26,6 +28,8 @@ const TOUCHABLE_PER_SLICE: usize = 4_096;
 const TOUCHED_PER_SLICE: usize = 200;
 /// Expired invites taken away in one slice.
 const INVITES_PER_SLICE: u32 = 100;
+/// Groups without members taken away in one slice.
+const EMPTY_GROUPS_PER_SLICE: u32 = 100;
 /// Messages that expire in one slice.
 const EXPIRED_PER_SLICE: u32 = 100;
 /// The WAL is emptied so many milliseconds after the last deletion, when nobody asks for anything,
@@ -170,10 +174,14 @@ impl Service<'_> {
                 self.touch_sessions()?;
             }
             self.end_old_sessions()?;
+            self.remove_empty_groups()?;
             self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
             self.store.remove_expired_reset_codes(self.clock.now())?;
             self.send_limiter.trim(self.now_ms);
             self.hook_limiter.trim(self.now_ms);
+            if !self.full_disk.is_full {
+                self.trim_ledger()?;
+            }
             self.housekeeping.may_expire = true;
             self.outbox.trim();
         }
@@ -383,6 +391,18 @@ impl Service<'_> {
         Ok(())
     }
 
+    /// Takes away groups that have had no members for as long as they are kept.
+    fn remove_empty_groups(&mut self) -> HandlerResult {
+        let oldest = self.clock.now().micros() - EMPTY_GROUP_DAYS * DAY_US;
+        let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
+        for chat in self.store.empty_groups(oldest, EMPTY_GROUPS_PER_SLICE)? {
+            self.store.remove_chat(chat)?;
+            self.housekeeping.sweep_soon();
+            self.chat_is_gone(chat, None);
+        }
+        Ok(())
+    }
+
     /// Notes, once in a while for each, that the sessions that connections carry are in use: one
     /// that was carried for weeks is not to end as unused when its connection breaks, or the server
     /// starts anew.
@@ -413,7 +433,7 @@ impl Service<'_> {
     fn end_old_sessions(&mut self) -> HandlerResult {
         let now = self.clock.now();
         let oldest = now.micros().saturating_sub(self.config.session_lifetime_us);
-        let Some(oldest) = crate::ids::ServerTime::new(oldest) else { return Ok(()) };
+        let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
         for session in self.store.sessions_unused_since(oldest, SESSIONS_PER_SLICE)? {
             let row = self.store.session(session)?;
             let carrier = row.and_then(|row| self.conn_of_session(row.user, session));

@@ -45,7 +45,7 @@ impl Service<'_> {
         if !is_operator && (own >= INVITES_PER_USER_MAX || all >= INVITES_MAX) {
             return Err(Decline::Forbidden("there are too many invites: end some").into());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         let code = self.fresh_code()?;
         let created = self.clock.next();
         let expires = created.micros().saturating_add(i64::from(days) * DAY_US);
@@ -131,7 +131,7 @@ impl Service<'_> {
         if ended.is_empty() {
             return Err(Decline::Forbidden("this invite is not one of your chats").into());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         for digest in ended {
             self.store.remove_invite(&digest)?;
         }
@@ -180,6 +180,7 @@ impl Service<'_> {
             }
             if self.store.member(chat, caller.user)?.is_none() {
                 self.may_become_member(chat, caller.user)?;
+                self.spend_change(caller.user)?;
                 let now = self.clock.next();
                 self.store.use_invite(&digest, now)?;
                 self.become_member(chat, caller.user, Some(caller.conn))?;

@@ -65,6 +65,7 @@ impl Service<'_> {
             return Err(Decline::AlreadyMember(chat).into());
         }
         self.may_become_member(chat, user)?;
+        self.spend_change(caller.user)?;
         self.become_member(chat, user, Some(caller.conn))?;
         self.accept(caller, |_| {});
         Ok(())
@@ -81,7 +82,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_chat_closed(chat, closed)?;
         self.accept(caller, |_| {});
         self.notify_chat_with_extras(chat, Some(caller.conn));
@@ -99,7 +100,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_notify_level(chat, caller.user, notify)?;
         self.accept(caller, |_| {});
         self.notify_own_with_extras(caller, chat);

@@ -27,9 +27,9 @@ impl Service<'_> {
             return Ok(());
         }
         self.check_content(content)?;
-        self.check_send_limits(caller, membership)?;
+        self.check_send_limits(caller, membership, content)?;
         self.may_write()?;
-        self.note_pace(caller, membership);
+        self.note_limited(caller, membership, content)?;
         let created = self.clock.next();
         let id = MessageId::at(created);
         self.store.add_message(chat, id, caller.user, content)?;
@@ -64,31 +64,36 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Slow mode of the chat, and the operator's bound for one user.
-    fn check_send_limits(&self, caller: Caller, membership: Membership) -> HandlerResult {
+    /// Slow mode of the chat, and the limits on what one user sends and edits.
+    fn check_send_limits(
+        &mut self,
+        caller: Caller,
+        membership: Membership,
+        content: &str,
+    ) -> HandlerResult {
+        let mut wait_ns = self.send_wait_ns(caller.user, content.len())?;
         if self.slow_mode_s(membership) > 0 {
             let wait_ms = self.send_limiter.wait_ms(caller.user, membership.chat, self.now_ms);
-            if wait_ms > 0 {
-                return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
-            }
+            wait_ns = wait_ns.max(wait_ms * 1_000_000);
         }
-        let bound = self.config.sends_per_second;
-        if bound > 0 && self.send_limiter.sent_in_second(caller.user, self.now_ms) >= bound {
-            return Err(Decline::RateLimited(1).into());
-        }
-        Ok(())
+        Self::check_wait_ns(wait_ns)
     }
 
-    /// Counts a message against both.
-    fn note_pace(&mut self, caller: Caller, membership: Membership) {
+    /// Counts a send or an edit against all of them.
+    fn note_limited(
+        &mut self,
+        caller: Caller,
+        membership: Membership,
+        content: &str,
+    ) -> HandlerResult {
+        self.note_send(caller.user, content.len())?;
         let slow_mode_s = self.slow_mode_s(membership);
-        let bound = self.config.sends_per_second;
-        if slow_mode_s == 0 && bound == 0 {
-            return;
+        if slow_mode_s > 0 {
+            let key = (caller.user, membership.chat);
+            let before = self.send_limiter.note(key, slow_mode_s, self.now_ms);
+            self.turn.paced.push(before);
         }
-        let key = (caller.user, membership.chat);
-        let before = self.send_limiter.note(key, slow_mode_s, bound > 0, self.now_ms);
-        self.turn.paced.push(before);
+        Ok(())
     }
 
     fn slow_mode_s(&self, membership: Membership) -> u32 {
@@ -107,7 +112,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         self.store.set_seen(chat, caller.user, seen)?;
         self.note_seen(chat, caller.user, seen)?;
         self.accept(caller, |_| {});
@@ -134,12 +139,17 @@ impl Service<'_> {
         content: &str,
     ) -> HandlerResult {
         self.require_member(caller, chat)?;
+        let Some(membership) = self.roster.membership(caller.user, chat) else {
+            return Err(self.no_member(chat)?);
+        };
         let found = self.message_to_change(chat, id)?;
         if found.sender != caller.user {
             return Err(Decline::Forbidden("only its author edits a message").into());
         }
         self.check_content(content)?;
+        self.check_send_limits(caller, membership, content)?;
         self.may_write()?;
+        self.note_limited(caller, membership, content)?;
         let updated = self.clock.next();
         self.store.edit_message(chat, id, updated, content)?;
         self.indexing.note_change();
@@ -195,6 +205,7 @@ impl Service<'_> {
 
     pub(super) fn typing(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.require_member(caller, chat)?;
+        self.spend_change(caller.user)?;
         self.accept(caller, |_| {});
         self.notify_typing(chat, caller.user);
         Ok(())

@@ -23,6 +23,7 @@ mod housekeeping;
 mod indexing;
 mod invariants;
 mod invite;
+mod ledger;
 mod membership;
 mod message;
 mod notify;
@@ -90,8 +91,10 @@ pub struct ServiceConfig {
     pub push: bool,
     /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
     pub push_hosts: Vec<String>,
-    /// Messages that one user may send in a second; 0: any number.
+    /// Messages that one user may send or edit in a second; 0: any number.
     pub sends_per_second: u32,
+    /// Bytes of text that one user may send and edit in a day of UTC; 0: any number.
+    pub user_bytes_per_day: u64,
 }
 
 impl Default for ServiceConfig {
@@ -108,6 +111,7 @@ impl Default for ServiceConfig {
             push: false,
             push_hosts: Vec::new(),
             sends_per_second: 0,
+            user_bytes_per_day: limits::USER_TEXT_BYTES_PER_DAY,
         }
     }
 }
@@ -207,6 +211,7 @@ pub struct Service<'db> {
     roster: Roster,
     send_limiter: send_limiter::SendLimiter,
     hook_limiter: hook::HookLimiter,
+    ledger: ledger::Ledger,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -270,6 +275,7 @@ impl<'db> Service<'db> {
             roster: Roster::default(),
             send_limiter: send_limiter::SendLimiter::default(),
             hook_limiter: hook::HookLimiter::default(),
+            ledger: ledger::Ledger::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),
@@ -582,6 +588,9 @@ impl<'db> Service<'db> {
         for old in std::mem::take(&mut self.turn.paced).iter().rev() {
             self.send_limiter.take_back(old);
         }
+        for (user, before) in std::mem::take(&mut self.turn.ledger) {
+            self.ledger.take_back(user, before);
+        }
     }
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.
@@ -837,6 +846,7 @@ impl<'db> Service<'db> {
     pub fn finish(&mut self) -> StoreResult<()> {
         self.finish_indexing()?;
         self.finish_counting()?;
+        self.finish_ledger()?;
         self.store.write_server_time(self.clock.last())?;
         self.store.commit().map(drop)
     }

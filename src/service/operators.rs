@@ -140,13 +140,18 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
+        self.spend_change(caller.user)?;
         self.store.set_disabled(user, disabled)?;
         self.accept(caller, |_| {});
-        if disabled {
+        let made = if disabled {
             self.store.end_sessions(user, None)?;
             self.deauth_user(user, None);
-        }
-        Ok(())
+            self.store.settle_disabled(user, self.clock.now())?
+        } else {
+            let chats = self.store.settle_enabled(user)?;
+            chats.into_iter().map(|chat| (chat, user)).collect()
+        };
+        made.into_iter().try_for_each(|(chat, admin)| self.made_admin(chat, admin))
     }
 
     pub(super) fn find_users(&mut self, caller: Caller, prefix: &str, limit: u16) -> HandlerResult {

@@ -1,14 +1,15 @@
-//! How fast somebody may send: the slow mode of a chat, and the operator's bound for one user.
+//! Slow mode: how long somebody waits between two messages to one chat.
 //!
-//! It is kept by user, and by chat and user, and not by connection or membership, so that nobody
-//! escapes it by connecting again or by leaving and joining. What is over is forgotten in
-//! housekeeping. While neither bound is set, nothing is kept here and nothing is looked up.
+//! It is kept by chat and user, and not by connection or membership, so that nobody escapes it by
+//! connecting again or by leaving and joining. What is over is forgotten in housekeeping. While no
+//! chat has a slow mode, nothing is kept here and nothing is looked up. The limits on users are
+//! kept by [`super::ledger`].
 
 use std::collections::BTreeMap;
 
 use crate::ids::{ChatId, UserId};
 
-/// Users, and users in chats, that are kept at once; past it one is let go early.
+/// Users in chats that are kept at once; past it one is let go early.
 const KEPT_MAX: usize = 65_536;
 
 /// Who has to wait, by the clock that never jumps.
@@ -16,15 +17,12 @@ const KEPT_MAX: usize = 65_536;
 pub(super) struct SendLimiter {
     /// From when on a user may send to a chat in slow mode, in milliseconds.
     may_send_ms: BTreeMap<(UserId, ChatId), u64>,
-    /// The second that a user last sent in, and how often.
-    sent: BTreeMap<UserId, (u64, u32)>,
 }
 
-/// How it was for one user before one message more.
+/// How it was for one user in a chat before one message more.
 pub(crate) struct LimitedSender {
     key: (UserId, ChatId),
     may_send_ms: Option<u64>,
-    sent: Option<(u64, u32)>,
 }
 
 impl SendLimiter {
@@ -43,58 +41,31 @@ impl SendLimiter {
         }
     }
 
-    /// Messages that a user has sent in the second that is under way.
-    pub(super) fn sent_in_second(&self, user: UserId, now_ms: u64) -> u32 {
-        let sent = self.sent.get(&user).filter(|(second, _)| *second == now_ms / 1000);
-        sent.map_or(0, |(_, sent)| *sent)
-    }
-
-    /// Counts a message: against the slow mode of the chat, when there is one, and against the
-    /// user's bound, when there is one. How it was before.
+    /// Counts a send or an edit in a chat with a slow mode. How it was before.
     pub(super) fn note(
         &mut self,
         key: (UserId, ChatId),
         slow_mode_s: u32,
-        is_counted: bool,
         now_ms: u64,
     ) -> LimitedSender {
-        let mut before = LimitedSender { key, may_send_ms: None, sent: None };
-        if slow_mode_s > 0 {
-            let from_ms = now_ms + u64::from(slow_mode_s) * 1000;
-            make_room(&mut self.may_send_ms, key);
-            before.may_send_ms = self.may_send_ms.insert(key, from_ms);
+        let from_ms = now_ms + u64::from(slow_mode_s) * 1000;
+        if self.may_send_ms.len() >= KEPT_MAX && !self.may_send_ms.contains_key(&key) {
+            self.may_send_ms.pop_first();
         }
-        if is_counted {
-            let sent = self.sent_in_second(key.0, now_ms);
-            make_room(&mut self.sent, key.0);
-            before.sent = self.sent.insert(key.0, (now_ms / 1000, sent + 1));
-        }
-        before
+        LimitedSender { key, may_send_ms: self.may_send_ms.insert(key, from_ms) }
     }
 
     /// A message is taken back.
     pub(super) fn take_back(&mut self, before: &LimitedSender) {
-        put(&mut self.may_send_ms, before.key, before.may_send_ms);
-        put(&mut self.sent, before.key.0, before.sent);
+        match before.may_send_ms {
+            Some(from_ms) => self.may_send_ms.insert(before.key, from_ms),
+            None => self.may_send_ms.remove(&before.key),
+        };
     }
 
     /// Forgets what is over.
     pub(super) fn trim(&mut self, now_ms: u64) {
         self.may_send_ms.retain(|_, from_ms| *from_ms > now_ms);
-        self.sent.retain(|_, (second, _)| *second == now_ms / 1000);
-    }
-}
-
-fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
-    match value {
-        Some(value) => map.insert(key, value),
-        None => map.remove(&key),
-    };
-}
-
-fn make_room<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K) {
-    if map.len() >= KEPT_MAX && !map.contains_key(&key) {
-        map.pop_first();
     }
 }
 
@@ -107,36 +78,29 @@ mod tests {
     }
 
     #[test]
-    fn a_message_counts_against_both_and_can_be_taken_back() {
+    fn a_message_counts_and_can_be_taken_back() {
         let mut send_limiter = SendLimiter::default();
         let (anna, hall) = key(1, 7);
-        let first = send_limiter.note((anna, hall), 10, true, 5_500);
+        let first = send_limiter.note((anna, hall), 10, 5_500);
         assert_eq!(send_limiter.wait_ms(anna, hall, 6_000), 9_500);
         assert_eq!(send_limiter.wait_ms(anna, hall, 15_500), 0);
         assert_eq!(send_limiter.wait_ms(anna, key(1, 8).1, 6_000), 0);
-        let second = send_limiter.note((anna, hall), 0, true, 5_900);
-        assert_eq!(
-            (send_limiter.sent_in_second(anna, 5_999), send_limiter.sent_in_second(anna, 6_000)),
-            (2, 0)
-        );
+        let second = send_limiter.note((anna, hall), 10, 16_000);
         send_limiter.take_back(&second);
-        assert_eq!(send_limiter.sent_in_second(anna, 5_999), 1);
+        assert_eq!(send_limiter.wait_ms(anna, hall, 6_000), 9_500);
         send_limiter.take_back(&first);
-        assert_eq!(
-            (send_limiter.sent_in_second(anna, 5_999), send_limiter.wait_ms(anna, hall, 6_000)),
-            (0, 0)
-        );
+        assert_eq!(send_limiter.wait_ms(anna, hall, 6_000), 0);
     }
 
     #[test]
     fn what_is_kept_is_bounded_and_what_is_over_goes() {
         let mut send_limiter = SendLimiter::default();
         for user in 1..=KEPT_MAX as u32 + 10 {
-            send_limiter.note(key(user, 1), 1, true, 500);
+            send_limiter.note(key(user, 1), 1, 500);
         }
-        assert_eq!((send_limiter.may_send_ms.len(), send_limiter.sent.len()), (KEPT_MAX, KEPT_MAX));
-        send_limiter.note(key(1, 1), 5, true, 1_000);
+        assert_eq!(send_limiter.may_send_ms.len(), KEPT_MAX);
+        send_limiter.note(key(1, 1), 5, 1_000);
         send_limiter.trim(1_500);
-        assert_eq!((send_limiter.may_send_ms.len(), send_limiter.sent.len()), (1, 1));
+        assert_eq!(send_limiter.may_send_ms.len(), 1);
     }
 }

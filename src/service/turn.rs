@@ -16,6 +16,7 @@ use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{HEARTBEAT_BYTES_MAX, NOTIFY_BYTES_MAX};
 use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
 use crate::service::history::Backlog;
+use crate::service::ledger::LedgerEntry;
 use crate::service::peer::{Peer, PeerState, Waiting};
 use crate::service::send_limiter::LimitedSender;
 use crate::store::StoreError;
@@ -269,8 +270,10 @@ pub(crate) struct Turn {
     pub(crate) saved: Vec<Saved>,
     /// Users whose place in the roster has changed.
     pub(crate) users: Vec<UserId>,
-    /// Messages that were counted against a bound.
+    /// Messages that were counted against a slow mode.
     pub(crate) paced: Vec<LimitedSender>,
+    /// What users had used before the turn, each once.
+    pub(crate) ledger: Vec<(UserId, LedgerEntry)>,
     /// What slow readers were to be told, who need it no more unless the turn is undone.
     pub(crate) dropped: Vec<(ConnId, Box<Backlog>)>,
     /// Why the turn cannot be committed.
@@ -287,6 +290,7 @@ impl Turn {
         self.saved.clear();
         self.users.clear();
         self.paced.clear();
+        self.ledger.clear();
         self.dropped.clear();
         self.failed = None;
     }

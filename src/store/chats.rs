@@ -140,7 +140,8 @@ impl Store<'_> {
         self.get(&sql, (one.min(other).row(), one.max(other).row()), chat)
     }
 
-    /// Up to `limit` groups whose name key begins with `prefix` and is above `after`, by name.
+    /// Up to `limit` groups with members, or made without any, whose name key begins with `prefix`
+    /// and is above `after`, by name.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -153,6 +154,8 @@ impl Store<'_> {
         // Nothing that begins with the prefix sorts after the prefix and the last character.
         let sql = format!(
             "SELECT {COLUMNS} FROM chats WHERE name_key >= ?1 AND name_key > ?2 AND name_key < ?3
+             AND NOT EXISTS (SELECT 1 FROM vacancies v
+                             WHERE v.chat_id = chats.chat_id AND v.emptied IS NOT NULL)
              ORDER BY name_key LIMIT ?4"
         );
         let end = format!("{prefix}\u{10FFFF}");
@@ -301,6 +304,7 @@ impl Store<'_> {
             "DELETE FROM members WHERE chat_id = ?1",
             "DELETE FROM bans WHERE chat_id = ?1",
             "DELETE FROM invites WHERE chat_id = ?1",
+            "DELETE FROM vacancies WHERE chat_id = ?1",
             "DELETE FROM chats WHERE chat_id = ?1",
         ] {
             self.run(sql, [chat_id.row()])?;

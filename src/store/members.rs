@@ -83,26 +83,29 @@ impl Store<'_> {
         )
     }
 
-    /// Makes a user a member; the caller has checked that it is none.
+    /// Makes a user a member; the caller has checked that it is none. In a group that waits for an
+    /// admin it becomes that, too. Whether it is one.
     ///
     /// # Errors
     /// As every write.
-    pub fn add_member(&mut self, new: Member) -> StoreResult<()> {
+    pub fn add_member(&mut self, new: Member) -> StoreResult<bool> {
+        let is_admin = self.take_vacancy(new.chat)? || new.admin;
         self.run(
             "INSERT INTO members (chat_id, user_id, admin, joined, seen) VALUES (?1, ?2, ?3, ?4, ?5)",
             (
                 new.chat.row(),
                 new.user.row(),
-                new.admin,
+                is_admin,
                 new.joined.micros(),
                 new.seen.micros(),
             ),
         )?;
         let sql = "UPDATE chats SET member_count = member_count + 1 WHERE chat_id = ?1";
-        self.run(sql, [new.chat.row()]).map(drop)
+        self.run(sql, [new.chat.row()])?;
+        Ok(is_admin)
     }
 
-    /// Ends a membership; false when there is none.
+    /// Ends a membership; false when there is none. [`Store::settle_departure`] comes next.
     ///
     /// # Errors
     /// As every write.
@@ -121,6 +124,9 @@ impl Store<'_> {
     /// # Errors
     /// As every write.
     pub fn set_admin(&mut self, chat: ChatId, user: UserId, admin: bool) -> StoreResult<()> {
+        if admin {
+            self.take_vacancy(chat)?;
+        }
         let sql = "UPDATE members SET admin = ?3 WHERE chat_id = ?1 AND user_id = ?2";
         self.run(sql, (chat.row(), user.row(), admin)).map(drop)
     }
@@ -171,21 +177,23 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), notify)).map(drop)
     }
 
-    /// How many admins a chat has.
+    /// How many admins a chat has who are not disabled.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn admin_count(&mut self, chat: ChatId) -> StoreResult<u32> {
-        let sql = "SELECT count(*) FROM members WHERE chat_id = ?1 AND admin = 1";
+        let sql = "SELECT count(*) FROM members m JOIN users u USING (user_id)
+                   WHERE m.chat_id = ?1 AND m.admin = 1 AND u.disabled = 0";
         Ok(self.get(sql, [chat.row()], |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// The member who joined first.
+    /// The member who joined first, of those who are not disabled.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn longest_standing(&mut self, chat: ChatId) -> StoreResult<Option<UserId>> {
-        let sql = "SELECT user_id FROM members WHERE chat_id = ?1 ORDER BY joined, user_id LIMIT 1";
+        let sql = "SELECT m.user_id FROM members m JOIN users u USING (user_id)
+                   WHERE m.chat_id = ?1 AND u.disabled = 0 ORDER BY m.joined, m.user_id LIMIT 1";
         self.get(sql, [chat.row()], |row| id(UserId::from_row, 0, row.get(0)?))
     }
 

@@ -12,6 +12,7 @@ mod error;
 pub mod hooks;
 mod identity;
 pub mod invites;
+pub mod ledger;
 pub mod members;
 pub mod messages;
 pub mod open;
@@ -25,6 +26,7 @@ pub mod subscriptions;
 pub mod transfer;
 pub mod unread;
 pub mod users;
+pub mod vacancies;
 
 pub use error::{Cause, Fault, StoreError, describe_io};
 pub use identity::{FileId, LookUp};

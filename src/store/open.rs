@@ -19,6 +19,7 @@ use super::error::{self, Cause, describe_io};
 use super::identity::{self, Identity};
 use super::paths::{self, sibling_path};
 use super::reserve::Reserve;
+use crate::names::{SKELETONS_VERSION, Skeletons};
 
 pub use super::paths::lock;
 
@@ -571,9 +572,28 @@ fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
             }
         }
     }
+    refresh_skeletons(&transaction)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
+}
+
+/// Makes the skeletons of all logins anew when they are those of older tables of Unicode, or none.
+fn refresh_skeletons(db: &Connection) -> rusqlite::Result<()> {
+    let sql = "SELECT coalesce(max(value), 0) FROM meta WHERE key = 'skeletons_version'";
+    let version: i64 = db.query_row(sql, [], |row| row.get(0))?;
+    if version >= SKELETONS_VERSION {
+        return Ok(());
+    }
+    let mut users = db.prepare("SELECT user_id, nickname FROM users")?;
+    let mut keep = db.prepare("INSERT OR REPLACE INTO skeletons VALUES (?1, ?2, ?3)")?;
+    let mut rows = users.query([])?;
+    while let Some(row) = rows.next()? {
+        let looks = Skeletons::of(&row.get::<_, String>(1)?);
+        keep.execute((row.get::<_, i64>(0)?, &looks.stored, &looks.lower))?;
+    }
+    let sql = "INSERT OR REPLACE INTO meta VALUES ('skeletons_version', ?1)";
+    db.execute(sql, [SKELETONS_VERSION]).map(drop)
 }
 
 fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
@@ -592,6 +612,14 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             // The loop must not sleep inside SQLite; a command holds the file for a moment only.
             db.busy_timeout(BUSY_TIMEOUT)?;
+            // On a full disk the old ones do until the next start.
+            let refreshed = db.unchecked_transaction().and_then(|transaction| {
+                refresh_skeletons(&transaction)?;
+                transaction.commit()
+            });
+            if let Err(error) = refreshed {
+                log::debug!("what logins look like is not computed anew: {error}");
+            }
             // After a crash the WAL may hold a turn that only the system's cache knows of. Others
             // are about to be answered from it, so it is brought to the disk first.
             let copied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));

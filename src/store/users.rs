@@ -2,6 +2,7 @@
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ServerTime, UserId};
+use crate::names::Skeletons;
 use rusqlite::Row;
 
 /// A row of `users`. Holds a password hash, so it has no `Debug`.
@@ -91,7 +92,7 @@ impl Store<'_> {
         self.run(sql, (user_id.row(), flag)).map(drop)
     }
 
-    /// Adds a user; `None` when the name is taken.
+    /// Adds a user; `None` when the name, or one that looks like it, is taken.
     ///
     /// # Errors
     /// As every write.
@@ -102,14 +103,42 @@ impl Store<'_> {
         password: &str,
         created: ServerTime,
     ) -> StoreResult<Option<UserId>> {
-        if self.user_by_key(key)?.is_some() {
+        if self.is_login_taken(nickname, key, None)? {
             return Ok(None);
         }
         let row = self.insert(
             "INSERT INTO users (nickname, name_key, password, created) VALUES (?1, ?2, ?3, ?4)",
             (nickname, key, password, created.micros()),
         )?;
+        self.set_skeletons(row, nickname)?;
         Ok(UserId::from_row(row))
+    }
+
+    /// Whether a login is that of a user other than `except`, or looks like it (protocol section 7).
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_login_taken(
+        &mut self,
+        nickname: &str,
+        key: &str,
+        except: Option<UserId>,
+    ) -> StoreResult<bool> {
+        let looks = Skeletons::of(nickname);
+        let except = except.map_or(0, UserId::row);
+        let sql = "SELECT 1 FROM users WHERE name_key = ?1 AND user_id <> ?4
+                   UNION ALL SELECT 1 FROM skeletons WHERE stored = ?2 AND user_id <> ?4
+                   UNION ALL SELECT 1 FROM skeletons WHERE lower = ?3 AND user_id <> ?4
+                   LIMIT 1";
+        let given = (key, &looks.stored, &looks.lower, except);
+        Ok(self.get(sql, given, |_| Ok(()))?.is_some())
+    }
+
+    /// Keeps what a login looks like.
+    fn set_skeletons(&mut self, user: i64, nickname: &str) -> StoreResult<()> {
+        let looks = Skeletons::of(nickname);
+        let sql = "INSERT OR REPLACE INTO skeletons (user_id, stored, lower) VALUES (?1, ?2, ?3)";
+        self.run(sql, (user, &looks.stored, &looks.lower)).map(drop)
     }
 
     /// Replaces the stored form of the password.
@@ -136,7 +165,8 @@ impl Store<'_> {
     /// As every write.
     pub fn rename_user(&mut self, user_id: UserId, nickname: &str, key: &str) -> StoreResult<()> {
         let sql = "UPDATE users SET nickname = ?2, name_key = ?3 WHERE user_id = ?1";
-        self.run(sql, (user_id.row(), nickname, key)).map(drop)
+        self.run(sql, (user_id.row(), nickname, key))?;
+        self.set_skeletons(user_id.row(), nickname)
     }
 
     /// Leaves of an account only the row that its messages refer to: disabled, under another name

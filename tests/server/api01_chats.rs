@@ -68,14 +68,15 @@ fn unknown_names() {
     }
 }
 
-/// Letters that only look alike are other names.
+/// Letters that only look alike do not find a name, and name no other user.
 #[test]
-fn look_alikes_are_apart() {
+fn look_alikes_find_nobody() {
     let server = anna();
     // The first letter is Cyrillic.
-    server.add_user("аnna");
-    let mut anna = server.login("anna");
-    assert_ne!(anna.user_id("anna"), anna.user_id("аnna"));
+    let output =
+        server.admin(&["user", "add", "аnna", "--password-stdin"], Some("correct horse\n"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    server.login("anna").ask(GET_USER_ID, body().text("аnna")).declined("no-such-user");
 }
 
 /// Users and chats are two name spaces.

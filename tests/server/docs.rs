@@ -83,9 +83,16 @@ fn the_protocol_tells_the_limits() {
         format!("| 1 to {} Unicode scalar values", limits::NAME_CHARS_MAX),
         format!("| {} characters |", limits::TITLE_CHARS_MAX),
         format!(
-            "| {} to {max} bytes for a user, 1 to {max} for a chat |",
-            limits::USER_PASSWORD_BYTES_MIN,
+            "| at least {} characters and at most {max} bytes for a user, 1 to {max} bytes for a chat |",
+            limits::USER_PASSWORD_CHARS_MIN,
             max = limits::PASSWORD_BYTES_MAX
+        ),
+        format!("| {} MiB a day of UTC", limits::USER_TEXT_BYTES_PER_DAY / 1024 / 1024),
+        format!("| {} a day | `rate-limited` |", limits::GROUPS_PER_DAY_MAX),
+        format!(
+            "| a bucket of {}; {} come back every second |",
+            limits::CHANGES_BUCKET,
+            limits::CHANGES_PER_SECOND
         ),
         format!(
             "a bucket of {}; one comes back every {} s",

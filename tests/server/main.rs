@@ -52,3 +52,4 @@ mod tls;
 mod tls_scan;
 mod transfer;
 mod unread;
+mod user_limits;

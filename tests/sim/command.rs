@@ -87,19 +87,25 @@ fn change(command: &Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResu
         Command::Disable { user, disabled } => {
             let user = user_id(*user)?;
             let set = store.set_disabled(user, *disabled);
-            if *disabled {
+            let made = if *disabled {
                 set.and_then(|()| store.end_sessions(user, None))
                     .and_then(|()| store.note_change(Change::SessionsEnded(user)))
+                    .and_then(|()| store.settle_disabled(user, ServerTime::ZERO))
             } else {
-                set
-            }
+                let chats = set.and_then(|()| store.settle_enabled(user));
+                chats.map(|chats| chats.into_iter().map(|chat| (chat, user)).collect())
+            };
+            made.and_then(|made| {
+                let mut made = made.into_iter();
+                made.try_for_each(|(chat, user)| store.note_change(Change::MadeAdmin(chat, user)))
+            })
         }
         Command::AddMember { chat, user, admin, joined } => {
             let (chat, user) = (chat_id(*chat)?, user_id(*user)?);
             let joined = ServerTime::new(*joined).unwrap_or_default();
             let member = Member { chat, user, admin: *admin, joined, seen: ServerTime::ZERO };
             let added = store.add_member(member);
-            added.and_then(|()| store.note_change(Change::MemberJoined(chat, user)))
+            added.and_then(|_| store.note_change(Change::MemberJoined(chat, user)))
         }
         Command::RemoveChat { chat } => {
             let chat = chat_id(*chat)?;

@@ -98,6 +98,11 @@ impl Plan {
                 outbound_bytes_max,
                 session_lifetime_us: 30 * 86_400 * 1_000_000,
                 registration_open: rng.one_in(2),
+                user_bytes_per_day: rng.weighted(&[
+                    (2, 0),
+                    (2, 256 * 1024 * 1024),
+                    (1, 10 * content_bytes_max as u64),
+                ]),
             },
         }
     }

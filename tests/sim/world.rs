@@ -238,6 +238,7 @@ impl World {
                 false => Registration::Closed,
             },
             sends_per_second: 0,
+            user_bytes_per_day: rules.user_bytes_per_day,
             ..ServiceConfig::default()
         }
     }
@@ -464,8 +465,9 @@ impl World {
         vfs::disk(|disk| disk.misbehave(faults));
         done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
         self.model.command(&command);
-        // Of who may log in again nobody need be told.
-        let leaves_note = !matches!(command, Command::Disable { disabled: false, .. });
+        // Nobody is notified of who may log in again, but of a new admin.
+        let is_silent = matches!(command, Command::Disable { disabled: false, .. });
+        let leaves_note = !is_silent || !self.model.made_admins.is_empty();
         self.command = Some(command).filter(|_| leaves_note);
         Ok(())
     }

@@ -5,6 +5,7 @@ use vestnik::store::changes::Change;
 use vestnik::store::chats::Chat;
 use vestnik::store::members::Member;
 use vestnik::store::users::User;
+use vestnik::store::vacancies::Succession;
 
 use crate::cli::failure::Failure;
 use crate::cli::file::{self, Stop};
@@ -79,7 +80,7 @@ pub(super) fn set_banned(
             store.remove_member(chat.chat, user.user)?;
             store.note_change(Change::MemberBanned(chat.chat, user.user))?;
             if let Some(member) = member {
-                name_heir(store, &member)?;
+                settle(store, &member)?;
             }
         }
         Ok((chat, user))
@@ -97,17 +98,14 @@ fn both(store: &mut Store<'_>, chat: &str, user: &str) -> Result<(Chat, User), S
 pub(in crate::cli) fn leave(store: &mut Store<'_>, member: &Member) -> Result<(), Stop> {
     store.remove_member(member.chat, member.user)?;
     store.note_change(Change::MemberLeft(member.chat, member.user))?;
-    name_heir(store, member)
+    settle(store, member)
 }
 
-/// Makes the longest-standing member an admin when the last admin has gone.
-fn name_heir(store: &mut Store<'_>, gone: &Member) -> Result<(), Stop> {
-    if gone.admin
-        && store.admin_count(gone.chat)? == 0
-        && let Some(heir) = store.longest_standing(gone.chat)?
-    {
-        store.set_admin(gone.chat, heir, true)?;
-        store.note_change(Change::MadeAdmin(gone.chat, heir))?;
+/// The group may have an heir to its last admin, or be gone with its last member.
+fn settle(store: &mut Store<'_>, gone: &Member) -> Result<(), Stop> {
+    match store.settle_departure(gone.chat, gone.admin, file::now())? {
+        Succession::Unchanged => Ok(()),
+        Succession::Heir(heir) => Ok(store.note_change(Change::MadeAdmin(gone.chat, heir))?),
+        Succession::Gone => Ok(store.note_change(Change::ChatRemoved(gone.chat))?),
     }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use crate::cli::failure::Failure;
 use crate::cli::{Context, Outcome, file, secret};
 
 pub(super) fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
-    let new = file::parse_name(given)?;
+    let new = file::parse_group(given)?;
     let chat = file::change(&context.data, |store| {
         let chat = file::chat(store, name)?;
         let holder = store.chat_by_key(new.key())?;

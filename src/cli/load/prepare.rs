@@ -113,7 +113,7 @@ fn names(arguments: &Arguments) -> Result<Vec<Name>, Failure> {
         };
         (0..arguments.chats).map(name)
     });
-    named.map(|name| file::parse_name(&name)).collect()
+    named.map(|name| file::parse_group(&name)).collect()
 }
 
 /// Adds those of the chats that are not there yet.

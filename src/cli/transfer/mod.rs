@@ -129,12 +129,12 @@ impl Called {
     fn from(arguments: &ImportArguments, summary: &Summary) -> Result<Self, Failure> {
         let Some([one, other]) = &summary.chat.direct else {
             let name = arguments.name.as_deref().unwrap_or(&summary.chat.name);
-            return Ok(Self::Group(file::parse_name(name)?));
+            return Ok(Self::Group(file::parse_group(name)?));
         };
         if arguments.name.is_some() {
             return Err(Failure::new("a direct chat has no name: leave out --as"));
         }
-        Ok(Self::Direct([file::parse_name(one)?, file::parse_name(other)?]))
+        Ok(Self::Direct([file::parse_stored(one)?, file::parse_stored(other)?]))
     }
 
     fn is_free(&self, store: &mut Store<'_>) -> Result<(), Stop> {
@@ -217,11 +217,16 @@ impl Place<'_> {
             let mut senders = HashMap::new();
             let two = summary.chat.direct.iter().flatten().map(|name| (name, &1));
             for (name, line) in two.chain(&summary.senders) {
-                let parsed = file::parse_name(name)
-                    .map_err(|_| Failure::Failed(format!("line {line}: {name:?} is no name")))?;
+                let on_line = |failure| match failure {
+                    Failure::Failed(message) => Failure::Failed(format!("line {line}: {message}")),
+                    other => other,
+                };
+                let parsed = file::parse_stored(name).map_err(on_line)?;
                 let user = match store.user_id_by_key(parsed.key())? {
                     Some(user) => user,
-                    None if add_users => add_user(store, &parsed)?,
+                    None if add_users => {
+                        add_user(store, &file::parse_login(name).map_err(on_line)?)?
+                    }
                     None => {
                         let words = format!(
                             "there is no user {name:?} of line {line}: add them, or have all who \
@@ -350,7 +355,7 @@ fn make_direct(store: &mut Store<'_>, chat: ChatId, two: &[Name; 2]) -> Result<(
 
 /// The user of this name, if there is one.
 fn known(store: &mut Store<'_>, name: &str) -> Result<Option<UserId>, Stop> {
-    match Name::parse(name) {
+    match Name::parse_stored(name) {
         Ok(name) => Ok(store.user_id_by_key(name.key())?),
         Err(_) => Ok(None),
     }

@@ -101,7 +101,7 @@ fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
         return Err("has the hash of a password that none can match".to_owned());
     }
     if let Some([one, other]) = &chat.direct {
-        let keys = (Name::parse(one), Name::parse(other));
+        let keys = (Name::parse_stored(one), Name::parse_stored(other));
         let are_two = matches!(&keys, (Ok(a), Ok(b)) if a.key() != b.key());
         if !are_two || !chat.name.is_empty() || chat.password {
             return Err("is a direct chat, and not one of two users alone".to_owned());
@@ -151,7 +151,7 @@ fn add(
             summary.ids.push(id);
             summary.latest = summary.latest.max(updated);
             if !summary.senders.contains_key(&*line.sender) {
-                Name::parse(&line.sender).map_err(|bad| {
+                Name::parse_stored(&line.sender).map_err(|bad| {
                     format!("has a sender {:?}, which is no name: {bad}", line.sender)
                 })?;
                 summary.senders.insert(line.sender.into_owned(), number);

@@ -57,7 +57,7 @@ fn free_name(store: &mut Store<'_>, user: UserId) -> Result<Name, Stop> {
     for ending in ["", "-2", "-3", "-4", "-5"] {
         let name = format!("deleted-{user}{ending}");
         if let Ok(name) = Name::parse(&name)
-            && store.user_by_key(name.key())?.is_none()
+            && !store.is_login_taken(name.text(), name.key(), Some(user))?
         {
             return Ok(name);
         }

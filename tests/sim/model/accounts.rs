@@ -14,7 +14,7 @@ const REGISTER_BUCKET: u32 = 30;
 
 /// A password that can be one: what is wrong with it is all that the model needs to know of it.
 fn is_user_password(text: &str) -> bool {
-    (8..=256).contains(&text.len())
+    text.chars().count() >= 8 && text.len() <= 256
 }
 
 pub(super) fn is_attempt(text: &str) -> bool {
@@ -24,7 +24,8 @@ pub(super) fn is_attempt(text: &str) -> bool {
 /// The names that the clients use are ASCII and Cyrillic letters and digits.
 pub(super) fn is_name(text: &str) -> bool {
     let is_allowed = |c: char| c.is_alphanumeric() || "_-.".contains(c);
-    (1..=32).contains(&text.chars().count()) && text.chars().all(is_allowed)
+    let is_one = (1..=32).contains(&text.chars().count()) && text.chars().all(is_allowed);
+    is_one && text.chars().any(char::is_alphanumeric)
 }
 
 impl Model {
@@ -360,6 +361,9 @@ impl Model {
         let Some(me) = self.caller(conn, task) else {
             return self.decline(turn, conn, task, "login-required");
         };
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, conn, task, code);
+        }
         self.accept(turn, conn, task, &[])?;
         if let Some(user) = self.users.get_mut(&me.user) {
             user.password = new;

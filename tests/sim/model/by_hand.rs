@@ -22,12 +22,14 @@ impl Model {
                     found.disabled = *disabled;
                 }
                 self.sessions.retain(|_, session| session.user != *user || !disabled);
+                self.made_admins = self.settle_disabled(*user, *disabled);
             }
             Command::AddMember { chat, user, admin, joined } => {
                 self.added_by_hand.insert((*chat, *user));
                 self.is_adding = true;
                 if let Some(chat) = self.chats.get_mut(chat) {
-                    let member = Member { admin: *admin, joined: *joined, seen: 0 };
+                    let admin = std::mem::take(&mut chat.is_vacant) || *admin;
+                    let member = Member { admin, joined: *joined, seen: 0 };
                     chat.members.insert(*user, member);
                 }
             }
@@ -47,6 +49,25 @@ impl Model {
         }
     }
 
+    /// Who becomes admin of which chat because a user was disabled or enabled.
+    fn settle_disabled(&mut self, user: u32, disabled: bool) -> Vec<(u32, u32)> {
+        let mut made = Vec::new();
+        for chat in self.chats_of(user) {
+            let Some(found) = self.chats.get_mut(&chat).filter(|chat| chat.direct.is_none()) else {
+                continue;
+            };
+            let Some(member) = found.members.get_mut(&user) else { continue };
+            if disabled {
+                let was_admin = member.admin;
+                made.extend(self.settle_departure(chat, was_admin).map(|heir| (chat, heir)));
+            } else if std::mem::take(&mut found.is_vacant) && !member.admin {
+                member.admin = true;
+                made.push((chat, user));
+            }
+        }
+        made
+    }
+
     /// The server has taken it up.
     pub(super) fn take_up(&mut self, turn: &mut Turn<'_>, command: &Command) -> Check {
         self.note("by hand");
@@ -59,6 +80,10 @@ impl Model {
                     if attached.is_some_and(|at| !self.sessions.contains_key(&at.session)) {
                         self.deauth(turn, conn)?;
                     }
+                }
+                for (chat, admin) in std::mem::take(&mut self.made_admins) {
+                    self.notify_member(chat, admin, 3, None);
+                    self.owe_members_chat(chat, None);
                 }
             }
             Command::AddMember { chat, user, .. } => {

@@ -52,7 +52,8 @@ impl Model {
 
     /// The group with the first name that begins so and comes after another: its key and id.
     pub(super) fn next_group(&self, prefix: &str, after: &str) -> Option<(String, u32)> {
-        let groups = self.chats.iter().filter(|(_, chat)| chat.direct.is_none());
+        let is_shown = |chat: &Chat| !chat.is_vacant || !chat.members.is_empty();
+        let groups = self.chats.iter().filter(|(_, chat)| chat.direct.is_none() && is_shown(chat));
         groups
             .map(|(id, chat)| (key(&chat.name), *id))
             .filter(|(key, _)| key.starts_with(prefix) && &key[..] > after)
@@ -151,11 +152,15 @@ impl Model {
     }
 
     fn join(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
         self.accept(turn, me.conn, me.task, &[])?;
         let joined = turn.after;
         self.event(turn, joined)?;
         if let Some(chat) = self.chats.get_mut(&chat) {
-            chat.members.insert(me.user, Member { admin: false, joined, seen: 0 });
+            let admin = std::mem::take(&mut chat.is_vacant);
+            chat.members.insert(me.user, Member { admin, joined, seen: 0 });
         }
         self.note("joined");
         self.owe_user_chat(me.user, chat, Some(me.conn));
@@ -179,6 +184,9 @@ impl Model {
         let Some(password) = password else { return self.create(turn, me, name, None) };
         if !is_attempt(password) {
             return self.decline(turn, me.conn, me.task, "bad-password");
+        }
+        if self.are_groups_spent(turn, me) {
+            return self.decline(turn, me.conn, me.task, "rate-limited");
         }
         let (name, password) = (name.to_owned(), password.to_owned());
         self.wait(turn, me.conn, me.task, Intent::CreateChat { name, password });
@@ -224,10 +232,17 @@ impl Model {
         if self.chat_by_key(&key(name)).is_some() {
             return self.decline(turn, me.conn, me.task, "name-taken");
         }
+        if self.are_groups_spent(turn, me) {
+            return self.decline(turn, me.conn, me.task, "rate-limited");
+        }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
         let created = turn.after;
         let members = [(me.user, Member { admin: true, joined: created, seen: 0 })].into();
         let new = Chat { name: name.to_owned(), password, created, members, ..Chat::default() };
         let chat = self.new_chat(turn, me, new)?;
+        self.note_group(me, created);
         self.note("created");
         self.owe_user_chat(me.user, chat, Some(me.conn));
         Ok(())
@@ -241,6 +256,9 @@ impl Model {
         let found = self.chats.iter().find(|(_, chat)| chat.direct == Some(two));
         if let Some(chat) = found.map(|(id, _)| *id) {
             return self.accept(turn, me.conn, me.task, &chat.to_le_bytes());
+        }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
         }
         let created = turn.after;
         let member = Member { admin: false, joined: created, seen: 0 };
@@ -260,6 +278,9 @@ impl Model {
         if self.chats[&chat].direct.is_some() {
             return self.decline(turn, me.conn, me.task, "forbidden");
         }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
         self.accept(turn, me.conn, me.task, &[])?;
         let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };
         let was_admin = found.members.remove(&me.user).is_some_and(|member| member.admin);
@@ -267,18 +288,39 @@ impl Model {
         self.note("left");
         self.owe_user_chat(me.user, chat, Some(me.conn));
         self.notify_member(chat, me.user, 2, None);
-        let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };
-        if !was_admin || found.members.values().any(|member| member.admin) {
-            return Ok(());
-        }
-        // The longest-standing member becomes admin.
-        let oldest = found.members.iter_mut().min_by_key(|(id, member)| (member.joined, **id));
-        if let Some((&heir, member)) = oldest {
-            member.admin = true;
-            self.note("inherited");
+        if let Some(heir) = self.settle_departure(chat, was_admin) {
             self.notify_member(chat, heir, 3, None);
             self.owe_members_chat(chat, None);
         }
         Ok(())
+    }
+
+    /// What becomes of a group that somebody has left, or whose admin was disabled: its heir.
+    pub(super) fn settle_departure(&mut self, chat: u32, was_admin: bool) -> Option<u32> {
+        let users = &self.users;
+        let is_enabled = |user: &u32| users.get(user).is_some_and(|user| !user.disabled);
+        let found = self.chats.get_mut(&chat).filter(|chat| chat.direct.is_none())?;
+        if found.members.is_empty() {
+            found.is_vacant = true;
+            if found.messages.is_empty() {
+                self.chats.remove(&chat);
+                self.note("gone with its last member");
+            }
+            return None;
+        }
+        let mut enabled = found.members.iter_mut().filter(|(user, _)| is_enabled(user));
+        if !was_admin || enabled.any(|(_, member)| member.admin) {
+            return None;
+        }
+        // The longest-standing member becomes admin.
+        let enabled = found.members.iter_mut().filter(|(user, _)| is_enabled(user));
+        let Some((&heir, member)) = enabled.min_by_key(|(id, member)| (member.joined, **id)) else {
+            found.is_vacant = true;
+            return None;
+        };
+        member.admin = true;
+        found.is_vacant = false;
+        self.note("inherited");
+        Some(heir)
     }
 }

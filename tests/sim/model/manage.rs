@@ -22,6 +22,9 @@ impl Model {
         if let Some(code) = self.not_admin(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
         }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
         self.accept(turn, me.conn, me.task, &[])?;
         self.note("deleted a chat");
         self.remove_chat(chat, Some(me.conn));
@@ -48,6 +51,9 @@ impl Model {
     ) -> Check {
         if self.chats.get(&chat).is_some_and(is_so_already) {
             return self.accept(turn, me.conn, me.task, &[]);
+        }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
         }
         self.accept(turn, me.conn, me.task, &[])?;
         if let Some(chat) = self.chats.get_mut(&chat) {
@@ -191,16 +197,24 @@ impl Model {
             return self.decline(turn, me.conn, me.task, "not-member");
         };
         let is_so_already = member.admin == admin;
-        let admins = members.values().filter(|member| member.admin).count();
+        let is_enabled = |user: &u32| self.users.get(user).is_some_and(|user| !user.disabled);
+        let admins = members.iter().filter(|(user, member)| member.admin && is_enabled(user));
+        let admins = admins.count();
         if !is_so_already && !admin && admins <= 1 {
             return self.decline(turn, me.conn, me.task, "last-admin");
         }
         if is_so_already {
             return self.accept(turn, me.conn, me.task, &[]);
         }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
         self.accept(turn, me.conn, me.task, &[])?;
         if let Some(member) = self.chats.get_mut(&chat).and_then(|c| c.members.get_mut(&user)) {
             member.admin = admin;
+        }
+        if admin && let Some(chat) = self.chats.get_mut(&chat) {
+            chat.is_vacant = false;
         }
         self.note("set an admin");
         self.notify_member(chat, user, if admin { 3 } else { 4 }, Some(me.conn));
@@ -227,6 +241,9 @@ impl Model {
         }
         if self.chats[&chat].bans.contains(&user) == banned {
             return self.accept(turn, me.conn, me.task, &[]);
+        }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
         }
         self.accept(turn, me.conn, me.task, &[])?;
         let Some(found) = self.chats.get_mut(&chat) else { return Ok(()) };

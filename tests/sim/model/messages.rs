@@ -31,7 +31,7 @@ impl Model {
         if let Some(code) = self.content_wrong(content) {
             return self.decline(turn, me.conn, me.task, code);
         }
-        if self.is_too_soon(turn, me, chat) {
+        if self.is_too_soon(turn, me, chat) || self.is_text_spent(turn, me, content.len()) {
             return self.decline(turn, me.conn, me.task, "rate-limited");
         }
         let body = self.accepted(turn, me.conn, me.task)?;
@@ -42,6 +42,7 @@ impl Model {
             return Err(format!("message {id} of {created}"));
         }
         self.event(turn, created)?;
+        self.note_text(me, created, content.len())?;
         if let Some(found) = self.chats.get_mut(&chat) {
             let content = content.into();
             let new = Message { sender: me.user, updated: created, status: 0, content };
@@ -60,7 +61,7 @@ impl Model {
         Ok(())
     }
 
-    /// Slow mode: somebody who has sent a moment ago may be told to wait. (The server forgets when
+    /// Slow mode: somebody who has sent or edited a moment ago may be told to wait. (The server forgets when
     /// that was as the last connection of a user ends.)
     fn is_too_soon(&self, turn: &Turn<'_>, me: Caller, chat: u32) -> bool {
         let found = &self.chats[&chat];
@@ -120,11 +121,18 @@ impl Model {
         if let Some(code) = self.content_wrong(content) {
             return self.decline(turn, me.conn, me.task, code);
         }
+        if self.is_too_soon(turn, me, chat) || self.is_text_spent(turn, me, content.len()) {
+            return self.decline(turn, me.conn, me.task, "rate-limited");
+        }
         self.note("edited");
         self.change_message(turn, me, chat, id, |message| {
             message.status |= EDITED;
             message.content = content.into();
-        })
+        })?;
+        self.note_text(me, self.high, content.len())?;
+        let now_ms = self.now_ms;
+        self.chats.get_mut(&chat).map(|chat| chat.last_sent.insert(me.user, now_ms));
+        Ok(())
     }
 
     pub(super) fn delete(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32, id: i64) -> Check {
@@ -165,6 +173,11 @@ impl Model {
         if seen <= member.seen {
             return self.accept(turn, me.conn, me.task, &[]);
         }
+        if let Some(code) = self.cannot_change(me) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let member = self.chats.get_mut(&chat).and_then(|c| c.members.get_mut(&me.user));
+        let Some(member) = member else { return Ok(()) };
         member.seen = seen;
         self.note("marked");
         self.accept(turn, me.conn, me.task, &[])?;
@@ -175,6 +188,9 @@ impl Model {
     pub(super) fn typing(&mut self, turn: &mut Turn<'_>, me: Caller, chat: u32) -> Check {
         if let Some(code) = self.not_member(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
+        }
+        if !self.take_change(me) {
+            return self.decline(turn, me.conn, me.task, "rate-limited");
         }
         self.accept(turn, me.conn, me.task, &[])?;
         self.notify_typing(me, chat);

@@ -9,6 +9,7 @@
 mod accounts;
 mod by_hand;
 mod chats;
+mod limits;
 mod manage;
 mod messages;
 mod notify;
@@ -98,6 +99,8 @@ pub(crate) struct Chat {
     pub(crate) slow_before_s: u32,
     /// When the server last took up a change of it, by the clock that only runs forward.
     pub(crate) slow_since_ms: u64,
+    /// Whoever joins it, or is enabled first, becomes its admin.
+    pub(crate) is_vacant: bool,
     /// When somebody last sent, since the server started, by the clock that only runs forward.
     pub(crate) last_sent: BTreeMap<u32, u64>,
 }
@@ -228,6 +231,8 @@ pub(crate) struct Rules {
     pub(crate) outbound_bytes_max: usize,
     pub(crate) session_lifetime_us: i64,
     pub(crate) registration_open: bool,
+    /// 0: any number.
+    pub(crate) user_bytes_per_day: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -248,6 +253,8 @@ pub(crate) struct Model {
     removed_members: Vec<u32>,
     /// The chat that it was, until the server takes that up.
     removed_chat: Option<(u32, Chat)>,
+    /// Who became admin of which chat by hand, which the server does not know yet.
+    pub(crate) made_admins: Vec<(u32, u32)>,
     /// Who was added to which chat by hand: at a time of the wall, which the order of the server
     /// does not know.
     pub(crate) added_by_hand: BTreeSet<(u32, u32)>,
@@ -269,6 +276,8 @@ pub(crate) struct Model {
     failures_unsure: u32,
     /// Wrong guesses under way: they count when the work is done, though nobody hears of it.
     guesses: BTreeMap<u64, Vec<(String, u32)>>,
+    /// What users have used of their limits.
+    pub(super) used: BTreeMap<u32, limits::Used>,
     /// When a turn was last undone, by the clock that only runs forward.
     undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
@@ -410,6 +419,7 @@ impl Model {
             is_removing: false,
             removed_members: Vec::new(),
             removed_chat: None,
+            made_admins: Vec::new(),
             added_by_hand: BTreeSet::new(),
             unreadable: false,
             high: 0,
@@ -422,6 +432,7 @@ impl Model {
             failures: BTreeMap::new(),
             failures_unsure: 0,
             guesses: BTreeMap::new(),
+            used: BTreeMap::new(),
             undone_ms: None,
             seen: BTreeMap::new(),
         }
@@ -441,9 +452,11 @@ impl Model {
         self.failures.clear();
         self.failures_unsure = 0;
         self.guesses.clear();
+        self.used.values_mut().for_each(limits::Used::restart);
         self.undone_ms = None;
         self.removed_members.clear();
         self.removed_chat = None;
+        self.made_admins.clear();
         self.lockdown = self.lockdown_by_hand.take().unwrap_or(self.lockdown);
         (self.is_adding, self.is_removing) = (false, false);
         for chat in self.chats.values_mut() {

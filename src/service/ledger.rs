@@ -1,0 +1,283 @@
+//! What each user has used up of the limits on users (protocol section 7).
+//!
+//! Owns one entry per user: bytes of text and groups of the day, and the token buckets of sends
+//! and of other changes. Must not know connections: nobody escapes a limit by connecting again.
+//!
+//! The day's use is kept across restarts. So that a send does not cost a row more, the database is
+//! ahead of the memory: it holds what is *reserved*, and another row is written only when that is
+//! used up. A crash costs a user at most the rest of a reservation; a graceful end costs nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map;
+
+use crate::ids::UserId;
+use crate::limits::{
+    CHANGES_BUCKET, CHANGES_PER_SECOND, GROUPS_PER_DAY_MAX, LEDGER_ENTRIES_MAX,
+    TEXT_RESERVED_BYTES_MAX,
+};
+use crate::service::{Caller, HandlerResult, Service};
+use crate::store::StoreResult;
+use crate::store::ledger::Used;
+use crate::wire::decline::Decline;
+
+/// Reservations in a day's bytes of text: so many rows are written for a user in a day, about.
+const RESERVATIONS: u64 = 256;
+/// Nanoseconds in a second and in a millisecond.
+const SECOND_NS: u64 = 1_000_000_000;
+const MS_NS: u64 = 1_000_000;
+/// Entries written or dropped in one slice of housekeeping.
+const ENTRIES_PER_SLICE: usize = 256;
+/// Milliseconds without a use after which an entry is no longer kept in memory.
+const IDLE_MS: u64 = 60_000;
+
+/// What one user has used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LedgerEntry {
+    /// Today's use.
+    used: Used,
+    /// What the database holds of it: at least as much.
+    reserved: Used,
+    /// When the bucket of sends is full again, by the forward clock in nanoseconds.
+    sends_full_ns: u64,
+    /// When the bucket of other changes is full again.
+    changes_full_ns: u64,
+    /// The last use.
+    touched_ms: u64,
+    /// The turn that has saved the entry for an undo.
+    saved_in: u64,
+}
+
+/// All entries in use.
+#[derive(Default)]
+pub(super) struct Ledger {
+    entries: HashMap<UserId, LedgerEntry>,
+}
+
+impl Ledger {
+    /// An undone turn has used nothing.
+    pub(super) fn take_back(&mut self, user: UserId, before: LedgerEntry) {
+        self.entries.insert(user, before);
+    }
+}
+
+/// A token bucket, kept as the time at which it is full again.
+#[derive(Clone, Copy)]
+struct Bucket {
+    size: u64,
+    per_second: u64,
+}
+
+impl Bucket {
+    /// Nanoseconds in which one token comes back.
+    const fn token_ns(self) -> u64 {
+        SECOND_NS / self.per_second
+    }
+
+    /// Nanoseconds until there is a token.
+    fn wait_ns(self, full_ns: u64, now_ns: u64) -> u64 {
+        let missing_ns = full_ns.saturating_sub(now_ns);
+        missing_ns.saturating_sub((self.size - 1) * self.token_ns())
+    }
+
+    /// When it is full again once a token more is taken.
+    fn take(self, full_ns: u64, now_ns: u64) -> u64 {
+        full_ns.max(now_ns).saturating_add(self.token_ns())
+    }
+}
+
+const CHANGES: Bucket = Bucket { size: CHANGES_BUCKET, per_second: CHANGES_PER_SECOND };
+
+/// Whole seconds, at least one, of a wait that is not over.
+fn limited(wait_ns: u64) -> Decline {
+    Decline::RateLimited(wait_ns.div_ceil(SECOND_NS).max(1))
+}
+
+impl Service<'_> {
+    /// Nanoseconds until a user may send or edit a text of so many bytes; 0: now. Nothing is
+    /// counted yet.
+    pub(super) fn send_wait_ns(&mut self, user: UserId, bytes: usize) -> StoreResult<u64> {
+        let (bytes_max, sends) = (self.config.user_bytes_per_day, self.config.sends_per_second);
+        if bytes_max == 0 && sends == 0 {
+            return Ok(0);
+        }
+        let (now_ns, day_left_ns) = (self.now_ms * MS_NS, self.day_left_ns());
+        let entry = self.ledger_entry(user)?;
+        let is_spent = bytes_max > 0 && entry.used.bytes.saturating_add(bytes as u64) > bytes_max;
+        let day_ns = if is_spent { day_left_ns } else { 0 };
+        let bucket_ns = sends_bucket(sends).map_or(0, |b| b.wait_ns(entry.sends_full_ns, now_ns));
+        Ok(day_ns.max(bucket_ns))
+    }
+
+    /// Counts a send or an edit. To be called once the turn may write.
+    pub(super) fn note_send(&mut self, user: UserId, bytes: usize) -> StoreResult<()> {
+        let (bytes_max, sends) = (self.config.user_bytes_per_day, self.config.sends_per_second);
+        if bytes_max == 0 && sends == 0 {
+            return Ok(());
+        }
+        let now_ns = self.now_ms * MS_NS;
+        let entry = self.ledger_entry_mut(user)?;
+        if let Some(bucket) = sends_bucket(sends) {
+            entry.sends_full_ns = bucket.take(entry.sends_full_ns, now_ns);
+        }
+        if bytes_max == 0 {
+            return Ok(());
+        }
+        entry.used.bytes = entry.used.bytes.saturating_add(bytes as u64);
+        if entry.used.bytes > entry.reserved.bytes {
+            let more = TEXT_RESERVED_BYTES_MAX.min(bytes_max / RESERVATIONS);
+            entry.reserved = Used { bytes: entry.used.bytes.saturating_add(more), ..entry.used };
+            let reserved = entry.reserved;
+            self.store.set_used(user, reserved)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a user may make one group more today.
+    pub(super) fn check_groups(&mut self, user: UserId) -> HandlerResult {
+        let day_left_ns = self.day_left_ns();
+        if self.ledger_entry(user)?.used.groups >= GROUPS_PER_DAY_MAX {
+            return Err(limited(day_left_ns).into());
+        }
+        Ok(())
+    }
+
+    /// Counts a group that a user has made. To be called once the turn may write.
+    pub(super) fn note_group(&mut self, user: UserId) -> StoreResult<()> {
+        let entry = self.ledger_entry_mut(user)?;
+        entry.used.groups += 1;
+        entry.reserved = Used { bytes: entry.reserved.bytes.max(entry.used.bytes), ..entry.used };
+        let reserved = entry.reserved;
+        self.store.set_used(user, reserved)
+    }
+
+    /// Begins to write a change that is not a message, after all that could decline it: it counts
+    /// against the caller's bucket, which is the last of all reasons.
+    pub(super) fn may_change(&mut self, caller: Caller) -> HandlerResult {
+        self.may_write()?;
+        self.spend_change(caller.user)
+    }
+
+    /// Takes a token from the bucket of changes.
+    pub(super) fn spend_change(&mut self, user: UserId) -> HandlerResult {
+        let now_ns = self.now_ms * MS_NS;
+        let wait_ns = CHANGES.wait_ns(self.ledger_entry(user)?.changes_full_ns, now_ns);
+        if wait_ns > 0 {
+            return Err(limited(wait_ns).into());
+        }
+        let entry = self.ledger_entry_mut(user)?;
+        entry.changes_full_ns = CHANGES.take(entry.changes_full_ns, now_ns);
+        Ok(())
+    }
+
+    /// Declines what has to wait.
+    pub(super) fn check_wait_ns(wait_ns: u64) -> HandlerResult {
+        if wait_ns > 0 { Err(limited(wait_ns).into()) } else { Ok(()) }
+    }
+
+    /// The day of UTC that server time is in.
+    fn today(&self) -> i64 {
+        self.clock.day().0
+    }
+
+    fn day_left_ns(&self) -> u64 {
+        self.clock.day().1 * 1_000
+    }
+
+    /// A user's entry, of today.
+    fn ledger_entry(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
+        let (today, now_ms) = (self.today(), self.now_ms);
+        let entries = &mut self.ledger.entries;
+        if entries.len() >= LEDGER_ENTRIES_MAX && !entries.contains_key(&user) {
+            // Written when it is next looked for: what it has reserved stays in the database.
+            let any = entries.keys().next().copied();
+            any.map(|any| entries.remove(&any));
+        }
+        let entry = match entries.entry(user) {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(place) => {
+                let used = self.store.used(user, today)?;
+                place.insert(LedgerEntry { used, reserved: used, ..LedgerEntry::default() })
+            }
+        };
+        if entry.used.day != today {
+            let fresh = Used { day: today, bytes: 0, groups: 0 };
+            (entry.used, entry.reserved) = (fresh, fresh);
+        }
+        entry.touched_ms = now_ms;
+        Ok(entry)
+    }
+
+    /// The same, to be changed: it is saved first for an undo of the turn.
+    fn ledger_entry_mut(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
+        let number = self.turn.number;
+        let entry = *self.ledger_entry(user)?;
+        if entry.saved_in != number {
+            self.turn.ledger.push((user, entry));
+        }
+        let entry = self.ledger_entry(user)?;
+        entry.saved_in = number;
+        Ok(entry)
+    }
+
+    /// One slice of housekeeping: writes what idle users have really used, and forgets them.
+    pub(super) fn trim_ledger(&mut self) -> StoreResult<()> {
+        let (today, now_ms) = (self.today(), self.now_ms);
+        let is_idle = |entry: &LedgerEntry| now_ms.saturating_sub(entry.touched_ms) >= IDLE_MS;
+        let idle = self.ledger.entries.iter().filter(|(_, entry)| is_idle(entry));
+        let idle: Vec<_> = idle.map(|(user, _)| *user).take(ENTRIES_PER_SLICE).collect();
+        for user in idle {
+            self.settle_entry(user, today)?;
+            // Both buckets are full after so long; the database has the rest.
+            self.turn.ledger.retain(|(saved, _)| *saved != user);
+            self.ledger.entries.remove(&user);
+        }
+        self.store.forget_used(today, ENTRIES_PER_SLICE)
+    }
+
+    /// Before a graceful end: what was reserved and not used is given back.
+    pub(super) fn finish_ledger(&mut self) -> StoreResult<()> {
+        let today = self.today();
+        let users: Vec<_> = self.ledger.entries.keys().copied().collect();
+        users.into_iter().try_for_each(|user| self.settle_entry(user, today))
+    }
+
+    fn settle_entry(&mut self, user: UserId, today: i64) -> StoreResult<()> {
+        match self.ledger.entries.get_mut(&user) {
+            Some(entry) if entry.used.day == today && entry.used != entry.reserved => {
+                let used = entry.used;
+                self.store.set_used(user, used)?;
+                if let Some(entry) = self.ledger.entries.get_mut(&user) {
+                    entry.reserved = used;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn sends_bucket(per_second: u32) -> Option<Bucket> {
+    let per_second = u64::from(per_second);
+    (per_second > 0).then_some(Bucket { size: per_second, per_second })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_its_size_and_comes_back_one_by_one() {
+        let bucket = Bucket { size: 3, per_second: 2 };
+        let mut full_ns = 0;
+        let start_ns = 10 * SECOND_NS;
+        for _ in 0..3 {
+            assert_eq!(bucket.wait_ns(full_ns, start_ns), 0);
+            full_ns = bucket.take(full_ns, start_ns);
+        }
+        assert_eq!(bucket.wait_ns(full_ns, start_ns), SECOND_NS / 2);
+        assert_eq!(bucket.wait_ns(full_ns, start_ns + SECOND_NS / 2), 0);
+        full_ns = bucket.take(full_ns, start_ns + SECOND_NS / 2);
+        assert_eq!(bucket.wait_ns(full_ns, start_ns + SECOND_NS / 2), SECOND_NS / 2);
+        assert_eq!(bucket.wait_ns(full_ns, 60 * SECOND_NS), 0);
+    }
+}
