@@ -3,7 +3,8 @@
  *
  * It lives in the tab that leads (tabs.js). Tabs call it and get events: `state` (parts of the
  * state that changed), `users`, `changes` (of messages), `outgoing`, `reset` and `notice`. What a
- * user has is in user.js, which is loaded when somebody is logged in. Nothing here touches the page.
+ * user has is in user.js, which is loaded when somebody is logged in. Nothing here touches the
+ *   page.
  */
 
 import { Database } from './db.js';

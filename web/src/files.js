@@ -9,7 +9,7 @@ import { OFFLINE } from './link.js';
 /** @typedef {import('./tabs.js').CallOptions} CallOptions */
 /** @typedef {import('./engine.js').Engine} Engine */
 
-/** A frame to the server has at most 64 KiB; so many pieces are under way at once. */
+/** A frame to the server has at most 64 KiB; PIECES of them are under way at once. */
 const PIECE = 60_000;
 const PIECES = 4;
 const FETCH_PIECE = 65_536;

@@ -24,7 +24,7 @@ import { signal } from './view.js';
 
 const PAGE = 60;
 const AROUND = 40;
-/** The first unread message is looked for in so many pages, then the newest are shown. */
+/** After a few pages of searching for the first unread message the newest are shown. */
 const UNREAD_PAGES = 6;
 const UNREAD_PAGE = 200;
 /** A chat that is left and opened again begins with the newest of its messages. */
@@ -94,7 +94,7 @@ export class History {
     if (this.loaded.peek() && this.atEnd.peek()) this.#trim();
     else await this.#loadNewest(PAGE);
     if (!chat || !isUnread) return;
-    // Never looked at: there is no place to go on from.
+    // Never opened: there is no place to go on from.
     const pages = chat.seen === 0 ? 0 : UNREAD_PAGES;
     for (let page = 0; page < pages && !this.#reaches(chat.seen); page += 1) await this.#loadOlder(UNREAD_PAGE);
     if (!this.#reaches(chat.seen) && chat.seen > 0) return;
@@ -120,7 +120,8 @@ export class History {
    * Asks for a page, and applies to it what changed meanwhile.
    * @param {string} method
    * @param {any[]} args
-   * @returns {Promise<{messages: WireMessage[], atStart: boolean, atEnd: boolean} | null>} null: the window was replaced
+   * @returns {Promise<{messages: WireMessage[], atStart: boolean,
+   *   atEnd: boolean} | null>} null: the window was replaced
    */
   async #page(method, ...args) {
     const window = this.#window;

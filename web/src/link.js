@@ -1,6 +1,6 @@
 /**
  * The connection: a WebSocket that carries frames, comes back by itself, and notices when it is
- * dead. It greets; whoever owns it logs in.
+ * dead. It greets; its owner logs in.
  */
 
 import {

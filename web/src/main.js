@@ -414,7 +414,7 @@ const isEmptyServer = () => document.querySelector('meta[name=vestnik-empty]')?.
 const socketUrl = () => `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}/ws`;
 
 /**
- * Saves a file. Its type is not told to the browser: nothing that came from others is opened here.
+ * Saves a file. The browser does not learn its type: nothing that came from others is opened here.
  * @param {Blob} blob
  * @param {string} name
  */

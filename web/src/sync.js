@@ -2,7 +2,8 @@
  * Messages: what is stored of them, how it stays exact, and what is still to be sent.
  *
  * - A change is a whole message, a patch of one, or a reaction. `applyChange` is the only thing
- *   that changes a message, here and in the timelines of all tabs; `updated` decides which is newer.
+ *   that changes a message, here and in the timelines of all tabs; `updated` decides which is
+ *   newer.
  * - Of each chat a window is stored: all messages from an id on, without a hole. Older pages widen
  *   it. What was changed while the browser was away comes by the cursor (protocol, section 3).
  * - The cursor is written in one transaction with what it covers. It stands still while an own
@@ -20,7 +21,10 @@ import { encodeExtras } from './wire.js';
 /** @typedef {import('./types.js').Failure} Failure */
 /** @typedef {{chat: number, id: number, updated: number, message: WireMessage}} Whole */
 /** @typedef {{chat: number, id: number, updated: number, patch: Partial<WireMessage>}} Patch */
-/** @typedef {{chat: number, id: number, updated: number, user: number, on: boolean, emoji: string}} ReactionChange */
+/**
+ * @typedef {{chat: number, id: number, updated: number, user: number, on: boolean,
+ *   emoji: string}} ReactionChange
+ */
 /** @typedef {Whole | Patch | ReactionChange} MessageChange */
 
 /**
@@ -42,7 +46,8 @@ import { encodeExtras } from './wire.js';
  * @typedef {object} SyncOwner
  * @property {import('./link.js').Link['request']} request
  * @property {(changes: MessageChange[]) => void} onChanged they are stored now
- * @property {(chat: number, entries: Outgoing[], sent?: {localId: string, message: WireMessage}) => void} onOutgoing
+ * @property {(chat: number, entries: Outgoing[], sent?: {localId: string,
+ *   message: WireMessage}) => void} onOutgoing
  * @property {() => void} onReset the stored messages are gone
  */
 
@@ -142,7 +147,7 @@ export class Sync {
   /** The connection is gone. */
   lost() {
     this.#isReady = this.#isCaughtUp = false;
-    this.#live = 0;
+    this.#live = this.#ownChanges = 0;
     this.#generation += 1;
   }
 
@@ -259,7 +264,6 @@ export class Sync {
    * @param {number} newest time of the newest message of all chats, known before this
    */
   async catchUp(newest) {
-    this.#ownChanges = 0;
     const generation = this.#generation;
     if (this.cursor === undefined || newest - this.cursor > CATCH_UP_MAX_US) await this.reset(newest);
     const from = /** @type {number} */ (this.cursor);
@@ -388,7 +392,8 @@ export class Sync {
 
   /**
    * Queues a message; the same localId again changes nothing.
-   * @param {{localId: string, chat: number, text: string, reply: number, files: import('./types.js').FileInfo[]}} message
+   * @param {{localId: string, chat: number, text: string, reply: number,
+   *   files: import('./types.js').FileInfo[]}} message
    */
   async enqueue(message) {
     if (this.outgoing.some(({ localId }) => localId === message.localId)) return;

@@ -14,6 +14,16 @@
  * @property {() => void} stop
  */
 
+/**
+ * A call that waits for its answer.
+ * @typedef {object} Call
+ * @property {string} method
+ * @property {any[]} args
+ * @property {CallOptions} options
+ * @property {(value: any) => void} resolve
+ * @property {(failure: Failure) => void} reject
+ */
+
 /** A leader that is alive says so far sooner. */
 const ANSWER_LIMIT_MS = 3_000;
 
@@ -35,7 +45,7 @@ export class Tabs {
   isLeader = false;
   /** @type {Service | null} */
   #service = null;
-  /** @type {Map<number, {method: string, args: any[], options: CallOptions, resolve: (value: any) => void, reject: (failure: Failure) => void}>} */
+  /** @type {Map<number, Call>} */
   #calls = new Map();
   /** @type {Map<string, AbortController>} calls of other tabs that run here */
   #running = new Map();

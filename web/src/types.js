@@ -80,15 +80,26 @@
  * @property {'stored'|'sending'|'failed'} state
  */
 
-/** @typedef {{id: number, name: string, online: boolean, operator: boolean, bot: boolean, disabled: boolean}} User */
+/**
+ * @typedef {{id: number, name: string, online: boolean, operator: boolean, bot: boolean,
+ *   disabled: boolean}} User
+ */
 
-/** @typedef {{id: number, name: string, online: boolean, admin: boolean, banned: boolean, seen: number}} Member */
+/**
+ * @typedef {{id: number, name: string, online: boolean, admin: boolean, banned: boolean,
+ *   seen: number}} Member
+ */
 
-/** @typedef {{id: number, size: number, width: number, height: number, type: string, name: string}} FileInfo */
+/**
+ * @typedef {{id: number, size: number, width: number, height: number, type: string,
+ *   name: string}} FileInfo
+ */
 
 /** @typedef {{emoji: string, count: number, mine: boolean, users: number[]}} Reaction */
 
-/** @typedef {{id: number, sender: number, senderName: string, text: string, deleted: boolean}} Quote */
+/**
+ * @typedef {{id: number, sender: number, senderName: string, text: string, deleted: boolean}} Quote
+ */
 
 /**
  * @typedef {object} Message
@@ -118,7 +129,8 @@
  * @property {Signal<boolean>} atStart nothing older is left to load
  * @property {Signal<boolean>} atEnd nothing newer is left to load
  * @property {Signal<boolean>} loaded false until the first items are there
- * @property {Signal<number>} firstUnread id of the first unread message when the chat was opened; 0: none
+ * @property {Signal<number>} firstUnread id of the first unread message when the chat was opened;
+ *   0: none
  * @property {() => Promise<void>} loadOlder
  * @property {() => Promise<void>} loadNewer
  * @property {(messageId: number) => Promise<void>} loadAround replaces the window if it has to
@@ -127,29 +139,43 @@
 
 /** @typedef {{chat: number, message: Message}} SearchHit */
 
-/** @typedef {{id: number, current: boolean, attached: boolean, created: number, used: number, address: string}} Session */
+/**
+ * @typedef {{id: number, current: boolean, attached: boolean, created: number, used: number,
+ *   address: string}} Session
+ */
 
-/** @typedef {{hint: string, registers: boolean, usesLeft: number, expires: number, created: number, creator: number, creatorName: string, chat: number}} Invite */
+/**
+ * @typedef {{hint: string, registers: boolean, usesLeft: number, expires: number,
+ *   created: number, creator: number, creatorName: string, chat: number}} Invite
+ */
 
-/** @typedef {{code: string, text: string, number: number}} Failure what actions reject with: the code of the DECLINED, its words, the number in them (0: none). Code `offline`: there is no connection */
+/**
+ * @typedef {{code: string, text: string,
+ *   number: number}} Failure what actions reject with: the code of the DECLINED, its words,
+ *   the number in them (0: none). Code `offline`: there is no connection
+ */
 
 /**
  * What the interface can ask for. All of them are asynchronous and reject with a Failure.
  * @typedef {object} Actions
  * @property {(name: string, password: string) => Promise<void>} login
- * @property {(name: string, password: string, invite?: string) => Promise<void>} register logs in, too
- * @property {(login: string, code: string, password: string) => Promise<void>} setPassword with a reset code; leads to `login`
+ * @property {(name: string, password: string,
+ *   invite?: string) => Promise<void>} register logs in, too
+ * @property {(login: string, code: string,
+ *   password: string) => Promise<void>} setPassword with a reset code; leads to `login`
  * @property {() => Promise<void>} logout
  * @property {(phase: 'login'|'register') => void} showForm switches between the forms
  * @property {(chatId: number) => Promise<void>} openChat
  * @property {() => void} closeChat
- * @property {(chatId: number, text: string, extra?: {replyTo?: number, files?: FileInfo[]}) => Promise<void>} send resolves when it is in the queue
+ * @property {(chatId: number, text: string, extra?: {replyTo?: number,
+ *   files?: FileInfo[]}) => Promise<void>} send resolves when it is in the queue
  * @property {(localId: string) => Promise<void>} retry
  * @property {(localId: string) => Promise<void>} discard
  * @property {(chatId: number, id: number, text: string) => Promise<void>} edit
  * @property {(chatId: number, id: number) => Promise<void>} remove
  * @property {(chatId: number, id: number, emoji: string, on: boolean) => Promise<void>} react
- * @property {(chatId: number, id: number) => Promise<{user: number, name: string, emoji: string}[]>} reactions
+ * @property {(chatId: number, id: number) => Promise<{user: number, name: string,
+ *   emoji: string}[]>} reactions
  * @property {(chatId: number, time: number) => Promise<void>} markSeen
  * @property {(chatId: number) => void} typing may be called for every key
  * @property {(chatId: number, text: string) => Promise<void>} setDraft
@@ -162,7 +188,8 @@
  * @property {(chatId: number) => Promise<void>} deleteChat
  * @property {(chatId: number, name: string) => Promise<void>} renameChat
  * @property {(chatId: number, title: string) => Promise<void>} setTitle
- * @property {(chatId: number, password: string) => Promise<void>} setChatPassword empty: none is needed any more
+ * @property {(chatId: number, password: string) => Promise<void>} setChatPassword empty: none is
+ *   needed any more
  * @property {(chatId: number, closed: boolean) => Promise<void>} setClosed
  * @property {(chatId: number, notify: 0|1|2) => Promise<void>} setNotify
  * @property {(chatId: number, userId: number, admin: boolean) => Promise<void>} setAdmin
@@ -170,20 +197,28 @@
  * @property {(chatId: number, userId: number) => Promise<void>} addMember
  * @property {(chatId: number) => Promise<Member[]>} members
  * @property {(chatId: number, query: string) => Promise<SearchHit[]>} search chat 0: all chats
- * @property {(what: {chat?: number, registers?: boolean, uses?: number, days?: number}) => Promise<{code: string, link: string}>} createInvite
+ * @property {(what: {chat?: number, registers?: boolean, uses?: number,
+ *   days?: number}) => Promise<{code: string, link: string}>} createInvite
  * @property {(chatId: number) => Promise<Invite[]>} invites chat 0: all, for operators
  * @property {(hint: string) => Promise<void>} endInvite
  * @property {(code: string) => Promise<number>} useInvite resolves to the chat
- * @property {(userId: number) => Promise<{code: string, link: string, expires: number}>} resetPassword
+ * @property {(userId: number) => Promise<{code: string, link: string,
+ *   expires: number}>} resetPassword
  * @property {(userId: number, disabled: boolean) => Promise<void>} setUserDisabled
  * @property {() => Promise<Session[]>} sessions
  * @property {(id: number) => Promise<void>} endSession
  * @property {(old: string, password: string) => Promise<void>} changePassword
- * @property {(subscription: {endpoint: string, p256dh: Uint8Array, auth: Uint8Array}|null) => Promise<void>} subscribePush
- * @property {(chatId: number, blob: Blob, info: {name: string, type: string, width: number, height: number}, onProgress?: (sent: number) => void, signal?: AbortSignal) => Promise<FileInfo>} upload goes on over reconnects
- * @property {(file: Blob, name: string) => Promise<{blob: Blob, name: string, type: string, width: number, height: number}>} prepare draws a photo anew at up to 1600 px; other files stay
- * @property {(file: FileInfo) => Promise<string>} fileUrl a blob: URL of a raster image, kept; rejects for anything else
- * @property {(file: FileInfo, onProgress?: (got: number) => void) => Promise<void>} download saves it
+ * @property {(subscription: {endpoint: string, p256dh: Uint8Array,
+ *   auth: Uint8Array}|null) => Promise<void>} subscribePush
+ * @property {(chatId: number, blob: Blob, info: {name: string, type: string, width: number,
+ *   height: number}, onProgress?: (sent: number) => void,
+ *   signal?: AbortSignal) => Promise<FileInfo>} upload goes on over reconnects
+ * @property {(file: Blob, name: string) => Promise<{blob: Blob, name: string, type: string,
+ *   width: number, height: number}>} prepare draws a photo anew at up to 1600 px; other files stay
+ * @property {(file: FileInfo) => Promise<string>} fileUrl a blob: URL of a raster image,
+ *   kept; rejects for anything else
+ * @property {(file: FileInfo, onProgress?: (got: number) => void) => Promise<void>} download saves
+ *   it
  * @property {() => Promise<void>} reload loads the new version
  * @property {() => void} reconnect tries again at once
  */
@@ -198,7 +233,8 @@
  * @property {Signal<Chat[]>} chats newest first
  * @property {Signal<number>} open the chat that is open; 0: none
  * @property {Signal<Map<number, User>>} users
- * @property {Signal<string|null>} notice one line for the person; a key of lang/*.js; set it to null to close it
+ * @property {Signal<string|null>} notice one line for the person; a key of lang/*.js; set it to
+ *   null to close it
  * @property {Signal<boolean>} update a new version waits
  * @property {Actions} actions
  * @property {(chatId: number) => Timeline} timeline

@@ -14,7 +14,10 @@ import { Sync, whole } from './sync.js';
 /** @typedef {import('./types.js').User} User */
 /** @typedef {import('./wire.js').WireChat} WireChat */
 /** @typedef {import('./wire.js').WireMessage} WireMessage */
-/** @typedef {{id: number, time: number, text: string, sender: number, deleted: boolean, files: string[]}} Last */
+/**
+ * @typedef {{id: number, time: number, text: string, sender: number, deleted: boolean,
+ *   files: string[]}} Last
+ */
 /**
  * @typedef {object} Entry
  * @property {WireChat} info
@@ -27,7 +30,7 @@ import { Sync, whole } from './sync.js';
 
 const TYPING_MS = 6_000;
 const TYPING_EVERY_MS = 3_000;
-/** So many of the newest chats are read ahead with a page; of the others the last message. */
+/** The newest chats are read ahead with a page; of the others the last message. */
 const CHATS_READ_AHEAD = 20;
 const PAGE = 30;
 const PREVIEW_CHARS = 200;

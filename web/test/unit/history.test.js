@@ -173,7 +173,7 @@ test('what comes while nobody looks is below the line', async () => {
   assert.equal(world.history.firstUnread.value, 12);
 });
 
-test('a name is mentioned where neither letter nor digit is beside it', () => {
+test('a name is mentioned where neither letter nor digit touches it', () => {
   for (const text of ['@anna', 'hi @Anna!', '(@ANNA)', '@all please', 'x, @anna-maria']) assert.ok(mentions(text, 'Anna'), text);
   for (const text of ['anna', 'x@anna', '@annabel', '@anna2', 'ю@anna', '@annaю', '@ anna']) assert.ok(!mentions(text, 'Anna'), text);
   assert.ok(mentions('да, @Борис.', 'борис'));

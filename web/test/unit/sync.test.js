@@ -114,7 +114,9 @@ class Browser {
       onOutgoing: (chat, entries, sent) => sent && session.isAlive && this.#show([whole(chat, sent.message)]),
       onReset: () => { this.timeline = []; },
     });
-    this.loaded = this.sync.load();
+    this.loaded = this.sync.load().then(async () => {
+      this.timeline = await this.db.newer(CHATS[0], 0, 10_000);
+    });
   }
 
   /** A timeline over the whole of the first chat, as a tab has it. */
@@ -131,9 +133,9 @@ class Browser {
       // While a long answer goes out a reaction comes as the whole message (protocol, section 5a).
       const message = this.streams > 0 && this.model.messages.get(chat).get(change.id);
       const sent = message ? whole(chat, message) : change;
-      this.#deliver(() => this.sync.change([sent], true));
+      this.#deliver(() => this.sync.change([sent], true), message ? 'wire' : this.#last());
     };
-    this.streams = 0;
+    this.streams = this.queued = 0;
     this.model.listeners.add(this.listener);
     this.wire = this.stream = Promise.resolve();
     this.sync.ready();
@@ -159,12 +161,19 @@ class Browser {
   /** Everything from the server comes in one order, after a while, or never. */
   #deliver(job, wire = 'wire') {
     const { listener } = this;
+    if (wire === 'stream') this.queued += 1;
     this[wire] = this[wire].then(async () => {
       for (let turns = this.random(wire === 'wire' ? 2 : 5); turns > 0; turns -= 1) await soon();
       if (listener !== this.listener || !this.isConnected) return;
+      if (wire === 'stream') this.queued -= 1;
       if (this.random(60) === 0) this.disconnect();
       else job();
     });
+  }
+
+  /** Behind everything that was sent so far. */
+  #last() {
+    return this.queued > 0 ? 'stream' : 'wire';
   }
 
   request(session, name, values, onPart) {
@@ -190,7 +199,7 @@ class Browser {
           onPart?.(parts[0]);
           resolve(onPart ? undefined : parts[0]);
           // Answers to later requests come after the end of a long one.
-        }, this.streams > 0 ? 'stream' : 'wire');
+        }, this.#last());
       }
       this.waiting.add(reject);
       return undefined;
@@ -295,7 +304,8 @@ async function run(seed) {
     const order = [...model.nonces.values()].filter((message) => mine.includes(message.id)).map(({ text }) => text);
     assert.deepEqual(order, sent.filter((each) => each.chat === chat).map(({ text }) => text), `seed ${seed}: in order, once`);
   }
-  for (const shown of browser.timeline) {
+  const from = browser.sync.windows.get(CHATS[0])?.from ?? Infinity;
+  for (const shown of browser.timeline.filter(({ id }) => id >= from)) {
     assert.deepEqual(shown, model.messages.get(CHATS[0]).get(shown.id), `seed ${seed}: what is shown`);
   }
   const stored = await db.all('outbox');

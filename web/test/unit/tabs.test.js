@@ -3,7 +3,7 @@ import test from 'node:test';
 
 import { Tabs } from '../../src/tabs.js';
 
-/** Locks as the browser has them: one holder, the others wait; stealing ends the holder's promise. */
+/** Locks as a browser has them: one holds, the others wait; stealing ends the holder's promise. */
 class Locks {
   holder = null;
   waiting = [];
