@@ -539,8 +539,8 @@ impl Outbox {
         }
     }
 
-    /// Forgets all that waits for a connection, or was sent.
-    fn empty(&mut self, index: u32) {
+    /// Forgets all that waits for a connection, or was sent; a closed queue stays closed.
+    pub fn empty(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         self.buffered_bytes -= queue.pending_bytes();
         self.forget_references(index);

@@ -332,7 +332,7 @@ impl<'db> World<'db> {
 
     /// What the loop does after the COMMIT.
     fn rest_of_turn(&mut self) {
-        while let Some(job) = self.service.pop_job() {
+        while let Some((job, _)) = self.service.pop_job() {
             self.jobs.push_back(job);
         }
         self.service.pump();

@@ -15,10 +15,10 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::engine::NEVER_MS;
 use crate::limits::{SCRAPE_REQUEST_BYTES_MAX, SCRAPE_TIMEOUT_MS, SCRAPES_MAX};
 use crate::net::listener::{Listener, Port};
 use crate::net::metrics_server::http::Status;
-use crate::net::timers::NEVER_MS;
 
 mod http;
 

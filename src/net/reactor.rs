@@ -1,56 +1,43 @@
-//! The loop: one poll, one table of connections, one turn after the other.
+//! The event loop: one poll, the sockets, and what wakes them, around the engine.
 //!
-//! What a turn read stays in one buffer until the turn has ended.
+//! Owns the listeners, signals and the waiting; `sockets` is what the engine reads and writes. Must
+//! not know frames, states of connections or sessions.
 
-mod arrivals;
-mod deadlines;
-mod ending;
-mod input;
-mod output;
-mod scrape;
-mod signals;
-
-use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use slab::Slab;
 
 use crate::auth::helper::PasswordHelper;
 use crate::config::Config;
+use crate::engine::{self, Engine, GENERATIONS, NEVER_MS, Now, Ready, Stopped};
 use crate::ids::ConnId;
-use crate::limits::{HEADER_BYTES, TURN_READ_BYTES};
+use crate::limits::TURN_REQUESTS_PER_CONNECTION;
+use crate::metrics::{Page, Refused};
 use crate::net::clock::Clock;
-use crate::net::connection::Connection;
-use crate::net::listener::{Listener, Spare};
-use crate::net::log_rate_limit::LogRateLimit;
+use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
 use crate::net::metrics_server::{MetricsServer, Sources};
 use crate::net::serve::ServeError;
-use crate::net::timers::{NEVER_MS, Timers};
+use crate::net::signals::Signals;
+use crate::net::sockets::Sockets;
 use crate::net::tls::Identity;
-use crate::net::write_coalescer::WriteCoalescer;
-use crate::net::zero_copy::ZeroCopyBuffer;
+use crate::net::transport::Transport;
 use crate::service::Service;
-
-use arrivals::connections_max;
-use signals::Signals;
 
 /// Events taken from one poll.
 const EVENTS_PER_POLL: usize = 1024;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 256;
 
 /// The generation of tokens that are no connection's.
 const SPECIAL: u32 = u32::MAX;
-/// The generation of tokens of those who ask for figures.
-const SCRAPE: u32 = u32::MAX - 1;
-/// Generations of connections are under this.
-const GENERATIONS: u32 = SCRAPE;
+/// The generation of tokens of the metrics server.
+const METRICS: u32 = GENERATIONS;
 const WAKER: Token = token(ConnId { index: 0, generation: SPECIAL });
 const SIGNALS: Token = token(ConnId { index: 1, generation: SPECIAL });
 const FIRST_LISTENER: u32 = 2;
 
-const fn token(conn: ConnId) -> Token {
+pub(super) const fn token(conn: ConnId) -> Token {
     Token((conn.generation as usize) << 32 | conn.index as usize)
 }
 
@@ -58,53 +45,26 @@ const fn conn_of(token: Token) -> ConnId {
     ConnId { index: token.0 as u32, generation: (token.0 >> 32) as u32 }
 }
 
-/// The loop and all its sockets.
+/// The event loop.
 pub(super) struct Reactor<'a, 'db> {
     config: &'a Config,
-    service: &'a mut Service<'db>,
+    engine: Engine<'db>,
+    sockets: Sockets,
     poll: Poll,
     signals: Signals,
-    helper: PasswordHelper,
     listeners: Vec<Listener>,
     metrics_server: MetricsServer,
     identity: Option<Identity>,
     spare: Spare,
     accept_again_ms: u64,
-    connections: Slab<Connection>,
-    connections_max: usize,
-    next_generation: u32,
-    unauthorized: HashMap<IpAddr, usize>,
-    log_rate_limit: LogRateLimit,
-    timers: Timers,
-    clock: Clock,
-    housekeeping_ms: u64,
-    /// Connections to read from.
-    ready: Vec<ConnId>,
-    /// Room for the list that is worked on.
-    reading: Vec<ConnId>,
-    /// Connections to be forgotten before the next turn,
-    gone: Vec<ConnId>,
-    /// and those that the service is to forget, while their sockets stay for a while.
-    parting: Vec<ConnId>,
-    /// What the turn has read; the frames in it stay until the turn has ended.
-    arena: Vec<u8>,
-    arena_used: usize,
-    /// What was read in this turn, of frames that are not whole as well.
-    turn_read_bytes: usize,
-    /// Up to where something was read, of which a part may be secret.
-    arena_read: usize,
-    has_secret: bool,
-    is_pump_waiting: bool,
-    write_coalescer: WriteCoalescer,
-    pages: ZeroCopyBuffer,
-    /// When the peers' time to take their last bytes is over.
+    /// When the peers' time to accept their last bytes is over.
     stopping_until_ms: Option<u64>,
 }
 
 impl<'a, 'db> Reactor<'a, 'db> {
     pub(super) fn new(
         config: &'a Config,
-        service: &'a mut Service<'db>,
+        service: Service<'db>,
         mut listeners: Vec<Listener>,
         sources: Sources,
         identity: Option<Identity>,
@@ -123,39 +83,19 @@ impl<'a, 'db> Reactor<'a, 'db> {
             let token = token(ConnId { index, generation: SPECIAL });
             poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
         }
-        let asker = |index| token(ConnId { index, generation: SCRAPE });
-        let metrics_server = MetricsServer::new(sources, poll.registry(), asker)?;
+        let scraper = |index| token(ConnId { index, generation: METRICS });
+        let metrics_server = MetricsServer::new(sources, poll.registry(), scraper)?;
         Ok(Self {
             config,
-            service,
+            engine: Engine::new(service, engine_options(config)),
+            sockets: Sockets::new(PasswordHelper::start(wake)?),
             poll,
             signals,
-            helper: PasswordHelper::start(wake)?,
             listeners,
             metrics_server,
             identity,
             spare: Spare::new(),
             accept_again_ms: NEVER_MS,
-            connections: Slab::new(),
-            connections_max: connections_max(config.max_connections),
-            next_generation: 0,
-            unauthorized: HashMap::new(),
-            log_rate_limit: LogRateLimit::default(),
-            timers: Timers::default(),
-            clock: Clock::start(),
-            housekeeping_ms: 0,
-            ready: Vec::new(),
-            reading: Vec::new(),
-            gone: Vec::new(),
-            parting: Vec::new(),
-            arena: vec![0; TURN_READ_BYTES + 2 * (config.body_limit_bytes + HEADER_BYTES)],
-            arena_used: 0,
-            turn_read_bytes: 0,
-            arena_read: 0,
-            has_secret: false,
-            is_pump_waiting: false,
-            write_coalescer: WriteCoalescer::default(),
-            pages: ZeroCopyBuffer::default(),
             stopping_until_ms: None,
         })
     }
@@ -166,92 +106,87 @@ impl<'a, 'db> Reactor<'a, 'db> {
         loop {
             self.turn(&mut events)?;
             if let Some(until_ms) = self.stopping_until_ms
-                && (self.connections.is_empty() || self.clock.now_ms() >= until_ms)
+                && (self.engine.connections() == 0 || self.clock().now_ms() >= until_ms)
             {
                 return Ok(());
             }
         }
     }
 
-    /// One turn.
-    ///
-    /// 1. Wait for events, a deadline, or not at all when work is left.
-    /// 2. Accept new connections.
-    /// 3. What the command line has changed: the requests of this turn see it.
-    /// 4. The password helper's results.
-    /// 5. Read, parse and handle, within the turn's budgets.
-    /// 6. COMMIT and release; when it fails, the requests are declined.
-    /// 7. What the server does on its own account, of which nothing is written, so that nothing can
-    ///    be taken back: connections that ended, signals, deadlines, long answers and catch-ups.
-    /// 8. Housekeeping.
-    /// 9. One write for each connection that got something; many who are only notified may be held
-    ///    back for the next turn while requests keep coming.
-    /// 10. Metrics, for those that scrape them.
+    /// What the loop leaves behind.
+    pub(super) fn into_service(self) -> Service<'db> {
+        self.engine.service
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.sockets.clock
+    }
+
+    /// One turn: wait, accept, then the engine's turn, and metrics for those that scrape them.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
-        self.clock.read();
-        self.service.begin_turn(self.clock.wall_us(), self.clock.now_ms());
+        self.sockets.clock.read();
+        let now = Now { wall_us: self.clock().wall_us(), us: self.clock().now_us() };
+        let begun = self.engine.begin_turn(&mut self.sockets, now);
+        self.check(begun)?;
         self.note_events(events);
         self.accept();
-        self.take_up_changes();
-        self.take_done();
-        self.read();
-        let commit_us = self.commit()?;
-        self.forget_gone();
         self.handle_signals();
-        self.check_deadlines();
-        self.submit_jobs()?;
-        self.service.pump();
-        self.check_storage()?;
-        self.keep_house();
-        self.check_storage()?;
-        self.list_resumed();
-        self.flush();
-        self.is_pump_waiting = self.service.may_pump();
-        self.service.metrics.turn(self.clock.passed_us(), commit_us);
-        self.serve_askers();
+        let turned = self.engine.turn(&mut self.sockets);
+        self.check(turned)?;
+        self.serve_metrics();
         Ok(())
     }
 
+    fn check(&self, outcome: Result<(), Stopped>) -> Result<(), ServeError> {
+        let data = self.config.data.display();
+        outcome.map_err(|stopped| match stopped {
+            Stopped::StorageLost(error) => ServeError::StorageLost(format!(
+                "writing {data} failed, what is on the disk is uncertain; start again: {error}"
+            )),
+            Stopped::Helper(error) => ServeError::Failed(format!("the password helper: {error}")),
+            Stopped::Observer => ServeError::Failed("the engine was stopped".to_owned()),
+        })
+    }
+
+    // ---- waiting -------------------------------------------------------------------------------
+
     fn wait(&mut self, events: &mut Events) -> Result<(), ServeError> {
-        let is_busy = !self.ready.is_empty()
-            || !self.gone.is_empty()
-            || !self.parting.is_empty()
-            || self.is_pump_waiting
-            || self.service.outbox.has_dirty()
-            || self.accept_again_ms == NEVER_MS && self.listeners.iter().any(|l| l.is_ready);
+        let may_accept = self.accept_again_ms == NEVER_MS;
+        let is_busy = self.engine.is_busy()
+            || may_accept && self.listeners.iter().any(|listener| listener.is_ready);
         let until_ms = [
-            self.timers.next_ms(),
-            self.housekeeping_ms,
+            self.engine.next_ms(),
             self.accept_again_ms,
             self.stopping_until_ms.unwrap_or(NEVER_MS),
             self.metrics_server.next_ms(),
         ];
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
         // One more, since the clock cuts off what is under a millisecond.
-        let wait_ms = next_ms.saturating_sub(self.clock.now_ms()).saturating_add(1);
+        let wait_ms = next_ms.saturating_sub(self.clock().now_ms()).saturating_add(1);
         self.poll(events, Duration::ZERO)?;
-        self.write_coalescer.is_back_to_back = !events.is_empty();
+        self.engine.set_back_to_back(!events.is_empty());
         if !events.is_empty() || is_busy {
             return Ok(());
         }
-        if self.write_coalescer.is_holding() && self.look(events)? {
+        let look_us = self.engine.look_us();
+        if look_us > 0 && self.look(events, look_us)? {
             return Ok(());
         }
         self.poll(events, Duration::from_millis(wait_ms.min(60_000)))
     }
 
-    /// Looks for the next request for a moment; without one, nobody is held back any longer.
-    fn look(&mut self, events: &mut Events) -> Result<bool, ServeError> {
-        self.clock.read();
-        let until_us = self.clock.now_us() + self.write_coalescer.look_us();
-        while events.is_empty() && self.clock.now_us() < until_us {
+    /// Looks for the next request for a moment; without one, no write is held back any longer.
+    fn look(&mut self, events: &mut Events, look_us: u64) -> Result<bool, ServeError> {
+        self.sockets.clock.read();
+        let until_us = self.clock().now_us() + look_us;
+        while events.is_empty() && self.clock().now_us() < until_us {
             self.poll(events, Duration::ZERO)?;
-            self.clock.read();
+            self.sockets.clock.read();
         }
-        self.write_coalescer.is_back_to_back = !events.is_empty();
+        self.engine.set_back_to_back(!events.is_empty());
         if events.is_empty() {
-            self.flush_held();
+            self.engine.flush_held(&mut self.sockets);
         }
         Ok(!events.is_empty())
     }
@@ -268,47 +203,133 @@ impl<'a, 'db> Reactor<'a, 'db> {
     fn note_events(&mut self, events: &Events) {
         for event in events {
             let conn = conn_of(event.token());
-            if conn.generation == SPECIAL {
-                match event.token() {
-                    WAKER => {}
-                    SIGNALS => self.signals.drain(),
-                    _ => {
-                        let place = conn.index.wrapping_sub(FIRST_LISTENER) as usize;
-                        if let Some(listener) = self.listeners.get_mut(place) {
-                            listener.is_ready = true;
-                        }
+            match (event.token(), conn.generation) {
+                (WAKER, _) => {}
+                (SIGNALS, _) => self.signals.drain(),
+                (_, SPECIAL) => {
+                    let place = conn.index.wrapping_sub(FIRST_LISTENER) as usize;
+                    if let Some(listener) = self.listeners.get_mut(place) {
+                        listener.is_ready = true;
                     }
                 }
-                continue;
-            }
-            if conn.generation == SCRAPE {
-                self.metrics_server.note_event(conn.index);
-                continue;
-            }
-            let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
-            if connection.id != conn {
-                continue;
-            }
-            connection.is_writable |= event.is_writable();
-            connection.is_ending |= event.is_read_closed() || event.is_error();
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                connection.is_readable = true;
-                list(&mut self.ready, connection);
-            }
-            if event.is_writable()
-                && (self.service.outbox.pending_bytes(conn.index) > 0
-                    || connection.transport.wants_write())
-            {
-                self.service.outbox.touch(conn.index);
+                (_, METRICS) => self.metrics_server.note_event(conn.index),
+                _ => {
+                    let ready = Ready {
+                        readable: event.is_readable(),
+                        writable: event.is_writable(),
+                        ended: event.is_read_closed() || event.is_error(),
+                    };
+                    self.engine.on_ready(&self.sockets, conn, ready);
+                }
             }
         }
     }
-}
 
-/// Puts a connection among those to read from, once.
-fn list(ready: &mut Vec<ConnId>, connection: &mut Connection) {
-    if !connection.is_listed {
-        connection.is_listed = true;
-        ready.push(connection.id);
+    // ---- connections come ----------------------------------------------------------------------
+
+    fn accept(&mut self) {
+        // A descriptor may be free again.
+        if self.accept_again_ms != NEVER_MS && self.clock().now_ms() >= self.accept_again_ms {
+            self.accept_again_ms = NEVER_MS;
+        }
+        if self.accept_again_ms != NEVER_MS {
+            return;
+        }
+        let mut left = ACCEPTS_PER_TURN;
+        for place in 0..self.listeners.len() {
+            while left > 0 {
+                left -= 1;
+                let Some(listener) = self.listeners.get_mut(place) else { break };
+                if !listener.is_ready {
+                    break;
+                }
+                let port = listener.port;
+                match self.spare.accept(&listener.socket) {
+                    Accepted::Stream(stream, address) => {
+                        let address = address.ip().to_canonical();
+                        // One that is turned away is closed without a byte, and counted.
+                        let _ = self.engine.connect(address, |conn| {
+                            let transport = transport(stream, port, self.identity.as_ref())?;
+                            self.sockets.open(conn, transport, self.poll.registry())
+                        });
+                    }
+                    Accepted::Nobody => listener.is_ready = false,
+                    Accepted::Lost => {}
+                    Accepted::NoRoom => {
+                        self.engine.service.metrics.refuse(Refused::Descriptors);
+                        self.accept_again_ms = self.clock().now_ms() + RETRY_MS;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- signals and metrics -------------------------------------------------------------------
+
+    fn handle_signals(&mut self) {
+        if self.signals.take_reload()
+            && let Some(identity) = &mut self.identity
+        {
+            match identity.reload() {
+                Ok(()) => log::info!("certificate and key are loaded again"),
+                Err(error) => log::error!("certificate and key stay as they were: {error}"),
+            }
+        }
+        if self.signals.is_stop() && self.stopping_until_ms.is_none() {
+            log::info!("stopping");
+            self.stopping_until_ms = Some(self.clock().now_ms() + self.config.shutdown_timeout_ms);
+            self.listeners.clear();
+            self.metrics_server.close();
+            self.engine.stop();
+        }
+    }
+
+    fn serve_metrics(&mut self) {
+        let Self { metrics_server, engine, config, .. } = self;
+        let now_ms = self.sockets.clock.now_ms();
+        metrics_server.serve(self.poll.registry(), now_ms, || render_metrics(engine, config));
     }
 }
+
+/// The metrics of the engine and the service, and what the file system knows.
+fn render_metrics(engine: &Engine<'_>, config: &Config) -> String {
+    let mut page = Page::default();
+    engine.describe(&mut page);
+    let mut wal = config.data.clone().into_os_string();
+    wal.push("-wal");
+    let wal_bytes = std::fs::metadata(wal).map_or(0, |file| file.len());
+    page.gauge("wal_bytes", "Size of the database's WAL.", wal_bytes);
+    page.into_text()
+}
+
+fn transport(
+    stream: mio::net::TcpStream,
+    port: Port,
+    identity: Option<&Identity>,
+) -> io::Result<Transport> {
+    // Every write is a whole turn's answers; there is nothing to wait for.
+    let _ = stream.set_nodelay(true);
+    match (port, identity) {
+        (Port::Tls, Some(identity)) => identity.accept(stream),
+        _ => Ok(Transport::Plain(stream)),
+    }
+}
+
+fn engine_options(config: &Config) -> engine::Options {
+    engine::Options {
+        body_bytes_max: config.body_limit_bytes,
+        auth_timeout_ms: config.auth_timeout_ms,
+        idle_timeout_ms: config.idle_timeout_ms,
+        heartbeat_timeout_ms: config.heartbeat_timeout_ms,
+        stall_timeout_ms: config.stall_timeout_ms,
+        drain_timeout_ms: config.drain_timeout_ms,
+        connections_max: super::sockets::connections_max(config.max_connections),
+        unauthorized_per_address_max: config.max_unauthorized_per_address,
+        requests_per_turn_max: TURN_REQUESTS_PER_CONNECTION,
+        coalesced_connections_min: COALESCED_CONNECTIONS_MIN,
+    }
+}
+
+/// Minimum fan-out at which write coalescing pays off.
+const COALESCED_CONNECTIONS_MIN: usize = 32;

@@ -57,16 +57,16 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     database.start_copying()?;
     let store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
     let random = SystemRandom::new();
-    let mut service = Service::new(store, service_config(config), &random)?;
+    let service = Service::new(store, service_config(config), &random)?;
     check_time(config, &service)?;
     let listeners = listeners(config)?;
     let sources = Sources::open(&config.stats_socket, config.metrics_listen)?;
     let lines = lines(&listeners, &sources)?;
-    let mut reactor = Reactor::new(config, &mut service, listeners, sources, identity)
+    let mut reactor = Reactor::new(config, service, listeners, sources, identity)
         .map_err(|e| format!("cannot set up the event loop: {e}"))?;
     announce(&lines);
     let ended = reactor.run();
-    drop(reactor);
+    let mut service = reactor.into_service();
     let ended = ended.and_then(|()| finish(&mut service));
     drop(service);
     if matches!(ended, Err(ServeError::StorageLost(_))) {

@@ -140,9 +140,3 @@ pub(super) fn end_of_stream(socket: &TcpStream) -> io::Result<()> {
         outcome => outcome,
     }
 }
-
-/// Whether the first bytes of a connection are those of a TLS ClientHello. On a plain port they
-/// would pass for the header of a frame far too long.
-pub fn looks_like_tls(first: &[u8]) -> bool {
-    matches!(first, [0x16, 0x03, 0x00..=0x04, ..])
-}

@@ -14,12 +14,6 @@ impl Service<'_> {
         self.peers.get(conn).is_some_and(|peer| peer.backlog.is_some())
     }
 
-    /// The connection that waits for a password job.
-    #[doc(hidden)]
-    pub fn conn_of_job(&self, job: crate::auth::helper::JobId) -> Option<ConnId> {
-        self.jobs.get(&job).copied()
-    }
-
     /// Whether the session of a connection is suspended.
     #[doc(hidden)]
     pub fn is_suspended(&self, conn: ConnId) -> bool {

@@ -376,7 +376,7 @@ impl<'db> Service<'db> {
 
     /// A password job for the helper; to be asked for after the turn has ended. Whoever has failed
     /// too often by now is declined instead.
-    pub fn pop_job(&mut self) -> Option<Job> {
+    pub fn pop_job(&mut self) -> Option<(Job, ConnId)> {
         loop {
             // A job without anybody who waits for it was undone, or its connection is gone.
             let (jobs, peers) = (&self.jobs, &self.peers);
@@ -386,7 +386,12 @@ impl<'db> Service<'db> {
                 waiting.is_some_and(|waiting| waiting.job == job)
             };
             match self.line.next(&self.throttle, self.now_ms, is_wanted) {
-                Next::Ready(job) => return Some(job),
+                Next::Ready(job) => {
+                    let conn = self.jobs.get(&job.id).copied();
+                    if let Some(conn) = conn {
+                        return Some((job, conn));
+                    }
+                }
                 Next::Nobody => return None,
                 Next::Refused(job, seconds) => self.refuse_job(job, seconds),
                 Next::Unwanted(job) => _ = self.jobs.remove(&job),

@@ -71,7 +71,7 @@ impl<'db> Desk<'db> {
 
     /// Lets the helper do one job; what came of it is not handed over yet.
     fn check_one(&mut self) -> JobDone {
-        let job = self.service.pop_job().expect("a password to check");
+        let (job, _) = self.service.pop_job().expect("a password to check");
         helper::run(job, &Counting::default())
     }
 

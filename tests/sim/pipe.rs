@@ -64,6 +64,16 @@ impl Pipe {
         self.end_arrived && self.bytes.is_empty()
     }
 
+    /// Whether the end of the stream has arrived, perhaps behind bytes that are not read.
+    pub(crate) fn end_has_arrived(&self) -> bool {
+        self.end_arrived
+    }
+
+    /// Whether it accepts bytes.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.len() < self.capacity
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

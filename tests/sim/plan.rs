@@ -30,14 +30,16 @@ pub(crate) struct Plan {
     /// Somebody begins to read the file once in so many turns.
     pub(crate) reads_one_in: u64,
     pub(crate) requests_per_turn: usize,
-    pub(crate) early_flush_one_in: u64,
+    /// What is ready to be sent is looked at in the middle of a turn, after one in so many frames.
+    pub(crate) early_look_one_in: u64,
     /// Who is only told something is held back, once in so many times.
     pub(crate) holds_one_in: u64,
     /// What many are told is sent from where it is.
     pub(crate) sends_parts: bool,
     pub(crate) invariants_one_in: u64,
     pub(crate) compare_one_in: u64,
-    pub(crate) timeout_one_in: u64,
+    /// Milliseconds that a connection may be without a session; the other deadlines go with it.
+    pub(crate) timeout_ms: u64,
     /// Bytes under way in one direction of a connection.
     pub(crate) capacity: usize,
     /// A client's connection breaks once in so many steps.
@@ -80,12 +82,12 @@ impl Plan {
             copies_within_one_in: rng.weighted(&[(1, 0), (2, 20), (1, 200)]),
             reads_one_in: rng.weighted(&[(2, 0), (1, 20), (1, 200)]),
             requests_per_turn: rng.weighted(&[(2, 256), (1, 3), (1, 1)]),
-            early_flush_one_in: rng.weighted(&[(2, 0), (1, 4)]),
+            early_look_one_in: rng.weighted(&[(2, 0), (1, 4)]),
             holds_one_in: rng.weighted(&[(1, 0), (1, 4), (1, 2)]),
             sends_parts: rng.one_in(2),
             invariants_one_in: 4,
             compare_one_in: 60,
-            timeout_one_in: rng.weighted(&[(1, 0), (1, 2000)]),
+            timeout_ms: rng.weighted(&[(2, 30_000), (1, 4_000)]),
             capacity: rng.weighted(&[(1, 64), (2, 1000), (2, 10_000), (1, 300_000)]),
             cut_one_in: rng.weighted(&[(1, 0), (2, 300), (1, 60)]),
             stall_one_in: rng.weighted(&[(1, 0), (2, 100), (1, 20)]),

@@ -146,7 +146,6 @@ pub(crate) struct World {
     maybe: Option<Model>,
     clients: Vec<Client>,
     next_link: u64,
-    pub(crate) is_pump_waiting: bool,
     /// Waits for password work that began in the turn.
     pub(crate) began: Vec<(ConnId, u64)>,
     /// What was done by hand and the server has not taken up.
@@ -178,7 +177,6 @@ impl World {
             maybe: None,
             clients,
             next_link: 0,
-            is_pump_waiting: false,
             began: Vec::new(),
             command: None,
             undone: 0,
@@ -321,7 +319,7 @@ impl World {
         let one_in = self.plan.copies_within_one_in;
         let rng = self.rng.fork();
         vfs::set_beside(copier.map(|copier| Beside { copier, rng, one_in }));
-        let mut host = Host::new(service, &random);
+        let mut host = Host::new(service, &random, self);
         while self.report.turns < self.plan.turns {
             if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
                 self.quieten(&mut host)?;
@@ -331,7 +329,7 @@ impl World {
                     self.report.stops += 1;
                     return Ok(false);
                 }
-                self.report.lost += u64::from(host.service.lost().is_some());
+                self.report.lost += u64::from(host.engine.service.lost().is_some());
                 // Nothing is closed in good order: as the process that finds its file lost, and as one
                 // that is killed.
                 vfs::disk(Disk::die);
@@ -348,7 +346,7 @@ impl World {
         }
         // A disk that fails now loses nothing that was answered.
         let failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
-        let finished = host.service.finish();
+        let finished = host.engine.service.finish();
         let is_excused =
             vfs::disk(|disk| disk.is_dead() || disk.failed_reads + disk.failed_writes > failed);
         finished.map(|()| true).or_else(|e| if is_excused { Ok(true) } else { Err(e.to_string()) })
@@ -408,7 +406,6 @@ impl World {
         }
         self.report.simulated_ms += self.clock.now_ms;
         self.clock.pause();
-        self.is_pump_waiting = false;
         self.command = None;
         self.began.clear();
         self.stops = false;
@@ -487,7 +484,7 @@ impl World {
             }
             let is_moving = self.links.values().any(Link::is_moving);
             let is_calm = self.clients.iter().all(Client::is_calm);
-            let is_at_rest = !is_moving && is_calm && self.command.is_none() && host.is_idle(self);
+            let is_at_rest = !is_moving && is_calm && self.command.is_none() && host.is_idle();
             still = if is_at_rest { still + 1 } else { 0 };
         }
         for (conn, state) in &self.model.conns {
@@ -499,7 +496,7 @@ impl World {
         let rested = clients.iter().try_for_each(|client| self.rested(client));
         self.clients = clients;
         rested?;
-        host.service.check_invariants()?;
+        host.engine.service.check_invariants()?;
         self.compare(None)?;
         self.is_quiet = false;
         vfs::disk(|disk| disk.misbehave(faults));
@@ -510,7 +507,7 @@ impl World {
         let moving = self.links.values().find(|link| link.is_moving()).map(|link| link.client);
         let restless = self.clients.iter().find(|client| !client.is_calm());
         let restless = restless.map(Client::describe);
-        let (command, is_idle) = (&self.command, host.is_idle(self));
+        let (command, is_idle) = (&self.command, host.is_idle());
         format!("no rest: bytes of client {moving:?}; {restless:?}; {command:?}; idle {is_idle}")
     }
 

@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 
 use super::*;
+use crate::engine::looks_like_tls;
 use crate::limits::{TLS_OUTGOING_BYTES_MAX, TLS_WRITE_BYTES_MAX};
-use crate::net::transport::looks_like_tls;
 
 /// A folder of one test, gone with it.
 struct Folder(PathBuf);

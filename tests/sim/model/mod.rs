@@ -310,8 +310,7 @@ pub(crate) enum Input {
 #[derive(Clone, Debug)]
 pub(crate) struct Fed {
     pub(crate) input: Input,
-    /// The highest server time given before and after it was handled.
-    pub(crate) before: i64,
+    /// The highest server time given after it was handled.
     pub(crate) after: i64,
     pub(crate) suspended: bool,
 }
@@ -341,7 +340,6 @@ pub(crate) struct Turn<'a> {
     pub(crate) unreadable: bool,
     /// Waits that began, in order.
     pub(crate) began: Vec<(ConnId, u64)>,
-    before: i64,
     after: i64,
 }
 
@@ -356,7 +354,6 @@ impl<'a> Turn<'a> {
             is_declined,
             unreadable: false,
             began: Vec::new(),
-            before: 0,
             after: 0,
         }
     }
@@ -535,7 +532,6 @@ impl Model {
 
     /// One step of a turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>, fed: &Fed) -> Check {
-        turn.before = fed.before;
         turn.after = fed.after;
         match &fed.input {
             Input::Frame { conn, bytes } if turn.is_declined => {

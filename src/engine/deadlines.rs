@@ -13,15 +13,15 @@ use crate::ids::ConnId;
 const STALE_MAX: usize = 1024;
 
 /// Never.
-pub(super) const NEVER_MS: u64 = u64::MAX;
+pub const NEVER_MS: u64 = u64::MAX;
 
 /// All deadlines, in milliseconds of the loop's clock.
 #[derive(Debug, Default)]
-pub(super) struct Timers {
+pub(super) struct Deadlines {
     heap: BinaryHeap<Reverse<(u64, ConnId)>>,
 }
 
-impl Timers {
+impl Deadlines {
     /// Adds a deadline. The connection remembers it: an entry that it does not remember is stale.
     pub(super) fn push(&mut self, at_ms: u64, conn: ConnId) {
         self.heap.push(Reverse((at_ms, conn)));
@@ -61,15 +61,15 @@ mod tests {
 
     #[test]
     fn stale_entries_do_not_pile_up() {
-        let mut timers = Timers::default();
+        let mut deadlines = Deadlines::default();
         for number in 0..100_000 {
-            timers.push(number, conn(number as u32));
-            timers.trim(10, |at_ms, conn| at_ms % 10_000 == 0 && conn.index == at_ms as u32);
-            assert!(timers.heap.len() <= 20 + STALE_MAX + 1);
+            deadlines.push(number, conn(number as u32));
+            deadlines.trim(10, |at_ms, conn| at_ms % 10_000 == 0 && conn.index == at_ms as u32);
+            assert!(deadlines.heap.len() <= 20 + STALE_MAX + 1);
         }
-        assert!(timers.heap.capacity() < 4 * STALE_MAX);
+        assert!(deadlines.heap.capacity() < 4 * STALE_MAX);
         for number in 0..10 {
-            let mut live = std::iter::from_fn(|| timers.pop_due(100_000));
+            let mut live = std::iter::from_fn(|| deadlines.pop_due(100_000));
             let found = live.find(|(at_ms, _)| at_ms % 10_000 == 0);
             assert_eq!(found, Some((number * 10_000, conn(number as u32 * 10_000))));
         }

@@ -1,0 +1,241 @@
+//! Reading, within the budgets of a turn, and handing what was read to the service.
+
+use std::io;
+
+use crate::engine::connection::{Input, State};
+use crate::engine::io::{Event, Io};
+use crate::engine::{Engine, Stopped, enqueue};
+use crate::ids::ConnId;
+use crate::limits::{TURN_HANDSHAKES, TURN_READ_BYTES};
+use crate::service::Flow;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::purpose::ToServer;
+
+/// Whether the first bytes of a connection are those of a TLS ClientHello: as the header of a frame
+/// they are far too long.
+pub fn looks_like_tls(first: &[u8]) -> bool {
+    matches!(first, [0x16, 0x03, 0x00..=0x04, ..])
+}
+
+/// What a turn may still read.
+struct Budget {
+    bytes: usize,
+    handshakes: usize,
+}
+
+impl Engine<'_> {
+    pub(super) fn handle_results(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+        while let Some(done) = io.next_done() {
+            self.service.job_done(&done);
+            self.observe(io, Event::JobDone)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn enqueue_resumed(&mut self) {
+        while let Some(conn) = self.service.pop_resumed() {
+            self.enqueue(conn);
+            // Its deadlines go on.
+            self.arm(conn);
+        }
+    }
+
+    /// Reads from the connections that have something, as far as the turn's budget goes. Those for
+    /// which nothing is left come first in the next turn.
+    pub(super) fn read(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+        let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
+        let mut budget = Budget { bytes: TURN_READ_BYTES, handshakes: TURN_HANDSHAKES };
+        let mut first_passed_over = None;
+        let mut outcome = Ok(());
+        for conn in reading.drain(..) {
+            let Some(connection) = self.connections.get_mut(conn.at()) else { continue };
+            if connection.id != conn {
+                continue;
+            }
+            connection.is_enqueued = false;
+            let state = connection.state();
+            let is_handshaking = io.is_handshaking(conn);
+            if budget.bytes == 0 || is_handshaking && budget.handshakes == 0 {
+                first_passed_over.get_or_insert(self.ready.len());
+                enqueue(&mut self.ready, connection);
+                continue;
+            }
+            budget.handshakes -= usize::from(is_handshaking);
+            if state != State::Open {
+                self.discard(io, conn);
+            } else if !self.service.is_held(conn) {
+                outcome = self.read_one(io, conn, &mut budget);
+                if outcome.is_err() {
+                    break;
+                }
+            }
+        }
+        reading.clear();
+        if let Some(first) = first_passed_over {
+            self.ready.rotate_left(first);
+        }
+        self.reading = reading;
+        outcome
+    }
+
+    /// Reads what a connection has, within its budget, and handles what is whole.
+    ///
+    /// The budget counts what is left over from earlier turns: a peer that sends many small requests
+    /// would otherwise be read faster than it is served, until its leftovers fill every turn.
+    fn read_one(
+        &mut self,
+        io: &mut impl Io,
+        conn: ConnId,
+        budget: &mut Budget,
+    ) -> Result<(), Stopped> {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        self.buffer.begin(&connection.inbox);
+        let mut cost = 0;
+        let cost_max = 2 * self.buffer.free().len();
+        while connection.is_readable() && cost < cost_max {
+            let free = self.buffer.free();
+            if free.is_empty() {
+                break;
+            }
+            match io.read(conn, free) {
+                Ok(transfer) if transfer.bytes == 0 => connection.input = Input::Ended,
+                Ok(transfer) => {
+                    self.buffer.fill(transfer.bytes);
+                    cost += transfer.cost;
+                    self.service.metrics.received_bytes += transfer.bytes as u64;
+                    connection.heard_ms = self.now.ms();
+                    connection.is_probed = false;
+                    // A stream whose end is near is read until the end is found.
+                    if transfer.is_exhausted && connection.input == Input::Readable {
+                        connection.input = Input::Drained;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    connection.input = Input::Drained;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.buffer.abandon();
+                    self.read_failed(conn, &e);
+                    return Ok(());
+                }
+            }
+        }
+        budget.bytes = budget.bytes.saturating_sub(cost);
+        if io.wants_write(conn) {
+            self.service.outbox.touch(conn.index);
+        }
+        self.handle_input(io, conn)
+    }
+
+    fn read_failed(&mut self, conn: ConnId, error: &io::Error) {
+        let Some(connection) = self.connections.get(conn.at()) else { return };
+        let address = connection.address;
+        if error.kind() == io::ErrorKind::InvalidData {
+            // The alert that says so leaves, then this side ends.
+            let message = format_args!("{conn} from {address} is closed: {error}");
+            self.log_rate_limit.say(self.now.ms(), message);
+            self.enter(conn, State::Flushing);
+        } else {
+            log::debug!("{conn} from {address} is lost: {error}");
+            self.lose(conn);
+        }
+    }
+
+    /// Handles the whole frames in the read buffer, and keeps the rest.
+    fn handle_input(&mut self, io: &mut impl Io, conn: ConnId) -> Result<(), Stopped> {
+        let body_bytes_max = self.options.body_bytes_max;
+        let (mut at, mut requests, mut flow) = (0, 0, Flow::Continue);
+        let mut has_whole_frame = false;
+        while flow == Flow::Continue {
+            let rest = self.buffer.bytes().get(at..).unwrap_or_default();
+            match frame::parse(rest, body_bytes_max) {
+                Parsed::Incomplete => break,
+                _ if requests == self.options.requests_per_turn_max => {
+                    has_whole_frame = true;
+                    break;
+                }
+                Parsed::TooLarge { task } => {
+                    self.log_oversized(conn, at);
+                    flow = self.service.oversized(conn, task);
+                    self.observe(io, Event::Oversized { conn, task })?;
+                }
+                Parsed::Frame(frame) => {
+                    requests += 1;
+                    flow = self.service.frame(conn, &frame);
+                    let bytes = frame.bytes();
+                    let is_secret =
+                        ToServer::from_byte(frame.purpose).is_some_and(ToServer::has_secret);
+                    let whole = rest.get(..bytes).unwrap_or_default();
+                    let event = Event::Frame { conn, bytes: whole, flow };
+                    if io.observe(event, &mut self.service).is_break() {
+                        return Err(Stopped::Observer);
+                    }
+                    if is_secret {
+                        self.buffer.note_secret();
+                    }
+                    at += bytes;
+                }
+            }
+        }
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        self.buffer.end(at, &mut connection.inbox);
+        match flow {
+            Flow::Close => self.enter(conn, State::Flushing),
+            // It is read on when it is resumed.
+            Flow::Hold => {}
+            Flow::Continue if has_whole_frame || connection.is_readable() => {
+                enqueue(&mut self.ready, connection);
+            }
+            // What came in whole is handled; the answers leave, then the connection ends.
+            Flow::Continue if connection.input == Input::Ended => {
+                self.enter(conn, State::Flushing);
+            }
+            Flow::Continue => {}
+        }
+        if requests > 0 {
+            self.count_authorized(conn);
+        }
+        Ok(())
+    }
+
+    fn log_oversized(&mut self, conn: ConnId, at: usize) {
+        let Some(connection) = self.connections.get(conn.at()) else { return };
+        let is_tls = self.buffer.bytes().get(at..).is_some_and(looks_like_tls);
+        let what = match is_tls {
+            true => "speaks TLS to a plain port",
+            false => "sends a frame that is too large",
+        };
+        let message = format_args!("{conn} from {} {what}", connection.address);
+        self.log_rate_limit.say(self.now.ms(), message);
+    }
+
+    /// Discards what a connection on its way out still sends, so that no reset destroys what it is
+    /// being sent.
+    fn discard(&mut self, io: &mut impl Io, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        if !connection.is_readable() || connection.state() == State::Closed {
+            return;
+        }
+        self.buffer.begin(&[]);
+        match io.read(conn, self.buffer.free()) {
+            Ok(transfer) if transfer.bytes == 0 => {
+                connection.input = Input::Ended;
+                if connection.state() == State::Draining {
+                    self.lose(conn);
+                }
+            }
+            Ok(transfer) => {
+                self.buffer.fill(transfer.bytes);
+                self.buffer.note_secret();
+                enqueue(&mut self.ready, connection);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.input = Input::Drained,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                enqueue(&mut self.ready, connection);
+            }
+            Err(_) => self.lose(conn),
+        }
+        self.buffer.abandon();
+    }
+}

@@ -1,0 +1,158 @@
+//! Sending: one write for each connection and turn, and the end of a connection's own side.
+
+use std::io;
+
+use crate::engine::connection::{Input, State};
+use crate::engine::io::Io;
+use crate::engine::{Engine, Stopping, enqueue};
+use crate::ids::ConnId;
+use crate::outbox::Dirty;
+use crate::wire::frame::{self, Parsed};
+
+impl Engine<'_> {
+    pub(super) fn flush(&mut self, io: &mut impl Io) {
+        let now_us = self.now.us;
+        let peers = self.service.outbox.dirty_count();
+        let block_bytes = self.service.outbox.block().len();
+        let may_hold = self.stopping == Stopping::No
+            && self.write_coalescer.may_hold(peers, block_bytes, now_us);
+        while let Some(Dirty { index, is_told_only }) = self.service.outbox.take_dirty() {
+            let pending_bytes = self.service.outbox.pending_bytes(index);
+            let is_held =
+                may_hold && is_told_only && self.write_coalescer.hold(index, pending_bytes, now_us);
+            if !is_held {
+                self.flush_taken(io, index, peers);
+            }
+        }
+        if may_hold {
+            io.end_flush();
+        } else {
+            self.flush_held(io);
+        }
+    }
+
+    /// Writes to each connection that was held back.
+    pub fn flush_held(&mut self, io: &mut impl Io) {
+        let held = self.write_coalescer.release();
+        for &index in &held {
+            self.flush_taken(io, index, held.len());
+        }
+        self.write_coalescer.keep(held);
+        io.end_flush();
+    }
+
+    /// Sends to one of `peers` connections what waits for it.
+    fn flush_taken(&mut self, io: &mut impl Io, index: u32, peers: usize) {
+        let Some(connection) = self.connections.get_mut(index as usize) else { return };
+        let conn = connection.id;
+        if connection.state() > State::Flushing {
+            // Nothing follows the end of this side: a write would fail, and the connection go with
+            // a reset that destroys what the peer has not read yet.
+            return self.service.outbox.empty(index);
+        }
+        let shared = if connection.is_writable && self.service.outbox.is_worth_parts(index) {
+            io.write_shared(conn, &mut self.service.outbox, peers)
+        } else {
+            None
+        };
+        match shared {
+            Some(Ok(count)) => {
+                connection.progress_ms = self.now.ms();
+                // The stream is full, and reports when it no longer is.
+                connection.is_writable = self.service.outbox.pending_bytes(index) == 0;
+                self.service.metrics.sent_bytes += count as u64;
+                self.after_write(io, conn);
+            }
+            Some(Err(e)) if !is_passing(&e) => self.write_failed(conn, &e),
+            _ => {
+                self.service.outbox.put_together(index);
+                self.flush_one(io, conn);
+            }
+        }
+    }
+
+    /// One write, unless the transport cuts it: TLS accepts a few records at a time.
+    fn flush_one(&mut self, io: &mut impl Io, conn: ConnId) {
+        let index = conn.index;
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        while connection.is_writable {
+            let bytes = self.service.outbox.sendable(index);
+            let written = if !bytes.is_empty() {
+                io.write(conn, bytes)
+            } else if io.wants_write(conn) {
+                let flushed = io.flush(conn);
+                flushed.map(|()| super::Transfer { bytes: 0, cost: 0, is_exhausted: false })
+            } else {
+                break;
+            };
+            match written {
+                Ok(transfer) => {
+                    connection.progress_ms = self.now.ms();
+                    connection.is_writable = !transfer.is_exhausted;
+                    self.service.outbox.advance(index, transfer.bytes);
+                    self.service.metrics.sent_bytes += transfer.bytes as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_writable = false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return self.write_failed(conn, &e),
+            }
+        }
+        self.after_write(io, conn);
+    }
+
+    fn write_failed(&mut self, conn: ConnId, error: &io::Error) {
+        let Some(connection) = self.connections.get(conn.at()) else { return };
+        log::debug!("{conn} from {} is lost: {error}", connection.address);
+        self.lose(conn);
+    }
+
+    /// What becomes of a connection that was written to.
+    fn after_write(&mut self, io: &mut impl Io, conn: ConnId) {
+        let Some(connection) = self.connections.get(conn.at()) else { return };
+        let is_flushed =
+            self.service.outbox.pending_bytes(conn.index) == 0 && !io.wants_write(conn);
+        match connection.state() {
+            State::Open if is_flushed => self.after_flush(conn),
+            State::Flushing if is_flushed => self.end_own_side(io, conn),
+            State::Open | State::Flushing => self.arm(conn),
+            State::Draining | State::Closed => {}
+        }
+        self.count_authorized(conn);
+    }
+
+    /// The queue ran empty: a connection that had to wait for that is read from again.
+    fn after_flush(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        if connection.is_enqueued {
+            return;
+        }
+        let body_bytes_max = self.options.body_bytes_max;
+        let has_input = connection.is_readable()
+            || !matches!(frame::parse(&connection.inbox, body_bytes_max), Parsed::Incomplete);
+        if has_input && !self.service.is_held(conn) {
+            enqueue(&mut self.ready, connection);
+        }
+    }
+
+    /// Everything is sent: ends this side, and waits a moment for the peer to end its own.
+    fn end_own_side(&mut self, io: &mut impl Io, conn: ConnId) {
+        match io.end(conn) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.arm(conn),
+            Err(_) => return self.lose(conn),
+            Ok(()) => {}
+        }
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        if connection.input == Input::Ended {
+            return self.lose(conn);
+        }
+        // Its end may have come with nothing to report.
+        connection.input = Input::Ending;
+        self.enter(conn, State::Draining);
+        self.arm(conn);
+    }
+}
+
+/// Whether a shared write that failed may be done as any other.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::Unsupported)
+}

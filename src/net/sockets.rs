@@ -1,0 +1,169 @@
+//! The sockets, by the index of their connection, as the engine reads and writes them.
+
+use std::io::{self, Write as _};
+
+use mio::{Interest, Registry};
+
+use crate::auth::helper::{Job, JobDone, PasswordHelper};
+use crate::engine::{Io, Transfer};
+use crate::ids::ConnId;
+use crate::limits::DESCRIPTORS_RESERVED;
+use crate::net::clock::Clock;
+use crate::net::reactor::token;
+use crate::net::transport::Transport;
+use crate::net::zero_copy::{self, ZeroCopyBuffer};
+use crate::outbox::Outbox;
+use crate::outbox::parts::Part;
+
+/// As many connections as the operator wants and the open-file limit allows; the limit is raised as
+/// far as it may be.
+pub(super) fn connections_max(wanted: usize) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("the open-file limit stays: {error}");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let allowed = allowed.saturating_sub(DESCRIPTORS_RESERVED).max(1);
+    if allowed < wanted {
+        log::info!("the open-file limit allows {allowed} connections");
+    }
+    wanted.min(allowed)
+}
+
+/// The sockets, the password helper and the clock.
+pub(super) struct Sockets {
+    transports: Vec<Option<Transport>>,
+    helper: PasswordHelper,
+    zero_copy: ZeroCopyBuffer,
+    pub(super) clock: Clock,
+}
+
+impl Sockets {
+    pub(super) fn new(helper: PasswordHelper) -> Self {
+        Self {
+            transports: Vec::new(),
+            helper,
+            zero_copy: ZeroCopyBuffer::default(),
+            clock: Clock::start(),
+        }
+    }
+
+    /// Adds the socket of a connection.
+    pub(super) fn open(
+        &mut self,
+        conn: ConnId,
+        mut transport: Transport,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut transport, token(conn), interest)?;
+        if conn.at() >= self.transports.len() {
+            self.transports.resize_with(conn.at() + 1, || None);
+        }
+        if let Some(place) = self.transports.get_mut(conn.at()) {
+            debug_assert!(place.is_none(), "{conn} takes the place of another");
+            *place = Some(transport);
+        }
+        Ok(())
+    }
+
+    fn get(&self, conn: ConnId) -> Option<&Transport> {
+        self.transports.get(conn.at())?.as_ref()
+    }
+
+    fn get_mut(&mut self, conn: ConnId) -> io::Result<&mut Transport> {
+        let transport = self.transports.get_mut(conn.at()).and_then(Option::as_mut);
+        transport.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Io for Sockets {
+    fn read(&mut self, conn: ConnId, buffer: &mut [u8]) -> io::Result<Transfer> {
+        let transport = self.get_mut(conn)?;
+        let records_before = transport.record_bytes();
+        let bytes = transport.read(buffer)?;
+        // Records of TLS may hold next to nothing, and cost as much.
+        let record_bytes = transport.record_bytes() - records_before;
+        let cost = bytes.max(usize::try_from(record_bytes).unwrap_or(usize::MAX));
+        // A socket that gave less than there was space for has no more for now.
+        let is_exhausted = bytes < buffer.len() && matches!(transport, Transport::Plain(_));
+        Ok(Transfer { bytes, cost, is_exhausted })
+    }
+
+    fn write(&mut self, conn: ConnId, bytes: &[u8]) -> io::Result<Transfer> {
+        let transport = self.get_mut(conn)?;
+        let count = transport.write(bytes)?;
+        let is_exhausted = count < bytes.len() && matches!(transport, Transport::Plain(_));
+        Ok(Transfer { bytes: count, cost: count, is_exhausted })
+    }
+
+    fn wants_write(&self, conn: ConnId) -> bool {
+        self.get(conn).is_some_and(Transport::wants_write)
+    }
+
+    fn flush(&mut self, conn: ConnId) -> io::Result<()> {
+        self.get_mut(conn)?.flush()
+    }
+
+    fn end(&mut self, conn: ConnId) -> io::Result<()> {
+        self.get_mut(conn)?.shutdown_write()
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(place) = self.transports.get_mut(conn.at()) {
+            *place = None;
+        }
+    }
+
+    fn is_handshaking(&self, conn: ConnId) -> bool {
+        self.get(conn).is_some_and(Transport::is_handshaking)
+    }
+
+    fn write_shared(
+        &mut self,
+        conn: ConnId,
+        outbox: &mut Outbox,
+        peers: usize,
+    ) -> Option<io::Result<usize>> {
+        let is_there = self.zero_copy.is_set()
+            || peers >= zero_copy::PEERS_MIN && self.zero_copy.put(outbox.block());
+        let Some(Transport::Plain(socket)) = self.transports.get(conn.at())?.as_ref() else {
+            return None;
+        };
+        if !is_there {
+            return None;
+        }
+        let zero_copy = &mut self.zero_copy;
+        let mut socket_writer = socket;
+        ZeroCopyBuffer::set_whole(socket, true);
+        let sent = outbox.send_parts(conn.index, |part| match part {
+            Part::Own(bytes) => socket_writer.write(bytes),
+            Part::Block(piece) => zero_copy.send(socket, piece),
+        });
+        ZeroCopyBuffer::set_whole(socket, false);
+        Some(sent)
+    }
+
+    fn end_flush(&mut self) {
+        self.zero_copy.clear();
+    }
+
+    fn next_done(&mut self) -> Option<JobDone> {
+        self.helper.try_recv()
+    }
+
+    fn is_helper_busy(&self) -> bool {
+        self.helper.is_busy()
+    }
+
+    fn submit(&mut self, job: Job, _: ConnId) -> io::Result<()> {
+        self.helper.submit(job).map_err(io::Error::other)
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        self.clock.passed_us()
+    }
+}
