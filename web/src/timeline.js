@@ -30,7 +30,7 @@ import { effect, each, h, match, onCleanup, signal, untracked, when } from './vi
 /** Most messages in the page; with the lines between days some 200 elements. */
 export const SLICE_MAX = 160;
 /** How far the slice moves at once: more would take longer than a frame on a slow phone. */
-const STEP = 20;
+const STEP = 12;
 /** Messages of one sender within this time are one group. */
 const GROUP_US = 5 * 60 * 1_000_000;
 /** Load more when so few messages are left beyond the slice. */
@@ -139,6 +139,20 @@ export function rowsOf(items, range, lineId) {
 }
 
 /**
+ * Keeps the rows that did not change, so that nothing that follows them runs again.
+ * @param {readonly Row[]} before
+ * @param {Row[]} after
+ */
+export function reuse(before, after) {
+  const known = new Map(before.map((row) => [row.key, row]));
+  return after.map((row) => {
+    const old = known.get(row.key);
+    return old && old.message === row.message && old.isFirst === row.isFirst
+      && old.isLast === row.isLast ? old : row;
+  });
+}
+
+/**
  * @param {Message | undefined} before
  * @param {Message | undefined} after
  * @param {number} lineId
@@ -242,7 +256,7 @@ export function timelineView(chat, on) {
       else high = middle;
     }
     anchors = [];
-    for (let at = low; at < children.length && anchors.length < 12; at += 1) {
+    for (let at = low; at < children.length && anchors.length < 8; at += 1) {
       anchors.push({ element: children[at], top: topOf(children[at]) });
     }
     lastTop = scroller.scrollTop;
@@ -261,7 +275,7 @@ export function timelineView(chat, on) {
   /** @param {Range} next */
   function show(next) {
     range = next;
-    rows.value = rowsOf(items, range, line.peek());
+    rows.value = reuse(rows.peek(), rowsOf(items, range, line.peek()));
     restore();
   }
 
@@ -314,14 +328,14 @@ export function timelineView(chat, on) {
   const isWatched = () => document.visibilityState === 'visible' && document.hasFocus();
 
   function noteSeen() {
-    if (!isWatched() || seenTimer) return;
-    const bottom = scroller.getBoundingClientRect().bottom;
+    const seen = Math.max(chat.peek().seen, seenAt);
+    if (!isWatched() || seenTimer || (items.at(-1)?.created ?? 0) <= seen) return;
+    const bottom = scroller.scrollTop + scroller.clientHeight;
     const shown = rows.peek();
-    for (let at = shown.length - 1; at >= 0; at -= 1) {
+    for (let at = shown.length - 1; at >= 0 && shown[at].time > seen; at -= 1) {
       const { message } = shown[at];
-      const element = list.children[at];
-      if (message?.state !== 'stored' || !element) continue;
-      if (element.getBoundingClientRect().top + 24 > bottom) continue;
+      const element = /** @type {HTMLElement | undefined} */ (list.children[at]);
+      if (message?.state !== 'stored' || !element || element.offsetTop + 24 > bottom) continue;
       markSeen(message.created);
       return;
     }
@@ -624,8 +638,8 @@ function renderMessage(row, chat) {
     tabindex: -1,
     'aria-label': () => `${name()}, ${time}: ${spoken(message())}`,
   },
-  isGroup && !isMine && when(() => row.value.isLast, () => avatar(sender, name())),
   h('div', { class: 'bubble' },
+    isGroup && !isMine && when(() => row.value.isLast, () => avatar(sender, name())),
     match(() => (isGroup && !isMine && row.value.isFirst ? name() : ''), (shown) => (shown
       ? h('div', { class: 'sender', style: { '--hue': String(hue(sender)) } }, shown)
       : h('span', { class: 'sr-only' }, name))),
@@ -635,11 +649,11 @@ function renderMessage(row, chat) {
       h('time', {
         datetime: new Date(created / 1000).toISOString(), title: formatTime('full', created),
       }, time),
-      isMine && match(() => tickOf(message(), chat.value), tick))))),
-  h('button', {
-    type: 'button', class: 'message-more', 'aria-label': t('More'), 'data-act': 'menu',
-    tabindex: -1, 'aria-haspopup': 'menu',
-  }, icon('more')),
+      isMine && match(() => tickOf(message(), chat.value), tick)))),
+    h('button', {
+      type: 'button', class: 'message-more', 'aria-label': t('More'), 'data-act': 'menu',
+      tabindex: -1, 'aria-haspopup': 'menu',
+    })),
   match(() => reactionsKey(message()), () => reactionChips(message())),
   match(() => `${message().state} ${message().reason ?? ''}`, () => failure(message())));
 }

@@ -3,7 +3,7 @@ import test from 'node:test';
 
 // The list needs a browser only when it is shown; its modules ask these when they are loaded.
 globalThis.matchMedia ??= () => ({ matches: false, addEventListener() {} });
-const { SLICE_MAX, follow, grow, lastSlice, rowsOf, sliceAround } = await import('../../src/timeline.js');
+const { SLICE_MAX, follow, grow, lastSlice, reuse, rowsOf, sliceAround } = await import('../../src/timeline.js');
 
 const MINUTE = 60_000_000;
 const START = Date.UTC(2026, 4, 4, 12) * 1000;
@@ -83,6 +83,15 @@ test('rows: days, groups and the line of what is new', () => {
   const groups = rows.filter((row) => row.kind === 'message').map((row) => [row.isFirst, row.isLast]);
   assert.deepEqual(groups, [[true, false], [false, true], [true, true], [true, true], [true, true], [true, true]]);
   assert.equal(new Set(rows.map((row) => row.key)).size, rows.length);
+});
+
+test('rows that did not change stay the same objects', () => {
+  const items = messages(1, 5);
+  const before = rowsOf(items, { start: 0, end: 5 }, 0);
+  const changed = items.map((one) => (one.id === 3 ? { ...one, text: 'x' } : one));
+  const after = reuse(before, rowsOf(changed, { start: 0, end: 5 }, 0));
+  const same = after.map((row, index) => row === before[index]);
+  assert.deepEqual(same, [true, true, true, false, true, true]);
 });
 
 test('a slice that begins inside a day or a group has no line and no name', () => {
