@@ -116,6 +116,7 @@ CREATE TABLE messages (
     -- `files`, 0x40 rows of `reactions`.
     status     INTEGER NOT NULL DEFAULT 0,
     content    TEXT NOT NULL,
+    checksum   INTEGER,                    -- of what makes the message; NULL: not computed yet
     PRIMARY KEY (chat_id, message_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX messages_updated ON messages (chat_id, updated) WHERE updated IS NOT NULL;

@@ -9,6 +9,9 @@ macro_rules! id {
         pub struct $name(u32);
 
         impl $name {
+            /// The highest number, which nobody ever gets.
+            pub const MAX: Self = Self(u32::MAX);
+
             /// `None` for 0, which the protocol never uses.
             pub const fn new(raw: u32) -> Option<Self> {
                 if raw == 0 { None } else { Some(Self(raw)) }

@@ -11,6 +11,9 @@ use super::{Context, Outcome};
 pub(super) struct Arguments {
     /// The file of the copy, which must not exist yet
     file: PathBuf,
+    /// Keep the copy although messages in it are damaged
+    #[arg(long)]
+    accept_damage: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
@@ -20,7 +23,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
         return Err(Failure::Failed(words));
     }
     let database = Database::open_reader(&context.data).map_err(Failure::Failed)?;
-    database.copy_to(target).map_err(Failure::Failed)?;
+    database.copy_to(target, arguments.accept_damage).map_err(Failure::Failed)?;
     writeln!(context.out, "copied {} to {}", context.data.display(), target.display())?;
     Ok(())
 }

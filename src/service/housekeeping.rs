@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::ids::ServerTime;
 use crate::limits::EMPTY_GROUP_DAYS;
 use crate::service::session::TOUCH_US;
+use crate::service::verifying::Verifying;
 use crate::service::{DAY_US, HandlerResult, Service, TurnEnd};
 use crate::store::changes::Change;
 use crate::store::messages::Sweep;
@@ -62,6 +63,7 @@ pub(super) struct Housekeeping {
     /// The place among the connections up to which the use of sessions was noted.
     touched_upto: usize,
     scrubbing: Scrubbing,
+    pub(super) verifying: Verifying,
 }
 
 /// What was deleted, edited or indexed under words that are no more is overwritten in the file, but
@@ -96,6 +98,7 @@ impl Housekeeping {
             probed_ms: 0,
             touched_upto: 0,
             scrubbing: Scrubbing::default(),
+            verifying: Verifying::default(),
         })
     }
 
@@ -184,6 +187,7 @@ impl Service<'_> {
             }
             self.housekeeping.may_expire = true;
             self.outbox.trim();
+            self.report_damage();
         }
         self.probe_storage()?;
         let more = self.background_slice()?;
@@ -226,6 +230,7 @@ impl Service<'_> {
         if self.housekeeping.may_purge {
             self.housekeeping.may_purge = self.purge()?;
         }
+        self.verify_slice()?;
         let more = !self.full_disk.is_full && self.index_slice()? | self.count_slice()?;
         let housekeeping = &self.housekeeping;
         Ok(more

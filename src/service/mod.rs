@@ -41,6 +41,7 @@ mod session;
 mod tests;
 mod turn;
 mod unread;
+mod verifying;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -230,6 +230,9 @@ const MESSAGES: &[Rule] = &[
     ),
 ];
 
+/// A message that is not as it was written.
+const DAMAGED: &str = "a message that does not match its checksum, or is no text";
+
 /// All names, with their keys.
 const NAMES: Rule = rule(
     "a name that is none, or with another's key",
@@ -248,7 +251,7 @@ const PASSWORDS: Rule = rule(
 );
 
 impl Store<'_> {
-    /// Looks at all rows, as they are at one moment.
+    /// Looks at all rows, for each rule as they are at one moment. Not within a transaction.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -270,6 +273,8 @@ impl Store<'_> {
         let wrong = &mut report.wrong;
         for rule in [USERS, CHATS, MESSAGES].into_iter().flatten() {
             self.list(rule, |_| Ok(true), wrong)?;
+            // Each rule sees the rows of one moment; between two the WAL can be checkpointed.
+            self.end_look()?;
         }
         let is_no_name = |row: &Row<'_>| {
             let (name, key): (String, String) = (row.get(1)?, row.get(2)?);
@@ -281,10 +286,21 @@ impl Store<'_> {
             Ok(!(rules.is_password)(&stored))
         };
         self.list(&PASSWORDS, is_no_password, wrong)?;
+        self.end_look()?;
+        let mut damaged = 0;
+        self.verify_all_messages(|chat, message| {
+            damaged += 1;
+            if damaged <= LISTED_MAX {
+                wrong.push(format!("{DAMAGED}: chat {chat}, message {message}"));
+            }
+        })?;
+        if damaged > LISTED_MAX {
+            wrong.push(format!("{DAMAGED}: {} more", damaged - LISTED_MAX));
+        }
         Ok(report)
     }
 
-    fn count(&mut self, sql: &str) -> StoreResult<u64> {
+    pub(super) fn count(&mut self, sql: &str) -> StoreResult<u64> {
         let rows: Option<i64> = self.get(sql, [], |row| row.get(0))?;
         Ok(rows.map_or(0, i64::unsigned_abs))
     }
@@ -340,7 +356,7 @@ mod tests {
             (2, 1, 0, 6, 0, NULL, 0, 0), (2, 2, 0, 6, 0, 9, 0, 2);
         UPDATE chats SET deletions = 1, last_deleted = 103 WHERE chat_id = 2;
         INSERT INTO bans VALUES (1, 3);
-        INSERT INTO messages VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
+        INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content) VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
             (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
         INSERT INTO nonces VALUES (1, 1, -7, 100), (1, 2, 7, 90);
         INSERT INTO purges (user_id, upto) VALUES (3, 100);
@@ -348,7 +364,7 @@ mod tests {
         INSERT INTO search_pending VALUES (101, 1, 0, 'hi there');
         INSERT INTO invites VALUES (zeroblob(32), 'abcd', 0, 9, 3, 1, 0, NULL, 0);
         -- A chat that was removed and is not swept yet, its author gone as well.
-        INSERT INTO messages VALUES (9, 50, 77, NULL, 0, 'old');
+        INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content) VALUES (9, 50, 77, NULL, 0, 'old');
         INSERT INTO nonces VALUES (9, 77, 1, 50);";
 
     fn check_after(change: &str) -> Report {
@@ -376,7 +392,7 @@ mod tests {
         assert_eq!(report, counts);
         let report = check_after(
             "INSERT INTO chats (chat_id, kind, created) VALUES (7, 0, 5);
-             INSERT INTO messages VALUES (9, 2000, 77, NULL, 0, 'removed, and after all times')",
+             INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content) VALUES (9, 2000, 77, NULL, 0, 'removed, and after all times')",
         );
         assert_eq!(report, Report { chats: 3, unswept: 3, unfinished: 1, ..counts });
     }
@@ -421,6 +437,8 @@ mod tests {
             ("UPDATE messages SET status = 4 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
             ("UPDATE messages SET status = 1 WHERE message_id = 100", "a message with a status", "chat 1, message 100"),
             ("UPDATE messages SET status = 0 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
+            ("UPDATE messages SET checksum = 7 WHERE message_id = 100", "a message that does not match", "chat 1, message 100"),
+            ("UPDATE messages SET content = CAST(x'ff' AS TEXT) WHERE message_id = 100", "a message that does not match", "chat 1, message 100"),
             ("UPDATE messages SET content = 'x' WHERE message_id = 102", "a deleted message", "chat 1, message 102"),
             ("UPDATE messages SET sender_id = 8 WHERE message_id = 101", "a message by nobody", "chat 1, message 101"),
             ("UPDATE messages SET message_id = 100 WHERE chat_id = 2", "a message id given twice", "message 100"),

@@ -1,19 +1,20 @@
 //! Messages: one clustered tree by chat and id, and an index of those that were changed later.
 
+use super::checksum::{self, read_message};
 use super::search::WORDS_PER_SLICE;
 use super::{Store, StoreResult, error, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
-use crate::wire::extras::Extras;
 use rusqlite::Row;
-use rusqlite::types::ValueRef;
 
 pub(super) const INSERT: &str =
-    "INSERT INTO messages (chat_id, message_id, sender_id, content) VALUES (?1, ?2, ?3, ?4)";
+    "INSERT INTO messages (chat_id, message_id, sender_id, content, checksum)
+     VALUES (?1, ?2, ?3, ?4, ?5)";
 
 /// The messages of a range by their creation. Those that were changed since come along, to be passed
 /// over: left to SQLite, that would take as long as there are any.
-const UPDATED: &str = "SELECT message_id, sender_id, updated, status, content FROM messages
+const UPDATED: &str =
+    "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
      WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      ORDER BY message_id";
 
@@ -21,10 +22,11 @@ const UPDATED: &str = "SELECT message_id, sender_id, updated, status, content FR
 /// itself; whatever SQLite cannot see to be so, it would sort: the whole of the range for each
 /// piece of it.
 const UPDATED_WITH_CHANGES: &str =
-    "SELECT message_id, sender_id, updated, status, content, message_id AS at FROM messages
+    "SELECT message_id, sender_id, updated, status, content, checksum, message_id AS at
+     FROM messages
      WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      UNION ALL
-     SELECT message_id, sender_id, updated, status, content, updated AS at
+     SELECT message_id, sender_id, updated, status, content, checksum, updated AS at
      FROM messages INDEXED BY messages_updated
      WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL
      ORDER BY at";
@@ -37,32 +39,6 @@ const PASSED_OVER_BYTES: usize = 256;
 
 /// Chats that one slice of a sweep passes: a millisecond of work.
 const ORPHANS_LOOKED_FOR: u32 = 256;
-
-/// A message that borrows its content from the row.
-fn message<'row>(row: &'row Row<'_>) -> rusqlite::Result<Message<'row>> {
-    message_updated(row, row.get(2)?)
-}
-
-/// The same, when it is known already whether it was changed.
-fn message_updated<'row>(
-    row: &'row Row<'_>,
-    updated: Option<i64>,
-) -> rusqlite::Result<Message<'row>> {
-    let created = time(row, 0)?;
-    let content = match row.get_ref(4)? {
-        ValueRef::Text(text) => std::str::from_utf8(text)?,
-        _ => return Err(rusqlite::Error::InvalidQuery),
-    };
-    Ok(Message {
-        id: MessageId::at(created),
-        sender: id(UserId::from_row, 1, row.get(1)?)?,
-        created,
-        updated: updated.and_then(ServerTime::new).unwrap_or(created),
-        status: row.get(3)?,
-        content,
-        extras: Extras::NONE,
-    })
-}
 
 /// Who wrote a message and what became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +92,9 @@ impl Store<'_> {
         content: &str,
     ) -> StoreResult<()> {
         self.begin_write()?;
-        let row = (chat.row(), new.created().micros(), sender.row(), content);
+        let (chat, message, sender) = (chat.row(), new.created().micros(), sender.row());
+        let checksum = checksum::of(chat, message, sender, 0, content.as_bytes());
+        let row = (chat, message, sender, content, checksum);
         self.insert_message.execute(row).map_err(|e| error::explain(self.db, e))?;
         Ok(())
     }
@@ -138,10 +116,11 @@ impl Store<'_> {
         mut each: impl FnMut(&Message<'_>) -> bool,
     ) -> StoreResult<Walk> {
         let has_changes = self.has_changed_messages(chat, from, to)?;
+        let damage = self.damage;
         let mut walk = Walk { stopped_at: None, passed_over: 0 };
         let visit = |row: &Row<'_>| {
             let updated: Option<i64> = row.get(2)?;
-            if updated.is_some() && !(has_changes && row.get_ref(0)? != row.get_ref(5)?) {
+            if updated.is_some() && !(has_changes && row.get_ref(0)? != row.get_ref(6)?) {
                 if walk.passed_over >= PASSED_OVER_MAX {
                     walk.stopped_at = Some(time(row, 0)?);
                     return Ok(false);
@@ -150,7 +129,7 @@ impl Store<'_> {
                 walk.passed_over += 1 + (content_bytes / PASSED_OVER_BYTES) as u32;
                 return Ok(true);
             }
-            let message = message_updated(row, updated)?;
+            let message = read_message(row, chat, damage)?;
             if each(&message) {
                 return Ok(true);
             }
@@ -187,12 +166,12 @@ impl Store<'_> {
         to: MessageId,
         mut each: impl FnMut(&Message<'_>) -> bool,
     ) -> StoreResult<Option<MessageId>> {
-        let mut stopped = None;
-        let sql = "SELECT message_id, sender_id, updated, status, content FROM messages
+        let (damage, mut stopped) = (self.damage, None);
+        let sql = "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 ORDER BY message_id";
         let range = (chat.row(), from.created().micros(), to.created().micros());
         self.each(sql, range, |row| {
-            let message = message(row)?;
+            let message = read_message(row, chat, damage)?;
             if each(&message) {
                 return Ok(true);
             }
@@ -268,9 +247,12 @@ impl Store<'_> {
         id: MessageId,
         use_it: impl FnOnce(&Message<'_>) -> T,
     ) -> StoreResult<Option<T>> {
-        let sql = "SELECT message_id, sender_id, updated, status, content FROM messages
+        let sql = "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id = ?2 AND status & 2 = 0";
-        self.get(sql, (chat.row(), id.created().micros()), |row| Ok(use_it(&message(row)?)))
+        let damage = self.damage;
+        self.get(sql, (chat.row(), id.created().micros()), |row| {
+            Ok(use_it(&read_message(row, chat, damage)?))
+        })
     }
 
     /// Who wrote a message and what became of it.
@@ -299,11 +281,7 @@ impl Store<'_> {
         updated: ServerTime,
         content: &str,
     ) -> StoreResult<()> {
-        self.retire_from_index(chat, message)?;
-        let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ?5
-                   WHERE chat_id = ?1 AND message_id = ?2";
-        let key = (chat.row(), message.created().micros());
-        self.run(sql, (key.0, key.1, updated.micros(), STATUS_EDITED, content)).map(drop)
+        self.replace_content(chat, message, updated, STATUS_EDITED, content)
     }
 
     /// Empties a message; the row stays as an entry of ranges and pages, and the words are to
@@ -317,12 +295,34 @@ impl Store<'_> {
         message: MessageId,
         updated: ServerTime,
     ) -> StoreResult<()> {
-        self.retire_from_index(chat, message)?;
-        let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ''
-                   WHERE chat_id = ?1 AND message_id = ?2";
-        let key = (chat.row(), message.created().micros());
-        self.run(sql, (key.0, key.1, updated.micros(), STATUS_DELETED))?;
+        self.replace_content(chat, message, updated, STATUS_DELETED, "")?;
         self.note_deletion(chat, message.created())
+    }
+
+    fn replace_content(
+        &mut self,
+        chat: ChatId,
+        message: MessageId,
+        updated: ServerTime,
+        status: u8,
+        content: &str,
+    ) -> StoreResult<()> {
+        let key = (chat.row(), message.created().micros());
+        self.begin_write()?;
+        let sql = "SELECT sender_id, status, content, checksum FROM messages
+                   WHERE chat_id = ?1 AND message_id = ?2";
+        let found = self.get(sql, key, |row| {
+            let old = checksum::read_content(row, [0, 1, 2, 3], key.0, key.1)?;
+            let status = row.get_ref(1)?.as_i64().unwrap_or_default();
+            Ok((row.get::<_, i64>(0)?, status as u8, old.map(str::to_owned)))
+        })?;
+        let Some((sender, old_status, old)) = found else { return Ok(()) };
+        self.retire_from_index(chat, message, old.as_deref())?;
+        let checksum = checksum::of(key.0, key.1, sender, old_status | status, content.as_bytes());
+        let sql = "UPDATE messages SET updated = ?3, status = status | ?4, content = ?5,
+                   checksum = ?6 WHERE chat_id = ?1 AND message_id = ?2";
+        let changed = (key.0, key.1, updated.micros(), status, content, checksum);
+        self.run(sql, changed).map(drop)
     }
 
     /// The message that this user sent to this chat under this nonce.
@@ -426,15 +426,17 @@ impl Store<'_> {
         last: ServerTime,
         limit: u32,
     ) -> StoreResult<Option<ServerTime>> {
-        let sql = "SELECT message_id, content FROM messages
+        let sql = "SELECT message_id, sender_id, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id LIMIT ?3";
         let oldest = self.all(sql, (chat, last.micros(), limit), |row| {
-            Ok((MessageId::at(time(row, 0)?), row.get::<_, String>(1)?))
+            let created = time(row, 0)?;
+            let content = checksum::read_content(row, [1, 2, 3, 4], chat, created.micros())?;
+            Ok((MessageId::at(created), content.map(str::to_owned)))
         })?;
         let mut words_left = WORDS_PER_SLICE;
         let mut removed = None;
         for (message, content) in oldest {
-            let words = self.take_from_index(chat, message, &content)?;
+            let words = self.take_from_index(chat, message, content.as_deref())?;
             words_left = words_left.saturating_sub(words);
             let sql = "DELETE FROM messages WHERE chat_id = ?1 AND message_id = ?2";
             self.run(sql, (chat, message.created().micros()))?;

@@ -8,6 +8,7 @@ pub mod changes;
 pub mod chats;
 pub mod check;
 pub mod checkpoint;
+pub mod checksum;
 mod error;
 pub mod hooks;
 mod identity;
@@ -27,6 +28,7 @@ pub mod transfer;
 pub mod unread;
 pub mod users;
 pub mod vacancies;
+pub mod verify;
 
 pub use error::{Cause, Fault, StoreError, describe_io};
 pub use identity::{FileId, LookUp};
@@ -56,6 +58,7 @@ pub struct Store<'db> {
     db: &'db Connection,
     checkpoints: &'db checkpoint::Shared,
     identity: &'db identity::Identity,
+    damage: &'db checksum::Damage,
     reserve: &'db reserve::Reserve,
     transaction: Transaction,
     begin_read: Statement<'db>,
@@ -85,6 +88,7 @@ impl<'db> Store<'db> {
             db,
             checkpoints: database.checkpoints(),
             identity: database.identity(),
+            damage: database.damage(),
             reserve: database.reserve(),
             transaction: Transaction::None,
             begin_read: db.prepare("BEGIN")?,
@@ -209,6 +213,11 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
+    /// Ends a transaction that has only read; nothing else is to be ended.
+    pub(super) fn end_look(&mut self) -> StoreResult<()> {
+        if self.transaction == Transaction::Read { self.end_read() } else { Ok(()) }
+    }
+
     /// SQLite ends a whole transaction by itself when a statement meets a full disk or the like.
     /// What would follow would commit on its own, so nothing may follow until the turn is undone.
     fn still_open(&self) -> StoreResult<()> {
@@ -274,6 +283,11 @@ impl<'db> Store<'db> {
     /// [`Fault::Lost`] when they are not: nothing may be written any more.
     pub fn still_same(&self) -> StoreResult<()> {
         self.identity.still_same()
+    }
+
+    /// How many damaged messages were met since the start, the chat and the id of the last.
+    pub fn damage_met(&self) -> (u64, i64, i64) {
+        self.damage.met()
     }
 
     /// Frees the space that is kept for a full disk. True when there was any: from now on only what

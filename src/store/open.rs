@@ -13,12 +13,13 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
 
-use super::StoreResult;
 use super::checkpoint::{self, Copier};
+use super::checksum::Damage;
 use super::error::{self, Cause, describe_io};
 use super::identity::{self, Identity};
 use super::paths::{self, sibling_path};
 use super::reserve::Reserve;
+use super::{Store, StoreResult};
 use crate::names::{SKELETONS_VERSION, Skeletons};
 
 pub use super::paths::lock;
@@ -67,6 +68,7 @@ pub struct Database {
     path: PathBuf,
     identity: Identity,
     reserve: Reserve,
+    damage: Damage,
     checkpoints: Arc<checkpoint::Shared>,
     thread: Option<checkpoint::Thread>,
 }
@@ -251,6 +253,7 @@ impl Database {
             path,
             identity,
             reserve: Reserve::default(),
+            damage: Damage::default(),
             checkpoints: Arc::default(),
             thread: None,
         }
@@ -309,16 +312,21 @@ impl Database {
         &self.identity
     }
 
+    pub(super) const fn damage(&self) -> &Damage {
+        &self.damage
+    }
+
     pub(super) const fn reserve(&self) -> &Reserve {
         &self.reserve
     }
 
-    /// Writes a consistent copy of the database to `target`, which must not exist. Until it is whole and
+    /// Writes a consistent copy of the database to `target`, which must not exist, unless messages
+    /// in it are damaged and that is not accepted. Until it is whole and
     /// on the disk it has another name, with `.partial` behind it, which one that was cut off keeps.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn copy_to(&self, target: &Path) -> Result<(), String> {
+    pub fn copy_to(&self, target: &Path, accepts_damage: bool) -> Result<(), String> {
         let target = &paths::real_new(target)
             .map_err(|e| format!("{}: {}", target.display(), describe_io(&e)))?;
         let partial = &sibling_path(target, ".partial");
@@ -334,7 +342,8 @@ impl Database {
         let copied = self.db.execute("VACUUM INTO ?1", [text]);
         let copied = copied.map_err(|e| error::explain(&self.db, e).to_string());
         let named = copied
-            .and_then(|_| paths::sync(partial))
+            .and_then(|_| if accepts_damage { Ok(()) } else { verify(partial) })
+            .and_then(|()| paths::sync(partial))
             .and_then(|()| paths::rename_noclobber(partial, target));
         named.inspect_err(|_| {
             let _ = std::fs::remove_file(partial);
@@ -518,6 +527,27 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
         return Err(format!("{name}: made by a newer vestnik (version {version}); use that one"));
     }
     if role == Role::Reader { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
+}
+
+/// Whether every message of a copy is as it was written.
+fn verify(copy: &Path) -> Result<(), String> {
+    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let db = Connection::open_with_flags(immutable(copy), flags).map_err(|e| e.to_string())?;
+    let database = Database::of(db, copy.to_owned(), Identity::default());
+    if !database.is_current().map_err(|e| e.to_string())? {
+        return Ok(());
+    }
+    let mut damaged = 0;
+    let verified =
+        Store::new(&database).and_then(|mut store| store.verify_all_messages(|_, _| damaged += 1));
+    match verified {
+        Ok(()) if damaged == 0 => Ok(()),
+        Ok(()) => Err(format!(
+            "{damaged} messages are damaged, which `vestnik check` lists: nothing was copied; \
+             --accept-damage copies the database all the same"
+        )),
+        Err(error) => Err(format!("the copy cannot be read: {error}")),
+    }
 }
 
 /// Why a database cannot be opened, and what to do.

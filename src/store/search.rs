@@ -6,7 +6,7 @@
 //! content waits in `search_pending`.
 
 use super::messages::PASSED_OVER_MAX;
-use super::{Store, StoreResult, id, time};
+use super::{Store, StoreResult, checksum, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::tokenizer;
 use crate::wire::codec::STATUS_DELETED;
@@ -105,7 +105,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// The content of a message, unless it is gone or deleted.
+    /// The content of a message, unless it is gone, deleted or damaged.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -114,11 +114,14 @@ impl Store<'_> {
         chat: ChatId,
         message: MessageId,
     ) -> StoreResult<Option<Unindexed>> {
-        let sql = "SELECT content FROM messages
+        let sql = "SELECT sender_id, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id = ?2 AND status & 2 = 0";
-        self.get(sql, (chat.row(), message.created().micros()), |row| {
-            Ok(Unindexed { chat, message, content: row.get(0)? })
-        })
+        let key = (chat.row(), message.created().micros());
+        let found = self.get(sql, key, |row| {
+            let content = checksum::read_content(row, [0, 1, 2, 3], key.0, key.1)?;
+            Ok(content.map(|content| Unindexed { chat, message, content: content.to_owned() }))
+        })?;
+        Ok(found.flatten())
     }
 
     /// The next messages of a scan, at most `limit` and, after the first, `bytes_max` of content;
@@ -138,7 +141,7 @@ impl Store<'_> {
         let next = self.get(sql, [scan.chat], |row| id(ChatId::from_row, 0, row.get(0)?))?;
         let Some(chat) = next else { return Ok((Vec::new(), None)) };
         let from = if chat.row() == scan.chat { scan.at.max(done) } else { done };
-        let sql = "SELECT message_id, content, status FROM messages
+        let sql = "SELECT message_id, sender_id, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id > ?2 AND message_id <= ?3
                    ORDER BY message_id";
         let mut found = Vec::new();
@@ -149,10 +152,14 @@ impl Store<'_> {
             is_whole = found.len() < limit && bytes < bytes_max && passed_over < PASSED_OVER_MAX;
             if is_whole {
                 last = time(row, 0)?;
-                if row.get::<_, u8>(2)? & STATUS_DELETED == 0 {
-                    let content: String = row.get(1)?;
+                let is_deleted =
+                    row.get_ref(2)?.as_i64().unwrap_or_default() & i64::from(STATUS_DELETED) != 0;
+                let columns = [1, 2, 3, 4];
+                let content = checksum::read_content(row, columns, chat.row(), last.micros())?;
+                if let Some(content) = content.filter(|_| !is_deleted) {
                     bytes += content.len();
-                    found.push(Unindexed { chat, message: MessageId::at(last), content });
+                    let (message, content) = (MessageId::at(last), content.to_owned());
+                    found.push(Unindexed { chat, message, content });
                 } else {
                     passed_over += 1;
                 }
@@ -203,17 +210,19 @@ impl Store<'_> {
     // ---- clearing ---------------------------------------------------------------------------
 
     /// The content of a message is about to change: what it is indexed by is put aside, to leave
-    /// the index soon.
+    /// the index soon. Of a damaged message nobody knows what that is; its words stay.
     pub(super) fn retire_from_index(
         &mut self,
         chat: ChatId,
         message: MessageId,
+        content: Option<&str>,
     ) -> StoreResult<()> {
-        if self.forget_row(message)? {
+        if self.forget_row(message)?
+            && let Some(content) = content
+        {
             let sql = "INSERT INTO search_pending (message_id, chat_id, content)
-                       SELECT message_id, chat_id, content FROM messages
-                       WHERE chat_id = ?1 AND message_id = ?2";
-            self.run(sql, (chat.row(), message.created().micros()))?;
+                       VALUES (?1, ?2, ?3)";
+            self.run(sql, (message.created().micros(), chat.row(), content))?;
         }
         Ok(())
     }
@@ -224,11 +233,12 @@ impl Store<'_> {
         &mut self,
         chat: i64,
         message: MessageId,
-        content: &str,
+        content: Option<&str>,
     ) -> StoreResult<usize> {
         if !self.forget_row(message)? {
             return Ok(0);
         }
+        let Some(content) = content else { return Ok(0) };
         let words = index_words(chat, content);
         if words.len() > WORDS_PER_SLICE {
             let sql = "INSERT INTO search_pending (message_id, chat_id, content)
@@ -259,7 +269,8 @@ impl Store<'_> {
         let sql = "SELECT message_id, chat_id, words_out, content FROM search_pending LIMIT 1";
         let pending = |row: &Row<'_>| {
             let chat = id(ChatId::from_row, 1, row.get(1)?)?;
-            let content: String = row.get(3)?;
+            let content = row.get_ref(3)?.as_bytes().unwrap_or_default();
+            let content = String::from_utf8_lossy(content).into_owned();
             Ok((MessageId::at(time(row, 0)?), chat, row.get::<_, u32>(2)?, content))
         };
         let Some((message, chat, out, content)) = self.get(sql, [], pending)? else {

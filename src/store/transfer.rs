@@ -4,7 +4,7 @@
 //! a running server, and gives it its name at the end. Until then [`Store::unnamed_chats`] knows it.
 
 use super::messages::Orphan;
-use super::{Store, StoreResult, id, time};
+use super::{Store, StoreResult, checksum, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::Message;
 
@@ -55,10 +55,13 @@ impl Store<'_> {
     /// As every write.
     pub fn add_old_message(&mut self, chat: ChatId, old: &Message<'_>) -> StoreResult<()> {
         let updated = (old.updated != old.created).then(|| old.updated.micros());
+        let row = (chat.row(), old.created.micros(), old.sender.row());
+        let checksum = checksum::of(row.0, row.1, row.2, old.status, old.content.as_bytes());
         self.run(
-            "INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            (chat.row(), old.created.micros(), old.sender.row(), updated, old.status, old.content),
+            "INSERT INTO messages
+                 (chat_id, message_id, sender_id, updated, status, content, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (row.0, row.1, row.2, updated, old.status, old.content, checksum),
         )?;
         // They come in order, so each is the newest.
         let sql = "UPDATE chats SET message_count = message_count + 1, last_message = ?2

@@ -30,6 +30,7 @@ mod client;
 mod client_cli;
 mod client_screen;
 mod corpus;
+mod damage;
 mod docs;
 mod erasure;
 mod faults;

@@ -1,6 +1,8 @@
 -- What brings a data file of version 1 to version 2: columns with a default, which SQLite adds without
--- writing the rows that are there, and new tables. The table of messages is left as it is.
+-- writing the rows that are there, and new tables. The rows of messages are left as they are:
+-- each gets its checksum when the server comes by.
 
+ALTER TABLE messages ADD COLUMN checksum INTEGER;
 ALTER TABLE users ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE chats ADD COLUMN closed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE members ADD COLUMN notify INTEGER NOT NULL DEFAULT 0;

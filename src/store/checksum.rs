@@ -1,0 +1,218 @@
+//! A checksum for each message, so that a damaged disk cannot change what somebody wrote without
+//! anybody noticing.
+//!
+//! It is kept in the message's row and covers what makes the message: where it is, who sent it,
+//! whether it is edited or deleted, and its content. The time of the last change is not covered: the
+//! index of changed messages holds it a second time, and SQLite's own check compares the two.
+
+use std::cell::Cell;
+
+use rusqlite::Row;
+use rusqlite::types::ValueRef;
+
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+use crate::wire::extras::Extras;
+
+/// What a message shows whose content cannot be trusted (protocol section 5).
+pub const DAMAGED: &str = "\u{FFFD}";
+
+/// The bits of a status that are covered: the others say where more is to be read.
+const STATUS_COVERED: u8 = STATUS_EDITED | STATUS_DELETED;
+
+/// The polynomial of CRC-32C, bits reversed.
+const POLYNOMIAL: u32 = 0x82F6_3B78;
+
+/// Tables for eight bytes at a time.
+static TABLES: [[u32; 256]; 8] = tables();
+
+const fn tables() -> [[u32; 256]; 8] {
+    let mut tables = [[0; 256]; 8];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+            bit += 1;
+        }
+        tables[0][byte] = crc;
+        byte += 1;
+    }
+    let mut table = 1;
+    while table < 8 {
+        let mut byte = 0;
+        while byte < 256 {
+            let before: u32 = tables[table - 1][byte];
+            tables[table][byte] = before >> 8 ^ tables[0][(before & 0xFF) as usize];
+            byte += 1;
+        }
+        table += 1;
+    }
+    tables
+}
+
+/// CRC-32C: finds every change of up to 32 bits in a row, and all but one in 2^32 of the others.
+#[allow(clippy::indexing_slicing, reason = "a byte is below 256, and there are eight tables")]
+fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
+    let t = &TABLES;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for &[a, b, c, d, e, f, g, h] in chunks {
+        let low = crc ^ u32::from_le_bytes([a, b, c, d]);
+        crc = t[7][(low & 0xFF) as usize]
+            ^ t[6][(low >> 8 & 0xFF) as usize]
+            ^ t[5][(low >> 16 & 0xFF) as usize]
+            ^ t[4][(low >> 24) as usize]
+            ^ t[3][usize::from(e)]
+            ^ t[2][usize::from(f)]
+            ^ t[1][usize::from(g)]
+            ^ t[0][usize::from(h)];
+    }
+    for &byte in rest {
+        crc = crc >> 8 ^ t[0][((crc ^ u32::from(byte)) & 0xFF) as usize];
+    }
+    crc
+}
+
+/// The checksum of a row of `messages`.
+pub fn of(chat: i64, message: i64, sender: i64, status: u8, content: &[u8]) -> u32 {
+    let mut head = [0; 25];
+    head[..8].copy_from_slice(&chat.to_le_bytes());
+    head[8..16].copy_from_slice(&message.to_le_bytes());
+    head[16..24].copy_from_slice(&sender.to_le_bytes());
+    head[24] = status & STATUS_COVERED;
+    !crc32c(crc32c(!0, &head), content)
+}
+
+/// Damaged messages that were met: how many, and which was the last.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    count: Cell<u64>,
+    last: Cell<(i64, i64)>,
+}
+
+impl Damage {
+    fn note(&self, chat: i64, message: i64) {
+        self.count.set(self.count.get() + 1);
+        self.last.set((chat, message));
+    }
+
+    /// How many, the chat and the id of the last.
+    pub(super) fn met(&self) -> (u64, i64, i64) {
+        let (chat, message) = self.last.get();
+        (self.count.get(), chat, message)
+    }
+}
+
+/// A row as it is stored: whatever stands in it, reading it does not fail.
+struct Stored<'row> {
+    sender: i64,
+    status: i64,
+    content: &'row [u8],
+    is_text: bool,
+    checksum: Option<i64>,
+}
+
+impl<'row> Stored<'row> {
+    /// Columns from `first` on: sender_id, status, content, checksum.
+    fn read(row: &'row Row<'_>, columns: [usize; 4]) -> rusqlite::Result<Self> {
+        let number = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
+        let [sender, status, content, checksum] = columns;
+        let (content, is_text) = match row.get_ref(content)? {
+            ValueRef::Text(text) => (text, true),
+            _ => (&[][..], false),
+        };
+        Ok(Self {
+            sender: number(sender)?.unwrap_or_default(),
+            status: number(status)?.unwrap_or(-1),
+            content,
+            is_text,
+            checksum: number(checksum)?,
+        })
+    }
+
+    /// The content, unless it is damaged. One without a checksum is of an older version.
+    fn text(&self, chat: i64, message: i64) -> Option<&'row str> {
+        let status = u8::try_from(self.status).ok().filter(|_| self.is_text)?;
+        let is_same = self.checksum.is_none_or(|checksum| {
+            checksum == i64::from(of(chat, message, self.sender, status, self.content))
+        });
+        std::str::from_utf8(self.content).ok().filter(|_| is_same)
+    }
+}
+
+/// A message out of a row with the columns message_id, sender_id, updated, status, content and
+/// checksum. One that is damaged comes with [`DAMAGED`] as its content.
+pub(super) fn read_message<'row>(
+    row: &'row Row<'_>,
+    chat: ChatId,
+    damage: &Damage,
+) -> rusqlite::Result<Message<'row>> {
+    let created = super::time(row, 0)?;
+    let stored = Stored::read(row, [1, 3, 4, 5])?;
+    let text = stored.text(chat.row(), created.micros());
+    if text.is_none() {
+        damage.note(chat.row(), created.micros());
+    }
+    let status = u8::try_from(stored.status).unwrap_or_default();
+    let updated = row.get_ref(2)?.as_i64().ok().and_then(ServerTime::new);
+    Ok(Message {
+        id: MessageId::at(created),
+        // Nobody, when that is damaged.
+        sender: UserId::from_row(stored.sender).unwrap_or(NOBODY),
+        created,
+        updated: updated.unwrap_or(created),
+        // What seems deleted may have lost more than its content.
+        status: if text.is_some() { status } else { status & !STATUS_DELETED },
+        content: text.unwrap_or(DAMAGED),
+        extras: Extras::NONE,
+    })
+}
+
+/// No user gets so far.
+const NOBODY: UserId = UserId::MAX;
+
+/// The content of a row whose columns are these, in this order: sender_id, status, content,
+/// checksum; `None` when it is damaged.
+pub(super) fn read_content<'row>(
+    row: &'row Row<'_>,
+    columns: [usize; 4],
+    chat: i64,
+    message: i64,
+) -> rusqlite::Result<Option<&'row str>> {
+    Ok(Stored::read(row, columns)?.text(chat, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_crc_32c() {
+        assert_eq!(!crc32c(!0, b"123456789"), 0xE306_9283);
+        assert_eq!(!crc32c(!0, &[0; 32]), 0x8A91_36AA);
+        let long: Vec<u8> = (0..1000_u32).map(|n| (n * 7) as u8).collect();
+        for cut in 0..long.len() {
+            let (one, two) = long.split_at(cut);
+            assert_eq!(crc32c(crc32c(!0, one), two), crc32c(!0, &long));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_shows() {
+        let content = b"the quick brown fox".to_vec();
+        let right = of(7, 1_700_000_000_000_000, 9, 1, &content);
+        for bit in 0..content.len() * 8 {
+            let mut other = content.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(of(7, 1_700_000_000_000_000, 9, 1, &other), right);
+        }
+        for bit in 0..63 {
+            assert_ne!(of(7 ^ 1 << bit, 1_700_000_000_000_000, 9, 1, &content), right);
+            assert_ne!(of(7, 1_700_000_000_000_000 ^ 1 << bit, 9, 1, &content), right);
+            assert_ne!(of(7, 1_700_000_000_000_000, 9 ^ 1 << bit, 1, &content), right);
+        }
+        assert_ne!(of(7, 1_700_000_000_000_000, 9, 3, &content), right);
+        assert_eq!(of(7, 1_700_000_000_000_000, 9, 0x41, &content), right);
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading messages to see whether they are as they were written: by `check`, by a backup before it
+//! gets its name, and slowly by the server, which also computes the checksums that rows of an older
+//! version lack.
+
+use super::{Store, StoreResult, checksum};
+
+/// Bytes of content after which a slice ends.
+const BYTES_PER_SLICE: usize = 256 * 1024;
+
+/// Where a walk over all messages stands: the last message that it has seen, by its row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cursor {
+    chat: i64,
+    message: i64,
+}
+
+/// What a slice of the walk has found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Verified {
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+    /// Messages that are damaged, by chat and id.
+    pub damaged: Vec<(i64, i64)>,
+    /// Messages without a checksum, and what it is.
+    missing: Vec<(i64, i64, u32)>,
+}
+
+impl Store<'_> {
+    /// Verifies the next messages of all chats after `from`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn verify_messages(&mut self, from: Cursor, limit: u32) -> StoreResult<Verified> {
+        let sql = "SELECT chat_id, message_id, sender_id, status, content, checksum FROM messages
+                   WHERE (chat_id, message_id) > (?1, ?2)
+                   ORDER BY chat_id, message_id LIMIT ?3";
+        let mut found = Verified::default();
+        let (mut rows, mut bytes) = (0, 0);
+        self.each(sql, (from.chat, from.message, limit), |row| {
+            let (chat, message): (i64, i64) = (row.get(0)?, row.get(1)?);
+            rows += 1;
+            match checksum::read_content(row, [2, 3, 4, 5], chat, message)? {
+                None => found.damaged.push((chat, message)),
+                Some(content) => {
+                    bytes += content.len();
+                    if row.get_ref(5)?.as_i64().is_err() {
+                        let (sender, status): (i64, u8) = (row.get(2)?, row.get(3)?);
+                        let sum = checksum::of(chat, message, sender, status, content.as_bytes());
+                        found.missing.push((chat, message, sum));
+                    }
+                }
+            }
+            found.next = Some(Cursor { chat, message });
+            Ok(bytes < BYTES_PER_SLICE)
+        })?;
+        if rows < limit && bytes < BYTES_PER_SLICE {
+            found.next = None;
+        }
+        Ok(found)
+    }
+
+    /// Stores the checksums that were missing in a slice, unless a row has changed since.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_checksums(&mut self, found: &Verified) -> StoreResult<()> {
+        for row in &found.missing {
+            let sql = "UPDATE messages SET checksum = ?3
+                       WHERE chat_id = ?1 AND message_id = ?2 AND checksum IS NULL";
+            self.run(sql, *row)?;
+        }
+        Ok(())
+    }
+
+    /// Verifies all messages, a slice in each transaction, so that nothing is kept from being
+    /// checkpointed for long. Not within a transaction.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn verify_all_messages(&mut self, mut damaged: impl FnMut(i64, i64)) -> StoreResult<()> {
+        const ROWS_PER_SLICE: u32 = 4096;
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let found = self.verify_messages(from, ROWS_PER_SLICE)?;
+            self.end_look()?;
+            found.damaged.iter().for_each(|&(chat, message)| damaged(chat, message));
+            cursor = found.next;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ChatId, MessageId, ServerTime, UserId};
+    use crate::store::Database;
+
+    fn at(micros: i64) -> ServerTime {
+        ServerTime::new(micros).expect("positive")
+    }
+
+    #[test]
+    fn damage_is_found_isolated_and_can_be_deleted() {
+        let database = Database::in_memory().expect("memory");
+        let mut store = Store::new(&database).expect("tables");
+        let user = UserId::new(9).expect("not 0");
+        let chat = store.add_chat("a", "a", None, at(1)).expect("stored").expect("free");
+        for n in 1..=9 {
+            store.add_message(chat, MessageId::at(at(n * 10)), user, "words").expect("stored");
+            let content = "words".to_owned();
+            let new = crate::store::search::Unindexed {
+                chat,
+                message: MessageId::at(at(n * 10)),
+                content,
+            };
+            store.index(&mut [new]).expect("indexed");
+        }
+        store.edit_message(chat, MessageId::at(at(80)), at(95), "edited").expect("stored");
+        store.delete_message(chat, MessageId::at(at(90)), at(96)).expect("stored");
+        store.commit().expect("committed");
+        let harm = "
+            UPDATE messages SET content = 'wordz' WHERE message_id = 20;
+            UPDATE messages SET content = CAST(x'ff6f' AS TEXT) WHERE message_id = 30;
+            UPDATE messages SET sender_id = 4294967296 WHERE message_id = 40;
+            UPDATE messages SET status = 300 WHERE message_id = 50;
+            UPDATE messages SET checksum = NULL WHERE message_id = 60;
+            UPDATE messages SET status = 2 WHERE message_id = 70;";
+        database.connection().execute_batch(harm).expect("harmed");
+        let mut damaged = Vec::new();
+        store.verify_all_messages(|_, message| damaged.push(message)).expect("read");
+        assert_eq!(damaged, [20, 30, 40, 50, 70]);
+        let mut seen = Vec::new();
+        store
+            .all_messages(chat, |m| {
+                seen.push((m.id.get(), m.content.to_owned(), m.status));
+                true
+            })
+            .expect("read");
+        let expected = [
+            (10, "words", 0),
+            (20, "\u{FFFD}", 0),
+            (30, "\u{FFFD}", 0),
+            (40, "\u{FFFD}", 0),
+            (50, "\u{FFFD}", 0),
+            (60, "words", 0),
+            (70, "\u{FFFD}", 0),
+            (80, "edited", 1),
+            (90, "", 2),
+        ];
+        let seen: Vec<_> = seen.iter().map(|(id, text, status)| (*id, &**text, *status)).collect();
+        assert_eq!(seen, expected);
+        assert_eq!(store.damage_met().0, 5);
+        let slice = store.verify_messages(Cursor::default(), 100).expect("read");
+        store.add_checksums(&slice).expect("stored");
+        store.commit().expect("committed");
+        let missing = "SELECT count(*) FROM messages WHERE checksum IS NULL";
+        assert_eq!(store.count(missing), Ok(0));
+        for n in [2, 3] {
+            store.delete_message(chat, MessageId::at(at(n * 10)), at(100 + n)).expect("deleted");
+        }
+        store.remove_chat(chat).expect("removed");
+        let mut sweep = crate::store::messages::Sweep::default();
+        while store.sweep_messages(&mut sweep, 2).expect("swept") {}
+        while store.settle_pending().expect("settled") {}
+        store.commit().expect("committed");
+        assert_eq!(store.last_message(ChatId::new(1).expect("not 0")), Ok(ServerTime::ZERO));
+    }
+}
