@@ -166,10 +166,23 @@ export class Engine {
     const { me, server } = this.state;
     this.#isAuthorized = true;
     if (me && operator !== me.operator) this.#set({ me: { ...me, operator } });
+    if (me) this.#readName(me.id).catch(() => undefined);
     await this.#user?.online(server?.api.minor ?? 0, () => {
       this.#set({ connection: 'online' });
       for (const resolve of this.#whenOnline.splice(0)) resolve();
     });
+  }
+
+  /**
+   * An operator can rename a user.
+   * @param {number} id
+   */
+  async #readName(id) {
+    const { name } = await this.link.request('GET_USER', [id]);
+    const { me } = this.state;
+    if (me?.id !== id || me.name === name) return;
+    this.#user?.rename(name);
+    this.#set({ me: { ...me, name }, chats: [] });
   }
 
   /** @param {'connecting'|'offline'} state */

@@ -292,14 +292,14 @@ class Client {
     document.querySelector('meta[name=vestnik-empty]')?.remove();
     // An invite can lead into a chat: it is the only one that a new user has.
     const [chat] = this.chats.peek();
-    if (invite && chat) await this.#openChat(chat.id);
+    if (invite && chat) showChat(chat.id);
   }
 
   /** @param {string} code */
   async #useInvite(code) {
     try {
       await this.tabs.call('online');
-      await this.#openChat(await this.tabs.call('useInvite', [code]));
+      showChat(await this.tabs.call('useInvite', [code]));
     } catch {
       this.#said.delete('badInvite');
       this.say('badInvite');
@@ -406,6 +406,14 @@ function decode(text) {
   } catch {
     return '';
   }
+}
+
+/**
+ * Opens a chat by the address, which the screens follow.
+ * @param {number} chat
+ */
+function showChat(chat) {
+  location.hash = `#chat=${chat}`;
 }
 
 /** Whether the server said, when it served the page, that it has no users. */

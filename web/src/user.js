@@ -170,6 +170,11 @@ export class UserData {
     this.db.close();
   }
 
+  /** @param {string} name */
+  rename(name) {
+    this.me = { ...this.me, name };
+  }
+
   close() {
     this.sync.lost();
     this.db.close();

@@ -1,0 +1,132 @@
+/**
+ * Links in the address: invites, resets, the first run, and nonsense.
+ */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { launch } from './browser.js';
+import { PASSWORD, RealServer, Watch, createChat, logIn, messages, register, send, until } from './real.js';
+
+/** @type {import('playwright-core').Browser} */
+let browser;
+/** @type {RealServer} */
+let server;
+const watch = new Watch();
+let operatorLink = '';
+
+before(async () => {
+  browser = await launch();
+  // The first invite registers whatever the option says.
+  server = await new RealServer({ registration: 'invite' }).start();
+  operatorLink = /\S+#invite=\S+/.exec(server.log)?.[0]
+    ?? server.command('invite', 'add', '--link', '--public-url', server.url).trim();
+});
+after(async () => {
+  await browser?.close();
+  await server?.end();
+});
+
+/** @param {string} [hash] */
+async function visit(hash = '') {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  watch.follow(page, server.url);
+  await page.goto(server.url + hash);
+  return { page, context };
+}
+
+/** @param {string} link */
+const hashOf = (link) => link.slice(link.indexOf('#'));
+
+test('a new server welcomes, and its link makes the operator', async () => {
+  const bare = await visit();
+  await bare.page.getByRole('heading', { name: 'Welcome' }).waitFor();
+  assert.equal(await bare.page.getByRole('button', { name: 'Log in' }).count(), 0);
+  await bare.context.close();
+
+  assert.notEqual(operatorLink, '', server.log);
+  const { page, context } = await visit(hashOf(operatorLink));
+  await page.getByRole('button', { name: 'Register' }).waitFor();
+  assert.equal(new URL(page.url()).hash, '');
+  await register(page, 'operator');
+  await createChat(page, 'family');
+  await page.getByRole('button', { name: 'Invite' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Create link' }).click();
+  const link = await until(() => page.getByRole('textbox', { name: 'Link' }).inputValue(), (text) => text.includes('#invite='));
+  assert.equal(new URL(link).origin, new URL(server.url).origin);
+
+  const guest = await visit(hashOf(link));
+  await register(guest.page, 'guest');
+  await guest.page.getByRole('heading', { name: 'family' }).waitFor();
+  assert.equal(new URL(guest.page.url()).hash.startsWith('#invite'), false);
+  await send(guest.page, 'here I am');
+  await page.keyboard.press('Escape');
+  await messages(page).filter({ hasText: 'here I am' }).waitFor();
+  await guest.context.close();
+  await context.close();
+});
+
+test('an invite joins those who have an account, logged in or not', async () => {
+  const { page, context } = await visit();
+  await logIn(page, 'operator');
+  await createChat(page, 'club');
+  await page.getByRole('button', { name: 'Invite' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Create link' }).click();
+  const link = await until(() => page.getByRole('textbox', { name: 'Link' }).inputValue(), (text) => text.includes('#invite='));
+
+  const guest = await visit(hashOf(link));
+  await guest.page.getByRole('button', { name: 'I have an account' }).click();
+  await logIn(guest.page, 'guest');
+  await guest.page.getByRole('heading', { name: 'club' }).waitFor();
+  // Once more, while logged in: it is a member already, the chat opens.
+  await guest.page.goto(`${server.url}${hashOf(link)}`);
+  await guest.page.getByRole('heading', { name: 'club' }).waitFor();
+  assert.equal(new URL(guest.page.url()).hash.startsWith('#invite'), false);
+  await guest.context.close();
+  await context.close();
+});
+
+test('an invite that is no more shows one line', async () => {
+  const { page, context } = await visit();
+  await logIn(page, 'guest');
+  await page.goto(`${server.url}#invite=AAAAAAAAAAAAAAAA`);
+  await page.getByText('This invite is not valid any more.').waitFor();
+  await context.close();
+});
+
+test('a reset link sets a new password, once', async () => {
+  const link = `#reset=guest:${server.command('user', 'reset', 'guest').trim()}`;
+  const { page, context } = await visit(hashOf(link));
+  await page.getByRole('textbox', { name: 'New password' }).waitFor();
+  assert.equal(new URL(page.url()).hash, '');
+  await page.getByRole('textbox', { name: 'New password' }).fill('another password');
+  await page.getByRole('button', { name: 'Set password' }).click();
+  await page.getByRole('button', { name: 'Log in' }).waitFor();
+  await page.getByRole('textbox', { name: 'Name' }).fill('guest');
+  await page.getByRole('textbox', { name: 'Password', exact: true }).fill(PASSWORD);
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await page.getByRole('alert').waitFor();
+  await page.getByRole('textbox', { name: 'Password', exact: true }).fill('another password');
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await page.getByRole('navigation', { name: 'Chats' }).waitFor();
+  await page.goto(`${server.url}${hashOf(link)}`);
+  await page.getByRole('textbox', { name: 'New password' }).fill('a third password');
+  await page.getByRole('button', { name: 'Set password' }).click();
+  await page.getByRole('alert').waitFor();
+  await context.close();
+});
+
+for (const nonsense of ['#invite=', '#reset=nobody', '#reset=:x', '#<script>alert(1)</script>', '#invite=%00%00', '#chat=x']) {
+  test(`${nonsense} shows one line and leaves the address`, async () => {
+    const { page, context } = await visit(nonsense);
+    await page.getByText('This link does not work: it is damaged or incomplete.').waitFor();
+    assert.equal(new URL(page.url()).hash, '');
+    await page.getByRole('button', { name: 'Log in' }).waitFor();
+    await context.close();
+  });
+}
+
+test('nothing complained, and no page asked another origin', () => {
+  assert.deepEqual(watch.problems, []);
+});
