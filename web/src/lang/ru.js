@@ -32,7 +32,7 @@ export default {
   Caption: 'Подпись',
   'Change password': 'Сменить пароль',
   'Chat name': 'Имя чата',
-  'Chat settings': 'Настройки чата',
+  'About this chat': 'Об этом чате',
   Chats: 'Чаты',
   'Choose a chat to read it.': 'Выберите чат.',
   Close: 'Закрыть',
@@ -90,7 +90,7 @@ export default {
   Invite: 'Пригласить',
   'Invite code': 'Код приглашения',
   'Invite code or link': 'Код приглашения или ссылка',
-  'Invite people': 'Пригласить людей',
+  'Add people': 'Позвать людей',
   Invites: 'Приглашения',
   'It disappears for everybody. This cannot be undone.':
     'Оно исчезнет у всех. Отменить это нельзя.',

@@ -105,8 +105,8 @@ function chatHead(chat) {
   return h('header', { class: 'chat-head' },
     iconButton('back', t('Back to the list'), showList, { class: 'icon-button back' }),
     h('button', {
-      type: 'button', class: 'head-avatar', 'aria-label': t('Chat settings'),
-      title: t('Chat settings'), onclick: () => openChatSettings(id),
+      type: 'button', class: 'head-avatar', 'aria-label': t('About this chat'),
+      title: t('About this chat'), onclick: () => openChatSettings(id),
     }, match(() => chat.value.title, (title) => avatar(avatarId(chat.peek()), title))),
     h('div', { class: 'head-names', onclick: () => openChatSettings(id) },
       h('h1', { class: 'head-title' }, () => plain(chat.value.title)),
@@ -139,7 +139,7 @@ function emptyChat(chat) {
     kind === 'group' && chat.peek().isAdmin && h('button', {
       type: 'button', class: 'button',
       onclick: () => import('./invite.js').then((it) => it.openInvite(id)),
-    }, t('Invite people')));
+    }, t('Add people')));
 }
 
 // --- What can be done with a message ------------------------------------------------------------

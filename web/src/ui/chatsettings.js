@@ -12,7 +12,7 @@ import {
 
 /** @param {number} chatId */
 export function openChatSettings(chatId) {
-  openPanel({ title: t('Chat settings') }, (close) => {
+  openPanel({ title: t('About this chat') }, (close) => {
     const chat = computed(() => store.chats.value.find((one) => one.id === chatId));
     const first = chat.peek();
     if (!first) return null;

@@ -106,7 +106,9 @@ export const PASSWORD = 'correct horse battery';
  */
 export async function register(page, name) {
   const create = page.getByRole('button', { name: 'Create an account' });
-  if (await page.getByRole('button', { name: 'Register' }).count() === 0) await create.click();
+  const submit = page.getByRole('button', { name: 'Register' });
+  await create.or(submit).waitFor();
+  if (await submit.count() === 0) await create.click();
   await page.getByRole('textbox', { name: 'Name' }).fill(name);
   await page.getByRole('textbox', { name: 'Password', exact: true }).fill(PASSWORD);
   await page.getByRole('button', { name: 'Register' }).click();

@@ -548,7 +548,7 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
         }));
         assert.deepEqual(wide, { page: 0, log: 0 }, `chat ${chat}`);
         if (options === DESK) {
-          await page.getByRole('button', { name: 'Chat settings' }).click();
+          await page.getByRole('button', { name: 'About this chat' }).click();
           const over = await page.getByRole('dialog').evaluate((element) => element.scrollWidth - element.clientWidth);
           assert.ok(over <= 0, `the dialog of chat ${chat} is ${over} px too wide`);
         }
@@ -634,7 +634,7 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
         }
       }],
       'chat settings': ['scene=full#chat=1', async (page) => {
-        await page.getByRole('button', { name: 'Chat settings' }).click();
+        await page.getByRole('button', { name: 'About this chat' }).click();
       }],
       'send file': ['scene=full#chat=1', async (page) => {
         await page.locator('input[type=file]').setInputFiles([

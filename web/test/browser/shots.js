@@ -100,7 +100,7 @@ const SCREENS = {
     await page.getByText('Nothing found.').waitFor();
   }],
   'chat-settings': ['scene=full#chat=1', async (page) => {
-    await page.getByRole('button', { name: 'Chat settings' }).click();
+    await page.getByRole('button', { name: 'About this chat' }).click();
   }],
   settings: ['scene=full', async (page) => {
     await page.getByRole('button', { name: 'Settings', exact: true }).click();
