@@ -143,11 +143,14 @@ impl fmt::Display for BadName {
         match self {
             Self::Empty => write!(f, "a name cannot be empty"),
             Self::TooLong => write!(f, "a name has at most {NAME_CHARS_MAX} characters"),
-            Self::NotAllowed(c) => write!(
-                f,
-                "a name has letters, digits, \"_\", \"-\" and \".\", not U+{:04X}",
-                u32::from(*c)
-            ),
+            Self::NotAllowed(c) => {
+                write!(f, "a name has letters, digits, \"_\", \"-\" and \".\", not ")?;
+                match c {
+                    ' ' => write!(f, "spaces"),
+                    c if c.is_ascii_graphic() => write!(f, "\"{c}\""),
+                    c => write!(f, "U+{:04X}", u32::from(*c)),
+                }
+            }
             Self::StrayMark(c) => {
                 write!(f, "a mark follows a letter: U+{:04X} does not", u32::from(*c))
             }

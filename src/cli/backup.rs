@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vestnik::store::Database;
 
 use super::failure::Failure;
-use super::{Context, Outcome};
+use super::{Context, Outcome, file};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -22,6 +22,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
         let words = format!("{}: exists already: name a file that does not", target.display());
         return Err(Failure::Failed(words));
     }
+    file::check_folder(target)?;
     let database = Database::open_reader(&context.data).map_err(Failure::Failed)?;
     database.copy_to(target, arguments.accept_damage).map_err(Failure::Failed)?;
     writeln!(context.out, "copied {} to {}", context.data.display(), target.display())?;

@@ -39,8 +39,7 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
             writeln!(context.out, "{}", made.fingerprint)?;
         }
         Command::Fingerprint { cert } => {
-            let words = |e| Failure::Failed(format!("{}: {e}", cert.display()));
-            writeln!(context.out, "{}", fingerprint_of_file(&cert).map_err(words)?)?;
+            writeln!(context.out, "{}", fingerprint_of_file(&cert).map_err(Failure::new)?)?;
         }
     }
     Ok(())

@@ -182,7 +182,8 @@ fn add(
     let chat = file::make_or_change(&context.data, |store| {
         let now = file::now();
         let added = store.add_chat(name.text(), name.key(), password.as_deref(), now)?;
-        let taken = || Failure::Failed(format!("there is a chat {given:?} already"));
+        let taken =
+            || Failure::Failed(format!("there is a chat {given:?} already: choose another name"));
         let chat = added.ok_or_else(taken)?;
         if let Some(admin) = admin {
             let admin = file::user(store, admin)?;

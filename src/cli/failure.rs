@@ -56,6 +56,16 @@ impl From<ConfigError> for Failure {
     }
 }
 
+/// A message without the numbers that the system gives its errors: ` (os error 2)`.
+fn without_numbers(words: &str) -> String {
+    let mut parts = words.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    plain
+}
+
 /// Prints how a command ended, and gives its exit code.
 pub(super) fn end(outcome: Outcome) -> ExitCode {
     let (words, code) = match outcome {
@@ -65,8 +75,22 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
         Err(Failure::StorageLost(words)) => (words, 3),
     };
     // Arguments that the message repeats may hold any character; it stays one line.
-    let words = words.replace(char::is_control, " ");
+    let words = without_numbers(&words.replace(char::is_control, " "));
     // With standard error closed, too, only the exit code is left.
     let _ = writeln!(io::stderr(), "vestnik: {words}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_hold_no_numbers_of_the_system() {
+        let words = "x: Permission denied (os error 13): run it as its owner (vestnik)";
+        let plain = "x: Permission denied: run it as its owner (vestnik)";
+        assert_eq!(without_numbers(words), plain);
+        assert_eq!(without_numbers("x (os error 2)"), "x");
+        assert_eq!(without_numbers("x (y)"), "x (y)");
+    }
 }

@@ -54,11 +54,25 @@ pub(super) fn change<T>(
     write(data, &database, work)
 }
 
+/// Checks that the folder exists in which a file is to be made.
+pub(super) fn check_folder(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => Err(Failure::Failed(format!(
+            "{}: the folder {} does not exist; make it first",
+            path.display(),
+            folder.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// As [`change`], and makes the database when it is missing.
 pub(super) fn make_or_change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
+    check_folder(data)?;
     let database = Database::open_command(data, true)?;
     write(data, &database, work)
 }

@@ -13,7 +13,7 @@ use vestnik::config::{
 use vestnik::net::{self, ServeError};
 
 use super::failure::Failure;
-use super::{Context, Outcome, environment};
+use super::{Context, Outcome, environment, file};
 
 const EXAMPLES: &str = "\
 Every option can also be given in the environment (VESTNIK_LISTEN=127.0.0.1:7420,[::1]:7420) and,
@@ -268,6 +268,7 @@ pub(super) fn options_from(found: &ArgMatches) -> Options {
 
 pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     let config = Config::new(arguments.into_options().or(context.options.clone()))?;
+    file::check_folder(&config.data)?;
     let level = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(level).init();
     for line in environment::unknown_variables() {

@@ -43,8 +43,14 @@ pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     let options = Options { data: Some(context.data.clone()), ..own };
     let socket = options.or(context.options.clone()).stats_socket();
     let text = ask(&socket).map_err(|error| {
-        let reason = output::reason(&error);
-        Failure::Failed(format!("no server answers on {}: {reason}", socket.display()))
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        let socket = socket.display();
+        Failure::Failed(match error.kind() {
+            NotFound | ConnectionRefused => {
+                format!("no server answers on {socket}: start one, or name its database by --data")
+            }
+            _ => format!("no server answers on {socket}: {}", output::reason(&error)),
+        })
     })?;
     if arguments.format.json {
         return Ok(output::json(context.out, &as_json(&text))?);

@@ -67,11 +67,28 @@ pub(super) fn one_line(rendered: &str) -> String {
         .replace("invalid digit found in string", "it must be a whole number")
         .replace("cannot parse integer from empty string", "it must be a whole number")
         .replace("number too large to fit in target type", "the number is too large")
-        .replace("number too small to fit in target type", "the number is too small");
+        .replace("number too small to fit in target type", "the number is too small")
+        .replace("value was not a boolean", "it must be true or false")
+        .replace("unrecognized subcommand", "unknown command")
+        .replace("the following required arguments were not provided:", "missing:");
+    let line = without_range(&line);
     match text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
-        Some(tip) => format!("{line} ({tip})"),
+        Some(tip) => format!("{line} ({})", tip.replace("subcommand", "command")),
         None => line,
     }
+}
+
+/// A line whose bounds are written in words: `-1 is not in 0..=7` says that it must be from 0 to 7.
+fn without_range(line: &str) -> String {
+    let Some((before, after)) = line.split_once(" is not in ") else { return line.to_owned() };
+    let (range, rest) = after.split_once([' ', ';']).unwrap_or((after, ""));
+    let Some((from, to)) = range.split_once("..") else { return line.to_owned() };
+    let before = before.rsplit_once(": ").map_or("", |(before, _)| before);
+    let bounds = match to.trim_start_matches('=') {
+        "" => format!("at least {from}"),
+        to => format!("from {from} to {to}"),
+    };
+    format!("{before}: it must be a whole number {bounds} {rest}").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -89,7 +106,16 @@ mod tests {
         );
         let said = "error: the following required arguments were not provided:\n  <NAME>\n\n\
                     Usage: vestnik user add <NAME>\n";
-        let line = "the following required arguments were not provided: <NAME>";
+        assert_eq!(one_line(said), "missing: <NAME>");
+    }
+
+    #[test]
+    fn ranges_are_written_in_words() {
+        let said = "error: invalid value '-1' for '<ID>': -1 is not in 0..=7\n\nFor more";
+        let line = "invalid value '-1' for '<ID>': it must be a whole number from 0 to 7";
+        assert_eq!(one_line(said), line);
+        let said = "error: invalid value '0' for '<N>': 0 is not in 1..\n";
+        let line = "invalid value '0' for '<N>': it must be a whole number at least 1";
         assert_eq!(one_line(said), line);
     }
 

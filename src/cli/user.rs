@@ -202,7 +202,9 @@ fn percent_encoded(name: &str) -> String {
 }
 
 fn taken(name: &str) -> Failure {
-    Failure::Failed(format!("there is a user {name:?}, or one whose name looks like it, already"))
+    Failure::Failed(format!(
+        "there is a user {name:?}, or one whose name looks like it, already: choose another name"
+    ))
 }
 
 fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {

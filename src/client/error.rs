@@ -52,7 +52,11 @@ impl fmt::Display for Error {
             Self::Declined(declined) => declined.fmt(f),
             Self::TimedOut => f.write_str("the server did not answer in time"),
             Self::Closed => f.write_str("the connection has ended"),
-            Self::Io(error) => error.fmt(f),
+            // The number that the system gives its errors says nothing to people.
+            Self::Io(error) => {
+                let text = error.to_string();
+                f.write_str(text.split(" (os error ").next().unwrap_or_default())
+            }
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::NoWebSocket(status) => {
                 write!(f, "it does not accept a WebSocket here, but answers HTTP status {status}")

@@ -193,7 +193,7 @@ impl Stream {
             .map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, socket);
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock)?;
+            stream.conn.complete_io(&mut stream.sock).map_err(explain)?;
         }
         Ok(Self::Tls(Box::new(stream)))
     }
@@ -241,6 +241,17 @@ impl Stream {
             let _ = stream.flush();
         }
         let _ = self.socket().shutdown(Shutdown::Both);
+    }
+}
+
+/// An error of TLS in words: a peer that speaks something else says nothing that TLS could read.
+fn explain(error: io::Error) -> io::Error {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            io::Error::other("it does not speak TLS there: name its TLS port, or leave out --tls")
+        }
+        _ => error,
     }
 }
 

@@ -61,10 +61,11 @@ impl Options {
         let mut problems = Vec::new();
         for (key, value) in table {
             let line = line_of(toml, &key);
+            let shown = shown(&value);
             let alone = toml::Table::from_iter([(key.clone(), value)]);
             match Self::deserialize(alone) {
                 Ok(layer) => options = options.or(layer),
-                Err(error) => problems.push((line, reword(&key, error.message()))),
+                Err(error) => problems.push((line, reword(&key, &shown, error.message()))),
             }
         }
         problems.sort();
@@ -84,8 +85,17 @@ fn line_of(toml: &str, key: &str) -> usize {
     toml.lines().position(is_key).map_or(1, |index| index + 1)
 }
 
+/// A value as it stands in the file, unless it is long.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Array(_) => "an array".to_owned(),
+        toml::Value::Table(_) => "a table".to_owned(),
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
 /// What serde says of the value of a key, in words for people.
-fn reword(key: &str, message: &str) -> String {
+fn reword(key: &str, shown: &str, message: &str) -> String {
     let message = message.lines().next().unwrap_or_default();
     if message.starts_with("unknown field") {
         return match nearest(key, Options::keys()) {
@@ -94,13 +104,13 @@ fn reword(key: &str, message: &str) -> String {
         };
     }
     if let Some(rest) = message.strip_prefix("unknown variant `") {
-        let (given, wanted) = rest.split_once('`').unwrap_or((rest, ""));
+        let wanted = rest.split_once('`').map_or("", |(_, wanted)| wanted);
         let names: Vec<_> = wanted.split('`').skip(1).step_by(2).collect();
-        return format!("{key} must be one of {}, not \"{given}\"", names.join(", "));
+        return format!("{key} must be one of {}, not {shown}", names.join(", "));
     }
     let typed = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
     match typed.and_then(|rest| rest.split_once(", expected ")) {
-        Some((given, wanted)) => format!("{key} must be {}, not {}", kind(wanted), value(given)),
+        Some((_, wanted)) => format!("{key} must be {}, not {shown}", kind(wanted)),
         None if message.starts_with("an ") || message.starts_with("a ") => {
             format!("{key} must be {message}")
         }
@@ -114,23 +124,8 @@ fn kind(wanted: &str) -> &str {
         "f64" => "a number of seconds",
         "u16" | "u32" | "u64" | "usize" => "a whole number from 0 up",
         "a boolean" => "true or false",
-        "a string" | "path string" => "text in quotes",
+        "a string" | "path string" | "string only" => "text in quotes",
         other => other,
-    }
-}
-
-/// A value as serde names it.
-fn value(given: &str) -> String {
-    match given.split_once(' ') {
-        Some(("string", text)) => text.to_owned(),
-        Some((_, quoted)) if quoted.contains('`') => {
-            quoted.split('`').nth(1).unwrap_or(quoted).to_owned()
-        }
-        _ => match given {
-            "sequence" => "an array".to_owned(),
-            "map" => "a table".to_owned(),
-            other => other.to_owned(),
-        },
     }
 }
 

@@ -19,6 +19,7 @@ use crate::engine::NEVER_MS;
 use crate::limits::{SCRAPE_REQUEST_BYTES_MAX, SCRAPE_TIMEOUT_MS, SCRAPES_MAX};
 use crate::net::listener::{Listener, Port};
 use crate::net::metrics_server::http::Status;
+use crate::net::serve::cannot_listen;
 
 mod http;
 
@@ -45,7 +46,7 @@ impl Sources {
     pub(super) fn open(unix: &Path, http: Option<SocketAddr>) -> Result<Self, String> {
         let bind = |address| {
             let bound = Listener::bind(address, Port::Plain);
-            bound.map_err(|e| format!("cannot listen on {address}: {e}"))
+            bound.map_err(|error| cannot_listen(address, &error))
         };
         let http = http.map(bind).transpose()?;
         let unix = match listen_on_file(unix) {

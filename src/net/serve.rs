@@ -137,9 +137,21 @@ fn listeners(config: &Config) -> Result<Vec<Listener>, String> {
     let plain = config.listen.iter().map(|address| (*address, Port::Plain));
     let all = plain.chain(tls.iter().map(|address| (*address, Port::Tls)));
     all.map(|(address, port)| {
-        Listener::bind(address, port).map_err(|e| format!("cannot listen on {address}: {e}"))
+        Listener::bind(address, port).map_err(|error| cannot_listen(address, &error))
     })
     .collect()
+}
+
+/// Why nothing listens on an address, and what to do.
+pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let why = match error.kind() {
+        AddrInUse => "another program listens there; stop it, or choose another port".to_owned(),
+        AddrNotAvailable => "this machine does not have that address".to_owned(),
+        PermissionDenied => "this user may not; ports below 1024 need a privilege".to_owned(),
+        _ => error.to_string(),
+    };
+    format!("cannot listen on {address}: {why}")
 }
 
 fn lines(listeners: &[Listener], sources: &Sources) -> Result<String, String> {

@@ -727,8 +727,8 @@ fn check_lists_what_is_wrong_with_a_file_that_others_refuse() {
 fn what_is_no_file_is_refused() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path("vestnik.db")).expect("a folder");
-    has(&folder.failed(&["user", "list"]), &["vestnik.db", "no file"]);
-    has(&folder.failed(&["serve"]), &["vestnik.db", "no file"]);
+    has(&folder.failed(&["user", "list"]), &["vestnik.db", "not a regular file"]);
+    has(&folder.failed(&["serve"]), &["vestnik.db", "not a regular file"]);
     assert!(!folder.path("vestnik.db.lock").exists());
 }
 

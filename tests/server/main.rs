@@ -54,3 +54,4 @@ mod tls_scan;
 mod transfer;
 mod unread;
 mod user_limits;
+mod wrong_uses;

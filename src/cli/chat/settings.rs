@@ -13,7 +13,8 @@ pub(super) fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outc
         let chat = file::chat(store, name)?;
         let holder = store.chat_by_key(new.key())?;
         if holder.is_some_and(|holder| holder.chat != chat.chat) {
-            return Err(Failure::Failed(format!("there is a chat {given:?} already")).into());
+            let words = format!("there is a chat {given:?} already: choose another name");
+            return Err(Failure::Failed(words).into());
         }
         store.rename_chat(chat.chat, new.text(), new.key())?;
         store.note_change(Change::ChatChanged(chat.chat))?;

@@ -13,7 +13,7 @@ use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
 use super::line::{BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine};
 use crate::cli::failure::Failure;
 use crate::cli::file::{self, Stop};
-use crate::cli::{Context, Outcome};
+use crate::cli::{Context, Outcome, output};
 
 /// Members or banned read from the file at once.
 const ROWS: u32 = 256;
@@ -40,7 +40,10 @@ pub(in crate::cli) fn export(arguments: &ExportArguments, context: &mut Context<
     let Some(path) = &arguments.output else {
         return write_chat(&context.data, arguments, context.out).map(drop);
     };
-    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
+    let cannot = |e: std::io::Error| {
+        Failure::Failed(format!("cannot write {}: {}", path.display(), output::reason(&e)))
+    };
+    file::check_folder(path)?;
     let mut options = std::fs::OpenOptions::new();
     let target = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
     let mut out = BufWriter::new(target);

@@ -12,6 +12,7 @@ use vestnik::names::Name;
 use vestnik::wire::codec::{STATUS_DELETED, STATUS_EDITED};
 
 use super::super::failure::Failure;
+use super::super::output;
 use super::line::{ChatLine, FORMAT, Line, MemberLine, MessageLine};
 
 /// Longer than any line that is written: a content of escapes alone, and what is around it.
@@ -35,7 +36,9 @@ fn lines(
     path: &Path,
     mut each: impl FnMut(u64, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let cannot = |e: std::io::Error| Failure::Failed(format!("{}: {e}", path.display()));
+    let cannot = |e: std::io::Error| {
+        Failure::Failed(format!("cannot read {}: {}", path.display(), output::reason(&e)))
+    };
     let mut file = BufReader::new(File::open(path).map_err(cannot)?);
     let mut bytes = Vec::new();
     for number in 1.. {
@@ -83,7 +86,15 @@ pub(super) fn check(path: &Path, now: ServerTime) -> Result<Summary, Failure> {
 }
 
 fn parse(text: &str) -> Result<Line<'_>, String> {
-    serde_json::from_str(text).map_err(|e| format!("is none of an exported chat: {e}"))
+    serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            let what = error.to_string();
+            // The line that serde counts is always the first.
+            let what = what.split(" at line ").next().unwrap_or_default();
+            format!("is not one of an exported chat: {what}")
+        }
+        _ => "is not JSON: name a file that 'vestnik export' wrote".to_owned(),
+    })
 }
 
 fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
