@@ -179,6 +179,8 @@ pub const HTTP_METHODS_FIRST_BYTES: [[u8; 4]; 3] = [*b"GET ", *b"HEAD", *b"POST"
 /// Longest payload of a WebSocket message that the server sends, in bytes: the longest whose length
 /// has 16 bits.
 pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 64 * 1024 - 1;
+/// Milliseconds without a byte after which a WebSocket gets a HEARTBEAT at the latest.
+pub const WEBSOCKET_IDLE_MS_MAX: u64 = 45_000;
 /// Bytes of answers to Pings that may wait for one peer; past it the newest stands for all.
 pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 2 * 1024;
 

@@ -4,9 +4,13 @@ use std::net::IpAddr;
 
 use zeroize::Zeroize as _;
 
+use crate::auth::throttle::Origin;
 use crate::engine::Options;
 use crate::engine::deadlines::NEVER_MS;
+use crate::engine::protocol::{Phase, Protocol};
+use crate::http::Surface;
 use crate::ids::ConnId;
+use crate::limits::WEBSOCKET_IDLE_MS_MAX;
 
 /// The state of a connection. It only ever moves to a later one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -47,11 +51,24 @@ pub(super) enum Input {
     Ended,
 }
 
+/// As what a connection counts against the bound of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Counted {
+    pub(super) origin: Origin,
+    /// It is one of a browser.
+    pub(super) is_web: bool,
+}
+
 /// One connection. An idle one holds no buffer, and there may be very many.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
+    /// The other end of its stream.
+    pub(super) socket: IpAddr,
+    /// The address that every limit counts for: that of its socket, or what a proxy names.
     pub(super) address: IpAddr,
+    pub(super) surface: Surface,
+    pub(super) protocol: Protocol,
     state: State,
     pub(super) input: Input,
     /// Bytes that were read and not handled: the beginning of a frame, or frames that wait.
@@ -61,7 +78,9 @@ pub(super) struct Connection {
     /// Is in the list of connections to read from.
     pub(super) is_enqueued: bool,
     /// Counts as unauthenticated for its address.
-    pub(super) is_counted: bool,
+    pub(super) counted: Option<Counted>,
+    /// Bytes at the front of its queue that stand before the first message of a WebSocket.
+    pub(super) raw_bytes: usize,
     /// A HEARTBEAT waits for a sign of life.
     pub(super) is_probed: bool,
     /// When the peer was last heard from, or asked for a sign of life.
@@ -79,21 +98,27 @@ pub(super) enum Due {
     Probe,
     /// Send DISCONNECT behind what is queued, then end.
     Disconnect(&'static str),
+    /// A request of HTTP did not come in time.
+    Http(Phase),
     /// Drop the connection: its peer does not even accept what it is sent.
     Drop(&'static str),
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, address: IpAddr, now_ms: u64) -> Self {
+    pub(super) fn new(id: ConnId, address: IpAddr, surface: Surface, now_ms: u64) -> Self {
         Self {
             id,
+            socket: address,
             address,
+            surface,
+            protocol: Protocol::Undecided,
             state: State::Open,
             input: Input::Readable,
             inbox: Vec::new(),
             is_writable: true,
             is_enqueued: false,
-            is_counted: false,
+            counted: None,
+            raw_bytes: 0,
             is_probed: false,
             heard_ms: now_ms,
             progress_ms: now_ms,
@@ -138,6 +163,15 @@ impl Connection {
             State::Closed => return (NEVER_MS, Due::Drop("")),
         }
         let mut next = if facts.is_full { stalled } else { (NEVER_MS, Due::Probe) };
+        let idle_timeout_ms = match &self.protocol {
+            Protocol::Http(peer) => {
+                let (at_ms, phase) = peer.deadline();
+                return earlier(next, (at_ms, Due::Http(phase)));
+            }
+            // Proxies cut an idle WebSocket after a minute.
+            Protocol::WebSocket(_) => options.idle_timeout_ms.min(WEBSOCKET_IDLE_MS_MAX),
+            Protocol::Undecided | Protocol::Purpose => options.idle_timeout_ms,
+        };
         if let Some(since_ms) = facts.unauthorized_since_ms {
             let auth_ms = since_ms.saturating_add(options.auth_timeout_ms);
             next = earlier(next, (auth_ms, Due::Disconnect("nobody logged in")));
@@ -148,7 +182,7 @@ impl Connection {
                 let end_ms = self.heard_ms.saturating_add(options.heartbeat_timeout_ms);
                 (end_ms, Due::Disconnect("no sign of life"))
             } else {
-                (self.heard_ms.saturating_add(options.idle_timeout_ms), Due::Probe)
+                (self.heard_ms.saturating_add(idle_timeout_ms), Due::Probe)
             };
             next = earlier(next, life);
         }

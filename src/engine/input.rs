@@ -4,6 +4,7 @@ use std::io;
 
 use crate::engine::connection::{Input, State};
 use crate::engine::io::{Event, Io};
+use crate::engine::protocol::Protocol;
 use crate::engine::{Engine, Stopped, enqueue};
 use crate::ids::ConnId;
 use crate::limits::{TURN_HANDSHAKES, TURN_READ_BYTES};
@@ -90,6 +91,7 @@ impl Engine<'_> {
     ) -> Result<(), Stopped> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
         self.buffer.begin(&connection.inbox);
+        let kept_bytes = connection.inbox.len();
         let mut cost = 0;
         let cost_max = 2 * self.buffer.free().len();
         while connection.is_readable() && cost < cost_max {
@@ -122,10 +124,54 @@ impl Engine<'_> {
             }
         }
         budget.bytes = budget.bytes.saturating_sub(cost);
-        if io.wants_write(conn) {
+        if let Protocol::WebSocket(websocket) = &mut connection.protocol {
+            let mut has_ended = false;
+            self.buffer.unwrap(kept_bytes, |bytes| {
+                let (payload_bytes, is_last) = websocket.unwrap(bytes);
+                has_ended = is_last;
+                payload_bytes
+            });
+            if has_ended {
+                connection.input = Input::Ended;
+            }
+        }
+        if io.wants_write(conn) || connection.protocol.wants_write() {
             self.service.outbox.touch(conn.index);
         }
         self.handle_input(io, conn)
+    }
+
+    /// Hands what was read to the protocol of the connection.
+    fn handle_input(&mut self, io: &mut impl Io, conn: ConnId) -> Result<(), Stopped> {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        if matches!(connection.protocol, Protocol::Undecided) {
+            match Protocol::decide(self.buffer.bytes()) {
+                Some(true) => self.begin_http(conn),
+                Some(false) => connection.protocol = Protocol::Purpose,
+                // What is too short to be anything was a frame of Purpose.
+                None if connection.input == Input::Ended => connection.protocol = Protocol::Purpose,
+                None => {}
+            }
+        }
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        match connection.protocol {
+            Protocol::Purpose | Protocol::WebSocket(_) => return self.handle_frames(io, conn),
+            Protocol::Undecided => {
+                self.buffer.end(0, &mut connection.inbox);
+                if connection.is_readable() {
+                    enqueue(&mut self.ready, connection);
+                }
+            }
+            // It is handled after the turn's COMMIT.
+            Protocol::Http(_) => {
+                self.buffer.note_secret();
+                self.buffer.end(0, &mut connection.inbox);
+                if connection.state() == State::Open {
+                    self.http.push(conn);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read_failed(&mut self, conn: ConnId, error: &io::Error) {
@@ -143,7 +189,7 @@ impl Engine<'_> {
     }
 
     /// Handles the whole frames in the read buffer, and keeps the rest.
-    fn handle_input(&mut self, io: &mut impl Io, conn: ConnId) -> Result<(), Stopped> {
+    fn handle_frames(&mut self, io: &mut impl Io, conn: ConnId) -> Result<(), Stopped> {
         let body_bytes_max = self.options.body_bytes_max;
         let (mut at, mut requests, mut flow) = (0, 0, Flow::Continue);
         let mut has_whole_frame = false;
@@ -229,6 +275,20 @@ impl Engine<'_> {
                 self.buffer.fill(transfer.bytes);
                 self.buffer.note_secret();
                 enqueue(&mut self.ready, connection);
+                let is_draining = connection.state() == State::Draining;
+                if let Protocol::WebSocket(websocket) = &mut connection.protocol
+                    && is_draining
+                    && !websocket.has_ended
+                {
+                    // The peer's Close ends the WebSocket, and then the stream below it ends.
+                    self.buffer.unwrap(0, |bytes| websocket.unwrap(bytes).0);
+                    if websocket.is_peer_closed {
+                        websocket.has_ended = true;
+                        if io.end(conn).is_err() {
+                            self.lose(conn);
+                        }
+                    }
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.input = Input::Drained,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use crate::auth::helper::{Job, JobDone};
 use crate::ids::ConnId;
+use crate::metrics::Page;
 use crate::outbox::Outbox;
 use crate::service::{Flow, Service, TurnEnd};
 
@@ -27,8 +28,8 @@ pub trait Io {
     /// transport has to say about it leaves with the end of this side.
     fn read(&mut self, conn: ConnId, buffer: &mut [u8]) -> io::Result<Transfer>;
 
-    /// Writes some of `bytes`.
-    fn write(&mut self, conn: ConnId, bytes: &[u8]) -> io::Result<Transfer>;
+    /// Writes some of `head`, which may be empty, and of the `body` behind it, in one call.
+    fn write(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Transfer>;
 
     /// Whether the transport itself holds bytes that were written: then [`Io::flush`] is due.
     fn wants_write(&self, _conn: ConnId) -> bool {
@@ -75,6 +76,9 @@ pub trait Io {
     /// Gives the helper password work that a connection waits for.
     fn submit(&mut self, job: Job, conn: ConnId) -> io::Result<()>;
 
+    /// Adds to a page of metrics what the outside knows.
+    fn describe(&self, _page: &mut Page) {}
+
     /// Microseconds since the turn began; for metrics alone.
     fn elapsed_us(&self) -> u64 {
         0
@@ -114,6 +118,8 @@ pub enum Event<'a> {
     Committing,
     /// The turn is committed or declined, and released.
     Ended(TurnEnd),
+    /// Requests of HTTP are answered.
+    Served,
     /// The service has forgotten a connection.
     Parted(ConnId),
     /// Connections that ended are forgotten.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   begin_turn -> connect, on_ready, stop -> turn:
-//!     take up changes -> password results -> read, parse, handle -> COMMIT, release
+//!     take up changes -> password results -> read, parse, handle -> COMMIT, release -> HTTP
 //!     -> deadlines, long answers -> housekeeping -> one write for each connection
 //! ```
 //!
@@ -13,11 +13,11 @@
 //!
 //! # Where a protocol plugs in
 //!
-//! [`input`] reads bytes into the one [`read_buffer`], and `handle_input` hands them to the protocol
-//! of the connection; what the protocol leaves over is kept in the connection's inbox. [`output`]
-//! asks for the bytes to write next. A protocol that wraps the stream of Purpose changes the bytes
-//! in the read buffer in place, and what is written in front of the outbox's bytes; one that is no
-//! Purpose handles its input itself and stages raw bytes in the outbox.
+//! A connection has a `Protocol`. [`input`] reads bytes into the one [`read_buffer`]; a WebSocket
+//! unmasks them there, so that the parser of frames sees the bytes of Purpose either way, and what
+//! is not handled stays in the connection's inbox. [`output`] asks the protocol what to write in
+//! front of the bytes of the outbox. HTTP ([`web`]) handles its requests by itself, in turns of
+//! their own behind the turn's COMMIT, and stages raw bytes in the outbox.
 
 mod connection;
 mod deadlines;
@@ -26,7 +26,9 @@ mod io;
 mod log_rate_limit;
 mod output;
 mod own_account;
+mod protocol;
 mod read_buffer;
+mod web;
 mod write_coalescer;
 
 use std::collections::HashMap;
@@ -37,15 +39,17 @@ use std::ops::ControlFlow;
 use slab::Slab;
 
 use crate::auth::throttle::Origin;
+use crate::http::{Site, Surface};
 use crate::ids::ConnId;
 use crate::limits::{HEADER_BYTES, TURN_READ_BYTES_PER_CONNECTION};
 use crate::metrics::{Page, Refused};
 use crate::service::Service;
 use crate::store::StoreError;
 
-use connection::{Connection, Input};
+use connection::{Connection, Counted, Input};
 use deadlines::Deadlines;
 use log_rate_limit::LogRateLimit;
+use protocol::Protocol;
 use read_buffer::ReadBuffer;
 use write_coalescer::WriteCoalescer;
 
@@ -73,6 +77,10 @@ pub struct Options {
     pub connections_max: usize,
     /// Connections without a session of one address at once; 0: any number.
     pub unauthorized_per_address_max: usize,
+    /// Whether HTTP is served.
+    pub web: bool,
+    /// What its requests depend on.
+    pub site: Site,
     /// Requests handled for one connection in one turn.
     pub requests_per_turn_max: usize,
     /// Connections above which writes of notifications alone may be held back.
@@ -134,7 +142,9 @@ pub struct Engine<'db> {
     connections: Slab<Connection>,
     next_generation: u32,
     /// Connections without a session by where they come from.
-    unauthorized: HashMap<Origin, usize>,
+    unauthorized: HashMap<Counted, usize>,
+    /// Connections of HTTP that have sent something in this turn.
+    http: Vec<ConnId>,
     /// Connections to read from, and the buffer of the list that is worked on.
     ready: Vec<ConnId>,
     reading: Vec<ConnId>,
@@ -162,6 +172,7 @@ impl<'db> Engine<'db> {
             connections: Slab::new(),
             next_generation: 0,
             unauthorized: HashMap::new(),
+            http: Vec::new(),
             ready: Vec::new(),
             reading: Vec::new(),
             parting: Vec::new(),
@@ -194,7 +205,7 @@ impl<'db> Engine<'db> {
     /// 2. The password helper's results.
     /// 3. Read, parse and handle, within the turn's budgets.
     /// 4. COMMIT and release; when it fails, the requests are declined.
-    /// 5. What the server does on its own account, of which nothing is written, so that nothing of
+    /// 5. Requests of HTTP, and what the server does on its own account, of which nothing is written, so that nothing of
     ///    it can be undone: its own end, deadlines, long answers and catch-ups.
     /// 6. Housekeeping.
     /// 7. One write for each connection that got something; many that are only notified may be held
@@ -207,6 +218,7 @@ impl<'db> Engine<'db> {
         self.handle_results(io)?;
         self.read(io)?;
         let commit_us = self.end_turn(io)?;
+        self.serve_http(io)?;
         self.act_on_own_account(io)?;
         self.keep_house(io)?;
         self.enqueue_resumed();
@@ -250,9 +262,10 @@ impl<'db> Engine<'db> {
     pub fn connect(
         &mut self,
         address: IpAddr,
+        surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Refused> {
-        let admitted = self.admit(address, open);
+        let admitted = self.admit(address, surface, open);
         match &admitted {
             Ok(conn) => {
                 self.service.metrics.accepted += 1;
@@ -269,15 +282,18 @@ impl<'db> Engine<'db> {
     fn admit(
         &mut self,
         address: IpAddr,
+        surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Refused> {
         if self.connections.len() >= self.options.connections_max {
             return Err(Refused::Full);
         }
-        let origin = Origin::of(address);
+        // A proxy stands for many, who count once it names them.
+        let is_proxy = self.options.site.is_proxy(address);
+        let counted = Counted { origin: Origin::of(address), is_web: false };
         let most = self.options.unauthorized_per_address_max;
-        let unauthorized = self.unauthorized.get(&origin).copied().unwrap_or(0);
-        if most > 0 && unauthorized >= most {
+        let unauthorized = self.unauthorized.get(&counted).copied().unwrap_or(0);
+        if most > 0 && unauthorized >= most && !is_proxy {
             return Err(Refused::Address);
         }
         let entry = self.connections.vacant_entry();
@@ -287,9 +303,10 @@ impl<'db> Engine<'db> {
             log::warn!("a connection from {address} cannot be set up: {error}");
             Refused::Failed
         })?;
-        let connection = entry.insert(Connection::new(conn, address, self.now.ms()));
-        connection.is_counted = true;
-        *self.unauthorized.entry(origin).or_default() += 1;
+        let connection = entry.insert(Connection::new(conn, address, surface, self.now.ms()));
+        if !is_proxy {
+            connection.counted = count(&mut self.unauthorized, counted);
+        }
         // Its first bytes often come with it.
         enqueue(&mut self.ready, connection);
         self.service.connected(conn, address);
@@ -373,6 +390,14 @@ impl<'db> Engine<'db> {
         page.gauge("inbound_bytes", "Bytes of frames that are incomplete, or wait.", inbound);
     }
 
+    /// A page of metrics.
+    pub fn render_metrics(&self, io: &impl Io) -> String {
+        let mut page = Page::default();
+        self.describe(&mut page);
+        io.describe(&mut page);
+        page.into_text()
+    }
+
     /// The state of a connection.
     pub fn state(&self, conn: ConnId) -> Option<State> {
         let connection = self.connections.get(conn.at()).filter(|found| found.id == conn)?;
@@ -392,6 +417,9 @@ impl<'db> Engine<'db> {
         match next {
             State::Open => {}
             State::Flushing => {
+                if let Protocol::WebSocket(websocket) = &mut connection.protocol {
+                    websocket.close();
+                }
                 self.service.close_queue(conn);
                 self.enqueue(conn);
             }
@@ -423,16 +451,16 @@ impl<'db> Engine<'db> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let is_unauthorized = !self.service.is_authorized(conn);
         // What is on its way out counts until it is gone.
-        if is_unauthorized == connection.is_counted || connection.state() > State::Flushing {
+        if is_unauthorized == connection.counted.is_some() || connection.state() > State::Flushing {
             return;
         }
-        connection.is_counted = is_unauthorized;
-        let origin = Origin::of(connection.address);
-        if is_unauthorized {
-            *self.unauthorized.entry(origin).or_default() += 1;
+        if !is_unauthorized {
+            uncount(&mut self.unauthorized, connection.counted.take());
+        } else if !self.options.site.is_proxy(connection.address) {
+            let origin = Origin::of(connection.address);
+            let counted = Counted { origin, is_web: connection.protocol.is_web() };
+            connection.counted = count(&mut self.unauthorized, counted);
             self.arm(conn);
-        } else {
-            uncount(&mut self.unauthorized, origin);
         }
     }
 }
@@ -445,11 +473,18 @@ fn enqueue(ready: &mut Vec<ConnId>, connection: &mut Connection) {
     }
 }
 
-fn uncount(unauthorized: &mut HashMap<Origin, usize>, origin: Origin) {
-    if let Some(count) = unauthorized.get_mut(&origin) {
+fn count(unauthorized: &mut HashMap<Counted, usize>, counted: Counted) -> Option<Counted> {
+    *unauthorized.entry(counted).or_default() += 1;
+    Some(counted)
+}
+
+fn uncount(unauthorized: &mut HashMap<Counted, usize>, counted: Option<Counted>) {
+    if let Some(counted) = counted
+        && let Some(count) = unauthorized.get_mut(&counted)
+    {
         *count -= 1;
         if *count == 0 {
-            unauthorized.remove(&origin);
+            unauthorized.remove(&counted);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use crate::engine::connection::{Input, State};
+use crate::engine::connection::{Connection, Input, State};
 use crate::engine::io::Io;
+use crate::engine::protocol::Protocol;
 use crate::engine::{Engine, Stopping, enqueue};
 use crate::ids::ConnId;
 use crate::outbox::Dirty;
@@ -50,7 +51,9 @@ impl Engine<'_> {
             // a reset that destroys what the peer has not read yet.
             return self.service.outbox.empty(index);
         }
-        let shared = if connection.is_writable && self.service.outbox.is_worth_parts(index) {
+        let is_plain = matches!(connection.protocol, Protocol::Purpose);
+        let is_worth = is_plain && connection.is_writable;
+        let shared = if is_worth && self.service.outbox.is_worth_parts(index) {
             io.write_shared(conn, &mut self.service.outbox, peers)
         } else {
             None
@@ -76,9 +79,10 @@ impl Engine<'_> {
         let index = conn.index;
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         while connection.is_writable {
-            let bytes = self.service.outbox.sendable(index);
-            let written = if !bytes.is_empty() {
-                io.write(conn, bytes)
+            let waiting = self.service.outbox.sendable(index);
+            let (head, body) = next_chunk(&mut connection.protocol, connection.raw_bytes, waiting);
+            let written = if !head.is_empty() || !body.is_empty() {
+                io.write(conn, head, body)
             } else if io.wants_write(conn) {
                 let flushed = io.flush(conn);
                 flushed.map(|()| super::Transfer { bytes: 0, cost: 0, is_exhausted: false })
@@ -89,7 +93,8 @@ impl Engine<'_> {
                 Ok(transfer) => {
                     connection.progress_ms = self.now.ms();
                     connection.is_writable = !transfer.is_exhausted;
-                    self.service.outbox.advance(index, transfer.bytes);
+                    let sent = take_sent(connection, transfer.bytes);
+                    self.service.outbox.advance(index, sent);
                     self.service.metrics.sent_bytes += transfer.bytes as u64;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.is_writable = false,
@@ -109,8 +114,9 @@ impl Engine<'_> {
     /// What becomes of a connection that was written to.
     fn after_write(&mut self, io: &mut impl Io, conn: ConnId) {
         let Some(connection) = self.connections.get(conn.at()) else { return };
-        let is_flushed =
-            self.service.outbox.pending_bytes(conn.index) == 0 && !io.wants_write(conn);
+        let is_flushed = self.service.outbox.pending_bytes(conn.index) == 0
+            && !connection.protocol.wants_write()
+            && !io.wants_write(conn);
         match connection.state() {
             State::Open if is_flushed => self.after_flush(conn),
             State::Flushing if is_flushed => self.end_own_side(io, conn),
@@ -127,8 +133,14 @@ impl Engine<'_> {
             return;
         }
         let body_bytes_max = self.options.body_bytes_max;
-        let has_input = connection.is_readable()
-            || !matches!(frame::parse(&connection.inbox, body_bytes_max), Parsed::Incomplete);
+        let has_whole = match connection.protocol {
+            Protocol::Undecided => false,
+            Protocol::Http(_) => !connection.inbox.is_empty(),
+            Protocol::Purpose | Protocol::WebSocket(_) => {
+                !matches!(frame::parse(&connection.inbox, body_bytes_max), Parsed::Incomplete)
+            }
+        };
+        let has_input = connection.is_readable() || has_whole;
         if has_input && !self.service.is_held(conn) {
             enqueue(&mut self.ready, connection);
         }
@@ -136,19 +148,64 @@ impl Engine<'_> {
 
     /// Everything is sent: ends this side, and waits a moment for the peer to end its own.
     fn end_own_side(&mut self, io: &mut impl Io, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let is_peer_closed = match &mut connection.protocol {
+            // Who has sent a Close waits for that of the peer before the stream below it ends.
+            Protocol::WebSocket(websocket) if !websocket.is_peer_closed => {
+                if connection.input == Input::Ended {
+                    return self.lose(conn);
+                }
+                connection.input = Input::Ending;
+                self.enter(conn, State::Draining);
+                return self.arm(conn);
+            }
+            Protocol::WebSocket(websocket) => {
+                websocket.has_ended = true;
+                true
+            }
+            _ => false,
+        };
         match io.end(conn) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.arm(conn),
             Err(_) => return self.lose(conn),
             Ok(()) => {}
         }
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
-        if connection.input == Input::Ended {
+        if connection.input == Input::Ended && !is_peer_closed {
             return self.lose(conn);
         }
         // Its end may have come with nothing to report.
         connection.input = Input::Ending;
         self.enter(conn, State::Draining);
         self.arm(conn);
+    }
+}
+
+/// What to write next of the bytes that wait, and what of the protocol stands before it.
+fn next_chunk<'a>(
+    protocol: &'a mut Protocol,
+    raw_bytes: usize,
+    waiting: &'a [u8],
+) -> (&'a [u8], &'a [u8]) {
+    match protocol {
+        Protocol::WebSocket(websocket) if raw_bytes == 0 => {
+            let chunk = websocket.sender.chunk(waiting.len());
+            (chunk.head, waiting.get(..chunk.body_bytes).unwrap_or_default())
+        }
+        Protocol::WebSocket(_) => (&[], waiting.get(..raw_bytes).unwrap_or(waiting)),
+        _ => (&[], waiting),
+    }
+}
+
+/// How many of the bytes that were written are those of the outbox.
+fn take_sent(connection: &mut Connection, count: usize) -> usize {
+    match &mut connection.protocol {
+        Protocol::WebSocket(websocket) if connection.raw_bytes == 0 => websocket.sender.sent(count),
+        Protocol::WebSocket(_) => {
+            connection.raw_bytes -= count.min(connection.raw_bytes);
+            count
+        }
+        _ => count,
     }
 }
 

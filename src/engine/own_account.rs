@@ -1,6 +1,5 @@
 //! What the server does on its own account, between the requests and the writes of a turn.
 
-use crate::auth::throttle::Origin;
 use crate::engine::connection::{Due, Facts, State};
 use crate::engine::deadlines::NEVER_MS;
 use crate::engine::io::{Event, Io};
@@ -70,13 +69,12 @@ impl Engine<'_> {
                 continue;
             }
             let (state, address) = (connection.state(), connection.address);
-            let is_counted = connection.is_counted;
+            let counted = connection.counted;
             self.service.closed(conn);
+            self.service.outbox.remove(conn.index);
             self.observe(io, Event::Parted(conn))?;
             if state == State::Closed {
-                if is_counted {
-                    uncount(&mut self.unauthorized, Origin::of(address));
-                }
+                uncount(&mut self.unauthorized, counted);
                 io.close(conn);
                 self.connections.remove(conn.at());
                 log::debug!("{conn} from {address} is closed");
@@ -170,6 +168,7 @@ impl Engine<'_> {
                 self.service.stage_bare(conn, ToClient::Disconnect);
                 self.enter(conn, State::Flushing);
             }
+            Due::Http(phase) => self.expire_http(conn, phase),
             Due::Drop(why) => {
                 log::debug!("{conn} from {address} is dropped: {why}");
                 self.lose(conn);

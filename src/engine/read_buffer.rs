@@ -13,12 +13,14 @@ use crate::wire::purpose::ToServer;
 pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     used: usize,
+    /// The most of it that was in use for this connection.
+    used_max: usize,
     has_secret: bool,
 }
 
 impl ReadBuffer {
     pub(super) fn new(bytes: usize) -> Self {
-        Self { bytes: vec![0; bytes], used: 0, has_secret: false }
+        Self { bytes: vec![0; bytes], used: 0, used_max: 0, has_secret: false }
     }
 
     /// Begins with what a connection has kept from earlier reads.
@@ -30,6 +32,15 @@ impl ReadBuffer {
             place.copy_from_slice(kept);
         }
         self.used = count;
+        self.used_max = count;
+    }
+
+    /// Bytes of the connection from `from` on, which a layer of its protocol takes off: what is left
+    /// of them stands at their front, and it says how much that is.
+    pub(super) fn unwrap(&mut self, from: usize, layer: impl FnOnce(&mut [u8]) -> usize) {
+        let left = self.bytes.get_mut(from..self.used).map_or(0, layer);
+        debug_assert!(left <= self.used - from, "a layer adds no bytes");
+        self.used = self.used.min(from + left);
     }
 
     /// Where the next read goes.
@@ -41,6 +52,7 @@ impl ReadBuffer {
     pub(super) fn fill(&mut self, count: usize) {
         debug_assert!(count <= self.bytes.len() - self.used, "more was read than there is space");
         self.used = self.bytes.len().min(self.used + count);
+        self.used_max = self.used;
     }
 
     /// All bytes of the connection.
@@ -78,9 +90,10 @@ impl ReadBuffer {
     }
 
     fn wipe(&mut self) {
-        let used = std::mem::take(&mut self.used);
+        self.used = 0;
+        let used_max = std::mem::take(&mut self.used_max);
         if std::mem::take(&mut self.has_secret)
-            && let Some(used) = self.bytes.get_mut(..used)
+            && let Some(used) = self.bytes.get_mut(..used_max)
         {
             used.zeroize();
         }

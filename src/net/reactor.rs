@@ -11,9 +11,10 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::auth::helper::PasswordHelper;
 use crate::config::Config;
 use crate::engine::{self, Engine, GENERATIONS, NEVER_MS, Now, Ready, Stopped};
+use crate::http::{Site, Surface};
 use crate::ids::ConnId;
 use crate::limits::TURN_REQUESTS_PER_CONNECTION;
-use crate::metrics::{Page, Refused};
+use crate::metrics::Refused;
 use crate::net::clock::Clock;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
 use crate::net::metrics_server::{MetricsServer, Sources};
@@ -88,7 +89,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         Ok(Self {
             config,
             engine: Engine::new(service, engine_options(config)),
-            sockets: Sockets::new(PasswordHelper::start(wake)?),
+            sockets: Sockets::new(PasswordHelper::start(wake)?, &config.data),
             poll,
             signals,
             listeners,
@@ -248,7 +249,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                     Accepted::Stream(stream, address) => {
                         let address = address.ip().to_canonical();
                         // One that is turned away is closed without a byte, and counted.
-                        let _ = self.engine.connect(address, |conn| {
+                        let _ = self.engine.connect(address, Surface::Public, |conn| {
                             let transport = transport(stream, port, self.identity.as_ref())?;
                             self.sockets.open(conn, transport, self.poll.registry())
                         });
@@ -286,21 +287,11 @@ impl<'a, 'db> Reactor<'a, 'db> {
     }
 
     fn serve_metrics(&mut self) {
-        let Self { metrics_server, engine, config, .. } = self;
+        let Self { metrics_server, engine, .. } = self;
         let now_ms = self.sockets.clock.now_ms();
-        metrics_server.serve(self.poll.registry(), now_ms, || render_metrics(engine, config));
+        let sockets = &self.sockets;
+        metrics_server.serve(self.poll.registry(), now_ms, || engine.render_metrics(sockets));
     }
-}
-
-/// The metrics of the engine and the service, and what the file system knows.
-fn render_metrics(engine: &Engine<'_>, config: &Config) -> String {
-    let mut page = Page::default();
-    engine.describe(&mut page);
-    let mut wal = config.data.clone().into_os_string();
-    wal.push("-wal");
-    let wal_bytes = std::fs::metadata(wal).map_or(0, |file| file.len());
-    page.gauge("wal_bytes", "Size of the database's WAL.", wal_bytes);
-    page.into_text()
 }
 
 fn transport(
@@ -326,6 +317,8 @@ fn engine_options(config: &Config) -> engine::Options {
         drain_timeout_ms: config.drain_timeout_ms,
         connections_max: super::sockets::connections_max(config.max_connections),
         unauthorized_per_address_max: config.max_unauthorized_per_address,
+        web: config.web,
+        site: Site::new(config),
         requests_per_turn_max: TURN_REQUESTS_PER_CONNECTION,
         coalesced_connections_min: COALESCED_CONNECTIONS_MIN,
     }

@@ -1,13 +1,15 @@
 //! The sockets, by the index of their connection, as the engine reads and writes them.
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use mio::{Interest, Registry};
 
 use crate::auth::helper::{Job, JobDone, PasswordHelper};
 use crate::engine::{Io, Transfer};
 use crate::ids::ConnId;
-use crate::limits::DESCRIPTORS_RESERVED;
+use crate::limits::{DESCRIPTORS_RESERVED, TLS_WRITE_BYTES_MAX};
+use crate::metrics::Page;
 use crate::net::clock::Clock;
 use crate::net::reactor::token;
 use crate::net::transport::Transport;
@@ -38,13 +40,21 @@ pub(super) struct Sockets {
     transports: Vec<Option<Transport>>,
     helper: PasswordHelper,
     zero_copy: ZeroCopyBuffer,
+    /// The buffer for the plaintext of a record.
+    record: Vec<u8>,
+    /// The WAL of the database, for metrics.
+    wal: PathBuf,
     pub(super) clock: Clock,
 }
 
 impl Sockets {
-    pub(super) fn new(helper: PasswordHelper) -> Self {
+    pub(super) fn new(helper: PasswordHelper, data: &Path) -> Self {
+        let mut wal = data.as_os_str().to_owned();
+        wal.push("-wal");
         Self {
+            wal: wal.into(),
             transports: Vec::new(),
+            record: Vec::new(),
             helper,
             zero_copy: ZeroCopyBuffer::default(),
             clock: Clock::start(),
@@ -93,10 +103,23 @@ impl Io for Sockets {
         Ok(Transfer { bytes, cost, is_exhausted })
     }
 
-    fn write(&mut self, conn: ConnId, bytes: &[u8]) -> io::Result<Transfer> {
-        let transport = self.get_mut(conn)?;
-        let count = transport.write(bytes)?;
-        let is_exhausted = count < bytes.len() && matches!(transport, Transport::Plain(_));
+    fn write(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Transfer> {
+        let transport = self.transports.get_mut(conn.at()).and_then(Option::as_mut);
+        let transport = transport.ok_or(io::ErrorKind::NotConnected)?;
+        let count = if head.is_empty() {
+            transport.write(body)?
+        } else if matches!(transport, Transport::Plain(_)) {
+            transport.write_both(head, body)?
+        } else {
+            // Both in one record; what is encrypted is copied anyway.
+            self.record.clear();
+            self.record.extend_from_slice(head);
+            let fits = body.len().min(TLS_WRITE_BYTES_MAX - head.len());
+            self.record.extend_from_slice(body.get(..fits).unwrap_or_default());
+            transport.write(&self.record)?
+        };
+        let is_short = count < head.len() + body.len();
+        let is_exhausted = is_short && matches!(transport, Transport::Plain(_));
         Ok(Transfer { bytes: count, cost: count, is_exhausted })
     }
 
@@ -161,6 +184,11 @@ impl Io for Sockets {
 
     fn submit(&mut self, job: Job, _: ConnId) -> io::Result<()> {
         self.helper.submit(job).map_err(io::Error::other)
+    }
+
+    fn describe(&self, page: &mut Page) {
+        let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |file| file.len());
+        page.gauge("wal_bytes", "Size of the database's WAL.", wal_bytes);
     }
 
     fn elapsed_us(&self) -> u64 {

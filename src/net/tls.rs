@@ -77,6 +77,8 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, BadIden
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|error| mismatch(certificate, key, &error))?;
     config.send_tls13_tickets = 0;
+    // A client that offers neither is not one of this server; most offer nothing.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"purpose".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }

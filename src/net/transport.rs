@@ -47,6 +47,17 @@ impl Transport {
         }
     }
 
+    /// [`Transport::write`] of a head and what stands behind it, in one call. TLS takes the head
+    /// alone: a caller that wants both in one record copies them together.
+    pub fn write_both(&mut self, head: &[u8], body: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => {
+                socket.write_vectored(&[io::IoSlice::new(head), io::IoSlice::new(body)])
+            }
+            Self::Tls(stream) => stream.write(head),
+        }
+    }
+
     /// Whether bytes wait in here for the socket to take them: then [`Transport::flush`] is to be
     /// called when it is writable. At most `TLS_OUTGOING_BYTES_MAX` do.
     pub fn wants_write(&self) -> bool {

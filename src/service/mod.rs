@@ -18,7 +18,7 @@ mod dispatch;
 mod full_disk;
 mod gauges;
 mod history;
-mod hook;
+pub mod hook;
 mod housekeeping;
 mod indexing;
 mod invariants;
@@ -233,6 +233,8 @@ pub struct Service<'db> {
     /// take as long.
     looked_bytes: usize,
     lockdown: bool,
+    /// Nobody was registered when that was last looked at.
+    may_be_empty: bool,
     /// Room for a long answer's next pieces.
     scratch: Vec<u8>,
     /// Room for a chat_info on its way to several.
@@ -291,10 +293,19 @@ impl<'db> Service<'db> {
             counting,
             looked_bytes: 0,
             lockdown,
+            may_be_empty: true,
             scratch: Vec::new(),
             notice: Vec::new(),
             rows_changed,
         })
+    }
+
+    /// Whether nobody is registered: a browser is then shown how the first user is made.
+    pub fn has_no_users(&mut self) -> bool {
+        if self.may_be_empty {
+            self.may_be_empty = !self.store.has_users().unwrap_or(true);
+        }
+        self.may_be_empty
     }
 
     /// The highest server time given so far.

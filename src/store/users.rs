@@ -52,6 +52,14 @@ impl Store<'_> {
         self.get(&format!("SELECT {COLUMNS} FROM users WHERE user_id = ?1"), [user_id.row()], user)
     }
 
+    /// Whether there is a user.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn has_users(&mut self) -> StoreResult<bool> {
+        Ok(self.get("SELECT 1 FROM users LIMIT 1", [], |_| Ok(()))?.is_some())
+    }
+
     /// Everybody, by name.
     ///
     /// # Errors

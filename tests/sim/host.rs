@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 
 use vestnik::auth::helper::{self, Job, JobDone};
 use vestnik::engine::{Engine, Event, Io, Now, Options, Ready, Stopped, Transfer};
+use vestnik::http::{Site, Surface};
 use vestnik::ids::ConnId;
 use vestnik::outbox::Outbox;
 use vestnik::outbox::parts::Part;
@@ -110,6 +111,8 @@ impl<'db> Host<'db> {
             drain_timeout_ms: 2_000,
             connections_max: 1000,
             unauthorized_per_address_max: 0,
+            web: true,
+            site: Site::default(),
             coalesced_connections_min: 1,
             requests_per_turn_max: plan.requests_per_turn,
         };
@@ -249,7 +252,7 @@ fn accept(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
         let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, link.address));
         let client = link.client;
         let conns = &mut io.net.conns;
-        let connected = engine.connect(address, |conn| {
+        let connected = engine.connect(address, Surface::Public, |conn| {
             let entry = Conn {
                 id: conn,
                 link: id,
@@ -293,12 +296,15 @@ impl Io for Turning<'_, '_> {
         Ok(Transfer { bytes: bytes.len(), cost: bytes.len(), is_exhausted: bytes.len() < most })
     }
 
-    fn write(&mut self, conn: ConnId, bytes: &[u8]) -> io::Result<Transfer> {
-        let count = self.link(conn)?.down.write(bytes);
+    fn write(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Transfer> {
+        let link = self.link(conn)?;
+        let of_head = link.down.write(head);
+        let of_body = if of_head == head.len() { link.down.write(body) } else { 0 };
         if let Some(at) = self.net.conns.get_mut(&conn.index) {
-            at.looked -= count;
+            at.looked -= of_body;
         }
-        Ok(Transfer { bytes: count, cost: count, is_exhausted: count < bytes.len() })
+        let bytes = of_head + of_body;
+        Ok(Transfer { bytes, cost: bytes, is_exhausted: bytes < head.len() + body.len() })
     }
 
     fn end(&mut self, conn: ConnId) -> io::Result<()> {
@@ -428,6 +434,7 @@ impl Turning<'_, '_> {
                 };
             }
             Event::Ended(end) => return self.ended(service, *end),
+            Event::Served => {}
             Event::Parted(conn) => {
                 self.w.model.closed(*conn);
                 if let Some(at) = self.net.conns.get_mut(&conn.index) {

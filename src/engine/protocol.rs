@@ -1,0 +1,128 @@
+//! What a connection speaks, between its stream and the frames of Purpose.
+
+use crate::http::{self, Http};
+use crate::limits::{HTTP_BODY_TIMEOUT_S, HTTP_HEAD_TIMEOUT_S, HTTP_IDLE_TIMEOUT_S};
+use crate::wire::websocket::{CloseCode, Decoder, Role, Sender, StreamEnd};
+
+/// The protocol of a connection.
+#[derive(Debug)]
+pub(super) enum Protocol {
+    /// Its first bytes have not come.
+    Undecided,
+    /// Frames of Purpose and nothing else.
+    Purpose,
+    /// Frames of Purpose within messages of a WebSocket.
+    WebSocket(Box<WebSocket>),
+    /// Requests of HTTP; perhaps it becomes a WebSocket.
+    Http(Box<HttpPeer>),
+}
+
+/// The layer of a WebSocket.
+#[derive(Debug)]
+pub(super) struct WebSocket {
+    decoder: Decoder,
+    pub(super) sender: Sender,
+    /// The code of this side's Close, once the peer's stream has ended.
+    close_code: Option<Option<CloseCode>>,
+    /// The peer's Close has come, or it broke the rules: the stream below may end at once.
+    pub(super) is_peer_closed: bool,
+    /// This side of the stream below has ended.
+    pub(super) has_ended: bool,
+}
+
+impl WebSocket {
+    pub(super) const fn new() -> Self {
+        Self {
+            decoder: Decoder::new(Role::Server),
+            sender: Sender::new(),
+            close_code: None,
+            is_peer_closed: false,
+            has_ended: false,
+        }
+    }
+
+    /// Moves the Purpose bytes of a buffer to its front, unmasked. How many they are, and whether the
+    /// peer's stream has ended.
+    pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> (usize, bool) {
+        let Self { decoder, sender, .. } = self;
+        let unwrapped = decoder.unwrap(bytes, |ping| sender.pong(ping.bytes()));
+        match unwrapped.end {
+            None => return (unwrapped.payload_bytes, false),
+            Some(StreamEnd::Closed(code)) => self.close_code = Some(code),
+            Some(StreamEnd::Failed(code)) => self.close_code = Some(Some(code)),
+        }
+        self.is_peer_closed = true;
+        (unwrapped.payload_bytes, true)
+    }
+
+    /// Sends a Close behind everything that waits.
+    pub(super) fn close(&mut self) {
+        self.sender.close(self.close_code.unwrap_or(Some(CloseCode::NORMAL)));
+    }
+}
+
+/// A connection that speaks HTTP.
+#[derive(Debug)]
+pub(super) struct HttpPeer {
+    pub(super) http: Http,
+    /// It waits for the next step of `phase` since then.
+    since_ms: u64,
+    phase: Phase,
+}
+
+/// What a connection of HTTP waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// The next request.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body,
+}
+
+impl HttpPeer {
+    pub(super) fn new(now_ms: u64) -> Self {
+        Self { http: Http::default(), since_ms: now_ms, phase: Phase::Idle }
+    }
+
+    /// Notes what it waits for: with `left` bytes that are not handled.
+    pub(super) fn note(&mut self, left: usize, has_answered: bool, now_ms: u64) {
+        let phase = match left {
+            _ if self.http.expects_body() => Phase::Body,
+            0 => Phase::Idle,
+            _ => Phase::Head,
+        };
+        if phase != self.phase || has_answered {
+            self.phase = phase;
+            self.since_ms = now_ms;
+        }
+    }
+
+    /// When its time is over, and what it waited for.
+    pub(super) fn deadline(&self) -> (u64, Phase) {
+        let seconds = match self.phase {
+            Phase::Idle => HTTP_IDLE_TIMEOUT_S,
+            Phase::Head => HTTP_HEAD_TIMEOUT_S,
+            Phase::Body => HTTP_BODY_TIMEOUT_S,
+        };
+        (self.since_ms.saturating_add(seconds * 1000), self.phase)
+    }
+}
+
+impl Protocol {
+    /// What the first bytes of a connection are, once they tell; whether they are HTTP.
+    pub(super) fn decide(first: &[u8]) -> Option<bool> {
+        if first.is_empty() { None } else { http::is_http(first) }
+    }
+
+    /// Whether it has bytes to write though nothing waits in the outbox.
+    pub(super) fn wants_write(&self) -> bool {
+        matches!(self, Self::WebSocket(websocket) if websocket.sender.wants_write())
+    }
+
+    /// Whether it is one of a browser, and counts as such for its address.
+    pub(super) const fn is_web(&self) -> bool {
+        matches!(self, Self::WebSocket(_) | Self::Http(_))
+    }
+}
