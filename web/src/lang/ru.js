@@ -234,6 +234,8 @@ export default {
     'Эта ссылка не работает: она повреждена или неполна.',
   'This link is no longer valid. Ask for a new one.':
     'Эта ссылка больше не действует. Попросите новую.',
+  'This link is for people who have an account here. Only operators make links for new people.':
+    'Эта ссылка для тех, у кого уже есть учётная запись. Ссылки для новых людей создают операторы.',
   'This list': 'Этот список',
   'This message is no longer there.': 'Этого сообщения больше нет.',
   'This message is too long: {size} of at most {max}.':

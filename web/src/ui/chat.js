@@ -448,6 +448,7 @@ function composerView(chat, mode, timeline) {
         box.focus();
       })),
       match(() => completion.value, (list) => list && list.render(choose)),
+      picker,
       h('form', {
         class: 'composer-row',
         onsubmit: (/** @type {Event} */ event) => {
@@ -458,7 +459,6 @@ function composerView(chat, mode, timeline) {
       },
       when(() => store.server.value && canAttach(), () =>
         iconButton('attach', t('Attach'), () => picker.click())),
-      picker,
       h('div', { class: 'box' }, box),
       h('button', {
         type: 'submit', class: 'send', 'aria-label': t('Send'), title: t('Send'),

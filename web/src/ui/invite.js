@@ -18,7 +18,6 @@ export function openInvite(chatId) {
  */
 export function invitePanel(chatId) {
   const chat = store.chats.peek().find((one) => one.id === chatId);
-  const canRegister = Boolean(store.me.peek()?.operator);
   if (chat && !chat.isAdmin) {
     return h('div', { class: 'panel-body' }, h('p', { class: 'dialog-text' }, chat.isClosed
       ? t('Ask an admin of this chat: they add people and make invite links.')
@@ -26,21 +25,29 @@ export function invitePanel(chatId) {
   }
   const link = signal('');
   const listed = signal(0);
+  const isForMembers = signal(false);
   return h('div', { class: 'panel-body' },
     h('p', { class: 'dialog-text' }, chat
       ? t('Anyone who opens the link joins “{name}”.', { name: chat.title })
       : t('Anyone who opens the link can make an account here.')),
     match(() => link.value, (text) => text && linkView(text)),
+    when(() => isForMembers.value, () => h('p', { class: 'note' }, icon('alert'),
+      h('span', null, t('This link is for people who have an account here. Only operators make links for new people.')))),
     actionForm({ class: 'form' }, async (form) => {
       const values = new FormData(form);
-      const made = await store.actions.createInvite({
-        chat: chatId, registers: chatId === 0 || values.get('registers') === 'on',
-        uses: Number(values.get('uses')), days: Number(values.get('days')),
+      const what = { chat: chatId, uses: Number(values.get('uses')), days: Number(values.get('days')) };
+      const registers = chatId === 0 || values.get('registers') === 'on';
+      isForMembers.value = false;
+      const made = await store.actions.createInvite({ ...what, registers }).catch((error) => {
+        // Where operators alone let new people in, the link is for those who have an account.
+        if (error?.code !== 'forbidden' || !registers || chatId === 0) throw error;
+        isForMembers.value = store.server.peek()?.registration !== 'open';
+        return store.actions.createInvite({ ...what, registers: false });
       });
       link.value = made.link;
       listed.value += 1;
     }, ({ isBusy }) => [
-      canRegister && chatId !== 0 && h('label', { class: 'check' },
+      chatId !== 0 && h('label', { class: 'check' },
         h('input', { type: 'checkbox', name: 'registers', checked: true }),
         h('span', null, t('New people can make an account with it'))),
       h('div', { class: 'field-row' },
