@@ -1,7 +1,8 @@
 //! Embeds the browser client: `web/` as it is served, compressed, named by its content.
 //!
-//! Writes `assets.rs`, the table that `src/http/assets.rs` includes. Nothing is minified: what is
-//! served is what stands in `web/`.
+//! Writes `assets.rs`, the table that `src/http/assets.rs` includes. Scripts and styles are served
+//! without their comments and indentation, which are a third of what a phone would load; nothing
+//! else of them changes.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -72,10 +73,34 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -
             collect(&entry.path(), &format!("{prefix}{name}/"), files)?;
         } else {
             println!("cargo::rerun-if-changed={}", entry.path().display());
-            files.insert(format!("{prefix}{name}"), fs::read(entry.path())?);
+            let bytes = fs::read(entry.path())?;
+            let bytes = if name.ends_with(".js") || name.ends_with(".css") {
+                without_comments(std::str::from_utf8(&bytes)?).into_bytes()
+            } else {
+                bytes
+            };
+            files.insert(format!("{prefix}{name}"), bytes);
         }
     }
     Ok(())
+}
+
+/// A script or style without the lines that are comments, and without indentation.
+///
+/// It knows lines alone: a comment behind code stays, and a test of `web/` sees to it that no text
+/// in a script spans lines.
+fn without_comments(text: &str) -> String {
+    let mut left = String::with_capacity(text.len());
+    let mut is_in_comment = false;
+    for line in text.lines().map(str::trim) {
+        if is_in_comment || line.starts_with("/*") {
+            is_in_comment = !line.ends_with("*/");
+        } else if !line.is_empty() && !line.starts_with("//") {
+            left.push_str(line);
+            left.push('\n');
+        }
+    }
+    left
 }
 
 /// The table that is being made.

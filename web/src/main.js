@@ -132,6 +132,7 @@ class Client {
       if (state.me !== undefined) this.me.value = state.me;
       if (state.chats !== undefined) this.chats.value = state.chats;
       if (state.auth !== undefined) this.#onAuth(state.auth, state);
+      else if (state.server && this.#auth === 'out' && this.phase.peek() === 'starting') this.#showFirstForm();
     });
   }
 
@@ -154,14 +155,17 @@ class Client {
     } else if (auth === 'out') {
       const isForm = ['register', 'reset', 'login'].includes(this.phase.peek());
       if (why || login || !isForm) this.form.value = { ...this.form.peek(), why: /** @type {any} */ (why), login };
-      if (!isForm) this.phase.value = this.#firstForm();
+      if (!isForm) this.#showFirstForm();
     }
   }
 
-  /** @returns {Phase} */
-  #firstForm() {
-    if (this.form.peek().invite) return 'register';
-    return isEmptyServer() ? 'welcome' : 'login';
+  /** A new server that nobody can register with has nothing but its first invite. */
+  #showFirstForm() {
+    const { registration } = this.server.peek() ?? {};
+    if (this.form.peek().invite) this.phase.value = 'register';
+    else if (!isEmptyServer()) this.phase.value = 'login';
+    // Until the server says who may register, there is nothing to show.
+    else if (registration) this.phase.value = registration === 'closed' ? 'welcome' : 'login';
   }
 
   /** @param {{users: User[], isAll?: boolean}} event */
@@ -460,7 +464,13 @@ async function boot() {
   if (!isSecureContext) client.say('insecure');
   const { start } = await import('./ui/app.js');
   await start(/** @type {import('./types.js').Store} */ (/** @type {unknown} */ (client)));
-  if (isSecureContext) (await import('./installed.js')).install(client);
+  if (!isSecureContext) return;
+  const end = effect(() => {
+    if (client.phase.value !== 'ready') return;
+    // Who only looks at the login needs no worker.
+    import('./installed.js').then(({ install }) => install(client));
+    queueMicrotask(() => end());
+  });
 }
 
 boot();
