@@ -37,6 +37,7 @@ import socket
 import ssl
 import struct
 import time
+import unicodedata
 from typing import NamedTuple
 
 ACCEPTED, DECLINED, HEARTBEAT, DISCONNECT, PART = range(0x00, 0x05)
@@ -378,6 +379,11 @@ class _Pending:
         return b"".join(self.parts)
 
 
+def name_key(name):
+    """A name as the server compares it: in NFC, lower-cased."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+
+
 class Client:
     """A connection to a server, and the session that outlives it.
 
@@ -399,6 +405,7 @@ class Client:
         self.version = tuple(version)
         self._timeout, self._retry_seconds, self._queue_bytes = timeout, retry_seconds, queue_bytes
         self._state_file, self._saved = state_file, 0
+        self._login = None
         self.user_id = None
         self._session = None
         # What is known of each chat: up to where it was handed over, and up to where it came.
@@ -434,7 +441,7 @@ class Client:
     def login(self, login, password):
         """Begins a session. Messages from now on are notified."""
         body = Reader(self.request(LOGIN, text(login) + text(password)))
-        self._session = (body.u32(), body.str())
+        self._session, self._login = (body.u32(), body.str()), login
         before = self.user_id
         if self.is_modern:
             self.user_id = body.u32()
@@ -469,17 +476,27 @@ class Client:
             self.user_id = Reader(body).u32()
 
     def start(self, login, password):
-        """Restores the session of the state file; logs in when there is none or it has ended."""
+        """Restores the session of the state file; logs in when there is none or it has ended.
+
+        A state file belongs to one user: with that of another this raises `ValueError`."""
         try:
             with open(self._state_file, encoding="utf-8") as file:
-                self.restore(json.load(file))
+                state = json.load(file)
+            self._check_owner(state.get("login"), login)
+            self.restore(state)
         except (FileNotFoundError, SessionEnded):
             self.login(login, password)
         except Declined as declined:
             if declined.code != "bad-session":
                 raise
             self.login(login, password)
+        self._login = login
         self.save()
+
+    def _check_owner(self, owner, login):
+        if owner is not None and name_key(owner) != name_key(login):
+            raise ValueError(f"{self._state_file} holds the session of {owner}, not of {login}: "
+                             "use another state file")
 
     def _begin(self):
         """A session is attached: whatever was missed in its chats is to be read."""
@@ -552,7 +569,8 @@ class Client:
     def state(self):
         """What `restore` takes: the session (a secret) and up to where each chat was notified."""
         return {
-            "session": self._session, "user_id": self.user_id, "since": self._since,
+            "session": self._session, "login": self._login, "user_id": self.user_id,
+            "since": self._since,
             "chats": sorted(self._my_chats),
             "cursors": {str(chat): time for chat, time in self._cursors.items()},
         }
@@ -560,6 +578,7 @@ class Client:
     def _take_state(self, state):
         self._session = tuple(state["session"]) if state["session"] else None
         self.user_id, self._since = state["user_id"], state["since"]
+        self._login = state.get("login")
         self._cursors = {int(chat): time for chat, time in state["cursors"].items()}
         self._received = dict(self._cursors)
         self._my_chats = set(state["chats"])

@@ -364,6 +364,19 @@ class Breaks(WithServer):
             self.pump(boris, lambda: len(got) == 200)
             self.assertEqual([m.id for _, m in got], sent)
 
+    def test_a_state_file_belongs_to_one_user(self):
+        with tempfile.TemporaryDirectory() as folder:
+            state = os.path.join(folder, "state.json")
+            first = Client(self.server.address, state_file=state)
+            first.start("anna", PASSWORD)
+            first.close()
+            second = Client(self.server.address, state_file=state)
+            with self.assertRaisesRegex(ValueError, "session of anna, not of boris"):
+                second.start("boris", PASSWORD)
+            second.start("ANNA", PASSWORD)
+            self.assertEqual(second.get_user(second.user_id).nickname, "anna")
+            second.close()
+
     def test_a_restart_goes_on_where_it_was(self):
         state = os.path.join(self.folder.name, "boris.json")
         with self.client("anna") as anna:

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -108,7 +109,13 @@ impl Tls {
 }
 
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
-    ServerName::try_from(host.to_owned())
+    // A zone (RFC 4007) means something on this machine alone.
+    let bare = host.split('%').next().unwrap_or(host);
+    let name = match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => idna::domain_to_ascii(host).unwrap_or_else(|_| host.to_owned()),
+    };
+    ServerName::try_from(name)
         .map_err(|_| TlsError(format!("{host:?} is no name that a certificate can hold")))
 }
 

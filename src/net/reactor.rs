@@ -18,7 +18,7 @@ use crate::metrics::Refused;
 use crate::net::clock::Clock;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
 use crate::net::metrics_server::{MetricsServer, Sources};
-use crate::net::serve::ServeError;
+use crate::net::serve::{ServeError, warn_of_expiry};
 use crate::net::signals::Signals;
 use crate::net::sockets::Sockets;
 use crate::net::tls::Identity;
@@ -273,7 +273,10 @@ impl<'a, 'db> Reactor<'a, 'db> {
             && let Some(identity) = &mut self.identity
         {
             match identity.reload() {
-                Ok(()) => log::info!("certificate and key are loaded again"),
+                Ok(()) => {
+                    log::info!("certificate and key are reloaded");
+                    warn_of_expiry(identity, self.sockets.clock.wall_us());
+                }
                 Err(error) => log::error!("certificate and key stay as they were: {error}"),
             }
         }

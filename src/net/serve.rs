@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use ring::rand::SystemRandom;
 
@@ -52,6 +53,9 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         Some(tls) => Some(Identity::load(&tls.cert, &tls.key).map_err(|e| e.to_string())?),
         None => None,
     };
+    if let Some(identity) = &identity {
+        warn_of_expiry(identity, Clock::start().wall_us());
+    }
     let mut database = Database::open_server(&config.data)?;
     warn_of_readers(&config.data);
     database.start_copying()?;
@@ -119,6 +123,14 @@ fn service_config(config: &Config) -> ServiceConfig {
 }
 
 /// A file from the future would give times from the future to everything that comes.
+/// Logs a certificate that has expired or is about to: clients refuse it, and nobody else says why.
+pub(super) fn warn_of_expiry(identity: &Identity, wall_us: i64) {
+    let now = Duration::from_micros(u64::try_from(wall_us).unwrap_or_default());
+    if let Some(warning) = identity.expiry_warning(now) {
+        log::warn!("{warning}");
+    }
+}
+
 fn check_time(config: &Config, service: &Service<'_>) -> Result<(), String> {
     let ahead_us = service.last_time().micros() - Clock::start().wall_us();
     if ahead_us <= DAY_US || config.accept_future_time {

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustls::ServerConfig;
@@ -24,6 +25,7 @@ use self::stream::TlsStream;
 use super::transport::Transport;
 use crate::limits::PEM_BYTES_MAX;
 
+pub mod expiry;
 pub mod self_signed;
 pub mod stream;
 
@@ -33,21 +35,44 @@ pub struct Identity {
     certificate: PathBuf,
     key: PathBuf,
     config: Arc<ServerConfig>,
+    /// When the server's certificate ends, since the Unix epoch; `None` when it cannot be read.
+    not_after: Option<Duration>,
 }
+
+/// Days before its end from which on a certificate causes a warning.
+const EXPIRY_WARNING_DAYS: u64 = 14;
 
 impl Identity {
     /// Loads a PEM file of certificates, the server's first, and one with its private key. They
     /// may be the same file.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, BadIdentity> {
-        let config = Arc::new(server_config(certificate, key)?);
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), config })
+        let (config, not_after) = server_config(certificate, key)?;
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        Ok(Self { certificate, key, config: Arc::new(config), not_after })
     }
 
     /// Loads the files again, for connections that are accepted from now on. A pair that cannot
     /// be used leaves the old one in place.
     pub fn reload(&mut self) -> Result<(), BadIdentity> {
-        self.config = Arc::new(server_config(&self.certificate, &self.key)?);
+        let (config, not_after) = server_config(&self.certificate, &self.key)?;
+        (self.config, self.not_after) = (Arc::new(config), not_after);
         Ok(())
+    }
+
+    /// One line when the certificate has expired at `now` (since the Unix epoch) or is about to.
+    pub fn expiry_warning(&self, now: Duration) -> Option<String> {
+        let not_after = self.not_after?;
+        let file = self.certificate.display();
+        if not_after <= now {
+            return Some(format!(
+                "the certificate in {file} has expired, clients will refuse it: \
+                 renew it and send SIGHUP"
+            ));
+        }
+        let days = (not_after - now).as_secs() / (24 * 60 * 60);
+        (days < EXPIRY_WARNING_DAYS).then(|| {
+            format!("the certificate in {file} expires in {days} days: renew it and send SIGHUP")
+        })
     }
 
     /// Begins TLS on an accepted socket.
@@ -69,8 +94,12 @@ impl fmt::Display for BadIdentity {
 
 impl std::error::Error for BadIdentity {}
 
-fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, BadIdentity> {
+fn server_config(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(ServerConfig, Option<Duration>), BadIdentity> {
     let chain = read_certificates(certificate)?;
+    let not_after = chain.first().and_then(|first| expiry::not_after(first));
     let private = read_key(key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -80,7 +109,7 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, BadIden
     // A client that offers neither is not one of this server; most offer nothing.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"purpose".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(config)
+    Ok((config, not_after))
 }
 
 fn mismatch(certificate: &Path, key: &Path, error: &rustls::Error) -> BadIdentity {

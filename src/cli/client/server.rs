@@ -108,7 +108,10 @@ impl ServerArguments {
     }
 
     fn resolve(&self, host: &str, port: u16, is_tls: bool) -> Result<Vec<SocketAddr>, Failure> {
-        let resolved = (host, port).to_socket_addrs();
+        // The resolver wants names of other scripts as punycode; addresses stay as they are.
+        let ascii = idna::domain_to_ascii(host);
+        let resolvable = ascii.as_deref().unwrap_or(host);
+        let resolved = (resolvable, port).to_socket_addrs();
         let addresses: Vec<SocketAddr> = resolved
             .map_err(|error| Failure::Failed(format!("cannot find {host}: {error}")))?
             .collect();

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -45,15 +46,45 @@ impl fmt::Display for CertificateError {
 
 impl std::error::Error for CertificateError {}
 
+/// A name as a certificate holds it: a host name in ASCII (IDNs as punycode), or an IP address
+/// without zone or brackets.
+fn certificate_name(given: &str) -> Result<String, CertificateError> {
+    let bad = |why: &str| {
+        Err(CertificateError(format!(
+            "{given:?} is not a host name or IP address: {why}, for example chat.lan or 192.168.1.5"
+        )))
+    };
+    if given.is_empty() {
+        return bad("give the name that clients connect to");
+    }
+    if given.contains("://") || given.contains('/') {
+        return bad("give the host alone, without a scheme or path");
+    }
+    let bare = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given);
+    // A zone (RFC 4007) means something on the machine of the client alone.
+    let address = bare.split('%').next().unwrap_or(bare);
+    if let Ok(address) = address.parse::<IpAddr>() {
+        return Ok(address.to_string());
+    }
+    if given.contains([':', '[', ']']) {
+        return bad("give the host alone, without a port");
+    }
+    let Ok(ascii) = idna::domain_to_ascii_strict(given) else {
+        return bad("use letters, digits, hyphens and dots");
+    };
+    Ok(ascii)
+}
+
 /// Makes a pair for these host names and IP addresses, at least one. It is good from a day before
 /// `now`, the time since the Unix epoch, since clocks on a LAN disagree.
 pub fn self_signed(names: &[String], now: Duration) -> Result<SelfSigned, CertificateError> {
+    let names = names.iter().map(|name| certificate_name(name)).collect::<Result<Vec<_>, _>>()?;
     let first = names.first().ok_or_else(|| {
         CertificateError("a certificate needs a name: a host name or address".to_owned())
     })?;
     let unmakeable =
         |error| CertificateError(format!("no certificate for {}: {error}", names.join(" ")));
-    let mut params = CertificateParams::new(names).map_err(unmakeable)?;
+    let mut params = CertificateParams::new(names.as_slice()).map_err(unmakeable)?;
     params.distinguished_name.push(DnType::CommonName, first.as_str());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -154,8 +185,24 @@ mod tests {
     #[test]
     fn bad_names_are_refused_in_one_line() {
         assert!(self_signed(&[], NOW).is_err());
-        let error = self_signed(&names(&["чат.lan"]), NOW).err().unwrap().to_string();
-        assert!(error.contains("чат.lan") && !error.contains('\n'), "{error}");
+        for bad in ["", "a b", "[::1]:7421", "host:7421", "https://chat.lan", "chat.lan/", "-x.lan"]
+        {
+            let error = self_signed(&names(&[bad]), NOW).err().unwrap().to_string();
+            assert!(error.contains(bad) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_are_written_as_certificates_hold_them() {
+        for (given, held) in [
+            ("чат.example", "xn--80a0bn.example"),
+            ("Chat.LAN", "chat.lan"),
+            ("[::1]", "::1"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("192.168.0.7", "192.168.0.7"),
+        ] {
+            assert_eq!(certificate_name(given).unwrap(), held);
+        }
     }
 
     #[test]

@@ -593,3 +593,21 @@ fn a_client_hello_is_told_from_a_frame() {
     assert!(!looks_like_tls(b"\x02\0\0\0\x20\x01\0\x01"));
     assert!(!looks_like_tls(b"\x16\x03"));
 }
+
+#[test]
+fn a_certificate_that_ends_is_reported_in_time() {
+    use std::time::Duration;
+    let folder = std::env::temp_dir().join(format!("vestnik-expiry-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let now = Duration::from_secs(1_795_305_600);
+    let made = super::self_signed::self_signed(&["chat.lan".to_owned()], now).unwrap();
+    made.write(&certificate, &key).unwrap();
+    let identity = super::Identity::load(&certificate, &key).unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    let after = |days: u32| identity.expiry_warning(now + day * days);
+    assert_eq!(after(0), None);
+    assert!(after(3640).unwrap().contains("expires in"));
+    assert!(after(3651).unwrap().contains("has expired"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
