@@ -69,6 +69,14 @@ pub struct Config {
     pub sends_per_second: u32,
     /// Bytes of text that one user sends and edits in a day of UTC; 0: no limit.
     pub user_bytes_per_day: u64,
+    /// Largest file, in bytes; 0: no files.
+    pub file_limit_bytes: u64,
+    /// Most bytes of the files of one user.
+    pub user_files_limit_bytes: u64,
+    /// Most bytes of all files.
+    pub files_limit_bytes: u64,
+    /// Bytes that files leave free on the disk.
+    pub disk_reserve_bytes: u64,
     /// Start although the file holds times more than a day ahead of the clock.
     pub accept_future_time: bool,
     /// Where figures are told to Prometheus, if anywhere.
@@ -288,6 +296,14 @@ options! {
     sends_per_second: u32,
     /// Bytes of text of a user in a day.
     user_bytes_per_day: u64,
+    /// Bytes of a file.
+    file_limit: u64,
+    /// Bytes of the files of a user.
+    user_files_limit: u64,
+    /// Bytes of all files.
+    files_limit: u64,
+    /// Bytes that files leave free.
+    disk_reserve: u64,
     /// Start in spite of times in the future.
     accept_future_time: bool,
     /// Prometheus.
@@ -384,6 +400,8 @@ const OUTBOUND_LIMIT_BYTES: RangeInclusive<usize> = limits::PIECE_BYTES_MAX..=10
 const CONNECTIONS_MAX: usize = 10_000_000;
 const SESSION_DAYS_MAX: u32 = 36_500;
 const SENDS_PER_SECOND_MAX: u32 = 1_000_000;
+/// No file and no sum of files is longer than a disk.
+const FILES_BYTES_MAX: u64 = 1 << 50;
 
 /// Shortest and longest time that a time-out may have, and what each is when nobody says.
 const TIMEOUT_MS: RangeInclusive<u64> = 100..=24 * 60 * 60 * 1000;
@@ -442,6 +460,10 @@ impl Config {
         let content = said.content_limit.unwrap_or(limits::CONTENT_BYTES_MAX);
         let outbound = said.outbound_limit.unwrap_or(limits::OUTBOUND_BYTES_MAX);
         let sends = said.sends_per_second.unwrap_or(0);
+        let file = said.file_limit.unwrap_or(limits::FILE_BYTES_MAX);
+        let user_files = said.user_files_limit.unwrap_or(limits::USER_FILES_BYTES_MAX);
+        let files = said.files_limit.unwrap_or(limits::FILES_BYTES_MAX);
+        let reserve = said.disk_reserve.unwrap_or(limits::DISK_RESERVE_BYTES);
         let config = Self {
             stats_socket,
             data,
@@ -472,6 +494,10 @@ impl Config {
             outbound_limit_bytes: within("outbound-limit", outbound, OUTBOUND_LIMIT_BYTES)?,
             sends_per_second: within("sends-per-second", sends, 0..=SENDS_PER_SECOND_MAX)?,
             user_bytes_per_day: said.user_bytes_per_day.unwrap_or(limits::USER_TEXT_BYTES_PER_DAY),
+            file_limit_bytes: within("file-limit", file, 0..=FILES_BYTES_MAX)?,
+            user_files_limit_bytes: within("user-files-limit", user_files, 0..=FILES_BYTES_MAX)?,
+            files_limit_bytes: within("files-limit", files, 0..=FILES_BYTES_MAX)?,
+            disk_reserve_bytes: within("disk-reserve", reserve, 0..=FILES_BYTES_MAX)?,
             accept_future_time: said.accept_future_time.unwrap_or(false),
             metrics_listen: said.metrics_listen,
             web: said.web != Some(OnOff::Off),
@@ -665,6 +691,10 @@ mod tests {
             outbound-limit = 70000
             sends-per-second = 9
             user-bytes-per-day = 1000000
+            file-limit = 10
+            user-files-limit = 11
+            files-limit = 12
+            disk-reserve = 13
             accept-future-time = true
             metrics-listen = "127.0.0.1:4"
             stats-socket = "/run/v.sock"
@@ -703,6 +733,10 @@ mod tests {
             outbound_limit_bytes: 70_000,
             sends_per_second: 9,
             user_bytes_per_day: 1_000_000,
+            file_limit_bytes: 10,
+            user_files_limit_bytes: 11,
+            files_limit_bytes: 12,
+            disk_reserve_bytes: 13,
             accept_future_time: true,
             metrics_listen: Some(address("127.0.0.1:4").unwrap()),
             stats_socket: "/run/v.sock".into(),

@@ -14,6 +14,49 @@ pub const CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Files of one message (protocol section 5a).
 pub const MESSAGE_FILES_MAX: usize = 10;
 
+/// Most bytes of a file in one row, and in one answer to GET_FILE.
+pub const FILE_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Longest name of a file, in bytes.
+pub const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// Longest media type of a file, in bytes.
+pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
+
+/// Uploads of one user that are under way at once.
+pub const UPLOADS_PER_USER_MAX: u32 = 16;
+
+/// Microseconds without a byte after which a new upload may end another one,
+pub const UPLOAD_IDLE_US: i64 = 60 * 1_000_000;
+/// and after which it ends by itself.
+pub const UPLOAD_LIFETIME_US: i64 = 3600 * 1_000_000;
+
+/// Default size of the largest file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 25 * 1024 * 1024;
+
+/// Default sum of the sizes of one user's files, in bytes.
+pub const USER_FILES_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Default sum of the sizes of all files, in bytes.
+pub const FILES_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Default number of bytes that files leave free on the disk.
+pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Different emoji that one message can have.
+pub const EMOJI_PER_MESSAGE_MAX: usize = 20;
+
+/// Users who are shown with each emoji of a message: those who gave it first.
+pub const REACTION_USERS_SHOWN: usize = 20;
+
+/// Longest emoji, in bytes.
+pub const EMOJI_BYTES_MAX: usize = 32;
+
+/// Reactions of one user that change something and are let through in a while,
+pub const REACTIONS_MAX: usize = 30;
+/// which lasts so many milliseconds.
+pub const REACTIONS_MS: u64 = 10_000;
+
 /// Longest body of a HEARTBEAT, in bytes (protocol section 4).
 pub const HEARTBEAT_BYTES_MAX: usize = 1024;
 

@@ -222,15 +222,21 @@ impl Outbox {
         &mut self.block
     }
 
-    /// Stages a MSG_NOTIFY for a connection: its beginning, and as the rest a piece of the block.
-    pub fn stage_block(&mut self, index: u32, head: [u8; BLOCK_HEAD_BYTES], piece: Range<usize>) {
+    /// Stages a frame for a connection: its beginning, and as the rest a piece of the block.
+    pub fn stage_block(
+        &mut self,
+        index: u32,
+        purpose: ToClient,
+        head: [u8; BLOCK_HEAD_BYTES],
+        piece: Range<usize>,
+    ) {
         let number = self.references.len() as u32;
         if self.is_closed(index) {
             return;
         }
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
         let bytes = BLOCK_HEAD_BYTES + piece.len();
-        self.staged.note(ToClient::MsgNotify, 1);
+        self.staged.note(purpose, 1);
         queue.referred_bytes += bytes as u32;
         self.buffered_bytes += bytes;
         let last = std::mem::replace(&mut queue.last_reference, number);
@@ -614,7 +620,7 @@ mod tests {
         let told = |outbox: &mut Outbox| {
             staged(outbox, 3, b"told");
             outbox.block_mut().extend_from_slice(b"alike");
-            outbox.stage_block(3, [0; BLOCK_HEAD_BYTES], 0..5);
+            outbox.stage_block(3, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..5);
         };
         staged(&mut outbox, 3, b"bye");
         outbox.close(3);
@@ -653,7 +659,7 @@ mod tests {
         for is_undone in [true, false, false] {
             outbox.begin_turn();
             let head = [4, 0, 0, 0, 0x20, 9, 0, 0, 0, 0];
-            outbox.stage_block(0, head, 0..0);
+            outbox.stage_block(0, ToClient::MsgNotify, head, 0..0);
             for task in 0..3 {
                 outbox.stage_frame(0, ToClient::Accepted, task, |body| body.push(7));
             }
@@ -713,10 +719,10 @@ mod tests {
         outbox.block_mut().extend_from_slice(b"abcdef");
         let head = *b"0123456789";
         staged(&mut outbox, 0, b"<");
-        outbox.stage_block(0, head, 0..2);
-        outbox.stage_block(0, head, 2..3);
+        outbox.stage_block(0, ToClient::MsgNotify, head, 0..2);
+        outbox.stage_block(0, ToClient::MsgNotify, head, 2..3);
         staged(&mut outbox, 0, b">");
-        outbox.stage_block(1, head, 0..6);
+        outbox.stage_block(1, ToClient::MsgNotify, head, 0..6);
         assert_eq!(outbox.pending_bytes(0), 4 + 1 + 12 + 11 + 1);
         assert_eq!(outbox.buffered_bytes(), 29 + 16);
         outbox.release(&mut Metrics::default());
@@ -737,7 +743,7 @@ mod tests {
             outbox.begin_turn();
             outbox.block_mut().extend_from_slice(&[5; 100]);
             for index in 0..10 {
-                outbox.stage_block(index, [0; BLOCK_HEAD_BYTES], 0..100);
+                outbox.stage_block(index, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..100);
                 staged(&mut outbox, index, b"own");
             }
             outbox.release(&mut Metrics::default());
@@ -760,7 +766,7 @@ mod tests {
             outbox.begin_turn();
             outbox.block_mut().extend_from_slice(&[8, 9]);
             staged(&mut outbox, 0, &[7]);
-            outbox.stage_block(0, [round; BLOCK_HEAD_BYTES], 0..2);
+            outbox.stage_block(0, ToClient::MsgNotify, [round; BLOCK_HEAD_BYTES], 0..2);
             staged(&mut outbox, 0, &[6]);
             outbox.release(&mut Metrics::default());
             while outbox.pop_dirty().is_some() {}
@@ -779,7 +785,7 @@ mod tests {
         outbox.release(&mut Metrics::default());
         outbox.begin_turn();
         outbox.block_mut().extend_from_slice(b"xy");
-        outbox.stage_block(0, [7; BLOCK_HEAD_BYTES], 0..2);
+        outbox.stage_block(0, ToClient::MsgNotify, [7; BLOCK_HEAD_BYTES], 0..2);
         outbox.advance(0, 3);
         staged(&mut outbox, 0, b"new");
         outbox.release(&mut Metrics::default());
@@ -795,8 +801,8 @@ mod tests {
             outbox.begin_turn();
             let from = outbox.block().len();
             outbox.block_mut().extend_from_slice(turn);
-            outbox.stage_block(0, head, from..from + 2);
-            outbox.stage_block(1, head, from..from + 1);
+            outbox.stage_block(0, ToClient::MsgNotify, head, from..from + 2);
+            outbox.stage_block(1, ToClient::MsgNotify, head, from..from + 1);
             staged(&mut outbox, 1, turn);
             if is_undone {
                 outbox.discard();
@@ -823,7 +829,7 @@ mod tests {
     fn who_goes_while_held_back_lets_go_of_the_block() {
         let mut outbox = Outbox::default();
         outbox.block_mut().extend_from_slice(b"xyz");
-        outbox.stage_block(3, [0; BLOCK_HEAD_BYTES], 0..3);
+        outbox.stage_block(3, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..3);
         outbox.release(&mut Metrics::default());
         while outbox.take_dirty().is_some() {}
         outbox.remove(3);
@@ -835,7 +841,7 @@ mod tests {
     fn an_undone_turn_forgets_its_references() {
         let mut outbox = Outbox::default();
         outbox.block_mut().push(7);
-        outbox.stage_block(5, [0; BLOCK_HEAD_BYTES], 0..1);
+        outbox.stage_block(5, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..1);
         outbox.discard();
         outbox.release(&mut Metrics::default());
         while outbox.pop_dirty().is_some() {}

@@ -7,6 +7,7 @@ use vestnik::limits::HEADER_BYTES;
 use vestnik::metrics::Metrics;
 use vestnik::outbox::{BLOCK_HEAD_BYTES, Dirty, Outbox};
 use vestnik::wire::frame::header;
+use vestnik::wire::purpose::ToClient;
 
 /// Bytes of the frame: a notification of a message of about 90 bytes.
 const FRAME_BYTES: usize = 128;
@@ -33,7 +34,7 @@ impl FanOut {
         let rest = self.frame.len() - BLOCK_HEAD_BYTES;
         outbox.block_mut().extend_from_slice(black_box(&self.frame[BLOCK_HEAD_BYTES..]));
         for index in 0..peers {
-            outbox.stage_block(index, head, 0..rest);
+            outbox.stage_block(index, ToClient::MsgNotify, head, 0..rest);
         }
         outbox.release(&mut self.metrics);
         while let Some(Dirty { index, .. }) = outbox.pop_dirty() {

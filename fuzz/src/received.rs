@@ -127,6 +127,13 @@ impl Told {
                 news.push(News::OfChat { chat: reader.chat_id().expect("a chat").get() });
                 reader.user_id().expect("a user");
             }
+            ToClient::ReactionNotify => {
+                let chat = reader.chat_id().expect("a chat").get();
+                reader.message_id().expect("a message");
+                reader.time().and_then(|_| reader.user_id()).expect("when and who");
+                reader.bool().and_then(|_| reader.str()).expect("a reaction");
+                news.push(News::OfChat { chat });
+            }
             ToClient::PresenceNotify => {
                 reader.user_id().and_then(|_| reader.bool()).expect("a presence");
             }

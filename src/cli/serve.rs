@@ -186,6 +186,22 @@ struct Limits {
     /// Bytes that may wait for a slow consumer; beyond, notifications come later, from storage [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "VESTNIK_OUTBOUND_LIMIT", hide_env = true)]
     outbound_limit: Option<usize>,
+
+    /// Largest file, in bytes; 0: no files [default: 26214400]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_FILE_LIMIT", hide_env = true)]
+    file_limit: Option<u64>,
+
+    /// Most bytes of the files of one user [default: 1073741824]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_USER_FILES_LIMIT", hide_env = true)]
+    user_files_limit: Option<u64>,
+
+    /// Most bytes of all files [default: 8589934592]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_FILES_LIMIT", hide_env = true)]
+    files_limit: Option<u64>,
+
+    /// Bytes that files leave free on the disk [default: 268435456]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_DISK_RESERVE", hide_env = true)]
+    disk_reserve: Option<u64>,
 }
 
 #[derive(clap::Args)]
@@ -254,6 +270,10 @@ impl Arguments {
             body_limit: limits.body_limit,
             content_limit: limits.content_limit,
             outbound_limit: limits.outbound_limit,
+            file_limit: limits.file_limit,
+            user_files_limit: limits.user_files_limit,
+            files_limit: limits.files_limit,
+            disk_reserve: limits.disk_reserve,
             metrics_listen: operation.metrics_listen,
             stats_socket: operation.stats_socket,
             accept_future_time: operation.accept_future_time,

@@ -4,11 +4,28 @@ use std::collections::VecDeque;
 
 use super::answer::{self, Chat, Message};
 use super::error::Error;
-use crate::ids::{ChatId, ServerTime, UserId};
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::Version;
 use crate::wire::answer::MemberEvent;
 use crate::wire::codec::Reader;
 use crate::wire::purpose::ToClient;
+
+/// A reaction that was given or taken back. It changes a message whose `updated` is older.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReactionChange {
+    /// Where.
+    pub chat: ChatId,
+    /// To what.
+    pub message: MessageId,
+    /// The message's `updated` from now on.
+    pub updated: ServerTime,
+    /// Who.
+    pub user: UserId,
+    /// Whether it was given.
+    pub on: bool,
+    /// What.
+    pub emoji: String,
+}
 
 /// Something that happened without being asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +37,8 @@ pub enum Event {
         /// What it is now.
         message: Message,
     },
+    /// Somebody reacted to a message, or took it back.
+    Reaction(ReactionChange),
     /// The session ended, or another connection took it over: log in or restore again.
     Deauth,
     /// Something was missed: the queue was full, or the connection was made anew.
@@ -191,6 +210,14 @@ impl Events {
             ToClient::PresenceNotify => {
                 self.push(Event::Presence { user: body.user_id()?, online: body.bool()? });
             }
+            ToClient::ReactionNotify => self.push(Event::Reaction(ReactionChange {
+                chat: body.chat_id()?,
+                message: body.message_id()?,
+                updated: body.time()?,
+                user: body.user_id()?,
+                on: body.bool()?,
+                emoji: body.str()?.to_owned(),
+            })),
             ToClient::Accepted
             | ToClient::Declined
             | ToClient::Heartbeat

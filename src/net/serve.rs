@@ -119,6 +119,10 @@ fn service_config(config: &Config) -> ServiceConfig {
         push_hosts: config.push_hosts.clone(),
         sends_per_second: config.sends_per_second,
         user_bytes_per_day: config.user_bytes_per_day,
+        file_bytes_max: config.file_limit_bytes,
+        user_files_bytes_max: config.user_files_limit_bytes,
+        files_bytes_max: config.files_limit_bytes,
+        disk_reserve_bytes: config.disk_reserve_bytes,
     }
 }
 

@@ -131,6 +131,7 @@ mod tests {
     use super::super::BLOCK_HEAD_BYTES;
     use super::*;
     use crate::metrics::Metrics;
+    use crate::wire::purpose::ToClient;
 
     const PIECE: usize = SHARED_BYTES_MIN;
 
@@ -141,9 +142,9 @@ mod tests {
         let block: Vec<u8> = (0..2 * PIECE).map(|place| (place % 251) as u8).collect();
         outbox.block_mut().extend_from_slice(&block);
         outbox.stage(4, |out| out.extend_from_slice(b"first"));
-        outbox.stage_block(4, [1; BLOCK_HEAD_BYTES], 0..PIECE);
+        outbox.stage_block(4, ToClient::MsgNotify, [1; BLOCK_HEAD_BYTES], 0..PIECE);
         outbox.stage(4, |out| out.extend_from_slice(b"second"));
-        outbox.stage_block(4, [2; BLOCK_HEAD_BYTES], PIECE..2 * PIECE);
+        outbox.stage_block(4, ToClient::MsgNotify, [2; BLOCK_HEAD_BYTES], PIECE..2 * PIECE);
         outbox.stage(4, |out| out.extend_from_slice(b"last"));
         outbox.release(&mut Metrics::default());
         let whole = [
@@ -216,9 +217,9 @@ mod tests {
     fn small_pieces_are_copied() {
         let mut outbox = Outbox::default();
         outbox.block_mut().extend_from_slice(&[7; 1000]);
-        outbox.stage_block(1, [0; BLOCK_HEAD_BYTES], 0..1000);
+        outbox.stage_block(1, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..1000);
         for _ in 0..100 {
-            outbox.stage_block(2, [0; BLOCK_HEAD_BYTES], 0..1000);
+            outbox.stage_block(2, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..1000);
         }
         outbox.release(&mut Metrics::default());
         assert!(!outbox.is_worth_parts(1));

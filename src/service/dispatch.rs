@@ -2,12 +2,13 @@
 //! section 3, then one flat match.
 
 use crate::auth::helper::Outcome;
-use crate::ids::ConnId;
+use crate::ids::{ConnId, FileId};
 use crate::service::peer::Intent;
 use crate::service::turn::IfUndone;
 use crate::service::{Flow, HandlerResult, Service};
 use crate::wire::Version;
 use crate::wire::decline::Decline;
+use crate::wire::extras::FileInfo;
 use crate::wire::frame::Frame;
 use crate::wire::purpose::{Needs, ToClient, ToServer};
 use crate::wire::request::Request;
@@ -144,8 +145,8 @@ impl Service<'_> {
             Request::GetChatId { name } => self.get_chat_id(me, name),
             Request::ChatReqPass { chat } => self.chat_req_pass(me, chat),
             Request::JoinChat { chat, password } => self.join_chat(me, chat, password),
-            Request::SendChatMsg { chat, content, nonce, .. } => {
-                self.send_chat_msg(me, chat, content, nonce)
+            Request::SendChatMsg { chat, content, nonce, extras } => {
+                self.send_chat_msg(me, chat, content, nonce, extras)
             }
             Request::RequestChatMsg { chat, from, to } => self.request_chat_msg(me, chat, from, to),
             Request::MarkSeen { chat, time } => self.mark_seen(me, chat, time),
@@ -174,8 +175,8 @@ impl Service<'_> {
                 self.edit_msg(me, chat, message, content)
             }
             Request::DeleteMsg { chat, message } => self.delete_msg(me, chat, message),
-            Request::RequestChatPage { chat, before, limit, .. } => {
-                self.request_chat_page(me, chat, before, limit)
+            Request::RequestChatPage { chat, before, limit, newer } => {
+                self.request_chat_page(me, chat, before, limit, newer)
             }
             Request::SearchMsg { chat, limit, query } => self.search_msg(me, chat, limit, query),
             Request::RequestUpdates { from } => self.request_updates(me, from),
@@ -195,6 +196,16 @@ impl Service<'_> {
             Request::GetInvites { chat } => self.get_invites(me, chat),
             Request::EndInvite { hint } => self.end_invite(me, hint),
             Request::UseInvite { code } => self.use_invite(me, code),
+            Request::React { chat, message, on, emoji } => self.react(me, chat, message, on, emoji),
+            Request::GetReactions { chat, message } => self.get_reactions(me, chat, message),
+            Request::BeginFile { chat, size, width, height, media_type, name } => {
+                let id = FileId::MAX;
+                let new = FileInfo { id, size, width, height, media_type, name };
+                self.begin_file(me, chat, &new)
+            }
+            Request::PutFile { file, offset, bytes } => self.put_file(me, file, offset, bytes),
+            Request::GetFile { file, offset, length } => self.get_file(me, file, offset, length),
+            Request::EndFile { file } => self.end_file(me, file),
             Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }

@@ -4,7 +4,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ChatId, ConnId, MessageId, ServerTime, UserId};
+use crate::ids::{ChatId, ConnId, FileId, MessageId, ServerTime, UserId};
 use crate::limits::{
     LEGACY_PACK_BYTES_MAX, PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES,
 };
@@ -45,6 +45,12 @@ pub(crate) enum Source {
     Found { prefix: String, after: Option<String>, left: u16 },
     /// FIND_USERS: as many more, with names after this one.
     Users { prefix: String, after: Option<String>, left: u16, is_operator: bool },
+    /// PUT_FILE that is stored: the answer waits for its share of the turn, since it cost so much.
+    Stored { stored: u64, cost: usize },
+    /// GET_FILE.
+    File { id: FileId, offset: u64, length: usize },
+    /// GET_REACTIONS: those given from here on.
+    Reactions { chat: ChatId, message: MessageId, from: ServerTime, to: ServerTime },
     /// GET_MEMBERS.
     Members { chat: ChatId, after: Option<UserId> },
     /// The banned, after the members.
@@ -61,6 +67,7 @@ impl Source {
             Self::Range { chat, .. }
             | Self::Legacy { chat, .. }
             | Self::Page { chat, .. }
+            | Self::Reactions { chat, .. }
             | Self::Members { chat, .. }
             | Self::Banned { chat, .. } => Some(*chat),
             Self::Search(search) => search.chat(),
@@ -68,8 +75,15 @@ impl Source {
             | Self::Chat(_)
             | Self::MyChats { .. }
             | Self::Found { .. }
-            | Self::Users { .. } => None,
+            | Self::Users { .. }
+            | Self::Stored { .. }
+            | Self::File { .. } => None,
         }
+    }
+
+    /// Whether messages leave what is still to be read when they change.
+    pub(crate) const fn is_by_time(&self) -> bool {
+        matches!(self, Self::Range { .. } | Self::Legacy { .. } | Self::Updates { .. })
     }
 }
 
@@ -78,6 +92,8 @@ impl Source {
 pub(crate) enum PageStart {
     /// So many messages before its end: still to be found.
     Back(u16),
+    /// With the next message after this one; it has so many: its end is still to be found.
+    Ahead(MessageId, u16),
     At(MessageId),
 }
 
@@ -235,10 +251,17 @@ impl Service<'_> {
         chat: ChatId,
         before: Option<MessageId>,
         limit: u16,
+        is_newer: bool,
     ) -> HandlerResult {
         self.require_member(caller, chat)?;
         // What comes from now on is not in it, whatever message it is said to end before.
         let now = self.clock.now();
+        if is_newer {
+            let after = before.unwrap_or(MessageId::at(ServerTime::ZERO));
+            let (from, to) = (PageStart::Ahead(after, limit), MessageId::at(now));
+            self.begin_stream(caller, Source::Page { chat, from, to });
+            return Ok(());
+        }
         let last = before.map_or(now, |before| before.created().previous().min(now));
         let to = MessageId::at(last);
         let from = PageStart::Back(limit);
@@ -399,7 +422,7 @@ impl Service<'_> {
                 self.legacy_piece(caller, *chat, from, *to, pack)
             }
             Source::Page { chat, from, to } => {
-                let (chat, to) = (*chat, *to);
+                let chat = *chat;
                 self.pieces(caller, |service, pieces| service.put_page(pieces, chat, from, to))
             }
             Source::Updates { chats, cursor, from, to } => {
@@ -437,6 +460,11 @@ impl Service<'_> {
             Source::Users { prefix, after, left, is_operator } => {
                 self.users_piece(caller, prefix, after, left, *is_operator)
             }
+            Source::Reactions { chat, message, from, to } => {
+                let (chat, message, to) = (*chat, *message, *to);
+                self.reactions_piece(caller, chat, message, from, to)
+            }
+            Source::Stored { .. } | Source::File { .. } => self.file_piece(caller, source),
             Source::Members { .. } | Source::Banned { .. } => self.member_pieces(caller, source),
             Source::Search(search) => self.search_piece(caller, search),
         }
@@ -533,19 +561,28 @@ impl Service<'_> {
         pieces: &mut Pieces<'_>,
         chat: ChatId,
         from: &mut PageStart,
-        to: MessageId,
+        to: &mut MessageId,
     ) -> StoreResult<Progress> {
         let begin = match *from {
             PageStart::At(begin) => begin,
             PageStart::Back(limit) => {
                 self.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
-                let Some(begin) = self.store.page_start(chat, to, limit)? else {
+                let Some(begin) = self.store.page_start(chat, *to, limit)? else {
                     return Ok(Progress::Ended);
                 };
                 begin
             }
+            PageStart::Ahead(after, limit) => {
+                self.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
+                let end = self.store.page_end(chat, after, limit)?;
+                let Some(end) = end.filter(|_| after < *to) else {
+                    return Ok(Progress::Ended);
+                };
+                *to = end.min(*to);
+                MessageId::at(after.created().next())
+            }
         };
-        let stopped = self.store.messages_by_id(chat, begin, to, |message| {
+        let stopped = self.store.messages_by_id(chat, begin, *to, |message| {
             if !pieces.has_room() {
                 return false;
             }

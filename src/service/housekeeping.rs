@@ -57,6 +57,7 @@ pub(super) struct Housekeeping {
     sweep: Option<Sweep>,
     may_expire: bool,
     may_purge: bool,
+    may_erase: bool,
     last_round_ms: u64,
     /// When a database that cannot be written was last tried.
     probed_ms: u64,
@@ -94,6 +95,7 @@ impl Housekeeping {
             sweep: Some(Sweep::default()),
             may_expire: true,
             may_purge: true,
+            may_erase: true,
             last_round_ms: 0,
             probed_ms: 0,
             touched_upto: 0,
@@ -108,6 +110,12 @@ impl Housekeeping {
         self.sweep = Some(Sweep::default());
         self.may_expire = true;
         self.may_purge = true;
+        self.may_erase = true;
+    }
+
+    /// A file is gone.
+    pub(super) fn erase_soon(&mut self) {
+        self.may_erase = true;
     }
 
     /// A chat is gone, before where a sweep stands perhaps.
@@ -182,10 +190,13 @@ impl Service<'_> {
             self.store.remove_expired_reset_codes(self.clock.now())?;
             self.send_limiter.trim(self.now_ms);
             self.hook_limiter.trim(self.now_ms);
+            self.reaction_limiter.trim(self.now_ms);
             if !self.full_disk.is_full {
                 self.trim_ledger()?;
             }
+            self.remove_stale_uploads()?;
             self.housekeeping.may_expire = true;
+            self.housekeeping.may_erase = true;
             self.outbox.trim();
             self.report_damage();
         }
@@ -230,13 +241,17 @@ impl Service<'_> {
         if self.housekeeping.may_purge {
             self.housekeeping.may_purge = self.purge()?;
         }
+        if self.housekeeping.may_erase {
+            self.housekeeping.may_erase = self.erase_files()?;
+        }
         self.verify_slice()?;
         let more = !self.full_disk.is_full && self.index_slice()? | self.count_slice()?;
         let housekeeping = &self.housekeeping;
         Ok(more
             || housekeeping.sweep.is_some()
             || housekeeping.may_expire
-            || housekeeping.may_purge)
+            || housekeeping.may_purge
+            || housekeeping.may_erase)
     }
 
     /// Deletes messages of users whose messages are all to go, as if their authors did.

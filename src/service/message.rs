@@ -6,7 +6,7 @@ use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::messages::MessageState;
 use crate::wire::codec::{Message, Put, STATUS_DELETED, STATUS_EDITED};
 use crate::wire::decline::Decline;
-use crate::wire::extras::Extras;
+use crate::wire::extras::{Extras, put_file_lines};
 
 impl Service<'_> {
     /// SEND_CHAT_MSG: the hot path. Without a nonce it touches memory and one INSERT.
@@ -16,6 +16,7 @@ impl Service<'_> {
         chat: ChatId,
         content: &str,
         nonce: Option<u64>,
+        sent: Extras<'_>,
     ) -> HandlerResult {
         let Some(membership) = self.roster.membership(caller.user, chat) else {
             return Err(self.no_member(chat)?);
@@ -25,6 +26,9 @@ impl Service<'_> {
         {
             self.accept_sent(caller, first);
             return Ok(());
+        }
+        if !sent.is_empty() {
+            return self.send_with_extras(caller, membership, content, nonce, sent);
         }
         self.check_content(content)?;
         self.check_send_limits(caller, membership, content)?;
@@ -39,6 +43,55 @@ impl Service<'_> {
         let (sender, updated) = (caller.user, created);
         let message =
             Message { id, sender, created, updated, status: 0, content, extras: Extras::NONE };
+        self.notify_message(caller, chat, &message);
+        self.accept_sent(caller, id);
+        self.indexing.note_message(chat, id);
+        self.counting.note_sent(chat, caller.user, created);
+        Ok(())
+    }
+
+    /// A message that answers another one, or has files.
+    fn send_with_extras(
+        &mut self,
+        caller: Caller,
+        membership: Membership,
+        content: &str,
+        nonce: Option<u64>,
+        sent: Extras<'_>,
+    ) -> HandlerResult {
+        let chat = membership.chat;
+        self.may_write()?;
+        if let Some(reply_to) = sent.reply() {
+            self.message_to_change(chat, reply_to)?;
+        }
+        let files = self.attachable(caller, chat, sent)?;
+        if files.is_empty() || !content.is_empty() {
+            self.check_content(content)?;
+        }
+        self.check_send_limits(caller, membership, content)?;
+        self.note_limited(caller, membership, content)?;
+        let created = self.clock.next();
+        let id = MessageId::at(created);
+        self.store.add_message(chat, id, caller.user, content)?;
+        if let Some(nonce) = nonce {
+            self.store.add_nonce(chat, caller.user, nonce, id)?;
+        }
+        if let Some(reply_to) = sent.reply() {
+            self.store.add_reply(chat, id, reply_to)?;
+        }
+        self.store.attach_files(chat, id, &files)?;
+        let state = self.message_to_change(chat, id)?;
+        let mut extras = Vec::new();
+        self.store.put_extras(chat, id, state.row_status, &mut extras)?;
+        let message = Message {
+            id,
+            sender: caller.user,
+            created,
+            updated: created,
+            status: 0,
+            content,
+            extras: Extras::trusted(&extras),
+        };
         self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
         self.indexing.note_message(chat, id);
@@ -121,7 +174,7 @@ impl Service<'_> {
     }
 
     /// A message that is there and not deleted.
-    fn message_to_change(
+    pub(super) fn message_to_change(
         &mut self,
         chat: ChatId,
         message: MessageId,
@@ -146,7 +199,16 @@ impl Service<'_> {
         if found.sender != caller.user {
             return Err(Decline::Forbidden("only its author edits a message").into());
         }
-        self.check_content(content)?;
+        let mut extras = Vec::new();
+        self.store.put_extras(chat, id, found.row_status, &mut extras)?;
+        let extras = Extras::trusted(&extras);
+        let mut content = content;
+        if found.has_files() && !caller.version.has_extras() {
+            content = without_file_lines(content, extras);
+        }
+        if !found.has_files() || !content.is_empty() {
+            self.check_content(content)?;
+        }
         self.check_send_limits(caller, membership, content)?;
         self.may_write()?;
         self.note_limited(caller, membership, content)?;
@@ -163,7 +225,7 @@ impl Service<'_> {
                 updated,
                 status: found.status | STATUS_EDITED,
                 content,
-                extras: Extras::NONE,
+                extras,
             },
         );
         self.accept(caller, |body| body.put_time(updated));
@@ -185,6 +247,9 @@ impl Service<'_> {
         self.may_write()?;
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
+        if found.has_files() {
+            self.housekeeping.erase_soon();
+        }
         self.indexing.note_change();
         self.notify_message(
             caller,
@@ -210,4 +275,16 @@ impl Service<'_> {
         self.notify_typing(chat, caller.user);
         Ok(())
     }
+}
+
+/// The text of a message, out of the content by which a connection without extras edits it: the lines
+/// that stand for files there are taken off its end.
+fn without_file_lines<'a>(content: &'a str, extras: Extras<'_>) -> &'a str {
+    let mut lines = Vec::new();
+    put_file_lines(&mut lines, extras, true);
+    let Ok(lines) = std::str::from_utf8(&lines) else { return content };
+    if lines.get(1..) == Some(content) {
+        return "";
+    }
+    content.strip_suffix(lines).unwrap_or(content)
 }

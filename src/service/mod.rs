@@ -15,6 +15,7 @@ mod chat;
 mod clock;
 mod commands;
 mod dispatch;
+mod file;
 mod full_disk;
 mod gauges;
 mod history;
@@ -33,6 +34,7 @@ mod peer;
 pub mod push;
 #[cfg(test)]
 mod races;
+mod reaction;
 mod roster;
 mod search;
 mod send_limiter;
@@ -96,6 +98,14 @@ pub struct ServiceConfig {
     pub sends_per_second: u32,
     /// Bytes of text that one user may send and edit in a day of UTC; 0: any number.
     pub user_bytes_per_day: u64,
+    /// Largest file, in bytes; 0: none.
+    pub file_bytes_max: u64,
+    /// Most bytes of one user's files,
+    pub user_files_bytes_max: u64,
+    /// and of all files.
+    pub files_bytes_max: u64,
+    /// Bytes that files leave free on the disk.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for ServiceConfig {
@@ -113,6 +123,10 @@ impl Default for ServiceConfig {
             push_hosts: Vec::new(),
             sends_per_second: 0,
             user_bytes_per_day: limits::USER_TEXT_BYTES_PER_DAY,
+            file_bytes_max: limits::FILE_BYTES_MAX,
+            user_files_bytes_max: limits::USER_FILES_BYTES_MAX,
+            files_bytes_max: limits::FILES_BYTES_MAX,
+            disk_reserve_bytes: limits::DISK_RESERVE_BYTES,
         }
     }
 }
@@ -213,6 +227,7 @@ pub struct Service<'db> {
     send_limiter: send_limiter::SendLimiter,
     hook_limiter: hook::HookLimiter,
     ledger: ledger::Ledger,
+    reaction_limiter: reaction::ReactionLimiter,
     turn: Turn,
     /// Connections with a long answer or something left out, in the order of their shares.
     pumping: Vec<ConnId>,
@@ -279,6 +294,7 @@ impl<'db> Service<'db> {
             send_limiter: send_limiter::SendLimiter::default(),
             hook_limiter: hook::HookLimiter::default(),
             ledger: ledger::Ledger::default(),
+            reaction_limiter: reaction::ReactionLimiter::default(),
             turn: Turn::default(),
             pumping: Vec::new(),
             resumed: Vec::new(),
@@ -601,6 +617,9 @@ impl<'db> Service<'db> {
                 peer.backlog = Some(behind);
                 self.pumping.push(conn);
             }
+        }
+        for user in std::mem::take(&mut self.turn.reacted) {
+            self.reaction_limiter.take_back(user);
         }
         for old in std::mem::take(&mut self.turn.paced).iter().rev() {
             self.send_limiter.take_back(old);

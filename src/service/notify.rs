@@ -44,7 +44,7 @@ impl Service<'_> {
 
     /// Gives one connection what it does not have yet of the batch. `is_whole`: nothing more comes
     /// to the batch.
-    fn notify_batch_to(&mut self, index: u32, limit: usize, is_whole: bool) {
+    pub(super) fn notify_batch_to(&mut self, index: u32, limit: usize, is_whole: bool) {
         let Some(peer) = self.peers.at_mut(index) else { return };
         let from = self.turn.batch.mark(peer);
         if from >= self.turn.batch.len() {

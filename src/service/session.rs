@@ -45,8 +45,7 @@ impl Service<'_> {
         }
         let body_bytes_max = self.config.body_bytes_max as u32;
         let content_bytes_max = self.config.content_bytes_max as u32;
-        // No files and no pushes yet.
-        let file_bytes_max = 0;
+        let file_bytes_max = self.config.file_bytes_max;
         let registration = match self.config.registration {
             Registration::Closed => 0,
             Registration::Invite => 1,

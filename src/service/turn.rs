@@ -119,7 +119,8 @@ impl Batch {
             let base = if layout == PLAIN { Some(self.base) } else { self.extended_base };
             match base {
                 Some(base) => {
-                    outbox.stage_block(peer.conn.index, head, base + start..base + end);
+                    let piece = base + start..base + end;
+                    outbox.stage_block(peer.conn.index, ToClient::MsgNotify, head, piece);
                 }
                 None => outbox.stage_from_block(peer.conn.index, |out, block| {
                     out.put_bytes(&head);
@@ -274,6 +275,8 @@ pub(crate) struct Turn {
     pub(crate) paced: Vec<LimitedSender>,
     /// What users had used before the turn, each once.
     pub(crate) ledger: Vec<(UserId, LedgerEntry)>,
+    /// Users whose reactions were counted.
+    pub(crate) reacted: Vec<UserId>,
     /// What slow readers were to be told, who need it no more unless the turn is undone.
     pub(crate) dropped: Vec<(ConnId, Box<Backlog>)>,
     /// Why the turn cannot be committed.
@@ -291,6 +294,7 @@ impl Turn {
         self.users.clear();
         self.paced.clear();
         self.ledger.clear();
+        self.reacted.clear();
         self.dropped.clear();
         self.failed = None;
     }

@@ -300,6 +300,7 @@ impl Store<'_> {
     /// # Errors
     /// As every write.
     pub fn remove_chat(&mut self, chat_id: ChatId) -> StoreResult<()> {
+        self.remove_uploads_to(chat_id)?;
         for sql in [
             "DELETE FROM members WHERE chat_id = ?1",
             "DELETE FROM bans WHERE chat_id = ?1",

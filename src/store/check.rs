@@ -181,7 +181,8 @@ const MESSAGES: &[Rule] = &[
     rule(
         "a message with a status that does not fit",
         "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
-         WHERE status NOT IN (0, 1, 2, 3) OR (status = 0) <> (updated IS NULL)",
+         WHERE status & ~0x73 <> 0 OR (status & 3 <> 0 AND updated IS NULL)
+            OR (status & 2 <> 0 AND status & 0x70 <> 0)",
     ),
     rule(
         "a deleted message with content",
@@ -232,6 +233,80 @@ const MESSAGES: &[Rule] = &[
 
 /// A message that is not as it was written.
 const DAMAGED: &str = "a message that does not match its checksum, or is no text";
+/// What stands in other tables for a message has to be said by its status, and the other way round.
+const EXTRAS: &[Rule] = &[
+    rule(
+        "a reply that its message does not know of, or the other way round",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages m
+         WHERE status & 0x10 <> 0 AND NOT EXISTS (SELECT 1 FROM replies r
+            WHERE r.chat_id = m.chat_id AND r.message_id = m.message_id)
+         UNION ALL
+         SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
+         FROM replies r LEFT JOIN messages m USING (chat_id, message_id)
+         WHERE coalesce(m.status, 0) & 0x10 = 0",
+    ),
+    rule(
+        "a message whose files are not there, or that does not know of them",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages m
+         WHERE status & 0x20 <> 0 AND NOT EXISTS (SELECT 1 FROM files f
+            WHERE f.chat_id = m.chat_id AND f.message_id = m.message_id)
+         UNION ALL
+         SELECT 'chat ' || f.chat_id || ', message ' || f.message_id
+         FROM files f LEFT JOIN messages m USING (chat_id, message_id)
+         WHERE f.message_id IS NOT NULL AND coalesce(m.status, 0) & 0x20 = 0",
+    ),
+    rule(
+        "a message whose reactions are not there, or that does not know of them",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages m
+         WHERE status & 0x40 <> 0 AND NOT EXISTS (SELECT 1 FROM emoji e
+            WHERE e.chat_id = m.chat_id AND e.message_id = m.message_id)
+         UNION ALL
+         SELECT 'chat ' || e.chat_id || ', message ' || e.message_id
+         FROM emoji e LEFT JOIN messages m USING (chat_id, message_id)
+         WHERE coalesce(m.status, 0) & 0x40 = 0",
+    ),
+    rule(
+        "an emoji that counts its users wrong",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM emoji e
+         WHERE users < 1 OR users <> (SELECT count(*) FROM reactions r
+            WHERE r.chat_id = e.chat_id AND r.message_id = e.message_id
+              AND r.emoji_at = e.emoji_at)",
+    ),
+    rule(
+        "a reaction with an emoji that is not there",
+        "SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
+         FROM reactions r LEFT JOIN emoji e USING (chat_id, message_id, emoji_at)
+         WHERE e.emoji IS NULL",
+    ),
+    rule(
+        "a file whose bytes are not all there",
+        "SELECT 'file ' || file_id FROM files f
+         WHERE stored > size OR stored < 0 OR (message_id IS NOT NULL AND stored <> size)
+            OR stored <> (SELECT coalesce(sum(length(bytes)), 0) FROM file_chunks c
+                          WHERE c.file_id = f.file_id)
+            OR stored <> (SELECT coalesce(max(start + length(bytes)), 0) FROM file_chunks c
+                          WHERE c.file_id = f.file_id)",
+    ),
+    rule(
+        "bytes of a file that is not there",
+        "SELECT 'file ' || file_id FROM (SELECT DISTINCT file_id FROM file_chunks)
+         WHERE file_id NOT IN (SELECT file_id FROM files)
+           AND file_id NOT IN (SELECT file_id FROM files_erased)",
+    ),
+    rule(
+        "an upload of a user who is not a member of its chat",
+        "SELECT 'file ' || file_id FROM files f WHERE message_id IS NULL AND NOT EXISTS
+            (SELECT 1 FROM members m WHERE m.chat_id = f.chat_id AND m.user_id = f.user_id)",
+    ),
+    rule(
+        "files that are counted wrong",
+        "SELECT 'user ' || user_id FROM file_usage u
+         WHERE bytes <> (SELECT coalesce(sum(size), 0) FROM files f
+                         WHERE u.user_id IN (0, f.user_id))
+            OR uploads <> (SELECT count(*) FROM files f
+                           WHERE message_id IS NULL AND u.user_id IN (0, f.user_id))",
+    ),
+];
 
 /// All names, with their keys.
 const NAMES: Rule = rule(
@@ -271,7 +346,7 @@ impl Store<'_> {
             ))?;
         }
         let wrong = &mut report.wrong;
-        for rule in [USERS, CHATS, MESSAGES].into_iter().flatten() {
+        for rule in [USERS, CHATS, MESSAGES, EXTRAS].into_iter().flatten() {
             self.list(rule, |_| Ok(true), wrong)?;
             // Each rule sees the rows of one moment; between two the WAL can be checkpointed.
             self.end_look()?;
@@ -359,6 +434,15 @@ mod tests {
         INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content) VALUES (1, 100, 1, NULL, 0, 'hi'), (1, 101, 2, 200, 1, 'ho'),
             (1, 102, 2, 201, 2, ''), (2, 103, 1, 1000, 3, '');
         INSERT INTO nonces VALUES (1, 1, -7, 100), (1, 2, 7, 90);
+        -- A message with a file and reactions, an upload of an admin, and a file to be erased.
+        INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content) VALUES (1, 104, 1, 1000, 0x60, '');
+        INSERT INTO files VALUES (1, 1, 1, 104, 0, 5, 5, 0, 0, 'a/b', 'c', 103),
+            (2, 1, 1, NULL, 0, 9, 0, 0, 0, 'a/b', 'd', 103);
+        INSERT INTO file_chunks VALUES (1, 0, x'000102'), (1, 3, x'0304'), (3, 0, x'00');
+        INSERT INTO files_erased VALUES (3);
+        INSERT INTO file_usage VALUES (0, 14, 1), (1, 14, 1), (2, 0, 0);
+        INSERT INTO emoji VALUES (1, 104, 500, '+', 2);
+        INSERT INTO reactions VALUES (1, 104, 500, 500, 1), (1, 104, 501, 500, 2);
         INSERT INTO purges (user_id, upto) VALUES (3, 100);
         INSERT INTO search_rows VALUES (100, 1);
         INSERT INTO search_pending VALUES (101, 1, 0, 'hi there');
@@ -384,7 +468,7 @@ mod tests {
         let counts = Report {
             users: 3,
             chats: 2,
-            messages: 4,
+            messages: 5,
             unswept: 2,
             unfinished: 0,
             wrong: Vec::new(),
@@ -436,9 +520,21 @@ mod tests {
             ("UPDATE messages SET updated = 1001 WHERE message_id = 101", "an edit or deletion", "chat 1, message 101"),
             ("UPDATE messages SET status = 4 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
             ("UPDATE messages SET status = 1 WHERE message_id = 100", "a message with a status", "chat 1, message 100"),
-            ("UPDATE messages SET status = 0 WHERE message_id = 101", "a message with a status", "chat 1, message 101"),
             ("UPDATE messages SET checksum = 7 WHERE message_id = 100", "a message that does not match", "chat 1, message 100"),
             ("UPDATE messages SET content = CAST(x'ff' AS TEXT) WHERE message_id = 100", "a message that does not match", "chat 1, message 100"),
+            ("UPDATE messages SET status = 0x10 WHERE message_id = 100", "a reply that", "chat 1, message 100"),
+            ("INSERT INTO replies VALUES (1, 100, 99)", "a reply that", "chat 1, message 100"),
+            ("DELETE FROM files WHERE file_id = 1; DELETE FROM file_chunks WHERE file_id = 1; UPDATE file_usage SET bytes = bytes - 5 WHERE user_id < 2", "a message whose files", "chat 1, message 104"),
+            ("UPDATE messages SET status = 0x40 WHERE message_id = 104", "a message whose files", "chat 1, message 104"),
+            ("UPDATE messages SET status = 0x20 WHERE message_id = 104", "a message whose reactions", "chat 1, message 104"),
+            ("UPDATE emoji SET users = 1", "an emoji that", "chat 1, message 104"),
+            ("UPDATE reactions SET emoji_at = 7 WHERE user_id = 2; UPDATE emoji SET users = 1", "a reaction with", "chat 1, message 104"),
+            ("DELETE FROM file_chunks WHERE file_id = 1 AND start = 3", "a file whose bytes", "file 1"),
+            ("UPDATE file_chunks SET start = 4 WHERE file_id = 1 AND start = 3", "a file whose bytes", "file 1"),
+            ("INSERT INTO file_chunks VALUES (9, 0, x'00')", "bytes of a file", "file 9"),
+            ("UPDATE files SET chat_id = 9 WHERE file_id = 2", "an upload of", "file 2"),
+            ("UPDATE file_usage SET bytes = 6 WHERE user_id = 1", "files that are counted", "user 1"),
+            ("UPDATE file_usage SET uploads = 3 WHERE user_id = 0", "files that are counted", "user 0"),
             ("UPDATE messages SET content = 'x' WHERE message_id = 102", "a deleted message", "chat 1, message 102"),
             ("UPDATE messages SET sender_id = 8 WHERE message_id = 101", "a message by nobody", "chat 1, message 101"),
             ("UPDATE messages SET message_id = 100 WHERE chat_id = 2", "a message id given twice", "message 100"),

@@ -116,6 +116,7 @@ impl Store<'_> {
         }
         let sql = "UPDATE chats SET member_count = member_count - 1 WHERE chat_id = ?1";
         self.run(sql, [chat.row()])?;
+        self.remove_uploads(chat, user)?;
         Ok(true)
     }
 

@@ -1,11 +1,13 @@
 //! Messages: one clustered tree by chat and id, and an index of those that were changed later.
 
 use super::checksum::{self, read_message};
+use super::extras::{self, HAS_EXTRAS, WIRE_STATUS};
 use super::search::WORDS_PER_SLICE;
 use super::{Store, StoreResult, error, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
-use rusqlite::Row;
+use crate::wire::extras::Extras;
+use rusqlite::{Connection, Row};
 
 pub(super) const INSERT: &str =
     "INSERT INTO messages (chat_id, message_id, sender_id, content, checksum)
@@ -40,6 +42,25 @@ const PASSED_OVER_BYTES: usize = 256;
 /// Chats that one slice of a sweep passes: a millisecond of work.
 const ORPHANS_LOOKED_FOR: u32 = 256;
 
+/// Gives a message as it was read from its row to `use_it`, with its extras: most have none, and for
+/// them nothing more is read.
+#[inline]
+fn with_extras<T>(
+    db: &Connection,
+    chat: ChatId,
+    message: Message<'_>,
+    buffer: &mut Vec<u8>,
+    use_it: impl FnOnce(&Message<'_>) -> T,
+) -> rusqlite::Result<T> {
+    if message.status & HAS_EXTRAS == 0 {
+        return Ok(use_it(&message));
+    }
+    buffer.clear();
+    extras::read(db, chat.row(), message.id, message.status, buffer)?;
+    let status = message.status & WIRE_STATUS;
+    Ok(use_it(&Message { status, extras: Extras::trusted(buffer), ..message }))
+}
+
 /// Who wrote a message and what became of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MessageState {
@@ -47,6 +68,17 @@ pub struct MessageState {
     pub sender: UserId,
     /// Bits of protocol section 1.
     pub status: u8,
+    /// The bits in the row: those, and where more is to be read.
+    pub row_status: u8,
+    /// When it was last changed.
+    pub updated: ServerTime,
+}
+
+impl MessageState {
+    /// Whether files are part of it.
+    pub const fn has_files(&self) -> bool {
+        self.row_status & extras::HAS_FILES != 0
+    }
 }
 
 /// How far a walk over a range has come.
@@ -118,6 +150,7 @@ impl Store<'_> {
         let has_changes = self.has_changed_messages(chat, from, to)?;
         let damage = self.damage;
         let mut walk = Walk { stopped_at: None, passed_over: 0 };
+        let (db, mut extras) = (self.db, Vec::new());
         let visit = |row: &Row<'_>| {
             let updated: Option<i64> = row.get(2)?;
             if updated.is_some() && !(has_changes && row.get_ref(0)? != row.get_ref(6)?) {
@@ -130,7 +163,7 @@ impl Store<'_> {
                 return Ok(true);
             }
             let message = read_message(row, chat, damage)?;
-            if each(&message) {
+            if with_extras(db, chat, message, &mut extras, &mut each)? {
                 return Ok(true);
             }
             walk.stopped_at = Some(message.updated);
@@ -167,12 +200,13 @@ impl Store<'_> {
         mut each: impl FnMut(&Message<'_>) -> bool,
     ) -> StoreResult<Option<MessageId>> {
         let (damage, mut stopped) = (self.damage, None);
+        let (db, mut extras) = (self.db, Vec::new());
         let sql = "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3 ORDER BY message_id";
         let range = (chat.row(), from.created().micros(), to.created().micros());
         self.each(sql, range, |row| {
             let message = read_message(row, chat, damage)?;
-            if each(&message) {
+            if with_extras(db, chat, message, &mut extras, &mut each)? {
                 return Ok(true);
             }
             stopped = Some(message.id);
@@ -206,6 +240,29 @@ impl Store<'_> {
             }
         };
         Ok(start.map(MessageId::at))
+    }
+
+    /// The newest of the oldest `limit` messages of a chat that are newer than `after`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn page_end(
+        &mut self,
+        chat: ChatId,
+        after: MessageId,
+        limit: u16,
+    ) -> StoreResult<Option<MessageId>> {
+        let Some(before) = limit.checked_sub(1) else { return Ok(None) };
+        let sql = "SELECT message_id FROM messages WHERE chat_id = ?1 AND message_id > ?2
+                   ORDER BY message_id LIMIT 1 OFFSET ?3";
+        let after = after.created().micros();
+        if let Some(end) = self.get(sql, (chat.row(), after, before), |row| time(row, 0))? {
+            return Ok(Some(MessageId::at(end)));
+        }
+        let sql = "SELECT message_id FROM messages WHERE chat_id = ?1 AND message_id > ?2
+                   ORDER BY message_id DESC LIMIT 1";
+        let end = self.get(sql, (chat.row(), after), |row| time(row, 0))?;
+        Ok(end.map(MessageId::at))
     }
 
     /// The newest `limit` messages of a chat older than `below`, without those deleted, from the
@@ -249,9 +306,9 @@ impl Store<'_> {
     ) -> StoreResult<Option<T>> {
         let sql = "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
                    WHERE chat_id = ?1 AND message_id = ?2 AND status & 2 = 0";
-        let damage = self.damage;
+        let (db, damage) = (self.db, self.damage);
         self.get(sql, (chat.row(), id.created().micros()), |row| {
-            Ok(use_it(&read_message(row, chat, damage)?))
+            with_extras(db, chat, read_message(row, chat, damage)?, &mut Vec::new(), use_it)
         })
     }
 
@@ -264,9 +321,17 @@ impl Store<'_> {
         chat: ChatId,
         message: MessageId,
     ) -> StoreResult<Option<MessageState>> {
-        let sql = "SELECT sender_id, status FROM messages WHERE chat_id = ?1 AND message_id = ?2";
+        let sql = "SELECT sender_id, status, updated FROM messages
+                   WHERE chat_id = ?1 AND message_id = ?2";
         self.get(sql, (chat.row(), message.created().micros()), |row| {
-            Ok(MessageState { sender: id(UserId::from_row, 0, row.get(0)?)?, status: row.get(1)? })
+            let row_status: u8 = row.get(1)?;
+            let updated: Option<i64> = row.get(2)?;
+            Ok(MessageState {
+                sender: id(UserId::from_row, 0, row.get(0)?)?,
+                status: row_status & WIRE_STATUS,
+                row_status,
+                updated: updated.and_then(ServerTime::new).unwrap_or(message.created()),
+            })
         })
     }
 
@@ -295,6 +360,12 @@ impl Store<'_> {
         message: MessageId,
         updated: ServerTime,
     ) -> StoreResult<()> {
+        if let Some(state) = self.message_state(chat, message)?
+            && state.row_status & HAS_EXTRAS != 0
+        {
+            self.remove_extras(chat.row(), message, state.row_status)?;
+            self.set_status_bit(chat, message, HAS_EXTRAS, false)?;
+        }
         self.replace_content(chat, message, updated, STATUS_DELETED, "")?;
         self.note_deletion(chat, message.created())
     }
@@ -430,12 +501,14 @@ impl Store<'_> {
                    WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id LIMIT ?3";
         let oldest = self.all(sql, (chat, last.micros(), limit), |row| {
             let created = time(row, 0)?;
+            let status = row.get_ref(2)?.as_i64().unwrap_or_default() as u8;
             let content = checksum::read_content(row, [1, 2, 3, 4], chat, created.micros())?;
-            Ok((MessageId::at(created), content.map(str::to_owned)))
+            Ok((MessageId::at(created), content.map(str::to_owned), status))
         })?;
         let mut words_left = WORDS_PER_SLICE;
         let mut removed = None;
-        for (message, content) in oldest {
+        for (message, content, status) in oldest {
+            self.remove_extras(chat, message, status)?;
             let words = self.take_from_index(chat, message, content.as_deref())?;
             words_left = words_left.saturating_sub(words);
             let sql = "DELETE FROM messages WHERE chat_id = ?1 AND message_id = ?2";

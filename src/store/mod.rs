@@ -10,6 +10,8 @@ pub mod check;
 pub mod checkpoint;
 pub mod checksum;
 mod error;
+pub mod extras;
+pub mod files;
 pub mod hooks;
 mod identity;
 pub mod invites;
@@ -459,4 +461,10 @@ fn id<T>(make: impl FnOnce(i64) -> Option<T>, column: usize, raw: i64) -> rusqli
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<ServerTime> {
     let micros = row.get(column)?;
     ServerTime::new(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, micros))
+}
+
+/// A number of bytes out of a row.
+fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let count: i64 = row.get(column)?;
+    u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))
 }

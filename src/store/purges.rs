@@ -111,6 +111,7 @@ impl Store<'_> {
                 purge.at = time(row, 0)?;
                 let (sender, status): (i64, u8) = (row.get(1)?, row.get(2)?);
                 if sender == purge.user.row() && status & 2 == 0 {
+                    let status = status & super::extras::WIRE_STATUS;
                     found.push(Found { chat, message: MessageId::at(purge.at), status });
                 }
             }

@@ -23,6 +23,8 @@ pub enum Malformed {
     BadBool,
     /// A HEARTBEAT over its 1024 bytes.
     HeartbeatTooLong,
+    /// A file, or a piece of one, without a byte.
+    NoBytes,
     /// An extra that a sender does not write, or more of them than a message has.
     BadExtra,
     /// A number that no value of the field has.
@@ -41,6 +43,7 @@ impl Malformed {
             Self::BadTime => "a time is negative",
             Self::BadBool => "a bool is neither 0 nor 1",
             Self::HeartbeatTooLong => "the heartbeat is too long",
+            Self::NoBytes => "a file, and each piece of one, has at least one byte",
             Self::BadExtra => "an extra that a sender does not write, or too many of them",
             Self::BadValue => "a number has no meaning in its field",
         }

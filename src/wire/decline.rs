@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::ids::{ChatId, ServerTime};
-use crate::limits::QUERY_WORDS_MAX;
+use crate::limits::{EMOJI_PER_MESSAGE_MAX, QUERY_WORDS_MAX};
 use crate::wire::codec::Malformed;
 
 /// Why a request was declined. `Display` gives what the wire carries: `code: words`.
@@ -50,10 +50,20 @@ pub enum Decline {
     BadCode,
     PushOff,
     BadEndpoint,
+    /// A name that is none: what it has to be.
+    BadText(&'static str),
+    TooMany,
+    NoSuchFile,
+    /// How many bytes of the file are stored.
+    BadOffset(u64),
+    /// How many bytes it may have.
+    FileTooLarge(u64),
+    /// What would be passed.
+    QuotaExceeded(&'static str),
 }
 
 /// Every code, in the order of protocol section 6.
-pub const CODES: [&str; 33] = [
+pub const CODES: [&str; 37] = [
     "malformed",
     "unknown-purpose",
     "hello-required",
@@ -87,6 +97,10 @@ pub const CODES: [&str; 33] = [
     "bad-code",
     "push-off",
     "bad-endpoint",
+    "too-many",
+    "no-such-file",
+    "bad-offset",
+    "quota-exceeded",
 ];
 
 impl Decline {
@@ -119,19 +133,23 @@ impl Decline {
             Self::AlreadyMember(_) => "already-member",
             Self::PasswordRequired(_) => "password-required",
             Self::BadPassword(_) => "bad-password",
-            Self::BadName => "bad-name",
+            Self::BadName | Self::BadText(_) => "bad-name",
             Self::NameTaken => "name-taken",
             Self::RegistrationClosed => "registration-closed",
             Self::BadInvite => "bad-invite",
             Self::Forbidden(_) => "forbidden",
             Self::LastAdmin => "last-admin",
             Self::TooLong(..) => "too-long",
-            Self::FrameTooLarge(_) | Self::RangeTooLarge(_) => "too-large",
+            Self::FrameTooLarge(_) | Self::RangeTooLarge(_) | Self::FileTooLarge(_) => "too-large",
             Self::EmptyMessage => "empty-message",
             Self::BadQuery => "bad-query",
             Self::BadCode => "bad-code",
             Self::PushOff => "push-off",
             Self::BadEndpoint => "bad-endpoint",
+            Self::TooMany => "too-many",
+            Self::NoSuchFile => "no-such-file",
+            Self::BadOffset(_) => "bad-offset",
+            Self::QuotaExceeded(_) => "quota-exceeded",
         }
     }
 }
@@ -165,7 +183,9 @@ impl fmt::Display for Decline {
             Self::NotMember(chat) => write!(f, "you are not a member of chat {chat}"),
             Self::AlreadyMember(chat) => write!(f, "you are a member of chat {chat} already"),
             Self::PasswordRequired(chat) => write!(f, "chat {chat} asks for a password"),
-            Self::BadPassword(why) => f.write_str(why),
+            Self::BadPassword(why) | Self::BadText(why) | Self::QuotaExceeded(why) => {
+                f.write_str(why)
+            }
             Self::BadName => f.write_str(
                 "a name has 1 to 32 letters, digits, marks after a letter, '_', '-' and '.'",
             ),
@@ -182,6 +202,12 @@ impl fmt::Display for Decline {
             Self::PushOff => f.write_str("this server sends no pushes"),
             Self::BadEndpoint => f.write_str("the server does not push to this address"),
             Self::BadQuery => write!(f, "name 1 to {QUERY_WORDS_MAX} words to look for"),
+            Self::TooMany => {
+                write!(f, "a message has at most {EMOJI_PER_MESSAGE_MAX} different emoji")
+            }
+            Self::NoSuchFile => f.write_str("no such file, or it cannot be used here"),
+            Self::BadOffset(stored) => write!(f, "{stored} bytes are stored: go on from there"),
+            Self::FileTooLarge(bound) => write!(f, "the file has at most {bound} bytes"),
         }
     }
 }
@@ -207,7 +233,9 @@ mod tests {
     #[test]
     fn words_that_carry_a_number_carry_exactly_one() {
         let time = ServerTime::new(1_700_000_000_000_001).expect("positive");
-        for decline in [Decline::RateLimited(7), Decline::RangeTooLarge(time)] {
+        for decline in
+            [Decline::RateLimited(7), Decline::RangeTooLarge(time), Decline::BadOffset(9)]
+        {
             let text = decline.to_string();
             let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
             assert_eq!(numbers.count(), 1, "{text}");

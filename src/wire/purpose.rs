@@ -114,12 +114,18 @@ purposes! {
     0x4B SearchMsg       "SEARCH_MSG"        V1_0 Session;
     0x4C RequestUpdates  "REQUEST_UPDATES"   V1_0 Session;
     0x4D Typing          "TYPING"            V1_0 Session;
+    0x4E React           "REACT"             V1_1 Session;
+    0x4F GetReactions    "GET_REACTIONS"     V1_1 Session;
     0x50 SetChatNotify   "SET_CHAT_NOTIFY"   V1_1 Session;
     0x51 SubscribePush   "SUBSCRIBE_PUSH"    V1_1 Session;
     0x52 CreateInvite    "CREATE_INVITE"     V1_1 Session;
     0x53 GetInvites      "GET_INVITES"       V1_1 Session;
     0x54 EndInvite       "END_INVITE"        V1_1 Session;
     0x55 UseInvite       "USE_INVITE"        V1_1 Session;
+    0x58 BeginFile       "BEGIN_FILE"        V1_1 Session;
+    0x59 PutFile         "PUT_FILE"          V1_1 Session;
+    0x5A GetFile         "GET_FILE"          V1_1 Session;
+    0x5B EndFile         "END_FILE"          V1_1 Session;
 }
 
 purposes! {
@@ -138,6 +144,7 @@ purposes! {
     0x33 SeenNotify      "SEEN_NOTIFY"       V1_0 Session;
     0x34 TypingNotify    "TYPING_NOTIFY"     V1_0 Session;
     0x35 PresenceNotify  "PRESENCE_NOTIFY"   V1_0 Session;
+    0x36 ReactionNotify  "REACTION_NOTIFY"   V1_1 Session;
 }
 
 impl ToServer {

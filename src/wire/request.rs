@@ -1,6 +1,6 @@
 //! Requests to the server: from a body to a [`Request`] that borrows from it, and back.
 
-use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use crate::limits::HEARTBEAT_BYTES_MAX;
 use crate::wire::Version;
 use crate::wire::codec::{Malformed, Put, Reader};
@@ -197,6 +197,37 @@ pub enum Request<'a> {
     UseInvite {
         code: &'a str,
     },
+    React {
+        chat: ChatId,
+        message: MessageId,
+        on: bool,
+        emoji: &'a str,
+    },
+    GetReactions {
+        chat: ChatId,
+        message: MessageId,
+    },
+    BeginFile {
+        chat: ChatId,
+        size: u64,
+        width: u16,
+        height: u16,
+        media_type: &'a str,
+        name: &'a str,
+    },
+    PutFile {
+        file: FileId,
+        offset: u64,
+        bytes: &'a [u8],
+    },
+    GetFile {
+        file: FileId,
+        offset: u64,
+        length: u32,
+    },
+    EndFile {
+        file: FileId,
+    },
 }
 
 /// What a browser encrypts pushes by.
@@ -376,6 +407,38 @@ impl<'a> Request<'a> {
             ToServer::GetInvites => Self::GetInvites { chat: ChatId::new(body.u32()?) },
             ToServer::EndInvite => Self::EndInvite { hint: body.str()? },
             ToServer::UseInvite => Self::UseInvite { code: body.str()? },
+            ToServer::React => Self::React {
+                chat: body.chat_id()?,
+                message: body.message_id()?,
+                on: body.bool()?,
+                emoji: body.str()?,
+            },
+            ToServer::GetReactions => {
+                Self::GetReactions { chat: body.chat_id()?, message: body.message_id()? }
+            }
+            ToServer::BeginFile => Self::BeginFile {
+                chat: body.chat_id()?,
+                size: match body.u64()? {
+                    0 => return Err(Malformed::NoBytes),
+                    size => size,
+                },
+                width: body.u16()?,
+                height: body.u16()?,
+                media_type: body.str()?,
+                name: body.str()?,
+            },
+            ToServer::PutFile => Self::PutFile {
+                file: body.file_id()?,
+                offset: body.u64()?,
+                bytes: match body.take_rest() {
+                    [] => return Err(Malformed::NoBytes),
+                    bytes => bytes,
+                },
+            },
+            ToServer::GetFile => {
+                Self::GetFile { file: body.file_id()?, offset: body.u64()?, length: body.u32()? }
+            }
+            ToServer::EndFile => Self::EndFile { file: body.file_id()? },
         })
     }
 
@@ -433,6 +496,12 @@ impl<'a> Request<'a> {
             Self::GetInvites { .. } => ToServer::GetInvites,
             Self::EndInvite { .. } => ToServer::EndInvite,
             Self::UseInvite { .. } => ToServer::UseInvite,
+            Self::React { .. } => ToServer::React,
+            Self::GetReactions { .. } => ToServer::GetReactions,
+            Self::BeginFile { .. } => ToServer::BeginFile,
+            Self::PutFile { .. } => ToServer::PutFile,
+            Self::GetFile { .. } => ToServer::GetFile,
+            Self::EndFile { .. } => ToServer::EndFile,
         }
     }
 
@@ -548,9 +617,33 @@ impl<'a> Request<'a> {
                 out.put_u64(message.get());
                 out.put_str(content);
             }
-            Self::DeleteMsg { chat, message } => {
+            Self::DeleteMsg { chat, message } | Self::GetReactions { chat, message } => {
                 out.put_u32(chat.get());
                 out.put_u64(message.get());
+            }
+            Self::BeginFile { chat, size, width, height, media_type, name } => {
+                out.put_u32(chat.get());
+                out.put_u64(size);
+                out.put_u16(width);
+                out.put_u16(height);
+                put_strs(out, [Some(media_type), Some(name)]);
+            }
+            Self::PutFile { file, offset, bytes } => {
+                out.put_u64(file.get());
+                out.put_u64(offset);
+                out.put_bytes(bytes);
+            }
+            Self::GetFile { file, offset, length } => {
+                out.put_u64(file.get());
+                out.put_u64(offset);
+                out.put_u32(length);
+            }
+            Self::EndFile { file } => out.put_u64(file.get()),
+            Self::React { chat, message, on, emoji } => {
+                out.put_u32(chat.get());
+                out.put_u64(message.get());
+                out.put_bool(on);
+                out.put_str(emoji);
             }
             Self::RequestChatPage { chat, before, limit, newer } => {
                 out.put_u32(chat.get());
@@ -647,6 +740,12 @@ mod tests {
             Request::SearchMsg { chat: None, limit: 5, query: "q" },
             Request::RequestUpdates { from: time },
             Request::Typing { chat },
+            Request::React { chat, message, on: true, emoji: "👍" },
+            Request::GetReactions { chat, message },
+            Request::BeginFile { chat, size: 9, width: 1, height: 2, media_type: "a/b", name: "c" },
+            Request::PutFile { file: FileId::MAX, offset: 7, bytes: b"x" },
+            Request::GetFile { file: FileId::MAX, offset: 7, length: 8 },
+            Request::EndFile { file: FileId::MAX },
         ]
     }
 
@@ -660,17 +759,21 @@ mod tests {
             };
             let purpose = ToServer::from_byte(purpose).expect("in the table");
             assert_eq!(purpose, request.purpose());
-            assert!(Request::decode(purpose, Version::V1_0, body) == Ok(request));
-            if matches!(request, Request::Answer { .. } | Request::Heartbeat { .. }) {
+            let version = Version::V1_0.max(purpose.since());
+            assert!(Request::decode(purpose, version, body) == Ok(request));
+            if matches!(
+                request,
+                Request::Answer { .. } | Request::Heartbeat { .. } | Request::PutFile { .. }
+            ) {
                 continue;
             }
             for cut in 0..body.len() {
-                if let Ok(other) = Request::decode(purpose, Version::V1_0, &body[..cut]) {
+                if let Ok(other) = Request::decode(purpose, version, &body[..cut]) {
                     assert!(other != request, "{} cut at {cut}", purpose.name());
                 }
             }
             let longer = [body, b"\0\0\0\0\0\0\0\0\0"].concat();
-            assert!(Request::decode(purpose, Version::V1_0, &longer).is_err());
+            assert!(Request::decode(purpose, version, &longer).is_err());
         }
     }
 

@@ -430,7 +430,7 @@ impl Controller {
                 }
             }
             Event::Seen { .. } | Event::Typing { .. } => {}
-            Event::Message { .. } | Event::Deauth | Event::Missed => {}
+            Event::Message { .. } | Event::Reaction(_) | Event::Deauth | Event::Missed => {}
         }
         Vec::new()
     }

@@ -61,6 +61,10 @@ const REASONS: &[&str] = &[
     "bad-code",
     "push-off",
     "bad-endpoint",
+    "too-many",
+    "no-such-file",
+    "bad-offset",
+    "quota-exceeded",
 ];
 
 /// One frame, either way.

@@ -157,6 +157,12 @@ impl Model {
             }
             Request::RequestUpdates { from } => self.updates(turn, me, from.micros()),
             Request::Typing { chat } => self.typing(turn, me, chat.get()),
+            Request::React { .. }
+            | Request::GetReactions { .. }
+            | Request::BeginFile { .. }
+            | Request::PutFile { .. }
+            | Request::GetFile { .. }
+            | Request::EndFile { .. } => Err("a purpose of 1.1 on an older version".to_owned()),
             Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }

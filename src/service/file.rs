@@ -1,0 +1,259 @@
+//! Files: uploading them piece by piece, reading them, and making them parts of messages
+//! (protocol section 5a).
+//!
+//! Each PUT_FILE is stored with its turn, and its ACCEPTED goes out by the budget of long answers:
+//! until then its connection is held, so that uploads share what a turn may write, and reads of
+//! files what it may read.
+
+use crate::ids::{ChatId, FileId, UserId};
+use crate::limits::{
+    FILE_CHUNK_BYTES, FILE_NAME_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, UPLOAD_IDLE_US,
+    UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX,
+};
+use crate::service::history::{Progress, Source};
+use crate::service::{Caller, HandlerError, HandlerResult, Service};
+use crate::store::files::FileState;
+use crate::wire::codec::Put;
+use crate::wire::decline::Decline;
+use crate::wire::extras::{Extras, FileInfo};
+
+/// Uploads that are taken away in one slice of housekeeping.
+const STALE_PER_SLICE: u32 = 16;
+/// Chunks that are erased in one slice: each is overwritten in the database.
+const ERASED_PER_SLICE: u32 = 8;
+
+impl Service<'_> {
+    /// BEGIN_FILE.
+    pub(super) fn begin_file(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        new: &FileInfo<'_>,
+    ) -> HandlerResult {
+        self.require_member(caller, chat)?;
+        self.may_write()?;
+        if new.size > self.config.file_bytes_max {
+            return Err(Decline::FileTooLarge(self.config.file_bytes_max).into());
+        }
+        self.check_file_quotas(caller.user, new.size)?;
+        check_file_name(new.name)?;
+        check_media_type(new.media_type)?;
+        self.make_room_for_upload(caller.user)?;
+        let now = self.clock.next();
+        let id = self.store.begin_file(chat, caller.user, new, now)?;
+        self.accept(caller, |body| body.put_u64(id.get()));
+        Ok(())
+    }
+
+    /// Quotas hold from the beginning of an upload on, by its announced size.
+    fn check_file_quotas(&mut self, user: UserId, size: u64) -> HandlerResult {
+        let mine = self.store.file_usage(Some(user))?;
+        if mine.bytes.saturating_add(size) > self.config.user_files_bytes_max {
+            return Err(Decline::QuotaExceeded("your files may not take more").into());
+        }
+        let all = self.store.file_usage(None)?;
+        if all.bytes.saturating_add(size) > self.config.files_bytes_max {
+            return Err(Decline::QuotaExceeded("all files together may not take more").into());
+        }
+        self.check_disk(size)
+    }
+
+    /// Files leave some of the disk to everything else.
+    fn check_disk(&self, bytes: u64) -> HandlerResult {
+        let free = self.store.disk_free_bytes();
+        if free.is_some_and(|free| free < self.config.disk_reserve_bytes.saturating_add(bytes)) {
+            return Err(Decline::QuotaExceeded("the server's disk is nearly full").into());
+        }
+        Ok(())
+    }
+
+    /// One upload more than may be ends the one that has been without a byte longest.
+    fn make_room_for_upload(&mut self, user: UserId) -> HandlerResult {
+        if self.store.file_usage(Some(user))?.uploads < UPLOADS_PER_USER_MAX {
+            return Ok(());
+        }
+        let idlest = self.store.idlest_upload(user)?;
+        let now = self.clock.now().micros();
+        let idlest = idlest.filter(|file| now - file.touched.micros() >= UPLOAD_IDLE_US);
+        let why = "too many of your uploads are under way";
+        let idlest = idlest.ok_or(Decline::QuotaExceeded(why))?;
+        Ok(self.store.remove_file(&idlest)?)
+    }
+
+    /// PUT_FILE. It is stored with the turn; the ACCEPTED follows by [`Source::Stored`].
+    pub(super) fn put_file(
+        &mut self,
+        caller: Caller,
+        id: FileId,
+        offset: u64,
+        bytes: &[u8],
+    ) -> HandlerResult {
+        self.may_write()?;
+        let file = self.visible_file(caller, id)?;
+        if file.user != caller.user {
+            return Err(Decline::NoSuchFile.into());
+        }
+        if offset != file.stored {
+            return Err(Decline::BadOffset(file.stored).into());
+        }
+        let stored = file.stored + bytes.len() as u64;
+        if stored > file.size {
+            return Err(Decline::FileTooLarge(file.size).into());
+        }
+        self.check_disk(bytes.len() as u64)?;
+        let now = self.clock.next();
+        let cost = self.store.append_file(id, file.stored, bytes, now)?;
+        self.begin_stream(caller, Source::Stored { stored, cost });
+        Ok(())
+    }
+
+    /// GET_FILE.
+    pub(super) fn get_file(
+        &mut self,
+        caller: Caller,
+        id: FileId,
+        offset: u64,
+        length: u32,
+    ) -> HandlerResult {
+        self.visible_file(caller, id)?;
+        let length = FILE_CHUNK_BYTES.min(length as usize);
+        self.begin_stream(caller, Source::File { id, offset, length });
+        Ok(())
+    }
+
+    /// The answer to PUT_FILE and GET_FILE, once their connection's turn has come.
+    pub(super) fn file_piece(
+        &mut self,
+        caller: Caller,
+        source: &Source,
+    ) -> Result<Progress, HandlerError> {
+        match *source {
+            Source::Stored { stored, cost } => {
+                self.looked_bytes += cost;
+                self.accept(caller, |body| body.put_u64(stored));
+            }
+            Source::File { id, offset, length } => {
+                self.visible_file(caller, id)?;
+                let mut bytes = std::mem::take(&mut self.scratch);
+                bytes.clear();
+                let read = self.store.read_file(id, offset, length, &mut bytes);
+                if read.is_ok() {
+                    self.accept(caller, |body| body.put_bytes(&bytes));
+                }
+                self.scratch = bytes;
+                read?;
+            }
+            _ => {}
+        }
+        Ok(Progress::Ended)
+    }
+
+    /// END_FILE.
+    pub(super) fn end_file(&mut self, caller: Caller, id: FileId) -> HandlerResult {
+        self.may_write()?;
+        let file = self.visible_file(caller, id)?;
+        if file.message.is_none() {
+            self.store.remove_file(&file)?;
+            self.housekeeping.erase_soon();
+        }
+        self.accept(caller, |_| {});
+        Ok(())
+    }
+
+    /// A file of a chat of the caller's, which is part of a message, or the caller's own upload.
+    fn visible_file(&mut self, caller: Caller, id: FileId) -> Result<FileState, HandlerError> {
+        let file = self.store.file(id)?.ok_or(Decline::NoSuchFile)?;
+        let is_member = self.roster.membership(caller.user, file.chat).is_some();
+        if is_member && (file.message.is_some() || file.user == caller.user) {
+            return Ok(file);
+        }
+        Err(Decline::NoSuchFile.into())
+    }
+
+    /// The uploads that a new message attaches, each once and complete.
+    pub(super) fn attachable(
+        &mut self,
+        caller: Caller,
+        chat: ChatId,
+        sent: Extras<'_>,
+    ) -> Result<Vec<FileState>, HandlerError> {
+        let mut files: Vec<FileState> = Vec::new();
+        for id in sent.attached() {
+            let file = self.store.file(id)?.ok_or(Decline::NoSuchFile)?;
+            let is_mine = file.user == caller.user && file.chat == chat;
+            let is_free = file.message.is_none() && files.iter().all(|other| other.id != id);
+            if !is_mine || !is_free || !file.is_complete() {
+                return Err(Decline::NoSuchFile.into());
+            }
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    /// Takes away uploads that nobody went on with.
+    pub(super) fn remove_stale_uploads(&mut self) -> HandlerResult {
+        let since = self.clock.now().micros() - UPLOAD_LIFETIME_US;
+        if let Some(since) = crate::ids::ServerTime::new(since) {
+            self.store.remove_stale_uploads(since, STALE_PER_SLICE)?;
+        }
+        Ok(())
+    }
+
+    /// Erases some of the files that are gone. True when there may be more.
+    pub(super) fn erase_files(&mut self) -> Result<bool, HandlerError> {
+        let more = self.store.erase_slice(ERASED_PER_SLICE)?;
+        if more {
+            // What the WAL has of them is to go as well.
+            self.indexing.note_change();
+        }
+        Ok(more)
+    }
+}
+
+fn check_file_name(name: &str) -> HandlerResult {
+    let is_good = (1..=FILE_NAME_BYTES_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\');
+    let why = "the name of a file has 1 to 255 bytes, no control characters, '/' and '\\'";
+    if is_good { Ok(()) } else { Err(Decline::BadText(why).into()) }
+}
+
+fn check_media_type(text: &str) -> HandlerResult {
+    let is_token = |part: &str| {
+        let is_in =
+            |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&c);
+        !part.is_empty() && part.bytes().all(is_in)
+    };
+    let is_good = text.len() <= MEDIA_TYPE_BYTES_MAX
+        && text.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub));
+    let why = "a media type is type/subtype in lower case, with up to 127 bytes";
+    if is_good { Ok(()) } else { Err(Decline::BadText(why).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_the_name_of_a_file() {
+        for good in ["a", "отчёт 2026.pdf", "...", ".hidden", &"x".repeat(255)] {
+            assert!(check_file_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a\\b", "a\nb", "\u{85}", &"x".repeat(256)] {
+            assert!(check_file_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_media_type() {
+        for good in ["image/png", "application/vnd.ms-excel", "image/svg+xml", "a/b"] {
+            assert!(check_media_type(good).is_ok(), "{good}");
+        }
+        let long = format!("a/{}", "b".repeat(126));
+        for bad in ["", "image", "image/", "/png", "Image/png", "a/b/c", "a/b; c=d", "a b/c", &long]
+        {
+            assert!(check_media_type(bad).is_err(), "{bad:?}");
+        }
+    }
+}
