@@ -58,7 +58,7 @@ fn a_migration_is_whole_or_not_at_all() {
     db.execute_batch("CREATE TABLE file_usage (x)").expect("a table");
     drop(db);
     let mut command = vestnik(dir.path());
-    command.args(["check", "--data"]).arg(&data);
+    command.args(["user", "list", "--data"]).arg(&data);
     assert_eq!(run(command, None).status.code(), Some(1));
     assert_eq!(version(&data), 1);
     let db = Connection::open(&data).expect("a database");
@@ -66,7 +66,7 @@ fn a_migration_is_whole_or_not_at_all() {
     db.execute_batch("DROP TABLE file_usage").expect("dropped");
     drop(db);
     let mut command = vestnik(dir.path());
-    command.args(["check", "--data"]).arg(&data);
+    command.args(["user", "list", "--data"]).arg(&data);
     assert_eq!(run(command, None).status.code(), Some(0));
     assert_eq!(version(&data), 2);
 }
