@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::PASSWORD;
+use super::web::Layer;
 use super::wire::*;
 
 /// How long a test waits for bytes that must come.
@@ -24,6 +25,8 @@ pub(crate) struct Session {
 /// DISCONNECT) that come while an answer is waited for are kept in the inbox.
 pub(crate) struct Client {
     stream: TcpStream,
+    /// The connection goes through a WebSocket.
+    web: Option<Layer>,
     buffer: Vec<u8>,
     inbox: VecDeque<Frame>,
     last_task: u8,
@@ -41,14 +44,16 @@ impl Client {
         Self::over(TcpStream::connect(address).expect("a connection"))
     }
 
-    pub(crate) fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(mut stream: TcpStream) -> Self {
         stream
             .set_read_timeout(Some(READ_WAIT))
             .and_then(|()| stream.set_write_timeout(Some(READ_WAIT)))
             .and_then(|()| stream.set_nodelay(true))
             .expect("socket options");
+        let web = Layer::begin(&mut stream);
         Self {
             stream,
+            web,
             buffer: Vec::new(),
             inbox: VecDeque::new(),
             last_task: 0,
@@ -89,7 +94,8 @@ impl Client {
     /// Writes raw bytes as they are.
     #[track_caller]
     pub(crate) fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("written bytes");
+        let wrapped = self.web.as_ref().map(|web| web.wrap(bytes));
+        self.stream.write_all(wrapped.as_deref().unwrap_or(bytes)).expect("written bytes");
     }
 
     /// Writes one frame with a task of the test's choice.
@@ -150,7 +156,15 @@ impl Client {
                 assert!(self.buffer.is_empty(), "the stream ended inside a frame");
                 return Ok(None);
             }
-            self.buffer.extend_from_slice(&chunk[..count]);
+            self.take(&chunk[..count]);
+        }
+    }
+
+    /// Bytes that came.
+    fn take(&mut self, bytes: &[u8]) {
+        match &mut self.web {
+            Some(web) => web.unwrap(bytes, &mut self.buffer),
+            None => self.buffer.extend_from_slice(bytes),
         }
     }
 
@@ -172,7 +186,7 @@ impl Client {
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return frames,
-                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Ok(count) => self.take(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return frames,
                 Err(error) => panic!("neither bytes nor an end: {error}"),
             }
