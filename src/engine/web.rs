@@ -23,6 +23,8 @@ const REQUESTS_PER_TURN: usize = 32;
 /// Seconds after which a connection that is turned away may try again.
 const RETRY_S: u32 = 10;
 
+const TOO_MANY: &str = "there are too many connections from this address";
+
 /// What follows a request.
 enum Next {
     /// The next one, if it is there.
@@ -31,6 +33,8 @@ enum Next {
     Wait,
     /// Nothing more is handled of the connection.
     Close,
+    /// Nothing: it was turned away, and is on its way out.
+    Refused,
     /// The rest is for a WebSocket.
     Upgraded,
 }
@@ -56,8 +60,7 @@ impl Engine<'_> {
         let address = connection.address;
         uncount(&mut self.unauthorized, connection.counted.take());
         if !self.options.site.is_proxy(address) && !self.count_web(conn, address.into()) {
-            let why = "there are too many connections from this address";
-            self.refuse_http(conn, Status::Unavailable, why, Some(RETRY_S));
+            self.refuse_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
         }
     }
 
@@ -146,6 +149,7 @@ impl Engine<'_> {
         let left = bytes.get(at..).unwrap_or_default();
         let is_full = self.service.outbox.pending_bytes(conn.index) >= QUEUE_BYTES_MAX;
         match next {
+            Next::Refused => {}
             Next::Close => self.enter(conn, State::Flushing),
             Next::Upgraded => {
                 connection.inbox = left.to_vec();
@@ -187,40 +191,56 @@ impl Engine<'_> {
             is_empty: service.has_no_users(),
             wall_us: now.wall_us,
         };
-        let mut step = Step::Wait(0);
-        service.outbox.stage(conn.index, |out| step = peer.http.next(bytes, &setting, out));
-        let (used, answer) = match step {
-            Step::Wait(done) => return (done, Next::Wait),
-            Step::Answered(used) => (used, None),
-            Step::Upgrade(used) => {
-                let is_admitted = self.admit_peer(conn, &used.peer);
-                if is_admitted {
-                    self.upgrade(conn, &used.peer);
-                    return (used.bytes, Next::Upgraded);
-                }
-                return (used.bytes, Next::Close);
+        let mut out = Vec::new();
+        let step = peer.http.next(bytes, &setting, &mut out);
+        let mut used = match &step {
+            Step::Wait(done) => {
+                let done = *done;
+                self.stage_bytes(conn, &out);
+                return (done, Next::Wait);
             }
-            Step::Hook(used, call) => (used, self.hook(conn, &used, &call, stored)),
-            Step::Health(used) => {
+            Step::Answered(used)
+            | Step::Upgrade(used)
+            | Step::Hook(used, _)
+            | Step::Health(used)
+            | Step::Metrics(used) => *used,
+        };
+        if !self.admit_peer(conn, &used.peer) {
+            self.refuse_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
+            return (used.bytes, Next::Refused);
+        }
+        self.stage_bytes(conn, &out);
+        let answer = match step {
+            Step::Wait(_) | Step::Answered(_) => None,
+            Step::Upgrade(_) => {
+                self.upgrade(conn, &used.peer);
+                return (used.bytes, Next::Upgraded);
+            }
+            Step::Hook(_, call) => self.hook(conn, &used, &call, stored),
+            Step::Health(_) => {
                 let is_healthy = self.service.is_storage_healthy();
                 let answer = match is_healthy {
                     true => Answer::text(Status::Ok, "ok"),
                     false => Answer::text(Status::Unavailable, "the database cannot be written"),
                 };
-                (used, Some(answer))
+                Some(answer)
             }
-            Step::Metrics(used) => {
+            Step::Metrics(_) => {
                 let page = self.render_metrics(io);
-                (used, Some(metrics_answer(page)))
+                Some(metrics_answer(page))
             }
         };
-        if !self.admit_peer(conn, &used.peer) {
-            return (used.bytes, Next::Close);
-        }
         if let Some(answer) = answer {
+            used.exchange.is_last |= answer.status.closes();
             self.answer(conn, used.exchange, &answer);
         }
         (used.bytes, if used.exchange.is_last { Next::Close } else { Next::Request })
+    }
+
+    fn stage_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.service.outbox.stage(conn.index, |out| out.extend_from_slice(bytes));
+        }
     }
 
     fn answer(&mut self, conn: ConnId, exchange: Exchange, answer: &Answer<'_>) {

@@ -184,6 +184,11 @@ impl WebSocket {
         assert_eq!(answer.status, 101, "{answer:?}");
         let accept = answer.header("sec-websocket-accept");
         assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        Self::behind(http)
+    }
+
+    /// Goes on behind the answer to a handshake.
+    pub(crate) fn behind(http: Http) -> Self {
         Self { http, stream: Vec::new() }
     }
 
