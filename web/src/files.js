@@ -12,6 +12,7 @@ import { OFFLINE } from './link.js';
 /** A frame to the server has at most 64 KiB; PIECES of them are under way at once. */
 const PIECE = 60_000;
 const PIECES = 4;
+const BEGINS_MAX = 3;
 const FETCH_PIECE = 65_536;
 const IMAGE_MAX_PX = 1600;
 const JPEG_QUALITY = 0.85;
@@ -32,6 +33,7 @@ export async function upload(engine, { onProgress, signal }, chat, blob, info) {
   const begin = () => overReconnects(engine, () =>
     engine.link.request('BEGIN_FILE', [chat, blob.size, width, height, type, name]));
   let id = await begin();
+  let begins = 1;
   let stored = 0;
   while (stored < blob.size) {
     try {
@@ -39,8 +41,9 @@ export async function upload(engine, { onProgress, signal }, chat, blob, info) {
     } catch (error) {
       const failure = /** @type {Failure} */ (error);
       if (failure.code === 'bad-offset') stored = failure.number;
-      else if (failure.code === 'no-such-file' && stored > 0) {
+      else if (failure.code === 'no-such-file' && begins < BEGINS_MAX) {
         // Away for longer than the server keeps a part.
+        begins += 1;
         stored = 0;
         id = await begin();
       } else {
