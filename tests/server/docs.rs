@@ -225,3 +225,33 @@ fn links_and_files_that_the_pages_name_exist() {
         }
     }
 }
+
+/// The functions that "Anatomy of a purpose" names, with the file that each stands in. A file is
+/// named once for the functions behind it.
+fn anatomy() -> Vec<(String, String)> {
+    let page = read("ARCHITECTURE.md");
+    let mut file = String::new();
+    let mut functions = Vec::new();
+    for words in section(&page, "## Anatomy of a purpose", "\n## ").split('`').skip(1).step_by(2) {
+        let words = words.split_whitespace().collect::<Vec<_>>();
+        match words[..] {
+            [path, function] => {
+                path.trim_end_matches(':').clone_into(&mut file);
+                functions.push((file.clone(), function.to_owned()));
+            }
+            [path] if path.contains('/') => path.clone_into(&mut file),
+            [function] => functions.push((file.clone(), function.to_owned())),
+            _ => {}
+        }
+    }
+    functions
+}
+
+#[test]
+fn the_anatomy_names_functions_that_exist_and_few() {
+    let functions = anatomy();
+    assert!((15..=25).contains(&functions.len()), "{functions:?}");
+    for (file, function) in functions {
+        assert!(read(&file).contains(&format!("fn {function}(")), "no {function} in {file}");
+    }
+}
