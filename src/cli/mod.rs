@@ -9,6 +9,7 @@ mod cert;
 mod chat;
 mod check;
 mod client;
+mod clock;
 mod config;
 mod environment;
 mod failure;
@@ -100,6 +101,9 @@ enum Command {
     Hook(hook::Command),
     /// Stop registrations and joins, or allow them again
     Lockdown(lockdown::Arguments),
+    /// Show whether the clock is believed, or confirm it after a jump
+    #[command(subcommand)]
+    Clock(clock::Command),
     /// Copy the database, while the server runs or not
     Backup(backup::Arguments),
     /// Write a chat as lines of JSON
@@ -204,6 +208,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Invite(command) => invite::run(command, context),
         Command::Hook(command) => hook::run(command, context),
         Command::Lockdown(arguments) => lockdown::run(&arguments, context),
+        Command::Clock(command) => clock::run(command, context),
         Command::Backup(arguments) => backup::run(&arguments, context),
         Command::Export(arguments) => transfer::export(&arguments, context),
         Command::Import(arguments) => transfer::import(&arguments, context),

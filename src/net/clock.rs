@@ -3,20 +3,34 @@
 //! All that a turn decides it decides by the one time that was read at its beginning; what is read
 //! later is for figures alone.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A clock that only runs forward, also while the machine is suspended: else waking up would look
+/// as if the wall clock had jumped.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const FORWARD: ClockId = ClockId::Boottime;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const FORWARD: ClockId = ClockId::Monotonic;
+
+fn forward_us() -> u64 {
+    let now = clock_gettime(FORWARD);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds.saturating_mul(1_000_000) + u64::try_from(now.tv_nsec).unwrap_or_default() / 1000
+}
 
 /// Reads both clocks once per turn.
 #[derive(Debug)]
 pub(super) struct Clock {
-    started: Instant,
+    started_us: u64,
     wall_us: i64,
     now_us: u64,
 }
 
 impl Clock {
-    #[allow(clippy::disallowed_methods)] // this is that place
     pub(super) fn start() -> Self {
-        let mut clock = Self { started: Instant::now(), wall_us: 0, now_us: 0 };
+        let mut clock = Self { started_us: forward_us(), wall_us: 0, now_us: 0 };
         clock.read();
         clock
     }
@@ -30,9 +44,8 @@ impl Clock {
         self.now_us = self.elapsed_us();
     }
 
-    #[allow(clippy::disallowed_methods)] // this is that place
     fn elapsed_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+        forward_us().saturating_sub(self.started_us)
     }
 
     /// Microseconds since the epoch; may jump both ways.

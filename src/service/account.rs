@@ -169,7 +169,7 @@ impl Service<'_> {
         let now = self.clock.next();
         let user = self.store.add_user(nickname, key, stored, now)?.ok_or(Decline::NameTaken)?;
         if let Some((digest, invite)) = invite {
-            if !self.store.use_invite(&digest, now)? {
+            if !self.store.use_invite(&digest, self.clock.wall())? {
                 return Err(Decline::BadInvite.into());
             }
             if invite.operator {

@@ -1,25 +1,136 @@
 //! Server time: the wall clock made strictly increasing (protocol section 3). The wall clock itself
-//! is an input.
+//! is an input, and so is a clock that only runs forward, by which the wall clock is judged.
+//!
+//! A wall clock that jumps may be wrong for some seconds: a battery, a hypervisor, a time server. So
+//! a jump is not followed until it has lasted for minutes, and nothing is deleted by age until the
+//! clock has been steady for a day.
 
 use crate::ids::ServerTime;
 use crate::service::DAY_US;
 
+/// The wall clock may differ by this much from what the other clock makes of it.
+const JUMP_US: i64 = 60 * 1_000_000;
+
+/// A jump that has lasted for so long is followed.
+const HOLD_MS: u64 = 5 * 60 * 1000;
+
+/// Nothing is deleted by age until the clock has been steady for so long.
+pub(super) const DOUBT_MS: u64 = 24 * 3600 * 1000;
+
+/// What the wall clock has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ClockEvent {
+    /// It is ahead by so many microseconds, or behind.
+    Jumped(i64),
+    /// It is back from a jump.
+    Returned,
+    /// It has stayed where it jumped to, and is followed.
+    Followed,
+    /// It has been steady for a day since the last jump.
+    Steady,
+}
+
+/// A jump that is not followed yet.
+#[derive(Clone, Copy, Debug)]
+struct Jump {
+    offset_us: i64,
+    since_ms: u64,
+}
+
 /// Gives server times. Knows the highest ever given, also by earlier runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerClock {
+    /// The wall clock as far as it is believed.
     wall: ServerTime,
     last: ServerTime,
+    /// The believed wall clock less the clock that only runs forward; `None`: not read yet.
+    offset_us: Option<i64>,
+    jump: Option<Jump>,
+    read_ms: u64,
+    /// How long nothing may be deleted by age.
+    doubt_ms: u64,
 }
 
 impl ServerClock {
-    /// Goes on after `last`, the highest time that earlier runs gave or promised to skip.
-    pub(super) const fn resume(last: ServerTime) -> Self {
-        Self { wall: ServerTime::ZERO, last }
+    /// Goes on after `last`, the highest time that earlier runs gave or promised to skip. `doubt_ms`:
+    /// how long an earlier run would have waited before it deleted something by age.
+    pub(super) const fn resume(last: ServerTime, doubt_ms: u64) -> Self {
+        let wall = ServerTime::ZERO;
+        Self { wall, last, offset_us: None, jump: None, read_ms: 0, doubt_ms }
     }
 
-    /// Sets the wall clock, which may jump both ways.
-    pub(super) fn set_wall(&mut self, wall_us: i64) {
-        self.wall = ServerTime::new(wall_us).unwrap_or_default();
+    /// Sets the wall clock, which may jump both ways, and the clock that only runs forward.
+    pub(super) fn set_wall(&mut self, wall_us: i64, now_ms: u64) -> Option<ClockEvent> {
+        let now_us = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1000);
+        let offset_us = wall_us.saturating_sub(now_us);
+        let passed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.read_ms, now_ms));
+        let (believed_us, event) = self.judge(offset_us, now_ms, passed_ms);
+        self.offset_us = Some(believed_us);
+        self.wall = ServerTime::new(believed_us.saturating_add(now_us)).unwrap_or_default();
+        event
+    }
+
+    /// The offset to go by.
+    fn judge(&mut self, offset_us: i64, now_ms: u64, passed_ms: u64) -> (i64, Option<ClockEvent>) {
+        let Some(steady_us) = self.offset_us else { return self.first(offset_us) };
+        let ahead_us = offset_us.saturating_sub(steady_us);
+        if ahead_us.unsigned_abs() <= JUMP_US.unsigned_abs() {
+            if self.jump.take().is_some() {
+                self.doubt_ms = DOUBT_MS;
+                return (offset_us, Some(ClockEvent::Returned));
+            }
+            let was_in_doubt = self.doubt_ms > 0;
+            self.doubt_ms = self.doubt_ms.saturating_sub(passed_ms);
+            let is_over = was_in_doubt && self.doubt_ms == 0;
+            return (offset_us, is_over.then_some(ClockEvent::Steady));
+        }
+        if let Some(jump) = self.jump
+            && offset_us.saturating_sub(jump.offset_us).unsigned_abs() <= JUMP_US.unsigned_abs()
+        {
+            if now_ms.saturating_sub(jump.since_ms) < HOLD_MS {
+                return (steady_us, None);
+            }
+            self.jump = None;
+            return (offset_us, Some(ClockEvent::Followed));
+        }
+        self.jump = Some(Jump { offset_us, since_ms: now_ms });
+        self.doubt_ms = DOUBT_MS;
+        (steady_us, Some(ClockEvent::Jumped(ahead_us)))
+    }
+
+    /// The first reading, which only the times of earlier runs can be held against.
+    fn first(&mut self, offset_us: i64) -> (i64, Option<ClockEvent>) {
+        let ahead_us = offset_us.saturating_sub(self.last.micros());
+        let is_far = self.last > ServerTime::ZERO && ahead_us.saturating_abs() > DAY_US;
+        if !is_far {
+            return (offset_us, None);
+        }
+        self.doubt_ms = DOUBT_MS;
+        (offset_us, Some(ClockEvent::Jumped(ahead_us)))
+    }
+
+    /// The operator says that the wall clock is right.
+    pub(super) fn confirm(&mut self) {
+        self.doubt_ms = 0;
+        if let Some(jump) = self.jump.take() {
+            self.offset_us = Some(jump.offset_us);
+        }
+    }
+
+    /// How long nothing may be deleted by age, in milliseconds of a steady clock.
+    pub(super) const fn doubt_ms(&self) -> u64 {
+        self.doubt_ms
+    }
+
+    /// The wall clock as far as it is believed: what invites and the like are judged by, which the
+    /// command line makes by the wall clock. Server time may be far ahead of it.
+    pub(super) const fn wall(&self) -> ServerTime {
+        self.wall
+    }
+
+    /// The same, unless nothing may be deleted by age now.
+    pub(super) fn age_clock(&self) -> Option<ServerTime> {
+        (self.doubt_ms == 0).then_some(self.wall)
     }
 
     /// A time for a new event: later than every time given before.
@@ -51,24 +162,100 @@ impl ServerClock {
 mod tests {
     use super::*;
 
+    const MONTH_US: i64 = 31 * DAY_US;
+    const BEGIN_US: i64 = 1_700_000_000_000_000;
+
+    fn at(micros: i64) -> ServerTime {
+        ServerTime::new(micros).expect("positive")
+    }
+
     #[test]
     fn times_grow_whatever_the_wall_clock_does() {
-        let mut clock = ServerClock::resume(ServerTime::new(1000).expect("positive"));
+        let mut clock = ServerClock::resume(at(1000), 0);
         let mut last = 1000;
-        for wall in [500, 2000, 2000, 10, -5, 2001, 90_000, 3] {
-            clock.set_wall(wall);
+        for wall in [500, 2000, 2000, 10, -5, 2001, 90_000, 3, MONTH_US, 7] {
+            clock.set_wall(wall, 0);
             let given = clock.next().micros();
             assert!(given > last, "{given} after {last}");
-            assert_eq!(clock.now().micros(), given.max(wall));
+            assert_eq!(clock.now().micros(), given);
             last = given;
         }
+        assert!(last < 100_000, "the month is not believed");
     }
 
     #[test]
     fn an_event_is_after_every_present_told_before() {
-        let mut clock = ServerClock::resume(ServerTime::ZERO);
-        clock.set_wall(100);
+        let mut clock = ServerClock::resume(ServerTime::ZERO, 0);
+        clock.set_wall(100, 0);
         let now = clock.now();
         assert!(clock.next() > now);
+    }
+
+    #[test]
+    fn a_jump_that_does_not_last_leaves_nothing_behind() {
+        let mut clock = ServerClock::resume(at(BEGIN_US), 0);
+        assert_eq!(clock.set_wall(BEGIN_US, 0), None);
+        assert!(clock.age_clock().is_some());
+        let jumped = clock.set_wall(BEGIN_US + MONTH_US + 1_000_000, 1000);
+        assert_eq!(jumped, Some(ClockEvent::Jumped(MONTH_US)));
+        assert_eq!(clock.next(), at(BEGIN_US + 1_000_000));
+        assert_eq!(clock.age_clock(), None);
+        assert_eq!(clock.set_wall(BEGIN_US + MONTH_US + 15_000_000, 15_000), None);
+        let back = clock.set_wall(BEGIN_US + 16_000_000, 16_000);
+        assert_eq!(back, Some(ClockEvent::Returned));
+        assert_eq!(clock.next(), at(BEGIN_US + 16_000_000));
+        let mut now_ms = 16_000;
+        while now_ms < 16_000 + DOUBT_MS {
+            assert_eq!(clock.age_clock(), None, "{now_ms}");
+            now_ms += 3_600_000;
+            let event = clock.set_wall(BEGIN_US + now_ms as i64 * 1000, now_ms);
+            assert_eq!(event.is_some(), now_ms >= 16_000 + DOUBT_MS);
+        }
+        assert_eq!(clock.age_clock(), Some(at(BEGIN_US + now_ms as i64 * 1000)));
+    }
+
+    #[test]
+    fn a_jump_that_lasts_is_followed_and_doubted_for_a_day() {
+        for by_us in [MONTH_US, -MONTH_US] {
+            let mut clock = ServerClock::resume(at(BEGIN_US), 0);
+            clock.set_wall(BEGIN_US, 0);
+            let mut events = Vec::new();
+            for second in 1..=400 {
+                let wall = BEGIN_US + by_us + second * 1_000_000;
+                events.extend(clock.set_wall(wall, second as u64 * 1000));
+            }
+            assert_eq!(events, [ClockEvent::Jumped(by_us), ClockEvent::Followed]);
+            assert_eq!(clock.wall(), at(BEGIN_US + by_us + 400_000_000));
+            assert_eq!(clock.age_clock(), None);
+            clock.confirm();
+            assert!(clock.age_clock().is_some());
+        }
+    }
+
+    #[test]
+    fn a_start_far_from_the_stored_time_is_doubted() {
+        for (off_us, is_doubted) in [(DAY_US - 1, false), (2 * DAY_US, true), (-2 * DAY_US, true)] {
+            let mut clock = ServerClock::resume(at(BEGIN_US), 0);
+            let event = clock.set_wall(BEGIN_US + off_us, 0);
+            assert_eq!((event.is_some(), clock.age_clock().is_none()), (is_doubted, is_doubted));
+            assert_eq!(clock.wall(), at(BEGIN_US + off_us));
+        }
+        let mut clock = ServerClock::resume(ServerTime::ZERO, 0);
+        assert_eq!(clock.set_wall(BEGIN_US, 0), None, "a new database");
+        let mut clock = ServerClock::resume(at(BEGIN_US), DOUBT_MS);
+        clock.set_wall(BEGIN_US, 0);
+        assert_eq!(clock.age_clock(), None, "an earlier run was in doubt");
+    }
+
+    #[test]
+    fn a_clock_that_drifts_is_steady() {
+        let mut clock = ServerClock::resume(at(BEGIN_US), 0);
+        clock.set_wall(BEGIN_US, 0);
+        // An hour in a week, which is more than a time server corrects by slewing.
+        for minute in 1..=7 * 24 * 60 {
+            let wall = BEGIN_US + minute * 60_000_000 + minute * 357_000;
+            assert_eq!(clock.set_wall(wall, minute as u64 * 60_000), None);
+        }
+        assert!(clock.age_clock().is_some());
     }
 }

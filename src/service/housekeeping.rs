@@ -65,6 +65,8 @@ pub(super) struct Housekeeping {
     touched_upto: usize,
     scrubbing: Scrubbing,
     pub(super) verifying: Verifying,
+    /// When it was last stored how long the clock is doubted; `None`: it is to be stored.
+    pub(super) doubt_noted_ms: Option<u64>,
 }
 
 /// What was deleted, edited or indexed under words that are no more is overwritten in the file, but
@@ -101,6 +103,7 @@ impl Housekeeping {
             touched_upto: 0,
             scrubbing: Scrubbing::default(),
             verifying: Verifying::default(),
+            doubt_noted_ms: Some(0),
         })
     }
 
@@ -111,6 +114,7 @@ impl Housekeeping {
         self.may_expire = true;
         self.may_purge = true;
         self.may_erase = true;
+        self.doubt_noted_ms = None;
     }
 
     /// A file is gone.
@@ -179,15 +183,13 @@ impl Service<'_> {
     fn slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         self.store.still_same()?;
         self.look_for_space();
+        self.note_doubt()?;
         if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
             self.housekeeping.last_round_ms = self.now_ms;
             if !self.full_disk.is_full {
                 self.touch_sessions()?;
             }
-            self.end_old_sessions()?;
-            self.remove_empty_groups()?;
-            self.store.remove_expired_invites(self.clock.now(), INVITES_PER_SLICE)?;
-            self.store.remove_expired_reset_codes(self.clock.now())?;
+            self.remove_by_age()?;
             self.send_limiter.trim(self.now_ms);
             self.hook_limiter.trim(self.now_ms);
             self.reaction_limiter.trim(self.now_ms);
@@ -273,7 +275,7 @@ impl Service<'_> {
     /// Takes away messages that their chat keeps no longer. Nobody is told: whoever has them may
     /// keep them.
     fn expire(&mut self) -> Result<bool, crate::service::HandlerError> {
-        let now = self.clock.now();
+        let Some(now) = self.clock.age_clock() else { return Ok(false) };
         let Some((chat, last)) = self.store.expire_messages(now, EXPIRED_PER_SLICE)? else {
             return Ok(false);
         };
@@ -406,14 +408,26 @@ impl Service<'_> {
                 self.housekeeping.sweep_soon();
                 self.chat_is_gone(chat, None);
             }
-            Change::PolicyChanged => self.lockdown = self.store.lockdown()?,
+            Change::PolicyChanged => {
+                self.lockdown = self.store.lockdown()?;
+                self.look_for_confirmation()?;
+            }
         }
         Ok(())
     }
 
+    /// Takes away what is too old, unless nobody can tell what is.
+    fn remove_by_age(&mut self) -> HandlerResult {
+        let Some(now) = self.clock.age_clock() else { return Ok(()) };
+        self.end_old_sessions(now)?;
+        self.remove_empty_groups(now)?;
+        self.store.remove_expired_invites(now, INVITES_PER_SLICE)?;
+        Ok(self.store.remove_expired_reset_codes(now)?)
+    }
+
     /// Takes away groups that have had no members for as long as they are kept.
-    fn remove_empty_groups(&mut self) -> HandlerResult {
-        let oldest = self.clock.now().micros() - EMPTY_GROUP_DAYS * DAY_US;
+    fn remove_empty_groups(&mut self, now: ServerTime) -> HandlerResult {
+        let oldest = now.micros() - EMPTY_GROUP_DAYS * DAY_US;
         let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
         for chat in self.store.empty_groups(oldest, EMPTY_GROUPS_PER_SLICE)? {
             self.store.remove_chat(chat)?;
@@ -450,8 +464,7 @@ impl Service<'_> {
 
     /// Ends sessions that were not used for their lifetime; one that a connection carries is in
     /// use, even if the clock has leapt before that was noted.
-    fn end_old_sessions(&mut self) -> HandlerResult {
-        let now = self.clock.now();
+    fn end_old_sessions(&mut self, now: ServerTime) -> HandlerResult {
         let oldest = now.micros().saturating_sub(self.config.session_lifetime_us);
         let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
         for session in self.store.sessions_unused_since(oldest, SESSIONS_PER_SLICE)? {
@@ -460,6 +473,7 @@ impl Service<'_> {
             match carrier.and_then(|conn| self.peers.get(conn)) {
                 Some(peer) => {
                     let address = peer.address().to_string();
+                    let now = self.clock.now();
                     self.store.touch_session(session, now, &address)?;
                 }
                 None => {

@@ -47,7 +47,7 @@ impl Service<'_> {
         }
         self.may_change(caller)?;
         let code = self.fresh_code()?;
-        let created = self.clock.next();
+        let created = self.clock.wall();
         let expires = created.micros().saturating_add(i64::from(days) * DAY_US);
         let invite = Invite {
             hint: code.hint(),
@@ -90,7 +90,7 @@ impl Service<'_> {
             let why = "only an admin of the chat or an operator may list invites";
             return Err(Decline::Forbidden(why).into());
         }
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let sees_all = is_operator || self.config.invites_by == InvitesBy::Admins;
         let mut pack = Vec::new();
         for invite in self.store.good_invites(chat, now)? {
@@ -115,7 +115,7 @@ impl Service<'_> {
             let why = "only an admin of a chat or an operator may end invites";
             return Err(Decline::Forbidden(why).into());
         }
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let hint = hint.to_ascii_lowercase();
         let mut found = self.store.invites_with_hint(&hint)?;
         found.retain(|(_, invite)| invite.is_good(now));
@@ -149,7 +149,7 @@ impl Service<'_> {
 
     /// The invite of a code that can be used now: its chat, if it names one, is there.
     pub(super) fn good_invite(&mut self, digest: &Digest32) -> StoreResult<Option<Invite>> {
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let Some(invite) = self.store.invite(digest)?.filter(|invite| invite.is_good(now)) else {
             return Ok(None);
         };
@@ -181,7 +181,7 @@ impl Service<'_> {
             if self.store.member(chat, caller.user)?.is_none() {
                 self.may_become_member(chat, caller.user)?;
                 self.spend_change(caller.user)?;
-                let now = self.clock.next();
+                let now = self.clock.wall();
                 self.store.use_invite(&digest, now)?;
                 self.become_member(chat, caller.user, Some(caller.conn))?;
             }

@@ -13,6 +13,7 @@
 mod account;
 mod chat;
 mod clock;
+mod clock_doubt;
 mod commands;
 mod dispatch;
 mod file;
@@ -270,7 +271,9 @@ impl<'db> Service<'db> {
     ) -> Result<Self, String> {
         let mut seed = [0; 32];
         random.fill(&mut seed).map_err(|e| e.to_string())?;
-        let clock = ServerClock::resume(store.server_time().map_err(|e| e.to_string())?);
+        let last = store.server_time().map_err(|e| e.to_string())?;
+        let doubt_ms = store.clock_doubt().map_err(|e| e.to_string())?;
+        let clock = ServerClock::resume(last, doubt_ms);
         let lockdown = store.lockdown().map_err(|e| e.to_string())?;
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
@@ -332,7 +335,9 @@ impl<'db> Service<'db> {
     /// Begins a turn: the wall clock in microseconds since the epoch, and a clock in milliseconds
     /// that never runs backwards.
     pub fn begin_turn(&mut self, wall_us: i64, now_ms: u64) {
-        self.clock.set_wall(wall_us);
+        if let Some(event) = self.clock.set_wall(wall_us, now_ms) {
+            self.note_clock(event);
+        }
         self.now_ms = now_ms;
         self.looked_bytes = 0;
         self.outbox.begin_turn();
@@ -883,7 +888,9 @@ impl<'db> Service<'db> {
         self.finish_indexing()?;
         self.finish_counting()?;
         self.finish_ledger()?;
-        self.store.write_server_time(self.clock.last())?;
+        self.store.set_clock_doubt(self.clock.doubt_ms())?;
+        let now = self.clock.now();
+        self.store.write_server_time(now)?;
         self.store.commit().map(drop)
     }
 }

@@ -52,7 +52,7 @@ impl Service<'_> {
             log::error!("no code without randomness: {why}");
             Decline::StorageFailed
         })?;
-        let now = self.clock.next();
+        let now = self.clock.wall();
         let expires = now.micros().saturating_add(RESET_CODE_US);
         let expires = ServerTime::new(expires).unwrap_or(ServerTime::MAX);
         self.store.set_reset_code(user, &code.digest().0, expires, now)?;
@@ -95,7 +95,7 @@ impl Service<'_> {
     fn reset_by(&mut self, key: &str, given: Digest) -> Result<Option<UserId>, HandlerError> {
         let user = self.store.user_by_key(key)?.filter(|user| !user.disabled);
         let Some(user) = user.map(|user| user.user) else { return Ok(None) };
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let kept = self.store.reset_code(user, now)?;
         let is_right = kept.and_then(|kept| Digest::from_row(&kept)) == Some(given);
         Ok(is_right.then_some(user))

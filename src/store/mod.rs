@@ -338,6 +338,22 @@ impl<'db> Store<'db> {
         self.set_meta("lockdown", i64::from(is_on))
     }
 
+    /// How long the clock is not to be believed, in milliseconds.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn clock_doubt(&mut self) -> StoreResult<u64> {
+        Ok(self.meta("clock_doubt_ms")?.map_or(0, i64::unsigned_abs))
+    }
+
+    /// Notes how long the clock is not to be believed; 0: it is.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_clock_doubt(&mut self, doubt_ms: u64) -> StoreResult<()> {
+        self.set_meta("clock_doubt_ms", i64::try_from(doubt_ms).unwrap_or(i64::MAX))
+    }
+
     /// A number that belongs to the file as a whole.
     fn meta(&mut self, key: &str) -> StoreResult<Option<i64>> {
         self.get("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))

@@ -100,15 +100,16 @@ fn what_makes_room_works_on_a_full_disk() {
 fn a_server_starts_on_a_full_disk() {
     let Some((mut server, mut anna, hall, _)) = full(true) else { return };
     send_until_declined(&mut anna, hall);
-    let history = anna.history(hall);
+    let mut history = anna.history(hall);
     server.kill();
     for round in 0..2 {
         server.restart();
         let mut anna = server.login10("anna");
         assert_eq!(anna.history(hall).len(), history.len(), "round {round}");
-        anna.ask(SEND_CHAT_MSG, body().id(hall).text(&"x".repeat(8_000)))
-            .declined("storage-failed");
+        // The WAL that was checkpointed may have left some space.
+        send_until_declined(&mut anna, hall);
         anna.delete(hall, history[round + 1].id);
+        history = anna.history(hall);
         server.kill();
     }
     assert!(!server.stderr().contains("restore it"), "{}", server.stderr());

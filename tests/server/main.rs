@@ -32,6 +32,7 @@ mod cli;
 mod client;
 mod client_cli;
 mod client_screen;
+mod clock;
 mod corpus;
 mod damage;
 mod docs;

@@ -39,7 +39,7 @@ impl Clock {
             let by = self.rng.between(1, most as u64) as i64;
             self.wall_us += if self.rng.one_in(2) { by } else { -by };
             if self.is_wild && self.rng.one_in(4) {
-                let days = self.rng.between(1, 40) as i64;
+                let days = self.rng.between(1, 400) as i64;
                 self.wall_us += if self.rng.one_in(3) { -days * DAY_US } else { days * DAY_US };
             }
             if self.is_wild && self.rng.one_in(16) {

@@ -16,6 +16,10 @@ use crate::rng::{Rng, Secrets};
 use crate::vfs;
 use crate::wire::Check;
 
+/// How long chats keep their messages once somebody has set that. No seed lasts for a day, so nothing
+/// ever gets so old, whatever the wall clock does.
+const KEEP_DAYS: u32 = 7;
+
 /// What somebody has done by hand.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
@@ -114,7 +118,7 @@ fn change(command: &Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResu
         }
         Command::SlowMode { chat, seconds } => {
             let chat = chat_id(*chat)?;
-            let set = store.set_chat_policy(chat, *seconds, 0);
+            let set = store.set_chat_policy(chat, *seconds, KEEP_DAYS);
             set.and_then(|()| store.note_change(Change::ChatChanged(chat)))
         }
         Command::Lockdown { is_on } => {

@@ -94,6 +94,8 @@ pub(crate) struct Disk {
     /// Nothing is written any more: the process is about to end.
     dead: bool,
     doom: Option<Doom>,
+    /// A file that was moved away.
+    moved: Option<(String, usize)>,
     /// Faults that came true, reads and others.
     pub(crate) failed_reads: u64,
     pub(crate) failed_writes: u64,
@@ -118,6 +120,7 @@ impl Disk {
             is_full: false,
             dead: false,
             doom: None,
+            moved: None,
             failed_reads: 0,
             failed_writes: 0,
             errno: 0,
@@ -148,6 +151,7 @@ impl Disk {
     pub(crate) fn is_risky(&self) -> bool {
         let f = self.faults;
         self.doom.is_some()
+            || self.moved.is_some()
             || self.is_full
             || f.write + f.full + f.sync + f.truncate + f.delete + f.open > 0
     }
@@ -198,6 +202,33 @@ impl Disk {
         for byte in bytes {
             *byte = self.rng.next() as u8;
         }
+    }
+
+    /// Somebody moves a file away, under a name that nobody knows.
+    pub(crate) fn move_away(&mut self, name: &str) {
+        if let Some(inode) = self.names.remove(name) {
+            self.durable_names.remove(name);
+            self.moved = Some((name.to_owned(), inode));
+        }
+    }
+
+    /// The file is put back.
+    pub(crate) fn put_back(&mut self) {
+        if let Some((name, inode)) = self.moved.take() {
+            self.durable_names.insert(name.clone(), inode);
+            self.names.insert(name, inode);
+        }
+    }
+
+    /// The file of a name.
+    pub(crate) fn inode(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
+    }
+
+    /// All bytes of a file, for somebody who changes them beneath everybody.
+    pub(crate) fn bytes_mut(&mut self, name: &str) -> Option<&mut Vec<u8>> {
+        let inode = self.inode(name)?;
+        Some(&mut self.files[inode].shown)
     }
 
     // ---- what SQLite asks for ------------------------------------------------------------------

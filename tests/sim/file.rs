@@ -1,11 +1,16 @@
 //! The data file against the model, read by SQL of the simulation's own.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Row};
 use vestnik::auth::{password, token};
+use vestnik::ids::ChatId;
+use vestnik::store::checksum::DAMAGED;
+use vestnik::store::open::Role;
+use vestnik::store::{Database, Store};
 
 use crate::model::Model;
 use crate::vfs;
@@ -36,6 +41,39 @@ pub(crate) fn compare(model: &Model) -> Check {
     let file = open()?;
     compare_by(&file, model)?;
     whole(&file)
+}
+
+/// Whether every message is read as the model has it, or is one that is damaged and that a check
+/// finds.
+pub(crate) fn compare_damaged(model: &Model) -> Check {
+    let path = Path::new(PATH);
+    let database = Database::open_with_vfs(path, vfs::NAME, Role::Reader, None)?;
+    let mut store = Store::new(&database).map_err(|e| e.to_string())?;
+    let mut damaged = BTreeSet::new();
+    let verified = store.verify_all_messages(|chat, message| _ = damaged.insert((chat, message)));
+    verified.map_err(|e| e.to_string())?;
+    for (chat, found) in &model.chats {
+        let chat = ChatId::new(*chat).ok_or("a chat id of 0")?;
+        let mut wrong = None;
+        let read = store.all_messages(chat, |message| {
+            let expected = found.messages.get(&message.created.micros());
+            let expected = expected.map(|message| &*message.content);
+            let is_damaged = damaged.contains(&(chat.row(), message.created.micros()));
+            let is_right = match is_damaged {
+                true => message.content == DAMAGED,
+                false => expected == Some(message.content),
+            };
+            if !is_right {
+                wrong = Some(format!("{expected:?} is read as {:?}", message.content));
+            }
+            wrong.is_none()
+        });
+        read.map_err(|e| e.to_string())?;
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
+    }
+    Ok(())
 }
 
 /// Somebody who reads the file for a while, as a backup does: the log cannot be begun anew, and what
@@ -161,10 +199,6 @@ fn sessions(model: &Model, file: &Connection) -> Check {
     .collect();
     for (id, session) in &model.sessions {
         let Some((user, digest, created, used)) = there.get(id) else {
-            let now = model.latest_now.max(model.high);
-            if model.is_expired(session, now).0 {
-                continue;
-            }
             return Err(format!("session {id} is missing: {session:?}"));
         };
         let secret = token::session_digest(&session.secret).ok_or("a secret that is none")?;

@@ -16,6 +16,10 @@ pub(crate) struct Plan {
     pub(crate) dies_uneasy_one_in: u64,
     /// There is no room on the disk for a whole turn, once in so many.
     pub(crate) full_one_in: u64,
+    /// There is none when the server starts, once in so many starts.
+    pub(crate) full_start_one_in: u64,
+    /// The data file is moved away under the running server, once in so many turns.
+    pub(crate) moves_one_in: u64,
     /// All comes to rest once in so many turns.
     pub(crate) rests_one_in: u64,
     /// Of a hundred ends, so many are power cuts.
@@ -74,6 +78,8 @@ impl Plan {
             } else {
                 0
             },
+            full_start_one_in: if has_faults { 3 } else { 0 },
+            moves_one_in: if ends { rng.weighted(&[(2, 0), (1, 400)]) } else { 0 },
             rests_one_in: 400,
             cut_percent: if kind >= 2 { rng.weighted(&[(1, 30), (2, 80), (1, 100)]) } else { 0 },
             faults: if has_faults { faults(rng) } else { Faults::default() },

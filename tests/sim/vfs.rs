@@ -6,10 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::Path;
 use std::ptr;
 use std::sync::Once;
 
 use rusqlite::ffi;
+use vestnik::store::FileId;
 use vestnik::store::checkpoint::Copier;
 
 use crate::disk::{Code, Disk, Locks};
@@ -67,6 +69,12 @@ pub(crate) fn install(disk: Disk) {
 /// Looks at the disk, between SQLite's calls.
 pub(crate) fn disk<T>(with: impl FnOnce(&mut Disk) -> T) -> T {
     DISK.with_borrow_mut(with)
+}
+
+/// The file at a path, as the server looks it up.
+pub(crate) fn look_up(path: &Path) -> Option<FileId> {
+    let inode = disk(|disk| disk.inode(path.to_str()?));
+    inode.map(|inode| (0, inode as u64))
 }
 
 fn register() {

@@ -161,6 +161,8 @@ pub(crate) struct World {
     stops: bool,
     /// Nobody asks for more.
     pub(crate) is_quiet: bool,
+    /// The data file is not where it was.
+    is_moved: bool,
     lines: Option<VecDeque<String>>,
 }
 
@@ -187,6 +189,7 @@ impl World {
             last_time: 0,
             stops: false,
             is_quiet: false,
+            is_moved: false,
             lines: is_traced.then(VecDeque::new),
             rng,
             plan,
@@ -201,6 +204,7 @@ impl World {
         }
         self.die();
         self.compare(None).map_err(|wrong| format!("at the end {wrong}"))?;
+        self.flip_bits()?;
         let disk_failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
         self.report.failed_calls = disk_failed;
         self.report.undone = self.undone;
@@ -278,21 +282,27 @@ impl World {
     /// One life of the process; true when the seed is over.
     fn life(&mut self) -> Check<bool> {
         self.report.lives += 1;
-        if self.rng.one_in(6) && self.plan.dies_one_in > 0 {
+        let is_full = self.rng.one_in(self.plan.full_start_one_in);
+        if !is_full && self.rng.one_in(6) && self.plan.dies_one_in > 0 {
             let changes = self.rng.between(1, 12);
             vfs::disk(|disk| disk.doom(Doom::Changes(changes)));
         }
         // The disk behaves once the third start has failed.
-        let faults = if self.report.lives % 4 == 3 { Faults::default() } else { self.plan.faults };
-        vfs::disk(|disk| disk.faults = faults);
+        let is_well = is_full || self.report.lives % 4 == 3;
+        let faults = if is_well { Faults::default() } else { self.plan.faults };
+        vfs::disk(|disk| {
+            disk.faults = faults;
+            disk.is_full = is_full;
+        });
         let failed = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
         let excuse = |wrong: String| {
             let failed_now = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
-            let is_excused = failed_now > failed || vfs::disk(|disk| disk.is_dead());
+            let is_excused = failed_now > failed && !is_full || vfs::disk(|disk| disk.is_dead());
             if is_excused { Ok(false) } else { Err(format!("the server does not start: {wrong}")) }
         };
         let path = Path::new(file::PATH);
-        let mut database = match Database::open_with_vfs(path, vfs::NAME, Role::Server, None) {
+        let opened = Database::open_with_vfs(path, vfs::NAME, Role::Server, Some(vfs::look_up));
+        let mut database = match opened {
             Ok(database) => database,
             Err(wrong) => return excuse(wrong),
         };
@@ -315,6 +325,10 @@ impl World {
         if vfs::disk(|disk| disk.is_dead()) {
             return Ok(false);
         }
+        vfs::disk(|disk| {
+            disk.is_full = false;
+            disk.faults = self.plan.faults;
+        });
         self.after_start(service.last_time().micros())?;
         let one_in = self.plan.copies_within_one_in;
         let rng = self.rng.fork();
@@ -323,6 +337,12 @@ impl World {
         while self.report.turns < self.plan.turns {
             if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
                 self.quieten(&mut host)?;
+            }
+            if self.rng.one_in(self.plan.moves_one_in) && !host.is_losing() {
+                if self.lose_the_file(&mut host)? == Fate::Dead {
+                    return Ok(false);
+                }
+                continue;
             }
             if self.live_a_turn(&mut host)? == Fate::Dead {
                 if self.stops && host.stop(self)? {
@@ -431,12 +451,15 @@ impl World {
             };
             vfs::disk(|disk| disk.doom(doom));
         }
-        if !self.is_quiet && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
+        // Nobody else finds a file that was moved away.
+        let is_there = !self.is_moved;
+        let is_busy = is_there && !self.is_quiet;
+        if is_busy && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
             self.do_by_hand()?;
         }
         if host.reader.is_some() && self.rng.one_in(20) {
             host.reader = None;
-        } else if !self.is_quiet && self.rng.one_in(self.plan.reads_one_in) {
+        } else if is_busy && self.rng.one_in(self.plan.reads_one_in) {
             let faults = vfs::disk(Disk::behave);
             let reader = Reader::begin();
             vfs::disk(|disk| disk.misbehave(faults));
@@ -446,10 +469,73 @@ impl World {
         vfs::disk(|disk| disk.is_full = is_full);
         let fate = host.turn(self)?;
         vfs::disk(|disk| disk.is_full = false);
-        if fate == Fate::Alive && self.rng.one_in(self.plan.compare_one_in) {
+        if fate == Fate::Alive && is_there && self.rng.one_in(self.plan.compare_one_in) {
             self.compare(Some(&host.look))?;
         }
         Ok(fate)
+    }
+
+    /// Somebody moves the data file away: the server has to end before a second has passed, and to
+    /// store nothing more.
+    fn lose_the_file(&mut self, host: &mut Host<'_>) -> Check<Fate> {
+        const TURNS_MAX: u32 = 300;
+        self.trace(|| "the data file is moved away".to_owned());
+        vfs::disk(|disk| disk.move_away(file::PATH));
+        self.is_moved = true;
+        let begun_ms = self.clock.now_ms;
+        let mut fate = Fate::Alive;
+        for _ in 0..TURNS_MAX {
+            fate = self.live_a_turn(host)?;
+            if fate == Fate::Dead {
+                break;
+            }
+            if self.clock.now_ms - begun_ms > 1500 {
+                return Err("the server goes on without its file".into());
+            }
+        }
+        // A clock that hardly moves leaves it alive when nobody writes.
+        vfs::disk(Disk::put_back);
+        self.is_moved = false;
+        if fate == Fate::Dead {
+            self.report.lost += u64::from(host.engine.service.lost().is_some());
+            self.stops = false;
+            vfs::disk(Disk::die);
+        }
+        Ok(fate)
+    }
+
+    /// Bits of messages flip while nobody has the file open: each message is read as it is, or as
+    /// one that is damaged and that a check finds; none is read as another text.
+    fn flip_bits(&mut self) -> Check {
+        const FLIPS: u64 = 4;
+        let path = Path::new(file::PATH);
+        // Brings the WAL into the file.
+        drop(Database::open_with_vfs(path, vfs::NAME, Role::Server, None)?);
+        let texts: Vec<std::rc::Rc<str>> = self.model.contents();
+        for _ in 0..FLIPS {
+            let Some(text) = self.rng.pick(&texts).cloned() else { return Ok(()) };
+            let bit = self.rng.below(text.len() as u64 * 8) as usize;
+            let places: Vec<usize> = vfs::disk(|disk| {
+                let bytes = disk.bytes_mut(file::PATH).map(|bytes| &*bytes);
+                let windows = bytes.into_iter().flat_map(|bytes| bytes.windows(text.len()));
+                let found = windows.enumerate().filter(|(_, part)| *part == text.as_bytes());
+                found.map(|(place, _)| place).collect()
+            });
+            let Some(place) = self.rng.pick(&places).copied() else { continue };
+            let flip = || {
+                vfs::disk(|disk| {
+                    if let Some(bytes) = disk.bytes_mut(file::PATH) {
+                        bytes[place + bit / 8] ^= 1 << (bit % 8);
+                    }
+                });
+            };
+            flip();
+            let compared = file::compare_damaged(&self.model);
+            flip();
+            compared
+                .map_err(|wrong| format!("bit {bit} of {text:?} at {place} flipped: {wrong}"))?;
+        }
+        Ok(())
     }
 
     /// Somebody changes the file while the server runs; the disk behaves meanwhile.

@@ -403,6 +403,15 @@ pub(crate) fn key(name: &str) -> String {
 }
 
 impl Model {
+    /// The texts of all messages that have one.
+    pub(crate) fn contents(&self) -> Vec<Rc<str>> {
+        let messages = self.chats.values().flat_map(|chat| chat.messages.values());
+        messages
+            .map(|message| Rc::clone(&message.content))
+            .filter(|text| !text.is_empty())
+            .collect()
+    }
+
     pub(crate) fn new(rules: Rules) -> Self {
         Self {
             rules,
