@@ -167,8 +167,34 @@ export async function open(browser, url, { width, height, scheme, locale = 'en-G
   return page;
 }
 
+const DOCS = new URL('../../../docs/img/', import.meta.url).pathname;
+
+/** Makes the pictures of the documentation. @param {import('playwright-core').Browser} browser */
+async function docs(browser) {
+  const { url, close } = await serve();
+  await mkdir(DOCS, { recursive: true });
+  const pictures = [
+    ['desk', 'scene=full#chat=1', 960, 600, 'light'],
+    ['dark', 'scene=full&typing#chat=1', 860, 560, 'dark'],
+    ['phone', 'scene=full#chat=1', 360, 640, 'light'],
+  ];
+  for (const [name, address, width, height, scheme] of pictures) {
+    const page = await open(browser, `${url}/?${address}`, { width, height, scheme });
+    await page.waitForTimeout(300);
+    await page.screenshot({ path: join(DOCS, `${name}.png`) });
+    await page.context().close();
+  }
+  close();
+}
+
 async function main() {
   const [folder = 'shots', filter = ''] = process.argv.slice(2);
+  if (folder === 'docs') {
+    const browser = await launch();
+    await docs(browser);
+    await browser.close();
+    return;
+  }
   await mkdir(folder, { recursive: true });
   const browser = await launch();
   const { url, close } = await serve();
