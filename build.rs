@@ -87,13 +87,16 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -
 
 /// A script or style without the lines that are comments, and without indentation.
 ///
-/// It knows lines alone: a comment behind code stays, and a test of `web/` sees to it that no text
-/// in a script spans lines.
+/// It knows lines alone: a comment beside code stays, and tests of `web/` see to it that no text
+/// in a script spans lines, and that what is left compiles to the same.
 fn without_comments(text: &str) -> String {
     let mut left = String::with_capacity(text.len());
     let mut is_in_comment = false;
     for line in text.lines().map(str::trim) {
-        if is_in_comment || line.starts_with("/*") {
+        let begins = !is_in_comment && line.starts_with("/*");
+        // A cast: its comment ends before the code that it is for.
+        let is_code = begins && line.find("*/").is_some_and(|at| at + 2 < line.len());
+        if is_in_comment || begins && !is_code {
             is_in_comment = !line.ends_with("*/");
         } else if !line.is_empty() && !line.starts_with("//") {
             left.push_str(line);
