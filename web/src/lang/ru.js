@@ -153,6 +153,7 @@ export default {
     'На iPhone сначала добавьте страницу на экран «Домой»: «Поделиться», затем «На экран „Домой“».',
   'On. Each chat has its own choice in its settings.':
     'Включены. У каждого чата в его настройках есть свой выбор.',
+  'Only if you got one.': 'Только если он у вас есть.',
   'Open the chat': 'Открыть чат',
   'Open the link that the server printed when it was started. It makes the first account, which runs the server.':
     'Откройте ссылку, которую сервер напечатал при запуске. По ней создаётся первая учётная запись: она управляет сервером.',

@@ -6,7 +6,7 @@
  */
 import { batch, computed, each, effect, h, match, mount, signal, untracked, when } from '../view.js';
 import {
-  applyTheme, avatar, fail, icon, iconButton, isPhone, language, plain, setLanguage, setStore, shortTime,
+  applyTheme, avatar, closeMenus, fail, icon, iconButton, isPhone, language, plain, setLanguage, setStore, shortTime,
   store, t, tn, toast,
 } from './kit.js';
 
@@ -53,6 +53,14 @@ export async function start(value) {
       isNewServer.value = Boolean(store.me.value?.operator);
     }
   });
+  effect(() => {
+    // A session that ended takes its dialogs with it.
+    if (store.phase.value !== 'ready') {
+      closeMenus();
+      for (const dialog of document.querySelectorAll('dialog')) dialog.close();
+    }
+  });
+  effect(leaveGoneChat);
   addEventListener('popstate', () => store.phase.peek() === 'ready' && routeFromAddress());
   addEventListener('keydown', onKey);
   fitToKeyboard();
@@ -67,6 +75,17 @@ function titleOf() {
 /** The chat that is open, as the list has it. */
 const openChat_ = computed(() => store.phase.value === 'ready'
   ? store.chats.value.find((chat) => chat.id === store.open.value) ?? null : null);
+
+/** The chat that was shown last, to notice that it is gone. */
+let shownChat = 0;
+
+/** A chat that was left or deleted while it was open leads back to the list. */
+function leaveGoneChat() {
+  const chat = openChat_.value;
+  const isGone = !chat && shownChat !== 0 && shownChat === store.open.peek();
+  shownChat = chat?.id ?? 0;
+  if (isGone) untracked(showList);
+}
 
 /** @param {import('../types.js').Phase} phase */
 function screen(phase) {
@@ -193,7 +212,7 @@ function main() {
     const id = shown.value;
     return untracked(() => showPane(pane, id));
   });
-  return h('main', { class: () => `panes ${store.open.value ? 'has-chat' : ''}` },
+  return h('main', { class: () => `panes ${openChat_.value ? 'has-chat' : ''}` },
     chatList(), pane);
 }
 

@@ -99,7 +99,7 @@ function registerCard() {
       field(t('Invite code'), {
         name: 'invite', value: invite ?? '', spellcheck: 'false', autocapitalize: 'none',
         required: () => store.server.value?.registration === 'invite',
-        wrap: { hidden: () => store.server.value?.registration === 'open' && !invite },
+        hint: store.server.value?.registration === 'open' && !invite ? t('Only if you got one.') : '',
       }),
       submitButton(t('Register'), isBusy),
     ]),

@@ -351,12 +351,12 @@ let fieldCount = 0;
  * @param {string} label
  * @param {Record<string, any>} props of the input; `hint` is a line below it
  */
-export function field(label, { hint, wrap, ...props }) {
+export function field(label, { hint, ...props }) {
   const id = `field-${(fieldCount += 1)}`;
-  return h('div', { class: 'field', ...wrap },
+  return h('div', { class: 'field' },
     h('label', { for: id }, label),
-    h('input', { id, autocomplete: 'off', 'aria-describedby': hint && `${id}-hint`, ...props }),
-    hint && h('p', { class: 'hint', id: `${id}-hint` }, hint));
+    h('input', { id, autocomplete: 'off', 'aria-describedby': hint ? `${id}-hint` : null, ...props }),
+    hint ? h('p', { class: 'hint', id: `${id}-hint` }, hint) : null);
 }
 
 /**
@@ -394,6 +394,8 @@ export function actionForm(props, action, render) {
 
 /** @type {(() => void) | null} */
 let closeMenu = null;
+
+export const closeMenus = () => closeMenu?.();
 
 /**
  * Opens a menu at a point, or under the element that opened it. On a narrow screen it is a sheet
