@@ -3,6 +3,7 @@
 //! Knows no SQL, no purposes and no passwords; those are behind [`crate::service::Service`].
 
 mod clock;
+mod first_run;
 mod listener;
 mod metrics_server;
 mod reactor;

@@ -11,6 +11,7 @@ use ring::rand::SystemRandom;
 
 use crate::config::Config;
 use crate::net::clock::Clock;
+use crate::net::first_run;
 use crate::net::listener::{Listener, Port};
 use crate::net::metrics_server::Sources;
 use crate::net::reactor::Reactor;
@@ -59,16 +60,24 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     let mut database = Database::open_server(&config.data)?;
     warn_of_readers(&config.data);
     database.start_copying()?;
-    let store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
+    let mut store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;
     let random = SystemRandom::new();
+    let first_invite = first_run::first_invite(&mut store, &random, Clock::start().wall_us());
     let service = Service::new(store, service_config(config), &random)?;
     check_time(config, &service)?;
     let listeners = listeners(config)?;
+    let first_line = match first_invite {
+        Ok(code) => code.map(|code| first_run::describe(&code, config, &listeners)),
+        Err(error) => {
+            log::warn!("there is no link for the first user: {error}");
+            None
+        }
+    };
     let sources = Sources::open(&config.stats_socket, config.metrics_listen)?;
     let lines = lines(&listeners, &sources)?;
     let mut reactor = Reactor::new(config, service, listeners, sources, identity)
         .map_err(|e| format!("cannot set up the event loop: {e}"))?;
-    announce(&lines);
+    announce(&lines, first_line.as_deref());
     let ended = reactor.run();
     let mut service = reactor.into_service();
     let ended = ended.and_then(|()| finish(&mut service));
@@ -186,7 +195,11 @@ fn lines(listeners: &[Listener], sources: &Sources) -> Result<String, String> {
     Ok(lines)
 }
 
-fn announce(lines: &str) {
+fn announce(lines: &str, first_line: Option<&str>) {
+    if let Some(line) = first_line {
+        // Not to the log, which keeps no secrets.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
     let mut out = std::io::stdout();
     if out.write_all(lines.as_bytes()).and_then(|()| out.flush()).is_err() {
         // Whoever started the server does not listen; those who connect are no less welcome.

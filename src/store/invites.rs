@@ -55,6 +55,14 @@ fn invite(row: &Row<'_>) -> rusqlite::Result<Invite> {
 }
 
 impl Store<'_> {
+    /// Removes the invites that make operators.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_first_invites(&mut self) -> StoreResult<()> {
+        self.run("DELETE FROM invites WHERE operator = 1", []).map(drop)
+    }
+
     /// Adds an invite by the digest of its code.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ mod damage;
 mod docs;
 mod erasure;
 mod faults;
+mod first_run;
 mod floods;
 mod full_disk;
 mod hook_cli;

@@ -1,0 +1,62 @@
+//! The first start of a server: a link by which the operator makes an account.
+
+use crate::support::Server;
+use crate::support::web::Http;
+use crate::support::wire::*;
+
+/// The line of the link, if there is one.
+fn line(server: &Server) -> Option<String> {
+    server.stderr().lines().rfind(|line| line.starts_with("no users yet")).map(str::to_owned)
+}
+
+fn code(line: &str) -> String {
+    let rest = line.split("#invite=").nth(1).expect("a code");
+    rest.split(' ').next().expect("a code").to_owned()
+}
+
+fn register(server: &Server, name: &str, code: &str) -> Frame {
+    let mut client = server.connect();
+    client.hello(1, 0);
+    let text = format!("{name}\0correct horse\0{code}\0");
+    client.ask(0x30, text.into_bytes())
+}
+
+#[test]
+fn a_server_without_users_prints_a_link_that_makes_an_operator() {
+    let mut server = Server::start();
+    let first = line(&server).expect("a line");
+    assert!(first.contains(&format!("http://{}/#invite=", server.address())), "{first}");
+    let page = Http::connect(server.address()).get("/", "").text();
+    assert!(page.contains("content=\"1\""), "the page of the first run: {page}");
+    // The next start makes another one, and the first is void.
+    assert!(server.stop_by("TERM").0.success());
+    server.restart();
+    let second = line(&server).expect("a line");
+    assert_ne!(code(&first), code(&second));
+    assert_eq!(register(&server, "mallory", &code(&first)).purpose, DECLINED);
+    // It registers although registration is closed, once.
+    register(&server, "anna", &code(&second)).accepted();
+    let again = register(&server, "boris", &code(&second));
+    assert_eq!(again.purpose, DECLINED);
+    let page = Http::connect(server.address()).get("/", "").text();
+    assert!(page.contains("content=\"0\"") && !page.contains("content=\"1\""), "{page}");
+    let mut anna = server.connect();
+    anna.hello(1, 1);
+    let answer = anna.ask(LOGIN, *b"anna\0correct horse\0").accepted();
+    assert_eq!(answer.last(), Some(&1), "an operator");
+
+    assert!(server.stop_by("TERM").0.success());
+    let before = server.stderr().matches("no users yet").count();
+    server.restart();
+    assert_eq!(server.stderr().matches("no users yet").count(), before);
+}
+
+#[test]
+fn the_link_names_the_public_site() {
+    let server = Server::with(&["--public-url", "https://chat.example.org"]);
+    let line = line(&server).expect("a line");
+    assert!(line.contains("https://chat.example.org/#invite="), "{line}");
+    let server = Server::with(&["--web", "off"]);
+    let line = crate::first_run::line(&server).expect("a line");
+    assert!(line.contains("with the invite ") && !line.contains("http"), "{line}");
+}
