@@ -663,6 +663,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn every_option_of_the_file_arrives() {
         let config = config(
             r#"

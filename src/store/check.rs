@@ -482,6 +482,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn each_rule_finds_what_breaks_it() {
         for (change, wrong, row) in [
             ("INSERT INTO users VALUES (5000000000, 'x', 'x', 'hash', 0, 1, 0)", "a user id out", "user 5000000000"),

@@ -674,6 +674,7 @@ mod tests {
     use super::*;
     use crate::wire::frame::{Frame, Parsed, parse};
 
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn samples() -> Vec<Request<'static>> {
         let chat = ChatId::new(7).expect("not 0");
         let user = UserId::new(8).expect("not 0");

@@ -295,6 +295,7 @@ fn push_services_of_browsers() {
 /// What admins do by the protocol an operator does by the command line, and clients hear it as if
 /// the protocol had done it, within a second.
 #[test]
+#[allow(clippy::too_many_lines, reason = "one command after the other")]
 fn the_twins_of_the_command_line() {
     let server = Server::start();
     let [(mut anna, anna_id), (mut boris, boris_id)] = server.users11(["anna", "boris"]);

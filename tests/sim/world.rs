@@ -280,6 +280,7 @@ impl World {
     // ---- lives of the server -------------------------------------------------------------------
 
     /// One life of the process; true when the seed is over.
+    #[allow(clippy::too_many_lines, reason = "its steps share the faults and their excuses")]
     fn life(&mut self) -> Check<bool> {
         self.report.lives += 1;
         let is_full = self.rng.one_in(self.plan.full_start_one_in);
