@@ -54,7 +54,10 @@ fn a_full_disk_does_not_spoil_the_end() {
     fill_the_disk(&mut anna, hall);
     fs::write(server.disk().join("more"), vec![0; 1024 * 1024]).expect_err("not full");
     assert!(server.stop_by("TERM").0.success(), "{}", server.stderr());
-    assert!(server.stderr().contains("was not tidied up"), "{}", server.stderr());
+    // Unless the small write by which it finds out whether the disk is still full got through.
+    let log = server.stderr();
+    let is_explained = log.contains("was not tidied up") || log.contains("can be written again");
+    assert!(is_explained, "{log}");
 }
 
 /// Sends until the disk is full; how many messages were accepted before.
