@@ -639,7 +639,8 @@ function renderMessage(row, chat) {
     'aria-label': () => `${name()}, ${time}: ${spoken(message())}`,
   },
   h('div', { class: 'bubble' },
-    isGroup && !isMine && when(() => row.value.isLast, () => avatar(sender, name())),
+    isGroup && !isMine && match(() => (row.value.isLast ? name() : ''),
+      (shown) => shown && avatar(sender, shown)),
     match(() => (isGroup && !isMine && row.value.isFirst ? name() : ''), (shown) => (shown
       ? h('div', { class: 'sender', style: { '--hue': String(hue(sender)) } }, shown)
       : h('span', { class: 'sr-only' }, name))),

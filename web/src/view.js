@@ -340,24 +340,37 @@ export function append(parent, child) {
  * @param {() => Child} fn
  */
 function appendDynamic(parent, fn) {
-  // The empty text marks the place while there is nothing to show.
-  const end = document.createTextNode('');
-  parent.appendChild(end);
-  /** @type {Node[]} */
-  let shown = [];
+  // Empty texts mark the place: what is between them may change by itself.
+  const [start, end] = marks(parent);
   effect(() => {
     const child = fn();
     const text = typeof child === 'string' || typeof child === 'number' ? String(child) : null;
-    if (text !== null && shown.length === 1 && shown[0] instanceof Text) {
-      if (shown[0].data !== text) shown[0].data = text;
+    const shown = start.nextSibling;
+    if (text !== null && shown instanceof Text && shown !== end && shown.nextSibling === end) {
+      if (shown.data !== text) shown.data = text;
       return;
     }
     const fragment = document.createDocumentFragment();
     append(fragment, child);
-    for (const node of shown) node.parentNode?.removeChild(node);
-    shown = [...fragment.childNodes];
+    clear(start, end);
     end.parentNode?.insertBefore(fragment, end);
   });
+}
+
+/** Puts two empty texts into `parent`. @param {Node} parent */
+function marks(parent) {
+  return [0, 1].map(() => parent.appendChild(document.createTextNode('')));
+}
+
+/**
+ * Removes what is between two nodes.
+ * @param {Node} start
+ * @param {Node} end
+ */
+function clear(start, end) {
+  while (start.nextSibling && start.nextSibling !== end) {
+    start.parentNode?.removeChild(start.nextSibling);
+  }
 }
 
 /**
@@ -463,12 +476,14 @@ function place(parent, elements) {
 export function mount(parent, child) {
   return root((dispose) => {
     const fragment = document.createDocumentFragment();
+    const [start, end] = marks(fragment);
     append(fragment, child());
-    const nodes = [...fragment.childNodes];
+    fragment.append(end);
     parent.append(fragment);
     return () => {
       dispose();
-      for (const node of nodes) node.parentNode?.removeChild(node);
+      clear(start, end);
+      for (const mark of [start, end]) mark.parentNode?.removeChild(mark);
     };
   });
 }

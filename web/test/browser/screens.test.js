@@ -533,6 +533,27 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await russian.context().close();
   });
 
+  test('nothing of a screen stays behind', async () => {
+    const page = await open('scene=login');
+    await page.getByRole('textbox', { name: 'Name', exact: true }).fill('anna');
+    await page.getByLabel('Password').fill('correct horse');
+    await page.getByRole('button', { name: 'Log in', exact: true }).click();
+    await page.getByRole('navigation', { name: 'Chats' }).waitFor();
+    await page.getByRole('button', { name: 'Settings', exact: true }).click();
+    await page.getByRole('combobox', { name: 'Language' }).selectOption('ru');
+    await page.getByRole('dialog', { name: 'Настройки' }).waitFor();
+    assert.deepEqual(await page.evaluate(() => ['main', 'nav', '.card', '[role=status]']
+      .map((what) => document.querySelectorAll(what).length)), [1, 1, 0, 1]);
+    await page.context().close();
+    const first = await open('scene=first');
+    await first.getByLabel('Name of your first chat').fill('family');
+    await first.getByRole('button', { name: 'Continue' }).click();
+    await first.getByRole('button', { name: 'Open the chat' }).click();
+    await first.getByRole('heading', { name: 'family', exact: true }).waitFor();
+    assert.equal(await first.getByText('Welcome to your server').count(), 0);
+    await first.context().close();
+  });
+
   test('hostile content stays text and inside its box', async () => {
     for (const options of [DESK, PHONE]) {
       for (let chat = 1; chat <= 8; chat += 1) {
