@@ -77,9 +77,9 @@ pub struct Config {
     pub files_limit_bytes: u64,
     /// Bytes that files leave free on the disk.
     pub disk_reserve_bytes: u64,
-    /// Start although the file holds times more than a day ahead of the clock.
+    /// Start although the database holds times more than a day ahead of the clock.
     pub accept_future_time: bool,
-    /// Where figures are told to Prometheus, if anywhere.
+    /// Where metrics are served to Prometheus, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
     /// The Unix socket on which `vestnik stats` asks.
     pub stats_socket: PathBuf,
@@ -388,7 +388,7 @@ pub const DATA: &str = "vestnik.db";
 /// Where plain TCP is taken when no listener is named.
 pub const LISTEN: &str = "127.0.0.1:7420";
 
-/// Room in a body beside a message's content: chat, nonce, NUL, and what may join them.
+/// Bytes of a body around a message's content: chat, nonce, NUL, and a reserve.
 const CONTENT_OVERHEAD_BYTES: usize = 64;
 
 /// From where every request but SEND_CHAT_MSG and EDIT_MSG fits at its longest, to what one
@@ -784,7 +784,7 @@ mod tests {
         refused("tls-listen = '127.0.0.1:1'\ntls-cert = 'c'", "tls-key");
         refused("tls-cert = 'c'\ntls-key = 'k'", "tls-listen");
         let config = config("tls-listen = '127.0.0.1:1'\ntls-cert = 'c'\ntls-key = 'k'").unwrap();
-        assert!(config.listen.is_empty(), "who asks for TLS does not get plain TCP beside it");
+        assert!(config.listen.is_empty(), "with a TLS listener alone there is no plain TCP");
     }
 
     #[test]

@@ -234,7 +234,7 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
 
 /// Any purpose with any body. What it is about cannot be told, so it is none that is followed.
 pub(crate) fn write_raw(input: &mut Input<'_>, task: u8, out: &mut Vec<u8>) -> About {
-    const FOLLOWED: [ToServer; 17] = [
+    const FOLLOWED: [ToServer; 19] = [
         ToServer::Accepted,
         ToServer::Declined,
         ToServer::Part,
@@ -251,6 +251,8 @@ pub(crate) fn write_raw(input: &mut Input<'_>, task: u8, out: &mut Vec<u8>) -> A
         ToServer::StartChat,
         ToServer::DeleteChat,
         ToServer::SetChatBan,
+        ToServer::AddMember,
+        ToServer::UseInvite,
         ToServer::EditMsg,
     ];
     let mut purpose = input.u8();

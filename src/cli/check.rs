@@ -1,11 +1,13 @@
-//! `vestnik check`: damage in the data file.
+//! `vestnik check`: damage in the database.
 
+use serde_json::json;
 use vestnik::auth::password;
 use vestnik::names::Name;
-use vestnik::store::check::Rules;
+use vestnik::store::check::{Report, Rules};
 use vestnik::store::{Database, Store};
 
 use super::failure::Failure;
+use super::output::{self, Format};
 use super::{Context, Outcome};
 
 const RULES: Rules = Rules {
@@ -15,37 +17,69 @@ const RULES: Rules = Rules {
     is_password: |stored| password::rounds(stored).is_some(),
 };
 
-pub(super) fn run(context: &mut Context<'_>) -> Outcome {
-    let data = context.data.display();
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
+    let data = context.data.display().to_string();
+    let failed = |error: String| Failure::Failed(format!("{data}: {error}"));
     let database = Database::open_reader(&context.data).map_err(Failure::Failed)?;
-    let mut wrong = database.integrity().map_err(|e| Failure::Failed(format!("{data}: {e}")))?;
-    let is_current = database.is_current().map_err(|e| Failure::Failed(format!("{data}: {e}")))?;
-    if !is_current && wrong.is_empty() {
+    let mut wrong = database.integrity().map_err(|e| failed(e.to_string()))?;
+    let is_current = database.is_current().map_err(|e| failed(e.to_string()))?;
+    let is_structure_only = !is_current && wrong.is_empty();
+    let report = if is_structure_only {
+        Report::default()
+    } else {
+        match Store::new(&database).and_then(|mut store| store.check(RULES)) {
+            Ok(report) => report,
+            // With damage such that rows cannot be read, what SQLite found says more.
+            Err(_) if !wrong.is_empty() => Report::default(),
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    };
+    wrong.extend(report.wrong.iter().cloned());
+    let wrong: Vec<_> = wrong.iter().map(|line| line.replace(char::is_control, " ")).collect();
+    if arguments.format.json {
+        output::json(context.out, &as_json(&wrong, &report, is_structure_only))?;
+    } else if is_structure_only {
         writeln!(
             context.out,
             "{data}: nothing is wrong with its structure; its rows were not checked, since an \
              older vestnik made it: the next server brings it to this version"
         )?;
+    } else {
+        print(&data, &wrong, &report, context)?;
+    }
+    if wrong.is_empty() {
         return Ok(());
     }
-    let report = Store::new(&database).and_then(|mut store| store.check(RULES));
-    let report = match report {
-        Ok(report) => report,
-        // A file so damaged that its rows cannot be read: what SQLite found tells more.
-        Err(_) if !wrong.is_empty() => Default::default(),
-        Err(error) => return Err(Failure::Failed(format!("{data}: {error}"))),
-    };
-    wrong.extend(report.wrong);
-    for line in &wrong {
-        // Whoever reads only the first line is not to think that this is all well.
-        let _ = writeln!(context.out, "{}", line.replace(char::is_control, " "));
+    let count = wrong.len();
+    let words = format!("{count} things are wrong: keep a copy of the file, and restore a backup");
+    Err(failed(words))
+}
+
+fn as_json(wrong: &[String], report: &Report, is_structure_only: bool) -> serde_json::Value {
+    json!({
+        "wrong": wrong,
+        "rows_checked": !is_structure_only,
+        "users": report.users,
+        "chats": report.chats,
+        "messages": report.messages,
+        "unswept_rows": report.unswept,
+        "unfinished_imports": report.unfinished,
+    })
+}
+
+fn print(data: &str, wrong: &[String], report: &Report, context: &mut Context<'_>) -> Outcome {
+    for line in wrong {
+        // That a reader sees only the first line must not hide that something is wrong.
+        let _ = writeln!(context.out, "{line}");
     }
     if !wrong.is_empty() {
-        let words = format!(
-            "{data}: {} things are wrong: keep a copy of the file, and restore a backup",
-            wrong.len()
-        );
-        return Err(Failure::Failed(words));
+        return Ok(());
     }
     writeln!(
         context.out,
@@ -57,7 +91,7 @@ pub(super) fn run(context: &mut Context<'_>) -> Outcome {
     }
     if report.unfinished > 0 {
         let words =
-            "imports go on, or were ended before they were whole; the next one takes those away";
+            "imports go on, or were ended before they were whole; the next one removes those";
         writeln!(context.out, "{} {words}", report.unfinished)?;
     }
     Ok(())

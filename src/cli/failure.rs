@@ -56,8 +56,9 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// A message without the numbers that the system gives its errors: ` (os error 2)`.
-fn without_numbers(words: &str) -> String {
+/// A message in plain words: without the numbers that the system gives its errors.
+fn in_plain_words(words: &str) -> String {
+    let words = words.replace("No such file or directory", "it does not exist");
     let mut parts = words.split(" (os error ");
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -75,7 +76,7 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
         Err(Failure::StorageLost(words)) => (words, 3),
     };
     // Arguments that the message repeats may hold any character; it stays one line.
-    let words = without_numbers(&words.replace(char::is_control, " "));
+    let words = in_plain_words(&words.replace(char::is_control, " "));
     // With standard error closed, too, only the exit code is left.
     let _ = writeln!(io::stderr(), "vestnik: {words}");
     ExitCode::from(code)
@@ -89,8 +90,8 @@ mod tests {
     fn messages_hold_no_numbers_of_the_system() {
         let words = "x: Permission denied (os error 13): run it as its owner (vestnik)";
         let plain = "x: Permission denied: run it as its owner (vestnik)";
-        assert_eq!(without_numbers(words), plain);
-        assert_eq!(without_numbers("x (os error 2)"), "x");
-        assert_eq!(without_numbers("x (y)"), "x (y)");
+        assert_eq!(in_plain_words(words), plain);
+        assert_eq!(in_plain_words("x (os error 2)"), "x");
+        assert_eq!(in_plain_words("x (y)"), "x (y)");
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn look<T>(
 }
 
 /// Changes the database, which must exist, in one transaction. On a full disk it may use the space
-/// that is kept for that: an operator's change may free some, or keep somebody out.
+/// that is reserved for that: an operator's change may free some, or lock a user out.
 pub(super) fn change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,

@@ -46,7 +46,7 @@ pub(super) fn man(arguments: &ManArguments, context: &mut Context<'_>) -> Outcom
         Failure::Failed(format!("cannot write manual pages to {}: {reason}", dir.display()))
     };
     if !dir.is_dir() {
-        let words = format!("{}: there is no such folder; make it first", dir.display());
+        let words = format!("{0}: the folder {0} does not exist; make it first", dir.display());
         return Err(Failure::Failed(words));
     }
     clap_mangen::generate_to(tree(), dir).map_err(cannot)?;

@@ -111,7 +111,7 @@ enum Command {
     /// Add a chat from what `export` wrote, with the same ids and times
     Import(transfer::ImportArguments),
     /// Look for damage in the database
-    Check,
+    Check(check::Arguments),
     /// Show the metrics of a running server
     Stats(stats::Arguments),
     /// Chat in this terminal
@@ -212,7 +212,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Backup(arguments) => backup::run(&arguments, context),
         Command::Export(arguments) => transfer::export(&arguments, context),
         Command::Import(arguments) => transfer::import(&arguments, context),
-        Command::Check => check::run(context),
+        Command::Check(arguments) => check::run(arguments, context),
         Command::Stats(arguments) => stats::run(arguments, context),
         Command::Client(arguments) => client::run(&arguments, context),
         Command::Cert(command) => cert::run(command, context),

@@ -149,11 +149,14 @@ fn member_name(heading: &str) -> String {
 
 /// Why the system refused something, without the number that it gives the error.
 pub(super) fn reason(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        return "it does not exist".to_owned();
+    }
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
     match chars.next() {
-        // "No such file or directory" is the middle of a line here.
+        // It is the middle of a line here.
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => text.to_owned(),
     }
@@ -265,8 +268,8 @@ mod tests {
 
     #[test]
     fn a_reason_of_the_system_has_no_number() {
-        let missing = io::Error::from_raw_os_error(2);
-        assert_eq!(reason(&missing), "no such file or directory");
+        assert_eq!(reason(&io::Error::from_raw_os_error(2)), "it does not exist");
+        assert_eq!(reason(&io::Error::from_raw_os_error(13)), "permission denied");
         assert_eq!(reason(&io::Error::other("Full")), "full");
     }
 

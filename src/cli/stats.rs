@@ -192,14 +192,14 @@ impl<'a> Spread<'a> {
         if count == 0 {
             return Some("0".to_owned());
         }
-        let mean = self.told(self.sum / count as f64);
+        let mean = self.in_unit(self.sum / count as f64);
         let last = self.buckets.iter().rev().nth(1);
         let upto = |share: f64| {
             let wanted = (count as f64 * share).ceil() as u64;
             let bucket = self.buckets.iter().find(|(_, count)| *count >= wanted);
             match (bucket, last) {
-                (Some((bound, _)), _) if *bound != "+Inf" => self.told_text(bound),
-                (_, Some((bound, _))) => format!("over {}", self.told_text(bound)),
+                (Some((bound, _)), _) if *bound != "+Inf" => self.text_in_unit(bound),
+                (_, Some((bound, _))) => format!("over {}", self.text_in_unit(bound)),
                 _ => "unknown".to_owned(),
             }
         };
@@ -207,11 +207,11 @@ impl<'a> Spread<'a> {
         Some(format!("{count}, mean {mean}, p50 {half}, p99 {most}, p99.9 {nearly_all}"))
     }
 
-    fn told_text(&self, number: &str) -> String {
-        number.parse().map_or(number.to_owned(), |number| self.told(number))
+    fn text_in_unit(&self, number: &str) -> String {
+        number.parse().map_or(number.to_owned(), |number| self.in_unit(number))
     }
 
-    fn told(&self, value: f64) -> String {
+    fn in_unit(&self, value: f64) -> String {
         if !self.name.ends_with("seconds") {
             return format!("{value:.1}").trim_end_matches(".0").to_owned();
         }

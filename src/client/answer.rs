@@ -118,10 +118,35 @@ pub struct User {
     pub id: UserId,
     /// Whether they are online.
     pub online: bool,
-    /// Since when they are here.
+    /// Whether they are an operator of the server; said on 1.1.
+    pub operator: bool,
+    /// Whether they are locked out; said on 1.1.
+    pub disabled: bool,
+    /// Whether they are a program; said on 1.1.
+    pub bot: bool,
+    /// When the account was made.
     pub created: ServerTime,
     /// Their name.
     pub nickname: String,
+}
+
+/// An invite that can be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Invite {
+    /// How the code begins.
+    pub hint: String,
+    /// Whether users who use it can register.
+    pub registers: bool,
+    /// How often it can still be used.
+    pub uses_left: u16,
+    /// When it expires.
+    pub expires: ServerTime,
+    /// When it was made.
+    pub created: ServerTime,
+    /// Who made it; `None`: the command line.
+    pub creator: Option<UserId>,
+    /// The chat whose member it makes.
+    pub chat: Option<ChatId>,
 }
 
 /// One of this user's sessions.
@@ -213,11 +238,28 @@ pub(super) fn member(body: &mut Reader<'_>) -> Result<Member, Error> {
 }
 
 pub(super) fn user(body: &mut Reader<'_>) -> Result<User, Error> {
+    let id = body.user_id()?;
+    let bits = body.u8()?;
     Ok(User {
-        id: body.user_id()?,
-        online: body.u8()? & flags::MEMBER_ONLINE != 0,
+        id,
+        online: bits & flags::USER_ONLINE != 0,
+        operator: bits & flags::USER_OPERATOR != 0,
+        disabled: bits & flags::USER_DISABLED != 0,
+        bot: bits & flags::USER_BOT != 0,
         created: body.time()?,
         nickname: body.str()?.to_owned(),
+    })
+}
+
+pub(super) fn invite(body: &mut Reader<'_>) -> Result<Invite, Error> {
+    Ok(Invite {
+        hint: body.str()?.to_owned(),
+        registers: body.bool()?,
+        uses_left: body.u16()?,
+        expires: body.time()?,
+        created: body.time()?,
+        creator: UserId::new(body.u32()?),
+        chat: ChatId::new(body.u32()?),
     })
 }
 

@@ -9,6 +9,13 @@ use crate::wire::codec::Reader;
 use crate::wire::extras::Extras;
 use crate::wire::request::Request;
 
+/// Whose a session is, as 1.0 says it, and on 1.1 their flags, which [`Client::user`] says as well.
+fn identity(body: &mut Reader<'_>) -> Result<Option<UserId>, Error> {
+    let user = body.optional(Reader::user_id)?;
+    body.optional(Reader::u8)?;
+    Ok(user)
+}
+
 /// The calls of API 0.1.
 #[allow(clippy::missing_errors_doc)] // said once, above
 impl Client {
@@ -16,11 +23,8 @@ impl Client {
     pub fn login(&mut self, login: &str, password: &str) -> Result<Session, Error> {
         let body = self.request(&Request::Login { login, password })?;
         let session = whole(&body, |body| {
-            Ok(Session {
-                id: body.session_id()?,
-                hash: body.str()?.to_owned(),
-                user: body.optional(Reader::user_id)?,
-            })
+            let (id, hash) = (body.session_id()?, body.str()?.to_owned());
+            Ok(Session { id, hash, user: identity(body)? })
         })?;
         self.session = Some(session.clone());
         self.events.forgive();
@@ -33,7 +37,7 @@ impl Client {
     pub fn restore(&mut self, session: &Session) -> Result<(), Error> {
         let request = Request::RestoreSession { session: session.id, hash: &session.hash };
         let body = self.request(&request)?;
-        let user = whole(&body, |body| Ok(body.optional(Reader::user_id)?))?;
+        let user = whole(&body, identity)?;
         self.session = Some(Session { user: user.or(session.user), ..session.clone() });
         self.events.start_over();
         Ok(())

@@ -38,6 +38,7 @@ mod calls;
 mod error;
 mod event;
 mod link;
+mod people;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -49,9 +50,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-pub use answer::{Chat, Member, Message, Sent, Session, SessionInfo, User};
+pub use answer::{Chat, Invite, Member, Message, Sent, Session, SessionInfo, User};
 pub use error::{Declined, Error};
 pub use event::Event;
+pub use people::{NewInvite, Notify, ResetCode};
 pub use sync::Cursor;
 pub use tls::{Tls, TlsError};
 pub use websocket::WebSocketUrl;

@@ -23,7 +23,7 @@ impl Options {
             Ok(text) => text,
             Err(error) => {
                 let why = match error.kind() {
-                    std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+                    std::io::ErrorKind::NotFound => "the file does not exist".to_owned(),
                     std::io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
                     std::io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
                     std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),

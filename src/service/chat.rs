@@ -191,7 +191,7 @@ impl Service<'_> {
         answer::put_member(out, member.user, flags, member.seen, nickname);
     }
 
-    /// Appends somebody who is kept out, as GET_MEMBERS lists them.
+    /// Appends a banned user as GET_MEMBERS lists them.
     pub(super) fn put_banned(&self, out: &mut Vec<u8>, user: UserId, nickname: &str) {
         let online = if self.roster.is_online(user) { answer::MEMBER_ONLINE } else { 0 };
         let flags = answer::MEMBER_BANNED | online;
@@ -269,7 +269,7 @@ impl Service<'_> {
             return Err(WRONG_CHAT_PASSWORD.into());
         }
         match self.joinable(caller, chat)?.password {
-            // Changed meanwhile: the password that was right opens nothing any more.
+            // It was changed meanwhile: the password that was right is right no more.
             Some(now) if checked.stored.as_deref() != Some(&now) => {
                 self.check_join(caller, chat, checked.password, now)
             }
@@ -449,7 +449,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A chat has been taken away: its members are told.
+    /// A chat has been removed: its members are notified.
     pub(super) fn chat_is_gone(&mut self, chat: ChatId, except: Option<ConnId>) {
         self.counting.forget(chat);
         for user in self.roster.users_of(chat) {
@@ -512,7 +512,7 @@ impl Service<'_> {
             let password = new_password(password, Kind::Chat)?;
             let Caller { conn, task, .. } = caller;
             return match found.password {
-                // Perhaps it is the same, and nobody is told.
+                // When it is the same, nobody is notified.
                 Some(stored) => {
                     let checked = Checked { password, stored: Some(stored) };
                     self.ask_to_compare(conn, task, checked, false, |checked| {

@@ -1,4 +1,4 @@
-//! What the service tells of itself to an operator: what has happened, and what is so at the moment.
+//! The service's part of the metrics: counters since the start, and gauges of the present state.
 
 use crate::metrics::{Kind, Page};
 use crate::service::Service;
@@ -6,7 +6,7 @@ use crate::service::peer::Peer;
 use crate::wire::decline;
 use crate::wire::purpose::{ToClient, ToServer};
 
-/// The states of a connection, as they are told.
+/// The states of a connection, as the metrics name them.
 const STATES: [&str; 4] = ["new", "greeted", "authorized", "suspended"];
 
 fn state(peer: &Peer) -> usize {
@@ -18,7 +18,7 @@ fn state(peer: &Peer) -> usize {
 }
 
 impl Service<'_> {
-    /// Tells all figures. Looks at every connection: for when somebody asks, not for every turn.
+    /// Writes all metrics. Walks over every connection: for a scrape, not for every turn.
     pub fn describe(&self, page: &mut Page) {
         let mut states = [0_u64; STATES.len()];
         let (mut slow_readers, mut long_answers) = (0_u64, 0_u64);
@@ -41,7 +41,7 @@ impl Service<'_> {
         let failing = u8::from(self.is_storage_failing);
         page.gauge("storage_failing", "1 while the data file cannot be written.", failing);
         let checkpoints = self.store.checkpoints();
-        page.begin("checkpoints_total", Kind::Counter, "Times the log was brought into the file.");
+        page.begin("checkpoints_total", Kind::Counter, "Checkpoints of the WAL.");
         for (by, count) in [("thread", checkpoints.by_thread), ("loop", checkpoints.by_loop)] {
             page.sample("checkpoints_total", Some(("by", by)), count);
         }

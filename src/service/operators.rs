@@ -47,7 +47,7 @@ impl Service<'_> {
         if found.flags & USER_BOT != 0 {
             return Err(Decline::Forbidden("a bot has no password").into());
         }
-        self.may_write()?;
+        self.may_change(caller)?;
         let code = ResetCode::generate(self.random).map_err(|why| {
             log::error!("no code without randomness: {why}");
             Decline::StorageFailed

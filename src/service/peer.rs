@@ -18,7 +18,7 @@ pub(crate) struct Attached {
     pub(crate) suspended: bool,
 }
 
-/// The part of a connection's state that a turn may change and a failed commit takes back.
+/// The part of a connection's state that a turn may change and an undo restores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PeerState {
     /// The version that HELLO agreed on; `None` for a *new* connection.
@@ -27,9 +27,9 @@ pub(crate) struct PeerState {
     pub(crate) attached: Option<Attached>,
     /// The task byte of the last notification, 1 to 255; 0 before the first.
     pub(crate) notify_task: u8,
-    /// Notifications since the session was attached, as far as task bytes tell them apart.
+    /// Notifications since the session was attached, as far as task bytes distinguish them.
     pub(crate) notified: u8,
-    /// When the session's use was last noted in the file.
+    /// When the session's use was last noted in the database.
     pub(crate) touched: ServerTime,
     /// When the connection was made or lost its session, by the forward clock in milliseconds.
     pub(crate) detached_ms: u64,
@@ -43,8 +43,8 @@ pub(crate) struct Waiting {
     pub(crate) intent: Intent,
 }
 
-/// A password with the helper, and the stored form that it is compared with. Somebody may change
-/// that meanwhile, and then the answer is about a password that opens nothing any more.
+/// A password with the helper, and the stored form that it is compared with. That form may change
+/// meanwhile; then the answer is about a password that is not valid any more.
 #[derive(Clone)]
 pub(crate) struct Checked {
     pub(crate) password: Password,
@@ -102,7 +102,7 @@ pub(crate) struct Peer {
     pub(crate) state: PeerState,
     /// Where the turn has saved the state for an undo, if what is there is this connection's.
     pub(crate) saved_at: u32,
-    /// Number of the batch in which it last sent a message, as far as 32 bits tell it.
+    /// Number of the batch in which it last sent a message, modulo 2^32.
     pub(crate) sent_in: u32,
     pub(crate) waiting: Option<Box<Waiting>>,
     /// A long answer that is being produced.

@@ -140,7 +140,7 @@ impl Service<'_> {
     ) -> HandlerResult {
         let Some(keys) = keys else {
             if self.store.subscription(caller.session)?.is_some() {
-                self.may_write()?;
+                self.may_change(caller)?;
                 self.store.remove_subscription(caller.session)?;
             }
             self.accept(caller, |_| {});
@@ -161,7 +161,7 @@ impl Service<'_> {
             auth: keys.auth.to_vec(),
         };
         if self.store.subscription(caller.session)?.is_none_or(|old| old != new) {
-            self.may_write()?;
+            self.may_change(caller)?;
             let now = self.clock.next();
             self.store.set_subscription(&new, now)?;
         }

@@ -16,10 +16,10 @@ use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
-/// What HELLO tells 1.0 clients about the program.
+/// The name of the program in the answer to HELLO.
 const SERVER: &str = concat!("vestnik ", env!("CARGO_PKG_VERSION"));
 
-/// The use of a session is noted in the file at most this often.
+/// The use of a session is noted in the database at most this often.
 pub(super) const TOUCH_US: i64 = 3600 * 1_000_000;
 
 /// Appends who it is that a session is attached for, as this version has it.
@@ -327,7 +327,7 @@ impl Service<'_> {
         peers.filter(carries).map(|peer| peer.conn).next()
     }
 
-    /// A session has ended: its connection is told.
+    /// A session has ended: its connection gets DEAUTH.
     pub(super) fn deauth_session(&mut self, user: UserId, session: SessionId) {
         if let Some(conn) = self.conn_of_session(user, session) {
             self.deauth(conn);
@@ -359,7 +359,7 @@ impl Service<'_> {
         self.roster.deactivate(conn.index, attached.user);
     }
 
-    /// A connection is told nothing any more, so it need not catch up either.
+    /// A connection gets no notifications any more, so it need not catch up either.
     fn drop_backlog(&mut self, conn: ConnId) {
         if let Some(behind) = self.peers.get_mut(conn).and_then(|peer| peer.backlog.take()) {
             self.turn.dropped.push((conn, behind));

@@ -79,7 +79,7 @@ impl Store<'_> {
     /// The oldest changes, up to `limit`; [`Store::forget_changes`] deletes them.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn changes(&mut self, limit: u32) -> StoreResult<Vec<(i64, Option<Change>)>> {
         self.all(
             "SELECT change_id, kind, a, b FROM changes ORDER BY change_id LIMIT ?1",

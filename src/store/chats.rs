@@ -116,7 +116,7 @@ impl Store<'_> {
     /// The chat with this id.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn chat(&mut self, chat_id: ChatId) -> StoreResult<Option<Chat>> {
         self.get(&format!("SELECT {COLUMNS} FROM chats WHERE chat_id = ?1"), [chat_id.row()], chat)
     }
@@ -124,7 +124,7 @@ impl Store<'_> {
     /// The group with this name key.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn chat_by_key(&mut self, key: &str) -> StoreResult<Option<Chat>> {
         self.get(&format!("SELECT {COLUMNS} FROM chats WHERE name_key = ?1"), [key], chat)
     }
@@ -132,7 +132,7 @@ impl Store<'_> {
     /// The direct chat of two people.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn direct_chat(&mut self, one: UserId, other: UserId) -> StoreResult<Option<Chat>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM chats WHERE kind = 1 AND user_low = ?1 AND user_high = ?2"
@@ -144,7 +144,7 @@ impl Store<'_> {
     /// and is above `after`, by name.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn chats_by_prefix(
         &mut self,
         prefix: &str,
@@ -165,7 +165,7 @@ impl Store<'_> {
     /// A chat of which a user is a member.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn my_chat(&mut self, user: UserId, chat: ChatId) -> StoreResult<Option<MyChat>> {
         self.get(my_chats!("m.chat_id = ?2"), (user.row(), chat.row()), my_chat)
     }
@@ -173,7 +173,7 @@ impl Store<'_> {
     /// Chats of which a user is a member, with an id above `after`, by id, up to `limit`.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn my_chats(
         &mut self,
         user: UserId,
@@ -188,7 +188,7 @@ impl Store<'_> {
     /// The ids of all chats above `after`, by id, up to `limit`.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn chat_ids(&mut self, after: Option<ChatId>, limit: usize) -> StoreResult<Vec<ChatId>> {
         let sql = "SELECT chat_id FROM chats WHERE chat_id > ?1 ORDER BY chat_id LIMIT ?2";
         let bounds = (after.map_or(0, ChatId::row), limit as i64);
@@ -198,7 +198,7 @@ impl Store<'_> {
     /// All groups by name, then all direct chats.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn chats(&mut self) -> StoreResult<Vec<Chat>> {
         self.all(&format!("SELECT {COLUMNS} FROM chats ORDER BY kind, name_key"), [], chat)
     }
@@ -241,7 +241,7 @@ impl Store<'_> {
         Ok(id(ChatId::from_row, 0, row)?)
     }
 
-    /// Renames a group; the caller has looked that the name is free.
+    /// Renames a group; the caller has checked that the name is free.
     ///
     /// # Errors
     /// As every write.

@@ -35,7 +35,7 @@ impl Store<'_> {
     /// One membership.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn member(&mut self, chat: ChatId, user: UserId) -> StoreResult<Option<Member>> {
         let sql = format!("SELECT {COLUMNS} FROM members WHERE chat_id = ?1 AND user_id = ?2");
         self.get(&sql, (chat.row(), user.row()), member)
@@ -44,7 +44,7 @@ impl Store<'_> {
     /// The memberships of a user, by chat.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn memberships(&mut self, user: UserId) -> StoreResult<Vec<Member>> {
         let sql = format!("SELECT {COLUMNS} FROM members WHERE user_id = ?1 ORDER BY chat_id");
         self.all(&sql, [user.row()], member)
@@ -53,7 +53,7 @@ impl Store<'_> {
     /// The memberships of a user, by chat, with the slow mode of each chat in seconds.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn memberships_with_policy(&mut self, user: UserId) -> StoreResult<Vec<(Member, u32)>> {
         self.all(
             "SELECT m.chat_id, m.user_id, m.admin, m.joined, m.seen, c.slow_mode_s
@@ -67,7 +67,7 @@ impl Store<'_> {
     /// Members of a chat with an id above `after`, by id, up to `limit`, with their nicknames.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn members(
         &mut self,
         chat: ChatId,
@@ -181,7 +181,7 @@ impl Store<'_> {
     /// How many admins a chat has who are not disabled.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn admin_count(&mut self, chat: ChatId) -> StoreResult<u32> {
         let sql = "SELECT count(*) FROM members m JOIN users u USING (user_id)
                    WHERE m.chat_id = ?1 AND m.admin = 1 AND u.disabled = 0";
@@ -191,7 +191,7 @@ impl Store<'_> {
     /// The member who joined first, of those who are not disabled.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn longest_standing(&mut self, chat: ChatId) -> StoreResult<Option<UserId>> {
         let sql = "SELECT m.user_id FROM members m JOIN users u USING (user_id)
                    WHERE m.chat_id = ?1 AND u.disabled = 0 ORDER BY m.joined, m.user_id LIMIT 1";
@@ -201,7 +201,7 @@ impl Store<'_> {
     /// Whether a user is banned from a chat.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn is_banned(&mut self, chat: ChatId, user: UserId) -> StoreResult<bool> {
         let sql = "SELECT 1 FROM bans WHERE chat_id = ?1 AND user_id = ?2";
         Ok(self.get(sql, (chat.row(), user.row()), |_| Ok(()))?.is_some())
@@ -231,7 +231,7 @@ impl Store<'_> {
     /// Users banned from a chat with an id above `after`, by id, up to `limit`, with nicknames.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn banned(
         &mut self,
         chat: ChatId,

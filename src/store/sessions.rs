@@ -57,7 +57,7 @@ impl Store<'_> {
     /// The session with this id.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn session(&mut self, session_id: SessionId) -> StoreResult<Option<Session>> {
         let sql = format!("SELECT {COLUMNS} FROM sessions WHERE session_id = ?1");
         self.get(&sql, [session_id.row()], session)
@@ -66,7 +66,7 @@ impl Store<'_> {
     /// The sessions of a user, or of everybody, oldest first.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn sessions(&mut self, user: Option<UserId>) -> StoreResult<Vec<Session>> {
         match user {
             Some(user) => {
@@ -118,7 +118,7 @@ impl Store<'_> {
     /// Up to `limit` sessions not used since `before`, the oldest first.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn sessions_unused_since(
         &mut self,
         before: ServerTime,

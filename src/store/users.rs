@@ -39,7 +39,7 @@ impl Store<'_> {
     /// The user with this name key.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn user_by_key(&mut self, key: &str) -> StoreResult<Option<User>> {
         self.get(&format!("SELECT {COLUMNS} FROM users WHERE name_key = ?1"), [key], user)
     }
@@ -47,7 +47,7 @@ impl Store<'_> {
     /// The user with this id.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn user(&mut self, user_id: UserId) -> StoreResult<Option<User>> {
         self.get(&format!("SELECT {COLUMNS} FROM users WHERE user_id = ?1"), [user_id.row()], user)
     }
@@ -63,7 +63,7 @@ impl Store<'_> {
     /// Everybody, by name.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn users(&mut self) -> StoreResult<Vec<User>> {
         self.all(&format!("SELECT {COLUMNS} FROM users ORDER BY name_key"), [], user)
     }
@@ -192,6 +192,7 @@ impl Store<'_> {
         self.rename_user(user_id, nickname, key)?;
         self.change_password(user_id, password)?;
         self.run("UPDATE users SET flags = 0 WHERE user_id = ?1", [user_id.row()])?;
+        self.run("DELETE FROM hooks WHERE user_id = ?1", [user_id.row()])?;
         self.set_disabled(user_id, true)
     }
 }

@@ -625,6 +625,62 @@ fn a_certificate_is_made_once_and_shows_what_to_pin() {
     has(&folder.misused(&["cert", "self-signed"]), &["<NAMES>"]);
 }
 
+/// What lists and shows prints one JSON value with --json.
+#[test]
+fn lists_are_json_when_asked() {
+    use serde_json::Value;
+    let folder = Folder::filled();
+    folder.add_session("anna");
+    folder.done(&["invite", "add", "--chat", "hall"]);
+    let json = |arguments: &[&str]| -> Value {
+        let printed = folder.done(&[arguments, &["--json"]].concat());
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        serde_json::from_str(&printed).expect("JSON")
+    };
+    let users = json(&["user", "list"]);
+    assert_eq!((&users[0]["name"], &users[0]["id"]), (&"anna".into(), &1.into()));
+    assert_eq!((&users[1]["state"], &users[1]["operator"]), (&"enabled".into(), &false.into()));
+    let chats = json(&["chat", "list"]);
+    assert_eq!((&chats[0]["name"], &chats[0]["members"]), (&"hall".into(), &1.into()));
+    assert_eq!((&chats[0]["keep_days"], &chats[0]["closed"]), (&0.into(), &false.into()));
+    let members = json(&["chat", "members", "hall"]);
+    assert_eq!((&members[0]["name"], &members[0]["role"]), (&"anna".into(), &"admin".into()));
+    let sessions = json(&["session", "list"]);
+    assert_eq!(
+        (&sessions[0]["user"], &sessions[0]["used"]),
+        (&"anna".into(), &"1970-01-01T00:00:01Z".into())
+    );
+    assert_eq!(json(&["invite", "list"])[0]["chat"], "hall");
+    assert_eq!(json(&["hook", "list"]), Value::Array(Vec::new()));
+    let report = json(&["check"]);
+    assert_eq!((&report["users"], &report["wrong"]), (&2.into(), &Value::Array(Vec::new())));
+    let version = json(&["version"]);
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    let spoken = version["protocol"].as_array().expect("an array");
+    assert_eq!((&spoken[0], spoken.last()), (&"0.1".into(), Some(&"1.1".into())));
+    // Damage is listed in it, and the exit code says so, too.
+    folder.damage("UPDATE chats SET member_count = 9");
+    let output = folder.run(&["check", "--json"], None);
+    has(&one_line(&output, 1), &["1 things are wrong"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    has(report["wrong"][0].as_str().expect("text"), &["chat 1 counts 9"]);
+}
+
+/// Completions and manual pages know every command.
+#[test]
+fn shells_and_man_know_the_commands() {
+    let folder = Folder::new();
+    for shell in ["bash", "zsh", "fish"] {
+        has(&folder.done(&["completions", shell]), &["vestnik", "members", "tls-listen"]);
+    }
+    fs::create_dir(folder.path("man")).expect("a folder");
+    folder.done(&["man", "man"]);
+    for page in ["vestnik.1", "vestnik-serve.1", "vestnik-chat-members.1"] {
+        let text = fs::read_to_string(folder.path("man").join(page)).expect(page);
+        assert!(text.contains(".TH"), "{page}");
+    }
+}
+
 // The file as a whole.
 
 #[test]

@@ -143,3 +143,40 @@ fn a_long_history_comes_whole_on_both_versions() {
         assert_eq!(numbers, expected);
     }
 }
+
+/// The calls of 1.1 about accounts, members and invites.
+#[test]
+fn an_operator_manages_people() {
+    use vestnik::client::{NewInvite, Notify};
+    let (server, address) = hall();
+    server.add_user("clara");
+    server.admin_ok(&["user", "set", "anna", "--operator", "on"], None);
+    let (mut anna, hall) = login(address, "anna", Version::V1_1);
+    let options = || Options { version: Version::V1_1, ..Options::default() };
+    let mut clara = Client::connect(address, options()).expect("it listens");
+    let found = anna.find_users("cl", 10).expect("users");
+    let id = found[0].id;
+    assert_eq!((found.len(), &*found[0].nickname, found[0].operator), (1, "clara", false));
+    let reset = anna.reset_password(id).expect("an operator");
+    assert_eq!(clara.set_password("clara", &reset.code, "new password").expect("a good code"), id);
+    clara.login("clara", "new password").expect("the new one");
+    anna.set_chat_closed(hall, true).expect("an admin");
+    assert_eq!(clara.chat_id("hall").expect_err("closed").code(), Some("no-such-chat"));
+    let new = NewInvite { registers: false, chat: Some(hall), uses: 2, days: 3 };
+    let code = anna.create_invite(new).expect("an admin");
+    let invites = anna.invites(Some(hall)).expect("an admin");
+    assert_eq!((invites.len(), invites[0].uses_left, invites[0].chat), (1, 2, Some(hall)));
+    assert!(code.starts_with(&invites[0].hint));
+    assert_eq!(clara.use_invite(&code).expect("good"), hall);
+    anna.end_invite(&invites[0].hint).expect("an operator");
+    assert!(anna.invites(None).expect("an operator").is_empty());
+    anna.set_chat_notify(hall, Notify::Mentions).expect("a member");
+    clara.leave(hall).expect("a member");
+    anna.add_member(hall, id).expect("an admin");
+    clara.unsubscribe_push().expect("always");
+    let declined = clara.subscribe_push("https://a/", &[4; 65], &[0; 16]).expect_err("off");
+    assert_eq!(declined.code(), Some("push-off"));
+    anna.set_user_disabled(id, true).expect("an operator");
+    let user = anna.user(id).expect("there");
+    assert!(user.disabled && !user.online);
+}

@@ -1,5 +1,5 @@
 //! Wrong uses of the command line: each gives one line that says what failed, on what, and what to
-//! do, and an exit code. The lines are exact, so that every change of one is looked at.
+//! do, and an exit code. The lines are exact, so that no change of one goes unnoticed.
 
 use std::fs;
 use std::net::TcpListener;
@@ -165,7 +165,7 @@ const USES: &[Use] = &[
         2,
         "key.toml: line 1: lissen is not an option; did you mean listen?",
     ),
-    wrong("serve --config missing.toml", 2, "missing.toml: there is no such file"),
+    wrong("serve --config missing.toml", 2, "missing.toml: the file does not exist"),
     wrong("serve --config junk.bin", 2, "junk.bin: it is not UTF-8"),
     // What cannot be undone.
     wrong(
@@ -237,10 +237,10 @@ const USES: &[Use] = &[
         1,
         "junk.txt: line 1 is not JSON: name a file that 'vestnik export' wrote",
     ),
-    wrong("import missing", 1, "cannot read missing: no such file or directory"),
+    wrong("import missing", 1, "cannot read missing: it does not exist"),
     wrong("check --data junk.txt", 1, "junk.txt: this is not a vestnik data file"),
-    wrong("man nowhere", 1, "nowhere: there is no such folder; make it first"),
-    wrong("cert fingerprint missing", 1, "cannot read missing: No such file or directory"),
+    wrong("man nowhere", 1, "nowhere: the folder nowhere does not exist; make it first"),
+    wrong("cert fingerprint missing", 1, "cannot read missing: it does not exist"),
     wrong(
         "cert fingerprint junk.txt",
         1,

@@ -5,7 +5,7 @@ use vestnik::wire::extras::Extras;
 use vestnik::wire::request::Request;
 
 use crate::client::{Client, Kept, State};
-use crate::model::Model;
+use crate::model::{Chat, Model};
 use crate::plan::Plan;
 use crate::replica::{Asking, Next};
 use crate::wire::DECLINED;
@@ -41,7 +41,7 @@ pub(crate) fn choose(client: &mut Client, plan: &Plan, model: &Model) {
             }
             let (major, minor) = match (client.modern, client.rng.below(12)) {
                 (_, 0) => (3, 0),
-                (true, _) => (1, 0),
+                (true, _) => (1, u8::from(client.is_11)),
                 (false, _) => (0, 1),
             };
             say(client, &Request::Hello { major, minor });
@@ -65,6 +65,14 @@ fn say(client: &mut Client, request: &Request<'_>) {
 }
 
 fn say_of(client: &mut Client, request: &Request<'_>, session: Option<Kept>) {
+    let mut request = *request;
+    if let Request::SendChatMsg { nonce, .. } = &mut request
+        && client.is_11
+    {
+        // On 1.1 there is always one.
+        nonce.get_or_insert_with(|| client.rng.next());
+    }
+    let request = &request;
     let mut bytes = Vec::new();
     request.write(&mut bytes, 0);
     client.say(bytes[4], &bytes[6..], session, asking(request));
@@ -84,7 +92,9 @@ fn asking(request: &Request<'_>) -> Asking {
             Asking::Edit { chat: chat.get(), id: message.get() as i64, content: String::new() }
         }
         Request::JoinChat { chat, .. } => Asking::Enter(Some(chat.get())),
-        Request::CreateChat { .. } | Request::StartChat { .. } => Asking::Enter(None),
+        Request::CreateChat { .. } | Request::StartChat { .. } | Request::UseInvite { .. } => {
+            Asking::Enter(None)
+        }
         Request::LeaveChat { chat } | Request::DeleteChat { chat } => Asking::Leave(chat.get()),
         _ => Asking::Other,
     }
@@ -113,7 +123,7 @@ pub(crate) fn catch_up(client: &mut Client) -> bool {
 
 /// All that a client does who only wants to be up to date: nothing when it has no session.
 pub(crate) fn rest(client: &mut Client) {
-    let (major, minor) = if client.modern { (1, 0) } else { (0, 1) };
+    let (major, minor) = if client.modern { (1, u8::from(client.is_11)) } else { (0, 1) };
     match client.state {
         State::New if !client.asks(0x20) => say(client, &Request::Hello { major, minor }),
         State::Greeted if !client.asks(0x23) => {
@@ -145,6 +155,10 @@ fn garbage(client: &mut Client, plan: &Plan) {
         }
         // An answer nobody waits for may suspend; see `leave`.
         _ if purpose == 0x01 || purpose == 0x03 && body.is_empty() => {}
+        // A HELLO by chance would agree on a version that the client knows nothing of.
+        _ if purpose == 0x20 && client.state == State::New => {}
+        // Those that the model knows nothing of.
+        _ if client.is_11 && matches!(purpose, 0x37 | 0x4E | 0x4F | 0x51 | 0x58..0x60) => {}
         _ => client.say(purpose, &body, None, Asking::Other),
     }
 }
@@ -174,7 +188,21 @@ fn enter(client: &mut Client, plan: &Plan, model: &Model) {
             let number = client.rng.below(20);
             let login = format!("guest{number}");
             let password = client.rng.weighted(&[(4, "password guest"), (1, "short")]);
-            say(client, &Request::RegisterUser { login: &login, password, invite: None });
+            let code = an_invite(client, model);
+            let invite = Some(&code[..]).filter(|_| client.rng.one_in(2));
+            say(client, &Request::RegisterUser { login: &login, password, invite });
+        }
+        (_, 18) if client.is_11 => {
+            let codes = model
+                .users
+                .values()
+                .filter_map(|user| Some((user.nickname.clone(), user.reset.clone()?.0)));
+            let codes: Vec<_> = codes.collect();
+            let known = client.rng.pick(&codes).cloned().filter(|_| !client.rng.one_in(8));
+            let (login, code) = known.unwrap_or_else(|| (login_name(0), NO_CODE.to_owned()));
+            let new = format!("password {}", client.rng.below(1000));
+            let password = if client.rng.one_in(8) { "short" } else { &new[..] };
+            say(client, &Request::SetPassword { login: &login, code: &code, password });
         }
         _ => login(client, plan, model),
     }
@@ -291,6 +319,7 @@ fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
         (3, 5),
         (if client.modern { 14 } else { 0 }, 6),
         (if client.modern { 4 } else { 0 }, 7),
+        (if client.is_11 { 14 } else { 0 }, 8),
     ]);
     match kind {
         0 => send(client, plan, model, chat),
@@ -300,7 +329,8 @@ fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
         4 => ask(client, chat),
         5 => leave(client),
         6 => modern_ask(client, model, chat),
-        _ => manage(client, model, chat),
+        7 => manage(client, model, chat),
+        _ => people(client, model, chat),
     }
 }
 
@@ -464,6 +494,51 @@ fn search(client: &mut Client, chat: ChatId) {
         _ => (*client.rng.pick(&BAD_QUERIES).expect("some")).to_owned(),
     };
     say(client, &Request::SearchMsg { chat, limit, query: &query });
+}
+
+/// A code in the form of one that nobody made.
+const NO_CODE: &str = "0000-0000-0000-0000-0000";
+
+/// The code of an invite, mostly of one that is there.
+fn an_invite(client: &mut Client, model: &Model) -> String {
+    let codes: Vec<&String> = model.invites.keys().collect();
+    let code = client.rng.pick(&codes).map(|code| (*code).clone());
+    code.filter(|_| !client.rng.one_in(8)).unwrap_or_else(|| NO_CODE.to_owned())
+}
+
+/// Accounts, members and invites of API 1.1.
+fn people(client: &mut Client, model: &Model, chat: ChatId) {
+    let user = a_user(client, model);
+    let flag = client.rng.one_in(2);
+    let code = an_invite(client, model);
+    let me = client.user(model).unwrap_or(1);
+    let is_admin = |chat: &Chat| chat.members.get(&me).is_some_and(|member| member.admin);
+    let own: Vec<u32> =
+        model.chats.iter().filter(|(_, chat)| is_admin(chat)).map(|(id, _)| *id).collect();
+    let own = client.rng.pick(&own).and_then(|id| ChatId::new(*id));
+    let chat = own.filter(|_| !client.rng.one_in(6)).unwrap_or(chat);
+    let uses = client.rng.weighted(&[(3, 1), (2, 2), (1, 9)]);
+    let notify = client.rng.below(3) as u8;
+    let request = match client.rng.below(24) {
+        0..2 => Request::ResetPassword { user },
+        2 => Request::SetUserDisabled { user, disabled: client.rng.one_in(3) },
+        3 => Request::SetUserDisabled { user, disabled: false },
+        4..8 => Request::AddMember { chat, user },
+        8..11 => Request::SetChatClosed { chat, closed: flag },
+        11..13 => Request::SetChatNotify { chat, notify },
+        13..17 => {
+            let chat = Some(chat).filter(|_| !client.rng.one_in(4));
+            let registers = flag || chat.is_none();
+            Request::CreateInvite { registers, uses, days: 60_000, chat }
+        }
+        17 => Request::GetInvites { chat: Some(chat).filter(|_| flag) },
+        18 => Request::EndInvite { hint: &code[..7] },
+        _ if code == NO_CODE && !client.rng.one_in(8) => {
+            Request::CreateInvite { registers: flag, uses, days: 60_000, chat: Some(chat) }
+        }
+        _ => Request::UseInvite { code: &code },
+    };
+    say(client, &request);
 }
 
 /// What admins do, and what changes one's account.

@@ -44,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) number: usize,
     pub(crate) rng: Rng,
     pub(crate) modern: bool,
+    /// Speaks 1.1.
+    pub(crate) is_11: bool,
     pub(crate) link: Option<u64>,
     pub(crate) state: State,
     pub(crate) session: Option<Kept>,
@@ -67,10 +69,12 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(number: usize, mut rng: Rng) -> Self {
         let modern = !rng.one_in(4);
+        let is_11 = modern && rng.one_in(2);
         Self {
             number,
             rng,
             modern,
+            is_11,
             link: None,
             state: State::New,
             session: None,
@@ -84,7 +88,7 @@ impl Client {
             last_notification: 0,
             nonces: Vec::new(),
             sent: 0,
-            replica: Replica::new(),
+            replica: Replica::new(is_11),
         }
     }
 
@@ -197,7 +201,8 @@ impl Client {
             ACCEPTED | DECLINED => self.answered(frame),
             PART => match self.asked.front_mut() {
                 Some(asked) if asked.task == frame.task => {
-                    asked.newest = asked.newest.max(newest(&asked.asking, &frame.body)?);
+                    asked.newest =
+                        asked.newest.max(newest(&asked.asking, &frame.body, self.is_11)?);
                     self.replica
                         .piece(self.replica.purpose(&asked.asking, asked.start), &frame.body)
                 }
@@ -236,7 +241,7 @@ impl Client {
             return Err(format!("and waits for {asked:?}"));
         }
         if frame.purpose == DECLINED {
-            let reason = Body(&frame.body).str()?;
+            let reason = Body::of(&frame.body).str()?;
             if asked.session.is_some() && reason.starts_with("bad-session:") {
                 self.session = None;
             }
@@ -254,7 +259,7 @@ impl Client {
         match asked.purpose {
             0x20 => self.state = State::Greeted,
             0x21 => {
-                let mut body = Body(&frame.body);
+                let mut body = Body::of(&frame.body);
                 let (id, secret) = (body.u32()?, body.str()?.to_owned());
                 self.session = Some(Kept { id, secret });
                 self.attached(if self.modern { body.u32()? } else { 0 });
@@ -267,10 +272,10 @@ impl Client {
             }
             0x23 => {
                 self.session = asked.session;
-                self.attached(if self.modern { Body(&frame.body).u32()? } else { 0 });
+                self.attached(if self.modern { Body::of(&frame.body).u32()? } else { 0 });
             }
             _ => {
-                let newest = asked.newest.max(newest(&asked.asking, &frame.body)?);
+                let newest = asked.newest.max(newest(&asked.asking, &frame.body, self.is_11)?);
                 let asking = self.replica.purpose(&asked.asking, asked.start);
                 self.replica.piece(asking, &frame.body)?;
                 self.replica.accepted(asking, &frame.body, newest)?;
@@ -295,8 +300,8 @@ impl Client {
 }
 
 /// The greatest `updated` of a piece of REQUEST_UPDATES' answer.
-fn newest(asking: &Asking, body: &[u8]) -> Check<i64> {
-    let (mut body, mut newest) = (Body(body), 0);
+fn newest(asking: &Asking, body: &[u8], is_11: bool) -> Check<i64> {
+    let (mut body, mut newest) = (Body::spoken(body, is_11), 0);
     while *asking == Asking::Updates && !body.is_empty() {
         body.u32()?;
         newest = newest.max(body.message()?.updated);

@@ -84,7 +84,7 @@ fn change(command: &Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResu
             let prepared = password::prepare(password, Kind::User).map_err(|e| e.to_string())?;
             let stored = password::hash(&prepared, 1, &Secrets::new(rng));
             let stored = stored.map_err(|e| e.to_string())?;
-            let set = store.set_password(user, &stored);
+            let set = store.change_password(user, &stored);
             set.and_then(|()| store.end_sessions(user, None))
                 .and_then(|()| store.note_change(Change::SessionsEnded(user)))
         }

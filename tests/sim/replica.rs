@@ -62,6 +62,8 @@ pub(crate) enum Next {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
+    /// The client speaks 1.1.
+    is_11: bool,
     user: Option<u32>,
     /// Everything of the chats that are known, up to here.
     cursor: i64,
@@ -76,8 +78,9 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(is_11: bool) -> Self {
         Self {
+            is_11,
             user: None,
             cursor: 0,
             known: BTreeSet::new(),
@@ -96,7 +99,7 @@ impl Replica {
     /// A session of this user was attached; another's copy is of no use.
     pub(crate) fn attached(&mut self, user: u32) {
         if self.user != Some(user) {
-            *self = Self { user: Some(user), start: self.start, ..Self::new() };
+            *self = Self { user: Some(user), start: self.start, ..Self::new(self.is_11) };
         }
         self.detached();
     }
@@ -169,7 +172,7 @@ impl Replica {
 
     /// A piece of an answer, or the whole of it.
     pub(crate) fn piece(&mut self, asking: &Asking, body: &[u8]) -> Check {
-        let mut body = Body(body);
+        let mut body = Body::spoken(body, self.is_11);
         while !body.is_empty() {
             match asking {
                 Asking::Older(chat) | Asking::Whole(chat) => {
@@ -184,6 +187,9 @@ impl Replica {
                 Asking::MyChats => {
                     let (chat, _, flags, _) = (body.u32()?, body.u8()?, body.u8()?, body.u32()?);
                     let _ = (body.i64()?, body.i64()?, body.u32()?, body.str()?, body.str()?);
+                    if self.is_11 {
+                        body.u8()?;
+                    }
                     if let Step::Listing = self.step {
                         let listed = BTreeSet::new();
                         self.step = Step::Reading { unknown: Vec::new(), listed };
@@ -202,7 +208,7 @@ impl Replica {
 
     /// An answer is complete. `newest` is the greatest `updated` in it.
     pub(crate) fn accepted(&mut self, asking: &Asking, body: &[u8], newest: i64) -> Check {
-        let mut rest = Body(body);
+        let mut rest = Body::of(body);
         match asking {
             Asking::MyChats => {
                 self.is_asking = false;
@@ -248,7 +254,7 @@ impl Replica {
 
     /// A notification.
     pub(crate) fn told(&mut self, frame: &Frame) -> Check {
-        let mut body = Body(&frame.body);
+        let mut body = Body::spoken(&frame.body, self.is_11);
         match frame.purpose {
             MSG_NOTIFY => {
                 let chat = body.u32()?;

@@ -73,13 +73,33 @@ pub(crate) struct Message {
 
 /// Reads a body field by field.
 #[derive(Clone, Copy)]
-pub(crate) struct Body<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Body<'a> {
+    /// What is not read yet.
+    pub(crate) rest: &'a [u8],
+    /// Its structures are those of 1.1.
+    pub(crate) is_11: bool,
+}
 
 impl<'a> Body<'a> {
+    /// A body whose structures are those of 0.1 and 1.0, or which has none that differ.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self::spoken(bytes, false)
+    }
+
+    /// A body of a connection that speaks 1.1, or does not.
+    pub(crate) fn spoken(bytes: &'a [u8], is_11: bool) -> Self {
+        Self { rest: bytes, is_11 }
+    }
+
     fn bytes<const N: usize>(&mut self) -> Check<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>().ok_or("a body ends inside a field")?;
-        self.0 = rest;
+        let (head, rest) =
+            self.rest.split_first_chunk::<N>().ok_or("a body ends inside a field")?;
+        self.rest = rest;
         Ok(*head)
+    }
+
+    pub(crate) fn u16(&mut self) -> Check<u16> {
+        self.bytes().map(u16::from_le_bytes)
     }
 
     pub(crate) fn u8(&mut self) -> Check<u8> {
@@ -95,29 +115,38 @@ impl<'a> Body<'a> {
     }
 
     pub(crate) fn str(&mut self) -> Check<&'a str> {
-        let end = self.0.iter().position(|&byte| byte == 0).ok_or("a str without its NUL")?;
-        let text = std::str::from_utf8(&self.0[..end]).map_err(|e| e.to_string())?;
-        self.0 = &self.0[end + 1..];
+        let end = self.rest.iter().position(|&byte| byte == 0).ok_or("a str without its NUL")?;
+        let text = std::str::from_utf8(&self.rest[..end]).map_err(|e| e.to_string())?;
+        self.rest = &self.rest[end + 1..];
         Ok(text)
     }
 
     pub(crate) fn message(&mut self) -> Check<Message> {
-        Ok(Message {
+        let message = Message {
             id: self.i64()?,
             sender: self.u32()?,
             created: self.i64()?,
             updated: self.i64()?,
             status: self.u8()?,
             content: self.str()?.to_owned(),
-        })
+        };
+        // Nobody attaches anything to a message here.
+        if self.is_11 && self.u16()? != 0 {
+            return Err(format!("extras of {message:?}"));
+        }
+        Ok(message)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rest.is_empty()
     }
 
     pub(crate) fn end(self) -> Check {
-        if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", self.0.len())) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} bytes too many", self.rest.len()))
+        }
     }
 }
 
@@ -128,6 +157,11 @@ pub(crate) struct Out(pub(crate) Vec<u8>);
 impl Out {
     pub(crate) fn u8(mut self, value: u8) -> Self {
         self.0.push(value);
+        self
+    }
+
+    pub(crate) fn u16(mut self, value: u16) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 

@@ -10,6 +10,7 @@ use vestnik::ids::{ConnId, ServerTime};
 use vestnik::service::{Service, ServiceConfig};
 use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
+use vestnik::wire::answer::USER_OPERATOR;
 use vestnik::wire::purpose::ToServer;
 
 use crate::choose::{first_password, login_name};
@@ -269,6 +270,10 @@ impl World {
             let user = store.add_user(&name, &key, &stored, created).map_err(|e| e.to_string())?;
             let user = user.ok_or("two users of one name")?;
             self.model.add_user(user.get(), &name, &given, created.micros());
+            if number < 2 {
+                store.set_user_flag(user, USER_OPERATOR, true).map_err(|e| e.to_string())?;
+                self.model.make_operator(user.get());
+            }
         }
         store
             .reserve_time(ServerTime::new(self.model.high).ok_or("a time")?)

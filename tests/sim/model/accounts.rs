@@ -2,18 +2,17 @@
 
 use vestnik::ids::ConnId;
 
-use super::{Caller, Checked, Intent, Model, Session, Turn, User, key};
+use super::{Caller, Checked, Intent, Model, Session, Turn, key};
 use crate::wire::{Body, Check, Out};
 
 /// The use of a session is noted at most this often.
 const TOUCH_US: i64 = 3_600_000_000;
 /// Failures in a bucket.
-const BUCKET: u32 = 5;
+pub(super) const BUCKET: u32 = 5;
 const ADDRESS_BUCKET: u32 = 100;
-const REGISTER_BUCKET: u32 = 30;
 
 /// A password that can be one: what is wrong with it is all that the model needs to know of it.
-fn is_user_password(text: &str) -> bool {
+pub(super) fn is_user_password(text: &str) -> bool {
     text.chars().count() >= 8 && text.len() <= 256
 }
 
@@ -37,35 +36,52 @@ impl Model {
         major: u8,
         minor: u8,
     ) -> Check {
-        let modern = match (major, minor) {
-            (0, 1) => false,
-            (1, _) => true,
+        let (modern, is_11) = match (major, minor) {
+            (0, 1) => (false, false),
+            (1, minor) => (true, minor > 0),
             _ => return self.decline(turn, conn, task, "unsupported-version"),
         };
         let body = self.accepted(turn, conn, task)?;
         let (body_max, content_max) = (self.rules.body_bytes_max, self.rules.content_bytes_max);
-        let said = body.get(..2) == Some(if modern { &[1, 0] } else { &[0, 1] });
-        let mut rest = Body(body.get(2..).unwrap_or_default());
+        let spoken = [u8::from(modern), u8::from(!modern || is_11)];
+        let said = body.get(..2) == Some(&spoken[..]);
+        let mut rest = Body::of(body.get(2..).unwrap_or_default());
         if modern {
             let bounds = (rest.u32()? as usize, rest.u32()? as usize);
             if bounds != (body_max, content_max) || !rest.str()?.starts_with("vestnik ") {
                 return Err(format!("HELLO was answered with {body:?}"));
             }
         }
+        if is_11 {
+            let registration = if self.rules.registration_open { 2 } else { 0 };
+            (rest.i64()?, rest.str()?);
+            if rest.u8()? != registration {
+                return Err(format!("HELLO was answered with {body:?}"));
+            }
+        }
         rest.end()?;
         if let Some(state) = self.conns.get_mut(&conn).filter(|_| said) {
-            state.modern = Some(modern);
+            (state.modern, state.is_11) = (Some(modern), is_11);
             return Ok(());
         }
         Err(format!("HELLO {major}.{minor} was answered with {body:?}"))
     }
 
-    fn address(&self, conn: ConnId) -> String {
+    pub(super) fn address(&self, conn: ConnId) -> String {
         self.conns.get(&conn).map(|conn| conn.address.clone()).unwrap_or_default()
     }
 
     fn modern(&self, conn: ConnId) -> bool {
         self.conns.get(&conn).is_some_and(|conn| conn.is_modern())
+    }
+
+    pub(super) fn speaks_11(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| conn.is_11)
+    }
+
+    /// The flags of a user whose session is attached now.
+    fn own_flags(&self, user: u32) -> u8 {
+        2 | u8::from(self.users.get(&user).is_some_and(|user| user.is_operator))
     }
 
     pub(super) fn entry_keys(&self, conn: ConnId, what: &str) -> [(String, u32); 2] {
@@ -131,9 +147,12 @@ impl Model {
             return Ok(());
         }
         let body = self.accepted(turn, conn, task)?;
-        let mut rest = Body(&body);
+        let mut rest = Body::of(&body);
         let (session, secret) = (rest.u32()?, rest.str()?.to_owned());
         if self.modern(conn) && rest.u32()? != user {
+            return Err(format!("LOGIN of user {user} was answered with {body:?}"));
+        }
+        if self.speaks_11(conn) && rest.u8()? != self.own_flags(user) {
             return Err(format!("LOGIN of user {user} was answered with {body:?}"));
         }
         rest.end()?;
@@ -180,7 +199,8 @@ impl Model {
         }
         let user = found.map_or(0, |row| row.user);
         let body = Out::default();
-        let body = if self.modern(conn) { body.u32(user).0 } else { body.0 };
+        let body = if self.modern(conn) { body.u32(user) } else { body };
+        let body = if self.speaks_11(conn) { body.u8(self.own_flags(user)).0 } else { body.0 };
         self.accept(turn, conn, task, &body)?;
         self.touch(turn, conn, session);
         self.note("restored");
@@ -232,66 +252,6 @@ impl Model {
         self.accept(turn, me.conn, me.task, &[])?;
         self.sessions.remove(&me.session);
         self.detach(me.conn);
-        Ok(())
-    }
-
-    pub(super) fn register(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: ConnId,
-        task: u8,
-        login: &str,
-        password: &str,
-    ) -> Check {
-        if !self.rules.registration_open || self.lockdown {
-            return self.decline(turn, conn, task, "registration-closed");
-        }
-        let keys = [(format!("register from {}", self.address(conn)), REGISTER_BUCKET)];
-        if self.was_limited(turn, conn, task, &keys) {
-            return Ok(());
-        }
-        self.spend(&keys);
-        if !is_name(login) {
-            return self.decline(turn, conn, task, "bad-name");
-        }
-        if self.user_by_key(&key(login)).is_some() {
-            return self.decline(turn, conn, task, "name-taken");
-        }
-        if !is_user_password(password) {
-            return self.decline(turn, conn, task, "bad-password");
-        }
-        let (name, password) = (login.to_owned(), password.to_owned());
-        self.wait(turn, conn, task, Intent::Register { name, password });
-        Ok(())
-    }
-
-    pub(super) fn register_hashed(
-        &mut self,
-        turn: &mut Turn<'_>,
-        conn: ConnId,
-        task: u8,
-        name: &str,
-        password: String,
-    ) -> Check {
-        if self.lockdown {
-            return self.decline(turn, conn, task, "registration-closed");
-        }
-        if self.user_by_key(&key(name)).is_some() {
-            return self.decline(turn, conn, task, "name-taken");
-        }
-        let body = self.accepted(turn, conn, task)?;
-        let mut rest = Body(&body);
-        let user = rest.u32()?;
-        rest.end()?;
-        if user <= self.last_user {
-            return Err(format!("user {user} after {}", self.last_user));
-        }
-        let created = turn.after;
-        self.event(turn, created)?;
-        self.last_user = user;
-        let nickname = name.to_owned();
-        self.users.insert(user, User { nickname, password, form: 0, disabled: false, created });
-        self.note("registered");
         Ok(())
     }
 
@@ -355,6 +315,7 @@ impl Model {
         if let Some(user) = self.users.get_mut(&me.user) {
             user.password = new;
             user.form += 1;
+            user.reset = None;
         }
         let is_mine =
             |attached: super::Attached| attached.user == me.user && attached.session != me.session;
@@ -379,14 +340,17 @@ impl Model {
         let Some(found) = self.users.get(&user) else {
             return self.decline(turn, me.conn, me.task, "no-such-user");
         };
-        let online = if self.is_online(user) { 2 } else { 0 };
-        let body = Out::default().u32(user).u8(online).i64(found.created).str(&found.nickname).0;
+        let mut flags = if self.is_online(user) { 2 } else { 0 };
+        if me.is_11 {
+            flags |= u8::from(found.is_operator) | if found.disabled { 4 } else { 0 };
+        }
+        let body = Out::default().u32(user).u8(flags).i64(found.created).str(&found.nickname).0;
         self.accept(turn, me.conn, me.task, &body)
     }
 
     pub(super) fn get_sessions(&mut self, turn: &mut Turn<'_>, me: Caller) -> Check {
         let body = self.accepted(turn, me.conn, me.task)?;
-        let mut rest = Body(&body);
+        let mut rest = Body::of(&body);
         let mut listed = Vec::new();
         while !rest.is_empty() {
             let (session, flags, created) = (rest.u32()?, rest.u8()?, rest.i64()?);

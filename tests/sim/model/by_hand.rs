@@ -14,6 +14,7 @@ impl Model {
                 if let Some(found) = self.users.get_mut(user) {
                     found.password.clone_from(password);
                     found.form += 1;
+                    found.reset = None;
                 }
                 self.sessions.retain(|_, session| session.user != *user);
             }
@@ -29,13 +30,14 @@ impl Model {
                 self.is_adding = true;
                 if let Some(chat) = self.chats.get_mut(chat) {
                     let admin = std::mem::take(&mut chat.is_vacant) || *admin;
-                    let member = Member { admin, joined: *joined, seen: 0 };
+                    let member = Member { admin, joined: *joined, seen: 0, notify: 0 };
                     chat.members.insert(*user, member);
                 }
             }
             Command::RemoveChat { chat } => {
                 self.is_removing = true;
                 self.removed_chat = self.chats.remove(chat).map(|removed| (*chat, removed));
+                self.invites.retain(|_, invite| invite.chat != Some(*chat));
                 let members = self.removed_chat.iter().flat_map(|(_, chat)| chat.members.keys());
                 self.removed_members = members.copied().collect();
             }
@@ -50,7 +52,7 @@ impl Model {
     }
 
     /// Who becomes admin of which chat because a user was disabled or enabled.
-    fn settle_disabled(&mut self, user: u32, disabled: bool) -> Vec<(u32, u32)> {
+    pub(super) fn settle_disabled(&mut self, user: u32, disabled: bool) -> Vec<(u32, u32)> {
         let mut made = Vec::new();
         for chat in self.chats_of(user) {
             let Some(found) = self.chats.get_mut(&chat).filter(|chat| chat.direct.is_none()) else {

@@ -8,23 +8,26 @@ use vestnik::ids::ConnId;
 const BUCKET: u32 = 5;
 
 impl Model {
-    /// A direct chat is there for its two only.
+    /// A direct chat is there for its two only, a closed one for its members.
     fn is_visible(&self, user: u32, chat: u32) -> bool {
         let found = self.chats.get(&chat);
-        found.is_some_and(|chat| chat.direct.is_none_or(|two| user == two.0 || user == two.1))
+        found.is_some_and(|chat| match chat.direct {
+            Some(two) => user == two.0 || user == two.1,
+            None => !chat.is_closed || chat.members.contains_key(&user),
+        })
     }
 
     /// Why somebody cannot use a chat that needs membership.
     pub(super) fn not_member(&self, user: u32, chat: u32) -> Option<&'static str> {
         match self.chats.get(&chat) {
             Some(found) if found.members.contains_key(&user) => None,
-            Some(found) if found.direct.is_none() => Some("not-member"),
+            Some(found) if found.direct.is_none() && !found.is_closed => Some("not-member"),
             _ => Some("no-such-chat"),
         }
     }
 
     pub(super) fn get_chat_id(&mut self, turn: &mut Turn<'_>, me: Caller, name: &str) -> Check {
-        match self.chat_by_key(&key(name)) {
+        match self.chat_by_key(&key(name)).filter(|chat| self.is_visible(me.user, *chat)) {
             Some(chat) => self.accept(turn, me.conn, me.task, &chat.to_le_bytes()),
             None => self.decline(turn, me.conn, me.task, "no-such-chat"),
         }
@@ -42,7 +45,7 @@ impl Model {
         if !self.is_visible(me.user, chat) {
             return self.decline(turn, me.conn, me.task, "no-such-chat");
         }
-        let info = self.chat_info(me.user, chat).unwrap_or_default();
+        let info = self.chat_info(me.user, chat, me.is_11).unwrap_or_default();
         self.accept(turn, me.conn, me.task, &info)
     }
 
@@ -51,10 +54,11 @@ impl Model {
     }
 
     /// The group with the first name that begins so and comes after another: its key and id.
-    pub(super) fn next_group(&self, prefix: &str, after: &str) -> Option<(String, u32)> {
+    pub(super) fn next_group(&self, user: u32, prefix: &str, after: &str) -> Option<(String, u32)> {
         let is_shown = |chat: &Chat| !chat.is_vacant || !chat.members.is_empty();
         let groups = self.chats.iter().filter(|(_, chat)| chat.direct.is_none() && is_shown(chat));
         groups
+            .filter(|(id, _)| self.is_visible(user, **id))
             .map(|(id, chat)| (key(&chat.name), *id))
             .filter(|(key, _)| key.starts_with(prefix) && &key[..] > after)
             .min()
@@ -160,7 +164,7 @@ impl Model {
         self.event(turn, joined)?;
         if let Some(chat) = self.chats.get_mut(&chat) {
             let admin = std::mem::take(&mut chat.is_vacant);
-            chat.members.insert(me.user, Member { admin, joined, seen: 0 });
+            chat.members.insert(me.user, Member { admin, joined, seen: 0, notify: 0 });
         }
         self.note("joined");
         self.owe_user_chat(me.user, chat, Some(me.conn));
@@ -210,7 +214,7 @@ impl Model {
     /// Takes the id of a new chat from the answer.
     fn new_chat(&mut self, turn: &mut Turn<'_>, me: Caller, new: Chat) -> Check<u32> {
         let body = self.accepted(turn, me.conn, me.task)?;
-        let mut rest = Body(&body);
+        let mut rest = Body::of(&body);
         let chat = rest.u32()?;
         rest.end()?;
         if chat <= self.last_chat {
@@ -239,7 +243,8 @@ impl Model {
             return self.decline(turn, me.conn, me.task, code);
         }
         let created = turn.after;
-        let members = [(me.user, Member { admin: true, joined: created, seen: 0 })].into();
+        let members =
+            [(me.user, Member { admin: true, joined: created, seen: 0, notify: 0 })].into();
         let new = Chat { name: name.to_owned(), password, created, members, ..Chat::default() };
         let chat = self.new_chat(turn, me, new)?;
         self.note_group(me, created);
@@ -261,7 +266,7 @@ impl Model {
             return self.decline(turn, me.conn, me.task, code);
         }
         let created = turn.after;
-        let member = Member { admin: false, joined: created, seen: 0 };
+        let member = Member { admin: false, joined: created, seen: 0, notify: 0 };
         let members = [(me.user, member.clone()), (other, member)].into();
         let new = Chat { direct: Some(two), created, members, ..Chat::default() };
         let chat = self.new_chat(turn, me, new)?;
@@ -304,6 +309,7 @@ impl Model {
             found.is_vacant = true;
             if found.messages.is_empty() {
                 self.chats.remove(&chat);
+                self.invites.retain(|_, invite| invite.chat != Some(chat));
                 self.note("gone with its last member");
             }
             return None;

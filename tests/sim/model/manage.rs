@@ -10,7 +10,7 @@ const TITLE_CHARS_MAX: usize = 128;
 
 impl Model {
     /// Why somebody cannot administer a chat.
-    fn not_admin(&self, user: u32, chat: u32) -> Option<&'static str> {
+    pub(super) fn not_admin(&self, user: u32, chat: u32) -> Option<&'static str> {
         if let Some(code) = self.not_member(user, chat) {
             return Some(code);
         }
@@ -34,6 +34,7 @@ impl Model {
     /// The chat is gone, and its members are told.
     pub(crate) fn remove_chat(&mut self, chat: u32, except: Option<ConnId>) {
         let Some(found) = self.chats.remove(&chat) else { return };
+        self.invites.retain(|_, invite| invite.chat != Some(chat));
         for user in found.members.keys() {
             self.disown(*user, chat);
             self.owe_user_chat(*user, chat, except);

@@ -35,7 +35,7 @@ impl Model {
             return self.decline(turn, me.conn, me.task, "rate-limited");
         }
         let body = self.accepted(turn, me.conn, me.task)?;
-        let mut rest = Body(&body);
+        let mut rest = Body::of(&body);
         let (id, created) = (rest.i64()?, rest.i64()?);
         rest.end()?;
         if id != created {
@@ -84,7 +84,7 @@ impl Model {
         change: impl FnOnce(&mut Message),
     ) -> Check {
         let body = self.accepted(turn, me.conn, me.task)?;
-        let mut rest = Body(&body);
+        let mut rest = Body::of(&body);
         let updated = rest.i64()?;
         rest.end()?;
         self.event(turn, updated)?;

@@ -13,6 +13,7 @@ mod limits;
 mod manage;
 mod messages;
 mod notify;
+mod people;
 mod received;
 mod requests;
 mod search;
@@ -37,6 +38,27 @@ pub(crate) struct User {
     pub(crate) form: u64,
     pub(crate) disabled: bool,
     pub(crate) created: i64,
+    pub(crate) is_operator: bool,
+    /// The code for a new password, and when it ends.
+    pub(crate) reset: Option<(String, i64)>,
+}
+
+impl User {
+    fn new(nickname: String, password: String, created: i64) -> Self {
+        let (form, disabled, is_operator, reset) = (0, false, false, None);
+        Self { nickname, password, form, disabled, created, is_operator, reset }
+    }
+}
+
+/// An invite, by its code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Invite {
+    pub(crate) registers: bool,
+    pub(crate) chat: Option<u32>,
+    pub(crate) uses_left: u16,
+    pub(crate) expires: i64,
+    pub(crate) created: i64,
+    pub(crate) creator: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +77,8 @@ pub(crate) struct Member {
     pub(crate) admin: bool,
     pub(crate) joined: i64,
     pub(crate) seen: i64,
+    /// What they want pushes of.
+    pub(crate) notify: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,6 +118,7 @@ pub(crate) struct Chat {
     /// The same messages by `updated`.
     pub(crate) by_updated: BTreeMap<i64, i64>,
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
+    pub(crate) is_closed: bool,
     pub(crate) slow_mode_s: u32,
     /// The longest slow mode that the server may not know to be over.
     pub(crate) slow_before_s: u32,
@@ -135,7 +160,8 @@ pub(crate) struct Checked {
 pub(crate) enum Intent {
     Login { user: Option<u32>, key: String, checked: Checked },
     Join { chat: u32, checked: Checked },
-    Register { name: String, password: String },
+    Register { name: String, password: String, invite: Option<String> },
+    SetPassword { key: String, code: String, password: String },
     OldPassword { right: bool, new: String },
     NewPassword(String),
     CreateChat { name: String, password: String },
@@ -149,6 +175,8 @@ pub(crate) struct Conn {
     pub(crate) address: String,
     /// Whether it speaks 1.0; `None` before HELLO.
     pub(crate) modern: Option<bool>,
+    /// Whether it speaks 1.1.
+    pub(crate) is_11: bool,
     pub(crate) attached: Option<Attached>,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) stream: Option<Stream>,
@@ -241,6 +269,8 @@ pub(crate) struct Model {
     pub(crate) users: BTreeMap<u32, User>,
     pub(crate) sessions: BTreeMap<u32, Session>,
     pub(crate) chats: BTreeMap<u32, Chat>,
+    /// By their codes.
+    pub(crate) invites: BTreeMap<String, Invite>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) lockdown: bool,
     /// What the file says of it by now, which the server has not taken up.
@@ -396,6 +426,7 @@ pub(crate) struct Caller {
     pub(crate) user: u32,
     pub(crate) session: u32,
     pub(crate) modern: bool,
+    pub(crate) is_11: bool,
 }
 
 pub(crate) fn key(name: &str) -> String {
@@ -418,6 +449,7 @@ impl Model {
             users: BTreeMap::new(),
             sessions: BTreeMap::new(),
             chats: BTreeMap::new(),
+            invites: BTreeMap::new(),
             conns: BTreeMap::new(),
             lockdown: false,
             lockdown_by_hand: None,
@@ -448,8 +480,8 @@ impl Model {
     pub(crate) fn add_user(&mut self, id: u32, nickname: &str, password: &str, created: i64) {
         self.last_user = self.last_user.max(id);
         self.high = self.high.max(created);
-        let (nickname, password) = (nickname.to_owned(), password.to_owned());
-        self.users.insert(id, User { nickname, password, form: 0, disabled: false, created });
+        let user = User::new(nickname.to_owned(), password.to_owned(), created);
+        self.users.insert(id, user);
     }
 
     /// The process is gone, and with it all connections and counts.
@@ -609,14 +641,15 @@ impl Model {
         self.users.get(&user).map_or("", |user| &user.nickname)
     }
 
-    /// chat_info of section 5, as a user sees it now.
-    pub(crate) fn chat_info(&self, user: u32, id: u32) -> Option<Vec<u8>> {
+    /// chat_info of section 5, or of 5a, as a user sees it now.
+    pub(crate) fn chat_info(&self, user: u32, id: u32, is_11: bool) -> Option<Vec<u8>> {
         let chat = self.chats.get(&id)?;
         let mut flags = u8::from(chat.password.is_some());
-        let (mut last, mut seen, mut unread) = (0, 0, 0);
+        flags |= if chat.is_closed && is_11 { 8 } else { 0 };
+        let (mut last, mut seen, mut unread, mut notify) = (0, 0, 0, 0);
         if let Some(member) = chat.members.get(&user) {
             flags |= 2 | if member.admin { 4 } else { 0 };
-            seen = member.seen;
+            (seen, notify) = (member.seen, member.notify);
             last = chat.messages.last_key_value().map_or(0, |(id, _)| *id);
             let after = chat.messages.range(seen + 1..);
             let counts = |m: &Message| m.sender != user && m.status & wire::DELETED == 0;
@@ -628,6 +661,7 @@ impl Model {
         };
         let out = Out::default().u32(id).u8(u8::from(chat.direct.is_some())).u8(flags);
         let out = out.u32(chat.members.len() as u32).i64(last).i64(seen).u32(unread);
-        Some(out.str(&chat.name).str(title).0)
+        let out = out.str(&chat.name).str(title);
+        Some(if is_11 { out.u8(notify).0 } else { out.0 })
     }
 }

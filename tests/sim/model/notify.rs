@@ -37,7 +37,8 @@ impl Model {
 
     /// What a chat is to a user now, for one connection.
     fn owe_chat(&mut self, conn: ConnId, user: u32, chat: u32) {
-        let info = self.chat_info(user, chat).filter(|_| self.is_member(user, chat));
+        let is_11 = self.conns.get(&conn).is_some_and(|conn| conn.is_11);
+        let info = self.chat_info(user, chat, is_11).filter(|_| self.is_member(user, chat));
         let frame = match info {
             Some(info) => notice(CHAT_NOTIFY, info),
             None => notice(CHAT_GONE, Out::default().u32(chat).0),
@@ -66,6 +67,29 @@ impl Model {
                 && let Some(user) = self.conns[&conn].user()
             {
                 self.owe_chat(conn, user, chat);
+            }
+        }
+    }
+
+    /// The same for all members on 1.1, whose chat_info alone shows the change.
+    pub(super) fn owe_members_chat_11(&mut self, chat: u32, except: Option<ConnId>) {
+        for conn in self.listeners(chat) {
+            if Some(conn) != except
+                && self.conns[&conn].is_11
+                && let Some(user) = self.conns[&conn].user()
+            {
+                self.owe_chat(conn, user, chat);
+            }
+        }
+    }
+
+    /// The same for the other connections of a user on 1.1.
+    pub(super) fn owe_own_chat_11(&mut self, me: Caller, chat: u32) {
+        let conns: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in conns {
+            let state = &self.conns[&conn];
+            if conn != me.conn && state.is_11 && state.listener() == Some(me.user) {
+                self.owe_chat(conn, me.user, chat);
             }
         }
     }

@@ -57,7 +57,8 @@ impl Model {
 
     /// Something that was left out, from the file: it is as it is now.
     fn messages_retold(&mut self, id: ConnId, frame: &Frame) -> Check {
-        let (chat, messages) = pack(frame)?;
+        let is_11 = self.conns.get(&id).is_some_and(|conn| conn.is_11);
+        let (chat, messages) = pack(frame, is_11)?;
         let user = self.conns.get(&id).and_then(Conn::listener).ok_or("it has no session")?;
         // Until the server takes up that a chat was removed by hand, they are still told of it.
         let removed = self.removed_chat.as_ref().filter(|(removed, _)| {
@@ -92,9 +93,10 @@ impl Model {
     }
 
     fn chat_retold(&mut self, id: ConnId, frame: &Frame) -> Check {
-        let chat = Body(&frame.body).u32()?;
+        let chat = Body::of(&frame.body).u32()?;
         let user = self.conns.get(&id).and_then(Conn::listener).ok_or("it has no session")?;
-        let present = self.chat_info(user, chat).filter(|_| self.is_member(user, chat));
+        let is_11 = self.conns.get(&id).is_some_and(|conn| conn.is_11);
+        let present = self.chat_info(user, chat, is_11).filter(|_| self.is_member(user, chat));
         let is_so = match (&present, frame.purpose) {
             (Some(info), CHAT_NOTIFY) => *info == frame.body,
             (None, CHAT_GONE) => frame.body.len() == 4,
@@ -220,7 +222,7 @@ impl Conn {
     }
 
     fn messages_told(&mut self, frame: &Frame) -> Check {
-        let (chat, messages) = pack(frame)?;
+        let (chat, messages) = pack(frame, self.is_11)?;
         for message in messages {
             self.in_order(message.updated)?;
             let owed = self.owed.entry(chat).or_default();
@@ -270,8 +272,8 @@ impl Conn {
 }
 
 /// What a MSG_NOTIFY says.
-fn pack(frame: &Frame) -> Check<(u32, Vec<Message>)> {
-    let mut body = Body(&frame.body);
+fn pack(frame: &Frame, is_11: bool) -> Check<(u32, Vec<Message>)> {
+    let mut body = Body::spoken(&frame.body, is_11);
     let chat = body.u32()?;
     let mut messages = vec![body.message()?];
     while !body.is_empty() {

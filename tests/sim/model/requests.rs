@@ -48,6 +48,7 @@ impl Model {
         let version = match (state.modern, is_hello) {
             (None, false) => return self.decline(turn, conn, frame.task, "hello-required"),
             (Some(_), true) => return self.decline(turn, conn, frame.task, "already-greeted"),
+            (Some(true), _) if state.is_11 => Version::V1_1,
             (None, true) | (Some(true), _) => Version::V1_0,
             (Some(false), _) => Version::V0_1,
         };
@@ -84,8 +85,11 @@ impl Model {
             Request::RestoreSession { session, hash } => {
                 return self.restore(turn, conn, task, session.get(), hash);
             }
-            Request::RegisterUser { login, password, .. } => {
-                return self.register(turn, conn, task, login, password);
+            Request::RegisterUser { login, password, invite } => {
+                return self.register(turn, conn, task, login, password, invite);
+            }
+            Request::SetPassword { login, code, password } => {
+                return self.set_password(turn, conn, task, login, code, password);
             }
             _ => {}
         }
@@ -97,7 +101,7 @@ impl Model {
         let state = self.conns.get(&conn)?;
         let attached = state.attached?;
         let (user, session) = (attached.user, attached.session);
-        Some(Caller { conn, task, user, session, modern: state.is_modern() })
+        Some(Caller { conn, task, user, session, modern: state.is_modern(), is_11: state.is_11 })
     }
 
     #[allow(clippy::too_many_lines)] // one arm per purpose
@@ -157,12 +161,24 @@ impl Model {
             }
             Request::RequestUpdates { from } => self.updates(turn, me, from.micros()),
             Request::Typing { chat } => self.typing(turn, me, chat.get()),
-            Request::React { .. }
-            | Request::GetReactions { .. }
-            | Request::BeginFile { .. }
-            | Request::PutFile { .. }
-            | Request::GetFile { .. }
-            | Request::EndFile { .. } => Err("a purpose of 1.1 on an older version".to_owned()),
+            Request::ResetPassword { user } => self.reset_password(turn, me, user.get()),
+            Request::SetUserDisabled { user, disabled } => {
+                self.set_user_disabled(turn, me, user.get(), disabled)
+            }
+            Request::AddMember { chat, user } => self.add_member(turn, me, chat.get(), user.get()),
+            Request::SetChatClosed { chat, closed } => {
+                self.set_chat_closed(turn, me, chat.get(), closed)
+            }
+            Request::SetChatNotify { chat, notify } => {
+                self.set_chat_notify(turn, me, chat.get(), notify)
+            }
+            Request::CreateInvite { registers, uses, days, chat } => {
+                let chat = chat.map(chat_id);
+                self.create_invite(turn, me, registers, (uses, days), chat)
+            }
+            Request::GetInvites { chat } => self.get_invites(turn, me, chat.map(chat_id)),
+            Request::EndInvite { hint } => self.end_invite(turn, me, hint),
+            Request::UseInvite { code } => self.use_invite(turn, me, code),
             Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }
@@ -229,8 +245,11 @@ impl Model {
                 self.login_checked(turn, conn, task, user, key, checked)
             }
             Intent::Join { chat, checked } => self.join_checked(turn, conn, task, chat, checked),
-            Intent::Register { name, password } => {
-                self.register_hashed(turn, conn, task, &name, password)
+            Intent::Register { name, password, invite } => {
+                self.register_hashed(turn, conn, task, &name, password, invite)
+            }
+            Intent::SetPassword { key, code, password } => {
+                self.set_password_hashed(turn, conn, task, &key, &code, password)
             }
             Intent::OldPassword { right, new } => {
                 self.old_password_checked(turn, conn, task, right, new)

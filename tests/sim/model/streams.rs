@@ -176,7 +176,7 @@ impl Model {
     /// PART, or what ends a long answer.
     pub(super) fn stream_frame(&mut self, id: ConnId, frame: &Frame) -> Check {
         let Some(conn) = self.conns.get_mut(&id) else { return Err("it is not there".into()) };
-        let user = conn.user();
+        let (user, is_11) = (conn.user(), conn.is_11);
         let Some(mut stream) = conn.stream.take() else { return Err("nothing is asked".into()) };
         if stream.task != frame.task {
             return Err(format!("task {} is asked for", stream.task));
@@ -192,7 +192,7 @@ impl Model {
             stream.kind = Kind::Unjudged;
         }
         let is_last = frame.purpose == ACCEPTED;
-        self.piece(user, &mut stream.kind, Body(&frame.body), is_last)?;
+        self.piece(user, &mut stream.kind, Body::spoken(&frame.body, is_11), is_last)?;
         if is_last {
             self.note("long answers");
         } else if let Some(conn) = self.conns.get_mut(&id) {
@@ -203,14 +203,17 @@ impl Model {
     }
 
     fn stream_declined(&mut self, user: Option<u32>, stream: &Stream, frame: &Frame) -> Check {
-        let text = Body(&frame.body).str()?.to_owned();
+        let text = Body::of(&frame.body).str()?.to_owned();
         let given = text.split(':').next().unwrap_or_default();
         let expected = match (&stream.kind, user) {
             (Kind::Unjudged, Some(_)) => return Ok(()),
             _ if self.unreadable && given == "storage-failed" => return Ok(()),
             (_, None) => Some("login-required"),
             (kind, Some(user)) if stream.is_broken => {
-                kind.chat().map(|chat| self.not_member(user, chat).unwrap_or("not-member"))
+                let is_closed =
+                    |chat: u32| self.chats.get(&chat).is_some_and(|chat| chat.is_closed);
+                let back = |chat: u32| if is_closed(chat) { "no-such-chat" } else { "not-member" };
+                kind.chat().map(|chat| self.not_member(user, chat).unwrap_or(back(chat)))
             }
             (Kind::Updates { .. } | Kind::MyChats { .. } | Kind::Found { .. }, _) => None,
             (Kind::Members { chat, .. }, Some(user)) => {
@@ -373,12 +376,14 @@ impl Model {
     ) -> Check {
         // A chat left meanwhile is none of theirs any more, and one joined meanwhile may be listed.
         while !body.is_empty() {
-            let chat = Body(body.0).u32()?;
-            let info = self.chat_info(user, chat).filter(|_| self.is_member(user, chat));
-            let Some(left) = info.as_ref().and_then(|info| body.0.strip_prefix(&info[..])) else {
-                return Err(format!("chat {chat} is {info:?} and not {:?}", body.0));
+            let chat = Body::of(body.rest).u32()?;
+            let info = self.chat_info(user, chat, body.is_11);
+            let info = info.filter(|_| self.is_member(user, chat));
+            let Some(left) = info.as_ref().and_then(|info| body.rest.strip_prefix(&info[..]))
+            else {
+                return Err(format!("chat {chat} is {info:?} and not {:?}", body.rest));
             };
-            body = Body(left);
+            body.rest = left;
             rest.retain(|other| *other != chat);
         }
         match rest.iter().find(|chat| is_last && self.is_member(user, **chat)) {
@@ -396,16 +401,16 @@ impl Model {
         is_last: bool,
     ) -> Check {
         while *left > 0
-            && let Some((key, chat)) = self.next_group(prefix, after)
+            && let Some((key, chat)) = self.next_group(user, prefix, after)
         {
             if body.is_empty() && !is_last {
                 return Ok(());
             }
-            let info = self.chat_info(user, chat).unwrap_or_default();
-            let Some(rest) = body.0.strip_prefix(&info[..]) else {
-                return Err(format!("chat {chat} is {info:?} and not {:?}", body.0));
+            let info = self.chat_info(user, chat, body.is_11).unwrap_or_default();
+            let Some(rest) = body.rest.strip_prefix(&info[..]) else {
+                return Err(format!("chat {chat} is {info:?} and not {:?}", body.rest));
             };
-            body = Body(rest);
+            body.rest = rest;
             *after = key;
             *left -= 1;
         }
