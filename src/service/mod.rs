@@ -694,6 +694,7 @@ impl<'db> Service<'db> {
             Ok(()) => Ok(()),
             // Nothing is written yet, so the other requests of the turn can be answered.
             Err(error) if error.fault == Fault::Unavailable && !self.store.has_written() => {
+                self.metrics.undone += 1;
                 self.note_storage_failing(&error);
                 Err(Decline::StorageFailed.into())
             }

@@ -62,6 +62,7 @@ mod terminal_chat;
 mod tls;
 mod tls_scan;
 mod transfer;
+mod transports;
 mod unread;
 mod user_limits;
 mod websocket;
