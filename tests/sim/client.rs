@@ -9,6 +9,7 @@ use crate::pipe::Link;
 use crate::plan::Plan;
 use crate::replica::{Asking, Replica};
 use crate::rng::Rng;
+use crate::websocket::WebSocket;
 use crate::wire::take_frame;
 use crate::wire::{ACCEPTED, Body, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT, PART};
 
@@ -47,6 +48,8 @@ pub(crate) struct Client {
     /// Speaks 1.1.
     pub(crate) is_11: bool,
     pub(crate) link: Option<u64>,
+    /// The connection goes through a WebSocket.
+    websocket: Option<WebSocket>,
     pub(crate) state: State,
     pub(crate) session: Option<Kept>,
     pub(crate) is_suspended: bool,
@@ -76,6 +79,7 @@ impl Client {
             modern,
             is_11,
             link: None,
+            websocket: None,
             state: State::New,
             session: None,
             is_suspended: false,
@@ -100,6 +104,7 @@ impl Client {
 
     pub(crate) fn connected(&mut self, link: u64) {
         self.link = Some(link);
+        self.websocket = self.rng.one_in(3).then(WebSocket::new);
         self.state = State::New;
         self.is_suspended = false;
         self.unsent.clear();
@@ -174,16 +179,22 @@ impl Client {
 
     /// Gives the network what it takes, and reads what it has.
     pub(crate) fn exchange(&mut self, link: &mut Link, is_patient: bool) -> Check {
-        let count = link.up.write(&self.unsent);
-        self.unsent.drain(..count);
-        if self.has_ended && self.unsent.is_empty() {
-            link.up.is_ended = true;
-        }
+        self.send(link);
         if self.stalls > 0 && !is_patient {
             self.stalls -= 1;
             return Ok(());
         }
-        self.inbox.extend(link.down.read(usize::MAX));
+        let bytes = link.down.read(usize::MAX);
+        match &mut self.websocket {
+            None => self.inbox.extend(bytes),
+            Some(websocket) => {
+                let payload = websocket
+                    .unwrap(&bytes)
+                    .map_err(|wrong| format!("client {} got {wrong}", self.number))?;
+                self.has_ended |= websocket.is_over();
+                self.inbox.extend(payload);
+            }
+        }
         let inbox = std::mem::take(&mut self.inbox);
         let mut rest = &inbox[..];
         while let Some((frame, left)) = take_frame(rest) {
@@ -194,6 +205,29 @@ impl Client {
         }
         self.inbox = rest.to_vec();
         Ok(())
+    }
+
+    /// Gives the network what it accepts of what is queued, and then the end.
+    fn send(&mut self, link: &mut Link) {
+        let queue = match &mut self.websocket {
+            None => &mut self.unsent,
+            Some(websocket) => {
+                // What is queued behind a full network is put into frames later.
+                if websocket.out.len() < 1000 {
+                    websocket.wrap(&self.unsent, &mut self.rng);
+                    self.unsent.clear();
+                }
+                if self.has_ended && self.unsent.is_empty() {
+                    websocket.close(&mut self.rng);
+                }
+                &mut websocket.out
+            }
+        };
+        let count = link.up.write(queue);
+        queue.drain(..count);
+        if self.has_ended && queue.is_empty() && self.unsent.is_empty() {
+            link.up.is_ended = true;
+        }
     }
 
     fn hear(&mut self, frame: &Frame, is_resting: bool) -> Check {

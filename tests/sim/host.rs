@@ -90,6 +90,8 @@ struct Net<'db> {
     failed_reads: u64,
     failed_reads_before: u64,
     is_stopping: bool,
+    /// Connections that were on their way out before this step.
+    had_last_bytes: Vec<ConnId>,
     wrong: Option<String>,
 }
 
@@ -134,6 +136,7 @@ impl<'db> Host<'db> {
                 failed_reads: 0,
                 failed_reads_before: 0,
                 is_stopping: false,
+                had_last_bytes: Vec::new(),
                 wrong: None,
             },
         }
@@ -212,6 +215,11 @@ impl Drop for Host<'_> {
 
 fn is_dead(service: &Service<'_>) -> bool {
     service.lost().is_some() || vfs::disk(|disk| disk.is_dead())
+}
+
+/// Whether the service knows a connection: not while it speaks HTTP.
+fn is_known(service: &Service<'_>, conn: ConnId) -> bool {
+    service.unauthorized_since_ms(conn).is_some() || service.is_authorized(conn)
 }
 
 fn failed_reads() -> u64 {
@@ -434,7 +442,13 @@ impl Turning<'_, '_> {
                 };
             }
             Event::Ended(end) => return self.ended(service, *end),
-            Event::Served => {}
+            Event::Served => {
+                // What was staged since is no frame of Purpose.
+                for conn in self.net.conns.values_mut().filter(|conn| !conn.is_parted) {
+                    let pending = service.outbox.pending_bytes(conn.id.index);
+                    conn.looked = pending;
+                }
+            }
             Event::Parted(conn) => {
                 self.w.model.closed(*conn);
                 if let Some(at) = self.net.conns.get_mut(&conn.index) {
@@ -471,6 +485,8 @@ impl Turning<'_, '_> {
 
     /// Nothing more is staged for some connections by now.
     fn note_closing(&mut self, service: &Service<'_>) {
+        let closing = self.net.conns.values().filter(|conn| conn.is_closing);
+        self.net.had_last_bytes = closing.map(|conn| conn.id).collect();
         let is_new = |conn: &&mut Conn| !conn.is_closing && !conn.is_parted;
         let mut closing = Vec::new();
         for conn in self.net.conns.values_mut().filter(is_new) {
@@ -515,7 +531,8 @@ impl Turning<'_, '_> {
         for conn in self.net.conns.values().filter(|conn| !conn.is_parted) {
             let (index, outbox) = (conn.id.index, &service.outbox);
             let pending = outbox.pending_bytes(index);
-            if pending > conn.looked {
+            // Without the service a connection is sent HTTP.
+            if pending > conn.looked && is_known(service, conn.id) {
                 let whole = outbox.copy_of(index);
                 if whole.len() != pending {
                     let found = whole.len();
@@ -647,7 +664,7 @@ impl Turning<'_, '_> {
         }
         let sent = self.look(service)?;
         if std::mem::take(&mut self.net.is_stopping) {
-            self.check_last_words(sent)?;
+            self.check_last_words(service, sent)?;
             return Ok(Fate::Alive);
         }
         self.w.model.unreadable = failed_reads() > self.net.failed_reads_before;
@@ -661,16 +678,16 @@ impl Turning<'_, '_> {
     }
 
     /// Before the server stops, what waits is declined, and every connection gets DISCONNECT.
-    fn check_last_words(&self, mut sent: Sent) -> Check {
+    fn check_last_words(&self, service: &Service<'_>, mut sent: Sent) -> Check {
         for (id, conn) in &self.w.model.conns {
             let frames = sent.remove(id).unwrap_or_default();
             let waiting = conn.waiting.as_ref().map(|waiting| waiting.task);
             let asked = [waiting, conn.stream.as_ref().map(|stream| stream.task)];
             let declined: Vec<u8> = asked.into_iter().flatten().collect();
             let Some((last, rest)) = frames.split_last() else {
-                // It has its last words already, or is gone.
-                let at = self.net.conns.get(&id.index);
-                if declined.is_empty() && at.is_none_or(|at| at.is_closing) {
+                // It has its last bytes already, or the service does not know it, for it speaks HTTP.
+                let had_them = self.net.had_last_bytes.contains(id);
+                if declined.is_empty() && (had_them || !is_known(service, *id)) {
                     continue;
                 }
                 return Err(format!("{id} got no last word"));

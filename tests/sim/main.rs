@@ -24,6 +24,7 @@ mod plan;
 mod replica;
 mod rng;
 mod vfs;
+mod websocket;
 mod wire;
 mod world;
 
