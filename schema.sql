@@ -155,6 +155,7 @@ CREATE TABLE search_pending (
     words_out  INTEGER NOT NULL DEFAULT 0, -- how many of the old words have left, in their order
     content    TEXT NOT NULL               -- as it was indexed
 ) STRICT;
+CREATE INDEX search_pending_by_chat ON search_pending (chat_id);
 
 -- Users whose messages are to be deleted, in slices, and how far that has come.
 CREATE TABLE purges (

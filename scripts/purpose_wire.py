@@ -127,15 +127,18 @@ class Server:
         self.data = os.path.join(folder, "t.db")
         self.log = os.path.join(folder, "stderr.txt")
         self.wrapper = list(wrapper)
+        self.stuck_log = False
         self.process = None
         self.address = None
 
-    def start(self, *options):
+    def start(self, *options, iterations=1000):
         """Starts the server and waits for its `listening` line."""
         command = self.wrapper + [self.binary, "serve", "--data", self.data]
-        command += ["--listen", "127.0.0.1:0", "--password-iterations", "1000", *options]
+        command += ["--listen", "127.0.0.1:0", "--password-iterations", str(iterations), *options]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+            # With a stuck log, standard error is a pipe that nobody reads.
+            errors = subprocess.PIPE if self.stuck_log else log
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         line = self._first_line()
         if not line.startswith("listening plain "):
             self.kill()
@@ -179,13 +182,17 @@ class Server:
             input=stdin, text=True, check=True, stdout=subprocess.DEVNULL, timeout=WAIT_SECONDS,
         )
 
+    def add_user(self, name, iterations=1000):
+        """A user, whose password costs so many rounds."""
+        self.admin(
+            "user", "add", name, "--password-stdin", "--password-iterations", str(iterations),
+            stdin=PASSWORD + "\n",
+        )
+
     def add_members(self, chat, names):
         """Users, and a chat of which all of them are members."""
         for name in names:
-            self.admin(
-                "user", "add", name, "--password-stdin", "--password-iterations", "1000",
-                stdin=PASSWORD + "\n",
-            )
+            self.add_user(name)
         self.admin("chat", "add", chat, "--admin", names[0])
         for name in names[1:]:
             self.admin("chat", "join", chat, name)

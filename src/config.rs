@@ -65,6 +65,8 @@ pub struct Config {
     pub content_limit_bytes: usize,
     /// Bytes that wait for one peer, past which notifications are left out.
     pub outbound_limit_bytes: usize,
+    /// Bytes that wait for all peers together, about.
+    pub memory_limit_bytes: usize,
     /// Messages and edits of one user in a second; 0: no limit.
     pub sends_per_second: u32,
     /// Bytes of text that one user sends and edits in a day of UTC; 0: no limit.
@@ -292,6 +294,8 @@ options! {
     content_limit: usize,
     /// Bytes that wait for a peer.
     outbound_limit: usize,
+    /// Bytes that wait for all peers.
+    memory_limit: usize,
     /// Messages of a user in a second.
     sends_per_second: u32,
     /// Bytes of text of a user in a day.
@@ -396,6 +400,7 @@ const CONTENT_OVERHEAD_BYTES: usize = 64;
 const BODY_LIMIT_BYTES: RangeInclusive<usize> = BODY_LIMIT_BYTES_MIN..=1024 * 1024;
 const BODY_LIMIT_BYTES_MIN: usize = 2 * 1024;
 const CONTENT_LIMIT_BYTES: RangeInclusive<usize> = 1..=1024 * 1024;
+const MEMORY_LIMIT_BYTES: RangeInclusive<usize> = 1024 * 1024..=usize::MAX;
 const OUTBOUND_LIMIT_BYTES: RangeInclusive<usize> = limits::PIECE_BYTES_MAX..=1024 * 1024 * 1024;
 const CONNECTIONS_MAX: usize = 10_000_000;
 const SESSION_DAYS_MAX: u32 = 36_500;
@@ -459,6 +464,7 @@ impl Config {
         let body = said.body_limit.unwrap_or(limits::BODY_BYTES_MAX);
         let content = said.content_limit.unwrap_or(limits::CONTENT_BYTES_MAX);
         let outbound = said.outbound_limit.unwrap_or(limits::OUTBOUND_BYTES_MAX);
+        let memory = said.memory_limit.unwrap_or(limits::MEMORY_BYTES_MAX);
         let sends = said.sends_per_second.unwrap_or(0);
         let file = said.file_limit.unwrap_or(limits::FILE_BYTES_MAX);
         let user_files = said.user_files_limit.unwrap_or(limits::USER_FILES_BYTES_MAX);
@@ -492,6 +498,7 @@ impl Config {
             body_limit_bytes: within("body-limit", body, BODY_LIMIT_BYTES)?,
             content_limit_bytes: within("content-limit", content, CONTENT_LIMIT_BYTES)?,
             outbound_limit_bytes: within("outbound-limit", outbound, OUTBOUND_LIMIT_BYTES)?,
+            memory_limit_bytes: within("memory-limit", memory, MEMORY_LIMIT_BYTES)?,
             sends_per_second: within("sends-per-second", sends, 0..=SENDS_PER_SECOND_MAX)?,
             user_bytes_per_day: said.user_bytes_per_day.unwrap_or(limits::USER_TEXT_BYTES_PER_DAY),
             file_limit_bytes: within("file-limit", file, 0..=FILES_BYTES_MAX)?,
@@ -690,6 +697,7 @@ mod tests {
             body-limit = 5000
             content-limit = 100
             outbound-limit = 70000
+            memory-limit = 9000000
             sends-per-second = 9
             user-bytes-per-day = 1000000
             file-limit = 10
@@ -732,6 +740,7 @@ mod tests {
             body_limit_bytes: 5000,
             content_limit_bytes: 100,
             outbound_limit_bytes: 70_000,
+            memory_limit_bytes: 9_000_000,
             sends_per_second: 9,
             user_bytes_per_day: 1_000_000,
             file_limit_bytes: 10,

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod http;
 pub mod ids;
 pub mod limits;
+pub mod logging;
 pub mod metrics;
 pub mod names;
 pub mod net;

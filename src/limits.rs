@@ -78,6 +78,15 @@ pub const PASSWORD_BYTES_MAX: usize = 256;
 /// Default bound of the bytes that wait for one peer; past it notifications are left out.
 pub const OUTBOUND_BYTES_MAX: usize = 1024 * 1024;
 
+/// Default bound of the bytes that wait for all peers together.
+pub const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes that wait for all connections of one user; they share it evenly.
+pub const USER_OUTBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes that may wait for any connection, however many there are.
+pub const OUTBOUND_BYTES_MIN: usize = 4 * 1024;
+
 /// Longest pack of messages in the one ACCEPTED of REQUEST_CHAT_MSG on API 0.1, in bytes.
 pub const LEGACY_PACK_BYTES_MAX: usize = 1024 * 1024;
 
@@ -157,11 +166,19 @@ pub const PASSWORD_QUEUE_ROUNDS_MAX: u64 = 128 * PASSWORD_ITERATIONS as u64;
 /// The same of those of one user, who is logged in: no user makes others wait for longer than this.
 pub const PASSWORD_QUEUE_USER_ROUNDS_MAX: u64 = 8 * PASSWORD_ITERATIONS as u64;
 
-/// The same of strangers from one address, which may be that of a whole company.
+/// The same of unauthenticated peers from one address, which may be that of a whole company.
 pub const PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX: u64 = 64 * PASSWORD_ITERATIONS as u64;
 
-/// Password jobs handed to the helper at once, so that cheap ones do not each wait for a turn.
+/// Password jobs handed to the helper at once, so that cheap ones do not each wait for a turn,
 pub const PASSWORDS_UNDER_WAY_MAX: usize = 32;
+/// and the PBKDF2 rounds of those: some 10 ms, for which who comes next has to wait. A more
+/// expensive one is handed over alone.
+pub const PASSWORD_ROUNDS_UNDER_WAY_MAX: u64 = 60_000;
+
+/// Origins that have had a session and take turns with the others at the helper.
+pub const KNOWN_ORIGINS_MAX: usize = 65_536;
+/// Users, origins and networks whose use of the helper is remembered at once.
+pub const PASSWORD_COSTS_MAX: usize = 16_384;
 
 /// PBKDF2-HMAC-SHA256 rounds for new passwords: OWASP's Password Storage Cheat Sheet.
 pub const PASSWORD_ITERATIONS: u32 = 600_000;
@@ -177,6 +194,11 @@ pub const FAILURE_REFILL_MS: u64 = 10_000;
 pub const ADDRESS_FAILURE_BUCKET: u32 = 100;
 /// One failure comes back to an address every so many milliseconds.
 pub const ADDRESS_FAILURE_REFILL_MS: u64 = 1_000;
+/// Bucket of successful logins per (login, address), at the configured default of rounds; one with
+/// fewer rounds costs as much less.
+pub const LOGIN_BUCKET: u32 = 30;
+/// One login comes back to such a bucket every so many milliseconds.
+pub const LOGIN_REFILL_MS: u64 = 5_000;
 /// Bucket of registrations per address.
 pub const REGISTER_BUCKET: u32 = 30;
 /// One registration comes back every so many milliseconds.
@@ -255,6 +277,13 @@ pub const SCRAPE_TIMEOUT_MS: u64 = 5_000;
 pub const UNAUTHENTICATED_LOG_LINES_MAX: u32 = 20;
 /// How long a while is, in milliseconds.
 pub const UNAUTHENTICATED_LOG_LINES_MS: u64 = 10_000;
+
+/// Log lines that wait to be written; more are dropped and counted.
+pub const LOG_LINES_QUEUED_MAX: usize = 1_024;
+/// Longest log line, in bytes; the rest is cut off.
+pub const LOG_LINE_BYTES_MAX: usize = 2 * 1024;
+/// Places of the source that have a rate limit of their own at once.
+pub const LOG_SITES_MAX: usize = 1_024;
 
 /// Seconds a connection may stay without a session.
 pub const AUTH_TIMEOUT_S: u64 = 30;

@@ -14,7 +14,7 @@ pub const TIME_BUCKETS: usize = 24;
 pub const COUNT_BUCKETS: usize = 14;
 
 /// Reasons for a decline that are told apart.
-pub const REASONS_MAX: usize = 32;
+pub const REASONS_MAX: usize = 64;
 
 /// How often values of each size came. Bucket `i` holds those over `2^(i-1)` and up to `2^i`; the
 /// last one holds the rest.

@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
@@ -77,8 +78,26 @@ pub enum Outcome {
     },
     /// Of [`Work::Hash`]: the stored form.
     Hashed(String),
-    /// Of [`Work::Hash`], when there was no randomness for a salt.
-    Failed(NoRandomness),
+    /// Of any work.
+    Failed(JobError),
+}
+
+/// Why password work has no outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobError {
+    /// There was no randomness for a salt.
+    NoRandomness(NoRandomness),
+    /// The work panicked: a defect. The helper goes on with the next.
+    Panicked,
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRandomness(why) => why.fmt(f),
+            Self::Panicked => f.write_str("the password helper panicked"),
+        }
+    }
 }
 
 impl fmt::Debug for Work {
@@ -119,7 +138,7 @@ pub fn run(job: Job, random: &dyn RandomSource) -> JobDone {
         }
         Work::Hash { password, rounds } => match password::hash(&password, rounds, random) {
             Ok(stored) => Outcome::Hashed(stored),
-            Err(why) => Outcome::Failed(why),
+            Err(why) => Outcome::Failed(JobError::NoRandomness(why)),
         },
     };
     JobDone { id: job.id, outcome }
@@ -239,11 +258,25 @@ impl Drop for PasswordHelper {
 fn work(jobs: &Receiver<Job>, done: &Sender<JobDone>, stopped: &AtomicBool, wake: impl Fn()) {
     let random = SystemRandom::new();
     for job in jobs {
-        if stopped.load(Ordering::Relaxed) || done.send(run(job, &random)).is_err() {
+        if stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let id = job.id;
+        let outcome = guarded(id, || run(job, &random));
+        if done.send(outcome).is_err() {
             return;
         }
         wake();
     }
+}
+
+/// Does a job; one that panics fails, and the thread lives on, or nobody could log in any more.
+fn guarded(id: JobId, work: impl FnOnce() -> JobDone) -> JobDone {
+    // Nothing that the work has touched is used again.
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        log::error!("password work panicked, which is a defect; its request is declined");
+        JobDone { id, outcome: Outcome::Failed(JobError::Panicked) }
+    })
 }
 
 #[cfg(test)]
@@ -313,7 +346,7 @@ mod tests {
     fn hashing_without_randomness_fails() {
         let work = Work::Hash { password: password("anna's"), rounds: 1 };
         let outcome = run(Job { id: JobId(1), work }, &Empty).outcome;
-        assert!(matches!(outcome, Outcome::Failed(NoRandomness)));
+        assert!(matches!(outcome, Outcome::Failed(JobError::NoRandomness(NoRandomness))));
     }
 
     #[test]
@@ -330,6 +363,13 @@ mod tests {
         let jobs = [hash, verify].map(|work| Job { id: JobId(1), work });
         let shown = format!("{hashed:?} {verified:?} {jobs:?}");
         assert!(!shown.contains("pbkdf2") && !shown.contains("anna"), "{shown}");
+    }
+
+    #[test]
+    fn work_that_panics_fails_alone() {
+        let done = guarded(JobId(7), || panic!("a defect"));
+        assert_eq!(done.id, JobId(7));
+        assert!(matches!(done.outcome, Outcome::Failed(JobError::Panicked)));
     }
 
     fn started() -> (PasswordHelper, std::sync::mpsc::Receiver<()>) {

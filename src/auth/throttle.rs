@@ -24,7 +24,7 @@ use ring::hmac;
 use crate::ids::{ChatId, SessionId, UserId};
 use crate::limits::{
     ADDRESS_FAILURE_BUCKET, ADDRESS_FAILURE_REFILL_MS, BUCKETS_MAX, FAILURE_BUCKET,
-    FAILURE_REFILL_MS, REGISTER_BUCKET, REGISTER_REFILL_MS,
+    FAILURE_REFILL_MS, LOGIN_BUCKET, LOGIN_REFILL_MS, REGISTER_BUCKET, REGISTER_REFILL_MS,
 };
 
 /// Whole seconds until something can be spent again: at least 1.
@@ -53,6 +53,20 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The network that the origin is part of.
+    pub fn network(self) -> Network {
+        let mut network = [0; 7];
+        let bytes = if self.0[0] == 4 { 4 } else { 7 };
+        network[..bytes].copy_from_slice(&self.0[..bytes]);
+        Network(network)
+    }
+}
+
+/// A network that one peer may have to itself: a /24 of IPv4 addresses, a /48 of IPv6 addresses.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Network([u8; 7]);
+
 /// Whose bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'a> {
@@ -75,9 +89,11 @@ pub enum Key<'a> {
     UseInvite(UserId),
     /// Wrong invites of those who register from an origin.
     RegisterInvite(Origin),
+    /// Right passwords for a login from one origin: they cost the helper as much as wrong ones.
+    LoggedIn(&'a str, Origin),
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 impl Key<'_> {
     /// Which table.
@@ -92,6 +108,7 @@ impl Key<'_> {
             Self::Reset(..) => 6,
             Self::UseInvite(_) => 7,
             Self::RegisterInvite(_) => 8,
+            Self::LoggedIn(..) => 9,
         }
     }
 
@@ -110,13 +127,16 @@ impl Key<'_> {
                 Rate { bucket: ADDRESS_FAILURE_BUCKET, refill_ms: ADDRESS_FAILURE_REFILL_MS }
             }
             Self::Register(_) => Rate { bucket: REGISTER_BUCKET, refill_ms: REGISTER_REFILL_MS },
+            Self::LoggedIn(..) => Rate { bucket: LOGIN_BUCKET, refill_ms: LOGIN_REFILL_MS },
         }
     }
 
     /// Feeds the parts to `update` so that two keys of a kind never feed the same bytes.
     fn feed(self, mut update: impl FnMut(&[u8])) {
         match self {
-            Self::Login(login, origin) | Self::Reset(login, origin) => {
+            Self::Login(login, origin)
+            | Self::Reset(login, origin)
+            | Self::LoggedIn(login, origin) => {
                 update(&origin.0);
                 update(login.as_bytes());
             }
@@ -196,11 +216,20 @@ impl Throttle {
 
     /// Spends one, even of an empty bucket.
     pub fn spend(&mut self, key: Key<'_>, now_ms: u64) {
-        let hash = self.hash(key);
-        self.tables[key.kind()].spend(hash, key.rate().refill_ms, now_ms);
+        self.spend_part(key, 1, 1, now_ms);
     }
 
-    /// Buckets stored, over all kinds: at most nine times [`BUCKETS_MAX`].
+    /// Spends `part` of `whole`, and at most one.
+    pub fn spend_part(&mut self, key: Key<'_>, part: u32, whole: u32, now_ms: u64) {
+        let hash = self.hash(key);
+        let refill_ms = key.rate().refill_ms;
+        let spent_ms = refill_ms * u64::from(part.min(whole)) / u64::from(whole.max(1));
+        if spent_ms > 0 {
+            self.tables[key.kind()].spend(hash, spent_ms, now_ms);
+        }
+    }
+
+    /// Buckets stored, over all kinds: at most ten times [`BUCKETS_MAX`].
     pub fn len(&self) -> usize {
         self.tables.iter().map(|table| table.buckets.len()).sum()
     }
@@ -384,6 +413,31 @@ mod tests {
         assert_ne!(origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1"));
         assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
         assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
+    }
+
+    #[test]
+    fn networks_are_wider_than_origins() {
+        let network = |text: &str| origin(text).network();
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:3::9"));
+        assert_ne!(network("2001:db8:1::1"), network("2001:db8:2::1"));
+        assert_eq!(network("192.0.2.1"), network("192.0.2.200"));
+        assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
+    }
+
+    #[test]
+    fn right_passwords_are_paid_by_their_work() {
+        let mut throttle = throttle();
+        let key = Key::LoggedIn("anna", origin("192.0.2.1"));
+        for _ in 0..LOGIN_BUCKET {
+            assert_eq!(throttle.check(key, 0), Ok(()));
+            throttle.spend_part(key, 600_000, 600_000, 0);
+        }
+        assert!(throttle.check(key, 0).is_err());
+        let cheap = Key::LoggedIn("boris", origin("192.0.2.1"));
+        for _ in 0..1000 {
+            throttle.spend_part(cheap, 1, 600_000, 0);
+        }
+        assert_eq!(throttle.check(cheap, 0), Ok(()));
     }
 
     #[test]

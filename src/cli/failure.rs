@@ -1,9 +1,10 @@
 //! How a command fails: one line on standard error, and an exit code.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use vestnik::config::ConfigError;
+use vestnik::logging;
 use vestnik::store::open::OpenError;
 
 use super::{Outcome, output};
@@ -78,7 +79,7 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
     // Arguments that the message repeats may hold any character; it stays one line.
     let words = in_plain_words(&words.replace(char::is_control, " "));
     // With standard error closed, too, only the exit code is left.
-    let _ = writeln!(io::stderr(), "vestnik: {words}");
+    logging::last_line(&format!("vestnik: {words}\n"));
     ExitCode::from(code)
 }
 

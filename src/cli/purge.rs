@@ -58,6 +58,6 @@ fn purge_slice(store: &mut Store<'_>) -> Result<Option<usize>, Stop> {
 
 /// Removes the words of deleted messages from the search index.
 pub(super) fn settle(context: &Context<'_>, database: &Database) -> Outcome {
-    while file::write(&context.data, database, |store| Ok(store.settle_pending()?))? {}
+    while file::write(&context.data, database, |store| Ok(store.settle_pending(None)?))? {}
     Ok(())
 }

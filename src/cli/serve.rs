@@ -10,6 +10,7 @@ use vestnik::config::{
     Config, InvitesBy, Network, OnOff, Options, Registration, Seconds, UserList, WebOrigin,
     address, push_host,
 };
+use vestnik::logging::Logging;
 use vestnik::net::{self, ServeError};
 
 use super::failure::Failure;
@@ -187,6 +188,10 @@ struct Limits {
     #[arg(long, value_name = "BYTES", env = "VESTNIK_OUTBOUND_LIMIT", hide_env = true)]
     outbound_limit: Option<usize>,
 
+    /// Bytes that may wait for all clients together; beyond, all are slow consumers sooner [default: 268435456]
+    #[arg(long, value_name = "BYTES", env = "VESTNIK_MEMORY_LIMIT", hide_env = true)]
+    memory_limit: Option<usize>,
+
     /// Largest file, in bytes; 0: no files [default: 26214400]
     #[arg(long, value_name = "BYTES", env = "VESTNIK_FILE_LIMIT", hide_env = true)]
     file_limit: Option<u64>,
@@ -270,6 +275,7 @@ impl Arguments {
             body_limit: limits.body_limit,
             content_limit: limits.content_limit,
             outbound_limit: limits.outbound_limit,
+            memory_limit: limits.memory_limit,
             file_limit: limits.file_limit,
             user_files_limit: limits.user_files_limit,
             files_limit: limits.files_limit,
@@ -289,12 +295,13 @@ pub(super) fn options_from(found: &ArgMatches) -> Options {
 pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     let config = Config::new(arguments.into_options().or(context.options.clone()))?;
     file::check_folder(&config.data)?;
-    let level = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(level).init();
+    let logging = Logging::start().map_err(|e| Failure::Failed(format!("cannot log: {e}")))?;
     for line in environment::unknown_variables() {
         log::warn!("{line}");
     }
-    net::serve(&config).map_err(|error| match error {
+    let served = net::serve(&config);
+    logging.finish();
+    served.map_err(|error| match error {
         ServeError::Failed(words) => Failure::Failed(words),
         ServeError::StorageLost(words) => Failure::StorageLost(words),
     })

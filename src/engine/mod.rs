@@ -19,6 +19,7 @@
 //! front of the bytes of the outbox. HTTP ([`web`]) handles its requests by itself, in turns of
 //! their own behind the turn's COMMIT, and stages raw bytes in the outbox.
 
+mod admission;
 mod connection;
 mod deadlines;
 mod input;
@@ -31,7 +32,6 @@ mod read_buffer;
 mod web;
 mod write_coalescer;
 
-use std::collections::HashMap;
 use std::io as std_io;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -46,6 +46,7 @@ use crate::metrics::{Page, Refused};
 use crate::service::Service;
 use crate::store::StoreError;
 
+use admission::Unauthenticated;
 use connection::{Connection, Counted, Input};
 use deadlines::Deadlines;
 use log_rate_limit::LogRateLimit;
@@ -141,8 +142,9 @@ pub struct Engine<'db> {
     now: Now,
     connections: Slab<Connection>,
     next_generation: u32,
-    /// Connections without a session by where they come from.
-    unauthorized: HashMap<Counted, usize>,
+    unauthenticated: Unauthenticated,
+    /// Connections that made room for others in this turn, and are dropped at its end.
+    evicted: usize,
     /// Connections of HTTP that have sent something in this turn.
     http: Vec<ConnId>,
     /// Connections to read from, and the buffer of the list that is worked on.
@@ -159,6 +161,9 @@ pub struct Engine<'db> {
     stopping: Stopping,
 }
 
+/// Connections that make room for others in one turn: their descriptors are free only after it.
+const EVICTED_PER_TURN_MAX: usize = 32;
+
 /// Generations of connections are under this; tokens above it are the owner's.
 pub const GENERATIONS: u32 = u32::MAX - 1;
 
@@ -171,7 +176,8 @@ impl<'db> Engine<'db> {
             now: Now::default(),
             connections: Slab::new(),
             next_generation: 0,
-            unauthorized: HashMap::new(),
+            unauthenticated: Unauthenticated::default(),
+            evicted: 0,
             http: Vec::new(),
             ready: Vec::new(),
             reading: Vec::new(),
@@ -196,6 +202,7 @@ impl<'db> Engine<'db> {
     pub fn begin_turn(&mut self, io: &mut impl Io, now: Now) -> Result<(), Stopped> {
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
+        self.evicted = 0;
         self.part(io)
     }
 
@@ -285,16 +292,15 @@ impl<'db> Engine<'db> {
         surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Refused> {
-        if self.connections.len() >= self.options.connections_max {
-            return Err(Refused::Full);
-        }
         // A proxy stands for many, who count once it names them.
         let is_proxy = self.options.site.is_proxy(address);
         let counted = Counted { origin: Origin::of(address), is_web: false };
         let most = self.options.unauthorized_per_address_max;
-        let unauthorized = self.unauthorized.get(&counted).copied().unwrap_or(0);
-        if most > 0 && unauthorized >= most && !is_proxy {
+        if most > 0 && self.unauthenticated.of(counted) >= most && !is_proxy {
             return Err(Refused::Address);
+        }
+        if self.connections.len() - self.evicted >= self.options.connections_max && !self.evict() {
+            return Err(Refused::Full);
         }
         let entry = self.connections.vacant_entry();
         let conn = ConnId { index: entry.key() as u32, generation: self.next_generation };
@@ -305,13 +311,34 @@ impl<'db> Engine<'db> {
         })?;
         let connection = entry.insert(Connection::new(conn, address, surface, self.now.ms()));
         if !is_proxy {
-            connection.counted = count(&mut self.unauthorized, counted);
+            connection.counted = Some(counted);
+            self.unauthenticated.add(conn, counted);
         }
         // Its first bytes often come with it.
         enqueue(&mut self.ready, connection);
         self.service.connected(conn, address);
         self.arm(conn);
         Ok(conn)
+    }
+
+    /// Makes room for a newcomer: the oldest unauthenticated connection of the network that has most
+    /// of them goes, before one that waits for its password to be checked.
+    fn evict(&mut self) -> bool {
+        if self.evicted >= EVICTED_PER_TURN_MAX {
+            return false;
+        }
+        let (connections, service) = (&self.connections, &self.service);
+        let is_in = |conn| is_counted(connections, conn);
+        let is_waiting = |conn| service.is_waiting(conn);
+        let Some(conn) = self.unauthenticated.oldest_of_largest(is_in, is_waiting) else {
+            return false;
+        };
+        log::debug!("{conn} makes room for another connection");
+        self.service.metrics.refuse(Refused::Full);
+        self.evicted += 1;
+        self.uncount(conn);
+        self.lose(conn);
+        true
     }
 
     /// A stream reports that it may be worth another try.
@@ -455,14 +482,28 @@ impl<'db> Engine<'db> {
             return;
         }
         if !is_unauthorized {
-            uncount(&mut self.unauthorized, connection.counted.take());
+            self.uncount(conn);
         } else if !self.options.site.is_proxy(connection.address) {
             let origin = Origin::of(connection.address);
             let counted = Counted { origin, is_web: connection.protocol.is_web() };
-            connection.counted = count(&mut self.unauthorized, counted);
+            connection.counted = Some(counted);
+            self.unauthenticated.add(conn, counted);
             self.arm(conn);
         }
     }
+
+    /// A connection counts as unauthenticated no longer.
+    fn uncount(&mut self, conn: ConnId) {
+        let found = self.connections.get_mut(conn.at()).filter(|found| found.id == conn);
+        let Some(counted) = found.and_then(|connection| connection.counted.take()) else { return };
+        let connections = &self.connections;
+        self.unauthenticated.remove(counted, |conn| is_counted(connections, conn));
+    }
+}
+
+fn is_counted(connections: &Slab<Connection>, conn: ConnId) -> bool {
+    let found = connections.get(conn.at()).filter(|found| found.id == conn);
+    found.is_some_and(|found| found.counted.is_some())
 }
 
 /// Puts a connection into the list of those to read from, once.
@@ -470,21 +511,5 @@ fn enqueue(ready: &mut Vec<ConnId>, connection: &mut Connection) {
     if !connection.is_enqueued {
         connection.is_enqueued = true;
         ready.push(connection.id);
-    }
-}
-
-fn count(unauthorized: &mut HashMap<Counted, usize>, counted: Counted) -> Option<Counted> {
-    *unauthorized.entry(counted).or_default() += 1;
-    Some(counted)
-}
-
-fn uncount(unauthorized: &mut HashMap<Counted, usize>, counted: Option<Counted>) {
-    if let Some(counted) = counted
-        && let Some(count) = unauthorized.get_mut(&counted)
-    {
-        *count -= 1;
-        if *count == 0 {
-            unauthorized.remove(&counted);
-        }
     }
 }

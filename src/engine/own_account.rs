@@ -3,7 +3,7 @@
 use crate::engine::connection::{Due, Facts, State};
 use crate::engine::deadlines::NEVER_MS;
 use crate::engine::io::{Event, Io};
-use crate::engine::{Engine, Stopped, Stopping, uncount};
+use crate::engine::{Engine, Stopped, Stopping};
 use crate::ids::ConnId;
 use crate::wire::purpose::ToClient;
 
@@ -69,12 +69,11 @@ impl Engine<'_> {
                 continue;
             }
             let (state, address) = (connection.state(), connection.address);
-            let counted = connection.counted;
             self.service.closed(conn);
             self.service.outbox.remove(conn.index);
             self.observe(io, Event::Parted(conn))?;
             if state == State::Closed {
-                uncount(&mut self.unauthorized, counted);
+                self.uncount(conn);
                 io.close(conn);
                 self.connections.remove(conn.at());
                 log::debug!("{conn} from {address} is closed");

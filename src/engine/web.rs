@@ -9,7 +9,7 @@ use crate::auth::throttle::Origin;
 use crate::engine::connection::{Counted, Input, State};
 use crate::engine::io::{Event, Io};
 use crate::engine::protocol::{HttpPeer, Phase, Protocol, WebSocket};
-use crate::engine::{Engine, Stopped, count, enqueue, uncount};
+use crate::engine::{Engine, Stopped, enqueue};
 use crate::http::{self, Answer, Exchange, HookCall, Peer, Setting, Status, Step, Used};
 use crate::ids::ConnId;
 use crate::limits::HTTP_CONNECTIONS_FACTOR;
@@ -58,7 +58,7 @@ impl Engine<'_> {
             return self.refuse_http(conn, Status::Forbidden, why, None);
         }
         let address = connection.address;
-        uncount(&mut self.unauthorized, connection.counted.take());
+        self.uncount(conn);
         if !self.options.site.is_proxy(address) && !self.count_web(conn, address.into()) {
             self.refuse_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
         }
@@ -66,17 +66,20 @@ impl Engine<'_> {
 
     /// Counts a connection of a browser for an address; false when it is one too many.
     fn count_web(&mut self, conn: ConnId, address: WebAddress) -> bool {
-        let Some(connection) = self.connections.get_mut(conn.at()) else { return true };
         let counted = Counted { origin: Origin::of(address.0), is_web: true };
-        if connection.counted == Some(counted) {
+        let present = self.connections.get(conn.at()).map(|connection| connection.counted);
+        if present.is_none_or(|present| present == Some(counted)) {
             return true;
         }
-        uncount(&mut self.unauthorized, connection.counted.take());
+        self.uncount(conn);
         let most = self.options.unauthorized_per_address_max * HTTP_CONNECTIONS_FACTOR;
-        if most > 0 && self.unauthorized.get(&counted).copied().unwrap_or(0) >= most {
+        if most > 0 && self.unauthenticated.of(counted) >= most {
             return false;
         }
-        connection.counted = count(&mut self.unauthorized, counted);
+        if let Some(connection) = self.connections.get_mut(conn.at()) {
+            connection.counted = Some(counted);
+        }
+        self.unauthenticated.add(conn, counted);
         true
     }
 

@@ -8,6 +8,7 @@ mod listener;
 mod metrics_server;
 mod reactor;
 mod serve;
+mod service_manager;
 mod signals;
 mod sockets;
 pub mod tls;

@@ -19,6 +19,7 @@ use crate::net::clock::Clock;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
 use crate::net::metrics_server::{MetricsServer, Sources};
 use crate::net::serve::{ServeError, warn_of_expiry};
+use crate::net::service_manager::ServiceManager;
 use crate::net::signals::Signals;
 use crate::net::sockets::Sockets;
 use crate::net::tls::Identity;
@@ -55,6 +56,7 @@ pub(super) struct Reactor<'a, 'db> {
     signals: Signals,
     listeners: Vec<Listener>,
     metrics_server: MetricsServer,
+    service_manager: ServiceManager,
     identity: Option<Identity>,
     spare: Spare,
     accept_again_ms: u64,
@@ -94,6 +96,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             signals,
             listeners,
             metrics_server,
+            service_manager: ServiceManager::from_environment(),
             identity,
             spare: Spare::new(),
             accept_again_ms: NEVER_MS,
@@ -104,6 +107,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     /// Turns until a signal ends it and the peers have their last bytes, or their time is over.
     pub(super) fn run(&mut self) -> Result<(), ServeError> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
+        self.service_manager.ready();
         loop {
             self.turn(&mut events)?;
             if let Some(until_ms) = self.stopping_until_ms
@@ -127,6 +131,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
         self.sockets.clock.read();
+        self.service_manager.turn(self.sockets.clock.now_ms());
         let now = Now { wall_us: self.clock().wall_us(), us: self.clock().now_us() };
         let begun = self.engine.begin_turn(&mut self.sockets, now);
         self.check(begun)?;
@@ -161,6 +166,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.accept_again_ms,
             self.stopping_until_ms.unwrap_or(NEVER_MS),
             self.metrics_server.next_ms(),
+            self.service_manager.next_ms(),
         ];
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
         // One more, since the clock cuts off what is under a millisecond.
@@ -282,6 +288,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
         if self.signals.is_stop() && self.stopping_until_ms.is_none() {
             log::info!("stopping");
+            self.service_manager.stopping();
             self.stopping_until_ms = Some(self.clock().now_ms() + self.config.shutdown_timeout_ms);
             self.listeners.clear();
             self.metrics_server.close();

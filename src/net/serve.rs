@@ -119,6 +119,7 @@ fn service_config(config: &Config) -> ServiceConfig {
         body_bytes_max: config.body_limit_bytes,
         content_bytes_max: config.content_limit_bytes,
         outbound_bytes_max: config.outbound_limit_bytes,
+        memory_bytes_max: config.memory_limit_bytes,
         session_lifetime_us: i64::from(config.session_days) * DAY_US,
         password_rounds: config.password_iterations,
         registration: config.registration,

@@ -37,7 +37,13 @@ impl Service<'_> {
         page.gauge("slow_readers", "Connections with notifications left out.", slow_readers);
         page.gauge("long_answers", "Connections with an answer under way.", long_answers);
         page.gauge("outbound_bytes", "Bytes that wait to be sent.", self.outbox.buffered_bytes());
+        let help = "Bytes that may wait for all peers together.";
+        page.gauge("outbound_limit_bytes", help, self.config.memory_bytes_max);
         page.gauge("password_queue", "Passwords that wait for the helper.", self.jobs.len());
+        let help = "Messages that wait to be indexed for searches.";
+        page.gauge("search_backlog", help, self.indexing.backlog());
+        let scanning = u8::from(self.indexing.is_scanning());
+        page.gauge("search_scanning", "1 while chats are scanned for messages to index.", scanning);
         let failing = u8::from(self.is_storage_failing);
         page.gauge("storage_failing", "1 while the data file cannot be written.", failing);
         let checkpoints = self.store.checkpoints();

@@ -342,7 +342,7 @@ impl Service<'_> {
     /// Whether more is to be read for a peer: little waits for it, and the file could be read.
     fn may_get_more(&self, conn: ConnId) -> bool {
         let retry_ms = |peer: &Peer| peer.backlog.as_ref().map_or(0, |backlog| backlog.retry_ms);
-        self.outbox.pending_bytes(conn.index) <= self.config.outbound_bytes_max / 4
+        self.outbox.pending_bytes(conn.index) <= self.outbound_limit(conn.index) / 4
             && self.peers.get(conn).map_or(0, retry_ms) <= self.now_ms
     }
 
@@ -690,7 +690,7 @@ impl Service<'_> {
     /// as its room goes. True when it is live again.
     fn catch_up(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
         let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
-        let most = self.config.outbound_bytes_max.min(STREAM_BYTES_PER_TURN);
+        let most = self.outbound_share(conn.index).min(STREAM_BYTES_PER_TURN);
         while self.outbox.pending_bytes(conn.index) <= most && !self.is_scan_budget_spent() {
             let told = if let Some(&chat) = backlog.chats.first() {
                 self.try_notify_chat_state(conn, user, chat).map(|()| {

@@ -99,6 +99,12 @@ impl Service<'_> {
         if text.len() > self.config.content_bytes_max {
             return Ok(Err(HookError::TooLong));
         }
+        let wait_ns = self.send_wait_ns(bot, text.len())?;
+        if wait_ns > 0 {
+            return Ok(Err(HookError::TooOften(
+                u32::try_from(wait_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX),
+            )));
+        }
         let per_second = self.config.sends_per_second;
         if let Err(seconds) = self.hook_limiter.spend(bot, per_second, self.now_ms) {
             return Ok(Err(HookError::TooOften(seconds)));
@@ -109,6 +115,7 @@ impl Service<'_> {
             }
             other => other?,
         }
+        self.note_send(bot, text.len())?;
         let created = self.clock.next();
         let id = MessageId::at(created);
         if let Err(error) = self.store.add_message(chat, id, bot, text) {
@@ -126,7 +133,7 @@ impl Service<'_> {
             extras: Extras::NONE,
         };
         self.notify_message_of_nobody(chat, &message);
-        self.indexing.note_message(chat, id);
+        self.indexing.note_message(bot, chat, id);
         self.counting.note_sent(chat, bot, created);
         Ok(Ok(()))
     }

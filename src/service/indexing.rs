@@ -1,70 +1,216 @@
-//! Indexing for searches, behind the requests: new messages wait in a queue, and go into the index
-//! in slices between the turns' work.
+//! Indexing for searches, behind the requests: new messages wait in a queue per user, and come into
+//! the index in slices between the turns' work.
 //!
-//! The file knows up to which time everything is indexed. After a restart, or when the queue
-//! overflowed, the chats are walked for what came later, a slice at a time as well.
+//! Users take turns, so that one user's flood makes nobody else wait. A search waits for the chats
+//! that it looks into alone. While requests come, slices have a share of the loop's time; steps of
+//! merging come between slices of indexing, so that the index never has to be put together at once.
+//!
+//! The database knows up to which time everything is indexed. After a crash, or when a turn was
+//! undone, the chats are scanned for what came later; where a queue overflowed, only its chats are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::service::{HandlerError, Service};
 use crate::store::search::{Progress, Scan, Unindexed};
 use crate::store::{Store, StoreResult};
 
-/// Messages that may wait in memory; past it, they are looked for in the file.
+/// Messages that may wait in memory; past it, those of the user who has most are scanned for.
 const QUEUE_MAX: usize = 64 * 1024;
 /// Messages indexed in one slice.
 const MESSAGES_PER_SLICE: usize = 64;
 /// Bytes of content after which a slice takes no more messages.
-const BYTES_PER_SLICE: usize = 16 * 1024;
-/// While requests come, background work stands back but for one slice in so many milliseconds: a
-/// slice and its sync keep everybody waiting, and this way fewer than one in a hundred of those who
-/// ask meet one.
+const BYTES_PER_SLICE: usize = 12 * 1024;
+/// Bytes of content after which it is the next user's turn.
+const BYTES_PER_USER: usize = 2 * 1024;
+/// While requests come and nothing is left over, background work stands back but for one slice in
+/// so many milliseconds: a slice and its sync keep everybody waiting, and this way fewer than one
+/// in a hundred requests meet one.
 const BUSY_SLICE_MS: u64 = 500;
+/// Where something is left over, it has so many microseconds of each millisecond,
+const SHARE_US_PER_MS: i64 = 200;
+/// or so many when a search waits for it,
+const WANTED_SHARE_US_PER_MS: i64 = 500;
+/// and may save up so many.
+const SHARE_US_MAX: i64 = 20_000;
+/// What a slice takes, about: its commit, and each byte of content, in nanoseconds.
+const SLICE_US: i64 = 1_500;
+const BYTE_NS: i64 = 700;
+/// Steps of merging that are owed for so many bytes of content indexed: in a large index a page is
+/// written anew some seven times.
+const BYTES_PER_MERGE: usize = 4 * 1024;
+/// Steps that may be owed; more are not counted.
+const MERGES_OWED_MAX: usize = 4_096;
 /// Milliseconds without a try after a failed one: a damaged index must not fail other work.
 const BLOCKED_MS: u64 = 10_000;
 /// Slices of old words taken out before the server ends.
 const LAST_SLICES: usize = 200;
 
+/// A message that waits.
+type Waiting = (ChatId, MessageId);
+
+/// New messages that wait to be indexed.
+#[derive(Default)]
+struct Queue {
+    /// As they came; not sorted in yet. A send only appends here.
+    fresh: VecDeque<(UserId, ChatId, MessageId)>,
+    by_user: HashMap<UserId, VecDeque<Waiting>>,
+    /// Users with messages in `by_user`, the next first.
+    turns: VecDeque<UserId>,
+    /// The same messages by chat.
+    by_chat: BTreeSet<Waiting>,
+    /// Chats with messages that did not fit, and the first of these.
+    gaps: BTreeMap<ChatId, MessageId>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.fresh.len() + self.by_chat.len()
+    }
+
+    fn push(&mut self, user: UserId, chat: ChatId, id: MessageId) {
+        if self.len() >= QUEUE_MAX {
+            self.sort();
+            self.drop_largest();
+        }
+        self.fresh.push_back((user, chat, id));
+    }
+
+    /// Sorts the fresh messages in.
+    fn sort(&mut self) {
+        for (user, chat, id) in self.fresh.drain(..) {
+            let own = self.by_user.entry(user).or_default();
+            if own.is_empty() {
+                self.turns.push_back(user);
+            }
+            own.push_back((chat, id));
+            self.by_chat.insert((chat, id));
+        }
+        if self.fresh.capacity() > 4 * MESSAGES_PER_SLICE {
+            self.fresh.shrink_to(MESSAGES_PER_SLICE);
+        }
+    }
+
+    /// Leaves the messages of the user who has most to a scan of their chats.
+    fn drop_largest(&mut self) {
+        let largest = self.by_user.iter().max_by_key(|(_, own)| own.len());
+        let Some(user) = largest.map(|(user, _)| *user) else { return };
+        for (chat, id) in self.by_user.remove(&user).unwrap_or_default() {
+            self.by_chat.remove(&(chat, id));
+            let first = self.gaps.entry(chat).or_insert(id);
+            *first = id.min(*first);
+        }
+        self.turns.retain(|other| *other != user);
+    }
+
+    /// The next message of the user whose turn it is; the turn passes when `bytes` of the user's
+    /// were taken.
+    fn pop(&mut self, bytes: usize) -> Option<Waiting> {
+        if bytes >= BYTES_PER_USER {
+            self.turns.rotate_left(1.min(self.turns.len()));
+        }
+        let user = *self.turns.front()?;
+        let own = self.by_user.get_mut(&user)?;
+        let next = own.pop_front();
+        if own.is_empty() {
+            self.by_user.remove(&user);
+            self.turns.pop_front();
+        }
+        if let Some(next) = next {
+            self.by_chat.remove(&next);
+        }
+        next
+    }
+
+    /// Whether a chat has messages up to this time that wait.
+    fn has(&self, chat: ChatId, upto: ServerTime) -> bool {
+        let is_up_to = |id: &MessageId| id.created() <= upto;
+        let first = MessageId::at(ServerTime::ZERO.next());
+        let waiting = self.by_chat.range((chat, first)..).next();
+        waiting.is_some_and(|(of, id)| *of == chat && is_up_to(id))
+            || self.gaps.get(&chat).is_some_and(is_up_to)
+    }
+
+    /// The oldest message that waits.
+    fn oldest(&self) -> Option<MessageId> {
+        let by_user = self.by_user.values().filter_map(|own| own.front().map(|(_, id)| *id));
+        let fresh = self.fresh.front().map(|(_, _, id)| *id);
+        by_user.chain(fresh).chain(self.gaps.values().copied()).min()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.by_chat.is_empty() && self.gaps.is_empty()
+    }
+}
+
+/// The kinds of work, which take turns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Old words leave the index.
+    Clear,
+    /// Queued messages come into it,
+    Queued,
+    /// messages that a scan of one chat or of all finds,
+    Scanned,
+    /// and its pieces are put together.
+    Merge,
+}
+
 /// What is still to be indexed, and what may be worked on.
 pub(super) struct Indexing {
-    /// All messages after `progress.done` and the scan, unless there is a gap.
-    queue: VecDeque<(ChatId, MessageId)>,
-    /// Messages came that are neither in the queue nor before the end of the scan.
+    queue: Queue,
+    /// Messages may be missing anywhere: all chats are to be scanned.
     has_gap: bool,
-    /// Old words may wait in the file.
+    /// Old words may wait in the database.
     has_pending: bool,
     /// Messages have changed or gone since it was last asked.
     has_changed: bool,
+    /// Bytes of content for which no step of merging was done.
+    merge_owed_bytes: usize,
     may_merge: bool,
+    /// What was done last.
+    last: Work,
     progress: Progress,
-    /// The progress that the file has for sure, and the turn that goes beyond it.
+    /// The progress that the database has for sure, and the turn that goes beyond it.
     before: (Progress, u64),
-    /// A search waits.
+    /// A search waits,
     is_wanted: bool,
+    /// for old words of this chat's messages to leave the index.
+    wanted_chat: Option<ChatId>,
     /// Requests came since the last look.
     is_busy: bool,
     /// They did before it.
     was_busy: bool,
+    /// More is to be done than the last slice did.
+    is_left_over: bool,
+    /// Microseconds that slices may take; below 0 they wait.
+    share_us: i64,
+    share_at_ms: u64,
     last_slice_ms: u64,
     blocked_until_ms: u64,
 }
 
 impl Indexing {
-    /// Goes on where the file stands.
+    /// Goes on where the database stands.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let progress = store.search_progress()?;
         Ok(Self {
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             has_gap: progress.done < store.server_time()?,
             has_pending: true,
             has_changed: false,
+            merge_owed_bytes: 0,
             may_merge: false,
+            last: Work::Merge,
             progress,
             before: (progress, 0),
             is_wanted: false,
+            wanted_chat: None,
             is_busy: false,
             was_busy: false,
+            is_left_over: false,
+            share_us: SHARE_US_MAX,
+            share_at_ms: 0,
             last_slice_ms: 0,
             blocked_until_ms: 0,
         })
@@ -76,22 +222,16 @@ impl Indexing {
             self.progress = self.before.0;
             self.blocked_until_ms = now_ms + BLOCKED_MS;
         }
-        self.queue.clear();
+        self.queue = Queue::default();
         self.has_gap = true;
         self.has_pending = true;
     }
 
     /// A message is new.
-    pub(super) fn note_message(&mut self, chat: ChatId, id: MessageId) {
-        if self.has_gap {
-            return;
+    pub(super) fn note_message(&mut self, user: UserId, chat: ChatId, id: MessageId) {
+        if !self.has_gap {
+            self.queue.push(user, chat, id);
         }
-        if self.queue.len() == QUEUE_MAX {
-            self.queue = VecDeque::new();
-            self.has_gap = true;
-            return;
-        }
-        self.queue.push_back((chat, id));
     }
 
     /// Messages have changed or gone.
@@ -110,15 +250,35 @@ impl Indexing {
         self.has_pending
     }
 
-    /// Whether messages up to this time may not be in the index yet, and soon will be. A search
-    /// that asks waits for them.
-    pub(super) fn is_behind(&mut self, upto: ServerTime, now_ms: u64) -> bool {
-        let is_behind = self.has_pending
-            || self.has_gap
-            || self.progress.scan.is_some()
-            || self.queue.front().is_some_and(|(_, id)| id.created() <= upto);
-        self.is_wanted = is_behind && now_ms >= self.blocked_until_ms;
-        self.is_wanted
+    /// Messages that wait in memory.
+    pub(super) fn backlog(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether chats are scanned for messages that are not indexed.
+    pub(super) fn is_scanning(&self) -> bool {
+        self.has_gap || self.progress.scan.is_some() || !self.queue.gaps.is_empty()
+    }
+
+    /// Seconds, about, until what waits is indexed.
+    pub(super) fn wait_s(&self) -> u64 {
+        /// Messages that are indexed in a second while requests come.
+        const MESSAGES_PER_SECOND: usize = 100;
+        (self.queue.len() / MESSAGES_PER_SECOND).clamp(1, 600) as u64
+    }
+
+    /// Whether messages of these chats, up to this time, may not be in the index yet.
+    fn is_behind_in(&mut self, chats: &[ChatId], upto: ServerTime) -> bool {
+        if self.has_gap {
+            return true;
+        }
+        if let Some(scan) = self.progress.scan
+            && chats.iter().any(|chat| chat.row() >= scan.chat)
+        {
+            return true;
+        }
+        self.queue.sort();
+        chats.iter().any(|&chat| self.queue.has(chat, upto))
     }
 
     pub(super) const fn is_wanted(&self) -> bool {
@@ -138,7 +298,37 @@ impl Indexing {
     /// Whether requests come, so that background work had better wait. To be asked once a slice.
     pub(super) fn stands_back(&mut self, now_ms: u64) -> bool {
         self.was_busy = std::mem::take(&mut self.is_busy);
-        self.was_busy && now_ms.saturating_sub(self.last_slice_ms) < BUSY_SLICE_MS
+        let passed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.share_at_ms, now_ms));
+        let rate = if self.is_wanted { WANTED_SHARE_US_PER_MS } else { SHARE_US_PER_MS };
+        let gained_us = rate.saturating_mul(i64::try_from(passed_ms).unwrap_or(i64::MAX));
+        self.share_us = self.share_us.saturating_add(gained_us).min(SHARE_US_MAX);
+        if !self.was_busy {
+            return false;
+        }
+        let is_due = now_ms.saturating_sub(self.last_slice_ms) >= BUSY_SLICE_MS;
+        !is_due && !((self.is_left_over || self.is_wanted) && self.share_us > 0)
+    }
+
+    /// The kind of work that comes next.
+    fn next_work(&self) -> Option<Work> {
+        const ORDER: [Work; 4] = [Work::Clear, Work::Queued, Work::Scanned, Work::Merge];
+        let last = ORDER.iter().position(|work| *work == self.last).unwrap_or(0);
+        let order = (1..=ORDER.len()).filter_map(|step| ORDER.get((last + step) % ORDER.len()));
+        let is_idle = !self.has_pending && self.queue.is_empty() && !self.is_scanning();
+        order.copied().find(|work| match work {
+            Work::Clear => self.has_pending,
+            Work::Queued => self.queue.len() > 0,
+            Work::Scanned => self.is_scanning(),
+            Work::Merge => self.merge_owed_bytes >= BYTES_PER_MERGE || is_idle && self.may_merge,
+        })
+    }
+
+    /// Everything up to which time is indexed, as far as the queue tells.
+    fn settled_upto(&self, last: ServerTime) -> ServerTime {
+        match self.queue.oldest() {
+            Some(oldest) => ServerTime::new(oldest.created().micros() - 1).unwrap_or_default(),
+            None => last,
+        }
     }
 }
 
@@ -149,93 +339,147 @@ impl Service<'_> {
         self.indexing.is_wanted()
     }
 
+    /// Whether the index lacks messages of these chats up to this time, or words that they have no
+    /// more. A search that asks waits for them.
+    pub(super) fn is_index_behind(
+        &mut self,
+        chats: &[ChatId],
+        upto: ServerTime,
+    ) -> StoreResult<bool> {
+        let mut is_behind = self.indexing.is_behind_in(chats, upto);
+        if self.indexing.has_pending
+            && let Some(chat) = self.store.first_pending(chats)?
+        {
+            self.indexing.wanted_chat = Some(chat);
+            is_behind = true;
+        }
+        self.indexing.is_wanted |= is_behind && self.now_ms >= self.indexing.blocked_until_ms;
+        Ok(is_behind)
+    }
+
     /// One slice of indexing. True when there is more to do.
     pub(super) fn index_slice(&mut self) -> Result<bool, HandlerError> {
         let indexing = &mut self.indexing;
         indexing.is_wanted = false;
+        indexing.is_left_over = false;
         if self.now_ms < indexing.blocked_until_ms {
             return Ok(false);
         }
+        indexing.queue.sort();
+        let Some(work) = indexing.next_work() else { return Ok(false) };
+        indexing.last = work;
         indexing.last_slice_ms = self.now_ms;
         indexing.before = (indexing.progress, self.turn.number);
-        if indexing.has_pending {
-            indexing.has_pending = self.store.settle_pending()?;
-            indexing.may_merge |= indexing.has_pending;
-            indexing.has_changed |= indexing.has_pending;
-            if indexing.has_pending {
-                return Ok(true);
-            }
-        }
-        let old = indexing.progress;
-        let mut batch = Vec::new();
-        if let Some(scan) = old.scan {
-            batch = self.scanned(old.done, scan)?;
-        } else if indexing.has_gap {
-            self.begin_scan();
-        } else if !indexing.queue.is_empty() {
-            batch = self.queued()?;
-        } else if indexing.may_merge {
-            indexing.may_merge = self.store.merge_search()?;
-            return Ok(indexing.may_merge);
-        } else {
-            return Ok(false);
-        }
-        self.store.index(&mut batch)?;
-        self.store.set_search_progress(old, self.indexing.progress)?;
-        self.indexing.may_merge |= !batch.is_empty();
-        Ok(true)
-    }
-
-    /// From here on the queue takes what comes; what came before is walked for.
-    fn begin_scan(&mut self) {
-        let upto = self.clock.last();
+        let bytes = self.work_slice(work)?;
         let indexing = &mut self.indexing;
-        indexing.has_gap = false;
-        indexing.queue.clear();
-        indexing.progress.scan = Some(Scan { upto, chat: 0, at: ServerTime::ZERO });
+        indexing.share_us -= SLICE_US + bytes as i64 * BYTE_NS / 1000;
+        indexing.is_left_over = indexing.next_work().is_some();
+        Ok(indexing.is_left_over)
     }
 
-    fn scanned(&mut self, done: ServerTime, scan: Scan) -> StoreResult<Vec<Unindexed>> {
+    /// Does one slice of work: bytes of content that it has looked at, or what takes as long.
+    fn work_slice(&mut self, work: Work) -> Result<usize, HandlerError> {
+        /// Bytes whose indexing takes as long as a slice of other work.
+        const OTHER_WORK_BYTES: usize = 4 * 1024;
+        let old = self.indexing.progress;
+        let mut batch = match work {
+            Work::Clear => {
+                let has_pending = self.store.settle_pending(self.indexing.wanted_chat.take())?;
+                self.indexing.has_pending = has_pending;
+                self.indexing.has_changed |= has_pending;
+                self.indexing.merge_owed_bytes += OTHER_WORK_BYTES / 4;
+                return Ok(OTHER_WORK_BYTES);
+            }
+            Work::Merge => {
+                let indexing = &mut self.indexing;
+                indexing.merge_owed_bytes =
+                    indexing.merge_owed_bytes.saturating_sub(BYTES_PER_MERGE);
+                indexing.may_merge = self.store.merge_search()?;
+                if !self.indexing.may_merge {
+                    self.indexing.merge_owed_bytes = 0;
+                }
+                return Ok(OTHER_WORK_BYTES);
+            }
+            Work::Queued => self.queued()?,
+            Work::Scanned => self.scanned()?,
+        };
+        let bytes: usize = batch.iter().map(|new| new.content.len()).sum();
+        self.store.index(&mut batch)?;
+        let last = self.clock.last();
+        let indexing = &mut self.indexing;
+        if !indexing.has_gap && indexing.progress.scan.is_none() {
+            indexing.progress.done = indexing.progress.done.max(indexing.settled_upto(last));
+        }
+        indexing.merge_owed_bytes = (indexing.merge_owed_bytes + bytes.max(batch.len() * 16))
+            .min(MERGES_OWED_MAX * BYTES_PER_MERGE);
+        indexing.may_merge |= !batch.is_empty();
+        self.store.set_search_progress(old, self.indexing.progress)?;
+        Ok(bytes)
+    }
+
+    /// The next messages of a scan: of all chats, or of one with a gap.
+    fn scanned(&mut self) -> StoreResult<Vec<Unindexed>> {
+        let done = self.indexing.progress.done;
+        if let Some(scan) = self.indexing.progress.scan {
+            let (batch, next) =
+                self.store.next_to_index(done, scan, MESSAGES_PER_SLICE, BYTES_PER_SLICE)?;
+            let progress = &mut self.indexing.progress;
+            progress.scan = next;
+            if next.is_none() {
+                progress.done = scan.upto;
+            }
+            return Ok(batch);
+        }
+        if self.indexing.has_gap {
+            // From here on the queue takes what comes; what came before is scanned for.
+            let upto = self.clock.last();
+            let indexing = &mut self.indexing;
+            indexing.has_gap = false;
+            indexing.queue = Queue::default();
+            indexing.progress.scan = Some(Scan { upto, chat: 0, at: ServerTime::ZERO });
+            return Ok(Vec::new());
+        }
+        let Some((chat, first)) = self.indexing.queue.gaps.pop_first() else {
+            return Ok(Vec::new());
+        };
+        let at = ServerTime::new(first.created().micros() - 1).unwrap_or_default();
+        let scan = Scan { upto: self.clock.last(), chat: chat.row(), at };
         let (batch, next) =
-            self.store.next_to_index(done, scan, MESSAGES_PER_SLICE, BYTES_PER_SLICE)?;
-        let progress = &mut self.indexing.progress;
-        progress.scan = next;
-        if next.is_none() {
-            progress.done = scan.upto;
+            self.store.next_to_index(at, scan, MESSAGES_PER_SLICE, BYTES_PER_SLICE)?;
+        if let Some(next) = next.filter(|next| next.chat == chat.row()) {
+            self.indexing.queue.gaps.insert(chat, MessageId::at(next.at.next()));
         }
         Ok(batch)
     }
 
     fn queued(&mut self) -> StoreResult<Vec<Unindexed>> {
         let mut batch = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut of_user) = (0, usize::MAX);
         while batch.len() < MESSAGES_PER_SLICE && bytes < BYTES_PER_SLICE {
-            let Some((chat, id)) = self.indexing.queue.pop_front() else { break };
+            let Some((chat, id)) = self.indexing.queue.pop(of_user) else { break };
+            of_user = if of_user >= BYTES_PER_USER { 0 } else { of_user };
             // Deleted meanwhile, or gone with its chat, it needs no index.
             if let Some(new) = self.store.content_to_index(chat, id)? {
                 bytes += new.content.len();
+                of_user += new.content.len();
                 batch.push(new);
             }
-            self.indexing.progress.done = id.created();
-        }
-        if self.indexing.queue.is_empty() {
-            self.indexing.queue.shrink_to(MESSAGES_PER_SLICE);
         }
         Ok(batch)
     }
 
-    /// Before the end in good order: deleted words leave the file, and the next start need not
-    /// look for messages when all are indexed.
+    /// Before a graceful end: deleted words leave the database, and the next start need not look
+    /// for messages when all are indexed.
     pub(super) fn finish_indexing(&mut self) -> StoreResult<()> {
         for _ in 0..LAST_SLICES {
-            if !self.store.settle_pending()? {
+            if !self.store.settle_pending(None)? {
                 break;
             }
         }
-        let indexing = &mut self.indexing;
+        let indexing = &self.indexing;
         let mut progress = indexing.progress;
-        if !indexing.has_gap && progress.scan.is_none() && indexing.queue.is_empty() {
-            progress.done = self.clock.last();
+        if !indexing.has_gap && progress.scan.is_none() {
+            progress.done = progress.done.max(indexing.settled_upto(self.clock.last()));
         }
         self.store.set_search_progress(indexing.progress, progress)
     }
@@ -245,6 +489,18 @@ impl Service<'_> {
 mod tests {
     use super::*;
     use crate::store::Database;
+
+    fn chat(id: u32) -> ChatId {
+        ChatId::new(id).expect("not 0")
+    }
+
+    fn user(id: u32) -> UserId {
+        UserId::new(id).expect("not 0")
+    }
+
+    fn message(id: i64) -> MessageId {
+        MessageId::at(ServerTime::new(id).expect("positive"))
+    }
 
     #[test]
     fn work_stands_back_while_requests_come_but_never_starves() {
@@ -260,21 +516,73 @@ mod tests {
         assert!(!indexing.stands_back(10_500), "it has waited for long enough");
     }
 
+    /// What is left over has a share of the time, and a waiting search a larger one.
     #[test]
-    fn a_queue_that_overflows_is_given_up() {
+    fn what_is_left_over_has_a_share_of_the_time() {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");
         let mut indexing = Indexing::start(&mut store).expect("read");
-        let chat = ChatId::new(1).expect("not 0");
-        let message = |id| MessageId::at(ServerTime::new(id).expect("positive"));
-        indexing.has_pending = false;
-        for id in 1..=QUEUE_MAX as i64 {
-            indexing.note_message(chat, message(id));
+        let mut slices = |is_wanted: bool| {
+            let mut slices = 0;
+            for now_ms in 10_000..11_000 {
+                indexing.note_request();
+                indexing.is_left_over = true;
+                indexing.is_wanted = is_wanted;
+                if !indexing.stands_back(now_ms) {
+                    indexing.last_slice_ms = now_ms;
+                    indexing.share_us -= 10_000;
+                    slices += 1;
+                }
+            }
+            indexing.share_at_ms = 10_000;
+            slices
+        };
+        let (shared, wanted) = (slices(false), slices(true));
+        assert!((18..=25).contains(&shared), "{shared} slices of 10 ms in a second");
+        assert!((45..=55).contains(&wanted), "{wanted}");
+    }
+
+    #[test]
+    fn users_take_turns() {
+        let mut queue = Queue::default();
+        for id in 1..=1000 {
+            queue.push(user(1), chat(1), message(id));
         }
-        assert!(!indexing.is_behind(ServerTime::ZERO, 0));
-        assert!(indexing.is_behind(message(1).created(), 0));
-        indexing.note_message(chat, message(QUEUE_MAX as i64 + 1));
-        assert!(indexing.has_gap && indexing.queue.capacity() == 0);
-        assert!(indexing.is_behind(ServerTime::ZERO, 0));
+        queue.push(user(2), chat(2), message(1001));
+        queue.push(user(3), chat(1), message(1002));
+        queue.sort();
+        let first: Vec<_> = (0..3).filter_map(|_| queue.pop(BYTES_PER_USER)).collect();
+        assert!(first.contains(&(chat(2), message(1001))), "{first:?}");
+        assert!(first.contains(&(chat(1), message(1002))), "{first:?}");
+        assert_eq!(queue.len(), 999);
+    }
+
+    #[test]
+    fn a_chat_without_waiting_messages_is_not_behind() {
+        let mut queue = Queue::default();
+        queue.push(user(1), chat(1), message(5));
+        queue.push(user(1), chat(3), message(7));
+        queue.sort();
+        let upto = |id: i64| message(id).created();
+        assert!(queue.has(chat(1), upto(5)) && !queue.has(chat(1), upto(4)));
+        assert!(!queue.has(chat(2), upto(100)));
+        assert!(queue.has(chat(3), upto(100)));
+    }
+
+    #[test]
+    fn an_overflow_costs_the_one_who_has_most() {
+        let mut queue = Queue::default();
+        queue.push(user(2), chat(2), message(1));
+        for id in 2..=QUEUE_MAX as i64 + 1 {
+            queue.push(user(1), chat(1), message(id));
+        }
+        queue.sort();
+        assert_eq!(queue.gaps.get(&chat(1)), Some(&message(2)));
+        assert_eq!(queue.gaps.len(), 1);
+        assert!(
+            queue.has(chat(2), message(1).created()) && queue.has(chat(1), message(2).created())
+        );
+        assert_eq!(queue.oldest(), Some(message(1)));
+        assert!(queue.len() < 10);
     }
 }

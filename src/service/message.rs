@@ -45,7 +45,7 @@ impl Service<'_> {
             Message { id, sender, created, updated, status: 0, content, extras: Extras::NONE };
         self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
-        self.indexing.note_message(chat, id);
+        self.indexing.note_message(caller.user, chat, id);
         self.counting.note_sent(chat, caller.user, created);
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Service<'_> {
         };
         self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
-        self.indexing.note_message(chat, id);
+        self.indexing.note_message(caller.user, chat, id);
         self.counting.note_sent(chat, caller.user, created);
         Ok(())
     }

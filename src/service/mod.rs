@@ -52,7 +52,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::auth::helper::{Job, JobDone, JobId, Outcome, Work};
 use crate::auth::password;
 use crate::auth::random::RandomSource;
-use crate::auth::throttle::Throttle;
+use crate::auth::throttle::{Origin, Throttle};
 use crate::config::{InvitesBy, Registration, UserList};
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits;
@@ -81,6 +81,8 @@ pub struct ServiceConfig {
     pub content_bytes_max: usize,
     /// Bytes that may wait for a peer before notifications are left out.
     pub outbound_bytes_max: usize,
+    /// Bytes that may wait for all peers, about.
+    pub memory_bytes_max: usize,
     /// Microseconds after which an unused session ends.
     pub session_lifetime_us: i64,
     /// PBKDF2 rounds for new passwords.
@@ -115,6 +117,7 @@ impl Default for ServiceConfig {
             body_bytes_max: limits::BODY_BYTES_MAX,
             content_bytes_max: limits::CONTENT_BYTES_MAX,
             outbound_bytes_max: limits::OUTBOUND_BYTES_MAX,
+            memory_bytes_max: limits::MEMORY_BYTES_MAX,
             session_lifetime_us: i64::from(limits::SESSION_DAYS) * DAY_US,
             password_rounds: limits::PASSWORD_ITERATIONS,
             registration: Registration::Closed,
@@ -224,6 +227,8 @@ pub struct Service<'db> {
     now_ms: u64,
     throttle: Throttle,
     peers: Peers,
+    /// How many connections there are.
+    connected: usize,
     roster: Roster,
     send_limiter: send_limiter::SendLimiter,
     hook_limiter: hook::HookLimiter,
@@ -236,7 +241,7 @@ pub struct Service<'db> {
     resumed: Vec<ConnId>,
     /// Password jobs that are with the helper, or will be after the turn.
     jobs: HashMap<JobId, ConnId>,
-    line: PasswordQueue,
+    password_queue: PasswordQueue,
     next_job: u64,
     is_storage_failing: bool,
     full_disk: full_disk::FullDisk,
@@ -279,6 +284,12 @@ impl<'db> Service<'db> {
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
         let counting = unread::Counting::start(&mut store).map_err(|e| e.to_string())?;
+        let mut password_queue = PasswordQueue::default();
+        for address in
+            store.session_addresses(limits::KNOWN_ORIGINS_MAX).map_err(|e| e.to_string())?
+        {
+            password_queue.note_known(Origin::of(address));
+        }
         store.commit().map_err(|e| e.to_string())?;
         let full_disk =
             full_disk::FullDisk { is_full: store.is_reserve_given_up(), ..Default::default() };
@@ -293,6 +304,7 @@ impl<'db> Service<'db> {
             now_ms: 0,
             throttle: Throttle::new(&seed),
             peers: Peers::default(),
+            connected: 0,
             roster: Roster::default(),
             send_limiter: send_limiter::SendLimiter::default(),
             hook_limiter: hook::HookLimiter::default(),
@@ -302,7 +314,7 @@ impl<'db> Service<'db> {
             pumping: Vec::new(),
             resumed: Vec::new(),
             jobs: HashMap::new(),
-            line: PasswordQueue::default(),
+            password_queue,
             next_job: 0,
             is_storage_failing: false,
             full_disk,
@@ -350,6 +362,7 @@ impl<'db> Service<'db> {
             self.peers.0.resize_with(conn.at() + 1, || None);
         }
         if let Some(place) = self.peers.0.get_mut(conn.at()) {
+            self.connected += usize::from(place.is_none());
             *place = Some(Peer::new(conn, address, self.now_ms));
         }
     }
@@ -365,6 +378,7 @@ impl<'db> Service<'db> {
         }
         if let Some(place) = self.peers.0.get_mut(conn.at()) {
             *place = None;
+            self.connected -= 1;
         }
         self.outbox.remove(conn.index);
     }
@@ -381,8 +395,32 @@ impl<'db> Service<'db> {
             peer.waiting.is_some()
                 || peer.stream.is_some()
                 || peer.backlog.is_some()
-                || self.outbox.pending_bytes(conn.index) > self.config.outbound_bytes_max
+                || self.outbox.pending_bytes(conn.index) > self.outbound_limit(conn.index)
         })
+    }
+
+    /// Bytes that may wait for a connection before it counts as a slow consumer.
+    pub(crate) fn outbound_limit(&self, index: u32) -> usize {
+        // Most are far below any limit.
+        if self.outbox.pending_bytes(index) <= limits::OUTBOUND_BYTES_MIN {
+            return self.config.outbound_bytes_max;
+        }
+        self.outbound_share(index)
+    }
+
+    /// The same, as its user and all connections leave it: the connections of one user share a
+    /// budget, and where much waits for all of them, they all do.
+    fn outbound_share(&self, index: u32) -> usize {
+        let user = self.peers.at(index).and_then(Peer::user);
+        let own = user.and_then(|user| self.roster.user(user)).map_or(1, |on| on.conns().len());
+        let mut share = self.config.outbound_bytes_max;
+        share = share.min(limits::USER_OUTBOUND_BYTES_MAX / own.max(1));
+        // One half is shared freely, the other one evenly.
+        let half = self.config.memory_bytes_max / 2;
+        if self.outbox.buffered_bytes() > half {
+            share = share.min(half / self.connected.max(1));
+        }
+        share.max(limits::OUTBOUND_BYTES_MIN.min(self.config.outbound_bytes_max))
     }
 
     /// Whether a session is attached.
@@ -418,7 +456,7 @@ impl<'db> Service<'db> {
                 let waiting = peer.and_then(|peer| peer.waiting.as_ref());
                 waiting.is_some_and(|waiting| waiting.job == job)
             };
-            match self.line.next(&self.throttle, self.now_ms, is_wanted) {
+            match self.password_queue.next(&self.throttle, self.now_ms, is_wanted) {
                 Next::Ready(job) => {
                     let conn = self.jobs.get(&job.id).copied();
                     if let Some(conn) = conn {
@@ -744,7 +782,7 @@ impl<'db> Service<'db> {
     /// Gives password work to the helper; the connection is held until it is done.
     fn ask_helper(&mut self, conn: ConnId, task: u8, work: Work, intent: Intent) -> HandlerResult {
         let Some(owner) = self.owner(conn) else { return Ok(()) };
-        if !self.line.has_room(owner) {
+        if !self.password_queue.has_room(owner) {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
         let guess = self.guess(conn, &intent);
@@ -755,7 +793,7 @@ impl<'db> Service<'db> {
         peer.waiting = Some(Box::new(Waiting { job, task, intent }));
         self.jobs.insert(job, conn);
         let rounds = self.rounds(&work);
-        self.line.push(Job { id: job, work }, owner, guess, rounds);
+        self.password_queue.push(Job { id: job, work }, owner, guess, rounds);
         Ok(())
     }
 
@@ -781,7 +819,7 @@ impl<'db> Service<'db> {
     /// Whose share of the helper's time a connection uses.
     fn owner(&self, conn: ConnId) -> Option<Owner> {
         let user = self.peers.get(conn)?.user();
-        user.map(Owner::User).or_else(|| self.origin(conn).map(Owner::Stranger))
+        user.map(Owner::User).or_else(|| self.origin(conn).map(Owner::Peer))
     }
 
     /// What a request's password work is a guess at.
@@ -808,7 +846,7 @@ impl<'db> Service<'db> {
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
-        let guess = self.line.done(done.id);
+        let guess = self.password_queue.done(done.id);
         let Some(conn) = self.jobs.remove(&done.id) else {
             return self.count_unheard(guess, &done.outcome);
         };
@@ -878,7 +916,7 @@ impl<'db> Service<'db> {
         }
         self.pumping.clear();
         self.jobs.clear();
-        self.line.clear();
+        self.password_queue.clear();
     }
 
     /// Tidies up, and tells the file the exact time: the last thing before an end in good order.

@@ -68,7 +68,7 @@ impl Service<'_> {
         for place in 0..count {
             let online = self.roster.chat(slot);
             let Some(&index) = online.and_then(|online| online.conns.get(place)) else { break };
-            self.notify_batch_to(index, self.config.outbound_bytes_max, true);
+            self.notify_batch_to(index, self.outbound_limit(index), true);
         }
         self.turn.batch.end();
     }
@@ -95,7 +95,7 @@ impl Service<'_> {
         chat: Option<ChatId>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let limit = self.config.outbound_bytes_max;
+        let limit = self.outbound_limit(index);
         let Some(peer) = self.peers.at_mut(index) else { return };
         if !peer.is_modern() {
             return;

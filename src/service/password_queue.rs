@@ -1,20 +1,29 @@
-//! The line of those who wait for the password helper.
+//! Who is next at the password helper.
 //!
 //! A guess is let through only when its buckets would hold even if it and all guesses under way
 //! for the same key failed. So guesses sent at once get no further than guesses sent one after the
-//! other, right passwords cost nothing however many are sent at once, and people who have nothing
-//! to do with each other do not wait for each other's turn of the loop. Nor does anybody fill the
-//! line alone: right passwords, and new ones, cost the helper as much as wrong ones.
+//! other, and right passwords cost nothing however many are sent at once.
+//!
+//! The helper's time is shared, since right passwords and new ones cost it as much as wrong ones.
+//! Users with a session and *known* addresses, which have had one before, take turns with the
+//! others. Among each, the network goes first that has used the least of the helper lately, within
+//! it the owner who has, and then whoever came first. So an honest login waits for the job under way
+//! and one of the other kind, however many others flood the queue. When the queue is full, who has
+//! most in it makes room.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::auth::helper::{Job, JobId};
-use crate::auth::throttle::{Key, Origin, SecondsToWait, Throttle};
+use crate::auth::throttle::{Key, Network, Origin, SecondsToWait, Throttle};
 use crate::ids::{ChatId, UserId};
 use crate::limits::{
-    PASSWORD_QUEUE_MAX, PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX, PASSWORD_QUEUE_ROUNDS_MAX,
-    PASSWORD_QUEUE_USER_ROUNDS_MAX, PASSWORDS_UNDER_WAY_MAX,
+    KNOWN_ORIGINS_MAX, PASSWORD_COSTS_MAX, PASSWORD_QUEUE_MAX, PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX,
+    PASSWORD_QUEUE_ROUNDS_MAX, PASSWORD_QUEUE_USER_ROUNDS_MAX, PASSWORD_ROUNDS_UNDER_WAY_MAX,
+    PASSWORDS_UNDER_WAY_MAX,
 };
+
+/// Milliseconds in which half of what somebody has used of the helper is forgotten.
+const HALF_LIFE_MS: u64 = 30_000;
 
 /// What a piece of password work is a guess at.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,22 +58,36 @@ impl Guess {
     }
 }
 
-/// Whose share of the line a job is in.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Whose budget of the queue a job is in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Owner {
     User(UserId),
-    /// Somebody without a session.
-    Stranger(Origin),
+    /// Unauthenticated peers of one origin.
+    Peer(Origin),
 }
 
 impl Owner {
     /// PBKDF2 rounds that may wait.
-    fn share(self) -> u64 {
+    fn rounds_max(self) -> u64 {
         match self {
             Self::User(_) => PASSWORD_QUEUE_USER_ROUNDS_MAX,
-            Self::Stranger(_) => PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX,
+            Self::Peer(_) => PASSWORD_QUEUE_ORIGIN_ROUNDS_MAX,
         }
     }
+
+    /// Who shares the helper with whom before owners do.
+    fn group(self) -> Group {
+        match self {
+            Self::User(user) => Group::User(user),
+            Self::Peer(origin) => Group::Network(origin.network()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Group {
+    User(UserId),
+    Network(Network),
 }
 
 struct Place {
@@ -72,13 +95,14 @@ struct Place {
     owner: Owner,
     guess: Guess,
     rounds: u32,
+    is_known: bool,
 }
 
 /// Who is next.
 pub(super) enum Next {
     /// This job can be handed over.
     Ready(Job),
-    /// This one has failed too often by now.
+    /// This one has failed too often by now, or had to make room.
     Refused(JobId, SecondsToWait),
     /// Nobody waits for this one any more.
     Unwanted(JobId),
@@ -86,119 +110,367 @@ pub(super) enum Next {
     Nobody,
 }
 
-/// The line, and who is with the helper.
+/// PBKDF2 rounds that somebody has used lately.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    rounds: u64,
+    at_ms: u64,
+}
+
+impl Cost {
+    fn now(self, now_ms: u64) -> u64 {
+        let half_lives = now_ms.saturating_sub(self.at_ms) / HALF_LIFE_MS;
+        self.rounds.checked_shr(u32::try_from(half_lives).unwrap_or(u32::MAX)).unwrap_or(0)
+    }
+}
+
+/// What was used lately, by a bounded number of owners or groups.
+struct Costs<K>(HashMap<K, Cost>);
+
+impl<K> Default for Costs<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + std::hash::Hash> Costs<K> {
+    fn of(&self, key: K, now_ms: u64) -> u64 {
+        self.0.get(&key).map_or(0, |cost| cost.now(now_ms))
+    }
+
+    fn add(&mut self, key: K, rounds: u32, now_ms: u64) {
+        if self.0.len() >= PASSWORD_COSTS_MAX && !self.0.contains_key(&key) {
+            // Those who have used next to nothing lose least by being forgotten.
+            let mut costs: Vec<u64> = self.0.values().map(|cost| cost.now(now_ms)).collect();
+            let middle = costs.len() / 2;
+            let (_, &mut median, _) = costs.select_nth_unstable(middle);
+            self.0.retain(|_, cost| cost.now(now_ms) > median);
+        }
+        let cost = self.0.entry(key).or_default();
+        let half_lives = now_ms.saturating_sub(cost.at_ms) / HALF_LIFE_MS;
+        *cost = Cost {
+            rounds: cost.now(now_ms).saturating_add(u64::from(rounds)),
+            at_ms: cost.at_ms.saturating_add(half_lives.saturating_mul(HALF_LIFE_MS)),
+        };
+    }
+}
+
+/// The queue, and who is with the helper.
 #[derive(Default)]
 pub(super) struct PasswordQueue {
+    /// In the order in which they came.
     waiting: VecDeque<Place>,
-    under_way: Vec<(JobId, Guess)>,
+    under_way: Vec<(JobId, Guess, u32)>,
+    /// Jobs that had to make room.
+    evicted: Vec<JobId>,
     /// PBKDF2 rounds of all that wait: the time that they will take.
     rounds: u64,
+    owners: Costs<Owner>,
+    groups: Costs<Group>,
+    /// The last job handed over was of a known owner.
+    was_known: bool,
+    known: HashSet<Origin>,
 }
 
 impl PasswordQueue {
-    /// Whether one more of this owner may wait.
-    pub(super) fn has_room(&self, owner: Owner) -> bool {
+    /// A session is or was carried by a connection from here.
+    pub(super) fn note_known(&mut self, origin: Origin) {
+        if self.known.len() < KNOWN_ORIGINS_MAX {
+            self.known.insert(origin);
+        }
+    }
+
+    /// Whether one more of this owner may wait; where the queue is full, another makes room.
+    pub(super) fn has_room(&mut self, owner: Owner) -> bool {
+        let own_rounds = self.waiting_rounds(owner);
+        if own_rounds >= owner.rounds_max() {
+            return false;
+        }
+        let is_full = |queue: &Self| {
+            queue.waiting.len() >= PASSWORD_QUEUE_MAX || queue.rounds >= PASSWORD_QUEUE_ROUNDS_MAX
+        };
+        while is_full(self) {
+            if !self.evict(owner, own_rounds) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn waiting_rounds(&self, owner: Owner) -> u64 {
         let own = self.waiting.iter().filter(|place| place.owner == owner);
-        let own_rounds: u64 = own.map(|place| u64::from(place.rounds)).sum();
-        self.waiting.len() < PASSWORD_QUEUE_MAX
-            && self.rounds < PASSWORD_QUEUE_ROUNDS_MAX
-            && own_rounds < owner.share()
+        own.map(|place| u64::from(place.rounds)).sum()
+    }
+
+    fn is_known(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::User(_) => true,
+            Owner::Peer(origin) => self.known.contains(&origin),
+        }
+    }
+
+    /// Takes the newest job of who has most in the queue out of it, for a newcomer who has less; a
+    /// known newcomer comes before all who are not.
+    fn evict(&mut self, newcomer: Owner, own_rounds: u64) -> bool {
+        let mut sums: HashMap<(bool, Owner), u64> = HashMap::new();
+        for place in &self.waiting {
+            *sums.entry((place.is_known, place.owner)).or_default() += u64::from(place.rounds);
+        }
+        let is_known = self.is_known(newcomer);
+        let may_go = |&(&(of_known, _), &rounds): &(&(bool, Owner), &u64)| {
+            is_known && !of_known || is_known == of_known && rounds > own_rounds.saturating_add(1)
+        };
+        let worst =
+            sums.iter().filter(may_go).max_by_key(|&(&(of_known, _), &sum)| (!of_known, sum));
+        let Some((&(_, worst), _)) = worst else { return false };
+        let Some(at) = self.waiting.iter().rposition(|place| place.owner == worst) else {
+            return false;
+        };
+        if let Some(place) = self.waiting.remove(at) {
+            self.rounds -= u64::from(place.rounds);
+            self.evicted.push(place.job.id);
+        }
+        true
     }
 
     pub(super) fn push(&mut self, job: Job, owner: Owner, guess: Guess, rounds: u32) {
         self.rounds += u64::from(rounds);
-        self.waiting.push_back(Place { job, owner, guess, rounds });
+        let is_known = self.is_known(owner);
+        self.waiting.push_back(Place { job, owner, guess, rounds, is_known });
     }
 
     /// A job has come back: what it was a guess at.
     pub(super) fn done(&mut self, job: JobId) -> Option<Guess> {
-        let place = self.under_way.iter().position(|(other, _)| *other == job)?;
+        let place = self.under_way.iter().position(|(other, ..)| *other == job)?;
         Some(self.under_way.swap_remove(place).1)
     }
 
     /// Forgets those who wait.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
+        self.evicted.clear();
         self.rounds = 0;
     }
 
-    /// Takes the next out of the line. `is_wanted`: whether anybody still waits for a job.
+    /// Takes the next out of the queue. `is_wanted`: whether anybody still waits for a job.
     pub(super) fn next(
         &mut self,
         throttle: &Throttle,
         now_ms: u64,
         is_wanted: impl Fn(JobId) -> bool,
     ) -> Next {
-        let Some(place) = self.waiting.front() else { return Next::Nobody };
-        let wanted = is_wanted(place.job.id);
-        if wanted && self.under_way.len() >= PASSWORDS_UNDER_WAY_MAX {
-            return Next::Nobody;
+        if let Some(job) = self.evicted.pop() {
+            return Next::Refused(job, EVICTED_WAIT_S);
         }
-        let refusal = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
-        let is_free = place.guess.keys().all(|key| {
-            let same = |other: &Guess| other.keys().any(|other| other == key);
-            let beside = self.under_way.iter().filter(|(_, other)| same(other)).count();
-            throttle.check_beside(key, beside as u32, now_ms).is_ok()
-        });
-        if wanted && refusal.is_none() && !is_free {
-            // How those under way come out decides.
-            return Next::Nobody;
+        if let Some(at) = self.waiting.iter().position(|place| !is_wanted(place.job.id)) {
+            return self.take(at).map_or(Next::Nobody, |place| Next::Unwanted(place.job.id));
         }
-        let Some(place) = self.waiting.pop_front() else { return Next::Nobody };
-        self.rounds -= u64::from(place.rounds);
-        match refusal {
-            _ if !wanted => Next::Unwanted(place.job.id),
-            Some(seconds) => Next::Refused(place.job.id, seconds),
-            None => {
-                self.under_way.push((place.job.id, place.guess));
-                Next::Ready(place.job)
+        let mut passed_over = Vec::new();
+        while let Some(at) = self.first(now_ms, &passed_over) {
+            let Some(place) = self.waiting.get(at) else { break };
+            let refusal = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
+            if let Some(seconds) = refusal {
+                let place = self.take(at);
+                return place.map_or(Next::Nobody, |place| Next::Refused(place.job.id, seconds));
             }
+            if !self.fits_helper(place.rounds) {
+                return Next::Nobody;
+            }
+            if self.is_free(place, throttle, now_ms) {
+                return self.hand_over(at, now_ms);
+            }
+            // How those under way come out decides; others need not wait for that.
+            passed_over.push(at);
         }
+        Next::Nobody
+    }
+
+    /// The place of who is next but for those passed over.
+    fn first(&self, now_ms: u64, passed_over: &[usize]) -> Option<usize> {
+        let candidates = self.waiting.iter().enumerate();
+        let candidates = candidates.filter(|(at, _)| !passed_over.contains(at));
+        let order = |place: &Place| {
+            let group = self.groups.of(place.owner.group(), now_ms);
+            (place.is_known == self.was_known, group, self.owners.of(place.owner, now_ms))
+        };
+        candidates.min_by_key(|(at, place)| (order(place), *at)).map(|(at, _)| at)
+    }
+
+    fn take(&mut self, at: usize) -> Option<Place> {
+        let place = self.waiting.remove(at)?;
+        self.rounds -= u64::from(place.rounds);
+        Some(place)
+    }
+
+    /// Whether the helper has so little to do that what comes next need not be decided later.
+    fn fits_helper(&self, rounds: u32) -> bool {
+        let under_way: u64 = self.under_way.iter().map(|(_, _, rounds)| u64::from(*rounds)).sum();
+        self.under_way.is_empty()
+            || self.under_way.len() < PASSWORDS_UNDER_WAY_MAX
+                && under_way + u64::from(rounds) <= PASSWORD_ROUNDS_UNDER_WAY_MAX
+    }
+
+    /// Whether the buckets of a guess hold even if all under way for the same keys fail.
+    fn is_free(&self, place: &Place, throttle: &Throttle, now_ms: u64) -> bool {
+        place.guess.keys().all(|key| {
+            let same = |other: &Guess| other.keys().any(|other| other == key);
+            let others = self.under_way.iter().filter(|(_, other, _)| same(other)).count();
+            throttle.check_beside(key, others as u32, now_ms).is_ok()
+        })
+    }
+
+    fn hand_over(&mut self, at: usize, now_ms: u64) -> Next {
+        let Some(place) = self.take(at) else { return Next::Nobody };
+        self.owners.add(place.owner, place.rounds, now_ms);
+        self.groups.add(place.owner.group(), place.rounds, now_ms);
+        self.was_known = place.is_known;
+        self.under_way.push((place.job.id, place.guess, place.rounds));
+        Next::Ready(place.job)
     }
 }
 
+/// Seconds after which somebody whose job had to make room may try again.
+const EVICTED_WAIT_S: SecondsToWait = 5;
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     use super::*;
     use crate::auth::helper::Work;
     use crate::auth::password::{self, Kind};
     use crate::limits::PASSWORD_ITERATIONS;
 
-    fn push(line: &mut PasswordQueue, owner: Owner, number: u64) {
+    fn push(queue: &mut PasswordQueue, owner: Owner, number: u64) {
         let password = password::prepare("correct horse", Kind::User).expect("long enough");
         let work = Work::Hash { password, rounds: PASSWORD_ITERATIONS };
-        line.push(Job { id: JobId(number), work }, owner, Guess::Nothing, PASSWORD_ITERATIONS);
+        queue.push(Job { id: JobId(number), work }, owner, Guess::Nothing, PASSWORD_ITERATIONS);
     }
 
-    /// A user, or an address, uses up a share of their own, and it comes again as the helper goes on.
+    fn user(id: u32) -> Owner {
+        Owner::User(UserId::new(id).expect("not 0"))
+    }
+
+    fn peer(address: impl Into<IpAddr>) -> Owner {
+        Owner::Peer(Origin::of(address.into()))
+    }
+
+    fn address(last: u8) -> Owner {
+        peer(Ipv4Addr::new(192, 0, last, 1))
+    }
+
+    fn throttle() -> Throttle {
+        Throttle::new(&[7; 32])
+    }
+
+    /// The next job, done at once.
+    fn next(queue: &mut PasswordQueue, now_ms: u64) -> u64 {
+        match queue.next(&throttle(), now_ms, |_| true) {
+            Next::Ready(job) => {
+                queue.done(job.id);
+                job.id.0
+            }
+            Next::Refused(job, _) => panic!("{job:?} refused"),
+            Next::Unwanted(_) | Next::Nobody => panic!("nobody is next"),
+        }
+    }
+
+    /// A user, or an address, uses up a budget of their own.
     #[test]
-    fn nobody_fills_the_line_alone() {
-        let user = |id| Owner::User(UserId::new(id).expect("not 0"));
-        let address = |last| Owner::Stranger(Origin::of(Ipv4Addr::new(192, 0, 2, last).into()));
-        let throttle = Throttle::new(&[7; 32]);
-        let mut line = PasswordQueue::default();
+    fn nobody_fills_the_queue_alone() {
+        let mut queue = PasswordQueue::default();
         let mut number = 0;
-        for (owner, share) in [(user(1), 8), (address(1), 64)] {
-            for _ in 0..share {
-                assert!(line.has_room(owner));
-                push(&mut line, owner, number);
+        for (owner, budget) in [(user(1), 8), (address(1), 64)] {
+            for _ in 0..budget {
+                assert!(queue.has_room(owner));
+                push(&mut queue, owner, number);
                 number += 1;
             }
-            assert!(!line.has_room(owner));
-            assert!(line.has_room(user(2)) && line.has_room(address(2)));
+            assert!(!queue.has_room(owner));
+            assert!(queue.has_room(user(2)) && queue.has_room(address(2)));
         }
-        assert!(matches!(line.next(&throttle, 0, |_| true), Next::Ready(Job { id: JobId(0), .. })));
-        assert!(line.has_room(user(1)) && !line.has_room(address(1)));
-        // All together, however many they are.
-        for id in 10.. {
-            if !line.has_room(user(id)) {
-                break;
-            }
-            push(&mut line, user(id), number);
+    }
+
+    #[test]
+    fn who_has_used_the_least_is_next() {
+        let mut queue = PasswordQueue::default();
+        for number in 0..10 {
+            push(&mut queue, address(1), number);
+        }
+        assert_eq!(next(&mut queue, 0), 0);
+        push(&mut queue, address(2), 100);
+        push(&mut queue, address(2), 101);
+        assert_eq!(next(&mut queue, 0), 100);
+        let mut rest: Vec<_> = (0..4).map(|_| next(&mut queue, 0)).collect();
+        rest.sort_unstable();
+        assert_eq!(rest, [1, 2, 3, 101], "round robin from there on");
+    }
+
+    #[test]
+    fn a_network_of_many_addresses_is_one() {
+        let mut queue = PasswordQueue::default();
+        let in_48 = |n: u16| peer(Ipv6Addr::new(0x2001, 0xdb8, 1, n, 0, 0, 0, 1));
+        for n in 0..50 {
+            push(&mut queue, in_48(n), n.into());
+        }
+        assert_eq!(next(&mut queue, 0), 0);
+        push(&mut queue, peer(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1)), 100);
+        push(&mut queue, in_48(0), 101);
+        assert_eq!(next(&mut queue, 0), 100);
+        assert_eq!(next(&mut queue, 0), 1, "another address of the network comes first");
+    }
+
+    #[test]
+    fn known_addresses_take_turns_with_all_others() {
+        let mut queue = PasswordQueue::default();
+        for n in 0..100 {
+            push(&mut queue, address(n), n.into());
+        }
+        let Owner::Peer(known) = address(200) else { unreachable!("a peer") };
+        queue.note_known(known);
+        push(&mut queue, address(200), 500);
+        push(&mut queue, address(200), 501);
+        let order: Vec<_> = (0..4).map(|_| next(&mut queue, 0)).collect();
+        assert_eq!(order.iter().filter(|&&number| number >= 500).count(), 2, "{order:?}");
+    }
+
+    #[test]
+    fn what_was_used_is_forgotten() {
+        let mut queue = PasswordQueue::default();
+        push(&mut queue, address(1), 0);
+        next(&mut queue, 0);
+        push(&mut queue, address(1), 1);
+        push(&mut queue, address(2), 2);
+        assert_eq!(next(&mut queue, 100 * HALF_LIFE_MS), 1, "first come, first served again");
+    }
+
+    #[test]
+    fn the_helper_has_one_expensive_job_at_a_time() {
+        let mut queue = PasswordQueue::default();
+        push(&mut queue, address(1), 0);
+        push(&mut queue, address(2), 1);
+        let (throttle, wanted) = (throttle(), |_| true);
+        assert!(matches!(queue.next(&throttle, 0, wanted), Next::Ready(Job { id: JobId(0), .. })));
+        assert!(matches!(queue.next(&throttle, 0, wanted), Next::Nobody));
+        queue.done(JobId(0));
+        assert!(matches!(queue.next(&throttle, 0, wanted), Next::Ready(Job { id: JobId(1), .. })));
+    }
+
+    #[test]
+    fn a_full_queue_makes_room_for_who_has_less_in_it() {
+        let mut queue = PasswordQueue::default();
+        let mut number = 0;
+        while queue.rounds < PASSWORD_QUEUE_ROUNDS_MAX {
+            push(&mut queue, address((number % 4) as u8), number);
             number += 1;
         }
-        assert_eq!(line.rounds, PASSWORD_QUEUE_ROUNDS_MAX);
+        assert!(queue.has_room(address(100)));
+        push(&mut queue, address(100), 1000);
+        match queue.next(&throttle(), 0, |_| true) {
+            Next::Refused(JobId(gone), _) => assert!(gone >= number - 4, "{gone}, the newest"),
+            _ => panic!("nobody was refused"),
+        }
+        assert_eq!(next(&mut queue, 0) / 4, 0);
+        assert!(queue.waiting.iter().any(|place| place.job.id == JobId(1000)));
     }
 }

@@ -44,8 +44,8 @@ const PREFIX_WORDS_MAX: usize = 64;
 const PREFIXES_MAX: usize = 2;
 /// Chats of the asker that the index is asked for; of more, all proposals are sifted.
 const CHATS_ASKED_MAX: usize = 32;
-/// Milliseconds that a search waits for the index to catch up.
-const INDEX_WAIT_MS_MAX: u64 = 10_000;
+/// Milliseconds that a search waits for the index to catch up with its chats.
+const INDEX_WAIT_MS_MAX: u64 = 5_000;
 
 /// A search under way.
 pub(crate) struct Search {
@@ -120,10 +120,11 @@ impl Service<'_> {
     ) -> Result<Progress, HandlerError> {
         match &search.stage {
             Stage::Waiting => {
-                let waits = self.now_ms < search.waits_until_ms
-                    && self.indexing.is_behind(search.upto, self.now_ms);
-                if !waits {
-                    search.stage = self.first_stage(caller, search)?;
+                let chats = self.chats_to_search(caller, search);
+                if !self.is_index_behind(&chats, search.upto)? {
+                    search.stage = self.first_stage(search, chats)?;
+                } else if self.now_ms >= search.waits_until_ms {
+                    return Err(Decline::NotReady(self.indexing.wait_s()).into());
                 }
                 Ok(Progress::More)
             }
@@ -136,10 +137,13 @@ impl Service<'_> {
         }
     }
 
+    fn chats_to_search(&self, caller: Caller, search: &Search) -> Vec<ChatId> {
+        search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat])
+    }
+
     /// Decides what the index is asked for.
-    fn first_stage(&mut self, caller: Caller, search: &Search) -> StoreResult<Stage> {
+    fn first_stage(&mut self, search: &Search, chats: Vec<ChatId>) -> StoreResult<Stage> {
         self.looked_bytes += SLICE_COST;
-        let chats = search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat]);
         if search.results_max == 0 || chats.is_empty() {
             return Ok(Stage::Telling(0));
         }

@@ -6,7 +6,7 @@ use crate::auth::throttle::{Key, Origin};
 use crate::auth::token::{self, Digest, SessionSecret};
 use crate::config::Registration;
 use crate::ids::{ConnId, ServerTime, SessionId, UserId};
-use crate::limits::SESSIONS_PER_USER_MAX;
+use crate::limits::{PASSWORD_ITERATIONS, SESSIONS_PER_USER_MAX};
 use crate::names;
 use crate::service::peer::{Attached, Checked, Intent, Peer};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
@@ -99,6 +99,7 @@ impl Service<'_> {
         let key = names::name_key(login).unwrap_or_default();
         let keys = [Key::Login(&key, origin), Key::Origin(origin)];
         self.check_throttle(&keys)?;
+        self.check_throttle(&[Key::LoggedIn(&key, origin)])?;
         let Some(password) = password::prepare_attempt(password) else {
             self.spend(&keys);
             return Err(Decline::BadCredentials.into());
@@ -155,6 +156,9 @@ impl Service<'_> {
             log::error!("no session without randomness: {why}");
             Decline::StorageFailed
         })?;
+        let rounds = password::rounds(&found.password).unwrap_or(0);
+        let key = Key::LoggedIn(&login, origin);
+        self.throttle.spend_part(key, rounds, PASSWORD_ITERATIONS, self.now_ms);
         self.make_room_for_session(found.user)?;
         let address = self.address(conn);
         let session = self.store.add_session(found.user, &secret.digest().0, now, &address)?;
@@ -264,6 +268,9 @@ impl Service<'_> {
     ) -> HandlerResult {
         self.notify_so_far();
         self.turn.users.push(user);
+        if let Some(origin) = self.origin(conn) {
+            self.password_queue.note_known(origin);
+        }
         let is_first = self.list(conn.index, user, false)?;
         if let Some(peer) = self.peers.get_mut(conn) {
             self.turn.save(peer);

@@ -260,22 +260,43 @@ impl Store<'_> {
         self.run(sql, (message.created().micros(), words.join(" "))).map(drop)
     }
 
-    /// One slice of what waits in `search_pending`: old words leave, and when they all have, the
-    /// present content is indexed. False when nothing waits.
+    /// Whether old words of messages of these chats wait to leave the index.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn first_pending(&mut self, chats: &[ChatId]) -> StoreResult<Option<ChatId>> {
+        let sql = "SELECT 1 FROM search_pending WHERE chat_id = ?1 LIMIT 1";
+        for &chat in chats {
+            if self.get(sql, [chat.row()], |_| Ok(()))?.is_some() {
+                return Ok(Some(chat));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One slice of what waits in `search_pending`, that of `first` before others: old words leave,
+    /// and when they all have, the present content is indexed. False when nothing waits.
     ///
     /// # Errors
     /// As every write.
-    pub fn settle_pending(&mut self) -> StoreResult<bool> {
-        let sql = "SELECT message_id, chat_id, words_out, content FROM search_pending LIMIT 1";
+    pub fn settle_pending(&mut self, first: Option<ChatId>) -> StoreResult<bool> {
         let pending = |row: &Row<'_>| {
             let chat = id(ChatId::from_row, 1, row.get(1)?)?;
             let content = row.get_ref(3)?.as_bytes().unwrap_or_default();
             let content = String::from_utf8_lossy(content).into_owned();
             Ok((MessageId::at(time(row, 0)?), chat, row.get::<_, u32>(2)?, content))
         };
-        let Some((message, chat, out, content)) = self.get(sql, [], pending)? else {
-            return Ok(false);
-        };
+        let mut found = None;
+        if let Some(chat) = first {
+            let sql = "SELECT message_id, chat_id, words_out, content FROM search_pending
+                       WHERE chat_id = ?1 LIMIT 1";
+            found = self.get(sql, [chat.row()], pending)?;
+        }
+        if found.is_none() {
+            let sql = "SELECT message_id, chat_id, words_out, content FROM search_pending LIMIT 1";
+            found = self.get(sql, [], pending)?;
+        }
+        let Some((message, chat, out, content)) = found else { return Ok(false) };
         let row = message.created().micros();
         let words = index_words(chat.row(), &content);
         let rest = words.get(out as usize..).unwrap_or_default();
@@ -429,7 +450,7 @@ mod tests {
     }
 
     fn settle(store: &mut Store<'_>) -> usize {
-        (0..).take_while(|_| store.settle_pending().expect("settled")).count()
+        (0..).take_while(|_| store.settle_pending(None).expect("settled")).count()
     }
 
     fn find(store: &mut Store<'_>, words: &[&str]) -> Vec<i64> {

@@ -3,6 +3,7 @@
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ServerTime, SessionId, UserId};
 use rusqlite::Row;
+use std::net::IpAddr;
 
 /// A row of `sessions`. Holds the digest of a secret, so it has no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,6 +53,17 @@ impl Store<'_> {
             (user.row(), digest, now.micros(), address),
         )?;
         Ok(id(SessionId::from_row, 0, row)?)
+    }
+
+    /// Addresses from which sessions were last used, the latest first, up to `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn session_addresses(&mut self, limit: usize) -> StoreResult<Vec<IpAddr>> {
+        let sql = "SELECT DISTINCT address FROM (SELECT address FROM sessions
+                   ORDER BY used DESC LIMIT ?1)";
+        let texts: Vec<String> = self.all(sql, [limit as i64], |row| row.get(0))?;
+        Ok(texts.iter().filter_map(|text| text.parse().ok()).collect())
     }
 
     /// The session with this id.

@@ -162,7 +162,7 @@ mod tests {
         store.remove_chat(chat).expect("removed");
         let mut sweep = crate::store::messages::Sweep::default();
         while store.sweep_messages(&mut sweep, 2).expect("swept") {}
-        while store.settle_pending().expect("settled") {}
+        while store.settle_pending(None).expect("settled") {}
         store.commit().expect("committed");
         assert_eq!(store.last_message(ChatId::new(1).expect("not 0")), Ok(ServerTime::ZERO));
     }

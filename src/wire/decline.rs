@@ -47,6 +47,8 @@ pub enum Decline {
     RangeTooLarge(ServerTime),
     EmptyMessage,
     BadQuery,
+    /// Seconds to wait.
+    NotReady(u64),
     BadCode,
     PushOff,
     BadEndpoint,
@@ -63,7 +65,7 @@ pub enum Decline {
 }
 
 /// Every code, in the order of protocol section 6.
-pub const CODES: [&str; 37] = [
+pub const CODES: [&str; 38] = [
     "malformed",
     "unknown-purpose",
     "hello-required",
@@ -94,6 +96,7 @@ pub const CODES: [&str; 37] = [
     "too-large",
     "empty-message",
     "bad-query",
+    "not-ready",
     "bad-code",
     "push-off",
     "bad-endpoint",
@@ -143,6 +146,7 @@ impl Decline {
             Self::FrameTooLarge(_) | Self::RangeTooLarge(_) | Self::FileTooLarge(_) => "too-large",
             Self::EmptyMessage => "empty-message",
             Self::BadQuery => "bad-query",
+            Self::NotReady(_) => "not-ready",
             Self::BadCode => "bad-code",
             Self::PushOff => "push-off",
             Self::BadEndpoint => "bad-endpoint",
@@ -198,6 +202,9 @@ impl fmt::Display for Decline {
             Self::FrameTooLarge(bound) => write!(f, "a body has at most {bound} bytes"),
             Self::RangeTooLarge(until) => write!(f, "it fits up to {until}"),
             Self::EmptyMessage => f.write_str("a message has some text"),
+            Self::NotReady(seconds) => {
+                write!(f, "the newest messages are being indexed; try again in {seconds} seconds")
+            }
             Self::BadCode => f.write_str("wrong name or code, or the code was used or is too old"),
             Self::PushOff => f.write_str("this server sends no pushes"),
             Self::BadEndpoint => f.write_str("the server does not push to this address"),

@@ -174,12 +174,13 @@ fn sixty_four_unauthorized_connections_by_default() {
     }
 }
 
-/// Beyond the connections in all the next is closed without a byte, until one goes.
+/// Beyond the connections in all the next is closed without a byte when all have a session, until
+/// one goes.
 #[test]
 fn connections_are_limited() {
     let server = anna(&["--max-connections", "3"]);
     let mut first = server.login("anna");
-    let (_second, third) = (server.login("anna"), server.greeted());
+    let (_second, third) = (server.login("anna"), server.login("anna"));
     expect_refused(&mut server.connect());
     first.user_id("anna");
     drop(third);

@@ -81,11 +81,15 @@ fn those_who_ask_for_much_do_not_stall_the_others() {
     const CHATS: usize = 300;
     let server = Server::start();
     server.add_user("anna");
-    let mut anna = server.login10("anna");
-    let creations = (0..CHATS).map(|n| (0x38, body().text(&format!("chat{n}")).into()));
-    anna.post_all(creations);
-    for _ in 0..CHATS {
-        anna.answer().accepted();
+    // One user makes a hundred a day.
+    for maker in ["boris", "clara", "dora"] {
+        server.add_user(maker);
+        let mut maker_client = server.login10(maker);
+        let creations = (0..CHATS / 3).map(|n| (0x38, body().text(&format!("{maker}-{n}")).into()));
+        maker_client.post_all(creations);
+        for _ in 0..CHATS / 3 {
+            maker_client.answer().accepted();
+        }
     }
     let find: Vec<u8> = body().text("").u16(1000).into();
     let requests = Frame::new(0x44, 1, find).encode().repeat(200);

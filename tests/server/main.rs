@@ -45,6 +45,7 @@ mod faults;
 mod first_run;
 mod floods;
 mod full_disk;
+mod guards;
 mod hook_cli;
 mod http;
 mod load;

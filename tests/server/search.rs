@@ -1,5 +1,7 @@
 //! protocol.md section 5: SEARCH_MSG, and that what is deleted leaves the file.
 
+use std::time::{Duration, Instant};
+
 use crate::support::wire::*;
 use crate::support::{Client, PASSWORD, Server, eventually};
 
@@ -299,4 +301,41 @@ fn what_is_deleted_is_gone_from_the_file() {
     server.admin_ok(&["check"], None);
     server.restart();
     assert_eq!(contents_of(&mut login(&server, "anna"), 0, "stays"), ["it stays"]);
+}
+
+/// One user's flood makes nobody else wait for the index, and a search of the flooded chat is
+/// complete or `not-ready`.
+#[test]
+fn a_flood_makes_nobody_else_wait() {
+    let server = Server::start();
+    let [(mut anna, _), (mut boris, _)] = server.users10(["anna", "boris"]);
+    let (flooded, attic) = (anna.create_chat("flooded"), boris.create_chat("attic"));
+    let words: String = (0..2000).map(|n| format!("w{n:06} ")).collect();
+    let count = anna.post_all((0..600).map(|n| {
+        (SEND_CHAT_MSG, Vec::from(body().id(flooded).text(&format!("flood{n} {words}"))))
+    }));
+    for _ in 0..count {
+        anna.answer().accepted();
+    }
+    boris.send(attic, "a needle");
+    let begun = Instant::now();
+    assert_eq!(boris.search(attic, 10, "needle").len(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert_eq!(boris.search(0, 10, "needle").len(), 1);
+    crate::support::in_time(|| {
+        let answer = anna.ask_whole(SEARCH_MSG, body().id(flooded).u16(10).text("flood599"));
+        if answer.purpose == DECLINED {
+            let wait = answer.declined_with_number("not-ready");
+            assert!((1..=600).contains(&wait), "{wait}");
+            return false;
+        }
+        let body = answer.accepted();
+        assert!(!body.is_empty(), "an answer that is wrong");
+        true
+    });
+    let metrics = server.metrics();
+    assert_eq!(metrics["search_backlog"], 0.0);
+    // Merging is spread: no commit of it is large.
+    let all = metrics["commit_rows_count"];
+    assert_eq!(metrics["commit_rows_bucket{le=\"1024\"}"], all, "{metrics:?}");
 }

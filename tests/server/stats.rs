@@ -92,7 +92,8 @@ fn what_goes_wrong_is_counted() {
     anna.send(hall, "unwanted");
     let (task, _) = boris.notify(hall);
     boris.write_frame(DECLINED, task, body().text("no: I do not want it"));
-    let mut third = server.connect();
+    // With a session it does not make room for the fourth.
+    let mut third = server.login("anna");
     third.write(&[9, 0, 0]);
     server.connect().expect_end();
     let other = Connection::open(server.data()).expect("the data file");

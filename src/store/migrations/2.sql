@@ -11,6 +11,7 @@ ALTER TABLE invites ADD COLUMN operator INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE invites ADD COLUMN chat_id INTEGER;
 ALTER TABLE invites ADD COLUMN creator INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX invites_by_chat ON invites (chat_id) WHERE chat_id IS NOT NULL;
+CREATE INDEX search_pending_by_chat ON search_pending (chat_id);
 
 -- Codes for one new password each, made by an operator; at most one a user.
 CREATE TABLE reset_codes (

@@ -58,6 +58,7 @@ const REASONS: &[&str] = &[
     "too-large",
     "empty-message",
     "bad-query",
+    "not-ready",
     "bad-code",
     "push-off",
     "bad-endpoint",

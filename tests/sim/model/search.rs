@@ -10,7 +10,7 @@ use super::{Caller, Model, Turn};
 use crate::wire::{Body, Check, DELETED};
 
 /// A search waits for the index so long; after a turn that failed the index may be late so long.
-const INDEX_WAIT_MS_MAX: u64 = 10_000;
+const INDEX_WAIT_MS_MAX: u64 = 5_000;
 
 /// Words that have to stand side by side; the last may be the beginning of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,12 +153,6 @@ impl Model {
         if is_last { self.search_is_over(user, search) } else { Ok(()) }
     }
 
-    /// Whether the index may have been late when it was asked.
-    fn was_index_late(&self, search: &Search) -> bool {
-        let late_until_ms = self.undone_ms.map_or(0, |undone_ms| undone_ms + INDEX_WAIT_MS_MAX);
-        late_until_ms >= search.asked_ms || self.now_ms >= search.asked_ms + INDEX_WAIT_MS_MAX
-    }
-
     fn search_is_over(&self, user: u32, search: &Search) -> Check {
         let Some(query) = &search.query else { return Ok(()) };
         let chats = self.chats_of(user).into_iter();
@@ -172,7 +166,7 @@ impl Model {
                 }
             }
         }
-        if self.was_index_late(search) || search.has_left {
+        if search.has_left {
             return Ok(());
         }
         let missing = sure.iter().find(|id| !search.found.contains(*id));
@@ -183,6 +177,13 @@ impl Model {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Search {
+    /// Whether it has waited for the index for as long as it may.
+    pub(super) fn may_be_late(&self, now_ms: u64) -> bool {
+        now_ms >= self.asked_ms + INDEX_WAIT_MS_MAX
     }
 }
 

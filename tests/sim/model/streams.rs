@@ -207,6 +207,12 @@ impl Model {
         let given = text.split(':').next().unwrap_or_default();
         let expected = match (&stream.kind, user) {
             (Kind::Unjudged, Some(_)) => return Ok(()),
+            (Kind::Search(search), Some(_)) if given == "not-ready" => {
+                return match search.may_be_late(self.now_ms) {
+                    true => Ok(()),
+                    false => Err("a search is declined not-ready at once".into()),
+                };
+            }
             _ if self.unreadable && given == "storage-failed" => return Ok(()),
             (_, None) => Some("login-required"),
             (kind, Some(user)) if stream.is_broken => {

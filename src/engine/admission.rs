@@ -1,0 +1,135 @@
+//! Unauthenticated connections by where they come from: who makes room when the table is full.
+//!
+//! Owns their counts and their order. The oldest connection of the largest network makes room, so
+//! that no network, however many addresses it has, keeps the others out.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use crate::auth::throttle::Network;
+use crate::engine::connection::Counted;
+use crate::ids::ConnId;
+
+/// Entries of ended connections that a network's order may hold beyond twice those in use.
+const STALE_MAX: usize = 16;
+
+/// The unauthenticated connections of one network.
+#[derive(Debug, Default)]
+struct Crowd {
+    count: usize,
+    /// The oldest first; those that ended or have a session since are skipped.
+    order: VecDeque<ConnId>,
+}
+
+/// All unauthenticated connections.
+#[derive(Debug, Default)]
+pub(super) struct Unauthenticated {
+    origins: HashMap<Counted, usize>,
+    networks: HashMap<Network, Crowd>,
+    /// Networks by how many connections they have.
+    sizes: BTreeSet<(usize, Network)>,
+}
+
+impl Unauthenticated {
+    /// How many there are from an origin, by Purpose or by HTTP.
+    pub(super) fn of(&self, counted: Counted) -> usize {
+        self.origins.get(&counted).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, conn: ConnId, counted: Counted) {
+        *self.origins.entry(counted).or_default() += 1;
+        let network = counted.origin.network();
+        let crowd = self.networks.entry(network).or_default();
+        self.sizes.remove(&(crowd.count, network));
+        crowd.count += 1;
+        crowd.order.push_back(conn);
+        self.sizes.insert((crowd.count, network));
+    }
+
+    /// One from here has a session now, or is gone. `is_in`: whether a connection is unauthenticated.
+    pub(super) fn remove(&mut self, counted: Counted, is_in: impl Fn(ConnId) -> bool) {
+        if let Some(count) = self.origins.get_mut(&counted) {
+            *count -= 1;
+            if *count == 0 {
+                self.origins.remove(&counted);
+            }
+        }
+        let network = counted.origin.network();
+        let Some(crowd) = self.networks.get_mut(&network) else { return };
+        self.sizes.remove(&(crowd.count, network));
+        crowd.count = crowd.count.saturating_sub(1);
+        if crowd.count == 0 {
+            self.networks.remove(&network);
+            return;
+        }
+        self.sizes.insert((crowd.count, network));
+        if crowd.order.len() > 2 * crowd.count + STALE_MAX {
+            crowd.order.retain(|conn| is_in(*conn));
+        }
+    }
+
+    /// The oldest connection of the largest network that is not `excused`, but for none other.
+    pub(super) fn oldest_of_largest(
+        &mut self,
+        is_in: impl Fn(ConnId) -> bool,
+        is_excused: impl Fn(ConnId) -> bool,
+    ) -> Option<ConnId> {
+        let (_, network) = self.sizes.last()?;
+        let crowd = self.networks.get_mut(network)?;
+        while crowd.order.front().is_some_and(|conn| !is_in(*conn)) {
+            crowd.order.pop_front();
+        }
+        let found = crowd.order.iter().position(|conn| is_in(*conn) && !is_excused(*conn));
+        let first = crowd.order.front().map(|_| 0);
+        crowd.order.get(found.or(first)?).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::throttle::Origin;
+
+    fn origin(text: &str) -> Counted {
+        Counted { origin: Origin::of(text.parse().unwrap()), is_web: false }
+    }
+
+    fn conn(index: u32) -> ConnId {
+        ConnId { index, generation: 0 }
+    }
+
+    #[test]
+    fn the_oldest_of_the_largest_network_makes_room() {
+        let mut unauthenticated = Unauthenticated::default();
+        unauthenticated.add(conn(0), origin("198.51.100.7"));
+        for index in 1..=3 {
+            // Another address each time, of one /48.
+            unauthenticated.add(conn(index), origin(&format!("2001:db8:1:{index}::1")));
+        }
+        let (all, nobody) = (|_| true, |_| false);
+        assert_eq!(unauthenticated.oldest_of_largest(all, nobody), Some(conn(1)));
+        let is_busy = |conn: ConnId| conn.index == 1;
+        assert_eq!(unauthenticated.oldest_of_largest(all, is_busy), Some(conn(2)));
+        assert_eq!(unauthenticated.oldest_of_largest(all, all), Some(conn(1)));
+        let without_first = |conn: ConnId| conn.index != 1;
+        unauthenticated.remove(origin("2001:db8:1:1::1"), without_first);
+        assert_eq!(unauthenticated.oldest_of_largest(without_first, nobody), Some(conn(2)));
+        assert_eq!(unauthenticated.of(origin("2001:db8:1:1::1")), 0);
+        assert_eq!(unauthenticated.of(origin("198.51.100.7")), 1);
+    }
+
+    #[test]
+    fn what_has_ended_is_not_kept() {
+        let mut unauthenticated = Unauthenticated::default();
+        let origin = origin("192.0.2.1");
+        unauthenticated.add(conn(0), origin);
+        for index in 1..10_000 {
+            unauthenticated.add(conn(index), origin);
+            unauthenticated.remove(origin, |conn| conn.index == 0);
+        }
+        let crowd = unauthenticated.networks.values().next().unwrap();
+        assert!(crowd.order.len() <= 2 + STALE_MAX + 1, "{}", crowd.order.len());
+        unauthenticated.remove(origin, |_| false);
+        assert!(unauthenticated.networks.is_empty() && unauthenticated.sizes.is_empty());
+        assert_eq!(unauthenticated.oldest_of_largest(|_| true, |_| false), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! What holds when peers flood the log, the table of connections and the outbound buffers, and what
+//! the service manager is notified of.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::Server;
+use crate::support::client::Client;
+use crate::support::server::{TempDir, serve_command, signal};
+use crate::support::wire::*;
+
+/// A server that is started by hand; killed when dropped.
+struct Bare {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Bare {
+    fn start(options: &[&str], prepare: impl FnOnce(&mut Command)) -> Self {
+        let folder = TempDir::new();
+        let mut command = serve_command(folder.path(), &folder.join("t.db"), options);
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        prepare(&mut command);
+        let mut child = command.spawn().expect("it starts");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("a pipe");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        let address = line.trim().rsplit(' ').next().and_then(|text| text.parse().ok());
+        Self { child, address: address.expect("an address"), _folder: folder }
+    }
+
+    fn ends_within(&mut self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if self.child.try_wait().expect("a state").is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Nobody reads standard error, and peers cause more lines than its pipe holds: everybody is served
+/// all the same, and the server ends when it is asked to.
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    let mut server = Bare::start(&[], |command| {
+        command.stderr(Stdio::piped()).env("RUST_LOG", "debug");
+    });
+    // Some 200 bytes of lines for each; the pipe holds 64 KiB.
+    for _ in 0..1_500 {
+        let mut peer = TcpStream::connect(server.address).expect("a connection");
+        let _ = peer.write_all(&[0xff, 0xff, 0xff, 0xff, 0x20, 0x01]);
+    }
+    let mut client = Client::connect(server.address);
+    client.hello(1, 0);
+    client.ask(HEARTBEAT, b"alive".to_vec()).accepted();
+    signal(server.child.id(), "TERM");
+    assert!(server.ends_within(Duration::from_secs(10)), "SIGTERM does nothing");
+}
+
+/// systemd's protocol: ready once connections are accepted, a sign of life from the loop, and the
+/// end.
+#[test]
+fn the_service_manager_is_notified() {
+    let folder = TempDir::new();
+    let path = folder.join("notify.sock");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let mut server = Bare::start(&[], |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    });
+    let next = || {
+        let mut bytes = [0; 128];
+        let count = socket.recv(&mut bytes).expect("a datagram");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    assert_eq!(next(), "READY=1");
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(next(), "WATCHDOG=1");
+    }
+    assert!(begun.elapsed() > Duration::from_millis(600), "{:?}", begun.elapsed());
+    signal(server.child.id(), "TERM");
+    while next() != "STOPPING=1" {}
+    assert!(server.ends_within(Duration::from_secs(10)));
+}
+
+/// A table full of silent connections takes newcomers in: the oldest of the largest network goes.
+/// Those with a session stay.
+#[test]
+fn a_full_table_takes_newcomers_in() {
+    let server = Server::with(&["--max-connections", "20", "--max-unauthorized-per-address", "0"]);
+    server.add_user("anna");
+    let mut anna = server.login10("anna");
+    let mut silent: Vec<Client> = (0..19).map(|_| server.connect()).collect();
+    for _ in 0..60 {
+        let mut newcomer = server.connect();
+        newcomer.hello(1, 0);
+        silent.push(newcomer);
+    }
+    anna.ask(HEARTBEAT, b"still here".to_vec()).accepted();
+    let mut login = server.login10("anna");
+    login.ask(HEARTBEAT, b"in".to_vec()).accepted();
+    silent[0].expect_end();
+    assert!(server.metrics()["connections_refused_total{why=\"full\"}"] >= 60.0);
+}
+
+/// However many connections of one user read nothing, what waits for them is bounded.
+#[test]
+fn sessions_that_read_nothing_share_a_budget() {
+    const SESSIONS: usize = 40;
+    let server = Server::start();
+    server.add_user("anna");
+    let mut anna = server.login10("anna");
+    let hall = anna.create_chat("hall");
+    let deaf: Vec<Client> = (0..SESSIONS).map(|_| server.login10("anna")).collect();
+    let text = "x".repeat(16_000);
+    // 6 MB for each of them; the kernel takes some of it.
+    for _ in 0..10 {
+        let count =
+            anna.post_all((0..40).map(|_| (SEND_CHAT_MSG, Vec::from(body().id(hall).text(&text)))));
+        for _ in 0..count {
+            anna.answer().accepted();
+        }
+    }
+    let waiting = server.metrics()["outbound_bytes"];
+    assert!(waiting < 14.0 * 1024.0 * 1024.0, "{waiting} bytes wait for {SESSIONS} sessions");
+    drop(deaf);
+}
