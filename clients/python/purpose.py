@@ -26,6 +26,7 @@ a restart), so that nothing is missed and nothing is notified twice while the pr
 Python 3.9 or newer.
 """
 
+import base64
 import collections
 import hashlib
 import hmac
@@ -277,7 +278,8 @@ _MEMBER, _SESSION = struct.Struct("<IBq"), struct.Struct("<IBqq")
 class Link:
     """One connection as a stream of frames. Knows no session."""
 
-    def __init__(self, address, tls, timeout):
+    def __init__(self, address, tls, timeout, path=None):
+        self.web = None
         self.buffer, self.at = bytearray(), 0
         self.last_byte = time.monotonic()
         self.timeout = timeout
@@ -289,6 +291,9 @@ class Link:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls:
                 self.socket = tls.wrap(self.socket, address[0])
+            if path:
+                self.web = WebSocket(self.socket, address, path, is_tls=bool(tls))
+                self.buffer += self.web.unwrap(b"")
         except BaseException as error:
             self.socket.close()
             if isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError):
@@ -298,7 +303,7 @@ class Link:
     def send(self, data):
         try:
             self.socket.settimeout(self.timeout)
-            self.socket.sendall(data)
+            self.socket.sendall(self.web.wrap(data) if self.web else data)
         except OSError as error:
             self.close()
             raise Disconnected(f"the connection broke: {error}") from error
@@ -334,12 +339,104 @@ class Link:
         if not chunk:
             self.close()
             raise Disconnected("the server ended the connection")
-        self.buffer += chunk
         self.last_byte = time.monotonic()
+        if self.web:
+            try:
+                chunk = self.web.unwrap(chunk)
+            except (OSError, ProtocolError):
+                self.close()
+                raise
+            if self.web.is_over and not chunk:
+                self.close()
+                raise Disconnected("the server closed the WebSocket")
+        self.buffer += chunk
         return True
 
     def close(self):
         self.socket.close()
+
+
+class WebSocket:
+    """The bytes of a connection as messages of a WebSocket (RFC 6455), through a proxy of HTTP."""
+
+    BINARY, CLOSE, PING = 0x2, 0x8, 0x9
+
+    def __init__(self, plain, address, path, is_tls):
+        self.socket, self.raw, self.is_over = plain, bytearray(), False
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        if address[1] != (443 if is_tls else 80):
+            host += f":{address[1]}"
+        key = base64.b64encode(secrets.token_bytes(16))
+        plain.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key.decode()}\r\n"
+            "Sec-WebSocket-Protocol: purpose\r\n\r\n".encode()
+        )
+        while b"\r\n\r\n" not in self.raw:
+            chunk = plain.recv(4096)
+            if not chunk or len(self.raw) > 8192:
+                raise Disconnected("no answer of HTTP")
+            self.raw += chunk
+        head, _, rest = bytes(self.raw).partition(b"\r\n\r\n")
+        status = head.split(b"\r\n")[0].split(b" ")
+        if status[:2] != [b"HTTP/1.1", b"101"]:
+            raise Disconnected(f"no WebSocket there, but {b' '.join(status).decode('latin-1')}")
+        suffix = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key + suffix).digest())
+        lines = (line.partition(b":") for line in head.split(b"\r\n")[1:])
+        values = {name.lower(): value.strip() for name, _, value in lines}
+        if values.get(b"sec-websocket-accept") != accept:
+            raise ProtocolError("a handshake that is none of WebSocket")
+        self.raw = bytearray(rest)
+
+    def wrap(self, data, opcode=BINARY):
+        """Bytes as one masked frame."""
+        size = len(data)
+        if size < 126:
+            head = struct.pack(">BB", 0x80 | opcode, 0x80 | size)
+        elif size < 1 << 16:
+            head = struct.pack(">BBH", 0x80 | opcode, 0xFE, size)
+        else:
+            head = struct.pack(">BBQ", 0x80 | opcode, 0xFF, size)
+        mask = secrets.token_bytes(4)
+        whole = (mask * (size // 4 + 1))[:size]
+        masked = int.from_bytes(data, "big") ^ int.from_bytes(whole, "big")
+        return head + mask + masked.to_bytes(size, "big")
+
+    def unwrap(self, chunk):
+        """The bytes of Purpose among those that came; answers pings, and notes a Close."""
+        self.raw += chunk
+        payload = bytearray()
+        while not self.is_over and len(self.raw) >= 2:
+            opcode, size, start = self.raw[0] & 0x0F, self.raw[1], 2
+            if size > 127 or self.raw[0] & 0x70 or opcode not in (0, self.BINARY, 8, 9, 10):
+                raise ProtocolError("a frame that is none of WebSocket")
+            if size >= 126:
+                start = 4 if size == 126 else 10
+                if len(self.raw) < start:
+                    break
+                size = int.from_bytes(self.raw[2:start], "big")
+            if size > BODY_BYTES_MAX:
+                raise ProtocolError("a message longer than any answer")
+            if len(self.raw) < start + size:
+                break
+            content = bytes(self.raw[start : start + size])
+            del self.raw[: start + size]
+            if opcode in (0, self.BINARY):
+                payload += content
+            elif opcode == self.PING:
+                self.socket.sendall(self.wrap(content, 0xA))
+            elif opcode == self.CLOSE:
+                self.is_over = True
+                self.close(content[:2])
+        return bytes(payload)
+
+    def close(self, code=b"\x03\xe8"):
+        """Ends this side; the other may have ended already."""
+        try:
+            self.socket.sendall(self.wrap(code, self.CLOSE))
+        except OSError:
+            pass
 
 
 class Tls:
@@ -387,7 +484,8 @@ def name_key(name):
 class Client:
     """A connection to a server, and the session that outlives it.
 
-    address      "host:port", "[::1]:port" or a pair
+    address      "host:port", "[::1]:port" or a pair; "ws://host/ws" or "wss://host/ws" goes through
+                 a WebSocket, the second over TLS
     tls          speak TLS; so do fingerprint (as `vestnik cert fingerprint` prints it) and ca_file
     version      (1, 0) or (0, 1)
     timeout      seconds to connect, and from a request to its answer
@@ -399,7 +497,16 @@ class Client:
     def __init__(self, address, *, tls=False, fingerprint=None, ca_file=None, server_name=None,
                  version=(1, 0), timeout=60, retry_seconds=None, state_file=None,
                  queue_bytes=8 << 20):
-        self._address = _split_address(address) if isinstance(address, str) else tuple(address)
+        self._path = None
+        if isinstance(address, str) and "://" in address:
+            self._address, self._path, is_secure = _split_url(address)
+            if (tls or fingerprint or ca_file) and not is_secure:
+                raise ValueError("ws:// is not over TLS: write wss://")
+            tls = is_secure
+        elif isinstance(address, str):
+            self._address = _split_address(address)
+        else:
+            self._address = tuple(address)
         uses_tls = tls or fingerprint or ca_file
         self._tls = Tls(fingerprint, ca_file, server_name) if uses_tls else None
         self.version = tuple(version)
@@ -425,7 +532,7 @@ class Client:
         # Chats of which something may be missing, and live messages of those that are being read.
         self._stale, self._reading, self._fits = set(), {}, {}
         self._ping = None
-        self._link = Link(self._address, self._tls, self._timeout)
+        self._link = Link(self._address, self._tls, self._timeout, self._path)
         fields = struct.Struct("<BB")
         body = Reader(self.request(HELLO, fields.pack(*self.version)))
         spoken = body.unpack(fields)
@@ -1062,6 +1169,18 @@ class Client:
 def _event_bytes(event):
     name, values = event
     return 128 + len(values[1].content) if name == "message" else 64
+
+
+def _split_url(url):
+    """The address, the path and whether it is over TLS, of the URL of a WebSocket."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in ("ws", "wss"):
+        raise ValueError(f"{url} is not the address of a WebSocket: ws:// or wss://")
+    is_secure = scheme.lower() == "wss"
+    authority, slash, path = rest.partition("/")
+    has_port = ":" in authority.rpartition("]")[2]
+    port = "" if has_port else ":443" if is_secure else ":80"
+    return _split_address(authority + port), slash + path if path else "/ws", is_secure
 
 
 def _split_address(address):

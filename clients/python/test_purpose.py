@@ -145,6 +145,59 @@ class WithServer(unittest.TestCase):
         return caught.exception
 
 
+class ThroughWebSocket(WithServer):
+    """The same bytes as messages of a WebSocket."""
+
+    def url(self, path="/ws"):
+        host, port = self.server.address
+        return f"ws://{host}:{port}{path}"
+
+    def test_two_people_talk(self):
+        with self.client("anna", self.url()) as anna, self.client("boris", self.url("")) as boris:
+            hall = anna.get_chat_id("hall")
+            said = self.collect(boris)
+            for size in (1, 100, 125, 126, 5000, 16_000):
+                anna.send(hall, "x" * size)
+            self.pump(boris, lambda: len(said) == 6)
+            self.assertEqual([len(message.content) for _, message in said][-1], 16_000)
+            page = anna.request_chat_msg(hall, 0)
+            self.assertGreaterEqual(len(list(page)), 6)
+
+    def test_a_cut_is_mended(self):
+        gate = self.gate()
+        with self.client("anna", f"ws://127.0.0.1:{gate.address[1]}/ws") as anna:
+            hall = anna.get_chat_id("hall")
+            anna.send(hall, "before")
+            gate.cut()
+            self.assertTrue(anna.send(hall, "after").id)
+
+    def test_what_is_no_websocket(self):
+        with self.assertRaises(Disconnected) as caught:
+            Client(self.url("/nothing"), timeout=20, retry_seconds=0)
+        self.assertIn("404", str(caught.exception))
+        with self.assertRaises(ValueError):
+            Client("http://127.0.0.1/ws")
+
+    def test_frames_of_every_form(self):
+        near, far = socket.socketpair()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        layer = object.__new__(purpose.WebSocket)
+        layer.socket, layer.raw, layer.is_over = near, bytearray(), False
+        stream = b"\x82\x02hi\x89\x01p\x02\x01a\x80\x01b\x82\x7e\x00\x80" + b"z" * 128 + b"\x88\x02\x03\xe8"
+        got = b"".join(layer.unwrap(stream[at : at + 1]) for at in range(len(stream)))
+        self.assertEqual(got, b"hiab" + b"z" * 128)
+        self.assertTrue(layer.is_over)
+        answers = far.recv(100)
+        self.assertEqual((answers[0], answers[1]), (0x8A, 0x81))
+        self.assertEqual(answers[6] ^ answers[2], ord("p"))
+        self.assertEqual(answers[7], 0x88)
+        for wrong in (b"\xc2\x00", b"\x81\x00", b"\x82\x80"):
+            layer.raw, layer.is_over = bytearray(), False
+            with self.assertRaises(purpose.ProtocolError):
+                layer.unwrap(wrong)
+
+
 class Calls(WithServer):
     """Every purpose, on both versions."""
 
