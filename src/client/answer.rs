@@ -3,10 +3,13 @@
 use std::fmt;
 
 use super::error::Error;
-use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use super::event::ReactionChange;
+use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
+use crate::limits::REACTION_USERS_SHOWN;
 use crate::wire::Version;
 use crate::wire::answer as flags;
 use crate::wire::codec::{self, Reader};
+use crate::wire::extras;
 
 /// A session: what RESTORE_SESSION needs. Keep the hash as you would keep a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,8 +52,73 @@ pub struct Message {
     pub edited: bool,
     /// Whether it was deleted; then the content is empty.
     pub deleted: bool,
-    /// The text.
+    /// The text. Before API 1.1 a line for each file stands behind it.
     pub content: String,
+    /// The message that it answers (1.1).
+    pub reply: Option<MessageId>,
+    /// Its files (1.1).
+    pub files: Vec<File>,
+    /// Its reactions, in the order in which the emoji came to it (1.1).
+    pub reactions: Vec<Reaction>,
+}
+
+impl Message {
+    /// Applies a reaction that was notified of. False when the message knows of it, or is another.
+    pub fn apply(&mut self, change: &ReactionChange) -> bool {
+        if change.message != self.id || change.updated <= self.updated {
+            return false;
+        }
+        self.updated = change.updated;
+        let at = self.reactions.iter().position(|reaction| reaction.emoji == change.emoji);
+        match (at.and_then(|at| self.reactions.get_mut(at)), change.on) {
+            (None, true) => self.reactions.push(Reaction {
+                emoji: change.emoji.clone(),
+                count: 1,
+                shown: vec![change.user],
+            }),
+            (Some(reaction), true) => {
+                reaction.count = reaction.count.saturating_add(1);
+                if reaction.shown.len() < REACTION_USERS_SHOWN {
+                    reaction.shown.push(change.user);
+                }
+            }
+            (Some(reaction), false) => {
+                reaction.count = reaction.count.saturating_sub(1);
+                reaction.shown.retain(|user| *user != change.user);
+                self.reactions.retain(|reaction| reaction.count > 0);
+            }
+            (None, false) => {}
+        }
+        true
+    }
+}
+
+/// A file of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct File {
+    /// Its id, for [`Client::download`](super::Client::download).
+    pub id: FileId,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Width in pixels of an image or video; 0: neither.
+    pub width: u16,
+    /// Height in pixels.
+    pub height: u16,
+    /// Its media type.
+    pub media_type: String,
+    /// Its name, as the sender gave it: no path, but not yet a name to store it under.
+    pub name: String,
+}
+
+/// One emoji of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reaction {
+    /// The emoji.
+    pub emoji: String,
+    /// How many users gave it.
+    pub count: u16,
+    /// Those of them who gave it first, at most 20.
+    pub shown: Vec<UserId>,
 }
 
 impl From<codec::Message<'_>> for Message {
@@ -63,7 +131,30 @@ impl From<codec::Message<'_>> for Message {
             edited: message.status & codec::STATUS_EDITED != 0,
             deleted: message.status & codec::STATUS_DELETED != 0,
             content: message.content.to_owned(),
+            reply: message.extras.reply(),
+            files: message.extras.files().map(File::from).collect(),
+            reactions: message.extras.reactions().map(Reaction::from).collect(),
         }
+    }
+}
+
+impl From<extras::FileInfo<'_>> for File {
+    fn from(file: extras::FileInfo<'_>) -> Self {
+        Self {
+            id: file.id,
+            size: file.size,
+            width: file.width,
+            height: file.height,
+            media_type: file.media_type.to_owned(),
+            name: file.name.to_owned(),
+        }
+    }
+}
+
+impl From<extras::Reaction<'_>> for Reaction {
+    fn from(reaction: extras::Reaction<'_>) -> Self {
+        let (emoji, shown) = (reaction.emoji.to_owned(), reaction.shown().collect());
+        Self { emoji, count: reaction.count, shown }
     }
 }
 

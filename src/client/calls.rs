@@ -98,10 +98,10 @@ impl Client {
         chat: ChatId,
         content: &str,
         nonce: Option<u64>,
+        extras: Extras<'_>,
     ) -> Result<Sent, Error> {
         let nonce = nonce.filter(|_| self.version() >= Version::V1_0);
-        let body =
-            self.request(&Request::SendChatMsg { chat, content, nonce, extras: Extras::NONE })?;
+        let body = self.request(&Request::SendChatMsg { chat, content, nonce, extras })?;
         whole(&body, |body| Ok(Sent { id: body.message_id()?, created: body.time()? }))
     }
 }

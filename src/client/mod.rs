@@ -37,6 +37,7 @@ mod answer;
 mod calls;
 mod error;
 mod event;
+mod files;
 mod link;
 mod people;
 mod sync;
@@ -50,9 +51,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-pub use answer::{Chat, Invite, Member, Message, Sent, Session, SessionInfo, User};
+pub use answer::{Chat, File, Invite, Member, Message, Reaction, Sent, Session, SessionInfo, User};
 pub use error::{Declined, Error};
-pub use event::Event;
+pub use event::{Event, ReactionChange};
+pub use files::NewFile;
 pub use people::{NewInvite, Notify, ResetCode};
 pub use sync::Cursor;
 pub use tls::{Tls, TlsError};
@@ -67,10 +69,10 @@ use crate::wire::{answer as wire_answer, frame};
 use event::Events;
 use link::{Link, Received};
 
-/// How a client behaves. The default is API 1.0 and times for a network that works.
+/// How a client behaves. The default is API 1.1 and times for a network that works.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The version asked for in HELLO.
+    /// The version asked for in HELLO; an older server gives an older one.
     pub version: Version,
     /// Time to connect, and for one write.
     pub connect_timeout: Duration,
@@ -92,7 +94,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            version: Version::V1_0,
+            version: Version::V1_1,
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             queue_bytes_max: 8 * 1024 * 1024,
@@ -114,6 +116,11 @@ pub struct Client {
     events: Events,
     cursor: Cursor,
     nonce: u64,
+    /// What HELLO agreed on.
+    version: Version,
+    /// What HELLO said of the server.
+    body_bytes_max: usize,
+    file_bytes_max: u64,
 }
 
 impl Client {
@@ -133,6 +140,9 @@ impl Client {
             session: None,
             cursor: Cursor { all: ServerTime::ZERO, chats: BTreeMap::new() },
             nonce: sync::random(),
+            version: Version::V0_1,
+            body_bytes_max: crate::limits::BODY_BYTES_MAX,
+            file_bytes_max: 0,
         };
         client.hello()?;
         Ok(client)
@@ -142,16 +152,29 @@ impl Client {
         let (major, minor) = self.options.version.numbers();
         let body = self.request(&Request::Hello { major, minor })?;
         let mut body = Reader::new(&body);
-        if (body.u8()?, body.u8()?) == (major, minor) {
-            Ok(())
-        } else {
-            Err(Error::Protocol("HELLO was answered with another version"))
+        let spoken = Version::negotiate(body.u8()?, body.u8()?);
+        let is_asked_for = |version: &Version| version.numbers().0 == major;
+        self.version = spoken
+            .filter(is_asked_for)
+            .filter(|version| *version <= self.options.version)
+            .ok_or(Error::Protocol("HELLO was answered with another version"))?;
+        if self.version >= Version::V1_0 && !body.is_empty() {
+            self.body_bytes_max = body.u32()? as usize;
+            body.u32()?;
+            body.str()?;
         }
+        self.file_bytes_max = body.optional(Reader::u64)?.unwrap_or(0);
+        Ok(())
+    }
+
+    /// The largest file that the server stores, in bytes; 0: no files, or an older version.
+    pub fn file_bytes_max(&self) -> u64 {
+        self.file_bytes_max
     }
 
     /// The version that is spoken.
     pub fn version(&self) -> Version {
-        self.options.version
+        self.version
     }
 
     /// The session that is attached, to be kept for [`Client::restore`].
@@ -264,7 +287,7 @@ impl Client {
                 self.link.close();
                 Err(Error::Closed)
             }
-            _ => self.events.take(purpose, self.options.version, self.link.body(frame)),
+            _ => self.events.take(purpose, self.version, self.link.body(frame)),
         }
     }
 

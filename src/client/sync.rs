@@ -11,6 +11,7 @@ use super::{Client, Error, Message, Sent, answer};
 use crate::ids::{ChatId, ServerTime};
 use crate::wire::Version;
 use crate::wire::codec::Reader;
+use crate::wire::extras::Extras;
 use crate::wire::request::Request;
 
 /// Longest pause between two attempts to connect.
@@ -91,8 +92,13 @@ impl Client {
     /// # Errors
     /// Those of SEND_CHAT_MSG, or the end of the connection.
     pub fn send(&mut self, chat: ChatId, content: &str) -> Result<Sent, Error> {
+        let nonce = self.next_nonce();
+        self.send_with_nonce(chat, content, nonce)
+    }
+
+    pub(super) fn next_nonce(&mut self) -> u64 {
         self.nonce = self.nonce.wrapping_add(1);
-        self.send_with_nonce(chat, content, self.nonce)
+        self.nonce
     }
 
     /// As [`Client::send`], with a nonce of the caller's, which keeps it over a crash of its own.
@@ -106,7 +112,17 @@ impl Client {
         content: &str,
         nonce: u64,
     ) -> Result<Sent, Error> {
-        let mut outcome = self.send_once(chat, content, Some(nonce));
+        self.send_by_nonce(chat, content, nonce, Extras::NONE)
+    }
+
+    pub(super) fn send_by_nonce(
+        &mut self,
+        chat: ChatId,
+        content: &str,
+        nonce: u64,
+        extras: Extras<'_>,
+    ) -> Result<Sent, Error> {
+        let mut outcome = self.send_once(chat, content, Some(nonce), extras);
         let mut pause = Duration::from_millis(50);
         for _ in 0..self.options.reconnects_max {
             match &outcome {
@@ -116,7 +132,8 @@ impl Client {
             if self.version() == Version::V0_1 || self.session.is_none() {
                 break;
             }
-            outcome = self.reconnect().and_then(|()| self.send_once(chat, content, Some(nonce)));
+            outcome =
+                self.reconnect().and_then(|()| self.send_once(chat, content, Some(nonce), extras));
             if outcome.is_err() {
                 std::thread::sleep(pause);
                 pause = (2 * pause).min(PAUSE_MAX);

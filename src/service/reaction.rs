@@ -121,6 +121,9 @@ impl Service<'_> {
         // Before the answer, without a limit: it must not overtake earlier changes of the chat.
         if self.turn.batch.chat == Some(chat) {
             self.notify_batch_to(caller.conn.index, usize::MAX, false);
+            if let Some(peer) = self.peers.get_mut(caller.conn) {
+                self.turn.batch.set_mark(peer);
+            }
         }
         self.notify_so_far();
         self.notify_reaction(

@@ -1,11 +1,12 @@
 //! The crate's own client against the real server: what it hands over, and what survives a server
 //! that is killed.
 
+use std::io::Cursor;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use crate::support::{PASSWORD, Server};
-use vestnik::client::{Client, Event, Options};
+use vestnik::client::{Client, Event, NewFile, Options};
 use vestnik::ids::{ChatId, ServerTime};
 use vestnik::wire::Version;
 
@@ -179,4 +180,59 @@ fn an_operator_manages_people() {
     anna.set_user_disabled(id, true).expect("an operator");
     let user = anna.user(id).expect("there");
     assert!(user.disabled && !user.online);
+}
+
+/// Files, replies and reactions by the client's own calls, over a server that is killed meanwhile.
+#[test]
+fn files_replies_and_reactions() {
+    let (mut server, address) = hall();
+    let (mut anna, hall) = login(address, "anna", Version::V1_1);
+    let (mut boris, _) = login(address, "boris", Version::V1_1);
+    assert_eq!(anna.file_bytes_max(), 25 * 1024 * 1024);
+    let content: Vec<u8> = (0..300_000_u32).map(|place| (place % 251) as u8).collect();
+    let new = NewFile {
+        name: "a.bin",
+        media_type: "application/octet-stream",
+        size: content.len() as u64,
+        width: 0,
+        height: 0,
+    };
+    let (mut kills, mut last) = (0, 0);
+    let file = anna
+        .upload(hall, &new, &mut Cursor::new(&content), |stored| {
+            assert!(stored >= last, "what was stored stays");
+            last = stored;
+            if kills == 0 && stored > 100_000 {
+                kills += 1;
+                server.kill();
+                server.restart();
+            }
+        })
+        .expect("uploaded");
+    assert_eq!((kills, last), (1, 300_000));
+    let first = anna.send(hall, "first").expect("a member");
+    let sent = anna.send_with(hall, "look", Some(first.id), &[file]).expect("a whole file");
+    boris.reconnect().expect("it is there again");
+    let mut messages = Vec::new();
+    boris.catch_up(|_, message| messages.push(message)).expect("connected");
+    let mut message = messages.pop().expect("two messages");
+    assert_eq!((message.id, message.reply), (sent.id, Some(first.id)));
+    assert_eq!((message.files[0].id, &*message.files[0].name), (file, "a.bin"));
+    let mut got = Vec::new();
+    let end = boris.download(file, 0, &mut got, |_| {}).expect("a member");
+    assert!(end == 300_000 && got == content);
+    let updated = anna.react(hall, sent.id, true, "👍").expect("a member");
+    let change = loop {
+        match boris.next_event(WAIT).expect("connected").expect("something comes") {
+            Event::Reaction(change) => break change,
+            _ => continue,
+        }
+    };
+    assert_eq!((change.message, change.updated, change.on), (sent.id, updated, true));
+    assert!(message.apply(&change) && !message.apply(&change));
+    let page = boris.page(hall, None, 1).expect("a member");
+    assert_eq!(page, [message]);
+    assert_eq!(boris.page_after(hall, Some(first.id), 5).expect("a member"), page);
+    let reactions = boris.reactions(hall, sent.id).expect("a member");
+    assert_eq!(reactions, [(change.user, "👍".to_owned())]);
 }

@@ -1,7 +1,7 @@
 //! What a client says next.
 
-use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
-use vestnik::wire::extras::Extras;
+use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
+use vestnik::wire::extras::{Extras, put_attach, put_reply};
 use vestnik::wire::request::Request;
 
 use crate::client::{Client, Kept, State};
@@ -17,6 +17,7 @@ const CHAT_PASSWORDS: [&str; 3] = ["open", "sesame", "пароль"];
 /// What people write of, and look for.
 const WORDS: [&str; 8] = ["red", "Apple", "apples", "apricot", "яблоко", "Яблоки", "tree", "Tre"];
 const BAD_QUERIES: [&str; 4] = ["", "*", "\"\" **", "-- !"];
+const EMOJI: [&str; 5] = ["👍", "❤", "+1", "👎", "no good"];
 const TITLES: [&str; 3] = ["", "a title", "ещё"];
 
 /// The login of the seed's nth user.
@@ -41,6 +42,7 @@ pub(crate) fn choose(client: &mut Client, plan: &Plan, model: &Model) {
             }
             let (major, minor) = match (client.modern, client.rng.below(12)) {
                 (_, 0) => (3, 0),
+                (true, 1) if client.is_11 => (1, 9),
                 (true, _) => (1, u8::from(client.is_11)),
                 (false, _) => (0, 1),
             };
@@ -82,14 +84,19 @@ fn say_of(client: &mut Client, request: &Request<'_>, session: Option<Kept>) {
 fn asking(request: &Request<'_>) -> Asking {
     match *request {
         Request::SendChatMsg { chat, content, .. } => {
-            Asking::Send { chat: chat.get(), content: content.to_owned() }
+            let extras = crate::wire::Extras::default();
+            Asking::Send { chat: chat.get(), content: content.to_owned(), extras }
+        }
+        Request::React { chat, message, on, emoji } => {
+            let (chat, id) = (chat.get(), message.get() as i64);
+            Asking::React { chat, id, on, emoji: emoji.to_owned() }
         }
         Request::EditMsg { chat, message, content } => {
             let id = message.get() as i64;
-            Asking::Edit { chat: chat.get(), id, content: content.to_owned() }
+            Asking::Edit { chat: chat.get(), id, content: Some(content.to_owned()) }
         }
         Request::DeleteMsg { chat, message } => {
-            Asking::Edit { chat: chat.get(), id: message.get() as i64, content: String::new() }
+            Asking::Edit { chat: chat.get(), id: message.get() as i64, content: None }
         }
         Request::JoinChat { chat, .. } => Asking::Enter(Some(chat.get())),
         Request::CreateChat { .. } | Request::StartChat { .. } | Request::UseInvite { .. } => {
@@ -158,7 +165,7 @@ fn garbage(client: &mut Client, plan: &Plan) {
         // A HELLO by chance would agree on a version that the client knows nothing of.
         _ if purpose == 0x20 && client.state == State::New => {}
         // Those that the model knows nothing of.
-        _ if client.is_11 && matches!(purpose, 0x37 | 0x4E | 0x4F | 0x51 | 0x58..0x60) => {}
+        _ if client.is_11 && matches!(purpose, 0x37 | 0x51) => {}
         _ => client.say(purpose, &body, None, Asking::Other),
     }
 }
@@ -320,6 +327,8 @@ fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
         (if client.modern { 14 } else { 0 }, 6),
         (if client.modern { 4 } else { 0 }, 7),
         (if client.is_11 { 14 } else { 0 }, 8),
+        (if client.is_11 { 12 } else { 0 }, 9),
+        (if client.is_11 { 14 } else { 0 }, 10),
     ]);
     match kind {
         0 => send(client, plan, model, chat),
@@ -330,11 +339,13 @@ fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
         5 => leave(client),
         6 => modern_ask(client, model, chat),
         7 => manage(client, model, chat),
-        _ => people(client, model, chat),
+        8 => people(client, model, chat),
+        9 => react(client, model, user, chat),
+        _ => upload(client, model, user, chat),
     }
 }
 
-fn send(client: &mut Client, plan: &Plan, _model: &Model, chat: ChatId) {
+fn send(client: &mut Client, plan: &Plan, model: &Model, chat: ChatId) {
     let text = some_text(client, plan);
     let (mut chat, mut text, mut nonce) = (chat, text, None);
     if client.modern && client.rng.one_in(3) {
@@ -356,7 +367,90 @@ fn send(client: &mut Client, plan: &Plan, _model: &Model, chat: ChatId) {
             client.nonces.push((chat.get(), nonce.unwrap_or_default(), text.clone()));
         }
     }
+    if client.is_11 && nonce.is_none() {
+        if client.rng.one_in(3) {
+            return send_with_extras(client, model, chat, &text);
+        }
+        nonce = Some(client.rng.next());
+    }
     say(client, &Request::SendChatMsg { chat, content: &text, nonce, extras: Extras::NONE });
+}
+
+/// A reply, or uploads that are whole, or both.
+fn send_with_extras(client: &mut Client, model: &Model, chat: ChatId, text: &str) {
+    let user = client.user(model).unwrap_or(1);
+    let (mut bytes, mut expected) = (Vec::new(), crate::wire::Extras::default());
+    if client.rng.one_in(2) {
+        let reply = a_message(client, model, user, chat);
+        put_reply(&mut bytes, reply);
+        expected.reply = Some(reply.get() as i64);
+    }
+    let mine = model.files.iter().filter(|(_, file)| file.user == user);
+    let whole = mine.filter(|(_, file)| file.bytes.len() as u64 == file.size);
+    let whole: Vec<u64> = whole.map(|(id, _)| *id).collect();
+    for _ in 0..client.rng.below(3) {
+        let Some(&id) = client.rng.pick(&whole) else { break };
+        put_attach(&mut bytes, FileId::new(id).expect("an id"));
+        expected.files.push(model.files[&id].attached(id));
+    }
+    let text = if !expected.files.is_empty() && client.rng.one_in(3) { "" } else { text };
+    let (nonce, extras) = (Some(client.rng.next()), Extras::trusted(&bytes));
+    let request = Request::SendChatMsg { chat, content: text, nonce, extras };
+    let mut frame = Vec::new();
+    request.write(&mut frame, 0);
+    let content = text.to_owned();
+    let asking = Asking::Send { chat: chat.get(), content, extras: expected };
+    client.say(frame[4], &frame[6..], None, asking);
+}
+
+fn react(client: &mut Client, model: &Model, user: u32, chat: ChatId) {
+    let message = a_message(client, model, user, chat);
+    let emoji = *client.rng.pick(&EMOJI).expect("some");
+    let on = !client.rng.one_in(3);
+    match client.rng.below(8) {
+        0 => say(client, &Request::GetReactions { chat, message }),
+        _ => say(client, &Request::React { chat, message, on, emoji }),
+    }
+}
+
+/// Begins an upload, goes on with one, reads a file, or ends one.
+fn upload(client: &mut Client, model: &Model, user: u32, chat: ChatId) {
+    let mine = |file: &crate::model::extras::File| file.user == user && file.message.is_none();
+    let uploads: Vec<u64> =
+        model.files.iter().filter(|(_, f)| mine(f)).map(|(id, _)| *id).collect();
+    let all: Vec<u64> = model.files.keys().copied().collect();
+    let id = match client.rng.below(8) {
+        0 => client.rng.pick(&all).copied(),
+        1 => Some(client.rng.below(50) + 1),
+        _ => client.rng.pick(&uploads).copied(),
+    };
+    let known = id.and_then(|id| model.files.get(&id));
+    let (stored, size) = known.map_or((0, 10), |file| (file.bytes.len() as u64, file.size));
+    let file = FileId::new(id.unwrap_or(1)).expect("an id");
+    let offset = if client.rng.one_in(12) { client.rng.below(100) } else { stored };
+    match client.rng.below(12) {
+        0..3 if uploads.len() < 6 => {
+            client.sent += 1;
+            let name = format!("file {}.{}", client.number, client.sent);
+            let size = 1 + client.rng.below(3000);
+            let (width, height, media_type) = (1, 2, "a/b");
+            say(client, &Request::BeginFile { chat, size, width, height, media_type, name: &name });
+        }
+        0..9 => {
+            let left = (size - stored.min(size)) as usize;
+            let most = if client.rng.one_in(20) { left + 5 } else { left };
+            let count = if client.rng.one_in(2) { most } else { most.min(700) }.max(1);
+            let bytes: Vec<u8> = (0..count).map(|_| client.rng.next() as u8).collect();
+            say(client, &Request::PutFile { file, offset, bytes: &bytes });
+        }
+        9..11 => {
+            let length = client.rng.weighted(&[(3, u32::MAX), (1, 0), (1, 100)]);
+            let file = client.rng.pick(&all).and_then(|id| FileId::new(*id)).unwrap_or(file);
+            let offset = client.rng.weighted(&[(3, 0), (1, offset), (1, u64::MAX)]);
+            say(client, &Request::GetFile { file, offset, length });
+        }
+        _ => say(client, &Request::EndFile { file }),
+    }
 }
 
 fn read(client: &mut Client, model: &Model, chat: ChatId) {
@@ -364,12 +458,13 @@ fn read(client: &mut Client, model: &Model, chat: ChatId) {
     let to = a_time(client, model, chat);
     let limit = client.rng.weighted(&[(1, 0), (3, 5), (1, 1000)]);
     let before = (to > ServerTime::ZERO).then(|| MessageId::at(to));
+    let newer = client.is_11 && client.rng.one_in(2);
     let request = match client.rng.below(if client.modern { 8 } else { 5 }) {
         0 => Request::RequestChatMsg { chat, from, to: None },
         1..3 => Request::RequestChatMsg { chat, from, to: Some(to) },
         3..5 => Request::MarkSeen { chat, time: from },
         5 => Request::RequestChatPage { chat, before: None, limit, newer: false },
-        6 => Request::RequestChatPage { chat, before, limit, newer: false },
+        6 => Request::RequestChatPage { chat, before, limit, newer },
         _ => Request::RequestUpdates { from },
     };
     say(client, &request);
@@ -417,7 +512,7 @@ fn ask(client: &mut Client, chat: ChatId) {
         1 => say(client, &Request::GetChatId { name }),
         2 => say(client, &Request::ChatReqPass { chat }),
         3 => say(client, &Request::Heartbeat { echo: b"are you there" }),
-        _ => say(client, &Request::Hello { major: 1, minor: 0 }),
+        _ => say(client, &Request::Hello { major: 1, minor: u8::from(client.is_11) }),
     }
 }
 
@@ -573,8 +668,9 @@ fn manage(client: &mut Client, model: &Model, chat: ChatId) {
     let is_told = matches!(request, Request::RenameChat { .. } | Request::SetChatTitle { .. });
     if is_told && client.rng.one_in(2) {
         // In one turn with it: members are told of the change first, and of the message later.
+        let nonce = client.is_11.then(|| client.rng.next());
         let before =
-            Request::SendChatMsg { chat, content: "so be it", nonce: None, extras: Extras::NONE };
+            Request::SendChatMsg { chat, content: "so be it", nonce, extras: Extras::NONE };
         say(client, &before);
     }
     say(client, &request);

@@ -12,7 +12,7 @@ use vestnik::store::checksum::DAMAGED;
 use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
 
-use crate::model::Model;
+use crate::model::{Message, Model};
 use crate::vfs;
 use crate::wire::Check;
 
@@ -105,6 +105,8 @@ fn compare_by(file: &Connection, model: &Model) -> Check {
         chats(model, file)?;
         members(model, file)?;
         messages(model, file)?;
+        reactions(model, file)?;
+        files(model, file)?;
         nonces(model, file)
     };
     look().map_err(|wrong| format!("the file: {wrong}"))
@@ -268,10 +270,75 @@ fn messages(model: &Model, file: &Connection) -> Check {
         found
             .messages
             .iter()
-            .map(|(id, m)| ((*chat, *id), (m.sender, m.updated, m.status, m.content.to_string())))
+            .map(|(id, m)| ((*chat, *id), (m.sender, m.updated, status(m), m.content.to_string())))
     });
     same("message", &there.into_iter().collect(), &expected.collect())
 }
+
+/// The status in a message's row: bits for what stands in other tables, too.
+fn status(message: &Message) -> u8 {
+    let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
+    message.status
+        | bit(message.reply.is_some(), 0x10)
+        | bit(!message.files.is_empty(), 0x20)
+        | bit(!message.reactions.is_empty(), 0x40)
+}
+
+fn reactions(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT chat_id, message_id, emoji, user_id, 0 FROM reactions
+               JOIN emoji USING (chat_id, message_id, emoji_at)
+               WHERE chat_id IN (SELECT chat_id FROM chats)
+               UNION ALL
+               SELECT chat_id, message_id, '', 0, reply_to FROM replies
+               WHERE chat_id IN (SELECT chat_id FROM chats)";
+    let there = rows(file, sql, |row| {
+        let key: (u32, i64, String, u32) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok((key, row.get::<_, i64>(4)?))
+    })?;
+    let mut expected = BTreeMap::new();
+    for (chat, found) in &model.chats {
+        for (id, message) in &found.messages {
+            for (emoji, users) in &message.reactions {
+                let keys = users.iter().map(|user| ((*chat, *id, emoji.clone(), *user), 0));
+                expected.extend(keys);
+            }
+            if let Some(reply) = message.reply {
+                expected.insert((*chat, *id, String::new(), 0), reply);
+            }
+        }
+    }
+    same("reaction or reply", &there.into_iter().collect(), &expected)
+}
+
+/// Files and how much of each is stored. What was removed waits to be erased, and an old upload may
+/// be gone.
+fn files(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT file_id, chat_id, user_id, message_id, size, stored,
+                      (SELECT coalesce(sum(length(bytes)), 0) FROM file_chunks c
+                       WHERE c.file_id = f.file_id)
+               FROM files f WHERE chat_id IN (SELECT chat_id FROM chats)";
+    let there: BTreeMap<u64, FileRow> = rows(file, sql, |row| {
+        let numbers: (u32, u32, Option<i64>) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let bytes: [i64; 3] = [row.get(4)?, row.get(5)?, row.get(6)?];
+        Ok((row.get::<_, i64>(0)? as u64, (numbers, bytes)))
+    })?
+    .into_iter()
+    .collect();
+    let now = model.latest_now.max(model.high);
+    let mut expected = BTreeMap::new();
+    for (id, file) in &model.files {
+        let is_old = file.message.is_none() && now - file.touched >= 3_600_000_000;
+        if !model.chats.contains_key(&file.chat) || is_old && !there.contains_key(id) {
+            continue;
+        }
+        let stored = file.bytes.len() as i64;
+        let numbers = (file.chat, file.user, file.message);
+        expected.insert(*id, (numbers, [file.size as i64, stored, stored]));
+    }
+    same("file", &there, &expected)
+}
+
+type FileRow = ((u32, u32, Option<i64>), [i64; 3]);
 
 fn nonces(model: &Model, file: &Connection) -> Check {
     let sql = "SELECT chat_id, user_id, nonce, message_id FROM nonces

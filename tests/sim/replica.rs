@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::Model;
-use crate::wire::{Body, CHAT_GONE, CHAT_NOTIFY, Check, Frame, MSG_NOTIFY, Message};
+use crate::wire::{
+    Body, CHAT_GONE, CHAT_NOTIFY, Check, Extras, Frame, MSG_NOTIFY, Message, REACTION_NOTIFY,
+};
 
 const FLAG_MEMBER: u8 = 2;
 
@@ -23,11 +25,19 @@ pub(crate) enum Asking {
     Send {
         chat: u32,
         content: String,
+        extras: Extras,
     },
+    /// Without content it is deleted.
     Edit {
         chat: u32,
         id: i64,
-        content: String,
+        content: Option<String>,
+    },
+    React {
+        chat: u32,
+        id: i64,
+        on: bool,
+        emoji: String,
     },
     Enter(Option<u32>),
     Leave(u32),
@@ -237,13 +247,21 @@ impl Replica {
                 let known = &self.known;
                 self.messages.retain(|chat, _| known.contains(chat));
             }
-            Asking::Send { chat, content } => {
+            Asking::Send { chat, content, extras } => {
                 let (id, created) = (rest.i64()?, rest.i64()?);
                 let (sender, content) = (self.user.unwrap_or_default(), content.clone());
-                let message = Message { id, sender, created, updated: created, status: 0, content };
+                let (updated, status, extras) = (created, 0, extras.clone());
+                let message =
+                    Message { id, sender, created, updated, status, content, extras, change: None };
                 self.keep(*chat, message);
             }
-            Asking::Edit { chat, id, content } => self.changed(*chat, *id, rest.i64()?, content),
+            Asking::Edit { chat, id, content } => {
+                self.changed(*chat, *id, rest.i64()?, content.as_deref());
+            }
+            Asking::React { chat, id, on, emoji } => {
+                let (updated, user) = (rest.i64()?, self.user.unwrap_or_default());
+                self.reacted(*chat, *id, updated, (user, *on, emoji));
+            }
             Asking::Enter(Some(chat)) => self.entered(*chat),
             Asking::Enter(None) => self.entered(rest.u32()?),
             Asking::Leave(chat) => self.gone(*chat),
@@ -264,6 +282,18 @@ impl Replica {
                         self.cursor = self.cursor.max(message.updated);
                     }
                     self.keep(chat, message);
+                }
+            }
+            REACTION_NOTIFY => {
+                let (chat, id, updated) = (body.u32()?, body.i64()?, body.i64()?);
+                let (user, on, emoji) = (body.u32()?, body.u8()? == 1, body.str()?);
+                if self.step == Step::Live {
+                    self.cursor = self.cursor.max(updated);
+                }
+                let kept = self.messages.entry(chat).or_default();
+                if let Some(message) = kept.get_mut(&id).filter(|old| old.updated < updated) {
+                    message.updated = updated;
+                    message.extras.react(user, on, emoji);
                 }
             }
             CHAT_NOTIFY => self.entered(body.u32()?),
@@ -294,10 +324,11 @@ impl Replica {
         }
     }
 
-    /// The newer of two versions stays.
+    /// A message replaces what is there unless that is newer: a reaction may have been applied to an
+    /// older version of it.
     fn keep(&mut self, chat: u32, message: Message) {
         let kept = self.messages.entry(chat).or_default();
-        let is_newer = kept.get(&message.id).is_none_or(|old| old.updated < message.updated);
+        let is_newer = kept.get(&message.id).is_none_or(|old| old.updated <= message.updated);
         if is_newer {
             kept.insert(message.id, message);
         }
@@ -305,15 +336,43 @@ impl Replica {
 
     /// This client has edited a message, or deleted it, then without content. When it may not
     /// have known the message as it was, it forgets it: the changes since the cursor hold it.
-    fn changed(&mut self, chat: u32, id: i64, updated: i64, content: &str) {
+    fn changed(&mut self, chat: u32, id: i64, updated: i64, content: Option<&str>) {
         let is_known = self.step == Step::Live && self.known.contains(&chat);
         let kept = self.messages.entry(chat).or_default();
         if !is_known {
             kept.remove(&id);
         } else if let Some(message) = kept.get_mut(&id).filter(|old| old.updated < updated) {
             message.updated = updated;
-            message.status |= if content.is_empty() { 2 } else { 1 };
-            message.content = content.to_owned();
+            message.status |= if content.is_none() { 2 } else { 1 };
+            let lines = message.content.clone();
+            message.content = content.unwrap_or_default().to_owned();
+            if content.is_none() {
+                message.extras = Extras::default();
+            } else if !self.is_11 {
+                // The lines that stand for files stay behind the text.
+                let at = lines.find("[file ");
+                let lines = at.and_then(|at| lines.get(at..)).unwrap_or_default();
+                if !lines.is_empty() && !message.content.is_empty() {
+                    message.content.push('\n');
+                }
+                message.content.push_str(lines);
+            }
+        }
+    }
+
+    /// This client has reacted, or taken it back. As with [`Self::changed`], what may not be known as
+    /// it was is forgotten.
+    fn reacted(&mut self, chat: u32, id: i64, updated: i64, what: (u32, bool, &str)) {
+        let is_known = self.step == Step::Live && self.known.contains(&chat);
+        let kept = self.messages.entry(chat).or_default();
+        if !is_known {
+            // What was so already is in the copy, or comes with the changes since the cursor.
+            if updated > self.cursor {
+                kept.remove(&id);
+            }
+        } else if let Some(message) = kept.get_mut(&id).filter(|old| old.updated < updated) {
+            message.updated = updated;
+            message.extras.react(what.0, what.1, what.2);
         }
     }
 
@@ -329,9 +388,13 @@ impl Replica {
             let kept = self.messages.get(&chat).unwrap_or(&nothing);
             let there = &model.chats[&chat].messages;
             for (id, message) in there {
-                let wanted = message.wire(*id);
-                if kept.get(id) != Some(&wanted) {
-                    let got = kept.get(id);
+                let mut wanted = message.wire_for(*id, self.is_11);
+                let got = kept.get(id);
+                if !self.is_11 && got.is_some_and(|got| got.updated < wanted.updated) {
+                    // Reactions move it, of which a client on 1.0 is not notified.
+                    wanted.updated = got.map_or(0, |got| got.updated);
+                }
+                if got != Some(&wanted) {
                     return Err(format!("chat {chat}: the copy has {got:?} for {wanted:?}"));
                 }
             }

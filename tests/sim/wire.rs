@@ -17,6 +17,7 @@ pub(crate) const MEMBER_NOTIFY: u8 = 0x32;
 pub(crate) const SEEN_NOTIFY: u8 = 0x33;
 pub(crate) const TYPING_NOTIFY: u8 = 0x34;
 pub(crate) const PRESENCE_NOTIFY: u8 = 0x35;
+pub(crate) const REACTION_NOTIFY: u8 = 0x36;
 
 pub(crate) const EDITED: u8 = 0x01;
 pub(crate) const DELETED: u8 = 0x02;
@@ -60,8 +61,54 @@ pub(crate) fn frames(mut bytes: &[u8]) -> Check<Vec<Frame>> {
     if bytes.is_empty() { Ok(all) } else { Err(format!("{} bytes after a frame", bytes.len())) }
 }
 
-/// A message as packs carry it.
+/// A file as messages carry it.
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Attached {
+    pub(crate) id: u64,
+    pub(crate) size: u64,
+    pub(crate) width: u16,
+    pub(crate) height: u16,
+    pub(crate) media_type: String,
+    pub(crate) name: String,
+}
+
+/// What a message on 1.1 has behind its content.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) reply: Option<i64>,
+    pub(crate) files: Vec<Attached>,
+    /// Emoji, how many gave it, and who first.
+    pub(crate) reactions: Vec<(String, u16, Vec<u32>)>,
+}
+
+impl Extras {
+    /// As a client applies a REACTION_NOTIFY.
+    pub(crate) fn react(&mut self, user: u32, is_on: bool, emoji: &str) {
+        let at = self.reactions.iter().position(|(of, _, _)| of == emoji);
+        match (at, is_on) {
+            (None, true) => self.reactions.push((emoji.to_owned(), 1, vec![user])),
+            (Some(at), true) => {
+                let (_, count, shown) = &mut self.reactions[at];
+                *count += 1;
+                if shown.len() < 20 {
+                    shown.push(user);
+                }
+            }
+            (Some(at), false) => {
+                let (_, count, shown) = &mut self.reactions[at];
+                *count -= 1;
+                shown.retain(|other| *other != user);
+                if *count == 0 {
+                    self.reactions.remove(at);
+                }
+            }
+            (None, false) => {}
+        }
+    }
+}
+
+/// A message as packs carry it.
+#[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) id: i64,
     pub(crate) sender: u32,
@@ -69,7 +116,21 @@ pub(crate) struct Message {
     pub(crate) updated: i64,
     pub(crate) status: u8,
     pub(crate) content: String,
+    pub(crate) extras: Extras,
+    /// The REACTION_NOTIFY that may stand for it.
+    pub(crate) change: Option<Vec<u8>>,
 }
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        let numbers = |m: &Self| (m.id, m.sender, m.created, m.updated, m.status);
+        numbers(self) == numbers(other)
+            && self.content == other.content
+            && self.extras == other.extras
+    }
+}
+
+impl Eq for Message {}
 
 /// Reads a body field by field.
 #[derive(Clone, Copy)]
@@ -98,12 +159,16 @@ impl<'a> Body<'a> {
         Ok(*head)
     }
 
+    pub(crate) fn u8(&mut self) -> Check<u8> {
+        self.bytes::<1>().map(|[byte]| byte)
+    }
+
     pub(crate) fn u16(&mut self) -> Check<u16> {
         self.bytes().map(u16::from_le_bytes)
     }
 
-    pub(crate) fn u8(&mut self) -> Check<u8> {
-        self.bytes::<1>().map(|[byte]| byte)
+    pub(crate) fn u64(&mut self) -> Check<u64> {
+        self.bytes().map(u64::from_le_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Check<u32> {
@@ -129,12 +194,49 @@ impl<'a> Body<'a> {
             updated: self.i64()?,
             status: self.u8()?,
             content: self.str()?.to_owned(),
+            extras: Extras::default(),
+            change: None,
         };
-        // Nobody attaches anything to a message here.
-        if self.is_11 && self.u16()? != 0 {
-            return Err(format!("extras of {message:?}"));
+        if self.is_11 {
+            let length = usize::from(self.u16()?);
+            let (mine, rest) = self.rest.split_at_checked(length).ok_or("extras end too early")?;
+            self.rest = rest;
+            return Ok(Message { extras: Body::of(mine).extras()?, ..message });
         }
         Ok(message)
+    }
+
+    fn extras(mut self) -> Check<Extras> {
+        let mut extras = Extras::default();
+        while !self.is_empty() {
+            let (kind, length) = (self.u8()?, usize::from(self.u16()?));
+            let (mine, rest) =
+                self.rest.split_at_checked(length).ok_or("an extra ends too early")?;
+            self.rest = rest;
+            let mut body = Body::of(mine);
+            match kind {
+                1 => extras.reply = Some(body.i64()?),
+                2 => extras.files.push(Attached {
+                    id: body.u64()?,
+                    size: body.u64()?,
+                    width: body.u16()?,
+                    height: body.u16()?,
+                    media_type: body.str()?.to_owned(),
+                    name: body.str()?.to_owned(),
+                }),
+                3 => {
+                    while !body.is_empty() {
+                        let (emoji, count) = (body.str()?.to_owned(), body.u16()?);
+                        let shown = (0..body.u8()?).map(|_| body.u32());
+                        let shown = shown.collect::<Check<Vec<u32>>>()?;
+                        extras.reactions.push((emoji, count, shown));
+                    }
+                }
+                other => return Err(format!("an extra of kind {other}")),
+            }
+            body.end()?;
+        }
+        Ok(extras)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -396,6 +396,9 @@ impl Controller {
                 edited: false,
                 deleted: false,
                 content: unsent.content,
+                reply: None,
+                files: Vec::new(),
+                reactions: Vec::new(),
             };
             self.model.take(chat, message);
         }

@@ -363,6 +363,9 @@ mod tests {
             edited: false,
             deleted: false,
             content: content.to_owned(),
+            reply: None,
+            files: Vec::new(),
+            reactions: Vec::new(),
         }
     }
 

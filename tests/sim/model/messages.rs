@@ -17,7 +17,7 @@ impl Model {
         me: Caller,
         chat: u32,
         content: &str,
-        nonce: Option<u64>,
+        (nonce, reply, files): (Option<u64>, Option<i64>, &[u64]),
     ) -> Check {
         if let Some(code) = self.not_member(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
@@ -28,7 +28,12 @@ impl Model {
             let body = [id.to_le_bytes(), id.to_le_bytes()].concat();
             return self.accept(turn, me.conn, me.task, &body);
         }
-        if let Some(code) = self.content_wrong(content) {
+        if let Some(code) = self.extras_wrong(turn, me, chat, reply, files) {
+            return self.decline(turn, me.conn, me.task, code);
+        }
+        let is_wrong =
+            self.content_wrong(content).filter(|_| files.is_empty() || !content.is_empty());
+        if let Some(code) = is_wrong {
             return self.decline(turn, me.conn, me.task, code);
         }
         if self.is_too_soon(turn, me, chat) || self.is_text_spent(turn, me, content.len()) {
@@ -43,9 +48,11 @@ impl Model {
         }
         self.event(turn, created)?;
         self.note_text(me, created, content.len())?;
+        let files = self.attach_files(id, files);
         if let Some(found) = self.chats.get_mut(&chat) {
             let content = content.into();
-            let new = Message { sender: me.user, updated: created, status: 0, content };
+            let (sender, updated, status, reactions) = (me.user, created, 0, Vec::new());
+            let new = Message { sender, updated, status, content, reply, files, reactions };
             found.messages.insert(id, new);
             found.by_updated.insert(created, id);
             found.last_sent.insert(me.user, self.now_ms);
@@ -118,7 +125,9 @@ impl Model {
         if found.sender != me.user {
             return self.decline(turn, me.conn, me.task, "forbidden");
         }
-        if let Some(code) = self.content_wrong(content) {
+        let has_files = !found.files.is_empty();
+        let is_wrong = self.content_wrong(content).filter(|_| !has_files || !content.is_empty());
+        if let Some(code) = is_wrong {
             return self.decline(turn, me.conn, me.task, code);
         }
         if self.is_too_soon(turn, me, chat) || self.is_text_spent(turn, me, content.len()) {
@@ -151,7 +160,12 @@ impl Model {
         self.change_message(turn, me, chat, id, |message| {
             message.status |= DELETED;
             message.content = "".into();
-        })
+            message.reply = None;
+            message.files.clear();
+            message.reactions.clear();
+        })?;
+        self.drop_files(chat, id);
+        Ok(())
     }
 
     pub(super) fn mark_seen(

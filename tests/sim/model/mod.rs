@@ -9,6 +9,7 @@
 mod accounts;
 mod by_hand;
 mod chats;
+pub(crate) mod extras;
 mod limits;
 mod manage;
 mod messages;
@@ -87,6 +88,10 @@ pub(crate) struct Message {
     pub(crate) updated: i64,
     pub(crate) status: u8,
     pub(crate) content: Rc<str>,
+    pub(crate) reply: Option<i64>,
+    pub(crate) files: Vec<wire::Attached>,
+    /// Emoji in the order in which they came, each with those who gave it.
+    pub(crate) reactions: Vec<(String, Vec<u32>)>,
 }
 
 impl Message {
@@ -99,6 +104,8 @@ impl Message {
             updated: self.updated,
             status: self.status,
             content: self.content.to_string(),
+            extras: wire::Extras::default(),
+            change: None,
         }
     }
 }
@@ -308,6 +315,12 @@ pub(crate) struct Model {
     guesses: BTreeMap<u64, Vec<(String, u32)>>,
     /// What users have used of their limits.
     pub(super) used: BTreeMap<u32, limits::Used>,
+    /// Files, by id.
+    pub(crate) files: BTreeMap<u64, extras::File>,
+    /// When users reacted.
+    reacted_ms: BTreeMap<u32, Vec<u64>>,
+    /// The connection whose frames are read speaks 1.1.
+    reads_11: bool,
     /// When a turn was last undone, by the clock that only runs forward.
     undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
@@ -471,6 +484,9 @@ impl Model {
             failures_unsure: 0,
             guesses: BTreeMap::new(),
             used: BTreeMap::new(),
+            files: BTreeMap::new(),
+            reacted_ms: BTreeMap::new(),
+            reads_11: false,
             undone_ms: None,
             seen: BTreeMap::new(),
         }

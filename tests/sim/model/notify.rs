@@ -16,7 +16,7 @@ fn notice(purpose: u8, body: Vec<u8>) -> Frame {
 
 impl Model {
     /// The connections of a chat's members that are told things.
-    fn listeners(&self, chat: u32) -> Vec<ConnId> {
+    pub(super) fn listeners(&self, chat: u32) -> Vec<ConnId> {
         let is_in = |user: Option<u32>| user.is_some_and(|user| self.is_member(user, chat));
         let conns = self.conns.iter().filter(|(_, conn)| is_in(conn.listener()));
         conns.map(|(id, _)| *id).collect()
@@ -25,12 +25,14 @@ impl Model {
     /// A message is new or changed.
     pub(super) fn owe_message(&mut self, me: Caller, chat: u32, id: i64) {
         let message = self.chats.get(&chat).and_then(|chat| chat.messages.get(&id));
-        let Some(message) = message.map(|message| Rc::new(message.wire(id))) else { return };
+        let Some(message) = message else { return };
+        let forms = [false, true].map(|is_11| Rc::new(message.wire_for(id, is_11)));
         for conn in self.listeners(chat) {
             if conn != me.conn
                 && let Some(conn) = self.conns.get_mut(&conn)
             {
-                conn.owed.entry(chat).or_default().push_back(Rc::clone(&message));
+                let form = &forms[usize::from(conn.is_11)];
+                conn.owed.entry(chat).or_default().push_back(Rc::clone(form));
             }
         }
     }
@@ -96,6 +98,7 @@ impl Model {
 
     /// Messages of a chat that is gone for the user are not owed any more.
     pub(super) fn disown(&mut self, user: u32, chat: u32) {
+        self.drop_uploads(user, chat);
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
             let owed = conn.owed.remove(&chat).unwrap_or_default();
             let owed = owed.into_iter().map(|message| (chat, message));

@@ -7,7 +7,8 @@ use vestnik::ids::ConnId;
 use super::{Conn, Model};
 use crate::wire::{
     ACCEPTED, Body, CHAT_GONE, CHAT_NOTIFY, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT,
-    MEMBER_NOTIFY, MSG_NOTIFY, Message, PART, PRESENCE_NOTIFY, SEEN_NOTIFY, TYPING_NOTIFY,
+    MEMBER_NOTIFY, MSG_NOTIFY, Message, PART, PRESENCE_NOTIFY, REACTION_NOTIFY, SEEN_NOTIFY,
+    TYPING_NOTIFY,
 };
 
 /// When the server said it.
@@ -31,11 +32,13 @@ impl Model {
     }
 
     fn told_frame(&mut self, id: ConnId, frame: &Frame, phase: Phase) -> Check {
+        self.reads(id);
         let Some(conn) = self.conns.get_mut(&id) else { return Err("it is not there".into()) };
         if frame.is_notification() {
             conn.number(frame.task)?;
-            if !conn.is_modern() && frame.purpose != MSG_NOTIFY {
-                return Err("0.1 does not know it".into());
+            let is_known = conn.is_modern() && frame.purpose != REACTION_NOTIFY || conn.is_11;
+            if !is_known && frame.purpose != MSG_NOTIFY {
+                return Err("its version does not know it".into());
             }
         }
         match (frame.purpose, phase) {
@@ -45,6 +48,7 @@ impl Model {
             (DECLINED | DEAUTH | DISCONNECT, Phase::Turn) => Ok(()),
             (HEARTBEAT | DISCONNECT, Phase::Pump) => Ok(()),
             (MSG_NOTIFY, Phase::Turn) => conn.messages_told(frame),
+            (REACTION_NOTIFY, Phase::Turn) => conn.reaction_told(frame),
             (MSG_NOTIFY, Phase::Pump) => self.messages_retold(id, frame),
             (CHAT_NOTIFY | CHAT_GONE, Phase::Turn) => conn.chat_told(frame),
             (CHAT_NOTIFY | CHAT_GONE, Phase::Pump) => self.chat_retold(id, frame),
@@ -72,7 +76,8 @@ impl Model {
         let there = there.ok_or_else(|| format!("user {user} is no member of chat {chat}"))?;
         for message in messages {
             let present = there.get(&message.id);
-            if present.map(|present| present.wire(message.id)).as_ref() != Some(&message) {
+            if present.map(|present| present.wire_for(message.id, is_11)).as_ref() != Some(&message)
+            {
                 return Err(format!("{message:?} is not as it is: {present:?}"));
             }
             let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
@@ -226,7 +231,7 @@ impl Conn {
         for message in messages {
             self.in_order(message.updated)?;
             let owed = self.owed.entry(chat).or_default();
-            if owed.front().is_some_and(|first| **first == message) {
+            if owed.front().is_some_and(|first| **first == message && first.change.is_none()) {
                 if self.overtaken.iter().any(|(of, first)| *of == chat && **first == message) {
                     return Err(format!("{message:?} was overtaken by the answer to a later send"));
                 }
@@ -244,6 +249,26 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    /// A reaction comes in its place among the messages.
+    fn reaction_told(&mut self, frame: &Frame) -> Check {
+        let mut body = Body::of(&frame.body);
+        let (chat, _id, updated) = (body.u32()?, body.i64()?, body.i64()?);
+        self.in_order(updated)?;
+        let is_it = |owed: &Message| owed.change.as_ref() == Some(&frame.body);
+        let owed = self.owed.entry(chat).or_default();
+        if owed.front().is_some_and(|first| is_it(first)) {
+            owed.pop_front();
+            return Ok(());
+        }
+        for list in [&mut self.due, &mut self.disowned] {
+            if let Some(place) = list.iter().position(|(_, owed)| is_it(owed)) {
+                list.remove(place);
+                return Ok(());
+            }
+        }
+        Err(format!("the reaction comes when {:?} is next", owed.front()))
     }
 
     fn chat_told(&mut self, frame: &Frame) -> Check {

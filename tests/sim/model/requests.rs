@@ -114,8 +114,10 @@ impl Model {
             Request::GetChatId { name } => self.get_chat_id(turn, me, name),
             Request::ChatReqPass { chat } => self.chat_req_pass(turn, me, chat.get()),
             Request::JoinChat { chat, password } => self.join_chat(turn, me, chat.get(), password),
-            Request::SendChatMsg { chat, content, nonce, .. } => {
-                self.send(turn, me, chat.get(), content, nonce)
+            Request::SendChatMsg { chat, content, nonce, extras } => {
+                let reply = extras.reply().map(message_id);
+                let files: Vec<u64> = extras.attached().map(|file| file.get()).collect();
+                self.send(turn, me, chat.get(), content, (nonce, reply, &files))
             }
             Request::RequestChatMsg { chat, from, to } => {
                 let to = to.map(|to| to.micros());
@@ -153,8 +155,8 @@ impl Model {
             Request::DeleteMsg { chat, message } => {
                 self.delete(turn, me, chat_id(chat), message_id(message))
             }
-            Request::RequestChatPage { chat, before, limit, .. } => {
-                self.page(turn, me, chat_id(chat), before.map(message_id), limit)
+            Request::RequestChatPage { chat, before, limit, newer } => {
+                self.page(turn, me, chat_id(chat), before.map(message_id), (limit, newer))
             }
             Request::SearchMsg { chat, limit, query } => {
                 self.search(turn, me, chat.map(chat_id), limit, query)
@@ -179,6 +181,22 @@ impl Model {
             Request::GetInvites { chat } => self.get_invites(turn, me, chat.map(chat_id)),
             Request::EndInvite { hint } => self.end_invite(turn, me, hint),
             Request::UseInvite { code } => self.use_invite(turn, me, code),
+            Request::React { chat, message, on, emoji } => {
+                self.react(turn, me, (chat.get(), message_id(message)), on, emoji)
+            }
+            Request::GetReactions { chat, message } => {
+                self.get_reactions(turn, me, chat.get(), message_id(message))
+            }
+            Request::BeginFile { chat, size, name, .. } => {
+                self.begin_file(turn, me, chat.get(), size, name)
+            }
+            Request::PutFile { file, offset, bytes } => {
+                self.put_file(turn, me, file.get(), offset, bytes)
+            }
+            Request::GetFile { file, offset, length } => {
+                self.get_file(turn, me, file.get(), offset, length)
+            }
+            Request::EndFile { file } => self.end_file(turn, me, file.get()),
             Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }

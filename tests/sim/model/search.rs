@@ -135,14 +135,18 @@ impl Model {
             let (chat, message) = (body.u32()?, body.message()?);
             self.require(user, chat)?;
             let present = self.chats[&chat].messages.get(&message.id);
-            let is_so = present.map(|now| now.wire(message.id)).as_ref() == Some(&message);
+            let is_so = present.map(|now| now.wire_for(message.id, self.reads_11)).as_ref()
+                == Some(&message);
             let is_asked_for = search.chat.is_none_or(|only| only == chat);
             if !is_so || !is_asked_for || message.status & DELETED != 0 {
                 return Err(format!("found in chat {chat}: {message:?}, and there is {present:?}"));
             }
             // What was changed since the question may have fitted before.
             let was_changed = message.updated > search.asked;
-            let is_wrong = search.query.as_ref().is_some_and(|q| !fits(q, &message.content));
+            let is_wrong = search
+                .query
+                .as_ref()
+                .is_some_and(|q| !present.is_some_and(|now| fits(q, &now.content)));
             if message.id > search.asked || is_wrong && !was_changed {
                 return Err(format!("{search:?} does not ask for {message:?} of chat {chat}"));
             }

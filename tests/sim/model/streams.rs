@@ -61,8 +61,27 @@ pub(super) enum Kind {
         banned_after: Option<u32>,
     },
     Search(Box<Search>),
+    Stored {
+        stored: u64,
+    },
+    File {
+        id: u64,
+        offset: u64,
+        length: usize,
+    },
+    Reactions {
+        chat: u32,
+        id: i64,
+    },
     /// One in which a chat was read that was removed by hand and not taken up.
     Unjudged,
+}
+
+impl Stream {
+    /// Whether messages leave what is still to be read when they change.
+    pub(super) fn is_by_time(&self) -> bool {
+        matches!(self.kind, Kind::Range { .. } | Kind::Legacy { .. } | Kind::Updates { .. })
+    }
 }
 
 impl Kind {
@@ -72,6 +91,7 @@ impl Kind {
             Self::Range { chat, .. }
             | Self::Legacy { chat, .. }
             | Self::Page { chat, .. }
+            | Self::Reactions { chat, .. }
             | Self::Members { chat, .. } => Some(*chat),
             Self::Search(search) => search.chat,
             _ => None,
@@ -112,10 +132,20 @@ impl Model {
         me: Caller,
         chat: u32,
         before: Option<i64>,
-        limit: u16,
+        (limit, is_newer): (u16, bool),
     ) -> Check {
         if let Some(code) = self.not_member(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
+        }
+        if is_newer {
+            let from = before.unwrap_or(0).saturating_add(1);
+            let rest = self.chats[&chat].messages.range(from..);
+            let page = rest.take_while(|(id, _)| **id <= turn.after).take(usize::from(limit));
+            let kind = match page.last() {
+                Some((&to, _)) => Kind::Page { chat, from, to },
+                None => Kind::Page { chat, from: 0, to: 0 },
+            };
+            return self.stream(me, kind);
         }
         let to = before.map_or(turn.after, |before| (before - 1).min(turn.after));
         let newest_first = self.chats[&chat].messages.range(..=to).rev();
@@ -221,7 +251,18 @@ impl Model {
                 let back = |chat: u32| if is_closed(chat) { "no-such-chat" } else { "not-member" };
                 kind.chat().map(|chat| self.not_member(user, chat).unwrap_or(back(chat)))
             }
-            (Kind::Updates { .. } | Kind::MyChats { .. } | Kind::Found { .. }, _) => None,
+            (Kind::File { id, .. }, Some(user)) => {
+                let file = self.files.get(id).filter(|file| self.is_member(user, file.chat));
+                if file.is_some() { None } else { Some("no-such-file") }
+            }
+            (Kind::Reactions { chat, .. }, Some(user)) => self.not_member(user, *chat),
+            (
+                Kind::Updates { .. }
+                | Kind::MyChats { .. }
+                | Kind::Found { .. }
+                | Kind::Stored { .. },
+                _,
+            ) => None,
             (Kind::Members { chat, .. }, Some(user)) => {
                 self.not_member(user, *chat).or_else(|| {
                     let is_admin = self.chats[chat].members.get(&user).is_some_and(|me| me.admin);
@@ -231,7 +272,9 @@ impl Model {
             (Kind::Legacy { chat, from, to }, Some(user)) => {
                 self.not_member(user, *chat).or_else(|| {
                     let range = self.chats[chat].by_updated.range(*from..=*to);
-                    let content = |id: &i64| 30 + self.chats[chat].messages[id].content.len();
+                    let content = |id: &i64| {
+                        30 + self.chats[chat].messages[id].wire_for(*id, false).content.len()
+                    };
                     let bytes: usize = range.map(|(_, id)| content(id)).sum();
                     if bytes > LEGACY_BYTES_MAX / 2 { Some("too-large") } else { None }
                 })
@@ -268,7 +311,9 @@ impl Model {
                 while !body.is_empty() {
                     let message = body.message()?;
                     let next = messages.range(*from..=*to).next();
-                    if next.map(|(id, next)| next.wire(*id)).as_ref() != Some(&message) {
+                    if next.map(|(id, next)| next.wire_for(*id, self.reads_11)).as_ref()
+                        != Some(&message)
+                    {
                         return Err(format!("{message:?} comes when {next:?} is next"));
                     }
                     *from = message.id + 1;
@@ -285,6 +330,15 @@ impl Model {
             }
             Kind::Members { .. } => self.members_piece(user, kind, body, is_last),
             Kind::Search(search) => self.search_piece(user, search, body, is_last),
+            Kind::Stored { stored } if is_last && body.u64()? == *stored => body.end(),
+            Kind::Stored { stored } => Err(format!("{stored} bytes are stored")),
+            Kind::File { id, offset, length } => {
+                self.file_piece(user, (*id, *offset, *length), body)
+            }
+            Kind::Reactions { chat, id } => {
+                self.require(user, *chat)?;
+                self.reactions_piece(*chat, *id, body)
+            }
             Kind::Unjudged => Ok(()),
         }
     }
@@ -300,7 +354,7 @@ impl Model {
     fn next_in_range(&self, chat: u32, from: i64, to: i64, message: &Message) -> Check<i64> {
         let found = &self.chats[&chat];
         let mut range = found.by_updated.range(from..).take_while(|(at, _)| **at <= to);
-        let next = range.next().map(|(_, id)| found.messages[id].wire(*id));
+        let next = range.next().map(|(_, id)| found.messages[id].wire_for(*id, self.reads_11));
         if next.as_ref() != Some(message) {
             return Err(format!("chat {chat}: {message:?} comes when {next:?} is next"));
         }
@@ -321,7 +375,8 @@ impl Model {
         let (mut last, mut ids) = (from - 1, BTreeSet::new());
         while !body.is_empty() {
             let message = body.message()?;
-            let present = found.messages.get(&message.id).map(|now| now.wire(message.id));
+            let present =
+                found.messages.get(&message.id).map(|now| now.wire_for(message.id, false));
             let has_left = present.as_ref().is_some_and(|now| now.updated > to);
             if message.updated <= last || message.updated > to {
                 return Err(format!("{message:?} after {last}, up to {to}"));

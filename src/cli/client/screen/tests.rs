@@ -58,6 +58,9 @@ fn said(second: i64, sender: u32, content: &str) -> Message {
         edited: false,
         deleted: false,
         content: content.to_owned(),
+        reply: None,
+        files: Vec::new(),
+        reactions: Vec::new(),
     }
 }
 
