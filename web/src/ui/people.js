@@ -2,7 +2,7 @@
  * A text field that finds people as one types, and rows of people.
  */
 import { each, h, signal, when } from '../view.js';
-import { avatar, explain, t } from './kit.js';
+import { avatar, explain, store, t } from './kit.js';
 
 /** Wait so long after the last key before the server is asked. */
 const PAUSE_MS = 200;
@@ -50,6 +50,15 @@ export function liveQuery(ask) {
       else timer = setTimeout(run, PAUSE_MS);
     },
   };
+}
+
+/**
+ * The name of a person, as far as it is known.
+ * @param {number} id
+ */
+export function personName(id) {
+  const me = store.me.value;
+  return id === me?.id ? me.name : store.users.value.get(id)?.name ?? '…';
 }
 
 /**

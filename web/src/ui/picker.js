@@ -2,6 +2,7 @@
  * Choosing a reaction, and who gave which.
  */
 import { h, signal } from '../view.js';
+import { personName } from './people.js';
 import { avatar, explain, openMenu, openPanel, setting, saveSetting, store, t } from './kit.js';
 
 /** The first row, until somebody has used others. */
@@ -89,7 +90,8 @@ export function openReactions(chatId, messageId) {
     return h('div', { class: 'panel-body' },
       () => error.value && h('p', { class: 'error' }, error.value),
       h('ul', { class: 'people' }, () => (list.value ?? []).map(({ user, name, emoji }) =>
-        h('li', { class: 'person' }, avatar(user, name, 'small'), h('bdi', { class: 'person-name' }, name),
+        h('li', { class: 'person' }, () => avatar(user, name || personName(user), 'small'),
+          h('bdi', { class: 'person-name' }, () => name || personName(user)),
           h('span', { class: 'emoji' }, emoji)))));
   });
 }

@@ -5,7 +5,7 @@ import { each, h, signal, when } from '../view.js';
 import { openChat } from './app.js';
 import { jumpIn } from './chat.js';
 import { avatar, hue, openPanel, shortTime, store, t } from './kit.js';
-import { liveQuery } from './people.js';
+import { liveQuery, personName } from './people.js';
 
 /** @typedef {import('../types.js').SearchHit} SearchHit */
 
@@ -71,11 +71,11 @@ function hitRow({ chat, message }, query, showsChat, close) {
       }, 0);
     },
   },
-  avatar(message.sender, message.senderName, 'small'),
+  () => avatar(message.sender, personName(message.sender), 'small'),
   h('span', { class: 'person-about' },
     h('span', { class: 'hit-top' },
       h('bdi', { class: 'person-name', style: { '--hue': String(hue(message.sender)) } },
-        message.senderName),
+        () => personName(message.sender)),
       showsChat && title && h('span', { class: 'hint' }, title),
       h('time', { class: 'row-time' }, shortTime(message.created))),
     h('span', { class: 'hit-text', dir: 'auto' }, marked(message.text, query))));
