@@ -516,7 +516,12 @@ export function openDialog(options, render) {
         onclose: () => {
           dispose();
           dialog.remove();
-          if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
+          if (opener instanceof HTMLElement && opener.isConnected) {
+            // Chromium gives the focus back while the page is inert: a text box then takes no
+            // input, though it looks focused.
+            opener.blur();
+            opener.focus();
+          }
           resolve(result);
         },
         onpointerdown: (/** @type {PointerEvent} */ event) => {

@@ -258,7 +258,6 @@ async function remove(chatId, message) {
 // --- The composer -------------------------------------------------------------------------------
 
 const DRAFT_MS = 400;
-const TYPING_MS = 3000;
 const HEIGHT_MAX_PX = 200;
 
 /**
@@ -271,7 +270,6 @@ function composerView(chat, mode, timeline) {
   const text = signal(chat.peek().draft);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let draftTimer;
-  let typedAt = 0;
   const completion = signal(/** @type {import('./mentions.js').Completion | null} */ (null));
 
   const box = h('textarea', {
@@ -286,10 +284,7 @@ function composerView(chat, mode, timeline) {
       complete();
       if (mode.peek()?.kind === 'edit') return;
       saveDraft();
-      if (box.value !== '' && Date.now() - typedAt > TYPING_MS) {
-        typedAt = Date.now();
-        store.actions.typing(id);
-      }
+      if (box.value !== '') store.actions.typing(id);
     },
     onkeydown: key,
     onblur: () => (completion.value = null),

@@ -376,6 +376,18 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await page.context().close();
   });
 
+  test('a dialog that opened while somebody wrote lets them go on writing', async () => {
+    const page = await open('scene=full#chat=1');
+    await box(page).fill('one');
+    await page.keyboard.press('Control+k');
+    await page.getByRole('combobox', { name: 'Go to chat' }).waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await page.keyboard.type(' two');
+    assert.equal(await box(page).inputValue(), 'one two');
+    await page.context().close();
+  });
+
   test('a new chat, and a chat found by its name', async () => {
     const page = await open('scene=full');
     await page.getByRole('button', { name: 'New chat', exact: true }).click();
