@@ -68,8 +68,6 @@ export default {
   'End {hint}': 'Завершить {hint}',
   'Enter at least one word.': 'Введите хотя бы одно слово.',
   Everything: 'Обо всём',
-  'Everything kept in this browser is removed. Your messages stay on the server.':
-    'Всё, что хранится в этом браузере, удаляется. Сообщения остаются на сервере.',
   'Filter chats': 'Поиск по чатам',
   'Filter members': 'Поиск по участникам',
   'Find a chat or person': 'Найти чат или человека',

@@ -49,12 +49,10 @@ function fold(picture, title, render) {
 
 /** @param {() => void} close */
 async function logOut(close) {
-  const waiting = store.chats.peek().some((chat) => chat.lastMessage?.state === 'sending');
-  const isSure = await confirmDialog({
+  const isWaiting = store.chats.peek().some((chat) => chat.lastMessage?.state === 'sending');
+  const isSure = !isWaiting || await confirmDialog({
     title: t('Log out?'),
-    text: waiting
-      ? t('Some messages are not sent yet. They and everything kept in this browser are removed.')
-      : t('Everything kept in this browser is removed. Your messages stay on the server.'),
+    text: t('Some messages are not sent yet. They and everything kept in this browser are removed.'),
     button: t('Log out'),
   });
   if (!isSure) return;
