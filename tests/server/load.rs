@@ -94,3 +94,13 @@ fn users_that_were_not_prepared_end_the_run_with_one_line() {
     assert!(words.contains("vestnik load prepare"), "{words}");
     assert_eq!(words.lines().count(), 1, "{words}");
 }
+
+#[test]
+fn everything_goes_through_websockets_as_well() {
+    let server = prepared();
+    sound(&server, "fanout --members 20 --publishers 3 --window 4 --api both --ws");
+    sound(&server, "rate --members 10 --rate 300 --publishers 2 --ws");
+    sound(&server, "history --connections 2 --api 1.0 --ws");
+    sound(&server, "echo --connections 10 --ws");
+    sound(&server, "login --connections 4 --ws");
+}

@@ -93,6 +93,9 @@ pub(crate) struct LoadRunArgs {
     /// Speak TLS, and trust the certificates in this file; they must name the addresses
     #[arg(long, value_name = "PEM")]
     pub(super) tls: Option<PathBuf>,
+    /// Go through a WebSocket, at the path /ws
+    #[arg(long)]
+    pub(super) ws: bool,
     /// Version that clients speak; mixed always takes both
     #[arg(long, value_enum, default_value = "1.0")]
     pub(super) api: Api,

@@ -272,8 +272,15 @@ impl<'a> Engine<'a> {
             .map_err(|error| format!("cannot connect to {address}: {error}"))?;
         let mut stream = match &self.security {
             Some(security) => security.begin(socket, address)?,
-            None => Stream::Plain(socket),
+            None => Stream::plain(socket),
         };
+        if self.args.ws {
+            let protocol = match scenario::dialect(self.args, index) {
+                Dialect::Mqtt => "mqtt",
+                Dialect::Purpose(_) | Dialect::Resp => "purpose",
+            };
+            stream = stream.with_websocket(address, protocol);
+        }
         self.poll
             .registry()
             .register(stream.socket(), Token(index), Interest::READABLE | Interest::WRITABLE)

@@ -1,4 +1,5 @@
-//! The bytes of one connection, in the clear or through TLS. Nothing here waits.
+//! The bytes of one connection, in the clear or through TLS, as they are or as messages of a
+//! WebSocket. Nothing here waits.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,30 +12,174 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use vestnik::wire::websocket::{ClientFrame, Decoder, Role, put_masked};
 
 /// What a connection reads from and writes to.
-pub(super) enum Stream {
+pub(super) struct Stream {
+    transport: Transport,
+    layer: Option<Box<Layer>>,
+    /// The last read gave less than there was room for.
+    was_short: bool,
+}
+
+impl Stream {
+    /// The bytes as they are.
+    pub(super) fn plain(socket: TcpStream) -> Self {
+        Self::over(Transport::Plain(socket))
+    }
+
+    fn over(transport: Transport) -> Self {
+        Self { transport, layer: None, was_short: false }
+    }
+
+    /// Puts a WebSocket over it, whose handshake is the first that is sent.
+    #[must_use]
+    pub(super) fn with_websocket(mut self, address: SocketAddr, protocol: &str) -> Self {
+        self.layer = Some(Box::new(Layer::new(address, protocol)));
+        self
+    }
+
+    /// The socket, for the poll.
+    pub(super) fn socket(&mut self) -> &mut TcpStream {
+        self.transport.socket()
+    }
+
+    /// Whether a read that gave less than there was room for has taken all that came.
+    pub(super) fn reports_end(&self) -> bool {
+        matches!(self.transport, Transport::Plain(_)) && self.was_short
+    }
+
+    /// Reads what has come; 0 at the end.
+    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.transport.read(room)?;
+            self.was_short = count < room.len();
+            let Some(layer) = &mut self.layer else { return Ok(count) };
+            if count == 0 {
+                return Ok(0);
+            }
+            match layer.unwrap(room, count)? {
+                Some(payload_bytes) => return Ok(payload_bytes),
+                None => self.push()?,
+            }
+        }
+    }
+
+    /// Takes some of the bytes, and writes what can be written.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(layer) = &mut self.layer else { return self.transport.write(bytes) };
+        layer.put(ClientFrame::Binary, bytes);
+        self.push()?;
+        Ok(bytes.len())
+    }
+
+    /// Writes what was taken and is not out yet, the handshake's bytes too.
+    pub(super) fn push(&mut self) -> io::Result<()> {
+        if let Some(layer) = &mut self.layer {
+            while layer.sent < layer.out.len() {
+                match self.transport.write(&layer.out[layer.sent..]) {
+                    Ok(count) => layer.sent += count,
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::WouldBlock | ErrorKind::NotConnected
+                        ) =>
+                    {
+                        return Ok(());
+                    }
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            layer.out.clear();
+            layer.sent = 0;
+        }
+        self.transport.push()
+    }
+}
+
+/// The frames of a WebSocket around the bytes of a connection.
+struct Layer {
+    decoder: Decoder,
+    /// The server's answer to the handshake, until it is whole.
+    head: Vec<u8>,
+    is_open: bool,
+    out: Vec<u8>,
+    sent: usize,
+    mask: u32,
+}
+
+impl Layer {
+    fn new(address: SocketAddr, protocol: &str) -> Self {
+        let out = format!(
+            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        Self {
+            decoder: Decoder::new(Role::Client),
+            head: Vec::new(),
+            is_open: false,
+            out: out.into_bytes(),
+            sent: 0,
+            mask: u32::from(address.port()) | 1,
+        }
+    }
+
+    fn put(&mut self, kind: ClientFrame, payload: &[u8]) {
+        // Against no proxy but one that is told apart: any mask will do.
+        self.mask = self.mask.wrapping_mul(747_796_405).wrapping_add(1);
+        put_masked(&mut self.out, kind, self.mask.to_le_bytes(), payload);
+    }
+
+    /// Moves the payload among `count` bytes to the front; `None` when there is none yet, and 0 at
+    /// the end.
+    fn unwrap(&mut self, room: &mut [u8], mut count: usize) -> io::Result<Option<usize>> {
+        if !self.is_open {
+            self.head.extend_from_slice(&room[..count]);
+            let Some(end) = self.head.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+                return Ok(None);
+            };
+            if !self.head.starts_with(b"HTTP/1.1 101 ") {
+                let line = self.head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+                let line = String::from_utf8_lossy(line);
+                return Err(io::Error::other(format!("no WebSocket: {line}")));
+            }
+            let rest = self.head.split_off(end + 4);
+            room[..rest.len()].copy_from_slice(&rest);
+            count = rest.len();
+            self.head = Vec::new();
+            self.is_open = true;
+        }
+        let mut pings = Vec::new();
+        let unwrapped =
+            self.decoder.unwrap(&mut room[..count], |ping| pings.push(ping.bytes().to_vec()));
+        for ping in pings {
+            self.put(ClientFrame::Pong, &ping);
+        }
+        let is_over = unwrapped.end.is_some() || self.decoder.is_over();
+        Ok((unwrapped.payload_bytes > 0 || is_over).then_some(unwrapped.payload_bytes))
+    }
+}
+
+/// The bytes below.
+enum Transport {
     /// As it is.
     Plain(TcpStream),
     /// Encrypted.
     Tls(TcpStream, Box<ClientConnection>),
 }
 
-impl Stream {
+impl Transport {
     /// The socket, for the poll.
-    pub(super) fn socket(&mut self) -> &mut TcpStream {
+    fn socket(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(socket) | Self::Tls(socket, _) => socket,
         }
     }
 
-    /// Whether a read that gave less than there was room for has taken all that came.
-    pub(super) fn reports_end(&self) -> bool {
-        matches!(self, Self::Plain(_))
-    }
-
     /// Reads what has come; 0 at the end.
-    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let (socket, tls) = match self {
             Self::Plain(socket) => return socket.read(room),
             Self::Tls(socket, tls) => (socket, tls),
@@ -53,7 +198,7 @@ impl Stream {
     }
 
     /// Takes some of the bytes, and writes what can be written.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
             Self::Tls(_, tls) => {
@@ -65,7 +210,7 @@ impl Stream {
     }
 
     /// Writes what was taken and is not out yet, the handshake's bytes too.
-    pub(super) fn push(&mut self) -> io::Result<()> {
+    fn push(&mut self) -> io::Result<()> {
         if let Self::Tls(socket, tls) = self {
             while tls.wants_write() {
                 match tls.write_tls(socket) {
@@ -106,6 +251,6 @@ impl Security {
         let name = ServerName::IpAddress(address.ip().into());
         let tls =
             ClientConnection::new(Arc::clone(&self.0), name).map_err(|error| error.to_string())?;
-        Ok(Stream::Tls(socket, Box::new(tls)))
+        Ok(Stream::over(Transport::Tls(socket, Box::new(tls))))
     }
 }

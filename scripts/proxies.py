@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Tries the server behind nginx and Caddy, with the lines of docs/operations.md.
+
+    scripts/proxies.py [--binary target/debug/vestnik] [--idle SECONDS] [nginx] [caddy]
+
+For each proxy that is installed: the page and a part, an upgrade, the client's address in the list of
+sessions, a WebSocket that idles for a while (70 seconds, more than the 60 after which nginx cuts), and
+one that outlives a reload of the proxy. Prints a line for each, and fails at the first that is not so.
+"""
+
+import argparse
+import contextlib
+import http.client
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "clients" / "python")]
+
+import purpose  # noqa: E402
+
+PASSWORD = "correct horse"
+# The address that a client has for the proxies: not the one by which they reach the server.
+CLIENT = "127.0.0.77"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def block(heading):
+    """The configuration that docs/operations.md gives under a heading."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    found = re.search(rf"^{re.escape(heading)}.*?^```\w*\n(.*?)^```", page, re.S | re.M)
+    if not found:
+        sys.exit(f"docs/operations.md has no configuration under {heading!r}")
+    return found.group(1)
+
+
+def wait_for(port):
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    sys.exit(f"nothing listens on port {port}")
+
+
+class Nginx:
+    name = "nginx"
+
+    def __init__(self, folder, port, upstream):
+        lines = block("### nginx")
+        lines = re.sub(r"listen 443[^;]*;", f"listen 127.0.0.1:{port};", lines)
+        lines = re.sub(r"^\s*ssl_certificate.*\n", "", lines, flags=re.M)
+        lines = lines.replace("127.0.0.1:7420", f"127.0.0.1:{upstream}")
+        self.config = folder / "nginx.conf"
+        self.config.write_text(
+            f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
+            f"events {{}}\nhttp {{ access_log off; client_body_temp_path {folder}/body;\n"
+            f"proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;\n"
+            f"uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;\n{lines}\n}}\n"
+        )
+        self.process = subprocess.Popen(["nginx", "-c", str(self.config), "-p", str(folder)])
+
+    def reload(self):
+        subprocess.run(
+            ["nginx", "-c", str(self.config), "-p", str(self.config.parent), "-s", "reload"],
+            check=True, stderr=subprocess.DEVNULL,
+        )
+
+
+class Caddy:
+    name = "caddy"
+
+    def __init__(self, folder, port, upstream):
+        lines = block("### Caddy").replace("chat.example.org", f"http://localhost:{port}")
+        lines = lines.replace("127.0.0.1:7420", f"127.0.0.1:{upstream}")
+        self.admin = free_port()
+        self.config = folder / "Caddyfile"
+        self.config.write_text(f"{{\n\tadmin 127.0.0.1:{self.admin}\n}}\n{lines}")
+        self.environment = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+        self.process = subprocess.Popen(
+            ["caddy", "run", "--config", str(self.config), "--adapter", "caddyfile"],
+            env=self.environment, stderr=subprocess.DEVNULL,
+        )
+
+    def reload(self):
+        self.config.write_text(self.config.read_text() + "# changed\n")
+        subprocess.run(
+            ["caddy", "reload", "--config", str(self.config), "--adapter", "caddyfile",
+             "--address", f"127.0.0.1:{self.admin}", "--force"],
+            env=self.environment, check=True, stderr=subprocess.DEVNULL,
+        )
+
+
+@contextlib.contextmanager
+def from_client_address():
+    """Connections of this program come from CLIENT."""
+    create = socket.create_connection
+
+    def connect(address, timeout=None, source_address=None):
+        return create(address, timeout, source_address or (CLIENT, 0))
+
+    socket.create_connection = connect
+    try:
+        yield
+    finally:
+        socket.create_connection = create
+
+
+def check(is_so, what):
+    print(("ok    " if is_so else "FAILED ") + what, flush=True)
+    if not is_so:
+        sys.exit(1)
+
+
+def try_proxy(kind, upstream, idle_seconds):
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder, from_client_address():
+        proxy = kind(pathlib.Path(folder), port, upstream)
+        try:
+            wait_for(port)
+            page = http.client.HTTPConnection("localhost", port)
+            page.request("GET", "/")
+            answer = page.getresponse()
+            text = answer.read().decode()
+            part = re.search(r'"(/a/[0-9a-f]{16}/[^"]+)"', text).group(1)
+            page.request("GET", part, headers={"Accept-Encoding": "gzip"})
+            has_part = page.getresponse().status == 200
+            check(answer.status == 200 and has_part, f"{kind.name}: the page and its parts")
+            url = f"ws://localhost:{port}/ws"
+            client = purpose.Client(url, retry_seconds=0)
+            client.login("anna", PASSWORD)
+            check(True, f"{kind.name}: a WebSocket")
+            mine = next(session for session in client.get_sessions() if session.is_this)
+            check(mine.address == CLIENT, f"{kind.name}: the client's address is {mine.address}")
+            # The server's own HEARTBEAT keeps it alive; nothing is sent from here but the answer.
+            until = time.monotonic() + idle_seconds
+            while time.monotonic() < until:
+                client.poll(1)
+            check(bool(client.get_sessions()), f"{kind.name}: alive after {idle_seconds} idle seconds")
+            proxy.reload()
+            time.sleep(1)
+            again = purpose.Client(url, retry_seconds=0)
+            again.login("anna", PASSWORD)
+            check(True, f"{kind.name}: new connections after a reload")
+            hall = again.get_chat_id("hall")
+            try:
+                outcome = "lives on" if client.get_chat_id("hall") == hall else "is another"
+            except (purpose.Disconnected, OSError):
+                outcome = "is cut, and a client comes back by itself"
+            check(True, f"{kind.name}: the old connection {outcome}")
+        finally:
+            proxy.process.terminate()
+            proxy.process.wait()
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    arguments.add_argument("--binary", default=str(ROOT / "target" / "debug" / "vestnik"))
+    arguments.add_argument("--idle", type=int, default=70)
+    arguments.add_argument("proxies", nargs="*", default=["nginx", "caddy"])
+    options = arguments.parse_args()
+    kinds = {kind.name: kind for kind in (Nginx, Caddy)}
+    with tempfile.TemporaryDirectory() as folder:
+        data = f"{folder}/t.db"
+        vestnik = [options.binary, "--data", data]
+        subprocess.run(
+            [*vestnik, "user", "add", "anna", "--password-stdin", "--password-iterations", "1000"],
+            input=PASSWORD + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
+        )
+        subprocess.run([*vestnik, "chat", "add", "hall", "--admin", "anna"], check=True,
+                       stdout=subprocess.DEVNULL)
+        with open(f"{folder}/log", "w") as log:
+            server = subprocess.Popen(
+                [*vestnik, "serve", "--listen", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1"],
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )
+        try:
+            upstream = int(server.stdout.readline().rsplit(":", 1)[1])
+            for name in options.proxies:
+                if not shutil.which(name):
+                    print(f"      {name} is not installed: skipped")
+                    continue
+                try_proxy(kinds[name], upstream, options.idle)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+main()
