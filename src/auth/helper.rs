@@ -59,7 +59,7 @@ pub enum Work {
 }
 
 /// A job's outcome.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JobDone {
     /// The job's name.
     pub id: JobId,
@@ -68,6 +68,7 @@ pub struct JobDone {
 }
 
 /// What comes of a job. Stored forms in it are not for logs.
+#[derive(Clone)]
 pub enum Outcome {
     /// Of [`Work::Verify`].
     Verified {

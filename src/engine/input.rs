@@ -26,6 +26,10 @@ struct Budget {
 
 impl Engine<'_> {
     pub(super) fn handle_results(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+        while let Some(done) = self.service.next_set_aside() {
+            self.service.job_done(&done);
+            self.observe(io, Event::JobDone)?;
+        }
         while let Some(done) = io.next_done() {
             self.service.job_done(&done);
             self.observe(io, Event::JobDone)?;
@@ -220,7 +224,7 @@ impl Engine<'_> {
                     if is_secret {
                         self.buffer.note_secret();
                     }
-                    at += bytes;
+                    at += if flow == Flow::PutBack { 0 } else { bytes };
                 }
             }
         }
@@ -229,7 +233,7 @@ impl Engine<'_> {
         match flow {
             Flow::Close => self.enter(conn, State::Flushing),
             // It is read on when it is resumed.
-            Flow::Hold => {}
+            Flow::Hold | Flow::PutBack => {}
             Flow::Continue if has_whole_frame || connection.is_readable() => {
                 enqueue(&mut self.ready, connection);
             }

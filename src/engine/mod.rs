@@ -44,6 +44,7 @@ use crate::ids::ConnId;
 use crate::limits::{HEADER_BYTES, TURN_READ_BYTES_PER_CONNECTION};
 use crate::metrics::{Page, Refused};
 use crate::service::Service;
+use crate::service::write_lock::LOOK_MS;
 use crate::store::StoreError;
 
 use admission::Unauthenticated;
@@ -384,7 +385,11 @@ impl<'db> Engine<'db> {
 
     /// When the next turn is due though nothing is reported, by the clock that only runs forward.
     pub fn next_ms(&self) -> u64 {
-        self.deadlines.next_ms().min(self.housekeeping_ms)
+        let lock_ms = match self.service.waits_for_lock() {
+            true => self.now.ms() + LOOK_MS,
+            false => u64::MAX,
+        };
+        self.deadlines.next_ms().min(self.housekeeping_ms).min(lock_ms)
     }
 
     /// How many connections there are.

@@ -5,7 +5,7 @@ use crate::auth::helper::Outcome;
 use crate::ids::{ConnId, FileId};
 use crate::service::peer::Intent;
 use crate::service::turn::IfUndone;
-use crate::service::{Flow, HandlerResult, Service};
+use crate::service::{Flow, HandlerError, HandlerResult, Service};
 use crate::wire::Version;
 use crate::wire::decline::Decline;
 use crate::wire::extras::FileInfo;
@@ -17,9 +17,9 @@ impl Service<'_> {
     /// Handles one frame of a connection that is not held.
     pub fn frame(&mut self, conn: ConnId, frame: &Frame<'_>) -> Flow {
         debug_assert!(!self.is_held(conn), "{conn} is held and handled");
-        self.metrics.frame_received(frame.purpose);
         let Some(peer) = self.peers.get_mut(conn) else { return Flow::Close };
         if frame.purpose == ToServer::Disconnect.byte() && frame.body.is_empty() {
+            self.metrics.frame_received(frame.purpose);
             return Flow::Close;
         }
         self.turn.save(peer);
@@ -27,9 +27,16 @@ impl Service<'_> {
         self.indexing.note_request();
         if self.turn.failed.is_some() {
             // The turn will be undone, and this request declined with the others.
+            self.metrics.frame_received(frame.purpose);
             return Flow::Continue;
         }
         let reply = self.check_preconditions(conn, frame);
+        if reply == Err(HandlerError::Busy) {
+            self.turn.forget_request();
+            self.put_back(conn);
+            return Flow::PutBack;
+        }
+        self.metrics.frame_received(frame.purpose);
         self.settle(conn, frame.task, reply);
         if self.is_held(conn) { Flow::Hold } else { Flow::Continue }
     }

@@ -149,8 +149,13 @@ impl Service<'_> {
             // A command may have taken messages away, or their words out of the index.
             self.indexing.note_change();
         }
-        if self.housekeeping.has_changes {
-            self.housekeeping.has_changes = self.take_changes()?;
+        if self.housekeeping.has_changes && !self.waits_for_lock() {
+            match self.take_changes() {
+                Ok(has_more) => self.housekeeping.has_changes = has_more,
+                // They are still there when the other process is done.
+                Err(error) if self.may_wait(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.act_on_changes()
     }
@@ -164,12 +169,16 @@ impl Service<'_> {
             self.end_turn();
             return false;
         }
+        if self.waits_for_lock() {
+            self.end_turn();
+            return false;
+        }
         let more = self.slice();
         // The work of a slice that failed stands in the database, and comes again.
         let (more, outcome) = match more {
             Ok(more) => (more, Ok(())),
             Err(crate::service::HandlerError::Store(error)) => (false, Err(error)),
-            Err(crate::service::HandlerError::Decline(_)) => (false, Ok(())),
+            Err(_) => (false, Ok(())),
         };
         self.note_failure(outcome);
         if self.end_turn() == TurnEnd::Committed

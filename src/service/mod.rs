@@ -45,6 +45,7 @@ mod tests;
 mod turn;
 mod unread;
 mod verifying;
+pub mod write_lock;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -145,6 +146,8 @@ pub enum Flow {
     Continue,
     /// The next frame waits until the connection is no longer held.
     Hold,
+    /// This frame was not handled: it comes again once the connection is no longer held.
+    PutBack,
     /// No more frames: send what is queued and close.
     Close,
 }
@@ -172,6 +175,8 @@ pub(crate) struct Caller {
 /// Why a handler did not do what was asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum HandlerError {
+    /// Another process is writing, and nothing was changed: the request comes again.
+    Busy,
     Decline(Decline),
     Store(StoreError),
 }
@@ -245,6 +250,7 @@ pub struct Service<'db> {
     next_job: u64,
     is_storage_failing: bool,
     full_disk: full_disk::FullDisk,
+    write_lock: write_lock::WriteLock,
     /// The file is lost: the process has to end.
     lost: Option<StoreError>,
     housekeeping: housekeeping::Housekeeping,
@@ -318,6 +324,7 @@ impl<'db> Service<'db> {
             next_job: 0,
             is_storage_failing: false,
             full_disk,
+            write_lock: write_lock::WriteLock::default(),
             lost: None,
             housekeeping,
             indexing,
@@ -354,6 +361,7 @@ impl<'db> Service<'db> {
         self.looked_bytes = 0;
         self.outbox.begin_turn();
         self.turn.begin();
+        self.look_for_lock();
     }
 
     /// A connection has been made.
@@ -393,6 +401,7 @@ impl<'db> Service<'db> {
     pub fn is_held(&self, conn: ConnId) -> bool {
         self.peers.get(conn).is_some_and(|peer| {
             peer.waiting.is_some()
+                || peer.state.waits_for_lock
                 || peer.stream.is_some()
                 || peer.backlog.is_some()
                 || self.outbox.pending_bytes(conn.index) > self.outbound_limit(conn.index)
@@ -586,7 +595,10 @@ impl<'db> Service<'db> {
             self.lost.get_or_insert_with(|| error.clone());
             return;
         }
-        self.note_storage_failing(error);
+        // What the server does by itself only comes later.
+        if !(self.turn.requests.is_empty() && self.may_wait(error)) {
+            self.note_storage_failing(error);
+        }
         if error.is_full() {
             self.note_full_disk();
         }
@@ -711,6 +723,7 @@ impl<'db> Service<'db> {
     fn reason(&mut self, refusal: HandlerError) -> Decline {
         match refusal {
             HandlerError::Decline(reason) => reason,
+            HandlerError::Busy => Decline::StorageFailed,
             HandlerError::Store(error) => {
                 if error.fault == Fault::Lost {
                     log::error!("the data file is lost to this process: {error}");
@@ -728,8 +741,20 @@ impl<'db> Service<'db> {
     /// one that writes begins.
     fn may_write(&mut self) -> HandlerResult {
         self.check_space()?;
+        self.may_write_now()
+    }
+
+    /// The same, whatever space is left.
+    fn may_write_now(&mut self) -> HandlerResult {
+        if self.waits_for_lock() {
+            // Behind those who wait already.
+            return Err(HandlerError::Busy);
+        }
         match self.store.begin_write() {
             Ok(()) => Ok(()),
+            Err(error) if !self.store.has_written() && self.may_wait(&error) => {
+                Err(HandlerError::Busy)
+            }
             // Nothing is written yet, so the other requests of the turn can be answered.
             Err(error) if error.fault == Fault::Unavailable && !self.store.has_written() => {
                 self.metrics.undone += 1;
@@ -846,6 +871,9 @@ impl<'db> Service<'db> {
 
     /// The helper has done a job.
     pub fn job_done(&mut self, done: &JobDone) {
+        if self.turn.failed.is_none() && self.put_aside(done) {
+            return;
+        }
         let guess = self.password_queue.done(done.id);
         let Some(conn) = self.jobs.remove(&done.id) else {
             return self.count_unheard(guess, &done.outcome);
@@ -896,6 +924,7 @@ impl<'db> Service<'db> {
         match refusal {
             HandlerError::Store(error) => _ = self.turn.failed.get_or_insert(error),
             HandlerError::Decline(reason) => self.outbox.decline(conn.index, task, reason),
+            HandlerError::Busy => self.outbox.decline(conn.index, task, Decline::StorageFailed),
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct PeerState {
     pub(crate) notify_task: u8,
     /// Notifications since the session was attached, as far as task bytes distinguish them.
     pub(crate) notified: u8,
+    /// A request of it waits for another process that is writing.
+    pub(crate) waits_for_lock: bool,
     /// When the session's use was last noted in the database.
     pub(crate) touched: ServerTime,
     /// When the connection was made or lost its session, by the forward clock in milliseconds.

@@ -145,13 +145,13 @@ fn a_command_that_writes_meanwhile_is_looked_at() {
         let done = desk.check_one();
         let other = rusqlite::Connection::open(&path).expect("the same file");
         other.execute_batch("BEGIN IMMEDIATE").expect("held");
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                other.execute_batch(command).expect("written");
-                other.execute_batch("COMMIT").expect("stored");
-            });
-            desk.hand_over(&done);
+        desk.hand_over(&done);
+        assert!(desk.service.waits_for_lock() && desk.service.is_waiting(conn));
+        other.execute_batch(command).expect("written");
+        other.execute_batch("COMMIT").expect("stored");
+        desk.turn(|service| {
+            let done = service.next_set_aside().expect("what was put aside");
+            service.job_done(&done);
         });
         if desk.service.is_waiting(conn) {
             let again = desk.check_one();

@@ -217,7 +217,10 @@ impl Service<'_> {
         };
         let now = self.clock.now();
         let mut touched = self.store.session(session)?.map_or(now, |session| session.used);
-        if now.micros() - touched.micros() > TOUCH_US && !self.full_disk.is_full {
+        if now.micros() - touched.micros() > TOUCH_US
+            && !self.full_disk.is_full
+            && self.may_write_now().is_ok()
+        {
             let address = self.address(conn);
             self.store.touch_session(session, now, &address)?;
             touched = now;

@@ -77,15 +77,15 @@ impl<'db> Driven<'db> {
         assert_ne!(self.service.frame(self.conn, &frame), Flow::Close);
     }
 
-    /// Sends a message in a turn that cannot be stored; why it is declined.
+    /// Sends a message while another process is writing, until that is given up; why it is declined.
     fn send_in_vain(&mut self, chat: ChatId) -> String {
         let request =
             Request::SendChatMsg { chat, content: "hi", nonce: None, extras: Extras::NONE };
-        self.service.begin_turn(self.wall_us, self.now_ms);
-        self.hand(request);
-        // Whether the turn or the request alone is declined: nothing of it is kept.
-        let _ = self.service.end_turn();
-        self.answer().expect_err("declined")
+        let refused = self.ask(request);
+        assert_eq!(refused, Err("no answer".to_owned()), "it waits");
+        self.now_ms += 2_000;
+        self.wall_us += 2_000_000;
+        self.ask(request).expect_err("declined")
     }
 
     /// Forgets what the first connections would be sent by now.
@@ -195,8 +195,8 @@ fn a_message_that_was_not_stored_does_not_count_for_slow_mode() {
     let folder = std::env::temp_dir().join(format!("vestnik-service-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("slow-mode.db");
-    let database = Database::open_with_vfs(&path, "unix", crate::store::open::Role::Server, None)
-        .expect("a new file");
+    let role = crate::store::open::Role::Server;
+    let database = Database::open_with_vfs(&path, "unix", role, None).expect("a new file");
     let (chat, session, secret) = fill(&database, 5);
     let random = Counting::default();
     let mut driven = Driven::new(&database, &random, session, &secret);
@@ -247,7 +247,7 @@ fn a_use_that_was_not_stored_is_noted_again() {
     let random = Counting::default();
     let mut driven = Driven::new(&database, &random, session, &secret);
     driven.wall_us += DAY_US;
-    driven.now_ms += 20_000;
+    driven.now_ms += (DAY_US / 1000) as u64;
     driven.service.begin_turn(driven.wall_us, driven.now_ms);
     driven.service.turn.failed = Some(StoreError::unavailable("a full disk"));
     driven.service.housekeeping();

@@ -305,6 +305,11 @@ impl Turn {
         self.requests.push(Asked { conn, task, answer });
     }
 
+    /// The last request was put back, and is none of this turn.
+    pub(crate) fn forget_request(&mut self) {
+        self.requests.pop();
+    }
+
     /// Notes a frame, and what its answer becomes if the turn is undone.
     #[inline(always)]
     pub(crate) fn note_frame(&mut self, conn: ConnId, frame: &Frame<'_>) {

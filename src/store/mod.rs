@@ -313,6 +313,12 @@ impl<'db> Store<'db> {
         self.reserve.is_given_up()
     }
 
+    /// Whether no other process is writing. Not within a transaction.
+    pub fn is_lock_free(&mut self) -> bool {
+        let begun = self.begin_write.raw_execute();
+        begun.and_then(|_| self.rollback.raw_execute()).is_ok()
+    }
+
     /// Whether the server waits a moment for another process that holds the file, or fails at once:
     /// once a wait was in vain, it would only stall every turn.
     pub fn set_patience(&self, is_patient: bool) {

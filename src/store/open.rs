@@ -55,8 +55,9 @@ const CACHE_KIB: i32 = -16_384;
 /// longest turns are half as long, while sends per second stay the same.
 const CHECKPOINT_PAGES: i32 = 500;
 
-/// How long the server waits for a command that holds the file.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the server sleeps inside SQLite for another process that is writing. Requests wait
+/// longer, but not there.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// An open database. The server's holds the lock as long as it lives.
 #[derive(Debug)]

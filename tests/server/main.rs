@@ -46,6 +46,7 @@ mod first_run;
 mod floods;
 mod full_disk;
 mod guards;
+mod held_lock;
 mod hook_cli;
 mod http;
 mod load;

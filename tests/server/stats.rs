@@ -112,7 +112,6 @@ fn what_goes_wrong_is_counted() {
     ] {
         assert_eq!(got[name], value, "{name}");
     }
-    assert!(got["turns_undone_total"] >= 1.0);
     other.execute_batch("ROLLBACK").expect("the end of the lock");
     anna.send(hall, "free again");
     assert_eq!(server.metrics()["storage_failing"], 0.0);
