@@ -299,7 +299,7 @@ pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     for line in environment::unknown_variables() {
         log::warn!("{line}");
     }
-    let served = net::serve(&config);
+    let served = net::serve(&config, &logging);
     logging.finish();
     served.map_err(|error| match error {
         ServeError::Failed(words) => Failure::Failed(words),

@@ -14,6 +14,7 @@ use crate::engine::{self, Engine, GENERATIONS, NEVER_MS, Now, Ready, Stopped};
 use crate::http::{Site, Surface};
 use crate::ids::ConnId;
 use crate::limits::TURN_REQUESTS_PER_CONNECTION;
+use crate::logging::Logging;
 use crate::metrics::Refused;
 use crate::net::clock::Clock;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
@@ -67,6 +68,7 @@ pub(super) struct Reactor<'a, 'db> {
 impl<'a, 'db> Reactor<'a, 'db> {
     pub(super) fn new(
         config: &'a Config,
+        logging: Logging,
         service: Service<'db>,
         mut listeners: Vec<Listener>,
         sources: Sources,
@@ -91,7 +93,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         Ok(Self {
             config,
             engine: Engine::new(service, engine_options(config)),
-            sockets: Sockets::new(PasswordHelper::start(wake)?, &config.data),
+            sockets: Sockets::new(PasswordHelper::start(wake)?, logging, &config.data),
             poll,
             signals,
             listeners,

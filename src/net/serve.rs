@@ -10,6 +10,7 @@ use std::time::Duration;
 use ring::rand::SystemRandom;
 
 use crate::config::Config;
+use crate::logging::Logging;
 use crate::net::clock::Clock;
 use crate::net::first_run;
 use crate::net::listener::{Listener, Port};
@@ -49,7 +50,7 @@ impl From<String> for ServeError {
 ///
 /// # Errors
 /// [`ServeError`].
-pub fn serve(config: &Config) -> Result<(), ServeError> {
+pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
     let identity = match &config.tls {
         Some(tls) => Some(Identity::load(&tls.cert, &tls.key).map_err(|e| e.to_string())?),
         None => None,
@@ -75,7 +76,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     };
     let sources = Sources::open(&config.stats_socket, config.metrics_listen)?;
     let lines = lines(&listeners, &sources)?;
-    let mut reactor = Reactor::new(config, service, listeners, sources, identity)
+    let mut reactor = Reactor::new(config, logging.clone(), service, listeners, sources, identity)
         .map_err(|e| format!("cannot set up the event loop: {e}"))?;
     announce(&lines, first_line.as_deref());
     let ended = reactor.run();

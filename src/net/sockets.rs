@@ -9,6 +9,7 @@ use crate::auth::helper::{Job, JobDone, PasswordHelper};
 use crate::engine::{Io, Transfer};
 use crate::ids::ConnId;
 use crate::limits::{DESCRIPTORS_RESERVED, TLS_WRITE_BYTES_MAX};
+use crate::logging::Logging;
 use crate::metrics::Page;
 use crate::net::clock::Clock;
 use crate::net::reactor::token;
@@ -39,6 +40,7 @@ pub(super) fn connections_max(wanted: usize) -> usize {
 pub(super) struct Sockets {
     transports: Vec<Option<Transport>>,
     helper: PasswordHelper,
+    logging: Logging,
     zero_copy: ZeroCopyBuffer,
     /// The buffer for the plaintext of a record.
     record: Vec<u8>,
@@ -48,7 +50,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(helper: PasswordHelper, data: &Path) -> Self {
+    pub(super) fn new(helper: PasswordHelper, logging: Logging, data: &Path) -> Self {
         let mut wal = data.as_os_str().to_owned();
         wal.push("-wal");
         Self {
@@ -56,6 +58,7 @@ impl Sockets {
             transports: Vec::new(),
             record: Vec::new(),
             helper,
+            logging,
             zero_copy: ZeroCopyBuffer::default(),
             clock: Clock::start(),
         }
@@ -189,6 +192,8 @@ impl Io for Sockets {
     fn describe(&self, page: &mut Page) {
         let wal_bytes = std::fs::metadata(&self.wal).map_or(0, |file| file.len());
         page.gauge("wal_bytes", "Size of the database's WAL.", wal_bytes);
+        let help = "Log lines dropped since nobody read those before them.";
+        page.counter("log_lines_dropped_total", help, self.logging.lines_dropped());
     }
 
     fn elapsed_us(&self) -> u64 {

@@ -56,7 +56,7 @@ impl Drop for Bare {
 /// all the same, and the server ends when it is asked to.
 #[test]
 fn a_log_that_nobody_reads_stops_nobody() {
-    let mut server = Bare::start(&[], |command| {
+    let mut server = Bare::start(&["--max-unauthorized-per-address", "0"], |command| {
         command.stderr(Stdio::piped()).env("RUST_LOG", "debug");
     });
     // Some 200 bytes of lines for each; the pipe holds 64 KiB.
