@@ -6,8 +6,9 @@ second and times each answer; another logs in once a second, with a password of 
 from an address that had a session before. Attackers are processes of lower priority: on another
 machine they would take nothing from the server.
 
-Exit code 1 when a p99 is over 50 ms or a login takes over a second; `--short` runs each attack for a
-few seconds only, and judges nothing but the logins and that the server answers.
+Exit code 1 when a p99 is over 50 ms or a login takes over a second. `--short` takes under a minute,
+and judges nothing but the logins and that the server ends cleanly. The machine has to be quiet: the
+first row, without an attack, shows what it does by itself.
 """
 
 import argparse
@@ -209,6 +210,10 @@ ATTACKS = [
 ]
 
 
+# What the short form leaves out: others are like them.
+LEFT_OUT_SHORT = ["searches beside it", "titles", "right passwords, one address"]
+
+
 def percentile(values, share):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("inf")
@@ -298,13 +303,13 @@ def main():
     arguments = parser.parse_args()
     arguments.warmup = 2
     if arguments.short:
-        arguments.seconds, arguments.warmup = 1.5, 1
+        arguments.seconds, arguments.warmup = 3, 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print("| attack | p99 ms | longest ms | login ms | longest login ms |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     wrong = []
     for attack in ATTACKS:
-        if arguments.only not in attack[0]:
+        if arguments.only not in attack[0] or arguments.short and attack[0] in LEFT_OUT_SHORT:
             continue
         row, code = run_attack(arguments, *attack)
         if code != 0:
