@@ -171,7 +171,7 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// So many milliseconds.
+    /// Of milliseconds.
     pub const fn from_ms(ms: u64) -> Self {
         Self { ms }
     }
@@ -245,7 +245,7 @@ macro_rules! options {
 options! {
     /// The data file.
     data: PathBuf,
-    /// Plain TCP. Here and in `tls_listen` a list that is said replaces the lower layer's.
+    /// Plain TCP. Here and in `tls_listen` a list that is set replaces the lower layer's.
     #[serde(deserialize_with = "text_or_array")]
     listen: Vec<SocketAddr>,
     /// Plain TCP not only on loopback.

@@ -47,11 +47,13 @@ pub(super) struct Arguments {
 
 #[derive(clap::Args)]
 struct Listeners {
-    /// Accept unencrypted connections here; port 0 picks a free one; may be repeated [default: 127.0.0.1:7420]
+    /// Accept unencrypted connections here; port 0 picks a free one; may be repeated
+    /// [default: 127.0.0.1:7420]
     #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', value_parser = address, env = "VESTNIK_LISTEN", hide_env = true)]
     listen: Option<Vec<SocketAddr>>,
 
-    /// Accept unencrypted connections on addresses that are not loopback, too: passwords cross the network in the clear
+    /// Accept unencrypted connections on addresses that are not loopback, too: passwords cross the
+    /// network in the clear
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), env = "VESTNIK_ALLOW_PLAINTEXT", hide_env = true)]
     allow_plaintext: Option<bool>,
 
@@ -101,11 +103,13 @@ struct Web {
 
 #[derive(clap::Args)]
 struct People {
-    /// Who may register over the network: nobody, anyone with an invite, or everybody [default: closed]
+    /// Who may register over the network: nobody, anyone with an invite, or everybody
+    /// [default: closed]
     #[arg(long, value_name = "WHO", value_parser = registration(), env = "VESTNIK_REGISTRATION", hide_env = true)]
     registration: Option<Registration>,
 
-    /// Who may make invites that register: operators, or admins of a chat as well [default: operators]
+    /// Who may make invites that register: operators, or admins of a chat as well
+    /// [default: operators]
     #[arg(long, value_name = "WHO", value_parser = one_of::<InvitesBy>(&InvitesBy::NAMES), env = "VESTNIK_INVITES_BY", hide_env = true)]
     invites_by: Option<InvitesBy>,
 
@@ -117,7 +121,8 @@ struct People {
     #[arg(long, value_name = "on|off", value_parser = on_off(), env = "VESTNIK_PUSH", hide_env = true, hide_possible_values = true)]
     push: Option<OnOff>,
 
-    /// Hosts that pushes may go to; `.HOST` is all hosts below it [default: the services of the browsers]
+    /// Hosts that pushes may go to; `.HOST` is all hosts below it
+    /// [default: the services of the browsers]
     #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = push_host, env = "VESTNIK_PUSH_HOSTS", hide_env = true)]
     push_hosts: Option<Vec<String>>,
 
@@ -157,7 +162,8 @@ struct Timeouts {
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_STALL_TIMEOUT", hide_env = true)]
     stall_timeout: Option<Seconds>,
 
-    /// For which the server reads on after it ended a connection, so that its last bytes arrive [default: 2]
+    /// For which the server reads on after it ended a connection, so that its last bytes arrive
+    /// [default: 2]
     #[arg(long, value_name = "SECONDS", env = "VESTNIK_DRAIN_TIMEOUT", hide_env = true)]
     drain_timeout: Option<Seconds>,
 
@@ -184,7 +190,8 @@ struct Limits {
     #[arg(long, value_name = "BYTES", env = "VESTNIK_CONTENT_LIMIT", hide_env = true)]
     content_limit: Option<usize>,
 
-    /// Bytes that may wait for a slow consumer; beyond, notifications come later, from storage [default: 1048576]
+    /// Bytes that may wait for a slow consumer; beyond, notifications come later, from storage
+    /// [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "VESTNIK_OUTBOUND_LIMIT", hide_env = true)]
     outbound_limit: Option<usize>,
 
@@ -215,7 +222,8 @@ struct Operation {
     #[arg(long, value_name = "ADDR:PORT", value_parser = address, env = "VESTNIK_METRICS_LISTEN", hide_env = true)]
     metrics_listen: Option<SocketAddr>,
 
-    /// Serve metrics to `vestnik stats` on this Unix socket [default: the data file's name and .sock]
+    /// Serve metrics to `vestnik stats` on this Unix socket
+    /// [default: the data file's name and .sock]
     #[arg(long, value_name = "FILE", env = "VESTNIK_STATS_SOCKET", hide_env = true)]
     stats_socket: Option<PathBuf>,
 

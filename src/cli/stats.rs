@@ -72,8 +72,8 @@ fn ask(socket: &PathBuf) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// One object: a metric is a number, one with labels an object of numbers, and a histogram an object
-/// of its sum, its count and its buckets by their upper bounds.
+/// One object: a metric is a number, one with labels an object of numbers, and a histogram an
+/// object of its sum, its count and its buckets by their upper bounds.
 fn as_json(text: &str) -> Value {
     let mut metrics = Map::new();
     let mut histogram = "";

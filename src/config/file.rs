@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_keys_arrive_beside_wrong_ones() {
+    fn valid_keys_arrive_among_wrong_ones() {
         let (options, problems) = Options::parse_all("sends-per-second = 9\nsession-days = 'x'");
         assert_eq!(options.sends_per_second, Some(9));
         assert_eq!(problems.len(), 1);

@@ -1,4 +1,5 @@
-//! Registration, the caller's account and sessions, and lookups of users (protocol sections 4, 5, 5a).
+//! Registration, the caller's account and sessions, and lookups of users (protocol sections 4, 5
+//! and 5a).
 
 use crate::auth::helper::Work;
 use crate::auth::password::{self, Kind};

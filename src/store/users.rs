@@ -122,7 +122,8 @@ impl Store<'_> {
         Ok(UserId::from_row(row))
     }
 
-    /// Whether a login is that of a user other than `except`, or looks like it (protocol section 7).
+    /// Whether a login is that of a user other than `except`, or looks like it (protocol section
+    /// 7).
     ///
     /// # Errors
     /// When the database cannot be read.

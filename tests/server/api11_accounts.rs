@@ -106,15 +106,15 @@ fn a_password_is_reset_by_a_code() {
     // Until it is used, the old password and the sessions stay.
     boris.expect_quiet();
     server.login11("boris");
-    let mut stranger = server.greeted11();
-    let answer = stranger.set_password("Boris", &code.to_uppercase(), NEW).accepted();
+    let mut guest = server.greeted11();
+    let answer = guest.set_password("Boris", &code.to_uppercase(), NEW).accepted();
     assert_eq!(answer, boris_id.to_le_bytes());
     boris.expect_deauth();
     // Nothing is attached by it, and the code is used up.
-    stranger.ask(GET_SESSIONS, body()).declined("login-required");
-    stranger.set_password("boris", &code, NEW).declined("bad-code");
-    stranger.ask(LOGIN, body().text("boris").text(PASSWORD)).declined("bad-credentials");
-    stranger.login10_with("boris", NEW);
+    guest.ask(GET_SESSIONS, body()).declined("login-required");
+    guest.set_password("boris", &code, NEW).declined("bad-code");
+    guest.ask(LOGIN, body().text("boris").text(PASSWORD)).declined("bad-credentials");
+    guest.login10_with("boris", NEW);
     // Operators reset their own as well.
     let (own, _) = anna.reset_password(anna_id);
     server.greeted11().set_password("anna", &own, NEW).accepted();
@@ -130,22 +130,22 @@ fn codes_that_are_bad() {
     let (first, _) = anna.reset_password(boris_id);
     let (code, _) = anna.reset_password(boris_id);
     let (other, _) = anna.reset_password(anna_id);
-    let mut stranger = server.greeted11();
-    stranger.set_password("boris", &first, NEW).declined("bad-code");
-    stranger.set_password("boris", &other, NEW).declined("bad-code");
-    stranger.set_password("nobody", &code, NEW).declined("bad-code");
-    stranger.set_password("boris", "", NEW).declined("bad-code");
+    let mut guest = server.greeted11();
+    guest.set_password("boris", &first, NEW).declined("bad-code");
+    guest.set_password("boris", &other, NEW).declined("bad-code");
+    guest.set_password("nobody", &code, NEW).declined("bad-code");
+    guest.set_password("boris", "", NEW).declined("bad-code");
     // A declined one leaves the code good; the code is checked before the password.
-    stranger.set_password("boris", "x", "short").declined("bad-code");
-    stranger.set_password("boris", &code, "short").declined("bad-password");
-    stranger.set_password("boris", &code, &"x".repeat(257)).declined("bad-password");
+    guest.set_password("boris", "x", "short").declined("bad-code");
+    guest.set_password("boris", &code, "short").declined("bad-password");
+    guest.set_password("boris", &code, &"x".repeat(257)).declined("bad-password");
     // What is declined costs nothing but a failure.
-    stranger.set_password("boris", &code, NEW).accepted();
+    guest.set_password("boris", &code, NEW).accepted();
     boris.expect_deauth();
     // An invite is none.
     let invite = server.invite(&[]);
-    stranger.set_password("anna", &invite, NEW).declined("bad-code");
-    stranger.set_password("anna", &other, NEW).accepted();
+    guest.set_password("anna", &invite, NEW).declined("bad-code");
+    guest.set_password("anna", &other, NEW).accepted();
 }
 
 /// Any change of the password ends a code; that of a disabled user rests.
@@ -154,22 +154,22 @@ fn codes_that_end() {
     let server = Server::start();
     let [(mut anna, _), (mut boris, boris_id)] = server.users11(["anna", "boris"]);
     server.make_operator("anna");
-    let mut stranger = server.greeted11();
+    let mut guest = server.greeted11();
     let (code, _) = anna.reset_password(boris_id);
     boris.ask(CHANGE_PASSWORD, body().text(PASSWORD).text(NEW)).accepted_empty();
-    stranger.set_password("boris", &code, NEW).declined("bad-code");
+    guest.set_password("boris", &code, NEW).declined("bad-code");
     let (code, _) = anna.reset_password(boris_id);
     let passwd = ["user", "passwd", "boris", "--password-stdin", "--password-iterations", "9"];
     server.admin_ok(&passwd, Some(&format!("{PASSWORD}\n")));
-    stranger.set_password("boris", &code, NEW).declined("bad-code");
+    guest.set_password("boris", &code, NEW).declined("bad-code");
     let (code, _) = anna.reset_password(boris_id);
     // A login that hashes the same password anew is no change.
     server.login11("boris");
     server.admin_ok(&["user", "disable", "boris"], None);
-    stranger.set_password("boris", &code, NEW).declined("bad-code");
+    guest.set_password("boris", &code, NEW).declined("bad-code");
     server.admin_ok(&["user", "enable", "boris"], None);
     server.admin_ok(&["user", "rename", "boris", "bob"], None);
-    stranger.set_password("bob", &code, NEW).accepted();
+    guest.set_password("bob", &code, NEW).accepted();
 }
 
 /// Wrong codes for one login from one address are paced; right ones of others are not.
@@ -182,16 +182,16 @@ fn guesses_at_a_code_are_limited() {
     let (code, _) = anna.reset_password(boris_id);
     let clara = anna.user_id("clara");
     let (claras, _) = anna.reset_password(clara);
-    let mut stranger = server.greeted11();
+    let mut guest = server.greeted11();
     for _ in 0..5 {
-        stranger.set_password("boris", "0000-0000-0000-0000-0000", NEW).declined("bad-code");
+        guest.set_password("boris", "0000-0000-0000-0000-0000", NEW).declined("bad-code");
     }
-    let wait = stranger.set_password("boris", &code, NEW).declined_with_number("rate-limited");
+    let wait = guest.set_password("boris", &code, NEW).declined_with_number("rate-limited");
     assert!((1..=10).contains(&wait), "{wait}");
-    stranger.set_password("BORIS", &code, NEW).declined("rate-limited");
-    stranger.set_password("clara", &claras, NEW).accepted();
+    guest.set_password("BORIS", &code, NEW).declined("rate-limited");
+    guest.set_password("clara", &claras, NEW).accepted();
     // A login has a bucket of its own.
-    stranger.login10("boris");
+    guest.login10("boris");
 }
 
 /// `user reset` makes the same code, and ends one made before.
@@ -204,15 +204,15 @@ fn a_code_of_the_command_line() {
     let printed = server.admin_ok(&["user", "reset", "boris"], None);
     let code = printed.trim_end();
     assert_eq!(printed, format!("{code}\n"), "the code alone");
-    let mut stranger = server.greeted11();
-    stranger.set_password("boris", &earlier, NEW).declined("bad-code");
-    stranger.set_password("boris", code, NEW).accepted();
+    let mut guest = server.greeted11();
+    guest.set_password("boris", &earlier, NEW).declined("bad-code");
+    guest.set_password("boris", code, NEW).accepted();
     boris.expect_deauth();
     let url = ["--link", "--public-url", "https://chat.example.org"];
     let link = server.admin_ok(&[&["user", "reset", "boris"], &url[..]].concat(), None);
     assert!(link.starts_with("https://chat.example.org/#reset=boris:"), "{link}");
     let code = link.trim_end().rsplit(':').next().expect("a code").to_owned();
-    stranger.set_password("boris", &code, PASSWORD).accepted();
+    guest.set_password("boris", &code, PASSWORD).accepted();
 }
 
 /// Members and admins of chats are no operators, and a command decides at once who is.

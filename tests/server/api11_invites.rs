@@ -67,8 +67,8 @@ fn admins_may_make_invites_that_register() {
     member.try_invite(true, 1, 1, hall).declined("forbidden");
     let code = admin.create_invite(true, 1, hall);
     assert_eq!(admin.invites(hall).len(), 1);
-    let mut stranger = server.greeted11();
-    stranger.register_with("clara", &code).accepted();
+    let mut guest = server.greeted11();
+    guest.register_with("clara", &code).accepted();
     assert_eq!(admin.members(hall).len(), 3);
 }
 
@@ -238,11 +238,11 @@ fn registering_by_an_invite() {
 #[test]
 fn guesses_at_an_invite_are_limited() {
     let server = Server::with(&["--registration", "invite"]);
-    let mut stranger = server.greeted11();
+    let mut guest = server.greeted11();
     for _ in 0..5 {
-        stranger.register_with("anna", NO_CODE).declined("bad-invite");
+        guest.register_with("anna", NO_CODE).declined("bad-invite");
     }
-    stranger.register_with("anna", NO_CODE).declined_with_number("rate-limited");
+    guest.register_with("anna", NO_CODE).declined_with_number("rate-limited");
     let good = server.invite(&[]);
     server.greeted10().register_with("anna", &good).declined("rate-limited");
 }

@@ -601,7 +601,7 @@ fn an_invite_is_removed_by_what_the_list_shows() {
 }
 
 #[test]
-fn a_lockdown_is_set_and_told() {
+fn a_lockdown_is_set_and_noted() {
     let folder = Folder::filled();
     folder.changes();
     let is_on = || folder.store(|store| store.lockdown().expect("meta"));

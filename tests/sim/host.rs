@@ -148,6 +148,7 @@ impl<'db> Host<'db> {
         net.step = Step::Requests;
         net.failed_reads = failed_reads();
         w.model.now_ms = w.clock.now_ms;
+        w.model.highest_wall = w.model.highest_wall.max(w.clock.wall_us);
         let us = w.clock.now_ms * 1000;
         let is_back_to_back = !w.is_quiet && w.rng.one_in(w.plan.holds_one_in);
         self.engine.set_back_to_back(is_back_to_back);

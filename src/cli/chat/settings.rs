@@ -1,4 +1,5 @@
-//! `vestnik chat rename|title|passwd|close|open`: what admins set by the protocol, by the operator's hand.
+//! `vestnik chat rename|title|passwd|close|open`: settings of a group, which its admins set by the
+//! protocol.
 
 use vestnik::auth::password::Kind;
 use vestnik::limits::TITLE_CHARS_MAX;

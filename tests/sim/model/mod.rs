@@ -57,8 +57,8 @@ pub(crate) struct Invite {
     pub(crate) registers: bool,
     pub(crate) chat: Option<u32>,
     pub(crate) uses_left: u16,
-    pub(crate) expires: i64,
-    pub(crate) created: i64,
+    /// After how many it expires: more than any seed lasts, however its clock jumps.
+    pub(crate) days: u16,
     pub(crate) creator: u32,
 }
 
@@ -301,6 +301,8 @@ pub(crate) struct Model {
     pub(crate) high: i64,
     /// The clock that only runs forward, in milliseconds.
     pub(crate) now_ms: u64,
+    /// The latest that the wall clock ever was, in microseconds.
+    pub(crate) highest_wall: i64,
     /// The server's clock, as far as it was seen.
     pub(crate) latest_now: i64,
     /// The highest ids ever given.
@@ -475,6 +477,7 @@ impl Model {
             unreadable: false,
             high: 0,
             now_ms: 0,
+            highest_wall: 0,
             latest_now: 0,
             last_user: 0,
             last_session: 0,

@@ -1,10 +1,12 @@
 //! Accounts, members and invites of API 1.1, and registration.
 
+use std::collections::BTreeMap;
+
 use vestnik::ids::ConnId;
 
 use super::accounts::{BUCKET, is_name, is_user_password};
 use super::{Caller, Intent, Invite, Member, Model, Turn, User, key};
-use crate::wire::{Body, Check, Out};
+use crate::wire::{Body, Check};
 
 const REGISTER_BUCKET: u32 = 30;
 const DAY_US: i64 = 24 * 3600 * 1_000_000;
@@ -58,10 +60,7 @@ impl Model {
         let code = self.new_code(&mut body)?;
         let expires = body.i64()?;
         body.end()?;
-        self.event(turn, turn.after)?;
-        if expires != turn.after + DAY_US {
-            return Err(format!("a code ends at {expires}"));
-        }
+        // By the wall clock as the server believes it, which the model does not know.
         if let Some(user) = self.users.get_mut(&user) {
             user.reset = Some((code, expires));
         }
@@ -69,13 +68,14 @@ impl Model {
         Ok(())
     }
 
-    /// Whose password a code resets now; what the server says counts where the time decides.
+    /// Whose password a code resets now. Where the wall clock has jumped past its end the word of the
+    /// server counts.
     fn reset_by(&self, turn: &Turn<'_>, conn: ConnId, key: &str, code: &str) -> Option<u32> {
         let id = self.user_by_key(key)?;
         let user = self.users.get(&id).filter(|user| !user.disabled)?;
         let (_, expires) = user.reset.as_ref().filter(|(kept, _)| kept == code)?;
         let was_bad = Self::is_next(turn, conn, b"bad-code:");
-        (*expires > turn.after || !was_bad).then_some(id)
+        (*expires > self.highest_wall || !was_bad).then_some(id)
     }
 
     pub(super) fn set_password(
@@ -169,7 +169,7 @@ impl Model {
         Ok(())
     }
 
-    /// Why somebody who is not a member cannot become one, whoever wants it.
+    /// Why somebody who is not a member cannot become one, by whatever way.
     fn cannot_enter(&self, user: u32, chat: u32) -> bool {
         self.lockdown || self.chats.get(&chat).is_some_and(|chat| chat.bans.contains(&user))
     }
@@ -282,11 +282,8 @@ impl Model {
         let mut body = Body::of(&answer);
         let code = self.new_code(&mut body)?;
         body.end()?;
-        let created = turn.after;
-        self.event(turn, created)?;
-        let expires = created + i64::from(days) * DAY_US;
         let creator = me.user;
-        let invite = Invite { registers, chat, uses_left: uses, expires, created, creator };
+        let invite = Invite { registers, chat, uses_left: uses, days, creator };
         self.invites.insert(code, invite);
         self.note("made an invite");
         Ok(())
@@ -315,15 +312,23 @@ impl Model {
             let is_of_chat = chat.is_none() || invite.chat == chat;
             invite.uses_left > 0 && is_of_chat && (is_operator || !invite.registers)
         });
-        let mut listed: Vec<_> = listed.collect();
-        listed.sort_by_key(|(_, invite)| invite.created);
-        let mut pack = Out::default();
-        for (code, invite) in listed {
-            pack = pack.str(&code[..HINT_BYTES]).u8(invite.registers.into()).u16(invite.uses_left);
-            pack = pack.i64(invite.expires).i64(invite.created).u32(invite.creator);
-            pack = pack.u32(invite.chat.unwrap_or(0));
+        let mut missing: BTreeMap<String, Invite> =
+            listed.map(|(code, invite)| (code[..HINT_BYTES].to_owned(), invite.clone())).collect();
+        let answer = self.accepted(turn, me.conn, me.task)?;
+        let mut body = Body::of(&answer);
+        let mut last = 0;
+        while !body.is_empty() {
+            let (hint, registers, uses_left) = (body.str()?, body.u8()? == 1, body.u16()?);
+            let (expires, created) = (body.i64()?, body.i64()?);
+            let (creator, chat) = (body.u32()?, Some(body.u32()?).filter(|chat| *chat != 0));
+            let days = u16::try_from((expires - created) / DAY_US).unwrap_or_default();
+            let invite = Invite { registers, chat, uses_left, days, creator };
+            if missing.remove(hint).as_ref() != Some(&invite) || created < last {
+                return Err(format!("the invite {hint} is listed as {invite:?} after {last}"));
+            }
+            last = created;
         }
-        self.accept(turn, me.conn, me.task, &pack.0)
+        if missing.is_empty() { Ok(()) } else { Err(format!("not listed: {missing:?}")) }
     }
 
     pub(super) fn end_invite(&mut self, turn: &mut Turn<'_>, me: Caller, hint: &str) -> Check {
