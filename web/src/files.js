@@ -29,7 +29,8 @@ const ABORTED = { code: 'aborted', text: '', number: 0 };
  * @returns {Promise<FileInfo>}
  */
 export async function upload(engine, { onProgress, signal }, chat, blob, info) {
-  const { name, type, width, height } = info;
+  const { width, height } = info;
+  const [name, type] = [cleanName(info.name), cleanType(info.type)];
   const begin = () => overReconnects(engine, () =>
     engine.link.request('BEGIN_FILE', [chat, blob.size, width, height, type, name]));
   let id = await begin();
@@ -146,7 +147,7 @@ export const isRaster = (type) => RASTER.has(type);
  * @param {string} name
  */
 export async function prepare(file, name) {
-  const type = /^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(file.type) ? file.type : 'application/octet-stream';
+  const type = cleanType(file.type);
   const as = { blob: file, name: cleanName(name), type, width: 0, height: 0 };
   if (!isRaster(type)) return as;
   const image = await createImageBitmap(file).catch(() => null);
@@ -156,11 +157,24 @@ export async function prepare(file, name) {
   const scale = Math.min(1, IMAGE_MAX_PX / Math.max(image.width, image.height));
   const [width, height] = [image.width, image.height].map((side) => Math.max(1, Math.round(side * scale)));
   const canvas = new OffscreenCanvas(width, height);
-  canvas.getContext('2d')?.drawImage(image, 0, 0, width, height);
-  image.close();
+  const context = canvas.getContext('2d');
   const drawn = type === 'image/png' ? 'image/png' : 'image/jpeg';
+  if (drawn === 'image/jpeg' && context) {
+    // What shines through would be black.
+    context.fillStyle = '#fff';
+    context.fillRect(0, 0, width, height);
+  }
+  context?.drawImage(image, 0, 0, width, height);
+  image.close();
   const blob = await canvas.convertToBlob({ type: drawn, quality: JPEG_QUALITY });
   return { blob, name: drawn === type ? as.name : `${as.name.replace(/\.[^.]*$/, '')}.jpg`, type: drawn, width, height };
+}
+
+/** @param {string} type as a browser says it, perhaps with parameters */
+function cleanType(type) {
+  const bare = type.split(';')[0].trim().toLowerCase();
+  return /^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(bare) && bare.length <= 127
+    ? bare : 'application/octet-stream';
 }
 
 /**

@@ -1,0 +1,164 @@
+/**
+ * The service worker: a start without a connection, pushes, new versions.
+ */
+import assert from 'node:assert/strict';
+import { createServer, request } from 'node:http';
+import { connect } from 'node:net';
+import { after, before, test } from 'node:test';
+
+import { launch } from './browser.js';
+import { RealServer, Watch, createChat, messages, register, send, until } from './real.js';
+
+/** @type {import('playwright-core').Browser} */
+let browser;
+/** @type {RealServer} */
+let server;
+const watch = new Watch();
+
+before(async () => {
+  browser = await launch();
+  server = await new RealServer().start();
+});
+after(async () => {
+  await browser?.close();
+  await server?.end();
+});
+
+/**
+ * @param {string} name
+ * @param {string} [url]
+ */
+async function visit(name, url = server.url) {
+  const context = await browser.newContext({ permissions: ['notifications'] });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  watch.follow(page, url);
+  await page.goto(url);
+  await register(page, name);
+  await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined));
+  return { page, context };
+}
+
+test('without a connection the app starts with the last chats', async () => {
+  const { page, context } = await visit('anna');
+  await createChat(page, 'kitchen');
+  await send(page, 'kept for later');
+  await messages(page).filter({ hasText: 'kept for later' }).waitFor();
+  await page.waitForTimeout(300);
+  await server.stop();
+  await page.goto(server.url);
+  await page.getByRole('navigation', { name: 'Chats' }).getByText('kitchen').click();
+  await messages(page).filter({ hasText: 'kept for later' }).waitFor();
+  await page.getByRole('status').filter({ hasText: 'Offline' }).waitFor();
+  await server.start();
+  await until(() => page.locator('[role=status]').first().textContent(), (text) => text === '', 40_000);
+  await context.close();
+});
+
+/**
+ * @param {import('playwright-core').BrowserContext} context
+ * @param {import('playwright-core').Page} page
+ * @param {string} data
+ */
+async function push(context, page, data) {
+  const session = await context.newCDPSession(page);
+  const registration = new Promise((resolve) => {
+    session.on('ServiceWorker.workerRegistrationUpdated', ({ registrations }) => resolve(registrations.at(-1)));
+  });
+  await session.send('ServiceWorker.enable');
+  const { registrationId } = await registration;
+  await session.send('ServiceWorker.deliverPushMessage', { origin: new URL(server.url).origin, registrationId, data });
+  await session.detach();
+}
+
+/** @param {import('playwright-core').Page} page */
+const notifications = (page) => page.evaluate(async () => {
+  const registration = await navigator.serviceWorker.ready;
+  return (await registration.getNotifications()).map(({ title, body, tag }) => ({ title, body, tag }));
+});
+
+test('a push shows what it says, and always something; a click opens the chat', async () => {
+  const { page, context } = await visit('boris');
+  await createChat(page, 'club');
+  const chat = Number(/#chat=(\d+)/.exec(page.url())?.[1]);
+  await page.keyboard.press('Escape');
+  await page.goto(server.url);
+  await push(context, page, JSON.stringify({
+    web_push: 8030,
+    notification: { title: 'club', body: 'anna: hello', navigate: `${server.url}#chat=${chat}`, tag: 'chat-1' },
+    app_badge: 3,
+  }));
+  const shown = await until(() => notifications(page), (list) => list.length === 1);
+  assert.deepEqual(shown, [{ title: 'club', body: 'anna: hello', tag: 'chat-1' }]);
+
+  const worker = context.serviceWorkers()[0];
+  await worker.evaluate(async () => {
+    const scope = /** @type {any} */ (self);
+    const [notification] = await scope.registration.getNotifications();
+    scope.dispatchEvent(new scope.NotificationEvent('notificationclick', { notification }));
+  });
+  await page.getByRole('heading', { name: 'club' }).waitFor();
+
+  await push(context, page, 'not JSON at all');
+  await until(() => notifications(page), (list) => list.length >= 1 && list.some(({ tag }) => tag === 'vestnik'));
+  await context.close();
+});
+
+/**
+ * Passes everything on to the server, but for a worker that is another one once `isNew`.
+ * @param {{isNew: boolean}} version
+ * @returns {Promise<{url: string, close: () => void}>}
+ */
+async function proxy(version) {
+  const target = { host: '127.0.0.1', port: server.port };
+  const front = createServer((incoming, outgoing) => {
+    request({ ...target, path: incoming.url, method: incoming.method, headers: { ...incoming.headers, 'accept-encoding': '' } }, (answer) => {
+      if (incoming.url !== '/sw.js' || !version.isNew) {
+        outgoing.writeHead(answer.statusCode ?? 500, answer.headers);
+        answer.pipe(outgoing);
+        return;
+      }
+      const { 'content-length': _, etag: __, ...headers } = answer.headers;
+      outgoing.writeHead(200, headers);
+      answer.on('data', (bytes) => outgoing.write(bytes));
+      answer.on('end', () => outgoing.end('\n// another version'));
+    }).on('error', () => outgoing.destroy()).end();
+  });
+  front.on('upgrade', (incoming, socket, head) => {
+    const back = connect(target, () => {
+      const lines = Object.entries(incoming.headers).map(([name, value]) => `${name}: ${value}`);
+      back.write(`GET ${incoming.url} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
+      back.write(head);
+      back.pipe(socket).pipe(back);
+    });
+    for (const end of [back, socket]) end.on('error', () => { back.destroy(); socket.destroy(); });
+  });
+  await new Promise((resolve) => { front.listen(0, '127.0.0.1', () => resolve(null)); });
+  const { port } = /** @type {import('node:net').AddressInfo} */ (front.address());
+  return { url: `http://127.0.0.1:${port}/`, close: () => { front.close(); front.closeAllConnections(); } };
+}
+
+test('a new version waits until it is asked for, or nobody looks', async () => {
+  const version = { isNew: false };
+  const front = await proxy(version);
+  const { page, context } = await visit('carl', front.url);
+  await until(() => page.evaluate(() => Boolean(navigator.serviceWorker.controller)), (is) => is);
+  const renew = () => page.evaluate(() => navigator.serviceWorker.ready.then((registration) => registration.update()).then(() => undefined));
+  await renew();
+  const reload = page.getByRole('button', { name: 'Reload' });
+  assert.equal(await reload.count(), 0);
+  version.isNew = true;
+  await renew();
+  await reload.waitFor();
+  await page.evaluate(() => { Reflect.set(window, 'isOldPage', true); });
+  await reload.click();
+  await until(() => page.evaluate(() => Reflect.get(window, 'isOldPage') === undefined).catch(() => false), (is) => is);
+  await page.getByRole('navigation', { name: 'Chats' }).waitFor();
+  assert.equal(await reload.count(), 0);
+  await context.close();
+  front.close();
+});
+
+test('nothing complained, and no page asked another origin', () => {
+  assert.deepEqual(watch.problems, []);
+});
