@@ -159,13 +159,13 @@ class Client {
     }
   }
 
-  /** A new server that nobody can register with has nothing but its first invite. */
+  /** On a new server nobody can log in, and its first invite makes the first account. */
   #showFirstForm() {
     const { registration } = this.server.peek() ?? {};
     if (this.form.peek().invite) this.phase.value = 'register';
     else if (!isEmptyServer()) this.phase.value = 'login';
     // Until the server says who may register, there is nothing to show.
-    else if (registration) this.phase.value = registration === 'closed' ? 'welcome' : 'login';
+    else if (registration) this.phase.value = registration === 'open' ? 'login' : 'welcome';
   }
 
   /** @param {{users: User[], isAll?: boolean}} event */

@@ -16,7 +16,7 @@
 /**
  * Which screen there is to show.
  * - `starting`: storage and session are being read; show nothing yet
- * - `welcome`: a server without users that nobody can register with; no invite in the address
+ * - `welcome`: a server without users that needs an invite, and none is in the address
  * - `login`, `register`, `reset`: the forms; `store.form` holds what they start with
  * - `ready`: logged in; the list of chats
  * @typedef {'starting'|'welcome'|'login'|'register'|'reset'|'ready'} Phase

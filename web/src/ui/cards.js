@@ -135,7 +135,7 @@ function welcomeCard() {
       t('Open the link that the server printed when it was started. It makes the first account, which runs the server.')),
     h('button', {
       type: 'button', class: 'link switch', onclick: () => store.actions.showForm('register'),
-    }, t('I have an invite code')),
+    }, t('Create an account')),
   ];
 }
 
