@@ -30,7 +30,7 @@ import { effect, each, h, match, onCleanup, signal, untracked, when } from './vi
 /** Most messages in the page; with the lines between days some 200 elements. */
 export const SLICE_MAX = 160;
 /** How far the slice moves at once: more would take longer than a frame on a slow phone. */
-const STEP = 12;
+const STEP = 8;
 /** Messages of one sender within this time are one group. */
 const GROUP_US = 5 * 60 * 1_000_000;
 /** Load more when so few messages are left beyond the slice. */
