@@ -236,3 +236,34 @@ fn files_replies_and_reactions() {
     let reactions = boris.reactions(hall, sent.id).expect("a member");
     assert_eq!(reactions, [(change.user, "👍".to_owned())]);
 }
+
+#[test]
+fn the_same_through_a_websocket() {
+    let (mut server, address) = hall();
+    let login = |name: &str| {
+        let url = format!("ws://{address}/ws").parse().expect("an address");
+        let options = Options { websocket: Some(url), ..Options::default() };
+        let mut client = Client::connect(address, options).expect("it listens");
+        client.login(name, PASSWORD).expect("a good password");
+        let hall = client.chat_id("hall").expect("it is there");
+        (client, hall)
+    };
+    let (mut anna, hall) = login("anna");
+    let (mut boris, _) = login("boris");
+    for text in ["привет", &"x".repeat(126), &"y".repeat(16_000)] {
+        anna.send(hall, text).expect("a member");
+        assert_eq!(next_text(&mut boris), text);
+    }
+    server.kill();
+    server.restart();
+    anna.send(hall, "again").expect("it comes back");
+    boris.reconnect().expect("it comes back");
+    assert_eq!(caught_up(&mut boris).last().map(String::as_str), Some("again"));
+    anna.disconnect();
+
+    // Where there is no WebSocket the error says so.
+    let url = format!("ws://{address}/nothing").parse().expect("an address");
+    let options = Options { websocket: Some(url), ..Options::default() };
+    let error = Client::connect(address, options).err().expect("none").to_string();
+    assert!(error.contains("404"), "{error}");
+}

@@ -281,3 +281,29 @@ fn health_is_what_can_be_stored() {
     assert_eq!((answer.status, answer.text().trim_end()), (200, "ok"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
 }
+
+#[test]
+fn what_cannot_be_stored_is_said_and_mends_itself() {
+    let server = Server::start();
+    server.admin_ok(&["chat", "add", "ops"], None);
+    let token = server.admin_ok(&["hook", "add", "ops", "monitor"], None);
+    let path = format!("/hook/{}", token.trim_end());
+    let mut http = Http::connect(server.address());
+    assert_eq!(http.post(&path, "text/plain", "first").status, 204);
+    let other = rusqlite::Connection::open(server.data()).expect("the data file");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    let answer = http.post(&path, "text/plain", "held");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text().contains("storage-failed"), "{answer:?}");
+    assert_eq!(http.get("/healthz", "").status, 503);
+    other.execute_batch("ROLLBACK").expect("the end of the lock");
+    // Nobody writes, and it turns green.
+    let begun = Instant::now();
+    while http.get("/healthz", "").status != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let stored: i64 =
+        other.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("a count");
+    assert_eq!(stored, 1);
+}
