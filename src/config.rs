@@ -399,7 +399,10 @@ const CONTENT_OVERHEAD_BYTES: usize = 64;
 /// connection may make the server hold of an unfinished frame.
 const BODY_LIMIT_BYTES: RangeInclusive<usize> = BODY_LIMIT_BYTES_MIN..=1024 * 1024;
 const BODY_LIMIT_BYTES_MIN: usize = 2 * 1024;
-const CONTENT_LIMIT_BYTES: RangeInclusive<usize> = 1..=1024 * 1024;
+/// What `--content-limit` may be set to.
+pub const CONTENT_LIMIT_BYTES: RangeInclusive<usize> = 1..=CONTENT_LIMIT_BYTES_MAX;
+/// The longest content that any server can be set to accept.
+pub const CONTENT_LIMIT_BYTES_MAX: usize = 1024 * 1024;
 const MEMORY_LIMIT_BYTES: RangeInclusive<usize> = 1024 * 1024..=usize::MAX;
 const OUTBOUND_LIMIT_BYTES: RangeInclusive<usize> = limits::PIECE_BYTES_MAX..=1024 * 1024 * 1024;
 const CONNECTIONS_MAX: usize = 10_000_000;

@@ -21,6 +21,8 @@ use crate::wire::extras::Extras;
 const CHANGES_PER_SLICE: u32 = 256;
 /// Rows swept in one slice.
 const SWEPT_PER_SLICE: u32 = 500;
+/// Milliseconds between two such slices while requests come.
+const SWEEP_BUSY_MS: u64 = 10;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
 /// Connections looked at in one slice for whether the use of their session is to be noted,
@@ -55,6 +57,7 @@ pub(super) struct Housekeeping {
     /// How many were acted on.
     pub(super) acted_on: u64,
     sweep: Option<Sweep>,
+    swept_ms: u64,
     may_expire: bool,
     may_purge: bool,
     may_erase: bool,
@@ -95,6 +98,7 @@ impl Housekeeping {
             taken: VecDeque::new(),
             acted_on: 0,
             sweep: Some(Sweep::default()),
+            swept_ms: 0,
             may_expire: true,
             may_purge: true,
             may_erase: true,
@@ -238,14 +242,14 @@ impl Service<'_> {
             return self.index_slice();
         }
         if stands_back {
-            return Ok(false);
-        }
-        if let Some(sweep) = &mut self.housekeeping.sweep {
-            if !self.store.sweep_messages(sweep, SWEPT_PER_SLICE)? {
-                self.housekeeping.sweep = None;
+            // What was deleted has to be gone within a minute, whoever asks for what.
+            let is_due = self.now_ms >= self.housekeeping.swept_ms + SWEEP_BUSY_MS;
+            if is_due && self.housekeeping.sweep.is_some() {
+                self.sweep()?;
             }
-            self.indexing.note_change();
+            return Ok(self.housekeeping.sweep.is_some());
         }
+        self.sweep()?;
         if self.housekeeping.may_expire {
             self.housekeeping.may_expire = self.expire()?;
         }
@@ -263,6 +267,17 @@ impl Service<'_> {
             || housekeeping.may_expire
             || housekeeping.may_purge
             || housekeeping.may_erase)
+    }
+
+    /// Takes away some of what chats that are gone have left.
+    fn sweep(&mut self) -> HandlerResult {
+        let Some(sweep) = &mut self.housekeeping.sweep else { return Ok(()) };
+        if !self.store.sweep_messages(sweep, SWEPT_PER_SLICE)? {
+            self.housekeeping.sweep = None;
+        }
+        self.housekeeping.swept_ms = self.now_ms;
+        self.indexing.note_change();
+        Ok(())
     }
 
     /// Deletes messages of users whose messages are all to go, as if their authors did.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::support::server::vestnik;
 use crate::support::wire::*;
-use crate::support::{Server, eventually};
+use crate::support::{Client, Server, eventually};
 
 /// A chat with messages of every kind, by anna and boris, of whom clara is banned.
 fn server_with_chat() -> (Server, u32) {
@@ -245,10 +245,14 @@ fn a_wrong_line_is_named() {
         (change(4, "\"sender\"", "\"sender\":\"x\",\"sender\""), "line 5 "),
         (change(4, "\"message\"", "\"massage\""), "line 5 "),
         (
-            change(4, "\"content\":\"plain\"", &format!("\"content\":\"{}\"", "y".repeat(16_385))),
-            "16384",
+            change(
+                4,
+                "\"content\":\"plain\"",
+                &format!("\"content\":\"{}\"", "y".repeat(1_048_577)),
+            ),
+            "1048576",
         ),
-        (change(4, "plain", &"z".repeat(200_000)), "too long"),
+        (change(4, "plain", &"z".repeat(7_000_000)), "too long"),
         (change(4, "\"sender\":\"anna\"", "\"sender\":\"a b\""), "is no name"),
         (swapped, "line 6 does not come after"),
     ];
@@ -361,4 +365,62 @@ fn an_import_that_fails_leaves_nothing() {
     assert!(words.contains("there is a chat"), "{words}");
     server.admin_ok(&["check"], None);
     server.admin_ok(&["import", path, "--as", "other"], None);
+}
+
+/// An export comes in through a pipe and by standard input, with a byte order mark, and with messages
+/// that only a server with another limit accepts.
+#[test]
+fn an_export_comes_through_a_pipe() {
+    let server = Server::with(&["--content-limit", "40000", "--body-limit", "80000"]);
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    anna.send(hall, "short");
+    anna.send(hall, &"x".repeat(39_000));
+    let text = format!("\u{FEFF}{}", server.admin_ok(&["export", "hall"], None));
+    for (number, name) in ["-", "/dev/stdin", "/proc/self/fd/0"].into_iter().enumerate() {
+        let other = Server::start();
+        other.add_user("anna");
+        let printed = other.admin_ok(&["import", name], Some(&text));
+        assert!(printed.contains("2 messages"), "{printed}");
+        let mut anna = other.login("anna");
+        let hall = anna.chat_id("hall");
+        let lengths: Vec<_> =
+            anna.history(hall).iter().map(|message| message.content.len()).collect();
+        assert_eq!(lengths, [5, 39_000], "{number}");
+    }
+}
+
+/// An export whose reader stalls keeps nothing from being checkpointed: the WAL stays small beside
+/// a flood.
+#[test]
+fn an_export_that_stalls_does_not_hold_the_wal() {
+    let server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    let long = "x".repeat(16_000);
+    let flood = |anna: &mut Client| {
+        for _ in 0..10 {
+            let request = || (SEND_CHAT_MSG, Vec::from(body().id(hall).text(&long)));
+            let count = anna.post_all((0..100).map(|_| request()));
+            for _ in 0..count {
+                anna.answer().accepted();
+            }
+        }
+    };
+    flood(&mut anna);
+    let mut command = crate::support::server::vestnik(server.dir().path());
+    command.args(["export", "hall", "--data"]).arg(server.data()).stdout(Stdio::piped());
+    let mut export = command.spawn().expect("the binary starts");
+    // Its pipe is full by then.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    flood(&mut anna);
+    flood(&mut anna);
+    let wal = server.dir().join("t.db-wal").metadata().expect("the WAL").len();
+    let _ = export.kill();
+    let _ = export.wait();
+    assert!(wal < 24 * 1024 * 1024, "{wal} bytes of WAL after 32 MB of sends");
 }

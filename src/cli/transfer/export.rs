@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize as _;
-use vestnik::ids::ChatId;
+use vestnik::ids::{ChatId, MessageId, ServerTime};
 use vestnik::store::Store;
 use vestnik::store::chats::Chat;
 use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
@@ -81,7 +81,12 @@ fn asked_for(
     }
 }
 
-/// Writes all lines, as the chat was at one moment; how many messages there are.
+/// Bytes of lines that are read in one transaction. They are written when it has ended: a reader
+/// that stalls must not keep the WAL from being checkpointed.
+const SLICE_BYTES: usize = 256 * 1024;
+
+/// Writes all lines: the messages that were there at the beginning, each as it is when it is read;
+/// how many there are.
 fn write_chat(
     data: &Path,
     arguments: &ExportArguments,
@@ -101,19 +106,33 @@ fn write_chat(
             slow_mode_s: chat.slow_mode_s,
             keep_days: chat.keep_days,
         };
-        write_line(out, &Line::Chat(head))?;
-        write_people(store, chat.chat, out)?;
+        let mut slice = Vec::new();
+        write_line(&mut slice, &Line::Chat(head))?;
+        write_people(store, chat.chat, &mut slice)?;
         let names: HashMap<_, _> =
             store.users()?.into_iter().map(|user| (user.user, user.nickname)).collect();
-        let mut count = 0;
-        let mut written = Ok(());
-        store.all_messages(chat.chat, |message| {
-            count += 1;
-            let sender = names.get(&message.sender).map_or("", String::as_str);
-            written = write_line(out, &Line::Message(message_line(message, sender)));
-            written.is_ok()
-        })?;
-        written?;
+        let last = MessageId::at(store.server_time()?.max(file::now()));
+        let (mut count, mut written) = (0, Ok(()));
+        let mut next = Some(MessageId::at(ServerTime::ZERO));
+        while let Some(from) = next {
+            next = store.messages_by_id(chat.chat, from, last, |message| {
+                if slice.len() >= SLICE_BYTES || written.is_err() {
+                    return false;
+                }
+                count += 1;
+                let sender = names.get(&message.sender).map_or("", String::as_str);
+                written = write_line(&mut slice, &Line::Message(message_line(message, sender)));
+                true
+            })?;
+            let is_there = store.chat(chat.chat)?.is_some();
+            store.commit()?;
+            std::mem::replace(&mut written, Ok(()))?;
+            out.write_all(&slice).map_err(Failure::from)?;
+            slice.clear();
+            if !is_there {
+                return Err(Failure::new("the chat was removed while it was exported").into());
+            }
+        }
         write_line(out, &Line::End(EndLine { messages: count }))?;
         Ok(count)
     })

@@ -26,7 +26,7 @@ use vestnik::wire::extras::Extras;
 use super::failure::Failure;
 use super::file::{self, Stop};
 use super::{Context, Outcome, chat, secret};
-use read::{Checked, Summary};
+use read::{Checked, Source, Summary};
 
 /// Messages stored in one transaction, between which a running server writes.
 const MESSAGES_PER_BATCH: usize = 500;
@@ -36,7 +36,7 @@ const SWEEP_LOOK: Duration = Duration::from_millis(50);
 /// What `import` takes.
 #[derive(clap::Args)]
 pub(super) struct ImportArguments {
-    /// What `export` wrote
+    /// What `export` wrote; `-` for standard input
     file: PathBuf,
     /// Give the chat this name
     #[arg(long = "as", value_name = "NAME")]
@@ -55,9 +55,10 @@ pub(super) struct ImportArguments {
 }
 
 pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> Outcome {
-    let now = file::now();
-    let path = &arguments.file;
-    let summary = read::check(path, now)?;
+    // Server time may be ahead of the clock, and so may what it has written.
+    let now = file::look(&context.data, |store| Ok(store.server_time()?))?.max(file::now());
+    let source = Source::open(&arguments.file, &context.data)?;
+    let summary = read::check(&source, now)?;
     let name = Called::from(arguments, &summary)?;
     let password = password(arguments, &summary, context)?;
     let database = Database::open_command(&context.data, false)?;
@@ -80,7 +81,7 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
     })?;
     let (chat, senders) = place.begin(&summary, arguments.add_users)?;
     let done = place
-        .fill(path, now, chat, &senders)
+        .fill(&source, now, chat, &senders)
         .and_then(|()| place.finish(&summary, chat, &name, password.as_deref()));
     if let Err(failure) = done {
         // What cannot be taken away now, the next import takes away.
@@ -250,13 +251,13 @@ impl Place<'_> {
     #[allow(clippy::disallowed_methods, reason = "how long a batch takes, no time of the server")]
     fn fill(
         &self,
-        path: &Path,
+        source: &Source,
         now: ServerTime,
         chat: ChatId,
         senders: &HashMap<String, UserId>,
     ) -> Outcome {
         let mut batch = Vec::with_capacity(MESSAGES_PER_BATCH);
-        read::messages(path, now, |message| {
+        read::messages(source, now, |message| {
             batch.push(Held::from(message, senders)?);
             if batch.len() < MESSAGES_PER_BATCH {
                 return Ok(());

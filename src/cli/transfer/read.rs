@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
 
 use vestnik::auth::password;
+use vestnik::config::CONTENT_LIMIT_BYTES_MAX;
 use vestnik::ids::{MessageId, ServerTime};
-use vestnik::limits::{CONTENT_BYTES_MAX, TITLE_CHARS_MAX};
+use vestnik::limits::TITLE_CHARS_MAX;
 use vestnik::names::Name;
 use vestnik::wire::codec::{STATUS_DELETED, STATUS_EDITED};
 
@@ -16,7 +17,7 @@ use super::super::output;
 use super::line::{ChatLine, FORMAT, Line, MemberLine, MessageLine};
 
 /// Longer than any line that is written: a content of escapes alone, and what is around it.
-const LINE_BYTES_MAX: u64 = 6 * CONTENT_BYTES_MAX as u64 + 4096;
+const LINE_BYTES_MAX: u64 = 6 * CONTENT_LIMIT_BYTES_MAX as u64 + 4096;
 
 /// What is known of an export once all of it was read.
 pub(super) struct Summary {
@@ -31,15 +32,56 @@ pub(super) struct Summary {
     pub(super) latest: ServerTime,
 }
 
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{FEFF}';
+
+/// An exported chat, which is read twice.
+pub(super) struct Source {
+    name: PathBuf,
+    file: File,
+}
+
+impl Source {
+    /// Opens a file, or standard input for `-`. What can be read only once, such as a pipe, is copied
+    /// to a file without a name next to the database.
+    pub(super) fn open(name: &Path, data: &Path) -> Result<Self, Failure> {
+        let failed =
+            |e| Failure::Failed(format!("cannot read {}: {}", name.display(), output::reason(&e)));
+        let file = match name.to_str() {
+            Some("-") => copy(&mut io::stdin().lock(), data).map_err(failed)?,
+            _ => {
+                let mut file = File::open(name).map_err(failed)?;
+                let is_regular = file.metadata().map_err(failed)?.is_file();
+                if is_regular { file } else { copy(&mut file, data).map_err(failed)? }
+            }
+        };
+        Ok(Self { name: name.to_owned(), file })
+    }
+}
+
+/// Copies all of a stream to a file that only this process has.
+fn copy(stream: &mut dyn Read, data: &Path) -> io::Result<File> {
+    let mut name = data.as_os_str().to_owned();
+    name.push(format!(".import-{}", std::process::id()));
+    let mut options = File::options();
+    let options = options.read(true).write(true).create_new(true);
+    let mut file = std::os::unix::fs::OpenOptionsExt::mode(options, 0o600).open(&name)?;
+    std::fs::remove_file(&name)?;
+    io::copy(stream, &mut file)?;
+    Ok(file)
+}
+
 /// Calls `each` with each line and its number, until it fails.
 fn lines(
-    path: &Path,
+    source: &Source,
     mut each: impl FnMut(u64, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let cannot = |e: std::io::Error| {
-        Failure::Failed(format!("cannot read {}: {}", path.display(), output::reason(&e)))
+    let cannot = |e: io::Error| {
+        Failure::Failed(format!("cannot read {}: {}", source.name.display(), output::reason(&e)))
     };
-    let mut file = BufReader::new(File::open(path).map_err(cannot)?);
+    let mut file = &source.file;
+    file.rewind().map_err(cannot)?;
+    let mut file = BufReader::new(file);
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
@@ -48,25 +90,26 @@ fn lines(
             break;
         }
         if bytes.last() != Some(&b'\n') && bytes.len() as u64 == LINE_BYTES_MAX {
-            return Err(wrong(path, number, "is too long for any line of an exported chat"));
+            return Err(wrong(source, number, "is too long for any line of an exported chat"));
         }
         let text = std::str::from_utf8(&bytes);
-        let text = text.map_err(|_| wrong(path, number, "is not UTF-8"))?;
+        let text = text.map_err(|_| wrong(source, number, "is not UTF-8"))?;
+        let text = if number == 1 { text.trim_start_matches(BYTE_ORDER_MARK) } else { text };
         each(number, text.trim_end())?;
     }
     Ok(())
 }
 
-fn wrong(path: &Path, line: u64, words: impl std::fmt::Display) -> Failure {
-    Failure::Failed(format!("{}: line {line} {words}", path.display()))
+fn wrong(source: &Source, line: u64, words: impl std::fmt::Display) -> Failure {
+    Failure::Failed(format!("{}: line {line} {words}", source.name.display()))
 }
 
 /// Judges all lines. `now` is the latest time that a message can be of.
-pub(super) fn check(path: &Path, now: ServerTime) -> Result<Summary, Failure> {
+pub(super) fn check(source: &Source, now: ServerTime) -> Result<Summary, Failure> {
     let mut found: Option<Summary> = None;
     let mut ended = false;
-    lines(path, |number, text| {
-        let line = parse(text).map_err(|words| wrong(path, number, words))?;
+    lines(source, |number, text| {
+        let line = parse(text).map_err(|words| wrong(source, number, words))?;
         let judged = if ended {
             Err("comes after the end".to_owned())
         } else {
@@ -76,12 +119,12 @@ pub(super) fn check(path: &Path, now: ServerTime) -> Result<Summary, Failure> {
                 (Some(summary), line) => add(summary, number, line, now).map(|end| ended = end),
             }
         };
-        judged.map_err(|words| wrong(path, number, words))
+        judged.map_err(|words| wrong(source, number, words))
     })?;
     match found {
         Some(summary) if ended => Ok(summary),
-        Some(_) => Err(Failure::Failed(format!("{}: its end is missing", path.display()))),
-        None => Err(Failure::Failed(format!("{}: it is empty", path.display()))),
+        Some(_) => Err(Failure::Failed(format!("{}: its end is missing", source.name.display()))),
+        None => Err(Failure::Failed(format!("{}: it is empty", source.name.display()))),
     }
 }
 
@@ -196,8 +239,8 @@ fn judge(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTi
     if line.deleted != line.content.is_empty() {
         return Err("has a content and is deleted, or has none and is not".to_owned());
     }
-    if line.content.len() > CONTENT_BYTES_MAX {
-        return Err(format!("has a content of more than {CONTENT_BYTES_MAX} bytes"));
+    if line.content.len() > CONTENT_LIMIT_BYTES_MAX {
+        return Err(format!("has a content of more than {CONTENT_LIMIT_BYTES_MAX} bytes"));
     }
     if line.content.contains('\0') {
         return Err("has a content with the character NUL, which ends a text".to_owned());
@@ -216,14 +259,14 @@ pub(super) struct Checked<'a> {
 
 /// Calls `each` with each message, until it fails. Judges again: the file may have changed.
 pub(super) fn messages(
-    path: &Path,
+    source: &Source,
     now: ServerTime,
     mut each: impl FnMut(&Checked<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    lines(path, |number, text| {
-        let line = parse(text).map_err(|words| wrong(path, number, words))?;
+    lines(source, |number, text| {
+        let line = parse(text).map_err(|words| wrong(source, number, words))?;
         let Line::Message(line) = line else { return Ok(()) };
-        let judged = judge(&line, now).map_err(|words| wrong(path, number, words))?;
+        let judged = judge(&line, now).map_err(|words| wrong(source, number, words))?;
         let edited = if line.edited { STATUS_EDITED } else { 0 };
         let deleted = if line.deleted { STATUS_DELETED } else { 0 };
         each(&Checked {
