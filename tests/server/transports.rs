@@ -13,8 +13,17 @@ const PLAIN_ALONE: [&str; 3] = [
 
 #[test]
 fn the_tests_of_the_protocol_pass_over_websocket() {
+    pass_over("ws");
+}
+
+#[test]
+fn the_tests_of_the_protocol_pass_over_websocket_with_tls() {
+    pass_over("wss");
+}
+
+fn pass_over(transport: &str) {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(MODULES).env("VESTNIK_TEST_TRANSPORT", "ws");
+    command.args(MODULES).env("VESTNIK_TEST_TRANSPORT", transport);
     for name in PLAIN_ALONE {
         command.args(["--skip", name]);
     }

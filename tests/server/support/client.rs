@@ -44,7 +44,8 @@ impl Client {
         Self::over(TcpStream::connect(address).expect("a connection"))
     }
 
-    pub(crate) fn over(mut stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        let mut stream = super::tunnel::through(stream);
         stream
             .set_read_timeout(Some(READ_WAIT))
             .and_then(|()| stream.set_write_timeout(Some(READ_WAIT)))

@@ -19,6 +19,7 @@ pub(crate) mod api11;
 pub(crate) mod client;
 pub(crate) mod people11;
 pub(crate) mod server;
+pub(crate) mod tunnel;
 pub(crate) mod web;
 pub(crate) mod wire;
 

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Client, PASSWORD};
+use super::{Client, PASSWORD, tunnel};
 
 /// How long the server may take to print its `listening` line, or to end.
 const PROCESS_WAIT: Duration = Duration::from_secs(30);
@@ -82,7 +82,13 @@ fn serve_under(wrapper: &[String], folder: &Path, data: &Path, options: &[&str])
         command.args(["--password-iterations", "1000"]);
     }
     if !options.iter().any(|option| option.contains("listen")) {
-        command.args(["--listen", "127.0.0.1:0"]);
+        if tunnel::is_over_tls() {
+            let (cert, key) = tunnel::pair();
+            command.args(["--tls-listen", "127.0.0.1:0", "--tls-cert"]).arg(cert);
+            command.arg("--tls-key").arg(key);
+        } else {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
     }
     command.args(options);
     command
@@ -297,6 +303,9 @@ impl Server {
                 .or_else(|| line.strip_prefix("listening metrics "))
                 .and_then(|address| address.parse().ok())
                 .unwrap_or_else(|| panic!("not a `listening KIND ADDR` line: {line:?}"));
+            if line.starts_with("listening tls ") {
+                tunnel::note(address);
+            }
             process.addresses.push(address);
         }
         self.process = Some(process);

@@ -265,7 +265,7 @@ fn parse(bytes: &[u8]) -> Option<(WebFrame, usize)> {
 }
 
 /// The layer by which every test of the protocol goes through a WebSocket: with
-/// `VESTNIK_TEST_TRANSPORT=ws` all connections of [`super::Client`] do.
+/// `VESTNIK_TEST_TRANSPORT=ws` or `wss` all connections of [`super::Client`] do.
 #[derive(Default)]
 pub(crate) struct Layer {
     raw: Vec<u8>,
@@ -275,7 +275,7 @@ pub(crate) struct Layer {
 impl Layer {
     /// Shakes hands, when the tests are to go through WebSockets.
     pub(crate) fn begin(stream: &mut TcpStream) -> Option<Self> {
-        if !std::env::var("VESTNIK_TEST_TRANSPORT").is_ok_and(|value| value == "ws") {
+        if !std::env::var("VESTNIK_TEST_TRANSPORT").is_ok_and(|value| value.starts_with("ws")) {
             return None;
         }
         let mut layer = Self::default();
