@@ -111,6 +111,7 @@ class Measurement:
     def run(self):
         self.server.admin("load", "prepare", "--users", "20", "--chat", "load")
         self.server.start(
+            "--user-bytes-per-day", "0",
             "--max-unauthorized-per-address", "0", "--auth-timeout", "86400",
             "--idle-timeout", "3600",
         )

@@ -87,7 +87,7 @@ start_vestnik() {
     shift
     : >"$dir/listening"
     (on_core "$server_core" "$binary" serve --data "$file" --listen 127.0.0.1:0 \
-        --password-iterations 1 "$@" >"$dir/listening" 2>"$dir/server.log") &
+        --password-iterations 1 --user-bytes-per-day 0 "$@" >"$dir/listening" 2>"$dir/server.log") &
     server=$!
     servers="$servers $server"
     wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"

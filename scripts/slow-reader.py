@@ -113,7 +113,7 @@ class Measurement:
     def run(self):
         users = str(self.arguments.members + 1)
         self.server.admin("load", "prepare", "--users", users, "--chat", "load")
-        self.server.start("--stall-timeout", "86400")
+        self.server.start("--stall-timeout", "86400", "--user-bytes-per-day", "0")
         self.fanout(self.arguments.seconds)
         self.compare_rates()
         self.stall_through(self.arguments.messages)

@@ -56,6 +56,7 @@ FILL_BATCHES = 66
 OPTIONS = [
     "--auth-timeout", "5", "--idle-timeout", "10", "--heartbeat-timeout", "5",
     "--stall-timeout", "20", "--outbound-limit", "262144",
+    "--user-bytes-per-day", "0",
 ]
 
 

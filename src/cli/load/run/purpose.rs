@@ -288,6 +288,11 @@ fn declined(
     if conn.stage != Stage::Ready {
         return setup::declined(conn, version, pending, reason, shared);
     }
+    // A user types and moves markers 20 times a second at most; more is answered all the same.
+    if pending.kind == Kind::Other && reason.starts_with("rate-limited:") {
+        shared.total.others += 1;
+        return;
+    }
     let index = conn.index;
     shared.faults.note(|| format!("connection {index}: {:?} was declined: {reason}", pending.kind));
 }
