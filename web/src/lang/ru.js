@@ -231,6 +231,8 @@ export default {
   'This is too long.': 'Это слишком длинное.',
   'This link does not work: it is damaged or incomplete.':
     'Эта ссылка не работает: она повреждена или неполна.',
+  'This link is for people who have an account here: the server accepts no new ones (--registration closed).':
+    'Эта ссылка для тех, у кого уже есть учётная запись: новых сервер не принимает (--registration closed).',
   'This link is no longer valid. Ask for a new one.':
     'Эта ссылка больше не действует. Попросите новую.',
   'This link is for people who have an account here. Only operators make links for new people.':

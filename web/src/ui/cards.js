@@ -145,6 +145,7 @@ function welcomeCard() {
 const firstStep = signal(1);
 let firstChat = 0;
 const firstLink = signal('');
+let isLinkForMembers = false;
 
 /** What the operator of a new server sees first. */
 export function firstSteps() {
@@ -175,7 +176,9 @@ function nameStep() {
   return actionForm({ class: 'form' }, async (form) => {
     firstChat = await store.actions.createChat(String(new FormData(form).get('name')).trim());
     firstStep.value = 2;
-    const made = await store.actions.createInvite({ chat: firstChat, registers: true, uses: 25, days: 7 });
+    const { makeLink } = await import('./invite.js');
+    const made = await makeLink({ chat: firstChat, uses: 25, days: 7 }, true);
+    isLinkForMembers = made.isForMembers;
     firstLink.value = made.link;
   }, ({ isBusy }) => [
     field(t('Name of your first chat'), { name: 'name', required: true, placeholder: t('family') }),
@@ -186,7 +189,8 @@ function nameStep() {
 function linkStep() {
   const place = h('div', null);
   import('./invite.js').then((it) => mount(place, () =>
-    match(() => firstLink.value, (link) => link && it.linkView(link))));
+    match(() => firstLink.value, (link) => link && [
+      it.linkView(link), isLinkForMembers && it.membersNote()])));
   return [place, h('div', { class: 'dialog-actions' }, h('button', {
     type: 'button', class: 'button primary',
     onclick: () => {

@@ -14,6 +14,25 @@ export function openInvite(chatId) {
 }
 
 /**
+ * Makes a link. Where the server does not let it register new people, it is for those who have an
+ * account.
+ * @param {{chat: number, uses: number, days: number}} what
+ * @param {boolean} registers
+ * @returns {Promise<{link: string, isForMembers: boolean}>}
+ */
+export async function makeLink(what, registers) {
+  try {
+    const { link } = await store.actions.createInvite({ ...what, registers });
+    return { link, isForMembers: false };
+  } catch (error) {
+    const { code } = /** @type {import('../types.js').Failure} */ (error);
+    if (code !== 'forbidden' || !registers || what.chat === 0) throw error;
+    const { link } = await store.actions.createInvite({ ...what, registers: false });
+    return { link, isForMembers: store.server.peek()?.registration !== 'open' };
+  }
+}
+
+/**
  * @param {number} chatId
  */
 export function invitePanel(chatId) {
@@ -31,19 +50,13 @@ export function invitePanel(chatId) {
       ? t('Anyone who opens the link joins “{name}”.', { name: chat.title })
       : t('Anyone who opens the link can make an account here.')),
     match(() => link.value, (text) => text && linkView(text)),
-    when(() => isForMembers.value, () => h('p', { class: 'note' }, icon('alert'),
-      h('span', null, t('This link is for people who have an account here. Only operators make links for new people.')))),
+    when(() => isForMembers.value, membersNote),
     actionForm({ class: 'form' }, async (form) => {
       const values = new FormData(form);
       const what = { chat: chatId, uses: Number(values.get('uses')), days: Number(values.get('days')) };
       const registers = chatId === 0 || values.get('registers') === 'on';
-      isForMembers.value = false;
-      const made = await store.actions.createInvite({ ...what, registers }).catch((error) => {
-        // Where operators alone let new people in, the link is for those who have an account.
-        if (error?.code !== 'forbidden' || !registers || chatId === 0) throw error;
-        isForMembers.value = store.server.peek()?.registration !== 'open';
-        return store.actions.createInvite({ ...what, registers: false });
-      });
+      const made = await makeLink(what, registers);
+      isForMembers.value = made.isForMembers;
       link.value = made.link;
       listed.value += 1;
     }, ({ isBusy }) => [
@@ -60,6 +73,14 @@ export function invitePanel(chatId) {
       }, t('Create link'))),
     ]),
     inviteList(chatId, listed));
+}
+
+/** Says for whom a link is that does not register. */
+export function membersNote() {
+  return h('p', { class: 'note' }, icon('alert'), h('span', null,
+    store.server.peek()?.registration === 'closed'
+      ? t('This link is for people who have an account here: the server accepts no new ones (--registration closed).')
+      : t('This link is for people who have an account here. Only operators make links for new people.')));
 }
 
 /**
