@@ -48,6 +48,21 @@ pub struct ReactionRow {
     pub emoji: String,
 }
 
+/// A reaction as it stands in another database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OldReaction {
+    /// To what.
+    pub message: MessageId,
+    /// By whom.
+    pub user: UserId,
+    /// What.
+    pub emoji: String,
+    /// When this emoji came to the message.
+    pub since: ServerTime,
+    /// When the user gave it.
+    pub given: ServerTime,
+}
+
 /// Appends the extras of a message with this status.
 pub(super) fn read(
     db: &Connection,
@@ -303,6 +318,51 @@ impl Store<'_> {
                 emoji: row.get(2)?,
             })
         })
+    }
+
+    /// All reactions of a chat by message and time, from this place on, through `each` until it says
+    /// stop by returning false.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn all_reactions(
+        &mut self,
+        chat: ChatId,
+        (message, given): (MessageId, ServerTime),
+        mut each: impl FnMut(OldReaction) -> bool,
+    ) -> StoreResult<()> {
+        let sql = "SELECT r.message_id, r.user_id, e.emoji, e.emoji_at, r.given FROM reactions r
+                   JOIN emoji e USING (chat_id, message_id, emoji_at)
+                   WHERE r.chat_id = ?1 AND (r.message_id, r.given) >= (?2, ?3)
+                   ORDER BY r.message_id, r.given";
+        let from = (chat.row(), message.created().micros(), given.micros());
+        self.each(sql, from, |row| {
+            Ok(each(OldReaction {
+                message: MessageId::at(time(row, 0)?),
+                user: id(UserId::from_row, 1, row.get(1)?)?,
+                emoji: row.get(2)?,
+                since: time(row, 3)?,
+                given: time(row, 4)?,
+            }))
+        })
+    }
+
+    /// Stores a reaction as it was in another database; one that is there already stays.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_old_reaction(&mut self, chat: ChatId, old: &OldReaction) -> StoreResult<()> {
+        let key = (chat.row(), old.message.created().micros());
+        let sql = "INSERT OR IGNORE INTO reactions (chat_id, message_id, given, emoji_at, user_id)
+                   VALUES (?1, ?2, ?3, ?4, ?5)";
+        let row = (key.0, key.1, old.given.micros(), old.since.micros(), old.user.row());
+        if self.run(sql, row)? == 0 {
+            return Ok(());
+        }
+        let sql = "INSERT INTO emoji (chat_id, message_id, emoji_at, emoji, users)
+                   VALUES (?1, ?2, ?3, ?4, 1) ON CONFLICT DO UPDATE SET users = users + 1";
+        self.run(sql, (key.0, key.1, old.since.micros(), &old.emoji))?;
+        self.set_status_bit(chat, old.message, HAS_REACTIONS, true)
     }
 
     /// Takes away the extras of a message that is deleted or goes, which has this row status.

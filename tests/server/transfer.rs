@@ -424,3 +424,37 @@ fn an_export_that_stalls_does_not_hold_the_wal() {
     let _ = export.wait();
     assert!(wal < 24 * 1024 * 1024, "{wal} bytes of WAL after 32 MB of sends");
 }
+
+/// Replies and reactions move; of files the lines do that stand for them.
+#[test]
+fn replies_and_reactions_move() {
+    let server = Server::start();
+    let [(mut anna, _), (mut boris, _)] = server.users11(["anna", "boris"]);
+    let hall = anna.create_chat("hall");
+    boris.join(hall);
+    let first = anna.send(hall, "first");
+    let file = anna.upload(hall, "a.txt", b"0123456789");
+    anna.send_with(hall, "", first.id, &[file]);
+    anna.react(hall, first.id, true, "+");
+    boris.react(hall, first.id, true, "-");
+    boris.react(hall, first.id, true, "+");
+    let (path, lines) = lines(&server, "hall");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("{\"reaction\"")).count(), 3);
+    let before = anna.page(hall, 0, 5);
+
+    let other = Server::start();
+    let [(mut boris, _), (mut anna, _)] = other.users11(["boris", "anna"]);
+    other.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
+    let hall = anna.chat_id("hall");
+    let after = anna.page(hall, 0, 5);
+    assert_eq!(contents(&after), ["first", "[a.txt, 10 bytes]"]);
+    assert_eq!(after[1].extras.reply, Some(first.id));
+    let shown = |messages: &[Message]| -> Vec<(String, u16)> {
+        let reactions = messages[0].extras.reactions.iter();
+        reactions.map(|reaction| (reaction.emoji.clone(), reaction.count)).collect()
+    };
+    assert_eq!(shown(&after), shown(&before));
+    assert_eq!(after[0].updated, before[0].updated);
+    boris.react(hall, first.id, false, "-");
+    other.admin_ok(&["check"], None);
+}

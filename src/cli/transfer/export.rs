@@ -1,17 +1,21 @@
 //! `vestnik export`: writes a chat as lines of JSON. Knows nothing of how they are read.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize as _;
-use vestnik::ids::{ChatId, MessageId, ServerTime};
+use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::store::Store;
 use vestnik::store::chats::Chat;
 use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
+use vestnik::wire::extras::put_file_lines;
 
-use super::line::{BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine};
+use super::line::{
+    BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine, ReactionLine,
+};
 use crate::cli::failure::Failure;
 use crate::cli::file::{self, Stop};
 use crate::cli::{Context, Outcome, output};
@@ -133,9 +137,46 @@ fn write_chat(
                 return Err(Failure::new("the chat was removed while it was exported").into());
             }
         }
+        write_reactions(store, chat.chat, last, &names, out)?;
         write_line(out, &Line::End(EndLine { messages: count }))?;
         Ok(count)
     })
+}
+
+/// Writes the reactions to the messages up to `last`, in slices.
+fn write_reactions(
+    store: &mut Store<'_>,
+    chat: ChatId,
+    last: MessageId,
+    names: &HashMap<UserId, String>,
+    out: &mut dyn Write,
+) -> Result<(), Stop> {
+    let mut next = Some((MessageId::at(ServerTime::ZERO), ServerTime::ZERO));
+    while let Some(from) = next.take() {
+        let (mut slice, mut written) = (Vec::new(), Ok(()));
+        store.all_reactions(chat, from, |reaction| {
+            if reaction.message > last || written.is_err() {
+                return false;
+            }
+            if slice.len() >= SLICE_BYTES {
+                next = Some((reaction.message, reaction.given));
+                return false;
+            }
+            let line = ReactionLine {
+                message: reaction.message.created().micros(),
+                user: names.get(&reaction.user).map_or("", String::as_str).into(),
+                emoji: reaction.emoji.into(),
+                since: reaction.since.micros(),
+                given: reaction.given.micros(),
+            };
+            written = write_line(&mut slice, &Line::Reaction(line));
+            true
+        })?;
+        store.commit()?;
+        written?;
+        out.write_all(&slice).map_err(Failure::from)?;
+    }
+    Ok(())
 }
 
 fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Result<(), Stop> {
@@ -176,8 +217,19 @@ fn message_line<'a>(message: &'a Message<'_>, sender: &'a str) -> MessageLine<'a
         updated: (message.updated != message.created).then(|| message.updated.micros()),
         edited: message.status & STATUS_EDITED != 0,
         deleted: message.status & STATUS_DELETED != 0,
-        content: message.content.into(),
+        content: content_with_files(message),
+        reply: message.extras.reply().map(|id| id.created().micros()),
     }
+}
+
+/// The text, and a line for each file: their bytes stay where they are.
+fn content_with_files<'a>(message: &'a Message<'_>) -> Cow<'a, str> {
+    if message.extras.files().next().is_none() {
+        return message.content.into();
+    }
+    let mut content = message.content.as_bytes().to_vec();
+    put_file_lines(&mut content, message.extras, !message.content.is_empty());
+    String::from_utf8_lossy(&content).into_owned().into()
 }
 
 fn write_line(out: &mut dyn Write, line: &Line<'_>) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 //! {"member":{"name":"anna","admin":true,…}}      then members
 //! {"banned":{"name":"boris"}}                    and who is kept out,
 //! {"message":{"id":1700000000000000,…}}          then messages by id,
+//! {"reaction":{"message":1700000000000000,…}}    then reactions by message and time,
 //! {"end":{"messages":1}}                         and last how many there are
 //! ```
 
@@ -23,6 +24,8 @@ pub(super) enum Line<'a> {
     Banned(BannedLine),
     #[serde(borrow)]
     Message(MessageLine<'a>),
+    #[serde(borrow)]
+    Reaction(ReactionLine<'a>),
     End(EndLine),
 }
 
@@ -71,7 +74,7 @@ pub(super) struct MessageLine<'a> {
     pub(super) id: i64,
     #[serde(borrow)]
     pub(super) sender: Cow<'a, str>,
-    /// When it was edited or deleted.
+    /// When it was edited, deleted, or last reacted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) updated: Option<i64>,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -79,7 +82,25 @@ pub(super) struct MessageLine<'a> {
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) deleted: bool,
     #[serde(borrow)]
+    /// A line for each file stands behind the text.
     pub(super) content: Cow<'a, str>,
+    /// The message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reply: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReactionLine<'a> {
+    pub(super) message: i64,
+    #[serde(borrow)]
+    pub(super) user: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) emoji: Cow<'a, str>,
+    /// When this emoji came to the message,
+    pub(super) since: i64,
+    /// and when the user gave it.
+    pub(super) given: i64,
 }
 
 #[derive(Serialize, Deserialize, Debug)]

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use vestnik::auth::password::{Kind, nobody};
-use vestnik::ids::{ChatId, ServerTime, UserId};
+use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::limits::PASSWORD_ITERATIONS;
 use vestnik::names::Name;
 use vestnik::store::changes::Change;
+use vestnik::store::extras::OldReaction;
 use vestnik::store::members::Member;
 use vestnik::store::search::Unindexed;
 use vestnik::store::{Database, Store};
@@ -267,7 +268,41 @@ impl Place<'_> {
             std::thread::sleep(begun.elapsed());
             Ok(())
         })?;
-        self.store(chat, &mut batch)
+        self.store(chat, &mut batch)?;
+        self.fill_reactions(source, chat, senders)
+    }
+
+    /// Stores the reactions, in batches as well.
+    #[allow(clippy::disallowed_methods, reason = "how long a batch takes, no time of the server")]
+    fn fill_reactions(
+        &self,
+        source: &Source,
+        chat: ChatId,
+        senders: &HashMap<String, UserId>,
+    ) -> Outcome {
+        let changed = || Failure::new("the file has changed while it was imported");
+        let time = |micros| ServerTime::new(micros).ok_or_else(changed);
+        let mut batch = Vec::new();
+        let store = |batch: &mut Vec<OldReaction>| {
+            let begun = Instant::now();
+            file::write(self.data, self.database, |store| {
+                is_there(store, chat)?;
+                batch.drain(..).try_for_each(|old| Ok(store.add_old_reaction(chat, &old)?))
+            })?;
+            std::thread::sleep(begun.elapsed());
+            Ok(())
+        };
+        read::reactions(source, |line| {
+            batch.push(OldReaction {
+                message: MessageId::at(time(line.message)?),
+                user: *senders.get(&*line.user).ok_or_else(changed)?,
+                emoji: line.emoji.clone().into_owned(),
+                since: time(line.since)?,
+                given: time(line.given)?,
+            });
+            if batch.len() < MESSAGES_PER_BATCH { Ok(()) } else { store(&mut batch) }
+        })?;
+        store(&mut batch)
     }
 
     fn store(&self, chat: ChatId, batch: &mut Vec<Held>) -> Outcome {
@@ -276,6 +311,9 @@ impl Place<'_> {
             let mut unindexed = Vec::with_capacity(batch.len());
             for held in batch.drain(..) {
                 store.add_old_message(chat, &held.message())?;
+                if let Some(reply) = held.reply {
+                    store.add_reply(chat, held.id, reply)?;
+                }
                 if held.status & STATUS_DELETED == 0 {
                     unindexed.push(Unindexed { chat, message: held.id, content: held.content });
                 }
@@ -374,11 +412,12 @@ fn add_user(store: &mut Store<'_>, name: &Name) -> Result<UserId, Stop> {
 
 /// A message that waits for its batch.
 struct Held {
-    id: vestnik::ids::MessageId,
+    id: MessageId,
     sender: UserId,
     updated: ServerTime,
     status: u8,
     content: String,
+    reply: Option<MessageId>,
 }
 
 impl Held {
@@ -390,6 +429,7 @@ impl Held {
             updated: message.updated,
             status: message.status,
             content: message.content.to_owned(),
+            reply: message.reply,
         })
     }
 

@@ -8,16 +8,19 @@ use std::path::{Path, PathBuf};
 use vestnik::auth::password;
 use vestnik::config::CONTENT_LIMIT_BYTES_MAX;
 use vestnik::ids::{MessageId, ServerTime};
-use vestnik::limits::TITLE_CHARS_MAX;
+use vestnik::limits::{EMOJI_BYTES_MAX, FILE_NAME_BYTES_MAX, MESSAGE_FILES_MAX, TITLE_CHARS_MAX};
 use vestnik::names::Name;
 use vestnik::wire::codec::{STATUS_DELETED, STATUS_EDITED};
 
 use super::super::failure::Failure;
 use super::super::output;
-use super::line::{ChatLine, FORMAT, Line, MemberLine, MessageLine};
+use super::line::{ChatLine, FORMAT, Line, MemberLine, MessageLine, ReactionLine};
 
 /// Longer than any line that is written: a content of escapes alone, and what is around it.
 const LINE_BYTES_MAX: u64 = 6 * CONTENT_LIMIT_BYTES_MAX as u64 + 4096;
+
+/// Lines that stand for the files of one message: names, sizes and what is around them.
+const FILE_LINES_BYTES_MAX: usize = MESSAGE_FILES_MAX * (FILE_NAME_BYTES_MAX + 32);
 
 /// What is known of an export once all of it was read.
 pub(super) struct Summary {
@@ -211,12 +214,43 @@ fn add(
                 summary.senders.insert(line.sender.into_owned(), number);
             }
         }
+        Line::Reaction(line) => {
+            check_reaction(summary, &line, now)?;
+            if !summary.senders.contains_key(&*line.user) {
+                Name::parse_stored(&line.user).map_err(|bad| {
+                    format!("has a user {:?}, which is no name: {bad}", line.user)
+                })?;
+                summary.senders.insert(line.user.into_owned(), number);
+            }
+        }
         Line::End(end) if end.messages == summary.ids.len() as u64 => return Ok(true),
         Line::End(end) => {
             return Err(format!("says {} messages, and {} came", end.messages, summary.ids.len()));
         }
     }
     Ok(false)
+}
+
+/// A reaction to a message that came before.
+fn check_reaction(
+    summary: &mut Summary,
+    line: &ReactionLine<'_>,
+    now: ServerTime,
+) -> Result<(), String> {
+    let message = MessageId::at(past(line.message, now)?);
+    if summary.ids.binary_search(&message).is_err() {
+        return Err("is a reaction to no message that came before it".to_owned());
+    }
+    let (since, given) = (past(line.since, now)?, past(line.given, now)?);
+    if since < message.created() || given < since {
+        return Err("is a reaction from before its message or its emoji".to_owned());
+    }
+    let is_good = (1..=EMOJI_BYTES_MAX).contains(&line.emoji.len());
+    if !is_good || line.emoji.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("has an emoji that cannot be one".to_owned());
+    }
+    summary.latest = summary.latest.max(given);
+    Ok(())
 }
 
 /// A time that was given already.
@@ -233,13 +267,16 @@ fn judge(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTi
     if id == ServerTime::ZERO || updated < id {
         return Err("has an id of 0, or was changed before it was made".to_owned());
     }
-    if (updated != id) != (line.edited || line.deleted) {
+    if updated == id && (line.edited || line.deleted) {
         return Err("has a time of change and none, or the other way round".to_owned());
     }
     if line.deleted != line.content.is_empty() {
         return Err("has a content and is deleted, or has none and is not".to_owned());
     }
-    if line.content.len() > CONTENT_LIMIT_BYTES_MAX {
+    if line.reply.is_some_and(|reply| reply <= 0 || reply >= line.id) {
+        return Err("answers no message that came before it".to_owned());
+    }
+    if line.content.len() > CONTENT_LIMIT_BYTES_MAX + FILE_LINES_BYTES_MAX {
         return Err(format!("has a content of more than {CONTENT_LIMIT_BYTES_MAX} bytes"));
     }
     if line.content.contains('\0') {
@@ -255,6 +292,7 @@ pub(super) struct Checked<'a> {
     pub(super) updated: ServerTime,
     pub(super) status: u8,
     pub(super) content: &'a str,
+    pub(super) reply: Option<MessageId>,
 }
 
 /// Calls `each` with each message, until it fails. Judges again: the file may have changed.
@@ -275,6 +313,20 @@ pub(super) fn messages(
             updated: judged.1,
             status: edited | deleted,
             content: &line.content,
+            reply: line.reply.and_then(ServerTime::new).map(MessageId::at),
         })
+    })
+}
+
+/// Calls `each` with each reaction, until it fails.
+pub(super) fn reactions(
+    source: &Source,
+    mut each: impl FnMut(&ReactionLine<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    lines(source, |number, text| {
+        match parse(text).map_err(|words| wrong(source, number, words))? {
+            Line::Reaction(line) => each(&line),
+            _ => Ok(()),
+        }
     })
 }
