@@ -268,7 +268,7 @@ fn judge(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTi
         return Err("has an id of 0, or was changed before it was made".to_owned());
     }
     if updated == id && (line.edited || line.deleted) {
-        return Err("has a time of change and none, or the other way round".to_owned());
+        return Err("is edited or deleted, and has no time of that".to_owned());
     }
     if line.deleted != line.content.is_empty() {
         return Err("has a content and is deleted, or has none and is not".to_owned());
@@ -276,7 +276,9 @@ fn judge(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTi
     if line.reply.is_some_and(|reply| reply <= 0 || reply >= line.id) {
         return Err("answers no message that came before it".to_owned());
     }
-    if line.content.len() > CONTENT_LIMIT_BYTES_MAX + FILE_LINES_BYTES_MAX {
+    let has_files = line.content.ends_with(" bytes]");
+    let lines_bytes_max = if has_files { FILE_LINES_BYTES_MAX } else { 0 };
+    if line.content.len() > CONTENT_LIMIT_BYTES_MAX + lines_bytes_max {
         return Err(format!("has a content of more than {CONTENT_LIMIT_BYTES_MAX} bytes"));
     }
     if line.content.contains('\0') {
