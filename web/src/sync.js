@@ -265,7 +265,9 @@ export class Sync {
    */
   async catchUp(newest) {
     const generation = this.#generation;
-    if (this.cursor === undefined || newest - this.cursor > CATCH_UP_MAX_US) await this.reset(newest);
+    // A cursor of 0 is that of chats without messages: it says nothing about how long it has been.
+    const isTooOld = this.cursor !== undefined && this.cursor > 0 && newest - this.cursor > CATCH_UP_MAX_US;
+    if (this.cursor === undefined || isTooOld) await this.reset(newest);
     const from = /** @type {number} */ (this.cursor);
     let upTo = from;
     await this.owner.request('REQUEST_UPDATES', [from + 1], (piece) => {

@@ -336,6 +336,25 @@ test('the cursor and what it covers are one write', async () => {
   assert.deepEqual(changes.map(([store, key]) => [store, key]), [['messages', [CHATS[0], 1]], ['meta', 'cursor']]);
 });
 
+test('what was stored stays when the first message comes while the browser is away', async () => {
+  const db = await new Database('test-first', () => undefined).open();
+  const model = new Model();
+  model.time = 1.8e15;
+  const browser = new Browser(model, () => 1, db);
+  await browser.connect();
+  await browser.catching;
+  assert.equal(browser.sync.cursor, 0);
+  await browser.sync.older(CHATS[0], 0, 10);
+  await browser.sync.enqueue({ localId: '1', chat: CHATS[0], text: 'first', reply: 0, files: [] });
+  while (browser.sync.outgoing.length > 0) await soon();
+  browser.disconnect();
+  model.create(CHATS[0], OTHER, 'second');
+  await browser.connect();
+  await browser.catching;
+  const texts = (await db.newer(CHATS[0], browser.sync.windows.get(CHATS[0]).from - 1, 10)).map(({ text }) => text);
+  assert.deepEqual(texts, ['first', 'second']);
+});
+
 test('an older version of a message never replaces a newer one', () => {
   const old = { id: 1, updated: 5, text: 'new', reactions: [] };
   assert.equal(applyChange(old, whole(1, { id: 1, updated: 4, text: 'old' })), old);
