@@ -21,6 +21,9 @@ const HEARTBEAT_LIMIT_MS = 3_000;
 const HEARTBEAT_EVERY_MS = 25_000;
 const CONNECT_LIMIT_MS = 10_000;
 const BACKOFF_FIRST_MS = 200;
+/** A server that restarts is soon there again: the first attempts are no further apart than this. */
+const BACKOFF_SOON_MS = 3_000;
+const SOON_ATTEMPTS = 10;
 const BACKOFF_MAX_MS = 30_000;
 const TASKS_MAX = 255;
 
@@ -62,7 +65,7 @@ export class Link {
   /** @type {Uint8Array[]} leave together in one message */
   #outgoing = [];
   #task = 0;
-  #backoffMs = BACKOFF_FIRST_MS;
+  #failures = 0;
   #startedAt = 0;
   #received = 0;
   #isChecking = false;
@@ -103,7 +106,7 @@ export class Link {
     if (this.#isStopped) return;
     if (this.#isGreeted) this.#checkAlive();
     else if (!this.#socket || Date.now() - this.#startedAt > HEARTBEAT_LIMIT_MS) {
-      this.#backoffMs = BACKOFF_FIRST_MS;
+      this.#failures = 0;
       this.#connect();
     }
   }
@@ -178,7 +181,7 @@ export class Link {
       this.#isGreeted = true;
       this.#scheduleHeartbeat();
       await this.owner.onGreeted(hello);
-      if (socket === this.#socket) this.#backoffMs = BACKOFF_FIRST_MS;
+      if (socket === this.#socket) this.#failures = 0;
     } catch {
       if (socket === this.#socket) this.#lost();
     }
@@ -211,8 +214,8 @@ export class Link {
     this.owner.onLost(wasGreeted ? 'connecting' : 'offline');
     if (!this.owner.isWanted()) return;
     // Half of it at random: many browsers that lost one server do not come back at once.
-    const pauseMs = this.#backoffMs * (0.5 + Math.random() / 2);
-    this.#backoffMs = Math.min(2 * this.#backoffMs, BACKOFF_MAX_MS);
+    const pauseMs = backoffMs(this.#failures) * (0.5 + Math.random() / 2);
+    this.#failures += 1;
     this.#timer = setTimeout(() => this.#connect(), pauseMs);
   }
 
@@ -307,6 +310,12 @@ export class Link {
     const next = this.#waiting.shift();
     if (next) this.#enqueue(next);
   }
+}
+
+/** @param {number} failures in a row before this one */
+function backoffMs(failures) {
+  const soon = Math.min(BACKOFF_FIRST_MS * 2 ** Math.min(failures, SOON_ATTEMPTS), BACKOFF_SOON_MS);
+  return Math.min(soon * 2 ** Math.max(0, failures - SOON_ATTEMPTS), BACKOFF_MAX_MS);
 }
 
 /** @param {Uint8Array[]} parts */

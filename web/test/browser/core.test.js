@@ -79,6 +79,7 @@ test(`the server is killed ${KILLS} times in the middle of sends: nothing is los
     }
     await kill;
     await server.start();
+    for (const page of [a, b]) await until(() => page.locator('[role=status]').first().textContent(), (text) => text === '', 40_000);
   }
   const expected = Array.from({ length: count }, (_, index) => index);
   for (const page of [a, b]) {
