@@ -138,8 +138,12 @@ impl Queue {
         by_user.chain(fresh).chain(self.gaps.values().copied()).min()
     }
 
+    fn has_messages(&self) -> bool {
+        !self.fresh.is_empty() || !self.by_chat.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.by_chat.is_empty() && self.gaps.is_empty()
+        !self.has_messages() && self.gaps.is_empty()
     }
 }
 
@@ -317,7 +321,7 @@ impl Indexing {
         let is_idle = !self.has_pending && self.queue.is_empty() && !self.is_scanning();
         order.copied().find(|work| match work {
             Work::Clear => self.has_pending,
-            Work::Queued => self.queue.len() > 0,
+            Work::Queued => self.queue.has_messages(),
             Work::Scanned => self.is_scanning(),
             Work::Merge => self.merge_owed_bytes >= BYTES_PER_MERGE || is_idle && self.may_merge,
         })
