@@ -640,8 +640,8 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
       }],
       failed: ['scene=full#chat=2', async (page) => {
         await box(page).fill('refuse');
-        await box(page).press('Enter');
-        await page.getByText('Not sent').first().waitFor();
+        await page.getByRole('button', { name: 'Send', exact: true }).click();
+        await article(page, 'refuse').getByText('Not sent').waitFor();
       }],
       'new chat': ['scene=full', async (page) => {
         await page.getByRole('button', { name: 'New chat' }).click();
