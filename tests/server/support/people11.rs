@@ -182,6 +182,14 @@ impl Client {
         pack
     }
 
+    /// All invites but the one that a new server makes for its first user.
+    #[track_caller]
+    pub(crate) fn later_invites(&mut self) -> Vec<InviteInfo> {
+        let mut all = self.invites(0);
+        all.retain(|invite| (invite.creator, invite.chat) != (0, 0));
+        all
+    }
+
     #[track_caller]
     pub(crate) fn end_invite(&mut self, hint: &str) -> Frame {
         self.ask(END_INVITE, body().text(hint))
