@@ -202,7 +202,10 @@ impl<'a> Answer<'a> {
 
     fn put_head(&self, out: &mut Vec<u8>, exchange: &Exchange) -> std::io::Result<()> {
         write!(out, "HTTP/1.1 {}\r\n", self.status.line())?;
-        if let Ok(time) = jiff::Timestamp::from_second(exchange.wall_s) {
+        // Without a clock there is no date.
+        if exchange.wall_s > 0
+            && let Ok(time) = jiff::Timestamp::from_second(exchange.wall_s)
+        {
             write!(out, "Date: {}\r\n", time.strftime("%a, %d %b %Y %H:%M:%S GMT"))?;
         }
         if !self.status.is_bodiless() {

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,10 @@ use slab::Slab;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::engine::NEVER_MS;
+use crate::http::{self, Answer, Http, Setting, Site, Status, Step, Surface};
 use crate::limits::{SCRAPE_REQUEST_BYTES_MAX, SCRAPE_TIMEOUT_MS, SCRAPES_MAX};
 use crate::net::listener::{Listener, Port};
-use crate::net::metrics_server::http::Status;
 use crate::net::serve::cannot_listen;
-
-mod http;
 
 /// Milliseconds after which accepting is tried again when it failed.
 const RETRY_MS: u64 = 1000;
@@ -37,13 +35,14 @@ const FIRST_SCRAPE: u32 = 2;
 pub(super) struct Sources {
     unix: Option<(UnixListener, SocketFile)>,
     http: Option<TcpListener>,
+    site: Site,
 }
 
 impl Sources {
     /// Listens on the Unix socket, which may fail with a word in the log, and on the port, if there
     /// is to be one, which may not. The lock of the data file must be held: what lies in the
     /// socket's place is then of a server that is gone.
-    pub(super) fn open(unix: &Path, http: Option<SocketAddr>) -> Result<Self, String> {
+    pub(super) fn open(unix: &Path, http: Option<SocketAddr>, site: Site) -> Result<Self, String> {
         let bind = |address| {
             let bound = Listener::bind(address, Port::Plain);
             bound.map_err(|error| cannot_listen(address, &error))
@@ -56,7 +55,7 @@ impl Sources {
                 None
             }
         };
-        Ok(Self { unix, http: http.map(|listener| listener.socket) })
+        Ok(Self { unix, http: http.map(|listener| listener.socket), site })
     }
 
     /// Where HTTP is taken.
@@ -136,6 +135,18 @@ enum Stream {
 }
 
 impl Stream {
+    /// On loopback a page of another site must not get here by a name of its own.
+    fn surface(&self) -> Surface {
+        match self {
+            Self::Http(socket)
+                if socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback()) =>
+            {
+                Surface::LocalMetrics
+            }
+            _ => Surface::Metrics,
+        }
+    }
+
     const fn is_http(&self) -> bool {
         matches!(self, Self::Http(_))
     }
@@ -166,7 +177,7 @@ impl Stream {
 #[derive(Debug)]
 enum Stage {
     /// Its request is not whole.
-    Asking(Vec<u8>),
+    Asking { request: Vec<u8>, http: Box<Http> },
     /// Its answer is not all sent.
     Answering { answer: Vec<u8>, sent: usize },
     /// All is sent; it is read from until it ends its side, lest a reset destroy the answer.
@@ -190,6 +201,37 @@ impl<F: FnOnce() -> String> Figures<F> {
     }
 }
 
+/// The answer to a request, once its head is whole. One connection gets one.
+fn answer(
+    http: &mut Http,
+    request: &[u8],
+    surface: Surface,
+    figures: &mut Figures<impl FnOnce() -> String>,
+    site: &Site,
+) -> Option<Vec<u8>> {
+    let socket = Ipv4Addr::UNSPECIFIED.into();
+    let setting = Setting { site, surface, socket, is_empty: false, wall_us: 0 };
+    let mut out = Vec::new();
+    match http.next(request, &setting, &mut out) {
+        Step::Wait(_) if request.len() < SCRAPE_REQUEST_BYTES_MAX => return None,
+        Step::Wait(_) => {
+            let why = "the head of the request is too long";
+            http::put_last(Status::HeadTooLarge, why, None, 0, &mut out);
+        }
+        Step::Metrics(mut used) => {
+            used.exchange.is_last = true;
+            let page = Answer {
+                media_type: "text/plain; version=0.0.4; charset=utf-8",
+                body: figures.text().as_bytes().into(),
+                ..Answer::status(Status::Ok)
+            };
+            used.exchange.answer(&page, &mut out);
+        }
+        _ => {}
+    }
+    Some(out)
+}
+
 #[derive(Debug)]
 struct Scrape {
     stream: Stream,
@@ -199,9 +241,9 @@ struct Scrape {
 
 impl Scrape {
     /// Goes on as far as possible. False when it is over.
-    fn go_on(&mut self, figures: &mut Figures<impl FnOnce() -> String>) -> bool {
+    fn go_on(&mut self, figures: &mut Figures<impl FnOnce() -> String>, site: &Site) -> bool {
         loop {
-            match self.step(figures) {
+            match self.step(figures, site) {
                 Ok(Some(next)) => self.stage = next,
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -217,21 +259,18 @@ impl Scrape {
     fn step(
         &mut self,
         figures: &mut Figures<impl FnOnce() -> String>,
+        site: &Site,
     ) -> io::Result<Option<Stage>> {
         let mut room = [0; 1024];
         Ok(match &mut self.stage {
-            Stage::Asking(request) => {
+            Stage::Asking { request, http } => {
                 let count = self.stream.read(&mut room)?;
-                request.extend_from_slice(room.get(..count).unwrap_or_default());
-                match http::judge(request) {
-                    _ if count == 0 => Some(Stage::Over),
-                    None if request.len() < SCRAPE_REQUEST_BYTES_MAX => None,
-                    status => {
-                        let status = status.unwrap_or(Status::TooLong);
-                        let text = if status == Status::Ok { figures.text() } else { "" };
-                        Some(Stage::Answering { answer: http::answer(status, text), sent: 0 })
-                    }
+                if count == 0 {
+                    return Ok(Some(Stage::Over));
                 }
+                request.extend_from_slice(room.get(..count).unwrap_or_default());
+                let answer = answer(http, request, self.stream.surface(), figures, site);
+                answer.map(|answer| Stage::Answering { answer, sent: 0 })
             }
             Stage::Answering { answer, sent } => {
                 *sent += self.stream.write(answer.get(*sent..).unwrap_or_default())?;
@@ -318,7 +357,9 @@ impl MetricsServer {
         }
         self.is_awake = false;
         let mut figures = Figures { make: Some(figures), text: String::new() };
-        self.metrics_server.retain(|_, asker| now_ms < asker.until_ms && asker.go_on(&mut figures));
+        let site = &self.sources.site;
+        self.metrics_server
+            .retain(|_, asker| now_ms < asker.until_ms && asker.go_on(&mut figures, site));
         let mut next_ms = NEVER_MS;
         if self.is_called {
             match self.accept(registry, now_ms, &mut figures) {
@@ -352,7 +393,7 @@ impl MetricsServer {
             let alike = self.metrics_server.iter().filter(|(_, asker)| is_alike(asker)).count();
             let is_full = alike >= SCRAPES_MAX;
             let stage = match stream {
-                Stream::Http(_) => Stage::Asking(Vec::new()),
+                Stream::Http(_) => Stage::Asking { request: Vec::new(), http: Box::default() },
                 // Who may open the socket need not say what it wants.
                 Stream::Unix(_) if !is_full => {
                     Stage::Answering { answer: figures.text().into(), sent: 0 }
@@ -360,7 +401,7 @@ impl MetricsServer {
                 Stream::Unix(_) => Stage::Over,
             };
             let mut asker = Scrape { stream, stage, until_ms: now_ms + SCRAPE_TIMEOUT_MS };
-            if is_full || !asker.go_on(figures) {
+            if is_full || !asker.go_on(figures, &self.sources.site) {
                 continue;
             }
             let entry = self.metrics_server.vacant_entry();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ring::rand::SystemRandom;
 
 use crate::config::Config;
+use crate::http::Site;
 use crate::logging::Logging;
 use crate::net::clock::Clock;
 use crate::net::first_run;
@@ -74,7 +75,7 @@ pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
             None
         }
     };
-    let sources = Sources::open(&config.stats_socket, config.metrics_listen)?;
+    let sources = Sources::open(&config.stats_socket, config.metrics_listen, Site::new(config))?;
     let lines = lines(&listeners, &sources)?;
     let mut reactor = Reactor::new(config, logging.clone(), service, listeners, sources, identity)
         .map_err(|e| format!("cannot set up the event loop: {e}"))?;

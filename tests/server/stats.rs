@@ -234,13 +234,16 @@ fn metrics_by_http() {
 fn other_requests_by_http() {
     let server = with_http();
     for (request, status) in [
-        (&b"GET / HTTP/1.1\r\n\r\n"[..], "404"),
-        (b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", "405"),
+        (&b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..], "404"),
+        (b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", "405"),
         (b"HELO metrics\r\n\r\n", "400"),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", "400"),
+        // A page that has given its own name this address.
+        (b"GET /metrics HTTP/1.1\r\nHost: evil.example:9420\r\n\r\n", "403"),
     ] {
         let (head, page) = ask(&server, request);
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
-        assert_eq!(page, "");
+        assert_eq!(page.lines().count(), 1, "{page}");
     }
     let mut long = b"GET /metrics HTTP/1.1\r\nCookie: ".to_vec();
     long.resize(4096, b'x');
@@ -275,7 +278,7 @@ fn who_asks_is_bounded() {
     for stream in &mut idle {
         assert_eq!(stream.read_to_end(&mut answer).expect("an end"), 0);
     }
-    ask(&server, b"GET /metrics HTTP/1.1\r\n\r\n");
+    ask(&server, b"GET /metrics HTTP/1.1\r\nHost: [::1]\r\n\r\n");
     anna.user_id("anna");
 }
 
