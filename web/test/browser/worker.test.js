@@ -112,14 +112,16 @@ test('a push shows what it says, and always something; a click opens the chat', 
 async function proxy(version) {
   const target = { host: '127.0.0.1', port: server.port };
   const front = createServer((incoming, outgoing) => {
-    request({ ...target, path: incoming.url, method: incoming.method, headers: { ...incoming.headers, 'accept-encoding': '' } }, (answer) => {
+    // Whole and not compressed: an answer that only confirms could not be changed.
+    const { 'if-none-match': known, 'accept-encoding': encodings, ...headers } = incoming.headers;
+    request({ ...target, path: incoming.url, method: incoming.method, headers }, (answer) => {
       if (incoming.url !== '/sw.js' || !version.isNew) {
         outgoing.writeHead(answer.statusCode ?? 500, answer.headers);
         answer.pipe(outgoing);
         return;
       }
-      const { 'content-length': _, etag: __, ...headers } = answer.headers;
-      outgoing.writeHead(200, headers);
+      const { 'content-length': length, etag, ...kept } = answer.headers;
+      outgoing.writeHead(200, kept);
       answer.on('data', (bytes) => outgoing.write(bytes));
       answer.on('end', () => outgoing.end('\n// another version'));
     }).on('error', () => outgoing.destroy()).end();
