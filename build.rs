@@ -87,7 +87,7 @@ fn collect(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -
 
 /// A script or style without the lines that are comments, and without indentation.
 ///
-/// It knows lines alone: a comment beside code stays, and tests of `web/` see to it that no text
+/// It knows lines alone: a comment behind code stays, and tests of `web/` see to it that no text
 /// in a script spans lines, and that what is left compiles to the same.
 fn without_comments(text: &str) -> String {
     let mut left = String::with_capacity(text.len());
@@ -169,7 +169,7 @@ impl Table {
     }
 }
 
-/// FNV-1a over 128 bits. It tells versions of our own files apart, against nobody.
+/// FNV-1a over 128 bits. It distinguishes versions of our own files, against no attacker.
 fn digest(bytes: &[u8]) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;

@@ -92,7 +92,7 @@ CREATE TABLE members (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_by_user ON members (user_id);
 
--- Groups that wait for an admin: whoever joins, or is enabled, first.
+-- Groups that wait for an admin: anyone who joins, or is enabled, first.
 CREATE TABLE vacancies (
     chat_id INTEGER PRIMARY KEY,
     emptied INTEGER -- when the last member left; NULL while there are members, all of them disabled
@@ -112,7 +112,8 @@ CREATE TABLE messages (
     message_id INTEGER NOT NULL,           -- unique over all chats
     sender_id  INTEGER NOT NULL,
     updated    INTEGER,                    -- of the last edit or the deletion; NULL: as created
-    -- Bits of protocol section 1, and where more is to be read: 0x10 a row of `replies`, 0x20 rows of
+    -- Bits of protocol section 1, and where more is to be read: 0x10 a row of `replies`, 0x20
+    -- rows of
     -- `files`, 0x40 rows of `reactions`.
     status     INTEGER NOT NULL DEFAULT 0,
     content    TEXT NOT NULL,

@@ -7,7 +7,7 @@ from an address that had a session before. Attackers are processes of lower prio
 machine they would take nothing from the server.
 
 Exit code 1 when a p99 is over 50 ms or a login takes over a second. `--short` takes under a minute,
-and judges nothing but the logins and that the server ends cleanly. The machine has to be quiet: the
+and checks nothing but the logins and that the server ends cleanly. The machine has to be quiet: the
 first row, without an attack, shows what it does by itself.
 """
 
@@ -183,7 +183,7 @@ def deaf(address, until, number):
 
 @alone
 def searches(address, until, _number):
-    """Searches for what is common, beside messages of one's own."""
+    """Searches for what is common, next to messages of one's own."""
     client = Client(address)
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"search-{os.getpid()}-{time.monotonic_ns()}"))
@@ -198,7 +198,7 @@ ATTACKS = [
     ("none", [], [], False),
     ("log lines, and nobody reads the log", [log_lines] * 4, [], True),
     ("16 KB messages of one user", [big_messages], [], False),
-    ("searches beside it", [big_messages, searches], [], False),
+    ("searches next to it", [big_messages, searches], [], False),
     ("edits of one user", [edits] * 2, [], False),
     ("groups made and left", [groups] * 2, [], False),
     ("titles", [titles] * 2, [], False),
@@ -211,7 +211,7 @@ ATTACKS = [
 
 
 # What the short form leaves out: others are like them.
-LEFT_OUT_SHORT = ["searches beside it", "titles", "right passwords, one address"]
+LEFT_OUT_SHORT = ["searches next to it", "titles", "right passwords, one address"]
 
 
 def percentile(values, share):

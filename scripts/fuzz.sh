@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Fuzzes one target for a number of seconds: scripts/fuzz.sh TARGET SECONDS (fuzz/fuzz_targets has them)
+# Fuzzes one target for a number of seconds: scripts/fuzz.sh TARGET SECONDS (fuzz/fuzz_targets has
+# them)
 # Starts from the seeds of fuzz/seeds and what earlier runs left in fuzz/corpus. An input that makes
 # the target panic is left in fuzz/artifacts; `cargo test --test fuzz` runs the same for a moment.
-# However a run ends, a line about it is added to fuzz/runs.tsv: when, which tree, what came of it. On a
+# However a run ends, a line about it is added to fuzz/runs.tsv: when, which tree, what came of
+# it. On a
 # other work the seconds of processor say more than those of the clock.
 #
 # A full disk is a file-size limit here, whose signal libFuzzer must not take for a crash.
-# Needs cargo-fuzz (cargo install cargo-fuzz), and no nightly: there is no sanitizer. It would find what
-# unsafe code does wrong, of which there is none here, does not see into SQLite, and costs half of the runs.
+# Needs cargo-fuzz (cargo install cargo-fuzz), and no nightly: there is no sanitizer. It would
+# find what
+# unsafe code does wrong, of which there is none here, does not see into SQLite, and costs half of
+# the runs.
 # Weighing inputs by rare features (entropic) would cost a quarter, as many features as there are.
 set -uo pipefail
 cd "$(dirname "$0")/../fuzz"

@@ -1,8 +1,10 @@
 #!/bin/sh
-# Counts the instructions of the parts of a message, as a Markdown table: the same on a busy machine as
+# Counts the instructions of the parts of a message, as a Markdown table: the same on a busy
+# machine as
 # on an idle one, and nearly the same in every run.
 #
-# Each body of `cargo bench -- times` is run by valgrind's callgrind a few times and twice as often; the
+# Each body of `cargo bench -- times` is run by valgrind's callgrind a few times and twice as
+# often; the
 # difference is the body's alone. What the kernel does is not counted. It leaves nothing behind.
 #
 #   scripts/instructions.sh [OPTION…] [BODY…]      (default: all bodies)

@@ -4,7 +4,8 @@
 # Makes a data file in a temporary directory, with users and stored messages, starts the server on
 # one core and the load on another, runs the scenarios one after the other, and prints a table on
 # standard output; progress goes to standard error. Every delivery is checked: a message that is
-# lost, doubled, damaged or out of order ends the script with exit code 1. Files are made where TMPDIR
+# lost, doubled, damaged or out of order ends the script with exit code 1. Files are made where
+# TMPDIR
 # says: on /dev/shm a sync costs nothing. It leaves nothing behind.
 #
 #   scripts/load.sh [OPTION…]

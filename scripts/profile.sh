@@ -3,7 +3,8 @@
 #
 # Starts a server on a data file in a temporary directory, puts the scenario on it, and prints the
 # top of the profile on standard output: by perf where it may be used, else by valgrind's callgrind
-# (counts of instructions; the server is then some fifty times slower). The file is made where TMPDIR
+# (counts of instructions; the server is then some fifty times slower). The file is made where
+# TMPDIR
 # says: on /dev/shm a sync costs nothing. It leaves nothing behind.
 #
 #   scripts/profile.sh [OPTION…] [SCENARIO [OPTION OF LOAD RUN…]]     (default: fanout)

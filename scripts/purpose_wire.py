@@ -183,7 +183,7 @@ class Server:
         )
 
     def add_user(self, name, iterations=1000):
-        """A user, whose password costs so many rounds."""
+        """A user, whose password costs that many rounds."""
         self.admin(
             "user", "add", name, "--password-stdin", "--password-iterations", str(iterations),
             stdin=PASSWORD + "\n",

@@ -48,16 +48,16 @@ run() {
     VESTNIK_SIM_KEEP_GOING=1 RUST_BACKTRACE=0 VESTNIK_SIM_SEEDS="$1..$2" nice -n 19 \
         "$binary" every_seed --nocapture >"$log/$1" 2>&1 || status=$?
     grep -aE '^seed [0-9]+: ' "$log/$1" | cut -c 1-400 || true
-    if grep -aE '^FIGURES ' "$log/$1" >>"$log/metrics"; then
+    if grep -aE '^COUNTS ' "$log/$1" >>"$log/metrics"; then
         rm "$log/$1"
     else
         echo "the seeds $1..$2 ended with status $status:"
         tail -n 20 "$log/$1"
-        echo "FIGURES $(($2 - $1)) $(($2 - $1)) 0 0 0 0 0 0 0 0 0 0 0 0" >>"$log/metrics"
+        echo "COUNTS $(($2 - $1)) $(($2 - $1)) 0 0 0 0 0 0 0 0 0 0 0 0" >>"$log/metrics"
     fi
 }
 
-# FIGURES seeds failed either-kind with-power-cuts with-faults turns lives power-cuts failed-calls
+# COUNTS seeds failed either-kind with-power-cuts with-faults turns lives power-cuts failed-calls
 #         undone lost either copies simulated-ms
 report() {
     [ -s "$log/metrics" ] || return 0

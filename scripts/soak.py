@@ -439,15 +439,15 @@ class Soak:
             return 0
 
     def check(self, alone, counts):
-        self.judge_memory()
-        self.judge_latency(alone)
+        self.check_memory()
+        self.check_latency(alone)
         print("rounds of the misbehaving:", ", ".join(f"{k} {v}" for k, v in counts.items()))
         for name, count in counts.items():
             if count == 0:
                 self.fail(f"{name} never came to the end of a round")
-        self.judge_rest()
+        self.check_rest()
 
-    def judge_memory(self):
+    def check_memory(self):
         whole = self.memory[-1][0]
         median = lambda low, high: statistics.median(
             kib for at, kib in self.memory if low * whole <= at <= high * whole
@@ -461,7 +461,7 @@ class Soak:
         if not 0.9 * warm <= end <= 1.1 * warm:
             self.fail("the memory is not flat")
 
-    def judge_latency(self, alone):
+    def check_latency(self, alone):
         if not self.p99_ms or not alone:
             return self.fail("no latency was measured")
         p99_ms, alone_ms = statistics.median(self.p99_ms), alone["delivery_us"]["p99"] / 1000
@@ -472,7 +472,7 @@ class Soak:
         if p99_ms > max(self.arguments.p99_ms, 2 * alone_ms):
             self.fail("the good clients waited for too long")
 
-    def judge_rest(self):
+    def check_rest(self):
         deadline = time.monotonic() + 40
         while (left := self.left_over()) and time.monotonic() < deadline:
             time.sleep(1)

@@ -33,7 +33,7 @@ import time
 ACCEPTED, DECLINED, HELLO, LOGIN = 0x00, 0x01, 0x20, 0x21
 ADDRESSES = 250
 PASSWORD = "correct horse battery staple"
-# Told apart when less likely than this by chance; three pairs are compared.
+# Distinguishable when less likely than this by chance; three pairs are compared.
 SIGNIFICANCE = 0.001
 
 
@@ -135,9 +135,9 @@ def check(seconds):
     for left, right in itertools.combinations(["existing", "unknown", "disabled"], 2):
         chance, p = mann_whitney(seconds[left], seconds[right])
         longer, p_signs = sign_test(seconds[left], seconds[right])
-        told_apart = min(p, p_signs) < SIGNIFICANCE
-        good &= not told_apart
-        verdict = "TOLD APART" if told_apart else "not sent apart"
+        is_distinct = min(p, p_signs) < SIGNIFICANCE
+        good &= not is_distinct
+        verdict = "DISTINGUISHABLE" if is_distinct else "not distinguishable"
         print(
             f"{left} / {right}: P(slower) {chance:.3f}, p {p:.4f}; try by try"
             f" {1e3 * longer:+.3f} ms, p {p_signs:.4f}: {verdict}"

@@ -1,9 +1,12 @@
 #!/bin/sh
-# Measures what TLS costs next to plain TCP on this machine, as a Markdown table: connections that are
+# Measures what TLS costs next to plain TCP on this machine, as a Markdown table: connections that
+# are
 # made and do nothing, and messages by those that talk.
 #
-# Makes a data file and a certificate in a temporary directory, and starts a server of its own for each
-# measurement, on one core, with the load on another. Every delivery is checked: what is lost, doubled or
+# Makes a data file and a certificate in a temporary directory, and starts a server of its own for
+# each
+# measurement, on one core, with the load on another. Every delivery is checked: what is lost,
+# doubled or
 # out of order ends the script with exit code 1. It leaves nothing behind.
 #
 #   scripts/tls.sh [OPTION…]
@@ -67,7 +70,8 @@ median() {
 }
 
 fault=0
-# again TRANSPORT SCENARIO [OPTION…]: measures several times. Fields go to $dir/FIELD, one line each time;
+# again TRANSPORT SCENARIO [OPTION…]: measures several times. Fields go to $dir/FIELD, one line
+# each time;
 # the field "cpu" is what the server spent from first to last, in microseconds for each connection.
 again() {
     rm -f "$dir"/values.*

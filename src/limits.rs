@@ -54,7 +54,7 @@ pub const EMOJI_BYTES_MAX: usize = 32;
 
 /// Reactions of one user that change something and are let through in a while,
 pub const REACTIONS_MAX: usize = 30;
-/// which lasts so many milliseconds.
+/// in milliseconds.
 pub const REACTIONS_MS: u64 = 10_000;
 
 /// Longest body of a HEARTBEAT, in bytes (protocol section 4).
@@ -136,12 +136,12 @@ pub const SEARCH_RESULTS_MAX: usize = 200;
 /// Words that a query may have.
 pub const QUERY_WORDS_MAX: usize = 64;
 
-/// Bytes of a word that the search index tells apart; what lies behind is compared in the messages
-/// found.
+/// Bytes of a word that the search index distinguishes; what lies behind is compared in the
+/// messages found.
 pub const INDEXED_WORD_BYTES_MAX: usize = 64;
 
-/// Online members of a chat past which presence, typing and markers are not told there: these
-/// courtesies grow with the square of the members.
+/// Online members of a chat past which presence, typing and markers are not notified there: these
+/// ephemeral events grow with the square of the members.
 pub const EPHEMERAL_MEMBERS_MAX: usize = 256;
 
 /// Bytes read from one connection in one turn.
@@ -188,20 +188,20 @@ pub const PASSWORD_ITERATIONS_MAX: u32 = 10_000_000;
 
 /// Bucket of failures per (login, address), (session, address), (user, chat), in failures.
 pub const FAILURE_BUCKET: u32 = 5;
-/// One failure comes back to such a bucket every so many milliseconds.
+/// One failure comes back to such a bucket every this many milliseconds.
 pub const FAILURE_REFILL_MS: u64 = 10_000;
 /// Bucket of failures per address alone.
 pub const ADDRESS_FAILURE_BUCKET: u32 = 100;
-/// One failure comes back to an address every so many milliseconds.
+/// One failure comes back to an address every this many milliseconds.
 pub const ADDRESS_FAILURE_REFILL_MS: u64 = 1_000;
 /// Bucket of successful logins per (login, address), at the configured default of rounds; one with
 /// fewer rounds costs as much less.
 pub const LOGIN_BUCKET: u32 = 30;
-/// One login comes back to such a bucket every so many milliseconds.
+/// One login comes back to such a bucket every this many milliseconds.
 pub const LOGIN_REFILL_MS: u64 = 5_000;
 /// Bucket of registrations per address.
 pub const REGISTER_BUCKET: u32 = 30;
-/// One registration comes back every so many milliseconds.
+/// One registration comes back every this many milliseconds.
 pub const REGISTER_REFILL_MS: u64 = 60_000;
 /// Buckets remembered at once over all keys of one kind; the oldest goes.
 pub const BUCKETS_MAX: usize = 16_384;
@@ -232,7 +232,8 @@ pub const HTTP_HEAD_TIMEOUT_S: u64 = 10;
 pub const HTTP_BODY_TIMEOUT_S: u64 = 30;
 /// Seconds between two HTTP requests of a connection.
 pub const HTTP_IDLE_TIMEOUT_S: u64 = 60;
-/// HTTP connections of an address for each connection of Purpose without a session that it may have.
+/// HTTP connections of an address for each connection of Purpose without a session that it may
+/// have.
 pub const HTTP_CONNECTIONS_FACTOR: usize = 6;
 /// Messages that a hook may send in [`HOOK_WINDOW_MS`].
 pub const HOOK_MESSAGES_MAX: u32 = 30;
@@ -265,12 +266,12 @@ pub const INVITES_MAX: u32 = 10_000;
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Connections at once that ask for figures by HTTP, and as many by the socket beside the data file; more
+/// Scrapes at once by HTTP, and as many by the socket next to the data file; more
 /// are closed unheard.
 pub const SCRAPES_MAX: usize = 8;
-/// Longest request for figures, in bytes.
+/// Longest request for metrics, in bytes.
 pub const SCRAPE_REQUEST_BYTES_MAX: usize = 4 * 1024;
-/// Milliseconds for asking for figures and taking them.
+/// Milliseconds for a scrape, request and answer.
 pub const SCRAPE_TIMEOUT_MS: u64 = 5_000;
 
 /// Lines of the log that connections which make no sense may cause in a while.

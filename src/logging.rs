@@ -1,8 +1,10 @@
-//! Log lines on their way to standard error: a rate limit, a bounded queue, and a thread that writes.
+//! Log lines on their way to standard error: a rate limit, a bounded queue, and a thread that
+//! writes.
 //!
-//! Whoever logs never waits for who reads: when standard error is a pipe that nobody empties, lines
+//! A log line never waits for its reader: when standard error is a pipe that nobody empties, lines
 //! are dropped and counted, and the next line that is written says how many. Each place of the
-//! source that logs has a rate limit of its own, so that no peer and no damaged row can fill a disk.
+//! source that logs has a rate limit of its own, so that no peer and no damaged row can fill a
+//! disk.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write};
@@ -146,7 +148,7 @@ struct Interval {
     withheld: u64,
 }
 
-/// A logger that lets each place of the source write so many lines in so long a time.
+/// A logger that lets each place of the source write a number of lines in a period.
 struct Limited {
     inner: env_logger::Logger,
     sites: Mutex<HashMap<Site, Interval>>,

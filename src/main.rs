@@ -1,4 +1,4 @@
-//! The binary: what was asked for on the command line, done, and told as an exit code.
+//! The binary: runs what the command line asks for, and reports it as an exit code.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,8 @@
-//! Figures of what the server does: counters and histograms that are plain integers, since the loop
-//! alone owns them. Counting costs an addition; telling costs whoever asks.
+//! Metrics of what the server does: counters and histograms that are plain integers, since the loop
+//! alone owns them. Counting costs an addition; rendering costs the scrape.
 //!
-//! Owns the figures and the text in which they are told (the exposition format of Prometheus,
-//! version 0.0.4). Must not know what a purpose or a reason is called: those who tell the figures
-//! bring the names.
+//! Owns the metrics and their text (the exposition format of Prometheus, version 0.0.4). Must not
+//! know what a purpose or a reason is called: callers that render the metrics bring the names.
 
 use std::fmt::{Display, Write as _};
 
@@ -13,7 +12,7 @@ pub const TIME_BUCKETS: usize = 24;
 /// Buckets of a histogram of numbers: up to 1, 2, 4, … 4,096, and one for what is over.
 pub const COUNT_BUCKETS: usize = 14;
 
-/// Reasons for a decline that are told apart.
+/// Reasons for a decline that are counted apart.
 pub const REASONS_MAX: usize = 64;
 
 /// How often values of each size came. Bucket `i` holds those over `2^(i-1)` and up to `2^i`; the
@@ -140,14 +139,14 @@ impl Metrics {
         }
     }
 
-    /// So many frames of this purpose are released.
+    /// A number of frames of this purpose are released.
     pub fn frames_sent(&mut self, purpose: u8, frames: u32) {
         if let Some(count) = self.sent.get_mut(usize::from(purpose)) {
             *count += u64::from(frames);
         }
     }
 
-    /// So many frames of DECLINED with this reason, by its index in the list of reasons, are
+    /// A number of frames of DECLINED with this reason, by its index in the list of reasons, are
     /// released.
     pub fn declined(&mut self, reason: usize, frames: u32) {
         if let Some(count) = self.declined.get_mut(reason) {
@@ -169,8 +168,8 @@ impl Metrics {
         self.turn_rest_us.observe(turn_us.saturating_sub(commit_us));
     }
 
-    /// Tells all of it. `received` and `sent` are the purposes with their names; `reasons` are the
-    /// codes of declines, by their places.
+    /// Renders all of it. `received` and `sent` are the purposes with their names; `reasons` are
+    /// the codes of declines, by their places.
     pub fn render(
         &self,
         page: &mut Page,
@@ -232,7 +231,7 @@ pub enum Kind {
     Gauge,
 }
 
-/// Figures as text. Every name gets `vestnik_` in front.
+/// Metrics as text. Every name gets `vestnik_` in front.
 #[derive(Default, Debug)]
 pub struct Page(String);
 
@@ -251,7 +250,7 @@ impl Page {
         self.head(name, kind, help);
     }
 
-    /// One value of a figure, with what tells it from the others.
+    /// One value of a metric, with its labels.
     pub fn sample(&mut self, name: &str, label: Option<(&str, &str)>, value: impl Display) {
         // Writing to a String cannot fail.
         let _ = match label {
@@ -277,7 +276,7 @@ impl Page {
         self.histogram(name, help, values, |value| value.to_string());
     }
 
-    /// A histogram of microseconds, told in seconds.
+    /// A histogram of microseconds, rendered in seconds.
     pub fn times<const N: usize>(&mut self, name: &str, help: &str, values: &Histogram<N>) {
         self.histogram(name, help, values, |us| {
             format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_told_by_growing_sums_in_seconds() {
+    fn a_histogram_is_growing_sums_in_seconds() {
         let mut histogram = Histogram::<3>::default();
         for us in [1, 2, 2, 1_500_000] {
             histogram.observe(us);
@@ -347,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn purposes_without_a_name_are_told_together() {
+    fn purposes_without_a_name_are_counted_together() {
         let mut metrics = Metrics::default();
         for purpose in [7, 7, 8, 200] {
             metrics.frame_received(purpose);
@@ -366,7 +365,7 @@ mod tests {
             "vestnik_declines_total{code=\"b\"} 1",
             "vestnik_connections_refused_total{why=\"address\"} 1",
         ] {
-            assert!(text.lines().any(|told| told == line), "{line} is missing in:\n{text}");
+            assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the alphabet and the comparison. Must not know whose name it is, or whether it is taken.
 //!
-//! A name is stored as given, in NFC, beside a key: lower-cased, then NFC. Two names are the same
+//! A name is stored as given, in NFC, with a key: lower-cased, then NFC. Two names are the same
 //! when their keys are. One step is added to lower-casing: the final sigma `ς` becomes `σ`, for
 //! both are the lower case of `Σ` and only its place in the word decides which, so that a prefix
 //! of a name would otherwise not be a prefix of its key.
@@ -241,7 +241,7 @@ fn changed_by_nfkc(text: &str) -> Option<char> {
 }
 
 /// Whether the letters and marks are of one script: UTS 39, "highly restrictive". Latin may stand
-/// beside Japanese, Korean and Chinese, which are written with several scripts each.
+/// next to Japanese, Korean and Chinese, which are written with several scripts each.
 fn check_scripts(text: &str) -> Result<(), BadName> {
     let (mut all, mut but_latin) = (AugmentedScriptSet::default(), AugmentedScriptSet::default());
     for c in text.chars().filter(|c| !is_digit(*c)) {
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn case_does_not_tell_names_apart() {
+    fn case_does_not_distinguish_names() {
         assert_eq!(key("АННА"), key("анна"));
         assert_eq!(key("ЁЖ"), key("ёж"));
         assert_eq!(key("ANNA"), "anna");

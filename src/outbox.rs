@@ -8,10 +8,10 @@
 //!   | gone     | may be sent   | staged this turn  |
 //! ```
 //!
-//! What many are told alike is encoded once, in the block, and staged as a reference. It is copied
-//! into a queue only when that queue is about to be sent: so fan-out to a thousand connections passes
-//! through one buffer that stays in the cache, not through a thousand. A queue may wait so over some
-//! turns, and the block stays for as long as any does.
+//! What many are notified alike is encoded once, in the block, and staged as a reference. It is
+//! copied into a queue only when that queue is about to be sent: so fan-out to a thousand
+//! connections passes through one buffer that stays in the cache, not through a thousand. A queue
+//! may wait so over some turns, and the block stays for as long as any does.
 //!
 //! Where much of the block goes to many, it is not even copied then: see [`parts`].
 //!
@@ -61,7 +61,7 @@ struct Queue {
     is_dirty: bool,
     /// It got more than pieces of the block since it was last taken.
     has_own: bool,
-    /// Nothing more is staged: the connection has its last words,
+    /// Nothing more is staged: the connection has its final lines,
     is_closed: bool,
     /// and they are released.
     was_closed: bool,
@@ -155,8 +155,8 @@ impl StagedFrames {
 pub struct Dirty {
     /// Its place.
     pub index: u32,
-    /// They are pieces of the block: it was told something, and asked for nothing.
-    pub is_told_only: bool,
+    /// They are pieces of the block: it was notified something, and asked for nothing.
+    pub is_notified_only: bool,
 }
 
 /// A piece of the block, to be put into a queue.
@@ -174,11 +174,12 @@ struct Reference {
 pub struct Outbox {
     queues: Vec<Queue>,
     /// Queues with bytes staged or released in this turn, each once, in the order of their first
-    /// bytes. Who asked comes before who is told, and so can ask again while the others are told.
+    /// bytes. Who asked comes before who is notified, and so can ask again while the others are
+    /// notified.
     dirty: Vec<u32>,
     /// How many of them were taken.
     taken: usize,
-    /// What is told many alike; its room is kept from turn to turn.
+    /// What is notified many alike; its room is kept from turn to turn.
     block: Vec<u8>,
     /// How much of it is older than this turn.
     block_kept: usize,
@@ -189,7 +190,7 @@ pub struct Outbox {
     /// How many queues have references.
     referring: usize,
     staged: StagedFrames,
-    /// The one large empty buffer: each queue with references is put together in it.
+    /// The one large empty buffer: each queue with references is assembled in it.
     scratch: Vec<u8>,
     /// Room for what stands between two pieces that are sent from where they are.
     between: Vec<u8>,
@@ -295,7 +296,7 @@ impl Outbox {
         }
     }
 
-    /// Stages so many frames of PART, and the ACCEPTED behind them if there is one.
+    /// Stages that many frames of PART, and the ACCEPTED behind them if there is one.
     pub fn stage_answer(&mut self, index: u32, frames: &[u8], parts: u32, is_whole: bool) {
         if self.stage(index, |out| out.extend_from_slice(frames)) {
             self.staged.note(ToClient::Part, parts);
@@ -342,8 +343,8 @@ impl Outbox {
         }
     }
 
-    /// What is staged for a connection are its last words: from now on nothing is staged behind them,
-    /// until it is forgotten or the turn is undone.
+    /// What is staged for a connection are its final lines: from now on nothing is staged behind
+    /// them, until it is forgotten or the turn is undone.
     pub fn close(&mut self, index: u32) {
         if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
             queue.has_own = true;
@@ -351,7 +352,7 @@ impl Outbox {
         }
     }
 
-    /// Whether a connection has its last words.
+    /// Whether a connection has its final lines.
     pub fn is_closed(&self, index: u32) -> bool {
         self.queues.get(index as usize).is_some_and(|queue| queue.is_closed)
     }
@@ -429,11 +430,11 @@ impl Outbox {
     /// together. All that is staged must be released.
     pub fn pop_dirty(&mut self) -> Option<Dirty> {
         let dirty = self.take_dirty()?;
-        self.put_together(dirty.index);
+        self.flatten(dirty.index);
         Some(dirty)
     }
 
-    /// The same, for who calls [`Outbox::put_together`] or [`Outbox::send_parts`] when it is to be sent.
+    /// The same, for who calls [`Outbox::flatten`] or [`Outbox::send_parts`] when it is to be sent.
     pub fn take_dirty(&mut self) -> Option<Dirty> {
         let Some(&index) = self.dirty.get(self.taken) else {
             self.dirty.clear();
@@ -441,16 +442,16 @@ impl Outbox {
             return None;
         };
         self.taken += 1;
-        let mut is_told_only = false;
+        let mut is_notified_only = false;
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.is_dirty = false;
-            is_told_only = !std::mem::take(&mut queue.has_own);
+            is_notified_only = !std::mem::take(&mut queue.has_own);
         }
-        Some(Dirty { index, is_told_only })
+        Some(Dirty { index, is_notified_only })
     }
 
     /// Puts the pieces that a queue refers to in their places between its own bytes.
-    pub fn put_together(&mut self, index: u32) {
+    pub fn flatten(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         if queue.first_reference == NONE {
             return;
@@ -607,7 +608,7 @@ mod tests {
         assert_eq!(outbox.pending_bytes(3), 3);
         outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"abc");
-        assert_eq!(outbox.pop_dirty(), Some(Dirty { index: 3, is_told_only: false }));
+        assert_eq!(outbox.pop_dirty(), Some(Dirty { index: 3, is_notified_only: false }));
         assert_eq!(outbox.pop_dirty(), None);
         outbox.advance(3, 2);
         assert_eq!(outbox.sendable(3), b"c");
@@ -615,29 +616,29 @@ mod tests {
     }
 
     #[test]
-    fn nothing_follows_the_last_words() {
+    fn nothing_follows_the_final_lines() {
         let mut outbox = Outbox::default();
-        let told = |outbox: &mut Outbox| {
-            staged(outbox, 3, b"told");
+        let got = |outbox: &mut Outbox| {
+            staged(outbox, 3, b"sent");
             outbox.block_mut().extend_from_slice(b"alike");
             outbox.stage_block(3, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..5);
         };
         staged(&mut outbox, 3, b"bye");
         outbox.close(3);
-        told(&mut outbox);
+        got(&mut outbox);
         assert_eq!(outbox.pending_bytes(3), 3);
         // An undone turn has said nothing yet.
         outbox.discard();
         staged(&mut outbox, 3, b"bye");
         outbox.close(3);
-        told(&mut outbox);
+        got(&mut outbox);
         outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"bye");
         // Nor do they come again once they are released, whatever becomes of later turns.
         outbox.begin_turn();
         outbox.touch(3);
         outbox.discard();
-        told(&mut outbox);
+        got(&mut outbox);
         assert_eq!(outbox.pending_bytes(3), 3);
         outbox.remove(3);
         staged(&mut outbox, 3, b"another");
@@ -647,7 +648,7 @@ mod tests {
     #[test]
     fn frames_are_counted_when_they_are_released() {
         let (mut outbox, mut metrics) = (Outbox::default(), Metrics::default());
-        let told = |metrics: &Metrics| {
+        let got = |metrics: &Metrics| {
             let mut page = Page::default();
             let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (0x20, "MSG_NOTIFY")];
             metrics.render(&mut page, [].into_iter(), purposes.into_iter(), &CODES);
@@ -672,7 +673,7 @@ mod tests {
             outbox.release(&mut metrics);
             while outbox.pop_dirty().is_some() {}
         }
-        let text = told(&metrics);
+        let text = got(&metrics);
         let sent = "vestnik_frames_sent_total";
         assert_eq!(count(&text, &format!("{sent}{{purpose=\"ACCEPTED\"}}")), Some(9));
         assert_eq!(count(&text, &format!("{sent}{{purpose=\"MSG_NOTIFY\"}}")), Some(2));
@@ -812,11 +813,11 @@ mod tests {
         }
         assert_eq!((outbox.pending_bytes(0), outbox.pending_bytes(1)), (24, 26));
         assert_eq!(outbox.buffered_bytes(), 50);
-        outbox.put_together(0);
+        outbox.flatten(0);
         assert_eq!(outbox.sendable(0), b"0123456789ab0123456789ef");
         outbox.begin_turn();
         assert_eq!(outbox.block(), b"abef");
-        outbox.put_together(1);
+        outbox.flatten(1);
         assert_eq!(outbox.sendable(1), b"0123456789aab0123456789eef");
         outbox.begin_turn();
         assert_eq!(outbox.block(), b"");

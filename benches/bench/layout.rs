@@ -1,5 +1,5 @@
-//! Where a message lies: the same rows in the tree of `schema.sql`, which is in the order of chats, and
-//! in a table that is in the order of ids, with an index by chat. Both by bare SQLite.
+//! Where a message lies: the same rows in the tree of `schema.sql`, which is in the order of chats,
+//! and in a table that is in the order of ids, with an index by chat. Both by bare SQLite.
 //!
 //! Ids are unique over all chats, so the other table can have them for its rowids, and its index
 //! needs nothing but the chat: it is as good as such a table can be.
@@ -20,7 +20,7 @@ const ROWS: i64 = 64;
 const READ_CHATS: i64 = 64;
 
 /// What it is called.
-const BESIDE: &str = "by id, with an index";
+const OTHER: &str = "by id, with an index";
 /// The table that is compared with that of `schema.sql`.
 const BY_ID: &str = "DROP TABLE messages;
     CREATE TABLE messages (
@@ -55,7 +55,7 @@ pub(crate) fn run() {
     files.read(many / READ_CHATS);
     let [by_chat, by_id] = files.paths.map(|path| bytes(&path) as f64 / many as f64);
     println!(
-        "| bytes of the file a message | {by_chat:.0} | {BESIDE} | {by_id:.0} | {:.2} |",
+        "| bytes of the file a message | {by_chat:.0} | {OTHER} | {by_id:.0} | {:.2} |",
         by_id / by_chat
     );
 }
@@ -82,7 +82,7 @@ impl Pair {
         let mut by_chat = Statements::new(&self.by_chat);
         let mut by_id = Statements::new(&self.by_id);
         compare(
-            [&format!("insert, {ROWS} a commit, into {chats} chats of {file}"), BESIDE],
+            [&format!("insert, {ROWS} a commit, into {chats} chats of {file}"), OTHER],
             slices(ROWS),
             ROWS,
             || ours.bare(&mut by_chat, ROWS),
@@ -102,7 +102,7 @@ impl Pair {
         let (mut ours, mut theirs) = (Seed::new(), Seed::new());
         let (mut our_out, mut their_out) = (Vec::new(), Vec::new());
         compare(
-            [&format!("read {RANGE} of one of {READ_CHATS} chats of {messages}"), BESIDE],
+            [&format!("read {RANGE} of one of {READ_CHATS} chats of {messages}"), OTHER],
             slices(ROWS),
             RANGE,
             || read_by_bare(&mut by_chat, pick(&mut ours), &mut our_out),

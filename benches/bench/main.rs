@@ -1,9 +1,10 @@
 //! What a message costs, step by step, without sockets: `cargo bench`, or `cargo bench -- store`
 //! for one part. `cargo test` runs every body once on a small file.
 //!
-//! `cargo bench -- bare-sqlite` does the same work by the store and by bare SQLite in turn, and prints
-//! the ratios; `layout` does it in two layouts of the table of messages; `times BODY N` does one body
-//! N times and nothing else, for a tool that counts instructions (`scripts/instructions.sh`).
+//! `cargo bench -- bare-sqlite` does the same work by the store and by bare SQLite in turn, and
+//! prints the ratios; `layout` does it in two layouts of the table of messages; `times BODY N` does
+//! one body N times and nothing else, for a tool that counts instructions
+//! (`scripts/instructions.sh`).
 //!
 //! `VESTNIK_BENCH_ROWS` is the number of stored messages that reads are measured on (1,000,000);
 //! `VESTNIK_BENCH_FOLDER` is where files are made: where memory is a disk, a sync costs nothing.

@@ -55,7 +55,8 @@ MSG_NOTIFY, DEAUTH = 0x20, 0x22
 CHAT_NOTIFY, CHAT_GONE, MEMBER_NOTIFY, SEEN_NOTIFY = range(0x30, 0x34)
 TYPING_NOTIFY, PRESENCE_NOTIFY = 0x34, 0x35
 
-# Longest body taken from a server: nothing it sends comes near, but for the 1 MiB of a range on 0.1.
+# Longest body taken from a server: nothing it sends comes near, but for the 1 MiB of a range on
+# 0.1.
 BODY_BYTES_MAX = 2 << 20
 # Ranges asked for at once when many chats are caught up with.
 CATCH_UP_WINDOW = 32

@@ -63,7 +63,7 @@ fn pack(version: Version, body: &[u8]) {
     }
 }
 
-/// Names, passwords and codes, which come as text and are looked at further.
+/// Names, passwords and codes, which come as text and are parsed further.
 fn words(text: &str) {
     if let Ok(name) = Name::parse(text) {
         assert!((1..=32).contains(&name.text().chars().count()));

@@ -165,7 +165,7 @@ impl FullDisk {
         IGNORED.get_or_init(|| {
             let flag = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register(signal_hook::consts::SIGXFSZ, flag).expect("a handler");
-            // Whoever reports a panic writes to files.
+            // Reporting a panic writes to files.
             let report = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
                 let most = getrlimit(Resource::Fsize).maximum;

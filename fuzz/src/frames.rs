@@ -10,7 +10,7 @@ type Owned = (u8, u8, Vec<u8>);
 /// How a stream of frames ends.
 #[derive(PartialEq, Debug)]
 enum End {
-    /// With so many bytes of an unfinished frame.
+    /// With this many bytes of an unfinished frame.
     Rest(usize),
     /// With a frame that is too large, and its task.
     TooLarge(u8),

@@ -1,5 +1,5 @@
-//! Heads and bodies of HTTP requests: cut anywhere they come to the same, what is used is never more
-//! than what there is, and what is not understood closes.
+//! Heads and bodies of HTTP requests: cut anywhere they come to the same, what is used is never
+//! more than what there is, and what is not understood closes.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,4 +1,4 @@
-//! What one client was told: frames, checked as they come against what it asked.
+//! What one client was notified: frames, checked as they come against what it asked.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -15,7 +15,7 @@ pub(crate) struct Asked {
     pub(crate) about: About,
     /// Its place in the order in which requests were carried out.
     pub(crate) order: u64,
-    /// The messages of a range, put together from its pieces.
+    /// The messages of a range, assembled from its pieces.
     pub(crate) pack: Vec<u8>,
 }
 
@@ -29,9 +29,9 @@ pub(crate) struct Answer {
 
 /// A client's view.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Received {
     pub(crate) asked: VecDeque<Asked>,
-    /// Messages told of since the session was attached: the last by chat, and all.
+    /// Messages notified of since the session was attached: the last by chat, and all.
     last: HashMap<u32, i64>,
     pub(crate) messages: HashSet<(u32, u64, i64)>,
     /// Times of changes that this client made itself.
@@ -53,7 +53,7 @@ pub(crate) enum News {
     Deauth,
 }
 
-impl Told {
+impl Received {
     /// A session is attached: notifications begin anew.
     pub(crate) fn begin(&mut self) {
         self.last.clear();
@@ -152,7 +152,7 @@ impl Told {
             check(&message);
             let updated = message.updated.micros();
             let last = self.last.insert(chat, updated).unwrap_or(0);
-            assert!(updated > last, "chat {chat}: {updated} told after {last}");
+            assert!(updated > last, "chat {chat}: {updated} sent after {last}");
             self.messages.insert((chat, message.id.get(), updated));
         }
         news.push(News::OfChat { chat });

@@ -1,4 +1,5 @@
-//! Requests that mostly make sense, made from bytes: about users, chats and messages that are there.
+//! Requests that mostly make sense, made from bytes: about users, chats and messages that are
+//! there.
 
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use vestnik::wire::codec::Put;
@@ -232,7 +233,7 @@ fn write(input: &mut Input<'_>, known: &mut Known, task: u8, out: &mut Vec<u8>) 
     about
 }
 
-/// Any purpose with any body. What it is about cannot be told, so it is none that is followed.
+/// Any purpose with any body. What it concerns is unknown, so it is not followed.
 pub(crate) fn write_raw(input: &mut Input<'_>, task: u8, out: &mut Vec<u8>) -> About {
     const FOLLOWED: [ToServer; 19] = [
         ToServer::Accepted,
@@ -276,7 +277,7 @@ pub(crate) fn write_raw(input: &mut Input<'_>, task: u8, out: &mut Vec<u8>) -> A
     About::Other
 }
 
-/// A text made so many bytes long; far quicker than the filling of `format!`.
+/// A text filled up to a length in bytes; far quicker than the filling of `format!`.
 fn long(text: &str, bytes: usize) -> String {
     text.to_owned() + &"x".repeat(bytes.saturating_sub(text.len()))
 }

@@ -1,6 +1,6 @@
 //! The whole service, driven by bytes as the loop drives it: several connections, a file that can
-//! be full, clocks that jump, readers that stall. What it answers and tells is held against a model
-//! of who may know what, and against what is in the file at the end.
+//! be full, clocks that jump, readers that stall. Its answers and notifications are held against a
+//! model of who may know what, and against what is in the file at the end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +18,7 @@ use vestnik::wire::request::Request;
 
 use super::file::{Counting, FullDisk, Prepared, WALL_US};
 use super::input::Input;
-use super::received::{self, Answer, Asked, News, Told};
+use super::received::{self, Answer, Asked, News, Received};
 use super::requests::{self, About, Known, PASSWORDS, USERS};
 
 /// Longest body that this server takes, in bytes.
@@ -34,7 +34,7 @@ pub fn service(data: &[u8]) {
     let prepared = Prepared::take();
     let random = Counting::default();
     let store = Store::new(&prepared.database).expect("tables");
-    store.set_patience(false);
+    store.set_busy_timeout(false);
     let config = ServiceConfig {
         body_bytes_max: BODY_BYTES_MAX,
         outbound_bytes_max: [1 << 20, 64, 2048, 40_000][usize::from(options >> 1 & 3)],
@@ -67,8 +67,8 @@ struct Slot {
     conn: ConnId,
     /// Frames sent and not handled, with what they are about.
     inbox: VecDeque<(Vec<u8>, Option<About>)>,
-    told: Told,
-    /// Bytes of its queue that were looked at and not taken from it.
+    received: Received,
+    /// Bytes of its queue that were parsed and not taken from it.
     looked: usize,
     /// Takes nothing of what it is sent.
     stalls: bool,
@@ -236,7 +236,7 @@ impl<'db> World<'db> {
                 slot.may_be_suspended = true;
                 let back = input.below(4) as u8;
                 Request::Answer { declined: true }
-                    .write(&mut bytes, slot.told.last_task.wrapping_sub(back));
+                    .write(&mut bytes, slot.received.last_task.wrapping_sub(back));
             }
             _ => Request::Answer { declined: false }.write(&mut bytes, input.u8()),
         }
@@ -253,7 +253,7 @@ impl<'db> World<'db> {
         self.slots[place] = Some(Slot {
             conn,
             inbox: VecDeque::new(),
-            told: Told::default(),
+            received: Received::default(),
             looked: 0,
             stalls: false,
             is_closing: false,
@@ -358,7 +358,7 @@ impl<'db> World<'db> {
         let Some(about) = about else { return };
         *order += 1;
         let asked = Asked { task: bytes[5], about, order: *order, pack: Vec::new() };
-        slot.told.asked.push_back(asked);
+        slot.received.asked.push_back(asked);
     }
 
     fn handle(service: &mut Service<'db>, slot: &mut Slot, bytes: &[u8]) -> Flow {
@@ -369,12 +369,13 @@ impl<'db> World<'db> {
         }
     }
 
-    // ---- what the clients see --------------------------------------------------------------------
+    // ---- what the clients see
+    // --------------------------------------------------------------------
 
     /// Looks at what was released to whom, taken or not.
     fn look(&mut self) {
         self.known.time = self.service.last_time().micros();
-        let (mut effects, mut told_of) = (Vec::new(), Vec::new());
+        let (mut effects, mut named) = (Vec::new(), Vec::new());
         for place in 0..self.slots.len() {
             let Some(slot) = &mut self.slots[place] else { continue };
             let outbox: &Outbox = &self.service.outbox;
@@ -384,7 +385,7 @@ impl<'db> World<'db> {
             slot.looked = bytes.len();
             let mut chats = Vec::new();
             let mut users: Vec<u32> = slot.user.into_iter().collect();
-            for news in slot.told.take(&fresh) {
+            for news in slot.received.take(&fresh) {
                 match news {
                     News::Answer(answer) => self.note_answer(place, answer, &mut effects),
                     News::Deauth => self.set_user(place, None),
@@ -392,16 +393,19 @@ impl<'db> World<'db> {
                 }
                 users.extend(self.slots[place].as_ref().and_then(|slot| slot.user));
             }
-            told_of.push((place, chats, users));
+            named.push((place, chats, users));
         }
         effects.sort_by_key(|effect: &Effect| effect.order);
         for effect in effects {
             self.apply(&effect);
         }
-        for (place, chats, users) in told_of {
+        for (place, chats, users) in named {
             for chat in chats {
                 let is_known = users.iter().any(|user| self.were_members.contains(&(chat, *user)));
-                assert!(is_known, "connection {place} was told of chat {chat}, a stranger's");
+                assert!(
+                    is_known,
+                    "connection {place} was notified of chat {chat}, of which it is no member"
+                );
             }
         }
     }
@@ -418,7 +422,7 @@ impl<'db> World<'db> {
     fn note_answer(&mut self, place: usize, answer: Answer, effects: &mut Vec<Effect>) {
         let slot = self.slots[place].as_ref();
         let user = slot.and_then(|slot| slot.user);
-        let version = slot.and_then(|slot| slot.told.version).unwrap_or(Version::V1_0);
+        let version = slot.and_then(|slot| slot.received.version).unwrap_or(Version::V1_0);
         let order = answer.order;
         let mut effect = |chat, user, kind| effects.push(Effect { order, chat, user, kind });
         let body = match &answer.outcome {
@@ -488,7 +492,7 @@ impl<'db> World<'db> {
 
     fn note_own(&mut self, place: usize, at: i64) {
         if let Some(slot) = &mut self.slots[place] {
-            slot.told.own.insert(at);
+            slot.received.own.insert(at);
         }
     }
 
@@ -504,7 +508,7 @@ impl<'db> World<'db> {
         }
     }
 
-    /// A client takes so many bytes of what waits for it.
+    /// A client reads some bytes of what waits for it.
     fn take_some(&mut self, place: usize, most: usize) {
         let Some(slot) = &mut self.slots[place] else { return };
         let count = self.service.outbox.sendable(place as u32).len().min(most);
@@ -512,9 +516,10 @@ impl<'db> World<'db> {
         slot.looked -= count;
     }
 
-    // ---- the end -------------------------------------------------------------------------------------
+    // ---- the end
+    // -------------------------------------------------------------------------------------
 
-    /// Nobody stalls any more, and nothing new is asked: everything is answered and told.
+    /// Nobody stalls any more, and nothing new is asked: everything is answered and notified.
     fn come_to_rest(&mut self) {
         for slot in self.slots.iter_mut().flatten() {
             slot.stalls = false;
@@ -523,7 +528,7 @@ impl<'db> World<'db> {
             self.begin(1);
             self.end(false);
             self.work(usize::MAX);
-            let rests = |slot: &Slot| slot.inbox.is_empty() && slot.told.asked.is_empty();
+            let rests = |slot: &Slot| slot.inbox.is_empty() && slot.received.asked.is_empty();
             let is_at_rest = self.done.is_empty()
                 && !self.service.may_pump()
                 && self.slots.iter().flatten().all(|slot| slot.is_closing || rests(slot));
@@ -572,10 +577,13 @@ impl<'db> World<'db> {
             };
             for (&(chat, id), &(updated, ..)) in &kept {
                 let Some(&since) = self.members.get(&(chat, user)) else { continue };
-                let is_told = slot.told.messages.contains(&(chat, id, updated))
-                    || slot.told.own.contains(&updated)
+                let is_recipient = slot.received.messages.contains(&(chat, id, updated))
+                    || slot.received.own.contains(&updated)
                     || updated <= since.max(slot.since);
-                assert!(is_told, "connection {place} was never told of {id} in chat {chat}");
+                assert!(
+                    is_recipient,
+                    "connection {place} was never notified of {id} in chat {chat}"
+                );
             }
         }
     }
@@ -671,10 +679,10 @@ impl Observer {
             world.rest_of_turn();
             world.work(usize::MAX);
             let index = self.conn.index;
-            let told = world.service.outbox.sendable(index).to_vec();
-            world.service.outbox.advance(index, told.len());
+            let got = world.service.outbox.sendable(index).to_vec();
+            world.service.outbox.advance(index, got.len());
             let mut at = 0;
-            while let Parsed::Frame(frame) = frame::parse(&told[at..], 2 << 20) {
+            while let Parsed::Frame(frame) = frame::parse(&got[at..], 2 << 20) {
                 at += frame.bytes();
                 if frame.purpose <= 0x04 && frame.task == 77 {
                     pack.extend_from_slice(frame.body);

@@ -66,7 +66,7 @@ struct Ends {
     said: Vec<u8>,
     heard: usize,
     /// What the server took for the client.
-    told: Vec<u8>,
+    accepted: Vec<u8>,
     taken: usize,
     /// Something was changed on the way: only beginnings arrive.
     is_spoilt: bool,
@@ -104,7 +104,7 @@ impl Ends {
             server: setting.identity.accept(mio::net::TcpStream::from_std(server)).expect("TLS"),
             said: Vec::new(),
             heard: 0,
-            told: Vec::new(),
+            accepted: Vec::new(),
             taken: 0,
             is_spoilt: false,
             is_over: false,
@@ -130,9 +130,9 @@ impl Ends {
             4 => self.serve(1 << (input.u8() % 16)),
             5 | 6 => {
                 let count = usize::from(input.u8()) << (input.u8() % 9);
-                let fresh: Vec<u8> = (0..count).map(|n| (self.told.len() + n) as u8).collect();
+                let fresh: Vec<u8> = (0..count).map(|n| (self.accepted.len() + n) as u8).collect();
                 match self.server.write(&fresh) {
-                    Ok(count) => self.told.extend_from_slice(&fresh[..count]),
+                    Ok(count) => self.accepted.extend_from_slice(&fresh[..count]),
                     Err(error) => self.expected(&error),
                 }
             }
@@ -169,7 +169,7 @@ impl Ends {
         }
     }
 
-    /// Sends up to so many bytes of what the client's session has for the server.
+    /// Sends up to `most` bytes of what the client's session has for the server.
     fn send(&mut self, most: usize) {
         let mut left = most;
         while self.session.wants_write() && left > 0 {
@@ -245,7 +245,7 @@ impl Ends {
             }
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = self.session.reader().read(&mut buffer) {
-                let expected = self.told.get(self.taken..self.taken + count);
+                let expected = self.accepted.get(self.taken..self.taken + count);
                 assert_eq!(expected, Some(&buffer[..count]), "what the server never took");
                 self.taken += count;
             }
@@ -289,11 +289,11 @@ impl Ends {
     fn finish(&mut self) {
         self.settle();
         assert_eq!(self.heard, self.said.len(), "not all that the client said arrived");
-        assert_eq!(self.taken, self.told.len(), "not all that the server took arrived");
+        assert_eq!(self.taken, self.accepted.len(), "not all that the server took arrived");
     }
 }
 
-/// A socket that takes so many bytes at most.
+/// A socket that accepts a limited number of bytes.
 struct Limited<'a> {
     socket: &'a TcpStream,
     left: usize,

@@ -1,4 +1,5 @@
-//! The helper thread for passwords: password work takes a tenth of a second, and the loop must not wait.
+//! The helper thread for passwords: password work takes a tenth of a second, and the loop must not
+//! wait.
 //!
 //! Owns the thread, the bounded line of jobs to it and the way back. Must not know users,
 //! connections or the throttle: a job is a number, a stored text and a password.
@@ -44,7 +45,7 @@ pub enum Work {
         stored: Option<String>,
         /// What was given.
         password: Password,
-        /// The configured rounds: the least that saying no costs, whoever was asked about.
+        /// The configured rounds: the least that a decline costs, for every user.
         rounds: u32,
         /// Whether a right password that is stored with fewer rounds is hashed anew.
         upgrade: bool,
@@ -157,8 +158,8 @@ fn verify(
     upgrade: bool,
     random: &dyn RandomSource,
 ) -> Outcome {
-    // Whoever was asked about, the same steps are taken: even the microseconds in which a stored
-    // form is read could be told apart.
+    // The same steps are taken for every user, known or not: even the microseconds in which a
+    // stored form is read could be measured.
     let nobody = password::nobody(rounds);
     let known = stored.unwrap_or(&nobody);
     let is_right = password::verify(known, password);

@@ -36,7 +36,7 @@ const HASH_BYTES: usize = 32;
 const GIVEN_BYTES_MAX: usize = 4 * PASSWORD_BYTES_MAX;
 
 /// Text that must not be shown, such as a password as somebody typed it. Wiped when dropped; its
-/// Debug form tells nothing.
+/// Debug form shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
@@ -98,7 +98,7 @@ impl fmt::Display for BadPassword {
 impl std::error::Error for BadPassword {}
 
 /// Prepares a new password and checks its length, which is that of the prepared form: at least so
-/// many characters, at most so many bytes.
+/// many characters, at most that many bytes.
 pub fn prepare(given: &str, kind: Kind) -> Result<Password, BadPassword> {
     let least = match kind {
         Kind::User => USER_PASSWORD_CHARS_MIN,
@@ -164,14 +164,14 @@ pub fn verify(stored: &str, password: &Password) -> bool {
     pbkdf2::verify(ALGORITHM, stored.rounds, &stored.salt, secret, &stored.hash).is_ok()
 }
 
-/// A stored form with so many rounds that belongs to nobody. Whether a password is verified by it
-/// says nothing.
+/// A stored form with a number of rounds that belongs to nobody. Whether a password is verified by
+/// it says nothing.
 pub fn nobody(rounds: u32) -> String {
     let rounds = bounded(rounds);
     format!("{SCHEME}${rounds}${}${}", Hex(&[0; SALT_BYTES]), Hex(&[0; HASH_BYTES]))
 }
 
-/// Does the work of checking a password with so many rounds, and knows nothing after it.
+/// Does the work of checking a password with a number of rounds, and knows nothing after it.
 pub fn verify_nothing(password: &Password, rounds: u32) {
     let mut derived = Zeroizing::new([0; HASH_BYTES]);
     derive(password, bounded(rounds), &[0; SALT_BYTES], &mut derived);

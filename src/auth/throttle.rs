@@ -11,7 +11,7 @@
 //! **Work in flight.** A password is checked long after [`Throttle::check`] let it through. Were
 //! a hundred guesses at one login let through before the first of them failed, a bucket of five
 //! would have bought a hundred. So the service keeps a line, and lets a guess through when
-//! [`Throttle::check_beside`] says that it could still be spent if all those under way failed:
+//! [`Throttle::check_alongside`] says that it could still be spent if all those under way failed:
 //! then right passwords, however many at once, cost nothing, and wrong ones buy no more than they
 //! would one after the other. What is spent past empty is owed: the average rate holds.
 
@@ -30,7 +30,7 @@ use crate::limits::{
 /// Whole seconds until something can be spent again: at least 1.
 pub type SecondsToWait = u64;
 
-/// Where somebody comes from, as far as it can be told: an IPv4 address, or the /64 of an IPv6
+/// Where somebody comes from, as far as it is known: an IPv4 address, or the /64 of an IPv6
 /// address, within which everybody has as many addresses as they like.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Origin([u8; 9]);
@@ -193,11 +193,11 @@ impl Throttle {
 
     /// Whether one can be spent now; spends nothing. `now_ms` never goes backwards.
     pub fn check(&self, key: Key<'_>, now_ms: u64) -> Result<(), SecondsToWait> {
-        self.check_beside(key, 0, now_ms)
+        self.check_alongside(key, 0, now_ms)
     }
 
     /// Whether one can be spent even if `others` are spent before it.
-    pub fn check_beside(
+    pub fn check_alongside(
         &self,
         key: Key<'_>,
         others: u32,

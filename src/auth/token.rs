@@ -15,7 +15,7 @@ use super::random::{NoRandomness, RandomSource};
 /// Length of a session secret as text, in hex digits.
 pub const SESSION_SECRET_DIGITS: usize = 64;
 
-/// What the file keeps of a secret: enough to recognise it, useless to present it.
+/// What the file keeps of a secret: enough to verify it, useless to present it.
 #[derive(Clone, Copy)]
 pub struct Digest(pub [u8; 32]);
 

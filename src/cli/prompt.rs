@@ -1,7 +1,8 @@
 //! Passwords typed on the terminal without being shown.
 //!
 //! The terminal delivers Ctrl-C as a byte while it asks, so that the echo is on again before the
-//! process ends: a signal would end it with the echo still off, and leave a shell that shows nothing.
+//! process ends: a signal would end it with the echo still off, and leave a shell that shows
+//! nothing.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -195,7 +195,8 @@ struct Limits {
     #[arg(long, value_name = "BYTES", env = "VESTNIK_OUTBOUND_LIMIT", hide_env = true)]
     outbound_limit: Option<usize>,
 
-    /// Bytes that may wait for all clients together; beyond, all are slow consumers sooner [default: 268435456]
+    /// Bytes that may wait for all clients together; beyond, all are slow consumers sooner
+    /// [default: 268435456]
     #[arg(long, value_name = "BYTES", env = "VESTNIK_MEMORY_LIMIT", hide_env = true)]
     memory_limit: Option<usize>,
 

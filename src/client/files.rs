@@ -51,9 +51,9 @@ impl Client {
         self.send_by_nonce(chat, content, nonce, Extras::trusted(&extras))
     }
 
-    /// Uploads a file to a chat, to be sent by [`Client::send_with`]. `progress` gets the bytes that
-    /// are stored after each piece. A broken connection is made anew, and the upload goes on where
-    /// it was.
+    /// Uploads a file to a chat, to be sent by [`Client::send_with`]. `progress` gets the bytes
+    /// that are stored after each piece. A broken connection is made anew, and the upload goes on
+    /// where it was.
     pub fn upload(
         &mut self,
         chat: ChatId,

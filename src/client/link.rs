@@ -180,7 +180,7 @@ impl Link {
         }
     }
 
-    /// Takes so many bytes that were read behind the others.
+    /// Takes bytes that were read behind the others.
     fn take(&mut self, mut bytes: usize) -> Result<(), Error> {
         if let Some(websocket) = &mut self.websocket {
             let read = self.buffer.get_mut(self.end..self.end + bytes).unwrap_or_default();

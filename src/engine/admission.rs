@@ -45,7 +45,8 @@ impl Unauthenticated {
         self.sizes.insert((crowd.count, network));
     }
 
-    /// One from here has a session now, or is gone. `is_in`: whether a connection is unauthenticated.
+    /// One from here has a session now, or is gone. `is_in`: whether a connection is
+    /// unauthenticated.
     pub(super) fn remove(&mut self, counted: Counted, is_in: impl Fn(ConnId) -> bool) {
         if let Some(count) = self.origins.get_mut(&counted) {
             *count -= 1;

@@ -85,8 +85,9 @@ impl Engine<'_> {
 
     /// Reads what a connection has, within its budget, and handles what is whole.
     ///
-    /// The budget counts what is left over from earlier turns: a peer that sends many small requests
-    /// would otherwise be read faster than it is served, until its leftovers fill every turn.
+    /// The budget counts what is left over from earlier turns: a peer that sends many small
+    /// requests would otherwise be read faster than it is served, until its leftovers fill every
+    /// turn.
     fn read_one(
         &mut self,
         io: &mut impl Io,

@@ -1,5 +1,5 @@
-//! How many lines of the log strangers may cause: anybody with a socket can be worth a line as often
-//! as they like, and the disk that the log lies on is as a rule that of the data file.
+//! How many log lines unauthenticated peers may cause: anybody with a socket can be worth a line as
+//! often as they like, and the disk that the log lies on is as a rule that of the data file.
 //!
 //! Owns a count. Must not know who is meant, nor read a clock.
 

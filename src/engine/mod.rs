@@ -213,7 +213,8 @@ impl<'db> Engine<'db> {
     /// 2. The password helper's results.
     /// 3. Read, parse and handle, within the turn's budgets.
     /// 4. COMMIT and release; when it fails, the requests are declined.
-    /// 5. Requests of HTTP, and what the server does on its own account, of which nothing is written, so that nothing of
+    /// 5. Requests of HTTP, and what the server does on its own account, of which nothing is
+    ///   written, so that nothing of
     ///    it can be undone: its own end, deadlines, long answers and catch-ups.
     /// 6. Housekeeping.
     /// 7. One write for each connection that got something; many that are only notified may be held
@@ -236,7 +237,8 @@ impl<'db> Engine<'db> {
         Ok(())
     }
 
-    /// Ends the requests' turn. Microseconds that the COMMIT took: 0 when there was nothing to write.
+    /// Ends the requests' turn. Microseconds that the COMMIT took: 0 when there was nothing to
+    /// write.
     fn end_turn(&mut self, io: &mut impl Io) -> Result<u64, Stopped> {
         self.observe(io, Event::Committing)?;
         let begun_us = self.service.has_written().then(|| io.elapsed_us());
@@ -322,8 +324,8 @@ impl<'db> Engine<'db> {
         Ok(conn)
     }
 
-    /// Makes room for a newcomer: the oldest unauthenticated connection of the network that has most
-    /// of them goes, before one that waits for its password to be checked.
+    /// Makes room for a newcomer: the oldest unauthenticated connection of the network that has
+    /// most of them goes, before one that waits for its password to be checked.
     fn evict(&mut self) -> bool {
         if self.evicted >= EVICTED_PER_TURN_MAX {
             return false;

@@ -17,10 +17,11 @@ impl Engine<'_> {
         let block_bytes = self.service.outbox.block().len();
         let may_hold = self.stopping == Stopping::No
             && self.write_coalescer.may_hold(peers, block_bytes, now_us);
-        while let Some(Dirty { index, is_told_only }) = self.service.outbox.take_dirty() {
+        while let Some(Dirty { index, is_notified_only }) = self.service.outbox.take_dirty() {
             let pending_bytes = self.service.outbox.pending_bytes(index);
-            let is_held =
-                may_hold && is_told_only && self.write_coalescer.hold(index, pending_bytes, now_us);
+            let is_held = may_hold
+                && is_notified_only
+                && self.write_coalescer.hold(index, pending_bytes, now_us);
             if !is_held {
                 self.flush_taken(io, index, peers);
             }
@@ -68,7 +69,7 @@ impl Engine<'_> {
             }
             Some(Err(e)) if !is_passing(&e) => self.write_failed(conn, &e),
             _ => {
-                self.service.outbox.put_together(index);
+                self.service.outbox.flatten(index);
                 self.flush_one(io, conn);
             }
         }

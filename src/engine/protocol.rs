@@ -41,8 +41,8 @@ impl WebSocket {
         }
     }
 
-    /// Moves the Purpose bytes of a buffer to its front, unmasked. How many they are, and whether the
-    /// peer's stream has ended.
+    /// Moves the Purpose bytes of a buffer to its front, unmasked. How many they are, and whether
+    /// the peer's stream has ended.
     pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> (usize, bool) {
         let Self { decoder, sender, .. } = self;
         let unwrapped = decoder.unwrap(bytes, |ping| sender.pong(ping.bytes()));
@@ -111,7 +111,8 @@ impl HttpPeer {
 }
 
 impl Protocol {
-    /// What the first bytes of a connection are, once they tell; whether they are HTTP.
+    /// What the first bytes of a connection are, once enough of them are there; whether they are
+    /// HTTP.
     pub(super) fn decide(first: &[u8]) -> Option<bool> {
         if first.is_empty() { None } else { http::is_http(first) }
     }

@@ -35,8 +35,8 @@ impl ReadBuffer {
         self.used_max = count;
     }
 
-    /// Bytes of the connection from `from` on, which a layer of its protocol takes off: what is left
-    /// of them stands at their front, and it says how much that is.
+    /// Bytes of the connection from `from` on, which a layer of its protocol takes off: what is
+    /// left of them stands at their front, and it says how much that is.
     pub(super) fn unwrap(&mut self, from: usize, layer: impl FnOnce(&mut [u8]) -> usize) {
         let left = self.bytes.get_mut(from..self.used).map_or(0, layer);
         debug_assert!(left <= self.used - from, "a layer adds no bytes");
@@ -48,7 +48,7 @@ impl ReadBuffer {
         self.bytes.get_mut(self.used..).unwrap_or_default()
     }
 
-    /// So many bytes were read into it.
+    /// `bytes` were read into it.
     pub(super) fn fill(&mut self, count: usize) {
         debug_assert!(count <= self.bytes.len() - self.used, "more was read than there is space");
         self.used = self.bytes.len().min(self.used + count);

@@ -1,7 +1,8 @@
 //! Connections that speak HTTP: requests, hooks, and the way to a WebSocket.
 //!
-//! Requests are answered after the turn's COMMIT, in turns of their own: a turn that cannot be stored
-//! takes no page away from a browser, and the answer to a hook says how its own COMMIT ended.
+//! Requests are answered after the turn's COMMIT, in turns of their own: a turn that cannot be
+//! stored takes no page away from a browser, and the answer to a hook says how its own COMMIT
+//! ended.
 
 use zeroize::Zeroize as _;
 

@@ -2,10 +2,10 @@
 //!
 //! A write costs about the same for one message as for ten. So while requests follow each other
 //! without a pause, connections that asked for something are answered at once, and those that are
-//! only notified are held back for a turn or two: their messages of several turns leave in one write
-//! each. The wait is bounded by what the writes themselves would have taken, so that at worst the
-//! last of many is notified twice as late as it would have been; and where requests come singly,
-//! nobody waits.
+//! only notified are held back for a turn or two: their messages of several turns leave in one
+//! write each. The wait is bounded by what the writes themselves would have taken, so that at worst
+//! the last of many is notified twice as late as it would have been; and where requests come
+//! singly, nobody waits.
 
 /// A connection for which more bytes than this wait is not held back: the bytes cost more than
 /// the write.
@@ -35,7 +35,8 @@ impl WriteCoalescer {
         Self { connections_min, held: Vec::new(), since_us: 0, is_back_to_back: false }
     }
 
-    /// Whether this turn may hold back any of `connections`, with this much in the broadcast buffer.
+    /// Whether this turn may hold back any of `connections`, with this much in the broadcast
+    /// buffer.
     pub(super) fn may_hold(&self, connections: usize, block_bytes: usize, now_us: u64) -> bool {
         self.is_back_to_back
             && block_bytes <= BLOCK_BYTES_MAX
@@ -55,7 +56,8 @@ impl WriteCoalescer {
         true
     }
 
-    /// The connections that were held back, each once; give the list back by [`WriteCoalescer::keep`].
+    /// The connections that were held back, each once; give the list back by
+    /// [`WriteCoalescer::keep`].
     pub(super) fn release(&mut self) -> Vec<u32> {
         let mut held = std::mem::take(&mut self.held);
         held.sort_unstable();

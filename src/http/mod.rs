@@ -1,8 +1,8 @@
 //! HTTP/1.1 (protocol section 9): requests from bytes, answers to bytes, and what each route is.
 //!
 //! Owns heads and their bounds, routes, the embedded browser client, the handshake of a WebSocket,
-//! origins and forwarded addresses. Knows no socket, no clock and no database: what needs one leaves
-//! as a [`Step`] and is answered by [`Exchange::answer`].
+//! origins and forwarded addresses. Knows no socket, no clock and no database: what needs one
+//! leaves as a [`Step`] and is answered by [`Exchange::answer`].
 //!
 //! ```text
 //!   bytes ─► request (head in one pass) ─► router ─┬─► page, part, error: the answer is written

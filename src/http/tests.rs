@@ -572,7 +572,7 @@ fn what_services_send_to_a_slack_url_is_read() {
     let deleted = r#"{"channel":"dev","text":"[a/b:old] branch deleted by anna","username":"Gitea",
         "icon_url":"","unfurl_links":0,"link_names":0,"attachments":null}"#;
     assert_eq!(text_of(JSON, deleted), "[a/b:old] branch deleted by anna");
-    // Alertmanager has no text beside its attachment.
+    // Alertmanager has no text next to its attachment.
     let alert = r##"{"channel":"#alerts","username":"Alertmanager","attachments":[{
         "title":"[FIRING:1] InstanceDown (web1 critical)","title_link":"http://am/#/alerts",
         "text":"web1 is down\nfor 5 minutes","fallback":"[FIRING:1] InstanceDown","callback_id":"",

@@ -1,7 +1,7 @@
 //! The only place of the server that reads the clocks.
 //!
 //! All that a turn decides it decides by the one time that was read at its beginning; what is read
-//! later is for figures alone.
+//! later is for metrics alone.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,7 +64,7 @@ impl Clock {
     }
 
     /// Microseconds that have passed since the last [`Clock::read`]: reads the clock again, for
-    /// figures.
+    /// metrics.
     pub(super) fn passed_us(&self) -> u64 {
         self.elapsed_us().saturating_sub(self.now_us)
     }

@@ -48,9 +48,9 @@ impl Listener {
     }
 }
 
-/// Some systems pace what TCP sends by timers (BBR). Between two processes of one machine there is no
-/// queue to spare, and the timers would take a sixth of the server's time. Connections inherit this
-/// from their listener; to the world the system's own choice is spoken.
+/// Some systems pace what TCP sends by timers (BBR). Between two processes of one machine there is
+/// no queue to spare, and the timers would take a sixth of the server's time. Connections inherit
+/// this from their listener; to the world the system's own choice is spoken.
 #[cfg(target_os = "linux")]
 fn spare_pacing(socket: &Socket) {
     if let Err(error) = socket.set_tcp_congestion(b"reno") {
@@ -73,7 +73,7 @@ pub(super) enum Accepted {
 }
 
 /// A descriptor kept back, so that there is one to accept and close with when all are used up:
-/// else the peer would wait in the backlog and the loop would be told of it no more.
+/// else the peer would wait in the backlog and the loop would not be notified of it again.
 #[derive(Debug)]
 pub(super) struct Spare(Option<File>);
 

@@ -1,8 +1,8 @@
-//! Who asks for figures: `vestnik stats` on a Unix socket, Prometheus by HTTP.
+//! Who asks for page: `vestnik stats` on a Unix socket, Prometheus by HTTP.
 //!
 //! Owns their sockets, the little of HTTP that is needed, and how much of it there may be: a few at
 //! a time, a short request, a few seconds. One connection gets one answer. Must not know what the
-//! figures are.
+//! metrics are.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -27,10 +27,10 @@ const RETRY_MS: u64 = 1000;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 2 * SCRAPES_MAX;
 
-/// Of the tokens' places, the first that is an asker's.
+/// Of the tokens' places, the first that is an scrape's.
 const FIRST_SCRAPE: u32 = 2;
 
-/// Where figures are asked for.
+/// Where metrics are scraped.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     unix: Option<(UnixListener, SocketFile)>,
@@ -108,7 +108,7 @@ fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
         if !file.file_type().is_socket() {
             return Err(io::Error::other("something that is not a socket is in its place"));
         }
-        // Another server with another data file may have been told the same name.
+        // Another server with another data file may have been given the same name.
         let is_stale = UnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
         if !is_stale {
@@ -127,7 +127,7 @@ fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((UnixListener::from_std(socket.into()), file))
 }
 
-/// An asker's socket.
+/// An scrape's socket.
 #[derive(Debug)]
 enum Stream {
     Unix(UnixStream),
@@ -173,7 +173,7 @@ impl Stream {
     }
 }
 
-/// How far an asker has come.
+/// How far an scrape has come.
 #[derive(Debug)]
 enum Stage {
     /// Its request is not whole.
@@ -186,13 +186,13 @@ enum Stage {
     Over,
 }
 
-/// Figures that are made when the first of a turn asks.
-struct Figures<F> {
+/// LazyPage that are made when the first of a turn asks.
+struct LazyPage<F> {
     make: Option<F>,
     text: String,
 }
 
-impl<F: FnOnce() -> String> Figures<F> {
+impl<F: FnOnce() -> String> LazyPage<F> {
     fn text(&mut self) -> &str {
         if let Some(make) = self.make.take() {
             self.text = make();
@@ -206,7 +206,7 @@ fn answer(
     http: &mut Http,
     request: &[u8],
     surface: Surface,
-    figures: &mut Figures<impl FnOnce() -> String>,
+    page: &mut LazyPage<impl FnOnce() -> String>,
     site: &Site,
 ) -> Option<Vec<u8>> {
     let socket = Ipv4Addr::UNSPECIFIED.into();
@@ -222,7 +222,7 @@ fn answer(
             used.exchange.is_last = true;
             let page = Answer {
                 media_type: "text/plain; version=0.0.4; charset=utf-8",
-                body: figures.text().as_bytes().into(),
+                body: page.text().as_bytes().into(),
                 ..Answer::status(Status::Ok)
             };
             used.exchange.answer(&page, &mut out);
@@ -241,9 +241,9 @@ struct Scrape {
 
 impl Scrape {
     /// Goes on as far as possible. False when it is over.
-    fn go_on(&mut self, figures: &mut Figures<impl FnOnce() -> String>, site: &Site) -> bool {
+    fn go_on(&mut self, page: &mut LazyPage<impl FnOnce() -> String>, site: &Site) -> bool {
         loop {
-            match self.step(figures, site) {
+            match self.step(page, site) {
                 Ok(Some(next)) => self.stage = next,
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -258,7 +258,7 @@ impl Scrape {
     /// One read or write, and the stage that it leads to, if that is another.
     fn step(
         &mut self,
-        figures: &mut Figures<impl FnOnce() -> String>,
+        page: &mut LazyPage<impl FnOnce() -> String>,
         site: &Site,
     ) -> io::Result<Option<Stage>> {
         let mut room = [0; 1024];
@@ -269,7 +269,7 @@ impl Scrape {
                     return Ok(Some(Stage::Over));
                 }
                 request.extend_from_slice(room.get(..count).unwrap_or_default());
-                let answer = answer(http, request, self.stream.surface(), figures, site);
+                let answer = answer(http, request, self.stream.surface(), page, site);
                 answer.map(|answer| Stage::Answering { answer, sent: 0 })
             }
             Stage::Answering { answer, sent } => {
@@ -296,7 +296,7 @@ pub(super) struct MetricsServer {
     sources: Sources,
     metrics_server: Slab<Scrape>,
     tokens: fn(u32) -> Token,
-    /// Something came that has to be looked at.
+    /// Something came that has to be read.
     is_awake: bool,
     /// The sources may have somebody waiting.
     is_called: bool,
@@ -345,36 +345,36 @@ impl MetricsServer {
         self.next_ms = NEVER_MS;
     }
 
-    /// Goes on with everybody as far as possible. `figures` are made at most once.
+    /// Goes on with everybody as far as possible. `page` is rendered at most once.
     pub(super) fn serve(
         &mut self,
         registry: &Registry,
         now_ms: u64,
-        figures: impl FnOnce() -> String,
+        page: impl FnOnce() -> String,
     ) {
         if !self.is_awake && now_ms < self.next_ms {
             return;
         }
         self.is_awake = false;
-        let mut figures = Figures { make: Some(figures), text: String::new() };
+        let mut page = LazyPage { make: Some(page), text: String::new() };
         let site = &self.sources.site;
         self.metrics_server
-            .retain(|_, asker| now_ms < asker.until_ms && asker.go_on(&mut figures, site));
+            .retain(|_, scrape| now_ms < scrape.until_ms && scrape.go_on(&mut page, site));
         let mut next_ms = NEVER_MS;
         if self.is_called {
-            match self.accept(registry, now_ms, &mut figures) {
+            match self.accept(registry, now_ms, &mut page) {
                 Ok(is_all) => {
                     self.is_called = !is_all;
                     self.is_awake = !is_all;
                     next_ms = if is_all { NEVER_MS } else { now_ms };
                 }
                 Err(error) => {
-                    log::debug!("who asks for figures cannot be heard: {error}");
+                    log::debug!("a scrape cannot be read: {error}");
                     next_ms = now_ms + RETRY_MS;
                 }
             }
         }
-        let ends = self.metrics_server.iter().map(|(_, asker)| asker.until_ms);
+        let ends = self.metrics_server.iter().map(|(_, scrape)| scrape.until_ms);
         self.next_ms = ends.fold(next_ms, u64::min);
     }
 
@@ -384,34 +384,34 @@ impl MetricsServer {
         &mut self,
         registry: &Registry,
         now_ms: u64,
-        figures: &mut Figures<impl FnOnce() -> String>,
+        page: &mut LazyPage<impl FnOnce() -> String>,
     ) -> io::Result<bool> {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(stream) = self.sources.accept()? else { return Ok(true) };
             // Those who come by the one way take no room from those who come by the other.
-            let is_alike = |asker: &Scrape| asker.stream.is_http() == stream.is_http();
-            let alike = self.metrics_server.iter().filter(|(_, asker)| is_alike(asker)).count();
+            let is_alike = |scrape: &Scrape| scrape.stream.is_http() == stream.is_http();
+            let alike = self.metrics_server.iter().filter(|(_, scrape)| is_alike(scrape)).count();
             let is_full = alike >= SCRAPES_MAX;
             let stage = match stream {
                 Stream::Http(_) => Stage::Asking { request: Vec::new(), http: Box::default() },
                 // Who may open the socket need not say what it wants.
                 Stream::Unix(_) if !is_full => {
-                    Stage::Answering { answer: figures.text().into(), sent: 0 }
+                    Stage::Answering { answer: page.text().into(), sent: 0 }
                 }
                 Stream::Unix(_) => Stage::Over,
             };
-            let mut asker = Scrape { stream, stage, until_ms: now_ms + SCRAPE_TIMEOUT_MS };
-            if is_full || !asker.go_on(figures, &self.sources.site) {
+            let mut scrape = Scrape { stream, stage, until_ms: now_ms + SCRAPE_TIMEOUT_MS };
+            if is_full || !scrape.go_on(page, &self.sources.site) {
                 continue;
             }
             let entry = self.metrics_server.vacant_entry();
             let token = (self.tokens)(FIRST_SCRAPE + entry.key() as u32);
             let interest = Interest::READABLE | Interest::WRITABLE;
-            match &mut asker.stream {
+            match &mut scrape.stream {
                 Stream::Unix(socket) => registry.register(socket, token, interest)?,
                 Stream::Http(socket) => registry.register(socket, token, interest)?,
             }
-            entry.insert(asker);
+            entry.insert(scrape);
         }
         Ok(false)
     }

@@ -1,4 +1,4 @@
-//! From a configuration to a running server, and in good order back.
+//! From a configuration to a running server, and gracefully back.
 
 use std::fmt;
 use std::io::Write as _;
@@ -95,7 +95,7 @@ pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
     ended
 }
 
-/// What can as well be done after the next start does not keep the server from ending in good order.
+/// What can as well be done after the next start does not keep the server from a graceful end.
 fn finish(service: &mut Service<'_>) -> Result<(), ServeError> {
     match service.finish() {
         Err(error) if error.fault == Fault::Lost => Err(ServeError::StorageLost(error.to_string())),
@@ -205,7 +205,8 @@ fn announce(lines: &str, first_line: Option<&str>) {
     }
     let mut out = std::io::stdout();
     if out.write_all(lines.as_bytes()).and_then(|()| out.flush()).is_err() {
-        // Whoever started the server does not listen; those who connect are no less welcome.
+        // The program that started the server does not read its output; clients may connect all the
+        // same.
         log::warn!("standard output is closed");
     }
     log::info!("{}", lines.trim_end().replace('\n', ", "));

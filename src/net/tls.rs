@@ -39,7 +39,7 @@ pub struct Identity {
     not_after: Option<Duration>,
 }
 
-/// Days before its end from which on a certificate causes a warning.
+/// Days before its end within which a certificate causes a warning.
 const EXPIRY_WARNING_DAYS: u64 = 14;
 
 impl Identity {

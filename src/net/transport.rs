@@ -3,7 +3,7 @@
 //! Owns the socket and, for TLS, the records that are not whole yet. Must not know frames,
 //! sessions or timers. Another transport joins as another variant.
 //!
-//! Nothing here blocks. `WouldBlock` means: the next readiness event of the socket tells when to
+//! Nothing here blocks. `WouldBlock` means: the next readiness event of the socket shows when to
 //! call again; a caller that stops before `WouldBlock` must call again on its own.
 
 use std::io::{self, Read as _, Write as _};
@@ -38,8 +38,8 @@ impl Transport {
     }
 
     /// Takes bytes for the peer, as many as fit, and says how many. TLS may hold on to what it
-    /// took: see [`Transport::wants_write`]. During a handshake nobody can be told anything, which
-    /// is an error.
+    /// took: see [`Transport::wants_write`]. During a handshake nobody can be notified anything,
+    /// which is an error.
     pub fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(buf),
@@ -75,7 +75,7 @@ impl Transport {
         }
     }
 
-    /// Whether bytes wait in here to be read, which no event of the socket will tell.
+    /// Whether bytes wait in here to be read, which no event of the socket will say.
     pub fn has_buffered_input(&self) -> bool {
         match self {
             Self::Plain(_) => false,

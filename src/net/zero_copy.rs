@@ -18,7 +18,7 @@ pub(super) use linux::ZeroCopyBuffer;
 #[cfg(not(target_os = "linux"))]
 pub(super) use none::ZeroCopyBuffer;
 
-/// Peers from which on it is worth it to write the block a second time.
+/// Peers above which it is worth it to write the block a second time.
 pub(super) const PEERS_MIN: usize = 8;
 
 #[cfg(target_os = "linux")]
@@ -129,8 +129,8 @@ mod linux {
             }
         }
 
-        /// Whether the system keeps what is sent until it makes whole segments: else each part would
-        /// leave in one of its own.
+        /// Whether the system keeps what is sent until it makes whole segments: else each part
+        /// would leave in one of its own.
         pub(in crate::net) fn set_whole(socket: &TcpStream, is_on: bool) {
             if let Err(error) = sockopt::set_tcp_cork(socket, is_on) {
                 log::debug!("segments are sent as they come: {error}");

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{NONE, Outbox, SPARE_BYTES_MAX};
 
-/// Bytes of the block in one queue from which on it is worth it.
+/// Bytes of the block in one queue above which it is worth it.
 const SHARED_BYTES_MIN: usize = 24 * 1024;
 /// The same for one piece on the average: each takes two calls of the system.
 const PIECE_BYTES_MIN: usize = 12 * 1024;
@@ -42,10 +42,10 @@ impl Outbox {
     }
 
     /// Sends a queue that was just taken part by part; `send` says how many bytes it took. What it
-    /// does not take is put together, and waits. Returns what was taken.
+    /// does not take is assembled, and waits. Returns what was taken.
     ///
     /// # Errors
-    /// Those of `send` but for [`io::ErrorKind::WouldBlock`]; the queue is put together then, too.
+    /// Those of `send` but for [`io::ErrorKind::WouldBlock`]; the queue is assembled then, too.
     pub fn send_parts(
         &mut self,
         index: u32,
@@ -59,7 +59,7 @@ impl Outbox {
             self.empty(index);
             return Ok(sent_bytes);
         }
-        self.put_together(index);
+        self.flatten(index);
         self.advance(index, sent_bytes);
         match outcome {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
@@ -67,8 +67,8 @@ impl Outbox {
         }
     }
 
-    /// All that waits for a connection, as it will be sent, and without putting it together: for the
-    /// simulation, which looks at it before.
+    /// All that waits for a connection, as it will be sent, and without putting it together: for
+    /// the simulation, which looks at it before.
     #[doc(hidden)]
     pub fn copy_of(&self, index: u32) -> Vec<u8> {
         let (mut all, mut between, mut count) = (Vec::new(), Vec::new(), 0);

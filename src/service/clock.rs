@@ -1,9 +1,9 @@
 //! Server time: the wall clock made strictly increasing (protocol section 3). The wall clock itself
-//! is an input, and so is a clock that only runs forward, by which the wall clock is judged.
+//! is an input, and so is a clock that only runs forward, by which the wall clock is checked.
 //!
-//! A wall clock that jumps may be wrong for some seconds: a battery, a hypervisor, a time server. So
-//! a jump is not followed until it has lasted for minutes, and nothing is deleted by age until the
-//! clock has been steady for a day.
+//! A wall clock that jumps may be wrong for some seconds: a battery, a hypervisor, a time server.
+//! So a jump is not followed until it has lasted for minutes, and nothing is deleted by age until
+//! the clock has been steady for a day.
 
 use crate::ids::ServerTime;
 use crate::service::DAY_US;
@@ -20,7 +20,7 @@ pub(super) const DOUBT_MS: u64 = 24 * 3600 * 1000;
 /// What the wall clock has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ClockEvent {
-    /// It is ahead by so many microseconds, or behind.
+    /// It is ahead by that many microseconds, or behind.
     Jumped(i64),
     /// It is back from a jump.
     Returned,
@@ -52,8 +52,8 @@ pub(super) struct ServerClock {
 }
 
 impl ServerClock {
-    /// Goes on after `last`, the highest time that earlier runs gave or promised to skip. `doubt_ms`:
-    /// how long an earlier run would have waited before it deleted something by age.
+    /// Goes on after `last`, the highest time that earlier runs gave or promised to skip.
+    /// `doubt_ms`: how long an earlier run would have waited before it deleted something by age.
     pub(super) const fn resume(last: ServerTime, doubt_ms: u64) -> Self {
         let wall = ServerTime::ZERO;
         Self { wall, last, offset_us: None, jump: None, read_ms: 0, doubt_ms }
@@ -64,14 +64,14 @@ impl ServerClock {
         let now_us = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1000);
         let offset_us = wall_us.saturating_sub(now_us);
         let passed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.read_ms, now_ms));
-        let (believed_us, event) = self.judge(offset_us, now_ms, passed_ms);
+        let (believed_us, event) = self.check(offset_us, now_ms, passed_ms);
         self.offset_us = Some(believed_us);
         self.wall = ServerTime::new(believed_us.saturating_add(now_us)).unwrap_or_default();
         event
     }
 
     /// The offset to go by.
-    fn judge(&mut self, offset_us: i64, now_ms: u64, passed_ms: u64) -> (i64, Option<ClockEvent>) {
+    fn check(&mut self, offset_us: i64, now_ms: u64, passed_ms: u64) -> (i64, Option<ClockEvent>) {
         let Some(steady_us) = self.offset_us else { return self.first(offset_us) };
         let ahead_us = offset_us.saturating_sub(steady_us);
         if ahead_us.unsigned_abs() <= JUMP_US.unsigned_abs() {
@@ -122,7 +122,7 @@ impl ServerClock {
         self.doubt_ms
     }
 
-    /// The wall clock as far as it is believed: what invites and the like are judged by, which the
+    /// The wall clock as far as it is believed: what invites and the like are checked by, which the
     /// command line makes by the wall clock. Server time may be far ahead of it.
     pub(super) const fn wall(&self) -> ServerTime {
         self.wall
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_after_every_present_told_before() {
+    fn an_event_is_after_every_present_sent_before() {
         let mut clock = ServerClock::resume(ServerTime::ZERO, 0);
         clock.set_wall(100, 0);
         let now = clock.now();

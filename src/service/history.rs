@@ -21,8 +21,8 @@ use crate::wire::purpose::ToClient;
 /// What a long answer still has to give.
 pub(crate) struct Stream {
     pub(crate) task: u8,
-    /// Server time of the request. The answer covers what there was then, so a membership that began
-    /// later does not carry it on: the chat may have had messages in between.
+    /// Server time of the request. The answer covers what there was then, so a membership that
+    /// began later does not carry it on: the chat may have had messages in between.
     pub(crate) asked: ServerTime,
     pub(crate) source: Source,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Stream {
 pub(crate) enum Source {
     /// REQUEST_CHAT_MSG on 1.0.
     Range { chat: ChatId, from: ServerTime, to: ServerTime },
-    /// REQUEST_CHAT_MSG on 0.1, whose one ACCEPTED is put together here.
+    /// REQUEST_CHAT_MSG on 0.1, whose one ACCEPTED is assembled here.
     Legacy { chat: ChatId, from: ServerTime, to: ServerTime, pack: Vec<u8> },
     /// REQUEST_CHAT_PAGE.
     Page { chat: ChatId, from: PageStart, to: MessageId },
@@ -60,8 +60,8 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// The one chat whose membership carries the answer. GET_CHAT and the answers over several chats
-    /// have none.
+    /// The one chat whose membership carries the answer. GET_CHAT and the answers over several
+    /// chats have none.
     fn chat(&self) -> Option<ChatId> {
         match self {
             Self::Range { chat, .. }
@@ -90,33 +90,33 @@ impl Source {
 /// Where a page begins.
 #[derive(Clone, Copy)]
 pub(crate) enum PageStart {
-    /// So many messages before its end: still to be found.
+    /// That many messages before its end: still to be found.
     Back(u16),
-    /// With the next message after this one; it has so many: its end is still to be found.
+    /// With the next message after this one; it has that many: its end is still to be found.
     Ahead(MessageId, u16),
     At(MessageId),
 }
 
-/// A slow reader: what it has to be told from the file before it is live again.
+/// A slow reader: what it has to be notified from the file before it is live again.
 #[derive(Default)]
 pub(crate) struct Backlog {
     /// From when on the messages of a chat were left out.
     missed: BTreeMap<ChatId, ServerTime>,
-    /// The same by time: the next message to tell is at the first of them, or later.
+    /// The same by time: the next message to say is at the first of them, or later.
     heads: BTreeSet<(ServerTime, ChatId)>,
     /// Chats of which CHAT_NOTIFY or CHAT_GONE was left out.
     chats: BTreeSet<ChatId>,
     /// The file could not be read for it: it is not tried again before this time, and nothing more
     /// is logged of it. 0 while it can.
     retry_ms: u64,
-    /// It does not take what it is told, so courtesies are left out for good. Else the server had too
-    /// much to count.
+    /// It does not take what it is notified, so ephemeral events are left out for good. Else the
+    /// server had too much to count.
     pub(crate) is_slow: bool,
 }
 
 impl Backlog {
     /// Leaves out the messages of a chat changed at `since` and later. What happened to a chat is
-    /// told at once, its messages of the turn only later, so the earlier time need not come first.
+    /// sent at once, its messages of the turn only later, so the earlier time need not come first.
     pub(crate) fn leave_out(
         backlog: &mut Option<Box<Self>>,
         chat: ChatId,
@@ -135,8 +135,8 @@ impl Backlog {
         backlog
     }
 
-    /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is told
-    /// only that it is there, and so its messages from here on as well.
+    /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is
+    /// notified only that it is there, and so its messages from here on as well.
     pub(crate) fn leave_out_chat(
         backlog: &mut Option<Box<Self>>,
         chat: ChatId,
@@ -147,14 +147,14 @@ impl Backlog {
         backlog
     }
 
-    /// Takes the chat whose message is next, and up to when it may be told of before another's.
+    /// Takes the chat whose message is next, and up to when it may be notified of before another's.
     fn pop(&mut self) -> Option<(ChatId, ServerTime, ServerTime)> {
         let (from, chat) = self.heads.pop_first()?;
         self.missed.remove(&chat);
         Some((chat, from, self.heads.first().map_or(ServerTime::MAX, |&(next, _)| next)))
     }
 
-    /// The messages of a chat are told up to here.
+    /// The messages of a chat are notified up to here.
     fn push(&mut self, chat: ChatId, next: ServerTime) {
         self.missed.insert(chat, next);
         self.heads.insert((next, chat));
@@ -254,7 +254,7 @@ impl Service<'_> {
         is_newer: bool,
     ) -> HandlerResult {
         self.require_member(caller, chat)?;
-        // What comes from now on is not in it, whatever message it is said to end before.
+        // What comes from now on is not in it, whatever message it is set to end before.
         let now = self.clock.now();
         if is_newer {
             let after = before.unwrap_or(MessageId::at(ServerTime::ZERO));
@@ -299,7 +299,7 @@ impl Service<'_> {
     }
 
     /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
-    /// is committed and told.
+    /// is committed and got.
     pub fn pump(&mut self) {
         let mut budget = STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.looked_bytes));
         let mut waiting = std::mem::take(&mut self.pumping);
@@ -384,16 +384,16 @@ impl Service<'_> {
         };
         match progress {
             Ok(progress) => progress == Progress::Ended,
-            Err(refusal) => {
-                let reason = self.reason(refusal);
+            Err(error) => {
+                let reason = self.reason(error);
                 self.outbox.decline(conn.index, stream.task, reason);
                 true
             }
         }
     }
 
-    /// Breaks the answer off when the membership that the request relied on has ended, also when the
-    /// user has joined again since.
+    /// Breaks the answer off when the membership that the request relied on has ended, also when
+    /// the user has joined again since.
     fn require_same_membership(
         &mut self,
         caller: Caller,
@@ -473,9 +473,9 @@ impl Service<'_> {
         }
     }
 
-    /// Tells a slow reader before the end of its answer that a chat is gone which the answer leaves
-    /// out: whoever took the answer for whole, and is cut off before being told, would never read what
-    /// was left out if its user is in the chat again by then.
+    /// Notifies a slow reader before the end of its answer that a chat is gone which the answer leaves
+    /// out: anyone who took the answer for whole, and is cut off before being got, would never read
+    /// what was left out if its user is in the chat again by then.
     fn notify_gone_first(&mut self, conn: ConnId, chat: ChatId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(backlog) = &mut peer.backlog else { return };
@@ -549,7 +549,7 @@ impl Service<'_> {
             put_message(pieces.out, pieces.version, message);
             true
         })?;
-        self.note_looked_at(walk.passed_over);
+        self.note_scanned(walk.passed_over);
         Ok(match walk.stopped_at {
             None => Progress::Ended,
             Some(at) => {
@@ -623,7 +623,7 @@ impl Service<'_> {
         })?;
         // Nothing of it shows in the queue before the end.
         self.looked_bytes += pack.len() + STREAM_BYTES_PER_TURN - upto;
-        self.note_looked_at(walk.passed_over);
+        self.note_scanned(walk.passed_over);
         match walk.stopped_at {
             Some(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
             Some(at) => {
@@ -686,13 +686,13 @@ impl Service<'_> {
         Ok(progress)
     }
 
-    /// Tells a slow reader what was left out, in the order of server time over all chats, as far
+    /// Shows a slow reader what was left out, in the order of server time over all chats, as far
     /// as its room goes. True when it is live again.
     fn catch_up(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
         let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
         let most = self.outbound_share(conn.index).min(STREAM_BYTES_PER_TURN);
         while self.outbox.pending_bytes(conn.index) <= most && !self.is_scan_budget_spent() {
-            let told = if let Some(&chat) = backlog.chats.first() {
+            let got = if let Some(&chat) = backlog.chats.first() {
                 self.try_notify_chat_state(conn, user, chat).map(|()| {
                     backlog.chats.remove(&chat);
                 })
@@ -714,7 +714,7 @@ impl Service<'_> {
             } else {
                 return true;
             };
-            if let Err(error) = told {
+            if let Err(error) = got {
                 // The file cannot be read now: the rest waits.
                 if backlog.retry_ms == 0 || error.fault == Fault::Lost {
                     self.reason(error.into());
@@ -728,8 +728,8 @@ impl Service<'_> {
     }
 
     /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; from where on
-    /// more are to be told. It always comes further: what stops it is a message after `until`, a
-    /// full piece, or many messages that are told at a later time.
+    /// more are to be notified. It always comes further: what stops it is a message after `until`,
+    /// a full piece, or many messages that are notified at a later time.
     fn renotify(
         &mut self,
         conn: ConnId,
@@ -761,30 +761,30 @@ impl Service<'_> {
         }
         self.scratch = pack;
         let walk = walk?;
-        self.note_looked_at(walk.passed_over);
+        self.note_scanned(walk.passed_over);
         Ok(walk.stopped_at)
     }
 
-    /// So many messages were looked at and not sent.
-    pub(super) fn note_looked_at(&mut self, messages: u32) {
+    /// That many messages were read and not sent.
+    pub(super) fn note_scanned(&mut self, messages: u32) {
         self.looked_bytes += messages as usize * SCANNED_MESSAGE_BYTES;
     }
 
-    /// Whether what was looked at is enough for one request, or for all that are handled in one
+    /// Whether what was read is enough for one request, or for all that are handled in one
     /// turn.
     pub(super) fn is_scan_budget_spent(&self) -> bool {
         self.looked_bytes >= SCAN_BUDGET_BYTES
     }
 }
 
-/// What is looked at for one piece, or in one turn for those who are answered at once: a
+/// What is read for one piece, or in one turn for those who are answered at once: a
 /// millisecond's work, and a part of what [`Service::pump`] may do in one turn.
 pub(super) const SCAN_BUDGET_BYTES: usize = STREAM_TURN_BYTES / 4;
 
 /// Milliseconds until what could not be read for a slow reader is tried again.
 const CATCH_UP_RETRY_MS: u64 = 1_000;
 
-/// What one message costs that is looked at and not sent.
+/// What one message costs that is read and not sent.
 const SCANNED_MESSAGE_BYTES: usize = 16;
 
 /// What one message costs over which the beginning of a page is looked for.

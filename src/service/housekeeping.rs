@@ -25,7 +25,7 @@ const SWEPT_PER_SLICE: u32 = 500;
 const SWEEP_BUSY_MS: u64 = 10;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
-/// Connections looked at in one slice for whether the use of their session is to be noted,
+/// Connections read in one slice for whether the use of their session is to be noted,
 const TOUCHABLE_PER_SLICE: usize = 4_096;
 /// and sessions whose use is noted.
 const TOUCHED_PER_SLICE: usize = 200;
@@ -35,9 +35,10 @@ const INVITES_PER_SLICE: u32 = 100;
 const EMPTY_GROUPS_PER_SLICE: u32 = 100;
 /// Messages that expire in one slice.
 const EXPIRED_PER_SLICE: u32 = 100;
-/// The WAL is emptied so many milliseconds after the last deletion, when nobody asks for anything,
+/// The WAL is emptied that many milliseconds after the last deletion, when nobody asks for
+/// anything,
 const SCRUB_QUIET_MS: u64 = 2_000;
-/// or so long after the first, whoever asks,
+/// or so long after the first, anyone who asks,
 const SCRUB_LATE_MS: u64 = 60_000;
 /// and not again, nor tried again, for so long.
 const SCRUB_REST_MS: u64 = 10_000;
@@ -133,8 +134,8 @@ impl Housekeeping {
 }
 
 impl Service<'_> {
-    /// Acts on what the command line has changed, before the turn's requests: a client that has seen
-    /// a command succeed sees what it did. Each change is a turn of its own.
+    /// Acts on what the command line has changed, before the turn's requests: a client that has
+    /// seen a command succeed sees what it did. Each change is a turn of its own.
     pub fn take_up_changes(&mut self) {
         if let Err(error) = self.try_take_up_changes() {
             self.turn.failed = Some(error.clone());
@@ -164,9 +165,9 @@ impl Service<'_> {
         self.act_on_changes()
     }
 
-    /// One slice of the work that nobody waits for, as a turn of its own: if it cannot be stored, no
-    /// request is declined for it. To be called a few times a second. True when there is more to do
-    /// soon.
+    /// One slice of the work that nobody waits for, as a turn of its own: if it cannot be stored,
+    /// no request is declined for it. To be called a few times a second. True when there is more to
+    /// do soon.
     pub fn housekeeping(&mut self) -> bool {
         self.take_up_changes();
         if self.turn.failed.is_some() {
@@ -242,7 +243,7 @@ impl Service<'_> {
             return self.index_slice();
         }
         if stands_back {
-            // What was deleted has to be gone within a minute, whoever asks for what.
+            // What was deleted has to be gone within a minute, anyone who asks for what.
             let is_due = self.now_ms >= self.housekeeping.swept_ms + SWEEP_BUSY_MS;
             if is_due && self.housekeeping.sweep.is_some() {
                 self.sweep()?;
@@ -296,8 +297,8 @@ impl Service<'_> {
         Ok(true)
     }
 
-    /// Takes away messages that their chat keeps no longer. Nobody is told: whoever has them may
-    /// keep them.
+    /// Takes away messages that their chat keeps no longer. Nobody is notified: anyone who has them
+    /// may keep them.
     fn expire(&mut self) -> Result<bool, crate::service::HandlerError> {
         let Some(now) = self.clock.age_clock() else { return Ok(false) };
         let Some((chat, last)) = self.store.expire_messages(now, EXPIRED_PER_SLICE)? else {
@@ -440,7 +441,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Takes away what is too old, unless nobody can tell what is.
+    /// Takes away what is too old, unless nobody can say what is.
     fn remove_by_age(&mut self) -> HandlerResult {
         let Some(now) = self.clock.age_clock() else { return Ok(()) };
         self.end_old_sessions(now)?;

@@ -3,7 +3,7 @@
 //!
 //! Users take turns, so that one user's flood makes nobody else wait. A search waits for the chats
 //! that it looks into alone. While requests come, slices have a share of the loop's time; steps of
-//! merging come between slices of indexing, so that the index never has to be put together at once.
+//! merging come between slices of indexing, so that the index never has to be assembled at once.
 //!
 //! The database knows up to which time everything is indexed. After a crash, or when a turn was
 //! undone, the chats are scanned for what came later; where a queue overflowed, only its chats are.
@@ -24,20 +24,20 @@ const BYTES_PER_SLICE: usize = 12 * 1024;
 /// Bytes of content after which it is the next user's turn.
 const BYTES_PER_USER: usize = 2 * 1024;
 /// While requests come and nothing is left over, background work stands back but for one slice in
-/// so many milliseconds: a slice and its sync keep everybody waiting, and this way fewer than one
+/// that many milliseconds: a slice and its sync keep everybody waiting, and this way fewer than one
 /// in a hundred requests meet one.
 const BUSY_SLICE_MS: u64 = 500;
-/// Where something is left over, it has so many microseconds of each millisecond,
+/// Where something is left over, it has that many microseconds of each millisecond,
 const SHARE_US_PER_MS: i64 = 200;
-/// or so many when a search waits for it,
+/// or that many when a search waits for it,
 const WANTED_SHARE_US_PER_MS: i64 = 500;
-/// and may save up so many.
+/// and may save up that many.
 const SHARE_US_MAX: i64 = 20_000;
 /// What a slice takes, about: its commit, and each byte of content, in nanoseconds.
 const SLICE_US: i64 = 1_500;
 const BYTE_NS: i64 = 700;
-/// Steps of merging that are owed for so many bytes of content indexed: in a large index a page is
-/// written anew some seven times.
+/// Steps of merging that are owed for that many bytes of content indexed: in a large index a page
+/// is written anew some seven times.
 const BYTES_PER_MERGE: usize = 4 * 1024;
 /// Steps that may be owed; more are not counted.
 const MERGES_OWED_MAX: usize = 4_096;
@@ -156,7 +156,7 @@ enum Work {
     Queued,
     /// messages that a scan of one chat or of all finds,
     Scanned,
-    /// and its pieces are put together.
+    /// and its pieces are assembled.
     Merge,
 }
 
@@ -327,7 +327,7 @@ impl Indexing {
         })
     }
 
-    /// Everything up to which time is indexed, as far as the queue tells.
+    /// Everything up to which time is indexed, as far as the queue shows.
     fn settled_upto(&self, last: ServerTime) -> ServerTime {
         match self.queue.oldest() {
             Some(oldest) => ServerTime::new(oldest.created().micros() - 1).unwrap_or_default(),
@@ -381,7 +381,7 @@ impl Service<'_> {
         Ok(indexing.is_left_over)
     }
 
-    /// Does one slice of work: bytes of content that it has looked at, or what takes as long.
+    /// Does one slice of work: bytes of content that it has read, or what takes as long.
     fn work_slice(&mut self, work: Work) -> Result<usize, HandlerError> {
         /// Bytes whose indexing takes as long as a slice of other work.
         const OTHER_WORK_BYTES: usize = 4 * 1024;

@@ -50,8 +50,8 @@ impl Service<'_> {
             let online = attached.and_then(|attached| self.roster.user(attached.user));
             let listed = online.is_some_and(|online| online.conns().contains(&index));
             let active = online.is_some_and(|online| online.active().contains(&index));
-            let is_told = attached.is_some_and(|attached| !attached.suspended);
-            if listed != attached.is_some() || active != is_told {
+            let is_recipient = attached.is_some_and(|attached| !attached.suspended);
+            if listed != attached.is_some() || active != is_recipient {
                 return Err(format!("{conn} {attached:?} is listed {listed}, active {active}"));
             }
             let needs_pump = peer.stream.is_some() || peer.backlog.is_some();

@@ -20,7 +20,7 @@ use crate::store::StoreResult;
 use crate::store::ledger::Used;
 use crate::wire::decline::Decline;
 
-/// Reservations in a day's bytes of text: so many rows are written for a user in a day, about.
+/// Reservations in a day's bytes of text: that many rows are written for a user in a day, about.
 const RESERVATIONS: u64 = 256;
 /// Nanoseconds in a second and in a millisecond.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -93,7 +93,7 @@ fn limited(wait_ns: u64) -> Decline {
 }
 
 impl Service<'_> {
-    /// Nanoseconds until a user may send or edit a text of so many bytes; 0: now. Nothing is
+    /// Nanoseconds until a user may send or edit a text of that many bytes; 0: now. Nothing is
     /// counted yet.
     pub(super) fn send_wait_ns(&mut self, user: UserId, bytes: usize) -> StoreResult<u64> {
         let (bytes_max, sends) = (self.config.user_bytes_per_day, self.config.sends_per_second);

@@ -277,8 +277,8 @@ impl Service<'_> {
     }
 }
 
-/// The text of a message, out of the content by which a connection without extras edits it: the lines
-/// that stand for files there are taken off its end.
+/// The text of a message, out of the content by which a connection without extras edits it: the
+/// lines that stand for files there are taken off its end.
 fn without_file_lines<'a>(content: &'a str, extras: Extras<'_>) -> &'a str {
     let mut lines = Vec::new();
     put_file_lines(&mut lines, extras, true);

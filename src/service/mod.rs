@@ -1,4 +1,4 @@
-//! What the server does with requests: who may do what, what is stored, who is told.
+//! What the server does with requests: who may do what, what is stored, who is notified.
 //!
 //! Driven by plain calls, one turn after the other, and answered through the [`Outbox`]; the
 //! reactor, tests, benches and the simulator all drive it alike:
@@ -76,7 +76,7 @@ use turn::{Asked, IfUndone, Turn};
 /// What the operator sets.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
-    /// Longest body of a frame to the server, in bytes; told by HELLO.
+    /// Longest body of a frame to the server, in bytes; HELLO returns it.
     pub body_bytes_max: usize,
     /// Longest content of a message, in bytes.
     pub content_bytes_max: usize,
@@ -256,11 +256,11 @@ pub struct Service<'db> {
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
     counting: unread::Counting,
-    /// What this turn has looked at in the file without sending it, as bytes of a long answer that
+    /// What this turn has read in the file without sending it, as bytes of a long answer that
     /// take as long.
     looked_bytes: usize,
     lockdown: bool,
-    /// Nobody was registered when that was last looked at.
+    /// Nobody was registered when that was last read.
     may_be_empty: bool,
     /// Room for a long answer's next pieces.
     scratch: Vec<u8>,
@@ -454,8 +454,8 @@ impl<'db> Service<'db> {
         self.resumed.pop()
     }
 
-    /// A password job for the helper; to be asked for after the turn has ended. Whoever has failed
-    /// too often by now is declined instead.
+    /// A password job for the helper; to be asked for after the turn has ended. Anyone who has
+    /// failed too often by now is declined instead.
     pub fn pop_job(&mut self) -> Option<(Job, ConnId)> {
         loop {
             // A job without anybody who waits for it was undone, or its connection is gone.
@@ -559,11 +559,12 @@ impl<'db> Service<'db> {
         self.metrics.commit_rows.observe(self.rows_changed.saturating_sub(before));
         if std::mem::take(&mut self.is_storage_failing) {
             log::info!("the data file can be written again");
-            self.store.set_patience(true);
+            self.store.set_busy_timeout(true);
         }
     }
 
-    /// Forgets the password work that nobody waits for since this turn, which is not undone any more.
+    /// Forgets the password work that nobody waits for since this turn, which is not undone any
+    /// more.
     fn forget_cut_off(&mut self) {
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
@@ -719,9 +720,9 @@ impl<'db> Service<'db> {
         self.outbox.stage_frame(conn.index, ToClient::Accepted, task, write);
     }
 
-    /// The reason to give for a refusal; one of the store is noted on the way.
-    fn reason(&mut self, refusal: HandlerError) -> Decline {
-        match refusal {
+    /// The reason to give for a error; one of the store is noted on the way.
+    fn reason(&mut self, error: HandlerError) -> Decline {
+        match error {
             HandlerError::Decline(reason) => reason,
             HandlerError::Busy => Decline::StorageFailed,
             HandlerError::Store(error) => {
@@ -768,7 +769,7 @@ impl<'db> Service<'db> {
     fn note_storage_failing(&mut self, error: &StoreError) {
         if !std::mem::replace(&mut self.is_storage_failing, true) {
             log::error!("cannot write to the database, changes are declined: {error}");
-            self.store.set_patience(false);
+            self.store.set_busy_timeout(false);
         }
     }
 
@@ -902,7 +903,7 @@ impl<'db> Service<'db> {
         self.resumed.push(conn);
     }
 
-    /// Whoever hangs up before the answer has failed all the same: else a stranger could keep the
+    /// A peer that closes before the answer has failed all the same: else it could keep the
     /// helper busy for ever, and pay for nothing.
     fn count_unheard(&mut self, guess: Option<Guess>, outcome: &Outcome) {
         if let (Some(guess), Outcome::Verified { ok: false, .. }) = (guess, outcome) {
@@ -915,21 +916,21 @@ impl<'db> Service<'db> {
     /// Declines what a handler refused; a failed write fails the turn.
     #[inline(always)]
     fn settle(&mut self, conn: ConnId, task: u8, reply: HandlerResult) {
-        if let Err(refusal) = reply {
-            self.refuse(conn, task, refusal);
+        if let Err(error) = reply {
+            self.refuse(conn, task, error);
         }
     }
 
-    fn refuse(&mut self, conn: ConnId, task: u8, refusal: HandlerError) {
-        match refusal {
+    fn refuse(&mut self, conn: ConnId, task: u8, error: HandlerError) {
+        match error {
             HandlerError::Store(error) => _ = self.turn.failed.get_or_insert(error),
             HandlerError::Decline(reason) => self.outbox.decline(conn.index, task, reason),
             HandlerError::Busy => self.outbox.decline(conn.index, task, Decline::StorageFailed),
         }
     }
 
-    /// Before the server stops: what waits is declined, and every connection gets DISCONNECT, behind
-    /// which nothing is staged.
+    /// Before the server stops: what waits is declined, and every connection gets DISCONNECT,
+    /// behind which nothing is staged.
     pub fn dismiss_all(&mut self) {
         for place in 0..self.peers.0.len() {
             let Some(peer) = self.peers.0.get_mut(place).and_then(Option::as_mut) else { continue };
@@ -948,7 +949,7 @@ impl<'db> Service<'db> {
         self.password_queue.clear();
     }
 
-    /// Tidies up, and tells the file the exact time: the last thing before an end in good order.
+    /// Tidies up, and stores the exact time: the last thing before a graceful end.
     ///
     /// # Errors
     /// As every write.

@@ -31,7 +31,7 @@ impl Service<'_> {
         }
     }
 
-    /// Makes the turn's batch one of this chat; false when nobody is there to be told.
+    /// Makes the turn's batch one of this chat; false when nobody is there to be notified.
     fn begin_batch(&mut self, chat: ChatId) -> bool {
         let Some(slot) = self.roster.slot(chat) else { return false };
         if self.turn.batch.chat != Some(chat) {
@@ -74,7 +74,7 @@ impl Service<'_> {
     }
 
     /// The same in the middle of a turn, before messages of another chat or a change of who is
-    /// told: the turn is not committed yet, and what is told now can still be taken back.
+    /// notified: the turn is not committed yet, and what is staged now can still be taken back.
     pub(super) fn notify_so_far(&mut self) {
         let Some(chat) = self.turn.batch.chat else { return };
         for &index in self.roster.conns(chat) {
@@ -115,7 +115,7 @@ impl Service<'_> {
         self.outbox.stage_frame(index, purpose, task, write);
     }
 
-    /// Has a connection told later, from the file, what a chat is to it.
+    /// Notifies a connection later, from the database, of the state of a chat.
     fn leave_out_chat(&mut self, index: u32, chat: ChatId, is_slow: bool) {
         let Some(peer) = self.peers.at_mut(index) else { return };
         if self.outbox.is_closed(index) {
@@ -153,8 +153,8 @@ impl Service<'_> {
         let is_small = self.roster.conns(chat).len() <= EPHEMERAL_MEMBERS_MAX;
         let own =
             || self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
-        let told = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
-        for index in told.into_iter().filter(|&index| index != caller.conn.index) {
+        let recipients = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
+        for index in recipients.into_iter().filter(|&index| index != caller.conn.index) {
             self.notify(index, ToClient::SeenNotify, true, None, |body| {
                 body.put_u32(chat.get());
                 body.put_u32(user.get());
@@ -178,7 +178,7 @@ impl Service<'_> {
 
     /// PRESENCE_NOTIFY to everybody who shares a chat with the user.
     pub(super) fn notify_presence(&mut self, user: UserId, is_online: bool) {
-        let mut told: Vec<u32> = Vec::new();
+        let mut recipients: Vec<u32> = Vec::new();
         // Offline by now, its chats are asked of the file; online, of the roster.
         let chats = match self.roster.user(user) {
             Some(_) => self.chats_of(user),
@@ -190,12 +190,12 @@ impl Service<'_> {
         for chat in chats {
             let conns = self.roster.conns(chat);
             if conns.len() <= EPHEMERAL_MEMBERS_MAX {
-                told.extend_from_slice(conns);
+                recipients.extend_from_slice(conns);
             }
         }
-        told.sort_unstable();
-        told.dedup();
-        for index in told {
+        recipients.sort_unstable();
+        recipients.dedup();
+        for index in recipients {
             if self.peers.at(index).and_then(|peer| peer.user()) == Some(user) {
                 continue;
             }
@@ -208,7 +208,7 @@ impl Service<'_> {
 
     /// The connections of a chat, but those of one user and one more.
     fn others(&self, chat: ChatId, user: Option<UserId>, except: Option<ConnId>) -> Vec<u32> {
-        let is_told = |index: &u32| {
+        let is_recipient = |index: &u32| {
             let peer = self.peers.at(*index);
             peer.is_some_and(|peer| {
                 peer.is_modern()
@@ -216,7 +216,7 @@ impl Service<'_> {
                     && (user.is_none() || peer.user() != user)
             })
         };
-        self.roster.conns(chat).iter().copied().filter(is_told).collect()
+        self.roster.conns(chat).iter().copied().filter(is_recipient).collect()
     }
 
     /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
@@ -264,20 +264,20 @@ impl Service<'_> {
     }
 
     /// What a chat is to a user now, to one connection: later, when it is a slow reader or enough
-    /// was looked at in this turn.
+    /// was read in this turn.
     fn notify_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
         let Some(peer) = self.peers.get(conn) else { return };
         if peer.is_modern() && (peer.backlog.is_some() || self.is_scan_budget_spent()) {
             return self.leave_out_chat(conn.index, chat, false);
         }
-        let told = self.try_notify_chat_state(conn, user, chat);
-        self.note_failure(told);
+        let sent = self.try_notify_chat_state(conn, user, chat);
+        self.note_failure(sent);
     }
 
     /// The same, for who cannot fail the turn.
     ///
     /// # Errors
-    /// When the file cannot be read: nothing is told.
+    /// When the file cannot be read: nothing is staged.
     pub(super) fn try_notify_chat_state(
         &mut self,
         conn: ConnId,

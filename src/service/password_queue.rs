@@ -7,9 +7,9 @@
 //! The helper's time is shared, since right passwords and new ones cost it as much as wrong ones.
 //! Users with a session and *known* addresses, which have had one before, take turns with the
 //! others. Among each, the network goes first that has used the least of the helper lately, within
-//! it the owner who has, and then whoever came first. So an honest login waits for the job under way
-//! and one of the other kind, however many others flood the queue. When the queue is full, who has
-//! most in it makes room.
+//! it the owner who has, and then in the order of arrival. So an honest login waits for the job
+//! under way and one of the other kind, however many others flood the queue. When the queue is
+//! full, who has most in it makes room.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -268,8 +268,8 @@ impl PasswordQueue {
         let mut passed_over = Vec::new();
         while let Some(at) = self.first(now_ms, &passed_over) {
             let Some(place) = self.waiting.get(at) else { break };
-            let refusal = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
-            if let Some(seconds) = refusal {
+            let error = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
+            if let Some(seconds) = error {
                 let place = self.take(at);
                 return place.map_or(Next::Nobody, |place| Next::Refused(place.job.id, seconds));
             }
@@ -315,7 +315,7 @@ impl PasswordQueue {
         place.guess.keys().all(|key| {
             let same = |other: &Guess| other.keys().any(|other| other == key);
             let others = self.under_way.iter().filter(|(_, other, _)| same(other)).count();
-            throttle.check_beside(key, others as u32, now_ms).is_ok()
+            throttle.check_alongside(key, others as u32, now_ms).is_ok()
         })
     }
 

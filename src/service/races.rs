@@ -84,7 +84,7 @@ impl<'db> Desk<'db> {
         self.answer(conn)
     }
 
-    /// The answer that waits for a connection; of a refusal its words.
+    /// The answer that waits for a connection; of a error its words.
     fn answer(&mut self, conn: ConnId) -> Result<(), String> {
         let bytes = self.service.outbox.sendable(conn.index).to_vec();
         self.service.outbox.advance(conn.index, bytes.len());
@@ -126,10 +126,10 @@ fn a_password_that_changes_while_it_is_checked_lets_nobody_in() {
     }
 }
 
-/// A command that is writing when a login is let in is waited for, and what it did is looked at: nobody
+/// A command that is writing when a login is let in is waited for, and what it did is read: nobody
 /// who is disabled by then gets in, nor by a password that is another's by then.
 #[test]
-fn a_command_that_writes_meanwhile_is_looked_at() {
+fn a_command_that_writes_meanwhile_is_seen() {
     let folder = std::env::temp_dir().join(format!("vestnik-races-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let new = stored(NEW, 3);
@@ -169,7 +169,7 @@ fn a_command_that_writes_meanwhile_is_looked_at() {
 /// Two logins at once, when the rounds have grown: one is hashed anew, the other is checked again,
 /// and then gets in.
 #[test]
-fn of_two_logins_at_once_none_is_told_that_its_password_is_wrong() {
+fn of_two_logins_at_once_none_is_declined() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
     let mut desk = Desk::new(&database, &random);
     let (one, other) = (desk.connect(), desk.connect());
@@ -208,7 +208,7 @@ fn a_chat_password_that_changes_while_it_is_checked_lets_nobody_in() {
     assert!(member.is_none());
 }
 
-/// Whoever hangs up before they are told that a password was wrong has tried one all the same.
+/// A peer that closes before it hears that a password was wrong has tried one all the same.
 #[test]
 fn a_guess_that_nobody_waits_for_counts() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
@@ -227,7 +227,7 @@ fn a_guess_that_nobody_waits_for_counts() {
 }
 
 /// Nor is a guess free that another connection of the session cuts off; and what is cut off leaves
-/// nothing behind, whether it waits or is with the helper, and whoever cuts it off.
+/// nothing behind, whether it waits or is with the helper, and whatever cuts it off.
 #[test]
 fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());

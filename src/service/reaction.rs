@@ -270,8 +270,8 @@ impl Service<'_> {
     }
 }
 
-/// How a connection is notified of a reaction; `None` for one on 0.1 or 1.0, which sees no reactions
-/// and loses nothing.
+/// How a connection is notified of a reaction; `None` for one on 0.1 or 1.0, which sees no
+/// reactions and loses nothing.
 fn form(peer: &Peer, needs_message: bool) -> Option<Form> {
     let version = peer.version();
     // The message has left the range that is being read.

@@ -42,7 +42,7 @@ impl OnlineUser {
         &self.conns
     }
 
-    /// Those of them that are told things.
+    /// Those of them that are notified.
     pub(crate) fn active(&self) -> &[u32] {
         self.conns.get(..self.active as usize).unwrap_or_default()
     }
@@ -348,7 +348,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Online users; for figures and checks.
+    /// Online users; for metrics and checks.
     pub(crate) fn online_users(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
         self.users.iter().map(|online| (online.user, online))
     }

@@ -1,14 +1,14 @@
 //! SEARCH_MSG (protocol section 5).
 //!
-//! The index only proposes messages, the newest first; whether one fits, and how well, is judged
-//! by its content. So what would be too much for the index to tell can be left to that look. A
+//! The index only proposes messages, the newest first; whether one fits, and how well, is decided
+//! by its content. So what would be too much for the index to decide can be left to that look. A
 //! search never walks everything:
 //!
 //! - The best are chosen among the newest [`RANKED_MAX`] that fit.
 //! - Words that are all common are looked for together among the newest
 //!   [`WINDOWS_MAX`] x [`WINDOW_MESSAGES`] indexed messages.
 //! - The beginning of more than [`PREFIX_WORDS_MAX`] words is left to the look at the content; when
-//!   nothing else is asked for, the newest messages are looked at one by one, [`LOOKS_MAX`] of them.
+//!   nothing else is asked for, the newest messages are read one by one, [`LOOKS_MAX`] of them.
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::{INDEXED_WORD_BYTES_MAX, SEARCH_RESULTS_MAX};
@@ -22,9 +22,10 @@ use crate::wire::decline::Decline;
 
 /// Messages that fit and are ranked.
 const RANKED_MAX: usize = 500;
-/// Messages whose content is looked at.
+/// Messages whose content is read.
 const LOOKS_MAX: usize = 20_000;
-/// Proposals that are dropped unseen, since they are of chats of others, count as so much of a look.
+/// Proposals that are dropped unseen, since they are of chats of others, count as so much of a
+/// look.
 const LOOKS_PER_DROP: usize = 10;
 /// Proposals taken from the index in one slice.
 const PROPOSALS_PER_SLICE: usize = 128;
@@ -73,7 +74,7 @@ enum Stage {
     Waiting,
     /// Proposals older than `below` are to come.
     Looking { proposer: Proposer, below: MessageId },
-    /// The results from this one on are to be told.
+    /// The results from this one on are to be sent.
     Telling(usize),
 }
 
@@ -192,7 +193,7 @@ impl Service<'_> {
         Ok(Some(all_of))
     }
 
-    /// Whether each of the lists has so many messages that walking them together takes long.
+    /// Whether each of the lists has enough messages that walking them together takes long.
     fn are_all_common(&mut self, all_of: &[Vec<String>], below: MessageId) -> StoreResult<bool> {
         // The chats are the last of the lists, and often the rarest.
         for words in all_of.iter().rev().take(COUNTED_WORDS_MAX) {
@@ -302,10 +303,10 @@ impl Service<'_> {
         caller: Caller,
         search: &mut Search,
     ) -> Result<Progress, HandlerError> {
-        let Stage::Telling(told) = &mut search.stage else { return Ok(Progress::Ended) };
+        let Stage::Telling(next) = &mut search.stage else { return Ok(Progress::Ended) };
         let found = &search.found;
         self.pieces(caller, |service, pieces| {
-            while let Some(&(_, id, chat)) = found.get(*told) {
+            while let Some(&(_, id, chat)) = found.get(*next) {
                 if !pieces.has_room() {
                     return Ok(Progress::More);
                 }
@@ -317,7 +318,7 @@ impl Service<'_> {
                         put_message(pieces.out(), version, message);
                     })?;
                 }
-                *told += 1;
+                *next += 1;
             }
             Ok(Progress::Ended)
         })

@@ -77,7 +77,8 @@ impl<'db> Driven<'db> {
         assert_ne!(self.service.frame(self.conn, &frame), Flow::Close);
     }
 
-    /// Sends a message while another process is writing, until that is given up; why it is declined.
+    /// Sends a message while another process is writing, until that is given up; why it is
+    /// declined.
     fn send_in_vain(&mut self, chat: ChatId) -> String {
         let request =
             Request::SendChatMsg { chat, content: "hi", nonce: None, extras: Extras::NONE };
@@ -111,7 +112,8 @@ impl<'db> Driven<'db> {
         answer
     }
 
-    /// One more connection of the user, by a session of its own; the one that is driven from now on.
+    /// One more connection of the user, by a session of its own; the one that is driven from now
+    /// on.
     fn connect_again(&mut self, index: u32, user: UserId) {
         let now = ServerTime::new(BEGIN_US).expect("positive");
         let secret = SessionSecret::generate(self.service.random).expect("randomness");
@@ -256,7 +258,7 @@ fn a_use_that_was_not_stored_is_noted_again() {
     assert!(row.used.micros() >= driven.wall_us - 1_000_000, "{} is not noted", row.used.micros());
 }
 
-/// Whose newest messages are all one's own: to count what is unread, ten thousand are looked at.
+/// Whose newest messages are all one's own: to count what is unread, ten thousand are read.
 fn with_many_own_messages(test: impl FnOnce(&mut Driven<'_>, ChatId, UserId)) {
     let (database, chat, session, secret) = file(0);
     let mut store = Store::new(&database).expect("its tables");
@@ -301,9 +303,9 @@ fn counting_for_those_who_ask_is_bounded_in_one_turn() {
     });
 }
 
-/// So is counting for those who are told; the others are told by and by.
+/// So is counting for recipients; the others are notified by and by.
 #[test]
-fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
+fn counting_for_recipients_is_bounded_in_one_turn() {
     const CONNECTIONS: u32 = 20;
     with_many_own_messages(|driven, chat, user| {
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
@@ -311,36 +313,36 @@ fn counting_for_those_who_are_told_is_bounded_in_one_turn() {
             driven.connect_again(index, user);
         }
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
-        let told = |driven: &mut Driven<'_>| {
-            let mut told = 0;
+        let got = |driven: &mut Driven<'_>| {
+            let mut got = 0;
             while let Some(Dirty { index, .. }) = driven.service.outbox.pop_dirty() {
                 let bytes = driven.service.outbox.sendable(index).to_vec();
                 driven.service.outbox.advance(index, bytes.len());
                 let Parsed::Frame(notice) = frame::parse(&bytes, usize::MAX) else { panic!() };
                 assert_eq!(notice.purpose, ToClient::ChatNotify.byte());
                 assert_eq!(notice.bytes(), bytes.len(), "one notice each");
-                told += 1;
+                got += 1;
             }
-            told
+            got
         };
         driven.forget_sent(CONNECTIONS);
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         driven.service.notify_chat(chat, None);
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
-        let mut by_turn = vec![told(driven)];
+        let mut by_turn = vec![got(driven)];
         while driven.service.may_pump() {
             driven.service.begin_turn(driven.wall_us, driven.now_ms);
             driven.service.pump();
-            by_turn.push(told(driven));
+            by_turn.push(got(driven));
         }
         assert_eq!(by_turn.iter().sum::<u32>(), CONNECTIONS, "{by_turn:?}");
-        assert!(by_turn.iter().all(|told| *told <= 5), "{by_turn:?}");
+        assert!(by_turn.iter().all(|got| *got <= 5), "{by_turn:?}");
     });
 }
 
-/// A slow reader asks what is new, and a chat is left meanwhile: it learns that before the end of the
-/// answer, which leaves the chat out. Whoever is cut off between the two would else take the chat for
-/// the one that it knows when its user has come back.
+/// A slow reader asks what is new, and a chat is left meanwhile: it learns that before the end of
+/// the answer, which leaves the chat out. A client that is cut off between the two would else take
+/// the chat for the one that it knows when its user has come back.
 #[test]
 fn what_an_answer_leaves_out_is_gone_before_it_ends() {
     let (database, chat, session, secret) = file(0);
@@ -368,7 +370,7 @@ fn what_an_answer_leaves_out_is_gone_before_it_ends() {
     assert_eq!(purposes, [ToClient::ChatGone, ToClient::Accepted].map(ToClient::byte));
 }
 
-/// Who sends is told all that stands before their own message, even if it is more than waits for
+/// A sender is sent all that stands before their own message, even if it is more than waits for
 /// others: the answer must not overtake it.
 #[test]
 fn an_answer_overtakes_nothing() {
@@ -399,22 +401,22 @@ fn an_answer_overtakes_nothing() {
     driven.conn = first;
     driven.hand(Request::SendChatMsg { chat, content: "mine", nonce: None, extras: Extras::NONE });
     assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
-    driven.service.outbox.put_together(first.index);
-    let (mut told, mut rest) = (Vec::new(), driven.service.outbox.sendable(first.index));
+    driven.service.outbox.flatten(first.index);
+    let (mut got, mut rest) = (Vec::new(), driven.service.outbox.sendable(first.index));
     while let Parsed::Frame(frame) = frame::parse(rest, usize::MAX) {
-        told.push((frame.purpose, frame.body.len()));
+        got.push((frame.purpose, frame.body.len()));
         rest = &rest[frame.bytes()..];
     }
     let notified: usize =
-        told.iter().filter(|(p, _)| *p == ToClient::MsgNotify.byte()).map(|t| t.1).sum();
-    assert!(notified > 20 * content.len(), "{told:?}");
-    assert_eq!(told.last().map(|told| told.0), Some(ToClient::Accepted.byte()), "{told:?}");
+        got.iter().filter(|(p, _)| *p == ToClient::MsgNotify.byte()).map(|t| t.1).sum();
+    assert!(notified > 20 * content.len(), "{got:?}");
+    assert_eq!(got.last().map(|got| got.0), Some(ToClient::Accepted.byte()), "{got:?}");
 }
 
-/// A connection that takes what it is sent misses no courtesy, though the server had too much to count
-/// to tell it all at once.
+/// A connection that takes what it is sent misses no ephemeral event, though the server had too
+/// much to count to send it all at once.
 #[test]
-fn who_is_told_later_is_no_slow_reader() {
+fn who_is_notified_later_is_no_slow_reader() {
     with_many_own_messages(|driven, chat, user| {
         let first = driven.conn;
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
@@ -422,14 +424,14 @@ fn who_is_told_later_is_no_slow_reader() {
         driven.service.end_turn();
         driven.forget_sent(2);
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
-        driven.service.note_looked_at(1_000_000);
+        driven.service.note_scanned(1_000_000);
         driven.service.notify_chat(chat, Some(driven.conn));
-        assert!(driven.service.is_held(first), "told later");
+        assert!(driven.service.is_held(first), "notified later");
         let time = ServerTime::new(BEGIN_US + 1).expect("positive");
         driven.hand(Request::MarkSeen { chat, time });
         assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
         let bytes = driven.service.outbox.sendable(first.index);
-        let Parsed::Frame(notice) = frame::parse(bytes, usize::MAX) else { panic!("not told") };
+        let Parsed::Frame(notice) = frame::parse(bytes, usize::MAX) else { panic!("not notified") };
         assert_eq!(notice.purpose, ToClient::SeenNotify.byte());
     });
 }
@@ -446,7 +448,7 @@ fn a_slow_reader_whose_chats_cannot_be_read_is_tried_again_later() {
         driven.service.pump();
     };
     driven.service.begin_turn(driven.wall_us, driven.now_ms);
-    driven.service.note_looked_at(1_000_000);
+    driven.service.note_scanned(1_000_000);
     driven.service.notify_chat(chat, None);
     assert_eq!(driven.service.end_turn(), TurnEnd::Committed);
     let name = |sql: &str| database.connection().execute_batch(sql).expect("another name");
@@ -459,5 +461,5 @@ fn a_slow_reader_whose_chats_cannot_be_read_is_tried_again_later() {
     assert!(driven.service.is_held(driven.conn), "it is tried too soon");
     driven.now_ms += 1_000;
     pump(&mut driven);
-    assert!(!driven.service.is_held(driven.conn), "it is never told");
+    assert!(!driven.service.is_held(driven.conn), "it is never notified");
 }

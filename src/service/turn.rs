@@ -1,10 +1,10 @@
-//! One turn of the loop, as the service sees it: what is to be told to whom once it is committed,
-//! and what is to be taken back if it cannot be.
+//! One turn of the loop, as the service sees it: who is to be notified of what once it is
+//! committed, and what is to be taken back if it cannot be.
 //!
 //! New messages are encoded once, into the turn's batch, which holds messages of one chat. Each
 //! member gets it as one MSG_NOTIFY: when the turn is committed, or before, when somebody writes to
-//! another chat or somebody comes or goes. So every connection is told of messages in the order of
-//! server time, over all chats, and a client that notes the time of the last one has missed
+//! another chat or somebody comes or goes. So every connection is notified of messages in the order
+//! of server time, over all chats, and a client that notes the time of the last one has missed
 //! nothing before it. Only who sends to the chat of the batch gets part of it earlier: what stands
 //! before its own message, so that the answer does not overtake it (protocol section 2, order).
 
@@ -60,8 +60,8 @@ struct Entry {
     extras_end: usize,
 }
 
-/// The layout of messages without extras, which the batch is encoded in as it grows; and the one with
-/// extras, which is made of it when a connection on 1.1 is to be notified.
+/// The layout of messages without extras, which the batch is encoded in as it grows; and the one
+/// with extras, which is made of it when a connection on 1.1 is to be notified.
 const fn layout(version: Version) -> usize {
     if version.has_extras() { EXTENDED } else { PLAIN }
 }
@@ -169,7 +169,7 @@ impl Batch {
         layout(version) == EXTENDED && self.extended_base.is_none()
     }
 
-    /// Begins the batch of a chat; that before is told.
+    /// Begins the batch of a chat; that before is complete.
     pub(crate) fn begin(&mut self, chat: ChatId, slot: u32, base: usize) {
         self.end();
         self.chat = Some(chat);
@@ -261,7 +261,7 @@ pub(crate) struct Asked {
 pub(crate) struct Turn {
     /// Grows with each turn.
     pub(crate) number: u64,
-    /// What is not told yet.
+    /// What is not notified yet.
     pub(crate) batch: Batch,
     /// Its requests, in order, for the case that it is undone.
     pub(crate) requests: Vec<Asked>,
@@ -277,7 +277,7 @@ pub(crate) struct Turn {
     pub(crate) ledger: Vec<(UserId, LedgerEntry)>,
     /// Users whose reactions were counted.
     pub(crate) reacted: Vec<UserId>,
-    /// What slow readers were to be told, who need it no more unless the turn is undone.
+    /// The backlog of slow consumers who need it no more unless the turn is undone.
     pub(crate) dropped: Vec<(ConnId, Box<Backlog>)>,
     /// Why the turn cannot be committed.
     pub(crate) failed: Option<StoreError>,
@@ -330,8 +330,8 @@ impl Turn {
         self.note_request(conn, task, IfUndone::Echo(Echo { from, bytes }));
     }
 
-    /// Forgets that a connection waited for a job, which has come back in this turn; the task of the
-    /// request if it did.
+    /// Forgets that a connection waited for a job, which has come back in this turn; the task of
+    /// the request if it did.
     pub(crate) fn forget_saved_job(&mut self, peer: &Peer, job: JobId) -> Option<u8> {
         let saved = self.saved.get_mut(peer.saved_at as usize)?;
         debug_assert_eq!(saved.conn, peer.conn, "a connection is changed before it is saved");

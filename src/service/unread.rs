@@ -1,12 +1,12 @@
-//! What GET_MY_CHATS tells about messages, without reading them each time.
+//! What GET_MY_CHATS says about messages, without reading them each time.
 //!
 //! The file counts the messages of each chat, and what each member knows of them
 //! ([`crate::store::unread`]). A send only notes its message here; what is noted is counted in the
 //! file behind the requests, and added to what the file says until then.
 //!
-//! Invariant: of a chat that was *looked at*, the file has counted all messages but those noted
-//! here. After an end in good order that is so of all chats; after a crash, or when a turn was
-//! undone, they are looked at one after the other, for messages that nobody has counted.
+//! Invariant: of a chat that was *scanned*, the file has counted all messages but those noted
+//! here. After a graceful end that is so of all chats; after a crash, or when a turn was
+//! undone, they are scanned one after the other, for messages that nobody has counted.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,25 +18,25 @@ use crate::store::{Store, StoreResult};
 
 /// Milliseconds after which what is noted here is counted in the file,
 const NOTED_MS: u64 = 5_000;
-/// or as soon as so many chats are noted.
+/// or as soon as this many chats are noted.
 const NOTED_CHATS_MAX: usize = 1_024;
 /// Rows of chats and members that one slice changes, about.
 const ROWS_PER_SLICE: usize = 256;
-/// Chats looked at in one slice,
+/// Chats scanned in one slice,
 const CHATS_PER_SLICE: usize = 64;
-/// and messages looked at in one slice, about.
+/// and messages scanned in one slice, about.
 const MESSAGES_PER_SLICE: u32 = 4_096;
 /// Members whose unread messages wait to be counted; more are counted when they ask.
 const ASKED_FOR_MAX: usize = 4_096;
-/// Messages that are looked at in the time in which one is found that may be anywhere.
+/// Messages that are scanned in the time in which one is found that may be anywhere.
 const MESSAGES_PER_LOOKUP: u32 = 64;
-/// Messages that may be looked at each time rather than be counted once.
+/// Messages that may be scanned each time rather than be counted once.
 const ROWS_SCANNED_PREFERRED: u32 = 4;
 
 /// How far the look at all chats has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scanned {
-    /// All chats were looked at, and those to come need not be.
+    /// All chats were scanned, and those to come need not be.
     Everywhere,
     /// Those up to this one were.
     UpTo(Option<ChatId>),
@@ -65,7 +65,7 @@ impl Counting {
         self.looked = Scanned::UpTo(None);
     }
 
-    fn was_looked_at(&self, chat: ChatId) -> bool {
+    fn was_scanned(&self, chat: ChatId) -> bool {
         match self.looked {
             Scanned::Everywhere => true,
             Scanned::UpTo(last) => last.is_some_and(|last| chat <= last),
@@ -74,7 +74,7 @@ impl Counting {
 
     /// A message was sent.
     pub(super) fn note_sent(&mut self, chat: ChatId, user: UserId, created: ServerTime) {
-        if self.was_looked_at(chat) {
+        if self.was_scanned(chat) {
             self.sent.entry(chat).or_default().add(user, created);
         }
     }
@@ -101,7 +101,7 @@ impl Counting {
 
     /// What is known of a chat without looking at its messages.
     fn known(&self, mine: &MyChat, user: UserId) -> Known {
-        if !self.was_looked_at(mine.chat) {
+        if !self.was_scanned(mine.chat) {
             return Known::Nothing;
         }
         let sent = self.sent.get(&mine.chat);
@@ -127,7 +127,7 @@ enum Known {
     Nothing,
 }
 
-/// What a member is told of a chat's messages.
+/// What a member's chat_info says of a chat's messages.
 pub(super) struct Unread {
     /// When the newest came.
     pub(super) last: ServerTime,
@@ -136,23 +136,23 @@ pub(super) struct Unread {
 }
 
 impl Service<'_> {
-    /// What a member is told of a chat's messages. Who asks for many looks at
+    /// What a member's chat_info says of a chat's messages. Who asks for many looks at
     /// [`Service::is_scan_budget_spent`].
     pub(super) fn unread(&mut self, mine: &MyChat, user: UserId) -> StoreResult<Unread> {
         let last = match self.counting.known(mine, user) {
             Known::All(unread) => return Ok(unread),
             Known::Last(last) => last,
             Known::Nothing => {
-                self.note_looked_at(MESSAGES_PER_LOOKUP);
+                self.note_scanned(MESSAGES_PER_LOOKUP);
                 self.store.last_message(mine.chat)?
             }
         };
         if last <= mine.seen {
             return Ok(Unread { last, count: 0 });
         }
-        let (count, looked_at) = self.store.unread(mine.chat, user, mine.seen)?;
-        self.note_looked_at(MESSAGES_PER_LOOKUP + looked_at);
-        if looked_at > ROWS_SCANNED_PREFERRED {
+        let (count, scanned) = self.store.unread(mine.chat, user, mine.seen)?;
+        self.note_scanned(MESSAGES_PER_LOOKUP + scanned);
+        if scanned > ROWS_SCANNED_PREFERRED {
             self.counting.ask_for(mine.chat, user);
         }
         Ok(Unread { last, count })
@@ -167,7 +167,7 @@ impl Service<'_> {
     ) -> StoreResult<()> {
         self.count_chat(chat)?;
         let Some(mine) = self.store.my_chat(user, chat)? else { return Ok(()) };
-        if self.counting.was_looked_at(chat) && mine.counted.last <= seen {
+        if self.counting.was_scanned(chat) && mine.counted.last <= seen {
             return self.store.set_unread(chat, user, 0);
         }
         self.counting.ask_for(chat, user);
@@ -232,7 +232,7 @@ impl Service<'_> {
         while messages < MESSAGES_PER_SLICE {
             let Some((chat, user)) = self.counting.asked_for.pop_front() else { return Ok(false) };
             messages += MESSAGES_PER_LOOKUP;
-            if !self.counting.was_looked_at(chat) {
+            if !self.counting.was_scanned(chat) {
                 continue;
             }
             self.count_chat(chat)?;
@@ -240,14 +240,14 @@ impl Service<'_> {
             if mine.counted.unread.is_some() {
                 continue;
             }
-            let (unread, looked_at) = self.store.unread(chat, user, mine.seen)?;
-            messages += looked_at;
+            let (unread, scanned) = self.store.unread(chat, user, mine.seen)?;
+            messages += scanned;
             self.store.set_unread(chat, user, unread)?;
         }
         Ok(!self.counting.asked_for.is_empty())
     }
 
-    /// Before the end in good order: the next start need not look at the chats.
+    /// Before a graceful end: the next start need not scan the chats.
     pub(super) fn finish_counting(&mut self) -> StoreResult<()> {
         while let Some(&chat) = self.counting.sent.keys().next() {
             self.count_chat(chat)?;

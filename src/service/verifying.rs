@@ -16,7 +16,7 @@ pub(super) struct Verifying {
     not_before_ms: u64,
     /// Damaged messages of this walk.
     found: u64,
-    /// Damaged messages met by requests that the log tells of.
+    /// Damaged messages met by requests that are logged.
     reported: u64,
 }
 

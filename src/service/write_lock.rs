@@ -2,7 +2,7 @@
 //!
 //! The loop never waits inside SQLite. A request that has to write is put back, and its connection
 //! is held; it comes again, in the order in which requests were put back, once the lock is free. So
-//! whoever only reads goes on. After two seconds the requests are declined, and so are those that
+//! readers go on. After two seconds the requests are declined, and so are those that
 //! come later, until a write succeeds.
 
 use std::collections::VecDeque;
@@ -53,8 +53,8 @@ impl Service<'_> {
 
     /// Puts password work aside whose outcome cannot be written yet. False when it can.
     pub(super) fn put_aside(&mut self, done: &JobDone) -> bool {
-        let is_refusal = matches!(done.outcome, Outcome::Verified { ok: false, .. });
-        if !is_refusal
+        let is_wrong = matches!(done.outcome, Outcome::Verified { ok: false, .. });
+        if !is_wrong
             && self.jobs.contains_key(&done.id)
             && let Err(HandlerError::Busy) = self.may_write_now()
         {

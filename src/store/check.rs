@@ -4,7 +4,7 @@ use rusqlite::Row;
 
 use super::{Store, StoreResult};
 
-/// What of the contents only others can judge.
+/// What of the contents only others can check.
 #[derive(Clone, Copy)]
 pub struct Rules {
     /// Whether a name, as it is stored, may be one, and has this key.
@@ -126,13 +126,13 @@ const CHATS: &[Rule] = &[
     ),
     rule(
         "a member whose unread messages are counted wrong",
-        "WITH told AS (
+        "WITH counted AS (
              SELECT m.chat_id, m.user_id, m.seen, c.last_message,
                     min(c.message_count - m.known_count, 1000) AS unread
              FROM members m JOIN chats c USING (chat_id)
              WHERE m.known_count IS NOT NULL
                AND (m.deletions = c.deletions OR m.seen >= c.last_deleted))
-         SELECT 'chat ' || chat_id || ', user ' || user_id FROM told t
+         SELECT 'chat ' || chat_id || ', user ' || user_id FROM counted t
          WHERE unread <> (SELECT count(*) FROM
             (SELECT 1 FROM messages m WHERE m.chat_id = t.chat_id AND m.message_id > t.seen
                 AND m.message_id <= t.last_message AND m.sender_id <> t.user_id

@@ -1,4 +1,4 @@
-//! Bringing the write-ahead log into the data file, by a thread beside the loop.
+//! Bringing the write-ahead log into the data file, by a thread next to the loop.
 //!
 //! A COMMIT only appends to the log. What is in it has to be copied into the file now and then (a
 //! checkpoint), with two syncs, during which the loop would serve nobody. So a thread with a
@@ -70,7 +70,7 @@ impl Shared {
         self.lost.get().map_or(Ok(()), |words| Err(StoreError::lost(words)))
     }
 
-    pub(super) fn figures(&self) -> Checkpoints {
+    pub(super) fn counts(&self) -> Checkpoints {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Checkpoints {
             by_thread: of(&self.by_thread),
@@ -120,8 +120,8 @@ struct Schedule {
     /// Pages of the log after the last COMMIT, and when somebody was last sent to work.
     pages: c_int,
     copied: c_int,
-    /// From how many pages on the loop does what is left, and whether the thread was sent before, so
-    /// that little is.
+    /// From how many pages on the loop does what is left, and whether the thread was sent before,
+    /// so that little is.
     bound: c_int,
     is_last_round: bool,
 }
@@ -131,7 +131,7 @@ impl Schedule {
         Self { pages: 0, copied: 0, bound: LOG_PAGES, is_last_round: false }
     }
 
-    /// The log has so many pages after a COMMIT.
+    /// The WAL has this many pages after a COMMIT.
     fn next(&mut self, pages: c_int, is_thread_free: bool) -> Worker {
         if pages < self.pages {
             // It was begun anew.
@@ -212,7 +212,7 @@ impl Copier {
         }?;
         own.busy_timeout(Duration::ZERO)?;
         own.pragma_update(None, "synchronous", "FULL")?;
-        // Until it has looked at the file it does not know that there is a log.
+        // Until it has read the file it does not know that there is a log.
         own.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let (wake, wakes) = sync_channel(1);
         let mut hook = Hook { shared: Arc::clone(shared), wake, schedule: Schedule::new() };

@@ -2,8 +2,8 @@
 //! anybody noticing.
 //!
 //! It is kept in the message's row and covers what makes the message: where it is, who sent it,
-//! whether it is edited or deleted, and its content. The time of the last change is not covered: the
-//! index of changed messages holds it a second time, and SQLite's own check compares the two.
+//! whether it is edited or deleted, and its content. The time of the last change is not covered:
+//! the index of changed messages holds it a second time, and SQLite's own check compares the two.
 
 use std::cell::Cell;
 

@@ -1,5 +1,5 @@
-//! What went wrong with the database, what that means for the turn, and how an operator is told:
-//! a full disk, a failing disk and a damaged database need different things done.
+//! What went wrong with the database, what that means for the turn, and how it is put to an
+//! operator: a full disk, a failing disk and a damaged database need different things done.
 
 use std::fmt;
 
@@ -77,7 +77,7 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// Classifies an error by its code and by what the operating system last told SQLite.
+/// Classifies an error by its code and by what the operating system last reported to SQLite.
 pub(super) fn explain(db: &Connection, error: rusqlite::Error) -> StoreError {
     let os_error = system_errno(db);
     let cause = cause(&error, os_error);
@@ -142,7 +142,7 @@ pub(super) fn cause(error: &rusqlite::Error, os_error: i32) -> Cause {
         ErrorCode::SystemIoFailure => Cause::Disk,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damaged,
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Cause::Busy,
-        // A file that cannot be made for want of space is said to be one that cannot be opened.
+        // A file that cannot be made for want of space is reported as one that cannot be opened.
         ErrorCode::CannotOpen if is_no_space(os_error) => Cause::Full,
         ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Cause::Denied,
         _ => Cause::Other,
@@ -183,7 +183,7 @@ fn fault(error: &rusqlite::Error, os_error: i32) -> Fault {
 pub(super) fn system_errno(db: &Connection) -> i32 {
     // SAFETY: the handle is that of an open connection, which `db` keeps alive over the call; the
     // call only reads a number from it. The library has no other unsafe code; rusqlite does not
-    // offer this one, and without it a file-size limit cannot be told from a failing disk.
+    // offer this one, and without it a file-size limit cannot be distinguished from a failing disk.
     unsafe { ffi::sqlite3_system_errno(db.handle()) }
 }
 

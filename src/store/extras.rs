@@ -320,8 +320,8 @@ impl Store<'_> {
         })
     }
 
-    /// All reactions of a chat by message and time, from this place on, through `each` until it says
-    /// stop by returning false.
+    /// All reactions of a chat by message and time, from this place on, through `each` until it
+    /// says stop by returning false.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -1,4 +1,5 @@
-//! Files: uploads, and parts of messages once they are sent. Their bytes are rows of at most 64 KiB.
+//! Files: uploads, and parts of messages once they are sent. Their bytes are rows of at most 64
+//! KiB.
 //!
 //! A file that goes leaves its chunks behind, which [`Store::erase_slice`] takes away: the database
 //! overwrites what is deleted, so a large file would take long at once.

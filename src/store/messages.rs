@@ -13,8 +13,8 @@ pub(super) const INSERT: &str =
     "INSERT INTO messages (chat_id, message_id, sender_id, content, checksum)
      VALUES (?1, ?2, ?3, ?4, ?5)";
 
-/// The messages of a range by their creation. Those that were changed since come along, to be passed
-/// over: left to SQLite, that would take as long as there are any.
+/// The messages of a range by their creation. Those that were changed since come along, to be
+/// passed over: left to SQLite, that would take as long as there are any.
 const UPDATED: &str =
     "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
      WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
@@ -42,8 +42,8 @@ const PASSED_OVER_BYTES: usize = 256;
 /// Chats that one slice of a sweep passes: a millisecond of work.
 const ORPHANS_LOOKED_FOR: u32 = 256;
 
-/// Gives a message as it was read from its row to `use_it`, with its extras: most have none, and for
-/// them nothing more is read.
+/// Gives a message as it was read from its row to `use_it`, with its extras: most have none, and
+/// for them nothing more is read.
 #[inline]
 fn with_extras<T>(
     db: &Connection,
@@ -430,8 +430,8 @@ impl Store<'_> {
     }
 
     /// Takes away up to `limit` messages or nonces of chats that are gone; fewer when they are
-    /// indexed, which takes longer, or when many chats are passed on the way to them. False when none
-    /// is left from where the sweep stands.
+    /// indexed, which takes longer, or when many chats are passed on the way to them. False when
+    /// none is left from where the sweep stands.
     ///
     /// # Errors
     /// As every write.
@@ -521,7 +521,7 @@ impl Store<'_> {
         Ok(removed)
     }
 
-    /// Looks for the first chat from `from` on that has rows in a table and is gone, at so many
+    /// Looks for the first chat from `from` on that has rows in a table and is gone, at a number of
     /// chats. Goes from chat to chat: a full scan would read every message.
     pub(super) fn orphan_chat(
         &mut self,
@@ -706,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_passes_so_many_chats_at_a_time() {
+    fn a_sweep_passes_a_few_chats_at_a_time() {
         with_store(|store, _, user| {
             let many = ORPHANS_LOOKED_FOR + 7;
             for n in 1..=many {

@@ -133,7 +133,7 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// Writes exactly `time` as the highest ever given: for an end in good order.
+    /// Writes exactly `time` as the highest ever given: for a graceful end.
     ///
     /// # Errors
     /// As every write.
@@ -173,10 +173,10 @@ impl<'db> Store<'db> {
     }
 
     /// Makes the index forget what it keeps in memory. A read that fails while it looks for its
-    /// totals ends the transaction below it; it is told so, and only then takes the totals to be
-    /// nothing, to write that into the file with its next change. From then on it would refuse to let
-    /// words go, as those of a damaged file. It forgets at the end of a transaction in which it took
-    /// part, even if it did nothing there.
+    /// totals ends the transaction below it; it sees that, and only then takes the totals to be
+    /// nothing, to write that into the file with its next change. From then on it would refuse to
+    /// let words go, as those of a damaged file. It forgets at the end of a transaction in which it
+    /// took part, even if it did nothing there.
     fn forget_search(&mut self) -> StoreResult<()> {
         let took_part =
             self.begin_write.raw_execute().and_then(|_| self.forget_search.raw_execute());
@@ -188,7 +188,7 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// Before the index is looked at, too, it has to forget: whoever looks at its words makes it
+    /// Before the index is read, too, it has to forget: reading its words makes it
     /// write what it keeps in memory.
     fn begin_search(&mut self) -> StoreResult<()> {
         if self.is_search_unsure && self.transaction != Transaction::Write {
@@ -321,8 +321,8 @@ impl<'db> Store<'db> {
 
     /// Whether the server waits a moment for another process that holds the file, or fails at once:
     /// once a wait was in vain, it would only stall every turn.
-    pub fn set_patience(&self, is_patient: bool) {
-        let wait = if is_patient { open::BUSY_TIMEOUT } else { std::time::Duration::ZERO };
+    pub fn set_busy_timeout(&self, waits: bool) {
+        let wait = if waits { open::BUSY_TIMEOUT } else { std::time::Duration::ZERO };
         if let Err(error) = self.db.busy_timeout(wait) {
             log::warn!("cannot set how long to wait for the data file: {error}");
         }
@@ -381,17 +381,17 @@ impl<'db> Store<'db> {
     }
 
     /// Copies the WAL into the file and empties it; nothing of what was deleted or replaced is left
-    /// in it. False when somebody reads or writes beside, for whom nobody waits. Not within a
+    /// in it. False when another process reads or writes, for which nobody waits. Not within a
     /// transaction.
     ///
     /// # Errors
     /// When a write or sync fails.
     pub fn empty_wal(&mut self) -> StoreResult<bool> {
         self.checkpoints.still_known()?;
-        self.set_patience(false);
+        self.set_busy_timeout(false);
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
         let is_busy = self.db.query_row(sql, [], |row| row.get::<_, bool>(0));
-        self.set_patience(true);
+        self.set_busy_timeout(true);
         match is_busy {
             Ok(is_busy) => Ok(!is_busy),
             Err(e) => match error::explain(self.db, e) {
@@ -408,7 +408,7 @@ impl<'db> Store<'db> {
 
     /// Checkpoints since the start.
     pub fn checkpoints(&self) -> checkpoint::Checkpoints {
-        self.checkpoints.figures()
+        self.checkpoints.counts()
     }
 
     /// One row, or none.

@@ -50,9 +50,9 @@ const STATEMENT_CACHE: usize = 256;
 /// Bytes of pages that SQLite may keep in memory, as its pragma counts (negative: KiB).
 const CACHE_KIB: i32 = -16_384;
 
-/// Pages of the log at which a COMMIT brings them into the file. Half of SQLite's own number: nobody
-/// is served meanwhile, which takes some 3 us a page and two syncs, and with half as many pages the
-/// longest turns are half as long, while sends per second stay the same.
+/// Pages of the log at which a COMMIT brings them into the file. Half of SQLite's own number:
+/// nobody is served meanwhile, which takes some 3 us a page and two syncs, and with half as many
+/// pages the longest turns are half as long, while sends per second stay the same.
 const CHECKPOINT_PAGES: i32 = 500;
 
 /// How long the server sleeps inside SQLite for another process that is writing. Requests wait
@@ -292,9 +292,9 @@ impl Database {
         self.checkpoints.still_known()
     }
 
-    /// Leaves the file as it is, as a crash would, and keeps the lock until the process ends: what a
-    /// failed sync has left in the WAL is for the next start to judge. Closing would take it away,
-    /// and a power cut could bring it back after others had seen that it is not there.
+    /// Leaves the file as it is, as a crash would, and keeps the lock until the process ends: what
+    /// a failed sync has left in the WAL is for the next start to decide. Closing would take it
+    /// away, and a power cut could bring it back after others had seen that it is not there.
     pub fn abandon(self) {
         std::mem::forget(self);
     }
@@ -322,8 +322,8 @@ impl Database {
     }
 
     /// Writes a consistent copy of the database to `target`, which must not exist, unless messages
-    /// in it are damaged and that is not accepted. Until it is whole and
-    /// on the disk it has another name, with `.partial` behind it, which one that was cut off keeps.
+    /// in it are damaged and that is not accepted. Until it is whole and on the disk it has another
+    /// name, with `.partial` behind it, which one that was cut off keeps.
     ///
     /// # Errors
     /// What SQLite says.

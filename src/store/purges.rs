@@ -1,14 +1,14 @@
 //! Purges: all messages of a user are to be deleted, in slices, by the server or, when none runs,
-//! by the command that was told to.
+//! by the command for that.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 
-/// Messages looked at in one slice.
+/// Messages scanned in one slice.
 const ROWS_PER_SLICE: usize = 4_000;
 /// Messages found in one slice.
 const FOUND_PER_SLICE: usize = 50;
-/// Chats looked at in one slice.
+/// Chats scanned in one slice.
 const CHATS_PER_SLICE: usize = 100;
 
 /// A purge, and how far it has come.

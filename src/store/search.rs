@@ -1,4 +1,4 @@
-//! The search index: which messages have which words. Filled and cleared in slices, beside the
+//! The search index: which messages have which words. Filled and cleared in slices, next to the
 //! messages and behind them.
 //!
 //! Invariant: what is in `search` for a message is a function of the content that it had when its

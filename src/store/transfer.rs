@@ -1,7 +1,8 @@
 //! Chats that come from another file: their messages keep their ids and times.
 //!
-//! An import fills a chat that has no name yet, so that nobody finds it, in many transactions beside
-//! a running server, and gives it its name at the end. Until then [`Store::unnamed_chats`] knows it.
+//! An import fills a chat that has no name yet, so that nobody finds it, in many transactions next
+//! to a running server, and gives it its name at the end. Until then [`Store::unnamed_chats`] knows
+//! it.
 
 use super::messages::Orphan;
 use super::{Store, StoreResult, checksum, id, time};

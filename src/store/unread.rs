@@ -3,7 +3,7 @@
 //! A chat counts the messages that ever came, a member how many of them are no news to them: those
 //! up to the marker, and their own. What is unread is the difference, so a message of another needs
 //! no change of any member, and one's own needs one number. Both are brought up behind the
-//! requests, by [`Sent`]; what came since is known to whoever holds that. A deletion only says that
+//! requests, by [`Sent`]; what came since is known to the holder of that. A deletion only says that
 //! the numbers of those who had not read so far are no good any more.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::ids::{ChatId, ServerTime, UserId};
 /// Unread messages are counted up to this (protocol section 5).
 pub const UNREAD_MAX: u32 = 1000;
 
-/// Messages that are looked at to count the unread ones: so many of one's own or deleted ones at
+/// Messages that are scanned to count the unread ones: this many of one's own or deleted ones at
 /// the end of a chat hide what is before them.
 pub const ROWS_SCANNED_MAX: u32 = 10_000;
 
@@ -59,7 +59,7 @@ impl Store<'_> {
     }
 
     /// Messages of others, not deleted, created after `seen`, counted up to [`UNREAD_MAX`] among
-    /// the newest; and how many messages were looked at.
+    /// the newest; and how many messages were scanned.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -71,15 +71,15 @@ impl Store<'_> {
     ) -> StoreResult<(u32, u32)> {
         let sql = "SELECT sender_id, status FROM messages WHERE chat_id = ?1 AND message_id > ?2
                    ORDER BY message_id DESC LIMIT ?3";
-        let (mut unread, mut looked_at) = (0, 0);
+        let (mut unread, mut scanned) = (0, 0);
         self.each(sql, (chat.row(), seen.micros(), ROWS_SCANNED_MAX), |row| {
-            looked_at += 1;
+            scanned += 1;
             if row.get::<_, i64>(0)? != user.row() && row.get::<_, u8>(1)? & 2 == 0 {
                 unread += 1;
             }
             Ok(unread < UNREAD_MAX)
         })?;
-        Ok((unread, looked_at))
+        Ok((unread, scanned))
     }
 
     /// The oldest messages of a chat that are not counted, up to `limit`.
@@ -182,7 +182,7 @@ mod tests {
         test(&mut store, chat);
     }
 
-    fn told(store: &mut Store<'_>, chat: ChatId, id: u32) -> (i64, Option<i64>) {
+    fn counted(store: &mut Store<'_>, chat: ChatId, id: u32) -> (i64, Option<i64>) {
         let mine = store.my_chat(user(id), chat).expect("read").expect("a member");
         (mine.counted.last.micros(), mine.counted.unread)
     }
@@ -214,7 +214,7 @@ mod tests {
             let first = store.uncounted(chat, 4).expect("read");
             assert_eq!((first.count, first.last, first.by[&user(1)]), (4, at(4), 3));
             store.count_sent(chat, &first).expect("stored");
-            assert_eq!(told(store, chat, 1), (4, None), "nobody has counted what is unread");
+            assert_eq!(counted(store, chat, 1), (4, None), "nobody has counted what is unread");
             count_all(store, chat);
             store.set_unread(chat, user(1), 3).expect("stored");
             store.set_unread(chat, user(2), 4).expect("stored");
@@ -222,11 +222,11 @@ mod tests {
             more.add(user(1), at(7));
             more.add(user(3), at(8));
             store.count_sent(chat, &more).expect("stored");
-            assert_eq!(told(store, chat, 1), (8, Some(4)));
-            assert_eq!(told(store, chat, 2), (8, Some(6)));
-            assert_eq!(told(store, chat, 3), (8, None));
+            assert_eq!(counted(store, chat, 1), (8, Some(4)));
+            assert_eq!(counted(store, chat, 2), (8, Some(6)));
+            assert_eq!(counted(store, chat, 3), (8, None));
             store.set_seen(chat, user(2), at(3)).expect("stored");
-            assert_eq!(told(store, chat, 2), (8, None), "the marker has moved");
+            assert_eq!(counted(store, chat, 2), (8, None), "the marker has moved");
         });
     }
 
@@ -241,12 +241,12 @@ mod tests {
                 store.set_unread(chat, user(id), unread).expect("stored");
             }
             store.delete_message(chat, MessageId::at(at(4)), at(9)).expect("stored");
-            assert_eq!(told(store, chat, 1), (6, Some(2)));
-            assert_eq!(told(store, chat, 2), (6, None));
+            assert_eq!(counted(store, chat, 1), (6, Some(2)));
+            assert_eq!(counted(store, chat, 2), (6, None));
             store.set_unread(chat, user(2), 5).expect("stored");
-            assert_eq!(told(store, chat, 2), (6, Some(5)));
+            assert_eq!(counted(store, chat, 2), (6, Some(5)));
             store.delete_message(chat, MessageId::at(at(5)), at(10)).expect("stored");
-            assert_eq!(told(store, chat, 1), (6, None));
+            assert_eq!(counted(store, chat, 1), (6, None));
         });
     }
 
@@ -258,15 +258,15 @@ mod tests {
             store.set_chat_policy(chat, 0, 1).expect("stored");
             let now = at(DAY_US + 4);
             assert_eq!(store.expire_messages(now, 10), Ok(Some((chat, at(3)))));
-            assert_eq!(told(store, chat, 1), (6, None));
+            assert_eq!(counted(store, chat, 1), (6, None));
             let now = at(DAY_US + 100);
             assert_eq!(store.expire_messages(now, 10), Ok(Some((chat, at(6)))));
-            assert_eq!(told(store, chat, 1), (0, None));
+            assert_eq!(counted(store, chat, 1), (0, None));
             store.add_message(chat, MessageId::at(at(50)), user(3), "x").expect("stored");
             count_all(store, chat);
-            assert_eq!(told(store, chat, 1), (50, None));
+            assert_eq!(counted(store, chat, 1), (50, None));
             store.set_unread(chat, user(1), 1).expect("stored");
-            assert_eq!(told(store, chat, 1), (50, Some(1)));
+            assert_eq!(counted(store, chat, 1), (50, Some(1)));
         });
     }
 }

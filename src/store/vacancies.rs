@@ -1,6 +1,6 @@
 //! Groups that have lost their last admin, and groups without members (protocol section 5).
 //!
-//! A *vacancy* says that whoever joins the group, or is enabled in it first, becomes its admin.
+//! A *vacancy* says that the first to join the group, or to be enabled in it, becomes its admin.
 //! One with a time says since when the group has no members at all: 30 days later it is gone. A
 //! group that the command line made without an admin has no vacancy until it loses a member.
 

@@ -1,6 +1,7 @@
 //! Extras of a message on 1.1: what it answers, its files, its reactions (protocol section 5a).
 //!
-//! On the wire each is a kind, a length and as many bytes. Readers skip kinds that they do not know.
+//! On the wire each is a kind, a length and as many bytes. Readers skip kinds that they do not
+//! know.
 
 use std::fmt::Write as _;
 
@@ -115,7 +116,7 @@ impl<'a> Extras<'a> {
         Self(bytes)
     }
 
-    /// Extras from outside, each looked at.
+    /// Extras from outside, each checked.
     ///
     /// # Errors
     /// Why they are none.

@@ -1,4 +1,5 @@
-//! The Purpose protocol as bytes: frames, requests, answers, reasons (protocol sections 1, 2, 4 to 6).
+//! The Purpose protocol as bytes: frames, requests, answers, reasons (protocol sections 1, 2, 4 to
+//! 6).
 //!
 //! Knows no session, no clock and no socket. The server reads [`request::Request`] and writes
 //! through [`answer`]; clients write requests through [`request`] and read with [`codec::Reader`].

@@ -3,7 +3,7 @@
 
 use crate::wire::Version;
 
-/// What a connection must be for a request to be looked at.
+/// What a connection must be for a request to be handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Needs {
     /// Nothing: taken in every state.

@@ -8,7 +8,7 @@ use crate::wire::extras::Extras;
 use crate::wire::frame;
 use crate::wire::purpose::ToServer;
 
-/// A request, decoded but not yet judged. Fields are those of the tables in sections 4 and 5.
+/// A request, decoded but not yet checked. Fields are those of the tables in sections 4 and 5.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // each field is named and described by its row of the protocol's tables
 pub enum Request<'a> {
@@ -247,8 +247,9 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// The first thing that is wrong with the body.
-    // What every frame goes through is inlined, here and elsewhere: left to itself the compiler makes
-    // calls and moves the request through memory, for a quarter of the instructions of a HEARTBEAT.
+    // What every frame goes through is inlined, here and elsewhere: left to itself the compiler
+    // makes calls and moves the request through memory, for a quarter of the instructions of a
+    // HEARTBEAT.
     #[inline(always)]
     pub fn decode(purpose: ToServer, version: Version, body: &'a [u8]) -> Result<Self, Malformed> {
         let mut body = Reader::new(body);

@@ -7,9 +7,9 @@
 //!   +-+-+-+-+-------+-+-------------+---------+---------+-------------+----------+
 //! ```
 //!
-//! [`Decoder`] takes a stream cut anywhere and unmasks it where it lies; [`Sender`] says which bytes
-//! have to stand before those of the outbox. Neither buffers a message, and neither allocates but
-//! for a control frame that comes in parts.
+//! [`Decoder`] takes a stream cut anywhere and unmasks it where it lies; [`Sender`] says which
+//! bytes have to stand before those of the outbox. Neither buffers a message, and neither allocates
+//! but for a control frame that comes in parts.
 //!
 //! Knows no socket and no Purpose frame. One message carries whatever was there when it was sent.
 

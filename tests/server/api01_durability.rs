@@ -192,7 +192,7 @@ fn times_of_removed_messages_are_not_given_again() {
 
 /// A stop gracefully says DISCONNECT to everybody and exits with 0, and loses nothing.
 #[test]
-fn a_stop_in_good_order() {
+fn a_stop_gracefully() {
     for name in ["TERM", "INT"] {
         let mut server = hall();
         let mut clients = [server.connect(), server.greeted(), server.login("anna")];

@@ -210,8 +210,8 @@ fn guesses_at_once_get_no_further_than_one_after_the_other() {
         client.post(LOGIN, body().text("anna").text("wrong horse"));
     }
     let answers: Vec<Frame> = clients.iter_mut().map(Client::answer).collect();
-    let looked_at = answers.iter().filter(|answer| answer.body.starts_with(b"bad-credentials"));
-    assert_eq!(looked_at.count(), 5);
+    let scanned = answers.iter().filter(|answer| answer.body.starts_with(b"bad-credentials"));
+    assert_eq!(scanned.count(), 5);
     let refused = answers.iter().filter(|answer| answer.body.starts_with(b"rate-limited"));
     assert_eq!(refused.count(), 7);
 }

@@ -1,4 +1,5 @@
-//! Files: BEGIN_FILE, PUT_FILE, GET_FILE, END_FILE, and messages with files (protocol.md section 5a).
+//! Files: BEGIN_FILE, PUT_FILE, GET_FILE, END_FILE, and messages with files (protocol.md section
+//! 5a).
 
 use crate::support::api10::*;
 use crate::support::api11::*;
@@ -196,8 +197,8 @@ fn attaching() {
     declined(&mut anna, &files, "malformed");
     let order: Vec<u64> = files[1..].iter().rev().copied().collect();
     let sent = anna.send_with(chat, "", 0, &order);
-    let told = boris.notified(chat, 1);
-    let ids: Vec<u64> = told[0].extras.files.iter().map(|file| file.id).collect();
+    let got = boris.notified(chat, 1);
+    let ids: Vec<u64> = got[0].extras.files.iter().map(|file| file.id).collect();
     assert_eq!(ids, order, "in the order in which they were attached");
     declined(&mut anna, &[files[1]], "no-such-file");
     let updated = boris.react(chat, sent.id, true, "+");
@@ -273,7 +274,8 @@ fn uploads_survive_crashes() {
     server.admin_ok(&["check"], None);
 }
 
-/// Uploads of a member who leaves or is banned are gone, and so are those to a chat that is deleted.
+/// Uploads of a member who leaves or is banned are gone, and so are those to a chat that is
+/// deleted.
 #[test]
 fn uploads_of_those_who_leave_are_gone() {
     let Hall { server, mut anna, mut boris, chat } = hall();

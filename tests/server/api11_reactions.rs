@@ -35,7 +35,7 @@ fn react_body(chat: u32, message: u64, on: u8, emoji: &str) -> Body {
     body().id(chat).u64(message).u8(on).text(emoji)
 }
 
-/// A reaction moves `updated`, is told to 1.1 alone, and stands in every answer of 1.1.
+/// A reaction moves `updated`, is notified to 1.1 alone, and stands in every answer of 1.1.
 #[test]
 fn a_reaction() {
     let Hall { server, mut anna, mut boris, mut clara, boris_id, chat, message } = hall();
@@ -61,7 +61,7 @@ fn a_reaction() {
     assert_eq!(anna.updates(updated), [(chat, kept[0].clone())]);
     assert_eq!(clara.updates(updated)[0].1.updated, updated);
     assert_eq!(anna.reactions(chat, message.id), [(boris_id, "👍".to_owned())]);
-    // What is so already changes nothing and tells nobody.
+    // What is so already changes nothing and shows nobody.
     assert_eq!(boris.react(chat, message.id, true, "👍"), updated);
     assert_eq!(boris.react(chat, message.id, false, "👎"), updated);
     anna.expect_quiet();
@@ -165,10 +165,10 @@ fn the_twenty_first_is_shown_when_one_of_the_first_takes_it_back() {
     many[20].react(chat, message.id, false, "+");
     assert!(!anna.reaction_notify().on, "it was not among those shown");
     let updated = many[0].react(chat, message.id, false, "+");
-    let told = anna.notified(chat, 1);
-    assert_eq!(told[0].updated, updated);
-    assert_eq!(told, anna.page(chat, 0, 1));
-    assert_eq!(told[0].extras.reactions[0].shown.len(), 20);
+    let got = anna.notified(chat, 1);
+    assert_eq!(got[0].updated, updated);
+    assert_eq!(got, anna.page(chat, 0, 1));
+    assert_eq!(got[0].extras.reactions[0].shown.len(), 20);
     many[1].react(chat, message.id, false, "+");
     assert!(!anna.reaction_notify().on, "all who gave it are shown");
     assert_eq!(anna.reactions(chat, message.id).len(), 19);
@@ -239,8 +239,8 @@ fn a_reaction_during_a_range() {
         let range = client.reader(&pack).messages();
         assert!(range.len() >= 599);
         if range.iter().all(|message| message.id != last.id) {
-            let told = client.notified(chat, 1);
-            assert_eq!((told[0].id, told[0].updated), (last.id, updated));
+            let got = client.notified(chat, 1);
+            assert_eq!((got[0].id, got[0].updated), (last.id, updated));
         }
     }
 }

@@ -38,7 +38,8 @@ fn a_reply() {
     server.admin_ok(&["check"], None);
 }
 
-/// A reply to what is not there, deleted, or of another chat; a repeated nonce stands for the first.
+/// A reply to what is not there, deleted, or of another chat; a repeated nonce stands for the
+/// first.
 #[test]
 fn replies_declined() {
     let server = Server::start();

@@ -1,4 +1,4 @@
-//! API 1.1 beside 0.1 and 1.0: what HELLO and LOGIN say, and structures by version
+//! API 1.1 next to 0.1 and 1.0: what HELLO and LOGIN say, and structures by version
 //! (protocol.md section 5a).
 
 use crate::support::wire::*;

@@ -1,4 +1,4 @@
-//! Bits of the database flip: damaged messages are isolated, found, and kept out of backups.
+//! Bits of the database flip: damaged messages are isolated, found, and banned of backups.
 
 use std::fs;
 

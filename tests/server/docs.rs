@@ -73,7 +73,7 @@ fn the_protocol_names_every_reason() {
 }
 
 #[test]
-fn the_protocol_tells_the_limits() {
+fn the_protocol_shows_the_limits() {
     let page = read("docs/protocol.md");
     let page = section(&page, "\n## 7.", "\n## 8.");
     let thousands = |number: usize| format!("{},{:03}", number / 1000, number % 1000);
@@ -126,26 +126,25 @@ fn listed(help: &str, heading: &str) -> Vec<String> {
 }
 
 #[test]
-fn operations_tell_every_option_of_serve_and_no_other() {
+fn operations_shows_every_option_of_serve_and_no_other() {
     let page = read("docs/operations.md");
     let page = section(&page, "\n## Options of `serve`", "\n## Commands");
     let rows = page.lines().filter(|line| line.starts_with("| `--"));
     let first_cells = rows.filter_map(|row| row.split('|').nth(1));
-    let told: BTreeSet<_> = first_cells.flat_map(options).collect();
+    let got: BTreeSet<_> = first_cells.flat_map(options).collect();
     let words = help(&["serve"]);
     let lines = words.lines().filter(|line| line.trim_start().starts_with("--"));
     let taken: BTreeSet<_> = lines.flat_map(options).collect();
     assert!(taken.len() > 20, "{taken:?}");
-    assert_eq!(told, taken);
+    assert_eq!(got, taken);
 }
 
 #[test]
-fn the_page_of_the_client_tells_every_option_and_no_other() {
+fn the_page_of_the_client_shows_every_option_and_no_other() {
     let page = read("docs/client.md");
     let page = section(&page, "# The client", "\n## Sessions");
     let rows = page.lines().filter(|line| line.starts_with("| `--"));
-    let told: BTreeSet<_> =
-        rows.filter_map(|row| row.split('|').nth(1)).flat_map(options).collect();
+    let got: BTreeSet<_> = rows.filter_map(|row| row.split('|').nth(1)).flat_map(options).collect();
     let words = help(&["client"]);
     let words = section(&words, "Options:", "\nExamples:");
     let lines = words.lines().filter(|line| line.trim_start().starts_with("--"));
@@ -153,7 +152,7 @@ fn the_page_of_the_client_tells_every_option_and_no_other() {
     let taken: BTreeSet<_> =
         lines.flat_map(options).filter(|option| !everywhere.contains(option)).collect();
     assert!(taken.len() > 10, "{taken:?}");
-    assert_eq!(told, taken);
+    assert_eq!(got, taken);
 }
 
 /// The options that a text names.
@@ -163,7 +162,7 @@ fn options(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn operations_tell_every_command() {
+fn operations_shows_every_command() {
     let page = read("docs/operations.md");
     let page = section(&page, "\n## Commands", "\n## TLS");
     let commands = listed(&help(&[]), "Commands:");

@@ -50,8 +50,8 @@ fn send_until_declined(client: &mut Client, chat: u32) {
     panic!("the disk never gets full");
 }
 
-/// While the disk is full nobody can send, and whoever makes room or keeps somebody out can; with
-/// space again all is as before, without a restart.
+/// While the disk is full nobody can send, and anyone who makes room or keeps somebody out can;
+/// with space again all is as before, without a restart.
 #[test]
 fn what_makes_room_works_on_a_full_disk() {
     let Some((server, mut anna, hall, ballast)) = full(false) else { return };

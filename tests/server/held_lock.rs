@@ -56,8 +56,8 @@ fn writes_wait_and_reads_go_on() {
         }
         dora.answer().accepted();
         dora.ask(LOGOFF, body()).accepted();
-        let told = clara.notified(hall, 4);
-        assert_eq!(contents(&told), expected, "round {round}");
+        let got = clara.notified(hall, 4);
+        assert_eq!(contents(&got), expected, "round {round}");
         for user in &mut users {
             user.drain();
         }

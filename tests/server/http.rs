@@ -283,7 +283,7 @@ fn health_is_what_can_be_stored() {
 }
 
 #[test]
-fn what_cannot_be_stored_is_said_and_mends_itself() {
+fn a_full_disk_is_reported_and_recovers() {
     let server = Server::start();
     server.admin_ok(&["chat", "add", "ops"], None);
     let token = server.admin_ok(&["hook", "add", "ops", "monitor"], None);

@@ -231,10 +231,10 @@ fn passwords_are_wiped_from_memory() {
     client.answer();
     // What was said in no frame that holds a secret is nobody's secret, and what the server gave
     // itself lies where it was sent from until something else is sent.
-    let is_said = |secret: &&(&str, String)| {
+    let is_sent = |secret: &&(&str, String)| {
         secret.1.starts_with("sEcrEt") && secret.0 != "a secret in a broken frame"
     };
-    let said: Vec<_> = secrets.0.iter().filter(is_said).collect();
+    let said: Vec<_> = secrets.0.iter().filter(is_sent).collect();
     let words: Vec<&str> = said.iter().map(|secret| &*secret.1).collect();
     assert!(words.len() >= 8, "{words:?}");
     let words = [&["a heartbeat to be seen"], &words[..]].concat();

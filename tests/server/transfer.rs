@@ -367,8 +367,8 @@ fn an_import_that_fails_leaves_nothing() {
     server.admin_ok(&["import", path, "--as", "other"], None);
 }
 
-/// An export comes in through a pipe and by standard input, with a byte order mark, and with messages
-/// that only a server with another limit accepts.
+/// An export comes in through a pipe and by standard input, with a byte order mark, and with
+/// messages that only a server with another limit accepts.
 #[test]
 fn an_export_comes_through_a_pipe() {
     let server = Server::with(&["--content-limit", "40000", "--body-limit", "80000"]);
@@ -392,7 +392,7 @@ fn an_export_comes_through_a_pipe() {
     }
 }
 
-/// An export whose reader stalls keeps nothing from being checkpointed: the WAL stays small beside
+/// An export whose reader stalls keeps nothing from being checkpointed: the WAL stays small next to
 /// a flood.
 #[test]
 fn an_export_that_stalls_does_not_hold_the_wal() {

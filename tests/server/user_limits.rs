@@ -189,7 +189,7 @@ fn empty_groups_go_after_thirty_days() {
 }
 
 /// When the only admin is disabled, the longest-standing member becomes admin; where all are
-/// disabled, whoever is enabled or joins first.
+/// disabled, anyone who is enabled or joins first.
 #[test]
 fn a_disabled_admin_has_an_heir() {
     let server = Server::start();
@@ -210,7 +210,7 @@ fn a_disabled_admin_has_an_heir() {
     server.admin_ok(&["user", "disable", "clara"], None);
     server.admin_ok(&["user", "disable", "boris"], None);
     dora.join(hall);
-    assert_eq!(dora.chat(hall).flags & I_AM_ADMIN, I_AM_ADMIN, "whoever joins");
+    assert_eq!(dora.chat(hall).flags & I_AM_ADMIN, I_AM_ADMIN, "anyone who joins");
 
     let attic = dora.create_chat("attic");
     dora.send(attic, "x");

@@ -45,16 +45,17 @@ fn two_people_talk() {
     assert_eq!(anna.frame().purpose, ACCEPTED);
     assert_eq!(boris.notify(hall).1[0].content, "hi");
     boris.send(hall, "hello");
-    let told = anna.frame();
-    assert_eq!(told.purpose, MSG_NOTIFY);
-    assert!(told.body.ends_with(b"hello\0"));
+    let got = anna.frame();
+    assert_eq!(got.purpose, MSG_NOTIFY);
+    assert!(got.body.ends_with(b"hello\0"));
 }
 
 #[test]
 fn frames_may_be_cut_anywhere() {
     let (_server, mut socket) = greeted();
     let stream: Vec<u8> = (2..12).flat_map(|task| heartbeat(task, &[task; 20]).encode()).collect();
-    // Messages that do not align with frames, some of them empty, one in fragments with a Ping in it.
+    // Messages that do not align with frames, some of them empty, one in fragments with a Ping in
+    // it.
     for cut in [1, 3, 7, 13] {
         for piece in stream.chunks(cut) {
             socket.send(FIN | BINARY, piece);

@@ -275,7 +275,7 @@ fn a_message(client: &mut Client, model: &Model, user: u32, chat: ChatId) -> Mes
     MessageId::new(id as u64).expect("positive")
 }
 
-/// A time: now or then, or one at which something happened, or beside it.
+/// A time: now or then, or one at which something happened, or next to it.
 fn a_time(client: &mut Client, model: &Model, chat: ChatId) -> ServerTime {
     let chat = model.chats.get(&chat.get());
     let times: Vec<i64> = chat.map(|c| c.by_updated.keys().copied().collect()).unwrap_or_default();
@@ -534,7 +534,7 @@ fn leave(client: &mut Client) {
         6 => {
             let task = client.rng.below(256) as u8;
             client.say_raw(DECLINED, task, b"no\0");
-            // It may have hit one, and is told only when it asks for something.
+            // It may have hit one, and is notified only when it asks for something.
             client.is_suspended = true;
             client.replica.detached();
         }
@@ -561,7 +561,7 @@ fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
     say(client, &request);
 }
 
-/// Ends one's session that does not take what it is told. False when there is none.
+/// Ends one's session that does not take what it is notified. False when there is none.
 fn end_a_slow_one(client: &mut Client, model: &Model, user: u32) -> bool {
     let behind = model.conns.values().filter(|conn| conn.behind);
     let session = behind.filter_map(|conn| conn.attached).find(|attached| attached.user == user);
@@ -665,9 +665,9 @@ fn manage(client: &mut Client, model: &Model, chat: ChatId) {
         18 if client.rng.one_in(3) => Request::ChangePassword { old: &old, new: &new },
         _ => Request::GetChat { chat },
     };
-    let is_told = matches!(request, Request::RenameChat { .. } | Request::SetChatTitle { .. });
-    if is_told && client.rng.one_in(2) {
-        // In one turn with it: members are told of the change first, and of the message later.
+    let is_recipient = matches!(request, Request::RenameChat { .. } | Request::SetChatTitle { .. });
+    if is_recipient && client.rng.one_in(2) {
+        // In one turn with it: members are notified of the change first, and of the message later.
         let nonce = client.is_11.then(|| client.rng.next());
         let before =
             Request::SendChatMsg { chat, content: "so be it", nonce, extras: Extras::NONE };

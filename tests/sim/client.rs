@@ -1,6 +1,6 @@
 //! A client at the far end of a connection: says what it likes, in any order, and keeps track of
 //! what is answered. What it says is chosen with the model in view, so that much of it is to the
-//! point; what it hears it judges for itself.
+//! point; what it hears it checks for itself.
 
 use std::collections::VecDeque;
 
@@ -178,9 +178,9 @@ impl Client {
     }
 
     /// Gives the network what it takes, and reads what it has.
-    pub(crate) fn exchange(&mut self, link: &mut Link, is_patient: bool) -> Check {
+    pub(crate) fn exchange(&mut self, link: &mut Link, waits: bool) -> Check {
         self.send(link);
-        if self.stalls > 0 && !is_patient {
+        if self.stalls > 0 && !waits {
             self.stalls -= 1;
             return Ok(());
         }
@@ -198,7 +198,7 @@ impl Client {
         let inbox = std::mem::take(&mut self.inbox);
         let mut rest = &inbox[..];
         while let Some((frame, left)) = take_frame(rest) {
-            self.hear(&frame, is_patient).map_err(|wrong| {
+            self.hear(&frame, waits).map_err(|wrong| {
                 format!("client {} heard {}: {wrong}", self.number, frame.words())
             })?;
             rest = left;
@@ -263,7 +263,7 @@ impl Client {
             }
             _ => {
                 self.last_notification = frame.task;
-                self.replica.told(frame)
+                self.replica.got(frame)
             }
         }
     }

@@ -10,7 +10,7 @@ pub(crate) struct Clock {
     rng: Rng,
     pub(crate) now_ms: u64,
     pub(crate) wall_us: i64,
-    /// The wall clock jumps once in so many steps; 0: never.
+    /// The wall clock jumps once in that many steps; 0: never.
     jumps: u64,
     /// Days go by in a jump, and not just hours.
     is_wild: bool,

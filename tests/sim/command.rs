@@ -1,4 +1,4 @@
-//! The command line beside the running server: changes the file by a connection of its own, and
+//! The command line next to the running server: changes the file by a connection of its own, and
 //! leaves a note for the server, as `vestnik user`, `chat`, `session` and `lockdown` do.
 
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::rng::{Rng, Secrets};
 use crate::vfs;
 use crate::wire::Check;
 
-/// How long chats keep their messages once somebody has set that. No seed lasts for a day, so nothing
-/// ever gets so old, whatever the wall clock does.
+/// How long chats keep their messages once somebody has set that. No seed lasts for a day, so
+/// nothing ever gets so old, whatever the wall clock does.
 const KEEP_DAYS: u32 = 7;
 
 /// What somebody has done by hand.

@@ -1,4 +1,4 @@
-//! A disk that can lose what was not synced, and that fails when told to.
+//! A disk that can lose what was not synced, and that fails when sent to.
 //!
 //! A file is what the system shows of it (`shown`), what would survive a power cut (`durable`),
 //! and the changes in between, in order. A sync makes them durable. At a power cut each sector of
@@ -17,7 +17,7 @@ const SECTOR_BYTES: usize = 512;
 /// A failed call: one of SQLite's result codes.
 pub(crate) type Code = i32;
 
-/// What can go wrong with a call, each once in so many calls; 0: never.
+/// What can go wrong with a call, each once in that many calls; 0: never.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) read: u64,
@@ -59,7 +59,7 @@ pub(crate) struct File {
     shown: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
-    /// Syncs that have failed. Whoever had the file open is told so by the next sync.
+    /// Syncs that have failed. Anyone who had the file open is notified so by the next sync.
     pub(crate) failed_syncs: u64,
     pub(crate) locks: Locks,
     pub(crate) shared: Shared,
@@ -77,7 +77,7 @@ pub(crate) enum Death {
 /// When the process dies of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doom {
-    /// At one of the next changes: after so many.
+    /// At one of the next changes: after that many.
     Changes(u64),
     /// At the next sync: all is written then, and nobody knows it.
     Sync,
@@ -300,9 +300,9 @@ impl Disk {
             Err(_) if was_dead => 0,
             Err(_) => (self.rng.below(sectors) as usize * SECTOR_BYTES).min(bytes.len()),
         };
-        // Where the log is written over, the rest may stand there already, from an older state of the
-        // same page. Then all of it is done, and a commit that failed would be found at the next start:
-        // nobody who is told of a failure can do anything about that.
+        // Where the log is written over, the rest may stand there already, from an older state of
+        // the same page. Then all of it is done, and a commit that failed would be found at the
+        // next start: nobody who is notified of a failure can do anything about that.
         let there = self.files[inode].shown.get(at + done..at + bytes.len());
         let done = if outcome.is_err() && there == bytes.get(done..) { 0 } else { done };
         if done > 0 {
@@ -319,7 +319,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Syncs for somebody who knows of so many syncs of the file that have failed.
+    /// Syncs for somebody who knows of that many syncs of the file that have failed.
     pub(crate) fn sync(&mut self, inode: usize, known: &mut u64) -> Result<(), Code> {
         self.syncs += 1;
         self.dead |= self.doom == Some(Doom::Sync);
@@ -379,9 +379,9 @@ impl File {
         }
     }
 
-    /// A sync has failed: the system shows what it could not write, but takes some of it for written,
-    /// and the next sync does not fail. Not so with the log: what it then shows to the next start need
-    /// not be on the disk, and no server can find out.
+    /// A sync has failed: the system shows what it could not write, but takes some of it for
+    /// written, and the next sync does not fail. Not so with the log: what it then shows to the
+    /// next start need not be on the disk, and no server can find out.
     fn forget(&mut self, rng: &mut Rng) {
         self.failed_syncs += 1;
         let forgets = !self.is_log && rng.one_in(2);

@@ -76,8 +76,8 @@ pub(crate) fn compare_damaged(model: &Model) -> Check {
     Ok(())
 }
 
-/// Somebody who reads the file for a while, as a backup does: the log cannot be begun anew, and what
-/// is written meanwhile stays in it.
+/// Somebody who reads the file for a while, as a backup does: the log cannot be begun anew, and
+/// what is written meanwhile stays in it.
 pub(crate) struct Reader(
     #[expect(dead_code, reason = "its transaction is what counts")] Connection,
 );

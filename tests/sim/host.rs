@@ -1,7 +1,7 @@
 //! The server process: the real engine and service on the simulated disk, network and clocks.
 //!
-//! What is simulated here is [`Io`]: streams of bytes and the password helper. At the steps of a turn
-//! the engine shows the service, and what it has staged is compared with the model.
+//! What is simulated here is [`Io`]: streams of bytes and the password helper. At the steps of a
+//! turn the engine shows the service, and what it has staged is compared with the model.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -70,7 +70,7 @@ pub(crate) struct Host<'db> {
     net: Net<'db>,
 }
 
-/// What the simulation keeps beside the engine.
+/// What the simulation keeps next to the engine.
 struct Net<'db> {
     random: &'db Secrets,
     conns: BTreeMap<u32, Conn>,
@@ -177,8 +177,8 @@ impl<'db> Host<'db> {
         Ok(if self.is_dead() { Fate::Dead } else { Fate::Alive })
     }
 
-    /// The process ends gracefully: what waits is declined, every connection gets its last bytes, and
-    /// the database is given the exact time. False when the disk would not have it.
+    /// The process ends gracefully: what waits is declined, every connection gets its last bytes,
+    /// and the database is given the exact time. False when the disk would not have it.
     pub(crate) fn stop(&mut self, w: &mut World) -> Check<bool> {
         self.engine.stop();
         self.net.is_stopping = true;
@@ -188,9 +188,9 @@ impl<'db> Host<'db> {
         Ok(self.engine.service.finish().is_ok() && !self.is_dead())
     }
 
-    /// Whether a checkpoint beside the server has failed, so that it will find its file lost.
+    /// Whether a checkpoint next to the server has failed, so that it will find its file lost.
     pub(crate) fn is_losing(&self) -> bool {
-        vfs::alongside(|beside| beside.copier.is_lost()) == Some(true)
+        vfs::alongside(|side| side.copier.is_lost()) == Some(true)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -210,7 +210,7 @@ impl<'db> Host<'db> {
 impl Drop for Host<'_> {
     /// Nobody may have the file open when the server closes it.
     fn drop(&mut self) {
-        vfs::set_beside(None);
+        vfs::set_alongside(None);
     }
 }
 
@@ -365,8 +365,8 @@ impl Io for Turning<'_, '_> {
     }
 
     fn submit(&mut self, job: Job, conn: ConnId) -> io::Result<()> {
-        // What stands in the queue longer comes with a later turn; what a connection asked for before
-        // that was cut off.
+        // What stands in the queue longer comes with a later turn; what a connection asked for
+        // before that was cut off.
         let Some(place) = self.w.began.iter().rposition(|(other, _)| *other == conn) else {
             self.fail(format!("a password job for {conn}, which asked for none"));
             return Ok(());
@@ -402,7 +402,7 @@ impl Turning<'_, '_> {
     fn copy(&mut self) {
         if self.w.rng.one_in(self.w.plan.copies_one_in) {
             self.w.trace(|| "a checkpoint".to_owned());
-            vfs::alongside(|beside| beside.copier.work());
+            vfs::alongside(|side| side.copier.work());
         }
     }
 
@@ -588,7 +588,7 @@ impl Turning<'_, '_> {
     fn received(&mut self, sent: &Sent, phase: Phase) -> Check {
         for (conn, frames) in sent {
             self.w.trace(|| format!("{conn} <~ {}", words(frames)));
-            self.w.model.told(*conn, frames, phase)?;
+            self.w.model.got(*conn, frames, phase)?;
         }
         Ok(())
     }
@@ -640,10 +640,10 @@ impl Turning<'_, '_> {
             return Err(format!("{conn} was sent {}, which nothing asked for", left[0].words()));
         }
         for (conn, frames) in &sent {
-            self.w.model.told(*conn, frames, Phase::Turn)?;
+            self.w.model.got(*conn, frames, Phase::Turn)?;
         }
         self.settle(service, end == TurnEnd::Committed)?;
-        self.w.told_until(service.last_time().micros())
+        self.w.sent_until(service.last_time().micros())
     }
 
     /// What is not sent by now was left out.
@@ -665,7 +665,7 @@ impl Turning<'_, '_> {
         }
         let sent = self.look(service)?;
         if std::mem::take(&mut self.net.is_stopping) {
-            self.check_last_words(service, sent)?;
+            self.check_final_lines(service, sent)?;
             return Ok(Fate::Alive);
         }
         self.w.model.unreadable = failed_reads() > self.net.failed_reads_before;
@@ -679,14 +679,15 @@ impl Turning<'_, '_> {
     }
 
     /// Before the server stops, what waits is declined, and every connection gets DISCONNECT.
-    fn check_last_words(&self, service: &Service<'_>, mut sent: Sent) -> Check {
+    fn check_final_lines(&self, service: &Service<'_>, mut sent: Sent) -> Check {
         for (id, conn) in &self.w.model.conns {
             let frames = sent.remove(id).unwrap_or_default();
             let waiting = conn.waiting.as_ref().map(|waiting| waiting.task);
             let asked = [waiting, conn.stream.as_ref().map(|stream| stream.task)];
             let declined: Vec<u8> = asked.into_iter().flatten().collect();
             let Some((last, rest)) = frames.split_last() else {
-                // It has its last bytes already, or the service does not know it, for it speaks HTTP.
+                // It has its last bytes already, or the service does not know it, for it speaks
+                // HTTP.
                 let had_them = self.net.had_last_bytes.contains(id);
                 if declined.is_empty() && (had_them || !is_known(service, *id)) {
                     continue;
@@ -699,7 +700,7 @@ impl Turning<'_, '_> {
             let are_right =
                 rest.len() == declined.len() && rest.iter().zip(&declined).all(is_right);
             if !are_right || last.purpose != DISCONNECT {
-                return Err(format!("the last words to {id}: {}", words(&frames)));
+                return Err(format!("the final lines to {id}: {}", words(&frames)));
             }
         }
         Ok(())

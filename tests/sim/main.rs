@@ -7,8 +7,8 @@
 //!   VESTNIK_SIM_SEEDS=1000..5000 cargo test --test sim these
 //! ```
 //!
-//! `VESTNIK_SIM_KEEP_GOING=1` names all seeds that fail, `VESTNIK_SIM_COUNTS=1` tells how often what
-//! happened. docs/testing.md says what is simulated, and what it has found.
+//! `VESTNIK_SIM_KEEP_GOING=1` names all seeds that fail, `VESTNIK_SIM_COUNTS=1` shows how often
+//! what happened. docs/testing.md says what is simulated, and what it has found.
 #![allow(clippy::disallowed_methods, reason = "the sweep measures its own time")]
 
 mod choose;
@@ -122,7 +122,7 @@ fn every_seed_keeps_the_promises() {
     println!("at most {} bytes waited for one connection", sum.most_pending);
     // For scripts/sim.sh, which says what each is.
     println!(
-        "FIGURES {count} {failed} {} {} {} {} {} {} {} {} {} {} {} {}",
+        "COUNTS {count} {failed} {} {} {} {} {} {} {} {} {} {} {} {}",
         bad_days.either,
         bad_days.power_cuts,
         bad_days.faults,

@@ -9,36 +9,36 @@ pub(crate) struct Plan {
     pub(crate) clients: usize,
     pub(crate) users: usize,
     pub(crate) turns: u64,
-    /// The process ends once in so many turns; 0: never.
+    /// The process ends once in that many turns; 0: never.
     pub(crate) dies_one_in: u64,
-    /// The process ends soon after a turn that was undone, or of which nobody heard before the process
-    /// ended, once in so many turns; 0: never.
+    /// The process ends soon after a turn that was undone, or of which nobody heard before the
+    /// process ended, once in that many turns; 0: never.
     pub(crate) dies_uneasy_one_in: u64,
-    /// There is no room on the disk for a whole turn, once in so many.
+    /// There is no room on the disk for a whole turn, once in that many.
     pub(crate) full_one_in: u64,
-    /// There is none when the server starts, once in so many starts.
+    /// There is none when the server starts, once in that many starts.
     pub(crate) full_start_one_in: u64,
-    /// The data file is moved away under the running server, once in so many turns.
+    /// The data file is moved away under the running server, once in that many turns.
     pub(crate) moves_one_in: u64,
-    /// All comes to rest once in so many turns.
+    /// All comes to rest once in that many turns.
     pub(crate) rests_one_in: u64,
-    /// Of a hundred ends, so many are power cuts.
+    /// Of a hundred ends, that many are power cuts.
     pub(crate) cut_percent: u64,
     pub(crate) faults: Faults,
-    /// Somebody changes something by hand once in so many turns.
+    /// Somebody changes something by hand once in that many turns.
     pub(crate) by_hand_one_in: u64,
-    /// The thread for checkpoints works once in so many places of a turn, and within so many writes
-    /// and syncs; 0: there is none.
+    /// The thread for checkpoints works once in that many places of a turn, and within that many
+    /// writes and syncs; 0: there is none.
     pub(crate) copies_one_in: u64,
     pub(crate) copies_within_one_in: u64,
-    /// Somebody begins to read the file once in so many turns.
+    /// Somebody begins to read the file once in that many turns.
     pub(crate) reads_one_in: u64,
     pub(crate) requests_per_turn: usize,
-    /// What is ready to be sent is looked at in the middle of a turn, after one in so many frames.
+    /// What is ready to be sent is read in the middle of a turn, after one in that many frames.
     pub(crate) early_look_one_in: u64,
-    /// Who is only told something is held back, once in so many times.
+    /// Who is only notified something is held back, once in several times.
     pub(crate) holds_one_in: u64,
-    /// What many are told is sent from where it is.
+    /// What many are notified is sent from where it is.
     pub(crate) sends_parts: bool,
     pub(crate) invariants_one_in: u64,
     pub(crate) compare_one_in: u64,
@@ -46,11 +46,11 @@ pub(crate) struct Plan {
     pub(crate) timeout_ms: u64,
     /// Bytes under way in one direction of a connection.
     pub(crate) capacity: usize,
-    /// A client's connection breaks once in so many steps.
+    /// A client's connection breaks once in that many steps.
     pub(crate) cut_one_in: u64,
-    /// A client stops reading once in so many steps.
+    /// A client stops reading once in that many steps.
     pub(crate) stall_one_in: u64,
-    /// Content over the usual length, once in so many messages.
+    /// Content over the usual length, once in that many messages.
     pub(crate) long_one_in: u64,
     /// How long it is.
     pub(crate) long_bytes: u64,

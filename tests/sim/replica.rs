@@ -1,8 +1,9 @@
 //! A client's own copy of its chats, kept up to date by nothing but what the client hears, in the
-//! way that the protocol tells clients: a cursor, live notifications, and after a new start the
+//! way that the protocol shows clients: a cursor, live notifications, and after a new start the
 //! list of chats, what is unknown from time zero, and the changes since the cursor.
 //!
-//! At rest it has to be the same as the model: whoever was cut off at any point has missed nothing.
+//! At rest it has to be the same as the model: anyone who was cut off at any point has missed
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,8 +115,8 @@ impl Replica {
         self.detached();
     }
 
-    /// Nothing is told any more, and what was asked for does not come. What was to be read whole
-    /// is forgotten: at the next start it is unknown.
+    /// Nothing is notified any more, and what was asked for does not come. What was to be read
+    /// whole is forgotten: at the next start it is unknown.
     pub(crate) fn detached(&mut self) {
         self.step = Step::Begin;
         self.is_asking = false;
@@ -271,7 +272,7 @@ impl Replica {
     }
 
     /// A notification.
-    pub(crate) fn told(&mut self, frame: &Frame) -> Check {
+    pub(crate) fn got(&mut self, frame: &Frame) -> Check {
         let mut body = Body::spoken(&frame.body, self.is_11);
         match frame.purpose {
             MSG_NOTIFY => {
@@ -324,8 +325,8 @@ impl Replica {
         }
     }
 
-    /// A message replaces what is there unless that is newer: a reaction may have been applied to an
-    /// older version of it.
+    /// A message replaces what is there unless that is newer: a reaction may have been applied to
+    /// an older version of it.
     fn keep(&mut self, chat: u32, message: Message) {
         let kept = self.messages.entry(chat).or_default();
         let is_newer = kept.get(&message.id).is_none_or(|old| old.updated <= message.updated);
@@ -360,8 +361,8 @@ impl Replica {
         }
     }
 
-    /// This client has reacted, or taken it back. As with [`Self::changed`], what may not be known as
-    /// it was is forgotten.
+    /// This client has reacted, or taken it back. As with [`Self::changed`], what may not be known
+    /// as it was is forgotten.
     fn reacted(&mut self, chat: u32, id: i64, updated: i64, what: (u32, bool, &str)) {
         let is_known = self.step == Step::Live && self.known.contains(&chat);
         let kept = self.messages.entry(chat).or_default();

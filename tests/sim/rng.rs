@@ -52,7 +52,7 @@ impl Rng {
         from + self.below(to - from + 1)
     }
 
-    /// True once in so many times; never for 0.
+    /// True once in several times; never for 0.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.below(times) == 0
     }

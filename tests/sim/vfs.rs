@@ -23,35 +23,35 @@ const C_NAME: &CStr = c"vestnik-sim";
 
 thread_local! {
     static DISK: RefCell<Disk> = RefCell::new(Disk::new(Rng::new(0)));
-    static BESIDE: Cell<Option<Beside>> = const { Cell::new(None) };
+    static OTHER: Cell<Option<Alongside>> = const { Cell::new(None) };
 }
 
-/// The server's thread for checkpoints, with a connection of its own: now and then it does all of one
-/// before a write or a sync of another connection.
-pub(crate) struct Beside {
+/// The server's thread for checkpoints, with a connection of its own: now and then it does all of
+/// one before a write or a sync of another connection.
+pub(crate) struct Alongside {
     pub(crate) copier: Copier,
     pub(crate) rng: Rng,
-    /// Once in so many writes and syncs.
+    /// Once in that many writes and syncs.
     pub(crate) one_in: u64,
 }
 
 /// There is such a thread from now on, or none.
-pub(crate) fn set_beside(beside: Option<Beside>) {
-    BESIDE.set(beside);
+pub(crate) fn set_alongside(side: Option<Alongside>) {
+    OTHER.set(side);
 }
 
 /// What is to be asked of it, if it is there and not at work.
-pub(crate) fn alongside<T>(with: impl FnOnce(&mut Beside) -> T) -> Option<T> {
-    let mut beside = BESIDE.take()?;
-    let answer = with(&mut beside);
-    BESIDE.set(Some(beside));
+pub(crate) fn alongside<T>(with: impl FnOnce(&mut Alongside) -> T) -> Option<T> {
+    let mut side = OTHER.take()?;
+    let answer = with(&mut side);
+    OTHER.set(Some(side));
     Some(answer)
 }
 
 fn look_aside() {
-    alongside(|beside| {
-        if beside.rng.one_in(beside.one_in) {
-            beside.copier.work();
+    alongside(|side| {
+        if side.rng.one_in(side.one_in) {
+            side.copier.work();
         }
     });
 }

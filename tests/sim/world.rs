@@ -24,7 +24,7 @@ use crate::model::{Fed, Model, Turn};
 use crate::pipe::Link;
 use crate::plan::Plan;
 use crate::rng::{Rng, Secrets};
-use crate::vfs::{self, Beside};
+use crate::vfs::{self, Alongside};
 use crate::wire::{Check, Frame};
 
 /// Lines of a trace that are kept.
@@ -43,7 +43,7 @@ pub(crate) struct Report {
     pub(crate) undone: u64,
     pub(crate) lost: u64,
     pub(crate) either: u64,
-    /// Ends in good order.
+    /// Ends gracefully.
     pub(crate) stops: u64,
     /// Copies of clients that were compared at rest.
     pub(crate) copies: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Report {
     pub(crate) seen: BTreeMap<String, u64>,
 }
 
-/// What has to happen somewhere in any few hundred seeds, beside every purpose of the protocol: a
+/// What has to happen somewhere in any few hundred seeds, next to every purpose of the protocol: a
 /// simulation that does not get there proves nothing.
 const BREADTH: [&str; 47] = [
     "already-authorized",
@@ -158,7 +158,7 @@ pub(crate) struct World {
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
-    /// The process ends in good order.
+    /// The process ends gracefully.
     stops: bool,
     /// Nobody asks for more.
     pub(crate) is_quiet: bool,
@@ -338,7 +338,7 @@ impl World {
         self.after_start(service.last_time().micros())?;
         let one_in = self.plan.copies_within_one_in;
         let rng = self.rng.fork();
-        vfs::set_beside(copier.map(|copier| Beside { copier, rng, one_in }));
+        vfs::set_alongside(copier.map(|copier| Alongside { copier, rng, one_in }));
         let mut host = Host::new(service, &random, self);
         while self.report.turns < self.plan.turns {
             if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
@@ -356,7 +356,7 @@ impl World {
                     return Ok(false);
                 }
                 self.report.lost += u64::from(host.engine.service.lost().is_some());
-                // Nothing is closed in good order: as the process that finds its file lost, and as one
+                // Nothing is closed gracefully: as the process that finds its file lost, and as one
                 // that is killed.
                 vfs::disk(Disk::die);
                 return Ok(false);
@@ -561,7 +561,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody asks for more: what was asked is answered, and everybody is told everything.
+    /// Nobody asks for more: what was asked is answered, and everybody is notified everything.
     fn quieten(&mut self, host: &mut Host<'_>) -> Check {
         self.is_quiet = true;
         let faults = vfs::disk(|disk| disk.behave());
@@ -581,7 +581,7 @@ impl World {
         }
         for (conn, state) in &self.model.conns {
             if let Some(owes) = state.owes().filter(|_| !self.is_deaf(host, *conn)) {
-                return Err(format!("all is quiet, and {conn} was not told of {owes}"));
+                return Err(format!("all is quiet, and {conn} was not notified of {owes}"));
             }
         }
         let clients = std::mem::take(&mut self.clients);
@@ -627,14 +627,14 @@ impl World {
         link.is_none_or(|link| link.is_silent || link.is_broken)
     }
 
-    // ---- what the host tells -------------------------------------------------------------------
+    // ---- what the host shows -------------------------------------------------------------------
 
     /// Whether the process may die in this turn.
     pub(crate) fn may_die(&self) -> bool {
         vfs::disk(|disk| disk.is_risky())
     }
 
-    /// The process died while it ended the turn: nothing of it was told, and all of it may have
+    /// The process died while it ended the turn: nothing of it was notified, and all of it may have
     /// happened.
     pub(crate) fn died_in_turn(
         &mut self,
@@ -649,7 +649,7 @@ impl World {
     }
 
     /// The server's clock stands here.
-    pub(crate) fn told_until(&mut self, time: i64) -> Check {
+    pub(crate) fn sent_until(&mut self, time: i64) -> Check {
         if time < self.last_time {
             return Err(format!("server time went from {} to {time}", self.last_time));
         }

@@ -26,7 +26,7 @@ const CLEAN = 0;
 /** Something upstream may have changed: ask the sources before running. */
 const CHECK = 1;
 const DIRTY = 2;
-/** Effects that keep triggering each other are stopped after so many runs in one flush. */
+/** Effects that keep triggering each other are stopped after a number of runs in one flush. */
 const RUNS_PER_FLUSH_MAX = 100_000;
 
 /** @type {Node_ | null} The computation whose reads are recorded. */

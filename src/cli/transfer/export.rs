@@ -32,8 +32,8 @@ pub(in crate::cli) struct ExportArguments {
     /// The direct chat of these two users instead
     #[arg(long, num_args = 2, value_names = ["USER", "USER"], conflicts_with = "name")]
     direct: Option<Vec<String>>,
-    /// Export the chat's password too: as the salted hash that is stored, at which whoever has the
-    /// export can guess
+    /// Export the chat's password too: as the salted hash that is stored, at which anyone who has
+    /// the export can guess
     #[arg(long)]
     with_password: bool,
     /// Write to this file, which must not exist yet, and which only its owner can read

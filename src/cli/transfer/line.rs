@@ -3,7 +3,7 @@
 //! ```text
 //! {"chat":{"format":1,"name":"kitchen",…}}       first
 //! {"member":{"name":"anna","admin":true,…}}      then members
-//! {"banned":{"name":"boris"}}                    and who is kept out,
+//! {"banned":{"name":"boris"}}                    and who is banned,
 //! {"message":{"id":1700000000000000,…}}          then messages by id,
 //! {"reaction":{"message":1700000000000000,…}}    then reactions by message and time,
 //! {"end":{"messages":1}}                         and last how many there are

@@ -68,7 +68,7 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
     file::look(place.data, |store| name.is_free(store))?;
     place.take_unfinished_away()?;
     wait_for_sweep(context)?;
-    // Without holding the file, which a server beside writes to.
+    // Without holding the file, to which a running server writes.
     file::look(place.data, |store| {
         name.is_free(store)?;
         let known = store.any_of(&summary.ids)?;
@@ -105,7 +105,7 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
 }
 
 /// Keeps other imports away: each takes away what earlier ones have left. The lock is a file of its
-/// own beside the data file, as that of the server is.
+/// own next to the data file, as that of the server is.
 fn lock(data: &Path) -> Result<File, Failure> {
     let lock = vestnik::store::open::lock(data, ".import").map_err(Failure::Failed)?;
     lock.ok_or_else(|| Failure::Failed(format!("{}: another import goes on", data.display())))
@@ -202,7 +202,7 @@ impl Place<'_> {
         file::write(self.data, self.database, |store| {
             for unfinished in store.unnamed_chats()? {
                 store.remove_chat(unfinished)?;
-                // A server that runs sweeps when it is told.
+                // A running server sweeps when it sees the change.
                 store.note_change(Change::ChatRemoved(unfinished))?;
             }
             Ok(())
@@ -378,7 +378,7 @@ fn is_there(store: &mut Store<'_>, chat: ChatId) -> Result<(), Stop> {
     }
 }
 
-/// Makes the chat that of two users; both are members of it, whoever the export names.
+/// Makes the chat that of two users; both are members of it, whatever members the export names.
 fn make_direct(store: &mut Store<'_>, chat: ChatId, two: &[Name; 2]) -> Result<(), Stop> {
     let mut users = Vec::new();
     for name in two {

@@ -1,4 +1,4 @@
-//! Reading an exported chat: each line is judged before any of it enters the data file.
+//! Reading an exported chat: each line is checked before any of it enters the data file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -45,8 +45,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Opens a file, or standard input for `-`. What can be read only once, such as a pipe, is copied
-    /// to a file without a name next to the database.
+    /// Opens a file, or standard input for `-`. What can be read only once, such as a pipe, is
+    /// copied to a file without a name next to the database.
     pub(super) fn open(name: &Path, data: &Path) -> Result<Self, Failure> {
         let failed =
             |e| Failure::Failed(format!("cannot read {}: {}", name.display(), output::reason(&e)));
@@ -107,13 +107,13 @@ fn wrong(source: &Source, line: u64, words: impl std::fmt::Display) -> Failure {
     Failure::Failed(format!("{}: line {line} {words}", source.name.display()))
 }
 
-/// Judges all lines. `now` is the latest time that a message can be of.
+/// Checks all lines. `now` is the latest time that a message can be of.
 pub(super) fn check(source: &Source, now: ServerTime) -> Result<Summary, Failure> {
     let mut found: Option<Summary> = None;
     let mut ended = false;
     lines(source, |number, text| {
         let line = parse(text).map_err(|words| wrong(source, number, words))?;
-        let judged = if ended {
+        let checked = if ended {
             Err("comes after the end".to_owned())
         } else {
             match (&mut found, line) {
@@ -122,7 +122,7 @@ pub(super) fn check(source: &Source, now: ServerTime) -> Result<Summary, Failure
                 (Some(summary), line) => add(summary, number, line, now).map(|end| ended = end),
             }
         };
-        judged.map_err(|words| wrong(source, number, words))
+        checked.map_err(|words| wrong(source, number, words))
     })?;
     match found {
         Some(summary) if ended => Ok(summary),
@@ -201,7 +201,7 @@ fn add(
         }
         Line::Banned(banned) => summary.banned.push(banned.name),
         Line::Message(line) => {
-            let (id, updated) = judge(&line, now)?;
+            let (id, updated) = check_line(&line, now)?;
             if summary.ids.last().is_some_and(|&last| last >= id) {
                 return Err("does not come after the message before it".to_owned());
             }
@@ -261,7 +261,7 @@ fn past(micros: i64, now: ServerTime) -> Result<ServerTime, String> {
 }
 
 /// The id of a message and when it was last changed.
-fn judge(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTime), String> {
+fn check_line(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTime), String> {
     let id = past(line.id, now)?;
     let updated = past(line.updated.unwrap_or(line.id), now)?;
     if id == ServerTime::ZERO || updated < id {
@@ -297,7 +297,7 @@ pub(super) struct Checked<'a> {
     pub(super) reply: Option<MessageId>,
 }
 
-/// Calls `each` with each message, until it fails. Judges again: the file may have changed.
+/// Calls `each` with each message, until it fails. Checks again: the file may have changed.
 pub(super) fn messages(
     source: &Source,
     now: ServerTime,
@@ -306,13 +306,13 @@ pub(super) fn messages(
     lines(source, |number, text| {
         let line = parse(text).map_err(|words| wrong(source, number, words))?;
         let Line::Message(line) = line else { return Ok(()) };
-        let judged = judge(&line, now).map_err(|words| wrong(source, number, words))?;
+        let checked = check_line(&line, now).map_err(|words| wrong(source, number, words))?;
         let edited = if line.edited { STATUS_EDITED } else { 0 };
         let deleted = if line.deleted { STATUS_DELETED } else { 0 };
         each(&Checked {
-            id: judged.0,
+            id: checked.0,
             sender: &line.sender,
-            updated: judged.1,
+            updated: checked.1,
             status: edited | deleted,
             content: &line.content,
             reply: line.reply.and_then(ServerTime::new).map(MessageId::at),

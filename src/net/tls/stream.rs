@@ -73,7 +73,7 @@ pub struct TlsStream {
 enum Failure {
     None,
     Untold(io::Error),
-    Told,
+    Reported,
 }
 
 impl fmt::Debug for TlsStream {
@@ -118,10 +118,10 @@ impl TlsStream {
             if !self.plaintext.is_empty() || buf.is_empty() {
                 return Ok(self.plaintext.take_into(buf));
             }
-            match std::mem::replace(&mut self.failure, Failure::Told) {
+            match std::mem::replace(&mut self.failure, Failure::Reported) {
                 Failure::None => self.failure = Failure::None,
                 Failure::Untold(error) => return Err(error),
-                Failure::Told => return self.socket.read(buf),
+                Failure::Reported => return self.socket.read(buf),
             }
             if self.peer_ended {
                 return Ok(0);
@@ -297,18 +297,18 @@ impl TlsStream {
         outcome
     }
 
-    /// Notes that the session broke, and queues the alert that tells the peer why.
+    /// Notes that the session broke, and queues the alert that says why.
     fn fail(&mut self, error: Error) {
         self.queue_alert();
         self.incoming = Vec::new();
         self.failure = Failure::Untold(io::Error::new(ErrorKind::InvalidData, Broken(error)));
     }
 
-    /// The same for a caller who is told at once.
+    /// The same for a caller who gets it at once.
     fn fail_now(&mut self, error: Error) -> io::Error {
         self.queue_alert();
         self.incoming = Vec::new();
-        self.failure = Failure::Told;
+        self.failure = Failure::Reported;
         io::Error::new(ErrorKind::InvalidData, Broken(error))
     }
 
@@ -476,7 +476,7 @@ impl Queue {
         count
     }
 
-    /// Lets `write` append to the queue, given room for so many bytes, or once more for as many
+    /// Lets `write` append to the queue, given room for some bytes, or once more for as many
     /// as it says.
     fn encode(
         &mut self,

@@ -224,7 +224,7 @@ fn records_may_be_cut_anywhere() {
 }
 
 #[test]
-fn decrypted_bytes_that_were_not_taken_are_told() {
+fn decrypted_bytes_that_were_not_taken_are_reported() {
     let mut pair = Pair::connected("buffered");
     pair.client_says(b"twelve bytes");
     std::thread::sleep(Duration::from_millis(5));
@@ -269,11 +269,11 @@ fn keys_may_be_updated_under_way() {
 #[test]
 fn close_notify_ends_the_clients_side_and_not_the_servers() {
     let mut pair = Pair::connected("close");
-    pair.client_says(b"last words");
+    pair.client_says(b"last bytes");
     pair.client.send_close_notify();
     pair.client_sends();
     assert!(pair.server_reads());
-    assert_eq!(pair.heard, b"last words");
+    assert_eq!(pair.heard, b"last bytes");
     assert_eq!(pair.server.write(b"an answer").unwrap(), 9);
     pair.server.shutdown_write().unwrap();
     let mut heard = Vec::new();
@@ -287,10 +287,10 @@ fn close_notify_ends_the_clients_side_and_not_the_servers() {
 #[test]
 fn an_end_without_close_notify_is_an_end() {
     let mut pair = Pair::connected("eof");
-    pair.client_says(b"last words");
+    pair.client_says(b"last bytes");
     pair.socket.shutdown(Shutdown::Write).unwrap();
     assert!(pair.server_reads());
-    assert_eq!(pair.heard, b"last words");
+    assert_eq!(pair.heard, b"last bytes");
     assert_eq!(pair.server.write(b"an answer").unwrap(), 9);
     assert_eq!(pair.client_hears(), b"an answer");
 }
@@ -520,7 +520,7 @@ fn no_record_makes_the_server_panic() {
                 }
                 _ => drop(pair.server.flush()),
             }
-            // A rustls session asserts that it judges nothing after its own close_notify.
+            // A rustls session asserts that it checks nothing after its own close_notify.
             let _ = pair.client.read_tls(&mut pair.socket);
             is_over = is_over || pair.client.process_new_packets().is_err();
             if is_over {
@@ -562,7 +562,7 @@ fn bad_files_are_named_in_one_line() {
     folder.pair();
     let (certificate, key) = (folder.file("cert.pem"), folder.file("key.pem"));
     let other = folder.file("other.pem");
-    let stranger = generate_simple_self_signed(["x".to_owned()]).unwrap().signing_key;
+    let newcomer = generate_simple_self_signed(["x".to_owned()]).unwrap().signing_key;
     let says = |certificate: &Path, key: &Path, words: &str| {
         let error = Identity::load(certificate, key).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -571,7 +571,7 @@ fn bad_files_are_named_in_one_line() {
     says(&folder.file("none.pem"), &key, "cannot read");
     says(&key, &key, "no certificate in");
     says(&certificate, &certificate, "no private key in");
-    fs::write(&other, stranger.serialize_pem()).unwrap();
+    fs::write(&other, newcomer.serialize_pem()).unwrap();
     says(&certificate, &other, "is not that of the certificate");
     fs::write(&other, "").unwrap();
     says(&other, &key, "no certificate in");
@@ -585,7 +585,7 @@ fn bad_files_are_named_in_one_line() {
 }
 
 #[test]
-fn a_client_hello_is_told_from_a_frame() {
+fn a_client_hello_is_sent_from_a_frame() {
     let mut pair = Pair::new("looks", &[&version::TLS13]);
     let mut hello = Vec::new();
     pair.client.write_tls(&mut hello).unwrap();

@@ -40,7 +40,7 @@ CREATE TABLE chats (
     password     TEXT,                                    -- NULL: none is needed
     user_low     INTEGER,                                 -- the two of a direct chat, in order
     user_high    INTEGER,
-    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by whoever changes them
+    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by each statement that changes them
     created      INTEGER NOT NULL,
     slow_mode_s  INTEGER NOT NULL DEFAULT 0,              -- seconds between two sends of one member; 0: any
     keep_days    INTEGER NOT NULL DEFAULT 0,              -- days after which messages go; 0: never
@@ -99,7 +99,7 @@ CREATE TABLE nonces (
 -- Searching. Each indexed message stands in `search` with its different words and a word for its
 -- chat. The words are taken out by naming them again, since nothing of the text is kept here twice;
 -- 'secure-delete' takes them out of the file itself. Merging is asked for in small steps, and never
--- done at the cost of whoever inserts.
+-- done at the cost of an insert.
 CREATE VIRTUAL TABLE search USING fts5 (
     words, content = '', columnsize = 0, detail = none, tokenize = 'ascii'
 );

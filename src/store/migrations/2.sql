@@ -1,4 +1,5 @@
--- What brings a data file of version 1 to version 2: columns with a default, which SQLite adds without
+-- What brings a data file of version 1 to version 2: columns with a default, which SQLite adds
+-- without
 -- writing the rows that are there, and new tables. The rows of messages are left as they are:
 -- each gets its checksum when the server comes by.
 
@@ -59,7 +60,7 @@ CREATE TABLE ledger (
 ) STRICT;
 CREATE INDEX ledger_by_day ON ledger (day);
 
--- Groups that wait for an admin: whoever joins, or is enabled, first.
+-- Groups that wait for an admin: the first to join or to be enabled.
 CREATE TABLE vacancies (
     chat_id INTEGER PRIMARY KEY,
     emptied INTEGER -- when the last member left; NULL while there are members, all of them disabled

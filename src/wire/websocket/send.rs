@@ -27,8 +27,9 @@ enum Closing {
 
 /// Writes a server's end of a connection: whole messages, unmasked.
 ///
-/// [`Sender::chunk`] says what to write, [`Sender::sent`] takes how much of that the transport took.
-/// A message that has begun must be sent to its end, so what it promised has to stay in the outbox.
+/// [`Sender::chunk`] says what to write, [`Sender::sent`] takes how much of that the transport
+/// took. A message that has begun must be sent to its end, so what it promised has to stay in the
+/// outbox.
 #[derive(Debug)]
 pub struct Sender {
     /// Pongs, as whole frames; they go out between two messages.

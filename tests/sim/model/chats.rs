@@ -87,7 +87,8 @@ impl Model {
         password: Option<&str>,
     ) -> Check {
         if let Some(code) = self.not_joinable(me.user, chat) {
-            // Who was added by hand, which the server has not taken up, may be asked for the password.
+            // Who was added by hand, which the server has not taken up, may be asked for the
+            // password.
             let is_unsure = self.is_adding && self.added_by_hand.contains(&(chat, me.user));
             let is_answered = turn.staged.get(&me.conn).is_some_and(|staged| !staged.is_empty());
             if !is_unsure || is_answered {

@@ -31,7 +31,7 @@ impl Model {
         Ok(())
     }
 
-    /// The chat is gone, and its members are told.
+    /// The chat is gone, and its members are notified.
     pub(crate) fn remove_chat(&mut self, chat: u32, except: Option<ConnId>) {
         let Some(found) = self.chats.remove(&chat) else { return };
         self.invites.retain(|_, invite| invite.chat != Some(chat));
@@ -41,7 +41,7 @@ impl Model {
         }
     }
 
-    /// A change that all members are told, unless it changes nothing.
+    /// A change that all members are notified, unless it changes nothing.
     fn change(
         &mut self,
         turn: &mut Turn<'_>,

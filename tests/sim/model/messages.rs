@@ -68,8 +68,8 @@ impl Model {
         Ok(())
     }
 
-    /// Slow mode: somebody who has sent or edited a moment ago may be told to wait. (The server forgets when
-    /// that was as the last connection of a user ends.)
+    /// Slow mode: somebody who has sent or edited a moment ago may be notified to wait. (The server
+    /// forgets when that was as the last connection of a user ends.)
     fn is_too_soon(&self, turn: &Turn<'_>, me: Caller, chat: u32) -> bool {
         let found = &self.chats[&chat];
         let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());

@@ -4,7 +4,7 @@
 //! The model is fed what the server was fed, in the same order, together with what the server
 //! answered; what only the server can choose (times, ids, secrets) it takes from the answers after
 //! judging them, everything else it knows beforehand. It keeps a list of what each connection has
-//! to be told, and takes from it what the connection was told.
+//! to be notified, and takes from it what the connection was notified.
 
 mod accounts;
 mod by_hand;
@@ -95,7 +95,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// As it is told.
+    /// As it is notified.
     pub(crate) fn wire(&self, id: i64) -> wire::Message {
         wire::Message {
             id,
@@ -131,7 +131,7 @@ pub(crate) struct Chat {
     pub(crate) slow_before_s: u32,
     /// When the server last took up a change of it, by the clock that only runs forward.
     pub(crate) slow_since_ms: u64,
-    /// Whoever joins it, or is enabled first, becomes its admin.
+    /// Anyone who joins it, or is enabled first, becomes its admin.
     pub(crate) is_vacant: bool,
     /// When somebody last sent, since the server started, by the clock that only runs forward.
     pub(crate) last_sent: BTreeMap<u32, u64>,
@@ -148,7 +148,7 @@ pub(crate) struct Attached {
 /// A request whose password is being checked or hashed.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    /// Tells this wait from others of the connection.
+    /// Shows this wait from others of the connection.
     pub(crate) number: u64,
     pub(crate) task: u8,
     pub(crate) intent: Intent,
@@ -176,7 +176,7 @@ pub(crate) enum Intent {
     ChatPassword { chat: u32, password: String },
 }
 
-/// A connection as the server has to see it, and what it has to be told.
+/// A connection as the server has to see it, and what it has to be notified.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Conn {
     pub(crate) address: String,
@@ -194,20 +194,21 @@ pub(crate) struct Conn {
     unsure: u8,
     /// Its session was attached, lost, suspended or resumed in this turn.
     pub(crate) unsettled: bool,
-    /// Changed messages that it was not told yet, by chat, in order.
+    /// Changed messages that it was not notified yet, by chat, in order.
     owed: BTreeMap<u32, VecDeque<Rc<wire::Message>>>,
-    /// What became of chats, in order: the CHAT_NOTIFY or CHAT_GONE that it was not told yet.
+    /// What became of chats, in order: the CHAT_NOTIFY or CHAT_GONE that it was not notified yet.
     owed_chats: VecDeque<(u32, Frame)>,
-    /// What it was owed until its session or membership ended in this turn: it may have been told.
+    /// What it was owed until its session or membership ended in this turn: it may have been
+    /// notified.
     disowned: Vec<(u32, Rc<wire::Message>)>,
-    /// What it must have been told of that: it was a member when that was sent.
+    /// What it must have been notified of that: it was a member when that was sent.
     due: Vec<(u32, Rc<wire::Message>)>,
     disowned_chats: Vec<Frame>,
-    /// Courtesies of this turn, and whether they may have gone elsewhere.
-    courtesies: Vec<Frame>,
-    courtesies_unsure: bool,
-    /// The newest message told.
-    told: i64,
+    /// Ephemeral events of this turn, and whether they may have gone elsewhere.
+    ephemeral: Vec<Frame>,
+    ephemeral_unsure: bool,
+    /// The newest message got.
+    got: i64,
     /// Sends that were accepted in this turn: task, chat and time, by the order of the answers.
     accepted_sends: VecDeque<(u8, u32, i64)>,
     /// Messages that the answer to a later send has overtaken: they may only have been left out.
@@ -221,7 +222,7 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    /// The user, if it is told things.
+    /// The user, if it is notified things.
     pub(crate) fn listener(&self) -> Option<u32> {
         let attached = self.attached.filter(|attached| !attached.suspended && !self.is_closing);
         attached.map(|attached| attached.user)
@@ -235,7 +236,7 @@ impl Conn {
         self.modern == Some(true)
     }
 
-    /// What it was not told yet, for a person.
+    /// What it was not notified yet, for a person.
     pub(crate) fn owes(&self) -> Option<String> {
         if let Some((chat, owed)) = self.owed.iter().find(|(_, owed)| !owed.is_empty()) {
             return Some(format!(
@@ -247,7 +248,7 @@ impl Conn {
         self.owed_chats.front().map(|(chat, frame)| format!("chat {chat}: {}", frame.words()))
     }
 
-    /// Nothing more is owed; what was told until now is not wrong for that.
+    /// Nothing more is owed; what was notified until now is not wrong for that.
     fn disown_all(&mut self) {
         self.unsettled = true;
         for (chat, owed) in std::mem::take(&mut self.owed) {
@@ -295,7 +296,7 @@ pub(crate) struct Model {
     /// Who was added to which chat by hand: at a time of the wall, which the order of the server
     /// does not know.
     pub(crate) added_by_hand: BTreeSet<(u32, u32)>,
-    /// The disk could not be read in the phase that is looked at.
+    /// The disk could not be read in the phase that is read.
     pub(crate) unreadable: bool,
     /// The highest time of any event so far.
     pub(crate) high: i64,

@@ -1,4 +1,4 @@
-//! Who has to be told what, and where connections come and go.
+//! Who has to be notified what, and where connections come and go.
 
 use std::rc::Rc;
 
@@ -15,7 +15,7 @@ fn notice(purpose: u8, body: Vec<u8>) -> Frame {
 }
 
 impl Model {
-    /// The connections of a chat's members that are told things.
+    /// The connections of a chat's members that are notified things.
     pub(super) fn listeners(&self, chat: u32) -> Vec<ConnId> {
         let is_in = |user: Option<u32>| user.is_some_and(|user| self.is_member(user, chat));
         let conns = self.conns.iter().filter(|(_, conn)| is_in(conn.listener()));
@@ -116,7 +116,7 @@ impl Model {
                 && state.is_modern()
                 && (but.is_none() || state.user() != but)
             {
-                state.courtesies.push(frame.clone());
+                state.ephemeral.push(frame.clone());
             }
         }
     }
@@ -154,8 +154,8 @@ impl Model {
                 && shares
                 && state.is_modern()
             {
-                state.courtesies.push(frame.clone());
-                state.courtesies_unsure |= self.is_adding;
+                state.ephemeral.push(frame.clone());
+                state.ephemeral_unsure |= self.is_adding;
             }
         }
     }

@@ -68,8 +68,8 @@ impl Model {
         Ok(())
     }
 
-    /// Whose password a code resets now. Where the wall clock has jumped past its end the word of the
-    /// server counts.
+    /// Whose password a code resets now. Where the wall clock has jumped past its end the word of
+    /// the server counts.
     fn reset_by(&self, turn: &Turn<'_>, conn: ConnId, key: &str, code: &str) -> Option<u32> {
         let id = self.user_by_key(key)?;
         let user = self.users.get(&id).filter(|user| !user.disabled)?;

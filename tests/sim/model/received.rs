@@ -1,4 +1,4 @@
-//! What a connection was told, against what it had to be told.
+//! What a connection was notified, against what it had to be notified.
 
 use std::rc::Rc;
 
@@ -22,16 +22,16 @@ pub(crate) enum Phase {
 
 impl Model {
     /// All that the server has said to a connection in one phase of a turn.
-    pub(crate) fn told(&mut self, conn: ConnId, frames: &[Frame], phase: Phase) -> Check {
+    pub(crate) fn got(&mut self, conn: ConnId, frames: &[Frame], phase: Phase) -> Check {
         for frame in frames {
-            self.told_frame(conn, frame, phase).map_err(|wrong| {
-                format!("{conn} was told {} ({phase:?}): {wrong}", frame.words())
+            self.sent_frame(conn, frame, phase).map_err(|wrong| {
+                format!("{conn} was notified {} ({phase:?}): {wrong}", frame.words())
             })?;
         }
         Ok(())
     }
 
-    fn told_frame(&mut self, id: ConnId, frame: &Frame, phase: Phase) -> Check {
+    fn sent_frame(&mut self, id: ConnId, frame: &Frame, phase: Phase) -> Check {
         self.reads(id);
         let Some(conn) = self.conns.get_mut(&id) else { return Err("it is not there".into()) };
         if frame.is_notification() {
@@ -47,13 +47,13 @@ impl Model {
             (PART | ACCEPTED | DECLINED, Phase::Pump) => self.stream_frame(id, frame),
             (DECLINED | DEAUTH | DISCONNECT, Phase::Turn) => Ok(()),
             (HEARTBEAT | DISCONNECT, Phase::Pump) => Ok(()),
-            (MSG_NOTIFY, Phase::Turn) => conn.messages_told(frame),
-            (REACTION_NOTIFY, Phase::Turn) => conn.reaction_told(frame),
+            (MSG_NOTIFY, Phase::Turn) => conn.messages_notified(frame),
+            (REACTION_NOTIFY, Phase::Turn) => conn.reaction_notified(frame),
             (MSG_NOTIFY, Phase::Pump) => self.messages_retold(id, frame),
-            (CHAT_NOTIFY | CHAT_GONE, Phase::Turn) => conn.chat_told(frame),
+            (CHAT_NOTIFY | CHAT_GONE, Phase::Turn) => conn.chat_notified(frame),
             (CHAT_NOTIFY | CHAT_GONE, Phase::Pump) => self.chat_retold(id, frame),
             (MEMBER_NOTIFY | SEEN_NOTIFY | TYPING_NOTIFY | PRESENCE_NOTIFY, Phase::Turn) => {
-                conn.ephemeral_told(frame)
+                conn.ephemeral_notified(frame)
             }
             _ => Err("nothing asked for it".into()),
         }
@@ -64,7 +64,7 @@ impl Model {
         let is_11 = self.conns.get(&id).is_some_and(|conn| conn.is_11);
         let (chat, messages) = pack(frame, is_11)?;
         let user = self.conns.get(&id).and_then(Conn::listener).ok_or("it has no session")?;
-        // Until the server takes up that a chat was removed by hand, they are still told of it.
+        // Until the server takes up that a chat was removed by hand, they are still notified of it.
         let removed = self.removed_chat.as_ref().filter(|(removed, _)| {
             self.is_removing && *removed == chat && self.removed_members.contains(&user)
         });
@@ -113,41 +113,41 @@ impl Model {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         let before = conn.owed_chats.len();
         conn.owed_chats.retain(|(owed, _)| *owed != chat);
-        // What a turn that was undone had left out is told as it is.
+        // What a turn that was undone had left out is notified as it is.
         let is_news = conn.owed_chats.len() < before || conn.may_hear_again;
         if is_news { Ok(()) } else { Err("it knew that".into()) }
     }
 
     /// The turn's own words are all said. What is missing now was left out, and only for a reader
-    /// that is slow: one for whom so many bytes wait, as far as that can be told.
+    /// that is slow: one for whom that many bytes wait, as far as that can be notified.
     pub(crate) fn settle(&mut self, id: ConnId, behind: bool, pending: Option<usize>) -> Check {
         let limit = self.rules.outbound_bytes_max;
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         if conn.is_closing {
             conn.disown_all();
-            conn.courtesies.clear();
+            conn.ephemeral.clear();
             conn.due.clear();
         }
         if behind && !conn.behind && pending.is_some_and(|pending| pending <= limit) {
             return Err(format!("{id} is behind with {pending:?} bytes waiting"));
         }
         if !behind && let Some(owes) = conn.owes() {
-            return Err(format!("{id} was not told of {owes}"));
+            return Err(format!("{id} was not notified of {owes}"));
         }
         let has_room = pending.is_some_and(|pending| pending <= limit / 2);
         if has_room
             && !behind
             && !conn.unsettled
-            && !std::mem::take(&mut conn.courtesies_unsure)
-            && let Some(ephemeral) = conn.courtesies.first()
+            && !std::mem::take(&mut conn.ephemeral_unsure)
+            && let Some(first) = conn.ephemeral.first()
         {
-            return Err(format!("{id} was not told of {}", ephemeral.words()));
+            return Err(format!("{id} was not notified of {}", first.words()));
         }
         if !behind
             && !conn.unsettled
             && let Some((chat, due)) = conn.due.first()
         {
-            return Err(format!("{id} was not told of {due:?} before it left chat {chat}"));
+            return Err(format!("{id} was not notified of {due:?} before it left chat {chat}"));
         }
         if conn.unsettled {
             conn.unsure = conn.unsure.saturating_add(conn.notified);
@@ -155,8 +155,8 @@ impl Model {
         }
         conn.unsettled = false;
         conn.behind = behind;
-        conn.courtesies.clear();
-        conn.courtesies_unsure = false;
+        conn.ephemeral.clear();
+        conn.ephemeral_unsure = false;
         conn.disowned.clear();
         conn.due.clear();
         conn.disowned_chats.clear();
@@ -182,7 +182,7 @@ impl Model {
             });
         }
         match conn.owes() {
-            Some(owes) => Err(format!("{id} is live again and was not told of {owes}")),
+            Some(owes) => Err(format!("{id} is live again and was not notified of {owes}")),
             None => Ok(()),
         }
     }
@@ -200,13 +200,13 @@ impl Conn {
         Ok(())
     }
 
-    /// Messages are told in the order of server time, over all chats: the cursor that a client
+    /// Messages are notified in the order of server time, over all chats: the cursor that a client
     /// moves with each is then a promise that nothing older comes.
     fn in_order(&mut self, updated: i64) -> Check {
-        if updated <= self.told {
-            return Err(format!("a message of {updated} after one of {}", self.told));
+        if updated <= self.got {
+            return Err(format!("a message of {updated} after one of {}", self.got));
         }
-        self.told = updated;
+        self.got = updated;
         Ok(())
     }
 
@@ -226,7 +226,7 @@ impl Conn {
         Ok(())
     }
 
-    fn messages_told(&mut self, frame: &Frame) -> Check {
+    fn messages_notified(&mut self, frame: &Frame) -> Check {
         let (chat, messages) = pack(frame, self.is_11)?;
         for message in messages {
             self.in_order(message.updated)?;
@@ -252,7 +252,7 @@ impl Conn {
     }
 
     /// A reaction comes in its place among the messages.
-    fn reaction_told(&mut self, frame: &Frame) -> Check {
+    fn reaction_notified(&mut self, frame: &Frame) -> Check {
         let mut body = Body::of(&frame.body);
         let (chat, _id, updated) = (body.u32()?, body.i64()?, body.i64()?);
         self.in_order(updated)?;
@@ -271,7 +271,7 @@ impl Conn {
         Err(format!("the reaction comes when {:?} is next", owed.front()))
     }
 
-    fn chat_told(&mut self, frame: &Frame) -> Check {
+    fn chat_notified(&mut self, frame: &Frame) -> Check {
         let is_it = |owed: &Frame| owed.purpose == frame.purpose && owed.body == frame.body;
         if self.owed_chats.front().is_some_and(|(_, owed)| is_it(owed)) {
             self.owed_chats.pop_front();
@@ -286,10 +286,10 @@ impl Conn {
         Ok(())
     }
 
-    fn ephemeral_told(&mut self, frame: &Frame) -> Check {
+    fn ephemeral_notified(&mut self, frame: &Frame) -> Check {
         let is_it = |owed: &Frame| owed.purpose == frame.purpose && owed.body == frame.body;
-        match self.courtesies.iter().position(is_it) {
-            Some(place) => drop(self.courtesies.remove(place)),
+        match self.ephemeral.iter().position(is_it) {
+            Some(place) => drop(self.ephemeral.remove(place)),
             None => return Err(format!("it did not happen: {:?}", frame.body)),
         }
         Ok(())

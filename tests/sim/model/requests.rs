@@ -1,4 +1,5 @@
-//! The checks that every request passes (protocol section 3), and which part of the model it is for.
+//! The checks that every request passes (protocol section 3), and which part of the model it is
+//! for.
 
 use vestnik::ids::{ChatId, ConnId, MessageId};
 use vestnik::wire::Version;
@@ -209,7 +210,7 @@ impl Model {
     }
 
     /// DECLINED from a client. Whether a notification of this very turn had that number already
-    /// cannot be told from outside; then the server's word counts.
+    /// cannot be notified from outside; then the server's word counts.
     pub(super) fn declined(
         &mut self,
         turn: &Turn<'_>,
@@ -225,16 +226,16 @@ impl Model {
         let back = (i32::from(state.notify_task) - i32::from(task)).rem_euclid(255);
         let (sure, unsure) = (i32::from(state.notified), i32::from(state.unsure));
         let new = turn.notices.get(&conn).copied().unwrap_or(0) as i32;
-        let was_told = task != 0 && back < sure && new < 128;
-        let was_never_told = task == 0 || back >= sure + unsure && back < 255 - new;
-        if turn.is_declined && was_never_told {
+        let was_notified = task != 0 && back < sure && new < 128;
+        let was_never_notified = task == 0 || back >= sure + unsure && back < 255 - new;
+        if turn.is_declined && was_never_notified {
             // Others of the same turn may have suspended it.
             return Ok(());
         }
-        if was_told && !suspended && !state.unsettled {
+        if was_notified && !suspended && !state.unsettled {
             return Err(format!("{conn} declined notification {task} and is not suspended"));
         }
-        if was_never_told && suspended {
+        if was_never_notified && suspended {
             return Err(format!("{conn} declined no notification ({task}) and is suspended"));
         }
         if suspended {

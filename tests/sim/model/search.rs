@@ -1,4 +1,4 @@
-//! What a search has to find: all that fits, of the chats of whoever asks, and nothing else. In
+//! What a search has to find: all that fits, of the chats of anyone who asks, and nothing else. In
 //! which order is left open.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ struct Group {
 #[derive(Clone, Debug)]
 pub(super) struct Search {
     pub(super) chat: Option<u32>,
-    /// `None`: signs that the model does not know; what is found is not judged by its words.
+    /// `None`: signs that the model does not know; what is found is not checked by its words.
     query: Option<Vec<Group>>,
     limit: usize,
     asked: i64,

@@ -39,8 +39,8 @@ pub(super) enum Kind {
     },
     Updates {
         rest: BTreeSet<u32>,
-        /// Chats that may be told of and need not be, and from where on: those left meanwhile, to
-        /// which their user may have come back.
+        /// Chats that may be notified of and need not be, and from where on: those left meanwhile,
+        /// to which their user may have come back.
         left: BTreeMap<u32, i64>,
         at: Option<(u32, i64)>,
         from: i64,
@@ -74,7 +74,7 @@ pub(super) enum Kind {
         id: i64,
     },
     /// One in which a chat was read that was removed by hand and not taken up.
-    Unjudged,
+    Unchecked,
 }
 
 impl Stream {
@@ -215,11 +215,11 @@ impl Model {
             return self.stream_declined(user, &stream, frame);
         }
         let user = user.ok_or("its session has ended")?;
-        if stream.is_broken && !matches!(stream.kind, Kind::Unjudged) {
+        if stream.is_broken && !matches!(stream.kind, Kind::Unchecked) {
             return Err("its chat was left meanwhile: the answer has to break off".into());
         }
         if self.is_removing {
-            stream.kind = Kind::Unjudged;
+            stream.kind = Kind::Unchecked;
         }
         let is_last = frame.purpose == ACCEPTED;
         self.piece(user, &mut stream.kind, Body::spoken(&frame.body, is_11), is_last)?;
@@ -236,7 +236,7 @@ impl Model {
         let text = Body::of(&frame.body).str()?.to_owned();
         let given = text.split(':').next().unwrap_or_default();
         let expected = match (&stream.kind, user) {
-            (Kind::Unjudged, Some(_)) => return Ok(()),
+            (Kind::Unchecked, Some(_)) => return Ok(()),
             (Kind::Search(search), Some(_)) if given == "not-ready" => {
                 return match search.may_be_late(self.now_ms) {
                     true => Ok(()),
@@ -339,7 +339,7 @@ impl Model {
                 self.require(user, *chat)?;
                 self.reactions_piece(*chat, *id, body)
             }
-            Kind::Unjudged => Ok(()),
+            Kind::Unchecked => Ok(()),
         }
     }
 
@@ -504,8 +504,9 @@ impl Model {
             });
             let bans = found.bans.range(banned_after.unwrap_or(0) + 1..);
             let is_banned = is_admin && flags & 5 == 4 && seen == 0 && bans.min() == Some(&id);
-            let are_all_told = !found.members.range(*after + 1..).any(|member| is_sure(&member));
-            match (is_right && is_member, is_right && is_banned && are_all_told) {
+            let are_all_notified =
+                !found.members.range(*after + 1..).any(|member| is_sure(&member));
+            match (is_right && is_member, is_right && is_banned && are_all_notified) {
                 (true, _) if banned_after.is_none() => *after = id,
                 (_, true) => *banned_after = Some(id),
                 _ => return Err(format!("{id} {flags} {seen} {nickname} when {next:?} is next")),

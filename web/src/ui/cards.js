@@ -117,7 +117,7 @@ function resetCard() {
       const values = new FormData(form);
       await store.actions.setPassword(login ?? '', code ?? '', String(values.get('password')));
     }, ({ isBusy }) => [
-      // Password managers need the name beside the password.
+      // Password managers need the name next to the password.
       h('input', { type: 'text', autocomplete: 'username', value: login ?? '', hidden: true }),
       passwordField(t('New password'), true),
       submitButton(t('Set password'), isBusy),

@@ -114,7 +114,7 @@ function fill(text, values) {
 }
 
 /**
- * A name without the marks that turn the direction of what stands beside them, which can make
+ * A name without the marks that turn the direction of what stands next to them, which can make
  * `evil.exe` look like a picture.
  * @param {string} name
  */
@@ -275,7 +275,7 @@ export function initials(name) {
 }
 
 /**
- * A round picture with initials. It is decoration: the name stands beside it.
+ * A round picture with initials. It is decoration: the name stands next to it.
  * @param {number} id
  * @param {string} name
  * @param {string} [className]

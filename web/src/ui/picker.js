@@ -28,7 +28,7 @@ function recent() {
 }
 
 /**
- * Opens the picker beside a message.
+ * Opens the picker next to a message.
  * @param {HTMLElement} opener
  * @param {(emoji: string) => void} choose
  */

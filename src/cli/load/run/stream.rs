@@ -127,7 +127,7 @@ impl Layer {
     }
 
     fn put(&mut self, kind: ClientFrame, payload: &[u8]) {
-        // Against no proxy but one that is told apart: any mask will do.
+        // Masks defend old proxies against their clients; any mask will do here.
         self.mask = self.mask.wrapping_mul(747_796_405).wrapping_add(1);
         put_masked(&mut self.out, kind, self.mask.to_le_bytes(), payload);
     }
