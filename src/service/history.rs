@@ -299,7 +299,7 @@ impl Service<'_> {
     }
 
     /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
-    /// is committed and got.
+    /// is committed and its notifications are staged.
     pub fn pump(&mut self) {
         let mut budget = STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.looked_bytes));
         let mut waiting = std::mem::take(&mut self.pumping);
@@ -473,9 +473,9 @@ impl Service<'_> {
         }
     }
 
-    /// Notifies a slow reader before the end of its answer that a chat is gone which the answer leaves
-    /// out: anyone who took the answer for whole, and is cut off before being got, would never read
-    /// what was left out if its user is in the chat again by then.
+    /// Notifies a slow reader before the end of its answer that a chat is gone which the answer
+    /// leaves out: anyone who took the answer for whole, and is cut off before its notification,
+    /// would never read what was left out if its user is in the chat again by then.
     fn notify_gone_first(&mut self, conn: ConnId, chat: ChatId) {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let Some(backlog) = &mut peer.backlog else { return };
@@ -686,7 +686,7 @@ impl Service<'_> {
         Ok(progress)
     }
 
-    /// Shows a slow reader what was left out, in the order of server time over all chats, as far
+    /// Delivers its backlog to a slow reader, in the order of server time over all chats, as far
     /// as its room goes. True when it is live again.
     fn catch_up(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
         let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
