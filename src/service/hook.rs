@@ -140,7 +140,7 @@ impl Service<'_> {
 
     /// Whether the last turn that wrote could be stored: what `/healthz` answers.
     pub const fn is_storage_healthy(&self) -> bool {
-        !self.is_storage_failing && self.lost.is_none()
+        !self.is_storage_failing && !self.waits_for_lock() && self.lost.is_none()
     }
 }
 

@@ -268,7 +268,7 @@ pub(super) struct Thread(JoinHandle<()>);
 
 impl Thread {
     pub(super) fn start(copier: Copier) -> std::io::Result<Self> {
-        let thread = Builder::new().name("vestnik-log".to_owned());
+        let thread = Builder::new().name("vestnik-wal".to_owned());
         thread.spawn(move || copier.stay()).map(Self)
     }
 

@@ -85,7 +85,7 @@ fn have_thread_fail(server: &Server, calls: &str) -> Option<Child> {
     let tasks = format!("/proc/{}/task", server.process_id());
     let mut tasks = fs::read_dir(tasks).expect("its threads").filter_map(Result::ok);
     let is_ours = |task: &fs::DirEntry| {
-        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "vestnik-log\n")
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "vestnik-wal\n")
     };
     let task = tasks.find(is_ours).expect("the thread");
     let mut strace = Command::new("strace")

@@ -182,8 +182,8 @@ fn expired_invites_go() {
         let list = server.admin_ok(&["invite", "list"], None);
         (list.lines().count(), list.contains("expired"))
     };
-    assert_eq!(hints(), (3, true));
-    crate::support::in_time(|| hints() == (2, false));
+    assert_eq!(hints(), (4, true));
+    crate::support::in_time(|| hints() == (3, false));
 }
 
 /// A slow mode that is made shorter, or ended, holds for those who wait already.

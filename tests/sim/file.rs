@@ -218,31 +218,34 @@ fn sessions(model: &Model, file: &Connection) -> Check {
 
 fn chats(model: &Model, file: &Connection) -> Check {
     let sql = "SELECT chat_id, name, title, user_low, user_high, password IS NOT NULL,
-                      member_count, created FROM chats";
+                      member_count, created, closed FROM chats";
     let there = rows(file, sql, |row| {
         let direct = (row.get::<_, Option<u32>>(3)?, row.get::<_, Option<u32>>(4)?);
         let name: Option<String> = row.get(1)?;
         let texts: (String, String) = (name.unwrap_or_default(), row.get(2)?);
-        let numbers: (bool, u32, i64) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        let numbers: (bool, u32, i64, bool) = (row.get(5)?, row.get(6)?, row.get(7)?, row.get(8)?);
         Ok((row.get::<_, u32>(0)?, (texts, direct.0.zip(direct.1), numbers)))
     })?;
     let expected = model.chats.iter().map(|(id, chat)| {
-        let numbers = (chat.password.is_some(), chat.members.len() as u32, chat.created);
+        let members = chat.members.len() as u32;
+        let numbers = (chat.password.is_some(), members, chat.created, chat.is_closed);
         (*id, ((chat.name.clone(), chat.title.clone()), chat.direct, numbers))
     });
     same("chat", &there.into_iter().collect(), &expected.collect())
 }
 
 fn members(model: &Model, file: &Connection) -> Check {
-    let sql = "SELECT chat_id, user_id, admin, joined, seen FROM members";
+    let sql = "SELECT chat_id, user_id, admin, joined, seen, notify FROM members";
     let there = rows(file, sql, |row| {
         let key: (u32, u32) = (row.get(0)?, row.get(1)?);
-        let member: (bool, i64, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        let member: (bool, i64, i64, u8) = (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
         Ok((key, member))
     })?;
     let expected = model.chats.iter().flat_map(|(chat, found)| {
         let members = found.members.iter();
-        members.map(|(id, member)| ((*chat, *id), (member.admin, member.joined, member.seen)))
+        members.map(|(id, member)| {
+            ((*chat, *id), (member.admin, member.joined, member.seen, member.notify))
+        })
     });
     same("member", &there.into_iter().collect(), &expected.collect())?;
     let there: Vec<(u32, u32)> =
