@@ -11,6 +11,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use socket2::SockRef;
 
 use super::server::{TempDir, run, vestnik};
 
@@ -50,6 +51,8 @@ pub(crate) fn through(server: TcpStream) -> TcpStream {
     if !is_over_tls() || !is_tls {
         return server;
     }
+    // What the tests see of backpressure is the near stream's: this one holds little.
+    SockRef::from(&server).set_recv_buffer_size(64 * 1024).expect("a socket option");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let near = TcpStream::connect(listener.local_addr().expect("an address")).expect("a stream");
     let (far, _) = listener.accept().expect("a stream");
@@ -67,7 +70,9 @@ fn session() -> ClientConnection {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from("localhost").expect("a name");
-    ClientConnection::new(Arc::new(config), name).expect("a session")
+    let mut session = ClientConnection::new(Arc::new(config), name).expect("a session");
+    session.set_buffer_limit(None);
+    session
 }
 
 /// Carries bytes both ways until both have ended.
@@ -79,7 +84,8 @@ fn carry(mut near: &TcpStream, mut server: &TcpStream) -> Option<()> {
     let (mut to_near, mut near_ended, mut server_ended) = (Vec::new(), false, false);
     while !(server_ended && to_near.is_empty()) {
         let mut is_idle = true;
-        if !near_ended {
+        // A server that does not read is not written to.
+        if !near_ended && !session.wants_write() {
             match near.read(&mut chunk) {
                 Ok(0) => {
                     near_ended = true;
