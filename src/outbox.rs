@@ -1,4 +1,8 @@
-//! What leaves: a queue of bytes per connection, staged until the turn's COMMIT.
+//! What leaves: a bounded queue of bytes per connection, staged until the turn's COMMIT, and the
+//! broadcast buffer that the fan-out of a turn shares.
+//!
+//! The bound is the server's backpressure: a slow consumer above it gets no more notifications,
+//! which go to its backlog, and its requests are not read.
 //!
 //! Bytes can be sent only once they are released, and only [`Service::end_turn`] calls
 //! [`Outbox::release`]. Invariant 6 is kept here: a queue that has run empty gives its buffer back.

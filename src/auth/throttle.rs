@@ -1,4 +1,4 @@
-//! How often somebody may guess: token buckets for failures (protocol section 7).
+//! Rate limiting of logins and other guesses: token buckets for failures (protocol section 7).
 //!
 //! Owns the buckets of all kinds. Must not know the clock (times are arguments) or what a
 //! password is.

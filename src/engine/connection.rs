@@ -1,4 +1,4 @@
-//! One connection: its state, the input that is not handled yet, and its deadlines.
+//! One connection: its state machine, the input that is not handled yet, and its deadlines.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Who asks for page: `vestnik stats` on a Unix socket, Prometheus by HTTP.
+//! The metrics endpoint: `vestnik stats` by a Unix socket, scrapes of Prometheus by HTTP.
 //!
 //! Owns their sockets, the little of HTTP that is needed, and how much of it there may be: a few at
 //! a time, a short request, a few seconds. One connection gets one answer. Must not know what the

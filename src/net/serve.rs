@@ -1,4 +1,4 @@
-//! From a configuration to a running server, and gracefully back.
+//! From a configuration to a running server, and its graceful shutdown.
 
 use std::fmt;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! The turn's block once more, as pages of a file in memory: sockets are sent from them without
-//! copying, however many there are.
+//! Zero-copy fan-out: the broadcast buffer of a turn as pages of a memfd, from which sendfile
+//! serves any number of sockets without copying.
 //!
 //! What a socket has taken may lie in its queue for long, and is these very pages. So no page is
 //! ever written twice: each block gets fresh ones, and the file lets go of those of the block

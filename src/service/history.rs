@@ -1,5 +1,6 @@
-//! Long answers, and catching up: messages read from the file piece by piece, as the peer has room
-//! (protocol section 2, PART; section 3, slow readers).
+//! Streamed answers (ranges, pagination, updates by cursor) and the backlog of slow consumers:
+//! messages read from the database piece by piece, as the peer's buffer has room (protocol section
+//! 2, PART; section 3, slow readers).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

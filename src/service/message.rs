@@ -9,7 +9,8 @@ use crate::wire::decline::Decline;
 use crate::wire::extras::{Extras, put_file_lines};
 
 impl Service<'_> {
-    /// SEND_CHAT_MSG: the hot path. Without a nonce it touches memory and one INSERT.
+    /// SEND_CHAT_MSG: the hot path. A nonce is an idempotency key: a repeated send gets the answer
+    /// of the first. Without a nonce it touches memory and one INSERT.
     pub(super) fn send_chat_msg(
         &mut self,
         caller: Caller,

@@ -1,4 +1,4 @@
-//! Who is next at the password helper.
+//! The password queue: which password check runs next on the helper thread.
 //!
 //! A guess is let through only when its buckets would hold even if it and all guesses under way
 //! for the same key failed. So guesses sent at once get no further than guesses sent one after the

@@ -1,4 +1,4 @@
-//! Bringing the write-ahead log into the data file, by a thread next to the loop.
+//! WAL checkpointing by a thread next to the loop.
 //!
 //! A COMMIT only appends to the log. What is in it has to be copied into the file now and then (a
 //! checkpoint), with two syncs, during which the loop would serve nobody. So a thread with a
