@@ -213,9 +213,8 @@ impl<'db> Engine<'db> {
     /// 2. The password helper's results.
     /// 3. Read, parse and handle, within the turn's budgets.
     /// 4. COMMIT and release; when it fails, the requests are declined.
-    /// 5. Requests of HTTP, and what the server does on its own account, of which nothing is
-    ///   written, so that nothing of
-    ///    it can be undone: its own end, deadlines, long answers and catch-ups.
+    /// 5. Requests of HTTP, and what the server does on its own account: its own end, deadlines,
+    ///    long answers and catch-ups. Nothing of that is written, so that nothing can be undone.
     /// 6. Housekeeping.
     /// 7. One write for each connection that got something; many that are only notified may be held
     ///    back for the next turn while requests keep coming.

@@ -37,9 +37,9 @@ fn writes_wait_and_reads_go_on() {
     for round in 0..3 {
         let other = hold(&server);
         let mut expected = Vec::new();
-        for number in 0..4 {
+        for (number, user) in users.iter_mut().enumerate() {
             let text = format!("{round}/{number}");
-            users[number].post(SEND_CHAT_MSG, body().id(hall).text(&text));
+            user.post(SEND_CHAT_MSG, body().id(hall).text(&text));
             expected.push(text);
             // So that the server reads them in this order.
             std::thread::sleep(Duration::from_millis(20));
@@ -51,8 +51,8 @@ fn writes_wait_and_reads_go_on() {
         assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
         std::thread::sleep(Duration::from_millis(200));
         other.execute_batch("COMMIT").expect("the end of the lock");
-        for number in 0..4 {
-            users[number].answer().accepted();
+        for user in &mut users {
+            user.answer().accepted();
         }
         dora.answer().accepted();
         dora.ask(LOGOFF, body()).accepted();

@@ -54,7 +54,8 @@ impl Model {
         }
         if is_11 {
             let registration = if self.rules.registration_open { 2 } else { 0 };
-            (rest.i64()?, rest.str()?);
+            rest.i64()?;
+            rest.str()?;
             if rest.u8()? != registration {
                 return Err(format!("HELLO was answered with {body:?}"));
             }
