@@ -358,9 +358,18 @@ impl Client {
     /// SEARCH_MSG; chat 0 is all my chats.
     #[track_caller]
     pub(crate) fn search(&mut self, chat: u32, limit: u16, query: &str) -> Vec<(u32, Message)> {
-        let request = body().id(chat).u16(limit).text(query);
-        let answer = self.ask_whole(SEARCH_MSG, request).accepted();
-        self.reader(&answer).chat_messages()
+        let begun = std::time::Instant::now();
+        loop {
+            let request = body().id(chat).u16(limit).text(query);
+            let answer = self.ask_whole(SEARCH_MSG, request);
+            // On a busy machine the index may be behind for longer than a search waits.
+            let is_behind = answer.purpose == DECLINED && answer.body.starts_with(b"not-ready");
+            if is_behind && begun.elapsed() < std::time::Duration::from_secs(60) {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                continue;
+            }
+            return self.reader(&answer.accepted()).chat_messages();
+        }
     }
 
     #[track_caller]
