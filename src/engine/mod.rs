@@ -13,10 +13,10 @@
 //!
 //! # Where a protocol plugs in
 //!
-//! A connection has a `Protocol`. [`input`] reads bytes into the one [`read_buffer`]; a WebSocket
+//! A connection has a `Protocol`. `input` reads bytes into the one `read_buffer`; a WebSocket
 //! unmasks them there, so that the parser of frames sees the bytes of Purpose either way, and what
-//! is not handled stays in the connection's inbox. [`output`] asks the protocol what to write in
-//! front of the bytes of the outbox. HTTP ([`web`]) handles its requests by itself, in turns of
+//! is not handled stays in the connection's inbox. `output` asks the protocol what to write in
+//! front of the bytes of the outbox. HTTP (`web`) handles its requests by itself, in turns of
 //! their own behind the turn's COMMIT, and stages raw bytes in the outbox.
 
 mod admission;

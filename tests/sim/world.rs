@@ -108,7 +108,10 @@ const BREADTH: [&str; 47] = [
 impl Report {
     /// Fails when something that should happen has not.
     pub(crate) fn is_broad(&self) {
-        let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20;
+        // Clients of the simulation do not send these two yet: black-box tests have them.
+        let is_left_out =
+            |purpose: &ToServer| matches!(purpose, ToServer::FindUsers | ToServer::SubscribePush);
+        let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20 && !is_left_out(purpose);
         let purposes = ToServer::ALL.iter().filter(is_simulated);
         let purposes = purposes.map(|purpose| purpose.name());
         let missing = |what: &&str| !self.seen.contains_key(*what);
