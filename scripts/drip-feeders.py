@@ -115,13 +115,13 @@ class Measurement:
             "--max-unauthorized-per-address", "0", "--auth-timeout", "86400",
             "--idle-timeout", "3600",
         )
-        alone, next to, sizes = [], [], []
+        alone, with_them, sizes = [], [], []
         self.p99_ms()
         for _ in range(self.arguments.pairs):
             alone.append(self.p99_ms())
             before = resident_bytes(self.server.process.pid)
             with Feeders(self.server.address, self.arguments.connections) as feeders:
-                next to.append(self.p99_ms())
+                with_them.append(self.p99_ms())
                 grown = resident_bytes(self.server.process.pid) - before
                 sizes.append(grown / self.arguments.connections)
             self.expect(feeders.lost == 0, f"{feeders.lost} bytes could not be sent")
@@ -130,12 +130,12 @@ class Measurement:
             time.sleep(2)
         # The memory of the first round is used again by the others.
         self.expect(sizes[0] < BYTES_MAX, f"{sizes[0]:.0f} bytes of memory for each")
-        one, other = statistics.median(alone), statistics.median(new_file)
+        one, other = statistics.median(alone), statistics.median(with_them)
         self.expect(
             other <= RATIO_MAX * one,
             f"p99 alone {one:.2f} ms, next to {self.arguments.connections} of them {other:.2f} ms: "
             f"{other / one:.2f} times (medians of {self.arguments.pairs}; "
-            f"{min(alone):.2f}-{max(alone):.2f} and {min(new_file):.2f}-{max(new_file):.2f})",
+            f"{min(alone):.2f}-{max(alone):.2f} and {min(with_them):.2f}-{max(with_them):.2f})",
         )
 
 

@@ -120,18 +120,18 @@ class Measurement:
         self.expect(self.server.stop() == 0, "the server ends gracefully")
 
     def compare_rates(self):
-        without, next to = [], []
+        without, with_them = [], []
         for _ in range(self.arguments.pairs):
             without.append(self.fanout(self.arguments.seconds)[0])
             member = self.stalled()
-            next to.append(self.fanout(self.arguments.seconds)[0])
+            with_them.append(self.fanout(self.arguments.seconds)[0])
             member.reset()
-        one, other = statistics.median(without), statistics.median(new_file)
+        one, other = statistics.median(without), statistics.median(with_them)
         self.expect(
             other / one >= RATIO_MIN,
             f"deliveries/s without a stalled member {one:,.0f}, with one {other:,.0f}: "
             f"{other / one:.3f} (medians of {self.arguments.pairs}; "
-            f"{min(without):,.0f}-{max(without):,.0f} and {min(new_file):,.0f}-{max(new_file):,.0f})",
+            f"{min(without):,.0f}-{max(without):,.0f} and {min(with_them):,.0f}-{max(with_them):,.0f})",
         )
 
     def stall_through(self, messages):
@@ -164,7 +164,7 @@ class Measurement:
     def wake(self, member, chat, since):
         begun = time.monotonic()
         member.socket.sendall(frame(HEARTBEAT, 9))
-        got = member.sent(9)
+        got = member.collect(9)
         took = time.monotonic() - begun
         reader = Member(self.server.address, self.arguments.members - 1)
         kept = [

@@ -6,7 +6,7 @@ the calls of the thread that runs the loop, turn by turn (a turn ends where it w
   - nothing is sent to a peer between a write to the WAL and the sync of the WAL;
   - a turn that wrote to the WAL syncs it exactly once. SQLite itself adds one sync when it begins
     the WAL anew, and those of a checkpoint; such turns are counted apart.
-Syncs of other threads, which do checkpoints next to, count for no turn.
+Syncs of other threads, which do checkpoints, count for no turn.
 
 Exit code 0: it is so. 1: it is not. 2: strace is missing or may not trace here.
 """
@@ -79,17 +79,17 @@ def turns_of(path):
     if not waits:
         return [], 0
     loop = waits.most_common(1)[0][0]
-    turns, next to = [Turn()], 0
+    turns, elsewhere = [Turn()], 0
     for thread, call, rest in calls:
         if thread != loop:
             descriptor = DESCRIPTOR.match(rest)
             is_log = descriptor and descriptor["path"].endswith("-wal")
-            next to += bool(is_log and call in ("fsync", "fdatasync"))
+            elsewhere += bool(is_log and call in ("fsync", "fdatasync"))
         elif call.startswith("epoll"):
             turns.append(Turn())
         elif descriptor := DESCRIPTOR.match(rest):
             turns[-1].note(call, descriptor["path"], rest)
-    return turns, next to
+    return turns, elsewhere
 
 
 def load(server, count):
@@ -155,11 +155,11 @@ def main():
             accepted = load(server, options.messages)
         finally:
             stop_traced(server)
-        turns, next to = turns_of(trace)
-    return report(turns, next to, accepted)
+        turns, elsewhere = turns_of(trace)
+    return report(turns, elsewhere, accepted)
 
 
-def report(turns, next to, accepted):
+def report(turns, elsewhere, accepted):
     wrote = [turn for turn in turns if turn.wal_writes]
     complaints = [
         f"turn {number}: {words}"
@@ -173,7 +173,7 @@ def report(turns, next to, accepted):
         f"{sum(turn.wal_syncs for turn in wrote)} syncs of the WAL, "
         f"{sum(turn.sends for turn in wrote)} sends after them, "
         f"{sum(turn.wal_begun_anew for turn in wrote)} times the WAL begun anew, "
-        f"{sum(turn.checkpoint for turn in wrote)} turns with a checkpoint, {second} next to them, "
+        f"{sum(turn.checkpoint for turn in wrote)} turns with a checkpoint, {elsewhere} by other threads, "
         f"{len(complaints)} complaints"
     )
     for words in complaints[:20]:
