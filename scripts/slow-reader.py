@@ -180,7 +180,7 @@ class Measurement:
         mark = self.send(reader, chat)
         member.socket.sendall(frame(HEARTBEAT, 10))
         reader.close()
-        self.expect(member.sent(10) == [mark], "it is live again")
+        self.expect(member.collect(10) == [mark], "it is live again")
 
 
 def main():
