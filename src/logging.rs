@@ -26,6 +26,11 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// How often it looks meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// Libraries whose own lines never reach the log, whatever RUST_LOG says: they quote what peers
+/// sent, and addresses of subscriptions, which are secrets. Their errors are logged by their
+/// callers.
+const QUIET_LIBRARIES: [&str; 3] = ["rustls", "ureq", "ureq_proto"];
+
 /// The end of the log that its owner keeps: dropping it waits a moment for the last lines.
 #[derive(Clone, Debug, Default)]
 pub struct Logging {
@@ -49,6 +54,9 @@ impl Logging {
         let queue = logging.queue(io::stderr())?;
         let level = env_logger::Env::default().default_filter_or("info");
         let mut builder = env_logger::Builder::from_env(level);
+        for library in QUIET_LIBRARIES {
+            builder.filter_module(library, log::LevelFilter::Off);
+        }
         if io::stderr().is_terminal() && std::env::var_os("RUST_LOG_STYLE").is_none() {
             builder.write_style(env_logger::WriteStyle::Always);
         }
