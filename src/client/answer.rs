@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::error::Error;
 use super::event::ReactionChange;
+use super::people::Notify;
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
-use crate::limits::REACTION_USERS_SHOWN;
+use crate::limits::{BODY_BYTES_MAX, CONTENT_BYTES_MAX, REACTION_USERS_SHOWN};
 use crate::wire::Version;
 use crate::wire::answer as flags;
 use crate::wire::codec::{self, Reader};
@@ -26,6 +27,68 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.id).field("user", &self.user).finish()
     }
+}
+
+/// What HELLO says of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerInfo {
+    /// Its software (1.0); empty before.
+    pub name: String,
+    /// The longest body of a request, in bytes.
+    pub body_bytes_max: usize,
+    /// The longest text of a message, in bytes.
+    pub content_bytes_max: usize,
+    /// The largest file, in bytes; 0: no files (1.1).
+    pub file_bytes_max: u64,
+    /// The key by which it signs pushes (1.1); empty: it sends none.
+    pub push_key: String,
+    /// Who can register (1.1); `None` where it is not said.
+    pub registration: Option<Registration>,
+}
+
+/// Who can become a user of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Registration {
+    /// Nobody, by the protocol.
+    Closed,
+    /// Who has an invite.
+    Invite,
+    /// Anyone.
+    Open,
+}
+
+impl Default for ServerInfo {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            body_bytes_max: BODY_BYTES_MAX,
+            content_bytes_max: CONTENT_BYTES_MAX,
+            file_bytes_max: 0,
+            push_key: String::new(),
+            registration: None,
+        }
+    }
+}
+
+/// Reads what follows the version in the answer to HELLO.
+pub(super) fn server(body: &mut Reader<'_>) -> Result<ServerInfo, Error> {
+    let mut server = ServerInfo::default();
+    if !body.is_empty() {
+        server.body_bytes_max = body.u32()? as usize;
+        server.content_bytes_max = body.u32()? as usize;
+        body.str()?.clone_into(&mut server.name);
+    }
+    server.file_bytes_max = body.optional(Reader::u64)?.unwrap_or(0);
+    if let Some(key) = body.optional(Reader::str)? {
+        key.clone_into(&mut server.push_key);
+    }
+    server.registration = body.optional(Reader::u8)?.and_then(|byte| match byte {
+        0 => Some(Registration::Closed),
+        1 => Some(Registration::Invite),
+        2 => Some(Registration::Open),
+        _ => None,
+    });
+    Ok(server)
 }
 
 /// A message that the server took.
@@ -63,6 +126,18 @@ pub struct Message {
 }
 
 impl Message {
+    /// The bytes of text that it holds.
+    pub(super) fn text_bytes(&self) -> usize {
+        let files = self
+            .files
+            .iter()
+            .map(|file| size_of::<File>() + file.name.len() + file.media_type.len());
+        let reactions = self.reactions.iter().map(|reaction| {
+            size_of::<Reaction>() + reaction.emoji.len() + size_of_val(reaction.shown.as_slice())
+        });
+        self.content.len() + files.sum::<usize>() + reactions.sum::<usize>()
+    }
+
     /// Applies a reaction that was notified of. False when the message knows of it, or is another.
     pub fn apply(&mut self, change: &ReactionChange) -> bool {
         if change.message != self.id || change.updated <= self.updated {
@@ -183,6 +258,10 @@ pub struct Chat {
     pub name: String,
     /// Its title; the other's nickname for a direct chat.
     pub title: String,
+    /// Whether it is closed: who is no member comes in by an invite, or is added (1.1).
+    pub closed: bool,
+    /// What I want pushes of (1.1); everything before.
+    pub notify: Notify,
 }
 
 /// Somebody in a chat.
@@ -296,7 +375,7 @@ pub(super) fn chat(body: &mut Reader<'_>, version: Version) -> Result<Chat, Erro
     let id = body.chat_id()?;
     let kind = body.u8()?;
     let bits = body.u8()?;
-    let chat = Chat {
+    let mut chat = Chat {
         id,
         direct: kind == flags::CHAT_KIND_DIRECT,
         has_password: bits & flags::CHAT_HAS_PASSWORD != 0,
@@ -308,9 +387,11 @@ pub(super) fn chat(body: &mut Reader<'_>, version: Version) -> Result<Chat, Erro
         unread: body.u32()?,
         name: body.str()?.to_owned(),
         title: body.str()?.to_owned(),
+        closed: bits & flags::CHAT_CLOSED != 0,
+        notify: Notify::All,
     };
     if version.has_extras() {
-        body.u8()?;
+        chat.notify = Notify::from_byte(body.u8()?);
     }
     Ok(chat)
 }

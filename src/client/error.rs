@@ -19,6 +19,9 @@ pub enum Error {
     Protocol(&'static str),
     /// The server, or a proxy before it, answers a WebSocket by this status of HTTP.
     NoWebSocket(u16),
+    /// What the caller uploads cannot be read, or where a download goes cannot be written. The
+    /// connection lives on.
+    File(io::Error),
     /// The answer is longer than [`Options::answer_bytes_max`](super::Options::answer_bytes_max).
     TooLong,
 }
@@ -33,7 +36,7 @@ impl Error {
             | Self::Io(_)
             | Self::Protocol(_)
             | Self::NoWebSocket(_) => true,
-            Self::Declined(_) | Self::TooLong => false,
+            Self::Declined(_) | Self::File(_) | Self::TooLong => false,
         }
     }
 
@@ -52,10 +55,9 @@ impl fmt::Display for Error {
             Self::Declined(declined) => declined.fmt(f),
             Self::TimedOut => f.write_str("the server did not answer in time"),
             Self::Closed => f.write_str("the connection has ended"),
-            // The number that the system gives its errors says nothing to people.
-            Self::Io(error) => {
-                let text = error.to_string();
-                f.write_str(text.split(" (os error ").next().unwrap_or_default())
+            Self::Io(error) => f.write_str(&without_number(error)),
+            Self::File(error) => {
+                write!(f, "the file cannot be read or written: {}", without_number(error))
             }
             Self::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
             Self::NoWebSocket(status) => {
@@ -66,10 +68,16 @@ impl fmt::Display for Error {
     }
 }
 
+/// An error of the system. The number that it gives its errors says nothing to people.
+fn without_number(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error ").next().unwrap_or_default().to_owned()
+}
+
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::Io(error) => Some(error),
+            Self::Io(error) | Self::File(error) => Some(error),
             _ => None,
         }
     }

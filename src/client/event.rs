@@ -89,7 +89,8 @@ impl Event {
     /// Bytes it holds, about.
     fn bytes(&self) -> usize {
         let text = match self {
-            Self::Message { message, .. } => message.content.len(),
+            Self::Message { message, .. } => message.text_bytes(),
+            Self::Reaction(change) => change.emoji.len(),
             Self::Chat(chat) => chat.name.len() + chat.title.len(),
             Self::Member { nickname, .. } => nickname.len(),
             _ => 0,

@@ -51,10 +51,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-pub use answer::{Chat, File, Invite, Member, Message, Reaction, Sent, Session, SessionInfo, User};
+pub use answer::{
+    Chat, File, Invite, Member, Message, Reaction, Registration, Sent, ServerInfo, Session,
+    SessionInfo, User,
+};
 pub use error::{Declined, Error};
 pub use event::{Event, ReactionChange};
-pub use files::NewFile;
+pub use files::{NewFile, NewMessage};
 pub use people::{NewInvite, Notify, ResetCode};
 pub use sync::Cursor;
 pub use tls::{Tls, TlsError};
@@ -119,8 +122,7 @@ pub struct Client {
     /// What HELLO agreed on.
     version: Version,
     /// What HELLO said of the server.
-    body_bytes_max: usize,
-    file_bytes_max: u64,
+    server: ServerInfo,
 }
 
 impl Client {
@@ -141,8 +143,7 @@ impl Client {
             cursor: Cursor { all: ServerTime::ZERO, chats: BTreeMap::new() },
             nonce: sync::random(),
             version: Version::V0_1,
-            body_bytes_max: crate::limits::BODY_BYTES_MAX,
-            file_bytes_max: 0,
+            server: ServerInfo::default(),
         };
         client.hello()?;
         Ok(client)
@@ -158,18 +159,18 @@ impl Client {
             .filter(is_asked_for)
             .filter(|version| *version <= self.options.version)
             .ok_or(Error::Protocol("HELLO was answered with another version"))?;
-        if self.version >= Version::V1_0 && !body.is_empty() {
-            self.body_bytes_max = body.u32()? as usize;
-            body.u32()?;
-            body.str()?;
-        }
-        self.file_bytes_max = body.optional(Reader::u64)?.unwrap_or(0);
+        self.server = answer::server(&mut body)?;
         Ok(())
+    }
+
+    /// What the server said of itself when the connection was made.
+    pub fn server(&self) -> &ServerInfo {
+        &self.server
     }
 
     /// The largest file that the server stores, in bytes; 0: no files, or an older version.
     pub fn file_bytes_max(&self) -> u64 {
-        self.file_bytes_max
+        self.server.file_bytes_max
     }
 
     /// The version that is spoken.

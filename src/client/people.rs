@@ -18,6 +18,17 @@ pub enum Notify {
     Nothing,
 }
 
+impl Notify {
+    /// What a byte of a chat_info means; a level that is not known counts as everything.
+    pub(super) fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Mentions,
+            2 => Self::Nothing,
+            _ => Self::All,
+        }
+    }
+}
+
 /// A one-time code for a new password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ResetCode {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::link::Link;
-use super::{Client, Error, Message, Sent, answer};
+use super::{Client, Declined, Error, Message, NewMessage, Sent, answer};
 use crate::ids::{ChatId, ServerTime};
 use crate::wire::Version;
 use crate::wire::codec::Reader;
@@ -35,6 +35,10 @@ impl Cursor {
             Event::Message { chat, message } if live => {
                 self.all = self.all.max(message.updated);
                 self.seen(*chat, message.updated);
+            }
+            Event::Reaction(change) if live => {
+                self.all = self.all.max(change.updated);
+                self.seen(change.chat, change.updated);
             }
             Event::ChatGone(chat) => drop(self.chats.remove(chat)),
             _ => {}
@@ -101,27 +105,26 @@ impl Client {
         self.nonce
     }
 
-    /// As [`Client::send`], with a nonce of the caller's, which keeps it over a crash of its own.
+    /// As [`Client::send`], with an idempotency key of the caller's: the same nonce sent to the same
+    /// chat again, by another run of the program too, stores nothing and gives the first message.
     /// On API 0.1 the nonce is left out.
     ///
     /// # Errors
-    /// As [`Client::send`].
-    pub fn send_with_nonce(
+    /// As [`Client::send`], and with a reply or files those of [`Client::send_with`].
+    pub fn send_with_nonce<'a>(
         &mut self,
         chat: ChatId,
-        content: &str,
+        message: impl Into<NewMessage<'a>>,
         nonce: u64,
     ) -> Result<Sent, Error> {
-        self.send_by_nonce(chat, content, nonce, Extras::NONE)
-    }
-
-    pub(super) fn send_by_nonce(
-        &mut self,
-        chat: ChatId,
-        content: &str,
-        nonce: u64,
-        extras: Extras<'_>,
-    ) -> Result<Sent, Error> {
+        let message = message.into();
+        let content = message.content;
+        let extras = message.extras();
+        if !extras.is_empty() && self.version() < Version::V1_1 {
+            let reason = "unknown-purpose: replies and files need API 1.1";
+            return Err(Error::Declined(Declined::new(reason)));
+        }
+        let extras = Extras::trusted(&extras);
         let mut outcome = self.send_once(chat, content, Some(nonce), extras);
         let mut pause = Duration::from_millis(50);
         for _ in 0..self.options.reconnects_max {

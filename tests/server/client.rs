@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use crate::support::{PASSWORD, Server};
-use vestnik::client::{Client, Event, NewFile, Options};
+use vestnik::client::{Client, Event, NewFile, NewMessage, Options};
 use vestnik::ids::{ChatId, ServerTime};
 use vestnik::wire::Version;
 
@@ -212,7 +212,8 @@ fn files_replies_and_reactions() {
         .expect("uploaded");
     assert_eq!((kills, last), (1, 300_000));
     let first = anna.send(hall, "first").expect("a member");
-    let sent = anna.send_with(hall, "look", Some(first.id), &[file]).expect("a whole file");
+    let look = NewMessage { content: "look", reply: Some(first.id), files: &[file] };
+    let sent = anna.send_with(hall, look).expect("a whole file");
     boris.reconnect().expect("it is there again");
     let mut messages = Vec::new();
     boris.catch_up(|_, message| messages.push(message)).expect("connected");

@@ -335,6 +335,8 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
+    use vestnik::client::Notify;
+
     use super::*;
 
     fn chat() -> Chat {
@@ -350,6 +352,8 @@ mod tests {
             unread: 0,
             name: "hall".to_owned(),
             title: String::new(),
+            closed: false,
+            notify: Notify::All,
         }
     }
 

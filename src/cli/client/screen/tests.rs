@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vestnik::client::{Chat, Event, Member, Message, Sent};
+use vestnik::client::{Chat, Event, Member, Message, Notify, Sent};
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::wire::answer::MemberEvent;
 
@@ -46,6 +46,8 @@ fn info(id: u32, name: &str) -> Chat {
         unread: 0,
         name: if id == WITH_BORIS { String::new() } else { name.to_owned() },
         title: if id == WITH_BORIS { name.to_owned() } else { String::new() },
+        closed: false,
+        notify: Notify::All,
     }
 }
 
