@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 
-from purpose_wire import HEARTBEAT, Server, default_binary, frame
+from purpose_wire import HEARTBEAT, Server, default_binary, frame, load_generator
 
 BYTES_MAX = 1024
 RATIO_MAX = 2
@@ -100,7 +100,7 @@ class Measurement:
         host, port = self.server.address
         done = subprocess.run(
             [
-                self.server.binary, "load", "run", "rate", "--addr", f"{host}:{port}", "--json",
+                load_generator(self.server.binary), "run", "rate", "--addr", f"{host}:{port}", "--json",
                 "--members", "20", "--rate", "2000", "--warmup", "1",
                 "--seconds", str(self.arguments.seconds),
             ],

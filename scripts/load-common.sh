@@ -66,8 +66,10 @@ on_core() {
     exec "$@"
 }
 
-# Builds the program, unless one was named by --binary.
+# Builds the server and the load generator, unless a server was named by --binary; the other
+# program lies next to it.
 binary=""
+load=""
 need_binary() {
     if [ -z "$binary" ]; then
         say "building"
@@ -75,7 +77,9 @@ need_binary() {
         binary=$(cd "$root" && cargo metadata --format-version 1 --no-deps |
             sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/vestnik
     fi
+    load=${binary%/*}/vestnik-load
     [ -x "$binary" ] || fail "$binary is no program"
+    [ -x "$load" ] || fail "$load is no program: cargo build --release makes it"
     # As many files as the system lets us open: connections are files.
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 }
@@ -125,7 +129,7 @@ stop_server() {
 # load SCENARIO [OPTION…]: one run against $server at $address; its JSON goes to $dir/json. What
 # the generator has to say goes to $dir/load.log, and is shown when it finds a fault.
 load() {
-    if ! in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" \
+    if ! in_reach on_core "$load_core" "$load" run "$@" --addr "$address" \
         --server-pid "$server" --json >"$dir/json" 2>"$dir/load.log"; then
         tail -n 1 "$dir/load.log" >&2
         return 1

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures the server on this machine: every scenario of `vestnik load run`, as a Markdown table.
+# Measures the server on this machine: every scenario of `vestnik-load run`, as a Markdown table.
 #
 # Makes a data file in a temporary directory, with users and stored messages, starts the server on
 # one core and the load on another, runs the scenarios one after the other, and prints a table on

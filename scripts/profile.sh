@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows where the server's time goes during a scenario of `vestnik load run`.
+# Shows where the server's time goes during a scenario of `vestnik-load run`.
 #
 # Starts a server on a data file in a temporary directory, puts the scenario on it, and prints the
 # top of the profile on standard output: by perf where it may be used, else by valgrind's callgrind
@@ -50,7 +50,7 @@ need_binary
 
 # metrics SCENARIO [OPTION…]: puts the load on, and keeps its table to be shown below the profile.
 metrics() {
-    in_reach on_core "$load_core" "$binary" load run "$@" --addr "$address" --server-pid "$server" \
+    in_reach on_core "$load_core" "$load" run "$@" --addr "$address" --server-pid "$server" \
         >"$dir/metrics" || fail "the scenario failed"
 }
 

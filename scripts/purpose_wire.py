@@ -202,3 +202,8 @@ def default_binary():
     """The release binary of the repository that this file lies in."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return os.path.join(root, "target", "release", "vestnik")
+
+
+def load_generator(binary):
+    """The load generator, which is built next to the server."""
+    return os.path.join(os.path.dirname(os.path.abspath(binary)), "vestnik-load")

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from purpose_wire import default_binary
+from purpose_wire import default_binary, load_generator
 
 CHATS = 10
 STARTED = []
@@ -62,7 +62,7 @@ def run(binary, data, runs, is_killed, is_cold):
             times.append(took_ms)
             logs.append(found)
         if is_killed:
-            words = [binary, "load", "run", "durable", "--addr", address, "--warmup", "0"]
+            words = [load_generator(binary), "run", "durable", "--addr", address, "--warmup", "0"]
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             load = subprocess.Popen([*words, "--seconds", "5"], **quiet)
             STARTED.append(load)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One member of a chat stops reading while a million messages are sent: who pays for it?
 
-`vestnik load run fanout` sends to a chat as fast as the server takes it, and its members check what
+`vestnik-load run fanout` sends to a chat as fast as the server takes it, and its members check what
 they get. One more member is connected and reads nothing. These must hold, or the exit code is 1:
   - the others get as many messages per second with the stalled member as without (alternating runs,
     the ratio of the medians is at least 0.95);
@@ -24,7 +24,7 @@ import threading
 import time
 
 from purpose_wire import (
-    HEARTBEAT, LOGIN, MSG_NOTIFY, SEND_CHAT_MSG, Connection, Server, default_binary, frame, text,
+    HEARTBEAT, LOGIN, MSG_NOTIFY, SEND_CHAT_MSG, Connection, Server, default_binary, frame, load_generator, text,
     unpack_messages,
 )
 
@@ -98,7 +98,7 @@ class Measurement:
         host, port = self.server.address
         done = subprocess.run(
             [
-                self.server.binary, "load", "run", "fanout", "--addr", f"{host}:{port}", "--json",
+                load_generator(self.server.binary), "run", "fanout", "--addr", f"{host}:{port}", "--json",
                 "--members", str(self.arguments.members), "--seconds", str(seconds),
                 "--warmup", "1",
             ],

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mixed load and misbehaving clients for a chosen time: memory stays flat, good clients are served.
 
-The good clients are `vestnik load run`: a steady rate of messages whose latency is measured, and in
+The good clients are `vestnik-load run`: a steady rate of messages whose latency is measured, and in
 between some of everything; it checks that each message arrives, once, in order, unharmed. On a
 them, from addresses of their own, are clients that
   - do not read, and then read everything or are closed;     - feed frames byte by byte;
@@ -40,7 +40,7 @@ import time
 
 from purpose_wire import (
     ACCEPTED, DECLINED, DISCONNECT, GET_CHAT_ID, HEADER, HEARTBEAT, HELLO, LOGIN, MSG_NOTIFY,
-    REQUEST_CHAT_MSG, RESTORE_SESSION, SEND_CHAT_MSG, Server, default_binary, frame, take_frames,
+    REQUEST_CHAT_MSG, RESTORE_SESSION, SEND_CHAT_MSG, Server, default_binary, frame, load_generator, take_frames,
     text, unpack_messages,
 )
 
@@ -404,7 +404,7 @@ class Soak:
         """One load run; its metrics."""
         host, port = self.server.address
         command = [
-            self.server.binary, "load", "run", scenario, "--addr", f"{host}:{port}", "--json",
+            load_generator(self.server.binary), "run", scenario, "--addr", f"{host}:{port}", "--json",
             "--seconds", str(seconds), "--warmup", "1",
         ]
         if scenario == "rate":

@@ -1,7 +1,6 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
 pub mod auth;
-pub mod client;
 pub mod config;
 pub mod engine;
 pub mod http;
@@ -15,4 +14,5 @@ pub mod outbox;
 pub mod service;
 pub mod store;
 pub mod tokenizer;
-pub mod wire;
+
+pub use purpose::wire;

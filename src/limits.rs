@@ -1,27 +1,9 @@
 //! Every bound of the server, with its unit, in one place, and the relations between them.
 //!
-//! A bound that an operator may change is a default here and an option of `serve`.
+//! A bound that an operator may change is a default here and an option of `serve`. Those that the
+//! protocol names are in `crates/purpose/src/limits.rs`.
 
-/// Bytes of a frame's header: body length, purpose, task.
-pub const HEADER_BYTES: usize = 6;
-
-/// Longest body of a frame to the server, in bytes (protocol section 7).
-pub const BODY_BYTES_MAX: usize = 64 * 1024;
-
-/// Longest content of a message, in bytes of UTF-8 (protocol section 7).
-pub const CONTENT_BYTES_MAX: usize = 16 * 1024;
-
-/// Files of one message (protocol section 5a).
-pub const MESSAGE_FILES_MAX: usize = 10;
-
-/// Most bytes of a file in one row, and in one answer to GET_FILE.
-pub const FILE_CHUNK_BYTES: usize = 64 * 1024;
-
-/// Longest name of a file, in bytes.
-pub const FILE_NAME_BYTES_MAX: usize = 255;
-
-/// Longest media type of a file, in bytes.
-pub const MEDIA_TYPE_BYTES_MAX: usize = 127;
+pub use purpose::limits::*;
 
 /// Uploads of one user that are under way at once.
 pub const UPLOADS_PER_USER_MAX: u32 = 16;
@@ -43,37 +25,13 @@ pub const FILES_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// Default number of bytes that files leave free on the disk.
 pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Different emoji that one message can have.
-pub const EMOJI_PER_MESSAGE_MAX: usize = 20;
-
-/// Users who are shown with each emoji of a message: those who gave it first.
-pub const REACTION_USERS_SHOWN: usize = 20;
-
-/// Longest emoji, in bytes.
-pub const EMOJI_BYTES_MAX: usize = 32;
-
 /// Reactions of one user that change something and are let through in a while,
 pub const REACTIONS_MAX: usize = 30;
 /// in milliseconds.
 pub const REACTIONS_MS: u64 = 10_000;
 
-/// Longest body of a HEARTBEAT, in bytes (protocol section 4).
-pub const HEARTBEAT_BYTES_MAX: usize = 1024;
-
-/// Longest name of a user or chat, in Unicode scalar values after NFC.
-pub const NAME_CHARS_MAX: usize = 32;
-
 /// Marks that may follow one letter of a name.
 pub const NAME_MARKS_MAX: usize = 2;
-
-/// Longest title of a chat, in Unicode scalar values.
-pub const TITLE_CHARS_MAX: usize = 128;
-
-/// Shortest password of a user, in Unicode scalar values.
-pub const USER_PASSWORD_CHARS_MIN: usize = 8;
-
-/// Longest password of a user or chat, in bytes.
-pub const PASSWORD_BYTES_MAX: usize = 256;
 
 /// Default bound of the bytes that wait for one peer; past it notifications are left out.
 pub const OUTBOUND_BYTES_MAX: usize = 1024 * 1024;
@@ -86,9 +44,6 @@ pub const USER_OUTBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes that may wait for any connection, however many there are.
 pub const OUTBOUND_BYTES_MIN: usize = 4 * 1024;
-
-/// Longest pack of messages in the one ACCEPTED of REQUEST_CHAT_MSG on API 0.1, in bytes.
-pub const LEGACY_PACK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Soft bound of the body of a frame that the server cuts itself out of what it reads from the file
 /// (PART, and MSG_NOTIFY of a slow reader that catches up), in bytes.
@@ -126,15 +81,6 @@ pub const LEDGER_ENTRIES_MAX: usize = 65_536;
 
 /// Chats that one user may be in; joining or making more is forbidden.
 pub const MEMBERSHIPS_MAX: usize = 10_000;
-
-/// Chats that FIND_CHATS gives at most, whatever limit it names.
-pub const FOUND_CHATS_MAX: u16 = 1000;
-
-/// Messages that SEARCH_MSG gives at most, whatever limit it names.
-pub const SEARCH_RESULTS_MAX: usize = 200;
-
-/// Words that a query may have.
-pub const QUERY_WORDS_MAX: usize = 64;
 
 /// Bytes of a word that the search index distinguishes; what lies behind is compared in the
 /// messages found.
@@ -242,22 +188,14 @@ pub const HOOK_WINDOW_MS: u64 = 10_000;
 /// The beginnings of requests by which a connection is one of HTTP.
 pub const HTTP_METHODS_FIRST_BYTES: [[u8; 4]; 3] = [*b"GET ", *b"HEAD", *b"POST"];
 
-/// Longest payload of a WebSocket message that the server sends, in bytes: the longest whose length
-/// has 16 bits.
-pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 64 * 1024 - 1;
 /// Milliseconds without a byte after which a WebSocket gets a HEARTBEAT at the latest.
 pub const WEBSOCKET_IDLE_MS_MAX: u64 = 45_000;
-/// Bytes of answers to Pings that may wait for one peer; past it the newest stands for all.
-pub const WEBSOCKET_CONTROL_BYTES_MAX: usize = 2 * 1024;
-
 /// Connections at once, by default.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Unauthorized connections of one address at once, by default.
 pub const UNAUTHORIZED_PER_ADDRESS_MAX: usize = 64;
 /// File descriptors kept back from connections: the file, its WAL, listeners, helpers, a spare.
 pub const DESCRIPTORS_RESERVED: usize = 64;
-/// Users that FIND_USERS gives at most.
-pub const FOUND_USERS_MAX: u16 = 200;
 /// Invites that one user may have made at once, operators excepted.
 pub const INVITES_PER_USER_MAX: u32 = 200;
 /// Invites in all, above which operators alone make more.
@@ -306,12 +244,10 @@ pub const SESSIONS_PER_USER_MAX: usize = 100;
 
 const _: () = {
     assert!(HEADER_BYTES + BODY_BYTES_MAX <= 2 * TURN_READ_BYTES_PER_CONNECTION);
-    assert!(CONTENT_BYTES_MAX + 64 <= BODY_BYTES_MAX);
     assert!(TURN_READ_BYTES_PER_CONNECTION <= TURN_READ_BYTES);
     assert!(PIECE_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
     assert!(NOTIFY_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);
     assert!(PIECE_BYTES_MAX <= STREAM_BYTES_PER_TURN);
-    assert!(LEGACY_PACK_BYTES_MAX <= u32::MAX as usize);
     assert!(PASSWORD_ITERATIONS <= PASSWORD_ITERATIONS_MAX);
     assert!(PASSWORDS_UNDER_WAY_MAX <= PASSWORD_QUEUE_MAX);
     assert!(HTTP_BODY_BYTES_MAX <= TURN_READ_BYTES_PER_CONNECTION);

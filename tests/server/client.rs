@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use crate::support::{PASSWORD, Server};
-use vestnik::client::{Client, Event, NewFile, NewMessage, Options};
+use purpose::client::{Client, Event, NewFile, NewMessage, Options};
 use vestnik::ids::{ChatId, ServerTime};
 use vestnik::wire::Version;
 
@@ -148,7 +148,7 @@ fn a_long_history_comes_whole_on_both_versions() {
 /// The calls of 1.1 about accounts, members and invites.
 #[test]
 fn an_operator_manages_people() {
-    use vestnik::client::{NewInvite, Notify};
+    use purpose::client::{NewInvite, Notify};
     let (server, address) = hall();
     server.add_user("clara");
     server.admin_ok(&["user", "set", "anna", "--operator", "on"], None);

@@ -61,7 +61,7 @@ fn the_protocol_names_every_reason() {
         .filter_map(|line| line.strip_prefix("| `"))
         .map(|row| row.split('`').next().expect("a code").to_owned())
         .collect();
-    let code = read("src/wire/decline.rs");
+    let code = read("crates/purpose/src/wire/decline.rs");
     let code: BTreeSet<_> = section(&code, "fn code(", "\n    }\n")
         .split('"')
         .skip(1)
@@ -215,7 +215,7 @@ fn links_and_files_that_the_pages_name_exist() {
             assert!(folder.join(link).exists(), "{page}: there is no {link}");
         }
         for words in text.split('`').filter(|words| !words.contains([' ', '\n', '*'])) {
-            if ["src/", "tests/", "scripts/", "docs/", "packaging/"]
+            if ["src/", "crates/", "tests/", "scripts/", "docs/", "packaging/"]
                 .iter()
                 .any(|top| words.starts_with(top))
             {

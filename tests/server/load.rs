@@ -1,7 +1,9 @@
 //! The load generator against the real server: it finds every delivery, and a server without fault.
 
 use std::net::SocketAddr;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use crate::support::server::{run, vestnik};
 use crate::support::{Server, TempDir};
@@ -14,14 +16,31 @@ fn prepared() -> Server {
     server
 }
 
+/// The load generator: a program of another crate, so that it may have to be built.
+fn load_generator() -> &'static Path {
+    static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let server = Path::new(env!("CARGO_BIN_EXE_vestnik"));
+        let folder = server.parent().expect("the folder of the profile");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--locked", "--quiet", "--package", "vestnik-load"]);
+        build.args(["--target-dir"]).arg(folder.parent().expect("the target directory"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the load generator is built");
+        server.with_file_name("vestnik-load")
+    });
+    &BUILT
+}
+
 /// Runs a scenario for a second.
 fn load(server: &Server, line: &str) -> Output {
     load_at(server, server.address(), line)
 }
 
 fn load_at(server: &Server, address: SocketAddr, line: &str) -> Output {
-    let mut command = vestnik(server.dir().path());
-    command.args(["load", "run"]).args(line.split(' '));
+    let mut command = Command::new(load_generator());
+    command.arg("run").args(line.split(' '));
     command.args(["--addr", &address.to_string(), "--seconds", "1", "--warmup", "0"]);
     command.args(["--server-pid", &server.process_id().to_string(), "--json"]);
     run(command, None)

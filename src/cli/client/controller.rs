@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
+use purpose::client::{Event, Message};
 use vestnik::auth::password::Secret;
-use vestnik::client::{Event, Message};
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use vestnik::limits::BODY_BYTES_MAX;
 use vestnik::wire::answer::MemberEvent;

@@ -3,8 +3,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use purpose::client::{Client, Error};
 use vestnik::auth::password::Secret;
-use vestnik::client::{Client, Error};
 use vestnik::ids::{ChatId, UserId};
 
 use super::super::failure::Failure;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use purpose::client::{Chat, Client, Error, Event, Member, Message, Sent};
 use vestnik::auth::password::Secret;
-use vestnik::client::{Chat, Client, Error, Event, Member, Message, Sent};
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 
 use super::report;

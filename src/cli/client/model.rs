@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use vestnik::client::{Chat, Member, Message};
+use purpose::client::{Chat, Member, Message};
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::names::name_key;
 use vestnik::wire::answer::MemberEvent;
@@ -335,7 +335,7 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use vestnik::client::Notify;
+    use purpose::client::Notify;
 
     use super::*;
 

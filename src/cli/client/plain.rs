@@ -4,8 +4,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use purpose::client::Message;
 use rustix::event::{PollFd, PollFlags, poll};
-use vestnik::client::Message;
 use vestnik::ids::ChatId;
 
 use super::super::failure::Failure;

@@ -1,6 +1,6 @@
 //! What the server answers, in lines for a person.
 
-use vestnik::client::{Chat, Member, Message, SessionInfo, User};
+use purpose::client::{Chat, Member, Message, SessionInfo, User};
 use vestnik::ids::{ServerTime, UserId};
 
 use super::text::{Clock, harmless};

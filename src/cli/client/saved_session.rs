@@ -9,8 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use purpose::client::Session;
 use serde::{Deserialize, Serialize};
-use vestnik::client::Session;
 use vestnik::ids::{SessionId, UserId};
 use vestnik::names::name_key;
 use zeroize::{Zeroize, Zeroizing};

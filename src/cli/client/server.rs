@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use vestnik::client::{Error, Options, Tls, WebSocketUrl};
+use purpose::client::{Error, Options, Tls, WebSocketUrl};
 
 use super::super::failure::Failure;
 use super::saved_session::Folder;

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use purpose::client::{Chat, Client, Cursor, Error, Event, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vestnik::client::{Chat, Client, Cursor, Error, Event, Message};
 use vestnik::ids::{ChatId, ServerTime, UserId};
 use vestnik::wire::answer::MemberEvent;
 

@@ -42,7 +42,7 @@ test('each purpose of docs/protocol.md is in the table under its byte, and no ot
 });
 
 test('each purpose of the server\'s table has its byte here', () => {
-  const text = readFileSync(new URL('../../../src/wire/purpose.rs', import.meta.url), 'utf8');
+  const text = readFileSync(new URL('../../../crates/purpose/src/wire/purpose.rs', import.meta.url), 'utf8');
   const [toServer, toClient] = text.split('ToClient:');
   for (const [part, table] of [[toServer, TO_SERVER], [toClient, TO_CLIENT]]) {
     const rows = [...part.matchAll(/^\s*(0x[0-9A-F]{2}) \w+\s+"([A-Z_]+)"/gm)];

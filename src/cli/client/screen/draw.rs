@@ -1,6 +1,6 @@
 //! From the state of the screen to what it shows. Pure: the time zone and the size are given.
 
-use vestnik::client::Message;
+use purpose::client::Message;
 use vestnik::ids::UserId;
 
 use super::super::controller::Link;

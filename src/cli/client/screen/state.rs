@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use purpose::client::Event;
 use vestnik::auth::password::Secret;
-use vestnik::client::Event;
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 
 use super::super::command::{self, Command, TABLE, Typed};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vestnik::client::{Chat, Event, Member, Message, Notify, Sent};
+use purpose::client::{Chat, Event, Member, Message, Notify, Sent};
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::wire::answer::MemberEvent;
 

@@ -1,4 +1,4 @@
-//! `vestnik load run`: puts load on a server, measures it, and checks that every message arrived.
+//! `vestnik-load`: puts load on a server, measures it, and checks that every message arrived.
 //!
 //! One thread and one poll loop, cheap enough to outrun the server: bytes are read in large
 //! chunks into one buffer and understood in place, requests leave in one write per connection and
@@ -8,7 +8,7 @@
 //!   scenario  which connections do what         setup    how they become ready
 //!   engine    the loop, phases, the clock       count    counters, books, faults
 //!   conn      bytes in and out, the window      report   metrics for people and programs
-//!   purpose, history (resp, mqtt)  what is asked, and what is read of the answers
+//!   native, history (resp, mqtt)  what is asked, and what is read of the answers
 //! ```
 
 mod conn;
@@ -17,9 +17,9 @@ mod dial;
 mod engine;
 mod history;
 mod mqtt;
+mod native;
 mod payload;
 mod procfs;
-mod purpose;
 mod report;
 mod resp;
 mod scenario;
@@ -31,14 +31,59 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
 
-use super::super::failure::Failure;
-use super::super::{Context, Outcome};
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  vestnik load prepare --users 200          users and a chat, in the data file of the server
+  vestnik-load run fanout --members 200     deliveries per second in a chat of 200
+  vestnik-load run rate --rate 20000        latency of 20,000 deliveries a second
+  vestnik-load run echo --ws                requests per second through WebSockets
+
+Exit codes: 0 everything arrived, 1 failed or something did not arrive, 2 wrong usage.";
+
+/// Puts load on a vestnik server, measures it, and checks that every message arrives
+#[derive(Parser)]
+#[command(name = "vestnik-load", version, after_help = EXAMPLES, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Put load on a server, measure it, and check that everything arrives
+    Run(Box<LoadRunArgs>),
+}
+
+/// Why a run is not a success.
+#[derive(Debug)]
+enum Failure {
+    /// Exit code 1: it could not begin, or something did not arrive as it should.
+    Failed(String),
+    /// Exit code 2: the arguments contradict each other.
+    Usage(String),
+}
+
+fn main() -> ExitCode {
+    let Command::Run(arguments) = Arguments::parse().command;
+    let mut out = std::io::stdout().lock();
+    let (message, code) = match run(&arguments, &mut out) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => (message, 1),
+        Err(Failure::Usage(message)) => (message, 2),
+    };
+    // Nobody is left to read it where this fails.
+    let _ = writeln!(std::io::stderr().lock(), "error: {message}");
+    ExitCode::from(code)
+}
 
 /// What to put on the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum Scenario {
+enum Scenario {
     /// A few publish to a chat of many; counts deliveries
     Fanout,
     /// The same by the clock; latency from the intended time of sending
@@ -59,7 +104,7 @@ pub(super) enum Scenario {
 
 /// The version that clients speak.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum Api {
+enum Api {
     /// All 0.1
     #[value(name = "0.1")]
     V0_1,
@@ -72,7 +117,7 @@ pub(super) enum Api {
 
 /// The language of the server under load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum Speak {
+enum Speak {
     /// vestnik's
     Purpose,
     /// Redis's: fanout, rate, durable (XADD), echo (PING), idle
@@ -81,92 +126,97 @@ pub(super) enum Speak {
     Mqtt,
 }
 
-/// Options of `vestnik load run`.
+/// Options of `vestnik-load run`.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct LoadRunArgs {
+struct LoadRunArgs {
     /// What to put on the server
     #[arg(value_enum)]
-    pub(super) scenario: Scenario,
+    scenario: Scenario,
     /// Address of the server; more than one are used in turn
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420")]
-    pub(super) addr: Vec<SocketAddr>,
+    addr: Vec<SocketAddr>,
     /// Speak TLS, and trust the certificates in this file; they must name the addresses
     #[arg(long, value_name = "PEM")]
-    pub(super) tls: Option<PathBuf>,
+    tls: Option<PathBuf>,
     /// Go through a WebSocket, at the path /ws
     #[arg(long)]
-    pub(super) ws: bool,
+    ws: bool,
     /// Version that clients speak; mixed always takes both
     #[arg(long, value_enum, default_value = "1.0")]
-    pub(super) api: Api,
+    api: Api,
     /// Chat to send to; on API 1.0 a missing one is made
     #[arg(long, value_name = "NAME", default_value = "load")]
-    pub(super) chat: String,
+    chat: String,
     /// Chats NAME, NAME-1, NAME-2, …, over which connections spread in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(super) chats: u16,
+    chats: u16,
     /// fanout, rate: connections that take messages
     #[arg(long, value_name = "N", default_value_t = 200)]
-    pub(super) members: usize,
+    members: usize,
     /// fanout, rate: how many of them publish
     #[arg(long, value_name = "N", default_value_t = 4)]
-    pub(super) publishers: usize,
+    publishers: usize,
     /// The other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32,
     /// mixed 100]
     #[arg(long, value_name = "N")]
-    pub(super) connections: Option<usize>,
+    connections: Option<usize>,
     /// Requests that a connection keeps in flight
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    pub(super) window: u16,
+    window: u16,
     /// Bytes of a message's text, at least 24; for echo 0 is allowed too
     #[arg(long, value_name = "BYTES", default_value_t = 100)]
-    pub(super) payload: usize,
+    payload: usize,
     /// rate: deliveries per second, to all members together
     #[arg(long, value_name = "N", default_value_t = 20_000)]
-    pub(super) rate: u32,
+    rate: u32,
     /// Seconds that are measured
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) seconds: u32,
+    seconds: u32,
     /// Seconds of load before that
     #[arg(long, value_name = "S", default_value_t = 2)]
-    pub(super) warmup: u32,
+    warmup: u32,
     /// Connect from 127.0.0.1, 127.0.0.2, … in turn, for more connections than ports
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
-    pub(super) source_addresses: u8,
+    source_addresses: u8,
     /// Process of the server, for its CPU time and memory
     #[arg(long, value_name = "PID")]
-    pub(super) server_pid: Option<u32>,
+    server_pid: Option<u32>,
     /// Sends carry a nonce (API 1.0)
     #[arg(long)]
-    pub(super) nonces: bool,
+    nonces: bool,
     /// Users to log in as: PREFIX0 to PREFIX(N-1), in turn [default: one for each connection]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) users: Option<u32>,
+    users: Option<u32>,
     /// What names of users begin with
     #[arg(long, value_name = "PREFIX", default_value = "load")]
-    pub(super) user_prefix: String,
+    user_prefix: String,
     /// Password of all users
     #[arg(long, default_value = "load-password")]
-    pub(super) password: String,
+    password: String,
     /// One JSON object per measurement on standard output instead of a table
     #[arg(long)]
-    pub(super) json: bool,
+    json: bool,
     /// Language of the server, for comparisons
     #[arg(long, value_enum, default_value = "purpose", hide = true)]
-    pub(super) speak: Speak,
+    speak: Speak,
 }
 
-/// Runs a scenario and prints its metrics to standard output, its progress to standard error.
+/// Runs a scenario and prints its metrics to `out`, its progress to standard error.
 ///
 /// # Errors
 /// The run could not begin, or something did not arrive as it should: missing, out of order,
 /// damaged, declined, or a connection was lost.
-pub(super) fn run(args: &LoadRunArgs, context: &mut Context<'_>) -> Outcome {
+fn run(args: &LoadRunArgs, out: &mut impl Write) -> Result<(), Failure> {
     let mut faults = Vec::new();
     for plan in scenario::plans(args).map_err(Failure::Usage)? {
         let outcome = engine::run(args, plan).map_err(Failure::Failed)?;
         let text = if args.json { report::json(&outcome) } else { report::table(&outcome) };
-        context.out.write_all(text.as_bytes())?;
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                return Err(Failure::Failed(format!("cannot write to standard output: {error}")));
+            }
+            _ => {}
+        }
         if outcome.faults.count > 0 {
             let first = outcome.faults.reported.join("; ");
             faults.push(format!("{} faults, first: {first}", outcome.faults.count));

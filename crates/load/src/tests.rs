@@ -8,15 +8,15 @@ use std::time::Duration;
 use clap::Parser;
 
 use super::*;
-use vestnik::ids::{MessageId, ServerTime, UserId};
-use vestnik::wire::Version;
-use vestnik::wire::answer as say;
-use vestnik::wire::codec::{Message, Put, put_message};
-use vestnik::wire::decline::Decline;
-use vestnik::wire::extras::Extras;
-use vestnik::wire::frame::{self, Parsed, parse};
-use vestnik::wire::purpose::{ToClient, ToServer};
-use vestnik::wire::request::Request;
+use purpose::ids::{MessageId, ServerTime, UserId};
+use purpose::wire::Version;
+use purpose::wire::answer as say;
+use purpose::wire::codec::{Message, Put, put_message};
+use purpose::wire::decline::Decline;
+use purpose::wire::extras::Extras;
+use purpose::wire::frame::{self, Parsed, parse};
+use purpose::wire::purpose::{ToClient, ToServer};
+use purpose::wire::request::Request;
 
 /// How the server cheats, once or whenever it can.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::io;
 use super::count::{Shared, Tally};
 use super::history::Walk;
 use super::stream::Stream;
-use super::{mqtt, purpose, resp};
-use vestnik::wire::Version;
+use super::{mqtt, native, resp};
+use purpose::wire::Version;
 
 /// Least room offered to one read, in bytes.
 const READ_BYTES: usize = 256 * 1024;
@@ -160,7 +160,7 @@ impl Conn {
             return;
         }
         match self.dialect {
-            Dialect::Purpose(version) => purpose::fill(self, version, shared),
+            Dialect::Purpose(version) => native::fill(self, version, shared),
             Dialect::Resp => resp::fill(self, shared),
             Dialect::Mqtt => mqtt::fill(self, shared),
         }
@@ -169,7 +169,7 @@ impl Conn {
     /// Sends one message, meant for this time.
     pub(super) fn send(&mut self, shared: &Shared, at_ns: u64) {
         match self.dialect {
-            Dialect::Purpose(version) => purpose::send(self, version, shared, at_ns),
+            Dialect::Purpose(version) => native::send(self, version, shared, at_ns),
             Dialect::Resp => resp::send(self, shared, at_ns),
             Dialect::Mqtt => mqtt::send(self, shared, at_ns),
         }
@@ -223,7 +223,7 @@ impl Conn {
     /// Deals with the whole frames in front of `bytes`; gives how many bytes they are.
     fn understand(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
         match self.dialect {
-            Dialect::Purpose(version) => purpose::understand(self, version, bytes, shared),
+            Dialect::Purpose(version) => native::understand(self, version, bytes, shared),
             Dialect::Resp => resp::understand(self, bytes, shared),
             Dialect::Mqtt => mqtt::understand(self, bytes, shared),
         }

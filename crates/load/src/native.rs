@@ -5,13 +5,13 @@ use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::Shared;
 use super::payload::{self, Payload};
 use super::{history, setup};
-use vestnik::ids::{ChatId, ServerTime, SessionId};
-use vestnik::limits::{HEADER_BYTES, LEGACY_PACK_BYTES_MAX};
-use vestnik::wire::Version;
-use vestnik::wire::codec::{MESSAGE_OVERHEAD_BYTES, Reader};
-use vestnik::wire::frame::{self, Frame, Parsed};
-use vestnik::wire::purpose::{ToClient, ToServer};
-use vestnik::wire::request::Request;
+use purpose::ids::{ChatId, ServerTime, SessionId};
+use purpose::limits::{HEADER_BYTES, LEGACY_PACK_BYTES_MAX};
+use purpose::wire::Version;
+use purpose::wire::codec::{MESSAGE_OVERHEAD_BYTES, Reader};
+use purpose::wire::frame::{self, Frame, Parsed};
+use purpose::wire::purpose::{ToClient, ToServer};
+use purpose::wire::request::Request;
 
 /// Longest body that any answer has, in bytes.
 const BODY_BYTES_MAX: usize = 2 * LEGACY_PACK_BYTES_MAX;

@@ -14,7 +14,9 @@ use super::procfs::{self, Memory};
 use super::scenario::{self, Plan, Unit};
 use super::stream::{Security, Stream};
 use super::{LoadRunArgs, Scenario, dial, mqtt, resp, setup};
-use vestnik::limits::DESCRIPTORS_RESERVED;
+
+/// Descriptors that are not connections: standard streams, poll, /proc, a spare.
+const DESCRIPTORS_RESERVED: usize = 64;
 
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;

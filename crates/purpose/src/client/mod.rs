@@ -4,9 +4,9 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use vestnik::client::{Client, Event, Options};
+//! use purpose::client::{Client, Event, Options};
 //!
-//! # fn main() -> Result<(), vestnik::client::Error> {
+//! # fn main() -> Result<(), purpose::client::Error> {
 //! let mut client = Client::connect("127.0.0.1:7420", Options::default())?;
 //! client.login("anna", "correct horse")?;
 //! let hall = client.chat_id("hall")?;

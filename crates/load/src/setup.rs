@@ -3,14 +3,14 @@
 
 use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::{Shared, Tally};
-use super::{history, purpose};
-use vestnik::client::Declined;
-use vestnik::ids::ChatId;
-use vestnik::limits::HEADER_BYTES;
-use vestnik::wire::Version;
-use vestnik::wire::codec::Reader;
-use vestnik::wire::extras::Extras;
-use vestnik::wire::request::Request;
+use super::{history, native};
+use purpose::client::Declined;
+use purpose::ids::ChatId;
+use purpose::limits::HEADER_BYTES;
+use purpose::wire::Version;
+use purpose::wire::codec::Reader;
+use purpose::wire::extras::Extras;
+use purpose::wire::request::Request;
 
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -18,7 +18,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Says what a new connection says first. The second of two that share a session only greets.
 pub(super) fn begin(conn: &mut Conn, version: Version, shared: &Shared) {
     let (major, minor) = version.numbers();
-    purpose::ask(conn, Kind::Hello, &Request::Hello { major, minor }, shared);
+    native::ask(conn, Kind::Hello, &Request::Hello { major, minor }, shared);
     if logs_in(conn) {
         login(conn, shared);
     }
@@ -33,7 +33,7 @@ fn logs_in(conn: &Conn) -> bool {
 pub(super) fn login(conn: &mut Conn, shared: &Shared) {
     let login = format!("{}{}", shared.user_prefix, conn.user);
     let request = Request::Login { login: &login, password: &shared.password };
-    purpose::ask(conn, Kind::Login, &request, shared);
+    native::ask(conn, Kind::Login, &request, shared);
 }
 
 /// An ACCEPTED on the way to be ready.
@@ -82,7 +82,7 @@ fn chat(conn: &mut Conn, shared: &Shared) {
     }
     let book = conn.slot.and_then(|slot| shared.books.get(slot));
     if let Some(chat) = book.and_then(|book| ChatId::new(book.chat)) {
-        purpose::ask(conn, Kind::Join, &Request::JoinChat { chat, password: None }, shared);
+        native::ask(conn, Kind::Join, &Request::JoinChat { chat, password: None }, shared);
     }
 }
 

@@ -4,7 +4,7 @@ use super::conn::{Dialect, Role};
 use super::count::Counters;
 use super::payload::PAYLOAD_BYTES_MIN;
 use super::{Api, LoadRunArgs, Scenario, Speak};
-use vestnik::wire::Version;
+use purpose::wire::Version;
 
 /// Connections that can wait for a session at once from one address: half of a server's bound, of
 /// which the others are those that stay without one.
@@ -161,9 +161,9 @@ fn check(args: &LoadRunArgs) -> Result<(), String> {
         return Err(format!("--payload: at least {PAYLOAD_BYTES_MIN} bytes"));
     }
     let bytes_max = if is_echo {
-        vestnik::limits::HEARTBEAT_BYTES_MAX
+        purpose::limits::HEARTBEAT_BYTES_MAX
     } else {
-        vestnik::limits::CONTENT_BYTES_MAX
+        purpose::limits::CONTENT_BYTES_MAX
     };
     if args.payload > bytes_max {
         return Err(format!("--payload: at most {bytes_max} bytes"));

@@ -3,10 +3,10 @@
 
 use super::conn::{Conn, Kind};
 use super::count::Shared;
-use super::purpose::Pack;
-use vestnik::ids::{ChatId, MessageId, ServerTime};
-use vestnik::wire::Version;
-use vestnik::wire::request::Request;
+use super::native::Pack;
+use purpose::ids::{ChatId, MessageId, ServerTime};
+use purpose::wire::Version;
+use purpose::wire::request::Request;
 
 /// Messages of one page or range.
 const PAGE_MESSAGES: u16 = 1000;

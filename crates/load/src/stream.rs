@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
+use purpose::wire::websocket::{ClientFrame, Decoder, Role, put_masked};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use vestnik::wire::websocket::{ClientFrame, Decoder, Role, put_masked};
 
 /// What a connection reads from and writes to.
 pub(super) struct Stream {

@@ -69,7 +69,7 @@ impl NewMessage<'_> {
 ///
 /// ```no_run
 /// # use std::fs::File;
-/// # use vestnik::client::{Client, Error, NewFile, NewMessage};
+/// # use purpose::client::{Client, Error, NewFile, NewMessage};
 /// # use vestnik::ids::ChatId;
 /// # fn example(client: &mut Client, chat: ChatId) -> Result<(), Error> {
 /// let mut photo = File::open("photo.jpg")?;
