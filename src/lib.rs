@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod names;
 pub mod net;
 pub mod outbox;
+pub mod push;
 pub mod service;
 pub mod store;
 pub mod tokenizer;

@@ -16,6 +16,37 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
+/// Bytes as text of the alphabet for URLs (base64url), without padding.
+pub fn encode_url(bytes: &[u8]) -> String {
+    let mut text = encode(bytes);
+    text.truncate(text.trim_end_matches('=').len());
+    text.replace('+', "-").replace('/', "_")
+}
+
+/// The bytes of a text of [`encode_url`], with or without padding; `None`: it is none.
+pub fn decode_url(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut count) = (0_u32, 0);
+    for letter in text.bytes() {
+        let digit = match letter {
+            b'-' => b'+',
+            b'_' => b'/',
+            b'+' | b'/' => return None,
+            other => other,
+        };
+        let value = DIGITS.iter().position(|known| *known == digit)?;
+        bits = bits << 6 | value as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    // What is left over is less than a digit, and zero.
+    (count < 6 && bits & ((1 << count) - 1) == 0).then_some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +65,16 @@ mod tests {
             assert_eq!(encode(bytes.as_bytes()), text);
         }
         assert_eq!(encode(&[0xff, 0xfe, 0xfd]), "//79");
+    }
+
+    #[test]
+    fn text_for_urls_comes_back() {
+        for bytes in [&[][..], &[0], &[0xff, 0xfe], &[0xfb, 0xef, 0xbe], &[1, 2, 3, 4]] {
+            assert_eq!(decode_url(&encode_url(bytes)).as_deref(), Some(bytes));
+        }
+        assert_eq!(encode_url(&[0xfb, 0xff]), "-_8");
+        for wrong in ["A", "AB", "A-", "+/8", "A B", "AAAAA", "-_9"] {
+            assert_eq!(decode_url(wrong), None, "{wrong}");
+        }
     }
 }
