@@ -1,4 +1,4 @@
-//! The main job, by the script that the README begins with: two people in two terminals talk in a
+//! The main job, by an example of the Python client: two people in two terminals talk in a
 //! chat with a password; one is cut off, comes back and reads exactly what was missed; the server
 //! is killed in between and nothing is gone.
 
@@ -81,7 +81,7 @@ fn pass_on(client: &TcpStream, state: &Mutex<WireState>) -> io::Result<()> {
     Ok(())
 }
 
-/// Somebody in front of `scripts/chat.py`.
+/// Somebody in front of `clients/python/examples/chat.py`.
 struct Terminal {
     child: Child,
     keys: Option<ChildStdin>,
@@ -90,7 +90,7 @@ struct Terminal {
 
 impl Terminal {
     fn open(user: &str, password: &str, server: SocketAddr) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/chat.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python/examples/chat.py");
         let mut child = Command::new("python3")
             .args([script, "--user", user, "--chat", "kitchen", "--join-password", "tea"])
             .args(["--password-stdin", "--server", &server.to_string()])

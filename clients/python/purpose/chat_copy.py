@@ -1,0 +1,76 @@
+"""An exact copy of one's chats, kept by a client's events."""
+
+from .wire import SHOWN_MAX, Reaction
+
+
+class ChatCopy:
+    """The messages of all chats of a user, as the server has them.
+
+        client = Client(address, from_start=True)
+        copy = ChatCopy(client)
+        client.login("anna", "correct horse")
+        client.run()
+
+    `messages[chat][id]` is each message with its files and reactions, `info[chat]` the chat as it
+    was notified last. Both change while `run` or `poll` deliver events. Deleted messages stay, and
+    are empty. The client reads from the start, and the copy has to be there before the session.
+    """
+
+    def __init__(self, client):
+        if not client._from_start:
+            raise ValueError("a copy needs a client with from_start=True")
+        self._client = client
+        self.messages, self.info = {}, {}
+        client.on("message")(self._message)
+        client.on("reaction")(self._reaction)
+        client.on("own")(self._own)
+        client.on("chat")(self._chat)
+        client.on("left")(self._left)
+
+    def of(self, chat):
+        """The messages of a chat in the order in which they were sent."""
+        return sorted(self.messages.get(chat, {}).values())
+
+    def _message(self, chat, message):
+        # What is new to a callback is no part of the copy.
+        message = message._replace(is_new=message.created == message.updated)
+        known = self.messages.setdefault(chat, {})
+        before = known.get(message.id)
+        if before is None or before.updated <= message.updated:
+            known[message.id] = message
+
+    def _reaction(self, chat, change):
+        known = self.messages.get(chat, {})
+        message = known.get(change.message)
+        if message is not None and message.updated < change.updated:
+            known[change.message] = with_reaction(message, change)
+
+    def _own(self, chat, updated):
+        # No message has another one's time. When it has changed once more, that comes by itself.
+        for message in self._client.request_chat_msg(chat, updated, updated):
+            self._message(chat, message)
+
+    def _chat(self, info):
+        self.info[info.id] = info
+
+    def _left(self, chat):
+        self.messages.pop(chat, None)
+        self.info.pop(chat, None)
+
+
+def with_reaction(message, change):
+    """A message after a reaction was given to it, or taken back."""
+    reactions = list(message.reactions)
+    at = next((at for at, one in enumerate(reactions) if one.emoji == change.emoji), None)
+    if change.is_on and at is None:
+        reactions.append(Reaction(change.emoji, 1, (change.user,)))
+    elif at is not None:
+        _, count, users = reactions[at]
+        if change.is_on:
+            users += (change.user,) if len(users) == count < SHOWN_MAX else ()
+            count += 1
+        else:
+            users = tuple(user for user in users if user != change.user)
+            count -= 1
+        reactions[at : at + 1] = [Reaction(change.emoji, count, users)] if count else []
+    return message._replace(updated=change.updated, reactions=tuple(reactions), is_new=False)

@@ -1,0 +1,312 @@
+"""What comes unasked: notifications become events, and gaps are read from the server."""
+
+import time
+
+from . import wire
+from .errors import Declined, Disconnected, SessionEnded
+from .session import (
+    ANSWER_SECONDS, CATCH_UP_WINDOW, FRESH_MAX, HELD_MAX, OWN_MAX, SAVE_SECONDS, SILENCE_SECONDS,
+    SessionBase,
+)
+from .wire import Reader
+
+# Events that move the cursor of a chat.
+_CHANGES = ("message", "reaction", "own")
+
+
+class EventBase(SessionBase):
+    """A session whose events are delivered to callbacks."""
+
+    def on(self, event):
+        """Makes a function the callback of an event: `@client.on("message")`.
+
+        message(chat, message)   sent, edited, deleted or reacted to, by others or by one's other
+                                 connections; `message.is_new` says that it was not delivered before
+        reaction(chat, change)   a `ReactionChange` that came live; what was missed comes as the
+                                 message with all its reactions
+        chat(info)               it is mine (so is each when a session begins), or has changed
+        chat_gone(chat)          it is mine no more
+        member(chat, user, event, nickname)    1 joined, 2 left, 3 admin, 4 no admin, 5 banned
+        seen(chat, user, time), typing(chat, user), presence(user, is_online)
+        deauth()                 the session is gone
+        reconnect()              the connection was lost and is back
+        own(chat, updated)       what this client itself sent, edited, deleted or reacted to, in its
+                                 place among the changes of others
+        left(chat)               as chat_gone, also when this client left or deleted it itself
+        """
+        if event not in self._handlers:
+            raise ValueError(f"there is no event {event!r}")
+        return lambda function: self._handlers[event].append(function) or function
+
+    def _take_notification(self, purpose, task, body):
+        if purpose != wire.DEAUTH:
+            self._notified_task = task
+        if purpose == wire.MSG_NOTIFY:
+            chat = body.u32()
+            for message in body.all(Reader.message):
+                self._live_change(chat, message)
+        elif purpose == wire.REACTION_NOTIFY:
+            self._live_change(body.u32(), body.reaction_change())
+        elif purpose == wire.DEAUTH:
+            self._session = None
+            self._push(("deauth", ()))
+        elif purpose == wire.CHAT_NOTIFY:
+            info = body.chat_info()
+            self._is_mine(info.id)
+            self._push(("chat", (info,)))
+        elif purpose == wire.CHAT_GONE:
+            self._chat_is_gone(body.u32())
+        elif purpose == wire.MEMBER_NOTIFY:
+            self._push(("member", (body.u32(), body.u32(), body.u8(), body.str())))
+        elif purpose == wire.SEEN_NOTIFY:
+            self._push(("seen", (body.u32(), body.u32(), body.time())))
+        elif purpose == wire.TYPING_NOTIFY:
+            self._push(("typing", (body.u32(), body.u32())))
+        elif purpose == wire.PRESENCE_NOTIFY:
+            self._push(("presence", (body.u32(), bool(body.u8()))))
+
+    def _push(self, event):
+        """Queues an event that may be dropped when there is no room."""
+        if self._queued_bytes <= self._queue_bytes:
+            self._enqueue(event)
+        elif event[0] == "chat":
+            # The list of chats is read again when there is room; the rest was ephemeral.
+            self._chats_missed = True
+
+    def _enqueue(self, event):
+        self._queue.append(event)
+        self._queued_bytes += _event_bytes(event)
+
+    # --- which chats are mine ---
+
+    def _is_stale(self, chat):
+        """Something of a chat may be missing: it is read on from where it came up to."""
+        self._stale.add(chat)
+        self._floors.setdefault(chat, self._received.get(chat, self._since))
+
+    def _is_mine(self, chat):
+        """A chat that was not known is read from when the session began."""
+        if chat not in self._my_chats:
+            self._my_chats.add(chat)
+            self._cursors.setdefault(chat, self._since)
+            self._is_stale(chat)
+
+    def _chat_is_left(self, chat):
+        was_mine = chat in self._my_chats
+        self._reading.pop(chat, None)
+        self._fits.pop(chat, None)
+        self._floors.pop(chat, None)
+        self._fresh.pop(chat, None)
+        self._stale.discard(chat)
+        self._my_chats.discard(chat)
+        if self._from_start:
+            self._cursors.pop(chat, None)
+            self._received.pop(chat, None)
+        # Otherwise its cursor stays, for the day it is joined again.
+        if was_mine:
+            self._enqueue(("left", (chat,)))
+
+    def _chat_is_gone(self, chat):
+        was_mine = chat in self._my_chats
+        self._chat_is_left(chat)
+        if was_mine:
+            self._enqueue(("chat_gone", (chat,)))
+
+    # --- changes of messages ---
+
+    def _live_change(self, chat, change):
+        self._is_mine(chat)
+        held = self._reading.get(chat)
+        if held is None:
+            self._queue_change(chat, change)
+        elif len(held) < HELD_MAX:
+            # It is delivered after what is being read, which is older.
+            held.append(change)
+        else:
+            self._is_stale(chat)
+
+    def _queue_change(self, chat, change):
+        """Keeps a change for the callbacks, unless it came before. When there is no room the chat
+        is read again, from here, once there is."""
+        received = self._received.get(chat, self._since)
+        if change.updated <= received:
+            return
+        if self._queued_bytes > self._queue_bytes:
+            self._is_stale(chat)
+        if chat in self._stale:
+            return
+        name = "reaction"
+        if isinstance(change, wire.Message):
+            name, change = self._known(chat, change, received)
+        self._received[chat] = change.updated
+        self._enqueue((name, (chat, change.updated if name == "own" else change)))
+
+    def _known(self, chat, message, received):
+        """What a message is to this client: the name of its event, and the message with whether
+        it is new."""
+        is_first = self._is_first(chat, message, received)
+        if self._own.pop(message.id, False):
+            if message.created == message.updated:
+                return "own", message
+            is_first = False
+        return "message", message._replace(is_new=is_first and not message.is_deleted)
+
+    def _is_first(self, chat, message, received):
+        """Whether a message is delivered for the first time. While a chat is caught up with,
+        messages do not come in the order in which they were sent."""
+        floor = self._floors.get(chat)
+        if floor is None:
+            return message.created > received
+        fresh = self._fresh.setdefault(chat, set())
+        if len(fresh) >= FRESH_MAX:
+            return message.created > received
+        is_first = message.created > floor and message.id not in fresh
+        fresh.add(message.id)
+        return is_first
+
+    def _note_own(self, chat, updated, sent=None):
+        """A change of one's own was accepted. The answer comes after all earlier changes of the
+        chat, so it moves the cursor, too. In a chat that is yet to be read the message `sent` will
+        come again, and is not new."""
+        is_live = chat not in self._stale and chat not in self._reading
+        if is_live and updated > self._received.get(chat, self._since):
+            self._received[chat] = updated
+            self._enqueue(("own", (chat, updated)))
+        elif not is_live and sent:
+            self._own[sent] = True
+            if len(self._own) > OWN_MAX:
+                self._own.popitem(last=False)
+
+    # --- catching up ---
+
+    def _catch_up(self):
+        """Reads on in the chats of which something may be missing."""
+        asked = []
+        for chat in sorted(self._stale)[:CATCH_UP_WINDOW]:
+            self._stale.discard(chat)
+            self._reading[chat] = []
+            upto = self._fits.pop(chat, None)
+            asked.append((chat, upto, self._ask_range(chat, upto)))
+        for chat, upto, pending in asked:
+            try:
+                self._await(pending)
+                if upto is not None:
+                    self._is_stale(chat)
+            except Declined as declined:
+                self._range_declined(chat, declined)
+            for change in self._reading.pop(chat, ()):
+                self._queue_change(chat, change)
+            if chat not in self._stale:
+                self._floors.pop(chat, None)
+                self._fresh.pop(chat, None)
+
+    def _ask_range(self, chat, upto):
+        def take(part):
+            for message in self._reader(part).all(Reader.message):
+                if chat in self._reading:
+                    self._queue_change(chat, message)
+
+        since = self._received.get(chat, self._since) + 1
+        body = wire.U32.pack(chat) + wire.TIME.pack(since)
+        body += b"" if upto is None else wire.TIME.pack(upto)
+        return self._ask(wire.REQUEST_CHAT_MSG, body, take)
+
+    def _range_declined(self, chat, declined):
+        if declined.code == "too-large":
+            # Only so much fits one answer of API 0.1; the rest is asked for after that.
+            self._fits[chat] = declined.number
+            self._is_stale(chat)
+        elif declined.code in ("not-member", "no-such-chat"):
+            self._chat_is_gone(chat)
+        elif self._session:
+            raise declined
+
+    # --- delivering ---
+
+    def poll(self, timeout=None):
+        """Delivers one event to the callbacks; waits up to `timeout` seconds for one. True if
+        there was one. Raises `Disconnected` when the connection breaks (then `reconnect`), and
+        `SessionEnded` when there is no session and nothing left to deliver."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        while not self._queue:
+            if not self._session:
+                raise SessionEnded("no session is attached")
+            if self._chats_missed:
+                self._begin()
+            if self._stale:
+                self._catch_up()
+                continue
+            silent_until = self._link.last_byte + SILENCE_SECONDS
+            if self._ping:
+                silent_until = self._ping[1]
+            if self._pump(min(deadline, silent_until)):
+                continue
+            now = time.monotonic()
+            if now >= silent_until:
+                self._ask_for_life(now)
+            if now >= deadline:
+                return False
+        self._dispatch()
+        return True
+
+    def _ask_for_life(self, now):
+        """A connection can be dead without a word: asks, and gives up without an answer."""
+        if self._ping and not self._ping[0].is_done:
+            self._link.close()
+            raise Disconnected("the server shows no sign of life")
+        self._ping = None
+        if now >= self._link.last_byte + SILENCE_SECONDS:
+            self._ping = (self._ask(wire.HEARTBEAT), now + ANSWER_SECONDS)
+
+    def _dispatch(self):
+        name, values = event = self._queue.popleft()
+        self._queued_bytes -= _event_bytes(event)
+        try:
+            for handler in self._handlers.get(name, ()):
+                handler(*values)
+        except Disconnected:
+            # It was not done with; it comes again when the connection is back.
+            self._queue.appendleft(event)
+            self._queued_bytes += _event_bytes(event)
+            raise
+        if name in _CHANGES:
+            chat, change = values
+            updated = change if name == "own" else change.updated
+            self._cursors[chat] = max(updated, self._cursors.get(chat, 0))
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self.save()
+
+    def run(self):
+        """Delivers events until `stop` is called, over as many connections as it takes."""
+        self._stopped = False
+        while not self._stopped:
+            try:
+                self.poll(SILENCE_SECONDS)
+            except Disconnected as broken:
+                self._mend(broken)
+        self.save()
+
+    def stop(self):
+        """Makes `run` return; to be called from a callback."""
+        self._stopped = True
+
+    def suspend(self):
+        """Declines the notification that came last: from now on there are none, nor hardly
+        anything else, until `resume`."""
+        reason = wire.text("busy: not now")
+        self._link.send(wire.frame(wire.DECLINED, self._notified_task, reason))
+
+    def resume(self):
+        """Makes a suspended session active again, and reads what was missed."""
+        self._restore()
+        self._begin()
+
+
+def _event_bytes(event):
+    """About the memory of a queued event."""
+    name, values = event
+    if name != "message":
+        return 96
+    message = values[1]
+    extras = 400 * len(message.files) + sum(100 + 8 * len(r.users) for r in message.reactions)
+    return 128 + len(message.content) + extras

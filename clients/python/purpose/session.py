@@ -1,0 +1,380 @@
+"""The session of a client: connecting, requests and their answers, and events without gaps.
+
+Each chat has a cursor, the time up to which everything was delivered. After a break the chat is
+read on from there, and what comes live meanwhile is held until that is done.
+"""
+
+import collections
+import json
+import os
+import random
+import time
+import unicodedata
+
+from . import wire
+from .errors import Declined, Disconnected, ProtocolError, SessionEnded
+from .transport import Link, Tls, split_address, split_url
+from .wire import Reader, frame, text
+
+# Ranges asked for at once when many chats are caught up with.
+CATCH_UP_WINDOW = 32
+# Live changes of one chat that wait while it is caught up with; past that it is read once more.
+HELD_MAX = 1000
+# Messages of one's own that are known again when they come in a range.
+OWN_MAX = 4096
+# Ids of messages that are kept while a chat is caught up with, to know what is new.
+FRESH_MAX = 100_000
+# Seconds of silence after which the server is asked for a sign of life, and those it has to answer.
+SILENCE_SECONDS, ANSWER_SECONDS = 60, 30
+# Longest pause between two attempts to connect, in seconds.
+PAUSE_SECONDS_MAX = 30
+# The state file is written at most this often, in seconds.
+SAVE_SECONDS = 1
+
+EVENTS = (
+    "message", "reaction", "chat", "chat_gone", "member", "seen", "typing", "presence", "deauth",
+    "reconnect", "own", "left",
+)
+
+
+class Pending:
+    """A request that waits for its answer."""
+
+    def __init__(self, task, on_part=None):
+        self.task, self.on_part = task, on_part
+        self.parts, self.is_done, self.error = [], False, None
+
+    def body(self):
+        return b"".join(self.parts)
+
+
+def name_key(name):
+    """A name as the server compares it: in NFC, lower-cased."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
+
+
+class SessionBase:
+    """What a `Client` is without the calls for the purposes; see there for the parameters."""
+
+    def __init__(self, address, *, tls=False, fingerprint=None, ca_file=None, server_name=None,
+                 version=wire.API_1_1, timeout=60, retry_seconds=None, state_file=None,
+                 queue_bytes=8 << 20, from_start=False, source=None):
+        self._path, self._source = None, source
+        if isinstance(address, str) and "://" in address:
+            self._address, self._path, is_secure = split_url(address)
+            if (tls or fingerprint or ca_file) and not is_secure:
+                raise ValueError("ws:// is not over TLS: write wss://")
+            tls = is_secure
+        elif isinstance(address, str):
+            self._address = split_address(address)
+        else:
+            self._address = tuple(address)
+        uses_tls = tls or fingerprint or ca_file
+        self._tls = Tls(fingerprint, ca_file, server_name) if uses_tls else None
+        self.version, self.server = tuple(version), None
+        self._timeout, self._retry_seconds, self._queue_bytes = timeout, retry_seconds, queue_bytes
+        self._state_file, self._saved = state_file, 0
+        self._from_start = from_start
+        self._login, self._session = None, None
+        self.user_id, self.user_flags = None, 0
+        # What is known of each chat: up to where it was delivered, and up to where it came.
+        self._since, self._cursors, self._received = 0, {}, {}
+        self._my_chats, self._chats_missed = set(), False
+        # Of the chats that are being caught up with: from where, and what came since.
+        self._floors, self._fresh = {}, {}
+        self._handlers = {name: [] for name in EVENTS}
+        self._own = collections.OrderedDict()
+        self._queue, self._queued_bytes = collections.deque(), 0
+        self._stopped = False
+        self._notified_task = 0
+        self._connect()
+
+    # --- connection and session ---
+
+    def _connect(self):
+        self._pending, self._task = {}, 0
+        # Chats of which something may be missing, and live changes of those that are being read.
+        self._stale, self._reading, self._fits = set(), {}, {}
+        self._ping = None
+        self._link = Link(self._address, self._tls, self._timeout, self._path, self._source)
+        hello = Reader(self.request(wire.HELLO, bytes(self.version))).hello()
+        if hello.major != self.version[0] or hello.version > self.version:
+            raise ProtocolError(f"the server answered HELLO with API {hello.major}.{hello.minor}")
+        self.server = hello
+
+    @property
+    def is_modern(self):
+        """Whether API 1.0 or newer is spoken."""
+        return self.server.version >= wire.API_1_0
+
+    @property
+    def has_files(self):
+        """Whether API 1.1 is spoken: files, replies, reactions and all that came with them."""
+        return self.server.version >= wire.API_1_1
+
+    @property
+    def is_operator(self):
+        """Whether the user is an operator of the server; known on API 1.1 alone."""
+        return bool(self.user_flags & 1)
+
+    def login(self, login, password):
+        """Begins a session. Messages from now on are delivered."""
+        body = self._reader(self.request(wire.LOGIN, text(login) + text(password)))
+        self._session, self._login = (body.u32(), body.str()), login
+        before = self.user_id
+        if self.is_modern:
+            self._take_user(body)
+        else:
+            self.user_id = Reader(self.request(wire.GET_USER_ID, text(login))).u32()
+        if before != self.user_id or not self._since:
+            self._cursors.clear()
+            self._received.clear()
+            self._my_chats.clear()
+            self._floors.clear()
+            self._since = 0 if self._from_start else self._now()
+        self._begin()
+
+    def _take_user(self, body):
+        self.user_id = body.u32()
+        if self.has_files:
+            self.user_flags = body.u8()
+
+    def _now(self):
+        """The server's time; API 0.1 has no way to ask for it."""
+        if self.is_modern:
+            sessions = Reader(self.request(wire.GET_SESSIONS)).all(Reader.session)
+            return next(session.created for session in sessions if session.is_this)
+        return int(time.time() * 1_000_000)
+
+    def restore(self, state):
+        """Goes on with a session, and with what was delivered of each chat: `state` as it was
+        kept."""
+        self._take_state(state)
+        if not self._session:
+            raise SessionEnded("the state holds no session")
+        self._restore()
+        self._begin()
+
+    def _restore(self):
+        session_id, session_hash = self._session
+        request = wire.U32.pack(session_id) + text(session_hash)
+        body = self._reader(self.request(wire.RESTORE_SESSION, request))
+        if body:
+            self._take_user(body)
+
+    def start(self, login, password):
+        """Restores the session of the state file; logs in when there is none or it has ended.
+
+        A state file belongs to one user: with that of another this raises `ValueError`."""
+        try:
+            with open(self._state_file, encoding="utf-8") as file:
+                state = json.load(file)
+            self._check_owner(state.get("login"), login)
+            self.restore(state)
+        except (FileNotFoundError, SessionEnded):
+            self.login(login, password)
+        except Declined as declined:
+            if declined.code != "bad-session":
+                raise
+            self.login(login, password)
+        self._login = login
+        self.save()
+
+    def _check_owner(self, owner, login):
+        if owner is not None and name_key(owner) != name_key(login):
+            raise ValueError(f"{self._state_file} holds the session of {owner}, not of {login}: "
+                             "use another state file")
+
+    def _begin(self):
+        """A session is attached: what was missed in its chats is to be read."""
+        self._chats_missed = False
+        chats = set(self._my_chats)
+        if self.is_modern:
+            infos = self._reader(self.request(wire.GET_MY_CHATS)).all(Reader.chat_info)
+            chats = {info.id for info in infos}
+            for chat in self._my_chats - chats:
+                self._chat_is_gone(chat)
+            for info in infos:
+                if info.id not in self._my_chats:
+                    self._push(("chat", (info,)))
+        self._my_chats = chats
+        for chat in chats:
+            self._is_stale(chat)
+
+    def logoff(self):
+        """Ends the session."""
+        self.request(wire.LOGOFF)
+        self._session = None
+        self.save()
+
+    def reconnect(self):
+        """Makes the connection anew and restores the session, as often as `retry_seconds`
+        allows."""
+        self._link.close()
+        session = self._session
+        begun, pause = time.monotonic(), 0.05
+        while True:
+            try:
+                self._connect()
+                if session:
+                    self._restore()
+                    self._begin()
+                self._push(("reconnect", ()))
+                return
+            except (Disconnected, Declined) as error:
+                wait = pause * random.uniform(0.5, 1)
+                if isinstance(error, Declined):
+                    if error.code == "bad-session":
+                        self._session = None
+                        raise SessionEnded("the session has ended") from error
+                    if error.code not in ("rate-limited", "storage-failed", "shutting-down"):
+                        raise
+                    wait = error.number or wait
+                passed = time.monotonic() - begun
+                if self._retry_seconds is not None and passed + wait > self._retry_seconds:
+                    raise
+                self._link.close()
+                time.sleep(wait)
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
+
+    def _mend(self, broken):
+        """After a break, in a call that is safe to repeat: connects again, or raises it."""
+        if not self._session or self._retry_seconds == 0:
+            raise broken
+        self.reconnect()
+
+    def close(self):
+        """Says good-bye and ends the connection; the session lives on."""
+        try:
+            self._link.send(frame(wire.DISCONNECT, 0))
+        except Disconnected:
+            pass  # nobody is left to say it to
+        self._link.close()
+        self.save()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        self.close()
+
+    def fileno(self):
+        """Of the connection's socket, for `select`. When it is readable, call `poll(0)` until that
+        is False; after a `reconnect` event it is another one."""
+        return self._link.fileno()
+
+    # --- what is kept over a restart ---
+
+    @property
+    def state(self):
+        """What `restore` accepts: the session (a secret), and up to where each chat was
+        delivered."""
+        return {
+            "session": self._session, "login": self._login, "user_id": self.user_id,
+            "since": self._since,
+            "chats": sorted(self._my_chats),
+            "cursors": {str(chat): time for chat, time in self._cursors.items()},
+        }
+
+    def _take_state(self, state):
+        self._session = tuple(state["session"]) if state["session"] else None
+        self.user_id, self._since = state["user_id"], state["since"]
+        self._login = state.get("login")
+        self._cursors = {int(chat): time for chat, time in state["cursors"].items()}
+        self._received = dict(self._cursors)
+        self._my_chats = set(state["chats"])
+
+    def save(self):
+        """Writes the state file, readable by its owner alone; all of it or nothing."""
+        if not self._state_file:
+            return
+        new_file = f"{self._state_file}.new"
+        try:
+            os.unlink(new_file)
+        except FileNotFoundError:
+            pass
+        with open(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(self.state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new_file, self._state_file)
+        self._saved = time.monotonic()
+
+    def watch(self, chat, since=0):
+        """Delivers the messages of a chat that were changed from `since` on, too."""
+        self._cursors[chat] = self._received[chat] = since - 1
+        self._floors.pop(chat, None)
+        self._my_chats.add(chat)
+        self._is_stale(chat)
+
+    # --- requests ---
+
+    def _reader(self, body):
+        return Reader(body, self.server.version)
+
+    def request(self, purpose, body=b"", on_part=None):
+        """Sends a request and waits: the body of the answer, that of its PARTs in front. With
+        `on_part` the pieces are handed over as they come instead; it must not make calls."""
+        pending = self._ask(purpose, body, on_part)
+        self._await(pending)
+        return pending.body()
+
+    def _ask(self, purpose, body=b"", on_part=None):
+        while len(self._pending) >= 255:
+            self._pump_or_give_up()
+        while self._task in self._pending or self._task == 0:
+            self._task = (self._task + 1) % 256
+        pending = self._pending[self._task] = Pending(self._task, on_part)
+        self._link.send(frame(purpose, self._task, body))
+        self._task = (self._task + 1) % 256
+        return pending
+
+    def _await(self, pending):
+        while not pending.is_done:
+            self._pump_or_give_up()
+        if pending.error:
+            raise pending.error
+
+    def _pump_or_give_up(self):
+        if not self._pump(time.monotonic() + self._timeout):
+            self._link.close()
+            raise Disconnected("the server does not answer")
+
+    def _safe(self, purpose, body=b""):
+        """As `request`, for what may be asked twice: over as many connections as it takes."""
+        while True:
+            try:
+                return self.request(purpose, body)
+            except Disconnected as broken:
+                self._mend(broken)
+
+    def _pump(self, deadline):
+        """Takes one frame to where it belongs. False when none came before the deadline."""
+        received = self._link.receive(deadline)
+        if not received:
+            return False
+        purpose, task, body = received
+        if purpose in (wire.ACCEPTED, wire.DECLINED, wire.PART):
+            self._answered(purpose, task, body)
+        elif purpose == wire.HEARTBEAT:
+            self._link.send(frame(wire.ACCEPTED, task, body))
+        elif purpose == wire.DISCONNECT:
+            self._link.close()
+            raise Disconnected("the server closed the connection")
+        else:
+            self._take_notification(purpose, task, self._reader(body))
+        return True
+
+    def _answered(self, purpose, task, body):
+        pending = self._pending.get(task)
+        if not pending:
+            return
+        if purpose == wire.DECLINED:
+            pending.error = Declined(Reader(body).str())
+        elif pending.on_part:
+            pending.on_part(body)
+        else:
+            pending.parts.append(body)
+        if purpose != wire.PART:
+            pending.is_done = True
+            del self._pending[task]

@@ -1,0 +1,175 @@
+"""What a broken connection, a restart and silence cost."""
+
+import json
+import os
+import tempfile
+import threading
+import time
+
+from purpose import Client, Disconnected, SessionEnded, session
+
+from .support import PASSWORD, WithServer
+
+
+class Breaks(WithServer):
+    """What a broken connection costs: nothing."""
+
+    def test_a_message_is_sent_once(self):
+        gate = self.gate()
+        with self.client("anna", gate.address) as anna:
+            chat = anna.create_chat("once")
+            for number in range(5):
+                # The server takes the message, and its answer is lost on the way.
+                gate.swallow_answers = True
+                threading.Timer(0.3, gate.cut).start()
+                anna.send(chat, f"message {number}")
+            got = self.collect(anna)
+            self.settle(anna)
+            self.assertEqual(got, [], "one's own is no news")
+            kept = [message.content for message in anna.request_chat_msg(chat)]
+        self.assertEqual(kept, [f"message {number}" for number in range(5)])
+
+    def test_nothing_is_missed_or_sent_twice(self):
+        gate = self.gate()
+        with self.client("anna") as anna, self.client("boris", gate.address) as boris:
+            chats = [anna.create_chat(f"room{number}") for number in range(3)]
+            for chat in chats:
+                boris.join_chat(chat)
+            got, sent = self.collect(boris), []
+            back = self.collect(boris, "reconnect")
+            for number in range(120):
+                sent.append((chats[number % 3], anna.send(chats[number % 3], str(number)).id))
+                if number % 20 == 10:
+                    gate.cut()
+                if number % 7 == 0:
+                    self.poll_over_breaks(boris)
+            while len(got) < 120:
+                self.poll_over_breaks(boris)
+            self.assertGreaterEqual(len(back), 1)
+            for chat in chats:
+                self.assertEqual([m.id for c, m in got if c == chat],
+                                 [message for c, message in sent if c == chat])
+
+    def poll_over_breaks(self, client):
+        try:
+            client.poll(0.05)
+        except Disconnected:
+            client.reconnect()
+
+    def test_a_full_queue_is_read_from_the_server_again(self):
+        with self.client("anna") as anna, self.client("boris", queue_bytes=2000) as boris:
+            chat = anna.create_chat("flood")
+            boris.join_chat(chat)
+            got = self.collect(boris)
+            sent = []
+            for number in range(200):
+                sent.append(anna.send(chat, f"{number} " + "x" * 300).id)
+                if number % 50 == 0:
+                    boris.get_user(boris.user_id)
+            self.assertLess(boris._queued_bytes, 4000)
+            self.pump(boris, lambda: len(got) == 200)
+            self.assertEqual([m.id for _, m in got], sent)
+
+    def test_a_state_file_belongs_to_one_user(self):
+        with tempfile.TemporaryDirectory() as folder:
+            state = os.path.join(folder, "state.json")
+            first = Client(self.server.address, state_file=state)
+            first.start("anna", PASSWORD)
+            first.close()
+            second = Client(self.server.address, state_file=state)
+            with self.assertRaisesRegex(ValueError, "session of anna, not of boris"):
+                second.start("boris", PASSWORD)
+            second.start("ANNA", PASSWORD)
+            self.assertEqual(second.get_user(second.user_id).nickname, "anna")
+            second.close()
+
+    def test_a_restart_goes_on_where_it_was(self):
+        state = os.path.join(self.folder.name, "boris.json")
+        with self.client("anna") as anna:
+            chat = anna.create_chat("restart")
+            with self.client(state_file=state) as boris:
+                boris.start("boris", PASSWORD)
+                boris.join_chat(chat)
+                got = self.collect(boris)
+                anna.send(chat, "while here")
+                self.pump(boris, lambda: got)
+            self.assertEqual(os.stat(state).st_mode & 0o777, 0o600)
+            anna.send(chat, "while away")
+            with self.client(state_file=state) as boris:
+                boris.start("boris", "not needed, the session is restored")
+                got = self.collect(boris)
+                self.pump(boris, lambda: got)
+                self.assertEqual([m.content for c, m in got if c == chat], ["while away"])
+                self.settle(boris)
+                self.assertEqual(len(got), 1)
+                boris.logoff()
+            with open(state, encoding="utf-8") as file:
+                self.assertIsNone(json.load(file)["session"])
+
+    def test_a_session_taken_over_is_not_fought_for(self):
+        with self.client("anna") as first:
+            with self.client() as second:
+                second.restore(first.state)
+                with self.assertRaises(SessionEnded):
+                    first.run()
+                self.assertEqual(second.get_user(second.user_id).nickname, "anna")
+
+    def test_suspended_and_resumed(self):
+        with self.client("anna") as anna, self.client("boris") as boris:
+            chat = anna.create_chat("quiet")
+            boris.join_chat(chat)
+            got = self.collect(boris)
+            anna.send(chat, "one")
+            self.pump(boris, lambda: got)
+            boris.suspend()
+            self.assertDeclined("session-suspended", boris.get_user, boris.user_id)
+            anna.send(chat, "two")
+            self.settle(boris)
+            self.assertEqual(len(got), 1)
+            boris.resume()
+            self.pump(boris, lambda: len(got) == 2)
+
+    def test_what_is_not_safe_to_repeat_is_not_repeated(self):
+        gate = self.gate()
+        with self.client("anna", gate.address) as anna:
+            gate.swallow_answers = True
+            threading.Timer(0.3, gate.cut).start()
+            with self.assertRaises(Disconnected):
+                anna.create_chat("unsure")
+            anna.reconnect()
+            self.assertDeclined("name-taken", anna.create_chat, "unsure")
+
+    def test_retries_end(self):
+        gate = self.gate()
+        with self.client("anna", gate.address, retry_seconds=0.5) as anna:
+            gate.is_open = False
+            gate.cut()
+            with self.assertRaises(Disconnected):
+                anna.get_my_chats()
+
+
+class Silence(WithServer):
+    """Who says nothing is asked, on both sides."""
+
+    options = ("--idle-timeout", "1", "--heartbeat-timeout", "1")
+
+    def test_the_server_is_answered(self):
+        with self.client("anna") as anna:
+            back = self.collect(anna, "reconnect")
+            deadline = time.monotonic() + 4
+            while time.monotonic() < deadline:
+                anna.poll(0.2)
+            self.assertEqual(back, [])
+            self.assertEqual(anna.get_user(anna.user_id).nickname, "anna")
+
+    def test_a_dead_server_is_noticed(self):
+        gate = self.gate()
+        with self.client("anna", gate.address) as anna:
+            while anna.poll(0):
+                pass
+            gate.swallow_answers = True
+            anna._link.last_byte -= session.SILENCE_SECONDS
+            self.assertFalse(anna.poll(0.1))
+            anna._ping = (anna._ping[0], time.monotonic() + 0.2)
+            with self.assertRaises(Disconnected):
+                anna.poll(5)
