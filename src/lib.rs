@@ -1,6 +1,7 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
 pub mod auth;
+pub mod certificate;
 pub mod config;
 pub mod engine;
 pub mod http;

@@ -16,8 +16,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use vestnik::certificate::self_signed::self_signed;
 use vestnik::net::tls::Identity;
-use vestnik::net::tls::self_signed::self_signed;
 use vestnik::net::transport::Transport;
 
 use super::input::Input;

@@ -1,6 +1,7 @@
 //! `vestnik config check`: every problem of the options at once.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Subcommand;
 use clap::builder::Resettable;
@@ -8,7 +9,7 @@ use vestnik::config::{Config, ConfigError, Options};
 use vestnik::net::tls::Identity;
 
 use super::failure::Failure;
-use super::{Context, Outcome, environment, serve, tree, usage};
+use super::{Context, Outcome, environment, file, serve, tree, usage};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -87,6 +88,9 @@ fn file_problems(config: &Config) -> Vec<String> {
     problems
 }
 
+/// What is wrong with a pair: one that is about to expire is a problem, too.
 fn load(cert: &Path, key: &Path) -> Result<(), String> {
-    Identity::load(cert, key).map(drop).map_err(|error| error.to_string())
+    let identity = Identity::load(cert, key).map_err(|error| error.to_string())?;
+    let now = Duration::from_micros(file::now().micros().unsigned_abs());
+    identity.expiry_warning(now).map_or(Ok(()), |warning| Err(format!("{warning}: renew it")))
 }

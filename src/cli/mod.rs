@@ -116,7 +116,7 @@ enum Command {
     Stats(stats::Arguments),
     /// Chat in this terminal
     Client(Box<client::Arguments>),
-    /// Make a self-signed certificate, or show the fingerprint of one
+    /// Make a certificate for a LAN, self-signed or by an authority of your own
     #[command(subcommand)]
     Cert(cert::Command),
     /// Check the options of the server

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use vestnik::config::Options;
+use vestnik::ids::ServerTime;
+use vestnik::service::DAY_US;
 
 use super::failure::Failure;
 use super::output::{self, Format};
-use super::{Context, Outcome};
+use super::{Context, Outcome, file};
 
 /// How long the server may take to answer.
 const WAIT: Duration = Duration::from_secs(10);
@@ -55,7 +57,7 @@ pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     if arguments.format.json {
         return Ok(output::json(context.out, &as_json(&text))?);
     }
-    let text = if arguments.raw { text } else { readable(&text) };
+    let text = if arguments.raw { text } else { readable(&text, file::now()) };
     Ok(context.out.write_all(text.as_bytes())?)
 }
 
@@ -123,8 +125,20 @@ fn insert<'a>(
     }
 }
 
+/// A time in seconds since the epoch as a date, and how far off it is.
+fn moment(value: &str, now: ServerTime) -> String {
+    let micros = value.parse::<i64>().ok().and_then(|seconds| seconds.checked_mul(1_000_000));
+    let Some(at) = micros.and_then(ServerTime::new) else { return value.to_owned() };
+    let days = (at.micros() - now.micros()).div_euclid(DAY_US);
+    let date = output::time(at);
+    match days {
+        0.. => format!("{date}, in {days} days"),
+        _ => format!("{date}, {} days ago", -days - 1),
+    }
+}
+
 /// A line for each metric; those with labels only where the number is not 0.
-fn readable(text: &str) -> String {
+fn readable(text: &str, now: ServerTime) -> String {
     let mut lines = String::new();
     let mut histogram = None;
     for line in text.lines() {
@@ -146,6 +160,10 @@ fn readable(text: &str) -> String {
         }
         let (name, label) = series.split_once('{').unwrap_or((series, ""));
         let name = name.trim_end_matches("_total");
+        if let Some(name) = name.strip_suffix("_timestamp_seconds") {
+            put_line(&mut lines, name, &moment(value, now));
+            continue;
+        }
         match label.split('"').nth(1) {
             None => put_line(&mut lines, name, value),
             Some(_) if value == "0" => {}
@@ -256,7 +274,8 @@ mod tests {
         page.begin("declines_total", Kind::Counter, "Why.");
         page.sample("declines_total", Some(("code", "bad-name")), 2);
         page.sample("declines_total", Some(("code", "malformed")), 0);
-        let text = readable(&page.into_text());
+        page.gauge("certificate_expiry_timestamp_seconds", "Why.", 3 * 86_400 + 3600);
+        let text = readable(&page.into_text(), ServerTime::ZERO);
         let lines: Vec<_> = text.lines().map(|line| line.split_once("  ").unwrap()).collect();
         let lines: Vec<_> = lines.iter().map(|(name, value)| (*name, value.trim())).collect();
         assert_eq!(
@@ -266,6 +285,7 @@ mod tests {
                 ("turn", "100, mean 5128 us, p50 128 us, p99 4096 us, p99.9 over 262 ms"),
                 ("commit rows", "0"),
                 ("declines bad-name", "2"),
+                ("certificate expiry", "1970-01-04T01:00:00Z, in 3 days"),
             ]
         );
     }

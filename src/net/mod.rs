@@ -4,6 +4,7 @@
 
 mod clock;
 mod first_run;
+mod keeper;
 mod listener;
 mod metrics_server;
 mod reactor;

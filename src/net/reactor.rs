@@ -17,13 +17,13 @@ use crate::limits::TURN_REQUESTS_PER_CONNECTION;
 use crate::logging::Logging;
 use crate::metrics::Refused;
 use crate::net::clock::Clock;
+use crate::net::keeper::CertificateKeeper;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
 use crate::net::metrics_server::{MetricsServer, Sources};
-use crate::net::serve::{ServeError, warn_of_expiry};
+use crate::net::serve::ServeError;
 use crate::net::service_manager::ServiceManager;
 use crate::net::signals::Signals;
 use crate::net::sockets::Sockets;
-use crate::net::tls::Identity;
 use crate::net::transport::Transport;
 use crate::service::Service;
 
@@ -58,7 +58,7 @@ pub(super) struct Reactor<'a, 'db> {
     listeners: Vec<Listener>,
     metrics_server: MetricsServer,
     service_manager: ServiceManager,
-    identity: Option<Identity>,
+    certificate: CertificateKeeper,
     spare: Spare,
     accept_again_ms: u64,
     /// When the peers' time to accept their last bytes is over.
@@ -72,7 +72,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         service: Service<'db>,
         mut listeners: Vec<Listener>,
         sources: Sources,
-        identity: Option<Identity>,
+        certificate: CertificateKeeper,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -99,7 +99,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             listeners,
             metrics_server,
             service_manager: ServiceManager::from_environment(),
-            identity,
+            certificate,
             spare: Spare::new(),
             accept_again_ms: NEVER_MS,
             stopping_until_ms: None,
@@ -134,6 +134,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.wait(events)?;
         self.sockets.clock.read();
         self.service_manager.turn(self.sockets.clock.now_ms());
+        self.certificate.turn(self.sockets.clock.now_ms(), self.sockets.clock.wall_us());
         let now = Now { wall_us: self.clock().wall_us(), us: self.clock().now_us() };
         let begun = self.engine.begin_turn(&mut self.sockets, now);
         self.check(begun)?;
@@ -169,6 +170,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.stopping_until_ms.unwrap_or(NEVER_MS),
             self.metrics_server.next_ms(),
             self.service_manager.next_ms(),
+            self.certificate.next_ms(),
         ];
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
         // One more, since the clock cuts off what is under a millisecond.
@@ -258,7 +260,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                         let address = address.ip().to_canonical();
                         // One that is turned away is closed without a byte, and counted.
                         let _ = self.engine.connect(address, Surface::Public, |conn| {
-                            let transport = transport(stream, port, self.identity.as_ref())?;
+                            let transport = transport(stream, port, &self.certificate)?;
                             self.sockets.open(conn, transport, self.poll.registry())
                         });
                     }
@@ -277,16 +279,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
     // ---- signals and metrics -------------------------------------------------------------------
 
     fn handle_signals(&mut self) {
-        if self.signals.take_reload()
-            && let Some(identity) = &mut self.identity
-        {
-            match identity.reload() {
-                Ok(()) => {
-                    log::info!("certificate and key are reloaded");
-                    warn_of_expiry(identity, self.sockets.clock.wall_us());
-                }
-                Err(error) => log::error!("certificate and key stay as they were: {error}"),
-            }
+        if self.signals.take_reload() {
+            self.certificate.reload();
         }
         if self.signals.is_stop() && self.stopping_until_ms.is_none() {
             log::info!("stopping");
@@ -301,6 +295,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
     fn serve_metrics(&mut self) {
         let Self { metrics_server, engine, .. } = self;
         let now_ms = self.sockets.clock.now_ms();
+        self.sockets.certificate_ends_s = self.certificate.ends_s();
         let sockets = &self.sockets;
         metrics_server.serve(self.poll.registry(), now_ms, || engine.render_metrics(sockets));
     }
@@ -309,13 +304,13 @@ impl<'a, 'db> Reactor<'a, 'db> {
 fn transport(
     stream: mio::net::TcpStream,
     port: Port,
-    identity: Option<&Identity>,
+    certificate: &CertificateKeeper,
 ) -> io::Result<Transport> {
     // Every write is a whole turn's answers; there is nothing to wait for.
     let _ = stream.set_nodelay(true);
-    match (port, identity) {
-        (Port::Tls, Some(identity)) => identity.accept(stream),
-        _ => Ok(Transport::Plain(stream)),
+    match port {
+        Port::Tls => certificate.accept(stream),
+        Port::Plain => Ok(Transport::Plain(stream)),
     }
 }
 

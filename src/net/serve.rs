@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use ring::rand::SystemRandom;
 
@@ -14,10 +13,10 @@ use crate::http::Site;
 use crate::logging::Logging;
 use crate::net::clock::Clock;
 use crate::net::first_run;
+use crate::net::keeper::CertificateKeeper;
 use crate::net::listener::{Listener, Port};
 use crate::net::metrics_server::Sources;
 use crate::net::reactor::Reactor;
-use crate::net::tls::Identity;
 use crate::service::{DAY_US, Service, ServiceConfig};
 use crate::store::{Database, Fault, Store};
 
@@ -52,13 +51,7 @@ impl From<String> for ServeError {
 /// # Errors
 /// [`ServeError`].
 pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
-    let identity = match &config.tls {
-        Some(tls) => Some(Identity::load(&tls.cert, &tls.key).map_err(|e| e.to_string())?),
-        None => None,
-    };
-    if let Some(identity) = &identity {
-        warn_of_expiry(identity, Clock::start().wall_us());
-    }
+    let certificate = CertificateKeeper::load(config)?;
     let mut database = Database::open_server(&config.data)?;
     warn_of_readers(&config.data);
     database.start_copying()?;
@@ -77,8 +70,9 @@ pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
     };
     let sources = Sources::open(&config.stats_socket, config.metrics_listen, Site::new(config))?;
     let lines = lines(&listeners, &sources)?;
-    let mut reactor = Reactor::new(config, logging.clone(), service, listeners, sources, identity)
-        .map_err(|e| format!("cannot set up the event loop: {e}"))?;
+    let mut reactor =
+        Reactor::new(config, logging.clone(), service, listeners, sources, certificate)
+            .map_err(|e| format!("cannot set up the event loop: {e}"))?;
     announce(&lines, first_line.as_deref());
     let ended = reactor.run();
     let mut service = reactor.into_service();
@@ -139,14 +133,6 @@ fn service_config(config: &Config) -> ServiceConfig {
 }
 
 /// A file from the future would give times from the future to everything that comes.
-/// Logs a certificate that has expired or is about to: clients refuse it, and nobody else says why.
-pub(super) fn warn_of_expiry(identity: &Identity, wall_us: i64) {
-    let now = Duration::from_micros(u64::try_from(wall_us).unwrap_or_default());
-    if let Some(warning) = identity.expiry_warning(now) {
-        log::warn!("{warning}");
-    }
-}
-
 fn check_time(config: &Config, service: &Service<'_>) -> Result<(), String> {
     let ahead_us = service.last_time().micros() - Clock::start().wall_us();
     if ahead_us <= DAY_US || config.accept_future_time {

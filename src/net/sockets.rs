@@ -46,6 +46,8 @@ pub(super) struct Sockets {
     record: Vec<u8>,
     /// The WAL of the database, for metrics.
     wal: PathBuf,
+    /// When the certificate ends, in seconds since the Unix epoch, for metrics.
+    pub(super) certificate_ends_s: Option<u64>,
     pub(super) clock: Clock,
 }
 
@@ -60,6 +62,7 @@ impl Sockets {
             helper,
             logging,
             zero_copy: ZeroCopyBuffer::default(),
+            certificate_ends_s: None,
             clock: Clock::start(),
         }
     }
@@ -194,6 +197,10 @@ impl Io for Sockets {
         page.gauge("wal_bytes", "Size of the database's WAL.", wal_bytes);
         let help = "Log lines dropped since nobody read those before them.";
         page.counter("log_lines_dropped_total", help, self.logging.lines_dropped());
+        if let Some(ends_s) = self.certificate_ends_s {
+            let help = "When the TLS certificate expires, since the Unix epoch.";
+            page.gauge("certificate_expiry_timestamp_seconds", help, ends_s);
+        }
     }
 
     fn elapsed_us(&self) -> u64 {

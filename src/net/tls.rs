@@ -7,9 +7,7 @@
 //! no resumption: a resumed handshake costs the server 125 us against 144 for a full one, tickets
 //! cost more than that saves, and without them a stolen ticket key decrypts nothing.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,46 +15,94 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 
 use self::stream::TlsStream;
 use super::transport::Transport;
-use crate::limits::PEM_BYTES_MAX;
+use crate::certificate::{CertificateError, read_certificates, read_key, x509};
 
-pub mod expiry;
-pub mod self_signed;
 pub mod stream;
+
+/// The protocol by which an ACME authority asks for a challenge's certificate (RFC 8737).
+pub(super) const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// Who the server is to TLS clients, by files that can be loaded anew.
 #[derive(Debug)]
 pub struct Identity {
     certificate: PathBuf,
     key: PathBuf,
-    config: Arc<ServerConfig>,
+    pair: Option<Arc<CertifiedKey>>,
     /// When the server's certificate ends, since the Unix epoch; `None` when it cannot be read.
     not_after: Option<Duration>,
+    challenge: Option<Challenge>,
+    config: Arc<ServerConfig>,
+}
+
+/// A certificate that an ACME authority expects for a name.
+#[derive(Clone, Debug)]
+pub struct Challenge {
+    name: String,
+    pair: Arc<CertifiedKey>,
 }
 
 /// Days before its end within which a certificate causes a warning.
-const EXPIRY_WARNING_DAYS: u64 = 14;
+pub const EXPIRY_WARNING_DAYS: u64 = 14;
 
 impl Identity {
     /// Loads a PEM file of certificates, the server's first, and one with its private key. They
     /// may be the same file.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, BadIdentity> {
-        let (config, not_after) = server_config(certificate, key)?;
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let mut identity = Self::without_pair(certificate, key)?;
+        identity.reload()?;
+        Ok(identity)
+    }
+
+    /// An identity whose files need not be there yet: until they are loaded, handshakes fail.
+    pub fn without_pair(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        Ok(Self { certificate, key, config: Arc::new(config), not_after })
+        let config = Arc::new(server_config(None, None)?);
+        Ok(Self { certificate, key, pair: None, not_after: None, challenge: None, config })
     }
 
     /// Loads the files again, for connections that are accepted from now on. A pair that cannot
     /// be used leaves the old one in place.
-    pub fn reload(&mut self) -> Result<(), BadIdentity> {
-        let (config, not_after) = server_config(&self.certificate, &self.key)?;
-        (self.config, self.not_after) = (Arc::new(config), not_after);
+    pub fn reload(&mut self) -> Result<(), CertificateError> {
+        let chain = read_certificates(&self.certificate)?;
+        let not_after = chain.first().and_then(|first| x509::validity(first));
+        let private = read_key(&self.key)?;
+        let pair = CertifiedKey::from_der(chain, private, &default_provider())
+            .map_err(|error| mismatch(&self.certificate, &self.key, &error))?;
+        let pair = Some(Arc::new(pair));
+        self.config = Arc::new(server_config(pair.clone(), self.challenge.clone())?);
+        (self.pair, self.not_after) = (pair, not_after.map(|validity| validity.not_after));
         Ok(())
+    }
+
+    /// Answers an ACME authority that asks for a name with a certificate, both in DER, from now on;
+    /// `None` ends that.
+    pub fn answer_challenge(
+        &mut self,
+        challenge: Option<(String, CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Result<(), CertificateError> {
+        self.challenge = match challenge {
+            Some((name, certificate, key)) => {
+                let key = default_provider().key_provider.load_private_key(key);
+                let key = key.map_err(|_| CertificateError("the key cannot be used".to_owned()))?;
+                // Not from_der, which refuses the critical extension of a challenge's certificate.
+                let pair = Arc::new(CertifiedKey::new(vec![certificate], key));
+                Some(Challenge { name, pair })
+            }
+            None => None,
+        };
+        self.config = Arc::new(server_config(self.pair.clone(), self.challenge.clone())?);
+        Ok(())
+    }
+
+    /// When the server's certificate ends, since the Unix epoch.
+    pub const fn not_after(&self) -> Option<Duration> {
+        self.not_after
     }
 
     /// One line when the certificate has expired at `now` (since the Unix epoch) or is about to.
@@ -64,15 +110,11 @@ impl Identity {
         let not_after = self.not_after?;
         let file = self.certificate.display();
         if not_after <= now {
-            return Some(format!(
-                "the certificate in {file} has expired, clients will refuse it: \
-                 renew it and send SIGHUP"
-            ));
+            return Some(format!("the certificate in {file} has expired, clients will refuse it"));
         }
         let days = (not_after - now).as_secs() / (24 * 60 * 60);
-        (days < EXPIRY_WARNING_DAYS).then(|| {
-            format!("the certificate in {file} expires in {days} days: renew it and send SIGHUP")
-        })
+        (days < EXPIRY_WARNING_DAYS)
+            .then(|| format!("the certificate in {file} expires in {days} days"))
     }
 
     /// Begins TLS on an accepted socket.
@@ -82,80 +124,55 @@ impl Identity {
     }
 }
 
-/// Why a certificate and key cannot be used, in one line that names the file.
+/// Chooses the certificate of a handshake.
 #[derive(Debug)]
-pub struct BadIdentity(String);
+struct Resolver {
+    pair: Option<Arc<CertifiedKey>>,
+    challenge: Option<Challenge>,
+}
 
-impl fmt::Display for BadIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut protocols = hello.alpn().into_iter().flatten();
+        let is_challenge = protocols.next() == Some(ACME_PROTOCOL) && protocols.next().is_none();
+        if !is_challenge {
+            return self.pair.clone();
+        }
+        let challenge = self.challenge.as_ref()?;
+        let is_named =
+            hello.server_name().is_some_and(|name| name.eq_ignore_ascii_case(&challenge.name));
+        is_named.then(|| Arc::clone(&challenge.pair))
     }
 }
 
-impl std::error::Error for BadIdentity {}
-
 fn server_config(
-    certificate: &Path,
-    key: &Path,
-) -> Result<(ServerConfig, Option<Duration>), BadIdentity> {
-    let chain = read_certificates(certificate)?;
-    let not_after = chain.first().and_then(|first| expiry::not_after(first));
-    let private = read_key(key)?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+    pair: Option<Arc<CertifiedKey>>,
+    challenge: Option<Challenge>,
+) -> Result<ServerConfig, CertificateError> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| mismatch(certificate, key, &error))?;
-    config.send_tls13_tickets = 0;
+        .map_err(|error| CertificateError(format!("cannot set up TLS: {error}")))?;
     // A client that offers neither is not one of this server; most offer nothing.
-    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"purpose".to_vec()];
+    let mut protocols = vec![b"http/1.1".to_vec(), b"purpose".to_vec()];
+    if challenge.is_some() {
+        protocols.push(ACME_PROTOCOL.to_vec());
+    }
+    let mut config =
+        builder.with_no_client_auth().with_cert_resolver(Arc::new(Resolver { pair, challenge }));
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = protocols;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok((config, not_after))
+    Ok(config)
 }
 
-fn mismatch(certificate: &Path, key: &Path, error: &rustls::Error) -> BadIdentity {
+fn mismatch(certificate: &Path, key: &Path, error: &rustls::Error) -> CertificateError {
     let (certificate, key) = (certificate.display(), key.display());
-    BadIdentity(match error {
+    CertificateError(match error {
         rustls::Error::InconsistentKeys(_) => {
             format!("the key in {key} is not that of the certificate in {certificate}")
         }
         error => format!("the certificate in {certificate} with the key in {key}: {error}"),
     })
-}
-
-/// The certificates of a PEM file, in its order; at least one.
-pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, BadIdentity> {
-    let pem = read_pem(file)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(BadIdentity(format!(
-            "no certificate in {}: a PEM file with BEGIN CERTIFICATE is needed",
-            file.display()
-        ))),
-        Err(_) => Err(BadIdentity(format!("{} is damaged: it is no PEM file", file.display()))),
-    }
-}
-
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, BadIdentity> {
-    let pem = zeroize::Zeroizing::new(read_pem(file)?);
-    // What is wrong with a key file is not quoted: the quote might be of the key.
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        BadIdentity(format!(
-            "no private key in {}: a PEM file with BEGIN PRIVATE KEY, not encrypted, is needed",
-            file.display()
-        ))
-    })
-}
-
-fn read_pem(file: &Path) -> Result<Vec<u8>, BadIdentity> {
-    let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|open| open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| BadIdentity(format!("cannot read {}: {error}", file.display())))?;
-    if bytes.len() as u64 > PEM_BYTES_MAX {
-        return Err(BadIdentity(format!("{} is too long to be a PEM file", file.display())));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

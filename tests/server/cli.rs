@@ -624,6 +624,54 @@ fn a_certificate_is_made_once_and_shows_what_to_pin() {
     has(&folder.misused(&["cert", "self-signed"]), &["<NAMES>"]);
 }
 
+#[test]
+fn an_authority_issues_and_renews() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let authority = folder.done(&["cert", "ca"]);
+    assert_eq!(folder.done(&["cert", "fingerprint", "ca.crt"]), authority);
+    let mode = |name: &str| {
+        let file = std::fs::metadata(folder.path(name)).expect("written");
+        file.permissions().mode() & 0o777
+    };
+    let issued = folder.done(&["cert", "issue", "chat.lan", "192.168.1.5"]);
+    assert_eq!(folder.done(&["cert", "fingerprint", "cert.pem"]), issued);
+    assert_eq!([mode("ca.key"), mode("key.pem")], [0o600; 2]);
+    let read = |name: &str| std::fs::read(folder.path(name)).expect("a file");
+    let (key, first) = (read("key.pem"), read("cert.pem"));
+    has(&folder.failed(&["cert", "issue", "chat.lan"]), &["key.pem", "exists"]);
+    assert_eq!(read("cert.pem"), first);
+    folder.done(&["cert", "issue", "--renew", "chat.lan", "192.168.1.5"]);
+    assert!(read("key.pem") == key && read("cert.pem") != first);
+    let other = ["--cert", "b.pem", "--key", "b.key"];
+    let outside = folder.failed(&[&["cert", "issue", "example.org"][..], &other].concat());
+    has(&outside, &["ca.crt", "example.org", "vestnik cert ca"]);
+    has(&folder.misused(&["cert", "issue", "chat.lan", "--days", "826"]), &["825"]);
+    has(&folder.failed(&["cert", "ca", "--name", "b"]), &["ca.key", "exists"]);
+}
+
+/// A certificate that ends soon is a problem of the options, since clients will refuse it.
+#[test]
+fn a_certificate_that_ends_soon_is_a_problem() {
+    let folder = Folder::new();
+    folder.done(&["cert", "ca"]);
+    let check = |days: &str| {
+        let pair = ["--cert", "c.pem", "--key", "c.key"];
+        let _ = std::fs::remove_file(folder.path("c.key"));
+        let _ = std::fs::remove_file(folder.path("c.pem"));
+        folder.done(&[&["cert", "issue", "chat.lan", "--days", days][..], &pair].concat());
+        let options = "tls-listen = '127.0.0.1:0'\ntls-cert = 'c.pem'\ntls-key = 'c.key'\n";
+        std::fs::write(folder.path("o.toml"), options).expect("a file");
+        let mut command = folder.command(&["--config", "o.toml", "config", "check"]);
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    assert_eq!(check("30"), (Some(0), "the options are valid\n".to_owned()));
+    let (code, printed) = check("10");
+    has(&printed, &["c.pem expires in 8 days: renew it"]);
+    assert_eq!((code, printed.lines().count()), (Some(2), 1));
+}
+
 /// What lists and shows prints one JSON value with --json.
 #[test]
 fn lists_are_json_when_asked() {

@@ -296,6 +296,42 @@ fn swaps_under_load_drop_nobody() {
     });
 }
 
+/// A certificate that ends soon is in the log and in `stats`; one by an authority of a LAN serves
+/// clients that trust the authority.
+#[test]
+fn the_end_of_a_certificate_is_shown() {
+    let folder = TempDir::new();
+    let make = |arguments: &[&str]| {
+        let mut command = vestnik(folder.path());
+        command.args(arguments);
+        let output = run(command, None);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    make(&["cert", "ca"]);
+    let issue = ["cert", "issue", "localhost", "127.0.0.1", "--cert", "chain.pem", "--days"];
+    make(&[&issue[..], &["14"]].concat());
+    let (cert, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    let server = Server::with(&[
+        "--tls-listen",
+        "127.0.0.1:0",
+        "--tls-cert",
+        cert.to_str().expect("UTF-8"),
+        "--tls-key",
+        key.to_str().expect("UTF-8"),
+    ]);
+    eventually(|| server.stderr().contains("chain.pem expires in 12 days: renew it"));
+    let stats = server.admin_ok(&["stats"], None);
+    let line = stats.lines().find(|line| line.starts_with("certificate expiry "));
+    assert!(line.expect("a line").ends_with(", in 12 days"), "{stats}");
+    // What the client trusts is in a file of this name.
+    fs::copy(folder.join("ca.crt"), folder.join("cert.pem")).expect("a copy");
+    TlsClient::connect(server.addresses()[0], folder.path()).is_alive(b"by an authority");
+    make(&[&issue[..], &["800", "--renew"]].concat());
+    signal(server.process_id(), "HUP");
+    eventually(|| server.admin_ok(&["stats"], None).contains("in 798 days"));
+    assert_eq!(server.stderr().matches("expires in").count(), 1, "{}", server.stderr());
+}
+
 /// Ends what others look at when it goes.
 struct Over<'a>(&'a AtomicBool);
 

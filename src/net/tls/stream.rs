@@ -29,6 +29,7 @@ use rustls::{Error, InvalidMessage, ServerConfig};
 use zeroize::Zeroize as _;
 
 use super::super::transport::end_of_stream;
+use super::ACME_PROTOCOL;
 use crate::limits::{
     TLS_BARREN_BYTES_MAX, TLS_INCOMING_BYTES_MAX, TLS_OUTGOING_BYTES_MAX, TLS_READ_BYTES,
     TLS_WRITE_BYTES_MAX,
@@ -233,6 +234,11 @@ impl TlsStream {
     /// Lets the session work on what came, within the bounds of what it may keep.
     fn advance(&mut self) -> Result<(), Error> {
         self.drive(Action::Nothing)?;
+        if !self.handshaking && self.session.alpn_protocol() == Some(ACME_PROTOCOL) {
+            // The certificate was all that the authority came for (RFC 8737, section 3).
+            self.plaintext.wipe();
+            self.peer_ended = true;
+        }
         if !self.plaintext.is_empty() {
             self.barren_bytes = 0;
         }

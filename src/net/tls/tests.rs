@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 
 use super::*;
 use crate::engine::looks_like_tls;
-use crate::limits::{TLS_OUTGOING_BYTES_MAX, TLS_WRITE_BYTES_MAX};
+use crate::limits::{PEM_BYTES_MAX, TLS_OUTGOING_BYTES_MAX, TLS_WRITE_BYTES_MAX};
 
 /// A folder of one test, gone with it.
 struct Folder(PathBuf);
@@ -39,7 +39,7 @@ impl Folder {
         cert.der().clone()
     }
 
-    fn load(&self) -> Result<Identity, BadIdentity> {
+    fn load(&self) -> Result<Identity, CertificateError> {
         Identity::load(&self.file("cert.pem"), &self.file("key.pem"))
     }
 }
@@ -601,7 +601,7 @@ fn a_certificate_that_ends_is_reported_in_time() {
     std::fs::create_dir_all(&folder).unwrap();
     let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
     let now = Duration::from_secs(1_795_305_600);
-    let made = super::self_signed::self_signed(&["chat.lan".to_owned()], now).unwrap();
+    let made = crate::certificate::self_signed::self_signed(&["chat.lan".to_owned()], now).unwrap();
     made.write(&certificate, &key).unwrap();
     let identity = super::Identity::load(&certificate, &key).unwrap();
     let day = Duration::from_secs(24 * 60 * 60);
@@ -610,4 +610,119 @@ fn a_certificate_that_ends_is_reported_in_time() {
     assert!(after(3640).unwrap().contains("expires in"));
     assert!(after(3651).unwrap().contains("has expired"));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Accepts every certificate: whether the challenge's is right is the authority's to check.
+#[derive(Debug)]
+struct Authority(rustls::crypto::WebPkiSupportedAlgorithms);
+
+impl rustls::client::danger::ServerCertVerifier for Authority {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+/// The certificate that a client gets who asks for a name by these protocols, and what the server
+/// reads of what it says next; `None` when the handshake fails.
+fn asked(identity: &Identity, name: &str, protocols: &[&[u8]]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let algorithms = default_provider().signature_verification_algorithms;
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Authority(algorithms)))
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let client = ClientConnection::new(Arc::new(config), name).unwrap();
+    let (socket, accepted) = sockets();
+    let server = identity.accept(accepted).unwrap();
+    let mut pair = Pair { client, socket, server, heard: Vec::new(), cut: usize::MAX };
+    pair.client_says(b"GET /");
+    for _ in 0..20 {
+        pair.client_sends();
+        let mut buf = [0; 100];
+        std::thread::sleep(Duration::from_micros(200));
+        match pair.server.read(&mut buf) {
+            Ok(0) => break,
+            Ok(count) => pair.heard.extend_from_slice(&buf[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+        let _ = pair.client.read_tls(&mut pair.socket);
+        pair.client.process_new_packets().ok()?;
+    }
+    let certificate = pair.client.peer_certificates()?.first()?.to_vec();
+    Some((certificate, pair.heard))
+}
+
+#[test]
+fn a_challenge_is_answered_for_its_name_alone_and_ends_there() {
+    let folder = Folder::new("challenge");
+    let own = folder.pair().to_vec();
+    let mut identity = folder.load().unwrap();
+    let acme: &[&[u8]] = &[b"acme-tls/1"];
+    assert_eq!(asked(&identity, "localhost", acme), None, "no challenge is under way");
+
+    let made = generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+    let (expected, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
+    let key = PrivateKeyDer::try_from(key).unwrap();
+    let challenge = ("chat.example.org".to_owned(), expected.clone(), key);
+    identity.answer_challenge(Some(challenge)).unwrap();
+    let answer = asked(&identity, "Chat.Example.org", acme);
+    assert_eq!(answer, Some((expected.to_vec(), Vec::new())), "and nothing is read");
+    assert_eq!(asked(&identity, "localhost", acme), None);
+    // Everybody else gets the server's own, by whatever other protocol.
+    for protocols in [&[][..], &[&b"http/1.1"[..]], &[&b"acme-tls/1"[..], b"http/1.1"]] {
+        let answer = asked(&identity, "chat.example.org", protocols);
+        assert_eq!(answer, Some((own.clone(), b"GET /".to_vec())));
+    }
+    // A reload in between keeps the challenge.
+    let own = folder.pair().to_vec();
+    identity.reload().unwrap();
+    assert_eq!(asked(&identity, "chat.example.org", acme).unwrap().0, expected.to_vec());
+    assert_eq!(asked(&identity, "chat.example.org", &[]).unwrap().0, own);
+    identity.answer_challenge(None).unwrap();
+    assert_eq!(asked(&identity, "chat.example.org", acme), None);
+}
+
+#[test]
+fn without_a_certificate_handshakes_fail() {
+    let folder = Folder::new("without");
+    let mut identity =
+        Identity::without_pair(&folder.file("cert.pem"), &folder.file("key.pem")).unwrap();
+    assert_eq!(asked(&identity, "localhost", &[]), None);
+    assert!(identity.reload().is_err());
+    let own = folder.pair().to_vec();
+    identity.reload().unwrap();
+    assert_eq!(asked(&identity, "localhost", &[]).unwrap().0, own);
 }

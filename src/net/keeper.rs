@@ -1,0 +1,112 @@
+//! The server's certificate while it runs: loaded, reloaded, and watched for its end.
+//!
+//! Owns the identity and when its end is next looked for. Must not know connections.
+
+use std::io;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+use crate::config::Config;
+use crate::engine::NEVER_MS;
+use crate::net::tls::Identity;
+use crate::net::transport::Transport;
+
+/// How often a certificate that is about to end is reported.
+const WARN_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The certificate of the TLS listeners, if there are any.
+pub(super) struct CertificateKeeper {
+    identity: Option<Identity>,
+    warn_ms: u64,
+}
+
+impl CertificateKeeper {
+    /// Loads what the options name.
+    pub(super) fn load(config: &Config) -> Result<Self, String> {
+        let load = |tls: &crate::config::Tls| Identity::load(&tls.cert, &tls.key);
+        let identity = config.tls.as_ref().map(load).transpose().map_err(|e| e.to_string())?;
+        Ok(Self { identity, warn_ms: 0 })
+    }
+
+    /// Begins TLS on an accepted socket.
+    pub(super) fn accept(&self, socket: TcpStream) -> io::Result<Transport> {
+        match &self.identity {
+            Some(identity) => identity.accept(socket),
+            None => Err(io::Error::other("no certificate is loaded")),
+        }
+    }
+
+    /// Loads the files again; a pair that cannot be used leaves the old one in place.
+    pub(super) fn reload(&mut self) {
+        let Some(identity) = &mut self.identity else { return };
+        match identity.reload() {
+            Ok(()) => {
+                log::info!("certificate and key are reloaded");
+                // The next turn says it when this one ends soon, too.
+                self.warn_ms = 0;
+            }
+            Err(error) => log::error!("certificate and key stay as they were: {error}"),
+        }
+    }
+
+    /// Once a day, logs a certificate that has expired or is about to: clients refuse it, and
+    /// nobody else says why.
+    pub(super) fn turn(&mut self, now_ms: u64, wall_us: i64) {
+        if now_ms < self.warn_ms {
+            return;
+        }
+        self.warn_ms = now_ms.saturating_add(WARN_EVERY_MS);
+        let now = Duration::from_micros(u64::try_from(wall_us).unwrap_or_default());
+        if let Some(warning) = self.identity.as_ref().and_then(|id| id.expiry_warning(now)) {
+            log::warn!("{warning}: renew it and send SIGHUP");
+        }
+    }
+
+    /// When [`CertificateKeeper::turn`] has to be called again, at the latest.
+    pub(super) fn next_ms(&self) -> u64 {
+        if self.identity.is_some() { self.warn_ms } else { NEVER_MS }
+    }
+
+    /// When the certificate ends, in seconds since the Unix epoch.
+    pub(super) fn ends_s(&self) -> Option<u64> {
+        self.identity.as_ref()?.not_after().map(|end| end.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::self_signed::self_signed;
+    use crate::config::Options;
+
+    #[test]
+    fn the_end_of_a_certificate_is_looked_for_every_day() {
+        let folder = std::env::temp_dir().join(format!("vestnik-keeper-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        let made = self_signed(&["chat.lan".to_owned()], Duration::from_secs(1_795_305_600));
+        made.unwrap().write(&cert, &key).unwrap();
+        let options = Options {
+            tls_listen: Some(vec!["127.0.0.1:0".parse().unwrap()]),
+            tls_cert: Some(cert),
+            tls_key: Some(key),
+            ..Options::default()
+        };
+        let mut keeper = CertificateKeeper::load(&Config::new(options).unwrap()).unwrap();
+        assert_eq!(keeper.ends_s(), Some(1_795_305_600 + (3650 - 1) * 86_400));
+        let (mut now_ms, mut looks) = (0, 0);
+        while now_ms < 3 * WARN_EVERY_MS {
+            now_ms = now_ms.max(keeper.next_ms());
+            keeper.turn(now_ms, 0);
+            assert_eq!(keeper.next_ms(), now_ms + WARN_EVERY_MS);
+            looks += 1;
+        }
+        assert_eq!(looks, 4);
+        keeper.reload();
+        assert_eq!(keeper.next_ms(), 0);
+        std::fs::remove_dir_all(folder).unwrap();
+        let none = CertificateKeeper::load(&Config::new(Options::default()).unwrap()).unwrap();
+        assert_eq!((none.next_ms(), none.ends_s()), (NEVER_MS, None));
+    }
+}
