@@ -7,6 +7,9 @@ use super::file::{self, Stop};
 use super::output::Consent;
 use super::{Context, Outcome};
 
+/// Messages deleted in one transaction.
+const MESSAGES_PER_SLICE: u32 = 50;
+
 pub(super) fn run(name: &str, consent: Consent, context: &mut Context<'_>) -> Outcome {
     let user = file::look(&context.data, |store| file::user(store, name))?;
     consent.ask(&format!("deletes all messages of {}", user.nickname))?;
@@ -44,7 +47,7 @@ pub(super) fn perform(name: &str, context: &mut Context<'_>) -> Outcome {
 fn purge_slice(store: &mut Store<'_>) -> Result<Option<usize>, Stop> {
     let Some(purge) = store.next_purge()? else { return Ok(None) };
     let mut last = store.server_time()?;
-    let found = store.purge_slice(purge)?;
+    let found = store.purge_slice(purge, MESSAGES_PER_SLICE)?;
     for message in &found {
         // No server is running that could give this time to another event.
         last = file::now().max(last.next());

@@ -37,7 +37,7 @@ impl Engine<'_> {
         let now_ms = self.now.ms();
         let is_time = is_time(now_ms, self.housekeeping_ms, !self.ready.is_empty());
         if is_time || self.service.wants_housekeeping() {
-            let has_more = self.service.housekeeping();
+            let has_more = self.service.housekeeping_timed(|| io.elapsed_us());
             self.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
             self.observe(io, Event::Housekept)?;

@@ -443,7 +443,7 @@ impl Service<'_> {
         self.administered(caller, chat)?;
         self.may_change(caller)?;
         self.store.remove_chat(chat)?;
-        self.housekeeping.sweep_soon();
+        self.housekeeping.erasing.sweep_soon();
         self.accept(caller, |_| {});
         self.chat_is_gone(chat, Some(caller.conn));
         Ok(())

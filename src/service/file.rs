@@ -19,8 +19,6 @@ use crate::wire::extras::{Extras, FileInfo};
 
 /// Uploads that are taken away in one slice of housekeeping.
 const STALE_PER_SLICE: u32 = 16;
-/// Chunks that are erased in one slice: each is overwritten in the database.
-const ERASED_PER_SLICE: u32 = 8;
 
 impl Service<'_> {
     /// BEGIN_FILE.
@@ -154,7 +152,7 @@ impl Service<'_> {
         let file = self.visible_file(caller, id)?;
         if file.message.is_none() {
             self.store.remove_file(&file)?;
-            self.housekeeping.erase_soon();
+            self.housekeeping.erasing.erase_files_soon();
         }
         self.accept(caller, |_| {});
         Ok(())
@@ -198,16 +196,6 @@ impl Service<'_> {
             self.store.remove_stale_uploads(since, STALE_PER_SLICE)?;
         }
         Ok(())
-    }
-
-    /// Erases some of the files that are gone. True when there may be more.
-    pub(super) fn erase_files(&mut self) -> Result<bool, HandlerError> {
-        let more = self.store.erase_slice(ERASED_PER_SLICE)?;
-        if more {
-            // What the WAL has of them is to go as well.
-            self.indexing.note_change();
-        }
-        Ok(more)
     }
 }
 

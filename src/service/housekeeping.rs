@@ -1,28 +1,21 @@
 //! What the server does on its own account, in small slices between requests: acting on what the
-//! command line changed, ending old sessions, sweeping what belongs to nobody, and emptying
-//! the WAL of what was deleted.
+//! command line changed, ending old sessions, and emptying the WAL of what was deleted; with the
+//! slices of erasing, indexing and verifying.
 
 use std::collections::VecDeque;
 
 use crate::ids::ServerTime;
 use crate::limits::EMPTY_GROUP_DAYS;
+use crate::service::erasing::Erasing;
 use crate::service::session::TOUCH_US;
 use crate::service::verifying::Verifying;
 use crate::service::{DAY_US, HandlerResult, Service, TurnEnd};
 use crate::store::changes::Change;
-use crate::store::messages::Sweep;
-use crate::store::purges::Found;
 use crate::store::{Store, StoreError, StoreResult};
 use crate::wire::answer::MemberEvent;
-use crate::wire::codec::{Message, STATUS_DELETED};
-use crate::wire::extras::Extras;
 
 /// Changes taken up in one slice.
 const CHANGES_PER_SLICE: u32 = 256;
-/// Rows swept in one slice.
-const SWEPT_PER_SLICE: u32 = 500;
-/// Milliseconds between two such slices while requests come.
-const SWEEP_BUSY_MS: u64 = 10;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
 /// Connections read in one slice for whether the use of their session is to be noted,
@@ -33,8 +26,6 @@ const TOUCHED_PER_SLICE: usize = 200;
 const INVITES_PER_SLICE: u32 = 100;
 /// Groups without members taken away in one slice.
 const EMPTY_GROUPS_PER_SLICE: u32 = 100;
-/// Messages that expire in one slice.
-const EXPIRED_PER_SLICE: u32 = 100;
 /// The WAL is emptied that many milliseconds after the last deletion, when nobody asks for
 /// anything,
 const SCRUB_QUIET_MS: u64 = 2_000;
@@ -57,11 +48,7 @@ pub(super) struct Housekeeping {
     taken: VecDeque<Change>,
     /// How many were acted on.
     pub(super) acted_on: u64,
-    sweep: Option<Sweep>,
-    swept_ms: u64,
-    may_expire: bool,
-    may_purge: bool,
-    may_erase: bool,
+    pub(super) erasing: Erasing,
     last_round_ms: u64,
     /// When a database that cannot be written was last tried.
     probed_ms: u64,
@@ -98,11 +85,7 @@ impl Housekeeping {
             has_changes: true,
             taken: VecDeque::new(),
             acted_on: 0,
-            sweep: Some(Sweep::default()),
-            swept_ms: 0,
-            may_expire: true,
-            may_purge: true,
-            may_erase: true,
+            erasing: Erasing::default(),
             last_round_ms: 0,
             probed_ms: 0,
             touched_upto: 0,
@@ -115,21 +98,8 @@ impl Housekeeping {
     /// A turn was undone: what it took up stands in the file again.
     pub(super) fn start_again(&mut self) {
         self.has_changes = true;
-        self.sweep = Some(Sweep::default());
-        self.may_expire = true;
-        self.may_purge = true;
-        self.may_erase = true;
+        self.erasing.start_again();
         self.doubt_noted_ms = None;
-    }
-
-    /// A file is gone.
-    pub(super) fn erase_soon(&mut self) {
-        self.may_erase = true;
-    }
-
-    /// A chat is gone, before where a sweep stands perhaps.
-    pub(super) fn sweep_soon(&mut self) {
-        self.sweep = Some(Sweep::default());
     }
 }
 
@@ -150,7 +120,7 @@ impl Service<'_> {
         if version != self.housekeeping.data_version {
             self.housekeeping.data_version = version;
             self.housekeeping.has_changes = true;
-            self.housekeeping.may_purge = true;
+            self.housekeeping.erasing.purge_soon();
             // A command may have taken messages away, or their words out of the index.
             self.indexing.note_change();
         }
@@ -169,6 +139,12 @@ impl Service<'_> {
     /// no request is declined for it. To be called a few times a second. True when there is more to
     /// do soon.
     pub fn housekeeping(&mut self) -> bool {
+        self.housekeeping_timed(|| 0)
+    }
+
+    /// [`Service::housekeeping`], with a clock in microseconds by which slices are measured.
+    pub fn housekeeping_timed(&mut self, now_us: impl Fn() -> u64) -> bool {
+        let begun_us = now_us();
         self.take_up_changes();
         if self.turn.failed.is_some() {
             self.end_turn();
@@ -186,11 +162,15 @@ impl Service<'_> {
             Err(_) => (false, Ok(())),
         };
         self.note_failure(outcome);
+        let worked_us = now_us();
         if self.end_turn() == TurnEnd::Committed
             && let Err(error) = self.scrub()
         {
             self.reason(error.into());
         }
+        let (work_us, all_us) =
+            (worked_us.saturating_sub(begun_us), now_us().saturating_sub(begun_us));
+        self.housekeeping.erasing.note_slice(self.now_ms, work_us, all_us);
         more
     }
 
@@ -211,8 +191,8 @@ impl Service<'_> {
                 self.trim_ledger()?;
             }
             self.remove_stale_uploads()?;
-            self.housekeeping.may_expire = true;
-            self.housekeeping.may_erase = true;
+            self.housekeeping.erasing.expire_soon();
+            self.housekeeping.erasing.erase_files_soon();
             self.outbox.trim();
             self.report_damage();
         }
@@ -236,77 +216,23 @@ impl Service<'_> {
     /// One slice of the work that takes long. True when there is more to do soon.
     fn background_slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         let stands_back = self.indexing.stands_back(self.now_ms);
+        let is_due = self.housekeeping.erasing.is_due(self.now_ms);
         if self.full_disk.is_full {
             // Each slice of what frees space is checkpointed before the next.
             self.housekeeping.scrubbing.is_due = true;
-        } else if self.indexing.is_wanted() {
+        } else if self.indexing.is_wanted() && !is_due {
             return self.index_slice();
         }
         if stands_back {
             // What was deleted has to be gone within a minute, anyone who asks for what.
-            let is_due = self.now_ms >= self.housekeeping.swept_ms + SWEEP_BUSY_MS;
-            if is_due && self.housekeeping.sweep.is_some() {
-                self.sweep()?;
-            }
-            return Ok(self.housekeeping.sweep.is_some());
+            return if is_due { self.erase_slice() } else { Ok(false) };
         }
-        self.sweep()?;
-        if self.housekeeping.may_expire {
-            self.housekeeping.may_expire = self.expire()?;
-        }
-        if self.housekeeping.may_purge {
-            self.housekeeping.may_purge = self.purge()?;
-        }
-        if self.housekeeping.may_erase {
-            self.housekeeping.may_erase = self.erase_files()?;
-        }
+        let mut more = self.erase_slice()? | self.shrink_slice()?;
         self.verify_slice()?;
-        let more = !self.full_disk.is_full && self.index_slice()? | self.count_slice()?;
-        let housekeeping = &self.housekeeping;
-        Ok(more
-            || housekeeping.sweep.is_some()
-            || housekeeping.may_expire
-            || housekeeping.may_purge
-            || housekeeping.may_erase)
-    }
-
-    /// Takes away some of what chats that are gone have left.
-    fn sweep(&mut self) -> HandlerResult {
-        let Some(sweep) = &mut self.housekeeping.sweep else { return Ok(()) };
-        if !self.store.sweep_messages(sweep, SWEPT_PER_SLICE)? {
-            self.housekeeping.sweep = None;
+        if !self.full_disk.is_full {
+            more |= self.index_slice()? | self.count_slice()?;
         }
-        self.housekeeping.swept_ms = self.now_ms;
-        self.indexing.note_change();
-        Ok(())
-    }
-
-    /// Deletes messages of users whose messages are all to go, as if their authors did.
-    fn purge(&mut self) -> Result<bool, crate::service::HandlerError> {
-        let Some(purge) = self.store.next_purge()? else { return Ok(false) };
-        for Found { chat, message: id, status } in self.store.purge_slice(purge)? {
-            let updated = self.clock.next();
-            self.store.delete_message(chat, id, updated)?;
-            self.indexing.note_change();
-            let (sender, created) = (purge.user, id.created());
-            let status = status | STATUS_DELETED;
-            let message =
-                Message { id, sender, created, updated, status, content: "", extras: Extras::NONE };
-            self.notify_message_of_nobody(chat, &message);
-        }
-        Ok(true)
-    }
-
-    /// Takes away messages that their chat keeps no longer. Nobody is notified: anyone who has them
-    /// may keep them.
-    fn expire(&mut self) -> Result<bool, crate::service::HandlerError> {
-        let Some(now) = self.clock.age_clock() else { return Ok(false) };
-        let Some((chat, last)) = self.store.expire_messages(now, EXPIRED_PER_SLICE)? else {
-            return Ok(false);
-        };
-        self.indexing.note_change();
-        self.counting.note_expired(chat, last);
-        Ok(true)
+        Ok(more)
     }
 
     /// Looks whether the WAL is to be emptied after this turn.
@@ -423,14 +349,14 @@ impl Service<'_> {
             Change::UserRenamed(user) => self.user_renamed(user)?,
             Change::ChatClosed(chat) => self.notify_chat_with_extras(chat, None),
             Change::ChatChanged(chat) => {
-                self.housekeeping.may_expire = true;
+                self.housekeeping.erasing.expire_soon();
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
                 self.roster.set_slow_mode(chat, slow_mode_s);
                 self.send_limiter.set_slow_mode(chat, slow_mode_s, self.now_ms);
                 self.notify_chat(chat, None);
             }
             Change::ChatRemoved(chat) => {
-                self.housekeeping.sweep_soon();
+                self.housekeeping.erasing.sweep_soon();
                 self.chat_is_gone(chat, None);
             }
             Change::PolicyChanged => {
@@ -456,7 +382,7 @@ impl Service<'_> {
         let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
         for chat in self.store.empty_groups(oldest, EMPTY_GROUPS_PER_SLICE)? {
             self.store.remove_chat(chat)?;
-            self.housekeeping.sweep_soon();
+            self.housekeeping.erasing.sweep_soon();
             self.chat_is_gone(chat, None);
         }
         Ok(())

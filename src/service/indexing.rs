@@ -337,10 +337,10 @@ impl Indexing {
 }
 
 impl Service<'_> {
-    /// Whether the next turn should call [`Service::housekeeping`] whatever the time: a search
-    /// waits for the index.
-    pub const fn wants_housekeeping(&self) -> bool {
-        self.indexing.is_wanted()
+    /// Whether this turn should call [`Service::housekeeping`] whatever the time: a search waits
+    /// for the index, or a slice of erasing is due.
+    pub fn wants_housekeeping(&self) -> bool {
+        self.indexing.is_wanted() || self.housekeeping.erasing.is_due(self.now_ms)
     }
 
     /// Whether the index lacks messages of these chats up to this time, or words that they have no

@@ -249,7 +249,7 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         if found.has_files() {
-            self.housekeeping.erase_soon();
+            self.housekeeping.erasing.erase_files_soon();
         }
         self.indexing.note_change();
         self.notify_message(

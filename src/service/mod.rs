@@ -16,6 +16,7 @@ mod clock;
 mod clock_doubt;
 mod commands;
 mod dispatch;
+mod erasing;
 mod file;
 mod full_disk;
 mod gauges;

@@ -39,6 +39,11 @@ pub(super) const PASSED_OVER_MAX: u32 = 4_096;
 /// Bytes of content that take as long to pass over as one more message.
 const PASSED_OVER_BYTES: usize = 256;
 
+/// Words that one slice takes out of the index where they leave it lightly,
+const WORDS_PER_LIGHT_SLICE: usize = 8_192;
+/// and bytes of content that one slice takes away in any case.
+const CONTENT_BYTES_PER_SLICE: i64 = 512 * 1024;
+
 /// Chats that one slice of a sweep passes: a millisecond of work.
 const ORPHANS_LOOKED_FOR: u32 = 256;
 
@@ -97,6 +102,14 @@ pub struct Walk {
 pub struct Sweep {
     is_at_nonces: bool,
     from: i64,
+}
+
+/// A message that is about to go.
+struct Oldest {
+    message: MessageId,
+    status: u8,
+    /// Its content where it is indexed; nothing in it where that is damaged.
+    indexed: Option<Option<String>>,
 }
 
 /// Where a chat is that is gone and has left something.
@@ -497,28 +510,54 @@ impl Store<'_> {
         last: ServerTime,
         limit: u32,
     ) -> StoreResult<Option<ServerTime>> {
-        let sql = "SELECT message_id, sender_id, status, content, checksum FROM messages
-                   WHERE chat_id = ?1 AND message_id <= ?2 ORDER BY message_id LIMIT ?3";
-        let oldest = self.all(sql, (chat, last.micros(), limit), |row| {
-            let created = time(row, 0)?;
-            let status = row.get_ref(2)?.as_i64().unwrap_or_default() as u8;
-            let content = checksum::read_content(row, [1, 2, 3, 4], chat, created.micros())?;
-            Ok((MessageId::at(created), content.map(str::to_owned), status))
-        })?;
-        let mut words_left = WORDS_PER_SLICE;
+        let oldest = self.oldest_messages(chat, last, limit)?;
+        let mut words_left = if self.is_light() { WORDS_PER_LIGHT_SLICE } else { WORDS_PER_SLICE };
         let mut removed = None;
-        for (message, content, status) in oldest {
+        for Oldest { message, status, indexed } in oldest {
             self.remove_extras(chat, message, status)?;
-            let words = self.take_from_index(chat, message, content.as_deref())?;
-            words_left = words_left.saturating_sub(words);
-            let sql = "DELETE FROM messages WHERE chat_id = ?1 AND message_id = ?2";
-            self.run(sql, (chat, message.created().micros()))?;
             removed = Some(message.created());
+            if let Some(content) = indexed {
+                let words = self.take_from_index(chat, message, content.as_deref())?;
+                words_left = words_left.saturating_sub(words);
+            }
             if words_left == 0 {
                 break;
             }
         }
+        if let Some(removed) = removed {
+            let sql = "DELETE FROM messages WHERE chat_id = ?1 AND message_id <= ?2";
+            self.run(sql, (chat, removed.micros()))?;
+        }
         Ok(removed)
+    }
+
+    /// The oldest messages of a chat, of which the content is read where it is indexed.
+    fn oldest_messages(
+        &mut self,
+        chat: i64,
+        last: ServerTime,
+        limit: u32,
+    ) -> StoreResult<Vec<Oldest>> {
+        let sql = "SELECT m.message_id, m.sender_id, m.status, m.content, m.checksum,
+                          r.message_id IS NOT NULL, octet_length(m.content)
+                   FROM messages m LEFT JOIN search_rows r ON r.message_id = m.message_id
+                   WHERE m.chat_id = ?1 AND m.message_id <= ?2 ORDER BY m.message_id LIMIT ?3";
+        let (mut oldest, mut bytes) = (Vec::new(), 0);
+        self.each(sql, (chat, last.micros(), limit), |row| {
+            let created = time(row, 0)?;
+            let status = row.get_ref(2)?.as_i64().unwrap_or_default() as u8;
+            let indexed = if row.get(5)? {
+                let content = checksum::read_content(row, [1, 2, 3, 4], chat, created.micros())?;
+                Some(content.map(str::to_owned))
+            } else {
+                None
+            };
+            // What is not indexed need not be read, but overwritten.
+            bytes += row.get_ref(6)?.as_i64().unwrap_or_default();
+            oldest.push(Oldest { message: MessageId::at(created), status, indexed });
+            Ok(bytes < CONTENT_BYTES_PER_SLICE)
+        })?;
+        Ok(oldest)
     }
 
     /// Looks for the first chat from `from` on that has rows in a table and is gone, at a number of
@@ -726,6 +765,65 @@ mod tests {
             while store.sweep_messages(&mut sweep, 100).expect("swept") {}
             assert_eq!(range(store, ChatId::new(1).expect("not 0"), 0, i64::MAX).len(), 1);
         });
+    }
+
+    /// Where words leave lightly, searches do not find them at once, and when the index has been
+    /// assembled they are nowhere in it.
+    #[test]
+    fn words_that_leave_lightly_are_gone_once_the_index_is_assembled() {
+        use crate::store::search::Unindexed;
+        let database = Database::in_memory().expect("memory");
+        let store = &mut Store::new(&database).expect("tables");
+        let (gone, user) = (ChatId::new(7).expect("not 0"), UserId::new(9).expect("not 0"));
+        let chat = store.add_chat("a", "a", None, at(1)).expect("stored").expect("free");
+        for n in 1..=300 {
+            let (chat, word) = if n % 3 == 0 { (chat, "stays") } else { (gone, "leaves") };
+            let content = format!("{word} {word}{n}");
+            let message = MessageId::at(at(n));
+            store.add_message(chat, message, user, &content).expect("stored");
+            store.index(&mut [Unindexed { chat, message, content }]).expect("indexed");
+            if n % 50 == 0 {
+                store.commit().expect("committed");
+            }
+        }
+        let terms = |store: &mut Store<'_>| {
+            store.count("SELECT count(*) FROM search_terms WHERE term LIKE 'leaves%'")
+        };
+        assert_eq!(terms(store), Ok(400));
+        let mut sweep = Sweep::default();
+        loop {
+            store.begin_light().expect("begun");
+            let more = store.sweep_messages(&mut sweep, 70).expect("swept");
+            store.end_light().expect("ended");
+            store.commit().expect("committed");
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(store.left_index(), 200);
+        let found = |store: &mut Store<'_>, word: &str| {
+            let bounds = (MessageId::at(at(1_000)), ServerTime::ZERO);
+            let words = [vec![word.to_owned()]];
+            store.search(&words, bounds.0, bounds.1, 500).expect("found").len()
+        };
+        assert_eq!((found(store, "leaves"), found(store, "stays")), (0, 100));
+        let blocks = "SELECT count(*) FROM search_data WHERE instr(block, 'leaves') > 0";
+        assert!(store.count(blocks).expect("read") > 0, "they are only marked");
+        assert_eq!(store.is_index_unassembled(), Ok(true));
+        store.begin_assembling().expect("begun");
+        while store.merge_search().expect("merged") {}
+        store.note_assembled().expect("noted");
+        store.commit().expect("committed");
+        assert_eq!(store.count(blocks), Ok(0));
+        assert_eq!((found(store, "leaves"), found(store, "stays")), (0, 100));
+        // What goes one by one is overwritten again.
+        store.delete_message(chat, MessageId::at(at(3)), at(1_001)).expect("deleted");
+        while store.settle_pending(None).expect("settled") {}
+        store.commit().expect("committed");
+        let term = "SELECT count(*) FROM search_terms WHERE term = 'stays3'";
+        assert_eq!((store.count(term), found(store, "stays3")), (Ok(0), 0));
+        let setting = "SELECT v FROM search_config WHERE k = 'secure-delete'";
+        assert_eq!(store.count(setting), Ok(1));
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub type StoreResult<T> = Result<T, StoreError>;
 /// crash goes on at most this far ahead.
 const TIME_LEASE_US: i64 = 1_000_000;
 
+/// Free pages that a database keeps: 4 MiB, for what comes next.
+const FREE_PAGES_KEPT: u32 = 1_024;
+
 /// What of the turn's transaction has begun.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Transaction {
@@ -73,6 +76,10 @@ pub struct Store<'db> {
     forget_search: Statement<'db>,
     /// A transaction has failed, and the index may remember what it should not.
     is_search_unsure: bool,
+    /// Words that leave the index are only marked as gone.
+    is_light: bool,
+    /// Messages that have left the index.
+    left_index: u64,
     /// Highest server time ever promised to the file.
     time_reserved: ServerTime,
     /// What `time_reserved` becomes when the transaction under way commits.
@@ -102,6 +109,8 @@ impl<'db> Store<'db> {
             insert_message: db.prepare(messages::INSERT)?,
             forget_search: db.prepare(search::FORGET)?,
             is_search_unsure: false,
+            is_light: false,
+            left_index: 0,
             time_reserved: ServerTime::ZERO,
             time_reserving: ServerTime::ZERO,
         };
@@ -277,6 +286,7 @@ impl<'db> Store<'db> {
         self.transaction = Transaction::None;
         self.time_reserving = self.time_reserved;
         self.is_search_unsure = true;
+        self.is_light = false;
     }
 
     /// That the database and its WAL are still the files at their paths.
@@ -399,6 +409,30 @@ impl<'db> Store<'db> {
                 lost => Err(lost),
             },
         }
+    }
+
+    /// Gives up to `pages` free pages of the database back to the disk; those at its end move into
+    /// free ones before. A database of an older version keeps its pages. True when there are more
+    /// than are kept for what comes next.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn shrink(&mut self, pages: u32) -> StoreResult<bool> {
+        let mode = self.get("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))?;
+        let is_incremental = mode == Some(open::INCREMENTAL);
+        let free = self.get("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0))?;
+        let free = free.unwrap_or_default();
+        let Some(surplus) = free.checked_sub(FREE_PAGES_KEPT).filter(|_| is_incremental) else {
+            return Ok(false);
+        };
+        if surplus == 0 {
+            return Ok(false);
+        }
+        self.begin_write()?;
+        let pages = pages.min(surplus);
+        // Each step of the statement frees one page.
+        self.each(&format!("PRAGMA incremental_vacuum({pages})"), [], |_| Ok(true))?;
+        Ok(surplus > pages)
     }
 
     /// Whether the thread for checkpoints is at work, and so the WAL cannot be emptied.

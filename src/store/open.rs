@@ -44,6 +44,9 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 /// `schema.sql` for new files and into a new entry here for old ones; a test compares the two.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [include_str!("migrations/2.sql")];
 
+/// The mode of `PRAGMA auto_vacuum` in which free pages are given back when that is asked for.
+pub(super) const INCREMENTAL: i64 = 2;
+
 /// Compiled statements kept by text; more than there are texts.
 const STATEMENT_CACHE: usize = 256;
 
@@ -340,7 +343,8 @@ impl Database {
             _ => format!("{text}: {}", describe_io(&e)),
         })?;
         // An empty file is as good as none to VACUUM INTO, and has its mode already.
-        let copied = self.db.execute("VACUUM INTO ?1", [text]);
+        let copied =
+            make_incremental(&self.db).and_then(|()| self.db.execute("VACUUM INTO ?1", [text]));
         let copied = copied.map_err(|e| error::explain(&self.db, e).to_string());
         let named = copied
             .and_then(|_| if accepts_damage { Ok(()) } else { verify(partial) })
@@ -592,6 +596,10 @@ fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     if version == SCHEMA_VERSION {
         return Ok(());
     }
+    if version == 0 {
+        // Only an empty database takes it; there, and in copies, free pages can be given back.
+        make_incremental(db)?;
+    }
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Another process may have done it in the meantime.
     let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -607,6 +615,12 @@ fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
+}
+
+/// Has a new database, or a copy, keep what it takes to give free pages back to the disk.
+fn make_incremental(db: &Connection) -> rusqlite::Result<()> {
+    let mode: i64 = db.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
+    if mode == INCREMENTAL { Ok(()) } else { db.pragma_update(None, "auto_vacuum", INCREMENTAL) }
 }
 
 /// Makes the skeletons of all logins anew when they are those of older tables of Unicode, or none.

@@ -6,8 +6,6 @@ use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 
 /// Messages scanned in one slice.
 const ROWS_PER_SLICE: usize = 4_000;
-/// Messages found in one slice.
-const FOUND_PER_SLICE: usize = 50;
 /// Chats scanned in one slice.
 const CHATS_PER_SLICE: usize = 100;
 
@@ -64,12 +62,12 @@ impl Store<'_> {
         })
     }
 
-    /// The next messages of a purge, which the caller deletes in the same transaction. Notes how
-    /// far it has come, and forgets it at its end.
+    /// The next messages of a purge, at most `limit`, which the caller deletes in the same
+    /// transaction. Notes how far it has come, and forgets it at its end.
     ///
     /// # Errors
     /// As every write.
-    pub fn purge_slice(&mut self, mut purge: Purge) -> StoreResult<Vec<Found>> {
+    pub fn purge_slice(&mut self, mut purge: Purge, limit: u32) -> StoreResult<Vec<Found>> {
         let mut found = Vec::new();
         let mut rows_left = ROWS_PER_SLICE;
         for _ in 0..CHATS_PER_SLICE {
@@ -82,7 +80,7 @@ impl Store<'_> {
             if chat.row() != purge.chat {
                 (purge.chat, purge.at) = (chat.row(), ServerTime::ZERO);
             }
-            if !self.purge_chat(&mut purge, chat, &mut rows_left, &mut found)? {
+            if !self.purge_chat(&mut purge, chat, &mut rows_left, limit as usize, &mut found)? {
                 break;
             }
             (purge.chat, purge.at) = (purge.chat + 1, ServerTime::ZERO);
@@ -98,6 +96,7 @@ impl Store<'_> {
         purge: &mut Purge,
         chat: ChatId,
         rows_left: &mut usize,
+        limit: usize,
         found: &mut Vec<Found>,
     ) -> StoreResult<bool> {
         let sql = "SELECT message_id, sender_id, status FROM messages
@@ -105,7 +104,7 @@ impl Store<'_> {
                    ORDER BY message_id";
         let mut is_whole = true;
         self.each(sql, (chat.row(), purge.at.micros(), purge.upto.micros()), |row| {
-            is_whole = *rows_left > 0 && found.len() < FOUND_PER_SLICE;
+            is_whole = *rows_left > 0 && found.len() < limit;
             if is_whole {
                 *rows_left -= 1;
                 purge.at = time(row, 0)?;
@@ -158,8 +157,8 @@ mod tests {
         let mut found = Vec::new();
         let mut slices = 0;
         while let Some(purge) = store.next_purge().expect("read") {
-            let list = store.purge_slice(purge).expect("found");
-            assert!(list.len() <= FOUND_PER_SLICE);
+            let list = store.purge_slice(purge, 50).expect("found");
+            assert!(list.len() <= 50);
             found.extend(list.iter().map(|found| (found.chat, found.message)));
             slices += 1;
         }

@@ -21,6 +21,9 @@ pub(super) const FORGET: &str = "INSERT INTO search (search, rank) VALUES ('merg
 /// Pages that one step of merging writes.
 const MERGE_PAGES: i64 = 32;
 
+/// The key of `meta` that says whether words are only marked as gone.
+const UNASSEMBLED: &str = "search_unassembled";
+
 /// Begins the word that stands for a chat: no word of a message begins so.
 const CHAT_MARK: char = '\u{E000}';
 
@@ -220,6 +223,10 @@ impl Store<'_> {
         if self.forget_row(message)?
             && let Some(content) = content
         {
+            self.left_index += 1;
+            if self.is_light() {
+                return self.take_words(message, &index_words(chat.row(), content));
+            }
             let sql = "INSERT INTO search_pending (message_id, chat_id, content)
                        VALUES (?1, ?2, ?3)";
             self.run(sql, (message.created().micros(), chat.row(), content))?;
@@ -239,8 +246,9 @@ impl Store<'_> {
             return Ok(0);
         }
         let Some(content) = content else { return Ok(0) };
+        self.left_index += 1;
         let words = index_words(chat, content);
-        if words.len() > WORDS_PER_SLICE {
+        if words.len() > WORDS_PER_SLICE && !self.is_light() {
             let sql = "INSERT INTO search_pending (message_id, chat_id, content)
                        VALUES (?1, ?2, ?3)";
             self.run(sql, (message.created().micros(), chat, content))?;
@@ -258,6 +266,67 @@ impl Store<'_> {
     fn take_words(&mut self, message: MessageId, words: &[String]) -> StoreResult<()> {
         let sql = "INSERT INTO search (search, rowid, words) VALUES ('delete', ?1, ?2)";
         self.run(sql, (message.created().micros(), words.join(" "))).map(drop)
+    }
+
+    // ---- erasing much -----------------------------------------------------------------------
+    //
+    // To overwrite one word of one message takes some hundred microseconds, so a large chat would
+    // take hours. Where many messages go, their words are only marked as gone, and leave the pages
+    // when all pieces of the index have been assembled anew, which takes a fraction of that.
+
+    /// From here to [`Store::end_light`] words are only marked as gone. The index has to be
+    /// assembled afterwards, which the database knows.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn begin_light(&mut self) -> StoreResult<()> {
+        self.run("INSERT INTO search (search, rank) VALUES ('secure-delete', 0)", [])?;
+        self.is_light = true;
+        Ok(())
+    }
+
+    /// Words that go are overwritten again.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn end_light(&mut self) -> StoreResult<()> {
+        self.is_light = false;
+        self.run("INSERT INTO search (search, rank) VALUES ('secure-delete', 1)", [])?;
+        self.set_meta(UNASSEMBLED, 1)
+    }
+
+    pub(super) const fn is_light(&self) -> bool {
+        self.is_light
+    }
+
+    /// Messages that have left the index since the start, those of undone transactions included.
+    pub const fn left_index(&self) -> u64 {
+        self.left_index
+    }
+
+    /// Whether the index has words that are only marked as gone.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_index_unassembled(&mut self) -> StoreResult<bool> {
+        Ok(self.meta(UNASSEMBLED)?.is_some_and(|value| value != 0))
+    }
+
+    /// Begins to assemble all of the index; [`Store::merge_search`] goes on with it, until it has
+    /// nothing to do.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn begin_assembling(&mut self) -> StoreResult<()> {
+        self.run("INSERT INTO search (search, rank) VALUES ('merge', ?1)", [-MERGE_PAGES]).map(drop)
+    }
+
+    /// Notes that all of the index was assembled since words were last marked as gone.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn note_assembled(&mut self) -> StoreResult<()> {
+        self.set_meta(UNASSEMBLED, 0)
     }
 
     /// Whether old words of messages of these chats wait to leave the index.

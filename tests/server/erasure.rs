@@ -1,9 +1,21 @@
 //! protocol.md section 5, DELETE_MSG: the content is gone from the files, the write-ahead log and
 //! the search index included, soon after.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests stand outside of the server: they read the clock and start threads"
+)]
+
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
 
 use crate::support::Server;
+use crate::support::client::Client;
+use crate::support::wire::*;
 
 /// What stands anywhere in the data file or its WAL and begins with `secret`, up to where a word
 /// ends.
@@ -66,5 +78,75 @@ fn what_is_deleted_is_gone_from_the_files() {
     server.kill();
     server.restart();
     assert_eq!(found(&server, &gone), [""; 0]);
+    server.admin_ok(&["check"], None);
+}
+
+/// Messages and nonces of a large chat.
+const MANY: i64 = 100_000;
+
+/// Fills a chat from outside, as nobody could in the time of a test.
+fn fill(server: &Server, chat: u32) {
+    let other = Connection::open(server.data()).expect("the data file");
+    other.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+    let rows = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY})"
+    );
+    other
+        .execute_batch(&format!(
+            "BEGIN IMMEDIATE;
+             {rows} INSERT INTO messages (chat_id, message_id, sender_id, content)
+             SELECT {chat}, 1600000000000000 + i, 1, 'words that are to go, ' || i FROM n;
+             {rows} INSERT INTO nonces SELECT {chat}, 1, i, 1600000000000000 + i FROM n;
+             COMMIT"
+        ))
+        .expect("rows");
+}
+
+fn rows_of(server: &Server, chat: u32) -> i64 {
+    let other = Connection::open(server.data()).expect("the data file");
+    let sql = "SELECT (SELECT count(*) FROM messages WHERE chat_id = ?1)
+                    + (SELECT count(*) FROM nonces WHERE chat_id = ?1)";
+    other.query_row(sql, [chat], |row| row.get(0)).expect("a count")
+}
+
+/// Sends without a pause until it is over.
+fn send_on(mut client: Client, chat: u32, is_over: &AtomicBool) {
+    let request = || (SEND_CHAT_MSG, Vec::from(body().id(chat).text("and on")));
+    client.post_all((0..16).map(|_| request()));
+    while !is_over.load(Ordering::Relaxed) {
+        client.answer().accepted();
+        client.post(SEND_CHAT_MSG, request().1);
+    }
+}
+
+/// A large chat is gone within a minute though somebody sends without a pause, and then the
+/// database gives its space back.
+#[test]
+fn a_large_chat_is_gone_within_a_minute_on_a_busy_server() {
+    let server = Server::start();
+    let [(mut anna, _), (boris, _)] = server.users10(["anna", "boris"]);
+    let (large, hall) = (anna.create_chat("large"), anna.create_chat("hall"));
+    fill(&server, large);
+    let mut boris = boris;
+    boris.join(hall);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| send_on(boris, hall, &is_over));
+        // Before the share of the time has grown.
+        let deleted = Instant::now();
+        anna.ask(0x3B, body().id(large)).accepted();
+        let mut left = rows_of(&server, large);
+        while left > 0 && deleted.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(200));
+            left = rows_of(&server, large);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(left, 0, "rows after a minute");
+    });
+    let pages = |name: &str| -> i64 {
+        let other = Connection::open(server.data()).expect("the data file");
+        other.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).expect("a number")
+    };
+    crate::support::in_time(|| pages("freelist_count") <= 1_024);
     server.admin_ok(&["check"], None);
 }
