@@ -95,7 +95,7 @@ impl Service<'_> {
         invite: Option<&str>,
     ) -> HandlerResult {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
-        if self.lockdown {
+        if self.storage.lockdown {
             return Err(Decline::RegistrationClosed.into());
         }
         let code_key = Key::RegisterInvite(origin);
@@ -117,7 +117,8 @@ impl Service<'_> {
         self.check_throttle(&[key])?;
         self.spend(&[key]);
         // On 1.0 what is no invite is ignored where none is needed.
-        let is_latest = self.peers.get(conn).is_some_and(|peer| peer.version().has_extras());
+        let is_latest =
+            self.presence.peers.get(conn).is_some_and(|peer| peer.version().has_extras());
         let is_needed =
             self.config.registration != Registration::Open || invite.is_some() && is_latest;
         if found.is_none() && is_needed {
@@ -155,7 +156,7 @@ impl Service<'_> {
         invite: Option<Digest32>,
         stored: &str,
     ) -> HandlerResult {
-        if self.lockdown {
+        if self.storage.lockdown {
             return Err(Decline::RegistrationClosed.into());
         }
         self.may_write()?;

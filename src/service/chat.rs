@@ -92,7 +92,7 @@ impl Service<'_> {
                 if service.is_scan_budget_spent() {
                     return Ok(Progress::More);
                 }
-                service.looked_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
+                service.streams.looked_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
                 *after = names::name_key(&chat.name);
                 if service.is_visible(caller.user, chat)? {
                     service.put_chat(pieces.out(), caller.version, chat, caller.user)?;
@@ -185,7 +185,7 @@ impl Service<'_> {
     /// Appends a member as GET_MEMBERS lists it.
     pub(super) fn put_member(&self, out: &mut Vec<u8>, member: &Member, nickname: &str) {
         let mut flags = if member.admin { answer::MEMBER_ADMIN } else { 0 };
-        if self.roster.is_online(member.user) {
+        if self.presence.roster.is_online(member.user) {
             flags |= answer::MEMBER_ONLINE;
         }
         answer::put_member(out, member.user, flags, member.seen, nickname);
@@ -193,7 +193,7 @@ impl Service<'_> {
 
     /// Appends a banned user as GET_MEMBERS lists them.
     pub(super) fn put_banned(&self, out: &mut Vec<u8>, user: UserId, nickname: &str) {
-        let online = if self.roster.is_online(user) { answer::MEMBER_ONLINE } else { 0 };
+        let online = if self.presence.roster.is_online(user) { answer::MEMBER_ONLINE } else { 0 };
         let flags = answer::MEMBER_BANNED | online;
         answer::put_member(out, user, flags, ServerTime::ZERO, nickname);
     }
@@ -234,7 +234,7 @@ impl Service<'_> {
     /// The chat, if the caller may join it but for its password.
     fn joinable(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, HandlerError> {
         let found = self.visible_chat(caller, chat)?;
-        if self.roster.membership(caller.user, chat).is_some() {
+        if self.presence.roster.membership(caller.user, chat).is_some() {
             return Err(Decline::AlreadyMember(chat).into());
         }
         if found.direct.is_some() {
@@ -246,7 +246,7 @@ impl Service<'_> {
 
     /// The memberships of one user are bounded.
     fn check_memberships(&self, user: UserId) -> HandlerResult {
-        let count = self.roster.user(user).map_or(0, |online| online.chats.len());
+        let count = self.presence.roster.user(user).map_or(0, |online| online.chats.len());
         if count >= MEMBERSHIPS_MAX {
             return Err(Decline::Forbidden("you are in as many chats as one can be").into());
         }
@@ -295,7 +295,7 @@ impl Service<'_> {
         self.notify_so_far();
         self.turn.users.push(user);
         let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
-        self.roster.join(user, chat, slow_mode_s);
+        self.presence.roster.join(user, chat, slow_mode_s);
         Ok(())
     }
 
@@ -303,7 +303,7 @@ impl Service<'_> {
     pub(super) fn exit(&mut self, user: UserId, chat: ChatId) {
         self.notify_so_far();
         self.turn.users.push(user);
-        self.roster.part(user, chat);
+        self.presence.roster.part(user, chat);
     }
 
     /// MEMBER_NOTIFY to the other members.
@@ -424,7 +424,7 @@ impl Service<'_> {
         match self.store.settle_departure(chat, was_admin, self.clock.now())? {
             Succession::Unchanged => {}
             Succession::Heir(heir) => self.made_admin(chat, heir)?,
-            Succession::Gone => self.counting.forget(chat),
+            Succession::Gone => self.background.counting.forget(chat),
         }
         Ok(())
     }
@@ -443,7 +443,7 @@ impl Service<'_> {
         self.administered(caller, chat)?;
         self.may_change(caller)?;
         self.store.remove_chat(chat)?;
-        self.housekeeping.erasing.sweep_soon();
+        self.background.housekeeping.erasing.sweep_soon();
         self.accept(caller, |_| {});
         self.chat_is_gone(chat, Some(caller.conn));
         Ok(())
@@ -451,8 +451,8 @@ impl Service<'_> {
 
     /// A chat has been removed: its members are notified.
     pub(super) fn chat_is_gone(&mut self, chat: ChatId, except: Option<ConnId>) {
-        self.counting.forget(chat);
-        for user in self.roster.users_of(chat) {
+        self.background.counting.forget(chat);
+        for user in self.presence.roster.users_of(chat) {
             self.exit(user, chat);
             self.notify_user_chat(user, chat, except);
         }

@@ -59,6 +59,11 @@ impl ServerClock {
         Self { wall, last, offset_us: None, jump: None, read_ms: 0, doubt_ms }
     }
 
+    /// The clock that only runs forward, in milliseconds, as it was last set.
+    pub(super) const fn now_ms(&self) -> u64 {
+        self.read_ms
+    }
+
     /// Sets the wall clock, which may jump both ways, and the clock that only runs forward.
     pub(super) fn set_wall(&mut self, wall_us: i64, now_ms: u64) -> Option<ClockEvent> {
         let now_us = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1000);

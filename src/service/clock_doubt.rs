@@ -13,7 +13,7 @@ const UNTIL: &str = "nothing is deleted by age until the clock has been steady f
 impl Service<'_> {
     pub(super) fn note_clock(&mut self, event: ClockEvent) {
         // Stored by the next slice of housekeeping.
-        self.housekeeping.doubt_noted_ms = None;
+        self.background.housekeeping.doubt_noted_ms = None;
         match event {
             ClockEvent::Jumped(ahead_us) => {
                 let seconds = ahead_us.unsigned_abs() / 1_000_000;
@@ -36,13 +36,14 @@ impl Service<'_> {
     /// Notes in the database how long the clock is still doubted.
     pub(super) fn note_doubt(&mut self) -> HandlerResult {
         let doubt_ms = self.clock.doubt_ms();
-        let noted_ms = self.housekeeping.doubt_noted_ms;
-        let is_due = noted_ms.is_none_or(|noted| doubt_ms > 0 && self.now_ms >= noted + NOTE_MS);
+        let noted_ms = self.background.housekeeping.doubt_noted_ms;
+        let is_due =
+            noted_ms.is_none_or(|noted| doubt_ms > 0 && self.clock.now_ms() >= noted + NOTE_MS);
         if is_due {
             if self.store.clock_doubt()? != doubt_ms {
                 self.store.set_clock_doubt(doubt_ms)?;
             }
-            self.housekeeping.doubt_noted_ms = Some(self.now_ms);
+            self.background.housekeeping.doubt_noted_ms = Some(self.clock.now_ms());
         }
         Ok(())
     }
@@ -51,7 +52,7 @@ impl Service<'_> {
     /// the clock.
     pub(super) fn look_for_confirmation(&mut self) -> HandlerResult {
         if self.clock.doubt_ms() > 0
-            && self.housekeeping.doubt_noted_ms.is_some()
+            && self.background.housekeeping.doubt_noted_ms.is_some()
             && self.store.clock_doubt()? == 0
         {
             self.clock.confirm();

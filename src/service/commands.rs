@@ -21,7 +21,7 @@ impl Service<'_> {
             // The ban is lifted already; the membership has ended all the same.
             return self.member_left(chat, user);
         }
-        if self.roster.membership(user, chat).is_some() {
+        if self.presence.roster.membership(user, chat).is_some() {
             self.exit(user, chat);
             self.notify_user_chat(user, chat, None);
         }

@@ -17,14 +17,14 @@ impl Service<'_> {
     /// Handles one frame of a connection that is not held.
     pub fn frame(&mut self, conn: ConnId, frame: &Frame<'_>) -> Flow {
         debug_assert!(!self.is_held(conn), "{conn} is held and handled");
-        let Some(peer) = self.peers.get_mut(conn) else { return Flow::Close };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return Flow::Close };
         if frame.purpose == ToServer::Disconnect.byte() && frame.body.is_empty() {
             self.metrics.frame_received(frame.purpose);
             return Flow::Close;
         }
         self.turn.save(peer);
         self.turn.note_frame(conn, frame);
-        self.indexing.note_request();
+        self.background.indexing.note_request();
         if self.turn.failed.is_some() {
             // The turn will be undone, and this request declined with the others.
             self.metrics.frame_received(frame.purpose);
@@ -62,13 +62,13 @@ impl Service<'_> {
 
     /// A connection has declined something: perhaps a notification.
     pub(super) fn suspend_if_notified(&mut self, conn: ConnId, task: u8) {
-        if self.peers.get(conn).is_some_and(|peer| peer.was_notified(task)) {
+        if self.presence.peers.get(conn).is_some_and(|peer| peer.was_notified(task)) {
             self.suspend(conn);
         }
     }
 
     fn check_preconditions(&mut self, conn: ConnId, frame: &Frame<'_>) -> HandlerResult {
-        let Some(peer) = self.peers.get(conn) else { return Ok(()) };
+        let Some(peer) = self.presence.peers.get(conn) else { return Ok(()) };
         let purpose = ToServer::from_byte(frame.purpose);
         let version = peer.state.version;
         let attached = peer.state.attached;

@@ -185,8 +185,8 @@ impl Erasing {
 impl Service<'_> {
     /// Erases some of what waits. True when there is more, or may be.
     pub(super) fn erase_slice(&mut self) -> Result<bool, HandlerError> {
-        let (now_ms, left) = (self.now_ms, self.store.left_index());
-        let erasing = &mut self.housekeeping.erasing;
+        let (now_ms, left) = (self.clock.now_ms(), self.store.left_index());
+        let erasing = &mut self.background.housekeeping.erasing;
         let Some(kind) = erasing.next() else {
             erasing.since_ms = None;
             return Ok(false);
@@ -210,15 +210,15 @@ impl Service<'_> {
         }
         if is_light {
             self.store.end_light()?;
-            let erasing = &mut self.housekeeping.erasing;
+            let erasing = &mut self.background.housekeeping.erasing;
             (erasing.may_assemble, erasing.is_assembling) = (true, false);
         }
-        Ok(self.housekeeping.erasing.is_waiting())
+        Ok(self.background.housekeeping.erasing.is_waiting())
     }
 
     /// Takes away some of what chats that are gone have left.
     fn sweep(&mut self) -> HandlerResult {
-        let erasing = &mut self.housekeeping.erasing;
+        let erasing = &mut self.background.housekeeping.erasing;
         let Some(sweep) = &mut erasing.sweep else { return Ok(()) };
         if !self.store.sweep_messages(sweep, erasing.rows)? {
             erasing.sweep = None;
@@ -230,10 +230,10 @@ impl Service<'_> {
     /// Deletes messages of users whose messages are all to go, as if their authors did.
     fn purge(&mut self) -> HandlerResult {
         let Some(purge) = self.store.next_purge()? else {
-            self.housekeeping.erasing.may_purge = false;
+            self.background.housekeeping.erasing.may_purge = false;
             return Ok(());
         };
-        let limit = self.housekeeping.erasing.rows / WORDY_DIVISOR;
+        let limit = self.background.housekeeping.erasing.rows / WORDY_DIVISOR;
         for Found { chat, message: id, status } in self.store.purge_slice(purge, limit)? {
             let updated = self.clock.next();
             self.store.delete_message(chat, id, updated)?;
@@ -250,7 +250,7 @@ impl Service<'_> {
     /// Takes away messages that their chat keeps no longer. Nobody is notified: anyone who has them
     /// may keep them.
     fn expire(&mut self) -> HandlerResult {
-        let limit = self.housekeeping.erasing.rows;
+        let limit = self.background.housekeeping.erasing.rows;
         let expired = match self.clock.age_clock() {
             Some(now) => self.store.expire_messages(now, limit)?,
             None => None,
@@ -258,37 +258,37 @@ impl Service<'_> {
         match expired {
             Some((chat, last)) => {
                 self.note_erased();
-                self.counting.note_expired(chat, last);
+                self.background.counting.note_expired(chat, last);
             }
-            None => self.housekeeping.erasing.may_expire = false,
+            None => self.background.housekeeping.erasing.may_expire = false,
         }
         Ok(())
     }
 
     /// Erases some of the files that are gone.
     fn erase_files(&mut self) -> HandlerResult {
-        let limit = (self.housekeeping.erasing.rows / CHUNK_DIVISOR).min(CHUNKS_MAX);
+        let limit = (self.background.housekeeping.erasing.rows / CHUNK_DIVISOR).min(CHUNKS_MAX);
         if self.store.erase_slice(limit)? {
             self.note_erased();
         } else {
-            self.housekeeping.erasing.may_erase_files = false;
+            self.background.housekeeping.erasing.may_erase_files = false;
         }
         Ok(())
     }
 
     /// One step of assembling the index anew, if words are marked as gone.
     fn assemble(&mut self) -> HandlerResult {
-        let is_begun = self.housekeeping.erasing.is_assembling;
-        if self.full_disk.is_full || !is_begun && !self.store.is_index_unassembled()? {
-            self.housekeeping.erasing.may_assemble = false;
+        let is_begun = self.background.housekeeping.erasing.is_assembling;
+        if self.storage.full_disk.is_full || !is_begun && !self.store.is_index_unassembled()? {
+            self.background.housekeeping.erasing.may_assemble = false;
             return Ok(());
         }
         if !is_begun {
             self.store.begin_assembling()?;
-            self.housekeeping.erasing.is_assembling = true;
+            self.background.housekeeping.erasing.is_assembling = true;
         } else if !self.store.merge_search()? {
             self.store.note_assembled()?;
-            let erasing = &mut self.housekeeping.erasing;
+            let erasing = &mut self.background.housekeeping.erasing;
             (erasing.may_assemble, erasing.is_assembling) = (false, false);
         }
         self.note_erased();
@@ -297,15 +297,15 @@ impl Service<'_> {
 
     /// What the WAL and the index have of it is to go as well.
     fn note_erased(&mut self) {
-        self.indexing.note_change();
-        self.housekeeping.erasing.may_shrink = true;
+        self.background.indexing.note_change();
+        self.background.housekeeping.erasing.may_shrink = true;
     }
 
     /// Gives some free pages back to the disk, when there is nothing to erase. True when there are
     /// more.
     pub(super) fn shrink_slice(&mut self) -> StoreResult<bool> {
-        let erasing = &mut self.housekeeping.erasing;
-        if !erasing.may_shrink || erasing.is_waiting() || self.full_disk.is_full {
+        let erasing = &mut self.background.housekeeping.erasing;
+        if !erasing.may_shrink || erasing.is_waiting() || self.storage.full_disk.is_full {
             return Ok(false);
         }
         erasing.has_slice = true;

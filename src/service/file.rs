@@ -127,18 +127,18 @@ impl Service<'_> {
     ) -> Result<Progress, HandlerError> {
         match *source {
             Source::Stored { stored, cost } => {
-                self.looked_bytes += cost;
+                self.streams.looked_bytes += cost;
                 self.accept(caller, |body| body.put_u64(stored));
             }
             Source::File { id, offset, length } => {
                 self.visible_file(caller, id)?;
-                let mut bytes = std::mem::take(&mut self.scratch);
+                let mut bytes = std::mem::take(&mut self.streams.scratch);
                 bytes.clear();
                 let read = self.store.read_file(id, offset, length, &mut bytes);
                 if read.is_ok() {
                     self.accept(caller, |body| body.put_bytes(&bytes));
                 }
-                self.scratch = bytes;
+                self.streams.scratch = bytes;
                 read?;
             }
             _ => {}
@@ -152,7 +152,7 @@ impl Service<'_> {
         let file = self.visible_file(caller, id)?;
         if file.message.is_none() {
             self.store.remove_file(&file)?;
-            self.housekeeping.erasing.erase_files_soon();
+            self.background.housekeeping.erasing.erase_files_soon();
         }
         self.accept(caller, |_| {});
         Ok(())
@@ -161,7 +161,7 @@ impl Service<'_> {
     /// A file of a chat of the caller's, which is part of a message, or the caller's own upload.
     fn visible_file(&mut self, caller: Caller, id: FileId) -> Result<FileState, HandlerError> {
         let file = self.store.file(id)?.ok_or(Decline::NoSuchFile)?;
-        let is_member = self.roster.membership(caller.user, file.chat).is_some();
+        let is_member = self.presence.roster.membership(caller.user, file.chat).is_some();
         if is_member && (file.message.is_some() || file.user == caller.user) {
             return Ok(file);
         }

@@ -35,12 +35,12 @@ const fn may_use_reserve(purpose: ToServer) -> bool {
 impl Service<'_> {
     /// A request with this purpose is handled from now on.
     pub(super) const fn note_purpose(&mut self, purpose: ToServer) {
-        self.full_disk.may_use_reserve = may_use_reserve(purpose);
+        self.storage.full_disk.may_use_reserve = may_use_reserve(purpose);
     }
 
     /// The same, for one whose password work is done.
     pub(super) const fn note_intent(&mut self, intent: &Intent) {
-        self.full_disk.may_use_reserve = matches!(
+        self.storage.full_disk.may_use_reserve = matches!(
             intent,
             Intent::Login { .. }
                 | Intent::HashNewPassword
@@ -51,7 +51,7 @@ impl Service<'_> {
 
     /// That the request under way may write, as far as the disk has space for it.
     pub(super) fn check_space(&self) -> HandlerResult {
-        if self.full_disk.is_full && !self.full_disk.may_use_reserve {
+        if self.storage.full_disk.is_full && !self.storage.full_disk.may_use_reserve {
             return Err(Decline::StorageFailed.into());
         }
         Ok(())
@@ -65,7 +65,7 @@ impl Service<'_> {
 
     fn note_given_up(&mut self, was_given_up: bool) {
         if was_given_up {
-            self.full_disk.is_full = true;
+            self.storage.full_disk.is_full = true;
             log::error!(
                 "the disk is full: only what frees space or keeps somebody out is written until \
                  there is more"
@@ -77,9 +77,9 @@ impl Service<'_> {
     pub(super) fn look_for_space(&mut self) {
         let was_given_up = self.store.give_up_reserve_when_full();
         self.note_given_up(was_given_up);
-        let was_full = self.full_disk.is_full;
-        self.full_disk.is_full = !self.store.hold_reserve();
-        if was_full && !self.full_disk.is_full {
+        let was_full = self.storage.full_disk.is_full;
+        self.storage.full_disk.is_full = !self.store.hold_reserve();
+        if was_full && !self.storage.full_disk.is_full {
             log::info!("the disk has space again");
         }
     }

@@ -22,7 +22,7 @@ impl Service<'_> {
     pub fn describe(&self, page: &mut Page) {
         let mut states = [0_u64; STATES.len()];
         let (mut slow_readers, mut long_answers) = (0_u64, 0_u64);
-        for peer in self.peers.0.iter().flatten() {
+        for peer in self.presence.peers.iter() {
             if let Some(count) = states.get_mut(state(peer)) {
                 *count += 1;
             }
@@ -33,18 +33,26 @@ impl Service<'_> {
         for (state, count) in STATES.into_iter().zip(states) {
             page.sample("connections", Some(("state", state)), count);
         }
-        page.gauge("online_users", "Users with a session in use.", self.roster.online_count());
+        page.gauge(
+            "online_users",
+            "Users with a session in use.",
+            self.presence.roster.online_count(),
+        );
         page.gauge("slow_readers", "Connections with notifications left out.", slow_readers);
         page.gauge("long_answers", "Connections with an answer under way.", long_answers);
         page.gauge("outbound_bytes", "Bytes that wait to be sent.", self.outbox.buffered_bytes());
         let help = "Bytes that may wait for all peers together.";
         page.gauge("outbound_limit_bytes", help, self.config.memory_bytes_max);
-        page.gauge("password_queue", "Passwords that wait for the helper.", self.jobs.len());
+        page.gauge(
+            "password_queue",
+            "Passwords that wait for the helper.",
+            self.passwords.jobs.len(),
+        );
         let help = "Messages that wait to be indexed for searches.";
-        page.gauge("search_backlog", help, self.indexing.backlog());
-        let scanning = u8::from(self.indexing.is_scanning());
+        page.gauge("search_backlog", help, self.background.indexing.backlog());
+        let scanning = u8::from(self.background.indexing.is_scanning());
         page.gauge("search_scanning", "1 while chats are scanned for messages to index.", scanning);
-        let failing = u8::from(self.is_storage_failing);
+        let failing = u8::from(self.storage.is_failing);
         page.gauge("storage_failing", "1 while the data file cannot be written.", failing);
         let checkpoints = self.store.checkpoints();
         page.begin("checkpoints_total", Kind::Counter, "Checkpoints of the WAL.");

@@ -293,17 +293,18 @@ impl Service<'_> {
 
     pub(super) fn begin_stream(&mut self, caller: Caller, source: Source) {
         let asked = self.clock.now();
-        if let Some(peer) = self.peers.get_mut(caller.conn) {
+        if let Some(peer) = self.presence.peers.get_mut(caller.conn) {
             peer.stream = Some(Box::new(Stream { task: caller.task, asked, source }));
-            self.pumping.push(caller.conn);
+            self.streams.pumping.push(caller.conn);
         }
     }
 
     /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
     /// is committed and its notifications are staged.
     pub fn pump(&mut self) {
-        let mut budget = STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.looked_bytes));
-        let mut waiting = std::mem::take(&mut self.pumping);
+        let mut budget =
+            STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.streams.looked_bytes));
+        let mut waiting = std::mem::take(&mut self.streams.pumping);
         let (mut kept, mut first_passed_over) = (0, None);
         for place in 0..waiting.len() {
             let Some(&conn) = waiting.get(place) else { break };
@@ -312,7 +313,7 @@ impl Service<'_> {
             let stays = if has_room && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
-                let cost = produced + std::mem::take(&mut self.looked_bytes);
+                let cost = produced + std::mem::take(&mut self.streams.looked_bytes);
                 budget = budget.saturating_sub(cost.max(1024));
                 stays
             } else {
@@ -329,48 +330,48 @@ impl Service<'_> {
         waiting.truncate(kept);
         // Those that were passed over come first the next time.
         waiting.rotate_left(first_passed_over.unwrap_or(0));
-        waiting.append(&mut self.pumping);
-        self.pumping = waiting;
+        waiting.append(&mut self.streams.pumping);
+        self.streams.pumping = waiting;
         self.end_turn();
     }
 
     /// Whether there are more pieces for a peer that has room: to be asked after what was produced
     /// has been written, since a socket that takes all of it gives no event.
     pub fn may_pump(&self) -> bool {
-        self.pumping.iter().any(|&conn| self.may_get_more(conn))
+        self.streams.pumping.iter().any(|&conn| self.may_get_more(conn))
     }
 
     /// Whether more is to be read for a peer: little waits for it, and the file could be read.
     fn may_get_more(&self, conn: ConnId) -> bool {
         let retry_ms = |peer: &Peer| peer.backlog.as_ref().map_or(0, |backlog| backlog.retry_ms);
         self.outbox.pending_bytes(conn.index) <= self.outbound_limit(conn.index) / 4
-            && self.peers.get(conn).map_or(0, retry_ms) <= self.now_ms
+            && self.presence.peers.get(conn).map_or(0, retry_ms) <= self.clock.now_ms()
     }
 
     /// One share for one connection. False when it needs no more.
     fn pump_one(&mut self, conn: ConnId) -> bool {
-        let Some(peer) = self.peers.get_mut(conn) else { return false };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return false };
         if let Some(mut stream) = peer.stream.take() {
             let ended = self.pump_stream(conn, &mut stream);
-            let Some(peer) = self.peers.get_mut(conn) else { return false };
+            let Some(peer) = self.presence.peers.get_mut(conn) else { return false };
             if !ended {
                 peer.stream = Some(stream);
                 return true;
             }
             if peer.backlog.is_none() {
-                self.resumed.push(conn);
+                self.streams.resumed.push(conn);
                 return false;
             }
             return true;
         }
         if let Some(mut backlog) = peer.backlog.take() {
             let is_live = self.catch_up(conn, &mut backlog);
-            let Some(peer) = self.peers.get_mut(conn) else { return false };
+            let Some(peer) = self.presence.peers.get_mut(conn) else { return false };
             if !is_live {
                 peer.backlog = Some(backlog);
                 return true;
             }
-            self.resumed.push(conn);
+            self.streams.resumed.push(conn);
         }
         false
     }
@@ -436,9 +437,9 @@ impl Service<'_> {
                         if service.is_scan_budget_spent() {
                             break;
                         }
-                        service.looked_bytes += SCAN_BUDGET_BYTES / CHATS_PER_PIECE;
+                        service.streams.looked_bytes += SCAN_BUDGET_BYTES / CHATS_PER_PIECE;
                         let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
-                        if service.roster.membership(caller.user, chat).is_none() {
+                        if service.presence.roster.membership(caller.user, chat).is_none() {
                             // Left meanwhile, it gives no more.
                             service.notify_gone_first(caller.conn, chat);
                         } else if service.put_range(pieces, chat, cursor, to, true)?
@@ -478,7 +479,7 @@ impl Service<'_> {
     /// leaves out: anyone who took the answer for whole, and is cut off before its notification,
     /// would never read what was left out if its user is in the chat again by then.
     fn notify_gone_first(&mut self, conn: ConnId, chat: ChatId) {
-        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         let Some(backlog) = &mut peer.backlog else { return };
         if backlog.chats.remove(&chat) {
             let task = peer.next_notify_task();
@@ -518,7 +519,7 @@ impl Service<'_> {
         caller: Caller,
         write: impl FnOnce(&mut Self, &mut Pieces<'_>) -> StoreResult<Progress>,
     ) -> Result<Progress, HandlerError> {
-        let mut out = std::mem::take(&mut self.scratch);
+        let mut out = std::mem::take(&mut self.streams.scratch);
         out.clear();
         let mut pieces = Pieces::begin(&mut out, caller);
         let progress = write(self, &mut pieces);
@@ -528,7 +529,7 @@ impl Service<'_> {
             let is_whole = *progress == Progress::Ended;
             self.outbox.stage_answer(caller.conn.index, &out, parts, is_whole);
         }
-        self.scratch = out;
+        self.streams.scratch = out;
         Ok(progress?)
     }
 
@@ -570,14 +571,14 @@ impl Service<'_> {
         let begin = match *from {
             PageStart::At(begin) => begin,
             PageStart::Back(limit) => {
-                self.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
+                self.streams.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
                 let Some(begin) = self.store.page_start(chat, *to, limit)? else {
                     return Ok(Progress::Ended);
                 };
                 begin
             }
             PageStart::Ahead(after, limit) => {
-                self.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
+                self.streams.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
                 let end = self.store.page_end(chat, after, limit)?;
                 let Some(end) = end.filter(|_| after < *to) else {
                     return Ok(Progress::Ended);
@@ -623,7 +624,7 @@ impl Service<'_> {
             true
         })?;
         // Nothing of it shows in the queue before the end.
-        self.looked_bytes += pack.len() + STREAM_BYTES_PER_TURN - upto;
+        self.streams.looked_bytes += pack.len() + STREAM_BYTES_PER_TURN - upto;
         self.note_scanned(walk.passed_over);
         match walk.stopped_at {
             Some(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
@@ -690,7 +691,9 @@ impl Service<'_> {
     /// Delivers its backlog to a slow reader, in the order of server time over all chats, as far
     /// as its room goes. True when it is live again.
     fn catch_up(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
-        let Some(user) = self.peers.get(conn).and_then(|peer| peer.user()) else { return true };
+        let Some(user) = self.presence.peers.get(conn).and_then(|peer| peer.user()) else {
+            return true;
+        };
         let most = self.outbound_share(conn.index).min(STREAM_BYTES_PER_TURN);
         while self.outbox.pending_bytes(conn.index) <= most && !self.is_scan_budget_spent() {
             let got = if let Some(&chat) = backlog.chats.first() {
@@ -698,7 +701,7 @@ impl Service<'_> {
                     backlog.chats.remove(&chat);
                 })
             } else if let Some((chat, from, until)) = backlog.pop() {
-                let is_member = self.roster.membership(user, chat).is_some();
+                let is_member = self.presence.roster.membership(user, chat).is_some();
                 let retold = is_member.then(|| self.renotify(conn, chat, from, until));
                 match retold.transpose() {
                     Ok(stopped_at) => {
@@ -720,7 +723,7 @@ impl Service<'_> {
                 if backlog.retry_ms == 0 || error.fault == Fault::Lost {
                     self.reason(error.into());
                 }
-                backlog.retry_ms = self.now_ms + CATCH_UP_RETRY_MS;
+                backlog.retry_ms = self.clock.now_ms() + CATCH_UP_RETRY_MS;
                 return false;
             }
             backlog.retry_ms = 0;
@@ -738,10 +741,10 @@ impl Service<'_> {
         from: ServerTime,
         until: ServerTime,
     ) -> StoreResult<Option<ServerTime>> {
-        let mut pack = std::mem::take(&mut self.scratch);
+        let mut pack = std::mem::take(&mut self.streams.scratch);
         pack.clear();
         let now = self.clock.now();
-        let version = self.peers.get(conn).map_or(Version::V0_1, Peer::version);
+        let version = self.presence.peers.get(conn).map_or(Version::V0_1, Peer::version);
         let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
             // No two messages share a time, so one at `until` is before the other chat's.
             if message.updated > until || pack.len() >= PIECE_BYTES_MAX {
@@ -752,7 +755,7 @@ impl Service<'_> {
         });
         if walk.is_ok()
             && !pack.is_empty()
-            && let Some(peer) = self.peers.get_mut(conn)
+            && let Some(peer) = self.presence.peers.get_mut(conn)
         {
             let task = peer.next_notify_task();
             self.outbox.stage_frame(conn.index, ToClient::MsgNotify, task, |body| {
@@ -760,7 +763,7 @@ impl Service<'_> {
                 body.put_bytes(&pack);
             });
         }
-        self.scratch = pack;
+        self.streams.scratch = pack;
         let walk = walk?;
         self.note_scanned(walk.passed_over);
         Ok(walk.stopped_at)
@@ -768,13 +771,13 @@ impl Service<'_> {
 
     /// That many messages were read and not sent.
     pub(super) fn note_scanned(&mut self, messages: u32) {
-        self.looked_bytes += messages as usize * SCANNED_MESSAGE_BYTES;
+        self.streams.looked_bytes += messages as usize * SCANNED_MESSAGE_BYTES;
     }
 
     /// Whether what was read is enough for one request, or for all that are handled in one
     /// turn.
     pub(super) fn is_scan_budget_spent(&self) -> bool {
-        self.looked_bytes >= SCAN_BUDGET_BYTES
+        self.streams.looked_bytes >= SCAN_BUDGET_BYTES
     }
 }
 

@@ -106,7 +106,7 @@ impl Service<'_> {
             )));
         }
         let per_second = self.config.sends_per_second;
-        if let Err(seconds) = self.hook_limiter.spend(bot, per_second, self.now_ms) {
+        if let Err(seconds) = self.limits.hooks.spend(bot, per_second, self.clock.now_ms()) {
             return Ok(Err(HookError::TooOften(seconds)));
         }
         match self.may_write() {
@@ -133,14 +133,14 @@ impl Service<'_> {
             extras: Extras::NONE,
         };
         self.notify_message_of_nobody(chat, &message);
-        self.indexing.note_message(bot, chat, id);
-        self.counting.note_sent(chat, bot, created);
+        self.background.indexing.note_message(bot, chat, id);
+        self.background.counting.note_sent(chat, bot, created);
         Ok(Ok(()))
     }
 
     /// Whether the last turn that wrote could be stored: what `/healthz` answers.
     pub const fn is_storage_healthy(&self) -> bool {
-        !self.is_storage_failing && !self.waits_for_lock() && self.lost.is_none()
+        !self.storage.is_failing && !self.waits_for_lock() && self.storage.lost.is_none()
     }
 }
 

@@ -117,16 +117,16 @@ impl Service<'_> {
 
     fn try_take_up_changes(&mut self) -> StoreResult<()> {
         let version = self.store.data_version()?;
-        if version != self.housekeeping.data_version {
-            self.housekeeping.data_version = version;
-            self.housekeeping.has_changes = true;
-            self.housekeeping.erasing.purge_soon();
+        if version != self.background.housekeeping.data_version {
+            self.background.housekeeping.data_version = version;
+            self.background.housekeeping.has_changes = true;
+            self.background.housekeeping.erasing.purge_soon();
             // A command may have taken messages away, or their words out of the index.
-            self.indexing.note_change();
+            self.background.indexing.note_change();
         }
-        if self.housekeeping.has_changes && !self.waits_for_lock() {
+        if self.background.housekeeping.has_changes && !self.waits_for_lock() {
             match self.take_changes() {
-                Ok(has_more) => self.housekeeping.has_changes = has_more,
+                Ok(has_more) => self.background.housekeeping.has_changes = has_more,
                 // They are still there when the other process is done.
                 Err(error) if self.may_wait(&error) => {}
                 Err(error) => return Err(error),
@@ -170,7 +170,7 @@ impl Service<'_> {
         }
         let (work_us, all_us) =
             (worked_us.saturating_sub(begun_us), now_us().saturating_sub(begun_us));
-        self.housekeeping.erasing.note_slice(self.now_ms, work_us, all_us);
+        self.background.housekeeping.erasing.note_slice(self.clock.now_ms(), work_us, all_us);
         more
     }
 
@@ -178,49 +178,52 @@ impl Service<'_> {
         self.store.still_same()?;
         self.look_for_space();
         self.note_doubt()?;
-        if self.now_ms.saturating_sub(self.housekeeping.last_round_ms) >= SLOW_ROUND_MS {
-            self.housekeeping.last_round_ms = self.now_ms;
-            if !self.full_disk.is_full {
+        if self.clock.now_ms().saturating_sub(self.background.housekeeping.last_round_ms)
+            >= SLOW_ROUND_MS
+        {
+            self.background.housekeeping.last_round_ms = self.clock.now_ms();
+            if !self.storage.full_disk.is_full {
                 self.touch_sessions()?;
             }
             self.remove_by_age()?;
-            self.send_limiter.trim(self.now_ms);
-            self.hook_limiter.trim(self.now_ms);
-            self.reaction_limiter.trim(self.now_ms);
-            if !self.full_disk.is_full {
+            self.limits.sends.trim(self.clock.now_ms());
+            self.limits.hooks.trim(self.clock.now_ms());
+            self.limits.reactions.trim(self.clock.now_ms());
+            if !self.storage.full_disk.is_full {
                 self.trim_ledger()?;
             }
             self.remove_stale_uploads()?;
-            self.housekeeping.erasing.expire_soon();
-            self.housekeeping.erasing.erase_files_soon();
+            self.background.housekeeping.erasing.expire_soon();
+            self.background.housekeeping.erasing.erase_files_soon();
             self.outbox.trim();
             self.report_damage();
         }
         self.probe_storage()?;
         let more = self.background_slice()?;
         self.look_at_wal();
-        Ok(self.housekeeping.has_changes || more)
+        Ok(self.background.housekeeping.has_changes || more)
     }
 
     /// While the database cannot be written, tries it once a second, so that it is noticed when it
     /// can be though nobody writes.
     fn probe_storage(&mut self) -> StoreResult<()> {
-        let is_due = self.now_ms.saturating_sub(self.housekeeping.probed_ms) >= PROBE_MS;
-        if !self.is_storage_failing || !is_due {
+        let is_due =
+            self.clock.now_ms().saturating_sub(self.background.housekeeping.probed_ms) >= PROBE_MS;
+        if !self.storage.is_failing || !is_due {
             return Ok(());
         }
-        self.housekeeping.probed_ms = self.now_ms;
+        self.background.housekeeping.probed_ms = self.clock.now_ms();
         self.store.try_write()
     }
 
     /// One slice of the work that takes long. True when there is more to do soon.
     fn background_slice(&mut self) -> Result<bool, crate::service::HandlerError> {
-        let stands_back = self.indexing.stands_back(self.now_ms);
-        let is_due = self.housekeeping.erasing.is_due(self.now_ms);
-        if self.full_disk.is_full {
+        let stands_back = self.background.indexing.stands_back(self.clock.now_ms());
+        let is_due = self.background.housekeeping.erasing.is_due(self.clock.now_ms());
+        if self.storage.full_disk.is_full {
             // Each slice of what frees space is checkpointed before the next.
-            self.housekeeping.scrubbing.is_due = true;
-        } else if self.indexing.is_wanted() && !is_due {
+            self.background.housekeeping.scrubbing.is_due = true;
+        } else if self.background.indexing.is_wanted() && !is_due {
             return self.index_slice();
         }
         if stands_back {
@@ -229,7 +232,7 @@ impl Service<'_> {
         }
         let mut more = self.erase_slice()? | self.shrink_slice()?;
         self.verify_slice()?;
-        if !self.full_disk.is_full {
+        if !self.storage.full_disk.is_full {
             more |= self.index_slice()? | self.count_slice()?;
         }
         Ok(more)
@@ -237,36 +240,36 @@ impl Service<'_> {
 
     /// Looks whether the WAL is to be emptied after this turn.
     fn look_at_wal(&mut self) {
-        let (now_ms, is_quiet) = (self.now_ms, !self.indexing.was_busy());
-        let scrubbing = &mut self.housekeeping.scrubbing;
-        if self.indexing.take_changed() {
+        let (now_ms, is_quiet) = (self.clock.now_ms(), !self.background.indexing.was_busy());
+        let scrubbing = &mut self.background.housekeeping.scrubbing;
+        if self.background.indexing.take_changed() {
             scrubbing.since_ms.get_or_insert(now_ms);
             scrubbing.last_ms = now_ms;
         }
         let Some(since_ms) = scrubbing.since_ms else { return };
-        let is_over = !self.indexing.has_pending()
+        let is_over = !self.background.indexing.has_pending()
             && is_quiet
             && now_ms.saturating_sub(scrubbing.last_ms) >= SCRUB_QUIET_MS;
         let is_late = now_ms.saturating_sub(since_ms) >= SCRUB_LATE_MS;
         let may_work = now_ms >= scrubbing.rests_until_ms;
-        scrubbing.is_due = self.full_disk.is_full || (is_over || is_late) && may_work;
+        scrubbing.is_due = self.storage.full_disk.is_full || (is_over || is_late) && may_work;
     }
 
     /// Empties the WAL when that is due. To be called while no transaction is open.
     pub(super) fn scrub(&mut self) -> StoreResult<()> {
-        let scrubbing = &mut self.housekeeping.scrubbing;
+        let scrubbing = &mut self.background.housekeeping.scrubbing;
         // While a checkpoint is under way it would be in vain; the next turn looks again.
         if !scrubbing.is_due || self.store.is_copying() {
             return Ok(());
         }
         scrubbing.is_due = false;
-        if self.is_storage_failing && !self.full_disk.is_full {
+        if self.storage.is_failing && !self.storage.full_disk.is_full {
             return Ok(());
         }
-        scrubbing.rests_until_ms = self.now_ms + SCRUB_REST_MS;
+        scrubbing.rests_until_ms = self.clock.now_ms() + SCRUB_REST_MS;
         if self.store.empty_wal()? {
             // Words that leave the index later are noted anew as they do.
-            self.housekeeping.scrubbing.since_ms = None;
+            self.background.housekeeping.scrubbing.since_ms = None;
         }
         Ok(())
     }
@@ -283,10 +286,10 @@ impl Service<'_> {
         }
         let is_full = changes.len() == CHANGES_PER_SLICE as usize;
         for (id, change) in changes {
-            if id <= self.housekeeping.before_start {
-                self.housekeeping.acted_on += u64::from(change.is_some());
+            if id <= self.background.housekeeping.before_start {
+                self.background.housekeeping.acted_on += u64::from(change.is_some());
             } else {
-                self.housekeeping.taken.extend(change);
+                self.background.housekeeping.taken.extend(change);
             }
         }
         Ok(is_full)
@@ -294,13 +297,13 @@ impl Service<'_> {
 
     /// Acts on them one by one. One for which the database cannot be read now comes again.
     fn act_on_changes(&mut self) -> StoreResult<()> {
-        while let Some(&change) = self.housekeeping.taken.front() {
+        while let Some(&change) = self.background.housekeeping.taken.front() {
             match self.take_up(change) {
                 Err(crate::service::HandlerError::Store(error)) => return Err(error),
                 _ => self.turn.failed.clone().map_or(Ok(()), Err)?,
             }
-            self.housekeeping.taken.pop_front();
-            self.housekeeping.acted_on += 1;
+            self.background.housekeeping.taken.pop_front();
+            self.background.housekeeping.acted_on += 1;
             self.end_turn();
         }
         Ok(())
@@ -310,6 +313,7 @@ impl Service<'_> {
         match change {
             Change::SessionEnded(session) => {
                 let carrier = self
+                    .presence
                     .roster
                     .online_users()
                     .find_map(|(user, _)| self.conn_of_session(user, session));
@@ -322,9 +326,9 @@ impl Service<'_> {
                 let is_disabled = self.store.user(user)?.is_none_or(|user| user.disabled);
                 let alive =
                     if is_disabled { Vec::new() } else { self.store.sessions(Some(user))? };
-                let conns = self.roster.user(user).map(|online| online.conns().to_vec());
+                let conns = self.presence.roster.user(user).map(|online| online.conns().to_vec());
                 for index in conns.unwrap_or_default() {
-                    let Some(peer) = self.peers.at(index) else { continue };
+                    let Some(peer) = self.presence.peers.at(index) else { continue };
                     let Some(attached) = peer.state.attached else { continue };
                     if !alive.iter().any(|row| row.session == attached.session) {
                         self.deauth(peer.conn);
@@ -349,18 +353,18 @@ impl Service<'_> {
             Change::UserRenamed(user) => self.user_renamed(user)?,
             Change::ChatClosed(chat) => self.notify_chat_with_extras(chat, None),
             Change::ChatChanged(chat) => {
-                self.housekeeping.erasing.expire_soon();
+                self.background.housekeeping.erasing.expire_soon();
                 let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
-                self.roster.set_slow_mode(chat, slow_mode_s);
-                self.send_limiter.set_slow_mode(chat, slow_mode_s, self.now_ms);
+                self.presence.roster.set_slow_mode(chat, slow_mode_s);
+                self.limits.sends.set_slow_mode(chat, slow_mode_s, self.clock.now_ms());
                 self.notify_chat(chat, None);
             }
             Change::ChatRemoved(chat) => {
-                self.housekeeping.erasing.sweep_soon();
+                self.background.housekeeping.erasing.sweep_soon();
                 self.chat_is_gone(chat, None);
             }
             Change::PolicyChanged => {
-                self.lockdown = self.store.lockdown()?;
+                self.storage.lockdown = self.store.lockdown()?;
                 self.look_for_confirmation()?;
             }
         }
@@ -382,7 +386,7 @@ impl Service<'_> {
         let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
         for chat in self.store.empty_groups(oldest, EMPTY_GROUPS_PER_SLICE)? {
             self.store.remove_chat(chat)?;
-            self.housekeeping.erasing.sweep_soon();
+            self.background.housekeeping.erasing.sweep_soon();
             self.chat_is_gone(chat, None);
         }
         Ok(())
@@ -393,11 +397,11 @@ impl Service<'_> {
     /// starts anew.
     fn touch_sessions(&mut self) -> HandlerResult {
         let now = self.clock.now();
-        let count = self.peers.0.len();
-        let mut place = std::mem::take(&mut self.housekeeping.touched_upto);
+        let count = self.presence.peers.places();
+        let mut place = std::mem::take(&mut self.background.housekeeping.touched_upto);
         let (end, mut touched) = (count.min(place + TOUCHABLE_PER_SLICE), 0);
         while place < end && touched < TOUCHED_PER_SLICE {
-            if let Some(peer) = self.peers.at_mut(place as u32)
+            if let Some(peer) = self.presence.peers.at_mut(place as u32)
                 && let Some(attached) = peer.state.attached
                 && now.micros() - peer.state.touched.micros() > TOUCH_US
             {
@@ -409,7 +413,7 @@ impl Service<'_> {
             }
             place += 1;
         }
-        self.housekeeping.touched_upto = if place < count { place } else { 0 };
+        self.background.housekeeping.touched_upto = if place < count { place } else { 0 };
         Ok(())
     }
 
@@ -421,7 +425,7 @@ impl Service<'_> {
         for session in self.store.sessions_unused_since(oldest, SESSIONS_PER_SLICE)? {
             let row = self.store.session(session)?;
             let carrier = row.and_then(|row| self.conn_of_session(row.user, session));
-            match carrier.and_then(|conn| self.peers.get(conn)) {
+            match carrier.and_then(|conn| self.presence.peers.get(conn)) {
                 Some(peer) => {
                     let address = peer.address().to_string();
                     let now = self.clock.now();

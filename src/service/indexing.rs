@@ -340,7 +340,8 @@ impl Service<'_> {
     /// Whether this turn should call [`Service::housekeeping`] whatever the time: a search waits
     /// for the index, or a slice of erasing is due.
     pub fn wants_housekeeping(&self) -> bool {
-        self.indexing.is_wanted() || self.housekeeping.erasing.is_due(self.now_ms)
+        self.background.indexing.is_wanted()
+            || self.background.housekeeping.erasing.is_due(self.clock.now_ms())
     }
 
     /// Whether the index lacks messages of these chats up to this time, or words that they have no
@@ -350,32 +351,33 @@ impl Service<'_> {
         chats: &[ChatId],
         upto: ServerTime,
     ) -> StoreResult<bool> {
-        let mut is_behind = self.indexing.is_behind_in(chats, upto);
-        if self.indexing.has_pending
+        let mut is_behind = self.background.indexing.is_behind_in(chats, upto);
+        if self.background.indexing.has_pending
             && let Some(chat) = self.store.first_pending(chats)?
         {
-            self.indexing.wanted_chat = Some(chat);
+            self.background.indexing.wanted_chat = Some(chat);
             is_behind = true;
         }
-        self.indexing.is_wanted |= is_behind && self.now_ms >= self.indexing.blocked_until_ms;
+        self.background.indexing.is_wanted |=
+            is_behind && self.clock.now_ms() >= self.background.indexing.blocked_until_ms;
         Ok(is_behind)
     }
 
     /// One slice of indexing. True when there is more to do.
     pub(super) fn index_slice(&mut self) -> Result<bool, HandlerError> {
-        let indexing = &mut self.indexing;
+        let indexing = &mut self.background.indexing;
         indexing.is_wanted = false;
         indexing.is_left_over = false;
-        if self.now_ms < indexing.blocked_until_ms {
+        if self.clock.now_ms() < indexing.blocked_until_ms {
             return Ok(false);
         }
         indexing.queue.sort();
         let Some(work) = indexing.next_work() else { return Ok(false) };
         indexing.last = work;
-        indexing.last_slice_ms = self.now_ms;
+        indexing.last_slice_ms = self.clock.now_ms();
         indexing.before = (indexing.progress, self.turn.number);
         let bytes = self.work_slice(work)?;
-        let indexing = &mut self.indexing;
+        let indexing = &mut self.background.indexing;
         indexing.share_us -= SLICE_US + bytes as i64 * BYTE_NS / 1000;
         indexing.is_left_over = indexing.next_work().is_some();
         Ok(indexing.is_left_over)
@@ -385,22 +387,23 @@ impl Service<'_> {
     fn work_slice(&mut self, work: Work) -> Result<usize, HandlerError> {
         /// Bytes whose indexing takes as long as a slice of other work.
         const OTHER_WORK_BYTES: usize = 4 * 1024;
-        let old = self.indexing.progress;
+        let old = self.background.indexing.progress;
         let mut batch = match work {
             Work::Clear => {
-                let has_pending = self.store.settle_pending(self.indexing.wanted_chat.take())?;
-                self.indexing.has_pending = has_pending;
-                self.indexing.has_changed |= has_pending;
-                self.indexing.merge_owed_bytes += OTHER_WORK_BYTES / 4;
+                let has_pending =
+                    self.store.settle_pending(self.background.indexing.wanted_chat.take())?;
+                self.background.indexing.has_pending = has_pending;
+                self.background.indexing.has_changed |= has_pending;
+                self.background.indexing.merge_owed_bytes += OTHER_WORK_BYTES / 4;
                 return Ok(OTHER_WORK_BYTES);
             }
             Work::Merge => {
-                let indexing = &mut self.indexing;
+                let indexing = &mut self.background.indexing;
                 indexing.merge_owed_bytes =
                     indexing.merge_owed_bytes.saturating_sub(BYTES_PER_MERGE);
                 indexing.may_merge = self.store.merge_search()?;
-                if !self.indexing.may_merge {
-                    self.indexing.merge_owed_bytes = 0;
+                if !self.background.indexing.may_merge {
+                    self.background.indexing.merge_owed_bytes = 0;
                 }
                 return Ok(OTHER_WORK_BYTES);
             }
@@ -410,40 +413,40 @@ impl Service<'_> {
         let bytes: usize = batch.iter().map(|new| new.content.len()).sum();
         self.store.index(&mut batch)?;
         let last = self.clock.last();
-        let indexing = &mut self.indexing;
+        let indexing = &mut self.background.indexing;
         if !indexing.has_gap && indexing.progress.scan.is_none() {
             indexing.progress.done = indexing.progress.done.max(indexing.settled_upto(last));
         }
         indexing.merge_owed_bytes = (indexing.merge_owed_bytes + bytes.max(batch.len() * 16))
             .min(MERGES_OWED_MAX * BYTES_PER_MERGE);
         indexing.may_merge |= !batch.is_empty();
-        self.store.set_search_progress(old, self.indexing.progress)?;
+        self.store.set_search_progress(old, self.background.indexing.progress)?;
         Ok(bytes)
     }
 
     /// The next messages of a scan: of all chats, or of one with a gap.
     fn scanned(&mut self) -> StoreResult<Vec<Unindexed>> {
-        let done = self.indexing.progress.done;
-        if let Some(scan) = self.indexing.progress.scan {
+        let done = self.background.indexing.progress.done;
+        if let Some(scan) = self.background.indexing.progress.scan {
             let (batch, next) =
                 self.store.next_to_index(done, scan, MESSAGES_PER_SLICE, BYTES_PER_SLICE)?;
-            let progress = &mut self.indexing.progress;
+            let progress = &mut self.background.indexing.progress;
             progress.scan = next;
             if next.is_none() {
                 progress.done = scan.upto;
             }
             return Ok(batch);
         }
-        if self.indexing.has_gap {
+        if self.background.indexing.has_gap {
             // From here on the queue takes what comes; what came before is scanned for.
             let upto = self.clock.last();
-            let indexing = &mut self.indexing;
+            let indexing = &mut self.background.indexing;
             indexing.has_gap = false;
             indexing.queue = Queue::default();
             indexing.progress.scan = Some(Scan { upto, chat: 0, at: ServerTime::ZERO });
             return Ok(Vec::new());
         }
-        let Some((chat, first)) = self.indexing.queue.gaps.pop_first() else {
+        let Some((chat, first)) = self.background.indexing.queue.gaps.pop_first() else {
             return Ok(Vec::new());
         };
         let at = ServerTime::new(first.created().micros() - 1).unwrap_or_default();
@@ -451,7 +454,7 @@ impl Service<'_> {
         let (batch, next) =
             self.store.next_to_index(at, scan, MESSAGES_PER_SLICE, BYTES_PER_SLICE)?;
         if let Some(next) = next.filter(|next| next.chat == chat.row()) {
-            self.indexing.queue.gaps.insert(chat, MessageId::at(next.at.next()));
+            self.background.indexing.queue.gaps.insert(chat, MessageId::at(next.at.next()));
         }
         Ok(batch)
     }
@@ -460,7 +463,7 @@ impl Service<'_> {
         let mut batch = Vec::new();
         let (mut bytes, mut of_user) = (0, usize::MAX);
         while batch.len() < MESSAGES_PER_SLICE && bytes < BYTES_PER_SLICE {
-            let Some((chat, id)) = self.indexing.queue.pop(of_user) else { break };
+            let Some((chat, id)) = self.background.indexing.queue.pop(of_user) else { break };
             of_user = if of_user >= BYTES_PER_USER { 0 } else { of_user };
             // Deleted meanwhile, or gone with its chat, it needs no index.
             if let Some(new) = self.store.content_to_index(chat, id)? {
@@ -480,7 +483,7 @@ impl Service<'_> {
                 break;
             }
         }
-        let indexing = &self.indexing;
+        let indexing = &self.background.indexing;
         let mut progress = indexing.progress;
         if !indexing.has_gap && progress.scan.is_none() {
             progress.done = progress.done.max(indexing.settled_upto(self.clock.last()));

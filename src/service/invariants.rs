@@ -11,20 +11,20 @@ impl Service<'_> {
     /// Whether notifications were left out for a slow reader.
     #[doc(hidden)]
     pub fn is_behind(&self, conn: ConnId) -> bool {
-        self.peers.get(conn).is_some_and(|peer| peer.backlog.is_some())
+        self.presence.peers.get(conn).is_some_and(|peer| peer.backlog.is_some())
     }
 
     /// Whether the session of a connection is suspended.
     #[doc(hidden)]
     pub fn is_suspended(&self, conn: ConnId) -> bool {
-        let attached = self.peers.get(conn).and_then(|peer| peer.state.attached);
+        let attached = self.presence.peers.get(conn).and_then(|peer| peer.state.attached);
         attached.is_some_and(|attached| attached.suspended)
     }
 
     /// How many changes of the command line were acted on.
     #[doc(hidden)]
     pub fn changes_acted_on(&self) -> u64 {
-        self.housekeeping.acted_on
+        self.background.housekeeping.acted_on
     }
 
     /// Compares what is kept in memory with itself and with the file. A file that cannot be read
@@ -35,7 +35,7 @@ impl Service<'_> {
     #[doc(hidden)]
     pub fn check_invariants(&mut self) -> Result<(), String> {
         self.check_peers()?;
-        self.roster.check()?;
+        self.presence.roster.check()?;
         let compared = self.compare_with_file();
         if self.store.commit().is_err() {
             return Ok(());
@@ -44,10 +44,10 @@ impl Service<'_> {
     }
 
     fn check_peers(&self) -> Result<(), String> {
-        for peer in self.peers.0.iter().flatten() {
+        for peer in self.presence.peers.iter() {
             let (conn, index) = (peer.conn, peer.conn.index);
             let attached = peer.state.attached;
-            let online = attached.and_then(|attached| self.roster.user(attached.user));
+            let online = attached.and_then(|attached| self.presence.roster.user(attached.user));
             let listed = online.is_some_and(|online| online.conns().contains(&index));
             let active = online.is_some_and(|online| online.active().contains(&index));
             let is_recipient = attached.is_some_and(|attached| !attached.suspended);
@@ -55,17 +55,17 @@ impl Service<'_> {
                 return Err(format!("{conn} {attached:?} is listed {listed}, active {active}"));
             }
             let needs_pump = peer.stream.is_some() || peer.backlog.is_some();
-            if needs_pump && !self.pumping.contains(&conn) {
+            if needs_pump && !self.streams.pumping.contains(&conn) {
                 return Err(format!("{conn} waits for its pieces and nobody knows"));
             }
             let waits = peer.waiting.as_ref();
-            if waits.is_some_and(|waiting| self.jobs.get(&waiting.job) != Some(&conn)) {
+            if waits.is_some_and(|waiting| self.passwords.jobs.get(&waiting.job) != Some(&conn)) {
                 return Err(format!("{conn} waits for a job that is not there"));
             }
         }
-        for (user, online) in self.roster.online_users() {
+        for (user, online) in self.presence.roster.online_users() {
             for &index in online.conns() {
-                let holder = self.peers.at(index).and_then(|peer| peer.user());
+                let holder = self.presence.peers.at(index).and_then(|peer| peer.user());
                 if holder != Some(user) {
                     return Err(format!("#{index} is listed under {user}, and is {holder:?}'s"));
                 }
@@ -76,7 +76,7 @@ impl Service<'_> {
 
     fn compare_with_file(&mut self) -> StoreResult<Result<(), String>> {
         let mut slow_modes: BTreeMap<ChatId, u32> = BTreeMap::new();
-        for (user, online) in self.roster.online_users() {
+        for (user, online) in self.presence.roster.online_users() {
             let there = self.store.memberships_with_policy(user)?;
             let known: Vec<ChatId> = online.chats.iter().map(|member| member.chat).collect();
             let kept: Vec<ChatId> = there.iter().map(|(member, _)| member.chat).collect();
@@ -87,12 +87,13 @@ impl Service<'_> {
                 .extend(there.iter().map(|(member, slow_mode_s)| (member.chat, *slow_mode_s)));
         }
         for (chat, slow_mode_s) in slow_modes {
-            let listed = self.roster.slot(chat).and_then(|slot| self.roster.chat(slot));
+            let listed =
+                self.presence.roster.slot(chat).and_then(|slot| self.presence.roster.chat(slot));
             if listed.is_none_or(|listed| listed.slow_mode_s != slow_mode_s) {
                 return Ok(Err(format!("chat {chat} is listed with another slow mode, or not")));
             }
         }
-        for peer in self.peers.0.iter().flatten() {
+        for peer in self.presence.peers.iter() {
             let Some(attached) = peer.state.attached else { continue };
             let row = self.store.session(attached.session)?;
             if row.is_none_or(|row| row.user != attached.user) {

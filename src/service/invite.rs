@@ -172,7 +172,7 @@ impl Service<'_> {
             self.spend(&[key]);
             return Err(Decline::BadInvite.into());
         };
-        if self.roster.membership(caller.user, chat).is_none() {
+        if self.presence.roster.membership(caller.user, chat).is_none() {
             self.may_write()?;
             // As it is now: a command may have ended the invite, or removed the chat.
             if self.joining_invite(&digest)? != Some(chat) {

@@ -100,7 +100,7 @@ impl Service<'_> {
         if bytes_max == 0 && sends == 0 {
             return Ok(0);
         }
-        let (now_ns, day_left_ns) = (self.now_ms * MS_NS, self.day_left_ns());
+        let (now_ns, day_left_ns) = (self.clock.now_ms() * MS_NS, self.day_left_ns());
         let entry = self.ledger_entry(user)?;
         let is_spent = bytes_max > 0 && entry.used.bytes.saturating_add(bytes as u64) > bytes_max;
         let day_ns = if is_spent { day_left_ns } else { 0 };
@@ -114,7 +114,7 @@ impl Service<'_> {
         if bytes_max == 0 && sends == 0 {
             return Ok(());
         }
-        let now_ns = self.now_ms * MS_NS;
+        let now_ns = self.clock.now_ms() * MS_NS;
         let entry = self.ledger_entry_mut(user)?;
         if let Some(bucket) = sends_bucket(sends) {
             entry.sends_full_ns = bucket.take(entry.sends_full_ns, now_ns);
@@ -159,7 +159,7 @@ impl Service<'_> {
 
     /// Takes a token from the bucket of changes.
     pub(super) fn spend_change(&mut self, user: UserId) -> HandlerResult {
-        let now_ns = self.now_ms * MS_NS;
+        let now_ns = self.clock.now_ms() * MS_NS;
         let wait_ns = CHANGES.wait_ns(self.ledger_entry(user)?.changes_full_ns, now_ns);
         if wait_ns > 0 {
             return Err(limited(wait_ns).into());
@@ -185,8 +185,8 @@ impl Service<'_> {
 
     /// A user's entry, of today.
     fn ledger_entry(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
-        let (today, now_ms) = (self.today(), self.now_ms);
-        let entries = &mut self.ledger.entries;
+        let (today, now_ms) = (self.today(), self.clock.now_ms());
+        let entries = &mut self.limits.ledger.entries;
         if entries.len() >= LEDGER_ENTRIES_MAX && !entries.contains_key(&user) {
             // Written when it is next looked for: what it has reserved stays in the database.
             let any = entries.keys().next().copied();
@@ -221,15 +221,15 @@ impl Service<'_> {
 
     /// One slice of housekeeping: writes what idle users have really used, and forgets them.
     pub(super) fn trim_ledger(&mut self) -> StoreResult<()> {
-        let (today, now_ms) = (self.today(), self.now_ms);
+        let (today, now_ms) = (self.today(), self.clock.now_ms());
         let is_idle = |entry: &LedgerEntry| now_ms.saturating_sub(entry.touched_ms) >= IDLE_MS;
-        let idle = self.ledger.entries.iter().filter(|(_, entry)| is_idle(entry));
+        let idle = self.limits.ledger.entries.iter().filter(|(_, entry)| is_idle(entry));
         let idle: Vec<_> = idle.map(|(user, _)| *user).take(ENTRIES_PER_SLICE).collect();
         for user in idle {
             self.settle_entry(user, today)?;
             // Both buckets are full after so long; the database has the rest.
             self.turn.ledger.retain(|(saved, _)| *saved != user);
-            self.ledger.entries.remove(&user);
+            self.limits.ledger.entries.remove(&user);
         }
         self.store.forget_used(today, ENTRIES_PER_SLICE)
     }
@@ -237,16 +237,16 @@ impl Service<'_> {
     /// Before a graceful end: what was reserved and not used is given back.
     pub(super) fn finish_ledger(&mut self) -> StoreResult<()> {
         let today = self.today();
-        let users: Vec<_> = self.ledger.entries.keys().copied().collect();
+        let users: Vec<_> = self.limits.ledger.entries.keys().copied().collect();
         users.into_iter().try_for_each(|user| self.settle_entry(user, today))
     }
 
     fn settle_entry(&mut self, user: UserId, today: i64) -> StoreResult<()> {
-        match self.ledger.entries.get_mut(&user) {
+        match self.limits.ledger.entries.get_mut(&user) {
             Some(entry) if entry.used.day == today && entry.used != entry.reserved => {
                 let used = entry.used;
                 self.store.set_used(user, used)?;
-                if let Some(entry) = self.ledger.entries.get_mut(&user) {
+                if let Some(entry) = self.limits.ledger.entries.get_mut(&user) {
                     entry.reserved = used;
                 }
                 Ok(())

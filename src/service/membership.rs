@@ -25,7 +25,7 @@ impl Service<'_> {
         if self.store.is_banned(chat, user)? {
             return Err(Decline::Forbidden("the user is banned from this chat").into());
         }
-        if self.lockdown {
+        if self.storage.lockdown {
             return Err(Decline::Forbidden("nobody may join a chat now").into());
         }
         if self.store.membership_count(user)? as usize >= MEMBERSHIPS_MAX {

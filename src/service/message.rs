@@ -19,7 +19,7 @@ impl Service<'_> {
         nonce: Option<u64>,
         sent: Extras<'_>,
     ) -> HandlerResult {
-        let Some(membership) = self.roster.membership(caller.user, chat) else {
+        let Some(membership) = self.presence.roster.membership(caller.user, chat) else {
             return Err(self.no_member(chat)?);
         };
         if let Some(nonce) = nonce
@@ -46,8 +46,8 @@ impl Service<'_> {
             Message { id, sender, created, updated, status: 0, content, extras: Extras::NONE };
         self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
-        self.indexing.note_message(caller.user, chat, id);
-        self.counting.note_sent(chat, caller.user, created);
+        self.background.indexing.note_message(caller.user, chat, id);
+        self.background.counting.note_sent(chat, caller.user, created);
         Ok(())
     }
 
@@ -95,8 +95,8 @@ impl Service<'_> {
         };
         self.notify_message(caller, chat, &message);
         self.accept_sent(caller, id);
-        self.indexing.note_message(caller.user, chat, id);
-        self.counting.note_sent(chat, caller.user, created);
+        self.background.indexing.note_message(caller.user, chat, id);
+        self.background.counting.note_sent(chat, caller.user, created);
         Ok(())
     }
 
@@ -127,7 +127,8 @@ impl Service<'_> {
     ) -> HandlerResult {
         let mut wait_ns = self.send_wait_ns(caller.user, content.len())?;
         if self.slow_mode_s(membership) > 0 {
-            let wait_ms = self.send_limiter.wait_ms(caller.user, membership.chat, self.now_ms);
+            let wait_ms =
+                self.limits.sends.wait_ms(caller.user, membership.chat, self.clock.now_ms());
             wait_ns = wait_ns.max(wait_ms * 1_000_000);
         }
         Self::check_wait_ns(wait_ns)
@@ -144,14 +145,14 @@ impl Service<'_> {
         let slow_mode_s = self.slow_mode_s(membership);
         if slow_mode_s > 0 {
             let key = (caller.user, membership.chat);
-            let before = self.send_limiter.note(key, slow_mode_s, self.now_ms);
+            let before = self.limits.sends.note(key, slow_mode_s, self.clock.now_ms());
             self.turn.paced.push(before);
         }
         Ok(())
     }
 
     fn slow_mode_s(&self, membership: Membership) -> u32 {
-        self.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s)
+        self.presence.roster.chat(membership.slot).map_or(0, |chat| chat.slow_mode_s)
     }
 
     pub(super) fn mark_seen(
@@ -193,7 +194,7 @@ impl Service<'_> {
         content: &str,
     ) -> HandlerResult {
         self.require_member(caller, chat)?;
-        let Some(membership) = self.roster.membership(caller.user, chat) else {
+        let Some(membership) = self.presence.roster.membership(caller.user, chat) else {
             return Err(self.no_member(chat)?);
         };
         let found = self.message_to_change(chat, id)?;
@@ -215,7 +216,7 @@ impl Service<'_> {
         self.note_limited(caller, membership, content)?;
         let updated = self.clock.next();
         self.store.edit_message(chat, id, updated, content)?;
-        self.indexing.note_change();
+        self.background.indexing.note_change();
         self.notify_message(
             caller,
             chat,
@@ -249,9 +250,9 @@ impl Service<'_> {
         let updated = self.clock.next();
         self.store.delete_message(chat, id, updated)?;
         if found.has_files() {
-            self.housekeeping.erasing.erase_files_soon();
+            self.background.housekeeping.erasing.erase_files_soon();
         }
-        self.indexing.note_change();
+        self.background.indexing.note_change();
         self.notify_message(
             caller,
             chat,

@@ -19,7 +19,7 @@ impl Service<'_> {
         // Without a limit, for none of it may come after the answer.
         self.notify_batch_to(caller.conn.index, usize::MAX, false);
         self.turn.batch.push(&mut self.outbox, message);
-        if let Some(peer) = self.peers.get_mut(caller.conn) {
+        if let Some(peer) = self.presence.peers.get_mut(caller.conn) {
             self.turn.batch.set_mark(peer);
         }
     }
@@ -33,7 +33,7 @@ impl Service<'_> {
 
     /// Makes the turn's batch one of this chat; false when nobody is there to be notified.
     fn begin_batch(&mut self, chat: ChatId) -> bool {
-        let Some(slot) = self.roster.slot(chat) else { return false };
+        let Some(slot) = self.presence.roster.slot(chat) else { return false };
         if self.turn.batch.chat != Some(chat) {
             self.notify_so_far();
             let base = self.outbox.block_mut().len();
@@ -45,7 +45,7 @@ impl Service<'_> {
     /// Gives one connection what it does not have yet of the batch. `is_whole`: nothing more comes
     /// to the batch.
     pub(super) fn notify_batch_to(&mut self, index: u32, limit: usize, is_whole: bool) {
-        let Some(peer) = self.peers.at_mut(index) else { return };
+        let Some(peer) = self.presence.peers.at_mut(index) else { return };
         let from = self.turn.batch.mark(peer);
         if from >= self.turn.batch.len() {
             return;
@@ -56,17 +56,17 @@ impl Service<'_> {
         }
         self.turn.batch.deliver(&mut self.outbox, peer, from, limit);
         if was_live && peer.backlog.is_some() {
-            self.pumping.push(peer.conn);
+            self.streams.pumping.push(peer.conn);
         }
     }
 
     /// Gives the batch to all members of its chat, and ends it.
     pub(super) fn notify_batch(&mut self) {
         let (chat, slot) = (self.turn.batch.chat, self.turn.batch.slot);
-        let online = self.roster.chat(slot).filter(|online| Some(online.chat) == chat);
+        let online = self.presence.roster.chat(slot).filter(|online| Some(online.chat) == chat);
         let count = online.map_or(0, |online| online.conns.len());
         for place in 0..count {
-            let online = self.roster.chat(slot);
+            let online = self.presence.roster.chat(slot);
             let Some(&index) = online.and_then(|online| online.conns.get(place)) else { break };
             self.notify_batch_to(index, self.outbound_limit(index), true);
         }
@@ -77,8 +77,8 @@ impl Service<'_> {
     /// notified: the turn is not committed yet, and what is staged now can still be taken back.
     pub(super) fn notify_so_far(&mut self) {
         let Some(chat) = self.turn.batch.chat else { return };
-        for &index in self.roster.conns(chat) {
-            if let Some(peer) = self.peers.at_mut(index) {
+        for &index in self.presence.roster.conns(chat) {
+            if let Some(peer) = self.presence.peers.at_mut(index) {
                 self.turn.save(peer);
             }
         }
@@ -96,7 +96,7 @@ impl Service<'_> {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let limit = self.outbound_limit(index);
-        let Some(peer) = self.peers.at_mut(index) else { return };
+        let Some(peer) = self.presence.peers.at_mut(index) else { return };
         if !peer.is_modern() {
             return;
         }
@@ -117,12 +117,12 @@ impl Service<'_> {
 
     /// Notifies a connection later, from the database, of the state of a chat.
     fn leave_out_chat(&mut self, index: u32, chat: ChatId, is_slow: bool) {
-        let Some(peer) = self.peers.at_mut(index) else { return };
+        let Some(peer) = self.presence.peers.at_mut(index) else { return };
         if self.outbox.is_closed(index) {
             return;
         }
         if peer.backlog.is_none() {
-            self.pumping.push(peer.conn);
+            self.streams.pumping.push(peer.conn);
         }
         let since = self.clock.last().next();
         Backlog::leave_out_chat(&mut peer.backlog, chat, since).is_slow |= is_slow;
@@ -150,9 +150,14 @@ impl Service<'_> {
     /// SEEN_NOTIFY to the members, one's own other connections included.
     pub(super) fn notify_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
         let user = caller.user;
-        let is_small = self.roster.conns(chat).len() <= EPHEMERAL_MEMBERS_MAX;
-        let own =
-            || self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
+        let is_small = self.presence.roster.conns(chat).len() <= EPHEMERAL_MEMBERS_MAX;
+        let own = || {
+            self.presence
+                .roster
+                .user(user)
+                .map(|online| online.active().to_vec())
+                .unwrap_or_default()
+        };
         let recipients = if is_small { self.others(chat, None, Some(caller.conn)) } else { own() };
         for index in recipients.into_iter().filter(|&index| index != caller.conn.index) {
             self.notify(index, ToClient::SeenNotify, true, None, |body| {
@@ -165,7 +170,7 @@ impl Service<'_> {
 
     /// TYPING_NOTIFY to the other members.
     pub(super) fn notify_typing(&mut self, chat: ChatId, user: UserId) {
-        if self.roster.conns(chat).len() > EPHEMERAL_MEMBERS_MAX {
+        if self.presence.roster.conns(chat).len() > EPHEMERAL_MEMBERS_MAX {
             return;
         }
         for index in self.others(chat, Some(user), None) {
@@ -180,7 +185,7 @@ impl Service<'_> {
     pub(super) fn notify_presence(&mut self, user: UserId, is_online: bool) {
         let mut recipients: Vec<u32> = Vec::new();
         // Offline by now, its chats are asked of the file; online, of the roster.
-        let chats = match self.roster.user(user) {
+        let chats = match self.presence.roster.user(user) {
             Some(_) => self.chats_of(user),
             None => match self.store.memberships(user) {
                 Ok(members) => members.into_iter().map(|member| member.chat).collect(),
@@ -188,7 +193,7 @@ impl Service<'_> {
             },
         };
         for chat in chats {
-            let conns = self.roster.conns(chat);
+            let conns = self.presence.roster.conns(chat);
             if conns.len() <= EPHEMERAL_MEMBERS_MAX {
                 recipients.extend_from_slice(conns);
             }
@@ -196,7 +201,7 @@ impl Service<'_> {
         recipients.sort_unstable();
         recipients.dedup();
         for index in recipients {
-            if self.peers.at(index).and_then(|peer| peer.user()) == Some(user) {
+            if self.presence.peers.at(index).and_then(|peer| peer.user()) == Some(user) {
                 continue;
             }
             self.notify(index, ToClient::PresenceNotify, true, None, |body| {
@@ -209,22 +214,26 @@ impl Service<'_> {
     /// The connections of a chat, but those of one user and one more.
     fn others(&self, chat: ChatId, user: Option<UserId>, except: Option<ConnId>) -> Vec<u32> {
         let is_recipient = |index: &u32| {
-            let peer = self.peers.at(*index);
+            let peer = self.presence.peers.at(*index);
             peer.is_some_and(|peer| {
                 peer.is_modern()
                     && Some(peer.conn) != except
                     && (user.is_none() || peer.user() != user)
             })
         };
-        self.roster.conns(chat).iter().copied().filter(is_recipient).collect()
+        self.presence.roster.conns(chat).iter().copied().filter(is_recipient).collect()
     }
 
     /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
     pub(super) fn notify_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
-        let conns =
-            self.roster.user(user).map(|online| online.active().to_vec()).unwrap_or_default();
+        let conns = self
+            .presence
+            .roster
+            .user(user)
+            .map(|online| online.active().to_vec())
+            .unwrap_or_default();
         for index in conns {
-            let Some(peer) = self.peers.at(index) else { continue };
+            let Some(peer) = self.presence.peers.at(index) else { continue };
             if Some(peer.conn) != except {
                 self.notify_chat_state(peer.conn, user, chat);
             }
@@ -234,7 +243,7 @@ impl Service<'_> {
     /// CHAT_NOTIFY to all members of a chat, on every connection but one.
     pub(super) fn notify_chat(&mut self, chat: ChatId, except: Option<ConnId>) {
         for index in self.others(chat, None, except) {
-            let Some(peer) = self.peers.at(index) else { continue };
+            let Some(peer) = self.presence.peers.at(index) else { continue };
             if let Some(user) = peer.user() {
                 self.notify_chat_state(peer.conn, user, chat);
             }
@@ -245,7 +254,7 @@ impl Service<'_> {
     /// connection but one.
     pub(super) fn notify_chat_with_extras(&mut self, chat: ChatId, except: Option<ConnId>) {
         for index in self.others(chat, None, except) {
-            let Some(peer) = self.peers.at(index) else { continue };
+            let Some(peer) = self.presence.peers.at(index) else { continue };
             if let Some(user) = peer.user().filter(|_| peer.version().has_extras()) {
                 self.notify_chat_state(peer.conn, user, chat);
             }
@@ -254,9 +263,9 @@ impl Service<'_> {
 
     /// The same to the caller's other connections.
     pub(super) fn notify_own_with_extras(&mut self, caller: Caller, chat: ChatId) {
-        let conns = self.roster.user(caller.user).map(|online| online.active().to_vec());
+        let conns = self.presence.roster.user(caller.user).map(|online| online.active().to_vec());
         for index in conns.unwrap_or_default() {
-            let Some(peer) = self.peers.at(index) else { continue };
+            let Some(peer) = self.presence.peers.at(index) else { continue };
             if peer.conn != caller.conn && peer.version().has_extras() {
                 self.notify_chat_state(peer.conn, caller.user, chat);
             }
@@ -266,7 +275,7 @@ impl Service<'_> {
     /// What a chat is to a user now, to one connection: later, when it is a slow reader or enough
     /// was read in this turn.
     fn notify_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
-        let Some(peer) = self.peers.get(conn) else { return };
+        let Some(peer) = self.presence.peers.get(conn) else { return };
         if peer.is_modern() && (peer.backlog.is_some() || self.is_scan_budget_spent()) {
             return self.leave_out_chat(conn.index, chat, false);
         }
@@ -284,12 +293,12 @@ impl Service<'_> {
         user: UserId,
         chat: ChatId,
     ) -> StoreResult<()> {
-        let Some(peer) = self.peers.get(conn).filter(|peer| peer.is_modern()) else {
+        let Some(peer) = self.presence.peers.get(conn).filter(|peer| peer.is_modern()) else {
             return Ok(());
         };
         let version = peer.version();
-        let is_member = self.roster.membership(user, chat).is_some();
-        let mut info = std::mem::take(&mut self.notice);
+        let is_member = self.presence.roster.membership(user, chat).is_some();
+        let mut info = std::mem::take(&mut self.streams.notice);
         info.clear();
         let found =
             if is_member { self.put_my_chat(&mut info, version, user, chat) } else { Ok(false) };
@@ -302,13 +311,13 @@ impl Service<'_> {
             }),
             Err(_) => {}
         }
-        self.notice = info;
+        self.streams.notice = info;
         found.map(drop)
     }
 
     /// Writes a frame that answers to nobody's request, such as a test of life.
     pub fn stage_bare(&mut self, conn: ConnId, purpose: ToClient) {
-        if self.peers.get(conn).is_some() {
+        if self.presence.peers.get(conn).is_some() {
             self.outbox.stage_bare(conn.index, purpose);
         }
     }

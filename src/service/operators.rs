@@ -36,7 +36,7 @@ impl Service<'_> {
 
     /// The flags of a user as 1.1 shows them.
     pub(super) fn user_flags(&self, user: &User) -> u8 {
-        let online = if self.roster.is_online(user.user) { USER_ONLINE } else { 0 };
+        let online = if self.presence.roster.is_online(user.user) { USER_ONLINE } else { 0 };
         let disabled = if user.disabled { USER_DISABLED } else { 0 };
         user.flags & (USER_OPERATOR | USER_BOT) | online | disabled
     }
@@ -188,7 +188,7 @@ impl Service<'_> {
                 if service.is_scan_budget_spent() {
                     return Ok(Progress::More);
                 }
-                service.looked_bytes += SCAN_BUDGET_BYTES / usize::from(4 * ROWS);
+                service.streams.looked_bytes += SCAN_BUDGET_BYTES / usize::from(4 * ROWS);
                 *after = names::name_key(&user.nickname);
                 if is_operator || !user.disabled {
                     let flags = service.user_flags(user);

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::auth::helper;
+use crate::auth::helper::{self, JobDone, Outcome};
+use crate::auth::password;
 use crate::auth::random::fixed::Counting;
 use crate::limits::FAILURE_BUCKET;
 use crate::store::Database;
@@ -242,7 +243,8 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
         desk.hand(conn, Request::JoinChat { chat, password: Some("no such password") });
         let done = desk.check_one();
         if round % 2 == 0 {
-            let session = desk.service.peers.get(conn).and_then(|peer| peer.state.attached);
+            let session =
+                desk.service.presence.peers.get(conn).and_then(|peer| peer.state.attached);
             let session = session.expect("attached").session;
             desk.turn(|service| {
                 assert!(service.store.end_session(session).expect("room"));
@@ -253,13 +255,13 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
             desk.turn(|service| service.store.end_sessions(user, None)).expect("room");
             let change = crate::store::changes::Change::SessionsEnded(user);
             desk.turn(|service| service.store.note_change(change)).expect("room");
-            desk.service.housekeeping.start_again();
+            desk.service.background.housekeeping.start_again();
             desk.turn(|service| service.take_up_changes());
         }
         desk.hand_over(&done);
         conn = desk.connect();
     }
-    assert!(desk.service.jobs.is_empty());
+    assert!(desk.service.passwords.jobs.is_empty());
     desk.log_in(conn, OLD);
     let done = desk.check_one();
     desk.hand_over(&done);
@@ -272,7 +274,7 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
     desk.log_in(other, OLD);
     desk.turn(|service| service.closed(other));
     assert!(desk.service.pop_job().is_none());
-    assert!(desk.service.jobs.is_empty());
+    assert!(desk.service.passwords.jobs.is_empty());
 }
 
 /// A right password costs nothing, though nobody waits for its session.

@@ -110,18 +110,18 @@ impl Service<'_> {
             Reacted::TooMany => return Err(Decline::TooMany.into()),
             Reacted::Changed { shows_another } => shows_another,
         };
-        let wait_ms = self.reaction_limiter.wait_ms(caller.user, self.now_ms);
+        let wait_ms = self.limits.reactions.wait_ms(caller.user, self.clock.now_ms());
         if wait_ms > 0 {
             return Err(Decline::RateLimited(wait_ms.div_ceil(1000)).into());
         }
-        self.reaction_limiter.note(caller.user, self.now_ms);
+        self.limits.reactions.note(caller.user, self.clock.now_ms());
         self.turn.reacted.push(caller.user);
         let updated = self.clock.next();
         self.store.react(chat, id, caller.user, is_on, emoji, updated)?;
         // Before the answer, without a limit: it must not overtake earlier changes of the chat.
         if self.turn.batch.chat == Some(chat) {
             self.notify_batch_to(caller.conn.index, usize::MAX, false);
-            if let Some(peer) = self.peers.get_mut(caller.conn) {
+            if let Some(peer) = self.presence.peers.get_mut(caller.conn) {
                 self.turn.batch.set_mark(peer);
             }
         }
@@ -151,9 +151,9 @@ impl Service<'_> {
         caller: Caller,
         notice: &mut ReactionNotice<'_>,
     ) -> StoreResult<()> {
-        let count = self.roster.conns(notice.chat).len();
+        let count = self.presence.roster.conns(notice.chat).len();
         for place in 0..count {
-            let Some(&index) = self.roster.conns(notice.chat).get(place) else { break };
+            let Some(&index) = self.presence.roster.conns(notice.chat).get(place) else { break };
             if index != caller.conn.index {
                 self.notify_reaction_to(index, notice)?;
             }
@@ -166,14 +166,14 @@ impl Service<'_> {
         index: u32,
         notice: &mut ReactionNotice<'_>,
     ) -> StoreResult<()> {
-        let Some(peer) = self.peers.at_mut(index) else { return Ok(()) };
+        let Some(peer) = self.presence.peers.at_mut(index) else { return Ok(()) };
         let form = form(peer, notice.needs_message);
         let is_slow = self.outbox.pending_bytes(index) > self.config.outbound_bytes_max;
         let Some(form) = form else { return Ok(()) };
         if peer.backlog.is_some() || is_slow {
             if !self.outbox.is_closed(index) {
                 if peer.backlog.is_none() {
-                    self.pumping.push(peer.conn);
+                    self.streams.pumping.push(peer.conn);
                 }
                 Backlog::leave_out(&mut peer.backlog, notice.chat, notice.updated).is_slow |=
                     is_slow;

@@ -104,7 +104,7 @@ impl Service<'_> {
             query,
             results_max: SEARCH_RESULTS_MAX.min(limit.into()),
             upto: self.clock.now(),
-            waits_until_ms: self.now_ms + INDEX_WAIT_MS_MAX,
+            waits_until_ms: self.clock.now_ms() + INDEX_WAIT_MS_MAX,
             stage: Stage::Waiting,
             found: Vec::new(),
             looks_left: LOOKS_MAX * LOOKS_PER_DROP,
@@ -124,13 +124,13 @@ impl Service<'_> {
                 let chats = self.chats_to_search(caller, search);
                 if !self.is_index_behind(&chats, search.upto)? {
                     search.stage = self.first_stage(search, chats)?;
-                } else if self.now_ms >= search.waits_until_ms {
-                    return Err(Decline::NotReady(self.indexing.wait_s()).into());
+                } else if self.clock.now_ms() >= search.waits_until_ms {
+                    return Err(Decline::NotReady(self.background.indexing.wait_s()).into());
                 }
                 Ok(Progress::More)
             }
             Stage::Looking { .. } => {
-                self.looked_bytes += SLICE_COST;
+                self.streams.looked_bytes += SLICE_COST;
                 self.look(caller, search)?;
                 Ok(Progress::More)
             }
@@ -144,7 +144,7 @@ impl Service<'_> {
 
     /// Decides what the index is asked for.
     fn first_stage(&mut self, search: &Search, chats: Vec<ChatId>) -> StoreResult<Stage> {
-        self.looked_bytes += SLICE_COST;
+        self.streams.looked_bytes += SLICE_COST;
         if search.results_max == 0 || chats.is_empty() {
             return Ok(Stage::Telling(0));
         }
@@ -221,7 +221,8 @@ impl Service<'_> {
                 Some(chat) => Some(chat),
                 None => self.store.chat_of_indexed(id)?,
             };
-            let mine = chat.filter(|&chat| self.roster.membership(caller.user, chat).is_some());
+            let mine =
+                chat.filter(|&chat| self.presence.roster.membership(caller.user, chat).is_some());
             let Some(chat) = mine else {
                 search.looks_left = search.looks_left.saturating_sub(1);
                 continue;
@@ -311,7 +312,7 @@ impl Service<'_> {
                     return Ok(Progress::More);
                 }
                 // Left or deleted since it was found, it is no result any more.
-                if service.roster.membership(caller.user, chat).is_some() {
+                if service.presence.roster.membership(caller.user, chat).is_some() {
                     service.store.with_message(chat, id, |message| {
                         pieces.out().put_u32(chat.get());
                         let version = pieces.version;

@@ -40,7 +40,7 @@ impl Service<'_> {
 
     pub(super) fn hello(&mut self, conn: ConnId, task: u8, major: u8, minor: u8) -> HandlerResult {
         let version = Version::negotiate(major, minor).ok_or(Decline::UnsupportedVersion)?;
-        if let Some(peer) = self.peers.get_mut(conn) {
+        if let Some(peer) = self.presence.peers.get_mut(conn) {
             peer.state.version = Some(version);
         }
         let body_bytes_max = self.config.body_bytes_max as u32;
@@ -70,13 +70,13 @@ impl Service<'_> {
 
     /// Where a connection comes from, as the throttle sees it.
     pub(super) fn origin(&self, conn: ConnId) -> Option<Origin> {
-        self.peers.get(conn).map(|peer| Origin::of(peer.address()))
+        self.presence.peers.get(conn).map(|peer| Origin::of(peer.address()))
     }
 
     /// Whether one more may fail.
     pub(super) fn check_throttle(&self, keys: &[Key<'_>]) -> HandlerResult {
         for key in keys {
-            self.throttle.check(*key, self.now_ms).map_err(Decline::RateLimited)?;
+            self.limits.throttle.check(*key, self.clock.now_ms()).map_err(Decline::RateLimited)?;
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl Service<'_> {
     /// Counts a failure.
     pub(super) fn spend(&mut self, keys: &[Key<'_>]) {
         for key in keys {
-            self.throttle.spend(*key, self.now_ms);
+            self.limits.throttle.spend(*key, self.clock.now_ms());
         }
     }
 
@@ -158,14 +158,14 @@ impl Service<'_> {
         })?;
         let rounds = password::rounds(&found.password).unwrap_or(0);
         let key = Key::LoggedIn(&login, origin);
-        self.throttle.spend_part(key, rounds, PASSWORD_ITERATIONS, self.now_ms);
+        self.limits.throttle.spend_part(key, rounds, PASSWORD_ITERATIONS, self.clock.now_ms());
         self.make_room_for_session(found.user)?;
         let address = self.address(conn);
         let session = self.store.add_session(found.user, &secret.digest().0, now, &address)?;
         if let Some(upgraded) = upgraded {
             self.store.set_password(found.user, upgraded)?;
         }
-        let version = self.peers.get(conn).map_or(Version::V0_1, Peer::version);
+        let version = self.presence.peers.get(conn).map_or(Version::V0_1, Peer::version);
         self.accept_to(conn, task, |body| {
             body.put_u32(session.get());
             body.put_bytes(secret.expose());
@@ -194,7 +194,7 @@ impl Service<'_> {
     }
 
     fn address(&self, conn: ConnId) -> String {
-        self.peers.get(conn).map(|peer| peer.address().to_string()).unwrap_or_default()
+        self.presence.peers.get(conn).map(|peer| peer.address().to_string()).unwrap_or_default()
     }
 
     pub(super) fn restore_session(
@@ -205,7 +205,7 @@ impl Service<'_> {
         hash: &str,
     ) -> HandlerResult {
         let Some(origin) = self.origin(conn) else { return Ok(()) };
-        let current = self.peers.get(conn).and_then(|peer| peer.state.attached);
+        let current = self.presence.peers.get(conn).and_then(|peer| peer.state.attached);
         if current.is_some_and(|attached| attached.session != session) {
             return Err(Decline::AlreadyAuthorized.into());
         }
@@ -218,14 +218,14 @@ impl Service<'_> {
         let now = self.clock.now();
         let mut touched = self.store.session(session)?.map_or(now, |session| session.used);
         if now.micros() - touched.micros() > TOUCH_US
-            && !self.full_disk.is_full
+            && !self.storage.full_disk.is_full
             && self.may_write_now().is_ok()
         {
             let address = self.address(conn);
             self.store.touch_session(session, now, &address)?;
             touched = now;
         }
-        let version = self.peers.get(conn).map_or(Version::V0_1, Peer::version);
+        let version = self.presence.peers.get(conn).map_or(Version::V0_1, Peer::version);
         let flags = if version.has_extras() {
             self.store.user(user)?.map_or(0, |user| user.flags)
         } else {
@@ -272,10 +272,10 @@ impl Service<'_> {
         self.notify_so_far();
         self.turn.users.push(user);
         if let Some(origin) = self.origin(conn) {
-            self.password_queue.note_known(origin);
+            self.passwords.queue.note_known(origin);
         }
         let is_first = self.list(conn.index, user, false)?;
-        if let Some(peer) = self.peers.get_mut(conn) {
+        if let Some(peer) = self.presence.peers.get_mut(conn) {
             self.turn.save(peer);
             peer.state.attached = Some(Attached { session, user, suspended: false });
             peer.state.notified = 0;
@@ -297,17 +297,17 @@ impl Service<'_> {
 
     /// The connection falls back to *greeted*.
     fn detach(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get(conn) else { return };
+        let Some(peer) = self.presence.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
         self.notify_so_far();
-        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         peer.state.attached = None;
-        peer.state.detached_ms = self.now_ms;
+        peer.state.detached_ms = self.clock.now_ms();
         peer.state.notified = 0;
         self.drop_backlog(conn);
         self.turn.users.push(attached.user);
-        if self.roster.detach(conn.index, attached.user) {
+        if self.presence.roster.detach(conn.index, attached.user) {
             self.notify_presence(attached.user, false);
         }
     }
@@ -315,10 +315,10 @@ impl Service<'_> {
     /// Takes the session from a connection: it ended, or another connection has it now.
     pub(super) fn deauth(&mut self, conn: ConnId) {
         self.detach(conn);
-        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         let cut_off = peer.waiting.take().map(|waiting| waiting.task);
         if peer.stream.is_none() {
-            self.resumed.push(conn);
+            self.streams.resumed.push(conn);
         }
         // A long answer ends by itself, with its next piece.
         if let Some(task) = cut_off {
@@ -329,8 +329,8 @@ impl Service<'_> {
 
     /// The connection that a session is attached to.
     pub(super) fn conn_of_session(&self, user: UserId, session: SessionId) -> Option<ConnId> {
-        let conns = self.roster.user(user)?.conns();
-        let peers = conns.iter().filter_map(|&index| self.peers.at(index));
+        let conns = self.presence.roster.user(user)?.conns();
+        let peers = conns.iter().filter_map(|&index| self.presence.peers.at(index));
         let carries = |peer: &&crate::service::peer::Peer| {
             peer.state.attached.is_some_and(|attached| attached.session == session)
         };
@@ -346,10 +346,14 @@ impl Service<'_> {
 
     /// The sessions of a user have ended, but for one.
     pub(super) fn deauth_user(&mut self, user: UserId, keep: Option<SessionId>) {
-        let conns =
-            self.roster.user(user).map(|online| online.conns().to_vec()).unwrap_or_default();
+        let conns = self
+            .presence
+            .roster
+            .user(user)
+            .map(|online| online.conns().to_vec())
+            .unwrap_or_default();
         for index in conns {
-            let Some(peer) = self.peers.at(index) else { continue };
+            let Some(peer) = self.presence.peers.at(index) else { continue };
             let session = peer.state.attached.map(|attached| attached.session);
             if session != keep || keep.is_none() {
                 self.deauth(peer.conn);
@@ -359,34 +363,35 @@ impl Service<'_> {
 
     /// A notification was declined (protocol section 3).
     pub(super) fn suspend(&mut self, conn: ConnId) {
-        let Some(peer) = self.peers.get(conn) else { return };
+        let Some(peer) = self.presence.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
         self.notify_so_far();
-        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         peer.state.attached = Some(Attached { suspended: true, ..attached });
         self.drop_backlog(conn);
         self.turn.users.push(attached.user);
-        self.roster.deactivate(conn.index, attached.user);
+        self.presence.roster.deactivate(conn.index, attached.user);
     }
 
     /// A connection gets no notifications any more, so it need not catch up either.
     fn drop_backlog(&mut self, conn: ConnId) {
-        if let Some(behind) = self.peers.get_mut(conn).and_then(|peer| peer.backlog.take()) {
+        if let Some(behind) = self.presence.peers.get_mut(conn).and_then(|peer| peer.backlog.take())
+        {
             self.turn.dropped.push((conn, behind));
-            self.resumed.push(conn);
+            self.streams.resumed.push(conn);
         }
     }
 
     fn resume_suspended(&mut self, conn: ConnId, user: UserId, touched: ServerTime) {
         self.notify_so_far();
-        let Some(peer) = self.peers.get_mut(conn) else { return };
+        let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         if let Some(attached) = &mut peer.state.attached {
             attached.suspended = false;
             peer.state.notified = 0;
             peer.state.touched = touched;
             self.turn.users.push(user);
-            self.roster.activate(conn.index, user);
+            self.presence.roster.activate(conn.index, user);
         }
     }
 }

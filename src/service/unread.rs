@@ -139,7 +139,7 @@ impl Service<'_> {
     /// What a member's chat_info says of a chat's messages. Who asks for many looks at
     /// [`Service::is_scan_budget_spent`].
     pub(super) fn unread(&mut self, mine: &MyChat, user: UserId) -> StoreResult<Unread> {
-        let last = match self.counting.known(mine, user) {
+        let last = match self.background.counting.known(mine, user) {
             Known::All(unread) => return Ok(unread),
             Known::Last(last) => last,
             Known::Nothing => {
@@ -153,7 +153,7 @@ impl Service<'_> {
         let (count, scanned) = self.store.unread(mine.chat, user, mine.seen)?;
         self.note_scanned(MESSAGES_PER_LOOKUP + scanned);
         if scanned > ROWS_SCANNED_PREFERRED {
-            self.counting.ask_for(mine.chat, user);
+            self.background.counting.ask_for(mine.chat, user);
         }
         Ok(Unread { last, count })
     }
@@ -167,24 +167,26 @@ impl Service<'_> {
     ) -> StoreResult<()> {
         self.count_chat(chat)?;
         let Some(mine) = self.store.my_chat(user, chat)? else { return Ok(()) };
-        if self.counting.was_scanned(chat) && mine.counted.last <= seen {
+        if self.background.counting.was_scanned(chat) && mine.counted.last <= seen {
             return self.store.set_unread(chat, user, 0);
         }
-        self.counting.ask_for(chat, user);
+        self.background.counting.ask_for(chat, user);
         Ok(())
     }
 
     /// Counts in the file what is noted of a chat. How many rows that has changed.
     fn count_chat(&mut self, chat: ChatId) -> StoreResult<usize> {
-        let Some(sent) = self.counting.sent.remove(&chat) else { return Ok(0) };
+        let Some(sent) = self.background.counting.sent.remove(&chat) else { return Ok(0) };
         self.store.count_sent(chat, &sent)?;
         Ok(1 + sent.by.len())
     }
 
     /// A slice of counting. True when there is more to do.
     pub(super) fn count_slice(&mut self) -> Result<bool, HandlerError> {
-        let is_full = self.counting.sent.len() > NOTED_CHATS_MAX;
-        if is_full || self.now_ms.saturating_sub(self.counting.last_ms) >= NOTED_MS {
+        let is_full = self.background.counting.sent.len() > NOTED_CHATS_MAX;
+        if is_full
+            || self.clock.now_ms().saturating_sub(self.background.counting.last_ms) >= NOTED_MS
+        {
             self.count_noted()?;
         }
         let looks_on = self.look_at_chats()?;
@@ -194,8 +196,8 @@ impl Service<'_> {
     fn count_noted(&mut self) -> StoreResult<()> {
         let mut rows = 0;
         while rows < ROWS_PER_SLICE {
-            let Some(&chat) = self.counting.sent.keys().next() else {
-                self.counting.last_ms = self.now_ms;
+            let Some(&chat) = self.background.counting.sent.keys().next() else {
+                self.background.counting.last_ms = self.clock.now_ms();
                 break;
             };
             rows += self.count_chat(chat)?;
@@ -205,7 +207,7 @@ impl Service<'_> {
 
     /// Goes on with the look at all chats. True when it has not come to its end.
     fn look_at_chats(&mut self) -> StoreResult<bool> {
-        let Scanned::UpTo(after) = self.counting.looked else { return Ok(false) };
+        let Scanned::UpTo(after) = self.background.counting.looked else { return Ok(false) };
         let chats = self.store.chat_ids(after, CHATS_PER_SLICE)?;
         let mut messages_left = MESSAGES_PER_SLICE;
         for &chat in &chats {
@@ -218,10 +220,10 @@ impl Service<'_> {
                 // This chat may have more.
                 return Ok(true);
             }
-            self.counting.looked = Scanned::UpTo(Some(chat));
+            self.background.counting.looked = Scanned::UpTo(Some(chat));
         }
         if chats.is_empty() {
-            self.counting.looked = Scanned::Everywhere;
+            self.background.counting.looked = Scanned::Everywhere;
         }
         Ok(!chats.is_empty())
     }
@@ -230,9 +232,11 @@ impl Service<'_> {
     fn count_asked_for(&mut self) -> StoreResult<bool> {
         let mut messages = 0;
         while messages < MESSAGES_PER_SLICE {
-            let Some((chat, user)) = self.counting.asked_for.pop_front() else { return Ok(false) };
+            let Some((chat, user)) = self.background.counting.asked_for.pop_front() else {
+                return Ok(false);
+            };
             messages += MESSAGES_PER_LOOKUP;
-            if !self.counting.was_scanned(chat) {
+            if !self.background.counting.was_scanned(chat) {
                 continue;
             }
             self.count_chat(chat)?;
@@ -244,15 +248,15 @@ impl Service<'_> {
             messages += scanned;
             self.store.set_unread(chat, user, unread)?;
         }
-        Ok(!self.counting.asked_for.is_empty())
+        Ok(!self.background.counting.asked_for.is_empty())
     }
 
     /// Before a graceful end: the next start need not scan the chats.
     pub(super) fn finish_counting(&mut self) -> StoreResult<()> {
-        while let Some(&chat) = self.counting.sent.keys().next() {
+        while let Some(&chat) = self.background.counting.sent.keys().next() {
             self.count_chat(chat)?;
         }
-        if self.counting.looked == Scanned::Everywhere {
+        if self.background.counting.looked == Scanned::Everywhere {
             self.store.set_counted_upto(self.clock.last())?;
         }
         Ok(())

@@ -29,8 +29,8 @@ impl Default for Verifying {
 impl Service<'_> {
     /// Verifies some messages, and computes the checksums that are missing.
     pub(super) fn verify_slice(&mut self) -> Result<(), HandlerError> {
-        let now_ms = self.now_ms;
-        let verifying = &mut self.housekeeping.verifying;
+        let now_ms = self.clock.now_ms();
+        let verifying = &mut self.background.housekeeping.verifying;
         if now_ms < verifying.not_before_ms {
             return Ok(());
         }
@@ -40,10 +40,10 @@ impl Service<'_> {
             return Ok(());
         };
         let slice = self.store.verify_messages(from, MESSAGES_PER_SLICE)?;
-        if !self.full_disk.is_full {
+        if !self.storage.full_disk.is_full {
             self.store.add_checksums(&slice)?;
         }
-        let verifying = &mut self.housekeeping.verifying;
+        let verifying = &mut self.background.housekeeping.verifying;
         if let Some((chat, message)) = slice.damaged.first().filter(|_| verifying.found == 0) {
             log::error!(
                 "message {message} of chat {chat} is damaged: run `vestnik check`, keep a copy, and \
@@ -64,7 +64,8 @@ impl Service<'_> {
     /// Says that requests have met damaged messages, in one line for however many.
     pub(super) fn report_damage(&mut self) {
         let (count, chat, message) = self.store.damage_met();
-        let reported = std::mem::replace(&mut self.housekeeping.verifying.reported, count);
+        let reported =
+            std::mem::replace(&mut self.background.housekeeping.verifying.reported, count);
         if count > reported {
             log::error!(
                 "damaged messages were read {} times, the last was {message} of chat {chat}: run \

@@ -31,23 +31,23 @@ pub(super) struct WriteLock {
 impl Service<'_> {
     /// Whether requests wait for another process, so that the next turn should come soon.
     pub const fn waits_for_lock(&self) -> bool {
-        self.write_lock.since.is_some()
+        self.storage.write_lock.since.is_some()
     }
 
     /// Another process holds the lock: whether to wait for it.
     pub(super) fn may_wait(&mut self, error: &StoreError) -> bool {
-        if error.cause != Cause::Busy || self.is_storage_failing {
+        if error.cause != Cause::Busy || self.storage.is_failing {
             return false;
         }
-        self.write_lock.since.get_or_insert_with(|| (self.now_ms, error.clone()));
+        self.storage.write_lock.since.get_or_insert_with(|| (self.clock.now_ms(), error.clone()));
         true
     }
 
     /// Puts a request back that has to wait.
     pub(super) fn put_back(&mut self, conn: ConnId) {
-        if let Some(peer) = self.peers.get_mut(conn) {
+        if let Some(peer) = self.presence.peers.get_mut(conn) {
             peer.state.waits_for_lock = true;
-            self.write_lock.waiting.push_back(conn);
+            self.storage.write_lock.waiting.push_back(conn);
         }
     }
 
@@ -55,10 +55,10 @@ impl Service<'_> {
     pub(super) fn put_aside(&mut self, done: &JobDone) -> bool {
         let is_wrong = matches!(done.outcome, Outcome::Verified { ok: false, .. });
         if !is_wrong
-            && self.jobs.contains_key(&done.id)
+            && self.passwords.jobs.contains_key(&done.id)
             && let Err(HandlerError::Busy) = self.may_write_now()
         {
-            self.write_lock.done.push_back(done.clone());
+            self.storage.write_lock.done.push_back(done.clone());
             return true;
         }
         false
@@ -67,8 +67,8 @@ impl Service<'_> {
     /// Looks whether the lock is free, at the beginning of a turn. What has waited comes again, in
     /// its order; when it has waited for too long, to be declined.
     pub(super) fn look_for_lock(&mut self) {
-        let Some((since_ms, error)) = &self.write_lock.since else { return };
-        let is_late = self.now_ms.saturating_sub(*since_ms) >= WAIT_MS;
+        let Some((since_ms, error)) = &self.storage.write_lock.since else { return };
+        let is_late = self.clock.now_ms().saturating_sub(*since_ms) >= WAIT_MS;
         if !self.store.is_lock_free() {
             if !is_late {
                 return;
@@ -76,20 +76,20 @@ impl Service<'_> {
             let error = error.clone();
             self.note_storage_failing(&error);
         }
-        self.write_lock.since = None;
+        self.storage.write_lock.since = None;
         // The list is taken from its end.
-        let first = self.resumed.len();
-        for conn in std::mem::take(&mut self.write_lock.waiting) {
-            if let Some(peer) = self.peers.get_mut(conn) {
+        let first = self.streams.resumed.len();
+        for conn in std::mem::take(&mut self.storage.write_lock.waiting) {
+            if let Some(peer) = self.presence.peers.get_mut(conn) {
                 peer.state.waits_for_lock = false;
-                self.resumed.push(conn);
+                self.streams.resumed.push(conn);
             }
         }
-        self.resumed[first..].reverse();
+        self.streams.resumed[first..].reverse();
     }
 
     /// Password work that was put aside and can go on.
     pub fn next_set_aside(&mut self) -> Option<JobDone> {
-        if self.waits_for_lock() { None } else { self.write_lock.done.pop_front() }
+        if self.waits_for_lock() { None } else { self.storage.write_lock.done.pop_front() }
     }
 }

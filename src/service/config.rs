@@ -1,0 +1,70 @@
+//! What the operator sets of the service.
+
+use crate::config::{InvitesBy, Registration, UserList};
+use crate::limits;
+
+/// Microseconds in a day.
+pub const DAY_US: i64 = 24 * 3600 * 1_000_000;
+
+/// What the operator sets.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Longest body of a frame to the server, in bytes; HELLO returns it.
+    pub body_bytes_max: usize,
+    /// Longest content of a message, in bytes.
+    pub content_bytes_max: usize,
+    /// Bytes that may wait for a peer before notifications are left out.
+    pub outbound_bytes_max: usize,
+    /// Bytes that may wait for all peers, about.
+    pub memory_bytes_max: usize,
+    /// Microseconds after which an unused session ends.
+    pub session_lifetime_us: i64,
+    /// PBKDF2 rounds for new passwords.
+    pub password_rounds: u32,
+    /// Who may register.
+    pub registration: Registration,
+    /// Who may make invites that register.
+    pub invites_by: InvitesBy,
+    /// Who may look for users by name.
+    pub user_list: UserList,
+    /// Whether clients may subscribe to pushes.
+    pub push: bool,
+    /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
+    pub push_hosts: Vec<String>,
+    /// Messages that one user may send or edit in a second; 0: any number.
+    pub sends_per_second: u32,
+    /// Bytes of text that one user may send and edit in a day of UTC; 0: any number.
+    pub user_bytes_per_day: u64,
+    /// Largest file, in bytes; 0: none.
+    pub file_bytes_max: u64,
+    /// Most bytes of one user's files,
+    pub user_files_bytes_max: u64,
+    /// and of all files.
+    pub files_bytes_max: u64,
+    /// Bytes that files leave free on the disk.
+    pub disk_reserve_bytes: u64,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            content_bytes_max: limits::CONTENT_BYTES_MAX,
+            outbound_bytes_max: limits::OUTBOUND_BYTES_MAX,
+            memory_bytes_max: limits::MEMORY_BYTES_MAX,
+            session_lifetime_us: i64::from(limits::SESSION_DAYS) * DAY_US,
+            password_rounds: limits::PASSWORD_ITERATIONS,
+            registration: Registration::Closed,
+            invites_by: InvitesBy::Operators,
+            user_list: UserList::All,
+            push: false,
+            push_hosts: Vec::new(),
+            sends_per_second: 0,
+            user_bytes_per_day: limits::USER_TEXT_BYTES_PER_DAY,
+            file_bytes_max: limits::FILE_BYTES_MAX,
+            user_files_bytes_max: limits::USER_FILES_BYTES_MAX,
+            files_bytes_max: limits::FILES_BYTES_MAX,
+            disk_reserve_bytes: limits::DISK_RESERVE_BYTES,
+        }
+    }
+}

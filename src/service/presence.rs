@@ -1,0 +1,160 @@
+//! Who is connected, and with which budget of bytes: connections come, attach sessions, and go.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::ids::{ChatId, ConnId, UserId};
+use crate::limits;
+use crate::service::Service;
+use crate::service::peer::Peer;
+use crate::service::roster::Roster;
+use crate::store::StoreResult;
+
+/// Everybody who is connected.
+#[derive(Default)]
+pub(super) struct Presence {
+    pub(super) peers: Peers,
+    /// How many connections there are.
+    pub(super) connected: usize,
+    /// Which users are online in which chats.
+    pub(super) roster: Roster,
+}
+
+/// All connections, by their place.
+#[derive(Default)]
+pub(super) struct Peers(Vec<Option<Peer>>);
+
+impl Peers {
+    /// Every connection.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.0.iter().flatten()
+    }
+
+    /// Every connection, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.0.iter_mut().flatten()
+    }
+
+    /// How many places there are, taken or not.
+    pub(super) const fn places(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Peer> {
+        self.at(conn.index).filter(|peer| peer.conn == conn)
+    }
+
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Peer> {
+        self.at_mut(conn.index).filter(|peer| peer.conn == conn)
+    }
+
+    pub(super) fn at(&self, index: u32) -> Option<&Peer> {
+        self.0.get(index as usize)?.as_ref()
+    }
+
+    pub(super) fn at_mut(&mut self, index: u32) -> Option<&mut Peer> {
+        self.0.get_mut(index as usize)?.as_mut()
+    }
+}
+
+impl Service<'_> {
+    /// A connection has been made.
+    pub fn connected(&mut self, conn: ConnId, address: IpAddr) {
+        if conn.at() >= self.presence.peers.places() {
+            self.presence.peers.0.resize_with(conn.at() + 1, || None);
+        }
+        if let Some(place) = self.presence.peers.0.get_mut(conn.at()) {
+            self.presence.connected += usize::from(place.is_none());
+            *place = Some(Peer::new(conn, address, self.clock.now_ms()));
+        }
+    }
+
+    /// A connection is gone; its session lives on.
+    pub fn closed(&mut self, conn: ConnId) {
+        let Some(peer) = self.presence.peers.get(conn) else { return };
+        if let Some(attached) = peer.state.attached {
+            self.notify_so_far();
+            if self.presence.roster.detach(conn.index, attached.user) {
+                self.notify_presence(attached.user, false);
+            }
+        }
+        if let Some(place) = self.presence.peers.0.get_mut(conn.at()) {
+            *place = None;
+            self.presence.connected -= 1;
+        }
+        self.outbox.remove(conn.index);
+    }
+
+    /// Where a connection comes from; 0.0.0.0 for one that is not there.
+    pub fn peer_address(&self, conn: ConnId) -> IpAddr {
+        self.presence.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), Peer::address)
+    }
+
+    /// Whether the connection's frames have to wait: a password is being checked, a long answer is
+    /// under way, or the peer does not take what it is sent.
+    pub fn is_held(&self, conn: ConnId) -> bool {
+        self.presence.peers.get(conn).is_some_and(|peer| {
+            peer.waiting.is_some()
+                || peer.state.waits_for_lock
+                || peer.stream.is_some()
+                || peer.backlog.is_some()
+                || self.outbox.pending_bytes(conn.index) > self.outbound_limit(conn.index)
+        })
+    }
+
+    /// Bytes that may wait for a connection before it counts as a slow consumer.
+    pub(crate) fn outbound_limit(&self, index: u32) -> usize {
+        // Most are far below any limit.
+        if self.outbox.pending_bytes(index) <= limits::OUTBOUND_BYTES_MIN {
+            return self.config.outbound_bytes_max;
+        }
+        self.outbound_share(index)
+    }
+
+    /// The same, as its user and all connections leave it: the connections of one user share a
+    /// budget, and where much waits for all of them, they all do.
+    pub(super) fn outbound_share(&self, index: u32) -> usize {
+        let user = self.presence.peers.at(index).and_then(Peer::user);
+        let own =
+            user.and_then(|user| self.presence.roster.user(user)).map_or(1, |on| on.conns().len());
+        let mut share = self.config.outbound_bytes_max;
+        share = share.min(limits::USER_OUTBOUND_BYTES_MAX / own.max(1));
+        // One half is shared freely, the other one evenly.
+        let half = self.config.memory_bytes_max / 2;
+        if self.outbox.buffered_bytes() > half {
+            share = share.min(half / self.presence.connected.max(1));
+        }
+        share.max(limits::OUTBOUND_BYTES_MIN.min(self.config.outbound_bytes_max))
+    }
+
+    /// Whether a session is attached.
+    pub fn is_authorized(&self, conn: ConnId) -> bool {
+        self.presence.peers.get(conn).is_some_and(|peer| peer.state.attached.is_some())
+    }
+
+    /// Since when the connection has had no session, by the forward clock in milliseconds; `None`
+    /// while it has one.
+    pub fn unauthorized_since_ms(&self, conn: ConnId) -> Option<u64> {
+        let peer = self.presence.peers.get(conn)?;
+        peer.state.attached.is_none().then_some(peer.state.detached_ms)
+    }
+
+    /// Puts a connection into the roster, unless it is there. True when its user was offline.
+    pub(super) fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
+        if self.presence.roster.user(user).is_some_and(|online| online.conns().contains(&index)) {
+            return Ok(false);
+        }
+        let store = &mut self.store;
+        let is_first =
+            self.presence.roster.attach(index, user, || store.memberships_with_policy(user))?;
+        if suspended {
+            self.presence.roster.deactivate(index, user);
+        }
+        Ok(is_first)
+    }
+
+    /// The chats of an online user, by id, the last first.
+    pub(super) fn chats_of(&self, user: UserId) -> Vec<ChatId> {
+        let chats = self.presence.roster.user(user).map_or(&[][..], |online| &online.chats);
+        chats.iter().rev().map(|membership| membership.chat).collect()
+    }
+}
