@@ -105,8 +105,8 @@ impl Client {
         self.nonce
     }
 
-    /// As [`Client::send`], with an idempotency key of the caller's: the same nonce sent to the same
-    /// chat again, by another run of the program too, stores nothing and gives the first message.
+    /// As [`Client::send`], with an idempotency key of the caller's: the same nonce sent to
+    /// the same chat again, by another run of the program too, stores nothing and gives the first message.
     /// On API 0.1 the nonce is left out.
     ///
     /// # Errors
