@@ -106,8 +106,8 @@ impl Client {
     }
 
     /// As [`Client::send`], with an idempotency key of the caller's: the same nonce sent to
-    /// the same chat again, by another run of the program too, stores nothing and gives the first message.
-    /// On API 0.1 the nonce is left out.
+    /// the same chat again, by another run of the program too, stores nothing and gives the first
+    /// message. On API 0.1 the nonce is left out.
     ///
     /// # Errors
     /// As [`Client::send`], and with a reply or files those of [`Client::send_with`].
