@@ -1,6 +1,6 @@
 //! Links into the browser client, and their QR codes in a terminal.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use qrcodegen::{QrCode, QrCodeEcc};
 use vestnik::config::{Options, WebOrigin};
@@ -41,32 +41,37 @@ impl Arguments {
     }
 }
 
-/// Writes a text as a QR code of half blocks, with the quiet zone that cameras need. The modules
-/// are dark on light, as the colours are set here, whatever those of the terminal are.
-pub(super) fn write_qr(out: &mut dyn Write, text: &str) -> Outcome {
-    let code = QrCode::encode_text(text, QrCodeEcc::Medium)
-        .map_err(|_| Failure::new("the link is too long for a QR code: leave out --qr"))?;
-    Ok(draw(out, &code)?)
-}
+/// Modules of the quiet zone around a QR code that cameras need.
+const QUIET_MODULES: i32 = 4;
 
-fn draw(out: &mut dyn Write, code: &QrCode) -> io::Result<()> {
-    /// Modules around the code.
-    const QUIET: i32 = 4;
-    let size = code.size();
-    for y in (-QUIET..size + QUIET).step_by(2) {
-        let mut line = String::from("\x1b[30;107m");
-        for x in -QUIET..size + QUIET {
-            // Two modules stand on each other in one character.
-            line.push(match (code.get_module(x, y), code.get_module(x, y + 1)) {
-                (true, true) => '█',
-                (true, false) => '▀',
-                (false, true) => '▄',
-                (false, false) => ' ',
-            });
-        }
-        writeln!(out, "{line}\x1b[0m")?;
+/// Writes a text as a QR code of half blocks. The modules are dark on light, as the colours are set
+/// here, whatever those of the terminal are.
+pub(super) fn write_qr(out: &mut dyn Write, text: &str) -> Outcome {
+    for row in qr_rows(text, QUIET_MODULES)? {
+        writeln!(out, "{}", paper(&row))?;
     }
     Ok(())
+}
+
+/// A row of a QR code in black on white.
+pub(super) fn paper(row: &str) -> String {
+    format!("\x1b[30;107m{row}\x1b[0m")
+}
+
+/// A text as a QR code: rows of half blocks, to be shown dark on light, with `quiet` modules around
+/// it.
+pub(super) fn qr_rows(text: &str, quiet: i32) -> Result<Vec<String>, Failure> {
+    let code = QrCode::encode_text(text, QrCodeEcc::Medium)
+        .map_err(|_| Failure::new("the link is too long for a QR code: leave out --qr"))?;
+    let all = || -quiet..code.size() + quiet;
+    // Two modules stand on each other in one character.
+    let block = |x, y| match (code.get_module(x, y), code.get_module(x, y + 1)) {
+        (true, true) => '█',
+        (true, false) => '▀',
+        (false, true) => '▄',
+        (false, false) => ' ',
+    };
+    Ok(all().step_by(2).map(|y| all().map(|x| block(x, y)).collect()).collect())
 }
 
 #[cfg(test)]

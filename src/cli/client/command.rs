@@ -1,5 +1,6 @@
 //! What is typed: a message, or a command that begins with a slash. Knows no state.
 
+use purpose::client::Notify;
 use vestnik::auth::password::Secret;
 
 /// Every command, with what it takes and what it does, in the order of `/help`.
@@ -17,21 +18,55 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("search-all", "WORDS", "the same in all my chats"),
     ("edit", "[-N] TEXT", "change my last message, or the Nth from the end"),
     ("delete", "[-N] [USER]", "delete my last message, or that of somebody else"),
+    ("reply", "[-N] [@USER] TEXT", "answer the last message of others, or the Nth from the end"),
+    ("react", "[-N] [@USER] EMOJI [off]", "react to it: an emoji, or one of the words below"),
+    ("reactions", "[-N] [@USER]", "who reacted to it, and how"),
+    ("send", "FILE [TEXT]", "send a file; a name with spaces stands in quotes"),
+    ("save", "[-N] [@USER]", "save the files of the last message that has some"),
+    ("cancel", "", "give up the files that are on their way"),
     ("whois", "USER", "who somebody is"),
+    ("users", "[PREFIX]", "people of this server whose names begin so"),
+    ("add", "USER", "make somebody a member of this chat"),
+    ("invite", "[qr] [USES [DAYS]]", "make an invite into this chat, for one use and a week"),
+    ("invites", "", "the invites into this chat that can be used"),
+    ("uninvite", "CODE", "end an invite; the part that /invites shows is enough"),
+    ("accept", "CODE", "join a chat by an invite, or by its link"),
     ("create", "NAME", "make a chat, with me as its admin"),
     ("title", "[WORDS]", "give this chat a title"),
     ("rename", "NAME", "give this chat another name"),
     ("lock", "", "set the password of this chat"),
     ("unlock", "", "let people join this chat without a password"),
+    ("closed", "on|off", "let nobody join this chat who is not added or invited"),
+    ("notify", "all|mentions|none", "what of this chat is pushed to my phone"),
     ("admin", "USER on|off", "make a member an admin, or no longer"),
     ("ban", "USER on|off", "keep somebody out, or no longer"),
     ("delete-chat", "NAME", "delete this chat with all its messages; say its name"),
     ("password", "", "change my password; my other sessions end"),
     ("sessions", "", "where I am logged in"),
     ("end", "SESSION", "end one of these"),
+    ("reset", "USER", "for operators: a code by which a user sets a new password"),
+    ("disable", "USER on|off", "for operators: lock a user out of the server, or no longer"),
     ("logoff", "", "end this session, and leave"),
     ("quit", "", "leave (`/q`); the session is kept"),
 ];
+
+/// Words for emoji that are hard to type, in the order of `/help`.
+pub(super) const EMOJI: &[(&str, &str)] = &[
+    ("+1", "👍"),
+    ("heart", "❤️"),
+    ("laugh", "😂"),
+    ("tada", "🎉"),
+    ("wow", "😮"),
+    ("sad", "😢"),
+    ("thanks", "🙏"),
+];
+
+/// A message of the open chat: the Nth from the end, of somebody where that is said.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Target {
+    pub(super) back: usize,
+    pub(super) user: Option<String>,
+}
 
 /// What was typed.
 #[derive(PartialEq, Eq, Debug)]
@@ -59,7 +94,21 @@ pub(super) enum Command {
     Search { words: String, everywhere: bool },
     Edit { back: usize, content: String },
     Delete { back: usize, user: Option<String> },
+    Reply { to: Target, content: String },
+    React { to: Target, emoji: String, on: bool },
+    Reactions(Target),
+    SendFile { path: String, content: String },
+    Save(Target),
+    Cancel,
     Whois(String),
+    Users(String),
+    Add(String),
+    Invite { with_qr: bool, uses: u16, days: u16 },
+    Invites,
+    EndInvite(String),
+    Accept(String),
+    Closed(bool),
+    Notify(Notify),
     Create(String),
     Title(String),
     Rename(String),
@@ -71,6 +120,8 @@ pub(super) enum Command {
     Password,
     Sessions,
     End(u32),
+    Reset(String),
+    Disable { user: String, on: bool },
     Logoff,
     Quit,
 }
@@ -94,7 +145,8 @@ pub(super) fn parse(line: &str) -> Result<Typed, String> {
     let Some((name, takes, _)) = TABLE.iter().find(|(known, ..)| *known == name) else {
         return Err(format!("there is no /{name}: see /help"));
     };
-    command(name, rest.trim()).map(Typed::Command).ok_or_else(|| {
+    let command = command(name, rest.trim()).or_else(|| newer(name, rest.trim()));
+    command.map(Typed::Command).ok_or_else(|| {
         let space = if takes.is_empty() { "" } else { " " };
         format!("usage: /{name}{space}{takes}")
     })
@@ -146,6 +198,90 @@ fn command(name: &str, rest: &str) -> Option<Command> {
     })
 }
 
+/// The commands that need API 1.1.
+fn newer(name: &str, rest: &str) -> Option<Command> {
+    let word = || one_word(rest);
+    let nothing = |command| rest.is_empty().then_some(command);
+    Some(match name {
+        "reply" => {
+            let (to, content) = target(rest)?;
+            let content = Some(content).filter(|text| !text.is_empty())?.to_owned();
+            Command::Reply { to, content }
+        }
+        "react" => {
+            let (to, rest) = target(rest)?;
+            let (emoji, on) = match rest.split_once(char::is_whitespace) {
+                Some((emoji, off)) if off.trim() == "off" => (emoji, false),
+                Some(_) => return None,
+                None => (rest, true),
+            };
+            let known = EMOJI.iter().find(|(word, _)| *word == emoji);
+            let emoji = one_word(known.map_or(emoji, |(_, emoji)| emoji))?;
+            Command::React { to, emoji, on }
+        }
+        "reactions" => Command::Reactions(target(rest).filter(|(_, rest)| rest.is_empty())?.0),
+        "send" => {
+            let (path, content) = path(rest)?;
+            Command::SendFile { path: path.to_owned(), content: content.to_owned() }
+        }
+        "save" => Command::Save(target(rest).filter(|(_, rest)| rest.is_empty())?.0),
+        "cancel" => nothing(Command::Cancel)?,
+        "users" => Command::Users(rest.to_owned()),
+        "add" => Command::Add(word()?),
+        "invite" => invite(rest)?,
+        "invites" => nothing(Command::Invites)?,
+        "uninvite" => Command::EndInvite(word()?),
+        "accept" => Command::Accept(invite_code(&word()?).to_owned()),
+        "closed" => Command::Closed(on_or_off(rest)?),
+        "notify" => Command::Notify(match rest {
+            "all" => Notify::All,
+            "mentions" => Notify::Mentions,
+            "none" => Notify::Nothing,
+            _ => return None,
+        }),
+        "reset" => Command::Reset(word()?),
+        "disable" => switch(rest).map(|(user, on)| Command::Disable { user, on })?,
+        _ => return None,
+    })
+}
+
+/// `-N` and `@USER` in front, and what follows.
+fn target(rest: &str) -> Option<(Target, &str)> {
+    let (back, rest) = back(rest)?;
+    let (first, then) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    match first.strip_prefix('@') {
+        Some(user) if !user.is_empty() => {
+            Some((Target { back, user: Some(user.to_owned()) }, then.trim_start()))
+        }
+        _ => Some((Target { back, user: None }, rest)),
+    }
+}
+
+/// The path of a file, in quotes where it holds spaces, and what follows.
+fn path(rest: &str) -> Option<(&str, &str)> {
+    let (path, then) = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"')?,
+        None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+    };
+    (!path.is_empty()).then(|| (path, then.trim_start()))
+}
+
+fn invite(rest: &str) -> Option<Command> {
+    let mut words = rest.split_whitespace().peekable();
+    let with_qr = words.next_if_eq(&"qr").is_some();
+    let mut number = |default| match words.next() {
+        Some(word) => word.parse().ok().filter(|&number: &u16| number > 0),
+        None => Some(default),
+    };
+    let (uses, days) = (number(1)?, number(7)?);
+    words.next().is_none().then_some(Command::Invite { with_qr, uses, days })
+}
+
+/// The code in a link into the browser client; a code as it is.
+pub(super) fn invite_code(typed: &str) -> &str {
+    typed.split_once("#invite=").map_or(typed, |(_, code)| code)
+}
+
 fn one_word(rest: &str) -> Option<String> {
     (!rest.is_empty() && !rest.contains(char::is_whitespace)).then(|| rest.to_owned())
 }
@@ -175,12 +311,15 @@ fn is_number(text: &str) -> bool {
 
 fn switch(rest: &str) -> Option<(String, bool)> {
     let (user, on) = rest.split_once(char::is_whitespace)?;
-    let on = match on.trim() {
-        "on" => true,
-        "off" => false,
-        _ => return None,
-    };
-    Some((user.to_owned(), on))
+    Some((user.to_owned(), on_or_off(on.trim())?))
+}
+
+fn on_or_off(word: &str) -> Option<bool> {
+    match word {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
 }
 
 /// The lines of `/help`.
@@ -189,6 +328,8 @@ pub(super) fn help() -> Vec<String> {
     let columns = TABLE.iter().map(|row| written(row).chars().count()).max().unwrap_or_default();
     let mut lines: Vec<String> =
         TABLE.iter().map(|row| format!("{:columns$}  {}", written(row), row.2)).collect();
+    let words: Vec<String> = EMOJI.iter().map(|(word, emoji)| format!("{word} {emoji}")).collect();
+    lines.push(format!("Words for emoji: {}.", words.join(", ")));
     lines.push("A message that begins with a slash is written with two.".to_owned());
     lines
 }
@@ -245,15 +386,65 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_named_by_place_and_sender() {
+        let to = |back, user: Option<&str>| Target { back, user: user.map(str::to_owned) };
+        let content = "me too".to_owned();
+        assert_eq!(typed("/reply me too"), Command::Reply { to: to(1, None), content });
+        let content = "a @b".to_owned();
+        assert_eq!(
+            typed("/reply -3 @boris a @b"),
+            Command::Reply { to: to(3, Some("boris")), content }
+        );
+        let emoji = "👍".to_owned();
+        assert_eq!(
+            typed("/react @boris +1 off"),
+            Command::React { to: to(1, Some("boris")), emoji, on: false }
+        );
+        let emoji = "🦊".to_owned();
+        assert_eq!(typed("/react -2 🦊"), Command::React { to: to(2, None), emoji, on: true });
+        assert_eq!(typed("/reactions"), Command::Reactions(to(1, None)));
+        assert_eq!(typed("/save -2"), Command::Save(to(2, None)));
+        for bad in ["/reply", "/reply @boris", "/reply -0 x", "/react", "/react -1", "/react a b"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(parse("/save all of it").is_err());
+    }
+
+    #[test]
+    fn files_and_invites_are_named_as_people_write_them() {
+        let file = |path: &str, content: &str| Command::SendFile {
+            path: path.to_owned(),
+            content: content.to_owned(),
+        };
+        assert_eq!(typed("/send a.txt"), file("a.txt", ""));
+        assert_eq!(typed("/send a.txt  look at it"), file("a.txt", "look at it"));
+        assert_eq!(typed("/send \"a b.txt\" look"), file("a b.txt", "look"));
+        let invite = |with_qr, uses, days| Command::Invite { with_qr, uses, days };
+        assert_eq!(typed("/invite"), invite(false, 1, 7));
+        assert_eq!(typed("/invite qr 5"), invite(true, 5, 7));
+        assert_eq!(typed("/invite 5 30"), invite(false, 5, 30));
+        let code = "abcd-efgh".to_owned();
+        assert_eq!(typed("/accept abcd-efgh"), Command::Accept(code.clone()));
+        assert_eq!(typed("/accept https://chat.lan/#invite=abcd-efgh"), Command::Accept(code));
+        for bad in ["/send", "/send \"a b", "/send \"\"", "/invite 0", "/invite 1 2 3", "/accept"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn every_row_of_the_table_is_a_command_and_is_documented() {
         let page = include_str!("../../../docs/client.md");
         for (name, takes, _) in TABLE {
-            let arguments =
-                takes.replace("on|off", "on").replace("[-N] ", "").replace("SESSION", "1");
+            let arguments = takes
+                .replace("on|off", "on")
+                .replace("all|mentions|none", "mentions")
+                .replace("[-N] ", "")
+                .replace("SESSION", "1")
+                .replace("[USES [DAYS]]", "5 2");
             let line = format!("/{name} {}", arguments.replace(['[', ']'], ""));
             assert!(parse(&line).is_ok(), "{line}");
             assert!(page.contains(&format!("`/{name}")), "/{name} is not in docs/client.md");
         }
-        assert_eq!(help().len(), TABLE.len() + 1);
+        assert_eq!(help().len(), TABLE.len() + 2);
     }
 }

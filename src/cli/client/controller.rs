@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 
-use purpose::client::{Event, Message};
+use purpose::client::{Event, File, Message, ReactionChange, Sent};
 use vestnik::auth::password::Secret;
-use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::limits::BODY_BYTES_MAX;
 use vestnik::wire::answer::MemberEvent;
 
-use super::command::{self, Command, Typed};
-use super::job::{Job, News, PAGE_MESSAGES};
+use super::command::{self, Typed};
+use super::job::{Job, News, PAGE_MESSAGES, Progress};
 use super::model::{Model, Taken};
 use super::report;
 use super::text::harmless;
@@ -25,6 +25,14 @@ pub(super) enum Effect {
     Ask(Job),
     /// A message of the open chat is to be shown.
     Message(Message),
+    /// A message of the open chat that is shown was reacted to: what to say of it by lines.
+    Reacted(String),
+    /// A file has come further.
+    Progress(Progress),
+    /// A file of mine is sent: what to say of it by lines.
+    Sent(String),
+    /// The rows of a QR code are to be shown.
+    Qr(Vec<String>),
     /// Something is to be said, in lines that are harmless.
     Note(Vec<String>),
     /// Something failed.
@@ -65,6 +73,18 @@ pub(super) struct Unsent {
     pub(super) chat: ChatId,
     pub(super) nonce: u64,
     pub(super) content: String,
+    pub(super) reply: Option<MessageId>,
+    /// The file that is sent with it, as it was named.
+    pub(super) file: Option<String>,
+}
+
+impl Unsent {
+    /// What was typed, in one harmless line.
+    pub(super) fn line(&self) -> String {
+        let file = self.file.as_deref().map(|file| format!("[{}]", harmless(file)));
+        let content = Some(harmless(&self.content)).filter(|content| !content.is_empty());
+        file.into_iter().chain(content).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Whether the connection stands.
@@ -80,6 +100,8 @@ pub(super) struct Controller {
     pub(super) model: Model,
     pub(super) link: Link,
     pub(super) unsent: VecDeque<Unsent>,
+    /// Files that are on their way.
+    pub(super) transfers: Vec<Progress>,
     /// Commands that the worker has not answered.
     pub(super) asked: usize,
     /// Whether older messages are on their way.
@@ -97,6 +119,7 @@ impl Controller {
             model,
             link: Link::Connected,
             unsent: VecDeque::new(),
+            transfers: Vec::new(),
             asked: 0,
             is_paging: false,
             next_nonce: first_nonce,
@@ -117,7 +140,7 @@ impl Controller {
         self.ask(Job::Show { chat, messages })
     }
 
-    fn ask(&mut self, job: Job) -> Effect {
+    pub(super) fn ask(&mut self, job: Job) -> Effect {
         self.asked += 1;
         Effect::Ask(job)
     }
@@ -126,7 +149,10 @@ impl Controller {
     pub(super) fn typed(&mut self, line: &str) -> Vec<Effect> {
         match command::parse(line) {
             Ok(Typed::Nothing) => Vec::new(),
-            Ok(Typed::Text(text)) => vec![self.say(text)],
+            Ok(Typed::Text(text)) => vec![match self.here() {
+                Ok(chat) => self.say(chat, text, None),
+                Err(words) => Effect::Failure(words),
+            }],
             Ok(Typed::Command(command)) => match self.command(command) {
                 Ok(effect) => vec![effect],
                 Err(words) => vec![Effect::Failure(words)],
@@ -135,124 +161,37 @@ impl Controller {
         }
     }
 
-    fn say(&mut self, content: String) -> Effect {
-        let Some(chat) = self.model.open else {
-            return Effect::Failure("no chat is open: /join NAME or /open NAME".to_owned());
-        };
+    /// Sends a text, as an answer to another message where that is given.
+    pub(super) fn say(
+        &mut self,
+        chat: ChatId,
+        content: String,
+        reply: Option<MessageId>,
+    ) -> Effect {
         if content.len() > CONTENT_BYTES_MAX {
             return Effect::Failure("not sent: that is too long for one message".to_owned());
         }
+        let nonce = self.not_sent_yet(chat, &content, reply, None);
+        Effect::Ask(Job::Send { chat, nonce, content, reply, files: Vec::new() })
+    }
+
+    /// Notes a message that is to be sent; its nonce.
+    pub(super) fn not_sent_yet(
+        &mut self,
+        chat: ChatId,
+        content: &str,
+        reply: Option<MessageId>,
+        file: Option<String>,
+    ) -> u64 {
         let nonce = self.next_nonce;
         self.next_nonce = self.next_nonce.wrapping_add(1);
-        self.unsent.push_back(Unsent { chat, nonce, content: content.clone() });
-        Effect::Ask(Job::Send { chat, nonce, content })
+        self.unsent.push_back(Unsent { chat, nonce, content: content.to_owned(), reply, file });
+        nonce
     }
 
-    fn command(&mut self, command: Command) -> Result<Effect, String> {
-        let job = match command {
-            Command::Help => return Ok(Effect::Note(command::help())),
-            Command::Chats => {
-                let listed = self.model.listed();
-                let chats = listed.iter().map(|view| (&view.info, view.unread));
-                return Ok(Effect::Note(report::chats(chats)));
-            }
-            Command::Open(name) => {
-                let chat = self.model.find(&name);
-                let words = || format!("you are in no chat {}: /join it", harmless(&name));
-                return Ok(self.show(chat.ok_or_else(words)?));
-            }
-            Command::Lock => {
-                let chat = self.here()?;
-                return Ok(Effect::Question(Question::OfChat { chat, first: None }));
-            }
-            Command::Password => return Ok(Effect::Question(Question::Mine)),
-            Command::More => return self.older().ok_or_else(|| self.why_no_more()),
-            Command::Join { name, password } => Job::Join { name, password },
-            Command::Find(prefix) => Job::Find(prefix),
-            Command::Direct(user) => Job::Direct(user.trim_start_matches('@').to_owned()),
-            Command::Whois(user) => Job::Whois(user),
-            Command::Create(name) => Job::Create(name),
-            Command::Sessions => Job::Sessions,
-            Command::End(id) => {
-                Job::End(SessionId::new(id).ok_or_else(|| "there is no session 0".to_owned())?)
-            }
-            Command::Search { words, everywhere: true } => Job::Search { chat: None, words },
-            Command::Logoff => Job::Quit { logoff: true },
-            Command::Quit => Job::Quit { logoff: false },
-            here => self.command_here(here)?,
-        };
-        Ok(self.ask(job))
-    }
-
-    /// A command about the open chat.
-    fn command_here(&self, command: Command) -> Result<Job, String> {
-        let chat = self.here()?;
-        Ok(match command {
-            Command::Leave => Job::Leave(chat),
-            Command::Members => Job::Members(chat),
-            Command::Search { words, .. } => Job::Search { chat: Some(chat), words },
-            Command::Edit { back, content } => {
-                let message = self.nth_last(self.model.me, back)?;
-                Job::Edit { chat, message, content }
-            }
-            Command::Delete { back, user } => {
-                let sender = match user {
-                    Some(name) => self.model.member(&name).ok_or_else(|| {
-                        format!("no message of {} is loaded here", harmless(&name))
-                    })?,
-                    None => self.model.me,
-                };
-                Job::Delete { chat, message: self.nth_last(sender, back)? }
-            }
-            Command::Title(title) => Job::Title { chat, title },
-            Command::Rename(name) => Job::Rename { chat, name },
-            Command::Unlock => Job::Lock { chat, password: None },
-            Command::Admin { user, on } => Job::Admin { chat, user, on },
-            Command::Ban { user, on } => Job::Ban { chat, user, on },
-            Command::DeleteChat(name) => {
-                if self.model.find(&name) != Some(chat) {
-                    return Err(
-                        "to delete this chat with all its messages, say its name".to_owned()
-                    );
-                }
-                Job::DeleteChat(chat)
-            }
-            _ => return Err("that is not for a chat".to_owned()),
-        })
-    }
-
-    fn here(&self) -> Result<ChatId, String> {
+    /// The chat that is open, for what cannot be done without one.
+    pub(super) fn here(&self) -> Result<ChatId, String> {
         self.model.open.ok_or_else(|| "no chat is open: /join NAME or /open NAME".to_owned())
-    }
-
-    fn nth_last(&self, sender: UserId, back: usize) -> Result<MessageId, String> {
-        if sender == self.model.me
-            && self.unsent.iter().any(|unsent| Some(unsent.chat) == self.model.open)
-        {
-            return Err("your last message is not sent yet".to_owned());
-        }
-        let found = self.model.nth_last(sender, back).map(|message| message.id);
-        found.ok_or_else(|| "there is no such message among those that are loaded".to_owned())
-    }
-
-    /// Asks for older messages of the open chat, if there are some to ask for.
-    pub(super) fn older(&mut self) -> Option<Effect> {
-        let view = self.model.open_view()?;
-        if self.is_paging || view.is_whole || view.is_full() {
-            return None;
-        }
-        let (chat, before) = (view.info.id, view.messages.keys().next().copied());
-        self.is_paging = true;
-        Some(self.ask(Job::Page { chat, before, messages: PAGE_MESSAGES }))
-    }
-
-    fn why_no_more(&self) -> String {
-        match self.model.open_view() {
-            None => "no chat is open".to_owned(),
-            Some(view) if view.is_whole => "that is all that was said here".to_owned(),
-            Some(view) if view.is_full() => "that is all that is kept here: /search".to_owned(),
-            Some(_) => "they are on their way".to_owned(),
-        }
     }
 
     /// A question was answered.
@@ -311,13 +250,25 @@ impl Controller {
                 }
             }
             News::Message(chat, message) => self.message(chat, message),
-            News::Event(event) => self.event(event),
-            News::Sent { chat, nonce, sent } => self.sent(chat, nonce, sent.id),
-            News::NotSent { nonce, why } => {
-                let content = self.take_unsent(nonce).map(|unsent| unsent.content);
-                let content = harmless(&content.unwrap_or_default());
-                vec![Effect::Failure(format!("not sent: {why}: {content}"))]
+            News::Quoted(chat, message) => {
+                self.model.quote(chat, message);
+                Vec::new()
             }
+            News::Event(event) => self.event(event),
+            News::Sent { chat, nonce, sent, files } => self.sent(chat, nonce, sent, files),
+            News::NotSent { nonce, why } => {
+                let line = self.take_unsent(nonce).map(|unsent| unsent.line());
+                vec![Effect::Failure(format!("not sent: {why}: {}", line.unwrap_or_default()))]
+            }
+            News::Progress(progress) => {
+                self.progress(progress.clone());
+                vec![Effect::Progress(progress)]
+            }
+            News::TransferEnded(key) => {
+                self.transfers.retain(|transfer| transfer.key != key);
+                Vec::new()
+            }
+            News::Qr(rows) => vec![Effect::Qr(rows)],
             News::Slowed { why, pause } => {
                 vec![Effect::Note(vec![format!("{why}: sent in {} s", pause.as_secs())])]
             }
@@ -374,6 +325,7 @@ impl Controller {
                 Taken::New if is_mine => vec![Effect::Message(message)],
                 Taken::New => self.shown(chat, vec![message]),
                 Taken::Changed => vec![Effect::Message(message)],
+                Taken::Reacted => vec![Effect::Reacted(self.reactions_line(&message))],
                 Taken::Known | Taken::Counted => Vec::new(),
             };
         }
@@ -386,23 +338,57 @@ impl Controller {
         }
     }
 
-    fn sent(&mut self, chat: ChatId, nonce: u64, id: MessageId) -> Vec<Effect> {
-        if let Some(unsent) = self.take_unsent(nonce) {
-            let message = Message {
-                id,
-                sender: self.model.me,
-                created: id.created(),
-                updated: id.created(),
-                edited: false,
-                deleted: false,
-                content: unsent.content,
-                reply: None,
-                files: Vec::new(),
-                reactions: Vec::new(),
-            };
-            self.model.take(chat, message);
+    fn sent(&mut self, chat: ChatId, nonce: u64, sent: Sent, files: Vec<File>) -> Vec<Effect> {
+        let Some(unsent) = self.take_unsent(nonce) else { return Vec::new() };
+        let shown: Vec<String> = files.iter().map(report::file).collect();
+        let message = Message {
+            id: sent.id,
+            sender: self.model.me,
+            created: sent.created,
+            updated: sent.created,
+            edited: false,
+            deleted: false,
+            content: unsent.content,
+            reply: unsent.reply,
+            files,
+            reactions: Vec::new(),
+        };
+        self.model.take(chat, message);
+        if shown.is_empty() {
+            Vec::new()
+        } else {
+            vec![Effect::Sent(format!("sent {}", shown.join(" ")))]
         }
-        Vec::new()
+    }
+
+    fn progress(&mut self, progress: Progress) {
+        match self.transfers.iter_mut().find(|transfer| transfer.key == progress.key) {
+            Some(known) => *known = progress,
+            None => self.transfers.push(progress),
+        }
+    }
+
+    /// Somebody reacted to a message of a chat that is kept, or took it back.
+    fn reacted(&mut self, change: &ReactionChange) -> Vec<Effect> {
+        let who = harmless(&self.model.name(change.user));
+        let is_open = self.model.open == Some(change.chat);
+        let Some(message) = self.model.react(change) else { return Vec::new() };
+        let (sender, quote) = (message.sender, report::quote(message));
+        let author = harmless(&self.model.name(sender));
+        let emoji = harmless(&change.emoji);
+        let what = if change.on { "reacts" } else { "takes back" };
+        if !is_open {
+            return Vec::new();
+        }
+        vec![Effect::Reacted(format!("{who} {what} {emoji} to {author}: {quote}"))]
+    }
+
+    /// The reactions of a message, where it is not known whose is new.
+    fn reactions_line(&self, message: &Message) -> String {
+        let author = harmless(&self.model.name(message.sender));
+        let reactions = report::reactions(&message.reactions, self.model.me);
+        let reactions = if reactions.is_empty() { "no reactions".to_owned() } else { reactions };
+        format!("{reactions} to {author}: {}", report::quote(message))
     }
 
     fn take_unsent(&mut self, nonce: u64) -> Option<Unsent> {
@@ -433,7 +419,8 @@ impl Controller {
                 }
             }
             Event::Seen { .. } | Event::Typing { .. } => {}
-            Event::Message { .. } | Event::Reaction(_) | Event::Deauth | Event::Missed => {}
+            Event::Reaction(change) => return self.reacted(&change),
+            Event::Message { .. } | Event::Deauth | Event::Missed => {}
         }
         Vec::new()
     }

@@ -3,17 +3,12 @@
 
 use std::time::Duration;
 
-use purpose::client::{Chat, Client, Error, Event, Member, Message, Sent};
+use purpose::client::{Chat, Event, File, Member, Message, Notify, Sent};
 use vestnik::auth::password::Secret;
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 
-use super::report;
-
 /// Messages asked for at once.
 pub(super) const PAGE_MESSAGES: u16 = 50;
-
-/// Chats and messages that a search gives at most.
-const FOUND_MAX: u16 = 50;
 
 /// Something to be done, in the order given.
 pub(super) enum Job {
@@ -22,6 +17,29 @@ pub(super) enum Job {
         chat: ChatId,
         nonce: u64,
         content: String,
+        reply: Option<MessageId>,
+        files: Vec<File>,
+    },
+    /// Uploads a file, and sends it in a message with this nonce.
+    Upload {
+        chat: ChatId,
+        nonce: u64,
+        path: String,
+        content: String,
+    },
+    /// Stores files of a message in the folder for them.
+    Save(Vec<File>),
+    /// Gives up all files that are on their way.
+    Cancel,
+    React {
+        chat: ChatId,
+        message: MessageId,
+        on: bool,
+        emoji: String,
+    },
+    Reactions {
+        chat: ChatId,
+        message: MessageId,
     },
     /// Brings all that is needed to show a chat, with its newest `messages`.
     Show {
@@ -57,6 +75,33 @@ pub(super) enum Job {
         message: MessageId,
     },
     Whois(String),
+    Users(String),
+    Add {
+        chat: ChatId,
+        user: String,
+    },
+    Invite {
+        chat: ChatId,
+        with_qr: bool,
+        uses: u16,
+        days: u16,
+    },
+    Invites(ChatId),
+    EndInvite(String),
+    Accept(String),
+    Closed {
+        chat: ChatId,
+        on: bool,
+    },
+    Notify {
+        chat: ChatId,
+        notify: Notify,
+    },
+    Reset(String),
+    Disable {
+        user: String,
+        on: bool,
+    },
     Create(String),
     Title {
         chat: ChatId,
@@ -118,14 +163,22 @@ pub(super) enum News {
     Page { chat: ChatId, messages: Vec<Message>, is_first: bool },
     /// A message that was missed, sent, edited or deleted.
     Message(ChatId, Message),
+    /// An older message that another one answers.
+    Quoted(ChatId, Message),
     /// Anything else that the server says.
     Event(Event),
     /// A message of mine is stored.
-    Sent { chat: ChatId, nonce: u64, sent: Sent },
+    Sent { chat: ChatId, nonce: u64, sent: Sent, files: Vec<File> },
     /// A message of mine is refused for good.
     NotSent { nonce: u64, why: String },
     /// A message of mine has to wait.
     Slowed { why: String, pause: Duration },
+    /// How far a file has come.
+    Progress(Progress),
+    /// The transfer with this key is over.
+    TransferEnded(u64),
+    /// The rows of a QR code.
+    Qr(Vec<String>),
     /// The chat asks for a password.
     PasswordNeeded { name: String },
     /// A job that is no message, marker or typing notice has been dealt with.
@@ -138,170 +191,48 @@ pub(super) enum News {
     Ended(Result<(), String>),
 }
 
+/// How far a file has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Progress {
+    /// Names the transfer: the nonce of the message for an upload.
+    pub(super) key: u64,
+    pub(super) name: String,
+    pub(super) is_upload: bool,
+    pub(super) done: u64,
+    pub(super) size: u64,
+}
+
+impl Progress {
+    /// In hundredths of the whole.
+    pub(super) fn percent(&self) -> u64 {
+        u64::try_from(u128::from(self.done) * 100 / u128::from(self.size.max(1))).unwrap_or(100)
+    }
+}
+
 impl Job {
     /// Whether it may be done again when nobody knows whether it was done.
     pub(super) fn is_safe_to_repeat(&self) -> bool {
-        !matches!(self, Self::Password { .. } | Self::Create(_))
+        !matches!(
+            self,
+            Self::Password { .. } | Self::Create(_) | Self::Invite { .. } | Self::Reset(_)
+        )
     }
-}
 
-/// Does all but what the worker does by itself: sending, marking, quitting.
-pub(super) fn perform(client: &mut Client, job: &Job) -> Result<Vec<News>, Error> {
-    let line = |line: String| Ok(vec![News::Lines(vec![line])]);
-    match job {
-        Job::Show { chat, messages } => show(client, *chat, *messages),
-        Job::Join { name, password } => join(client, name, password.as_ref()),
-        Job::Page { chat, before, messages } => page(client, *chat, *before, *messages),
-        Job::Direct(user) => {
-            let user = client.user_id(user)?;
-            let chat = client.start_chat(user)?;
-            show(client, chat, PAGE_MESSAGES)
-        }
-        Job::Create(name) => {
-            let chat = client.create_chat(name, None)?;
-            show(client, chat, PAGE_MESSAGES)
-        }
-        Job::Leave(chat) => {
-            client.leave(*chat).or_else(|error| unless(error, "not-member"))?;
-            Ok(vec![News::Event(Event::ChatGone(*chat))])
-        }
-        Job::DeleteChat(chat) => {
-            client.delete_chat(*chat).or_else(|error| unless(error, "no-such-chat"))?;
-            Ok(vec![News::Event(Event::ChatGone(*chat))])
-        }
-        Job::Find(prefix) => {
-            Ok(vec![News::Lines(report::found(&client.find_chats(prefix, FOUND_MAX)?))])
-        }
-        Job::Members(chat) => {
-            let members = client.members(*chat)?;
-            Ok(vec![News::Lines(report::members(&members)), News::Members(*chat, members)])
-        }
-        Job::Search { chat, words } => search(client, *chat, words),
-        Job::Edit { chat, message, content } => {
-            client.edit(*chat, *message, content)?;
-            again(client, *chat, *message)
-        }
-        Job::Delete { chat, message } => {
-            client.delete(*chat, *message).or_else(|error| match error.code() {
-                Some("no-such-message") => Ok(ServerTime::ZERO),
-                _ => Err(error),
-            })?;
-            again(client, *chat, *message)
-        }
-        Job::Whois(user) => {
-            let user = client.user_id(user)?;
-            line(report::user(&client.user(user)?))
-        }
-        Job::Sessions => Ok(vec![News::Lines(report::sessions(&client.sessions()?))]),
-        Job::End(session) => {
-            client.end_session(*session)?;
-            line(format!("session {session} has ended"))
-        }
-        Job::Password { old, new } => {
-            client.change_password(old.expose(), new.expose())?;
-            line("your password is changed; your other sessions have ended".to_owned())
-        }
-        _ => manage(client, job),
+    /// What API 1.1 has and an older server lacks, if the job needs it.
+    pub(super) fn newer_feature(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Send { reply: Some(_), .. } => "replies",
+            Self::Upload { .. } | Self::Save(_) => "files",
+            Self::React { .. } | Self::Reactions { .. } => "reactions",
+            Self::Users(_) => "a list of its users",
+            Self::Add { .. } => "a way to add members",
+            Self::Invite { .. } | Self::Invites(_) | Self::EndInvite(_) | Self::Accept(_) => {
+                "invites into chats"
+            }
+            Self::Closed { .. } => "closed chats",
+            Self::Notify { .. } => "pushes",
+            Self::Reset(_) | Self::Disable { .. } => "operators",
+            _ => return None,
+        })
     }
-}
-
-/// What the admins of a chat do.
-fn manage(client: &mut Client, job: &Job) -> Result<Vec<News>, Error> {
-    let (chat, words) = match job {
-        Job::Title { chat, title } => {
-            client.set_title(*chat, title)?;
-            (*chat, "the title is changed".to_owned())
-        }
-        Job::Rename { chat, name } => {
-            client.rename_chat(*chat, name)?;
-            (*chat, format!("the chat is called {name} now"))
-        }
-        Job::Lock { chat, password } => {
-            client.set_chat_password(*chat, password.as_ref().map(Secret::expose))?;
-            let words = match password {
-                Some(_) => "who joins is asked for the password from now on",
-                None => "who joins is asked for no password from now on",
-            };
-            (*chat, words.to_owned())
-        }
-        Job::Admin { chat, user, on } => {
-            let id = client.user_id(user)?;
-            client.set_admin(*chat, id, *on)?;
-            (*chat, format!("{user} is {} admin", if *on { "an" } else { "no longer an" }))
-        }
-        Job::Ban { chat, user, on } => {
-            let id = client.user_id(user)?;
-            client.set_ban(*chat, id, *on)?;
-            (*chat, format!("{user} is {}", if *on { "banned" } else { "banned no longer" }))
-        }
-        // The rest is the worker's own.
-        _ => return Ok(Vec::new()),
-    };
-    let members = client.members(chat)?;
-    Ok(vec![
-        News::Event(Event::Chat(client.chat(chat)?)),
-        News::Members(chat, members),
-        News::Lines(vec![words]),
-    ])
-}
-
-fn unless(error: Error, code: &str) -> Result<(), Error> {
-    if error.code() == Some(code) { Ok(()) } else { Err(error) }
-}
-
-fn show(client: &mut Client, chat: ChatId, messages: u16) -> Result<Vec<News>, Error> {
-    let info = client.chat(chat)?;
-    let members = client.members(chat)?;
-    let limit = usize::from(messages);
-    let messages = if limit == 0 { Vec::new() } else { client.page(chat, None, messages)? };
-    let is_whole = messages.len() < limit;
-    Ok(vec![News::Opened { chat: Box::new(info), members, messages, is_whole }])
-}
-
-fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Result<Vec<News>, Error> {
-    let chat = client.chat_id(name)?;
-    match client.join(chat, password.map(Secret::expose)) {
-        Ok(()) => {}
-        Err(error) if error.code() == Some("already-member") => {}
-        Err(error) if error.code() == Some("password-required") => {
-            return Ok(vec![News::PasswordNeeded { name: name.to_owned() }]);
-        }
-        Err(error) => return Err(error),
-    }
-    show(client, chat, PAGE_MESSAGES)
-}
-
-fn page(
-    client: &mut Client,
-    chat: ChatId,
-    before: Option<MessageId>,
-    limit: u16,
-) -> Result<Vec<News>, Error> {
-    let messages = client.page(chat, before, limit)?;
-    let is_first = messages.len() < usize::from(limit);
-    Ok(vec![News::Page { chat, messages, is_first }])
-}
-
-/// What became of a message of which the change was answered with a time alone.
-fn again(client: &mut Client, chat: ChatId, message: MessageId) -> Result<Vec<News>, Error> {
-    let next = MessageId::at(message.created().next());
-    let page = client.page(chat, Some(next), 1)?;
-    let changed = page.into_iter().filter(|found| found.id == message);
-    Ok(changed.map(|changed| News::Message(chat, changed)).collect())
-}
-
-fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Result<Vec<News>, Error> {
-    let found = client.search(chat, words, FOUND_MAX)?;
-    let chats = client.my_chats()?;
-    let mut lines = vec![format!("{} found", found.len())];
-    for (chat, message) in &found {
-        let name = chats.iter().find(|info| info.id == *chat).map(report::chat_name);
-        let sender = match client.user(message.sender) {
-            Ok(user) => user.nickname,
-            Err(error) if error.is_broken() => return Err(error),
-            Err(_) => report::nameless(message.sender),
-        };
-        lines.push(report::hit(&name.unwrap_or_default(), &sender, message));
-    }
-    Ok(vec![News::Lines(lines)])
 }

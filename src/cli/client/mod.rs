@@ -5,23 +5,31 @@
 //! what comes, `plain` and `screen` are its two user interfaces. Must not know the server's inside.
 
 mod command;
+mod commands;
 mod controller;
 mod enter;
 mod input;
 mod job;
+mod media;
 mod model;
+mod newer;
 mod pause;
+mod perform;
 mod plain;
 mod report;
+mod save;
 mod saved_session;
 mod screen;
 mod server;
 mod text;
+mod transfer;
+mod transfers;
 mod waker;
 mod worker;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
@@ -32,6 +40,7 @@ use controller::Controller;
 use input::Lines;
 use job::PAGE_MESSAGES;
 use model::Model;
+use perform::Surroundings;
 use plain::Plain;
 use waker::WakeReceiver;
 
@@ -66,6 +75,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 20)]
     history: u16,
 
+    /// The folder where /save stores files [default: the current one]
+    #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
+    save_to: PathBuf,
+
     /// By lines, although this is a terminal
     #[arg(long)]
     plain: bool,
@@ -89,7 +102,11 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     let controller = Controller::new(model, RandomState::new().hash_one(()), history);
     let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
     let signals = signals().map_err(cannot)?;
-    let worker = worker::start(entered.client).map_err(cannot)?;
+    let surroundings = Surroundings {
+        folder: arguments.save_to.clone(),
+        public_url: arguments.server.public_url(&server),
+    };
+    let worker = worker::start(entered.client, surroundings).map_err(cannot)?;
     let keeps_session = entered.slot.is_some();
     let logged_off = if by_lines {
         let plain = Plain::new(controller, worker, lines, context.out);

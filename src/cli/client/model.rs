@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use purpose::client::{Chat, Member, Message};
+use purpose::client::{Chat, Member, Message, ReactionChange};
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 use vestnik::names::name_key;
 use vestnik::wire::answer::MemberEvent;
 
 use super::report;
+use super::text::harmless;
 
 /// Messages kept of the chat that is open; the oldest go first, and can be read again.
 const OPEN_MESSAGES_MAX: usize = 5_000;
@@ -17,6 +18,8 @@ const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 const NAMES_MAX: usize = 100_000;
 /// Messages kept of a chat that was open.
 const SHUT_MESSAGES_MAX: usize = 100;
+/// Older messages kept of a chat because others answer them.
+const QUOTES_MAX: usize = 500;
 
 /// What a message that came was to us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +28,8 @@ pub(super) enum Taken {
     New,
     /// Edited or deleted since.
     Changed,
+    /// Reacted to since.
+    Reacted,
     /// Known as it is, or older than what is kept.
     Known,
     /// Of a chat that was not opened yet: counted, not kept.
@@ -36,6 +41,8 @@ pub(super) struct ChatView {
     pub(super) info: Chat,
     pub(super) unread: u32,
     pub(super) messages: BTreeMap<MessageId, Message>,
+    /// Messages from before those, which some of them answer.
+    quotes: BTreeMap<MessageId, Message>,
     /// Whether messages were asked for; those that come are kept from then on.
     pub(super) is_loaded: bool,
     /// Whether the oldest kept is the first of all.
@@ -65,6 +72,7 @@ impl ChatView {
             newest: info.last_message,
             info,
             messages: BTreeMap::new(),
+            quotes: BTreeMap::new(),
             is_loaded: false,
             is_whole: false,
             members: Vec::new(),
@@ -74,17 +82,40 @@ impl ChatView {
     }
 
     fn put(&mut self, message: Message) -> Taken {
+        if let Some(quote) = self.quotes.get_mut(&message.id) {
+            quote.clone_from(&message);
+        }
         let known = self.messages.get(&message.id);
         let taken = match known {
-            Some(known) if known.updated >= message.updated => return Taken::Known,
+            // What came with the same time replaces what is here: it may know of more.
+            Some(known) if known.updated > message.updated || *known == message => {
+                return Taken::Known;
+            }
+            Some(known) if is_same_text(known, &message) => Taken::Reacted,
             Some(_) => Taken::Changed,
             None => Taken::New,
         };
-        self.bytes += message.content.len();
+        self.bytes += weight(&message);
         if let Some(old) = self.messages.insert(message.id, message) {
-            self.bytes -= old.content.len();
+            self.bytes -= weight(&old);
         }
         taken
+    }
+
+    /// A message that is kept, or one that others answer.
+    pub(super) fn message(&self, id: MessageId) -> Option<&Message> {
+        self.messages.get(&id).or_else(|| self.quotes.get(&id))
+    }
+
+    /// A reaction was given or taken back; the message if that changes it.
+    fn react(&mut self, change: &ReactionChange) -> Option<&Message> {
+        let message = self.messages.get_mut(&change.message)?;
+        let before = weight(message);
+        if !message.apply(change) {
+            return None;
+        }
+        self.bytes = (self.bytes + weight(message)).saturating_sub(before);
+        Some(message)
     }
 
     /// Somebody came, went, or changed.
@@ -126,10 +157,24 @@ impl ChatView {
     fn shrink(&mut self, messages_max: usize, bytes_max: usize) {
         while self.messages.len() > messages_max || self.bytes > bytes_max {
             let Some((_, old)) = self.messages.pop_first() else { return };
-            self.bytes -= old.content.len();
+            self.bytes -= weight(&old);
             self.is_whole = false;
         }
     }
+}
+
+/// Bytes that a message holds, about.
+fn weight(message: &Message) -> usize {
+    let files = message.files.iter().map(|file| 64 + file.name.len() + file.media_type.len());
+    let reactions = message.reactions.iter().map(|reaction| 64 + 4 * reaction.shown.len());
+    message.content.len() + files.sum::<usize>() + reactions.sum::<usize>()
+}
+
+/// Whether two states of a message differ in reactions alone.
+fn is_same_text(one: &Message, other: &Message) -> bool {
+    one.content == other.content
+        && (one.edited, one.deleted) == (other.edited, other.deleted)
+        && one.files == other.files
 }
 
 impl Model {
@@ -303,6 +348,9 @@ impl Model {
         }
         let oldest = view.messages.keys().next();
         if !view.is_whole && oldest.is_some_and(|&oldest| message.id < oldest) {
+            if let Some(quote) = view.quotes.get_mut(&message.id) {
+                *quote = message;
+            }
             return Taken::Known;
         }
         let taken = view.put(message);
@@ -314,11 +362,40 @@ impl Model {
         taken
     }
 
-    /// The nth message from the end of somebody in the open chat that is still there.
-    pub(super) fn nth_last(&self, sender: UserId, back: usize) -> Option<&Message> {
+    /// An older message that is answered by another one.
+    pub(super) fn quote(&mut self, chat: ChatId, message: Message) {
+        let Some(view) = self.chats.get_mut(&chat) else { return };
+        view.quotes.insert(message.id, message);
+        if view.quotes.len() > QUOTES_MAX {
+            view.quotes.pop_first();
+        }
+    }
+
+    /// Whom and what a message of the open chat answers, in one harmless line.
+    pub(super) fn answered(&self, message: MessageId) -> String {
+        match self.open_view().and_then(|view| view.message(message)) {
+            Some(found) => {
+                let name = harmless(&self.name(found.sender));
+                format!("{name}: {}", report::quote(found))
+            }
+            None => "an earlier message".to_owned(),
+        }
+    }
+
+    /// A reaction was given or taken back; the message, if it is kept and that changes it.
+    pub(super) fn react(&mut self, change: &ReactionChange) -> Option<&Message> {
+        self.chats.get_mut(&change.chat)?.react(change)
+    }
+
+    /// The nth message from the end of the open chat, of those that fit and are still there.
+    pub(super) fn nth_last(
+        &self,
+        back: usize,
+        fits: impl Fn(&Message) -> bool,
+    ) -> Option<&Message> {
         let view = self.open_view()?;
-        let theirs = view.messages.values().rev();
-        theirs.filter(|m| m.sender == sender && !m.deleted).nth(back.checked_sub(1)?)
+        let found = view.messages.values().rev().filter(|message| !message.deleted);
+        found.filter(|message| fits(message)).nth(back.checked_sub(1)?)
     }
 
     /// A member of the open chat by name.
@@ -400,6 +477,42 @@ mod tests {
         }
         assert_eq!(kept(&model), (2, 1_000_002));
         assert_eq!(model.chats[&chat().id].bytes, 2 * huge.len());
+    }
+
+    #[test]
+    fn reactions_change_a_message_once_and_what_is_answered_stays_known() {
+        let mut model = model();
+        let first = message(5, "x");
+        model.open(chat(), vec![first.clone()], false);
+        let time = |at| ServerTime::new(at).unwrap();
+        let user = UserId::new(2).unwrap();
+        let (chat, emoji) = (chat().id, "👍".to_owned());
+        let change =
+            ReactionChange { chat, message: first.id, updated: time(9), user, on: true, emoji };
+        assert_eq!(model.react(&change).map(|message| message.reactions.len()), Some(1));
+        assert_eq!(model.react(&change), None);
+        let back = ReactionChange { updated: time(10), on: false, ..change.clone() };
+        assert_eq!(model.react(&back).map(|message| message.reactions.len()), Some(0));
+        let reacted = Message { updated: time(11), ..first.clone() };
+        assert_eq!(model.take(chat, reacted.clone()), Taken::Reacted);
+        let edited = Message { updated: time(12), edited: true, ..reacted };
+        assert_eq!(model.take(chat, edited), Taken::Changed);
+        let unknown = ReactionChange { message: message(7, "").id, ..change };
+        assert_eq!(model.react(&unknown), None);
+
+        let older = message(3, "older");
+        model.quote(chat, older.clone());
+        let content = |model: &Model| {
+            model.open_view().unwrap().message(older.id).map(|message| message.content.clone())
+        };
+        assert_eq!(content(&model).as_deref(), Some("older"));
+        let edited = Message { updated: time(20), ..message(3, "changed") };
+        assert_eq!(model.take(chat, edited), Taken::Known);
+        assert_eq!(content(&model).as_deref(), Some("changed"));
+        for at in 10..20 + QUOTES_MAX as i64 {
+            model.quote(chat, message(at, "x"));
+        }
+        assert_eq!(model.open_view().unwrap().quotes.len(), QUOTES_MAX);
     }
 
     #[test]

@@ -2,26 +2,30 @@
 //! standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use purpose::client::Message;
 use rustix::event::{PollFd, PollFlags, poll};
 use vestnik::ids::ChatId;
 
 use super::super::failure::Failure;
-use super::super::{Outcome, file};
+use super::super::{Outcome, file, link};
 use super::controller::{Controller, Effect};
 use super::enter::{self, note};
 use super::input::{Line, Lines};
-use super::job::Job;
+use super::job::{Job, Progress};
+use super::model::Model;
+use super::report;
 use super::text::{Clock, harmless};
 use super::waker::WakeReceiver;
-use super::worker::Handle;
+use super::worker::{self, Handle};
 
 /// What may be on its way to the server before the next line is read.
 const UNSETTLED_MAX: usize = 64;
 /// Time for the good-bye.
 const END_WAIT: Duration = Duration::from_secs(3);
+/// Time between two lines about the progress of files.
+const REPORT_PAUSE: Duration = Duration::from_secs(5);
 
 /// The state of a conversation by lines.
 pub(super) struct Plain<'a> {
@@ -34,6 +38,8 @@ pub(super) struct Plain<'a> {
     is_watched: bool,
     /// Standard output is closed.
     nobody_reads: bool,
+    /// When it was last printed how far a file has come.
+    reported: Option<Instant>,
     failures: usize,
     end: Option<Result<(), String>>,
     logoff_at_end: bool,
@@ -54,6 +60,7 @@ impl<'a> Plain<'a> {
             out,
             is_watched: io::stdin().is_terminal(),
             nobody_reads: false,
+            reported: None,
             failures: 0,
             end: None,
             logoff_at_end: false,
@@ -153,6 +160,9 @@ impl<'a> Plain<'a> {
             }
             Effect::Ask(job) => self.worker.ask(job),
             Effect::Message(message) => self.print(&message)?,
+            Effect::Reacted(line) | Effect::Sent(line) => note(&line),
+            Effect::Progress(progress) => self.report(&progress),
+            Effect::Qr(rows) => print_qr(&rows),
             Effect::Note(lines) => lines.iter().for_each(|line| note(line)),
             Effect::Failure(words) => {
                 self.failures += 1;
@@ -178,14 +188,22 @@ impl<'a> Plain<'a> {
 
     fn print(&mut self, message: &Message) -> Outcome {
         let when = self.clock.full(message.created, file::now());
-        let name = harmless(&self.controller.model.name(message.sender));
-        let content = match (message.deleted, message.edited) {
-            (true, _) => "(deleted)".to_owned(),
-            (false, true) => format!("{} (edited)", harmless(&message.content)),
-            (false, false) => harmless(&message.content),
-        };
-        let written = writeln!(self.out, "[{when}] {name}: {content}");
+        let line = line(&self.controller.model, message);
+        let written = writeln!(self.out, "[{when}] {line}");
         self.check_written(written)
+    }
+
+    /// Reports how far a file has come, now and then.
+    fn report(&mut self, progress: &Progress) {
+        let now = worker::now();
+        let is_begin = progress.done == 0;
+        if !is_begin && self.reported.is_some_and(|reported| now < reported + REPORT_PAUSE) {
+            return;
+        }
+        self.reported = Some(now);
+        let does = if progress.is_upload { "sending" } else { "saving" };
+        let (name, size) = (&progress.name, report::size(progress.size));
+        note(&format!("{does} {name}: {} % of {size}", progress.percent()));
     }
 
     /// That nobody reads what is written does not keep from sending what is typed.
@@ -223,7 +241,7 @@ impl<'a> Plain<'a> {
         let flushed = self.out.flush();
         self.check_written(flushed)?;
         for unsent in &self.controller.unsent {
-            note(&format!("not sent: {}", harmless(&unsent.content)));
+            note(&format!("not sent: {}", unsent.line()));
         }
         match self.end {
             Some(Err(words)) => return Err(Failure::Failed(words)),
@@ -238,5 +256,37 @@ impl<'a> Plain<'a> {
             _ => {}
         }
         Ok(self.logoff_at_end)
+    }
+}
+
+/// A message in one line: who answers what, the text, files, reactions.
+fn line(model: &Model, message: &Message) -> String {
+    let name = harmless(&model.name(message.sender));
+    let mut parts = Vec::new();
+    let answered = message.reply.filter(|_| !message.deleted);
+    parts.extend(answered.map(|reply| format!("(to {})", model.answered(reply))));
+    if message.deleted {
+        parts.push("(deleted)".to_owned());
+    } else if !message.content.is_empty() {
+        parts.push(harmless(&message.content));
+    }
+    parts.extend(message.files.iter().map(report::file));
+    if message.edited && !message.deleted {
+        parts.push("(edited)".to_owned());
+    }
+    if !message.reactions.is_empty() {
+        parts.push(format!("{{{}}}", report::reactions(&message.reactions, model.me)));
+    }
+    format!("{name}: {}", parts.join(" "))
+}
+
+/// Prints a QR code, for cameras where standard error is a terminal.
+fn print_qr(rows: &[String]) {
+    let mut out = io::stderr();
+    let is_terminal = out.is_terminal();
+    for row in rows {
+        let row = if is_terminal { link::paper(row) } else { row.clone() };
+        // When standard error is closed, nobody wants to know.
+        let _ = writeln!(out, "{row}");
     }
 }

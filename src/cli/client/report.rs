@@ -1,9 +1,12 @@
 //! What the server answers, in lines for a person.
 
-use purpose::client::{Chat, Member, Message, SessionInfo, User};
+use purpose::client::{Chat, File, Invite, Member, Message, Notify, Reaction, SessionInfo, User};
 use vestnik::ids::{ServerTime, UserId};
 
-use super::text::{Clock, harmless};
+use super::text::{Clock, cut, harmless, width};
+
+/// Columns of a message that is shown where another one answers it.
+const QUOTE_COLUMNS: usize = 40;
 
 /// A chat as people call it: its name, or `@` and who the other is.
 pub(super) fn chat_name(chat: &Chat) -> String {
@@ -23,7 +26,13 @@ pub(super) fn chats<'a>(chats: impl Iterator<Item = (&'a Chat, u32)>) -> Vec<Str
             1000.. => ", 1000 unread or more".to_owned(),
             unread => format!(", {unread} unread"),
         };
-        format!("{}{}{unread}", chat_name(chat), title(chat))
+        let closed = if chat.closed { ", closed" } else { "" };
+        let pushes = match chat.notify {
+            Notify::All => "",
+            Notify::Mentions => ", mentions are pushed",
+            Notify::Nothing => ", nothing is pushed",
+        };
+        format!("{}{}{unread}{closed}{pushes}", chat_name(chat), title(chat))
     };
     let lines: Vec<String> = chats.map(line).collect();
     or_none(lines, "you are in no chat: /find lists some, /join NAME joins one")
@@ -64,9 +73,94 @@ pub(super) fn members(members: &[Member]) -> Vec<String> {
 
 /// Somebody.
 pub(super) fn user(user: &User) -> String {
-    let online = if user.online { "online" } else { "away" };
     let since = Clock::local().day(user.created);
-    format!("{} is user {}, {online}, here since {since}", harmless(&user.nickname), user.id)
+    let name = harmless(&user.nickname);
+    format!("{name} is user {}{}, here since {since}", user.id, traits(user))
+}
+
+/// People who were looked for.
+pub(super) fn users(users: &[User]) -> Vec<String> {
+    let line = |user: &User| format!("{}{}", harmless(&user.nickname), traits(user));
+    or_none(users.iter().map(line).collect(), "nobody is listed whose name begins so")
+}
+
+fn traits(user: &User) -> String {
+    let mut traits = String::from(if user.online { ", online" } else { ", away" });
+    for (is_so, word) in
+        [(user.operator, ", operator"), (user.bot, ", a bot"), (user.disabled, ", disabled")]
+    {
+        traits.push_str(if is_so { word } else { "" });
+    }
+    traits
+}
+
+/// The invites into a chat.
+pub(super) fn invites(invites: &[Invite], name: impl Fn(UserId) -> String) -> Vec<String> {
+    let clock = Clock::local();
+    let line = |invite: &Invite| {
+        let uses = if invite.uses_left == 1 { "use" } else { "uses" };
+        let by = match invite.creator {
+            Some(user) => harmless(&name(user)),
+            None => "the command line".to_owned(),
+        };
+        let registers = if invite.registers { ", registers" } else { "" };
+        format!(
+            "{}…, {} {uses} left, until {} {}, by {by}{registers}",
+            harmless(&invite.hint),
+            invite.uses_left,
+            clock.day(invite.expires),
+            clock.short(invite.expires),
+        )
+    };
+    or_none(invites.iter().map(line).collect(), "no invite into this chat can be used")
+}
+
+/// A size as people say it.
+pub(super) fn size(bytes: u64) -> String {
+    let in_units = |unit: f64| format!("{:.1}", bytes as f64 / unit);
+    match bytes {
+        1 => "1 byte".to_owned(),
+        0..1_000 => format!("{bytes} bytes"),
+        1_000..1_000_000 => format!("{} kB", in_units(1e3)),
+        1_000_000..1_000_000_000 => format!("{} MB", in_units(1e6)),
+        _ => format!("{} GB", in_units(1e9)),
+    }
+}
+
+/// A file of a message.
+pub(super) fn file(file: &File) -> String {
+    let pixels = match (file.width, file.height) {
+        (0, _) | (_, 0) => String::new(),
+        (width, height) => format!(", {width}×{height}"),
+    };
+    format!("[{}{pixels}, {}]", harmless(&file.name), size(file.size))
+}
+
+/// The reactions of a message; those that are mine stand in brackets.
+pub(super) fn reactions(reactions: &[Reaction], me: UserId) -> String {
+    let one = |reaction: &Reaction| {
+        let shown = format!("{} {}", harmless(&reaction.emoji), reaction.count);
+        if reaction.shown.contains(&me) { format!("[{shown}]") } else { shown }
+    };
+    reactions.iter().map(one).collect::<Vec<_>>().join("  ")
+}
+
+/// A message in a few words: the beginning of its text, or its first file.
+pub(super) fn quote(message: &Message) -> String {
+    let words = match (message.deleted, message.files.first()) {
+        (true, _) => "(deleted)".to_owned(),
+        (false, Some(first)) if message.content.is_empty() => file(first),
+        (false, _) => harmless(&message.content),
+    };
+    shortened(&words, QUOTE_COLUMNS)
+}
+
+/// A text in at most `columns`, with an ellipsis where some is left out.
+pub(super) fn shortened(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    format!("{}…", cut(text, columns.saturating_sub(1)).trim_end())
 }
 
 /// One's own sessions.
@@ -100,4 +194,40 @@ pub(super) fn hit(chat: &str, sender: &str, message: &Message) -> String {
 
 fn or_none(lines: Vec<String>, words: &str) -> Vec<String> {
     if lines.is_empty() { vec![words.to_owned()] } else { lines }
+}
+
+#[cfg(test)]
+mod tests {
+    use vestnik::ids::FileId;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, shown) in [
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1_000, "1.0 kB"),
+            (26_214_400, "26.2 MB"),
+            (8_000_000_000, "8.0 GB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_file_or_a_reaction_acts_on_the_terminal() {
+        let name = "a\u{1b}[2J\n\u{202e}gpj.exe".to_owned();
+        let id = FileId::new(1).unwrap();
+        let media_type = "image/jpeg".to_owned();
+        let evil = File { id, size: 1200, width: 8, height: 6, media_type, name };
+        assert_eq!(file(&evil), "[a\u{fffd}[2J⏎\u{fffd}gpj.exe, 8×6, 1.2 kB]");
+        let (me, other) = (UserId::new(1).unwrap(), UserId::new(2).unwrap());
+        let given = [
+            Reaction { emoji: "👍".to_owned(), count: 2, shown: vec![other, me] },
+            Reaction { emoji: "\u{9b}2J".to_owned(), count: 1, shown: vec![other] },
+        ];
+        assert_eq!(reactions(&given, me), "[👍 2]  \u{fffd}2J 1");
+        assert_eq!(shortened("one two three", 8), "one two…");
+    }
 }

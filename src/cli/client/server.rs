@@ -1,9 +1,10 @@
 //! Where the server is, and how to speak to it: addresses, and whom to trust.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use purpose::client::{Error, Options, Tls, WebSocketUrl};
+use vestnik::config::WebOrigin;
 
 use super::super::failure::Failure;
 use super::saved_session::Folder;
@@ -48,6 +49,11 @@ pub(super) struct ServerArguments {
     /// Speak plain TCP to a server that is not on this machine: everybody between can read all
     #[arg(long)]
     allow_plaintext: bool,
+
+    /// The address of the browser client, with which the links of invites begin [default: that of
+    /// the server]
+    #[arg(long, value_name = "URL", env = "VESTNIK_PUBLIC_URL", hide_env = true)]
+    public_url: Option<WebOrigin>,
 }
 
 /// A server.
@@ -77,6 +83,20 @@ impl ServerArguments {
             Some(fingerprint) => self.find(Some(&fingerprint)),
             None => self.find(self.tls_fingerprint.as_deref()),
         }
+    }
+
+    /// What links into the browser client begin with: one port serves it and the protocol.
+    pub(super) fn public_url(&self, server: &Server) -> String {
+        if let Some(url) = &self.public_url {
+            return url.to_string();
+        }
+        let scheme = if server.tls.is_some() { "https" } else { "http" };
+        let usual_port = if server.tls.is_some() { ":443" } else { ":80" };
+        let host = match &server.websocket {
+            Some(url) => name(&url.host, url.port),
+            None => server.name.clone(),
+        };
+        format!("{scheme}://{}", host.strip_suffix(usual_port).unwrap_or(&host))
     }
 
     fn find(&self, fingerprint: Option<&str>) -> Result<Server, Failure> {
@@ -177,6 +197,13 @@ fn name(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Whether an address of the browser client leads nowhere but to the machine that it is opened on.
+pub(super) fn is_loopback_url(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = split(authority, PLAIN_PORT).map_or(authority, |(host, _)| host);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Host and port of an address as people write it.
 fn split(address: &str, default_port: u16) -> Option<(&str, u16)> {
     let (host, port) = match address.strip_prefix('[') {
@@ -221,7 +248,37 @@ mod tests {
 
     fn arguments(address: &str, tls: bool, allow_plaintext: bool) -> ServerArguments {
         let address = address.to_owned();
-        ServerArguments { address, tls, tls_fingerprint: None, tls_ca: None, allow_plaintext }
+        ServerArguments {
+            address,
+            tls,
+            tls_fingerprint: None,
+            tls_ca: None,
+            allow_plaintext,
+            public_url: None,
+        }
+    }
+
+    #[test]
+    fn links_begin_with_the_address_of_the_server_or_what_is_given() {
+        let url = |arguments: ServerArguments| {
+            let server = arguments.server(None).unwrap();
+            arguments.public_url(&server)
+        };
+        assert_eq!(url(arguments("127.0.0.1", false, false)), "http://127.0.0.1:7420");
+        assert_eq!(url(arguments("192.0.2.1:443", true, false)), "https://192.0.2.1");
+        assert_eq!(url(arguments("wss://192.0.2.1/ws", false, false)), "https://192.0.2.1");
+        let given = "https://chat.example.org".parse().unwrap();
+        let given = ServerArguments { public_url: Some(given), ..arguments("::1", false, false) };
+        assert_eq!(url(given), "https://chat.example.org");
+        for (url, is_here) in [
+            ("http://127.0.0.1:7420", true),
+            ("http://[::1]:7420", true),
+            ("https://localhost", true),
+            ("https://192.0.2.1", false),
+            ("https://chat.example.org", false),
+        ] {
+            assert_eq!(is_loopback_url(url), is_here, "{url}");
+        }
     }
 
     #[test]

@@ -9,14 +9,17 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use purpose::client::{Chat, Client, Cursor, Error, Event, Message};
+use purpose::client::{Chat, Client, Cursor, Error, Event, Message, NewMessage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vestnik::ids::{ChatId, ServerTime, UserId};
+use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
+use vestnik::wire::Version;
 use vestnik::wire::answer::MemberEvent;
 
-use super::job::{self, Job, News};
+use super::job::{Job, News};
 use super::pause::{longer, pause_after};
+use super::perform::{self, Surroundings};
 use super::text::harmless;
+use super::transfers::Transfers;
 use super::waker::{self, WakeReceiver, Waker};
 
 /// News that may wait for the controller; past that the worker waits, and so does the server.
@@ -31,6 +34,8 @@ const REST_WAIT: Duration = Duration::from_millis(20);
 const DIRECT_MAX: usize = 50;
 /// Names kept; past that they are asked for anew.
 const NAMES_MAX: usize = 10_000;
+/// Messages remembered as known to the controller; past that they are looked up anew.
+const QUOTED_MAX: usize = 20_000;
 
 /// The controller's side of the worker.
 pub(super) struct Handle {
@@ -93,7 +98,7 @@ pub(super) fn now() -> Instant {
 }
 
 /// Starts the worker on a client that is logged in.
-pub(super) fn start(client: Client) -> io::Result<Handle> {
+pub(super) fn start(client: Client, surroundings: Surroundings) -> io::Result<Handle> {
     let (jobs, jobs_in) = channel();
     let (news_out, news) = sync_channel(NEWS_MAX);
     let (waker, worker_receiver) = waker::pair()?;
@@ -103,12 +108,15 @@ pub(super) fn start(client: Client) -> io::Result<Handle> {
         jobs: jobs_in,
         receiver: worker_receiver,
         news: Outlet { news: news_out, waker: worker_waker },
+        surroundings,
+        transfers: Transfers::default(),
         waiting: VecDeque::new(),
         slowed: BTreeMap::new(),
         seen: BTreeMap::new(),
         seen_sent: now(),
         heard: now(),
         known: HashSet::new(),
+        quoted: HashSet::new(),
         open: None,
     };
     thread::Builder::new().name("network".to_owned()).spawn(move || worker.run())?;
@@ -116,13 +124,13 @@ pub(super) fn start(client: Client) -> io::Result<Handle> {
 }
 
 /// Where news go.
-struct Outlet {
+pub(super) struct Outlet {
     news: SyncSender<News>,
     waker: Waker,
 }
 
 impl Outlet {
-    fn report(&self, news: News) {
+    pub(super) fn report(&self, news: News) {
         // A full queue means that the controller was woken already; one that has ended
         // needs nothing.
         let _ = self.news.send(news);
@@ -131,7 +139,7 @@ impl Outlet {
 }
 
 /// Why the worker stopped serving.
-enum Stop {
+pub(super) enum Stop {
     /// The connection is of no more use, or the server could not do for now what was asked.
     Broken(Error),
     /// The session is over; the words say why.
@@ -159,6 +167,9 @@ struct Worker {
     jobs: Receiver<Job>,
     receiver: WakeReceiver,
     news: Outlet,
+    surroundings: Surroundings,
+    /// Files on their way.
+    transfers: Transfers,
     /// What is not done yet, the oldest first.
     waiting: VecDeque<Job>,
     /// Chats whose messages have to wait, and until when.
@@ -172,6 +183,8 @@ struct Worker {
     known: HashSet<UserId>,
     /// The chat that is shown.
     open: Option<ChatId>,
+    /// Its messages that the controller has, so that it can show what answers them.
+    quoted: HashSet<MessageId>,
 }
 
 impl Worker {
@@ -213,7 +226,7 @@ impl Worker {
         let mut something_came = false;
         loop {
             self.take_jobs();
-            let did_something = self.do_next()?;
+            let did_something = self.do_next()? | self.transfer()?;
             self.take_events(if something_came { REST_WAIT } else { Duration::ZERO })?;
             self.send_markers()?;
             something_came = if did_something { false } else { self.rest()? };
@@ -238,7 +251,9 @@ impl Worker {
         let begun = now();
         let slowed = self.slowed.values().min().copied();
         let seen = (!self.seen.is_empty()).then(|| self.seen_sent + SEEN_PAUSE);
-        let due = slowed.into_iter().chain(seen).chain([self.heard + SILENCE_MAX]).min();
+        let paused = self.transfers.due();
+        let silence = self.heard + SILENCE_MAX;
+        let due = slowed.into_iter().chain(seen).chain(paused).chain([silence]).min();
         let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(begun));
         let something_came = self.client.wait_with(&self.receiver, timeout)?;
         if something_came {
@@ -284,8 +299,20 @@ impl Worker {
 
     /// Does a job; `false` when it has to wait.
     fn do_one(&mut self, job: &Job) -> Result<bool, Stop> {
+        if let Some(feature) = job.newer_feature()
+            && self.client.version() < Version::V1_1
+        {
+            self.refuse(job, feature);
+            return Ok(true);
+        }
         match job {
-            Job::Send { chat, nonce, content } => return self.send(*chat, *nonce, content),
+            Job::Send { .. } => return self.send(job),
+            Job::Upload { .. } | Job::Save(_) => {
+                let size_max = self.client.file_bytes_max();
+                self.transfers.begin(job, &self.surroundings, size_max, &self.news);
+                return Ok(true);
+            }
+            Job::Cancel => self.transfers.cancel(&mut self.client, &self.news),
             Job::Quit { logoff } => return Err(Stop::Quit { logoff: *logoff }),
             Job::Typing(chat) => match self.client.typing(*chat) {
                 Err(error) if error.is_broken() => return Err(error.into()),
@@ -294,7 +321,7 @@ impl Worker {
             },
             _ => {}
         }
-        match job::perform(&mut self.client, job) {
+        match perform::perform(&mut self.client, job, &self.surroundings) {
             Ok(news) => news.into_iter().try_for_each(|news| self.report(news))?,
             Err(Error::Declined(why)) => {
                 self.news.report(News::Failed(harmless(why.words())));
@@ -306,10 +333,40 @@ impl Worker {
         Ok(true)
     }
 
-    fn send(&mut self, chat: ChatId, nonce: u64, content: &str) -> Result<bool, Stop> {
-        let why = match self.client.send_with_nonce(chat, content, nonce) {
+    /// What a job needs is newer than the server.
+    fn refuse(&self, job: &Job, feature: &str) {
+        let (major, minor) = self.client.version().numbers();
+        let why = format!("this server does not know {feature}: it speaks API {major}.{minor}");
+        match job {
+            Job::Send { nonce, .. } => self.news.report(News::NotSent { nonce: *nonce, why }),
+            Job::Upload { nonce, .. } => {
+                self.news.report(News::NotSent { nonce: *nonce, why });
+                self.news.report(News::Done);
+            }
+            _ => {
+                self.news.report(News::Failed(why));
+                self.news.report(News::Done);
+            }
+        }
+    }
+
+    /// Brings the files that are on their way a little further; whether there was something to do.
+    fn transfer(&mut self) -> Result<bool, Stop> {
+        let worked = self.transfers.step(&mut self.client, &self.news)?;
+        // A file that is uploaded is sent like any message.
+        self.waiting.extend(self.transfers.uploaded.drain(..));
+        Ok(worked)
+    }
+
+    fn send(&mut self, job: &Job) -> Result<bool, Stop> {
+        let Job::Send { chat, nonce, content, reply, files } = job else { return Ok(true) };
+        let (chat, nonce) = (*chat, *nonce);
+        let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
+        let message = NewMessage { content, reply: *reply, files: &ids };
+        let why = match self.client.send_with_nonce(chat, message, nonce) {
             Ok(sent) => {
-                self.news.report(News::Sent { chat, nonce, sent });
+                self.quoted.insert(sent.id);
+                self.news.report(News::Sent { chat, nonce, sent, files: files.clone() });
                 return Ok(true);
             }
             Err(Error::Declined(why)) => why,
@@ -334,13 +391,19 @@ impl Worker {
         match &news {
             News::Opened { chat, members, messages, .. } => {
                 self.open = Some(chat.id);
+                self.quoted.clear();
                 self.known.extend(members.iter().map(|member| member.user));
-                self.introduce(messages)?;
+                self.introduce(chat.id, messages)?;
             }
-            News::Page { messages, .. } => self.introduce(messages)?,
-            News::Message(_, message) => {
+            News::Page { chat, messages, .. } => self.introduce(*chat, messages)?,
+            News::Message(chat, message) => {
                 // It does not come again: the next start continues after it, named or not.
-                let introduced = self.introduce_user(message.sender);
+                let introduced = self.introduce(*chat, std::slice::from_ref(message));
+                self.news.report(news);
+                return introduced;
+            }
+            News::Event(Event::Reaction(change)) if self.open == Some(change.chat) => {
+                let introduced = self.introduce_user(change.user);
                 self.news.report(news);
                 return introduced;
             }
@@ -354,11 +417,42 @@ impl Worker {
         Ok(())
     }
 
-    fn introduce(&mut self, messages: &[Message]) -> Result<(), Stop> {
+    /// Reports who sent messages that come, and what they answer.
+    fn introduce(&mut self, chat: ChatId, messages: &[Message]) -> Result<(), Stop> {
+        if self.quoted.len() >= QUOTED_MAX {
+            self.quoted.clear();
+        }
+        let is_open = self.open == Some(chat);
+        if is_open {
+            self.quoted.extend(messages.iter().map(|message| message.id));
+        }
         for message in messages {
             self.introduce_user(message.sender)?;
+            if let Some(reply) = message.reply.filter(|_| is_open) {
+                self.quote(chat, reply)?;
+            }
         }
         Ok(())
+    }
+
+    /// Looks up a message that is answered, unless the controller has it.
+    fn quote(&mut self, chat: ChatId, message: MessageId) -> Result<(), Stop> {
+        if !self.quoted.insert(message) {
+            return Ok(());
+        }
+        match perform::look_up(&mut self.client, chat, message) {
+            Ok(Some(found)) => {
+                self.introduce_user(found.sender)?;
+                self.news.report(News::Quoted(chat, found));
+                Ok(())
+            }
+            Err(error) if error.is_broken() => {
+                self.quoted.remove(&message);
+                Err(error.into())
+            }
+            // It is gone, or cannot be read: it is shown as an earlier message.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     fn introduce_user(&mut self, user: UserId) -> Result<(), Stop> {
@@ -430,15 +524,24 @@ impl Worker {
             self.report_members(chat)?;
         }
         let mut unknown = HashSet::new();
-        let (news, known) = (&self.news, &self.known);
+        let mut answered = Vec::new();
+        let open = self.open;
+        let (news, known, quoted) = (&self.news, &self.known, &mut self.quoted);
         self.client.catch_up(|chat, message| {
             if !known.contains(&message.sender) {
                 unknown.insert(message.sender);
+            }
+            if open == Some(chat) {
+                quoted.insert(message.id);
+                answered.extend(message.reply.map(|reply| (chat, reply)));
             }
             news.report(News::Message(chat, message));
         })?;
         for user in unknown {
             self.introduce_user(user)?;
+        }
+        for (chat, reply) in answered {
+            self.quote(chat, reply)?;
         }
         let chats = self.client.my_chats()?;
         self.report_chats(chats)?;
@@ -532,6 +635,7 @@ impl Worker {
     fn say_good_bye(&mut self, logoff: bool) -> Result<(), String> {
         // A marker that is lost costs nothing: the next one says more.
         let _ = self.mark_all();
+        self.transfers.cancel(&mut self.client, &self.news);
         if logoff {
             let words = |error| format!("the session is forgotten here, but not ended: {error}");
             self.client.logoff().map_err(words)?;

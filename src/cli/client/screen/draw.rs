@@ -1,14 +1,14 @@
 //! From the state of the screen to what it shows. Pure: the time zone and the size are given.
 
 use purpose::client::Message;
-use vestnik::ids::UserId;
+use vestnik::ids::{MessageId, UserId};
 
-use super::super::controller::Link;
+use super::super::controller::{Link, Unsent};
 use super::super::model::ChatView;
-use super::super::report;
+use super::super::report::{self, shortened};
 use super::super::text::{Clock, harmless, harmless_lines, width, wrap};
 use super::frame::{Frame, Style};
-use super::state::{Note, Screen};
+use super::state::{Note, NoteKind, Screen};
 
 /// A screen narrower than this has no list of chats.
 const LIST_FROM_COLUMNS: usize = 60;
@@ -17,8 +17,27 @@ const LIST_COLUMNS_MAX: usize = 24;
 /// Columns of the time before a message.
 const TIME_COLUMNS: usize = 6;
 
+/// Columns of the name of a file in the line below, at most.
+const NAME_COLUMNS_MAX: usize = 24;
+
 /// A row of the conversation: texts with their styles, from the column on where it begins.
 type Line = Vec<(Style, String)>;
+
+/// A message to be drawn, or one that is not sent yet. All of it but the content is harmless.
+struct Said<'a> {
+    /// What stands before it: the time.
+    mark: String,
+    name: String,
+    style: Style,
+    answered: Option<MessageId>,
+    content: &'a str,
+    files: Vec<String>,
+}
+
+/// A row below the first of a message.
+fn indented(style: Style, text: String) -> Line {
+    vec![(Style::Plain, " ".repeat(TIME_COLUMNS)), (style, text)]
+}
 
 impl Screen {
     /// Columns of the list of chats, its border included.
@@ -32,7 +51,7 @@ impl Screen {
         self.size.1.saturating_sub(3)
     }
 
-    fn text_columns(&self) -> usize {
+    pub(super) fn text_columns(&self) -> usize {
         self.size.0.saturating_sub(self.list_columns() + TIME_COLUMNS).max(8)
     }
 
@@ -161,7 +180,7 @@ impl Screen {
             blocks.push(block);
         };
         for unsent in self.controller.unsent.iter().rev().filter(|u| Some(u.chat) == model.open) {
-            push(self.unsent_lines(&unsent.content), &mut rows);
+            push(self.unsent_lines(unsent), &mut rows);
         }
         let mut notes = self.notes.iter().rev().filter(|note| note.chat == model.open).peekable();
         let messages = model.open_view().map(|view| &view.messages);
@@ -188,27 +207,57 @@ impl Screen {
     }
 
     fn message_lines(&self, message: &Message, clock: &Clock) -> Vec<Line> {
-        let name = harmless(&self.controller.model.name(message.sender));
         let content = if message.deleted { "(deleted)" } else { message.content.as_str() };
-        let mut rows: Vec<Line> = Vec::new();
-        for (number, line) in harmless_lines(content).enumerate() {
-            let line = if number == 0 { format!("{name}: {line}") } else { line };
-            for row in wrap(&line, self.text_columns()) {
-                let time =
-                    if rows.is_empty() { clock.short(message.created) } else { String::new() };
-                let mut spans = vec![(Style::Dim, format!("{time:TIME_COLUMNS$}"))];
-                match row.strip_prefix(name.as_str()).filter(|_| rows.is_empty()) {
-                    Some(said) => {
-                        spans.push((self.style_of(message.sender), name.clone()));
-                        spans.push((Style::Plain, said.to_owned()));
-                    }
-                    None => spans.push((Style::Plain, row)),
-                }
-                rows.push(spans);
-            }
-        }
+        let said = Said {
+            mark: clock.short(message.created),
+            name: harmless(&self.controller.model.name(message.sender)),
+            style: self.style_of(message.sender),
+            answered: message.reply.filter(|_| !message.deleted),
+            content,
+            files: message.files.iter().map(report::file).collect(),
+        };
+        let mut rows = self.said_lines(&said);
         if let Some(last) = rows.last_mut().filter(|_| message.edited && !message.deleted) {
             last.push((Style::Dim, " (edited)".to_owned()));
+        }
+        if !message.reactions.is_empty() {
+            let reactions = report::reactions(&message.reactions, self.controller.model.me);
+            for row in wrap(&reactions, self.text_columns()) {
+                rows.push(indented(Style::Plain, row));
+            }
+        }
+        rows
+    }
+
+    /// What somebody said, or will have said: the name and the text behind it; where it answers
+    /// another message, that stands behind the name and the text below; files below the text.
+    fn said_lines(&self, said: &Said<'_>) -> Vec<Line> {
+        let columns = self.text_columns();
+        let mark = |text: &str| (Style::Dim, format!("{text:TIME_COLUMNS$}"));
+        let mut rows: Vec<Line> = Vec::new();
+        if let Some(message) = said.answered {
+            let words = format!(" ↩ {}", self.controller.model.answered(message));
+            let words = shortened(&words, columns.saturating_sub(width(&said.name)));
+            let name = (said.style, said.name.clone());
+            rows.push(vec![mark(&said.mark), name, (Style::Dim, words)]);
+        }
+        let texts = harmless_lines(said.content).map(|text| (Style::Plain, text));
+        let texts = texts.filter(|(_, text)| !text.is_empty() || said.files.is_empty());
+        let files = said.files.iter().map(|file| (Style::Bold, file.clone()));
+        for (style, text) in texts.chain(files) {
+            let is_first = rows.is_empty();
+            let text = if is_first { format!("{}: {text}", said.name) } else { text };
+            for row in wrap(&text, columns) {
+                let name = row.strip_prefix(said.name.as_str()).filter(|_| rows.is_empty());
+                rows.push(match name {
+                    Some(rest) => vec![
+                        mark(&said.mark),
+                        (said.style, said.name.clone()),
+                        (style, rest.to_owned()),
+                    ],
+                    None => vec![mark(if rows.is_empty() { &said.mark } else { "" }), (style, row)],
+                });
+            }
         }
         rows
     }
@@ -221,21 +270,37 @@ impl Screen {
         }
     }
 
-    fn unsent_lines(&self, content: &str) -> Vec<Line> {
-        let mut lines: Vec<Line> = Vec::new();
-        let name = harmless(&self.controller.model.my_name);
-        for (number, line) in harmless_lines(content).enumerate() {
-            let line = if number == 0 { format!("{name}: {line}") } else { line };
-            for row in wrap(&line, self.text_columns()) {
-                let mark = if lines.is_empty() { "…" } else { "" };
-                lines.push(vec![(Style::Dim, format!("{mark:TIME_COLUMNS$}{row}"))]);
+    fn unsent_lines(&self, unsent: &Unsent) -> Vec<Line> {
+        let transfers = &self.controller.transfers;
+        let progress = transfers.iter().find(|transfer| transfer.key == unsent.nonce);
+        let file = match (&unsent.file, progress) {
+            (Some(_), Some(progress)) => {
+                Some(format!("[{}, {} %]", progress.name, progress.percent()))
             }
-        }
-        lines
+            (Some(path), None) => Some(format!("[{}]", harmless(path))),
+            (None, _) => None,
+        };
+        let said = Said {
+            mark: "…".to_owned(),
+            name: harmless(&self.controller.model.my_name),
+            style: Style::Dim,
+            answered: unsent.reply,
+            content: &unsent.content,
+            files: file.into_iter().collect(),
+        };
+        let mut rows = self.said_lines(&said);
+        rows.iter_mut().flatten().for_each(|(style, _)| *style = Style::Dim);
+        rows
     }
 
     fn note_lines(&self, note: &Note) -> Vec<Line> {
-        let style = if note.is_failure { Style::Alarm } else { Style::Dim };
+        let style = match note.kind {
+            NoteKind::Plain => Style::Dim,
+            NoteKind::Failure => Style::Alarm,
+            NoteKind::Qr => {
+                return note.lines.iter().map(|row| indented(Style::Paper, row.clone())).collect();
+            }
+        };
         let mut rows = Vec::new();
         for line in &note.lines {
             for (number, row) in wrap(line, self.text_columns()).into_iter().enumerate() {
@@ -250,8 +315,7 @@ impl Screen {
         let columns = self.size.0;
         frame.fill((0, row), columns, Style::Bar);
         let link = match &self.controller.link {
-            Link::Connected if self.controller.unsent.is_empty() => "connected".to_owned(),
-            Link::Connected => "sending".to_owned(),
+            Link::Connected => self.doing(),
             Link::Lost(why) => format!("not connected ({why}): trying again"),
         };
         let mut right = match self.typists().as_slice() {
@@ -266,6 +330,21 @@ impl Screen {
         let end = columns.saturating_sub(width(&right) + 2);
         frame.put((1, row), end, Style::Bar, &format!("{link}  {}", harmless(&self.title)));
         frame.put((end + 1, row), columns, Style::Bar, &right);
+    }
+
+    /// What goes on while there is a connection.
+    fn doing(&self) -> String {
+        match self.controller.transfers.as_slice() {
+            [] if self.controller.unsent.is_empty() => "connected".to_owned(),
+            [] => "sending".to_owned(),
+            [one] => {
+                let does = if one.is_upload { "sending" } else { "saving" };
+                format!("{does} {} {} %", shortened(&one.name, NAME_COLUMNS_MAX), one.percent())
+            }
+            [first, rest @ ..] => {
+                format!("{} files on their way, {} %", rest.len() + 1, first.percent())
+            }
+        }
     }
 
     fn draw_input(&self, frame: &mut Frame, row: usize) {

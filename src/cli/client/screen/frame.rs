@@ -16,6 +16,8 @@ pub(super) enum Style {
     Colour(u8),
     /// What went wrong.
     Alarm,
+    /// Black on white, whatever the terminal's colours are.
+    Paper,
 }
 
 /// A text at a column.
@@ -117,6 +119,7 @@ fn code(style: Style, has_colours: bool) -> String {
         Style::Dim => "\x1b[0;2m".to_owned(),
         Style::Bold => "\x1b[0;1m".to_owned(),
         Style::Bar => "\x1b[0;7m".to_owned(),
+        Style::Paper => "\x1b[0;30;107m".to_owned(),
         Style::Colour(colour) if has_colours => format!("\x1b[0;1;{}m", 31 + colour % 6),
         Style::Alarm if has_colours => "\x1b[0;31m".to_owned(),
         Style::Colour(_) | Style::Alarm => "\x1b[0;1m".to_owned(),

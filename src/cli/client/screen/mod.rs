@@ -192,7 +192,7 @@ impl Shell<'_> {
 /// Prints on the terminal what was typed and not sent, and how it ended.
 fn finish(screen: &Screen, is_all_done: bool) -> Result<bool, Failure> {
     for unsent in &screen.controller.unsent {
-        note(&format!("not sent: {}", harmless(&unsent.content)));
+        note(&format!("not sent: {}", unsent.line()));
     }
     match &screen.end {
         Some(Err(words)) => {

@@ -11,6 +11,7 @@ use super::super::command::{self, Command, TABLE, Typed};
 use super::super::controller::{Controller, Effect, Question};
 use super::super::job::{Job, News};
 use super::super::report;
+use super::super::text::width;
 use super::editor::Editor;
 use super::keys::Key;
 
@@ -27,7 +28,16 @@ pub(super) struct Note {
     /// The newest message at that time.
     pub(super) after: Option<MessageId>,
     pub(super) lines: Vec<String>,
-    pub(super) is_failure: bool,
+    pub(super) kind: NoteKind,
+}
+
+/// How a note is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoteKind {
+    Plain,
+    Failure,
+    /// The rows of a QR code, black on white.
+    Qr,
 }
 
 /// Everything that the screen shows.
@@ -144,8 +154,11 @@ impl Screen {
                         self.scroll += self.rows_of(&message);
                     }
                 }
-                Effect::Note(lines) => self.note(lines, false),
-                Effect::Failure(words) => self.note(vec![words], true),
+                // What is drawn shows it already.
+                Effect::Reacted(_) | Effect::Progress(_) | Effect::Sent(_) => {}
+                Effect::Qr(rows) => self.show_qr(rows),
+                Effect::Note(lines) => self.note(lines, NoteKind::Plain),
+                Effect::Failure(words) => self.note(vec![words], NoteKind::Failure),
                 Effect::Question(question) => self.question = Some((question, Editor::default())),
                 Effect::End(end) => self.end = self.end.take().or(Some(end)),
             }
@@ -153,15 +166,27 @@ impl Screen {
         jobs
     }
 
-    fn note(&mut self, lines: Vec<String>, is_failure: bool) {
+    fn note(&mut self, lines: Vec<String>, kind: NoteKind) {
         let chat = self.controller.model.open;
         let view = self.controller.model.open_view();
         let after = view.and_then(|view| view.messages.keys().next_back().copied());
-        self.notes.push_back(Note { chat, after, lines, is_failure });
+        self.notes.push_back(Note { chat, after, lines, kind });
         if self.notes.len() > NOTES_MAX {
             self.notes.pop_front();
         }
         self.scroll = 0;
+    }
+
+    /// Shows a QR code, if there is room for one.
+    fn show_qr(&mut self, rows: Vec<String>) {
+        let columns = rows.first().map_or(0, |row| width(row));
+        // The lines with the link stand below it.
+        if rows.len() <= self.message_rows() && columns <= self.text_columns() {
+            self.note(rows, NoteKind::Qr);
+        } else {
+            let words = "a QR code needs a larger window: make it larger, and ask again";
+            self.note(vec![words.to_owned()], NoteKind::Failure);
+        }
     }
 
     /// A key was pressed.
@@ -211,16 +236,20 @@ impl Screen {
         }
     }
 
-    /// Leaves; messages that are not sent ask for a second Ctrl-C.
+    /// Leaves; what is not sent or saved asks for a second Ctrl-C.
     fn leave(&mut self) {
-        let count = self.controller.unsent.len();
-        if count == 0 || std::mem::replace(&mut self.is_warned, true) {
+        let unsent = self.controller.unsent.len();
+        let is_saving = self.controller.transfers.iter().any(|transfer| !transfer.is_upload);
+        let words = match unsent {
+            0 if is_saving => "a file is not saved".to_owned(),
+            0 => String::new(),
+            1 => "1 message is not sent".to_owned(),
+            _ => format!("{unsent} messages are not sent"),
+        };
+        if words.is_empty() || std::mem::replace(&mut self.is_warned, true) {
             self.end = Some(Ok(()));
         } else {
-            let messages = if count == 1 { "message is" } else { "messages are" };
-            let words = format!("{count} {messages} not sent: press Ctrl-C again to leave");
-            self.note(vec![words], true);
-            self.is_warned = true;
+            self.note(vec![format!("{words}: press Ctrl-C again to leave")], NoteKind::Failure);
         }
     }
 

@@ -204,7 +204,7 @@ fn what_is_sent_is_marked_until_it_is_stored_and_shown_once() {
     assert!(seat.rows()[8].starts_with(" not connected (reset): trying again"));
     let sent = Sent { id: MessageId::at(time(60)), created: time(60) };
     seat.hears(News::Message(chat(HALL), said(60, ANNA, "hi")));
-    seat.hears(News::Sent { chat: chat(HALL), nonce, sent });
+    seat.hears(News::Sent { chat: chat(HALL), nonce, sent, files: Vec::new() });
     seat.hears(News::Message(chat(HALL), said(60, ANNA, "hi")));
     seat.hears(News::Connected);
     let rows = seat.conversation();

@@ -1,0 +1,171 @@
+//! What commands ask for, given what is open and loaded: a job, or a line that says why not.
+
+use purpose::client::{File, Message};
+use vestnik::ids::{MessageId, SessionId, UserId};
+
+use super::command::{self, Command, Target};
+use super::controller::{Controller, Effect, Question};
+use super::job::{Job, PAGE_MESSAGES};
+use super::report;
+use super::text::harmless;
+
+fn no_such_message() -> String {
+    "there is no such message among those that are loaded".to_owned()
+}
+
+impl Controller {
+    /// What a command asks for.
+    pub(super) fn command(&mut self, command: Command) -> Result<Effect, String> {
+        let job = match command {
+            Command::Help => return Ok(Effect::Note(command::help())),
+            Command::Chats => {
+                let listed = self.model.listed();
+                let chats = listed.iter().map(|view| (&view.info, view.unread));
+                return Ok(Effect::Note(report::chats(chats)));
+            }
+            Command::Open(name) => {
+                let chat = self.model.find(&name);
+                let words = || format!("you are in no chat {}: /join it", harmless(&name));
+                return Ok(self.show(chat.ok_or_else(words)?));
+            }
+            Command::Lock => {
+                let chat = self.here()?;
+                return Ok(Effect::Question(Question::OfChat { chat, first: None }));
+            }
+            Command::Reply { to, content } => {
+                let (chat, to) = (self.here()?, self.target(&to)?);
+                return Ok(self.say(chat, content, Some(to)));
+            }
+            Command::SendFile { path, content } => {
+                let chat = self.here()?;
+                let nonce = self.not_sent_yet(chat, &content, None, Some(path.clone()));
+                return Ok(self.ask(Job::Upload { chat, nonce, path, content }));
+            }
+            Command::Password => return Ok(Effect::Question(Question::Mine)),
+            Command::More => return self.older().ok_or_else(|| self.why_no_more()),
+            Command::Join { name, password } => Job::Join { name, password },
+            Command::Find(prefix) => Job::Find(prefix),
+            Command::Direct(user) => Job::Direct(user.trim_start_matches('@').to_owned()),
+            Command::Whois(user) => Job::Whois(user),
+            Command::Create(name) => Job::Create(name),
+            Command::Users(prefix) => Job::Users(prefix),
+            Command::Accept(code) => Job::Accept(code),
+            Command::EndInvite(hint) => Job::EndInvite(hint),
+            Command::Reset(user) => Job::Reset(user),
+            Command::Disable { user, on } => Job::Disable { user, on },
+            Command::Cancel => Job::Cancel,
+            Command::Sessions => Job::Sessions,
+            Command::End(id) => {
+                Job::End(SessionId::new(id).ok_or_else(|| "there is no session 0".to_owned())?)
+            }
+            Command::Search { words, everywhere: true } => Job::Search { chat: None, words },
+            Command::Logoff => Job::Quit { logoff: true },
+            Command::Quit => Job::Quit { logoff: false },
+            here => self.command_here(here)?,
+        };
+        Ok(self.ask(job))
+    }
+
+    /// A command about the open chat.
+    fn command_here(&self, command: Command) -> Result<Job, String> {
+        let chat = self.here()?;
+        Ok(match command {
+            Command::Leave => Job::Leave(chat),
+            Command::Members => Job::Members(chat),
+            Command::Search { words, .. } => Job::Search { chat: Some(chat), words },
+            Command::Edit { back, content } => {
+                let message = self.nth_last(self.model.me, back)?;
+                Job::Edit { chat, message, content }
+            }
+            Command::Delete { back, user } => {
+                let sender = match user {
+                    Some(name) => self.sender(&name)?,
+                    None => self.model.me,
+                };
+                Job::Delete { chat, message: self.nth_last(sender, back)? }
+            }
+            Command::React { to, emoji, on } => {
+                Job::React { chat, message: self.target(&to)?, on, emoji }
+            }
+            Command::Reactions(to) => Job::Reactions { chat, message: self.target(&to)? },
+            Command::Save(to) => Job::Save(self.files(&to)?),
+            Command::Add(user) => Job::Add { chat, user },
+            Command::Invite { with_qr, uses, days } => Job::Invite { chat, with_qr, uses, days },
+            Command::Invites => Job::Invites(chat),
+            Command::Closed(on) => Job::Closed { chat, on },
+            Command::Notify(notify) => Job::Notify { chat, notify },
+            Command::Title(title) => Job::Title { chat, title },
+            Command::Rename(name) => Job::Rename { chat, name },
+            Command::Unlock => Job::Lock { chat, password: None },
+            Command::Admin { user, on } => Job::Admin { chat, user, on },
+            Command::Ban { user, on } => Job::Ban { chat, user, on },
+            Command::DeleteChat(name) => {
+                if self.model.find(&name) != Some(chat) {
+                    return Err(
+                        "to delete this chat with all its messages, say its name".to_owned()
+                    );
+                }
+                Job::DeleteChat(chat)
+            }
+            _ => return Err("that is not for a chat".to_owned()),
+        })
+    }
+
+    fn nth_last(&self, sender: UserId, back: usize) -> Result<MessageId, String> {
+        if sender == self.model.me
+            && self.unsent.iter().any(|unsent| Some(unsent.chat) == self.model.open)
+        {
+            return Err("your last message is not sent yet".to_owned());
+        }
+        let found = self.model.nth_last(back, |message| message.sender == sender);
+        found.map(|message| message.id).ok_or_else(no_such_message)
+    }
+
+    fn sender(&self, name: &str) -> Result<UserId, String> {
+        let words = || format!("no message of {} is loaded here", harmless(name));
+        self.model.member(name).ok_or_else(words)
+    }
+
+    /// The message that a command is about: one of others, unless it names somebody.
+    fn target(&self, target: &Target) -> Result<MessageId, String> {
+        let sender = target.user.as_deref().map(|name| self.sender(name)).transpose()?;
+        let me = self.model.me;
+        let fits = |message: &Message| match sender {
+            Some(sender) => message.sender == sender,
+            None => message.sender != me,
+        };
+        let found = self.model.nth_last(target.back, fits);
+        found.map(|message| message.id).ok_or_else(no_such_message)
+    }
+
+    /// The files of a message that has some.
+    fn files(&self, target: &Target) -> Result<Vec<File>, String> {
+        let sender = target.user.as_deref().map(|name| self.sender(name)).transpose()?;
+        let fits = |message: &Message| {
+            !message.files.is_empty() && sender.is_none_or(|sender| message.sender == sender)
+        };
+        let found = self.model.nth_last(target.back, fits);
+        let words = || "no message with a file is loaded here".to_owned();
+        found.map(|message| message.files.clone()).ok_or_else(words)
+    }
+
+    /// Asks for older messages of the open chat, if there are some to ask for.
+    pub(super) fn older(&mut self) -> Option<Effect> {
+        let view = self.model.open_view()?;
+        if self.is_paging || view.is_whole || view.is_full() {
+            return None;
+        }
+        let (chat, before) = (view.info.id, view.messages.keys().next().copied());
+        self.is_paging = true;
+        Some(self.ask(Job::Page { chat, before, messages: PAGE_MESSAGES }))
+    }
+
+    fn why_no_more(&self) -> String {
+        match self.model.open_view() {
+            None => "no chat is open".to_owned(),
+            Some(view) if view.is_whole => "that is all that was said here".to_owned(),
+            Some(view) if view.is_full() => "that is all that is kept here: /search".to_owned(),
+            Some(_) => "they are on their way".to_owned(),
+        }
+    }
+}
