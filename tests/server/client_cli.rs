@@ -20,7 +20,7 @@ use crate::support::{PASSWORD, Server};
 const WAIT: Duration = Duration::from_secs(30);
 
 /// `vestnik client` in the server's folder, with a place of its own for sessions.
-fn client(server: &Server, address: &str, arguments: &[&str]) -> Command {
+pub(crate) fn client(server: &Server, address: &str, arguments: &[&str]) -> Command {
     let mut command = vestnik(server.dir().path());
     command.env("XDG_STATE_HOME", server.dir().join("state")).env("TZ", "UTC");
     command.args(["client", address]).args(arguments);
@@ -31,7 +31,7 @@ fn client(server: &Server, address: &str, arguments: &[&str]) -> Command {
 }
 
 /// Somebody who types, and reads what comes.
-struct Person {
+pub(crate) struct Person {
     child: Child,
     keys: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -50,10 +50,14 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
 
 impl Person {
     /// Comes into a chat by the password, and is in it when this returns.
-    fn come(server: &Server, user: &str, chat: &str) -> Self {
-        let address = server.address().to_string();
-        let mut command =
-            client(server, &address, &["--user", user, "--password-stdin", "--chat", chat]);
+    pub(crate) fn come(server: &Server, user: &str, chat: &str) -> Self {
+        Self::come_by(server, &server.address().to_string(), user, &["--chat", chat])
+    }
+
+    /// The same by another address that leads to the server, with more options.
+    pub(crate) fn come_by(server: &Server, address: &str, user: &str, arguments: &[&str]) -> Self {
+        let arguments = [&["--user", user, "--password-stdin"], arguments].concat();
+        let mut command = client(server, address, &arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let keys = child.stdin.take();
@@ -68,25 +72,30 @@ impl Person {
     }
 
     #[track_caller]
-    fn say(&mut self, line: &str) {
+    pub(crate) fn say(&mut self, line: &str) {
         let keys = self.keys.as_mut().expect("input that has not ended");
         writeln!(keys, "{line}").expect("somebody reads");
     }
 
     /// The next message, without its time.
     #[track_caller]
-    fn next(&self) -> String {
+    pub(crate) fn next(&self) -> String {
         said(&self.lines.recv_timeout(WAIT).expect("a line"))
     }
 
-    /// Reads on to this note.
+    /// Reads on to this note; the whole of it.
     #[track_caller]
-    fn note(&self, words: &str) {
-        while !self.notes.recv_timeout(WAIT).expect(words).contains(words) {}
+    pub(crate) fn note(&self, words: &str) -> String {
+        loop {
+            let note = self.notes.recv_timeout(WAIT).expect(words);
+            if note.contains(words) {
+                return note;
+            }
+        }
     }
 
     /// Ends the input; what was left to read, and the exit code.
-    fn leave(mut self) -> (Vec<String>, Vec<String>, Option<i32>) {
+    pub(crate) fn leave(mut self) -> (Vec<String>, Vec<String>, Option<i32>) {
         drop(self.keys.take());
         let rest = self.lines.iter().map(|line| said(&line)).collect();
         let notes = self.notes.iter().collect();
@@ -107,7 +116,7 @@ fn said(line: &str) -> String {
 }
 
 /// A server on a port that it gets again after a restart, with anna and boris in a hall.
-fn hall() -> Server {
+pub(crate) fn hall() -> Server {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address: SocketAddr = free.local_addr().expect("bound");
     drop(free);

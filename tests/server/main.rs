@@ -35,6 +35,7 @@ mod checkpoints;
 mod cli;
 mod client;
 mod client_cli;
+mod client_newer;
 mod client_screen;
 mod clock;
 mod corpus;

@@ -61,7 +61,7 @@ pub(super) const EMOJI: &[(&str, &str)] = &[
     ("thanks", "🙏"),
 ];
 
-/// A message of the open chat: the Nth from the end, of somebody where that is said.
+/// A message of the open chat: the Nth from the end, of one sender where it names one.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Target {
     pub(super) back: usize,
