@@ -4,11 +4,13 @@
 Starts a release build once for each attack. An honest client sends to a chat of its own 20 times a
 second and times each answer; another logs in once a second, with a password of the default cost,
 from an address that had a session before. Attackers are processes of lower priority: on another
-machine they would take nothing from the server.
+machine they would take nothing from the server. With --ws the honest and the attackers go through
+WebSocket; the misuse of HTTP is among the attacks either way, and its answers are checked.
 
-Exit code 1 when a p99 is over 50 ms or a login takes over a second. `--short` takes under a minute,
-and checks nothing but the logins and that the server ends cleanly. The machine has to be quiet: the
-first row, without an attack, shows what it does by itself.
+Exit code 1 when a p99 is over 50 ms, a login takes over a second, or a misuse is answered wrongly.
+`--short` takes about a minute, and does not check the p99. The machine has to be quiet: the first
+row, without an attack, shows what it does by itself. --markdown prints the table alone, with the
+machine and the moment below it, as docs/testing.md has it.
 """
 
 import argparse
@@ -16,34 +18,42 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import struct
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
-from purpose_wire import (
-    HELLO, LOGIN, PASSWORD, SEND_CHAT_MSG, Connection, Declined, Server, default_binary, frame, text,
+import misuse
+from harness import (
+    PASSWORD, Connection, Declined, Server, add_transport, default_binary, frame, text,
+)
+from purpose import API_1_0, ProtocolError
+from purpose.wire import (
+    ACCEPTED, CREATE_CHAT, DECLINED, EDIT_MSG, LEAVE_CHAT, LOGIN, SEARCH_MSG, SEND_CHAT_MSG,
+    SET_CHAT_TITLE,
 )
 
-CREATE_CHAT, LEAVE_CHAT, SET_CHAT_TITLE, EDIT_MSG = 0x38, 0x39, 0x3D, 0x48
-TYPING, SEARCH_MSG = 0x4D, 0x4B
 P99_MS_MAX, LOGIN_MS_MAX = 50, 1000
 SENDS_PER_SECOND = 20
 HONEST = "127.0.0.5"
 PIPELINED = 64
 ITERATIONS = 600_000
+FAULTS_MAX = 100
+
+
+class Target(NamedTuple):
+    """Where the server is, and how to go there."""
+
+    address: tuple
+    is_web: bool
+
+    def connect(self, source="127.0.0.1", version=API_1_0):
+        return Client(self.address, source=source, version=version, is_web=self.is_web)
 
 
 class Client(Connection):
     """A connection on 1.0, from an address of one's own choice."""
-
-    def __init__(self, address, source="127.0.0.1"):
-        self.socket = socket.create_connection(address, timeout=30, source_address=(source, 0))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = bytearray()
-        self.frames = []
-        self.ask(HELLO, b"\1\0")
 
     def flood(self, request, until, window=PIPELINED):
         """Sends what `request(n)` gives as fast as it is answered; how often it was accepted."""
@@ -51,40 +61,45 @@ class Client(Connection):
         while time.monotonic() < until:
             burst = bytearray()
             while sent - answered < window:
-                burst += frame(request(sent)[0], 1 + sent % 200, request(sent)[1])
+                purpose, body = request(sent)
+                burst += frame(purpose, 1 + sent % 200, body)
                 sent += 1
-            self.socket.sendall(burst)
-            while answered < sent and (self.frames or sent - answered >= window):
-                purpose, task, _ = self.next_frame()
-                if purpose in (0, 1) and task:
+            self.send(burst)
+            purpose, task, _ = self.next_frame()
+            while purpose is not None:
+                if purpose in (ACCEPTED, DECLINED) and task:
                     answered += 1
-                    accepted += purpose == 0
+                    accepted += purpose == ACCEPTED
+                purpose, task, _ = self.link.receive(0) or (None, None, None)
         return accepted
 
 
 def alone(action):
     """Runs an attacker's loop until the end of the attack, whatever the server does to it."""
-    def run(address, until, number):
+    def run(target, until, number, faults):
         os.nice(15)
         while time.monotonic() < until:
             try:
-                action(address, until, number)
-            except (OSError, Declined, ConnectionError):
+                for fault in action(target, until, number) or ():
+                    if len(faults) < FAULTS_MAX:
+                        faults.append(fault)
+            except (OSError, Declined, ProtocolError):
                 time.sleep(0.01)
     return run
 
 
 @alone
-def log_lines(address, _until, number):
+def log_lines(target, _until, number):
     """Frames that are over every limit, and the end of the connection."""
-    with socket.create_connection(address, source_address=(f"127.0.1.{1 + number}", 0)) as peer:
-        peer.sendall(b"\xff\xff\xff\xff\x20\x01")
+    peer = target.connect(f"127.0.1.{1 + number}", version=None)
+    peer.send(b"\xff\xff\xff\xff\x20\x01")
+    peer.close()
 
 
 @alone
-def big_messages(address, until, _number):
+def big_messages(target, until, _number):
     """The longest messages as fast as they are accepted."""
-    client = Client(address)
+    client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"flood-{os.getpid()}-{time.monotonic_ns()}"))
     words = " ".join(f"w{n:06}" for n in range(2000))[:16_000]
@@ -92,9 +107,9 @@ def big_messages(address, until, _number):
 
 
 @alone
-def edits(address, until, _number):
+def edits(target, until, _number):
     """One message edited again and again."""
-    client = Client(address)
+    client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"edits-{os.getpid()}-{time.monotonic_ns()}"))
     message = client.ask(SEND_CHAT_MSG, chat + text("first"))[:8]
@@ -102,9 +117,9 @@ def edits(address, until, _number):
 
 
 @alone
-def groups(address, until, _number):
+def groups(target, until, _number):
     """Groups made and left."""
-    client = Client(address)
+    client = target.connect()
     client.login("mallory")
     for number in range(1_000_000):
         chat = client.ask(CREATE_CHAT, text(f"g{os.getpid()}-{number}"))
@@ -114,66 +129,60 @@ def groups(address, until, _number):
 
 
 @alone
-def titles(address, until, _number):
+def titles(target, until, _number):
     """A title changed again and again."""
-    client = Client(address)
+    client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"titles-{os.getpid()}-{time.monotonic_ns()}"))
     client.flood(lambda n: (SET_CHAT_TITLE, chat + text(f"title {n}")), until)
 
 
 @alone
-def right_logins(address, until, number):
+def right_logins(target, until, number):
     """Logins with one's own right password, one after the other."""
     source = f"127.0.2.{1 + number}"
     while time.monotonic() < until:
-        client = Client(address, source)
+        client = target.connect(source)
         client.ask(LOGIN, text(f"costly{number}") + text(PASSWORD))
         client.close()
 
 
 @alone
-def wrong_logins(address, until, number):
+def wrong_logins(target, until, number):
     """Wrong passwords for many names, from many addresses, eight connections each."""
     peers = []
     for n in range(8):
-        peers.append(Client(address, f"127.0.3.{1 + number}"))
+        peers.append(target.connect(f"127.0.3.{1 + number}"))
     turn = 0
     while time.monotonic() < until:
         for n, peer in enumerate(peers):
-            peer.socket.sendall(frame(LOGIN, 1, text(f"who{number}-{n}-{turn}") + text("wrong password")))
+            name = text(f"who{number}-{n}-{turn}")
+            peer.send(frame(LOGIN, 1, name + text("wrong password")))
         for peer in peers:
             peer.next_frame()
         turn += 1
 
 
 @alone
-def silent(address, until, number):
+def silent(target, until, number):
     """As many silent connections as an address may have."""
-    held = []
-    for _ in range(64):
-        held.append(socket.create_connection(address, source_address=(f"127.0.4.{1 + number}", 0)))
+    source = f"127.0.4.{1 + number}"
+    held = [target.connect(source, version=None) for _ in range(64)]
     while time.monotonic() < until:
         time.sleep(0.1)
         for n, peer in enumerate(held):
-            peer.setblocking(False)
             try:
-                if peer.recv(64) == b"":
-                    raise ConnectionError
-            except BlockingIOError:
-                continue
+                peer.link.receive(0)
             except OSError:
-                peer.close()
-                held[n] = socket.create_connection(
-                    address, source_address=(f"127.0.4.{1 + number}", 0))
+                held[n] = target.connect(source, version=None)
 
 
 @alone
-def deaf(address, until, number):
+def deaf(target, until, number):
     """A hundred sessions of one user that read nothing, and one that sends to them."""
     held = []
     for _ in range(50):
-        client = Client(address)
+        client = target.connect()
         client.login("mallory")
         held.append(client)
     sender = held[0]
@@ -182,15 +191,64 @@ def deaf(address, until, number):
 
 
 @alone
-def searches(address, until, _number):
+def searches(target, until, _number):
     """Searches for what is common, next to messages of one's own."""
-    client = Client(address)
+    client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"search-{os.getpid()}-{time.monotonic_ns()}"))
     query = struct.pack("<IH", 0, 200) + text("w0* w00*")
     client.flood(
         lambda n: (SEARCH_MSG, query) if n % 4 == 0 else (SEND_CHAT_MSG, chat + text(f"w0{n} w00{n}")),
         until, 8)
+
+
+@alone
+def smuggled(target, _until, number):
+    """Requests that a proxy could read in another way."""
+    return misuse.smuggle(target.address, f"127.0.5.{1 + number}")
+
+
+@alone
+def crawling(target, until, number):
+    """As many slow heads, slow bodies and half upgrades as an address may have, a byte of each a
+    second."""
+    held = []
+    while time.monotonic() < until:
+        while len(held) < 384:
+            peer = misuse.Raw(target.address, f"127.0.6.{1 + number}")
+            _, data, at_once, _ = misuse.SLOW[len(held) % len(misuse.SLOW)]
+            peer.send(data[:at_once])
+            peer.socket.setblocking(False)
+            held.append(peer)
+        time.sleep(1)
+        held = [peer for peer in held if crawls_on(peer)]
+
+
+def crawls_on(peer):
+    """Sends a byte; whether the connection is still there."""
+    try:
+        peer.send(b"y")
+        if peer.socket.recv(4096):
+            return True
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    peer.socket.close()
+    return False
+
+
+@alone
+def broken_frames(target, _until, number):
+    """Frames without a mask, fragmented control frames, and all else that RFC 6455 forbids."""
+    return misuse.break_frames(target.address, f"127.0.7.{1 + number}")
+
+
+@alone
+def fragments(target, until, number):
+    """Messages cut into single bytes, with Pings between them, whose Pongs are read late."""
+    seconds = until - time.monotonic()
+    return misuse.fragment(target.address, f"127.0.8.{1 + number}", seconds)
 
 
 # Name, the attackers, options of the server, whether standard error is a pipe that nobody reads.
@@ -207,11 +265,18 @@ ATTACKS = [
     ("wrong passwords, 50 addresses", [wrong_logins] * 50, [], False),
     ("silent connections, 17 addresses", [silent] * 17, ["--max-connections", "1000"], False),
     ("100 sessions that read nothing", [deaf] * 2, [], False),
+    ("HTTP requests to smuggle", [smuggled] * 4, [], False),
+    ("slow heads, slow bodies, half upgrades", [crawling] * 4, [], False),
+    ("wrong masks, fragmented controls", [broken_frames] * 4, [], False),
+    ("single bytes with Pings between them", [fragments] * 2, [], False),
 ]
 
 
 # What the short form leaves out: others are like them.
-LEFT_OUT_SHORT = ["searches next to it", "titles", "right passwords, one address"]
+LEFT_OUT_SHORT = [
+    "searches next to it", "titles", "right passwords, one address", "HTTP requests to smuggle",
+    "single bytes with Pings between them",
+]
 
 
 def percentile(values, share):
@@ -219,10 +284,10 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("inf")
 
 
-def honest_sends(address, until, results):
+def honest_sends(target, until, results):
     """Messages at a steady rate; milliseconds until each answer."""
     times = []
-    client = Client(address, HONEST)
+    client = target.connect(HONEST)
     client.login("anna")
     chat = client.ask(CREATE_CHAT, text(f"honest-{time.monotonic_ns()}"))
     begun, count = time.monotonic(), 0
@@ -235,25 +300,26 @@ def honest_sends(address, until, results):
     results["sends"] = times
 
 
-def honest_logins(address, until, results):
+def honest_logins(target, until, results):
     """A login a second on a connection of its own; milliseconds until each answer."""
     times = []
     while time.monotonic() < until:
         before = time.monotonic()
         try:
-            client = Client(address, HONEST)
+            client = target.connect(HONEST)
             client.login("boris")
             client.close()
             times.append(1000 * (time.monotonic() - before))
-        except (OSError, Declined) as error:
+        except (OSError, Declined, ProtocolError) as error:
             times.append(float("inf"))
-            print(f"   an honest login: {error}", flush=True)
+            print(f"an honest login: {error}", file=sys.stderr, flush=True)
         time.sleep(max(0, before + 1 - time.monotonic()))
     results["logins"] = times
 
 
 def run_attack(arguments, name, attackers, options, is_log_stuck):
-    """One row: p99 and worst of sends, the median and the worst login, in milliseconds."""
+    """One row: p99 and worst of sends, the median and the worst login, in milliseconds. Also the
+    server's exit code, and what it answered wrongly."""
     folder = tempfile.mkdtemp(prefix="vestnik-attack-")
     server = Server(arguments.binary, folder)
     server.stuck_log = is_log_stuck
@@ -263,16 +329,17 @@ def run_attack(arguments, name, attackers, options, is_log_stuck):
         for number in range(3):
             server.add_user(f"costly{number}", ITERATIONS)
         server.start(*options, iterations=ITERATIONS)
-        Client(server.address, HONEST).login("boris")
+        target = Target(server.address, arguments.ws)
+        target.connect(HONEST).login("boris")
         with multiprocessing.Manager() as manager:
-            results = manager.dict()
+            results, faults = manager.dict(), manager.list()
             until = time.monotonic() + arguments.warmup + arguments.seconds
-            bad = [multiprocessing.Process(target=attacker, args=(server.address, until, n))
+            bad = [multiprocessing.Process(target=attacker, args=(target, until, n, faults))
                    for n, attacker in enumerate(attackers)]
             for process in bad:
                 process.start()
             time.sleep(arguments.warmup)
-            good = [multiprocessing.Process(target=work, args=(server.address, until, results))
+            good = [multiprocessing.Process(target=work, args=(target, until, results))
                     for work in (honest_sends, honest_logins)]
             for process in good:
                 process.start()
@@ -282,6 +349,7 @@ def run_attack(arguments, name, attackers, options, is_log_stuck):
                 process.kill()
                 process.join()
             sends, logins = results.get("sends", []), results.get("logins", [])
+            wrong = sorted(set(faults))
         code = server.stop()
     finally:
         if server.process and server.process.poll() is None:
@@ -290,7 +358,16 @@ def run_attack(arguments, name, attackers, options, is_log_stuck):
     row = (percentile(sends, 0.99), max(sends, default=float("inf")),
            percentile(logins, 0.5), max(logins, default=float("inf")))
     print(f"| {name} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.0f} | {row[3]:.0f} |", flush=True)
-    return row, code
+    return row, code, wrong
+
+
+def machine():
+    """The moment and the machine of a table."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    load = os.getloadavg()[0]
+    return (f"{time.strftime('%Y-%m-%d')}, {len(models)} cores of {models[0] if models else '?'}, "
+            f"load {load:.1f} at the end")
 
 
 def main():
@@ -299,26 +376,35 @@ def main():
     parser.add_argument("--seconds", type=float, default=10, help="of each attack (default 10)")
     parser.add_argument("--short", action="store_true", help="under a minute for all of them")
     parser.add_argument("--only", default="", metavar="TEXT", help="attacks with this in their name")
+    parser.add_argument("--markdown", action="store_true",
+                        help="the table for docs/testing.md alone; faults go to standard error")
     parser.add_argument("--binary", default=default_binary())
+    add_transport(parser)
     arguments = parser.parse_args()
     arguments.warmup = 2
     if arguments.short:
         arguments.seconds, arguments.warmup = 3, 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print("| attack | p99 ms | longest ms | login ms | longest login ms |")
-    print("| --- | --- | --- | --- | --- |", flush=True)
+    print("| --- | ---: | ---: | ---: | ---: |", flush=True)
     wrong = []
     for attack in ATTACKS:
         if arguments.only not in attack[0] or arguments.short and attack[0] in LEFT_OUT_SHORT:
             continue
-        row, code = run_attack(arguments, *attack)
+        row, code, faults = run_attack(arguments, *attack)
+        wrong += [f"{attack[0]}: {fault}" for fault in faults]
         if code != 0:
             wrong.append(f"{attack[0]}: the server ended with {code}")
         if row[0] > P99_MS_MAX and not arguments.short:
             wrong.append(f"{attack[0]}: p99 {row[0]:.0f} ms")
         if row[3] > LOGIN_MS_MAX:
             wrong.append(f"{attack[0]}: a login took {row[3]:.0f} ms")
-    print("\n".join(wrong) or "all within the bounds")
+    if arguments.markdown:
+        through = "WebSocket" if arguments.ws else "plain TCP"
+        print(f"\nOver {through}, {arguments.seconds:.0f} s each; {machine()}.")
+        print("\n".join(wrong), end="\n" if wrong else "", file=sys.stderr)
+    else:
+        print("\n".join(wrong) or "all within the bounds")
     sys.exit(1 if wrong else 0)
 
 

@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
 """Ten thousand connections that send one byte a second: what do they cost?
 
-Each feeds a frame byte by byte and begins again when it is whole. These must hold, or the exit code
-is 1:
+Each feeds a frame byte by byte (with --ws one of WebSocket around it) and begins again when it is
+whole. These must hold, or the exit code is 1:
   - the server's resident memory grows by less than 1 KiB for each of them;
   - p99 of a good client is at most twice what it is without them (alternating runs, medians).
 """
 
 import argparse
-import json
 import resource
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from purpose_wire import HEARTBEAT, Server, default_binary, frame, load_generator
+from harness import (
+    WEB_PATH, Server, WebSocket, add_transport, default_binary, frame, shake_hands,
+)
+from purpose.wire import HEARTBEAT
 
 BYTES_MAX = 1024
 RATIO_MAX = 2
@@ -31,12 +32,15 @@ STEPS = 50
 class Feeders:
     """All of them, fed by one thread."""
 
-    def __init__(self, address, count):
+    def __init__(self, address, count, is_web):
+        self.frame = WebSocket.wrap(FRAME) if is_web else FRAME
         self.sockets = []
         for number in range(count):
             feeder = socket.socket()
             feeder.bind((f"127.0.0.{10 + number // PER_ADDRESS}", 0))
             feeder.connect(address)
+            if is_web:
+                shake_hands(feeder, address, WEB_PATH)
             feeder.setblocking(False)
             self.sockets.append(feeder)
         self.lost = 0
@@ -59,9 +63,9 @@ class Feeders:
             turn += 1
 
     def _drop(self, feeder, turn):
-        at = turn % len(FRAME)
+        at = turn % len(self.frame)
         try:
-            feeder.send(FRAME[at : at + 1])
+            feeder.send(self.frame[at : at + 1])
             if at == 0 and turn:
                 feeder.recv(4096)
         except OSError:
@@ -78,11 +82,6 @@ class Feeders:
             feeder.close()
 
 
-def resident_bytes(pid):
-    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
-        return 1024 * int(next(line for line in status if line.startswith("VmRSS:")).split()[1])
-
-
 class Measurement:
     """One run of the whole thing."""
 
@@ -97,16 +96,11 @@ class Measurement:
 
     def p99_ms(self):
         """p99 of messages that come at a steady rate, in milliseconds."""
-        host, port = self.server.address
-        done = subprocess.run(
-            [
-                load_generator(self.server.binary), "run", "rate", "--addr", f"{host}:{port}", "--json",
-                "--members", "20", "--rate", "2000", "--warmup", "1",
-                "--seconds", str(self.arguments.seconds),
-            ],
-            capture_output=True, text=True, check=True,
+        metrics = self.server.load(
+            "rate", "--members", 20, "--rate", 2000, "--seconds", self.arguments.seconds,
+            is_web=self.arguments.ws,
         )
-        return json.loads(done.stdout.splitlines()[-1])["delivery_us"]["p99"] / 1000
+        return metrics["delivery_us"]["p99"] / 1000
 
     def run(self):
         self.server.admin("load", "prepare", "--users", "20", "--chat", "load")
@@ -119,10 +113,11 @@ class Measurement:
         self.p99_ms()
         for _ in range(self.arguments.pairs):
             alone.append(self.p99_ms())
-            before = resident_bytes(self.server.process.pid)
-            with Feeders(self.server.address, self.arguments.connections) as feeders:
+            before = self.server.resident_bytes()
+            count = self.arguments.connections
+            with Feeders(self.server.address, count, self.arguments.ws) as feeders:
                 with_them.append(self.p99_ms())
-                grown = resident_bytes(self.server.process.pid) - before
+                grown = self.server.resident_bytes() - before
                 sizes.append(grown / self.arguments.connections)
             self.expect(feeders.lost == 0, f"{feeders.lost} bytes could not be sent")
             if feeders.late:
@@ -147,6 +142,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=3, help="runs with and without (%(default)s)")
     parser.add_argument("--seconds", type=int, default=10, help="of each run (%(default)s)")
     parser.add_argument("--binary", default=default_binary())
+    add_transport(parser)
     arguments = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

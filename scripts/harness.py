@@ -3,6 +3,7 @@
 The bytes are those of the Python client, `clients/python/purpose`: this is no codec of its own.
 """
 
+import json
 import os
 import pathlib
 import select
@@ -18,7 +19,7 @@ sys.path[:0] = [str(ROOT / "clients" / "python")]
 
 from purpose import wire  # noqa: E402
 from purpose.errors import Declined, Disconnected  # noqa: E402
-from purpose.transport import Link, WebSocket, shake_hands  # noqa: E402
+from purpose.transport import Link, WebSocket, shake_hands  # noqa: E402,F401  for scripts
 from purpose.wire import Reader, frame, text  # noqa: E402
 
 PASSWORD = "correct horse"
@@ -48,7 +49,9 @@ class Connection:
         path = WEB_PATH if is_web else None
         self.link = Link(address, timeout=timeout, path=path, source=source)
         self.timeout = timeout
-        self.ask(wire.HELLO, bytes(version))
+        # Without a version it says no HELLO.
+        if version:
+            self.ask(wire.HELLO, bytes(version))
 
     @property
     def socket(self):
@@ -64,6 +67,11 @@ class Connection:
         if found is None:
             raise Disconnected(f"nothing came for {self.timeout} s")
         return found
+
+    def frames_now(self):
+        """The frames that have come, one after the other, without waiting for more."""
+        while (found := self.link.receive(0)) is not None:
+            yield found
 
     def answer(self, task):
         """The answer to a task, as (purpose, body); notifications are skipped."""
@@ -103,6 +111,13 @@ class Connection:
                 end = declined.number
             yield self.ask(wire.REQUEST_CHAT_MSG, struct.pack("<Iqq", chat, start, end))
             start = end + 1
+
+    def end_stream(self):
+        """Ends this side of the stream; answers still come."""
+        if self.link.web:
+            self.link.send_raw(WebSocket.wrap(b"\x03\xe8", WebSocket.CLOSE))
+        else:
+            self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self):
         """Ends it with a reset instead of the end of the stream."""
@@ -180,6 +195,14 @@ class Server:
             line = next(line for line in status if line.startswith("VmRSS:"))
         return 1024 * int(line.split()[1])
 
+    def load(self, scenario, *options, is_web=False):
+        """One run of the load generator, which must find no fault; its metrics."""
+        host, port = self.address
+        command = [load_generator(self.binary), "run", scenario, "--addr", f"{host}:{port}"]
+        command += ["--json", "--warmup", "1", *map(str, options)] + ["--ws"] * is_web
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
     def admin(self, *arguments, stdin=None):
         """Runs `vestnik ARGUMENTS --data FILE`, which must succeed; gives what it printed."""
         done = subprocess.run(
@@ -202,6 +225,11 @@ class Server:
         self.admin("chat", "add", chat, "--admin", names[0])
         for name in names[1:]:
             self.admin("chat", "join", chat, name)
+
+
+def load_generator(binary):
+    """The load generator, which is built next to the server."""
+    return os.path.join(os.path.dirname(os.path.abspath(binary)), "vestnik-load")
 
 
 def default_binary():

@@ -25,10 +25,10 @@ import sys
 import tempfile
 import time
 
-from purpose_wire import (
-    ACCEPTED, MSG_NOTIFY, SEND_CHAT_MSG, Connection, Declined, Server, default_binary, frame,
-    take_frames, text, unpack_messages,
+from harness import (
+    Connection, Declined, Disconnected, Server, default_binary, frame, text, unpack_messages,
 )
+from purpose.wire import ACCEPTED, MSG_NOTIFY, SEND_CHAT_MSG
 
 FRAMES_PER_WRITE = 20
 SENT = struct.Struct("<Qq")
@@ -45,7 +45,6 @@ class Sender:
     def __init__(self, address, session, chat, round_number, sender, window):
         self.connection = Connection(address)
         self.connection.restore(session)
-        self.connection.socket.setblocking(False)
         self.chat = struct.pack("<I", chat)
         self.round_number, self.sender, self.window = round_number, sender, window
         self.posted = 0
@@ -55,7 +54,7 @@ class Sender:
         self.ended = False
 
     def fileno(self):
-        return self.connection.socket.fileno()
+        return self.connection.link.fileno()
 
     def wants_to_write(self):
         return bool(self.outgoing) or self.posted - len(self.accepted) < self.window
@@ -76,17 +75,20 @@ class Sender:
             self.ended = True
 
     def read(self):
+        """Notes all that has come; the end of the stream comes after it."""
         try:
-            chunk = self.connection.socket.recv(1 << 18)
-        except BlockingIOError:
-            return
-        except OSError:
-            chunk = b""
-        self.ended = self.ended or not chunk
-        self.connection.buffer += chunk
-        frames, self.connection.frames = self.connection.frames, []
-        for purpose, task, body in frames + take_frames(self.connection.buffer):
-            self.note(purpose, task, body)
+            for found in self.connection.frames_now():
+                self.note(*found)
+        except Disconnected:
+            self.ended = True
+
+    def read_to_end(self):
+        self.ended = False
+        try:
+            while True:
+                self.note(*self.connection.next_frame())
+        except Disconnected:
+            self.ended = True
 
     def note(self, purpose, task, body):
         if purpose == ACCEPTED and task == len(self.accepted) % 256:
@@ -111,10 +113,7 @@ def stream_until_killed(server, senders, seconds):
             raise AssertionError("the server ended a stream by itself")
     server.kill()
     for sender in senders:
-        sender.connection.socket.setblocking(True)
-        sender.ended = False
-        while not sender.ended:
-            sender.read()
+        sender.read_to_end()
         sender.connection.close()
 
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from purpose_wire import default_binary, load_generator
+from harness import default_binary, load_generator
 
 CHATS = 10
 STARTED = []

@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 
-from purpose_wire import ACCEPTED, HEADER, HELLO, Server, default_binary, frame
+from harness import Server, default_binary, frame
+from purpose.wire import ACCEPTED, HEADER, HELLO
 
 ADDRESSES = 8
 SPARE_FILES = 200

@@ -12,21 +12,18 @@ they get. One more member is connected and reads nothing. These must hold, or th
 """
 
 import argparse
-import json
 import shutil
-import socket
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from purpose_wire import (
-    HEARTBEAT, LOGIN, MSG_NOTIFY, SEND_CHAT_MSG, Connection, Server, default_binary, frame, load_generator, text,
-    unpack_messages,
+from harness import (
+    LOAD_PASSWORD, Connection, Server, add_transport, default_binary, frame, text, unpack_messages,
 )
+from purpose.wire import HEARTBEAT, MSG_NOTIFY, SEND_CHAT_MSG
 
 GROWTH_KIB_MAX = 4096
 RATIO_MIN = 0.95
@@ -35,14 +32,9 @@ RATIO_MIN = 0.95
 class Member(Connection):
     """A member that reads when it is asked to."""
 
-    def __init__(self, address, number):
-        super().__init__(address)
-        self.socket.settimeout(300)
-        self.ask(LOGIN, text(f"load{number}") + text("load-password"))
-
-    def reset(self):
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+    def __init__(self, address, number, is_web):
+        super().__init__(address, is_web=is_web, timeout=300)
+        self.login(f"load{number}", LOAD_PASSWORD)
 
     def collect(self, until_task):
         """The ids of all that it is notified before the answer to a task, in order."""
@@ -95,20 +87,17 @@ class Measurement:
 
     def fanout(self, seconds):
         """A load run: deliveries per second, and messages sent."""
-        host, port = self.server.address
-        done = subprocess.run(
-            [
-                load_generator(self.server.binary), "run", "fanout", "--addr", f"{host}:{port}", "--json",
-                "--members", str(self.arguments.members), "--seconds", str(seconds),
-                "--warmup", "1",
-            ],
-            capture_output=True, text=True, check=True,
+        metrics = self.server.load(
+            "fanout", "--members", self.arguments.members, "--seconds", seconds,
+            is_web=self.arguments.ws,
         )
-        metrics = json.loads(done.stdout.splitlines()[-1])
         return metrics["per_second"], metrics["sends"]
 
+    def member(self, number):
+        return Member(self.server.address, number, self.arguments.ws)
+
     def stalled(self):
-        return Member(self.server.address, self.arguments.members)
+        return self.member(self.arguments.members)
 
     def run(self):
         users = str(self.arguments.members + 1)
@@ -139,7 +128,7 @@ class Measurement:
         with Memory(pid) as before:
             self.fanout(self.arguments.seconds)
         at_rest = before.now()
-        sender = Member(self.server.address, self.arguments.members - 1)
+        sender = self.member(self.arguments.members - 1)
         chat = sender.chat_id("load")
         member = self.stalled()
         since = self.send(sender, chat)
@@ -163,10 +152,10 @@ class Measurement:
 
     def wake(self, member, chat, since):
         begun = time.monotonic()
-        member.socket.sendall(frame(HEARTBEAT, 9))
+        member.send(frame(HEARTBEAT, 9))
         got = member.collect(9)
         took = time.monotonic() - begun
-        reader = Member(self.server.address, self.arguments.members - 1)
+        reader = self.member(self.arguments.members - 1)
         kept = [
             message_id
             for pack in reader.history(chat, since)
@@ -178,7 +167,7 @@ class Measurement:
             f"in order and once, {took:.0f} s after it woke",
         )
         mark = self.send(reader, chat)
-        member.socket.sendall(frame(HEARTBEAT, 10))
+        member.send(frame(HEARTBEAT, 10))
         reader.close()
         self.expect(member.collect(10) == [mark], "it is live again")
 
@@ -192,6 +181,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=5, help="runs with and without (%(default)s)")
     parser.add_argument("--seconds", type=int, default=4, help="of each run (%(default)s)")
     parser.add_argument("--binary", default=default_binary())
+    add_transport(parser)
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="vestnik-slow-reader-")
     measurement = Measurement(arguments, folder)

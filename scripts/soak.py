@@ -2,14 +2,16 @@
 """Mixed load and misbehaving clients for a chosen time: memory stays flat, good clients are served.
 
 The good clients are `vestnik-load run`: a steady rate of messages whose latency is measured, and in
-between some of everything; it checks that each message arrives, once, in order, unharmed. On a
+between some of everything; it checks that each message arrives, once, in order, unharmed. Next to
 them, from addresses of their own, are clients that
   - do not read, and then read everything or are closed;     - feed frames byte by byte;
   - ask for long answers and never take them;                - send garbage, and malformed requests;
   - end their side and wait for answers;                     - send frames that are too large;
   - connect by the dozen and vanish with a reset;            - guess passwords;
-  - take one session away from each other;                   - fill a chat with long messages.
-What those are notified is checked, too.
+  - take one session away from each other;                   - fill a chat with long messages;
+  - send requests that could be read in two ways;            - send heads and bodies slowly;
+  - break the rules of WebSocket;                            - cut messages into single bytes.
+What those are notified is checked, too. With --ws all but the misuse of HTTP goes through WebSocket.
 
 At the end these must hold, or the exit code is 1:
   - the resident memory of the server is within 10 % of what it was after the warm-up (a fifth of the
@@ -22,9 +24,7 @@ At the end these must hold, or the exit code is 1:
 """
 
 import argparse
-import json
 import multiprocessing
-import os
 import queue
 import random
 import shutil
@@ -38,14 +38,16 @@ import tempfile
 import threading
 import time
 
-from purpose_wire import (
-    ACCEPTED, DECLINED, DISCONNECT, GET_CHAT_ID, HEADER, HEARTBEAT, HELLO, LOGIN, MSG_NOTIFY,
-    REQUEST_CHAT_MSG, RESTORE_SESSION, SEND_CHAT_MSG, Server, default_binary, frame, load_generator, take_frames,
-    text, unpack_messages,
+import misuse
+from harness import (
+    LOAD_PASSWORD, Connection, Disconnected, Server, WebSocket, add_transport, default_binary,
+    frame, text, unpack_messages,
+)
+from purpose.wire import (
+    ACCEPTED, DEAUTH, DECLINED, DISCONNECT, GET_CHAT_ID, HEADER, HEARTBEAT, HELLO, LOGIN,
+    MSG_NOTIFY, REQUEST_CHAT_MSG, RESTORE_SESSION, SEND_CHAT_MSG,
 )
 
-DEAUTH = 0x22
-LOAD_PASSWORD = "load-password"
 # Users load0 … belong to the load generator, those from here on to the misbehaving.
 FIRST_BAD_USER = 200
 USERS = 300
@@ -60,55 +62,20 @@ OPTIONS = [
 ]
 
 
-class Gone(Exception):
-    """The connection has ended, which the misbehaving must expect."""
+# The connection has ended, which the misbehaving must expect.
+Gone = Disconnected
 
 
-class Peer:
+class Peer(Connection):
     """A connection of a misbehaving client; every class of them has an address of its own."""
 
-    def __init__(self, server, source, receive_bytes=None):
-        self.socket = socket.socket()
+    def __init__(self, world, source, receive_bytes=None):
+        super().__init__(world.server, version=None, source=source, is_web=world.is_web)
         if receive_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self.socket.settimeout(30)
-        self.buffer = bytearray()
-        self.frames = []
-        try:
-            self.socket.bind((source, 0))
-            self.socket.connect(server)
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            self.socket.close()
-            raise Gone(str(error)) from error
 
-    def send(self, data):
-        try:
-            self.socket.sendall(data)
-        except OSError as error:
-            raise Gone(str(error)) from error
-
-    def next_frame(self):
-        """The next frame, whatever it is: (purpose, task, body)."""
-        while not self.frames:
-            try:
-                chunk = self.socket.recv(1 << 16)
-            except OSError as error:
-                raise Gone(str(error)) from error
-            if not chunk:
-                raise Gone("the end of the stream")
-            self.buffer += chunk
-            self.frames = take_frames(self.buffer)
-        return self.frames.pop(0)
-
-    def answer(self, task):
-        """The answer to a task; what else comes is skipped."""
-        while True:
-            purpose, answered, body = self.next_frame()
-            if purpose in (ACCEPTED, DECLINED) and answered == task:
-                return purpose, body
-
-    def ask(self, purpose, body, task=1):
+    def ask(self, purpose, body=b"", task=1):
+        """The answer, be it good or not: (purpose, body)."""
         self.send(frame(purpose, task, body))
         return self.answer(task)
 
@@ -116,7 +83,7 @@ class Peer:
         self.ask(HELLO, version)
 
     def login(self, number, version=b"\0\x01"):
-        """Logs in; the session as RESTORE_SESSION takes it."""
+        """Logs in; the session as RESTORE_SESSION accepts it."""
         self.hello(version)
         purpose, body = self.ask(LOGIN, text(f"load{number}") + text(LOAD_PASSWORD))
         if purpose != ACCEPTED:
@@ -126,16 +93,12 @@ class Peer:
     def chat_id(self, name):
         return self.ask(GET_CHAT_ID, text(name))[1]
 
-    def reset(self):
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
 
 class World:
     """What the misbehaving share: where the server is, when to stop, where to say of faults."""
 
-    def __init__(self, server, stop, faults):
-        self.server, self.stop, self.faults = server, stop, faults
+    def __init__(self, server, is_web, stop, faults):
+        self.server, self.is_web, self.stop, self.faults = server, is_web, stop, faults
 
     def pause(self, least, most=None):
         """Waits a while; ends the client when it is time."""
@@ -152,7 +115,7 @@ class World:
 
 def stalled(world, number):
     """Does not read for a while. Then reads everything, which must be in order, or goes."""
-    peer = Peer(world.server, "127.0.0.10", receive_bytes=8192)
+    peer = Peer(world, "127.0.0.10", receive_bytes=8192)
     peer.login(FIRST_BAD_USER + number)
     world.pause(2, 40)
     if random.random() < 0.3:
@@ -168,12 +131,12 @@ def stalled(world, number):
             for message_id, _, _ in unpack_messages(body[4:]):
                 world.check(message_id > last.get(chat, 0), "a slow reader: a message out of order")
                 last[chat] = message_id
-    peer.socket.close()
+    peer.close()
 
 
 def deaf(world, number):
     """Asks for long answers and takes none of them."""
-    peer = Peer(world.server, "127.0.0.11", receive_bytes=8192)
+    peer = Peer(world, "127.0.0.11", receive_bytes=8192)
     peer.login(FIRST_BAD_USER + 20 + number, b"\x01\0")
     noise = peer.chat_id("noise")
     for task in range(50):
@@ -184,23 +147,24 @@ def deaf(world, number):
 
 def drip(world, number):
     """Feeds one frame byte by byte, logged in or not; the answer must come all the same."""
-    peer = Peer(world.server, f"127.0.0.{20 + number % 4}")
+    peer = Peer(world, f"127.0.0.{20 + number % 4}")
     if number % 2:
         peer.login(FIRST_BAD_USER + 30 + number)
-    for byte in frame(HEARTBEAT, 9, b"drop by drop"):
-        peer.send(bytes([byte]))
+    drops = frame(HEARTBEAT, 9, b"drop by drop")
+    for byte in WebSocket.wrap(drops) if world.is_web else drops:
+        peer.link.send_raw(bytes([byte]))
         world.pause(1)
     if number % 2:
         world.check(peer.answer(9) == (ACCEPTED, b"drop by drop"), "a drip feeder: a wrong answer")
-    peer.socket.close()
+    peer.close()
 
 
 def garbage(world, _number):
     """Sends noise before it has logged in, or requests that mean nothing afterwards."""
-    peer = Peer(world.server, "127.0.0.12")
+    peer = Peer(world, "127.0.0.12")
     if random.random() < 0.5:
         peer.send(random.randbytes(random.choice([1, 6, 100, 70_000])))
-        peer.socket.shutdown(socket.SHUT_WR)
+        peer.end_stream()
         while True:
             peer.next_frame()
     peer.login(FIRST_BAD_USER + 80)
@@ -215,15 +179,15 @@ def garbage(world, _number):
             purpose, _ = peer.answer(task)
             world.check(purpose == DECLINED, f"garbage was accepted (task {task})")
         world.pause(0.2)
-    peer.socket.close()
+    peer.close()
 
 
 def half_closed(world, _number):
     """Ends its side at once; everything must be answered before the end."""
-    peer = Peer(world.server, "127.0.0.13")
+    peer = Peer(world, "127.0.0.13")
     peer.login(FIRST_BAD_USER + 81)
     peer.send(b"".join(frame(HEARTBEAT, task, b"x" * 100) for task in range(100)))
-    peer.socket.shutdown(socket.SHUT_WR)
+    peer.end_stream()
     for task in range(100):
         world.check(peer.answer(task)[0] == ACCEPTED, "a half-closed client: no answer")
     try:
@@ -235,7 +199,7 @@ def half_closed(world, _number):
 
 def oversized(world, _number):
     """Announces four gigabytes."""
-    peer = Peer(world.server, "127.0.0.14")
+    peer = Peer(world, "127.0.0.14")
     peer.send(HEADER.pack(0xFFFFFFFF, SEND_CHAT_MSG, 7) + random.randbytes(5000))
     purpose, _ = peer.answer(7)
     world.check(purpose == DECLINED, "a frame of four gigabytes was taken")
@@ -248,7 +212,7 @@ def storm(world, _number):
     peers = []
     try:
         for _ in range(60):
-            peers.append(Peer(world.server, "127.0.0.15"))
+            peers.append(Peer(world, "127.0.0.15"))
             if random.random() < 0.5:
                 half = frame(HELLO, 1, b"\0\x01")
                 peers[-1].send(half[: random.randrange(1, len(half) + 1)])
@@ -260,7 +224,7 @@ def storm(world, _number):
 
 def guesser(world, _number):
     """Guesses passwords."""
-    peer = Peer(world.server, "127.0.0.16")
+    peer = Peer(world, "127.0.0.16")
     peer.hello()
     for _ in range(20):
         user = random.randrange(FIRST_BAD_USER, USERS)
@@ -269,14 +233,14 @@ def guesser(world, _number):
         is_so = purpose == DECLINED and code in (b"bad-credentials", b"rate-limited")
         world.check(is_so, f"a guess was answered {body!r}")
         world.pause(0.1)
-    peer.socket.close()
+    peer.close()
 
 
 def takeover(world, _number):
     """Two take one session from each other; who loses it is notified."""
-    one = Peer(world.server, "127.0.0.17")
+    one = Peer(world, "127.0.0.17")
     session = one.login(FIRST_BAD_USER + 82)
-    other = Peer(world.server, "127.0.0.17")
+    other = Peer(world, "127.0.0.17")
     other.hello()
     for _ in range(50):
         purpose, _ = other.ask(RESTORE_SESSION, session)
@@ -285,32 +249,48 @@ def takeover(world, _number):
             pass
         one, other = other, one
         world.pause(0.02, 0.2)
-    one.socket.close()
-    other.socket.close()
+    one.close()
+    other.close()
 
 
 def noise(world, _number):
     """Fills a chat with long messages."""
-    peer = Peer(world.server, "127.0.0.18")
+    peer = Peer(world, "127.0.0.18")
     peer.login(FIRST_BAD_USER + 83)
     chat = peer.chat_id("noise")
-    for _ in range(1000):
+    for _ in range(300):
         purpose, body = peer.ask(SEND_CHAT_MSG, chat + text("n" * NOISE_BYTES))
         world.check(purpose == ACCEPTED, f"noise was declined: {body!r}")
         world.pause(1 / NOISE_PER_SECOND)
-    peer.socket.close()
+    peer.close()
+
+
+def misuser(action, source):
+    """A role of misuse.py: what the server does wrong is a fault."""
+    def play(world, number):
+        try:
+            for fault in action(world.server, f"127.0.0.{source + number}"):
+                world.check(False, fault)
+        except OSError as error:
+            raise Gone(str(error)) from error
+        world.pause(0.5, 2)
+
+    play.__name__ = action.__name__
+    return play
 
 
 CAST = [
     (stalled, 10), (deaf, 5), (drip, 40), (garbage, 2), (half_closed, 2), (oversized, 2),
     (storm, 1), (guesser, 2), (takeover, 1), (noise, 1),
+    (misuser(misuse.smuggle, 40), 1), (misuser(misuse.crawl, 41), 4),
+    (misuser(misuse.break_frames, 45), 1), (misuser(misuse.fragment, 46), 1),
 ]
 
 
-def misbehave(server, stop, faults, rounds):
+def misbehave(server, is_web, stop, faults, rounds):
     """The process of all misbehaving clients: a thread each, round after round."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    world = World(server, stop, faults)
+    world = World(server, is_web, stop, faults)
 
     def play(role, number, counts):
         while not stop.is_set():
@@ -360,7 +340,8 @@ class Soak:
         stop, faults = multiprocessing.Event(), multiprocessing.Queue()
         rounds = multiprocessing.Queue()
         bad = multiprocessing.Process(
-            target=misbehave, args=(self.server.address, stop, faults, rounds)
+            target=misbehave,
+            args=(self.server.address, self.arguments.ws, stop, faults, rounds),
         )
         bad.start()
         ended = threading.Event()
@@ -380,7 +361,7 @@ class Soak:
     def fill_cache(self):
         """Writes more than SQLite's page cache holds, so that it is full before memory is read:
         on a slow or busy machine it would go on filling long after the warm-up."""
-        peer = Peer(self.server.address, "127.0.0.18")
+        peer = Peer(World(self.server.address, self.arguments.ws, None, None), "127.0.0.18")
         peer.login(FIRST_BAD_USER + 83)
         message = peer.chat_id("noise") + text("f" * NOISE_BYTES)
         for _ in range(FILL_BATCHES):
@@ -388,7 +369,7 @@ class Soak:
             for task in range(32):
                 if peer.answer(task)[0] != ACCEPTED:
                     self.fail("what fills the cache was declined")
-        peer.socket.close()
+        peer.close()
 
     def load_until(self, deadline, faults):
         while time.monotonic() < deadline:
@@ -402,20 +383,16 @@ class Soak:
 
     def load(self, scenario, seconds):
         """One load run; its metrics."""
-        host, port = self.server.address
-        command = [
-            load_generator(self.server.binary), "run", scenario, "--addr", f"{host}:{port}", "--json",
-            "--seconds", str(seconds), "--warmup", "1",
-        ]
         if scenario == "rate":
-            command += ["--members", "50", "--publishers", "4", "--rate", str(self.arguments.rate)]
+            options = ["--members", 50, "--publishers", 4, "--rate", self.arguments.rate]
         else:
-            command += ["--connections", "18", "--window", "2"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            self.fail(f"load run {scenario}: {done.stderr.strip().splitlines()[-1:]}")
+            options = ["--connections", 18, "--window", 2]
+        try:
+            return self.server.load(
+                scenario, "--seconds", seconds, *options, is_web=self.arguments.ws)
+        except subprocess.CalledProcessError as failed:
+            self.fail(f"load run {scenario}: {failed.stderr.strip().splitlines()[-1:]}")
             return None
-        return json.loads(done.stdout.splitlines()[-1])
 
     def take_faults(self, faults):
         while True:
@@ -432,10 +409,8 @@ class Soak:
 
     def resident_kib(self):
         try:
-            with open(f"/proc/{self.server.process.pid}/status", encoding="utf-8") as status:
-                lines = [line for line in status if line.startswith("VmRSS:")]
-            return int(lines[0].split()[1])
-        except (OSError, IndexError):
+            return self.server.resident_bytes() // 1024
+        except (OSError, StopIteration):
             return 0
 
     def check(self, alone, counts):
@@ -520,6 +495,7 @@ def main():
     parser.add_argument("--rate", type=int, default=2000, help="deliveries per second (%(default)s)")
     parser.add_argument("--p99-ms", type=float, default=50, help="bound of p99 (%(default)s)")
     parser.add_argument("--binary", default=default_binary())
+    add_transport(parser)
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="vestnik-soak-")
     soak = Soak(arguments, folder)

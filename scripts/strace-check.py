@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 
-from purpose_wire import ACCEPTED, SEND_CHAT_MSG, Connection, Server, default_binary, frame, text
+from harness import Connection, Server, default_binary, frame, text
+from purpose.wire import ACCEPTED, SEND_CHAT_MSG
 
 CALLS = (
     "pwrite64,pwritev,write,writev,sendto,sendmsg,sendmmsg,fsync,fdatasync,"
@@ -105,7 +106,7 @@ def load(server, count):
         for connection in connections:
             for number in range(begin, begin + 50):
                 body = chat + text(f"message {number}")
-                connection.socket.sendall(frame(SEND_CHAT_MSG, number % 256, body))
+                connection.send(frame(SEND_CHAT_MSG, number % 256, body))
         for connection in connections:
             answers = 0
             while answers < 50:

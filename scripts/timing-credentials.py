@@ -10,7 +10,7 @@ must stand out: it shows that the check can see a difference.
     scripts/timing-credentials.py [--binary target/release/vestnik] [--tries 200] [--rounds 20000]
 
 Few rounds make the check sharper: what differs besides the hash is a larger part of the whole.
-Exit code 0: not sent apart; 1: sent apart, or the control was not. By chance alone about one run
+Exit code 0: not distinguishable; 1: they are, or the control was not. By chance alone about one run
 in 150 fails.
 
 Every try comes from its own loopback address or nearly so, and each address fails with a login at
@@ -20,63 +20,35 @@ most a few times: otherwise the throttle would answer.
 import argparse
 import itertools
 import math
-import os
 import random
-import socket
 import statistics
-import struct
-import subprocess
 import sys
 import tempfile
 import time
 
-ACCEPTED, DECLINED, HELLO, LOGIN = 0x00, 0x01, 0x20, 0x21
+from harness import Connection, Server, default_binary, frame, text
+from purpose.wire import DECLINED, LOGIN
+
 ADDRESSES = 250
-PASSWORD = "correct horse battery staple"
 # Distinguishable when less likely than this by chance; three pairs are compared.
 SIGNIFICANCE = 0.001
 
 
-def frame(purpose, task, body):
-    return struct.pack("<IBB", len(body), purpose, task) + body
-
-
-def read_exactly(sock, count):
-    data = b""
-    while len(data) < count:
-        piece = sock.recv(count - len(data))
-        if not piece:
-            raise SystemExit("the server closed the connection")
-        data += piece
-    return data
-
-
-def read_frame(sock):
-    length, purpose, task = struct.unpack("<IBB", read_exactly(sock, 6))
-    return purpose, task, read_exactly(sock, length)
-
-
-def failed_login_seconds(port, source, login, password):
+def failed_login_seconds(address, source, login, password):
     """The time from LOGIN to its `bad-credentials`, in seconds."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(30)
-        sock.bind((source, 0))
-        sock.connect(("127.0.0.1", port))
-        sock.sendall(frame(HELLO, 1, bytes([0, 1])))
-        if read_frame(sock)[0] != ACCEPTED:
-            raise SystemExit("HELLO was declined")
-        request = frame(LOGIN, 2, login.encode() + b"\0" + password.encode() + b"\0")
-        begun = time.perf_counter()
-        sock.sendall(request)
-        purpose, _, body = read_frame(sock)
-        taken = time.perf_counter() - begun
+    connection = Connection(address, source=source)
+    request = frame(LOGIN, 2, text(login) + text(password))
+    begun = time.perf_counter()
+    connection.send(request)
+    purpose, body = connection.answer(2)
+    taken = time.perf_counter() - begun
+    connection.close()
     if purpose != DECLINED or not body.startswith(b"bad-credentials:"):
         raise SystemExit(f"expected bad-credentials, got {purpose:#x} {body[:80]!r}")
     return taken
 
 
-def measure(port, tries):
+def measure(address, tries):
     """Seconds by kind, the kinds in random order so that drift hits all alike."""
     kinds = {
         "existing": ("anna", "wrong password"),
@@ -88,7 +60,7 @@ def measure(port, tries):
     for attempt in range(tries):
         source = f"127.0.0.{2 + attempt % ADDRESSES}"
         for kind in random.sample(list(kinds), len(kinds)):
-            seconds[kind].append(failed_login_seconds(port, source, *kinds[kind]))
+            seconds[kind].append(failed_login_seconds(address, source, *kinds[kind]))
     return seconds
 
 
@@ -144,52 +116,30 @@ def check(seconds):
         )
     _, p = mann_whitney(seconds["existing"], seconds["control"])
     if p >= SIGNIFICANCE:
-        print("the control was not notified apart: this check sees nothing")
+        print("the control was not distinguishable: this check sees nothing")
         good = False
     return good
 
 
-def run(binary, data, *words, password=None):
-    command = [binary, *words, "--data", data]
-    text = None if password is None else password + "\n"
-    subprocess.run(command, input=text, text=True, check=True, stdout=subprocess.DEVNULL)
-
-
-def prepare(binary, data, rounds):
-    for name in ["anna", "boris"]:
-        words = ["user", "add", name, "--password-stdin", "--password-iterations", str(rounds)]
-        run(binary, data, *words, password=PASSWORD)
-    run(binary, data, "user", "disable", "boris")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", default="target/release/vestnik")
+    parser.add_argument("--binary", default=default_binary())
     parser.add_argument("--tries", type=int, default=200, help="of each kind")
     parser.add_argument("--rounds", type=int, default=20_000, help="of PBKDF2")
     options = parser.parse_args()
     # Two kinds share a login, and a bucket holds five failures per login and address.
     if not 20 <= options.tries <= 2 * ADDRESSES:
         parser.error(f"--tries: 20 to {2 * ADDRESSES}")
-    binary = os.path.abspath(options.binary)
     with tempfile.TemporaryDirectory() as folder:
-        data = os.path.join(folder, "timing.db")
-        prepare(binary, data, options.rounds)
-        server = subprocess.Popen(
-            [binary, "serve", "--data", data, "--listen", "127.0.0.1:0"]
-            + ["--password-iterations", str(options.rounds)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        server = Server(options.binary, folder)
+        for name in ["anna", "boris"]:
+            server.add_user(name, options.rounds)
+        server.admin("user", "disable", "boris")
+        server.start(iterations=options.rounds)
         try:
-            line = server.stdout.readline()
-            if not line.startswith("listening plain "):
-                raise SystemExit(f"the server did not start: {line!r}")
-            port = int(line.rsplit(":", 1)[1])
-            good = check(measure(port, options.tries))
+            good = check(measure(server.address, options.tries))
         finally:
-            server.terminate()
-            server.wait()
+            server.stop()
     return 0 if good else 1
 
 

@@ -152,9 +152,11 @@ class FileBase(CallBase):
         path = os.path.join(target, file.name) if in_folder else os.fspath(target)
         part = f"{path}.{file.id}.part"
         with open(part, "ab") as stream:
-            if stream.seek(0, os.SEEK_CUR) > file.size:
+            found = stream.seek(0, os.SEEK_END)
+            if found > file.size:
                 stream.truncate(0)
-            for chunk in self._chunks(file, stream.seek(0, os.SEEK_CUR), progress):
+                found = 0
+            for chunk in self._chunks(file, found, progress):
                 stream.write(chunk)
         if in_folder:
             return _rename_noclobber(part, path)

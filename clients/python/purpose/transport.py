@@ -65,6 +65,10 @@ class Link:
         if self.web:
             data = self.web.outgoing + self.web.wrap(data)
             self.web.outgoing = b""
+        self.send_raw(data)
+
+    def send_raw(self, data):
+        """Sends bytes below the WebSocket, if there is one."""
         left, deadline = memoryview(data), time.monotonic() + self.timeout
         try:
             while left:
@@ -100,11 +104,13 @@ class Link:
                 return None
 
     def _fill(self, deadline):
-        # Bytes that have come are taken even when the deadline is past.
+        # Bytes that have come are read even when the deadline is past.
         if self._read():
             return True
+        if time.monotonic() >= deadline:
+            return False
         self._wait(deadline, select.POLLIN)
-        return self._read() or time.monotonic() < deadline
+        return True
 
     def _wait(self, deadline, events):
         poll = select.poll()

@@ -84,10 +84,13 @@ class Sending(WithServer):
             paths.append(anna.download(file, os.path.join(folder, "third"),
                                        lambda done, size: seen.append(done)))
             self.assertEqual(seen, [100_000])
+            with open(os.path.join(folder, f"fourth.{file.id}.part"), "wb") as part:
+                part.write(data * 2)
+            paths.append(anna.download(file, os.path.join(folder, "fourth")))
             for path in paths:
                 with open(path, "rb") as found:
                     self.assertEqual(found.read(), data)
-            self.assertEqual(len(os.listdir(folder)), 4)
+            self.assertEqual(len(os.listdir(folder)), 5)
 
     def test_what_is_declined(self):
         with self.client("anna") as anna, self.client("boris") as boris:
