@@ -46,7 +46,7 @@ class Target(NamedTuple):
     """Where the server is, and how to go there."""
 
     address: tuple
-    is_web: bool
+    is_web: bool = False
 
     def connect(self, source="127.0.0.1", version=API_1_0):
         return Client(self.address, source=source, version=version, is_web=self.is_web)

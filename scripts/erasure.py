@@ -20,10 +20,10 @@ import tempfile
 import threading
 import time
 
-from attacks import CREATE_CHAT, Client, percentile
-from purpose_wire import SEND_CHAT_MSG, Server, default_binary, text
+from attacks import Target, percentile
+from harness import Server, default_binary, text
+from purpose.wire import CREATE_CHAT, DELETE_CHAT, SEND_CHAT_MSG
 
-DELETE_CHAT = 0x3B
 BASE = 1_600_000_000_000_000
 WITHIN_SECONDS = 60
 STEP_SECONDS = 2
@@ -66,14 +66,14 @@ def wait_for_index(data, chat, count):
 
 def send_on(address, number):
     """Sends without a pause."""
-    client = Client(address, f"127.0.1.{1 + number}")
+    client = Target(address).connect(f"127.0.1.{1 + number}")
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"flood-{number}"))
     client.flood(lambda n: (SEND_CHAT_MSG, chat + text(f"flood {n}")), time.monotonic() + 3600, 16)
 
 
 def honest(address, times):
-    client = Client(address)
+    client = Target(address).connect()
     client.login("boris")
     chat = client.ask(CREATE_CHAT, text("honest"))
     while True:
@@ -111,7 +111,7 @@ def run(arguments, folder):
     for user in ("anna", "boris", "mallory"):
         server.add_user(user)
     server.start("--user-bytes-per-day", "0")
-    anna = Client(server.address)
+    anna = Target(server.address).connect()
     anna.login("anna")
     chat = anna.ask(CREATE_CHAT, text("large"))
     server.stop()
@@ -129,7 +129,7 @@ def run(arguments, folder):
             floods[-1].start()
         time.sleep(3)
         print(f"before: p99 {percentile(times, 0.99):.1f} ms, longest {max(times):.1f} ms")
-        anna = Client(server.address)
+        anna = Target(server.address).connect()
         anna.login("anna")
         anna.ask(DELETE_CHAT, chat)
         is_done = watch(server, number, times, arguments.seconds)
