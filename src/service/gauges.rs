@@ -65,6 +65,6 @@ impl Service<'_> {
         page.counter("damaged_messages_total", help, self.store.damage_met().0);
         let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
-        self.metrics.render(page, received, sent, &decline::CODES);
+        self.metrics.render(page, received, sent, decline::CODES);
     }
 }
