@@ -1,4 +1,4 @@
--- vestnik's data file, version 2: the tables that a new one gets; what brings older
+-- vestnik's data file, version 3: the tables that a new one gets; what brings older
 -- ones to it is in `src/store/migrations/`.
 -- Times are server times: microseconds since the Unix epoch (protocol section 3), unless a name
 -- ends in another unit. Secrets are kept as hashes only.
@@ -196,6 +196,24 @@ CREATE TABLE push_subscriptions (
     auth       BLOB NOT NULL,    -- and its secret, 16 bytes
     created    INTEGER NOT NULL
 ) STRICT;
+
+-- The key pair by which push services know the server (RFC 8292), made once.
+CREATE TABLE push_key (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    pkcs8   BLOB NOT NULL,
+    created INTEGER NOT NULL
+) STRICT;
+
+-- Pushes that wait to be sent: for each chat and subscription the newest. Up to where messages
+-- were scanned for pushes: the key push_decided of meta.
+CREATE TABLE push_pending (
+    session_id INTEGER NOT NULL REFERENCES push_subscriptions ON DELETE CASCADE,
+    chat_id    INTEGER NOT NULL,
+    message_id INTEGER NOT NULL,
+    attempts   INTEGER NOT NULL DEFAULT 0, -- that failed since the last that did not
+    due        INTEGER NOT NULL,           -- not to be sent before
+    PRIMARY KEY (session_id, chat_id)
+) STRICT, WITHOUT ROWID;
 
 -- Tokens by which a bot writes to a chat over HTTP.
 CREATE TABLE hooks (

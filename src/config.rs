@@ -5,6 +5,7 @@
 
 mod file;
 mod people;
+mod push;
 mod web;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::str::FromStr;
 
 pub use file::nearest;
 pub use people::{InvitesBy, PUSH_HOSTS, UserList, push_host};
+pub use push::{PushContact, PushContent, PushResolve};
 use serde::{Deserialize, Deserializer};
 pub use web::{Network, WebOrigin, is_authority};
 
@@ -39,6 +41,12 @@ pub struct Config {
     pub push: bool,
     /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
     pub push_hosts: Vec<String>,
+    /// What a push says of a message.
+    pub push_content: PushContent,
+    /// How push services reach the operator.
+    pub push_contact: Option<PushContact>,
+    /// Hosts of push services that are not resolved.
+    pub push_resolve: Vec<PushResolve>,
     /// PBKDF2 rounds for new passwords.
     pub password_iterations: u32,
     /// Days after which an unused session ends.
@@ -268,6 +276,13 @@ options! {
     /// Hosts that pushes go to.
     #[serde(deserialize_with = "people::hosts")]
     push_hosts: Vec<String>,
+    /// What pushes say.
+    push_content: PushContent,
+    /// The operator's address.
+    push_contact: PushContact,
+    /// Addresses of hosts that pushes go to.
+    #[serde(deserialize_with = "push::resolves")]
+    push_resolve: Vec<PushResolve>,
     /// PBKDF2 rounds.
     password_iterations: u32,
     /// Lifetime of unused sessions.
@@ -483,6 +498,9 @@ impl Config {
             user_list: said.user_list.unwrap_or(UserList::All),
             push: said.push == Some(OnOff::On),
             push_hosts: people::push_hosts(said.push_hosts)?,
+            push_content: said.push_content.unwrap_or(PushContent::Full),
+            push_contact: said.push_contact,
+            push_resolve: said.push_resolve.unwrap_or_default(),
             password_iterations: password_iterations(said.password_iterations)?,
             session_days: within("session-days", session_days, 1..=SESSION_DAYS_MAX)?,
             auth_timeout_ms: timeout("auth-timeout", said.auth_timeout, AUTH_MS)?,
@@ -516,6 +534,7 @@ impl Config {
             public_url: said.public_url,
         };
         config.check_sizes()?;
+        push::check_resolves(&config.push_resolve, &config.push_hosts)?;
         config.check_listeners(said.allow_plaintext.unwrap_or(false))?;
         Ok(config)
     }
@@ -687,6 +706,9 @@ mod tests {
             user-list = "operators"
             push = "on"
             push-hosts = "push.example,.services.example"
+            push-content = "none"
+            push-contact = "admin@example.org"
+            push-resolve = ["push.example=127.0.0.1:8443"]
             password-iterations = 1000
             session-days = 2
             auth-timeout = 1
@@ -730,6 +752,9 @@ mod tests {
             user_list: UserList::Operators,
             push: true,
             push_hosts: vec!["push.example".into(), ".services.example".into()],
+            push_content: PushContent::None,
+            push_contact: Some("mailto:admin@example.org".parse().unwrap()),
+            push_resolve: vec!["push.example=127.0.0.1:8443".parse().unwrap()],
             password_iterations: 1000,
             session_days: 2,
             auth_timeout_ms: 1000,

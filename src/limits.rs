@@ -201,6 +201,19 @@ pub const INVITES_PER_USER_MAX: u32 = 200;
 /// Invites in all, above which operators alone make more.
 pub const INVITES_MAX: u32 = 10_000;
 
+/// Threads that send pushes, and so pushes under way at once,
+pub const PUSH_THREADS: usize = 8;
+/// and those of them to one host, so that a slow one leaves threads to the others.
+pub const PUSHES_PER_HOST_MAX: usize = 4;
+/// Pushes that wait; more are dropped and counted.
+pub const PUSHES_PENDING_MAX: usize = 50_000;
+/// Chats whose new messages wait to be scanned for pushes; more are found by a scan of all chats.
+pub const PUSH_CHATS_MAX: usize = 4_096;
+/// The newest messages of a chat that one decision about pushes scans.
+pub const PUSH_MESSAGES_SCANNED_MAX: u32 = 64;
+/// Bytes of a push service's answer that are read.
+pub const PUSH_ANSWER_BYTES_MAX: u64 = 4 * 1024;
+
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
@@ -243,6 +256,7 @@ pub const SESSION_DAYS: u32 = 30;
 pub const SESSIONS_PER_USER_MAX: usize = 100;
 
 const _: () = {
+    assert!(PUSHES_PER_HOST_MAX < PUSH_THREADS);
     assert!(HEADER_BYTES + BODY_BYTES_MAX <= 2 * TURN_READ_BYTES_PER_CONNECTION);
     assert!(TURN_READ_BYTES_PER_CONNECTION <= TURN_READ_BYTES);
     assert!(PIECE_BYTES_MAX + CONTENT_BYTES_MAX <= OUTBOUND_BYTES_MAX);

@@ -23,6 +23,7 @@ mod manual;
 mod output;
 mod prompt;
 mod purge;
+mod push;
 mod secret;
 mod serve;
 mod session;
@@ -99,6 +100,9 @@ enum Command {
     /// Manage hooks: bots that write to a chat over HTTP
     #[command(subcommand)]
     Hook(hook::Command),
+    /// Send a push to a user, to see whether it arrives
+    #[command(subcommand)]
+    Push(push::Command),
     /// Stop registrations and joins, or allow them again
     Lockdown(lockdown::Arguments),
     /// Show whether the clock is believed, or confirm it after a jump
@@ -207,6 +211,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Session(command) => session::run(command, context),
         Command::Invite(command) => invite::run(command, context),
         Command::Hook(command) => hook::run(command, context),
+        Command::Push(command) => push::run(command, context),
         Command::Lockdown(arguments) => lockdown::run(&arguments, context),
         Command::Clock(command) => clock::run(command, context),
         Command::Backup(arguments) => backup::run(&arguments, context),

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, ArgMatches, FromArgMatches as _};
 use vestnik::config::{
-    Config, InvitesBy, Network, OnOff, Options, Registration, Seconds, UserList, WebOrigin,
-    address, push_host,
+    Config, InvitesBy, Network, OnOff, Options, PushContact, PushContent, PushResolve,
+    Registration, Seconds, UserList, WebOrigin, address, push_host,
 };
 use vestnik::logging::Logging;
 use vestnik::net::{self, ServeError};
@@ -125,6 +125,25 @@ struct People {
     /// [default: the services of the browsers]
     #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = push_host, env = "VESTNIK_PUSH_HOSTS", hide_env = true)]
     push_hosts: Option<Vec<String>>,
+
+    /// What a push says: author and text of the message, or nothing of it [default: full]
+    #[arg(long, value_name = "WHAT", value_parser = one_of::<PushContent>(&PushContent::NAMES), env = "VESTNIK_PUSH_CONTENT", hide_env = true)]
+    push_content: Option<PushContent>,
+
+    /// How push services reach you: an address of mail or of a site [default: --public-url]
+    #[arg(long, value_name = "MAIL-OR-URL", env = "VESTNIK_PUSH_CONTACT", hide_env = true)]
+    push_contact: Option<PushContact>,
+
+    /// Connect to this address for a host of --push-hosts, instead of resolving its name: a push
+    /// service in your own network; may be repeated
+    #[arg(
+        long,
+        value_name = "HOST=ADDR:PORT",
+        value_delimiter = ',',
+        env = "VESTNIK_PUSH_RESOLVE",
+        hide_env = true
+    )]
+    push_resolve: Option<Vec<PushResolve>>,
 
     /// PBKDF2 rounds for new passwords; each stored hash keeps its own [default: 600000]
     #[arg(long, value_name = "N", env = "VESTNIK_PASSWORD_ITERATIONS", hide_env = true)]
@@ -269,6 +288,9 @@ impl Arguments {
             user_list: people.user_list,
             push: people.push,
             push_hosts: people.push_hosts,
+            push_content: people.push_content,
+            push_contact: people.push_contact,
+            push_resolve: people.push_resolve,
             password_iterations: people.password_iterations,
             session_days: people.session_days,
             sends_per_second: people.sends_per_second,

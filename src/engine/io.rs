@@ -7,6 +7,7 @@ use crate::auth::helper::{Job, JobDone};
 use crate::ids::ConnId;
 use crate::metrics::Page;
 use crate::outbox::Outbox;
+use crate::push;
 use crate::service::{Flow, Service, TurnEnd};
 
 /// What one read or write has done.
@@ -75,6 +76,16 @@ pub trait Io {
 
     /// Gives the helper password work that a connection waits for.
     fn submit(&mut self, job: Job, conn: ConnId) -> io::Result<()>;
+
+    /// A push that a thread has sent, or could not send.
+    fn next_pushed(&mut self) -> Option<push::Done> {
+        None
+    }
+
+    /// Gives a push to a thread; it comes back where there is none.
+    fn submit_push(&mut self, push: push::Job) -> Result<(), push::Job> {
+        Err(push)
+    }
 
     /// Adds to a page of metrics what the outside knows.
     fn describe(&self, _page: &mut Page) {}

@@ -5,6 +5,7 @@ use crate::engine::deadlines::NEVER_MS;
 use crate::engine::io::{Event, Io};
 use crate::engine::{Engine, Stopped, Stopping};
 use crate::ids::ConnId;
+use crate::push::{Done, Outcome};
 use crate::wire::purpose::ToClient;
 
 /// Milliseconds between two slices of housekeeping.
@@ -35,15 +36,31 @@ impl Engine<'_> {
 
     pub(super) fn keep_house(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         let now_ms = self.now.ms();
-        let is_time = is_time(now_ms, self.housekeeping_ms, !self.ready.is_empty());
+        while let Some(done) = io.next_pushed() {
+            self.service.push_done(done);
+        }
+        let has_requests = !self.ready.is_empty();
+        let is_time = is_time(now_ms, self.housekeeping_ms, has_requests)
+            || self.service.has_sent_pushes() && !has_requests;
         if is_time || self.service.wants_housekeeping() {
             let has_more = self.service.housekeeping_timed(|| io.elapsed_us());
+            self.hand_over_pushes(io);
             self.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
             self.observe(io, Event::Housekept)?;
             self.check_storage()?;
         }
         Ok(())
+    }
+
+    /// Gives pushes to threads; one for which there is none counts as failed.
+    fn hand_over_pushes(&mut self, io: &mut impl Io) {
+        while let Some(push) = self.service.pop_push() {
+            if let Err(push) = io.submit_push(push) {
+                let outcome = Outcome::Failed("no thread sends pushes".to_owned());
+                self.service.push_done(Done { id: push.id, outcome });
+            }
+        }
     }
 
     /// A turn of its own, in which nothing is written: whatever becomes of the requests, it stands.

@@ -7,6 +7,8 @@ mod first_run;
 mod keeper;
 mod listener;
 mod metrics_server;
+pub mod push_client;
+mod push_sender;
 mod reactor;
 mod serve;
 mod service_manager;

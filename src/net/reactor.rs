@@ -4,6 +4,7 @@
 //! not know frames, states of connections or sessions.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -20,6 +21,8 @@ use crate::net::clock::Clock;
 use crate::net::keeper::CertificateKeeper;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
 use crate::net::metrics_server::{MetricsServer, Sources};
+use crate::net::push_client::PushRules;
+use crate::net::push_sender::PushSender;
 use crate::net::serve::ServeError;
 use crate::net::service_manager::ServiceManager;
 use crate::net::signals::Signals;
@@ -75,12 +78,14 @@ impl<'a, 'db> Reactor<'a, 'db> {
         certificate: CertificateKeeper,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let wake = move || {
-            if let Err(error) = waker.wake() {
-                log::error!("cannot wake the loop: {error}");
-            }
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let wake = {
+            let waker = Arc::clone(&waker);
+            move || wake(&waker)
         };
+        let push_sender = service.push_key().map(|key| {
+            PushSender::new(key, PushRules::new(config), Arc::new(move || self::wake(&waker)))
+        });
         let mut signals = Signals::catch()?;
         poll.registry().register(&mut signals.pipe, SIGNALS, Interest::READABLE)?;
         for (place, listener) in listeners.iter_mut().enumerate() {
@@ -93,7 +98,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         Ok(Self {
             config,
             engine: Engine::new(service, engine_options(config)),
-            sockets: Sockets::new(PasswordHelper::start(wake)?, logging, &config.data),
+            sockets: Sockets::new(PasswordHelper::start(wake)?, push_sender, logging, &config.data),
             poll,
             signals,
             listeners,
@@ -298,6 +303,13 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.sockets.certificate_ends_s = self.certificate.ends_s();
         let sockets = &self.sockets;
         metrics_server.serve(self.poll.registry(), now_ms, || engine.render_metrics(sockets));
+    }
+}
+
+/// Wakes the loop from another thread.
+fn wake(waker: &Waker) {
+    if let Err(error) = waker.wake() {
+        log::error!("cannot wake the loop: {error}");
     }
 }
 

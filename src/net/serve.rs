@@ -123,6 +123,8 @@ fn service_config(config: &Config) -> ServiceConfig {
         user_list: config.user_list,
         push: config.push,
         push_hosts: config.push_hosts.clone(),
+        push_content: config.push_content,
+        push_site: config.public_url.as_ref().map(ToString::to_string),
         sends_per_second: config.sends_per_second,
         user_bytes_per_day: config.user_bytes_per_day,
         file_bytes_max: config.file_limit_bytes,

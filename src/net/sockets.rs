@@ -12,11 +12,13 @@ use crate::limits::{DESCRIPTORS_RESERVED, TLS_WRITE_BYTES_MAX};
 use crate::logging::Logging;
 use crate::metrics::Page;
 use crate::net::clock::Clock;
+use crate::net::push_sender::PushSender;
 use crate::net::reactor::token;
 use crate::net::transport::Transport;
 use crate::net::zero_copy::{self, ZeroCopyBuffer};
 use crate::outbox::Outbox;
 use crate::outbox::parts::Part;
+use crate::push;
 
 /// As many connections as the operator wants and the open-file limit allows; the limit is raised as
 /// far as it may be.
@@ -40,6 +42,8 @@ pub(super) fn connections_max(wanted: usize) -> usize {
 pub(super) struct Sockets {
     transports: Vec<Option<Transport>>,
     helper: PasswordHelper,
+    /// `None`: there are no pushes.
+    push_sender: Option<PushSender>,
     logging: Logging,
     zero_copy: ZeroCopyBuffer,
     /// The buffer for the plaintext of a record.
@@ -52,7 +56,12 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(helper: PasswordHelper, logging: Logging, data: &Path) -> Self {
+    pub(super) fn new(
+        helper: PasswordHelper,
+        push_sender: Option<PushSender>,
+        logging: Logging,
+        data: &Path,
+    ) -> Self {
         let mut wal = data.as_os_str().to_owned();
         wal.push("-wal");
         Self {
@@ -60,6 +69,7 @@ impl Sockets {
             transports: Vec::new(),
             record: Vec::new(),
             helper,
+            push_sender,
             logging,
             zero_copy: ZeroCopyBuffer::default(),
             certificate_ends_s: None,
@@ -190,6 +200,17 @@ impl Io for Sockets {
 
     fn submit(&mut self, job: Job, _: ConnId) -> io::Result<()> {
         self.helper.submit(job).map_err(io::Error::other)
+    }
+
+    fn next_pushed(&mut self) -> Option<push::Done> {
+        self.push_sender.as_mut()?.try_recv()
+    }
+
+    fn submit_push(&mut self, push: push::Job) -> Result<(), push::Job> {
+        match &mut self.push_sender {
+            Some(sender) => sender.submit(push),
+            None => Err(push),
+        }
     }
 
     fn describe(&self, page: &mut Page) {

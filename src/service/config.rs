@@ -1,6 +1,6 @@
 //! What the operator sets of the service.
 
-use crate::config::{InvitesBy, Registration, UserList};
+use crate::config::{InvitesBy, PushContent, Registration, UserList};
 use crate::limits;
 
 /// Microseconds in a day.
@@ -31,6 +31,10 @@ pub struct ServiceConfig {
     pub push: bool,
     /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
     pub push_hosts: Vec<String>,
+    /// What a push says of a message.
+    pub push_content: PushContent,
+    /// What the links of pushes begin with.
+    pub push_site: Option<String>,
     /// Messages that one user may send or edit in a second; 0: any number.
     pub sends_per_second: u32,
     /// Bytes of text that one user may send and edit in a day of UTC; 0: any number.
@@ -59,6 +63,8 @@ impl Default for ServiceConfig {
             user_list: UserList::All,
             push: false,
             push_hosts: Vec::new(),
+            push_content: PushContent::Full,
+            push_site: None,
             sends_per_second: 0,
             user_bytes_per_day: limits::USER_TEXT_BYTES_PER_DAY,
             file_bytes_max: limits::FILE_BYTES_MAX,

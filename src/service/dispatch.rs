@@ -22,6 +22,7 @@ impl Service<'_> {
             self.metrics.frame_received(frame.purpose);
             return Flow::Close;
         }
+        peer.hear(self.clock.now_ms());
         self.turn.save(peer);
         self.turn.note_frame(conn, frame);
         self.background.indexing.note_request();
@@ -130,10 +131,7 @@ impl Service<'_> {
     fn dispatch(&mut self, conn: ConnId, task: u8, request: Request<'_>) -> HandlerResult {
         // What a connection may ask without a session.
         match request {
-            Request::Accepted { .. }
-            | Request::Declined { .. }
-            | Request::Part { .. }
-            | Request::Disconnect => return Ok(()),
+            Request::Answer { .. } | Request::Disconnect => return Ok(()),
             Request::Heartbeat { echo } => return self.heartbeat(conn, task, echo),
             Request::Hello { major, minor } => return self.hello(conn, task, major, minor),
             Request::Login { login, password } => return self.login(conn, task, login, password),
@@ -216,9 +214,7 @@ impl Service<'_> {
             Request::PutFile { file, offset, bytes } => self.put_file(me, file, offset, bytes),
             Request::GetFile { file, offset, length } => self.get_file(me, file, offset, length),
             Request::EndFile { file } => self.end_file(me, file),
-            Request::Accepted { .. }
-            | Request::Declined { .. }
-            | Request::Part { .. }
+            Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }
             | Request::Hello { .. }

@@ -43,6 +43,7 @@ impl Service<'_> {
         page.gauge("outbound_bytes", "Bytes that wait to be sent.", self.outbox.buffered_bytes());
         let help = "Bytes that may wait for all peers together.";
         page.gauge("outbound_limit_bytes", help, self.config.memory_bytes_max);
+        self.describe_pushing(page);
         page.gauge(
             "password_queue",
             "Passwords that wait for the helper.",
@@ -65,6 +66,6 @@ impl Service<'_> {
         page.counter("damaged_messages_total", help, self.store.damage_met().0);
         let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
-        self.metrics.render(page, received, sent, decline::CODES);
+        self.metrics.render(page, received, sent, &decline::CODES);
     }
 }

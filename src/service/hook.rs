@@ -135,6 +135,7 @@ impl Service<'_> {
         self.notify_message_of_nobody(chat, &message);
         self.background.indexing.note_message(bot, chat, id);
         self.background.counting.note_sent(chat, bot, created);
+        self.background.pushing.note_sent(chat, created);
         Ok(Ok(()))
     }
 

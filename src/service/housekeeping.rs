@@ -199,7 +199,10 @@ impl Service<'_> {
             self.report_damage();
         }
         self.probe_storage()?;
-        let more = self.background_slice()?;
+        let mut more = self.background_slice()?;
+        if !self.storage.full_disk.is_full {
+            more |= self.push_slice()?;
+        }
         self.look_at_wal();
         Ok(self.background.housekeeping.has_changes || more)
     }

@@ -48,6 +48,7 @@ impl Service<'_> {
         self.accept_sent(caller, id);
         self.background.indexing.note_message(caller.user, chat, id);
         self.background.counting.note_sent(chat, caller.user, created);
+        self.background.pushing.note_sent(chat, created);
         Ok(())
     }
 
@@ -97,6 +98,7 @@ impl Service<'_> {
         self.accept_sent(caller, id);
         self.background.indexing.note_message(caller.user, chat, id);
         self.background.counting.note_sent(chat, caller.user, created);
+        self.background.pushing.note_sent(chat, created);
         Ok(())
     }
 

@@ -37,6 +37,9 @@ mod passwords;
 mod peer;
 mod presence;
 pub mod push;
+mod push_queue;
+pub mod push_text;
+mod pushing;
 #[cfg(test)]
 mod races;
 mod reaction;
@@ -176,6 +179,7 @@ struct Background {
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
     counting: unread::Counting,
+    pushing: pushing::Pushing,
 }
 
 /// The whole state of the server but its sockets.
@@ -217,7 +221,8 @@ impl<'db> Service<'db> {
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
         let indexing = indexing::Indexing::start(&mut store).map_err(|e| e.to_string())?;
         let counting = unread::Counting::start(&mut store).map_err(|e| e.to_string())?;
-        let background = Background { housekeeping, indexing, counting };
+        let pushing = pushing::Pushing::start(&mut store, config.push)?;
+        let background = Background { housekeeping, indexing, counting, pushing };
         let mut passwords = Passwords::default();
         for address in
             store.session_addresses(limits::KNOWN_ORIGINS_MAX).map_err(|e| e.to_string())?
@@ -517,6 +522,7 @@ impl<'db> Service<'db> {
         self.finish_indexing()?;
         self.finish_counting()?;
         self.finish_ledger()?;
+        self.finish_pushing()?;
         self.store.set_clock_doubt(self.clock.doubt_ms())?;
         let now = self.clock.now();
         self.store.write_server_time(now)?;

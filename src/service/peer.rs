@@ -33,8 +33,9 @@ pub(crate) struct PeerState {
     pub(crate) waits_for_lock: bool,
     /// When the session's use was last noted in the database.
     pub(crate) touched: ServerTime,
-    /// When the connection was made or lost its session, by the forward clock in milliseconds.
-    pub(crate) detached_ms: u64,
+    /// When the connection was made or lost its session; while it has one, when a frame last came.
+    /// By the forward clock in milliseconds.
+    pub(crate) since_ms: u64,
 }
 
 /// A request that waits for the password helper, and what it wants once that has spoken.
@@ -121,7 +122,7 @@ impl Peer {
                 IpAddr::V4(address) => address.to_ipv6_mapped(),
                 IpAddr::V6(address) => address,
             },
-            state: PeerState { detached_ms: now_ms, ..PeerState::default() },
+            state: PeerState { since_ms: now_ms, ..PeerState::default() },
             saved_at: 0,
             sent_in: 0,
             waiting: None,
@@ -133,6 +134,13 @@ impl Peer {
     /// Where it comes from.
     pub(crate) fn address(&self) -> IpAddr {
         self.address.to_canonical()
+    }
+
+    /// A frame has come.
+    pub(crate) fn hear(&mut self, now_ms: u64) {
+        if self.state.attached.is_some() {
+            self.state.since_ms = now_ms;
+        }
     }
 
     /// The user, on an authorized connection.

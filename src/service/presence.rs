@@ -135,7 +135,7 @@ impl Service<'_> {
     /// while it has one.
     pub fn unauthorized_since_ms(&self, conn: ConnId) -> Option<u64> {
         let peer = self.presence.peers.get(conn)?;
-        peer.state.attached.is_none().then_some(peer.state.detached_ms)
+        peer.state.attached.is_none().then_some(peer.state.since_ms)
     }
 
     /// Puts a connection into the roster, unless it is there. True when its user was offline.

@@ -109,14 +109,21 @@ pub fn mentions(text: &str, nickname: &str) -> bool {
 /// Longest endpoint, in bytes.
 const ENDPOINT_BYTES_MAX: usize = 1024;
 
+/// The host of an endpoint, in lower case.
+pub fn endpoint_host(endpoint: &str) -> String {
+    let rest = endpoint.strip_prefix("https://").unwrap_or(endpoint);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase()
+}
+
 /// Whether an endpoint is https on port 443 of a host that the server may push to. A host of the
 /// list that begins with a dot stands for all hosts below it.
 pub fn is_endpoint(endpoint: &str, hosts: &[String]) -> bool {
     let Some(rest) = endpoint.strip_prefix("https://") else { return false };
     let is_plain = endpoint.len() <= ENDPOINT_BYTES_MAX
         && endpoint.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let host = authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase();
+    let path = rest.get(rest.find(['/', '?']).unwrap_or(rest.len())..).unwrap_or_default();
+    let host = endpoint_host(endpoint);
     let is_allowed = hosts.iter().any(|allowed| match allowed.strip_prefix('.') {
         Some(parent) => host
             .strip_suffix(parent)
@@ -164,6 +171,7 @@ impl Service<'_> {
             self.may_change(caller)?;
             let now = self.clock.next();
             self.store.set_subscription(&new, now)?;
+            self.background.pushing.note_subscription(now);
         }
         self.accept(caller, |_| {});
         Ok(())

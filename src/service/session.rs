@@ -51,6 +51,7 @@ impl Service<'_> {
             Registration::Invite => 1,
             Registration::Open => 2,
         };
+        let push_key = self.background.pushing.public_key().to_owned();
         self.accept_to(conn, task, |body| {
             let (major, minor) = version.numbers();
             body.put_bytes(&[major, minor]);
@@ -61,7 +62,7 @@ impl Service<'_> {
             }
             if version.has_extras() {
                 body.put_u64(file_bytes_max);
-                body.put_str("");
+                body.put_str(&push_key);
                 body.put_u8(registration);
             }
         });
@@ -278,6 +279,7 @@ impl Service<'_> {
         if let Some(peer) = self.presence.peers.get_mut(conn) {
             self.turn.save(peer);
             peer.state.attached = Some(Attached { session, user, suspended: false });
+            peer.hear(self.clock.now_ms());
             peer.state.notified = 0;
             peer.state.touched = touched;
         }
@@ -303,7 +305,7 @@ impl Service<'_> {
         let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         self.turn.save(peer);
         peer.state.attached = None;
-        peer.state.detached_ms = self.clock.now_ms();
+        peer.state.since_ms = self.clock.now_ms();
         peer.state.notified = 0;
         self.drop_backlog(conn);
         self.turn.users.push(attached.user);

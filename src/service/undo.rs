@@ -60,6 +60,7 @@ impl Service<'_> {
         self.background.housekeeping.start_again();
         self.background.indexing.start_again(self.turn.number, self.clock.now_ms());
         self.background.counting.start_again();
+        self.background.pushing.start_again();
         self.turn.saved = saved;
         self.turn.saved.clear();
     }

@@ -21,6 +21,7 @@ pub mod messages;
 pub mod open;
 mod paths;
 pub mod purges;
+pub mod pushes;
 mod reserve;
 pub mod reset_codes;
 pub mod search;

@@ -28,7 +28,7 @@ pub use super::paths::lock;
 const APPLICATION_ID: i32 = 0x7665_7374;
 
 /// The version of the tables in `schema.sql`.
-pub const SCHEMA_VERSION: i32 = 2;
+pub const SCHEMA_VERSION: i32 = 3;
 
 /// The oldest SQLite whose WAL is trusted: before it, a reset of the WAL could corrupt the file.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -42,7 +42,8 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 
 /// What brings a file of version N + 1 (N is the index) to the next version. A new table goes into
 /// `schema.sql` for new files and into a new entry here for old ones; a test compares the two.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [include_str!("migrations/2.sql")];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
+    [include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
 /// The mode of `PRAGMA auto_vacuum` in which free pages are given back when that is asked for.
 pub(super) const INCREMENTAL: i64 = 2;

@@ -44,7 +44,7 @@ fn files_of_every_version_serve_what_they_hold() {
         assert_eq!(anna.search(hall, 5, "more")[0].1.id, sent.id);
         assert_eq!(anna.my_chats().len(), 3);
         server.admin_ok(&["check"], None);
-        assert_eq!(version(&server.data()), 2);
+        assert_eq!(version(&server.data()), 3);
     }
 }
 
@@ -68,5 +68,5 @@ fn a_migration_is_whole_or_not_at_all() {
     let mut command = vestnik(dir.path());
     command.args(["user", "list", "--data"]).arg(&data);
     assert_eq!(run(command, None).status.code(), Some(0));
-    assert_eq!(version(&data), 2);
+    assert_eq!(version(&data), 3);
 }

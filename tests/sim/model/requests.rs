@@ -198,9 +198,7 @@ impl Model {
                 self.get_file(turn, me, file.get(), offset, length)
             }
             Request::EndFile { file } => self.end_file(turn, me, file.get()),
-            Request::Accepted { .. }
-            | Request::Declined { .. }
-            | Request::Part { .. }
+            Request::Answer { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }
             | Request::Hello { .. }

@@ -1,0 +1,105 @@
+//! Threads that send pushes next to the loop.
+//!
+//! Push services are far away, slow, or gone; the loop waits for none of them. It hands over a job
+//! where a thread is free, and is woken when one is done. The threads are started with the first
+//! push: a server to which nobody subscribed has none.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::Builder;
+
+use crate::limits::PUSH_THREADS;
+use crate::net::push_client::{PushClient, PushRules};
+use crate::push::vapid::VapidKey;
+use crate::push::{Done, Job, Outcome};
+
+/// Bytes of the stack of a thread.
+const STACK_BYTES: usize = 1024 * 1024;
+
+/// Called when an outcome can be fetched.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// The loop's end of the threads. Dropping it leaves them alone: what is under way is sent again
+/// after the next start, and nobody waits for a push service to stop.
+pub(super) struct PushSender {
+    key: Arc<VapidKey>,
+    rules: PushRules,
+    wake: Wake,
+    threads: Vec<Thread>,
+    done: Receiver<(usize, Done)>,
+    done_out: Sender<(usize, Done)>,
+}
+
+struct Thread {
+    jobs: SyncSender<Job>,
+    is_busy: bool,
+}
+
+impl PushSender {
+    pub(super) fn new(key: Arc<VapidKey>, rules: PushRules, wake: Wake) -> Self {
+        let (done_out, done) = channel();
+        Self { key, rules, wake, threads: Vec::new(), done, done_out }
+    }
+
+    /// Hands over a job; it comes back where no thread is free.
+    pub(super) fn submit(&mut self, job: Job) -> Result<(), Job> {
+        if self.threads.is_empty()
+            && let Err(error) = self.start()
+        {
+            log::error!("cannot start a thread for pushes: {error}");
+        }
+        let Some(thread) = self.threads.iter_mut().find(|thread| !thread.is_busy) else {
+            return Err(job);
+        };
+        thread.jobs.try_send(job).map_err(|refused| match refused {
+            std::sync::mpsc::TrySendError::Full(job)
+            | std::sync::mpsc::TrySendError::Disconnected(job) => job,
+        })?;
+        thread.is_busy = true;
+        Ok(())
+    }
+
+    /// The next outcome, if there is one.
+    pub(super) fn try_recv(&mut self) -> Option<Done> {
+        let (at, done) = self.done.try_recv().ok()?;
+        if let Some(thread) = self.threads.get_mut(at) {
+            thread.is_busy = false;
+        }
+        Some(done)
+    }
+
+    fn start(&mut self) -> std::io::Result<()> {
+        let client = Arc::new(PushClient::new(Arc::clone(&self.key), self.rules.clone()));
+        for at in 0..PUSH_THREADS {
+            let (jobs, jobs_in) = sync_channel(1);
+            let (client, done) = (Arc::clone(&client), self.done_out.clone());
+            let wake = Arc::clone(&self.wake);
+            let thread = Builder::new().name("vestnik-push".to_owned()).stack_size(STACK_BYTES);
+            thread.spawn(move || work(at, &jobs_in, &client, &done, &wake))?;
+            self.threads.push(Thread { jobs, is_busy: false });
+        }
+        Ok(())
+    }
+}
+
+fn work(
+    at: usize,
+    jobs: &Receiver<Job>,
+    client: &PushClient,
+    done: &Sender<(usize, Done)>,
+    wake: &Wake,
+) {
+    for job in jobs {
+        // Nothing that the client has touched is used again but its connections, which it checks.
+        let sent = panic::catch_unwind(AssertUnwindSafe(|| client.send(&job)));
+        let outcome = sent.unwrap_or_else(|_| {
+            log::error!("a push panicked, which is a defect; it is tried again");
+            Outcome::Failed("the push panicked".to_owned())
+        });
+        if done.send((at, Done { id: job.id, outcome })).is_err() {
+            return;
+        }
+        wake();
+    }
+}

@@ -1,0 +1,181 @@
+//! Pushes between the queue and the threads that send them.
+
+use crate::ids::{ChatId, MessageId, ServerTime};
+use crate::limits::PUSH_THREADS;
+use crate::push::{Job, Outcome, Urgency};
+use crate::service::push::{Decision, NOTIFY_MENTIONS, endpoint_host};
+use crate::service::push_queue::{PushKey, UnderWay, Waiting, retry_delay_us};
+use crate::service::push_text::{Notice, text};
+use crate::service::{DAY_US, Service};
+use crate::store::StoreResult;
+use crate::store::pushes::{PushContext, PushMember, PushMessage};
+use crate::wire::extras::{Extras, put_file_lines};
+
+/// Pushes taken from the queue in one slice: most that are dropped cost one read.
+const PUSHES_PER_SLICE: usize = 32;
+/// Chats of a user that are scanned for the number on the app's icon.
+const BADGE_CHATS_MAX: u32 = 200;
+/// Seconds for which a push service keeps a push.
+const TTL_S: u32 = 24 * 3600;
+
+impl Service<'_> {
+    /// Hands out what is due, as long as threads are free.
+    pub(super) fn hand_out_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
+        for _ in 0..PUSHES_PER_SLICE {
+            if self.background.pushing.queue.under_way() >= PUSH_THREADS {
+                return Ok(false);
+            }
+            let Some((key, waiting)) = self.background.pushing.queue.next(now.micros()) else {
+                return Ok(false);
+            };
+            self.hand_out_push(key, waiting, now)?;
+        }
+        Ok(true)
+    }
+
+    fn hand_out_push(&mut self, key: PushKey, push: Waiting, now: ServerTime) -> StoreResult<()> {
+        let (session, chat) = key;
+        let is_late = push.attempts > 0 && now.micros() > last_attempt_us(push.message);
+        let context = self.store.push_context(session, chat, push.message)?;
+        let context = context.filter(|context| {
+            let (message, member) = (&context.message, &context.member);
+            !is_late && self.decide_push(message, member, now.micros()) == Decision::Push
+        });
+        let Some(context) = context else {
+            let counts = &mut self.background.pushing.counts;
+            *(if is_late { &mut counts.expired } else { &mut counts.obsolete }) += 1;
+            return self.store.remove_push(session, chat, push.message);
+        };
+        let endpoint = context.subscription.endpoint.clone();
+        // A new endpoint of the session may be at another host.
+        let push = Waiting { host: endpoint_host(&endpoint), ..push };
+        let mut job = self.push_job(chat, context)?;
+        job.id = self.background.pushing.queue.begin(key, push, endpoint);
+        self.background.pushing.jobs.push_back(job);
+        Ok(())
+    }
+
+    fn push_job(&mut self, chat: ChatId, context: PushContext) -> StoreResult<Job> {
+        let PushContext { subscription, member, message, sender_name, chat_title, row_status } =
+            context;
+        let mut files = Vec::new();
+        if message.text.is_empty() {
+            let mut extras = Vec::new();
+            self.store.put_extras(chat, message.id, row_status, &mut extras)?;
+            put_file_lines(&mut files, Extras::trusted(&extras), false);
+        }
+        let notice = Notice {
+            chat,
+            chat_title: chat_title.as_deref(),
+            sender: &sender_name,
+            text: std::str::from_utf8(&files)
+                .ok()
+                .filter(|f| !f.is_empty())
+                .unwrap_or(&message.text),
+            new_chats: self.store.count_new_chats(member.user, BADGE_CHATS_MAX)?,
+        };
+        let is_personal =
+            chat_title.is_none() || self.decide_as_mention(&message, &member) == Decision::Push;
+        let site = self.config.push_site.as_deref();
+        Ok(Job {
+            id: 0,
+            text: text(&notice, self.config.push_content, site),
+            topic: topic(&subscription.auth, chat),
+            endpoint: subscription.endpoint,
+            p256dh: subscription.p256dh,
+            auth: subscription.auth,
+            ttl_s: TTL_S,
+            urgency: if is_personal { Urgency::High } else { Urgency::Normal },
+            now_s: self.clock.wall().micros().unsigned_abs() / 1_000_000,
+        })
+    }
+
+    /// Whether the member would be notified if they wanted mentions and answers alone.
+    fn decide_as_mention(&self, message: &PushMessage, member: &PushMember) -> Decision {
+        let member = PushMember { notify: NOTIFY_MENTIONS, ..member.clone() };
+        self.decide_push(message, &member, i64::MAX)
+    }
+
+    /// Acts on what push services have answered.
+    pub(super) fn settle_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
+        for _ in 0..PUSHES_PER_SLICE {
+            let Some(done) = self.background.pushing.done.pop_front() else { return Ok(false) };
+            let has_answered = !matches!(done.outcome, Outcome::Failed(_));
+            let ended = self.background.pushing.queue.end(done.id, has_answered, now.micros());
+            if let Some(ended) = ended {
+                self.settle_push(ended, done.outcome, now)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn settle_push(
+        &mut self,
+        push: UnderWay,
+        outcome: Outcome,
+        now: ServerTime,
+    ) -> StoreResult<()> {
+        let (session, chat) = push.key;
+        let host = endpoint_host(&push.endpoint);
+        let counts = &mut self.background.pushing.counts;
+        match outcome {
+            Outcome::Delivered { .. } => {
+                counts.delivered += 1;
+                if std::mem::take(&mut self.background.pushing.is_failing) {
+                    log::info!("pushes are delivered again");
+                }
+                return self.store.remove_push(session, chat, push.message);
+            }
+            Outcome::Gone { status } => {
+                counts.gone += 1;
+                log::debug!("a subscription at {host} is over ({status})");
+                self.store.remove_push(session, chat, push.message)?;
+                return self.store.end_subscription(session, &push.endpoint).map(drop);
+            }
+            Outcome::Declined { status, retry_after_s, said } => {
+                counts.declined += 1;
+                log::warn!("{host} declined a push ({status} {said}); it is tried again");
+                self.delay_push(push, retry_after_s, now)
+            }
+            Outcome::Failed(why) => {
+                counts.failed += 1;
+                if !std::mem::replace(&mut self.background.pushing.is_failing, true) {
+                    log::warn!("a push to {host} failed: {why}; it is tried again");
+                }
+                self.delay_push(push, None, now)
+            }
+        }
+    }
+
+    fn delay_push(
+        &mut self,
+        push: UnderWay,
+        retry_after_s: Option<u64>,
+        now: ServerTime,
+    ) -> StoreResult<()> {
+        let (session, chat) = push.key;
+        let attempts = push.attempts.saturating_add(1);
+        let delay_us = retry_delay_us(attempts, push.key, retry_after_s);
+        let due_us = now.micros().saturating_add(delay_us);
+        if due_us > last_attempt_us(push.message) {
+            self.background.pushing.counts.expired += 1;
+            return self.store.remove_push(session, chat, push.message);
+        }
+        self.store.delay_push(session, chat, attempts, ServerTime::new(due_us).unwrap_or(now))?;
+        self.background.pushing.queue.retry(push, attempts, due_us);
+        Ok(())
+    }
+}
+
+/// Until when a push of a message is tried.
+const fn last_attempt_us(message: MessageId) -> i64 {
+    message.created().micros().saturating_add(DAY_US)
+}
+
+/// One topic for each chat and subscription, which says neither which chat it is nor whether it is
+/// that of another subscription.
+pub(super) fn topic(auth: &[u8], chat: ChatId) -> String {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, auth);
+    let tag = ring::hmac::sign(&key, &chat.get().to_be_bytes());
+    crate::wire::base64::encode_url(tag.as_ref().get(..24).unwrap_or_default())
+}

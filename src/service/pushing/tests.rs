@@ -1,0 +1,356 @@
+//! Pushes driven by hand: clocks that tests move, and a push service that is a closure.
+
+use std::net::Ipv4Addr;
+
+use super::deliver::topic;
+use super::*;
+use crate::auth::random::fixed::Counting;
+use crate::auth::token::SessionSecret;
+use crate::ids::{ConnId, SessionId};
+use crate::push::Outcome;
+use crate::service::{ServiceConfig, TurnEnd};
+use crate::store::Database;
+use crate::store::members::Member;
+use crate::store::subscriptions::Subscription;
+use crate::wire::extras::Extras;
+use crate::wire::frame::{self, Parsed};
+use crate::wire::request::Request;
+
+/// When the tests begin, in microseconds since the epoch.
+const BEGIN_US: i64 = 1_700_000_000_000_000;
+const SECOND_US: i64 = 1_000_000;
+
+fn at(micros: i64) -> ServerTime {
+    ServerTime::new(micros).expect("positive")
+}
+
+/// Anna, who sends, and others with a subscription each, all members of one chat.
+struct Cast {
+    chat: ChatId,
+    anna: (SessionId, SessionSecret),
+    others: Vec<(UserId, SessionId, SessionSecret)>,
+}
+
+fn cast(database: &Database, names: &[&str]) -> Cast {
+    let mut store = Store::new(database).expect("its tables");
+    let now = at(BEGIN_US);
+    let chat = store.add_chat("hall", "hall", None, now).expect("room").expect("a new name");
+    let random = Counting::default();
+    let mut add = |name: &str, subscribes: bool| {
+        let user = store.add_user(name, name, "", now).expect("room").expect("a new name");
+        let member = Member { chat, user, admin: false, joined: now, seen: now };
+        store.add_member(member).expect("room");
+        let secret = SessionSecret::generate(&random).expect("randomness");
+        let session = store.add_session(user, &secret.digest().0, now, "").expect("room");
+        if subscribes {
+            let endpoint = format!("https://{name}.push.example/{name}");
+            let (p256dh, auth) = (vec![4; 65], vec![user.get() as u8; 16]);
+            let new = Subscription { session, endpoint, p256dh, auth };
+            store.set_subscription(&new, now).expect("room");
+        }
+        (user, session, secret)
+    };
+    let (_, session, secret) = add("anna", false);
+    let others = names.iter().map(|name| add(name, true)).collect();
+    store.commit().expect("room");
+    Cast { chat, anna: (session, secret), others }
+}
+
+struct Driven<'db> {
+    service: Service<'db>,
+    chat: ChatId,
+    wall_us: i64,
+    now_ms: u64,
+}
+
+const ANNA: ConnId = ConnId { index: 0, generation: 0 };
+
+impl<'db> Driven<'db> {
+    fn new(database: &'db Database, random: &'db Counting, cast: &Cast, wall_us: i64) -> Self {
+        let config = ServiceConfig {
+            push: true,
+            push_hosts: vec![".push.example".to_owned()],
+            ..ServiceConfig::default()
+        };
+        let store = Store::new(database).expect("its tables");
+        let service = Service::new(store, config, random).expect("a service");
+        let mut driven = Self { service, chat: cast.chat, wall_us, now_ms: 0 };
+        driven.attach(ANNA, cast.anna.0, &cast.anna.1);
+        driven
+    }
+
+    fn attach(&mut self, conn: ConnId, session: SessionId, secret: &SessionSecret) {
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        self.service.connected(conn, Ipv4Addr::LOCALHOST.into());
+        self.hand(conn, Request::Hello { major: 1, minor: 1 });
+        let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
+        self.hand(conn, Request::RestoreSession { session, hash });
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        self.forget_sent();
+    }
+
+    fn hand(&mut self, conn: ConnId, request: Request<'_>) {
+        let mut input = Vec::new();
+        request.write(&mut input, 1);
+        let Parsed::Frame(frame) = frame::parse(&input, usize::MAX) else { panic!("no frame") };
+        self.service.frame(conn, &frame);
+    }
+
+    fn forget_sent(&mut self) {
+        while let Some(dirty) = self.service.outbox.pop_dirty() {
+            let bytes = self.service.outbox.sendable(dirty.index).len();
+            self.service.outbox.advance(dirty.index, bytes);
+        }
+    }
+
+    /// Anna sends a message.
+    fn send(&mut self, content: &str) {
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        let nonce = Some(self.now_ms * 1000 + content.len() as u64);
+        let (chat, extras) = (self.chat, Extras::NONE);
+        self.hand(ANNA, Request::SendChatMsg { chat, content, nonce, extras });
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        self.forget_sent();
+    }
+
+    /// Lets seconds pass, one after the other, with a push service: what reached it, as the names
+    /// in the endpoints with the bodies.
+    fn run(
+        &mut self,
+        seconds: u32,
+        mut answer: impl FnMut(&Job) -> Outcome,
+    ) -> Vec<(String, String)> {
+        let mut reached = Vec::new();
+        for _ in 0..seconds {
+            self.wall_us += SECOND_US;
+            self.now_ms += 1_000;
+            // Slices follow each other while there is more to do.
+            for _ in 0..20 {
+                self.service.begin_turn(self.wall_us, self.now_ms);
+                self.service.housekeeping();
+                while let Some(job) = self.service.pop_push() {
+                    let name = job.endpoint.rsplit('/').next().unwrap_or_default().to_owned();
+                    let text: serde_json::Value = serde_json::from_str(&job.text).expect("JSON");
+                    let body = text["notification"]["body"].as_str().unwrap_or_default();
+                    reached.push((name, body.to_owned()));
+                    let outcome = answer(&job);
+                    self.service.push_done(Done { id: job.id, outcome });
+                }
+            }
+        }
+        reached
+    }
+
+    fn pending(&mut self) -> Vec<(u32, u32)> {
+        let rows = self.service.store.pending_pushes(100).expect("rows");
+        rows.iter().map(|(row, _)| (row.session.get(), row.attempts)).collect()
+    }
+}
+
+fn delivered(_: &Job) -> Outcome {
+    Outcome::Delivered { status: 201 }
+}
+
+fn nobody(job: &Job) -> Outcome {
+    panic!("nobody pushes to {}", job.endpoint)
+}
+
+fn names(reached: &[(String, String)]) -> Vec<&str> {
+    let mut names: Vec<_> = reached.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn ten_seconds_later_the_newest_message_goes_to_those_who_are_away() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris", "clara", "dmitri", "elena"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    // Dmitri wants nothing, and Elena is here.
+    let (dmitri, chat) = (cast.others[2].0, cast.chat);
+    driven.service.store.set_notify_level(chat, dmitri, 2).expect("room");
+    driven.attach(ConnId { index: 1, generation: 0 }, cast.others[3].1, &cast.others[3].2);
+    driven.send("one");
+    driven.run(5, nobody);
+    driven.send("two");
+    driven.run(4, nobody);
+    let first = driven.run(2, delivered);
+    assert_eq!(names(&first), ["boris", "clara"]);
+    driven.send("three");
+    // A busy chat is scanned every ten seconds, and then for the newest.
+    let second = driven.run(30, delivered);
+    let mut bodies: Vec<_> = second.iter().map(|(_, body)| body.as_str()).collect();
+    bodies.dedup();
+    assert_eq!(bodies, ["anna: two", "anna: three"], "{second:?}");
+    assert_eq!(names(&second), ["boris", "boris", "clara", "clara"]);
+    assert_eq!(driven.pending(), []);
+    driven.run(100, nobody);
+}
+
+#[test]
+fn what_was_read_meanwhile_is_not_sent() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    driven.run(8, nobody);
+    let now = at(driven.wall_us);
+    driven.service.store.set_seen(cast.chat, cast.others[0].0, now).expect("room");
+    driven.run(60, nobody);
+    // Nor is one that was read between two attempts.
+    driven.send("again");
+    let failing = |_: &Job| Outcome::Failed("no answer".to_owned());
+    assert_eq!(driven.run(12, failing).len(), 1);
+    assert_eq!(driven.pending(), [(cast.others[0].1.get(), 1)]);
+    let now = at(driven.wall_us);
+    driven.service.store.set_seen(cast.chat, cast.others[0].0, now).expect("room");
+    driven.run(60, nobody);
+    assert_eq!(driven.pending(), []);
+}
+
+#[test]
+fn attempts_go_on_for_a_day_ever_more_rarely() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    let mut times = Vec::new();
+    for second in 0..90_000 {
+        // Housekeeping once a second would take its time; what matters comes in steps.
+        let step = if second % 10 == 0 { 10 } else { continue };
+        driven.wall_us += (step - 1) * SECOND_US;
+        driven.now_ms += (step as u64 - 1) * 1_000;
+        let declined = Outcome::Declined { status: 503, retry_after_s: None, said: String::new() };
+        if !driven.run(1, |_| declined.clone()).is_empty() {
+            times.push(second);
+        }
+    }
+    assert!((10..30).contains(&times.len()), "{times:?}");
+    let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.windows(2).all(|pair| pair[1] >= pair[0]), "{gaps:?}");
+    assert_eq!(driven.pending(), [], "given up");
+}
+
+#[test]
+fn a_service_is_asked_again_when_it_wants() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    let busy = |_: &Job| Outcome::Declined {
+        status: 429,
+        retry_after_s: Some(600),
+        said: "slow down".to_owned(),
+    };
+    assert_eq!(driven.run(12, busy).len(), 1);
+    driven.run(580, nobody);
+    assert_eq!(driven.run(30, delivered).len(), 1);
+}
+
+#[test]
+fn a_subscription_that_is_gone_ends() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris", "clara"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    let gone_for_boris = |job: &Job| match job.endpoint.ends_with("boris") {
+        true => Outcome::Gone { status: 410 },
+        false => Outcome::Delivered { status: 201 },
+    };
+    assert_eq!(names(&driven.run(12, gone_for_boris)), ["boris", "clara"]);
+    let boris = cast.others[0].1;
+    assert!(driven.service.store.subscription(boris).expect("rows").is_none());
+    driven.send("again");
+    assert_eq!(names(&driven.run(12, delivered)), ["clara"]);
+}
+
+#[test]
+fn what_waits_survives_a_crash_and_comes_once() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris", "clara"]);
+    let mut wall_us = BEGIN_US;
+    {
+        let mut driven = Driven::new(&database, &random, &cast, wall_us);
+        driven.run(11, nobody);
+        driven.send("hello");
+        let fails_for_boris = |job: &Job| match job.endpoint.ends_with("boris") {
+            true => Outcome::Failed("no answer".to_owned()),
+            false => Outcome::Delivered { status: 201 },
+        };
+        assert_eq!(driven.run(12, fails_for_boris).len(), 2);
+        // And one that nobody has scanned.
+        driven.send("second");
+        wall_us += 30 * SECOND_US;
+    }
+    let mut driven = Driven::new(&database, &random, &cast, wall_us);
+    let reached = driven.run(60, delivered);
+    assert_eq!(names(&reached), ["boris", "clara"]);
+    assert!(reached.iter().all(|(_, body)| body == "anna: second"), "{reached:?}");
+    driven.run(100, nobody);
+}
+
+#[test]
+fn a_server_without_subscriptions_does_nothing() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &[]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.send("hello");
+    driven.run(60, nobody);
+    assert!(driven.service.background.pushing.noted.is_empty());
+    assert_eq!(driven.service.store.push_decided().expect("a row"), None);
+}
+
+#[test]
+fn a_turn_that_is_undone_loses_no_push() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    driven.run(5, nobody);
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    let error = crate::store::StoreError::unavailable("a test");
+    driven.service.note_failure::<()>(Err(error));
+    assert_eq!(driven.service.end_turn(), TurnEnd::Declined);
+    assert_eq!(driven.run(20, delivered).len(), 1);
+}
+
+#[test]
+fn more_chats_than_are_noted_are_found_by_a_scan() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    // The places are taken by chats that are gone by now.
+    for raw in 0..PUSH_CHATS_MAX as u32 {
+        let chat = ChatId::new(1_000_000 + raw).expect("an id");
+        driven.service.background.pushing.note_sent(chat, at(driven.wall_us + i64::from(raw)));
+    }
+    driven.send("hello");
+    assert!(driven.service.background.pushing.scan.is_some());
+    let reached = driven.run(300, delivered);
+    assert_eq!(names(&reached), ["boris"]);
+}
+
+#[test]
+fn topics_say_nothing_of_the_chat() {
+    let chat = ChatId::new(7).expect("an id");
+    let (one, other) = (topic(&[1; 16], chat), topic(&[2; 16], chat));
+    assert_eq!(one, topic(&[1; 16], chat));
+    assert_ne!(one, other);
+    assert_eq!(one.len(), 32, "as long as RFC 8030 allows");
+}

@@ -1,0 +1,368 @@
+//! Pushes: the server's key, what waits to be sent, and what the decision who gets one reads.
+
+use zeroize::Zeroizing;
+
+use super::subscriptions::Subscription;
+use super::{Store, StoreResult, id, time};
+use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use crate::wire::codec::STATUS_DELETED;
+
+/// Bytes of text read for one decision; older messages of a chat are passed over then.
+const TEXT_BYTES_MAX: usize = 256 * 1024;
+
+/// A row of `push_pending`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PendingPush {
+    /// Whose subscription.
+    pub session: SessionId,
+    /// The chat.
+    pub chat: ChatId,
+    /// The newest message.
+    pub message: MessageId,
+    /// Attempts that failed since the last that did not.
+    pub attempts: u32,
+    /// Not to be sent before.
+    pub due: ServerTime,
+}
+
+/// A message as the decision sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PushMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Its author.
+    pub sender: UserId,
+    /// Its text.
+    pub text: String,
+    /// It was deleted.
+    pub is_deleted: bool,
+    /// Its author is an admin of the chat.
+    pub by_admin: bool,
+    /// The author of the message that it answers.
+    pub answers: Option<UserId>,
+}
+
+/// A member with a subscription, as the decision sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PushMember {
+    /// The user.
+    pub user: UserId,
+    /// The present nickname.
+    pub nickname: String,
+    /// What the member wants pushes of.
+    pub notify: u8,
+    /// The marker.
+    pub seen: ServerTime,
+    /// The session that has the subscription.
+    pub session: SessionId,
+    /// Where its pushes go.
+    pub endpoint: String,
+}
+
+/// Some members of a chat.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PushMembers {
+    /// Those with subscriptions, one for each of these.
+    pub found: Vec<PushMember>,
+    /// The last member scanned; `None`: there are no more.
+    pub next: Option<UserId>,
+}
+
+/// Everything that a push which is about to be sent needs.
+pub struct PushContext {
+    /// Where it goes.
+    pub subscription: Subscription,
+    /// For whom.
+    pub member: PushMember,
+    /// What was sent.
+    pub message: PushMessage,
+    /// The present nickname of its author.
+    pub sender_name: String,
+    /// The title of the chat, or else its name; `None` for a direct chat.
+    pub chat_title: Option<String>,
+    /// The row status of the message, for its extras.
+    pub row_status: u8,
+}
+
+/// The columns of a [`PushMessage`] of the row `g` of messages: id, sender, status, content,
+/// whether an admin wrote it, whom it answers.
+const MESSAGE: &str = "g.message_id, g.sender_id, g.status, g.content,
+    EXISTS (SELECT 1 FROM members a
+            WHERE a.chat_id = g.chat_id AND a.user_id = g.sender_id AND a.admin = 1),
+    CASE WHEN g.status & 16 = 0 THEN NULL ELSE
+        (SELECT o.sender_id FROM replies r
+         JOIN messages o ON o.chat_id = r.chat_id AND o.message_id = r.reply_to
+         WHERE r.chat_id = g.chat_id AND r.message_id = g.message_id) END";
+
+fn message(row: &rusqlite::Row<'_>) -> rusqlite::Result<PushMessage> {
+    let status: u8 = row.get(2)?;
+    let answers: Option<i64> = row.get(5)?;
+    Ok(PushMessage {
+        id: MessageId::at(time(row, 0)?),
+        sender: id(UserId::from_row, 1, row.get(1)?)?,
+        text: row.get(3)?,
+        is_deleted: status & STATUS_DELETED != 0,
+        by_admin: row.get(4)?,
+        answers: answers.and_then(UserId::from_row),
+    })
+}
+
+impl Store<'_> {
+    /// The server's key pair, as PKCS#8; `None` before the first start with pushes.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn push_key(&mut self) -> StoreResult<Option<Zeroizing<Vec<u8>>>> {
+        self.get("SELECT pkcs8 FROM push_key", [], |row| row.get(0).map(Zeroizing::new))
+    }
+
+    /// Keeps the server's key pair. One that is there already stays.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_push_key(&mut self, pkcs8: &[u8], created: ServerTime) -> StoreResult<()> {
+        let sql = "INSERT OR IGNORE INTO push_key (id, pkcs8, created) VALUES (1, ?1, ?2)";
+        self.run(sql, (pkcs8, created.micros())).map(drop)
+    }
+
+    /// Up to where messages were scanned for pushes; `None`: never.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn push_decided(&mut self) -> StoreResult<Option<ServerTime>> {
+        Ok(self.meta("push_decided")?.and_then(ServerTime::new))
+    }
+
+    /// Notes up to where messages were scanned for pushes.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_push_decided(&mut self, upto: ServerTime) -> StoreResult<()> {
+        self.set_meta("push_decided", upto.micros())
+    }
+
+    /// How many subscriptions there are.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn count_subscriptions(&mut self) -> StoreResult<u64> {
+        let sql = "SELECT count(*) FROM push_subscriptions";
+        let count: Option<i64> = self.get(sql, [], |row| row.get(0))?;
+        Ok(count.unwrap_or_default().unsigned_abs())
+    }
+
+    /// Up to `limit` messages of a chat above `after` and up to `upto`, the newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn push_messages(
+        &mut self,
+        chat: ChatId,
+        after: ServerTime,
+        upto: ServerTime,
+        limit: u32,
+    ) -> StoreResult<Vec<PushMessage>> {
+        let sql = format!(
+            "SELECT {MESSAGE} FROM messages g
+             WHERE g.chat_id = ?1 AND g.message_id > ?2 AND g.message_id <= ?3
+             ORDER BY g.message_id DESC LIMIT ?4"
+        );
+        let (mut found, mut text_bytes) = (Vec::new(), 0);
+        self.each(&sql, (chat.row(), after.micros(), upto.micros(), limit), |row| {
+            let message = message(row)?;
+            text_bytes += message.text.len();
+            found.push(message);
+            Ok(text_bytes < TEXT_BYTES_MAX)
+        })?;
+        Ok(found)
+    }
+
+    /// The first message of a chat after a time.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn first_message_after(
+        &mut self,
+        chat: ChatId,
+        after: ServerTime,
+    ) -> StoreResult<Option<ServerTime>> {
+        let sql = "SELECT min(message_id) FROM messages WHERE chat_id = ?1 AND message_id > ?2";
+        let first: Option<Option<i64>> =
+            self.get(sql, (chat.row(), after.micros()), |row| row.get(0))?;
+        Ok(first.flatten().and_then(ServerTime::new))
+    }
+
+    /// Scans `limit` members of a chat above `after`, by id, for those with subscriptions.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn push_members(
+        &mut self,
+        chat: ChatId,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> StoreResult<PushMembers> {
+        let sql = "SELECT m.user_id, u.nickname, m.notify, m.seen, p.session_id, p.endpoint
+                   FROM (SELECT user_id, notify, seen FROM members
+                         WHERE chat_id = ?1 AND user_id > ?2 ORDER BY user_id LIMIT ?3) m
+                   JOIN users u USING (user_id)
+                   LEFT JOIN sessions s ON s.user_id = m.user_id
+                   LEFT JOIN push_subscriptions p ON p.session_id = s.session_id
+                   ORDER BY m.user_id, p.session_id";
+        let (mut members, mut last, mut count) = (PushMembers::default(), None, 0);
+        self.each(sql, (chat.row(), after.map_or(0, UserId::row), limit), |row| {
+            let user = id(UserId::from_row, 0, row.get(0)?)?;
+            if last != Some(user) {
+                (last, count) = (Some(user), count + 1);
+            }
+            if let Some(session) = row.get::<_, Option<i64>>(4)? {
+                members.found.push(PushMember {
+                    user,
+                    nickname: row.get(1)?,
+                    notify: row.get(2)?,
+                    seen: time(row, 3)?,
+                    session: id(SessionId::from_row, 4, session)?,
+                    endpoint: row.get(5)?,
+                });
+            }
+            Ok(true)
+        })?;
+        members.next = last.filter(|_| count >= limit);
+        Ok(members)
+    }
+
+    /// Has a push wait; where one of the same chat and subscription does, the newer message stays.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_push(&mut self, new: &PendingPush) -> StoreResult<()> {
+        let sql = "INSERT INTO push_pending (session_id, chat_id, message_id, attempts, due)
+                   VALUES (?1, ?2, ?3, ?4, ?5)
+                   ON CONFLICT (session_id, chat_id) DO UPDATE SET message_id = excluded.message_id
+                   WHERE excluded.message_id > message_id";
+        let PendingPush { session, chat, message, attempts, due } = new;
+        let created = message.created().micros();
+        self.run(sql, (session.row(), chat.row(), created, attempts, due.micros())).map(drop)
+    }
+
+    /// Notes a failed attempt.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn delay_push(
+        &mut self,
+        session: SessionId,
+        chat: ChatId,
+        attempts: u32,
+        due: ServerTime,
+    ) -> StoreResult<()> {
+        let sql = "UPDATE push_pending SET attempts = ?3, due = ?4
+                   WHERE session_id = ?1 AND chat_id = ?2";
+        self.run(sql, (session.row(), chat.row(), attempts, due.micros())).map(drop)
+    }
+
+    /// Removes what waits of a chat and a subscription, up to a message.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn remove_push(
+        &mut self,
+        session: SessionId,
+        chat: ChatId,
+        upto: MessageId,
+    ) -> StoreResult<()> {
+        let sql = "DELETE FROM push_pending
+                   WHERE session_id = ?1 AND chat_id = ?2 AND message_id <= ?3";
+        self.run(sql, (session.row(), chat.row(), upto.created().micros())).map(drop)
+    }
+
+    /// Up to `limit` pushes that wait, those that are due first, with their endpoints.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn pending_pushes(&mut self, limit: usize) -> StoreResult<Vec<(PendingPush, String)>> {
+        let sql = "SELECT w.session_id, w.chat_id, w.message_id, w.attempts, w.due, p.endpoint
+                   FROM push_pending w JOIN push_subscriptions p USING (session_id)
+                   ORDER BY w.due LIMIT ?1";
+        self.all(sql, [limit as i64], |row| {
+            let pending = PendingPush {
+                session: id(SessionId::from_row, 0, row.get(0)?)?,
+                chat: id(ChatId::from_row, 1, row.get(1)?)?,
+                message: MessageId::at(time(row, 2)?),
+                attempts: row.get(3)?,
+                due: time(row, 4)?,
+            };
+            Ok((pending, row.get(5)?))
+        })
+    }
+
+    /// What a push of a message to a subscription needs; `None`: subscription, membership or
+    /// message are gone.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn push_context(
+        &mut self,
+        session: SessionId,
+        chat: ChatId,
+        of: MessageId,
+    ) -> StoreResult<Option<PushContext>> {
+        let sql = format!(
+            "SELECT {MESSAGE}, m.user_id, u.nickname, m.notify, m.seen,
+                    p.endpoint, p.p256dh, p.auth, w.nickname,
+                    CASE WHEN c.kind = 1 THEN NULL WHEN c.title = '' THEN c.name ELSE c.title END
+             FROM push_subscriptions p
+             JOIN sessions s USING (session_id)
+             JOIN users u ON u.user_id = s.user_id
+             JOIN members m ON m.chat_id = ?2 AND m.user_id = s.user_id
+             JOIN chats c ON c.chat_id = m.chat_id
+             JOIN messages g ON g.chat_id = m.chat_id AND g.message_id = ?3
+             JOIN users w ON w.user_id = g.sender_id
+             WHERE p.session_id = ?1"
+        );
+        self.get(&sql, (session.row(), chat.row(), of.created().micros()), |row| {
+            let endpoint: String = row.get(10)?;
+            let member = PushMember {
+                user: id(UserId::from_row, 6, row.get(6)?)?,
+                nickname: row.get(7)?,
+                notify: row.get(8)?,
+                seen: time(row, 9)?,
+                session,
+                endpoint: endpoint.clone(),
+            };
+            let (p256dh, auth) = (row.get(11)?, row.get(12)?);
+            Ok(PushContext {
+                subscription: Subscription { session, endpoint, p256dh, auth },
+                member,
+                message: message(row)?,
+                sender_name: row.get(13)?,
+                chat_title: row.get(14)?,
+                row_status: row.get(2)?,
+            })
+        })
+    }
+
+    /// How many of a user's chats have something new: their newest message is after the marker,
+    /// and of somebody else. Scans `limit` chats at most.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn count_new_chats(&mut self, user: UserId, limit: u32) -> StoreResult<u32> {
+        let sql = "SELECT count(*) FROM (SELECT chat_id, seen FROM members
+                                         WHERE user_id = ?1 LIMIT ?2) m
+                   WHERE (SELECT g.sender_id FROM messages g
+                          WHERE g.chat_id = m.chat_id AND g.message_id > m.seen
+                          ORDER BY g.message_id DESC LIMIT 1) <> ?1";
+        let count = self.get(sql, (user.row(), limit), |row| row.get(0))?;
+        Ok(count.unwrap_or_default())
+    }
+
+    /// Ends a subscription, unless it has got another endpoint meanwhile; false when there is none.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn end_subscription(&mut self, session: SessionId, endpoint: &str) -> StoreResult<bool> {
+        let sql = "DELETE FROM push_subscriptions WHERE session_id = ?1 AND endpoint = ?2";
+        self.run(sql, (session.row(), endpoint)).map(|rows| rows > 0)
+    }
+}
