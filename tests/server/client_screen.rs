@@ -177,6 +177,57 @@ fn what_is_typed_before_the_end_is_sent() {
     assert!(server.admin_ok(&["export", "hall"], None).contains("good bye"));
 }
 
+/// Files, reactions and their progress as two people see them; Tab completes the name.
+#[test]
+fn a_file_is_sent_from_the_screen_and_reactions_change_its_line() {
+    let server = hall();
+    std::fs::create_dir(server.dir().join("saved")).expect("a new folder");
+    std::fs::write(server.dir().join("a picture.png"), vec![7; 300_000]).expect("a file");
+    let arguments = ["--user", "anna", "--chat", "hall", "--password-stdin"];
+    let Some(mut anna) = Terminal::open(&server, &arguments) else { return };
+    anna.press(&format!("{PASSWORD}\n"));
+    anna.until("2 members");
+    anna.press("/send a pi\x15/send a\tlook\r");
+    anna.until("[a picture.png, 300.0 kB]");
+    let arguments = ["--user", "boris", "--chat", "hall", "--save-to", "saved"];
+    let Some(mut boris) =
+        Terminal::open(&server, &[&arguments[..], &["--password-stdin"]].concat())
+    else {
+        return;
+    };
+    boris.press(&format!("{PASSWORD}\n"));
+    boris.until("[a picture.png, 300.0 kB]");
+    boris.press("/save\r");
+    boris.until("saved saved/a picture.png, 300.0 kB");
+    boris.press("/react hea\t\r");
+    boris.until("[❤\u{fe0f} 1]");
+    anna.until("❤\u{fe0f} 1");
+    anna.press("/react @anna heart\r");
+    anna.until("[❤\u{fe0f} 2]");
+    boris.until("[❤\u{fe0f} 2]");
+    anna.press("/invite qr\r");
+    anna.until("/#invite=");
+    anna.until("█▀▀▀▀▀█");
+    let saved = std::fs::read(server.dir().join("saved/a picture.png")).expect("a file");
+    assert!(saved == vec![7; 300_000]);
+}
+
+/// By lines, a person at a terminal goes on while a file is on its way, and can give it up.
+#[test]
+fn a_file_on_its_way_is_given_up() {
+    let server = hall();
+    std::fs::write(server.dir().join("large"), vec![7; 20_000_000]).expect("a file");
+    let arguments = ["--user", "anna", "--chat", "hall", "--password-stdin", "--plain"];
+    let Some(mut anna) = Terminal::open(&server, &arguments) else { return };
+    anna.press(&format!("{PASSWORD}\n"));
+    anna.press("/whois anna\n/send large\nmeanwhile\n/cancel\n");
+    anna.until("not sent: it was cancelled: [large]");
+    anna.press("/quit\n");
+    assert_eq!(anna.end(), Some(0));
+    let said = server.admin_ok(&["export", "hall"], None);
+    assert!(said.contains("meanwhile") && !said.contains("large"), "{said}");
+}
+
 #[test]
 fn the_terminal_is_given_back_when_the_session_is_ended_elsewhere() {
     let server = hall();

@@ -39,7 +39,11 @@ impl Controller {
             Command::SendFile { path, content } => {
                 let chat = self.here()?;
                 let nonce = self.not_sent_yet(chat, &content, None, Some(path.clone()));
-                return Ok(self.ask(Job::Upload { chat, nonce, path, content }));
+                return Ok(self.transfer(Job::Upload { chat, nonce, path, content }));
+            }
+            Command::Save(to) => {
+                let files = self.files(&to)?;
+                return Ok(self.transfer(Job::Save(files)));
             }
             Command::Password => return Ok(Effect::Question(Question::Mine)),
             Command::More => return self.older().ok_or_else(|| self.why_no_more()),
@@ -88,7 +92,6 @@ impl Controller {
                 Job::React { chat, message: self.target(&to)?, on, emoji }
             }
             Command::Reactions(to) => Job::Reactions { chat, message: self.target(&to)? },
-            Command::Save(to) => Job::Save(self.files(&to)?),
             Command::Add(user) => Job::Add { chat, user },
             Command::Invite { with_qr, uses, days } => Job::Invite { chat, with_qr, uses, days },
             Command::Invites => Job::Invites(chat),

@@ -100,8 +100,10 @@ pub(super) struct Controller {
     pub(super) model: Model,
     pub(super) link: Link,
     pub(super) unsent: VecDeque<Unsent>,
-    /// Files that are on their way.
+    /// How far files have come.
     pub(super) transfers: Vec<Progress>,
+    /// Commands to send or save files that the worker has not done.
+    transferring: usize,
     /// Commands that the worker has not answered.
     pub(super) asked: usize,
     /// Whether older messages are on their way.
@@ -120,6 +122,7 @@ impl Controller {
             link: Link::Connected,
             unsent: VecDeque::new(),
             transfers: Vec::new(),
+            transferring: 0,
             asked: 0,
             is_paging: false,
             next_nonce: first_nonce,
@@ -130,7 +133,22 @@ impl Controller {
 
     /// Whether everything typed is done.
     pub(super) fn is_settled(&self) -> bool {
-        self.unsent.is_empty() && self.asked == 0
+        self.unsent.is_empty() && self.asked == 0 && self.transferring == 0
+    }
+
+    /// Whether files alone are not done: they come as far as they can while other things are said.
+    pub(super) fn waits_for_files_alone(&self) -> bool {
+        self.asked == 0 && self.unsent.iter().all(|unsent| unsent.file.is_some())
+    }
+
+    /// Whether a command is not done, that for a file included.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.asked > 0 || self.transferring > 0
+    }
+
+    pub(super) fn transfer(&mut self, job: Job) -> Effect {
+        self.transferring += 1;
+        Effect::Ask(job)
     }
 
     /// Opens a chat of mine: with what is kept of it at once, with the rest when it comes.
@@ -266,6 +284,7 @@ impl Controller {
             }
             News::TransferEnded(key) => {
                 self.transfers.retain(|transfer| transfer.key != key);
+                self.transferring = self.transferring.saturating_sub(1);
                 Vec::new()
             }
             News::Qr(rows) => vec![Effect::Qr(rows)],

@@ -175,7 +175,7 @@ pub(super) enum News {
     Slowed { why: String, pause: Duration },
     /// How far a file has come.
     Progress(Progress),
-    /// The transfer with this key is over.
+    /// The transfer with this key is over, or none was begun.
     TransferEnded(u64),
     /// The rows of a QR code.
     Qr(Vec<String>),

@@ -129,11 +129,11 @@ fn invite(
     if super::server::is_loopback_url(url) {
         lines.push("the link works on this machine alone: set --public-url".to_owned());
     }
-    let mut news = Vec::new();
+    // The code comes last, so that all of it can be seen in a small window.
+    let mut news = vec![News::Lines(lines)];
     if with_qr {
         news.extend(link::qr_rows(&link, QUIET_MODULES).ok().map(News::Qr));
     }
-    news.push(News::Lines(lines));
     news
 }
 

@@ -103,13 +103,22 @@ impl<'a> Plain<'a> {
         self.finish()
     }
 
+    /// Whether the server keeps up with what is typed. A script's next line waits for files; a
+    /// person goes on meanwhile.
+    fn keeps_up(&self) -> bool {
+        let is_at_work = match self.is_watched {
+            true => self.controller.asked > 0,
+            false => self.controller.is_at_work(),
+        };
+        !is_at_work && self.controller.unsent.len() < UNSETTLED_MAX
+    }
+
     /// Takes lines while the server keeps up. A command waits for all that was typed before it.
     fn take_lines(&mut self) -> Outcome {
-        while self.end.is_none()
-            && self.controller.asked == 0
-            && self.controller.unsent.len() < UNSETTLED_MAX
-        {
-            if self.lines.next_begins() == Some(b'/') && !self.controller.is_settled() {
+        while self.end.is_none() && self.keeps_up() {
+            let is_free = self.controller.is_settled()
+                || (self.is_watched && self.controller.waits_for_files_alone());
+            if self.lines.next_begins() == Some(b'/') && !is_free {
                 return Ok(());
             }
             let effects = match self.lines.next() {
@@ -131,10 +140,8 @@ impl<'a> Plain<'a> {
 
     fn wait(&mut self, signals: &WakeReceiver) -> Outcome {
         let stdin = Lines::input();
-        let takes_input = !self.lines.has_ended()
-            && self.controller.asked == 0
-            && self.controller.unsent.len() < UNSETTLED_MAX
-            && self.lines.next_begins().is_none();
+        let takes_input =
+            !self.lines.has_ended() && self.keeps_up() && self.lines.next_begins().is_none();
         let mut waiting = vec![
             PollFd::new(self.worker.receiver(), PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),

@@ -44,7 +44,7 @@ pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut rows = Vec::new();
     let mut row = String::new();
-    for word in line.split_word_bounds() {
+    for word in words(line) {
         if width(&row) + width(word) > columns && !row.is_empty() {
             rows.push(std::mem::take(&mut row));
         }
@@ -60,6 +60,20 @@ pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     }
     rows.push(row);
     rows
+}
+
+/// The words of a line and what is between them; a sign that ends a word stays with it.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let ends_word = |sign: &str| matches!(sign, "." | "," | ";" | ":" | "!" | "?" | ")" | "…");
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let mut bounds = rest.split_word_bound_indices().skip(1);
+        let is_space = rest.starts_with(char::is_whitespace);
+        let end = bounds.find(|(_, next)| is_space || !ends_word(next));
+        let (word, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+        rest = after;
+        (!word.is_empty()).then_some(word)
+    })
 }
 
 /// Formats times in a time zone.
@@ -133,6 +147,7 @@ mod tests {
         assert_eq!(wrap("one two three", 8), ["one two ", "three"]);
         assert_eq!(wrap("onetwothree", 4), ["onet", "woth", "ree"]);
         assert_eq!(wrap("日本語です", 5), ["日本", "語で", "す"]);
+        assert_eq!(wrap("one, two.", 8), ["one, ", "two."]);
         assert_eq!(wrap("", 5), [""]);
         assert_eq!(wrap("x", 0), ["x"]);
         for columns in 2..20 {

@@ -73,7 +73,7 @@ impl Transfers {
                     Ok(upload) => Transfer::Upload(upload),
                     Err(why) => {
                         news.report(News::NotSent { nonce: *nonce, why });
-                        news.report(News::Done);
+                        news.report(News::TransferEnded(*nonce));
                         return;
                     }
                 }
@@ -113,7 +113,7 @@ impl Transfers {
                 self.running.push_front(transfer);
             }
             Ok(Step::Uploaded(file)) => self.send(transfer, file, news),
-            Ok(Step::Done) => end(&transfer, news),
+            Ok(Step::Done) => news.report(News::TransferEnded(transfer.key())),
             Err(Failed::Server(error)) if error.is_broken() => {
                 self.running.push_front(transfer);
                 return Err(error.into());
@@ -132,7 +132,7 @@ impl Transfers {
     }
 
     fn send(&mut self, transfer: Transfer, file: File, news: &Outlet) {
-        end(&transfer, news);
+        news.report(News::TransferEnded(transfer.key()));
         let Transfer::Upload(Upload { chat, nonce, content, .. }) = transfer else { return };
         self.uploaded.push(Job::Send { chat, nonce, content, reply: None, files: vec![file] });
     }
@@ -157,7 +157,7 @@ impl Transfers {
             }
             Transfer::Download(_) => news.report(News::Failed(why)),
         }
-        end(&transfer, news);
+        news.report(News::TransferEnded(transfer.key()));
     }
 
     /// Gives all of them up.
@@ -168,12 +168,6 @@ impl Transfers {
         }
         self.paused = None;
     }
-}
-
-/// A transfer is over, and so is the command that asked for it.
-fn end(transfer: &Transfer, news: &Outlet) {
-    news.report(News::TransferEnded(transfer.key()));
-    news.report(News::Done);
 }
 
 /// A file that was saved; under another name where its own would do harm or is taken.

@@ -337,16 +337,20 @@ impl Worker {
     fn refuse(&self, job: &Job, feature: &str) {
         let (major, minor) = self.client.version().numbers();
         let why = format!("this server does not know {feature}: it speaks API {major}.{minor}");
+        let nonce = match job {
+            Job::Send { nonce, .. } | Job::Upload { nonce, .. } => Some(*nonce),
+            _ => None,
+        };
+        self.news.report(match nonce {
+            Some(nonce) => News::NotSent { nonce, why },
+            None => News::Failed(why),
+        });
         match job {
-            Job::Send { nonce, .. } => self.news.report(News::NotSent { nonce: *nonce, why }),
-            Job::Upload { nonce, .. } => {
-                self.news.report(News::NotSent { nonce: *nonce, why });
-                self.news.report(News::Done);
+            Job::Send { .. } => {}
+            Job::Upload { .. } | Job::Save(_) => {
+                self.news.report(News::TransferEnded(nonce.unwrap_or_default()));
             }
-            _ => {
-                self.news.report(News::Failed(why));
-                self.news.report(News::Done);
-            }
+            _ => self.news.report(News::Done),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The client on the whole screen of a terminal. `state` is what there is, driven by keys and
 //! news; `draw` makes a `frame` of it; this file and `terminal` are all that touches the terminal.
 
+mod complete;
 mod draw;
 mod editor;
 mod frame;

@@ -7,11 +7,12 @@ use purpose::client::Event;
 use vestnik::auth::password::Secret;
 use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
 
-use super::super::command::{self, Command, TABLE, Typed};
+use super::super::command::{self, Command, EMOJI, TABLE, Typed};
 use super::super::controller::{Controller, Effect, Question};
 use super::super::job::{Job, News};
 use super::super::report;
 use super::super::text::width;
+use super::complete;
 use super::editor::Editor;
 use super::keys::Key;
 
@@ -349,12 +350,18 @@ impl Screen {
             return self.open(unread);
         }
         let before = self.editor.before();
+        if let Some(typed) = before.strip_prefix("/send ") {
+            if let Some(completed) = complete::path(typed) {
+                self.editor.replace_before(typed.len(), &completed);
+            }
+            return Vec::new();
+        }
         let start = before.rfind(char::is_whitespace).map_or(0, |at| at + 1);
         let Some(word) = before.get(start..).filter(|word| !word.is_empty()) else {
             return Vec::new();
         };
-        let candidates = self.candidates(word, start == 0, before.starts_with('/'));
-        if let Some(completed) = common_beginning(&candidates) {
+        let candidates = self.candidates(word, start == 0, before);
+        if let Some(completed) = complete::common_beginning(&candidates) {
             let is_only = candidates.len() == 1;
             let end = match (is_only, start == 0 && !word.starts_with('/')) {
                 (true, true) => ": ",
@@ -366,10 +373,12 @@ impl Screen {
         Vec::new()
     }
 
-    /// What a word may become: a command in the beginning, a chat behind one, a member.
-    fn candidates(&self, word: &str, is_first: bool, is_command: bool) -> Vec<String> {
+    /// What a word may become: a command in the beginning, a chat behind one, a member; the sender
+    /// of a message behind `@`, and words for emoji.
+    fn candidates(&self, word: &str, is_first: bool, before: &str) -> Vec<String> {
         let beginning = word.to_lowercase();
         let fits = |name: &String| name.to_lowercase().starts_with(&beginning);
+        let is_command = before.starts_with('/');
         if is_first && is_command {
             return TABLE.iter().map(|(name, ..)| format!("/{name}")).filter(fits).collect();
         }
@@ -377,8 +386,13 @@ impl Screen {
         let members = model.open_view().map(|view| view.members.as_slice()).unwrap_or_default();
         let others = members.iter().filter(|member| member.user != model.me);
         let mut names: Vec<String> = others.map(|member| member.nickname.clone()).collect();
-        if is_command {
+        if before.starts_with("/react ") {
+            names = EMOJI.iter().map(|(word, _)| (*word).to_owned()).collect();
+        } else if is_command {
             names.extend(model.chats.values().map(|view| report::chat_name(&view.info)));
+        }
+        if is_command && word.starts_with('@') {
+            names.extend(members.iter().map(|member| format!("@{}", member.nickname)));
         }
         names.retain(fits);
         names.sort();
@@ -419,17 +433,4 @@ fn edit(editor: &mut Editor, key: Key) {
         Key::Ctrl('w') => editor.kill_word(),
         _ => {}
     }
-}
-
-/// What all of these begin with, as the first writes it.
-fn common_beginning(names: &[String]) -> Option<String> {
-    let (first, rest) = names.split_first()?;
-    let mut common = first.as_str();
-    for name in rest {
-        let alike = common.chars().zip(name.chars());
-        let alike = alike.take_while(|(a, b)| a.to_lowercase().eq(b.to_lowercase())).count();
-        let bytes = common.char_indices().nth(alike).map_or(common.len(), |(at, _)| at);
-        common = common.get(..bytes).unwrap_or_default();
-    }
-    Some(common.to_owned())
 }

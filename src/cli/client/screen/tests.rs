@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use purpose::client::{Chat, Event, Member, Message, Notify, Sent};
-use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use purpose::client::{Chat, Event, File, Member, Message, Notify, Reaction, ReactionChange, Sent};
+use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
 use vestnik::wire::answer::MemberEvent;
 
 use super::super::controller::Controller;
-use super::super::job::{Job, News};
+use super::super::job::{Job, News, Progress};
 use super::super::model::Model;
 use super::super::text::Clock;
 use super::keys::Key;
@@ -76,6 +76,12 @@ fn members() -> Vec<Member> {
         nickname: name.to_owned(),
     };
     vec![member(ANNA, "anna", true), member(BORIS, "boris", false)]
+}
+
+/// A file of this name.
+fn file(name: &str) -> File {
+    let (id, media_type) = (FileId::new(7).expect("not 0"), "image/png".to_owned());
+    File { id, size: 1_200_000, width: 800, height: 600, media_type, name: name.to_owned() }
 }
 
 /// Somebody at a screen.
@@ -326,6 +332,8 @@ fn tab_completes_commands_chats_and_people() {
         ("bo", "boris: "),
         ("hi, BO", "hi, boris "),
         ("nobody", "nobody"),
+        ("/react he", "/react heart "),
+        ("/reply @bo", "/reply @boris "),
     ] {
         seat.presses(Key::Escape);
         seat.types(typed);
@@ -505,4 +513,96 @@ fn messages_of_a_chat_in_the_background_are_counted_once() {
     seat.hears(News::Chats(vec![info(HALL, "hall"), kitchen]));
     assert_eq!(seat.rows()[1], "kitchen   1000+│");
     assert!(!seat.rows()[2].contains("boris"));
+}
+
+#[test]
+fn files_replies_and_reactions_are_drawn_and_reactions_change_the_line() {
+    let hello = Message {
+        files: vec![file("a\u{1b}b.png")],
+        reactions: vec![Reaction { emoji: "🎉".to_owned(), count: 1, shown: vec![user(ANNA)] }],
+        ..said(0, BORIS, "hello")
+    };
+    let answer = Message { reply: Some(hello.id), ..said(1, ANNA, "hi\nyou") };
+    let lost = Message { reply: Some(MessageId::at(time(-99))), ..said(2, ANNA, "hm") };
+    let photo = Message { files: vec![file("b.png")], ..said(3, ANNA, "") };
+    let messages = vec![hello.clone(), answer, lost, photo];
+    let mut seat = Seat::in_hall((50, 16), messages);
+    assert_eq!(
+        seat.conversation()[1..],
+        [
+            "20:15 boris: hello",
+            "      [a\u{fffd}b.png, 800×600, 1.2 MB]",
+            "      [🎉 1]",
+            "20:15 anna ↩ boris: hello",
+            "      hi",
+            "      you",
+            "20:15 anna ↩ an earlier message",
+            "      hm",
+            "20:15 anna: [b.png, 800×600, 1.2 MB]",
+        ]
+    );
+    let change = |at, by, on, emoji: &str| {
+        News::Event(Event::Reaction(ReactionChange {
+            chat: chat(HALL),
+            message: hello.id,
+            updated: time(at),
+            user: user(by),
+            on,
+            emoji: emoji.to_owned(),
+        }))
+    };
+    seat.hears(change(10, BORIS, true, "🎉"));
+    seat.hears(change(11, BORIS, true, "\u{202e}x"));
+    // What is older than what is known changes nothing.
+    seat.hears(change(5, BORIS, false, "🎉"));
+    assert_eq!(seat.conversation()[3], "      [🎉 2]  \u{fffd}x 1");
+    seat.hears(change(12, ANNA, false, "🎉"));
+    seat.hears(change(13, BORIS, false, "🎉"));
+    seat.hears(change(14, BORIS, false, "\u{202e}x"));
+    assert!(seat.conversation()[3].starts_with("20:15 anna ↩"));
+    seat.hears(News::Quoted(chat(HALL), said(-99, BORIS, "long ago, in a message of many words")));
+    assert_eq!(seat.conversation()[6], "20:15 anna ↩ boris: long ago, in a message of man…");
+}
+
+#[test]
+fn how_far_a_file_has_come_is_shown_until_it_is_sent() {
+    let mut seat = Seat::in_hall((59, 12), Vec::new());
+    let jobs = seat.types("/send a.png look\n");
+    let [Job::Upload { nonce, .. }] = jobs.as_slice() else { panic!("it is sent") };
+    let key = *nonce;
+    assert_eq!(seat.conversation(), ["…     anna: look", "      [a.png]"]);
+    let name = "a.png".to_owned();
+    seat.hears(News::Progress(Progress { key, name, is_upload: true, done: 50, size: 200 }));
+    assert_eq!(seat.conversation()[1], "      [a.png, 25 %]");
+    assert!(seat.rows()[10].starts_with(" sending a.png 25 %"));
+    seat.types("and more\n");
+    assert_eq!(seat.conversation()[2], "…     anna: and more");
+    seat.presses(Key::Ctrl('c'));
+    assert!(seat.conversation().join(" ").contains("2 messages are not sent"));
+    seat.hears(News::TransferEnded(key));
+    let sent = Sent { id: MessageId::at(time(60)), created: time(60) };
+    let files = vec![file("a.png")];
+    seat.hears(News::Sent { chat: chat(HALL), nonce: key, sent, files });
+    // After the note, which was made when there was no message, and the day.
+    let shown = seat.conversation();
+    assert_eq!(shown[2..4], ["20:16 anna: look", "      [a.png, 800×600, 1.2 MB]"]);
+    assert!(!seat.screen.controller.is_settled(), "the other is not sent yet");
+
+    let jobs = seat.types("/save\n");
+    let [Job::Save(files)] = jobs.as_slice() else { panic!("it is saved") };
+    assert_eq!(files.len(), 1);
+    let name = "b".to_owned();
+    seat.hears(News::Progress(Progress { key: 1, name, is_upload: false, done: 1, size: 3 }));
+    assert!(seat.rows()[10].starts_with(" saving b 33 %"));
+}
+
+#[test]
+fn a_qr_code_is_shown_where_there_is_room() {
+    let mut seat = Seat::in_hall((80, 24), Vec::new());
+    let rows = || vec!["█▀".repeat(18); 19];
+    seat.hears(News::Qr(rows()));
+    assert_eq!(seat.conversation().iter().filter(|row| row.contains("█▀█▀")).count(), 19);
+    seat.screen.size = (40, 20);
+    seat.hears(News::Qr(rows()));
+    assert!(seat.conversation().join(" ").contains("a QR code needs a larger window"));
 }
