@@ -278,6 +278,7 @@ CREATE TABLE file_chunks (
     file_id INTEGER NOT NULL,
     start   INTEGER NOT NULL,    -- offset in the file
     bytes   BLOB NOT NULL,
+    checksum INTEGER,            -- of where they are and what they are; NULL: not computed yet
     PRIMARY KEY (file_id, start)
 ) STRICT;
 

@@ -135,11 +135,13 @@ impl Service<'_> {
                 let mut bytes = std::mem::take(&mut self.streams.scratch);
                 bytes.clear();
                 let read = self.store.read_file(id, offset, length, &mut bytes);
-                if read.is_ok() {
+                if read == Ok(true) {
                     self.accept(caller, |body| body.put_bytes(&bytes));
                 }
                 self.streams.scratch = bytes;
-                read?;
+                if !read? {
+                    return Err(Decline::StorageFailed.into());
+                }
             }
             _ => {}
         }

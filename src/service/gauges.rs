@@ -64,6 +64,8 @@ impl Service<'_> {
         page.counter("checkpoints_failed_total", help, checkpoints.failed);
         let help = "Damaged messages that were met when they were read.";
         page.counter("damaged_messages_total", help, self.store.damage_met().0);
+        let help = "Damaged parts of files that were met when they were read.";
+        page.counter("damaged_files_total", help, self.store.damaged_files_met().0);
         let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         self.metrics.render(page, received, sent, &decline::CODES);

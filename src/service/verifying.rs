@@ -1,7 +1,7 @@
-//! A slow walk over all messages that finds damage before somebody asks for it.
+//! A slow walk over all messages and files that finds damage before somebody asks for it.
 
 use crate::service::{HandlerError, Service};
-use crate::store::verify::Cursor;
+use crate::store::verify::{ChunkCursor, Cursor};
 
 /// Messages verified in one slice.
 const MESSAGES_PER_SLICE: u32 = 128;
@@ -12,22 +12,30 @@ const SLICE_MS: u64 = 200;
 
 /// How far the walk has come.
 pub(super) struct Verifying {
-    next: Option<Cursor>,
+    next: Option<Next>,
     not_before_ms: u64,
-    /// Damaged messages of this walk.
+    /// Damaged messages and parts of files of this walk.
     found: u64,
-    /// Damaged messages met by requests that are logged.
-    reported: u64,
+    /// Damaged messages and files met by requests that are logged.
+    reported: (u64, u64),
+}
+
+/// What is verified next.
+#[derive(Clone, Copy)]
+enum Next {
+    Messages(Cursor),
+    Chunks(ChunkCursor),
 }
 
 impl Default for Verifying {
     fn default() -> Self {
-        Self { next: Some(Cursor::default()), not_before_ms: 0, found: 0, reported: 0 }
+        let next = Some(Next::Messages(Cursor::default()));
+        Self { next, not_before_ms: 0, found: 0, reported: (0, 0) }
     }
 }
 
 impl Service<'_> {
-    /// Verifies some messages, and computes the checksums that are missing.
+    /// Verifies some messages or chunks of files, and computes the checksums that are missing.
     pub(super) fn verify_slice(&mut self) -> Result<(), HandlerError> {
         let now_ms = self.clock.now_ms();
         let verifying = &mut self.background.housekeeping.verifying;
@@ -35,42 +43,76 @@ impl Service<'_> {
             return Ok(());
         }
         verifying.not_before_ms = now_ms + SLICE_MS;
-        let Some(from) = verifying.next else {
-            *verifying = Verifying { reported: verifying.reported, ..Verifying::default() };
-            return Ok(());
+        let next = match verifying.next {
+            None => {
+                *verifying = Verifying { reported: verifying.reported, ..Verifying::default() };
+                return Ok(());
+            }
+            Some(Next::Messages(from)) => self.verify_message_slice(from)?,
+            Some(Next::Chunks(from)) => self.verify_chunk_slice(from)?,
         };
-        let slice = self.store.verify_messages(from, MESSAGES_PER_SLICE)?;
-        if !self.storage.full_disk.is_full {
-            self.store.add_checksums(&slice)?;
-        }
         let verifying = &mut self.background.housekeeping.verifying;
-        if let Some((chat, message)) = slice.damaged.first().filter(|_| verifying.found == 0) {
-            log::error!(
-                "message {message} of chat {chat} is damaged: run `vestnik check`, keep a copy, and \
-                 look at the disk"
-            );
-        }
-        verifying.found += slice.damaged.len() as u64;
-        verifying.next = slice.next;
-        if slice.next.is_none() {
+        verifying.next = next;
+        if next.is_none() {
             verifying.not_before_ms = now_ms + REST_MS;
             if verifying.found > 0 {
-                log::error!("{} messages are damaged", verifying.found);
+                log::error!("{} messages and parts of files are damaged", verifying.found);
             }
         }
         Ok(())
     }
 
-    /// Says that requests have met damaged messages, in one line for however many.
+    fn verify_message_slice(&mut self, from: Cursor) -> Result<Option<Next>, HandlerError> {
+        let slice = self.store.verify_messages(from, MESSAGES_PER_SLICE)?;
+        if !self.storage.full_disk.is_full {
+            self.store.add_checksums(&slice)?;
+        }
+        if let Some((chat, message)) = slice.damaged.first() {
+            self.note_found(slice.damaged.len(), &format!("message {message} of chat {chat}"));
+        }
+        let next = slice.next.map(Next::Messages);
+        Ok(Some(next.unwrap_or(Next::Chunks(ChunkCursor::FIRST))))
+    }
+
+    fn verify_chunk_slice(&mut self, from: ChunkCursor) -> Result<Option<Next>, HandlerError> {
+        let slice = self.store.verify_chunks(from)?;
+        if !self.storage.full_disk.is_full {
+            self.store.add_chunk_checksums(&slice)?;
+        }
+        if let Some((file, start)) = slice.damaged.first() {
+            self.note_found(slice.damaged.len(), &format!("file {file}, from byte {start} on,"));
+        }
+        Ok(slice.next.map(Next::Chunks))
+    }
+
+    /// Counts damage; of one walk the first is named.
+    fn note_found(&mut self, count: usize, first: &str) {
+        let verifying = &mut self.background.housekeeping.verifying;
+        if verifying.found == 0 {
+            log::error!(
+                "{first} is damaged: run `vestnik check`, keep a copy, and look at the disk"
+            );
+        }
+        verifying.found += count as u64;
+    }
+
+    /// Says that requests have met damaged messages or files, in one line each.
     pub(super) fn report_damage(&mut self) {
         let (count, chat, message) = self.store.damage_met();
-        let reported =
-            std::mem::replace(&mut self.background.housekeeping.verifying.reported, count);
-        if count > reported {
+        let (files, file) = self.store.damaged_files_met();
+        let verifying = &mut self.background.housekeeping.verifying;
+        let reported = std::mem::replace(&mut verifying.reported, (count, files));
+        if count > reported.0 {
             log::error!(
                 "damaged messages were read {} times, the last was {message} of chat {chat}: run \
                  `vestnik check`",
-                count - reported
+                count - reported.0
+            );
+        }
+        if files > reported.1 {
+            log::error!(
+                "damaged files were read {} times, the last was {file}: run `vestnik check`",
+                files - reported.1
             );
         }
     }

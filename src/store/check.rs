@@ -233,6 +233,9 @@ const MESSAGES: &[Rule] = &[
 
 /// A message that is not as it was written.
 const DAMAGED: &str = "a message that does not match its checksum, or is no text";
+/// Bytes of a file that are not as they were written.
+const DAMAGED_CHUNK: &str = "a part of a file that does not match its checksum";
+
 /// What stands in other tables for a message has to be said by its status, and the other way round.
 const EXTRAS: &[Rule] = &[
     rule(
@@ -372,7 +375,22 @@ impl Store<'_> {
         if damaged > LISTED_MAX {
             wrong.push(format!("{DAMAGED}: {} more", damaged - LISTED_MAX));
         }
+        self.check_chunks(&mut report.wrong)?;
         Ok(report)
+    }
+
+    fn check_chunks(&mut self, wrong: &mut Vec<String>) -> StoreResult<()> {
+        let mut damaged = 0;
+        self.verify_all_chunks(|file, start| {
+            damaged += 1;
+            if damaged <= LISTED_MAX {
+                wrong.push(format!("{DAMAGED_CHUNK}: file {file}, from byte {start} on"));
+            }
+        })?;
+        if damaged > LISTED_MAX {
+            wrong.push(format!("{DAMAGED_CHUNK}: {} more", damaged - LISTED_MAX));
+        }
+        Ok(())
     }
 
     pub(super) fn count(&mut self, sql: &str) -> StoreResult<u64> {
@@ -438,7 +456,8 @@ mod tests {
         INSERT INTO messages (chat_id, message_id, sender_id, updated, status, content) VALUES (1, 104, 1, 1000, 0x60, '');
         INSERT INTO files VALUES (1, 1, 1, 104, 0, 5, 5, 0, 0, 'a/b', 'c', 103),
             (2, 1, 1, NULL, 0, 9, 0, 0, 0, 'a/b', 'd', 103);
-        INSERT INTO file_chunks VALUES (1, 0, x'000102'), (1, 3, x'0304'), (3, 0, x'00');
+        INSERT INTO file_chunks (file_id, start, bytes) VALUES (1, 0, x'000102'), (1, 3, x'0304'),
+            (3, 0, x'00');
         INSERT INTO files_erased VALUES (3);
         INSERT INTO file_usage VALUES (0, 14, 1), (1, 14, 1), (2, 0, 0);
         INSERT INTO emoji VALUES (1, 104, 500, '+', 2);
@@ -532,7 +551,9 @@ mod tests {
             ("UPDATE reactions SET emoji_at = 7 WHERE user_id = 2; UPDATE emoji SET users = 1", "a reaction with", "chat 1, message 104"),
             ("DELETE FROM file_chunks WHERE file_id = 1 AND start = 3", "a file whose bytes", "file 1"),
             ("UPDATE file_chunks SET start = 4 WHERE file_id = 1 AND start = 3", "a file whose bytes", "file 1"),
-            ("INSERT INTO file_chunks VALUES (9, 0, x'00')", "bytes of a file", "file 9"),
+            ("INSERT INTO file_chunks (file_id, start, bytes) VALUES (9, 0, x'00')", "bytes of a file", "file 9"),
+            ("UPDATE file_chunks SET checksum = 7 WHERE file_id = 1 AND start = 3", "a part of a file", "file 1, from byte 3 on"),
+            ("DELETE FROM file_chunks WHERE file_id = 1", "a file whose bytes", "file 1"),
             ("UPDATE files SET chat_id = 9 WHERE file_id = 2", "an upload of", "file 2"),
             ("UPDATE file_usage SET bytes = 6 WHERE user_id = 1", "files that are counted", "user 1"),
             ("UPDATE file_usage SET uploads = 3 WHERE user_id = 0", "files that are counted", "user 0"),

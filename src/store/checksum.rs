@@ -1,7 +1,7 @@
-//! A checksum for each message, so that a damaged disk cannot change what somebody wrote without
-//! anybody noticing.
+//! A checksum for each message and for each chunk of a file, so that a damaged disk cannot change
+//! what somebody wrote without anybody noticing.
 //!
-//! It is kept in the message's row and covers what makes the message: where it is, who sent it,
+//! A message's is kept in its row and covers what makes the message: where it is, who sent it,
 //! whether it is edited or deleted, and its content. The time of the last change is not covered:
 //! the index of changed messages holds it a second time, and SQLite's own check compares the two.
 
@@ -84,11 +84,39 @@ pub fn of(chat: i64, message: i64, sender: i64, status: u8, content: &[u8]) -> u
     !crc32c(crc32c(!0, &head), content)
 }
 
-/// Damaged messages that were met: how many, and which was the last.
+/// The checksum of a row of `file_chunks`.
+pub fn of_chunk(file: i64, start: i64, bytes: &[u8]) -> u32 {
+    let mut head = [0; 16];
+    head[..8].copy_from_slice(&file.to_le_bytes());
+    head[8..].copy_from_slice(&start.to_le_bytes());
+    !crc32c(crc32c(!0, &head), bytes)
+}
+
+/// The bytes of a row of `file_chunks` whose columns are these, in this order: bytes, checksum;
+/// `None` when they are damaged.
+pub(super) fn read_chunk<'row>(
+    row: &'row Row<'_>,
+    columns: [usize; 2],
+    file: i64,
+    start: i64,
+) -> rusqlite::Result<Option<&'row [u8]>> {
+    let ValueRef::Blob(bytes) = row.get_ref(columns[0])? else { return Ok(None) };
+    let is_same = match row.get_ref(columns[1])? {
+        // Of an older version.
+        ValueRef::Null => true,
+        ValueRef::Integer(checksum) => checksum == i64::from(of_chunk(file, start, bytes)),
+        _ => false,
+    };
+    Ok(Some(bytes).filter(|_| is_same))
+}
+
+/// Damaged messages and files that were met: how many, and which was the last.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
     count: Cell<u64>,
     last: Cell<(i64, i64)>,
+    files: Cell<u64>,
+    last_file: Cell<i64>,
 }
 
 impl Damage {
@@ -97,7 +125,17 @@ impl Damage {
         self.last.set((chat, message));
     }
 
-    /// How many, the chat and the id of the last.
+    pub(super) fn note_file(&self, file: i64) {
+        self.files.set(self.files.get() + 1);
+        self.last_file.set(file);
+    }
+
+    /// How many reads of files, and the last.
+    pub(super) fn files_met(&self) -> (u64, i64) {
+        (self.files.get(), self.last_file.get())
+    }
+
+    /// How many messages, the chat and the id of the last.
     pub(super) fn met(&self) -> (u64, i64, i64) {
         let (chat, message) = self.last.get();
         (self.count.get(), chat, message)
@@ -196,6 +234,14 @@ mod tests {
             let (one, two) = long.split_at(cut);
             assert_eq!(crc32c(crc32c(!0, one), two), crc32c(!0, &long));
         }
+    }
+
+    #[test]
+    fn a_chunk_belongs_to_its_place() {
+        let right = of_chunk(7, 65_536, b"bytes");
+        assert_ne!(of_chunk(8, 65_536, b"bytes"), right);
+        assert_ne!(of_chunk(7, 0, b"bytes"), right);
+        assert_ne!(of_chunk(7, 65_536, b"bytez"), right);
     }
 
     #[test]

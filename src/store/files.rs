@@ -6,7 +6,7 @@
 
 use rusqlite::Row;
 
-use super::{Store, StoreResult, bytes, id, time};
+use super::{Store, StoreResult, bytes, checksum, id, time};
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
 use crate::limits::FILE_CHUNK_BYTES;
 use crate::wire::extras::FileInfo;
@@ -138,20 +138,26 @@ impl Store<'_> {
         bytes: &[u8],
         now: ServerTime,
     ) -> StoreResult<usize> {
-        let sql = "SELECT start, bytes FROM file_chunks WHERE file_id = ?1
+        let sql = "SELECT start, bytes, checksum FROM file_chunks WHERE file_id = ?1
                    ORDER BY start DESC LIMIT 1";
         let last = self.get(sql, [file_id.row()], |row| {
-            let chunk = row.get_ref(1)?.as_blob()?;
-            let is_short = chunk.len() + bytes.len() <= FILE_CHUNK_BYTES;
-            Ok((row.get::<_, i64>(0)?, is_short.then(|| [chunk, bytes].concat())))
+            let start = row.get(0)?;
+            // A damaged one gets no checksum that would fit it.
+            let chunk = checksum::read_chunk(row, [1, 2], file_id.row(), start)?;
+            let chunk = chunk.filter(|chunk| chunk.len() + bytes.len() <= FILE_CHUNK_BYTES);
+            Ok((start, chunk.map(|chunk| [chunk, bytes].concat())))
         })?;
+        let sum = |start, bytes: &[u8]| checksum::of_chunk(file_id.row(), start, bytes);
         let written = if let Some((start, Some(whole))) = last {
-            let sql = "UPDATE file_chunks SET bytes = ?3 WHERE file_id = ?1 AND start = ?2";
-            self.run(sql, (file_id.row(), start, &whole[..]))?;
+            let sql = "UPDATE file_chunks SET bytes = ?3, checksum = ?4
+                       WHERE file_id = ?1 AND start = ?2";
+            self.run(sql, (file_id.row(), start, &whole[..], sum(start, &whole)))?;
             whole.len()
         } else {
-            let sql = "INSERT INTO file_chunks (file_id, start, bytes) VALUES (?1, ?2, ?3)";
-            self.run(sql, (file_id.row(), stored as i64, bytes))?;
+            let sql = "INSERT INTO file_chunks (file_id, start, bytes, checksum)
+                       VALUES (?1, ?2, ?3, ?4)";
+            let start = stored as i64;
+            self.run(sql, (file_id.row(), start, bytes, sum(start, bytes)))?;
             bytes.len()
         };
         let sql = "UPDATE files SET stored = stored + ?2, touched = ?3 WHERE file_id = ?1";
@@ -159,7 +165,8 @@ impl Store<'_> {
         Ok(written)
     }
 
-    /// Appends up to `length` bytes of a file from `offset` on to `out`.
+    /// Appends up to `length` bytes of a file from `offset` on to `out`. False when some of them
+    /// are damaged: then nothing is appended.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -169,23 +176,33 @@ impl Store<'_> {
         offset: u64,
         length: usize,
         out: &mut Vec<u8>,
-    ) -> StoreResult<()> {
-        let sql = "SELECT start, bytes FROM file_chunks WHERE file_id = ?1 AND start >=
+    ) -> StoreResult<bool> {
+        let sql = "SELECT start, bytes, checksum FROM file_chunks WHERE file_id = ?1 AND start >=
                        (SELECT max(start) FROM file_chunks WHERE file_id = ?1 AND start <= ?2)
                    ORDER BY start";
-        let end = out.len() + length;
+        let begun = out.len();
+        let end = begun + length;
         let mut offset = offset;
-        let Ok(from) = i64::try_from(offset) else { return Ok(()) };
+        let mut is_sound = true;
+        let Ok(from) = i64::try_from(offset) else { return Ok(true) };
         self.each(sql, (file_id.row(), from), |row| {
             let start = bytes(row, 0)?;
-            let chunk = row.get_ref(1)?.as_blob()?;
+            let Some(chunk) = checksum::read_chunk(row, [1, 2], file_id.row(), row.get(0)?)? else {
+                is_sound = false;
+                return Ok(false);
+            };
             let Some(skip) = offset.checked_sub(start) else { return Ok(false) };
             let rest = chunk.get(skip as usize..).unwrap_or_default();
             let part = rest.get(..rest.len().min(end - out.len())).unwrap_or_default();
             out.extend_from_slice(part);
             offset += part.len() as u64;
             Ok(out.len() < end && !part.is_empty())
-        })
+        })?;
+        if !is_sound {
+            out.truncate(begun);
+            self.damage.note_file(file_id.row());
+        }
+        Ok(is_sound)
     }
 
     /// Makes uploads parts of a message, in this order.
@@ -363,6 +380,28 @@ mod tests {
             let longest: i64 = store.get(sql, [], |row| row.get(0)).expect("read").expect("a row");
             assert!(longest <= 65_536);
         }
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_not_given_and_keeps_its_checksum() {
+        let database = Database::in_memory().expect("memory");
+        let store = &mut Store::new(&database).expect("its tables");
+        let (chat, user) = (ChatId::new(7).expect("not 0"), UserId::new(3).expect("not 0"));
+        let id = store.begin_file(chat, user, &NEW, at(1)).expect("stored");
+        for n in 0..2 {
+            store.append_file(id, n * 60_000, &content(60_000), at(2)).expect("stored");
+        }
+        store.commit().expect("committed");
+        let harm = "UPDATE file_chunks SET bytes = CAST(bytes || x'00' AS BLOB) WHERE start > 0";
+        database.connection().execute_batch(harm).expect("harmed");
+        let mut out = Vec::new();
+        assert_eq!(store.read_file(id, 0, 10, &mut out), Ok(true));
+        assert_eq!(store.read_file(id, 59_000, 2_000, &mut out), Ok(false));
+        assert_eq!(store.read_file(id, 60_000, 10, &mut out), Ok(false));
+        assert_eq!((out.len(), store.damaged_files_met()), (10, (2, id.row())));
+        store.append_file(id, 120_000, &content(5), at(3)).expect("stored");
+        assert_eq!(store.read_file(id, 60_000, 10, &mut out), Ok(false));
+        assert_eq!(store.read_file(id, 120_000, 10, &mut out), Ok(true));
     }
 
     #[test]

@@ -303,6 +303,11 @@ impl<'db> Store<'db> {
         self.damage.met()
     }
 
+    /// How many damaged chunks of files were met since the start, and the file of the last.
+    pub fn damaged_files_met(&self) -> (u64, i64) {
+        self.damage.files_met()
+    }
+
     /// Frees the space that is kept for a full disk. True when there was any: from now on only what
     /// frees space or keeps somebody out should write.
     pub fn give_up_reserve(&self) -> bool {

@@ -543,15 +543,23 @@ fn verify(copy: &Path) -> Result<(), String> {
     if !database.is_current().map_err(|e| e.to_string())? {
         return Ok(());
     }
-    let mut damaged = 0;
-    let verified =
-        Store::new(&database).and_then(|mut store| store.verify_all_messages(|_, _| damaged += 1));
+    let (mut messages, mut chunks) = (0_u64, 0_u64);
+    let verified = Store::new(&database).and_then(|mut store| {
+        store.verify_all_messages(|_, _| messages += 1)?;
+        store.verify_all_chunks(|_, _| chunks += 1)
+    });
     match verified {
-        Ok(()) if damaged == 0 => Ok(()),
-        Ok(()) => Err(format!(
-            "{damaged} messages are damaged, which `vestnik check` lists: nothing was copied; \
-             --accept-damage copies the database all the same"
-        )),
+        Ok(()) if messages + chunks == 0 => Ok(()),
+        Ok(()) => {
+            let parts = match chunks {
+                0 => String::new(),
+                count => format!(" and {count} parts of files"),
+            };
+            Err(format!(
+                "{messages} messages{parts} are damaged, which `vestnik check` lists: nothing was \
+                 copied; --accept-damage copies the database all the same"
+            ))
+        }
         Err(error) => Err(format!("the copy cannot be read: {error}")),
     }
 }

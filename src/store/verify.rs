@@ -1,6 +1,6 @@
-//! Reading messages to see whether they are as they were written: by `check`, by a backup before it
-//! gets its name, and slowly by the server, which also computes the checksums that rows of an older
-//! version lack.
+//! Reading messages and files to see whether they are as they were written: by `check`, by a backup
+//! before it gets its name, and slowly by the server, which also computes the checksums that rows
+//! of an older version lack.
 
 use super::{Store, StoreResult, checksum};
 
@@ -25,7 +25,96 @@ pub struct Verified {
     missing: Vec<(i64, i64, u32)>,
 }
 
+/// Where a walk over the chunks of all files stands: the last one that it has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ChunkCursor {
+    file: i64,
+    start: i64,
+}
+
+impl ChunkCursor {
+    /// Before all of them.
+    pub const FIRST: Self = Self { file: 0, start: -1 };
+}
+
+/// What a slice of that walk has found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VerifiedChunks {
+    /// Where to go on; `None` at the end.
+    pub next: Option<ChunkCursor>,
+    /// Damaged chunks, by file and offset.
+    pub damaged: Vec<(i64, i64)>,
+    /// Chunks without a checksum, and what it is.
+    missing: Vec<(i64, i64, u32)>,
+}
+
 impl Store<'_> {
+    /// Verifies the next chunks of files after `from`, some hundred kilobytes of them. Those of
+    /// files that wait to be erased are of no interest to anyone.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn verify_chunks(&mut self, from: ChunkCursor) -> StoreResult<VerifiedChunks> {
+        const CHUNKS: u32 = 64;
+        let sql = "SELECT file_id, start, bytes, checksum FROM file_chunks
+                   WHERE (file_id, start) > (?1, ?2) ORDER BY file_id, start LIMIT ?3";
+        let mut found = VerifiedChunks::default();
+        let (mut rows, mut bytes) = (0, 0);
+        self.each(sql, (from.file, from.start, CHUNKS), |row| {
+            let (file, start): (i64, i64) = (row.get(0)?, row.get(1)?);
+            rows += 1;
+            bytes += row.get_ref(2)?.as_blob().map_or(0, <[u8]>::len);
+            match checksum::read_chunk(row, [2, 3], file, start)? {
+                None => found.damaged.push((file, start)),
+                Some(chunk) if row.get_ref(3)?.as_i64().is_err() => {
+                    found.missing.push((file, start, checksum::of_chunk(file, start, chunk)));
+                }
+                Some(_) => {}
+            }
+            found.next = Some(ChunkCursor { file, start });
+            Ok(bytes < BYTES_PER_SLICE)
+        })?;
+        if rows < CHUNKS && bytes < BYTES_PER_SLICE {
+            found.next = None;
+        }
+        let sql = "SELECT 1 FROM files_erased WHERE file_id = ?1";
+        let mut damaged = Vec::new();
+        for (file, start) in std::mem::take(&mut found.damaged) {
+            if self.get(sql, [file], |_| Ok(()))?.is_none() {
+                damaged.push((file, start));
+            }
+        }
+        Ok(VerifiedChunks { damaged, ..found })
+    }
+
+    /// Stores the checksums that were missing in a slice, unless a chunk has changed since.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_chunk_checksums(&mut self, found: &VerifiedChunks) -> StoreResult<()> {
+        for row in &found.missing {
+            let sql = "UPDATE file_chunks SET checksum = ?3
+                       WHERE file_id = ?1 AND start = ?2 AND checksum IS NULL";
+            self.run(sql, *row)?;
+        }
+        Ok(())
+    }
+
+    /// Verifies the chunks of all files, a slice in each transaction. Not within one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn verify_all_chunks(&mut self, mut damaged: impl FnMut(i64, i64)) -> StoreResult<()> {
+        let mut cursor = Some(ChunkCursor::FIRST);
+        while let Some(from) = cursor {
+            let found = self.verify_chunks(from)?;
+            self.end_look()?;
+            found.damaged.iter().for_each(|&(file, start)| damaged(file, start));
+            cursor = found.next;
+        }
+        Ok(())
+    }
+
     /// Verifies the next messages of all chats after `from`, at most `limit`.
     ///
     /// # Errors

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 use crate::support::server::{run, vestnik};
 use crate::support::wire::contents;
-use crate::support::{Server, TempDir};
+use crate::support::{Server, TempDir, eventually};
 use rusqlite::Connection;
+
+/// The version of the tables now.
+const VERSION: i64 = 3;
 
 fn corpus() -> Vec<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
@@ -44,8 +47,23 @@ fn files_of_every_version_serve_what_they_hold() {
         assert_eq!(anna.search(hall, 5, "more")[0].1.id, sent.id);
         assert_eq!(anna.my_chats().len(), 3);
         server.admin_ok(&["check"], None);
-        assert_eq!(version(&server.data()), 3);
+        assert_eq!(version(&server.data()), VERSION);
     }
+}
+
+/// A file of version 2, whose chunks have no checksums.
+#[test]
+fn files_of_version_2_have_their_bytes() {
+    let server = Server::on_copy_of(&corpus()[1]);
+    let mut boris = server.login11("boris");
+    assert_eq!(boris.download(1), b"a file of old\r\n");
+    let sums = || -> i64 {
+        let db = Connection::open(server.data()).expect("a database");
+        let sql = "SELECT count(checksum) FROM file_chunks";
+        db.query_row(sql, [], |row| row.get(0)).expect("a count")
+    };
+    eventually(|| sums() == 2);
+    server.admin_ok(&["check"], None);
 }
 
 /// A migration that cannot be ended, here since a table has the name of a new one, changes nothing.
@@ -68,5 +86,5 @@ fn a_migration_is_whole_or_not_at_all() {
     let mut command = vestnik(dir.path());
     command.args(["user", "list", "--data"]).arg(&data);
     assert_eq!(run(command, None).status.code(), Some(0));
-    assert_eq!(version(&data), 3);
+    assert_eq!(version(&data), VERSION);
 }

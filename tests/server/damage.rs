@@ -58,6 +58,46 @@ fn damaged_messages_are_isolated() {
     assert!(server.metrics()["damaged_messages_total"] >= 3.0);
 }
 
+/// A file of which a bit has flipped is not given as another one: its part is declined, and the
+/// rest of it, other files and the message are as they were. `check` and backups notice.
+#[test]
+fn a_damaged_part_of_a_file_is_declined() {
+    let mut server = Server::start();
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login11("anna");
+    let hall = anna.chat_id("hall");
+    let content: Vec<u8> = (0..150_000_u32).flat_map(|n| n.to_be_bytes()).collect();
+    let file = anna.upload(hall, "numbers", &content);
+    let other = anna.upload(hall, "other", b"other");
+    let sent = anna.send_with(hall, "numbers", 0, &[file, other]);
+    server.stop_by("TERM");
+    let mut bytes = fs::read(server.data()).expect("the data file");
+    let number = 100_000_u32;
+    let part: Vec<u8> = (number..number + 4).flat_map(u32::to_be_bytes).collect();
+    let at = bytes.windows(part.len()).position(|window| window == part);
+    bytes[at.expect("a number of the file")] ^= 1;
+    fs::write(server.data(), bytes).expect("the data file");
+    server.restart();
+    let mut anna = server.login11("anna");
+    anna.get_file(file, 400_000, 16).declined("storage-failed");
+    assert_eq!(anna.get_file(file, 0, 16).accepted(), content[..16]);
+    assert_eq!(anna.get_file(file, 599_984, 16).accepted(), content[599_984..]);
+    assert_eq!(anna.download(other), b"other");
+    assert_eq!(anna.page(hall, 0, 10)[0].id, sent.id);
+    eventually(|| server.stderr().contains(&format!("file {file}, from byte")));
+    assert!(server.metrics()["damaged_files_total"] >= 1.0);
+    let output = server.admin(&["check"], None);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    assert_eq!(stdout.matches(&format!("checksum: file {file}, ")).count(), 1, "{stdout}");
+    let copy = server.dir().join("copy.db");
+    let output = server.admin(&["backup", copy.to_str().expect("UTF-8")], None);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("0 messages and 1 parts of files are damaged"), "{stderr}");
+    assert!(!copy.exists());
+}
+
 /// `check` lists them, and a backup does not get its name unless that is accepted.
 #[test]
 fn damaged_messages_are_found() {

@@ -1,4 +1,4 @@
--- What brings a data file of version 2 to version 3: new tables.
+-- What brings a data file of version 2 to version 3: new tables and a column.
 
 -- The key pair by which push services know the server (RFC 8292), made once.
 CREATE TABLE push_key (
@@ -17,3 +17,6 @@ CREATE TABLE push_pending (
     due        INTEGER NOT NULL,           -- not to be sent before
     PRIMARY KEY (session_id, chat_id)
 ) STRICT, WITHOUT ROWID;
+
+-- A checksum for each chunk of a file. Those that are there get theirs behind the requests.
+ALTER TABLE file_chunks ADD COLUMN checksum INTEGER;
