@@ -655,7 +655,7 @@ mod tests {
         let got = |metrics: &Metrics| {
             let mut page = Page::default();
             let purposes = [(0, "ACCEPTED"), (1, "DECLINED"), (0x20, "MSG_NOTIFY")];
-            metrics.render(&mut page, [].into_iter(), purposes.into_iter(), &CODES);
+            metrics.render(&mut page, [].into_iter(), purposes.into_iter(), CODES);
             page.into_text()
         };
         let count = |text: &str, name: &str| {

@@ -29,7 +29,8 @@ pub fn bodies(data: &[u8]) {
 fn request(purpose: ToServer, version: Version, body: &[u8]) {
     let Ok(request) = Request::decode(purpose, version, body) else { return };
     // Of an answer nothing but its being one is taken.
-    if matches!(request, Request::Answer { .. }) {
+    if matches!(request, Request::Accepted { .. } | Request::Declined { .. } | Request::Part { .. })
+    {
         return;
     }
     let mut written = Vec::new();

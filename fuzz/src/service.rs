@@ -235,10 +235,10 @@ impl<'db> World<'db> {
             2..=4 => {
                 slot.may_be_suspended = true;
                 let back = input.below(4) as u8;
-                Request::Answer { declined: true }
+                Request::Declined { rest: b"" }
                     .write(&mut bytes, slot.received.last_task.wrapping_sub(back));
             }
-            _ => Request::Answer { declined: false }.write(&mut bytes, input.u8()),
+            _ => Request::Accepted { rest: b"" }.write(&mut bytes, input.u8()),
         }
         slot.inbox.push_back((bytes, None));
     }

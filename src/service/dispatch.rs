@@ -131,7 +131,10 @@ impl Service<'_> {
     fn dispatch(&mut self, conn: ConnId, task: u8, request: Request<'_>) -> HandlerResult {
         // What a connection may ask without a session.
         match request {
-            Request::Answer { .. } | Request::Disconnect => return Ok(()),
+            Request::Accepted { .. }
+            | Request::Declined { .. }
+            | Request::Part { .. }
+            | Request::Disconnect => return Ok(()),
             Request::Heartbeat { echo } => return self.heartbeat(conn, task, echo),
             Request::Hello { major, minor } => return self.hello(conn, task, major, minor),
             Request::Login { login, password } => return self.login(conn, task, login, password),
@@ -214,7 +217,9 @@ impl Service<'_> {
             Request::PutFile { file, offset, bytes } => self.put_file(me, file, offset, bytes),
             Request::GetFile { file, offset, length } => self.get_file(me, file, offset, length),
             Request::EndFile { file } => self.end_file(me, file),
-            Request::Answer { .. }
+            Request::Accepted { .. }
+            | Request::Declined { .. }
+            | Request::Part { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }
             | Request::Hello { .. }

@@ -68,6 +68,6 @@ impl Service<'_> {
         page.counter("damaged_files_total", help, self.store.damaged_files_met().0);
         let received = ToServer::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
         let sent = ToClient::ALL.iter().map(|purpose| (purpose.byte(), purpose.name()));
-        self.metrics.render(page, received, sent, &decline::CODES);
+        self.metrics.render(page, received, sent, decline::CODES);
     }
 }

@@ -198,7 +198,9 @@ impl Model {
                 self.get_file(turn, me, file.get(), offset, length)
             }
             Request::EndFile { file } => self.end_file(turn, me, file.get()),
-            Request::Answer { .. }
+            Request::Accepted { .. }
+            | Request::Declined { .. }
+            | Request::Part { .. }
             | Request::Disconnect
             | Request::Heartbeat { .. }
             | Request::Hello { .. }

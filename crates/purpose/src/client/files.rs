@@ -70,7 +70,7 @@ impl NewMessage<'_> {
 /// ```no_run
 /// # use std::fs::File;
 /// # use purpose::client::{Client, Error, NewFile, NewMessage};
-/// # use vestnik::ids::ChatId;
+/// # use purpose::ids::ChatId;
 /// # fn example(client: &mut Client, chat: ChatId) -> Result<(), Error> {
 /// let mut photo = File::open("photo.jpg")?;
 /// let size = photo.metadata()?.len();

@@ -1,5 +1,7 @@
 //! The types of section 1: reading them in place, writing them to the end of a buffer.
 
+use std::fmt;
+
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::Version;
 use crate::wire::extras::{self, Extras};
@@ -47,6 +49,12 @@ impl Malformed {
             Self::BadExtra => "an extra that a sender does not write, or too many of them",
             Self::BadValue => "a number has no meaning in its field",
         }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words())
     }
 }
 

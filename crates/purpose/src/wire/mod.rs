@@ -9,6 +9,7 @@ pub mod base64;
 pub mod codec;
 pub mod decline;
 pub mod extras;
+mod field;
 pub mod frame;
 pub mod purpose;
 pub mod request;
