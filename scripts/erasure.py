@@ -78,7 +78,10 @@ def honest(address, times):
     chat = client.ask(CREATE_CHAT, text("honest"))
     while True:
         before = time.monotonic()
-        client.ask(SEND_CHAT_MSG, chat + text("honest"))
+        try:
+            client.ask(SEND_CHAT_MSG, chat + text("honest"))
+        except OSError:
+            return  # the server has ended
         took = time.monotonic() - before
         times.append(1000 * took)
         time.sleep(max(0, 0.05 - took))

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Tries the server behind nginx and Caddy, with the lines of docs/operations.md.
 
-    scripts/proxies.py [--binary target/debug/vestnik] [--idle SECONDS] [nginx] [caddy]
+    scripts/proxies.py [--binary target/debug/vestnik] [--idle SECONDS | --idle-minutes N]
+                       [nginx] [caddy]
 
 For each proxy that is installed: the page and a part, an upgrade, the client's address in the list of
-sessions, a WebSocket that idles for a while (70 seconds, more than the 60 after which nginx cuts), and
-one that outlives a reload of the proxy. Prints a line for each, and fails at the first that is not so.
+sessions, a WebSocket that idles for a while (70 seconds, more than the 60 after which nginx cuts;
+--idle-minutes 10 is the long form), and one that outlives a reload of the proxy. Prints a line for
+each, and fails at the first that is not so.
 """
 
 import argparse
@@ -21,12 +23,9 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "clients" / "python")]
+from harness import PASSWORD, ROOT, Server
+from purpose import Client, Disconnected
 
-import purpose  # noqa: E402
-
-PASSWORD = "correct horse"
 # The address that a client has for the proxies: not the one by which they reach the server.
 CLIENT = "127.0.0.77"
 
@@ -101,30 +100,34 @@ class Caddy:
         )
 
 
-@contextlib.contextmanager
-def from_client_address():
-    """Connections of this program come from CLIENT."""
-    create = socket.create_connection
-
-    def connect(address, timeout=None, source_address=None):
-        return create(address, timeout, source_address or (CLIENT, 0))
-
-    socket.create_connection = connect
-    try:
-        yield
-    finally:
-        socket.create_connection = create
-
-
 def check(is_so, what):
     print(("ok    " if is_so else "FAILED ") + what, flush=True)
     if not is_so:
         sys.exit(1)
 
 
+def connect(port):
+    """A session through the proxy, which is not made anew when it breaks."""
+    client = Client(f"ws://localhost:{port}/ws", retry_seconds=0, source=CLIENT)
+    client.login("anna", PASSWORD)
+    return client
+
+
+def idle(client, seconds):
+    """Sends nothing but answers to the server's HEARTBEAT; whether the connection lives on."""
+    until = time.monotonic() + seconds
+    try:
+        while time.monotonic() < until:
+            client.poll(1)
+        return bool(client.get_sessions())
+    except Disconnected as broken:
+        print(f"      after {seconds - until + time.monotonic():.0f} s: {broken}")
+        return False
+
+
 def try_proxy(kind, upstream, idle_seconds):
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder, from_client_address():
+    with tempfile.TemporaryDirectory() as folder:
         proxy = kind(pathlib.Path(folder), port, upstream)
         try:
             wait_for(port)
@@ -136,26 +139,19 @@ def try_proxy(kind, upstream, idle_seconds):
             page.request("GET", part, headers={"Accept-Encoding": "gzip"})
             has_part = page.getresponse().status == 200
             check(answer.status == 200 and has_part, f"{kind.name}: the page and its parts")
-            url = f"ws://localhost:{port}/ws"
-            client = purpose.Client(url, retry_seconds=0)
-            client.login("anna", PASSWORD)
+            client = connect(port)
             check(True, f"{kind.name}: a WebSocket")
             mine = next(session for session in client.get_sessions() if session.is_this)
             check(mine.address == CLIENT, f"{kind.name}: the client's address is {mine.address}")
-            # The server's own HEARTBEAT keeps it alive; nothing is sent from here but the answer.
-            until = time.monotonic() + idle_seconds
-            while time.monotonic() < until:
-                client.poll(1)
-            check(bool(client.get_sessions()), f"{kind.name}: alive after {idle_seconds} idle seconds")
+            check(idle(client, idle_seconds), f"{kind.name}: alive after {idle_seconds:g} idle seconds")
             proxy.reload()
             time.sleep(1)
-            again = purpose.Client(url, retry_seconds=0)
-            again.login("anna", PASSWORD)
+            again = connect(port)
             check(True, f"{kind.name}: new connections after a reload")
             hall = again.get_chat_id("hall")
             try:
                 outcome = "lives on" if client.get_chat_id("hall") == hall else "is another"
-            except (purpose.Disconnected, OSError):
+            except Disconnected:
                 outcome = "is cut, and a client comes back by itself"
             check(True, f"{kind.name}: the old connection {outcome}")
         finally:
@@ -166,34 +162,25 @@ def try_proxy(kind, upstream, idle_seconds):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--binary", default=str(ROOT / "target" / "debug" / "vestnik"))
-    arguments.add_argument("--idle", type=int, default=70)
+    arguments.add_argument("--idle", type=float, default=70, metavar="SECONDS")
+    arguments.add_argument("--idle-minutes", type=float, metavar="N")
     arguments.add_argument("proxies", nargs="*", default=["nginx", "caddy"])
     options = arguments.parse_args()
+    idle_seconds = 60 * options.idle_minutes if options.idle_minutes else options.idle
     kinds = {kind.name: kind for kind in (Nginx, Caddy)}
     with tempfile.TemporaryDirectory() as folder:
-        data = f"{folder}/t.db"
-        vestnik = [options.binary, "--data", data]
-        subprocess.run(
-            [*vestnik, "user", "add", "anna", "--password-stdin", "--password-iterations", "1000"],
-            input=PASSWORD + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
-        )
-        subprocess.run([*vestnik, "chat", "add", "hall", "--admin", "anna"], check=True,
-                       stdout=subprocess.DEVNULL)
-        with open(f"{folder}/log", "w") as log:
-            server = subprocess.Popen(
-                [*vestnik, "serve", "--listen", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1"],
-                stdout=subprocess.PIPE, stderr=log, text=True,
-            )
+        server = Server(options.binary, folder)
+        server.add_members("hall", ["anna"])
+        server.start("--trusted-proxy", "127.0.0.1")
         try:
-            upstream = int(server.stdout.readline().rsplit(":", 1)[1])
             for name in options.proxies:
                 if not shutil.which(name):
                     print(f"      {name} is not installed: skipped")
                     continue
-                try_proxy(kinds[name], upstream, options.idle)
+                try_proxy(kinds[name], server.address[1], idle_seconds)
         finally:
-            server.terminate()
-            server.wait()
+            server.stop()
 
 
-main()
+if __name__ == "__main__":
+    main()
