@@ -53,6 +53,7 @@ mod http;
 mod load;
 mod moderation;
 mod paths;
+mod push;
 mod read_only;
 mod replaced_files;
 mod resources;

@@ -18,6 +18,7 @@ pub(crate) mod api10;
 pub(crate) mod api11;
 pub(crate) mod client;
 pub(crate) mod people11;
+pub(crate) mod push_service;
 pub(crate) mod server;
 pub(crate) mod tunnel;
 pub(crate) mod web;
