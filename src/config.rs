@@ -3,6 +3,7 @@
 //! Owns the meaning, the bounds and the contradictions of options, and the TOML file. Must not
 //! know the command line or the environment: they come as one more layer of [`Options`].
 
+mod acme;
 mod file;
 mod people;
 mod push;
@@ -14,6 +15,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub use acme::{Acme, acme_contact, acme_directory, domain};
 pub use file::nearest;
 pub use people::{InvitesBy, PUSH_HOSTS, UserList, push_host};
 pub use push::{PushContact, PushContent, PushResolve};
@@ -108,10 +110,22 @@ pub struct Config {
 pub struct Tls {
     /// Where TLS is taken: at least one address; port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
-    /// The certificate and its chain, as PEM.
-    pub cert: PathBuf,
-    /// Its private key, as PEM.
-    pub key: PathBuf,
+    /// Where the certificate comes from.
+    pub certificate: CertificateSource,
+}
+
+/// Where the certificate of the TLS listeners comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// From files that somebody else renews.
+    Files {
+        /// The certificate and its chain, as PEM.
+        cert: PathBuf,
+        /// Its private key, as PEM.
+        key: PathBuf,
+    },
+    /// From an ACME authority.
+    Acme(Acme),
 }
 
 /// Who may register over the network.
@@ -265,6 +279,17 @@ options! {
     tls_cert: PathBuf,
     /// Its key.
     tls_key: PathBuf,
+    /// Names to get a certificate for.
+    #[serde(deserialize_with = "acme::domains")]
+    domain: Vec<String>,
+    /// The authority that issues it.
+    #[serde(deserialize_with = "acme::directory")]
+    acme_directory: String,
+    /// Whom it can write to.
+    #[serde(deserialize_with = "acme::contact")]
+    acme_contact: String,
+    /// Who vouches for the authority.
+    acme_ca: PathBuf,
     /// Who may register.
     registration: Registration,
     /// Who makes invites that register.
@@ -461,9 +486,13 @@ impl Config {
             if !options.unset(&option) {
                 return Err(problems);
             }
-            if option == "tls-listen" {
-                options.unset("tls-cert");
-                options.unset("tls-key");
+            let dependent: &[&str] = match option.as_str() {
+                "tls-listen" => &["tls-cert", "tls-key"],
+                "domain" => &["acme-directory", "acme-contact", "acme-ca"],
+                _ => &[],
+            };
+            for option in dependent {
+                options.unset(option);
             }
         }
     }
@@ -488,11 +517,15 @@ impl Config {
         let user_files = said.user_files_limit.unwrap_or(limits::USER_FILES_BYTES_MAX);
         let files = said.files_limit.unwrap_or(limits::FILES_BYTES_MAX);
         let reserve = said.disk_reserve.unwrap_or(limits::DISK_RESERVE_BYTES);
+        let acme = acme::acme(said.domain, said.acme_directory, said.acme_contact, said.acme_ca)?;
+        let has_tls = said.tls_listen.is_some() || acme.is_some();
+        let site = acme.as_ref().and_then(|acme| acme.domains.first());
+        let site = site.and_then(|domain| format!("https://{domain}").parse().ok());
         let config = Self {
             stats_socket,
             data,
-            listen: plain_listeners(said.listen, said.tls_listen.is_some()),
-            tls: tls(said.tls_listen, said.tls_cert, said.tls_key)?,
+            listen: plain_listeners(said.listen, has_tls),
+            tls: tls(said.tls_listen, said.tls_cert, said.tls_key, acme)?,
             registration: said.registration.unwrap_or(Registration::Closed),
             invites_by: said.invites_by.unwrap_or(InvitesBy::Operators),
             user_list: said.user_list.unwrap_or(UserList::All),
@@ -531,7 +564,8 @@ impl Config {
             web: said.web != Some(OnOff::Off),
             web_origin: said.web_origin.unwrap_or_default(),
             trusted_proxy: said.trusted_proxy.unwrap_or_default(),
-            public_url: said.public_url,
+            // An authority checks a domain at port 443: that is where browsers find it, too.
+            public_url: said.public_url.or(site),
         };
         config.check_sizes()?;
         push::check_resolves(&config.push_resolve, &config.push_hosts)?;
@@ -609,13 +643,28 @@ fn tls(
     listen: Option<Vec<SocketAddr>>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    acme: Option<Acme>,
 ) -> Result<Option<Tls>, ConfigError> {
+    if let Some(acme) = acme {
+        if cert.is_some() || key.is_some() {
+            let option = if cert.is_some() { "tls-cert" } else { "tls-key" };
+            return wrong(format!(
+                "{option} contradicts domain, which gets a certificate by itself"
+            ));
+        }
+        let listen = listen.unwrap_or_else(acme::default_listeners);
+        return Ok(Some(Tls { listen, certificate: CertificateSource::Acme(acme) }));
+    }
     match (listen, cert, key) {
         (None, None, None) => Ok(None),
-        (Some(listen), Some(cert), Some(key)) => Ok(Some(Tls { listen, cert, key })),
+        (Some(listen), Some(cert), Some(key)) => {
+            Ok(Some(Tls { listen, certificate: CertificateSource::Files { cert, key } }))
+        }
         (None, Some(_), _) => wrong("tls-cert has no effect without tls-listen".to_owned()),
         (None, ..) => wrong("tls-key has no effect without tls-listen".to_owned()),
-        (Some(_), None, _) => wrong("tls-listen needs a certificate: set tls-cert".to_owned()),
+        (Some(_), None, _) => {
+            wrong("tls-listen needs a certificate: set tls-cert, or domain".to_owned())
+        }
         (Some(_), _, None) => {
             wrong("tls-listen needs the certificate's key: set tls-key".to_owned())
         }
@@ -744,8 +793,7 @@ mod tests {
             listen: list("127.0.0.1:1 [::1]:2"),
             tls: Some(Tls {
                 listen: list("0.0.0.0:3 [::]:3"),
-                cert: "c.pem".into(),
-                key: "k.pem".into(),
+                certificate: CertificateSource::Files { cert: "c.pem".into(), key: "k.pem".into() },
             }),
             registration: Registration::Invite,
             invites_by: InvitesBy::Admins,
@@ -822,6 +870,46 @@ mod tests {
         refused("tls-cert = 'c'\ntls-key = 'k'", "tls-listen");
         let config = config("tls-listen = '127.0.0.1:1'\ntls-cert = 'c'\ntls-key = 'k'").unwrap();
         assert!(config.listen.is_empty(), "with a TLS listener alone there is no plain TCP");
+    }
+
+    #[test]
+    fn a_domain_is_the_whole_of_tls() {
+        let alone = config("domain = 'chat.example.org'").unwrap();
+        assert!(alone.listen.is_empty());
+        assert_eq!(alone.public_url.as_ref().unwrap().as_str(), "https://chat.example.org");
+        let tls = alone.tls.unwrap();
+        let addresses: Vec<_> = tls.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, ["0.0.0.0:443", "[::]:443"]);
+        let CertificateSource::Acme(acme) = tls.certificate else { panic!("no ACME") };
+        assert_eq!(acme.domains, ["chat.example.org"]);
+        assert_eq!(acme.directory, acme::LETS_ENCRYPT);
+        let whole = config(
+            "domain = ['Chat.Example.org', 'www.example.org']\ntls-listen = '127.0.0.1:1'\n\
+             acme-directory = 'staging'\nacme-contact = 'a@b.c'\nacme-ca = 'ca.pem'\n\
+             listen = '127.0.0.1:2'\npublic-url = 'https://www.example.org'",
+        )
+        .unwrap();
+        assert_eq!(whole.listen.len(), 1);
+        assert_eq!(whole.public_url.unwrap().as_str(), "https://www.example.org");
+        let expected = Acme {
+            domains: vec!["chat.example.org".to_owned(), "www.example.org".to_owned()],
+            directory: acme::LETS_ENCRYPT_STAGING.to_owned(),
+            contact: Some("a@b.c".to_owned()),
+            ca: Some("ca.pem".into()),
+        };
+        let tls = Tls {
+            listen: vec![address("127.0.0.1:1").unwrap()],
+            certificate: CertificateSource::Acme(expected),
+        };
+        assert_eq!(whole.tls, Some(tls));
+        refused("acme-directory = 'staging'", "acme-directory has no effect without domain");
+        refused("acme-contact = 'a@b.c'", "acme-contact has no effect without domain");
+        refused("domain = 'a.b'\ntls-cert = 'c'\ntls-key = 'k'", "tls-cert contradicts domain");
+        refused("domain = 'a.b, A.b'", "twice");
+        refused("domain = []", "1 to 10");
+        refused("domain = 'localhost'", "localhost");
+        refused("domain = 'a.b'\nacme-directory = 'http://a'", "http://a");
+        refused("domain = 'a.b'\nacme-contact = 'a'", "address of mail");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! vestnik: a chat server that speaks the Purpose protocol, from one thread and one SQLite file.
 
+pub mod acme;
 pub mod auth;
 pub mod certificate;
 pub mod config;

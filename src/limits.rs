@@ -163,6 +163,20 @@ pub const TLS_WRITE_BYTES_MAX: usize = 32 * 1024;
 pub const TLS_OUTGOING_BYTES_MAX: usize = 2 * TLS_WRITE_BYTES_MAX;
 /// Bytes of TLS records that may come without bringing a byte of plaintext.
 pub const TLS_BARREN_BYTES_MAX: usize = 2 * TLS_INCOMING_BYTES_MAX;
+/// Domains of one certificate from an ACME authority.
+pub const DOMAINS_MAX: usize = 10;
+/// Bytes of the body of an authority's answer that are read, the chain of a certificate among them,
+pub const ACME_BODY_BYTES_MAX: u64 = 256 * 1024;
+/// and of its head.
+pub const ACME_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Longest URL, nonce or other value of a header of an authority.
+pub const ACME_URL_BYTES_MAX: usize = 1024;
+/// Seconds within which an authority has to be connected to,
+pub const ACME_CONNECT_TIMEOUT_S: u64 = 10;
+/// and within which it has to have answered a request.
+pub const ACME_TIMEOUT_S: u64 = 30;
+/// How often a request is sent whose nonce the authority does not know.
+pub const ACME_NONCE_TRIES_MAX: usize = 20;
 /// Longest file that is read as a certificate or key, in bytes.
 pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
 

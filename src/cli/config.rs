@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use clap::builder::Resettable;
-use vestnik::config::{Config, ConfigError, Options};
+use vestnik::certificate::read_certificates;
+use vestnik::config::{Acme, CertificateSource, Config, ConfigError, Options};
 use vestnik::net::tls::Identity;
 
 use super::failure::Failure;
@@ -80,10 +81,12 @@ fn file_problems(config: &Config) -> Vec<String> {
     {
         problems.push(format!("data: the folder {} does not exist", folder.display()));
     }
-    if let Some(tls) = &config.tls
-        && let Err(error) = load(&tls.cert, &tls.key)
-    {
-        problems.push(error);
+    match config.tls.as_ref().map(|tls| &tls.certificate) {
+        Some(CertificateSource::Files { cert, key }) => problems.extend(load(cert, key).err()),
+        Some(CertificateSource::Acme(Acme { ca: Some(ca), .. })) => {
+            problems.extend(read_certificates(ca).err().map(|error| error.to_string()));
+        }
+        _ => {}
     }
     problems
 }

@@ -8,7 +8,8 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, ArgMatches, FromArgMatches as _};
 use vestnik::config::{
     Config, InvitesBy, Network, OnOff, Options, PushContact, PushContent, PushResolve,
-    Registration, Seconds, UserList, WebOrigin, address, push_host,
+    Registration, Seconds, UserList, WebOrigin, acme_contact, acme_directory, address, domain,
+    push_host,
 };
 use vestnik::logging::Logging;
 use vestnik::net::{self, ServeError};
@@ -24,6 +25,7 @@ the environment over the file.
 Examples:
   vestnik serve
   vestnik serve --data /var/lib/vestnik/chat.db --listen 127.0.0.1:7420
+  vestnik serve --domain chat.example.org
   vestnik serve --tls-listen 0.0.0.0:7421 --tls-cert fullchain.pem --tls-key privkey.pem
 
 SIGTERM and SIGINT stop the server cleanly, SIGHUP reads the certificate again.";
@@ -68,6 +70,25 @@ struct Listeners {
     /// The certificate's private key
     #[arg(long, value_name = "PEM", env = "VESTNIK_TLS_KEY", hide_env = true)]
     tls_key: Option<PathBuf>,
+
+    /// Get a certificate for this name, and renew it: the server is reached at port 443 of the
+    /// name, and listens there without --tls-listen; may be repeated. This agrees to the terms of
+    /// the authority
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = domain, env = "VESTNIK_DOMAIN", hide_env = true)]
+    domain: Option<Vec<String>>,
+
+    /// The ACME authority that issues it, or `staging`, the rehearsal of Let's Encrypt
+    /// [default: Let's Encrypt]
+    #[arg(long, value_name = "URL", value_parser = acme_directory, env = "VESTNIK_ACME_DIRECTORY", hide_env = true)]
+    acme_directory: Option<String>,
+
+    /// Where that authority can reach you
+    #[arg(long, value_name = "MAIL", value_parser = acme_contact, env = "VESTNIK_ACME_CONTACT", hide_env = true)]
+    acme_contact: Option<String>,
+
+    /// Who vouches for that authority [default: whom the system trusts]
+    #[arg(long, value_name = "PEM", env = "VESTNIK_ACME_CA", hide_env = true)]
+    acme_ca: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -279,6 +300,10 @@ impl Arguments {
             tls_listen: listeners.tls_listen,
             tls_cert: listeners.tls_cert,
             tls_key: listeners.tls_key,
+            domain: listeners.domain,
+            acme_directory: listeners.acme_directory,
+            acme_contact: listeners.acme_contact,
+            acme_ca: listeners.acme_ca,
             web: web.web,
             web_origin: web.web_origin,
             trusted_proxy: web.trusted_proxy,

@@ -3,9 +3,11 @@
 //! All that a turn decides it decides by the one time that was read at its beginning; what is read
 //! later is for metrics alone.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::acme::Now;
 
 /// A clock that only runs forward, also while the machine is suspended: else waking up would look
 /// as if the wall clock had jumped.
@@ -18,6 +20,12 @@ fn forward_us() -> u64 {
     let now = clock_gettime(FORWARD);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds.saturating_mul(1_000_000) + u64::try_from(now.tv_nsec).unwrap_or_default() / 1000
+}
+
+/// Both clocks, for threads that wait for hours.
+pub(super) fn both() -> Now {
+    let wall = u64::try_from(Clock::start().wall_us()).unwrap_or_default();
+    Now { wall: Duration::from_micros(wall), forward: Duration::from_micros(forward_us()) }
 }
 
 /// Reads both clocks once per turn.

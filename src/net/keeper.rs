@@ -1,14 +1,18 @@
-//! The server's certificate while it runs: loaded, reloaded, and watched for its end.
+//! The server's certificate while it runs: loaded, reloaded, renewed, and watched for its end.
 //!
-//! Owns the identity and when its end is next looked for. Must not know connections.
+//! Owns the identity, the worker that renews it, and when its end is next looked for. Must not
+//! know connections.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use crate::config::Config;
+use crate::acme::{Event, Storage, Worker};
+use crate::config::{Acme, CertificateSource, Config};
 use crate::engine::NEVER_MS;
+use crate::net::clock;
 use crate::net::tls::Identity;
 use crate::net::transport::Transport;
 
@@ -18,15 +22,35 @@ const WARN_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
 /// The certificate of the TLS listeners, if there are any.
 pub(super) struct CertificateKeeper {
     identity: Option<Identity>,
+    /// What gets and renews it.
+    worker: Option<Worker>,
     warn_ms: u64,
 }
 
 impl CertificateKeeper {
     /// Loads what the options name.
     pub(super) fn load(config: &Config) -> Result<Self, String> {
-        let load = |tls: &crate::config::Tls| Identity::load(&tls.cert, &tls.key);
-        let identity = config.tls.as_ref().map(load).transpose().map_err(|e| e.to_string())?;
-        Ok(Self { identity, warn_ms: 0 })
+        let identity = match config.tls.as_ref().map(|tls| &tls.certificate) {
+            None => None,
+            Some(CertificateSource::Files { cert, key }) => Some(Identity::load(cert, key)),
+            Some(CertificateSource::Acme(acme)) => Some(load_kept(&config.data, acme)),
+        };
+        let identity = identity.transpose().map_err(|error| error.to_string())?;
+        Ok(Self { identity, worker: None, warn_ms: 0 })
+    }
+
+    /// Starts what renews the certificate, when it comes from an authority. `wake` has the loop
+    /// call [`CertificateKeeper::turn`].
+    pub(super) fn start(
+        &mut self,
+        config: &Config,
+        wake: impl Fn() + Send + 'static,
+    ) -> io::Result<()> {
+        let source = config.tls.as_ref().map(|tls| &tls.certificate);
+        if let Some(CertificateSource::Acme(acme)) = source {
+            self.worker = Some(Worker::start(acme, &config.data, clock::both, wake)?);
+        }
+        Ok(())
     }
 
     /// Begins TLS on an accepted socket.
@@ -37,8 +61,20 @@ impl CertificateKeeper {
         }
     }
 
-    /// Loads the files again; a pair that cannot be used leaves the old one in place.
+    /// Loads the files again, and asks for a renewal that is due; a pair that cannot be used leaves
+    /// the old one in place.
     pub(super) fn reload(&mut self) {
+        if let Some(worker) = &self.worker {
+            worker.try_again();
+            // The first one may still be asked for.
+            if self.identity.as_ref().is_some_and(|identity| !identity.is_there()) {
+                return;
+            }
+        }
+        self.load_again();
+    }
+
+    fn load_again(&mut self) {
         let Some(identity) = &mut self.identity else { return };
         match identity.reload() {
             Ok(()) => {
@@ -50,17 +86,37 @@ impl CertificateKeeper {
         }
     }
 
-    /// Once a day, logs a certificate that has expired or is about to: clients refuse it, and
-    /// nobody else says why.
+    /// Does what the worker asks for. Once a day, logs a certificate that has expired or is about
+    /// to: clients refuse it, and nobody else says why.
     pub(super) fn turn(&mut self, now_ms: u64, wall_us: i64) {
+        self.serve_worker();
         if now_ms < self.warn_ms {
             return;
         }
         self.warn_ms = now_ms.saturating_add(WARN_EVERY_MS);
         let now = Duration::from_micros(u64::try_from(wall_us).unwrap_or_default());
-        if let Some(warning) = self.identity.as_ref().and_then(|id| id.expiry_warning(now)) {
-            log::warn!("{warning}: renew it and send SIGHUP");
+        let Some(identity) = &self.identity else { return };
+        match (&self.worker, identity.expiry_warning(now)) {
+            (None, Some(warning)) => log::warn!("{warning}: renew it and send SIGHUP"),
+            (Some(_), Some(warning)) if identity.is_overdue(now) => {
+                log::warn!("{warning}, and its renewal fails: see what else the log says of it");
+            }
+            _ => {}
         }
+    }
+
+    fn serve_worker(&mut self) {
+        let Some(worker) = self.worker.take() else { return };
+        worker.apply(|event| match (event, &mut self.identity) {
+            (Event::Renewed, _) => self.load_again(),
+            (Event::Challenge(challenge), Some(identity)) => {
+                if let Err(error) = identity.answer_challenge(challenge) {
+                    log::error!("a check of the authority cannot be answered: {error}");
+                }
+            }
+            (Event::Challenge(_), None) => {}
+        });
+        self.worker = Some(worker);
     }
 
     /// When [`CertificateKeeper::turn`] has to be called again, at the latest.
@@ -72,6 +128,18 @@ impl CertificateKeeper {
     pub(super) fn ends_s(&self) -> Option<u64> {
         self.identity.as_ref()?.not_after().map(|end| end.as_secs())
     }
+}
+
+/// The pair that was kept from an authority, if there is one; else handshakes fail until there is.
+fn load_kept(data: &Path, acme: &Acme) -> Result<Identity, crate::certificate::CertificateError> {
+    let storage = Storage::new(data, acme);
+    let mut identity = Identity::without_pair(storage.pair(), storage.pair())?;
+    if storage.pair().exists()
+        && let Err(error) = identity.reload()
+    {
+        log::error!("{error}; another is asked for");
+    }
+    Ok(identity)
 }
 
 #[cfg(test)]

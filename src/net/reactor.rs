@@ -75,7 +75,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         service: Service<'db>,
         mut listeners: Vec<Listener>,
         sources: Sources,
-        certificate: CertificateKeeper,
+        mut certificate: CertificateKeeper,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -86,6 +86,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         let push_sender = service.push_key().map(|key| {
             PushSender::new(key, PushRules::new(config), Arc::new(move || self::wake(&waker)))
         });
+        certificate.start(config, wake.clone())?;
         let mut signals = Signals::catch()?;
         poll.registry().register(&mut signals.pipe, SIGNALS, Interest::READABLE)?;
         for (place, listener) in listeners.iter_mut().enumerate() {

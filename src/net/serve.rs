@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ring::rand::SystemRandom;
 
-use crate::config::Config;
+use crate::config::{CertificateSource, Config};
 use crate::http::Site;
 use crate::logging::Logging;
 use crate::net::clock::Clock;
@@ -152,10 +152,29 @@ fn listeners(config: &Config) -> Result<Vec<Listener>, String> {
     let tls: &[SocketAddr] = config.tls.as_ref().map_or(&[], |tls| &tls.listen);
     let plain = config.listen.iter().map(|address| (*address, Port::Plain));
     let all = plain.chain(tls.iter().map(|address| (*address, Port::Tls)));
-    all.map(|(address, port)| {
-        Listener::bind(address, port).map_err(|error| cannot_listen(address, &error))
-    })
-    .collect()
+    let mut listeners = Vec::new();
+    for (address, port) in all {
+        match Listener::bind(address, port) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_dispensable(config, address, &error) => {
+                log::info!("this machine has no IPv6: nothing listens on {address}");
+            }
+            Err(error) => return Err(cannot_listen(address, &error)),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Whether the server does as well without a listener: that for IPv6, which no option has named,
+/// on a machine without it.
+fn is_dispensable(config: &Config, address: SocketAddr, error: &std::io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    let is_absent = error.kind() == std::io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(EAFNOSUPPORT);
+    let source = config.tls.as_ref().map(|tls| &tls.certificate);
+    let is_default = matches!(source, Some(CertificateSource::Acme(_)))
+        && address == SocketAddr::from((Ipv6Addr::UNSPECIFIED, 443));
+    is_absent && is_default
 }
 
 /// Why nothing listens on an address, and what to do.

@@ -15,13 +15,14 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use self::stream::TlsStream;
 use super::transport::Transport;
-use crate::certificate::{CertificateError, read_certificates, read_key, x509};
+use crate::acme;
+use crate::certificate::x509::{self, Validity};
+use crate::certificate::{CertificateError, read_certificates, read_key};
 
 pub mod stream;
 
@@ -34,8 +35,8 @@ pub struct Identity {
     certificate: PathBuf,
     key: PathBuf,
     pair: Option<Arc<CertifiedKey>>,
-    /// When the server's certificate ends, since the Unix epoch; `None` when it cannot be read.
-    not_after: Option<Duration>,
+    /// When the server's certificate is good; `None` when that cannot be read.
+    validity: Option<Validity>,
     challenge: Option<Challenge>,
     config: Arc<ServerConfig>,
 }
@@ -63,36 +64,35 @@ impl Identity {
     pub fn without_pair(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         let config = Arc::new(server_config(None, None)?);
-        Ok(Self { certificate, key, pair: None, not_after: None, challenge: None, config })
+        Ok(Self { certificate, key, pair: None, validity: None, challenge: None, config })
     }
 
     /// Loads the files again, for connections that are accepted from now on. A pair that cannot
     /// be used leaves the old one in place.
     pub fn reload(&mut self) -> Result<(), CertificateError> {
         let chain = read_certificates(&self.certificate)?;
-        let not_after = chain.first().and_then(|first| x509::validity(first));
+        let validity = chain.first().and_then(|first| x509::validity(first));
         let private = read_key(&self.key)?;
         let pair = CertifiedKey::from_der(chain, private, &default_provider())
             .map_err(|error| mismatch(&self.certificate, &self.key, &error))?;
         let pair = Some(Arc::new(pair));
         self.config = Arc::new(server_config(pair.clone(), self.challenge.clone())?);
-        (self.pair, self.not_after) = (pair, not_after.map(|validity| validity.not_after));
+        (self.pair, self.validity) = (pair, validity);
         Ok(())
     }
 
-    /// Answers an ACME authority that asks for a name with a certificate, both in DER, from now on;
-    /// `None` ends that.
-    pub fn answer_challenge(
+    /// Answers an ACME authority that checks a name, from now on; `None` ends that.
+    pub(super) fn answer_challenge(
         &mut self,
-        challenge: Option<(String, CertificateDer<'static>, PrivateKeyDer<'static>)>,
+        challenge: Option<acme::Challenge>,
     ) -> Result<(), CertificateError> {
         self.challenge = match challenge {
-            Some((name, certificate, key)) => {
-                let key = default_provider().key_provider.load_private_key(key);
+            Some(challenge) => {
+                let key = default_provider().key_provider.load_private_key(challenge.key);
                 let key = key.map_err(|_| CertificateError("the key cannot be used".to_owned()))?;
                 // Not from_der, which refuses the critical extension of a challenge's certificate.
-                let pair = Arc::new(CertifiedKey::new(vec![certificate], key));
-                Some(Challenge { name, pair })
+                let pair = Arc::new(CertifiedKey::new(vec![challenge.certificate], key));
+                Some(Challenge { name: challenge.name, pair })
             }
             None => None,
         };
@@ -101,13 +101,26 @@ impl Identity {
     }
 
     /// When the server's certificate ends, since the Unix epoch.
-    pub const fn not_after(&self) -> Option<Duration> {
-        self.not_after
+    pub fn not_after(&self) -> Option<Duration> {
+        self.validity.map(|validity| validity.not_after)
+    }
+
+    /// Whether a pair is loaded.
+    pub(super) const fn is_there(&self) -> bool {
+        self.pair.is_some()
+    }
+
+    /// Whether a certificate that is renewed by itself should have been long ago.
+    pub(super) fn is_overdue(&self, now: Duration) -> bool {
+        let overdue = |validity: Validity| {
+            validity.not_after.saturating_sub(now) < acme::schedule::overdue(validity)
+        };
+        self.validity.is_some_and(overdue)
     }
 
     /// One line when the certificate has expired at `now` (since the Unix epoch) or is about to.
     pub fn expiry_warning(&self, now: Duration) -> Option<String> {
-        let not_after = self.not_after?;
+        let not_after = self.not_after()?;
         let file = self.certificate.display();
         if not_after <= now {
             return Some(format!("the certificate in {file} has expired, clients will refuse it"));

@@ -8,6 +8,7 @@
     reason = "tests stand outside of the server: they read the clock and start threads"
 )]
 
+mod acme;
 mod api01_chats;
 mod api01_durability;
 mod api01_frames;

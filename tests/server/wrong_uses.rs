@@ -130,7 +130,11 @@ const USES: &[Use] = &[
          serve --help'",
     ),
     wrong("serve --session-days 0", 2, "session-days must be 1 to 36500, not 0"),
-    wrong("serve --tls-listen 127.0.0.1:1", 2, "tls-listen needs a certificate: set tls-cert"),
+    wrong(
+        "serve --tls-listen 127.0.0.1:1",
+        2,
+        "tls-listen needs a certificate: set tls-cert, or domain",
+    ),
     wrong("serve --tls-key key.pem", 2, "tls-key has no effect without tls-listen"),
     wrong(
         "serve --allow-plaintext=perhaps",

@@ -695,8 +695,11 @@ fn a_challenge_is_answered_for_its_name_alone_and_ends_there() {
 
     let made = generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
     let (expected, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
-    let key = PrivateKeyDer::try_from(key).unwrap();
-    let challenge = ("chat.example.org".to_owned(), expected.clone(), key);
+    let challenge = acme::Challenge {
+        name: "chat.example.org".to_owned(),
+        certificate: expected.clone(),
+        key: rustls::pki_types::PrivateKeyDer::try_from(key).unwrap(),
+    };
     identity.answer_challenge(Some(challenge)).unwrap();
     let answer = asked(&identity, "Chat.Example.org", acme);
     assert_eq!(answer, Some((expected.to_vec(), Vec::new())), "and nothing is read");

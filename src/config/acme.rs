@@ -1,0 +1,206 @@
+//! Options of certificates from an ACME authority.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
+use super::web::is_authority;
+use super::{ConfigError, wrong};
+use crate::limits::{ACME_URL_BYTES_MAX, DOMAINS_MAX};
+
+/// Let's Encrypt, the authority when none is named,
+pub(super) const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// and its rehearsal, whose certificates nobody trusts: `staging` for short.
+pub(super) const LETS_ENCRYPT_STAGING: &str =
+    "https://acme-staging-v02.api.letsencrypt.org/directory";
+
+/// A certificate that the server gets and renews by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// The names that it is for, the one that links name first.
+    pub domains: Vec<String>,
+    /// The directory of the authority.
+    pub directory: String,
+    /// Where the authority can reach the operator.
+    pub contact: Option<String>,
+    /// Authorities that the directory's own certificate may be of; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+}
+
+/// Where TLS is accepted when a domain is set and no listener.
+pub(super) fn default_listeners() -> Vec<SocketAddr> {
+    let port = 443;
+    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+/// Checks that the options go together.
+pub(super) fn acme(
+    domains: Option<Vec<String>>,
+    directory: Option<String>,
+    contact: Option<String>,
+    ca: Option<PathBuf>,
+) -> Result<Option<Acme>, ConfigError> {
+    let Some(domains) = domains else {
+        let idle = [
+            ("acme-directory", directory.is_some()),
+            ("acme-contact", contact.is_some()),
+            ("acme-ca", ca.is_some()),
+        ];
+        return match idle.iter().find(|(_, is_set)| *is_set) {
+            Some((option, _)) => wrong(format!("{option} has no effect without domain")),
+            None => Ok(None),
+        };
+    };
+    if domains.is_empty() || domains.len() > DOMAINS_MAX {
+        return wrong(format!("domain names 1 to {DOMAINS_MAX} domains"));
+    }
+    if domains.iter().enumerate().any(|(at, domain)| domains.iter().take(at).any(|d| d == domain)) {
+        return wrong("domain names a domain twice".to_owned());
+    }
+    let directory = directory.unwrap_or_else(|| LETS_ENCRYPT.to_owned());
+    Ok(Some(Acme { domains, directory, contact, ca }))
+}
+
+/// Parses a name for which there is to be a certificate.
+///
+/// # Errors
+/// When it is not the name of a host that an authority on the internet could know.
+pub fn domain(text: &str) -> Result<String, String> {
+    let name = text.trim().trim_end_matches('.');
+    let bad = |why: &str| Err(format!("{text:?} is not a domain, such as chat.example.org: {why}"));
+    if name.starts_with("*.") {
+        return bad("name each host, since the check by TLS knows no wildcards");
+    }
+    let Ok(ascii) = idna::domain_to_ascii_strict(name) else {
+        return bad("use letters, digits, hyphens and dots");
+    };
+    let last = ascii.rsplit('.').next().unwrap_or_default();
+    if !ascii.contains('.') || last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return bad("an authority knows only names of the internet (for a LAN: vestnik cert ca)");
+    }
+    Ok(ascii)
+}
+
+/// Parses the directory of an authority.
+///
+/// # Errors
+/// When it is not an address of HTTPS.
+pub fn acme_directory(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text == "staging" {
+        return Ok(LETS_ENCRYPT_STAGING.to_owned());
+    }
+    let is_directory = text.strip_prefix("https://").is_some_and(|rest| {
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        is_authority(authority) && path.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    if !is_directory || text.len() > ACME_URL_BYTES_MAX {
+        return Err(format!(
+            "{text:?} is not the directory of an authority, such as {LETS_ENCRYPT}"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Parses the address at which an authority can reach the operator.
+///
+/// # Errors
+/// When it is not an address of mail.
+pub fn acme_contact(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let mail = text.strip_prefix("mailto:").unwrap_or(text);
+    let is_mail = mail
+        .split_once('@')
+        .is_some_and(|(user, host)| !user.is_empty() && host.contains('.') && !host.contains('@'));
+    let is_plain = mail.chars().all(|c| c.is_ascii_graphic() && !",?&%\"<>".contains(c));
+    if is_mail && is_plain && mail.len() <= 254 {
+        return Ok(mail.to_owned());
+    }
+    Err(format!("{text:?} is not an address of mail, such as admin@example.org"))
+}
+
+/// Domains as one text, separated by commas, or as an array of texts.
+pub(super) fn domains<'de, D: Deserializer<'de>>(
+    input: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a domain, or an array of domains")]
+    enum Given {
+        Text(String),
+        Array(Vec<String>),
+    }
+    let domains: Result<Vec<_>, String> = match Given::deserialize(input)? {
+        Given::Text(text) => text.split(',').map(domain).collect(),
+        Given::Array(texts) => texts.iter().map(|text| domain(text)).collect(),
+    };
+    domains.map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A directory in a file.
+pub(super) fn directory<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(input)?;
+    acme_directory(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// A contact in a file.
+pub(super) fn contact<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(input)?;
+    acme_contact(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_a_name_of_the_internet() {
+        for (given, name) in [
+            (" Chat.Example.org. ", "chat.example.org"),
+            ("чат.example", "xn--80a0bn.example"),
+            ("a-b.c", "a-b.c"),
+        ] {
+            assert_eq!(domain(given).as_deref(), Ok(name));
+        }
+        for wrong in [
+            "",
+            ".",
+            "chat",
+            "*.example.org",
+            "a b.c",
+            "https://a.b",
+            "a.b:443",
+            "a.b/c",
+            "1.2.3.4",
+            "[::1]",
+            "a..b",
+            "-a.b",
+        ] {
+            let error = domain(wrong).expect_err(wrong);
+            assert!(error.contains("is not a domain"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_an_address_of_https() {
+        assert_eq!(acme_directory("staging").as_deref(), Ok(LETS_ENCRYPT_STAGING));
+        for right in [LETS_ENCRYPT, "https://localhost:14000/dir", "https://a"] {
+            assert_eq!(acme_directory(right).as_deref(), Ok(right));
+        }
+        for wrong in
+            ["", "http://a/dir", "a.example/dir", "https://", "https://u@a/", "https://a/ b"]
+        {
+            acme_directory(wrong).expect_err(wrong);
+        }
+    }
+
+    #[test]
+    fn a_contact_is_an_address_of_mail() {
+        for (given, mail) in [("me@example.org", "me@example.org"), ("mailto:a@b.c", "a@b.c")] {
+            assert_eq!(acme_contact(given).as_deref(), Ok(mail));
+        }
+        for wrong in ["", "me", "@a.b", "a@b", "a@b.c,d@e.f", "a b@c.d", "a@b.c?d", "a@b@c.d"] {
+            acme_contact(wrong).expect_err(wrong);
+        }
+    }
+}
