@@ -42,6 +42,7 @@ mod clock;
 mod corpus;
 mod damage;
 mod docs;
+mod echo_bot;
 mod erasure;
 mod faults;
 mod first_run;

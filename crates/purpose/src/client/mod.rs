@@ -1,6 +1,7 @@
-//! A client of the protocol: blocking, one request at a time, on the standard library, the crate's
-//! own [`wire`](crate::wire), and rustls where [`Options::tls`] asks for it. Knows nothing of the
-//! server's inside.
+//! A blocking client of the protocol, for bots and for other clients.
+//!
+//! One request at a time, on the standard library, the crate's own [`wire`](crate::wire), and
+//! rustls where [`Options::tls`] asks for it. It needs no thread and no async runtime.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -12,20 +13,40 @@
 //! let hall = client.chat_id("hall")?;
 //! client.send(hall, "hello")?;
 //! loop {
-//!     match client.next_event(Duration::from_secs(60))? {
-//!         Some(Event::Message { message, .. }) => client.send(hall, &message.content).map(drop)?,
-//!         Some(Event::Missed) => client.catch_up(|chat, message| drop((chat, message)))?,
-//!         Some(_) | None => {}
+//!     match client.next_event(Duration::from_secs(45))? {
+//!         Some(Event::Message { message, .. }) => println!("{}", message.content),
+//!         Some(Event::Missed) => client.catch_up(|_, message| println!("{}", message.content))?,
+//!         Some(Event::Deauth) => break,
+//!         Some(_) => {}
+//!         None => client.heartbeat()?,
 //!     }
 //! }
+//! # Ok(())
 //! # }
 //! ```
+//!
+//! `examples/echo_bot.rs` is the whole of a bot: it comes back after a broken connection, answers
+//! what it missed once, and leaves other bots alone. A bot that only says things needs no client:
+//! `vestnik hook add` makes an address that an HTTP request writes to.
+//!
+//! **What there is.** Every request of the protocol is a method of [`Client`], and its answer a
+//! value that owns its text: chats and messages, [replies and files](Client::send_with),
+//! [uploads](Client::upload) and [downloads](Client::download), [reactions](Client::react),
+//! [invites](Client::create_invite), [members](Client::add_member) and what operators do. A server
+//! of an older version declines what it does not know by the code `unknown-purpose`;
+//! [`Client::version`] says what is spoken. Text, names and emoji come as others wrote them: do not
+//! print them raw on a terminal, and do not make paths of them.
 //!
 //! **Reading.** Bytes are read while a call waits: for its answer, or in [`Client::next_event`].
 //! What comes unasked meanwhile waits in a queue of at most [`Options::queue_bytes_max`]; past
 //! that the newest is left out and [`Event::Missed`] takes its place. HEARTBEAT is answered
 //! whenever a call reads, so call [`Client::next_event`] at least once a minute: a server closes
 //! connections that show no sign of life for 90 s.
+//!
+//! **Copies.** A message comes again when it was edited, deleted or reacted to: it replaces the
+//! one with its id unless that has a later `updated`. [`Message::apply`] applies an
+//! [`Event::Reaction`]. A copy that was kept by API 1.0 knows no reactions: read its chats from
+//! time 0 once the server speaks 1.1.
 //!
 //! **When the connection breaks** a call fails with an error that [`Error::is_broken`].
 //! [`Client::reconnect`] makes a new connection and restores the session; on API 1.0
