@@ -58,7 +58,7 @@ class CallBase(EventBase):
         else:
             answer = self.request(wire.SEND_CHAT_MSG, body)
         sent = Reader(answer).sent()
-        self._note_own(chat, sent.created, sent.id)
+        self._note_own(chat, sent.id, sent.created, is_sent=True)
         return sent
 
     def request_chat_msg(self, chat, start=0, end=None):
@@ -165,16 +165,17 @@ class CallBase(EventBase):
     def edit_msg(self, chat, message, content):
         """Gives a message another text: the time of the edit."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message)) + text(content)
-        return self._changed(chat, Reader(self.request(wire.EDIT_MSG, body)).time())
+        return self._changed(chat, message, self.request(wire.EDIT_MSG, body))
 
     def delete_msg(self, chat, message):
         """Empties a message, and removes its files: the time of its deletion."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message))
-        return self._changed(chat, Reader(self.request(wire.DELETE_MSG, body)).time())
+        return self._changed(chat, message, self.request(wire.DELETE_MSG, body))
 
-    def _changed(self, chat, updated):
+    def _changed(self, chat, message, answer):
+        updated = Reader(answer).time()
         if self.has_files:
-            self._note_own(chat, updated)
+            self._note_own(chat, message_id(message), updated)
         return updated
 
     def request_chat_page(self, chat, message=0, limit=50, newer=False):
@@ -251,7 +252,7 @@ class CallBase(EventBase):
         """Gives a message a reaction, or takes it back: the time of the change. What is so already
         changes nothing."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message)) + wire.U8.pack(is_on) + text(emoji)
-        return self._changed(chat, Reader(self._safe(wire.REACT, body)).time())
+        return self._changed(chat, message, self._safe(wire.REACT, body))
 
     def get_reactions(self, chat, message):
         """Everybody who reacted to a message, as (user, emoji), the first first."""

@@ -1,5 +1,6 @@
 """An exact copy of one's chats, kept by a client's events."""
 
+from .errors import Declined
 from .wire import SHOWN_MAX, Reaction
 
 
@@ -45,10 +46,14 @@ class ChatCopy:
         if message is not None and message.updated < change.updated:
             known[change.message] = with_reaction(message, change)
 
-    def _own(self, chat, updated):
-        # No message has another one's time. When it has changed once more, that comes by itself.
-        for message in self._client.request_chat_msg(chat, updated, updated):
-            self._message(chat, message)
+    def _own(self, chat, message, _updated):
+        # As it is now: others may have changed it since, and their changes say no more than that.
+        try:
+            page = self._client.request_chat_page(chat, message - 1, 1, newer=True)
+        except Declined:
+            return  # it is mine no more, as the next events say
+        for found in page:
+            self._message(chat, found)
 
     def _chat(self, info):
         self.info[info.id] = info

@@ -30,8 +30,8 @@ class EventBase(SessionBase):
         seen(chat, user, time), typing(chat, user), presence(user, is_online)
         deauth()                 the session is gone
         reconnect()              the connection was lost and is back
-        own(chat, updated)       what this client itself sent, edited, deleted or reacted to, in its
-                                 place among the changes of others
+        own(chat, message, updated)    the id of what this client itself sent, edited, deleted or
+                                 reacted to, in its place among the changes of others
         left(chat)               as chat_gone, also when this client left or deleted it itself
         """
         if event not in self._handlers:
@@ -139,7 +139,8 @@ class EventBase(SessionBase):
         if isinstance(change, wire.Message):
             name, change = self._known(chat, change, received)
         self._received[chat] = change.updated
-        self._enqueue((name, (chat, change.updated if name == "own" else change)))
+        values = (change.id, change.updated) if name == "own" else (change,)
+        self._enqueue((name, (chat, *values)))
 
     def _known(self, chat, message, received):
         """What a message is to this client: the name of its event, and the message with whether
@@ -164,16 +165,16 @@ class EventBase(SessionBase):
         fresh.add(message.id)
         return is_first
 
-    def _note_own(self, chat, updated, sent=None):
+    def _note_own(self, chat, message, updated, is_sent=False):
         """A change of one's own was accepted. The answer comes after all earlier changes of the
-        chat, so it moves the cursor, too. In a chat that is yet to be read the message `sent` will
-        come again, and is not new."""
+        chat, so it moves the cursor, too. In a chat that is yet to be read the message that was
+        sent will come again, and is not new."""
         is_live = chat not in self._stale and chat not in self._reading
         if is_live and updated > self._received.get(chat, self._since):
             self._received[chat] = updated
-            self._enqueue(("own", (chat, updated)))
-        elif not is_live and sent:
-            self._own[sent] = True
+            self._enqueue(("own", (chat, message, updated)))
+        elif not is_live and is_sent:
+            self._own[message] = True
             if len(self._own) > OWN_MAX:
                 self._own.popitem(last=False)
 
@@ -270,8 +271,7 @@ class EventBase(SessionBase):
             self._queued_bytes += _event_bytes(event)
             raise
         if name in _CHANGES:
-            chat, change = values
-            updated = change if name == "own" else change.updated
+            chat, updated = values[0], values[-1] if name == "own" else values[1].updated
             self._cursors[chat] = max(updated, self._cursors.get(chat, 0))
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             self.save()

@@ -1,8 +1,6 @@
-"""The purposes of API 0.1 and 1.0, and what needs no server."""
+"""The purposes of API 0.1 and 1.0."""
 
-import unittest
-
-from purpose import API_0_1, Client, Declined, ProtocolError, SessionEnded, transport, wire
+from purpose import API_0_1, SessionEnded
 
 from .support import WithServer
 
@@ -165,26 +163,3 @@ class Calls(WithServer):
             self.pump(boris, answered)
             self.pump(anna, lambda: len(heard) == 20)
             self.assertEqual(heard[19][1].content, "you said 19")
-
-
-class Pieces(unittest.TestCase):
-    """What needs no server."""
-
-    def test_addresses(self):
-        self.assertEqual(transport.split_address("[::1]:7420"), ("::1", 7420))
-        with self.assertRaises(ValueError):
-            Client("localhost")
-
-    def test_text_holds_no_nul(self):
-        with self.assertRaises(ValueError):
-            wire.text("a\0b")
-
-    def test_a_body_that_ends_early(self):
-        for body in (b"\1\2", b"\1\0\0\0abc", b"\1\0\0\0\xff\0"):
-            with self.assertRaises(ProtocolError):
-                reader = wire.Reader(body)
-                reader.u32(), reader.str()
-
-    def test_the_number_of_a_decline(self):
-        self.assertEqual(Declined("rate-limited: try again in 7 seconds").number, 7)
-        self.assertIsNone(Declined("forbidden: no").number)

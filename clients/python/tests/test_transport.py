@@ -1,9 +1,11 @@
 """The same calls over WebSocket and TLS."""
 
 import os
+import random
 import ssl
 import subprocess
 import tempfile
+import threading
 
 from purpose import Client, Disconnected, ProtocolError, WebSocket
 
@@ -84,6 +86,34 @@ class OverTls(WithServer):
             chat = anna.create_chat("pinned")
             sent = anna.send(chat, "x" * 16384)
             self.assertEqual(anna.request_chat_msg(chat)[0].id, sent.id)
+
+    def test_a_file_and_messages_at_once(self):
+        with self.client("anna", self.tls_address, ca_file=self.cert) as anna:
+            chat = anna.create_chat("busy-tls")
+            talker = self.client("boris")
+            talker.join_chat(chat)
+            said, data = self.collect(anna), random.Random(4).randbytes(3 << 20)
+
+            def talk():
+                for number in range(150):
+                    talker.send(chat, f"{number} " + "x" * 15_000)
+
+            thread = threading.Thread(target=talk)
+            thread.start()
+            file = anna.upload(chat, data)
+            anna.send(chat, files=[file])
+            thread.join()
+            self.assertEqual(anna.download(file), data)
+            self.pump(anna, lambda: len(said) == 150)
+
+    def test_wss(self):
+        host, port = self.tls_address
+        url = f"wss://{host}:{port}/ws"
+        with self.client("anna", url, fingerprint=self.fingerprint) as anna:
+            chat = anna.create_chat("wss")
+            anna.send(chat, files=[b"z" * 300_000])
+            file, = anna.request_chat_page(chat)[0].files
+            self.assertEqual(anna.download(file), b"z" * 300_000)
 
     def test_signed(self):
         with self.client("anna", self.tls_address, ca_file=self.cert) as anna:
