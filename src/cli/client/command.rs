@@ -277,6 +277,13 @@ fn invite(rest: &str) -> Option<Command> {
     words.next().is_none().then_some(Command::Invite { with_qr, uses, days })
 }
 
+/// The message that a half-typed command is about, where it names one.
+pub(super) fn aim(line: &str) -> Option<Target> {
+    let (name, rest) = line.strip_prefix('/')?.split_once(char::is_whitespace)?;
+    let is_about_one = matches!(name, "reply" | "react" | "reactions");
+    is_about_one.then(|| target(rest.trim_start()))?.map(|(target, _)| target)
+}
+
 /// The code in a link into the browser client; a code as it is.
 pub(super) fn invite_code(typed: &str) -> &str {
     typed.split_once("#invite=").map_or(typed, |(_, code)| code)
@@ -408,6 +415,11 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("/save all of it").is_err());
+        assert_eq!(aim("/reply -2 @boris half a"), Some(to(2, Some("boris"))));
+        assert_eq!(aim("/react "), Some(to(1, None)));
+        for none in ["/reply", "/replyx ", "reply x", "/open hall", ""] {
+            assert_eq!(aim(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Controller {
         {
             return Err("your last message is not sent yet".to_owned());
         }
-        let found = self.model.nth_last(back, |message| message.sender == sender);
+        let found = self.model.nth_last(back, self.as_of, |message| message.sender == sender);
         found.map(|message| message.id).ok_or_else(no_such_message)
     }
 
@@ -130,14 +130,14 @@ impl Controller {
     }
 
     /// The message that a command is about: one of others, unless it names somebody.
-    fn target(&self, target: &Target) -> Result<MessageId, String> {
+    pub(super) fn target(&self, target: &Target) -> Result<MessageId, String> {
         let sender = target.user.as_deref().map(|name| self.sender(name)).transpose()?;
         let me = self.model.me;
         let fits = |message: &Message| match sender {
             Some(sender) => message.sender == sender,
             None => message.sender != me,
         };
-        let found = self.model.nth_last(target.back, fits);
+        let found = self.model.nth_last(target.back, self.as_of, fits);
         found.map(|message| message.id).ok_or_else(no_such_message)
     }
 
@@ -147,7 +147,7 @@ impl Controller {
         let fits = |message: &Message| {
             !message.files.is_empty() && sender.is_none_or(|sender| message.sender == sender)
         };
-        let found = self.model.nth_last(target.back, fits);
+        let found = self.model.nth_last(target.back, self.as_of, fits);
         let words = || "no message with a file is loaded here".to_owned();
         found.map(|message| message.files.clone()).ok_or_else(words)
     }

@@ -108,6 +108,9 @@ pub(super) struct Controller {
     pub(super) asked: usize,
     /// Whether older messages are on their way.
     pub(super) is_paging: bool,
+    /// The newest message when the line was begun that is typed now; nothing where lines come
+    /// whole. What others say meanwhile is not answered by mistake.
+    pub(super) as_of: Option<MessageId>,
     next_nonce: u64,
     /// Messages that a chat is opened with.
     history: u16,
@@ -125,6 +128,7 @@ impl Controller {
             transferring: 0,
             asked: 0,
             is_paging: false,
+            as_of: None,
             next_nonce: first_nonce,
             history,
             was_lost: false,

@@ -9,6 +9,7 @@ use vestnik::ids::{ChatId, UserId};
 
 use super::super::failure::Failure;
 use super::super::prompt;
+use super::command;
 use super::input::{Line, Lines};
 use super::saved_session::{Folder, Slot};
 use super::server::Server;
@@ -29,7 +30,7 @@ pub(super) struct EnterArguments {
     #[arg(long)]
     register: bool,
 
-    /// The code that lets you register
+    /// The code that lets you register, or the link with it
     #[arg(long, value_name = "CODE", requires = "register")]
     invite: Option<String>,
 
@@ -203,7 +204,7 @@ fn log_in(
         first
     };
     if arguments.register {
-        let invite = arguments.invite.as_deref();
+        let invite = arguments.invite.as_deref().map(command::invite_code);
         client.register(user, password.expose(), invite).map_err(|error| declined(&error))?;
     }
     client.login(user, password.expose()).map(drop).map_err(|error| declined(&error))

@@ -54,6 +54,8 @@ Examples:
       become a user of a server that lets people register
   printf '%s\\n' \"$PASSWORD\" 'the backup is done' | vestnik client --user bot --password-stdin --chat ops
       say something from a script: exit code 0 when everything was stored
+  printf '%s\\n' \"$PASSWORD\" '/send report.pdf for this week' | vestnik client --user bot --password-stdin --chat ops
+      send a file from a script; the next line waits until it is stored
 
 /help in the client lists its commands.";
 

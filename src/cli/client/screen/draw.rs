@@ -324,7 +324,9 @@ impl Screen {
             [one, two] => format!("{} and {} are typing", harmless(one), harmless(two)),
             _ => "several people are typing".to_owned(),
         };
-        if self.scroll > 0 {
+        if let Some(aim) = self.aim() {
+            right = shortened(&aim, columns / 2);
+        } else if self.scroll > 0 {
             right = "more below: Page Down".to_owned();
         }
         let end = columns.saturating_sub(width(&right) + 2);

@@ -130,6 +130,8 @@ impl Screen {
         }
         let draft = open.and_then(|chat| self.drafts.remove(&chat));
         self.editor.set(draft.unwrap_or_default());
+        self.controller.as_of = None;
+        self.note_beginning();
     }
 
     /// Does what can be done here; the rest is for the worker.
@@ -169,8 +171,7 @@ impl Screen {
 
     fn note(&mut self, lines: Vec<String>, kind: NoteKind) {
         let chat = self.controller.model.open;
-        let view = self.controller.model.open_view();
-        let after = view.and_then(|view| view.messages.keys().next_back().copied());
+        let after = self.controller.model.newest();
         self.notes.push_back(Note { chat, after, lines, kind });
         if self.notes.len() > NOTES_MAX {
             self.notes.pop_front();
@@ -200,7 +201,24 @@ impl Screen {
             if self.question.is_some() { self.answering(key) } else { self.typed(key, now) }
         };
         self.switch_draft();
+        self.note_beginning();
         jobs
+    }
+
+    /// A line that is begun is about the messages that are there now, not about later ones.
+    fn note_beginning(&mut self) {
+        if self.editor.is_empty() {
+            self.controller.as_of = None;
+        } else if self.controller.as_of.is_none() {
+            self.controller.as_of = self.controller.model.newest();
+        }
+    }
+
+    /// Which message the line that is typed is about, for the person to see.
+    pub(super) fn aim(&self) -> Option<String> {
+        let target = command::aim(self.editor.text())?;
+        let message = self.controller.target(&target).ok()?;
+        Some(format!("to {}", self.controller.model.answered(message)))
     }
 
     fn typed(&mut self, key: Key, now: Instant) -> Vec<Job> {

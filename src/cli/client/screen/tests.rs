@@ -606,3 +606,32 @@ fn a_qr_code_is_shown_where_there_is_room() {
     seat.hears(News::Qr(rows()));
     assert!(seat.conversation().join(" ").contains("a QR code needs a larger window"));
 }
+
+#[test]
+fn a_reply_goes_to_what_was_there_when_it_was_begun_and_its_target_is_shown() {
+    let messages = vec![said(0, BORIS, "tea?"), said(1, ANNA, "hm")];
+    let mut seat = Seat::in_hall((59, 12), messages);
+    seat.types("/reply ye");
+    assert!(seat.rows()[10].ends_with("to boris: tea?"), "{:?}", seat.rows()[10]);
+    seat.hears(News::Message(chat(HALL), said(5, BORIS, "or shall we fire everybody?")));
+    seat.types("s");
+    assert!(seat.rows()[10].ends_with("to boris: tea?"), "{:?}", seat.rows()[10]);
+    let jobs = seat.types("\n");
+    let reply = jobs.iter().find_map(|job| match job {
+        Job::Send { reply, .. } => *reply,
+        _ => None,
+    });
+    assert_eq!(reply, Some(MessageId::at(time(0))));
+    // The next line is about what is there now, and one's own last message is always that.
+    seat.types("/react ");
+    assert!(seat.rows()[10].ends_with("to boris: or shall we fire e…"), "{:?}", seat.rows()[10]);
+    seat.presses(Key::Escape);
+    seat.types("/edit ");
+    seat.hears(News::Message(chat(HALL), said(9, ANNA, "from elsewhere")));
+    let nonce = seat.screen.controller.unsent[0].nonce;
+    let sent = Sent { id: MessageId::at(time(8)), created: time(8) };
+    seat.hears(News::Sent { chat: chat(HALL), nonce, sent, files: Vec::new() });
+    let jobs = seat.types("x\n");
+    let [Job::Edit { message, .. }] = jobs.as_slice() else { panic!("it is changed") };
+    assert_eq!(*message, MessageId::at(time(9)));
+}
