@@ -231,13 +231,10 @@ pub const PUSH_ANSWER_BYTES_MAX: u64 = 4 * 1024;
 /// Backlog asked of the kernel for a listener.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// Scrapes at once by HTTP, and as many by the socket next to the data file; more
-/// are closed unheard.
+/// Connections that scrape metrics at once by HTTP, and as many by the socket of `vestnik stats`.
 pub const SCRAPES_MAX: usize = 8;
-/// Longest request for metrics, in bytes.
-pub const SCRAPE_REQUEST_BYTES_MAX: usize = 4 * 1024;
-/// Milliseconds for a scrape, request and answer.
-pub const SCRAPE_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds for a peer of the socket of `vestnik stats` to read its page.
+pub const STATS_TIMEOUT_MS: u64 = 5_000;
 
 /// Lines of the log that connections which make no sense may cause in a while.
 pub const UNAUTHENTICATED_LOG_LINES_MAX: u32 = 20;

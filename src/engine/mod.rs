@@ -29,6 +29,7 @@ mod output;
 mod own_account;
 mod protocol;
 mod read_buffer;
+mod scrape;
 mod web;
 mod write_coalescer;
 
@@ -53,6 +54,7 @@ use deadlines::Deadlines;
 use log_rate_limit::LogRateLimit;
 use protocol::Protocol;
 use read_buffer::ReadBuffer;
+use scrape::Scrapes;
 use write_coalescer::WriteCoalescer;
 
 pub use connection::State;
@@ -144,6 +146,7 @@ pub struct Engine<'db> {
     connections: Slab<Connection>,
     next_generation: u32,
     unauthenticated: Unauthenticated,
+    scrapes: Scrapes,
     /// Connections that made room for others in this turn, and are dropped at its end.
     evicted: usize,
     /// Connections of HTTP that have sent something in this turn.
@@ -178,6 +181,7 @@ impl<'db> Engine<'db> {
             connections: Slab::new(),
             next_generation: 0,
             unauthenticated: Unauthenticated::default(),
+            scrapes: Scrapes::default(),
             evicted: 0,
             http: Vec::new(),
             ready: Vec::new(),
@@ -204,6 +208,7 @@ impl<'db> Engine<'db> {
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
         self.evicted = 0;
+        self.scrapes.begin_turn();
         self.part(io)
     }
 
@@ -274,10 +279,13 @@ impl<'db> Engine<'db> {
         surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Refused> {
-        let admitted = self.admit(address, surface, open);
+        let admitted = match surface {
+            Surface::Public => self.admit(address, open),
+            Surface::Metrics | Surface::LocalMetrics => self.admit_scrape(address, surface, open),
+        };
         match &admitted {
             Ok(conn) => {
-                self.service.metrics.accepted += 1;
+                self.service.metrics.accepted += u64::from(surface == Surface::Public);
                 log::debug!("{conn} from {address} is open");
             }
             Err(why) => {
@@ -291,7 +299,6 @@ impl<'db> Engine<'db> {
     fn admit(
         &mut self,
         address: IpAddr,
-        surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Refused> {
         // A proxy stands for many, who count once it names them.
@@ -304,6 +311,27 @@ impl<'db> Engine<'db> {
         if self.connections.len() - self.evicted >= self.options.connections_max && !self.evict() {
             return Err(Refused::Full);
         }
+        let conn = self.insert(address, Surface::Public, open)?;
+        if let Some(connection) = self.connections.get_mut(conn.at()) {
+            if !is_proxy {
+                connection.counted = Some(counted);
+                self.unauthenticated.add(conn, counted);
+            }
+            // Its first bytes often come with it.
+            enqueue(&mut self.ready, connection);
+        }
+        self.service.connected(conn, address);
+        self.arm(conn);
+        Ok(conn)
+    }
+
+    /// Puts a connection into the table, once its stream is ready.
+    fn insert(
+        &mut self,
+        address: IpAddr,
+        surface: Surface,
+        open: impl FnOnce(ConnId) -> std_io::Result<()>,
+    ) -> Result<ConnId, Refused> {
         let entry = self.connections.vacant_entry();
         let conn = ConnId { index: entry.key() as u32, generation: self.next_generation };
         self.next_generation = (self.next_generation + 1) % GENERATIONS;
@@ -311,15 +339,7 @@ impl<'db> Engine<'db> {
             log::warn!("a connection from {address} cannot be set up: {error}");
             Refused::Failed
         })?;
-        let connection = entry.insert(Connection::new(conn, address, surface, self.now.ms()));
-        if !is_proxy {
-            connection.counted = Some(counted);
-            self.unauthenticated.add(conn, counted);
-        }
-        // Its first bytes often come with it.
-        enqueue(&mut self.ready, connection);
-        self.service.connected(conn, address);
-        self.arm(conn);
+        entry.insert(Connection::new(conn, address, surface, self.now.ms()));
         Ok(conn)
     }
 

@@ -209,7 +209,8 @@ impl Engine<'_> {
             | Step::Health(used)
             | Step::Metrics(used) => *used,
         };
-        if !self.admit_peer(conn, &used.peer) {
+        let is_scrape = connection.is_scrape();
+        if !is_scrape && !self.admit_peer(conn, &used.peer) {
             self.refuse_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
             return (used.bytes, Next::Refused);
         }
@@ -230,15 +231,15 @@ impl Engine<'_> {
                 Some(answer)
             }
             Step::Metrics(_) => {
-                let page = self.render_metrics(io);
+                let page = self.metrics_page(io);
                 Some(metrics_answer(page))
             }
         };
         if let Some(answer) = answer {
-            used.exchange.is_last |= answer.status.closes();
+            used.exchange.is_last |= answer.status.closes() || is_scrape;
             self.answer(conn, used.exchange, &answer);
         }
-        (used.bytes, if used.exchange.is_last { Next::Close } else { Next::Request })
+        (used.bytes, if used.exchange.is_last || is_scrape { Next::Close } else { Next::Request })
     }
 
     fn stage_bytes(&mut self, conn: ConnId, bytes: &[u8]) {

@@ -69,13 +69,14 @@ fn site(config: &Config, listeners: &[Listener]) -> Option<String> {
     if let Some(url) = &config.public_url {
         return Some(url.to_string());
     }
-    let listener = listeners.first()?;
-    let address = listener.socket.local_addr().ok()?;
-    let scheme = match listener.port {
-        Port::Plain => "http",
-        Port::Tls => "https",
+    let scheme = |listener: &Listener| match listener.port {
+        Port::Plain => Some("http"),
+        Port::Tls => Some("https"),
+        Port::Metrics => None,
     };
-    Some(format!("{scheme}://{}", reachable(address)))
+    let (scheme, listener) =
+        listeners.iter().find_map(|listener| Some((scheme(listener)?, listener)))?;
+    Some(format!("{scheme}://{}", reachable(listener.socket.local_addr().ok()?)))
 }
 
 /// An address at which one that is bound can be reached from here.

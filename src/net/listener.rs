@@ -17,6 +17,8 @@ pub(super) const RETRY_MS: u64 = 100;
 pub(super) enum Port {
     Plain,
     Tls,
+    /// HTTP, for metrics alone.
+    Metrics,
 }
 
 /// A listening socket.

@@ -20,13 +20,13 @@ use crate::metrics::Refused;
 use crate::net::clock::Clock;
 use crate::net::keeper::CertificateKeeper;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
-use crate::net::metrics_server::{MetricsServer, Sources};
 use crate::net::push_client::PushRules;
 use crate::net::push_sender::PushSender;
 use crate::net::serve::ServeError;
 use crate::net::service_manager::ServiceManager;
 use crate::net::signals::Signals;
 use crate::net::sockets::Sockets;
+use crate::net::stats_socket::StatsSocket;
 use crate::net::transport::Transport;
 use crate::service::Service;
 
@@ -37,8 +37,8 @@ const ACCEPTS_PER_TURN: usize = 256;
 
 /// The generation of tokens that are no connection's.
 const SPECIAL: u32 = u32::MAX;
-/// The generation of tokens of the metrics server.
-const METRICS: u32 = GENERATIONS;
+/// The generation of tokens of the socket of `vestnik stats`.
+const STATS: u32 = GENERATIONS;
 const WAKER: Token = token(ConnId { index: 0, generation: SPECIAL });
 const SIGNALS: Token = token(ConnId { index: 1, generation: SPECIAL });
 const FIRST_LISTENER: u32 = 2;
@@ -59,7 +59,7 @@ pub(super) struct Reactor<'a, 'db> {
     poll: Poll,
     signals: Signals,
     listeners: Vec<Listener>,
-    metrics_server: MetricsServer,
+    stats_socket: StatsSocket,
     service_manager: ServiceManager,
     certificate: CertificateKeeper,
     spare: Spare,
@@ -74,7 +74,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         logging: Logging,
         service: Service<'db>,
         mut listeners: Vec<Listener>,
-        sources: Sources,
+        mut stats_socket: StatsSocket,
         mut certificate: CertificateKeeper,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -94,8 +94,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
             let token = token(ConnId { index, generation: SPECIAL });
             poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
         }
-        let scraper = |index| token(ConnId { index, generation: METRICS });
-        let metrics_server = MetricsServer::new(sources, poll.registry(), scraper)?;
+        stats_socket
+            .register(poll.registry(), |index| token(ConnId { index, generation: STATS }))?;
         Ok(Self {
             config,
             engine: Engine::new(service, engine_options(config)),
@@ -103,7 +103,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             poll,
             signals,
             listeners,
-            metrics_server,
+            stats_socket,
             service_manager: ServiceManager::from_environment(),
             certificate,
             spare: Spare::new(),
@@ -135,7 +135,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         &self.sockets.clock
     }
 
-    /// One turn: wait, accept, then the engine's turn, and metrics for those that scrape them.
+    /// One turn: wait, accept, then the engine's turn, and metrics for `vestnik stats`.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
         self.sockets.clock.read();
@@ -147,9 +147,10 @@ impl<'a, 'db> Reactor<'a, 'db> {
         self.note_events(events);
         self.accept();
         self.handle_signals();
+        self.sockets.certificate_ends_s = self.certificate.ends_s();
         let turned = self.engine.turn(&mut self.sockets);
         self.check(turned)?;
-        self.serve_metrics();
+        self.serve_stats();
         Ok(())
     }
 
@@ -174,7 +175,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.engine.next_ms(),
             self.accept_again_ms,
             self.stopping_until_ms.unwrap_or(NEVER_MS),
-            self.metrics_server.next_ms(),
+            self.stats_socket.next_ms(),
             self.service_manager.next_ms(),
             self.certificate.next_ms(),
         ];
@@ -229,7 +230,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                         listener.is_ready = true;
                     }
                 }
-                (_, METRICS) => self.metrics_server.note_event(conn.index),
+                (_, STATS) => self.stats_socket.note_event(conn.index),
                 _ => {
                     let ready = Ready {
                         readable: event.is_readable(),
@@ -265,7 +266,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
                     Accepted::Stream(stream, address) => {
                         let address = address.ip().to_canonical();
                         // One that is turned away is closed without a byte, and counted.
-                        let _ = self.engine.connect(address, Surface::Public, |conn| {
+                        let surface = surface(port, &stream);
+                        let _ = self.engine.connect(address, surface, |conn| {
                             let transport = transport(stream, port, &self.certificate)?;
                             self.sockets.open(conn, transport, self.poll.registry())
                         });
@@ -293,17 +295,15 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.service_manager.stopping();
             self.stopping_until_ms = Some(self.clock().now_ms() + self.config.shutdown_timeout_ms);
             self.listeners.clear();
-            self.metrics_server.close();
+            self.stats_socket.close();
             self.engine.stop();
         }
     }
 
-    fn serve_metrics(&mut self) {
-        let Self { metrics_server, engine, .. } = self;
-        let now_ms = self.sockets.clock.now_ms();
-        self.sockets.certificate_ends_s = self.certificate.ends_s();
-        let sockets = &self.sockets;
-        metrics_server.serve(self.poll.registry(), now_ms, || engine.render_metrics(sockets));
+    fn serve_stats(&mut self) {
+        let Self { stats_socket, engine, sockets, .. } = self;
+        let now_ms = sockets.clock.now_ms();
+        stats_socket.serve(self.poll.registry(), now_ms, || engine.render_metrics(sockets));
     }
 }
 
@@ -323,7 +323,18 @@ fn transport(
     let _ = stream.set_nodelay(true);
     match port {
         Port::Tls => certificate.accept(stream),
-        Port::Plain => Ok(Transport::Plain(stream)),
+        Port::Plain | Port::Metrics => Ok(Transport::Plain(stream)),
+    }
+}
+
+/// What a connection gets. On loopback a page of another site must not get to the metrics by a name
+/// of its own.
+fn surface(port: Port, stream: &mio::net::TcpStream) -> Surface {
+    let is_loopback = || stream.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
+    match port {
+        Port::Plain | Port::Tls => Surface::Public,
+        Port::Metrics if is_loopback() => Surface::LocalMetrics,
+        Port::Metrics => Surface::Metrics,
     }
 }
 

@@ -9,14 +9,13 @@ use std::path::Path;
 use ring::rand::SystemRandom;
 
 use crate::config::{CertificateSource, Config};
-use crate::http::Site;
 use crate::logging::Logging;
 use crate::net::clock::Clock;
 use crate::net::first_run;
 use crate::net::keeper::CertificateKeeper;
 use crate::net::listener::{Listener, Port};
-use crate::net::metrics_server::Sources;
 use crate::net::reactor::Reactor;
+use crate::net::stats_socket::StatsSocket;
 use crate::service::{DAY_US, Service, ServiceConfig};
 use crate::store::{Database, Fault, Store};
 
@@ -68,10 +67,10 @@ pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
             None
         }
     };
-    let sources = Sources::open(&config.stats_socket, config.metrics_listen, Site::new(config))?;
-    let lines = lines(&listeners, &sources)?;
+    let stats_socket = StatsSocket::open(&config.stats_socket);
+    let lines = lines(&listeners)?;
     let mut reactor =
-        Reactor::new(config, logging.clone(), service, listeners, sources, certificate)
+        Reactor::new(config, logging.clone(), service, listeners, stats_socket, certificate)
             .map_err(|e| format!("cannot set up the event loop: {e}"))?;
     announce(&lines, first_line.as_deref());
     let ended = reactor.run();
@@ -151,7 +150,8 @@ fn check_time(config: &Config, service: &Service<'_>) -> Result<(), String> {
 fn listeners(config: &Config) -> Result<Vec<Listener>, String> {
     let tls: &[SocketAddr] = config.tls.as_ref().map_or(&[], |tls| &tls.listen);
     let plain = config.listen.iter().map(|address| (*address, Port::Plain));
-    let all = plain.chain(tls.iter().map(|address| (*address, Port::Tls)));
+    let metrics = config.metrics_listen.iter().map(|address| (*address, Port::Metrics));
+    let all = plain.chain(tls.iter().map(|address| (*address, Port::Tls))).chain(metrics);
     let mut listeners = Vec::new();
     for (address, port) in all {
         match Listener::bind(address, port) {
@@ -189,18 +189,16 @@ pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> Stri
     format!("cannot listen on {address}: {why}")
 }
 
-fn lines(listeners: &[Listener], sources: &Sources) -> Result<String, String> {
+fn lines(listeners: &[Listener]) -> Result<String, String> {
     let mut lines = String::new();
     for listener in listeners {
         let address = listener.socket.local_addr().map_err(|e| e.to_string())?;
         let port = match listener.port {
             Port::Plain => "plain",
             Port::Tls => "tls",
+            Port::Metrics => "metrics",
         };
         lines.push_str(&format!("listening {port} {address}\n"));
-    }
-    if let Some(address) = sources.http_address() {
-        lines.push_str(&format!("listening metrics {address}\n"));
     }
     Ok(lines)
 }
