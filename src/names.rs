@@ -21,11 +21,30 @@ use unicode_script::{Script, UnicodeScript as _};
 use unicode_security::confusable_detection::skeleton;
 use unicode_security::mixed_script::AugmentedScriptSet;
 
-use crate::limits::{NAME_CHARS_MAX, NAME_MARKS_MAX};
+use crate::limits::{FILE_NAME_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, NAME_CHARS_MAX, NAME_MARKS_MAX};
 
 /// Longest text, in Unicode scalar values, that can become a name by NFC: no scalar value has a
 /// canonical decomposition of more than four, so NFC shortens a text to a quarter at most.
 const SOURCE_CHARS_MAX: usize = 4 * NAME_CHARS_MAX;
+
+/// Whether a text may be the name of a file.
+pub fn is_file_name(name: &str) -> bool {
+    (1..=FILE_NAME_BYTES_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\')
+}
+
+/// Whether a text may be the media type of a file.
+pub fn is_media_type(text: &str) -> bool {
+    let is_token = |part: &str| {
+        let is_in =
+            |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&c);
+        !part.is_empty() && part.bytes().all(is_in)
+    };
+    text.len() <= MEDIA_TYPE_BYTES_MAX
+        && text.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
+}
 
 /// A name that may be given to a user or a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vestnik::store::Database;
+use vestnik::store::{Copying, Database};
 
 use super::failure::Failure;
 use super::{Context, Outcome, file};
@@ -11,7 +11,10 @@ use super::{Context, Outcome, file};
 pub(super) struct Arguments {
     /// The file of the copy, which must not exist yet
     file: PathBuf,
-    /// Keep the copy although messages in it are damaged
+    /// Leave out the bytes of files: the copy shows their names, and declines to give them
+    #[arg(long)]
+    without_files: bool,
+    /// Keep the copy although messages or files in it are damaged
     #[arg(long)]
     accept_damage: bool,
 }
@@ -24,7 +27,9 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     }
     file::check_folder(target)?;
     let database = Database::open_reader(&context.data).map_err(Failure::Failed)?;
-    database.copy_to(target, arguments.accept_damage).map_err(Failure::Failed)?;
+    let copying =
+        Copying { accepts_damage: arguments.accept_damage, without_files: arguments.without_files };
+    database.copy_to(target, copying).map_err(Failure::Failed)?;
     writeln!(context.out, "copied {} to {}", context.data.display(), target.display())?;
     Ok(())
 }

@@ -6,10 +6,8 @@
 //! files what it may read.
 
 use crate::ids::{ChatId, FileId, UserId};
-use crate::limits::{
-    FILE_CHUNK_BYTES, FILE_NAME_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, UPLOAD_IDLE_US,
-    UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX,
-};
+use crate::limits::{FILE_CHUNK_BYTES, UPLOAD_IDLE_US, UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX};
+use crate::names::{is_file_name, is_media_type};
 use crate::service::history::{Progress, Source};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::files::FileState;
@@ -131,16 +129,21 @@ impl Service<'_> {
                 self.accept(caller, |body| body.put_u64(stored));
             }
             Source::File { id, offset, length } => {
-                self.visible_file(caller, id)?;
+                let file = self.visible_file(caller, id)?;
                 let mut bytes = std::mem::take(&mut self.streams.scratch);
                 bytes.clear();
                 let read = self.store.read_file(id, offset, length, &mut bytes);
-                if read == Ok(true) {
+                // A copy of the database without the bytes of files.
+                let is_left_out = bytes.is_empty() && offset < file.stored && length > 0;
+                if read == Ok(true) && !is_left_out {
                     self.accept(caller, |body| body.put_bytes(&bytes));
                 }
                 self.streams.scratch = bytes;
                 if !read? {
                     return Err(Decline::StorageFailed.into());
+                }
+                if is_left_out {
+                    return Err(Decline::NoSuchFile.into());
                 }
             }
             _ => {}
@@ -202,24 +205,13 @@ impl Service<'_> {
 }
 
 fn check_file_name(name: &str) -> HandlerResult {
-    let is_good = (1..=FILE_NAME_BYTES_MAX).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\');
     let why = "the name of a file has 1 to 255 bytes, no control characters, '/' and '\\'";
-    if is_good { Ok(()) } else { Err(Decline::BadText(why).into()) }
+    if is_file_name(name) { Ok(()) } else { Err(Decline::BadText(why).into()) }
 }
 
 fn check_media_type(text: &str) -> HandlerResult {
-    let is_token = |part: &str| {
-        let is_in =
-            |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&c);
-        !part.is_empty() && part.bytes().all(is_in)
-    };
-    let is_good = text.len() <= MEDIA_TYPE_BYTES_MAX
-        && text.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub));
     let why = "a media type is type/subtype in lower case, with up to 127 bytes";
-    if is_good { Ok(()) } else { Err(Decline::BadText(why).into()) }
+    if is_media_type(text) { Ok(()) } else { Err(Decline::BadText(why).into()) }
 }
 
 #[cfg(test)]

@@ -284,11 +284,12 @@ const EXTRAS: &[Rule] = &[
     rule(
         "a file whose bytes are not all there",
         "SELECT 'file ' || file_id FROM files f
-         WHERE stored > size OR stored < 0 OR (message_id IS NOT NULL AND stored <> size)
-            OR stored <> (SELECT coalesce(sum(length(bytes)), 0) FROM file_chunks c
-                          WHERE c.file_id = f.file_id)
-            OR stored <> (SELECT coalesce(max(start + length(bytes)), 0) FROM file_chunks c
-                          WHERE c.file_id = f.file_id)",
+         WHERE file_id > (SELECT coalesce(max(value), 0) FROM meta WHERE key = 'files_left_out')
+           AND (stored > size OR stored < 0 OR (message_id IS NOT NULL AND stored <> size)
+                OR stored <> (SELECT coalesce(sum(length(bytes)), 0) FROM file_chunks c
+                              WHERE c.file_id = f.file_id)
+                OR stored <> (SELECT coalesce(max(start + length(bytes)), 0) FROM file_chunks c
+                              WHERE c.file_id = f.file_id))",
     ),
     rule(
         "bytes of a file that is not there",

@@ -35,7 +35,7 @@ pub mod verify;
 
 pub use error::{Cause, Fault, StoreError, describe_io};
 pub use identity::{FileId, LookUp};
-pub use open::Database;
+pub use open::{Copying, Database};
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
 

@@ -78,6 +78,18 @@ pub struct Database {
     thread: Option<checkpoint::Thread>,
 }
 
+/// What a copy of the database is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Copying {
+    /// Messages and files in it may be damaged.
+    pub accepts_damage: bool,
+    /// The bytes of files are left out.
+    pub without_files: bool,
+}
+
+/// The key of `meta` that names the last file whose bytes a copy has left out.
+const FILES_LEFT_OUT: &str = "files_left_out";
+
 /// Why a command cannot open a database: one line that says what is wrong and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OpenError {
@@ -325,13 +337,13 @@ impl Database {
         &self.reserve
     }
 
-    /// Writes a consistent copy of the database to `target`, which must not exist, unless messages
-    /// in it are damaged and that is not accepted. Until it is whole and on the disk it has another
-    /// name, with `.partial` behind it, which one that was cut off keeps.
+    /// Writes a consistent copy of the database to `target`, which must not exist. Until it is whole
+    /// and on the disk it has another name, with `.partial` behind it, which one that was cut off
+    /// keeps.
     ///
     /// # Errors
-    /// What SQLite says.
-    pub fn copy_to(&self, target: &Path, accepts_damage: bool) -> Result<(), String> {
+    /// What SQLite says, and damage, unless that is accepted.
+    pub fn copy_to(&self, target: &Path, copying: Copying) -> Result<(), String> {
         let target = &paths::real_new(target)
             .map_err(|e| format!("{}: {}", target.display(), describe_io(&e)))?;
         let partial = &sibling_path(target, ".partial");
@@ -348,7 +360,8 @@ impl Database {
             make_incremental(&self.db).and_then(|()| self.db.execute("VACUUM INTO ?1", [text]));
         let copied = copied.map_err(|e| error::explain(&self.db, e).to_string());
         let named = copied
-            .and_then(|_| if accepts_damage { Ok(()) } else { verify(partial) })
+            .and_then(|_| if copying.without_files { leave_files_out(partial) } else { Ok(()) })
+            .and_then(|()| if copying.accepts_damage { Ok(()) } else { verify(partial) })
             .and_then(|()| paths::sync(partial))
             .and_then(|()| paths::rename_noclobber(partial, target));
         named.inspect_err(|_| {
@@ -535,7 +548,38 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
     if role == Role::Reader { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
 }
 
-/// Whether every message of a copy is as it was written.
+/// Takes the bytes of files out of a copy, and the uploads under way. The messages keep the names
+/// and sizes of theirs.
+fn leave_files_out(copy: &Path) -> Result<(), String> {
+    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let db = Connection::open_with_flags(copy, flags).map_err(|e| e.to_string())?;
+    let version = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'file_chunks')";
+    let left_out = db.query_row(version, [], |row| row.get(0)).and_then(|has_files: bool| {
+        if !has_files {
+            return Ok(());
+        }
+        // Nothing of it has to survive a crash before the copy has its name.
+        db.execute_batch(&format!(
+            "PRAGMA journal_mode = MEMORY;
+             PRAGMA synchronous = OFF;
+             BEGIN;
+             DELETE FROM file_chunks;
+             DELETE FROM files_erased;
+             DELETE FROM files WHERE message_id IS NULL;
+             DELETE FROM file_usage;
+             INSERT INTO file_usage
+                SELECT user_id, sum(size), 0 FROM files GROUP BY user_id
+                UNION ALL SELECT 0, sum(size), 0 FROM files HAVING count(*) > 0;
+             INSERT OR REPLACE INTO meta
+                SELECT '{FILES_LEFT_OUT}', coalesce(max(file_id), 0) FROM files;
+             COMMIT;
+             VACUUM;"
+        ))
+    });
+    left_out.map_err(|e| error::explain(&db, e).to_string())
+}
+
+/// Whether every message and file of a copy is as it was written.
 fn verify(copy: &Path) -> Result<(), String> {
     let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let db = Connection::open_with_flags(immutable(copy), flags).map_err(|e| e.to_string())?;

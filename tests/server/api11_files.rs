@@ -332,3 +332,31 @@ fn many_uploads_at_once() {
     anna.send_with(chat, "all", 0, &files);
     server.admin_ok(&["check"], None);
 }
+
+/// A copy without the bytes of files has everything else: messages show their files, which are
+/// declined, and new ones can be sent.
+#[test]
+fn a_backup_can_leave_files_out() {
+    let server = Server::start();
+    let [(mut anna, _)] = server.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let file = anna.upload(hall, "large.bin", &vec![7; 3 << 20]);
+    let message = anna.send_with(hall, "look", 0, &[file]).id;
+    anna.upload(hall, "under-way", b"of no message yet");
+    let copy = server.dir().join("copy.db");
+    let name = copy.to_str().expect("UTF-8");
+    server.admin_ok(&["backup", name, "--without-files"], None);
+    assert!(copy.metadata().expect("the copy").len() < 1 << 20);
+    let other = Server::on_copy_of(&copy);
+    other.admin_ok(&["check"], None);
+    let mut anna = other.login11("anna");
+    let page = anna.page(hall, 0, 1);
+    assert_eq!((page[0].content.as_str(), page[0].extras.files[0].size), ("look", 3 << 20));
+    anna.get_file(file, 0, 10).declined("no-such-file");
+    assert_eq!(anna.get_file(file, 3 << 20, 10).accepted(), b"");
+    let new = anna.upload(hall, "new", b"new");
+    anna.send_with(hall, "", 0, &[new]);
+    assert_eq!(anna.download(new), b"new");
+    anna.delete(hall, message);
+    other.admin_ok(&["check"], None);
+}

@@ -104,6 +104,139 @@ fn failed(server: &Server, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Files move with their bytes, whatever these are, next to messages with and without text; those
+/// of a deleted message are gone.
+#[test]
+fn files_move_with_their_messages() {
+    let old = Server::start();
+    let [(mut anna, _)] = old.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let large: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(n) >> 3) as u8).collect();
+    let contents = [&large[..], b"\0", b"two\r\n"];
+    let mut attach = |text: &str, contents: &[&[u8]]| {
+        let files: Vec<u64> = contents.iter().map(|one| anna.upload(hall, "a.txt", one)).collect();
+        anna.send_with(hall, text, 0, &files).id
+    };
+    attach("with text", &contents);
+    attach("", &contents[1..]);
+    let gone = attach("gone", &contents[..1]);
+    attach("last", &contents[2..]);
+    anna.send(hall, "plain");
+    anna.delete(hall, gone);
+    let before = anna.page(hall, 0, 10);
+    let (path, exported) = lines(&old, "hall");
+    let count = |key: &str| exported.iter().filter(|line| line.starts_with(key)).count();
+    assert_eq!((count("{\"file\""), count("{\"sha256\"")), (6, 6));
+    assert!(count("{\"bytes\"") >= 9, "in parts");
+
+    let new = Server::start();
+    let [(mut anna, _)] = new.users11(["anna"]);
+    new.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
+    let chat = anna.chat_notify().id;
+    let after = anna.page(chat, 0, 10);
+    let shown = |messages: &[Message]| -> Vec<(u64, String, Vec<(u64, String)>)> {
+        let files = |m: &Message| {
+            m.extras.files.iter().map(|file| (file.size, file.name.clone())).collect()
+        };
+        messages.iter().map(|m| (m.id, m.content.clone(), files(m))).collect()
+    };
+    assert_eq!(shown(&after), shown(&before));
+    let file = |message: usize, place: usize| after[message].extras.files[place].id;
+    assert_eq!(anna.download(file(0, 0)), large);
+    assert_eq!(anna.download(file(0, 2)), b"two\r\n");
+    assert_eq!(anna.download(file(1, 0)), b"\0");
+    assert!(after[2].extras.files.is_empty());
+    new.admin_ok(&["check"], None);
+    let (_, again) = lines(&new, "hall");
+    assert_eq!(again[2..], exported[2..], "but for the chat and its member");
+}
+
+/// What does not fit its length or its digest is refused, and leaves nothing. A file that was cut
+/// off belongs to a message that was deleted meanwhile, or is left out.
+#[test]
+fn files_that_are_not_whole_are_refused() {
+    let old = Server::start();
+    let [(mut anna, _)] = old.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let file = anna.upload(hall, "a.txt", b"hello");
+    let message = anna.send_with(hall, "", 0, &[file]).id;
+    anna.send(hall, "more");
+    let (path, good) = lines(&old, "hall");
+    let at = |key: &str| good.iter().position(|line| line.starts_with(key)).expect(key);
+    let (head, bytes, sha) = (at("{\"file\""), at("{\"bytes\""), at("{\"sha256\""));
+    let new = Server::start();
+    new.add_user("anna");
+    let import = |lines: &[String]| {
+        std::fs::write(&path, lines.join("\n") + "\n").expect("room");
+        new.admin(&["import", path.to_str().expect("UTF-8")], None)
+    };
+    let with = |place: usize, line: &str| {
+        let mut lines = good.clone();
+        lines[place] = line.to_owned();
+        lines
+    };
+    let without = |place: usize| {
+        let mut lines = good.clone();
+        lines.remove(place);
+        lines
+    };
+    for (lines, words) in [
+        (with(bytes, "{\"bytes\":\"aGVsbG8h\"}"), "more bytes than the 5"),
+        (with(bytes, "{\"bytes\":\"aGVsbA==\"}"), "of which 4 came"),
+        (with(bytes, "{\"bytes\":\"aGVsbGg=\"}"), "not the digest"),
+        (with(bytes, "{\"bytes\":\"aGVsb\"}"), "base64"),
+        (with(head, &good[head].replace("text/plain", "Text")), "media type"),
+        (with(head, &good[head].replace("a.txt", "a/txt")), "cannot be one"),
+        (with(head, &good[head].replace("\"size\":5", "\"size\":0")), "size of 0"),
+        (without(head), "bytes of no file"),
+        (without(sha), "cut off"),
+        ([without(sha), vec![good[head].clone()]].concat(), "cut off"),
+    ] {
+        let output = import(&lines);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        assert!(stderr.contains(words) && stderr.contains("line "), "{words}: {stderr}");
+    }
+    let deleted = format!(
+        "{{\"message\":{{\"id\":{message},\"sender\":\"anna\",\"updated\":{},\
+                           \"deleted\":true,\"content\":\"\"}}}}",
+        message + 1
+    );
+    let mut lines = without(sha);
+    lines[sha] = deleted;
+    let output = import(&lines);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut anna = new.login11("anna");
+    let chat = anna.my_chats()[0].id;
+    let page = anna.page(chat, 0, 10);
+    assert!(page[0].extras.files.is_empty() && page[1].content == "more");
+    new.admin_ok(&["check"], None);
+    let db = rusqlite::Connection::open(new.data()).expect("the database");
+    let sql = "SELECT (SELECT count(*) FROM files) + (SELECT sum(bytes + uploads) FROM file_usage)";
+    let left: i64 = db.query_row(sql, [], |row| row.get(0)).expect("a number");
+    assert_eq!(left, 0, "the file of the deleted message");
+}
+
+/// Without their bytes, and from format 1, files are lines behind the text.
+#[test]
+fn files_can_be_left_out() {
+    let old = Server::start();
+    let [(mut anna, _)] = old.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let file = anna.upload(hall, "a.txt", b"hello");
+    anna.send_with(hall, "look", 0, &[file]);
+    let text = old.admin_ok(&["export", "hall", "--without-files"], None);
+    assert!(text.contains("look\\n[a.txt, 5 bytes]") && !text.contains("{\"file\""), "{text}");
+    let new = Server::start();
+    new.add_user("anna");
+    let path = new.dir().join("hall.jsonl");
+    std::fs::write(&path, text.replace("\"format\":2", "\"format\":1")).expect("room");
+    new.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
+    let mut anna = new.login10("anna");
+    let chat = anna.my_chats()[0].id;
+    assert_eq!(anna.page(chat, 0, 1)[0].content, "look\n[a.txt, 5 bytes]");
+}
+
 /// A message has one id in the whole file, and a name is that of one chat.
 #[test]
 fn nothing_comes_in_twice() {
@@ -233,7 +366,7 @@ fn a_wrong_line_is_named() {
         lines
     };
     let cases = [
-        (change(0, "\"format\":1", "\"format\":2"), "line 1 "),
+        (change(0, "\"format\":2", "\"format\":3"), "line 1 "),
         (without(0), "line 1 "),
         (without(last), "end is missing"),
         (without(5), "says 7 messages, and 6 came"),
@@ -425,7 +558,7 @@ fn an_export_that_stalls_does_not_hold_the_wal() {
     assert!(wal < 24 * 1024 * 1024, "{wal} bytes of WAL after 32 MB of sends");
 }
 
-/// Replies and reactions move; of files the lines do that stand for them.
+/// Replies and reactions move, next to files.
 #[test]
 fn replies_and_reactions_move() {
     let server = Server::start();
@@ -447,7 +580,8 @@ fn replies_and_reactions_move() {
     other.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
     let hall = anna.chat_id("hall");
     let after = anna.page(hall, 0, 5);
-    assert_eq!(contents(&after), ["first", "[a.txt, 10 bytes]"]);
+    assert_eq!(contents(&after), ["first", ""]);
+    assert_eq!(anna.download(after[1].extras.files[0].id), b"0123456789");
     assert_eq!(after[1].extras.reply, Some(first.id));
     let shown = |messages: &[Message]| -> Vec<(String, u16)> {
         let reactions = messages[0].extras.reactions.iter();

@@ -6,19 +6,22 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use ring::digest::{Context, SHA256};
 use serde::Serialize as _;
-use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
+use vestnik::limits::FILE_CHUNK_BYTES;
 use vestnik::store::Store;
 use vestnik::store::chats::Chat;
+use vestnik::wire::base64;
 use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
-use vestnik::wire::extras::put_file_lines;
+use vestnik::wire::extras::{FileInfo, put_file_lines};
 
 use super::line::{
-    BannedLine, ChatLine, EndLine, FORMAT, Line, MemberLine, MessageLine, ReactionLine,
+    BannedLine, ChatLine, EndLine, FORMAT, FileLine, Line, MemberLine, MessageLine, ReactionLine,
 };
 use crate::cli::failure::Failure;
 use crate::cli::file::{self, Stop};
-use crate::cli::{Context, Outcome, output};
+use crate::cli::{Context as Command, Outcome, output};
 
 /// Members or banned read from the file at once.
 const ROWS: u32 = 256;
@@ -36,12 +39,15 @@ pub(in crate::cli) struct ExportArguments {
     /// the export can guess
     #[arg(long)]
     with_password: bool,
+    /// Leave out the bytes of files: each is a line behind the text of its message
+    #[arg(long)]
+    without_files: bool,
     /// Write to this file, which must not exist yet, and which only its owner can read
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-pub(in crate::cli) fn export(arguments: &ExportArguments, context: &mut Context<'_>) -> Outcome {
+pub(in crate::cli) fn export(arguments: &ExportArguments, context: &mut Command<'_>) -> Outcome {
     let Some(path) = &arguments.output else {
         return write_chat(&context.data, arguments, context.out).map(drop);
     };
@@ -116,31 +122,156 @@ fn write_chat(
         let names: HashMap<_, _> =
             store.users()?.into_iter().map(|user| (user.user, user.nickname)).collect();
         let last = MessageId::at(store.server_time()?.max(file::now()));
-        let (mut count, mut written) = (0, Ok(()));
-        let mut next = Some(MessageId::at(ServerTime::ZERO));
-        while let Some(from) = next {
-            next = store.messages_by_id(chat.chat, from, last, |message| {
-                if slice.len() >= SLICE_BYTES || written.is_err() {
-                    return false;
-                }
-                count += 1;
-                let sender = names.get(&message.sender).map_or("", String::as_str);
-                written = write_line(&mut slice, &Line::Message(message_line(message, sender)));
-                true
-            })?;
-            let is_there = store.chat(chat.chat)?.is_some();
-            store.commit()?;
-            std::mem::replace(&mut written, Ok(()))?;
-            out.write_all(&slice).map_err(Failure::from)?;
-            slice.clear();
-            if !is_there {
-                return Err(Failure::new("the chat was removed while it was exported").into());
-            }
-        }
+        let mut export = Export {
+            chat: chat.chat,
+            last,
+            names,
+            with_files: !arguments.without_files,
+            count: 0,
+            out,
+        };
+        export.write_messages(store, slice)?;
+        let Export { names, count, out, .. } = export;
         write_reactions(store, chat.chat, last, &names, out)?;
         write_line(out, &Line::End(EndLine { messages: count }))?;
         Ok(count)
     })
+}
+
+/// An export under way.
+struct Export<'a> {
+    chat: ChatId,
+    /// Up to this message.
+    last: MessageId,
+    names: HashMap<UserId, String>,
+    with_files: bool,
+    /// Messages written.
+    count: u64,
+    out: &'a mut dyn Write,
+}
+
+/// A file whose bytes are to be written, as a line.
+type ToWrite = (FileId, FileLine<'static>);
+
+impl Export<'_> {
+    /// Writes the messages behind what stands in `slice`, a slice in each transaction; the files of
+    /// a message before it.
+    fn write_messages(&mut self, store: &mut Store<'_>, mut slice: Vec<u8>) -> Result<(), Stop> {
+        let mut next = Some(MessageId::at(ServerTime::ZERO));
+        while let Some(from) = next {
+            let (mut has_messages, mut files, mut written) = (false, Vec::new(), Ok(()));
+            next = store.messages_by_id(self.chat, from, self.last, |message| {
+                if slice.len() >= SLICE_BYTES || written.is_err() {
+                    return false;
+                }
+                if self.with_files && message.extras.files().next().is_some() {
+                    if !has_messages {
+                        files = self.files_of(message);
+                    }
+                    return false;
+                }
+                (has_messages, self.count) = (true, self.count + 1);
+                written = write_line(&mut slice, &Line::Message(self.message_line(message, false)));
+                true
+            })?;
+            let is_there = store.chat(self.chat)?.is_some();
+            store.commit()?;
+            written?;
+            self.out.write_all(&slice).map_err(Failure::from)?;
+            slice.clear();
+            if !is_there {
+                return Err(Failure::new("the chat was removed while it was exported").into());
+            }
+            if let Some(message) = next.filter(|_| !files.is_empty()) {
+                self.write_files(store, &files)?;
+                next = self.write_with_files(store, message)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn files_of(&self, message: &Message<'_>) -> Vec<ToWrite> {
+        let user = self.names.get(&message.sender).cloned().unwrap_or_default();
+        let line = |file: FileInfo<'_>| FileLine {
+            message: message.created.micros(),
+            user: user.clone().into(),
+            size: file.size,
+            width: file.width,
+            height: file.height,
+            media_type: file.media_type.to_owned().into(),
+            name: file.name.to_owned().into(),
+        };
+        message.extras.files().map(|file| (file.id, line(file))).collect()
+    }
+
+    /// Writes files, a part in each transaction. One that goes meanwhile has no last line.
+    fn write_files(&mut self, store: &mut Store<'_>, files: &[ToWrite]) -> Result<(), Stop> {
+        for (id, line) in files {
+            let line = &Line::File(FileLine { ..line.clone() });
+            write_line(self.out, line)?;
+            let Line::File(FileLine { size, name, .. }) = line else { continue };
+            let (mut offset, mut digest) = (0, Context::new(&SHA256));
+            let mut bytes = Vec::new();
+            while offset < *size {
+                bytes.clear();
+                let is_sound = store.read_file(*id, offset, FILE_CHUNK_BYTES, &mut bytes)?;
+                store.commit()?;
+                if !is_sound {
+                    let words = format!(
+                        "the file {name:?} is damaged, see `vestnik check`: delete its message, or \
+                         export --without-files"
+                    );
+                    return Err(Failure::Failed(words).into());
+                }
+                if bytes.is_empty() {
+                    break;
+                }
+                digest.update(&bytes);
+                offset += bytes.len() as u64;
+                write_line(self.out, &Line::Bytes(base64::encode(&bytes).into()))?;
+            }
+            if offset == *size {
+                write_line(self.out, &Line::Sha256(hex(digest.finish().as_ref()).into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a message whose files were written, as it is now; where to go on.
+    fn write_with_files(
+        &mut self,
+        store: &mut Store<'_>,
+        id: MessageId,
+    ) -> Result<Option<MessageId>, Stop> {
+        let mut line = Vec::new();
+        let mut written = Ok(());
+        store.messages_by_id(self.chat, id, id, |message| {
+            written = write_line(&mut line, &Line::Message(self.message_line(message, true)));
+            true
+        })?;
+        store.commit()?;
+        written?;
+        self.count += u64::from(!line.is_empty());
+        self.out.write_all(&line).map_err(Failure::from)?;
+        Ok(Some(MessageId::at(id.created().next())).filter(|next| *next <= self.last))
+    }
+
+    fn message_line<'a>(&'a self, message: &'a Message<'_>, has_files: bool) -> MessageLine<'a> {
+        MessageLine {
+            id: message.created.micros(),
+            sender: self.names.get(&message.sender).map_or("", String::as_str).into(),
+            updated: (message.updated != message.created).then(|| message.updated.micros()),
+            edited: message.status & STATUS_EDITED != 0,
+            deleted: message.status & STATUS_DELETED != 0,
+            content: if has_files { message.content.into() } else { content_with_files(message) },
+            reply: message.extras.reply().map(|id| id.created().micros()),
+        }
+    }
+}
+
+/// Bytes as digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes the reactions to the messages up to `last`, in slices.
@@ -207,18 +338,6 @@ fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Res
         if banned.len() < ROWS as usize {
             return Ok(());
         }
-    }
-}
-
-fn message_line<'a>(message: &'a Message<'_>, sender: &'a str) -> MessageLine<'a> {
-    MessageLine {
-        id: message.created.micros(),
-        sender: sender.into(),
-        updated: (message.updated != message.created).then(|| message.updated.micros()),
-        edited: message.status & STATUS_EDITED != 0,
-        deleted: message.status & STATUS_DELETED != 0,
-        content: content_with_files(message),
-        reply: message.extras.reply().map(|id| id.created().micros()),
     }
 }
 

@@ -1,20 +1,29 @@
 //! The lines of an exported chat: JSON objects of one key that says what a line is.
 //!
 //! ```text
-//! {"chat":{"format":1,"name":"kitchen",…}}       first
+//! {"chat":{"format":2,"name":"kitchen",…}}       first
 //! {"member":{"name":"anna","admin":true,…}}      then members
 //! {"banned":{"name":"boris"}}                    and who is banned,
+//! {"file":{"message":1700000000000000,…}}        before a message each of its files:
+//! {"bytes":"aGVsbG8="}                           its bytes, in base64, a part a line,
+//! {"sha256":"2cf24dba…"}                         and what they amount to;
 //! {"message":{"id":1700000000000000,…}}          then messages by id,
 //! {"reaction":{"message":1700000000000000,…}}    then reactions by message and time,
 //! {"end":{"messages":1}}                         and last how many there are
 //! ```
+//!
+//! A file without its last line was cut off, for its message was deleted while it was written: the
+//! message that follows says so, or is left out. Format 1 had no files: each was a line behind the
+//! text of its message, as it still is where they are left out.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// The format of the lines that this version writes and reads.
-pub(super) const FORMAT: u32 = 1;
+/// The format of the lines that this version writes,
+pub(super) const FORMAT: u32 = 2;
+/// and the oldest that it reads.
+pub(super) const FORMAT_MIN: u32 = 1;
 
 #[derive(Serialize, Deserialize, Debug)]
 #[serde(rename_all = "lowercase")]
@@ -22,6 +31,12 @@ pub(super) enum Line<'a> {
     Chat(ChatLine),
     Member(MemberLine),
     Banned(BannedLine),
+    #[serde(borrow)]
+    File(FileLine<'a>),
+    #[serde(borrow)]
+    Bytes(Cow<'a, str>),
+    #[serde(borrow)]
+    Sha256(Cow<'a, str>),
     #[serde(borrow)]
     Message(MessageLine<'a>),
     #[serde(borrow)]
@@ -82,11 +97,29 @@ pub(super) struct MessageLine<'a> {
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) deleted: bool,
     #[serde(borrow)]
-    /// A line for each file stands behind the text.
+    /// Where files are left out, a line for each stands behind the text.
     pub(super) content: Cow<'a, str>,
     /// The message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reply: Option<i64>,
+}
+
+/// A file of the message that follows.
+#[derive(Serialize, Deserialize, Debug, Clone)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileLine<'a> {
+    pub(super) message: i64,
+    /// Who uploaded it.
+    #[serde(borrow)]
+    pub(super) user: Cow<'a, str>,
+    pub(super) size: u64,
+    /// Pixels of an image or video; 0: neither.
+    pub(super) width: u16,
+    pub(super) height: u16,
+    #[serde(borrow)]
+    pub(super) media_type: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) name: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize, Debug)]

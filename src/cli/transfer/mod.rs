@@ -13,21 +13,23 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use vestnik::auth::password::{Kind, nobody};
-use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
 use vestnik::limits::PASSWORD_ITERATIONS;
 use vestnik::names::Name;
 use vestnik::store::changes::Change;
 use vestnik::store::extras::OldReaction;
+use vestnik::store::files::FileState;
 use vestnik::store::members::Member;
 use vestnik::store::search::Unindexed;
 use vestnik::store::{Database, Store};
 use vestnik::wire::codec::{Message, STATUS_DELETED};
-use vestnik::wire::extras::Extras;
+use vestnik::wire::extras::{Extras, FileInfo};
 
 use super::failure::Failure;
 use super::file::{self, Stop};
 use super::{Context, Outcome, chat, secret};
-use read::{Checked, Source, Summary};
+use line::FileLine;
+use read::{Checked, Entry, Source, Summary};
 
 /// Messages stored in one transaction, between which a running server writes.
 const MESSAGES_PER_BATCH: usize = 500;
@@ -258,17 +260,26 @@ impl Place<'_> {
         senders: &HashMap<String, UserId>,
     ) -> Outcome {
         let mut batch = Vec::with_capacity(MESSAGES_PER_BATCH);
-        read::messages(source, now, |message| {
-            batch.push(Held::from(message, senders)?);
-            if batch.len() < MESSAGES_PER_BATCH {
-                return Ok(());
-            }
+        let mut files = Arrived::default();
+        read::messages(source, now, |entry| {
             let begun = Instant::now();
-            self.store(chat, &mut batch)?;
+            match entry {
+                Entry::File(line) => files.begin(self, chat, line, senders)?,
+                Entry::Bytes(bytes) => files.append(self, bytes)?,
+                Entry::Message(message) => {
+                    let of_it = files.take(self, message)?;
+                    batch.push(Held::from(message, senders, of_it)?);
+                    if batch.len() < MESSAGES_PER_BATCH {
+                        return Ok(());
+                    }
+                    self.store(chat, &mut batch)?;
+                }
+            }
             std::thread::sleep(begun.elapsed());
             Ok(())
         })?;
         self.store(chat, &mut batch)?;
+        files.remove(self)?;
         self.fill_reactions(source, chat, senders)
     }
 
@@ -280,7 +291,6 @@ impl Place<'_> {
         chat: ChatId,
         senders: &HashMap<String, UserId>,
     ) -> Outcome {
-        let changed = || Failure::new("the file has changed while it was imported");
         let time = |micros| ServerTime::new(micros).ok_or_else(changed);
         let mut batch = Vec::new();
         let store = |batch: &mut Vec<OldReaction>| {
@@ -311,6 +321,12 @@ impl Place<'_> {
             let mut unindexed = Vec::with_capacity(batch.len());
             for held in batch.drain(..) {
                 store.add_old_message(chat, &held.message())?;
+                let mut files = Vec::new();
+                for id in &held.files {
+                    let lost = || Failure::new("a file was taken away while it was imported");
+                    files.push(store.file(*id)?.filter(FileState::is_complete).ok_or_else(lost)?);
+                }
+                store.attach_files(chat, held.id, &files)?;
                 if let Some(reply) = held.reply {
                     store.add_reply(chat, held.id, reply)?;
                 }
@@ -410,6 +426,80 @@ fn add_user(store: &mut Store<'_>, name: &Name) -> Result<UserId, Stop> {
     Ok(user)
 }
 
+/// Files that came before the message that they belong to: uploads as yet, so that they are gone
+/// with a chat that is not completed.
+#[derive(Default)]
+struct Arrived {
+    message: i64,
+    files: Vec<FileId>,
+    stored: u64,
+}
+
+impl Arrived {
+    fn begin(
+        &mut self,
+        place: &Place<'_>,
+        chat: ChatId,
+        line: &FileLine<'_>,
+        senders: &HashMap<String, UserId>,
+    ) -> Outcome {
+        if self.message != line.message {
+            self.remove(place)?;
+        }
+        let user = *senders.get(&*line.user).ok_or_else(changed)?;
+        let new = FileInfo {
+            id: FileId::MAX,
+            size: line.size,
+            width: line.width,
+            height: line.height,
+            media_type: &line.media_type,
+            name: &line.name,
+        };
+        let id = file::write(place.data, place.database, |store| {
+            is_there(store, chat)?;
+            Ok(store.begin_file(chat, user, &new, file::now())?)
+        })?;
+        (self.message, self.stored) = (line.message, 0);
+        self.files.push(id);
+        Ok(())
+    }
+
+    fn append(&mut self, place: &Place<'_>, bytes: &[u8]) -> Outcome {
+        let id = *self.files.last().ok_or_else(changed)?;
+        file::write(place.data, place.database, |store| {
+            Ok(store.append_file(id, self.stored, bytes, file::now())?)
+        })?;
+        self.stored += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The files of this message; those of another, or of a deleted one, are taken away.
+    fn take(&mut self, place: &Place<'_>, message: &Checked<'_>) -> Result<Vec<FileId>, Failure> {
+        if self.message != message.id.created().micros() || message.status & STATUS_DELETED != 0 {
+            self.remove(place)?;
+        }
+        Ok(std::mem::take(&mut self.files))
+    }
+
+    fn remove(&mut self, place: &Place<'_>) -> Outcome {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        file::write(place.data, place.database, |store| {
+            for id in self.files.drain(..) {
+                if let Some(file) = store.file(id)? {
+                    store.remove_file(&file)?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn changed() -> Failure {
+    Failure::new("the file has changed while it was imported")
+}
+
 /// A message that waits for its batch.
 struct Held {
     id: MessageId,
@@ -418,11 +508,15 @@ struct Held {
     status: u8,
     content: String,
     reply: Option<MessageId>,
+    files: Vec<FileId>,
 }
 
 impl Held {
-    fn from(message: &Checked<'_>, senders: &HashMap<String, UserId>) -> Result<Self, Failure> {
-        let changed = || Failure::new("the file has changed while it was imported");
+    fn from(
+        message: &Checked<'_>,
+        senders: &HashMap<String, UserId>,
+        files: Vec<FileId>,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             id: message.id,
             sender: *senders.get(message.sender).ok_or_else(changed)?,
@@ -430,6 +524,7 @@ impl Held {
             status: message.status,
             content: message.content.to_owned(),
             reply: message.reply,
+            files,
         })
     }
 

@@ -1,20 +1,28 @@
 //! Reading an exported chat: each line is checked before any of it enters the data file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use ring::digest::{Context, SHA256};
 use vestnik::auth::password;
 use vestnik::config::CONTENT_LIMIT_BYTES_MAX;
 use vestnik::ids::{MessageId, ServerTime};
-use vestnik::limits::{EMOJI_BYTES_MAX, FILE_NAME_BYTES_MAX, MESSAGE_FILES_MAX, TITLE_CHARS_MAX};
-use vestnik::names::Name;
+use vestnik::limits::{
+    EMOJI_BYTES_MAX, FILE_CHUNK_BYTES, FILE_NAME_BYTES_MAX, MESSAGE_FILES_MAX, TITLE_CHARS_MAX,
+};
+use vestnik::names::{Name, is_file_name, is_media_type};
+use vestnik::wire::base64;
 use vestnik::wire::codec::{STATUS_DELETED, STATUS_EDITED};
 
 use super::super::failure::Failure;
 use super::super::output;
-use super::line::{ChatLine, FORMAT, Line, MemberLine, MessageLine, ReactionLine};
+use super::export::hex;
+use super::line::{
+    ChatLine, FORMAT, FORMAT_MIN, FileLine, Line, MemberLine, MessageLine, ReactionLine,
+};
 
 /// Longer than any line that is written: a content of escapes alone, and what is around it.
 const LINE_BYTES_MAX: u64 = 6 * CONTENT_LIMIT_BYTES_MAX as u64 + 4096;
@@ -33,6 +41,87 @@ pub(super) struct Summary {
     pub(super) ids: Vec<MessageId>,
     /// The latest time in the file.
     pub(super) latest: ServerTime,
+    files: Files,
+}
+
+/// The files that came before the message that they belong to.
+#[derive(Default)]
+struct Files {
+    message: i64,
+    complete: usize,
+    /// The one whose bytes come.
+    current: Option<Current>,
+}
+
+struct Current {
+    size: u64,
+    bytes: u64,
+    digest: Context,
+}
+
+impl Files {
+    fn begin(&mut self, line: &FileLine<'_>, last: Option<MessageId>) -> Result<(), String> {
+        if last.is_some_and(|last| last.created().micros() >= line.message) {
+            return Err("is a file of a message that came before it".to_owned());
+        }
+        if line.message != self.message {
+            *self = Self { message: line.message, ..Self::default() };
+        }
+        if self.complete == MESSAGE_FILES_MAX {
+            return Err(format!("is one file more than the {MESSAGE_FILES_MAX} of a message"));
+        }
+        if !is_file_name(&line.name) || !is_media_type(&line.media_type) {
+            return Err("has a name or a media type that cannot be one".to_owned());
+        }
+        if line.size == 0 || i64::try_from(line.size).is_err() {
+            return Err(format!("has a size of {} bytes", line.size));
+        }
+        let digest = Context::new(&SHA256);
+        self.current = Some(Current { size: line.size, bytes: 0, digest });
+        Ok(())
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), String> {
+        let current = self.current.as_mut().ok_or("has bytes of no file")?;
+        let bytes = decode(text)?;
+        current.bytes += bytes.len() as u64;
+        if current.bytes > current.size {
+            return Err(format!("has more bytes than the {} of its file", current.size));
+        }
+        current.digest.update(&bytes);
+        Ok(())
+    }
+
+    fn end(&mut self, sha256: &str) -> Result<(), String> {
+        let current = self.current.take().ok_or("is a digest of no file")?;
+        if current.bytes != current.size {
+            let (size, bytes) = (current.size, current.bytes);
+            return Err(format!("ends a file of {size} bytes, of which {bytes} came"));
+        }
+        if hex(current.digest.finish().as_ref()) != sha256 {
+            return Err("is not the digest of the bytes that came".to_owned());
+        }
+        self.complete += 1;
+        Ok(())
+    }
+
+    /// How many the message has, which comes now. That of a deleted one are of no use.
+    fn of_message(&mut self, line: &MessageLine<'_>) -> Result<usize, String> {
+        let files = std::mem::take(self);
+        if files.message != line.id || line.deleted {
+            return Ok(0);
+        }
+        match files.current {
+            Some(_) => Err("has a file that was cut off".to_owned()),
+            None => Ok(files.complete),
+        }
+    }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, String> {
+    base64::decode(text)
+        .filter(|bytes| (1..=FILE_CHUNK_BYTES).contains(&bytes.len()))
+        .ok_or_else(|| "has bytes that are not in base64, or too many or none".to_owned())
 }
 
 /// What some editors put before a text.
@@ -144,8 +233,9 @@ fn parse(text: &str) -> Result<Line<'_>, String> {
 }
 
 fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
-    if chat.format != FORMAT {
-        return Err(format!("has format {}, and this vestnik reads {FORMAT}", chat.format));
+    if !(FORMAT_MIN..=FORMAT).contains(&chat.format) {
+        let words = format!("this vestnik reads {FORMAT_MIN} to {FORMAT}");
+        return Err(format!("has format {}, and {words}", chat.format));
     }
     if chat.title.chars().count() > TITLE_CHARS_MAX || chat.title.contains('\0') {
         return Err("has a title that cannot be one".to_owned());
@@ -172,6 +262,7 @@ fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
         senders: HashMap::new(),
         ids: Vec::new(),
         latest,
+        files: Files::default(),
     })
 }
 
@@ -200,28 +291,26 @@ fn add(
             return Err("keeps somebody out of a direct chat".to_owned());
         }
         Line::Banned(banned) => summary.banned.push(banned.name),
+        Line::File(line) => {
+            past(line.message, now)?;
+            summary.files.begin(&line, summary.ids.last().copied())?;
+            add_sender(summary, number, line.user, "user")?;
+        }
+        Line::Bytes(text) => summary.files.add(&text)?,
+        Line::Sha256(text) => summary.files.end(&text)?,
         Line::Message(line) => {
-            let (id, updated) = check_line(&line, now)?;
+            let files = summary.files.of_message(&line)?;
+            let (id, updated) = check_line(&line, files, now)?;
             if summary.ids.last().is_some_and(|&last| last >= id) {
                 return Err("does not come after the message before it".to_owned());
             }
             summary.ids.push(id);
             summary.latest = summary.latest.max(updated);
-            if !summary.senders.contains_key(&*line.sender) {
-                Name::parse_stored(&line.sender).map_err(|bad| {
-                    format!("has a sender {:?}, which is no name: {bad}", line.sender)
-                })?;
-                summary.senders.insert(line.sender.into_owned(), number);
-            }
+            add_sender(summary, number, line.sender, "sender")?;
         }
         Line::Reaction(line) => {
             check_reaction(summary, &line, now)?;
-            if !summary.senders.contains_key(&*line.user) {
-                Name::parse_stored(&line.user).map_err(|bad| {
-                    format!("has a user {:?}, which is no name: {bad}", line.user)
-                })?;
-                summary.senders.insert(line.user.into_owned(), number);
-            }
+            add_sender(summary, number, line.user, "user")?;
         }
         Line::End(end) if end.messages == summary.ids.len() as u64 => return Ok(true),
         Line::End(end) => {
@@ -229,6 +318,21 @@ fn add(
         }
     }
     Ok(false)
+}
+
+/// Notes a user whom a line names.
+fn add_sender(
+    summary: &mut Summary,
+    number: u64,
+    name: Cow<'_, str>,
+    what: &str,
+) -> Result<(), String> {
+    if !summary.senders.contains_key(&*name) {
+        Name::parse_stored(&name)
+            .map_err(|bad| format!("has a {what} {name:?}, which is no name: {bad}"))?;
+        summary.senders.insert(name.into_owned(), number);
+    }
+    Ok(())
 }
 
 /// A reaction to a message that came before.
@@ -260,8 +364,12 @@ fn past(micros: i64, now: ServerTime) -> Result<ServerTime, String> {
         .ok_or_else(|| format!("has the time {micros}, which is none or is yet to come"))
 }
 
-/// The id of a message and when it was last changed.
-fn check_line(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, ServerTime), String> {
+/// The id of a message with this many files, and when it was last changed.
+fn check_line(
+    line: &MessageLine<'_>,
+    files: usize,
+    now: ServerTime,
+) -> Result<(MessageId, ServerTime), String> {
     let id = past(line.id, now)?;
     let updated = past(line.updated.unwrap_or(line.id), now)?;
     if id == ServerTime::ZERO || updated < id {
@@ -270,7 +378,7 @@ fn check_line(line: &MessageLine<'_>, now: ServerTime) -> Result<(MessageId, Ser
     if updated == id && (line.edited || line.deleted) {
         return Err("is edited or deleted, and has no time of that".to_owned());
     }
-    if line.deleted != line.content.is_empty() {
+    if line.deleted != line.content.is_empty() && (line.deleted || files == 0) {
         return Err("has a content and is deleted, or has none and is not".to_owned());
     }
     if line.reply.is_some_and(|reply| reply <= 0 || reply >= line.id) {
@@ -297,26 +405,50 @@ pub(super) struct Checked<'a> {
     pub(super) reply: Option<MessageId>,
 }
 
-/// Calls `each` with each message, until it fails. Checks again: the file may have changed.
+/// What messages and their files consist of.
+pub(super) enum Entry<'a> {
+    /// A file of the message that follows.
+    File(&'a FileLine<'a>),
+    /// The next bytes of it.
+    Bytes(Vec<u8>),
+    Message(&'a Checked<'a>),
+}
+
+/// Calls `each` with each message and each part of a file, until it fails. Checks again: the file
+/// may have changed.
 pub(super) fn messages(
     source: &Source,
     now: ServerTime,
-    mut each: impl FnMut(&Checked<'_>) -> Result<(), Failure>,
+    mut each: impl FnMut(&Entry<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    let mut files = Files::default();
     lines(source, |number, text| {
-        let line = parse(text).map_err(|words| wrong(source, number, words))?;
-        let Line::Message(line) = line else { return Ok(()) };
-        let checked = check_line(&line, now).map_err(|words| wrong(source, number, words))?;
+        let wrong = |words| wrong(source, number, words);
+        let line = match parse(text).map_err(wrong)? {
+            Line::File(line) => {
+                files.begin(&line, None).map_err(wrong)?;
+                return each(&Entry::File(&line));
+            }
+            Line::Bytes(text) => {
+                files.add(&text).map_err(wrong)?;
+                return each(&Entry::Bytes(decode(&text).map_err(wrong)?));
+            }
+            Line::Sha256(text) => return files.end(&text).map_err(wrong),
+            Line::Message(line) => line,
+            _ => return Ok(()),
+        };
+        let files = files.of_message(&line).map_err(wrong)?;
+        let checked = check_line(&line, files, now).map_err(wrong)?;
         let edited = if line.edited { STATUS_EDITED } else { 0 };
         let deleted = if line.deleted { STATUS_DELETED } else { 0 };
-        each(&Checked {
+        each(&Entry::Message(&Checked {
             id: checked.0,
             sender: &line.sender,
             updated: checked.1,
             status: edited | deleted,
             content: &line.content,
             reply: line.reply.and_then(ServerTime::new).map(MessageId::at),
-        })
+        }))
     })
 }
 

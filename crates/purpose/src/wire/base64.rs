@@ -23,20 +23,41 @@ pub fn encode_url(bytes: &[u8]) -> String {
     text.replace('+', "-").replace('/', "_")
 }
 
+/// What each digit stands for; 64: it is none.
+const VALUES: [u8; 256] = {
+    let mut values = [64; 256];
+    let mut value = 0;
+    while value < 64 {
+        values[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+/// The bytes of a text of [`encode`]; `None`: it is none.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    let digits = text.trim_end_matches('=');
+    let is_padded = text.len().is_multiple_of(4) && text.len() - digits.len() <= 2;
+    if is_padded { decode_digits(digits.bytes()) } else { None }
+}
+
 /// The bytes of a text of [`encode_url`], with or without padding; `None`: it is none.
 pub fn decode_url(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim_end_matches('=');
-    let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
+    decode_digits(text.trim_end_matches('=').bytes().map(|letter| match letter {
+        b'-' => b'+',
+        b'_' => b'/',
+        // No digit of this alphabet.
+        b'+' | b'/' => b'=',
+        other => other,
+    }))
+}
+
+fn decode_digits(digits: impl ExactSizeIterator<Item = u8>) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
     let (mut bits, mut count) = (0_u32, 0);
-    for letter in text.bytes() {
-        let digit = match letter {
-            b'-' => b'+',
-            b'_' => b'/',
-            b'+' | b'/' => return None,
-            other => other,
-        };
-        let value = DIGITS.iter().position(|known| *known == digit)?;
-        bits = bits << 6 | value as u32;
+    for digit in digits {
+        let value = VALUES.get(usize::from(digit)).copied().filter(|value| *value < 64)?;
+        bits = bits << 6 | u32::from(value);
         count += 6;
         if count >= 8 {
             count -= 8;
@@ -63,8 +84,12 @@ mod tests {
             ("foobar", "Zm9vYmFy"),
         ] {
             assert_eq!(encode(bytes.as_bytes()), text);
+            assert_eq!(decode(text).as_deref(), Some(bytes.as_bytes()));
         }
         assert_eq!(encode(&[0xff, 0xfe, 0xfd]), "//79");
+        for wrong in ["Zg", "Zg=", "Zg===", "Zh==", "====", "Zm9v====", "Zm-v", "Zm9 "] {
+            assert_eq!(decode(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
