@@ -41,13 +41,30 @@ def unpack_messages(pack):
     return [(message.id, message.created, message.content) for message in messages]
 
 
+def connect_small(address, source, timeout, receive_bytes):
+    """A connection with a small buffer of the kernel's. It has to be small before it connects: a
+    server that has seen a large window waits for half of it, and sends some 40 KB a second."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    plain.settimeout(timeout)
+    try:
+        plain.bind((source or "", 0))
+        plain.connect(address)
+    except OSError as error:
+        plain.close()
+        raise Disconnected(str(error)) from error
+    return plain
+
+
 class Connection:
     """A blocking connection, by default on API 0.1, from an address of one's own choice."""
 
     def __init__(self, address, *, version=wire.API_0_1, source=None, is_web=False,
-                 timeout=WAIT_SECONDS):
-        path = WEB_PATH if is_web else None
-        self.link = Link(address, timeout=timeout, path=path, source=source)
+                 timeout=WAIT_SECONDS, receive_bytes=None):
+        path, plain = WEB_PATH if is_web else None, None
+        if receive_bytes:
+            plain = connect_small(address, source, timeout, receive_bytes)
+        self.link = Link(address, timeout=timeout, path=path, source=source, plain=plain)
         self.timeout = timeout
         # Without a version it says no HELLO.
         if version:

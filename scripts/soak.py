@@ -29,7 +29,6 @@ import queue
 import random
 import shutil
 import signal
-import socket
 import statistics
 import struct
 import subprocess
@@ -70,9 +69,8 @@ class Peer(Connection):
     """A connection of a misbehaving client; every class of them has an address of its own."""
 
     def __init__(self, world, source, receive_bytes=None):
-        super().__init__(world.server, version=None, source=source, is_web=world.is_web)
-        if receive_bytes:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        super().__init__(world.server, version=None, source=source, is_web=world.is_web,
+                         receive_bytes=receive_bytes)
 
     def ask(self, purpose, body=b"", task=1):
         """The answer, be it good or not: (purpose, body)."""

@@ -149,7 +149,7 @@ class FileBase(CallBase):
                 target.write(chunk)
             return None
         in_folder = os.path.isdir(target)
-        path = os.path.join(target, file.name) if in_folder else os.fspath(target)
+        path = os.path.join(target, _own_name(file.name)) if in_folder else os.fspath(target)
         part = f"{path}.{file.id}.part"
         with open(part, "ab") as stream:
             found = stream.seek(0, os.SEEK_END)
@@ -211,6 +211,14 @@ def _opened(source):
         path = os.fspath(source)
         with open(path, "rb") as stream:
             yield stream, os.fstat(stream.fileno()).st_size, path
+
+
+def _own_name(name):
+    """The name of a file, which must not lead out of a folder, whatever a server sends."""
+    forbidden = "/\\:" if os.name == "nt" else "/\\"
+    if name in ("", ".", "..") or any(c in forbidden or ord(c) < 32 for c in name):
+        raise ProtocolError(f"{name!r} is not the name of a file: choose a path for it")
+    return name
 
 
 def _rename_noclobber(part, path):

@@ -29,16 +29,17 @@ class Link:
     timeout   seconds to connect, and for which one send may take
     path      of the WebSocket, such as "/ws"; None: no WebSocket
     source    the address to connect from
+    plain     a socket that is connected, instead of a new one
     """
 
-    def __init__(self, address, tls=None, timeout=60, path=None, source=None):
+    def __init__(self, address, tls=None, timeout=60, path=None, source=None, plain=None):
         self.web = None
         self.buffer, self.at = bytearray(), 0
         self.last_byte = time.monotonic()
         self.timeout = timeout
         source = (source, 0) if source else None
         try:
-            self.socket = socket.create_connection(address, timeout, source)
+            self.socket = plain or socket.create_connection(address, timeout, source)
         except OSError as error:
             raise Disconnected(f"no connection to {address[0]}:{address[1]}: {error}") from error
         try:

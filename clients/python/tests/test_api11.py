@@ -173,20 +173,35 @@ class Invites(WithServer):
 
 
 class Pushes(WithServer):
-    """Asking for pushes, with and without a server that sends any."""
+    """Asking for pushes of a server that sends some, to hosts that it knows."""
+
+    options = ("--push", "on", "--push-hosts", "push.example",
+               "--push-resolve", "push.example=127.0.0.1:9")
+    keys = b"\4" + secrets.token_bytes(64), secrets.token_bytes(16)
 
     def test_subscribing(self):
-        keys = b"\4" + secrets.token_bytes(64), secrets.token_bytes(16)
         with self.client("anna") as anna:
+            key = base64.urlsafe_b64decode(anna.server.push_key + "=")
+            self.assertEqual((len(key), key[0]), (65, 4))
+            anna.subscribe_push("https://push.example/anna", *self.keys)
+            anna.subscribe_push("https://push.example/anna", *self.keys)
             anna.subscribe_push()
-            self.assertDeclined("malformed", anna.subscribe_push, "https://example.org/push")
-            wanted = ("bad-endpoint", "push-off")
-            with self.assertRaises(Exception) as caught:
-                anna.subscribe_push("https://192.0.2.1/push", *keys)
-            self.assertIn(caught.exception.code, wanted)
-            if anna.server.push_key:
-                padded = anna.server.push_key + "="
-                self.assertEqual(len(base64.urlsafe_b64decode(padded)), 65)
+            elsewhere = "https://192.0.2.1/push"
+            self.assertDeclined("bad-endpoint", anna.subscribe_push, elsewhere, *self.keys)
+            self.assertDeclined("malformed", anna.subscribe_push, "https://push.example/anna")
+
+
+class NoPushes(WithServer):
+    """Asking for pushes of a server that sends none."""
+
+    options = ("--push", "off")
+
+    def test_subscribing(self):
+        with self.client("anna") as anna:
+            self.assertEqual(anna.server.push_key, "")
+            anna.subscribe_push()
+            endpoint = "https://push.example/anna"
+            self.assertDeclined("push-off", anna.subscribe_push, endpoint, *Pushes.keys)
 
 
 class Messages(WithServer):

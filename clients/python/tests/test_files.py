@@ -8,7 +8,7 @@ import random
 import threading
 import time
 
-from purpose import Client, Declined, Disconnected, File
+from purpose import Client, Declined, Disconnected, File, ProtocolError
 
 from .support import PASSWORD, WithServer
 
@@ -87,6 +87,9 @@ class Sending(WithServer):
             with open(os.path.join(folder, f"fourth.{file.id}.part"), "wb") as part:
                 part.write(data * 2)
             paths.append(anna.download(file, os.path.join(folder, "fourth")))
+            for name in ("../outside", "..", "a\\b", "/etc/x", "a\n"):
+                with self.assertRaises(ProtocolError):
+                    anna.download(file._replace(name=name), folder)
             for path in paths:
                 with open(path, "rb") as found:
                     self.assertEqual(found.read(), data)
