@@ -7,7 +7,7 @@ use std::io;
 use super::count::{Shared, Tally};
 use super::history::Walk;
 use super::stream::Stream;
-use super::{mqtt, native, resp};
+use super::{mqtt, native, nats, resp};
 use purpose::wire::Version;
 
 /// Least room offered to one read, in bytes.
@@ -87,6 +87,8 @@ pub(super) enum Dialect {
     Resp,
     /// mosquitto's.
     Mqtt,
+    /// That of nats-server.
+    Nats,
 }
 
 /// A connection.
@@ -163,6 +165,7 @@ impl Conn {
             Dialect::Purpose(version) => native::fill(self, version, shared),
             Dialect::Resp => resp::fill(self, shared),
             Dialect::Mqtt => mqtt::fill(self, shared),
+            Dialect::Nats => nats::fill(self, shared),
         }
     }
 
@@ -170,7 +173,7 @@ impl Conn {
     pub(super) fn send(&mut self, shared: &Shared, at_ns: u64) {
         match self.dialect {
             Dialect::Purpose(version) => native::send(self, version, shared, at_ns),
-            Dialect::Resp => resp::send(self, shared, at_ns),
+            Dialect::Resp | Dialect::Nats => resp::send(self, shared, at_ns),
             Dialect::Mqtt => mqtt::send(self, shared, at_ns),
         }
     }
@@ -226,6 +229,7 @@ impl Conn {
             Dialect::Purpose(version) => native::understand(self, version, bytes, shared),
             Dialect::Resp => resp::understand(self, bytes, shared),
             Dialect::Mqtt => mqtt::understand(self, bytes, shared),
+            Dialect::Nats => nats::understand(self, bytes, shared),
         }
     }
 

@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::procfs::{self, Memory};
 use super::scenario::{self, Plan, Unit};
 use super::stream::{Security, Stream};
-use super::{LoadRunArgs, Scenario, dial, mqtt, resp, setup};
+use super::{LoadRunArgs, Scenario, dial, mqtt, nats, resp, setup};
 
 /// Descriptors that are not connections: standard streams, poll, /proc, a spare.
 const DESCRIPTORS_RESERVED: usize = 64;
@@ -279,6 +279,7 @@ impl<'a> Engine<'a> {
         if self.args.ws {
             let protocol = match scenario::dialect(self.args, index) {
                 Dialect::Mqtt => "mqtt",
+                Dialect::Nats => "nats",
                 Dialect::Purpose(_) | Dialect::Resp => "purpose",
             };
             stream = stream.with_websocket(address, protocol);
@@ -295,6 +296,7 @@ impl<'a> Engine<'a> {
             Dialect::Purpose(version) => setup::begin(&mut conn, version, &self.shared),
             Dialect::Resp => resp::begin(&mut conn, &mut self.shared),
             Dialect::Mqtt => mqtt::begin(&mut conn, &mut self.shared),
+            Dialect::Nats => nats::begin(&mut conn, &mut self.shared),
         }
         if index < self.conns.len() {
             self.conns[index] = conn;
@@ -495,6 +497,7 @@ fn shared(args: &LoadRunArgs, plan: &Plan) -> Result<Shared, String> {
         Dialect::Purpose(_) => {}
         Dialect::Resp => resp::know(args.scenario == Scenario::Durable, &mut shared),
         Dialect::Mqtt => mqtt::know(&mut shared),
+        Dialect::Nats => nats::know(&mut shared),
     }
     if !matches!(scenario::dialect(args, 0), Dialect::Purpose(_)) {
         shared.own = 0;

@@ -8,7 +8,7 @@
 //!   scenario  which connections do what         setup    how they become ready
 //!   engine    the loop, phases, the clock       count    counters, books, faults
 //!   conn      bytes in and out, the window      report   metrics for people and programs
-//!   native, history (resp, mqtt)  what is asked, and what is read of the answers
+//!   native, history (resp, mqtt, nats)  what is asked, and what is read of the answers
 //! ```
 
 mod conn;
@@ -18,6 +18,7 @@ mod engine;
 mod history;
 mod mqtt;
 mod native;
+mod nats;
 mod payload;
 mod procfs;
 mod report;
@@ -124,6 +125,8 @@ enum Speak {
     Redis,
     /// MQTT: fanout, rate, durable (QoS 1), echo (PINGREQ), idle
     Mqtt,
+    /// NATS: fanout, rate, echo (PING), idle
+    Nats,
 }
 
 /// Options of `vestnik-load run`.

@@ -77,6 +77,7 @@ pub(super) fn dialect(args: &LoadRunArgs, index: usize) -> Dialect {
     match (args.speak, api) {
         (Speak::Redis, _) => Dialect::Resp,
         (Speak::Mqtt, _) => Dialect::Mqtt,
+        (Speak::Nats, _) => Dialect::Nats,
         (Speak::Purpose, Api::V0_1) => Dialect::Purpose(Version::V0_1),
         (Speak::Purpose, Api::V1_0) => Dialect::Purpose(Version::V1_0),
         (Speak::Purpose, Api::Both) if index.is_multiple_of(2) => Dialect::Purpose(Version::V0_1),
@@ -180,6 +181,9 @@ fn check(args: &LoadRunArgs) -> Result<(), String> {
     );
     if args.speak != Speak::Purpose && !compares {
         return Err("this scenario exists for vestnik only".to_owned());
+    }
+    if args.speak == Speak::Nats && args.scenario == Scenario::Durable {
+        return Err("NATS acknowledges no durable sends: durable exists for the others".to_owned());
     }
     if args.members == 0 || args.publishers == 0 || args.rate == 0 {
         return Err("--members, --publishers and --rate: at least 1".to_owned());

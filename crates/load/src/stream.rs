@@ -58,9 +58,11 @@ impl Stream {
             if count == 0 {
                 return Ok(0);
             }
-            match layer.unwrap(room, count)? {
-                Some(payload_bytes) => return Ok(payload_bytes),
-                None => self.push()?,
+            let payload = layer.unwrap(room, count)?;
+            // A Pong, or what waited for the end of the handshake.
+            self.push()?;
+            if let Some(payload_bytes) = payload {
+                return Ok(payload_bytes);
             }
         }
     }
@@ -105,6 +107,8 @@ struct Layer {
     head: Vec<u8>,
     is_open: bool,
     out: Vec<u8>,
+    /// Frames that wait for the end of the handshake: some servers take none before it.
+    early: Vec<u8>,
     sent: usize,
     mask: u32,
 }
@@ -121,6 +125,7 @@ impl Layer {
             head: Vec::new(),
             is_open: false,
             out: out.into_bytes(),
+            early: Vec::new(),
             sent: 0,
             mask: u32::from(address.port()) | 1,
         }
@@ -129,7 +134,8 @@ impl Layer {
     fn put(&mut self, kind: ClientFrame, payload: &[u8]) {
         // Masks defend old proxies against their clients; any mask will do here.
         self.mask = self.mask.wrapping_mul(747_796_405).wrapping_add(1);
-        put_masked(&mut self.out, kind, self.mask.to_le_bytes(), payload);
+        let out = if self.is_open { &mut self.out } else { &mut self.early };
+        put_masked(out, kind, self.mask.to_le_bytes(), payload);
     }
 
     /// Moves the payload among `count` bytes to the front; `None` when there is none yet, and 0 at
@@ -150,6 +156,7 @@ impl Layer {
             count = rest.len();
             self.head = Vec::new();
             self.is_open = true;
+            self.out.append(&mut self.early);
         }
         let mut pings = Vec::new();
         let unwrapped =
