@@ -70,7 +70,7 @@ impl VapidKey {
         let signed = format!("{header}.{}", encode_url(claims.to_string().as_bytes()));
         let signature = self.pair.sign(&self.random, signed.as_bytes());
         let signature = encode_url(signature.map_err(|_| NoRandomness)?.as_ref());
-        Ok(format!("vapid t={signed}.{signature}, k={}", self.public()))
+        Ok(format!("vapid t={signed}.{signature},k={}", self.public()))
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         let header = key
             .authorization("https://push.example", Some("mailto:me@example.org"), 1_000)
             .unwrap();
-        let (token, public) = header.strip_prefix("vapid t=").unwrap().split_once(", k=").unwrap();
+        let (token, public) = header.strip_prefix("vapid t=").unwrap().split_once(",k=").unwrap();
         assert_eq!(public, key.public());
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, decode_url(public).unwrap());

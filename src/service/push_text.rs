@@ -47,6 +47,8 @@ pub(super) fn text(notice: &Notice<'_>, content: PushContent, site: Option<&str>
             "tag": format!("chat-{chat}"),
             "app_badge": notice.new_chats,
         },
+        // Some browsers look for it here.
+        "app_badge": notice.new_chats,
     });
     text.to_string()
 }
@@ -106,6 +108,7 @@ mod tests {
                 "tag": "chat-7",
                 "app_badge": 2,
             },
+            "app_badge": 2,
         });
         assert_eq!(json(&text(&notice(), PushContent::Full, site)), expected);
     }

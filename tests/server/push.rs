@@ -135,6 +135,7 @@ fn a_push_reaches_who_is_away_and_nobody_else() {
             "tag": format!("chat-{kitchen}"),
             "app_badge": 1,
         },
+        "app_badge": 1,
     });
     assert_eq!(text, expected);
     check_signature(&authorization, &push_key(server));
@@ -148,8 +149,7 @@ fn a_push_reaches_who_is_away_and_nobody_else() {
 /// RFC 8292: a token that anybody can verify by the key that clients are given.
 #[track_caller]
 fn check_signature(authorization: &str, key: &str) {
-    let (token, shown) =
-        authorization.strip_prefix("vapid t=").unwrap().split_once(", k=").unwrap();
+    let (token, shown) = authorization.strip_prefix("vapid t=").unwrap().split_once(",k=").unwrap();
     assert_eq!(shown, key);
     let (signed, signature) = token.rsplit_once('.').unwrap();
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, base64url(key))

@@ -98,7 +98,7 @@ impl PushService {
         self.received().into_iter().map(|received| received.path).collect()
     }
 
-    /// Waits until so many requests have come.
+    /// Waits until there are that many requests.
     #[track_caller]
     pub(crate) fn wait_for(&self, count: usize) -> Vec<Received> {
         let begun = Instant::now();

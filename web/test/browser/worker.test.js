@@ -85,7 +85,9 @@ test('a push shows what it says, and always something; a click opens the chat', 
   await page.goto(server.url);
   await push(context, page, JSON.stringify({
     web_push: 8030,
-    notification: { title: 'club', body: 'anna: hello', navigate: `${server.url}#chat=${chat}`, tag: 'chat-1' },
+    notification: {
+      title: 'club', body: 'anna: hello', navigate: `${server.url}#chat=${chat}`, tag: 'chat-1', app_badge: 3,
+    },
     app_badge: 3,
   }));
   const shown = await until(() => notifications(page), (list) => list.length === 1);
