@@ -1,4 +1,5 @@
-//! Embeds the browser client: `web/` as it is served, compressed, named by its content.
+//! Embeds the browser client: `web/` as it is served, compressed, named by its content. Names the
+//! commit in a release build.
 //!
 //! Writes `assets.rs`, the table that `src/http/assets.rs` includes. Scripts and styles are served
 //! without their comments and indentation, which are a third of what a phone would load; nothing
@@ -10,6 +11,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -25,6 +27,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed=build.rs");
+    name_commit();
     let web = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("web");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut files = BTreeMap::new();
@@ -200,5 +203,34 @@ fn media_type(name: &str) -> &'static str {
         Some("webp") => "image/webp",
         Some("woff2") => "font/woff2",
         _ => "application/octet-stream",
+    }
+}
+
+/// Sets `VESTNIK_COMMIT` for `vestnik version`, unless the environment has it. A debug build does
+/// without, which would be made anew by each commit.
+fn name_commit() {
+    println!("cargo::rerun-if-env-changed=VESTNIK_COMMIT");
+    if std::env::var_os("VESTNIK_COMMIT").is_some()
+        || std::env::var("PROFILE").as_deref() != Ok("release")
+    {
+        return;
+    }
+    // Sources that were unpacked from an archive have no repository, and perhaps nobody has git.
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let own = ["rev-parse", "--show-prefix"];
+    if git(&own).as_deref() != Some("") {
+        return;
+    }
+    for file in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    if let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) {
+        println!("cargo::rustc-env=VESTNIK_COMMIT={commit}");
     }
 }
