@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tries `serve --domain` against pebble, an ACME authority for tests (Debian's package pebble).
 
-    scripts/acme-check.py [--binary target/debug/vestnik] [issue] [renew] [restart] [down] [wrong] [idle]
+    scripts/acme-check.py [--binary target/debug/vestnik] [CHECK …]
 
     issue     a certificate with nothing else configured, from an authority that rejects a third of
               all nonces; clients reach HTTPS, a WebSocket and Purpose with it
@@ -9,6 +9,8 @@
     restart   kill -9 in the middle of an order: the next start goes on with the same order
     down      an authority that is gone: the old pair stays, and SIGHUP tries again
     wrong     a name that points elsewhere, and a port that something else answers
+    browser   Chromium opens a WebSocket with that certificate, and with one of `cert issue`, when it
+              trusts the authority (needs chromium and certutil)
     idle      without --domain the server connects to nothing and resolves nothing (strace)
 
 Prints a line for each, and fails at the first that is not so. Exit code 2: pebble is missing.
@@ -35,7 +37,7 @@ from harness import PASSWORD, default_binary
 from purpose import wire
 from purpose.wire import frame, take_frames, text
 
-NAME = "chat.example.org"
+NAME, OTHER_NAME = "chat.example.org", "www.example.org"
 ACCEPTED, HEARTBEAT, HELLO, LOGIN = wire.ACCEPTED, wire.HEARTBEAT, wire.HELLO, wire.LOGIN
 
 
@@ -120,14 +122,14 @@ class Lab:
         )
         wait_until(lambda: can_connect(self.directory), "pebble listens")
 
-    def start_server(self):
+    def start_server(self, *more):
         """`--domain`, and where the authority of this test is: nothing else of TLS."""
         self.server = Process(
             self.folder / "server.txt",
             [self.binary, "--data", "chat.db", "serve", "--domain", NAME,
              "--tls-listen", f"127.0.0.1:{self.tls}", "--listen", f"127.0.0.1:{self.port}",
              "--acme-directory", f"https://localhost:{self.directory}/dir",
-             "--acme-ca", "ca.crt", "--password-iterations", "1"],
+             "--acme-ca", "ca.crt", "--password-iterations", "1", *more],
             cwd=self.folder,
             env={**os.environ, "RUST_LOG": "info"},
         )
@@ -239,7 +241,7 @@ class Talker(threading.Thread):
 
 def renew(lab):
     lab.start_pebble(life=30)
-    lab.start_server()
+    lab.start_server("--domain", OTHER_NAME)
     subprocess.run(
         [lab.binary, "--data", "chat.db", "user", "add", "anna", "--password-stdin",
          "--password-iterations", "1"],
@@ -251,6 +253,8 @@ def renew(lab):
     talkers = [Talker(lab.connect(context), login) for _ in range(20)]
     with lab.connect(context) as connection:
         first = connection.getpeercert()["serialNumber"]
+        names = [name for _, name in connection.getpeercert()["subjectAltName"]]
+    assert sorted(names) == sorted([NAME, OTHER_NAME]), names
     for talker in talkers:
         talker.start()
     serials = {first}
@@ -364,6 +368,117 @@ def serve_other(listener, context):
                 context.wrap_socket(plain, server_side=True).close()
 
 
+class Browser:
+    """Chromium, driven by the DevTools protocol over a pair of pipes."""
+
+    def __init__(self, folder, root, rules):
+        home = folder / "home"
+        store = home / ".pki" / "nssdb"
+        store.mkdir(parents=True, exist_ok=True)
+        (folder / "root.pem").write_text(root)
+        database = f"sql:{store}"
+        for command in (["-N", "--empty-password"],
+                        ["-A", "-t", "C,,", "-n", "root", "-i", str(folder / "root.pem")]):
+            subprocess.run(["certutil", "-d", database, *command], check=True, capture_output=True)
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        # Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
+        shell = f"exec chromium \"$@\" 3<&{theirs_in} 4>&{theirs_out}"
+        self.child = subprocess.Popen(
+            ["bash", "-c", shell, "chromium", "--headless", "--no-sandbox", "--disable-gpu",
+             "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--remote-debugging-pipe", f"--host-resolver-rules={rules}",
+             f"--user-data-dir={home}/profile"],
+            pass_fds=(theirs_in, theirs_out), env={**os.environ, "HOME": str(home)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.answers, self.commands, self.count = os.fdopen(ours_in, "rb"), ours_out, 0
+        self.session = None
+
+    def call(self, method, **params):
+        self.count += 1
+        command = {"id": self.count, "method": method, "params": params}
+        if self.session:
+            command["sessionId"] = self.session
+        os.write(self.commands, json.dumps(command).encode() + b"\0")
+        while True:
+            message = bytearray()
+            while (byte := self.answers.read(1)) not in (b"\0", b""):
+                message += byte
+            answer = json.loads(message)
+            if answer.get("id") == self.count:
+                return answer["result"]
+
+    def open(self, url):
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        error = self.call("Page.navigate", url=url).get("errorText")
+        assert not error, f"{url}: {error}"
+        time.sleep(1)
+
+    def evaluate(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True,
+                           returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"]["value"]
+
+    def close(self):
+        self.child.kill()
+        self.child.wait()
+
+
+HELLO_OF_A_PAGE = """new Promise((resolve, reject) => {
+  const socket = new WebSocket(`wss://${location.host}/ws`, 'purpose');
+  socket.binaryType = 'arraybuffer';
+  socket.onopen = () => socket.send(new Uint8Array([2, 0, 0, 0, 0x20, 1, 0, 1]));
+  socket.onmessage = (event) => resolve([...new Uint8Array(event.data)]);
+  socket.onerror = () => reject(new Error('no WebSocket'));
+})"""
+
+
+def browser(lab):
+    for program in ("chromium", "certutil"):
+        if not shutil.which(program):
+            return f"skipped: {program} is missing"
+    lab.start_pebble()
+    lab.start_server()
+    wait_until(lambda: lab.obtained() == 1, "a certificate is there")
+    url = f"https://localhost:{lab.management}/roots/0"
+    root = urllib.request.urlopen(url, timeout=10, context=lab.own).read().decode()
+    greets(lab, "acme", root, NAME)
+    lab.server.stop()
+    # The same with an authority of a LAN, which names what it may vouch for.
+    subprocess.run(
+        [lab.binary, "cert", "issue", "chat.lan", "--cert", "lan.pem", "--key", "lan.key"],
+        cwd=lab.folder, check=True, capture_output=True,
+    )
+    lab.server = Process(
+        lab.folder / "server.txt",
+        [lab.binary, "--data", "chat.db", "serve", "--tls-listen", f"127.0.0.1:{lab.tls}",
+         "--tls-cert", "lan.pem", "--tls-key", "lan.key"],
+        cwd=lab.folder,
+    )
+    wait_until(lambda: can_connect(lab.tls), "the server listens")
+    greets(lab, "lan", (lab.folder / "ca.crt").read_text(), "chat.lan")
+    return "Chromium speaks through wss to both, and shows the page"
+
+
+def greets(lab, part, root, name):
+    """A page of the server opens a WebSocket in a browser that trusts one more authority."""
+    folder = lab.folder / part
+    folder.mkdir()
+    page = Browser(folder, root, f"MAP {name} 127.0.0.1:{lab.tls}")
+    try:
+        page.open(f"https://{name}/")
+        answer = page.evaluate(HELLO_OF_A_PAGE)
+        assert answer[4:6] == [ACCEPTED, 1], answer
+        assert page.evaluate("window.isSecureContext && document.title !== ''")
+    finally:
+        page.close()
+
+
 def idle(lab):
     if not shutil.which("strace"):
         return "skipped: strace is missing"
@@ -393,7 +508,7 @@ def main():
     parser.add_argument("--binary", default=None)
     parser.add_argument("checks", nargs="*", metavar="CHECK")
     arguments = parser.parse_args()
-    checks = {f.__name__: f for f in (issue, renew, restart, down, wrong, idle)}
+    checks = {f.__name__: f for f in (issue, renew, restart, down, wrong, browser, idle)}
     for name in arguments.checks:
         if name not in checks:
             parser.error(f"{name} is none of {', '.join(checks)}")
@@ -402,7 +517,9 @@ def main():
         sys.exit(2)
     binary = os.path.abspath(arguments.binary or default_binary())
     for name in arguments.checks or checks:
-        with tempfile.TemporaryDirectory(prefix="vestnik-acme-") as folder:
+        with tempfile.TemporaryDirectory(
+            prefix="vestnik-acme-", ignore_cleanup_errors=True
+        ) as folder:
             lab = Lab(pathlib.Path(folder), binary)
             try:
                 lab.start_names()

@@ -39,8 +39,10 @@ impl fmt::Display for Failure {
 }
 
 impl From<crate::certificate::CertificateError> for Failure {
+    /// A disk that is full says nothing of the order: once there is space, the same certificate is
+    /// fetched again.
     fn from(error: crate::certificate::CertificateError) -> Self {
-        Self::new(error.to_string())
+        Self::passing(error.to_string())
     }
 }
 

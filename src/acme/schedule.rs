@@ -12,11 +12,17 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const BACKOFF_MIN: Duration = Duration::from_secs(2 * 60);
 const BACKOFF_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 
+/// The least time between two certificates.
+const REST_MIN: Duration = Duration::from_secs(10);
+const REST_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// What is known of the certificate and of the attempts to get one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct State {
     /// Of the certificate that is there and covers all names.
     pub validity: Option<Validity>,
+    /// The time since the last attempt that succeeded, in this run.
+    pub since_success: Option<Duration>,
     /// Failed attempts since the last that succeeded.
     pub failures: u32,
     /// The time since the last of them.
@@ -33,6 +39,7 @@ pub fn wait(state: &State, now: Duration) -> Duration {
     let due = state
         .validity
         .map_or(Duration::ZERO, |validity| renewal(validity, state.jitter).saturating_sub(now));
+    let due = due.max(rest(state));
     if state.failures == 0 {
         return due;
     }
@@ -40,6 +47,14 @@ pub fn wait(state: &State, now: Duration) -> Duration {
     let asked = state.retry_after.unwrap_or_default().min(DAY);
     let pause = backoff(state.failures, state.jitter).max(asked);
     due.max(pause.saturating_sub(state.since_failure))
+}
+
+/// An authority whose certificates end at once is not asked without a pause.
+fn rest(state: &State) -> Duration {
+    let Some(since) = state.since_success else { return Duration::ZERO };
+    let life = |validity: Validity| validity.not_after.saturating_sub(validity.not_before);
+    let life = state.validity.map_or(Duration::ZERO, life);
+    (life / 3).clamp(REST_MIN, REST_MAX).saturating_sub(since)
 }
 
 /// When a certificate is renewed: after two thirds of its life, up to a thirtieth of it earlier.
@@ -122,6 +137,18 @@ mod tests {
                 State { validity: validity(90), failures: 1, ..state },
                 START,
                 DAY * 60,
+            ),
+            (
+                "a new one that is due again at once",
+                State { validity: validity(90), since_success: Some(MINUTE), ..state },
+                START + DAY * 80,
+                MINUTE * 59,
+            ),
+            (
+                "a new one that is over already",
+                State { validity: validity(0), since_success: Some(MINUTE / 10), ..state },
+                START + DAY,
+                Duration::from_secs(4),
             ),
             (
                 "a rate limit",

@@ -70,7 +70,9 @@ impl Storage {
         root.push(".acme");
         let directory = acme.directory.strip_prefix("https://").unwrap_or(&acme.directory);
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
-        let folder = Path::new(&root).join(directory.chars().map(plain).collect::<String>());
+        let name: String = directory.chars().map(plain).collect();
+        // Nothing that means another folder.
+        let folder = Path::new(&root).join(name.trim_start_matches('.'));
         let name = acme.domains.first().map_or("none", String::as_str);
         Self { pair: folder.join(format!("{name}.pem")), folder }
     }
@@ -193,6 +195,14 @@ mod tests {
     fn what_is_kept_is_read_back_and_private() {
         let (storage, root) = storage("kept");
         assert!(storage.pair().ends_with("vestnik.db.acme/localhost_14000_dir/chat.example.pem"));
+        let acme = Acme {
+            domains: vec!["chat.example".to_owned()],
+            directory: "https://..".to_owned(),
+            contact: None,
+            ca: None,
+        };
+        let odd = Storage::new(Path::new("vestnik.db"), &acme);
+        assert_eq!(odd.pair(), Path::new("vestnik.db.acme/chat.example.pem"));
         storage.prepare().unwrap();
         storage.prepare().unwrap();
         let token = storage.account_key().unwrap().key_authorization("t");

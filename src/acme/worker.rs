@@ -103,14 +103,34 @@ struct Work {
     drawn: u16,
 }
 
+/// The attempts of this run.
+#[derive(Default)]
+struct History {
+    /// Those that failed since the last that succeeded.
+    failures: u32,
+    /// When the last of them failed, by the clock that only runs forward,
+    failed_at: Duration,
+    /// and when the authority wants to be asked again.
+    retry_after: Option<Duration>,
+    /// When an attempt last succeeded.
+    succeeded_at: Option<Duration>,
+}
+
+impl History {
+    /// Forgets the failures: the next attempt need not wait for them.
+    fn forgive(&mut self) {
+        *self = Self { succeeded_at: self.succeeded_at, ..Self::default() };
+    }
+}
+
 /// The server stops.
 struct Stopped;
 
 impl Work {
     fn run(self) {
-        let mut failed: Option<(u32, Duration, Option<Duration>)> = None;
+        let mut history = History::default();
         loop {
-            if self.wait(&mut failed).is_err() {
+            if self.wait(&mut history).is_err() {
                 return;
             }
             let host = self.acme.directory.strip_prefix("https://").unwrap_or_default();
@@ -122,42 +142,44 @@ impl Work {
             }
             match outcome {
                 Ok(validity) => {
-                    failed = None;
+                    history.forgive();
+                    history.succeeded_at = Some((self.clock)().forward);
                     self.renewed(validity);
                 }
                 Err(failure) => {
-                    let failures = failed.map_or(0, |(failures, ..)| failures) + 1;
-                    failed = Some((failures, (self.clock)().forward, failure.retry_after));
-                    self.report(&failure, &failed);
+                    history.failures = history.failures.saturating_add(1);
+                    history.failed_at = (self.clock)().forward;
+                    history.retry_after = failure.retry_after;
+                    self.report(&failure, &history);
                 }
             }
         }
     }
 
     /// Waits until the next attempt is due.
-    fn wait(&self, failed: &mut Option<(u32, Duration, Option<Duration>)>) -> Result<(), Stopped> {
+    fn wait(&self, history: &mut History) -> Result<(), Stopped> {
         loop {
-            let wait = self.time_left(failed);
+            let wait = self.time_left(history);
             if wait.is_zero() {
                 return Ok(());
             }
             match self.commands.recv_timeout(wait.min(WAIT_MAX)) {
-                Ok(()) => *failed = None,
+                Ok(()) => history.forgive(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
             }
         }
     }
 
-    fn time_left(&self, failed: &Option<(u32, Duration, Option<Duration>)>) -> Duration {
+    fn time_left(&self, history: &History) -> Duration {
         let now = (self.clock)();
         let known = covered_by(self.storage.pair(), &self.acme.domains);
-        let (failures, at, retry_after) = failed.unwrap_or_default();
         let state = State {
             validity: known.map(|(validity, _)| validity),
-            failures,
-            since_failure: now.forward.saturating_sub(at),
-            retry_after,
+            since_success: history.succeeded_at.map(|at| now.forward.saturating_sub(at)),
+            failures: history.failures,
+            since_failure: now.forward.saturating_sub(history.failed_at),
+            retry_after: history.retry_after,
             jitter: known.map_or(self.drawn, |(_, drawn)| drawn),
         };
         schedule::wait(&state, now.wall)
@@ -201,9 +223,9 @@ impl Work {
         );
     }
 
-    fn report(&self, failure: &Failure, failed: &Option<(u32, Duration, Option<Duration>)>) {
+    fn report(&self, failure: &Failure, history: &History) {
         let names = self.acme.domains.join(", ");
-        let wait = readable(self.time_left(failed));
+        let wait = readable(self.time_left(history));
         let now = (self.clock)().wall;
         match covered_by(self.storage.pair(), &self.acme.domains) {
             Some((validity, _)) if validity.not_after > now => log::warn!(

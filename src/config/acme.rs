@@ -15,6 +15,9 @@ pub(super) const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/dire
 pub(super) const LETS_ENCRYPT_STAGING: &str =
     "https://acme-staging-v02.api.letsencrypt.org/directory";
 
+/// Longest domain, in bytes: a file bears its name.
+const DOMAIN_BYTES_MAX: usize = 240;
+
 /// A certificate that the server gets and renews by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
@@ -75,6 +78,9 @@ pub fn domain(text: &str) -> Result<String, String> {
     let Ok(ascii) = idna::domain_to_ascii_strict(name) else {
         return bad("use letters, digits, hyphens and dots");
     };
+    if ascii.len() > DOMAIN_BYTES_MAX {
+        return bad("it is too long");
+    }
     let last = ascii.rsplit('.').next().unwrap_or_default();
     if !ascii.contains('.') || last.bytes().all(|byte| byte.is_ascii_digit()) {
         return bad("an authority knows only names of the internet (for a LAN: vestnik cert ca)");
