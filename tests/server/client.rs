@@ -173,6 +173,8 @@ fn an_operator_manages_people() {
     let left = anna.invites(None).expect("an operator");
     assert!(left.iter().all(|invite| invite.chat.is_none()), "one for the first user is left");
     anna.set_chat_notify(hall, Notify::Mentions).expect("a member");
+    let chat = anna.chat(hall).expect("mine");
+    assert_eq!((chat.closed, chat.notify), (true, Notify::Mentions));
     clara.leave(hall).expect("a member");
     anna.add_member(hall, id).expect("an admin");
     clara.unsubscribe_push().expect("always");
@@ -189,7 +191,10 @@ fn files_replies_and_reactions() {
     let (mut server, address) = hall();
     let (mut anna, hall) = login(address, "anna", Version::V1_1);
     let (mut boris, _) = login(address, "boris", Version::V1_1);
-    assert_eq!(anna.file_bytes_max(), 25 * 1024 * 1024);
+    let info = anna.server();
+    assert_eq!((info.file_bytes_max, info.content_bytes_max), (25 * 1024 * 1024, 16 * 1024));
+    assert_eq!(info.registration, Some(purpose::client::Registration::Closed));
+    assert!(info.name.contains("vestnik") && info.body_bytes_max == 64 * 1024, "{info:?}");
     let content: Vec<u8> = (0..300_000_u32).map(|place| (place % 251) as u8).collect();
     let new = NewFile {
         name: "a.bin",

@@ -8,6 +8,7 @@ mod command;
 mod commands;
 mod controller;
 mod enter;
+mod handle;
 mod input;
 mod job;
 mod media;

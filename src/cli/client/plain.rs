@@ -12,13 +12,14 @@ use super::super::failure::Failure;
 use super::super::{Outcome, file, link};
 use super::controller::{Controller, Effect};
 use super::enter::{self, note};
+use super::handle::Handle;
 use super::input::{Line, Lines};
 use super::job::{Job, Progress};
 use super::model::Model;
 use super::report;
 use super::text::{Clock, harmless};
 use super::waker::WakeReceiver;
-use super::worker::{self, Handle};
+use super::worker;
 
 /// What may be on its way to the server before the next line is read.
 const UNSETTLED_MAX: usize = 64;

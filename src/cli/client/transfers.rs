@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use purpose::client::{Client, Error, File};
 
+use super::handle::Outlet;
 use super::job::{Job, News, Progress};
 use super::pause::pause_after;
 use super::perform::Surroundings;
 use super::report;
 use super::text::harmless;
 use super::transfer::{Download, Failed, Step, Upload};
-use super::worker::{Outlet, Stop, now};
+use super::worker::{Stop, now};
 
 /// Time between two reports of how far files have come.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);

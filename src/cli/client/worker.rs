@@ -4,23 +4,25 @@
 //! A job stays in its queue until the server has answered it, so that what was asked before the
 //! connection broke is asked again on the next; a message carries its nonce and is stored once.
 
+mod introduce;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use purpose::client::{Chat, Client, Cursor, Error, Event, Message, NewMessage};
+use purpose::client::{Chat, Client, Cursor, Error, Event, NewMessage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
 use vestnik::wire::Version;
-use vestnik::wire::answer::MemberEvent;
 
+use super::handle::{Handle, Outlet};
 use super::job::{Job, News};
 use super::pause::{longer, pause_after};
 use super::perform::{self, Surroundings};
 use super::text::harmless;
 use super::transfers::Transfers;
-use super::waker::{self, WakeReceiver, Waker};
+use super::waker::{self, WakeReceiver};
 
 /// News that may wait for the controller; past that the worker waits, and so does the server.
 const NEWS_MAX: usize = 1024;
@@ -36,60 +38,6 @@ const DIRECT_MAX: usize = 50;
 const NAMES_MAX: usize = 10_000;
 /// Messages remembered as known to the controller; past that they are looked up anew.
 const QUOTED_MAX: usize = 20_000;
-
-/// The controller's side of the worker.
-pub(super) struct Handle {
-    jobs: Sender<Job>,
-    waker: Waker,
-    news: Receiver<News>,
-    receiver: WakeReceiver,
-}
-
-impl Handle {
-    /// Gives the worker something to do.
-    pub(super) fn ask(&self, job: Job) {
-        // A worker that has ended has said so.
-        let _ = self.jobs.send(job);
-        self.waker.ring();
-    }
-
-    /// What has come until now.
-    pub(super) fn news(&self) -> Vec<News> {
-        self.receiver.hush();
-        let mut all = Vec::new();
-        loop {
-            match self.news.try_recv() {
-                Ok(news) => all.push(news),
-                Err(TryRecvError::Empty) => return all,
-                // Its last news were read before, or it died without any.
-                Err(TryRecvError::Disconnected) => {
-                    all.push(News::Ended(Err("the client's network thread is gone".to_owned())));
-                    return all;
-                }
-            }
-        }
-    }
-
-    /// Waits for the end, which must have been asked for; gives up after `wait`. The news that came
-    /// until then: what was being sent may have been sent.
-    pub(super) fn end(&self, wait: Duration) -> Vec<News> {
-        let deadline = now() + wait;
-        let left = || deadline.saturating_duration_since(now());
-        let mut all = Vec::new();
-        while let Ok(news) = self.news.recv_timeout(left()) {
-            if matches!(news, News::Ended(_)) {
-                break;
-            }
-            all.push(news);
-        }
-        all
-    }
-
-    /// Can be read when there are news.
-    pub(super) fn receiver(&self) -> &WakeReceiver {
-        &self.receiver
-    }
-}
 
 /// Now: the client stands outside of the server and may read the clock.
 #[allow(clippy::disallowed_methods)]
@@ -121,21 +69,6 @@ pub(super) fn start(client: Client, surroundings: Surroundings) -> io::Result<Ha
     };
     thread::Builder::new().name("network".to_owned()).spawn(move || worker.run())?;
     Ok(Handle { jobs, waker, news, receiver })
-}
-
-/// Where news go.
-pub(super) struct Outlet {
-    news: SyncSender<News>,
-    waker: Waker,
-}
-
-impl Outlet {
-    pub(super) fn report(&self, news: News) {
-        // A full queue means that the controller was woken already; one that has ended
-        // needs nothing.
-        let _ = self.news.send(news);
-        self.waker.ring();
-    }
 }
 
 /// Why the worker stopped serving.
@@ -421,62 +354,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Reports who sent messages that come, and what they answer.
-    fn introduce(&mut self, chat: ChatId, messages: &[Message]) -> Result<(), Stop> {
-        if self.quoted.len() >= QUOTED_MAX {
-            self.quoted.clear();
-        }
-        let is_open = self.open == Some(chat);
-        if is_open {
-            self.quoted.extend(messages.iter().map(|message| message.id));
-        }
-        for message in messages {
-            self.introduce_user(message.sender)?;
-            if let Some(reply) = message.reply.filter(|_| is_open) {
-                self.quote(chat, reply)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks up a message that is answered, unless the controller has it.
-    fn quote(&mut self, chat: ChatId, message: MessageId) -> Result<(), Stop> {
-        if !self.quoted.insert(message) {
-            return Ok(());
-        }
-        match perform::look_up(&mut self.client, chat, message) {
-            Ok(Some(found)) => {
-                self.introduce_user(found.sender)?;
-                self.news.report(News::Quoted(chat, found));
-                Ok(())
-            }
-            Err(error) if error.is_broken() => {
-                self.quoted.remove(&message);
-                Err(error.into())
-            }
-            // It is gone, or cannot be read: it is shown as an earlier message.
-            Ok(None) | Err(_) => Ok(()),
-        }
-    }
-
-    fn introduce_user(&mut self, user: UserId) -> Result<(), Stop> {
-        if self.known.len() >= NAMES_MAX {
-            self.known.clear();
-        }
-        if self.known.insert(user) {
-            match self.client.user(user) {
-                Ok(found) => self.news.report(News::Name(user, found.nickname)),
-                Err(error) if error.is_broken() => {
-                    self.known.remove(&user);
-                    return Err(error.into());
-                }
-                // Who cannot be looked up stays a number.
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-
     fn take_events(&mut self, mut wait: Duration) -> Result<(), Stop> {
         while let Some(event) = self.client.next_event(wait)? {
             wait = Duration::ZERO;
@@ -495,25 +372,6 @@ impl Worker {
             }
         }
         Ok(())
-    }
-
-    /// Who has joined the open chat by this event: a command may have added somebody who is away.
-    fn joined_here(&self, event: &Event) -> Option<UserId> {
-        match event {
-            Event::Member { chat, user, event: MemberEvent::Joined, .. } => {
-                (self.open == Some(*chat)).then_some(*user)
-            }
-            _ => None,
-        }
-    }
-
-    fn look_up_presence(&mut self, user: UserId) -> Result<(), Stop> {
-        match self.client.user(user) {
-            Ok(found) => self.report(News::Event(Event::Presence { user, online: found.online })),
-            Err(error) if error.is_broken() => Err(error.into()),
-            // A user who cannot be looked up counts as away.
-            Err(_) => Ok(()),
-        }
     }
 
     /// Reports what was missed. Of a chat that is new meanwhile only what is sent from now on comes

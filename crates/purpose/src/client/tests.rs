@@ -312,3 +312,52 @@ fn disconnect_of_the_server_ends_the_connection() {
     assert!(matches!(client.chat_id("hall"), Err(Error::Closed)));
     assert!(matches!(client.next_event(WAIT), Err(Error::Closed)));
 }
+
+/// An upload that is answered with nothing new does not go on for ever; one that is ahead of what
+/// the caller knows goes on from there.
+#[test]
+fn an_upload_follows_what_is_stored_and_does_not_go_in_circles() {
+    let (address, heard) = serve(Version::V1_1, |_, task, request, out| {
+        match *request {
+            Request::BeginFile { .. } => say::accepted(out, task, |body| body.put_u64(9)),
+            Request::PutFile { offset: 0, .. } => say::declined(out, task, Decline::BadOffset(7)),
+            Request::PutFile { offset: 7, bytes, .. } => {
+                assert_eq!(bytes, b"hijkl");
+                say::accepted(out, task, |body| body.put_u64(7));
+            }
+            Request::EndFile { .. } => say::accepted(out, task, |_| {}),
+            _ => panic!("not expected: {}", request.purpose().name()),
+        }
+        true
+    });
+    let mut client = client(address, Version::V1_1);
+    let new = NewFile { name: "a", media_type: "text/plain", size: 12, width: 0, height: 0 };
+    let mut stored = Vec::new();
+    let mut content = std::io::Cursor::new(b"abcdefghijkl");
+    let outcome = client.upload(chat(1), &new, &mut content, |bytes| stored.push(bytes));
+    assert!(matches!(outcome, Err(Error::Protocol("an upload does not go on"))), "{outcome:?}");
+    assert_eq!(stored, [7]);
+
+    // What cannot be read here is no broken connection, and the upload is ended.
+    let short = NewFile { size: 99, ..new };
+    let outcome = client.upload(chat(1), &short, &mut content, |_| {});
+    assert!(matches!(&outcome, Err(error @ Error::File(_)) if !error.is_broken()), "{outcome:?}");
+    drop(client);
+    assert_eq!(heard.try_iter().last().as_deref(), Some("END_FILE"));
+}
+
+#[test]
+fn older_versions_are_not_asked_for_what_they_do_not_know() {
+    let (address, heard) = serve(Version::V1_0, |_, _, _, _| panic!("nothing is sent"));
+    let mut client = client(address, Version::V1_0);
+    let files = [crate::ids::FileId::new(1).expect("not 0")];
+    for message in [
+        NewMessage { files: &files, ..NewMessage::default() },
+        NewMessage { reply: Some(MessageId::at(time(1))), ..NewMessage::from("x") },
+    ] {
+        let error = client.send_with(chat(1), message).expect_err("not known");
+        assert_eq!(error.code(), Some("unknown-purpose"));
+    }
+    drop(client);
+    assert_eq!(heard.try_iter().last().as_deref(), Some("LOGIN"));
+}

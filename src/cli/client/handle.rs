@@ -1,0 +1,77 @@
+//! The two ends between the controller and the worker: jobs go one way, news the other.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use super::job::{Job, News};
+use super::waker::{WakeReceiver, Waker};
+use super::worker::now;
+
+/// The controller's side of the worker.
+pub(super) struct Handle {
+    pub(super) jobs: Sender<Job>,
+    pub(super) waker: Waker,
+    pub(super) news: Receiver<News>,
+    pub(super) receiver: WakeReceiver,
+}
+
+impl Handle {
+    /// Gives the worker something to do.
+    pub(super) fn ask(&self, job: Job) {
+        // A worker that has ended has said so.
+        let _ = self.jobs.send(job);
+        self.waker.ring();
+    }
+
+    /// What has come until now.
+    pub(super) fn news(&self) -> Vec<News> {
+        self.receiver.hush();
+        let mut all = Vec::new();
+        loop {
+            match self.news.try_recv() {
+                Ok(news) => all.push(news),
+                Err(TryRecvError::Empty) => return all,
+                // Its last news were read before, or it died without any.
+                Err(TryRecvError::Disconnected) => {
+                    all.push(News::Ended(Err("the client's network thread is gone".to_owned())));
+                    return all;
+                }
+            }
+        }
+    }
+
+    /// Waits for the end, which must have been asked for; gives up after `wait`. The news that came
+    /// until then: what was being sent may have been sent.
+    pub(super) fn end(&self, wait: Duration) -> Vec<News> {
+        let deadline = now() + wait;
+        let left = || deadline.saturating_duration_since(now());
+        let mut all = Vec::new();
+        while let Ok(news) = self.news.recv_timeout(left()) {
+            if matches!(news, News::Ended(_)) {
+                break;
+            }
+            all.push(news);
+        }
+        all
+    }
+
+    /// Can be read when there are news.
+    pub(super) fn receiver(&self) -> &WakeReceiver {
+        &self.receiver
+    }
+}
+
+/// Where news go.
+pub(super) struct Outlet {
+    pub(super) news: SyncSender<News>,
+    pub(super) waker: Waker,
+}
+
+impl Outlet {
+    pub(super) fn report(&self, news: News) {
+        // A full queue means that the controller was woken already; one that has ended
+        // needs nothing.
+        let _ = self.news.send(news);
+        self.waker.ring();
+    }
+}
