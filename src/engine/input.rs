@@ -26,7 +26,7 @@ struct Budget {
 
 impl Engine<'_> {
     pub(super) fn handle_results(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        while let Some(done) = self.service.next_set_aside() {
+        while let Some(done) = self.service.pop_deferred_job() {
             self.service.job_done(&done);
             self.observe(io, Event::JobDone)?;
         }

@@ -45,7 +45,7 @@ use crate::ids::ConnId;
 use crate::limits::{HEADER_BYTES, TURN_READ_BYTES_PER_CONNECTION};
 use crate::metrics::{Page, Refused};
 use crate::service::Service;
-use crate::service::write_lock::LOOK_MS;
+use crate::service::write_lock::LOCK_POLL_MS;
 use crate::store::StoreError;
 
 use admission::Unauthenticated;
@@ -407,7 +407,7 @@ impl<'db> Engine<'db> {
     /// When the next turn is due though nothing is reported, by the clock that only runs forward.
     pub fn next_ms(&self) -> u64 {
         let lock_ms = match self.service.waits_for_lock() {
-            true => self.now.ms() + LOOK_MS,
+            true => self.now.ms() + LOCK_POLL_MS,
             false => u64::MAX,
         };
         self.deadlines.next_ms().min(self.housekeeping_ms).min(lock_ms)

@@ -107,7 +107,7 @@ impl Engine<'_> {
             return;
         }
         self.stopping = Stopping::Dismissed;
-        self.service.dismiss_all();
+        self.service.disconnect_all();
         let open = |(_, connection): (usize, &super::Connection)| {
             (connection.state() == State::Open).then_some(connection.id)
         };

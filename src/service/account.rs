@@ -15,18 +15,18 @@ use crate::wire::answer::{self, USER_ONLINE, USER_OPERATOR};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 
-/// Flag of the session that asks.
+/// Flag in GET_SESSIONS: the session of the connection that asks.
 const SESSION_THIS: u8 = 0x01;
-/// Flag of a session that a connection carries.
+/// Flag in GET_SESSIONS: a session that a connection uses now.
 const SESSION_ATTACHED: u8 = 0x02;
 
-/// A new password in the form that is hashed.
+/// Normalizes a new password for hashing; declines one that is too short or too long.
 pub(super) fn new_password(given: &str, kind: Kind) -> Result<password::Password, Decline> {
     password::prepare(given, kind).map_err(|why| {
         Decline::BadPassword(match why {
-            password::BadPassword::TooShort(1) => "a password is not empty",
-            password::BadPassword::TooShort(_) => "a password has at least 8 characters",
-            password::BadPassword::TooLong => "a password has at most 256 bytes",
+            password::BadPassword::TooShort(1) => "a password must not be empty",
+            password::BadPassword::TooShort(_) => "a password needs at least 8 characters",
+            password::BadPassword::TooLong => "a password may have at most 256 bytes",
         })
     })
 }
@@ -116,7 +116,7 @@ impl Service<'_> {
         let key = Key::Register(origin);
         self.check_throttle(&[key])?;
         self.spend(&[key]);
-        // On 1.0 what is no invite is ignored where none is needed.
+        // On 1.0, an invalid invite is ignored where registration needs none.
         let is_latest =
             self.presence.peers.get(conn).is_some_and(|peer| peer.version().has_extras());
         let is_needed =
@@ -135,7 +135,7 @@ impl Service<'_> {
         let work = Work::Hash { password, rounds: self.config.password_rounds };
         let (nickname, key) = name.into_parts();
         let invite = found.map(|(digest, _)| digest);
-        self.ask_helper(conn, task, work, Intent::Register { nickname, key, invite })
+        self.queue_password_work(conn, task, work, Intent::Register { nickname, key, invite })
     }
 
     /// The invite with this digest, if it can be used to register now.
@@ -161,7 +161,7 @@ impl Service<'_> {
         }
         self.may_write()?;
         let invite = match invite {
-            // Others may have used it up by now, and its chat may be gone.
+            // Checked again: others may have used the invite up meanwhile, or removed its chat.
             Some(digest) => Some(self.registering_invite(digest)?.ok_or(Decline::BadInvite)?),
             None => None,
         };
@@ -206,7 +206,7 @@ impl Service<'_> {
             upgrade: false,
         };
         let intent = Intent::CheckOldPassword { new };
-        self.ask_helper(caller.conn, caller.task, work, intent)
+        self.queue_password_work(caller.conn, caller.task, work, intent)
     }
 
     pub(super) fn old_password_verified(
@@ -224,7 +224,7 @@ impl Service<'_> {
             return Err(Decline::BadCredentials.into());
         }
         let work = Work::Hash { password: new, rounds: self.config.password_rounds };
-        self.ask_helper(conn, task, work, Intent::HashNewPassword)
+        self.queue_password_work(conn, task, work, Intent::HashNewPassword)
     }
 
     pub(super) fn new_password_hashed(
@@ -238,7 +238,8 @@ impl Service<'_> {
         };
         self.may_write()?;
         if self.store.session(caller.session)?.is_none() {
-            // Ended by the command line a moment ago, perhaps with another password.
+            // The command line has ended this session meanwhile, perhaps by setting another
+            // password.
             return Err(Decline::LoginRequired.into());
         }
         self.store.change_password(caller.user, stored)?;

@@ -75,7 +75,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The next of the chats that FIND_CHATS finds.
+    /// The next piece of the answer to FIND_CHATS.
     pub(super) fn found_piece(
         &mut self,
         caller: Caller,
@@ -83,7 +83,7 @@ impl Service<'_> {
         after: &mut Option<String>,
         left: &mut u16,
     ) -> Result<Progress, HandlerError> {
-        /// Chats in one piece: about a millisecond of work.
+        /// Chats in one piece: about one millisecond of work.
         const CHATS: u16 = 64;
         let most = (*left).min(CHATS);
         self.pieces(caller, |service, pieces| {
@@ -92,7 +92,7 @@ impl Service<'_> {
                 if service.is_scan_budget_spent() {
                     return Ok(Progress::More);
                 }
-                service.streams.looked_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
+                service.streams.scanned_bytes += SCAN_BUDGET_BYTES / usize::from(CHATS);
                 *after = names::name_key(&chat.name);
                 if service.is_visible(caller.user, chat)? {
                     service.put_chat(pieces.out(), caller.version, chat, caller.user)?;
@@ -104,7 +104,7 @@ impl Service<'_> {
         })
     }
 
-    /// Appends a chat as one of its members sees it; false when they are none.
+    /// Appends a chat as one of its members sees it. False when the user is not a member.
     pub(super) fn put_my_chat(
         &mut self,
         out: &mut Vec<u8>,
@@ -118,7 +118,7 @@ impl Service<'_> {
         }
     }
 
-    /// Appends a chat as one of its members sees it.
+    /// Appends a chat as the member of this row sees it.
     pub(super) fn put_mine(
         &mut self,
         out: &mut Vec<u8>,
@@ -151,7 +151,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Appends a chat that the user may know of.
+    /// Appends a chat that the user may see, as a member or not.
     pub(super) fn put_chat(
         &mut self,
         out: &mut Vec<u8>,
@@ -162,7 +162,7 @@ impl Service<'_> {
         if self.put_my_chat(out, version, user, chat.chat)? {
             return Ok(());
         }
-        // Somebody else's: a group, since a direct chat is known to its members only.
+        // Not a member, so this is a group: direct chats are visible to their members only.
         answer::put_chat_info(
             out,
             version,
@@ -216,7 +216,7 @@ impl Service<'_> {
         self.check_join(caller, chat, given, stored)
     }
 
-    /// Has a password compared with that of the chat.
+    /// Queues a comparison of a password with that of the chat.
     fn check_join(
         &mut self,
         caller: Caller,
@@ -225,13 +225,12 @@ impl Service<'_> {
         stored: String,
     ) -> HandlerResult {
         let checked = Checked { password, stored: Some(stored) };
-        self.ask_to_compare(caller.conn, caller.task, checked, false, |checked| Intent::JoinChat {
-            chat,
-            checked,
+        self.queue_comparison(caller.conn, caller.task, checked, false, |checked| {
+            Intent::JoinChat { chat, checked }
         })
     }
 
-    /// The chat, if the caller may join it but for its password.
+    /// The chat, if the caller may join it, apart from its password.
     fn joinable(&mut self, caller: Caller, chat: ChatId) -> Result<Chat, HandlerError> {
         let found = self.visible_chat(caller, chat)?;
         if self.presence.roster.membership(caller.user, chat).is_some() {
@@ -244,11 +243,14 @@ impl Service<'_> {
         Ok(found)
     }
 
-    /// The memberships of one user are bounded.
+    /// Declines when the user is in as many chats as allowed.
     fn check_memberships(&self, user: UserId) -> HandlerResult {
         let count = self.presence.roster.user(user).map_or(0, |online| online.chats.len());
         if count >= MEMBERSHIPS_MAX {
-            return Err(Decline::Forbidden("you are in as many chats as one can be").into());
+            return Err(Decline::Forbidden(
+                "you have reached the limit of chats per user; leave one first",
+            )
+            .into());
         }
         Ok(())
     }
@@ -269,7 +271,7 @@ impl Service<'_> {
             return Err(WRONG_CHAT_PASSWORD.into());
         }
         match self.joinable(caller, chat)?.password {
-            // It was changed meanwhile: the password that was right is right no more.
+            // The password was changed meanwhile: compare again, with the new one.
             Some(now) if checked.stored.as_deref() != Some(&now) => {
                 self.check_join(caller, chat, checked.password, now)
             }
@@ -279,7 +281,7 @@ impl Service<'_> {
 
     fn join(&mut self, caller: Caller, chat: ChatId) -> HandlerResult {
         self.may_write()?;
-        // As it is now: a command may have removed the chat, or made the caller a member.
+        // Checked again: a command may have removed the chat, or made the caller a member.
         self.joinable(caller, chat)?;
         if self.store.member(chat, caller.user)?.is_some() {
             return Err(Decline::AlreadyMember(chat).into());
@@ -290,7 +292,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Somebody has become a member: their connections get the chat's messages from now on.
+    /// Adds a new member to the roster: their connections get the chat's messages from now on.
     pub(super) fn enter(&mut self, user: UserId, chat: ChatId) -> HandlerResult {
         self.notify_so_far();
         self.turn.users.push(user);
@@ -299,7 +301,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Somebody is no longer a member.
+    /// Removes a former member from the roster: their connections get no more of its messages.
     pub(super) fn exit(&mut self, user: UserId, chat: ChatId) {
         self.notify_so_far();
         self.turn.users.push(user);
@@ -337,7 +339,7 @@ impl Service<'_> {
         self.check_groups(caller.user)?;
         let work = Work::Hash { password, rounds: self.config.password_rounds };
         let (name, key) = name.into_parts();
-        self.ask_helper(caller.conn, caller.task, work, Intent::CreateChat { name, key })
+        self.queue_password_work(caller.conn, caller.task, work, Intent::CreateChat { name, key })
     }
 
     pub(super) fn create_chat_hashed(
@@ -419,7 +421,8 @@ impl Service<'_> {
         self.settle_departure(chat, me.admin)
     }
 
-    /// Somebody has left a group or was removed from it: it may have an heir, or be gone.
+    /// After a member left a group: makes another one an admin if none is left, and notes that a
+    /// chat is gone if it became empty.
     pub(super) fn settle_departure(&mut self, chat: ChatId, was_admin: bool) -> HandlerResult {
         match self.store.settle_departure(chat, was_admin, self.clock.now())? {
             Succession::Unchanged => {}
@@ -429,7 +432,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The chat, if the caller is an admin of it and it is a group.
+    /// The group, if the caller is an admin of it.
     pub(super) fn administered(
         &mut self,
         caller: Caller,
@@ -449,7 +452,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A chat has been removed: its members are notified.
+    /// Notifies the members of a chat that was removed, and takes it out of the roster.
     pub(super) fn chat_is_gone(&mut self, chat: ChatId, except: Option<ConnId>) {
         self.background.counting.forget(chat);
         for user in self.presence.roster.users_of(chat) {
@@ -512,10 +515,10 @@ impl Service<'_> {
             let password = new_password(password, Kind::Chat)?;
             let Caller { conn, task, .. } = caller;
             return match found.password {
-                // When it is the same, nobody is notified.
+                // If the password stays the same, nobody is notified.
                 Some(stored) => {
                     let checked = Checked { password, stored: Some(stored) };
-                    self.ask_to_compare(conn, task, checked, false, |checked| {
+                    self.queue_comparison(conn, task, checked, false, |checked| {
                         Intent::CompareChatPassword { chat, checked }
                     })
                 }
@@ -540,7 +543,7 @@ impl Service<'_> {
         password: Password,
     ) -> HandlerResult {
         let work = Work::Hash { password, rounds: self.config.password_rounds };
-        self.ask_helper(conn, task, work, Intent::SetChatPassword { chat })
+        self.queue_password_work(conn, task, work, Intent::SetChatPassword { chat })
     }
 
     pub(super) fn chat_password_compared(
@@ -618,7 +621,7 @@ impl Service<'_> {
     ) -> HandlerResult {
         self.administered(caller, chat)?;
         if user == caller.user {
-            return Err(Decline::Forbidden("nobody bans themselves").into());
+            return Err(Decline::Forbidden("you cannot ban yourself").into());
         }
         if self.store.user(user)?.is_none() {
             return Err(Decline::NoSuchUser.into());

@@ -1,30 +1,32 @@
-//! Server time: the wall clock made strictly increasing (protocol section 3). The wall clock itself
-//! is an input, and so is a clock that only runs forward, by which the wall clock is checked.
+//! Server time: the wall clock made strictly increasing (protocol section 3).
 //!
-//! A wall clock that jumps may be wrong for some seconds: a battery, a hypervisor, a time server.
-//! So a jump is not followed until it has lasted for minutes, and nothing is deleted by age until
-//! the clock has been steady for a day.
+//! Both clocks are inputs: the wall clock, and a monotonic clock that the wall clock is checked
+//! against.
+//!
+//! A wall clock that jumps may be wrong for some seconds only: an empty battery, a hypervisor, a
+//! time server. So a jump is followed only after it has lasted for minutes, and nothing is deleted
+//! by age until the clock has been steady for a day.
 
 use crate::ids::ServerTime;
 use crate::service::DAY_US;
 
-/// The wall clock may differ by this much from what the other clock makes of it.
+/// Microseconds by which the wall clock may differ from the monotonic clock before it is a jump.
 const JUMP_US: i64 = 60 * 1_000_000;
 
-/// A jump that has lasted for so long is followed.
+/// Milliseconds after which a jump that lasts is followed.
 const HOLD_MS: u64 = 5 * 60 * 1000;
 
-/// Nothing is deleted by age until the clock has been steady for so long.
+/// Milliseconds for which the clock must be steady before anything is deleted by age.
 pub(super) const DOUBT_MS: u64 = 24 * 3600 * 1000;
 
-/// What the wall clock has done.
+/// A change in how far the wall clock is trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ClockEvent {
-    /// It is ahead by that many microseconds, or behind.
+    /// The wall clock is this many microseconds ahead; negative: behind.
     Jumped(i64),
-    /// It is back from a jump.
+    /// It has come back from a jump.
     Returned,
-    /// It has stayed where it jumped to, and is followed.
+    /// It has stayed where it jumped to, and is followed from now on.
     Followed,
     /// It has been steady for a day since the last jump.
     Steady,
@@ -37,34 +39,34 @@ struct Jump {
     since_ms: u64,
 }
 
-/// Gives server times. Knows the highest ever given, also by earlier runs.
+/// The source of server times. It knows the highest time ever given, by earlier runs as well.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ServerClock {
-    /// The wall clock as far as it is believed.
+    /// The wall clock, as far as it is trusted.
     wall: ServerTime,
     last: ServerTime,
-    /// The believed wall clock less the clock that only runs forward; `None`: not read yet.
+    /// The trusted wall clock minus the monotonic clock; `None`: not read yet.
     offset_us: Option<i64>,
     jump: Option<Jump>,
     read_ms: u64,
-    /// How long nothing may be deleted by age.
+    /// Milliseconds for which nothing may be deleted by age.
     doubt_ms: u64,
 }
 
 impl ServerClock {
-    /// Goes on after `last`, the highest time that earlier runs gave or promised to skip.
-    /// `doubt_ms`: how long an earlier run would have waited before it deleted something by age.
+    /// Continues after `last`, the highest time that earlier runs gave or reserved. `doubt_ms`: how
+    /// long an earlier run would still have waited before it deleted anything by age.
     pub(super) const fn resume(last: ServerTime, doubt_ms: u64) -> Self {
         let wall = ServerTime::ZERO;
         Self { wall, last, offset_us: None, jump: None, read_ms: 0, doubt_ms }
     }
 
-    /// The clock that only runs forward, in milliseconds, as it was last set.
+    /// The monotonic clock in milliseconds, as it was last set.
     pub(super) const fn now_ms(&self) -> u64 {
         self.read_ms
     }
 
-    /// Sets the wall clock, which may jump both ways, and the clock that only runs forward.
+    /// Sets the wall clock, which may jump both ways, and the monotonic clock.
     pub(super) fn set_wall(&mut self, wall_us: i64, now_ms: u64) -> Option<ClockEvent> {
         let now_us = i64::try_from(now_ms).unwrap_or(i64::MAX).saturating_mul(1000);
         let offset_us = wall_us.saturating_sub(now_us);
@@ -75,7 +77,7 @@ impl ServerClock {
         event
     }
 
-    /// The offset to go by.
+    /// The offset to use for a reading of the wall clock.
     fn check(&mut self, offset_us: i64, now_ms: u64, passed_ms: u64) -> (i64, Option<ClockEvent>) {
         let Some(steady_us) = self.offset_us else { return self.first(offset_us) };
         let ahead_us = offset_us.saturating_sub(steady_us);
@@ -103,7 +105,7 @@ impl ServerClock {
         (steady_us, Some(ClockEvent::Jumped(ahead_us)))
     }
 
-    /// The first reading, which only the times of earlier runs can be held against.
+    /// The first reading: only the times of earlier runs can be compared with it.
     fn first(&mut self, offset_us: i64) -> (i64, Option<ClockEvent>) {
         let ahead_us = offset_us.saturating_sub(self.last.micros());
         let is_far = self.last > ServerTime::ZERO && ahead_us.saturating_abs() > DAY_US;
@@ -114,7 +116,7 @@ impl ServerClock {
         (offset_us, Some(ClockEvent::Jumped(ahead_us)))
     }
 
-    /// The operator says that the wall clock is right.
+    /// The operator confirms that the wall clock is right.
     pub(super) fn confirm(&mut self) {
         self.doubt_ms = 0;
         if let Some(jump) = self.jump.take() {
@@ -122,18 +124,19 @@ impl ServerClock {
         }
     }
 
-    /// How long nothing may be deleted by age, in milliseconds of a steady clock.
+    /// Milliseconds of a steady clock until anything may be deleted by age; 0: now.
     pub(super) const fn doubt_ms(&self) -> u64 {
         self.doubt_ms
     }
 
-    /// The wall clock as far as it is believed: what invites and the like are checked by, which the
-    /// command line makes by the wall clock. Server time may be far ahead of it.
+    /// The wall clock, as far as it is trusted. Server time may be far ahead of it. The expiry of
+    /// invites and of reset codes is compared with it, since the command line sets them by the wall
+    /// clock.
     pub(super) const fn wall(&self) -> ServerTime {
         self.wall
     }
 
-    /// The same, unless nothing may be deleted by age now.
+    /// The same, or `None` while nothing may be deleted by age.
     pub(super) fn age_clock(&self) -> Option<ServerTime> {
         (self.doubt_ms == 0).then_some(self.wall)
     }
@@ -144,14 +147,14 @@ impl ServerClock {
         self.last
     }
 
-    /// The present. Every event so far is at it or before, every later one is after it.
+    /// The present: every event so far is at it or before it, every later one after it.
     pub(super) fn now(&mut self) -> ServerTime {
         self.last = self.wall.max(self.last);
         self.last
     }
 
-    /// The day of UTC that the present is in, since the epoch, and what is left of it in
-    /// microseconds. Looking at it gives no time.
+    /// The present day of UTC, counted since the epoch, and the microseconds left of it. Does not
+    /// consume a time.
     pub(super) fn day(&self) -> (i64, u64) {
         let now_us = self.wall.max(self.last).micros();
         (now_us / DAY_US, (DAY_US - now_us % DAY_US).unsigned_abs())

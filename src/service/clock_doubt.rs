@@ -1,10 +1,10 @@
-//! What follows from a wall clock that cannot be believed: lines in the log, and a note in the
-//! database, so that a restart does not make it believable.
+//! A wall clock that is not trusted: log lines, and a note in the database, so that a restart does
+//! not forget the doubt.
 
 use crate::service::clock::ClockEvent;
 use crate::service::{HandlerResult, Service};
 
-/// The note is renewed this often.
+/// Milliseconds between two updates of the note.
 const NOTE_MS: u64 = 10 * 60 * 1000;
 
 const UNTIL: &str = "nothing is deleted by age until the clock has been steady for a day, or you run \
@@ -21,15 +21,15 @@ impl Service<'_> {
                 let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
                 let way = if ahead_us > 0 { "ahead of" } else { "behind" };
                 log::warn!(
-                    "the clock is {days} d {hours} h {minutes} min {seconds} s {way} what it should \
-                     be by all that is known: {UNTIL}"
+                    "the clock is {days} d {hours} h {minutes} min {seconds} s {way} what it should be: \
+                     {UNTIL}"
                 );
             }
             ClockEvent::Returned => log::info!("the clock is back from its jump: {UNTIL}"),
             ClockEvent::Followed => {
-                log::warn!("the clock stays where it jumped to, and is followed: {UNTIL}");
+                log::warn!("the clock has stayed where it jumped to and is followed now: {UNTIL}");
             }
-            ClockEvent::Steady => log::info!("the clock is steady: messages go by age again"),
+            ClockEvent::Steady => log::info!("the clock is steady: deletion by age resumes"),
         }
     }
 
@@ -48,15 +48,15 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The command line has changed what is true of the server as a whole: perhaps it has confirmed
-    /// the clock.
-    pub(super) fn look_for_confirmation(&mut self) -> HandlerResult {
+    /// After a command changed something about the whole server: checks whether it confirmed the
+    /// clock.
+    pub(super) fn poll_clock_confirmation(&mut self) -> HandlerResult {
         if self.clock.doubt_ms() > 0
             && self.background.housekeeping.doubt_noted_ms.is_some()
             && self.store.clock_doubt()? == 0
         {
             self.clock.confirm();
-            log::info!("the clock is confirmed: messages go by age again");
+            log::info!("the clock is confirmed: deletion by age resumes");
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! What clients are notified of when the command line has changed members and names.
+//! Notifications of what the command line changed about members and names.
 
 use crate::ids::{ChatId, UserId};
 use crate::service::{HandlerResult, Service};
 use crate::wire::answer::MemberEvent;
 
 impl Service<'_> {
-    /// A membership was ended, and perhaps begun again by now.
+    /// A membership was ended; by now the user may have joined again.
     pub(super) fn member_left(&mut self, chat: ChatId, user: UserId) -> HandlerResult {
         if self.store.member(chat, user)?.is_some() {
             return Ok(());
@@ -18,7 +18,7 @@ impl Service<'_> {
     /// A user was banned from a chat.
     pub(super) fn member_banned(&mut self, chat: ChatId, user: UserId) -> HandlerResult {
         if !self.store.is_banned(chat, user)? {
-            // The ban is lifted already; the membership has ended all the same.
+            // The ban is lifted already, but the membership has still ended.
             return self.member_left(chat, user);
         }
         if self.presence.roster.membership(user, chat).is_some() {
@@ -37,7 +37,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A user has another name, which is the title of its direct chats.
+    /// A user was renamed: the name is the title of their direct chats.
     pub(super) fn user_renamed(&mut self, user: UserId) -> HandlerResult {
         for member in self.store.memberships(user)? {
             let Some((one, other)) = self.store.chat(member.chat)?.and_then(|chat| chat.direct)

@@ -1,4 +1,4 @@
-//! What the operator sets of the service.
+//! The part of the configuration that the service uses.
 
 use crate::config::{InvitesBy, PushContent, Registration, UserList};
 use crate::limits;
@@ -6,16 +6,16 @@ use crate::limits;
 /// Microseconds in a day.
 pub const DAY_US: i64 = 24 * 3600 * 1_000_000;
 
-/// What the operator sets.
+/// What an operator configures of the service.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
     /// Longest body of a frame to the server, in bytes; HELLO returns it.
     pub body_bytes_max: usize,
     /// Longest content of a message, in bytes.
     pub content_bytes_max: usize,
-    /// Bytes that may wait for a peer before notifications are left out.
+    /// Bytes that may wait for one connection before notifications go to its backlog.
     pub outbound_bytes_max: usize,
-    /// Bytes that may wait for all peers, about.
+    /// Bytes that may wait for all connections together, approximately.
     pub memory_bytes_max: usize,
     /// Microseconds after which an unused session ends.
     pub session_lifetime_us: i64,
@@ -23,29 +23,29 @@ pub struct ServiceConfig {
     pub password_rounds: u32,
     /// Who may register.
     pub registration: Registration,
-    /// Who may make invites that register.
+    /// Who may create invites that allow registration.
     pub invites_by: InvitesBy,
-    /// Who may look for users by name.
+    /// Who may search for users by name.
     pub user_list: UserList,
     /// Whether clients may subscribe to pushes.
     pub push: bool,
-    /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
+    /// Hosts that pushes may be sent to; an entry with a leading dot stands for all hosts below it.
     pub push_hosts: Vec<String>,
-    /// What a push says of a message.
+    /// How much of a message a push contains.
     pub push_content: PushContent,
-    /// What the links of pushes begin with.
+    /// Base address of the links in pushes; `None`: no links.
     pub push_site: Option<String>,
-    /// Messages that one user may send or edit in a second; 0: any number.
+    /// Messages that one user may send or edit per second; 0: no limit.
     pub sends_per_second: u32,
-    /// Bytes of text that one user may send and edit in a day of UTC; 0: any number.
+    /// Bytes of text that one user may send or edit per day of UTC; 0: no limit.
     pub user_bytes_per_day: u64,
-    /// Largest file, in bytes; 0: none.
+    /// Largest file, in bytes; 0: no files.
     pub file_bytes_max: u64,
-    /// Most bytes of one user's files,
+    /// Bytes of files that one user may have,
     pub user_files_bytes_max: u64,
-    /// and of all files.
+    /// and all users together.
     pub files_bytes_max: u64,
-    /// Bytes that files leave free on the disk.
+    /// Bytes that uploads must leave free on the disk.
     pub disk_reserve_bytes: u64,
 }
 

@@ -27,7 +27,7 @@ impl Service<'_> {
         self.turn.note_frame(conn, frame);
         self.background.indexing.note_request();
         if self.turn.failed.is_some() {
-            // The turn will be undone, and this request declined with the others.
+            // The turn has failed: this request is declined when it is undone.
             self.metrics.frame_received(frame.purpose);
             return Flow::Continue;
         }
@@ -42,7 +42,7 @@ impl Service<'_> {
         if self.is_held(conn) { Flow::Hold } else { Flow::Continue }
     }
 
-    /// Answers a frame whose body is longer than allowed: the stream cannot be trusted any more.
+    /// Answers a frame whose body is longer than allowed, and closes: the stream cannot be trusted.
     pub fn oversized(&mut self, conn: ConnId, task: u8) -> Flow {
         self.turn.note_request(conn, task, IfUndone::TooLarge);
         self.stage_oversized(conn, task);
@@ -55,13 +55,13 @@ impl Service<'_> {
         self.outbox.stage_bare(conn.index, ToClient::Disconnect);
     }
 
-    /// Stages nothing more for a connection: it has its last bytes.
+    /// Stages nothing more for a connection: its closing frames are queued.
     pub fn close_queue(&mut self, conn: ConnId) {
         self.turn.note_request(conn, 0, IfUndone::Close);
         self.outbox.close(conn.index);
     }
 
-    /// A connection has declined something: perhaps a notification.
+    /// Suspends the session if the task that the client declined is a notification.
     pub(super) fn suspend_if_notified(&mut self, conn: ConnId, task: u8) {
         if self.presence.peers.get(conn).is_some_and(|peer| peer.was_notified(task)) {
             self.suspend(conn);
@@ -129,7 +129,7 @@ impl Service<'_> {
 
     #[allow(clippy::too_many_lines)] // one line per purpose
     fn dispatch(&mut self, conn: ConnId, task: u8, request: Request<'_>) -> HandlerResult {
-        // What a connection may ask without a session.
+        // Requests that need no session.
         match request {
             Request::Accepted { .. }
             | Request::Declined { .. }
@@ -230,7 +230,7 @@ impl Service<'_> {
         }
     }
 
-    /// Goes on with a request whose password work is done.
+    /// Continues a request whose password work is done.
     pub(super) fn dispatch_done(
         &mut self,
         conn: ConnId,
@@ -241,7 +241,7 @@ impl Service<'_> {
         self.note_intent(&intent);
         match (intent, outcome) {
             (_, Outcome::Failed(why)) => {
-                log::error!("a password could not be hashed: {why}");
+                log::error!("cannot hash a password: {why}");
                 Err(Decline::StorageFailed.into())
             }
             (Intent::Login { user, login, checked }, Outcome::Verified { ok, upgraded }) => {
@@ -272,7 +272,7 @@ impl Service<'_> {
             (Intent::SetPassword { login, digest }, Outcome::Hashed(stored)) => {
                 self.reset_password_hashed(conn, task, &login, digest, stored)
             }
-            // A job comes back as what was asked for; anything else would be a defect here.
+            // A job always returns the kind of work that was asked for.
             _ => Err(Decline::StorageFailed.into()),
         }
     }

@@ -1,9 +1,9 @@
 //! Files: uploading them piece by piece, reading them, and making them parts of messages
 //! (protocol section 5a).
 //!
-//! Each PUT_FILE is stored with its turn, and its ACCEPTED goes out by the budget of long answers:
-//! until then its connection is held, so that uploads share what a turn may write, and reads of
-//! files what it may read.
+//! Each PUT_FILE is stored by the turn that handles it; its ACCEPTED is sent from the budget of streamed
+//! answers. Until then the connection is held. So all uploads share what a turn may write, and all
+//! downloads what it may read.
 
 use crate::ids::{ChatId, FileId, UserId};
 use crate::limits::{FILE_CHUNK_BYTES, UPLOAD_IDLE_US, UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX};
@@ -15,7 +15,7 @@ use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::extras::{Extras, FileInfo};
 
-/// Uploads that are taken away in one slice of housekeeping.
+/// Stale uploads removed in one slice of housekeeping.
 const STALE_PER_SLICE: u32 = 16;
 
 impl Service<'_> {
@@ -34,27 +34,32 @@ impl Service<'_> {
         self.check_file_quotas(caller.user, new.size)?;
         check_file_name(new.name)?;
         check_media_type(new.media_type)?;
-        self.make_room_for_upload(caller.user)?;
+        self.evict_stalest_upload(caller.user)?;
         let now = self.clock.next();
         let id = self.store.begin_file(chat, caller.user, new, now)?;
         self.accept(caller, |body| body.put_u64(id.get()));
         Ok(())
     }
 
-    /// Quotas hold from the beginning of an upload on, by its announced size.
+    /// Declines an upload over a quota. Quotas count its announced size from the beginning.
     fn check_file_quotas(&mut self, user: UserId, size: u64) -> HandlerResult {
         let mine = self.store.file_usage(Some(user))?;
         if mine.bytes.saturating_add(size) > self.config.user_files_bytes_max {
-            return Err(Decline::QuotaExceeded("your files may not take more").into());
+            return Err(Decline::QuotaExceeded(
+                "your files may not take more space; delete some first",
+            )
+            .into());
         }
         let all = self.store.file_usage(None)?;
         if all.bytes.saturating_add(size) > self.config.files_bytes_max {
-            return Err(Decline::QuotaExceeded("all files together may not take more").into());
+            return Err(
+                Decline::QuotaExceeded("the server may not store more bytes of files").into()
+            );
         }
         self.check_disk(size)
     }
 
-    /// Files leave some of the disk to everything else.
+    /// Declines an upload that would leave less free space than the disk reserve.
     fn check_disk(&self, bytes: u64) -> HandlerResult {
         let free = self.store.disk_free_bytes();
         if free.is_some_and(|free| free < self.config.disk_reserve_bytes.saturating_add(bytes)) {
@@ -63,20 +68,20 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// One upload more than may be ends the one that has been without a byte longest.
-    fn make_room_for_upload(&mut self, user: UserId) -> HandlerResult {
+    /// Ends the caller's stalest upload if one more would exceed the limit.
+    fn evict_stalest_upload(&mut self, user: UserId) -> HandlerResult {
         if self.store.file_usage(Some(user))?.uploads < UPLOADS_PER_USER_MAX {
             return Ok(());
         }
         let idlest = self.store.idlest_upload(user)?;
         let now = self.clock.now().micros();
         let idlest = idlest.filter(|file| now - file.touched.micros() >= UPLOAD_IDLE_US);
-        let why = "too many of your uploads are under way";
+        let why = "you have too many uploads in progress";
         let idlest = idlest.ok_or(Decline::QuotaExceeded(why))?;
         Ok(self.store.remove_file(&idlest)?)
     }
 
-    /// PUT_FILE. It is stored with the turn; the ACCEPTED follows by [`Source::Stored`].
+    /// PUT_FILE: stores the bytes in this turn; [`Source::Stored`] sends the ACCEPTED later.
     pub(super) fn put_file(
         &mut self,
         caller: Caller,
@@ -103,7 +108,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// GET_FILE.
+    /// GET_FILE: starts a streamed answer.
     pub(super) fn get_file(
         &mut self,
         caller: Caller,
@@ -117,7 +122,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The answer to PUT_FILE and GET_FILE, once their connection's turn has come.
+    /// The answer to PUT_FILE or GET_FILE, when it is this connection's turn in the budget.
     pub(super) fn file_piece(
         &mut self,
         caller: Caller,
@@ -125,7 +130,7 @@ impl Service<'_> {
     ) -> Result<Progress, HandlerError> {
         match *source {
             Source::Stored { stored, cost } => {
-                self.streams.looked_bytes += cost;
+                self.streams.scanned_bytes += cost;
                 self.accept(caller, |body| body.put_u64(stored));
             }
             Source::File { id, offset, length } => {
@@ -163,7 +168,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A file of a chat of the caller's, which is part of a message, or the caller's own upload.
+    /// A file that the caller may read: one of a message in a chat of theirs, or their own upload.
     fn visible_file(&mut self, caller: Caller, id: FileId) -> Result<FileState, HandlerError> {
         let file = self.store.file(id)?.ok_or(Decline::NoSuchFile)?;
         let is_member = self.presence.roster.membership(caller.user, file.chat).is_some();
@@ -173,7 +178,7 @@ impl Service<'_> {
         Err(Decline::NoSuchFile.into())
     }
 
-    /// The uploads that a new message attaches, each once and complete.
+    /// The uploads that a new message attaches; each must be complete and may occur once.
     pub(super) fn attachable(
         &mut self,
         caller: Caller,
@@ -193,7 +198,7 @@ impl Service<'_> {
         Ok(files)
     }
 
-    /// Takes away uploads that nobody went on with.
+    /// Removes uploads that were abandoned.
     pub(super) fn remove_stale_uploads(&mut self) -> HandlerResult {
         let Some(now) = self.clock.age_clock() else { return Ok(()) };
         let since = now.micros() - UPLOAD_LIFETIME_US;
@@ -205,12 +210,12 @@ impl Service<'_> {
 }
 
 fn check_file_name(name: &str) -> HandlerResult {
-    let why = "the name of a file has 1 to 255 bytes, no control characters, '/' and '\\'";
+    let why = "a file name needs 1 to 255 bytes without control characters, '/' and '\\'";
     if is_file_name(name) { Ok(()) } else { Err(Decline::BadText(why).into()) }
 }
 
 fn check_media_type(text: &str) -> HandlerResult {
-    let why = "a media type is type/subtype in lower case, with up to 127 bytes";
+    let why = "a media type must be type/subtype in lower case, at most 127 bytes";
     if is_media_type(text) { Ok(()) } else { Err(Decline::BadText(why).into()) }
 }
 

@@ -1,22 +1,22 @@
-//! What works while the disk is full.
+//! Operation on a full disk: only requests that free space or block a user may write.
 //!
-//! When a turn fails for want of space, the store gives up the space that it keeps for that. From
-//! then on only requests that free space or keep somebody out may write, until the disk has enough
-//! again: they are small, and nothing else may take what is left.
+//! When a turn fails for lack of space, the store releases its reserve file. Until the disk has
+//! enough space again, only small requests that free space or block a user may use it;
+//! everything else is declined.
 
 use crate::service::peer::Intent;
 use crate::service::{HandlerResult, Service};
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToServer;
 
-/// Whether the disk is full, and what the request under way may do about it.
+/// Whether the disk is full, and whether the request in progress may use the reserve.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FullDisk {
     pub(super) is_full: bool,
     pub(super) may_use_reserve: bool,
 }
 
-/// Requests that free space, keep somebody out, or let in an admin who does.
+/// Requests that free space, block a user, or let in an admin who does.
 const fn may_use_reserve(purpose: ToServer) -> bool {
     matches!(
         purpose,
@@ -33,12 +33,12 @@ const fn may_use_reserve(purpose: ToServer) -> bool {
 }
 
 impl Service<'_> {
-    /// A request with this purpose is handled from now on.
+    /// Notes the purpose of the request that is handled next.
     pub(super) const fn note_purpose(&mut self, purpose: ToServer) {
         self.storage.full_disk.may_use_reserve = may_use_reserve(purpose);
     }
 
-    /// The same, for one whose password work is done.
+    /// The same, for a request whose password work is done.
     pub(super) const fn note_intent(&mut self, intent: &Intent) {
         self.storage.full_disk.may_use_reserve = matches!(
             intent,
@@ -49,7 +49,7 @@ impl Service<'_> {
         );
     }
 
-    /// That the request under way may write, as far as the disk has space for it.
+    /// Declines a request that may not write on a full disk.
     pub(super) fn check_space(&self) -> HandlerResult {
         if self.storage.full_disk.is_full && !self.storage.full_disk.may_use_reserve {
             return Err(Decline::StorageFailed.into());
@@ -57,7 +57,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A turn has failed for want of space.
+    /// Notes that a turn failed for lack of space.
     pub(super) fn note_full_disk(&mut self) {
         let was_given_up = self.store.give_up_reserve();
         self.note_given_up(was_given_up);
@@ -67,14 +67,14 @@ impl Service<'_> {
         if was_given_up {
             self.storage.full_disk.is_full = true;
             log::error!(
-                "the disk is full: only what frees space or keeps somebody out is written until \
-                 there is more"
+                "the disk is full: only requests that free space or block a user may write until \
+                 there is space again"
             );
         }
     }
 
-    /// Looks whether the disk is full, before somebody's request fails for it, or has space again.
-    pub(super) fn look_for_space(&mut self) {
+    /// Checks the free space before a request fails for it, and notices when there is enough again.
+    pub(super) fn poll_free_space(&mut self) {
         let was_given_up = self.store.give_up_reserve_when_full();
         self.note_given_up(was_given_up);
         let was_full = self.storage.full_disk.is_full;

@@ -1,4 +1,4 @@
-//! The service's part of the metrics: counters since the start, and gauges of the present state.
+//! The service's metrics: counters since the start, and gauges of the present state.
 
 use crate::metrics::{Kind, Page};
 use crate::service::Service;
@@ -6,7 +6,7 @@ use crate::service::peer::Peer;
 use crate::wire::decline;
 use crate::wire::purpose::{ToClient, ToServer};
 
-/// The states of a connection, as the metrics name them.
+/// The states of a connection, as label values of the metrics.
 const STATES: [&str; 4] = ["new", "greeted", "authorized", "suspended"];
 
 fn state(peer: &Peer) -> usize {
@@ -18,7 +18,7 @@ fn state(peer: &Peer) -> usize {
 }
 
 impl Service<'_> {
-    /// Writes all metrics. Walks over every connection: for a scrape, not for every turn.
+    /// Writes all metrics to a page. Visits every connection, so call it per scrape, not per turn.
     pub fn describe(&self, page: &mut Page) {
         let mut states = [0_u64; STATES.len()];
         let (mut slow_readers, mut long_answers) = (0_u64, 0_u64);

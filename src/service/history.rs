@@ -19,38 +19,38 @@ use crate::wire::decline::Decline;
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
-/// What a long answer still has to give.
+/// A streamed answer in progress.
 pub(crate) struct Stream {
     pub(crate) task: u8,
     /// Server time of the request. The answer covers what there was then, so a membership that
-    /// began later does not carry it on: the chat may have had messages in between.
+    /// began later does not continue it: the chat may have had messages in between.
     pub(crate) asked: ServerTime,
     pub(crate) source: Source,
 }
 
-/// Where a long answer comes from, and how far it has come.
+/// The kind of a streamed answer, and how far it has come.
 pub(crate) enum Source {
     /// REQUEST_CHAT_MSG on 1.0.
     Range { chat: ChatId, from: ServerTime, to: ServerTime },
-    /// REQUEST_CHAT_MSG on 0.1, whose one ACCEPTED is assembled here.
+    /// REQUEST_CHAT_MSG on 0.1: its single ACCEPTED is assembled here.
     Legacy { chat: ChatId, from: ServerTime, to: ServerTime, pack: Vec<u8> },
     /// REQUEST_CHAT_PAGE.
     Page { chat: ChatId, from: PageStart, to: MessageId },
-    /// REQUEST_UPDATES: the rest of the chats, the one under way last.
+    /// REQUEST_UPDATES: the chats that are left; the last one is being read.
     Updates { chats: Vec<ChatId>, cursor: ServerTime, from: ServerTime, to: ServerTime },
-    /// GET_CHAT, in a turn that has counted enough messages already.
+    /// GET_CHAT, when the turn had no scan budget left to answer at once.
     Chat(ChatId),
-    /// GET_MY_CHATS: the chats with a higher id.
+    /// GET_MY_CHATS: the chats with a higher id than this.
     MyChats { after: Option<ChatId> },
-    /// FIND_CHATS: as many more, with names after this one.
+    /// FIND_CHATS: up to `left` more chats, with names after this one.
     Found { prefix: String, after: Option<String>, left: u16 },
-    /// FIND_USERS: as many more, with names after this one.
+    /// FIND_USERS: up to `left` more users, with names after this one.
     Users { prefix: String, after: Option<String>, left: u16, is_operator: bool },
-    /// PUT_FILE that is stored: the answer waits for its share of the turn, since it cost so much.
+    /// PUT_FILE that is stored: its ACCEPTED waits for `cost` bytes of the streaming budget.
     Stored { stored: u64, cost: usize },
     /// GET_FILE.
     File { id: FileId, offset: u64, length: usize },
-    /// GET_REACTIONS: those given from here on.
+    /// GET_REACTIONS: those given from this time on.
     Reactions { chat: ChatId, message: MessageId, from: ServerTime, to: ServerTime },
     /// GET_MEMBERS.
     Members { chat: ChatId, after: Option<UserId> },
@@ -61,8 +61,8 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// The one chat whose membership carries the answer. GET_CHAT and the answers over several
-    /// chats have none.
+    /// The chat whose membership the answer depends on; `None` for GET_CHAT and answers about
+    /// several chats.
     fn chat(&self) -> Option<ChatId> {
         match self {
             Self::Range { chat, .. }
@@ -82,7 +82,7 @@ impl Source {
         }
     }
 
-    /// Whether messages leave what is still to be read when they change.
+    /// Whether a message that changes leaves the part that is still to be read.
     pub(crate) const fn is_by_time(&self) -> bool {
         matches!(self, Self::Range { .. } | Self::Legacy { .. } | Self::Updates { .. })
     }
@@ -91,33 +91,33 @@ impl Source {
 /// Where a page begins.
 #[derive(Clone, Copy)]
 pub(crate) enum PageStart {
-    /// That many messages before its end: still to be found.
+    /// This many messages before the end of the page; the start is looked up first.
     Back(u16),
-    /// With the next message after this one; it has that many: its end is still to be found.
+    /// The next message after this one, and this many messages; the end is looked up first.
     Ahead(MessageId, u16),
     At(MessageId),
 }
 
-/// A slow reader: what it has to be notified from the file before it is live again.
+/// The backlog of a slow consumer: notifications that it still has to get from the database.
 #[derive(Default)]
 pub(crate) struct Backlog {
-    /// From when on the messages of a chat were left out.
+    /// Per chat: the time of the first change that was left out.
     missed: BTreeMap<ChatId, ServerTime>,
-    /// The same by time: the next message to say is at the first of them, or later.
+    /// The same, ordered by time: the next message to deliver is at the first entry or later.
     heads: BTreeSet<(ServerTime, ChatId)>,
     /// Chats of which CHAT_NOTIFY or CHAT_GONE was left out.
     chats: BTreeSet<ChatId>,
-    /// The file could not be read for it: it is not tried again before this time, and nothing more
-    /// is logged of it. 0 while it can.
+    /// After a failed read: the time of the next try, in milliseconds. Until then nothing more is
+    /// logged. 0 when the last read succeeded.
     retry_ms: u64,
-    /// It does not take what it is notified, so ephemeral events are left out for good. Else the
-    /// server had too much to count.
+    /// True when the connection does not read fast enough: then ephemeral events are dropped. False
+    /// when the turn had no scan budget left.
     pub(crate) is_slow: bool,
 }
 
 impl Backlog {
-    /// Leaves out the messages of a chat changed at `since` and later. What happened to a chat is
-    /// sent at once, its messages of the turn only later, so the earlier time need not come first.
+    /// Records that messages of a chat changed at `since` or later were left out. Calls may come
+    /// out of order: chat events are notified at once, the messages of a turn at its end.
     pub(crate) fn leave_out(
         backlog: &mut Option<Box<Self>>,
         chat: ChatId,
@@ -136,8 +136,9 @@ impl Backlog {
         backlog
     }
 
-    /// Leaves out what became of a chat at `since`. Who leaves it and comes back meanwhile is
-    /// notified only that it is there, and so its messages from here on as well.
+    /// Records that a change of a chat's state at `since` was left out. If the user leaves and
+    /// joins again meanwhile, only the final state is notified, so the chat's messages from here on
+    /// are needed, too.
     pub(crate) fn leave_out_chat(
         backlog: &mut Option<Box<Self>>,
         chat: ChatId,
@@ -148,34 +149,35 @@ impl Backlog {
         backlog
     }
 
-    /// Takes the chat whose message is next, and up to when it may be notified of before another's.
+    /// Removes the chat whose message is next. Returns it, where to start, and until when its
+    /// messages come before those of any other chat.
     fn pop(&mut self) -> Option<(ChatId, ServerTime, ServerTime)> {
         let (from, chat) = self.heads.pop_first()?;
         self.missed.remove(&chat);
         Some((chat, from, self.heads.first().map_or(ServerTime::MAX, |&(next, _)| next)))
     }
 
-    /// The messages of a chat are notified up to here.
+    /// Puts a chat back: its messages before `next` are delivered.
     fn push(&mut self, chat: ChatId, next: ServerTime) {
         self.missed.insert(chat, next);
         self.heads.insert((next, chat));
     }
 }
 
-/// Whether a long answer has ended.
+/// Whether a streamed answer has ended.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Progress {
     More,
     Ended,
 }
 
-/// A frame that is being filled, and those before it.
+/// Writes a streamed answer as PART frames into one connection's queue.
 pub(crate) struct Pieces<'a> {
     out: &'a mut Vec<u8>,
     task: u8,
     first: usize,
     start: usize,
-    /// Frames before the one that begins at `start`.
+    /// Complete frames, before the one that begins at `start`.
     parts: u32,
     pub(crate) version: Version,
 }
@@ -187,13 +189,14 @@ impl<'a> Pieces<'a> {
         Self { out, task, first: start, start, parts: 0, version: caller.version }
     }
 
-    /// Where the entries of the answer go.
+    /// The buffer for the entries of the answer.
     pub(crate) const fn out(&mut self) -> &mut Vec<u8> {
         self.out
     }
 
-    /// Goes on to the next frame when this one is long enough. False when the turn's share is used.
-    pub(crate) fn has_room(&mut self) -> bool {
+    /// Begins the next frame when this one is long enough. False when the budget of the turn is
+    /// spent.
+    pub(crate) fn has_budget(&mut self) -> bool {
         if self.out.len() - self.first >= STREAM_BYTES_PER_TURN {
             return false;
         }
@@ -214,8 +217,8 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// How many frames of PART there are; `None` when there is nothing to send: no entry came, and
-    /// more may.
+    /// Ends the last frame. Returns how many PART frames there are; `None` if there is nothing to
+    /// send, because no entry came and more may follow.
     fn finish(mut self, progress: &Progress) -> Option<u32> {
         let is_whole = *progress == Progress::Ended;
         self.fill_in(if is_whole { ToClient::Accepted } else { ToClient::Part });
@@ -255,7 +258,7 @@ impl Service<'_> {
         is_newer: bool,
     ) -> HandlerResult {
         self.require_member(caller, chat)?;
-        // What comes from now on is not in it, whatever message it is set to end before.
+        // Messages after this request are not part of the answer, whatever end it asks for.
         let now = self.clock.now();
         if is_newer {
             let after = before.unwrap_or(MessageId::at(ServerTime::ZERO));
@@ -299,25 +302,25 @@ impl Service<'_> {
         }
     }
 
-    /// Produces the next pieces of long answers and catch-ups for peers with room, after the turn
-    /// is committed and its notifications are staged.
+    /// Produces the next pieces of streamed answers and backlogs for connections with capacity.
+    /// Call it after the turn is committed and its notifications are staged.
     pub fn pump(&mut self) {
         let mut budget =
-            STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.streams.looked_bytes));
+            STREAM_TURN_BYTES.saturating_sub(std::mem::take(&mut self.streams.scanned_bytes));
         let mut waiting = std::mem::take(&mut self.streams.pumping);
         let (mut kept, mut first_passed_over) = (0, None);
         for place in 0..waiting.len() {
             let Some(&conn) = waiting.get(place) else { break };
             let before = self.outbox.pending_bytes(conn.index);
-            let has_room = self.may_get_more(conn);
-            let stays = if has_room && budget > 0 {
+            let has_capacity = self.can_get_more(conn);
+            let stays = if has_capacity && budget > 0 {
                 let stays = self.pump_one(conn);
                 let produced = self.outbox.pending_bytes(conn.index).saturating_sub(before);
-                let cost = produced + std::mem::take(&mut self.streams.looked_bytes);
+                let cost = produced + std::mem::take(&mut self.streams.scanned_bytes);
                 budget = budget.saturating_sub(cost.max(1024));
                 stays
             } else {
-                if has_room {
+                if has_capacity {
                     first_passed_over.get_or_insert(kept);
                 }
                 true
@@ -328,27 +331,28 @@ impl Service<'_> {
             }
         }
         waiting.truncate(kept);
-        // Those that were passed over come first the next time.
+        // Connections that found the budget spent come first the next time.
         waiting.rotate_left(first_passed_over.unwrap_or(0));
         waiting.append(&mut self.streams.pumping);
         self.streams.pumping = waiting;
         self.end_turn();
     }
 
-    /// Whether there are more pieces for a peer that has room: to be asked after what was produced
-    /// has been written, since a socket that takes all of it gives no event.
+    /// Whether a connection with capacity has more pieces to get. Ask after writing: a socket that
+    /// accepts everything causes no further event.
     pub fn may_pump(&self) -> bool {
-        self.streams.pumping.iter().any(|&conn| self.may_get_more(conn))
+        self.streams.pumping.iter().any(|&conn| self.can_get_more(conn))
     }
 
-    /// Whether more is to be read for a peer: little waits for it, and the file could be read.
-    fn may_get_more(&self, conn: ConnId) -> bool {
+    /// Whether to read more for a connection: little is queued for it, and it is not waiting to
+    /// retry.
+    fn can_get_more(&self, conn: ConnId) -> bool {
         let retry_ms = |peer: &Peer| peer.backlog.as_ref().map_or(0, |backlog| backlog.retry_ms);
         self.outbox.pending_bytes(conn.index) <= self.outbound_limit(conn.index) / 4
             && self.presence.peers.get(conn).map_or(0, retry_ms) <= self.clock.now_ms()
     }
 
-    /// One share for one connection. False when it needs no more.
+    /// Produces one budget's worth for one connection. False when it needs no more.
     fn pump_one(&mut self, conn: ConnId) -> bool {
         let Some(peer) = self.presence.peers.get_mut(conn) else { return false };
         if let Some(mut stream) = peer.stream.take() {
@@ -365,7 +369,7 @@ impl Service<'_> {
             return true;
         }
         if let Some(mut backlog) = peer.backlog.take() {
-            let is_live = self.catch_up(conn, &mut backlog);
+            let is_live = self.deliver_backlog(conn, &mut backlog);
             let Some(peer) = self.presence.peers.get_mut(conn) else { return false };
             if !is_live {
                 peer.backlog = Some(backlog);
@@ -376,7 +380,7 @@ impl Service<'_> {
         false
     }
 
-    /// True when the answer has ended, well or not.
+    /// Produces the next piece. True when the answer has ended, successfully or not.
     fn pump_stream(&mut self, conn: ConnId, stream: &mut Stream) -> bool {
         let progress = match self.caller(conn, stream.task) {
             None => Err(Decline::LoginRequired.into()),
@@ -394,15 +398,15 @@ impl Service<'_> {
         }
     }
 
-    /// Breaks the answer off when the membership that the request relied on has ended, also when
-    /// the user has joined again since.
+    /// Ends the answer early if the membership that the request relied on has ended, even if the
+    /// user has joined again since.
     fn require_same_membership(
         &mut self,
         caller: Caller,
         stream: &Stream,
     ) -> Result<(), HandlerError> {
         let Some(chat) = stream.source.chat() else { return Ok(()) };
-        // A time yet to come was given by a command, whose clock had jumped.
+        // A join time in the future was set by a command whose clock had jumped: ignore it.
         let now = self.clock.now();
         let joined = self.require_member(caller, chat)?.joined;
         if joined > stream.asked && joined <= now {
@@ -437,10 +441,10 @@ impl Service<'_> {
                         if service.is_scan_budget_spent() {
                             break;
                         }
-                        service.streams.looked_bytes += SCAN_BUDGET_BYTES / CHATS_PER_PIECE;
+                        service.streams.scanned_bytes += SCAN_BUDGET_BYTES / CHATS_PER_PIECE;
                         let Some(&chat) = chats.last() else { return Ok(Progress::Ended) };
                         if service.presence.roster.membership(caller.user, chat).is_none() {
-                            // Left meanwhile, it gives no more.
+                            // The user has left the chat meanwhile, so it is skipped.
                             service.notify_gone_first(caller.conn, chat);
                         } else if service.put_range(pieces, chat, cursor, to, true)?
                             == Progress::More
@@ -475,9 +479,9 @@ impl Service<'_> {
         }
     }
 
-    /// Notifies a slow reader before the end of its answer that a chat is gone which the answer
-    /// leaves out: anyone who took the answer for whole, and is cut off before its notification,
-    /// would never read what was left out if its user is in the chat again by then.
+    /// Sends CHAT_GONE from the backlog at once, before the end of an answer that skips this chat.
+    /// Otherwise a client could take the answer as complete and be cut off before CHAT_GONE. If its
+    /// user then joined again, it would never read the messages in between.
     fn notify_gone_first(&mut self, conn: ConnId, chat: ChatId) {
         let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         let Some(backlog) = &mut peer.backlog else { return };
@@ -494,13 +498,13 @@ impl Service<'_> {
         caller: Caller,
         after: &mut Option<ChatId>,
     ) -> Result<Progress, HandlerError> {
-        /// Chats read from the file at once.
+        /// Chats read from the database at once.
         const CHATS: usize = 256;
         self.pieces(caller, |service, pieces| {
             loop {
                 let chats = service.store.my_chats(caller.user, *after, CHATS)?;
                 for mine in &chats {
-                    if service.is_scan_budget_spent() || !pieces.has_room() {
+                    if service.is_scan_budget_spent() || !pieces.has_budget() {
                         return Ok(Progress::More);
                     }
                     service.put_mine(pieces.out, caller.version, caller.user, mine)?;
@@ -513,7 +517,7 @@ impl Service<'_> {
         })
     }
 
-    /// Lends `write` the caller's queue, in frames of this answer.
+    /// Passes `write` the caller's queue as PART frames of this answer.
     pub(super) fn pieces(
         &mut self,
         caller: Caller,
@@ -542,7 +546,7 @@ impl Service<'_> {
         with_chat: bool,
     ) -> StoreResult<Progress> {
         let walk = self.store.messages_updated(chat, *from, to, |message| {
-            if !pieces.has_room() {
+            if !pieces.has_budget() {
                 return false;
             }
             if with_chat {
@@ -571,14 +575,14 @@ impl Service<'_> {
         let begin = match *from {
             PageStart::At(begin) => begin,
             PageStart::Back(limit) => {
-                self.streams.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
+                self.streams.scanned_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
                 let Some(begin) = self.store.page_start(chat, *to, limit)? else {
                     return Ok(Progress::Ended);
                 };
                 begin
             }
             PageStart::Ahead(after, limit) => {
-                self.streams.looked_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
+                self.streams.scanned_bytes += usize::from(limit) * PAGE_MESSAGE_COST;
                 let end = self.store.page_end(chat, after, limit)?;
                 let Some(end) = end.filter(|_| after < *to) else {
                     return Ok(Progress::Ended);
@@ -588,7 +592,7 @@ impl Service<'_> {
             }
         };
         let stopped = self.store.messages_by_id(chat, begin, *to, |message| {
-            if !pieces.has_room() {
+            if !pieces.has_budget() {
                 return false;
             }
             put_message(pieces.out, pieces.version, message);
@@ -603,7 +607,7 @@ impl Service<'_> {
         })
     }
 
-    /// The next part of the one ACCEPTED that 0.1 knows.
+    /// The next part of the single ACCEPTED that 0.1 expects.
     fn legacy_piece(
         &mut self,
         caller: Caller,
@@ -623,8 +627,8 @@ impl Service<'_> {
             put_message(pack, caller.version, message);
             true
         })?;
-        // Nothing of it shows in the queue before the end.
-        self.streams.looked_bytes += pack.len() + STREAM_BYTES_PER_TURN - upto;
+        // The queue does not show these bytes before the end, so count them here.
+        self.streams.scanned_bytes += pack.len() + STREAM_BYTES_PER_TURN - upto;
         self.note_scanned(walk.passed_over);
         match walk.stopped_at {
             Some(at) if is_full => Err(Decline::RangeTooLarge(at.previous()).into()),
@@ -668,7 +672,7 @@ impl Service<'_> {
                 let is_admin = self.require_member(caller, chat)?.admin;
                 self.pieces(caller, |service, pieces| {
                     if !is_admin {
-                        // Who is one no longer has the members, and gets no more than they do.
+                        // No longer an admin: the banned users are left out from here on.
                         return Ok(Progress::Ended);
                     }
                     let banned = service.store.banned(chat, *after, ROWS)?;
@@ -688,13 +692,13 @@ impl Service<'_> {
         Ok(progress)
     }
 
-    /// Delivers its backlog to a slow reader, in the order of server time over all chats, as far
-    /// as its room goes. True when it is live again.
-    fn catch_up(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
+    /// Delivers the backlog of a slow consumer, in order of server time over all chats, as far as
+    /// its queue has capacity. True when nothing is left and notifications are live again.
+    fn deliver_backlog(&mut self, conn: ConnId, backlog: &mut Backlog) -> bool {
         let Some(user) = self.presence.peers.get(conn).and_then(|peer| peer.user()) else {
             return true;
         };
-        let most = self.outbound_share(conn.index).min(STREAM_BYTES_PER_TURN);
+        let most = self.outbound_budget(conn.index).min(STREAM_BYTES_PER_TURN);
         while self.outbox.pending_bytes(conn.index) <= most && !self.is_scan_budget_spent() {
             let got = if let Some(&chat) = backlog.chats.first() {
                 self.try_notify_chat_state(conn, user, chat).map(|()| {
@@ -702,8 +706,8 @@ impl Service<'_> {
                 })
             } else if let Some((chat, from, until)) = backlog.pop() {
                 let is_member = self.presence.roster.membership(user, chat).is_some();
-                let retold = is_member.then(|| self.renotify(conn, chat, from, until));
-                match retold.transpose() {
+                let delivered = is_member.then(|| self.deliver_missed(conn, chat, from, until));
+                match delivered.transpose() {
                     Ok(stopped_at) => {
                         if let Some(next) = stopped_at.flatten() {
                             backlog.push(chat, next);
@@ -719,11 +723,11 @@ impl Service<'_> {
                 return true;
             };
             if let Err(error) = got {
-                // The file cannot be read now: the rest waits.
+                // The database cannot be read now: the rest waits.
                 if backlog.retry_ms == 0 || error.fault == Fault::Lost {
                     self.reason(error.into());
                 }
-                backlog.retry_ms = self.clock.now_ms() + CATCH_UP_RETRY_MS;
+                backlog.retry_ms = self.clock.now_ms() + BACKLOG_RETRY_MS;
                 return false;
             }
             backlog.retry_ms = 0;
@@ -731,10 +735,10 @@ impl Service<'_> {
         false
     }
 
-    /// One MSG_NOTIFY from the file, of messages changed from `from` up to `until`; from where on
-    /// more are to be notified. It always comes further: what stops it is a message after `until`,
-    /// a full piece, or many messages that are notified at a later time.
-    fn renotify(
+    /// Sends one MSG_NOTIFY of messages changed from `from` up to `until`, read from the database.
+    /// Returns where to continue, if there is more. Every call makes progress: it stops at a
+    /// message after `until`, at a full piece, or after many messages that come at a later time.
+    fn deliver_missed(
         &mut self,
         conn: ConnId,
         chat: ChatId,
@@ -746,7 +750,7 @@ impl Service<'_> {
         let now = self.clock.now();
         let version = self.presence.peers.get(conn).map_or(Version::V0_1, Peer::version);
         let walk = self.store.messages_updated(chat, from, now, |message: &Message<'_>| {
-            // No two messages share a time, so one at `until` is before the other chat's.
+            // No two messages share a time, so a message at `until` comes before the other chat's.
             if message.updated > until || pack.len() >= PIECE_BYTES_MAX {
                 return false;
             }
@@ -769,30 +773,30 @@ impl Service<'_> {
         Ok(walk.stopped_at)
     }
 
-    /// That many messages were read and not sent.
+    /// Counts messages that were read and not sent against the scan budget.
     pub(super) fn note_scanned(&mut self, messages: u32) {
-        self.streams.looked_bytes += messages as usize * SCANNED_MESSAGE_BYTES;
+        self.streams.scanned_bytes += messages as usize * SCANNED_MESSAGE_BYTES;
     }
 
-    /// Whether what was read is enough for one request, or for all that are handled in one
-    /// turn.
+    /// Whether the scan budget of the turn is spent: requests that scan are then answered later, as
+    /// a stream.
     pub(super) fn is_scan_budget_spent(&self) -> bool {
-        self.streams.looked_bytes >= SCAN_BUDGET_BYTES
+        self.streams.scanned_bytes >= SCAN_BUDGET_BYTES
     }
 }
 
-/// What is read for one piece, or in one turn for those who are answered at once: a
-/// millisecond's work, and a part of what [`Service::pump`] may do in one turn.
+/// The scan budget, in bytes: for one piece of a stream, and for all answers given at once in one
+/// turn. About a millisecond of work.
 pub(super) const SCAN_BUDGET_BYTES: usize = STREAM_TURN_BYTES / 4;
 
-/// Milliseconds until what could not be read for a slow reader is tried again.
-const CATCH_UP_RETRY_MS: u64 = 1_000;
+/// Milliseconds until a failed read for a backlog is retried.
+const BACKLOG_RETRY_MS: u64 = 1_000;
 
-/// What one message costs that is read and not sent.
+/// Bytes of the scan budget for a message that is read and not sent.
 const SCANNED_MESSAGE_BYTES: usize = 16;
 
-/// What one message costs over which the beginning of a page is looked for.
+/// Bytes of the scan budget for each message counted to find where a page begins.
 const PAGE_MESSAGE_COST: usize = 8;
 
-/// Chats looked into for one piece of REQUEST_UPDATES: most of them have nothing to give.
+/// Chats read for one piece of REQUEST_UPDATES: most of them have no changes.
 const CHATS_PER_PIECE: usize = 256;

@@ -1,4 +1,4 @@
-//! Messages by hooks (protocol section 9): a bot without a connection sends one.
+//! Messages sent by hooks (protocol section 9): a bot posts over HTTP, without a session.
 
 use std::collections::BTreeMap;
 
@@ -10,20 +10,20 @@ use crate::wire::codec::Message;
 use crate::wire::decline::Decline;
 use crate::wire::extras::Extras;
 
-/// Why a message of a hook is not stored.
+/// Why a message of a hook was not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HookError {
-    /// The token is not valid, or its bot is no member of its chat any more.
+    /// The token is not valid, or its bot is not a member of the chat any more.
     Unknown,
-    /// The text is longer than a content may be.
+    /// The text is longer than the content of a message may be.
     TooLong,
-    /// It sends too often; seconds after which it may try again.
+    /// The rate limit is reached; seconds after which the bot may try again.
     TooOften(u32),
-    /// Nothing of it was kept.
+    /// The database cannot be written; nothing of the message was kept.
     StorageFailed,
 }
 
-/// What a bot has sent in the window that is under way.
+/// How much a bot has sent in the current window.
 struct Window {
     begun_ms: u64,
     messages: u32,
@@ -31,15 +31,15 @@ struct Window {
     in_second: u32,
 }
 
-/// How often bots have sent.
+/// Rate limits of all bots.
 #[derive(Default)]
 pub(super) struct HookLimiter {
     windows: BTreeMap<UserId, Window>,
 }
 
 impl HookLimiter {
-    /// Counts a message; when it is one too many, the seconds to wait. `per_second` is the bound
-    /// that every user has, 0 for none.
+    /// Counts a message, or returns the seconds to wait when the limit is reached. `per_second`:
+    /// the limit that every user has; 0: none.
     fn spend(&mut self, bot: UserId, per_second: u32, now_ms: u64) -> Result<(), u32> {
         let fresh = Window { begun_ms: now_ms, messages: 0, second: 0, in_second: 0 };
         let window = self.windows.entry(bot).or_insert(fresh);
@@ -63,7 +63,7 @@ impl HookLimiter {
         Ok(())
     }
 
-    /// Forgets windows that are over.
+    /// Forgets windows that have ended.
     pub(super) fn trim(&mut self, now_ms: u64) {
         self.windows.retain(|_, window| now_ms < window.begun_ms + HOOK_WINDOW_MS);
     }
@@ -119,7 +119,7 @@ impl Service<'_> {
         let created = self.clock.next();
         let id = MessageId::at(created);
         if let Err(error) = self.store.add_message(chat, id, bot, text) {
-            // What the turn has written goes with it.
+            // If storing failed, the whole turn fails with it.
             self.note_failure::<()>(Err(error));
             return Ok(Err(HookError::StorageFailed));
         }
@@ -139,7 +139,7 @@ impl Service<'_> {
         Ok(Ok(()))
     }
 
-    /// Whether the last turn that wrote could be stored: what `/healthz` answers.
+    /// Whether the last turn that wrote was stored: what `/healthz` reports.
     pub const fn is_storage_healthy(&self) -> bool {
         !self.storage.is_failing && !self.waits_for_lock() && self.storage.lost.is_none()
     }
@@ -209,7 +209,7 @@ mod tests {
         assert!(service.is_storage_healthy());
         let id = MessageId::at(service.clock.last());
         assert!(service.store.message_state(chat, id).unwrap().is_some());
-        // A bot that is disabled, or no member any more, is as unknown as its token.
+        // The token of a bot that is disabled, or no longer a member, is unknown.
         service.store.begin_write().unwrap();
         service.store.set_disabled(bot, true).unwrap();
         assert_eq!(service.hook_message(&token.digest(), "no"), Err(HookError::Unknown));

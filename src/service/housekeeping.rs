@@ -176,7 +176,7 @@ impl Service<'_> {
 
     fn slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         self.store.still_same()?;
-        self.look_for_space();
+        self.poll_free_space();
         self.note_doubt()?;
         if self.clock.now_ms().saturating_sub(self.background.housekeeping.last_round_ms)
             >= SLOW_ROUND_MS
@@ -221,7 +221,7 @@ impl Service<'_> {
 
     /// One slice of the work that takes long. True when there is more to do soon.
     fn background_slice(&mut self) -> Result<bool, crate::service::HandlerError> {
-        let stands_back = self.background.indexing.stands_back(self.clock.now_ms());
+        let should_yield = self.background.indexing.should_yield(self.clock.now_ms());
         let is_due = self.background.housekeeping.erasing.is_due(self.clock.now_ms());
         if self.storage.full_disk.is_full {
             // Each slice of what frees space is checkpointed before the next.
@@ -229,7 +229,7 @@ impl Service<'_> {
         } else if self.background.indexing.is_wanted() && !is_due {
             return self.index_slice();
         }
-        if stands_back {
+        if should_yield {
             // What was deleted has to be gone within a minute, anyone who asks for what.
             return if is_due { self.erase_slice() } else { Ok(false) };
         }
@@ -368,7 +368,7 @@ impl Service<'_> {
             }
             Change::PolicyChanged => {
                 self.storage.lockdown = self.store.lockdown()?;
-                self.look_for_confirmation()?;
+                self.poll_clock_confirmation()?;
             }
         }
         Ok(())

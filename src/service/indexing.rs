@@ -1,12 +1,12 @@
-//! Indexing for searches, behind the requests: new messages wait in a queue per user, and come into
-//! the index in slices between the turns' work.
+//! Indexing for searches, in the background: new messages wait in one queue per user and enter the
+//! index in slices between turns.
 //!
-//! Users take turns, so that one user's flood makes nobody else wait. A search waits for the chats
-//! that it looks into alone. While requests come, slices have a share of the loop's time; steps of
-//! merging come between slices of indexing, so that the index never has to be assembled at once.
+//! Users take turns, so a flood of one user's messages delays nobody else. A search waits only for
+//! the chats that it searches. While requests come, slices get a budget of the loop's time. Merge
+//! steps come between slices of indexing, so the index never has to be merged all at once.
 //!
-//! The database knows up to which time everything is indexed. After a crash, or when a turn was
-//! undone, the chats are scanned for what came later; where a queue overflowed, only its chats are.
+//! The database records the time up to which everything is indexed. After a crash or an undone
+//! turn, all chats are scanned for later messages; after a queue overflowed, only its chats are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -15,51 +15,51 @@ use crate::service::{HandlerError, Service};
 use crate::store::search::{Progress, Scan, Unindexed};
 use crate::store::{Store, StoreResult};
 
-/// Messages that may wait in memory; past it, those of the user who has most are scanned for.
+/// Messages that may wait in memory. Above it, the queue of the user with the most messages is
+/// dropped, and their chats are scanned later.
 const QUEUE_MAX: usize = 64 * 1024;
-/// Messages indexed in one slice.
+/// Messages indexed in one slice, at most.
 const MESSAGES_PER_SLICE: usize = 64;
-/// Bytes of content after which a slice takes no more messages.
+/// Bytes of content after which a slice ends.
 const BYTES_PER_SLICE: usize = 12 * 1024;
-/// Bytes of content after which it is the next user's turn.
+/// Bytes of content after which the next user's messages come.
 const BYTES_PER_USER: usize = 2 * 1024;
-/// While requests come and nothing is left over, background work stands back but for one slice in
-/// that many milliseconds: a slice and its sync keep everybody waiting, and this way fewer than one
-/// in a hundred requests meet one.
+/// Milliseconds between background slices while requests come and no work is left over. A slice and
+/// its sync delay every request, so this keeps the delayed requests below one in a hundred.
 const BUSY_SLICE_MS: u64 = 500;
-/// Where something is left over, it has that many microseconds of each millisecond,
-const SHARE_US_PER_MS: i64 = 200;
-/// or that many when a search waits for it,
-const WANTED_SHARE_US_PER_MS: i64 = 500;
-/// and may save up that many.
-const SHARE_US_MAX: i64 = 20_000;
-/// What a slice takes, about: its commit, and each byte of content, in nanoseconds.
+/// Budget when work is left over, in microseconds per millisecond,
+const BUDGET_US_PER_MS: i64 = 200;
+/// the same when a search waits for it,
+const WANTED_BUDGET_US_PER_MS: i64 = 500;
+/// and the most that may be saved up, in microseconds.
+const BUDGET_US_MAX: i64 = 20_000;
+/// Estimated cost of a slice: its commit in microseconds, and each byte of content in nanoseconds.
 const SLICE_US: i64 = 1_500;
 const BYTE_NS: i64 = 700;
-/// Steps of merging that are owed for that many bytes of content indexed: in a large index a page
-/// is written anew some seven times.
+/// Bytes of indexed content per merge step. In a large index, merging rewrites a page about seven
+/// times (its write amplification).
 const BYTES_PER_MERGE: usize = 4 * 1024;
-/// Steps that may be owed; more are not counted.
+/// Merge steps that may be owed; more are not counted.
 const MERGES_OWED_MAX: usize = 4_096;
-/// Milliseconds without a try after a failed one: a damaged index must not fail other work.
+/// Milliseconds to wait after a failure: a damaged index must not fail other work.
 const BLOCKED_MS: u64 = 10_000;
-/// Slices of old words taken out before the server ends.
+/// Slices that remove old words during a graceful shutdown, at most.
 const LAST_SLICES: usize = 200;
 
-/// A message that waits.
+/// A message to be indexed.
 type Waiting = (ChatId, MessageId);
 
-/// New messages that wait to be indexed.
+/// New messages to be indexed.
 #[derive(Default)]
 struct Queue {
-    /// As they came; not sorted in yet. A send only appends here.
+    /// In order of arrival, not sorted in yet. A send only appends here.
     fresh: VecDeque<(UserId, ChatId, MessageId)>,
     by_user: HashMap<UserId, VecDeque<Waiting>>,
     /// Users with messages in `by_user`, the next first.
     turns: VecDeque<UserId>,
     /// The same messages by chat.
     by_chat: BTreeSet<Waiting>,
-    /// Chats with messages that did not fit, and the first of these.
+    /// Chats with messages that were dropped from the queue, and the first of these.
     gaps: BTreeMap<ChatId, MessageId>,
 }
 
@@ -76,7 +76,7 @@ impl Queue {
         self.fresh.push_back((user, chat, id));
     }
 
-    /// Sorts the fresh messages in.
+    /// Sorts in the fresh messages.
     fn sort(&mut self) {
         for (user, chat, id) in self.fresh.drain(..) {
             let own = self.by_user.entry(user).or_default();
@@ -91,7 +91,7 @@ impl Queue {
         }
     }
 
-    /// Leaves the messages of the user who has most to a scan of their chats.
+    /// Drops the messages of the user with the most; a scan of their chats finds them later.
     fn drop_largest(&mut self) {
         let largest = self.by_user.iter().max_by_key(|(_, own)| own.len());
         let Some(user) = largest.map(|(user, _)| *user) else { return };
@@ -103,8 +103,8 @@ impl Queue {
         self.turns.retain(|other| *other != user);
     }
 
-    /// The next message of the user whose turn it is; the turn passes when `bytes` of the user's
-    /// were taken.
+    /// The next message of the user whose turn it is. The turn passes on after `bytes` of this
+    /// user's content.
     fn pop(&mut self, bytes: usize) -> Option<Waiting> {
         if bytes >= BYTES_PER_USER {
             self.turns.rotate_left(1.min(self.turns.len()));
@@ -122,7 +122,7 @@ impl Queue {
         next
     }
 
-    /// Whether a chat has messages up to this time that wait.
+    /// Whether messages of a chat up to this time are queued.
     fn has(&self, chat: ChatId, upto: ServerTime) -> bool {
         let is_up_to = |id: &MessageId| id.created() <= upto;
         let first = MessageId::at(ServerTime::ZERO.next());
@@ -131,7 +131,7 @@ impl Queue {
             || self.gaps.get(&chat).is_some_and(is_up_to)
     }
 
-    /// The oldest message that waits.
+    /// The oldest queued message.
     fn oldest(&self) -> Option<MessageId> {
         let by_user = self.by_user.values().filter_map(|own| own.front().map(|(_, id)| *id));
         let fresh = self.fresh.front().map(|(_, _, id)| *id);
@@ -147,55 +147,55 @@ impl Queue {
     }
 }
 
-/// The kinds of work, which take turns.
+/// The kinds of work; they take turns.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// Old words leave the index.
+    /// Remove old words from the index.
     Clear,
-    /// Queued messages come into it,
+    /// Index queued messages.
     Queued,
-    /// messages that a scan of one chat or of all finds,
+    /// Index messages that a scan of one chat or of all chats finds.
     Scanned,
-    /// and its pieces are assembled.
+    /// Merge parts of the index.
     Merge,
 }
 
-/// What is still to be indexed, and what may be worked on.
+/// The state of background indexing.
 pub(super) struct Indexing {
     queue: Queue,
-    /// Messages may be missing anywhere: all chats are to be scanned.
+    /// Messages may be missing in any chat: all chats are to be scanned.
     has_gap: bool,
-    /// Old words may wait in the database.
+    /// Old words may wait in the database to be removed.
     has_pending: bool,
-    /// Messages have changed or gone since it was last asked.
+    /// Messages were changed or removed since [`Indexing::take_changed`].
     has_changed: bool,
-    /// Bytes of content for which no step of merging was done.
+    /// Bytes of indexed content not yet paid for by merge steps.
     merge_owed_bytes: usize,
     may_merge: bool,
-    /// What was done last.
+    /// The kind of work done last.
     last: Work,
     progress: Progress,
-    /// The progress that the database has for sure, and the turn that goes beyond it.
+    /// The last progress that is certainly committed, and the turn that goes beyond it.
     before: (Progress, u64),
-    /// A search waits,
+    /// A search waits for the index,
     is_wanted: bool,
-    /// for old words of this chat's messages to leave the index.
+    /// in particular for old words of this chat's messages to be removed.
     wanted_chat: Option<ChatId>,
-    /// Requests came since the last look.
+    /// Requests came since the last slice was considered.
     is_busy: bool,
-    /// They did before it.
+    /// The same, of the time before that.
     was_busy: bool,
-    /// More is to be done than the last slice did.
-    is_left_over: bool,
-    /// Microseconds that slices may take; below 0 they wait.
-    share_us: i64,
-    share_at_ms: u64,
+    /// The last slice left work over.
+    has_work_left: bool,
+    /// Budget of slices in microseconds; at or below 0 they wait.
+    budget_us: i64,
+    budget_at_ms: u64,
     last_slice_ms: u64,
     blocked_until_ms: u64,
 }
 
 impl Indexing {
-    /// Goes on where the database stands.
+    /// Resumes from the progress stored in the database.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let progress = store.search_progress()?;
         Ok(Self {
@@ -212,15 +212,15 @@ impl Indexing {
             wanted_chat: None,
             is_busy: false,
             was_busy: false,
-            is_left_over: false,
-            share_us: SHARE_US_MAX,
-            share_at_ms: 0,
+            has_work_left: false,
+            budget_us: BUDGET_US_MAX,
+            budget_at_ms: 0,
             last_slice_ms: 0,
             blocked_until_ms: 0,
         })
     }
 
-    /// The turn with this number was undone, and with it what it indexed and what was to be.
+    /// The turn with this number was undone: its indexing is lost, and the queue may be wrong.
     pub(super) fn start_again(&mut self, turn: u64, now_ms: u64) {
         if self.before.1 == turn {
             self.progress = self.before.0;
@@ -231,47 +231,47 @@ impl Indexing {
         self.has_pending = true;
     }
 
-    /// A message is new.
+    /// Queues a new message.
     pub(super) fn note_message(&mut self, user: UserId, chat: ChatId, id: MessageId) {
         if !self.has_gap {
             self.queue.push(user, chat, id);
         }
     }
 
-    /// Messages have changed or gone.
+    /// Notes that messages were changed or removed.
     pub(super) const fn note_change(&mut self) {
         self.has_pending = true;
         self.has_changed = true;
     }
 
-    /// Whether messages have changed or gone since the last time that it was asked.
+    /// Whether messages were changed or removed since the last call.
     pub(super) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.has_changed, false)
     }
 
-    /// Whether old words may wait to leave the index.
+    /// Whether old words may wait to be removed from the index.
     pub(super) const fn has_pending(&self) -> bool {
         self.has_pending
     }
 
-    /// Messages that wait in memory.
+    /// Messages queued in memory.
     pub(super) fn backlog(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether chats are scanned for messages that are not indexed.
+    /// Whether chats are being scanned for messages that are not indexed.
     pub(super) fn is_scanning(&self) -> bool {
         self.has_gap || self.progress.scan.is_some() || !self.queue.gaps.is_empty()
     }
 
-    /// Seconds, about, until what waits is indexed.
+    /// Estimated seconds until the queue is indexed.
     pub(super) fn wait_s(&self) -> u64 {
-        /// Messages that are indexed in a second while requests come.
+        /// Messages indexed per second while requests come.
         const MESSAGES_PER_SECOND: usize = 100;
         (self.queue.len() / MESSAGES_PER_SECOND).clamp(1, 600) as u64
     }
 
-    /// Whether messages of these chats, up to this time, may not be in the index yet.
+    /// Whether messages of these chats up to this time may be missing in the index.
     fn is_behind_in(&mut self, chats: &[ChatId], upto: ServerTime) -> bool {
         if self.has_gap {
             return true;
@@ -289,31 +289,32 @@ impl Indexing {
         self.is_wanted
     }
 
-    /// Somebody asks for something.
+    /// Notes that a request came.
     pub(super) const fn note_request(&mut self) {
         self.is_busy = true;
     }
 
-    /// Whether requests came before the last look.
+    /// Whether requests came before the last call of [`Indexing::should_yield`].
     pub(super) const fn was_busy(&self) -> bool {
         self.was_busy
     }
 
-    /// Whether requests come, so that background work had better wait. To be asked once a slice.
-    pub(super) fn stands_back(&mut self, now_ms: u64) -> bool {
+    /// Whether background work should yield to requests. Call it once per slice: it refills the
+    /// budget.
+    pub(super) fn should_yield(&mut self, now_ms: u64) -> bool {
         self.was_busy = std::mem::take(&mut self.is_busy);
-        let passed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.share_at_ms, now_ms));
-        let rate = if self.is_wanted { WANTED_SHARE_US_PER_MS } else { SHARE_US_PER_MS };
+        let passed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.budget_at_ms, now_ms));
+        let rate = if self.is_wanted { WANTED_BUDGET_US_PER_MS } else { BUDGET_US_PER_MS };
         let gained_us = rate.saturating_mul(i64::try_from(passed_ms).unwrap_or(i64::MAX));
-        self.share_us = self.share_us.saturating_add(gained_us).min(SHARE_US_MAX);
+        self.budget_us = self.budget_us.saturating_add(gained_us).min(BUDGET_US_MAX);
         if !self.was_busy {
             return false;
         }
         let is_due = now_ms.saturating_sub(self.last_slice_ms) >= BUSY_SLICE_MS;
-        !is_due && !((self.is_left_over || self.is_wanted) && self.share_us > 0)
+        !is_due && !((self.has_work_left || self.is_wanted) && self.budget_us > 0)
     }
 
-    /// The kind of work that comes next.
+    /// The kind of work for the next slice.
     fn next_work(&self) -> Option<Work> {
         const ORDER: [Work; 4] = [Work::Clear, Work::Queued, Work::Scanned, Work::Merge];
         let last = ORDER.iter().position(|work| *work == self.last).unwrap_or(0);
@@ -327,7 +328,7 @@ impl Indexing {
         })
     }
 
-    /// Everything up to which time is indexed, as far as the queue shows.
+    /// The time up to which everything is indexed, judging by the queue.
     fn settled_upto(&self, last: ServerTime) -> ServerTime {
         match self.queue.oldest() {
             Some(oldest) => ServerTime::new(oldest.created().micros() - 1).unwrap_or_default(),
@@ -337,15 +338,15 @@ impl Indexing {
 }
 
 impl Service<'_> {
-    /// Whether this turn should call [`Service::housekeeping`] whatever the time: a search waits
-    /// for the index, or a slice of erasing is due.
+    /// Whether this turn should call [`Service::housekeeping`] at once: a search waits for the
+    /// index, or a slice of erasing is due.
     pub fn wants_housekeeping(&self) -> bool {
         self.background.indexing.is_wanted()
             || self.background.housekeeping.erasing.is_due(self.clock.now_ms())
     }
 
-    /// Whether the index lacks messages of these chats up to this time, or words that they have no
-    /// more. A search that asks waits for them.
+    /// Whether the index lacks messages of these chats up to this time, or still has words that
+    /// they no longer contain. A search waits for that.
     pub(super) fn is_index_behind(
         &mut self,
         chats: &[ChatId],
@@ -363,11 +364,11 @@ impl Service<'_> {
         Ok(is_behind)
     }
 
-    /// One slice of indexing. True when there is more to do.
+    /// Does one slice of indexing. True when there is more to do.
     pub(super) fn index_slice(&mut self) -> Result<bool, HandlerError> {
         let indexing = &mut self.background.indexing;
         indexing.is_wanted = false;
-        indexing.is_left_over = false;
+        indexing.has_work_left = false;
         if self.clock.now_ms() < indexing.blocked_until_ms {
             return Ok(false);
         }
@@ -378,14 +379,14 @@ impl Service<'_> {
         indexing.before = (indexing.progress, self.turn.number);
         let bytes = self.work_slice(work)?;
         let indexing = &mut self.background.indexing;
-        indexing.share_us -= SLICE_US + bytes as i64 * BYTE_NS / 1000;
-        indexing.is_left_over = indexing.next_work().is_some();
-        Ok(indexing.is_left_over)
+        indexing.budget_us -= SLICE_US + bytes as i64 * BYTE_NS / 1000;
+        indexing.has_work_left = indexing.next_work().is_some();
+        Ok(indexing.has_work_left)
     }
 
-    /// Does one slice of work: bytes of content that it has read, or what takes as long.
+    /// Does one slice of work. Returns the bytes of content read, or an equivalent cost in bytes.
     fn work_slice(&mut self, work: Work) -> Result<usize, HandlerError> {
-        /// Bytes whose indexing takes as long as a slice of other work.
+        /// Bytes whose indexing takes as long as one slice of the other kinds of work.
         const OTHER_WORK_BYTES: usize = 4 * 1024;
         let old = self.background.indexing.progress;
         let mut batch = match work {
@@ -424,7 +425,7 @@ impl Service<'_> {
         Ok(bytes)
     }
 
-    /// The next messages of a scan: of all chats, or of one with a gap.
+    /// The next messages of a scan, of all chats or of one with a gap.
     fn scanned(&mut self) -> StoreResult<Vec<Unindexed>> {
         let done = self.background.indexing.progress.done;
         if let Some(scan) = self.background.indexing.progress.scan {
@@ -438,7 +439,7 @@ impl Service<'_> {
             return Ok(batch);
         }
         if self.background.indexing.has_gap {
-            // From here on the queue takes what comes; what came before is scanned for.
+            // From here on new messages are queued; the scan finds everything older.
             let upto = self.clock.last();
             let indexing = &mut self.background.indexing;
             indexing.has_gap = false;
@@ -465,7 +466,7 @@ impl Service<'_> {
         while batch.len() < MESSAGES_PER_SLICE && bytes < BYTES_PER_SLICE {
             let Some((chat, id)) = self.background.indexing.queue.pop(of_user) else { break };
             of_user = if of_user >= BYTES_PER_USER { 0 } else { of_user };
-            // Deleted meanwhile, or gone with its chat, it needs no index.
+            // A message deleted meanwhile, on its own or with its chat, is not indexed.
             if let Some(new) = self.store.content_to_index(chat, id)? {
                 bytes += new.content.len();
                 of_user += new.content.len();
@@ -475,8 +476,8 @@ impl Service<'_> {
         Ok(batch)
     }
 
-    /// Before a graceful end: deleted words leave the database, and the next start need not look
-    /// for messages when all are indexed.
+    /// For a graceful shutdown: removes old words, and stores the progress so that the next start
+    /// need not scan when everything is indexed.
     pub(super) fn finish_indexing(&mut self) -> StoreResult<()> {
         for _ in 0..LAST_SLICES {
             if !self.store.settle_pending(None)? {
@@ -514,16 +515,16 @@ mod tests {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");
         let mut indexing = Indexing::start(&mut store).expect("read");
-        assert!(!indexing.stands_back(10_000));
+        assert!(!indexing.should_yield(10_000));
         indexing.last_slice_ms = 10_000;
         indexing.note_request();
-        assert!(indexing.stands_back(10_250));
-        assert!(!indexing.stands_back(10_260), "nobody has asked meanwhile");
+        assert!(indexing.should_yield(10_250));
+        assert!(!indexing.should_yield(10_260), "no request came meanwhile");
         indexing.note_request();
-        assert!(!indexing.stands_back(10_500), "it has waited for long enough");
+        assert!(!indexing.should_yield(10_500), "it has waited for long enough");
     }
 
-    /// What is left over has a share of the time, and a waiting search a larger one.
+    /// Work that is left over has a budget, and a larger one while a search waits.
     #[test]
     fn what_is_left_over_has_a_share_of_the_time() {
         let database = Database::in_memory().expect("memory");
@@ -533,15 +534,15 @@ mod tests {
             let mut slices = 0;
             for now_ms in 10_000..11_000 {
                 indexing.note_request();
-                indexing.is_left_over = true;
+                indexing.has_work_left = true;
                 indexing.is_wanted = is_wanted;
-                if !indexing.stands_back(now_ms) {
+                if !indexing.should_yield(now_ms) {
                     indexing.last_slice_ms = now_ms;
-                    indexing.share_us -= 10_000;
+                    indexing.budget_us -= 10_000;
                     slices += 1;
                 }
             }
-            indexing.share_at_ms = 10_000;
+            indexing.budget_at_ms = 10_000;
             slices
         };
         let (shared, wanted) = (slices(false), slices(true));

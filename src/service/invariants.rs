@@ -1,5 +1,4 @@
-//! What must be so between two turns: for the simulation, which asks after each. Must not change
-//! anything.
+//! Checks of what must hold between two turns, for the simulation. They change nothing.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +7,7 @@ use crate::service::Service;
 use crate::store::StoreResult;
 
 impl Service<'_> {
-    /// Whether notifications were left out for a slow reader.
+    /// Whether a connection has a backlog.
     #[doc(hidden)]
     pub fn is_behind(&self, conn: ConnId) -> bool {
         self.presence.peers.get(conn).is_some_and(|peer| peer.backlog.is_some())
@@ -21,17 +20,17 @@ impl Service<'_> {
         attached.is_some_and(|attached| attached.suspended)
     }
 
-    /// How many changes of the command line were acted on.
+    /// How many changes of the command line the server has acted on.
     #[doc(hidden)]
     pub fn changes_acted_on(&self) -> u64 {
         self.background.housekeeping.acted_on
     }
 
-    /// Compares what is kept in memory with itself and with the file. A file that cannot be read
-    /// now is passed over.
+    /// Compares the caches in memory with each other and with the database. Skips the database
+    /// while it cannot be read.
     ///
     /// # Errors
-    /// What is not as it must be.
+    /// A description of the first violation.
     #[doc(hidden)]
     pub fn check_invariants(&mut self) -> Result<(), String> {
         self.check_peers()?;
@@ -56,18 +55,20 @@ impl Service<'_> {
             }
             let needs_pump = peer.stream.is_some() || peer.backlog.is_some();
             if needs_pump && !self.streams.pumping.contains(&conn) {
-                return Err(format!("{conn} waits for its pieces and nobody knows"));
+                return Err(format!("{conn} has a stream or a backlog, and is not pumped"));
             }
             let waits = peer.waiting.as_ref();
             if waits.is_some_and(|waiting| self.passwords.jobs.get(&waiting.job) != Some(&conn)) {
-                return Err(format!("{conn} waits for a job that is not there"));
+                return Err(format!("{conn} waits for a job that does not exist"));
             }
         }
         for (user, online) in self.presence.roster.online_users() {
             for &index in online.conns() {
                 let holder = self.presence.peers.at(index).and_then(|peer| peer.user());
                 if holder != Some(user) {
-                    return Err(format!("#{index} is listed under {user}, and is {holder:?}'s"));
+                    return Err(format!(
+                        "#{index} is listed under {user}, and belongs to {holder:?}"
+                    ));
                 }
             }
         }
@@ -81,7 +82,9 @@ impl Service<'_> {
             let known: Vec<ChatId> = online.chats.iter().map(|member| member.chat).collect();
             let kept: Vec<ChatId> = there.iter().map(|(member, _)| member.chat).collect();
             if known != kept {
-                return Ok(Err(format!("user {user} is in {kept:?}, and listed in {known:?}")));
+                return Ok(Err(format!(
+                    "user {user} is a member of {kept:?}, and listed in {known:?}"
+                )));
             }
             slow_modes
                 .extend(there.iter().map(|(member, slow_mode_s)| (member.chat, *slow_mode_s)));
@@ -90,14 +93,14 @@ impl Service<'_> {
             let listed =
                 self.presence.roster.slot(chat).and_then(|slot| self.presence.roster.chat(slot));
             if listed.is_none_or(|listed| listed.slow_mode_s != slow_mode_s) {
-                return Ok(Err(format!("chat {chat} is listed with another slow mode, or not")));
+                return Ok(Err(format!("chat {chat} is not listed, or with another slow mode")));
             }
         }
         for peer in self.presence.peers.iter() {
             let Some(attached) = peer.state.attached else { continue };
             let row = self.store.session(attached.session)?;
             if row.is_none_or(|row| row.user != attached.user) {
-                return Ok(Err(format!("{} carries {attached:?}, which is over", peer.conn)));
+                return Ok(Err(format!("{} carries {attached:?}, which has ended", peer.conn)));
             }
         }
         Ok(Ok(()))

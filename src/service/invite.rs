@@ -1,5 +1,5 @@
-//! Invites: made and ended by admins and operators, used to register or to join
-//! (protocol section 5a).
+//! Invites: admins and operators create and end them; users register or join with them (protocol
+//! section 5a).
 
 use crate::auth::throttle::Key;
 use crate::auth::token::InviteCode;
@@ -12,7 +12,7 @@ use crate::store::invites::Invite;
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 
-/// How often a code is made anew when its first characters are those of another.
+/// Codes tried until one's first characters differ from those of every other invite.
 const HINT_TRIES: usize = 16;
 
 /// The digest of a code.
@@ -43,7 +43,7 @@ impl Service<'_> {
         }
         let (own, all) = self.store.invite_counts(caller.user)?;
         if !is_operator && (own >= INVITES_PER_USER_MAX || all >= INVITES_MAX) {
-            return Err(Decline::Forbidden("there are too many invites: end some").into());
+            return Err(Decline::Forbidden("there are too many invites: end some first").into());
         }
         self.may_change(caller)?;
         let code = self.fresh_code()?;
@@ -65,18 +65,20 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A code whose first characters no other invite shows.
+    /// A new code whose first characters no other invite has.
     fn fresh_code(&mut self) -> Result<InviteCode, HandlerError> {
         for _ in 0..HINT_TRIES {
             let code = InviteCode::generate(self.random).map_err(|why| {
-                log::error!("no invite without randomness: {why}");
+                log::error!("cannot create an invite: no randomness: {why}");
                 Decline::StorageFailed
             })?;
             if self.store.invites_with_hint(&code.hint())?.is_empty() {
                 return Ok(code);
             }
         }
-        log::error!("no invite: {HINT_TRIES} codes began like others, so randomness has failed");
+        log::error!(
+            "cannot create an invite: {HINT_TRIES} codes in a row began like existing ones"
+        );
         Err(Decline::StorageFailed.into())
     }
 
@@ -129,7 +131,7 @@ impl Service<'_> {
             }
         }
         if ended.is_empty() {
-            return Err(Decline::Forbidden("this invite is not one of your chats").into());
+            return Err(Decline::Forbidden("this invite does not belong to your chats").into());
         }
         self.may_change(caller)?;
         for digest in ended {
@@ -147,7 +149,7 @@ impl Service<'_> {
         Ok(may_register && member.is_some_and(|member| member.admin))
     }
 
-    /// The invite of a code that can be used now: its chat, if it names one, is there.
+    /// The invite of a code, if it can be used now and its chat still exists.
     pub(super) fn good_invite(&mut self, digest: &Digest32) -> StoreResult<Option<Invite>> {
         let now = self.clock.wall();
         let Some(invite) = self.store.invite(digest)?.filter(|invite| invite.is_good(now)) else {
@@ -174,7 +176,7 @@ impl Service<'_> {
         };
         if self.presence.roster.membership(caller.user, chat).is_none() {
             self.may_write()?;
-            // As it is now: a command may have ended the invite, or removed the chat.
+            // Checked again: a command may have ended the invite or removed the chat.
             if self.joining_invite(&digest)? != Some(chat) {
                 return Err(Decline::BadInvite.into());
             }

@@ -1,11 +1,11 @@
-//! What each user has used up of the limits on users (protocol section 7).
+//! Per-user rate limits and quotas: how much each user has used (protocol section 7).
 //!
-//! Owns one entry per user: bytes of text and groups of the day, and the token buckets of sends
-//! and of other changes. Must not know connections: nobody escapes a limit by connecting again.
+//! Owns one entry per user: the day's bytes of text and groups, and the token buckets of sends and
+//! of other changes. It does not know connections, so reconnecting does not reset a limit.
 //!
-//! The day's use is kept across restarts. So that a send does not cost a row more, the database is
-//! ahead of the memory: it holds what is *reserved*, and another row is written only when that is
-//! used up. A crash costs a user at most the rest of a reservation; a graceful end costs nothing.
+//! The day's use survives restarts. To save a row per send, the database holds what is *reserved*:
+//! more than was used, and it is updated only when the reservation is used up. A crash costs a user
+//! at most the rest of one reservation; a graceful shutdown costs nothing.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
@@ -20,47 +20,48 @@ use crate::store::StoreResult;
 use crate::store::ledger::Used;
 use crate::wire::decline::Decline;
 
-/// Reservations in a day's bytes of text: that many rows are written for a user in a day, about.
+/// Reservations that make up a day's bytes of text: about as many rows are written per user and
+/// day.
 const RESERVATIONS: u64 = 256;
 /// Nanoseconds in a second and in a millisecond.
 const SECOND_NS: u64 = 1_000_000_000;
 const MS_NS: u64 = 1_000_000;
 /// Entries written or dropped in one slice of housekeeping.
 const ENTRIES_PER_SLICE: usize = 256;
-/// Milliseconds without a use after which an entry is no longer kept in memory.
+/// Milliseconds without use after which an entry leaves memory.
 const IDLE_MS: u64 = 60_000;
 
-/// What one user has used.
+/// What one user has used of the limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LedgerEntry {
     /// Today's use.
     used: Used,
-    /// What the database holds of it: at least as much.
+    /// The use that the database holds: at least as much.
     reserved: Used,
-    /// When the bucket of sends is full again, by the forward clock in nanoseconds.
+    /// When the bucket of sends is full again, in nanoseconds of the monotonic clock.
     sends_full_ns: u64,
     /// When the bucket of other changes is full again.
     changes_full_ns: u64,
-    /// The last use.
+    /// The last use, in milliseconds.
     touched_ms: u64,
-    /// The turn that has saved the entry for an undo.
+    /// The number of the turn that has saved the entry for an undo.
     saved_in: u64,
 }
 
-/// All entries in use.
+/// The entries of all users who were active lately.
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: HashMap<UserId, LedgerEntry>,
 }
 
 impl Ledger {
-    /// An undone turn has used nothing.
+    /// Restores an entry when its turn is undone.
     pub(super) fn take_back(&mut self, user: UserId, before: LedgerEntry) {
         self.entries.insert(user, before);
     }
 }
 
-/// A token bucket, kept as the time at which it is full again.
+/// A token bucket, stored as the time at which it is full again.
 #[derive(Clone, Copy)]
 struct Bucket {
     size: u64,
@@ -68,18 +69,18 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// Nanoseconds in which one token comes back.
+    /// Nanoseconds until one token is added.
     const fn token_ns(self) -> u64 {
         SECOND_NS / self.per_second
     }
 
-    /// Nanoseconds until there is a token.
+    /// Nanoseconds until a token is available.
     fn wait_ns(self, full_ns: u64, now_ns: u64) -> u64 {
         let missing_ns = full_ns.saturating_sub(now_ns);
         missing_ns.saturating_sub((self.size - 1) * self.token_ns())
     }
 
-    /// When it is full again once a token more is taken.
+    /// When the bucket is full again after one more token is taken.
     fn take(self, full_ns: u64, now_ns: u64) -> u64 {
         full_ns.max(now_ns).saturating_add(self.token_ns())
     }
@@ -87,14 +88,13 @@ impl Bucket {
 
 const CHANGES: Bucket = Bucket { size: CHANGES_BUCKET, per_second: CHANGES_PER_SECOND };
 
-/// Whole seconds, at least one, of a wait that is not over.
+/// Declines with the wait in whole seconds, at least one.
 fn limited(wait_ns: u64) -> Decline {
     Decline::RateLimited(wait_ns.div_ceil(SECOND_NS).max(1))
 }
 
 impl Service<'_> {
-    /// Nanoseconds until a user may send or edit a text of that many bytes; 0: now. Nothing is
-    /// counted yet.
+    /// Nanoseconds until a user may send or edit a text of this many bytes; 0: now. Counts nothing.
     pub(super) fn send_wait_ns(&mut self, user: UserId, bytes: usize) -> StoreResult<u64> {
         let (bytes_max, sends) = (self.config.user_bytes_per_day, self.config.sends_per_second);
         if bytes_max == 0 && sends == 0 {
@@ -108,7 +108,7 @@ impl Service<'_> {
         Ok(day_ns.max(bucket_ns))
     }
 
-    /// Counts a send or an edit. To be called once the turn may write.
+    /// Counts a send or an edit. Call it after `may_write`.
     pub(super) fn note_send(&mut self, user: UserId, bytes: usize) -> StoreResult<()> {
         let (bytes_max, sends) = (self.config.user_bytes_per_day, self.config.sends_per_second);
         if bytes_max == 0 && sends == 0 {
@@ -132,7 +132,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Whether a user may make one group more today.
+    /// Declines when the user has created as many groups today as allowed.
     pub(super) fn check_groups(&mut self, user: UserId) -> HandlerResult {
         let day_left_ns = self.day_left_ns();
         if self.ledger_entry(user)?.used.groups >= GROUPS_PER_DAY_MAX {
@@ -141,7 +141,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Counts a group that a user has made. To be called once the turn may write.
+    /// Counts a created group. Call it after `may_write`.
     pub(super) fn note_group(&mut self, user: UserId) -> StoreResult<()> {
         let entry = self.ledger_entry_mut(user)?;
         entry.used.groups += 1;
@@ -150,14 +150,14 @@ impl Service<'_> {
         self.store.set_used(user, reserved)
     }
 
-    /// Begins to write a change that is not a message, after all that could decline it: it counts
-    /// against the caller's bucket, which is the last of all reasons.
+    /// Begins a write that is not a message: takes a token from the caller's bucket of changes.
+    /// Call it after every other check, since `rate-limited` is the last of the reasons.
     pub(super) fn may_change(&mut self, caller: Caller) -> HandlerResult {
         self.may_write()?;
         self.spend_change(caller.user)
     }
 
-    /// Takes a token from the bucket of changes.
+    /// Takes a token from a user's bucket of changes.
     pub(super) fn spend_change(&mut self, user: UserId) -> HandlerResult {
         let now_ns = self.clock.now_ms() * MS_NS;
         let wait_ns = CHANGES.wait_ns(self.ledger_entry(user)?.changes_full_ns, now_ns);
@@ -169,12 +169,12 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Declines what has to wait.
+    /// Declines when there is a wait.
     pub(super) fn check_wait_ns(wait_ns: u64) -> HandlerResult {
         if wait_ns > 0 { Err(limited(wait_ns).into()) } else { Ok(()) }
     }
 
-    /// The day of UTC that server time is in.
+    /// The present day of UTC by server time.
     fn today(&self) -> i64 {
         self.clock.day().0
     }
@@ -183,12 +183,12 @@ impl Service<'_> {
         self.clock.day().1 * 1_000
     }
 
-    /// A user's entry, of today.
+    /// A user's entry for today.
     fn ledger_entry(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
         let (today, now_ms) = (self.today(), self.clock.now_ms());
         let entries = &mut self.limits.ledger.entries;
         if entries.len() >= LEDGER_ENTRIES_MAX && !entries.contains_key(&user) {
-            // Written when it is next looked for: what it has reserved stays in the database.
+            // Safe to drop: the database holds its reservation, and the next lookup reads it.
             let any = entries.keys().next().copied();
             any.map(|any| entries.remove(&any));
         }
@@ -207,7 +207,7 @@ impl Service<'_> {
         Ok(entry)
     }
 
-    /// The same, to be changed: it is saved first for an undo of the turn.
+    /// The same, mutable: saves the entry first, for an undo of the turn.
     fn ledger_entry_mut(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
         let number = self.turn.number;
         let entry = *self.ledger_entry(user)?;
@@ -219,7 +219,7 @@ impl Service<'_> {
         Ok(entry)
     }
 
-    /// One slice of housekeeping: writes what idle users have really used, and forgets them.
+    /// A slice of housekeeping: writes the real use of idle users, and drops their entries.
     pub(super) fn trim_ledger(&mut self) -> StoreResult<()> {
         let (today, now_ms) = (self.today(), self.clock.now_ms());
         let is_idle = |entry: &LedgerEntry| now_ms.saturating_sub(entry.touched_ms) >= IDLE_MS;
@@ -227,14 +227,14 @@ impl Service<'_> {
         let idle: Vec<_> = idle.map(|(user, _)| *user).take(ENTRIES_PER_SLICE).collect();
         for user in idle {
             self.settle_entry(user, today)?;
-            // Both buckets are full after so long; the database has the rest.
+            // By now both buckets are full again, and the database has the rest.
             self.turn.ledger.retain(|(saved, _)| *saved != user);
             self.limits.ledger.entries.remove(&user);
         }
         self.store.forget_used(today, ENTRIES_PER_SLICE)
     }
 
-    /// Before a graceful end: what was reserved and not used is given back.
+    /// For a graceful shutdown: gives back what was reserved and not used.
     pub(super) fn finish_ledger(&mut self) -> StoreResult<()> {
         let today = self.today();
         let users: Vec<_> = self.limits.ledger.entries.keys().copied().collect();

@@ -1,5 +1,5 @@
-//! Becoming a member, in whatever way; closed chats; what a member wants pushes of
-//! (protocol sections 4 and 5a).
+//! Joining chats in every way there is, closed chats, and per-chat settings for pushes (protocol
+//! sections 4 and 5a).
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::MEMBERSHIPS_MAX;
@@ -11,8 +11,8 @@ use crate::wire::answer::MemberEvent;
 use crate::wire::decline::Decline;
 
 impl Service<'_> {
-    /// Whether a chat exists for a user: a direct chat for its two only, a closed one for its
-    /// members only.
+    /// Whether a user may know that a chat exists: a direct chat is visible to its two members, a
+    /// closed group to its members.
     pub(super) fn is_visible(&mut self, user: UserId, chat: &Chat) -> StoreResult<bool> {
         Ok(match chat.direct {
             Some((one, other)) => user == one || user == other,
@@ -20,22 +20,27 @@ impl Service<'_> {
         })
     }
 
-    /// Whether a user who is not a member may become one.
+    /// Declines if a user who is not a member may not become one.
     pub(super) fn may_become_member(&mut self, chat: ChatId, user: UserId) -> HandlerResult {
         if self.store.is_banned(chat, user)? {
             return Err(Decline::Forbidden("the user is banned from this chat").into());
         }
         if self.storage.lockdown {
-            return Err(Decline::Forbidden("nobody may join a chat now").into());
+            return Err(Decline::Forbidden(
+                "the server is locked down: nobody may join a chat now",
+            )
+            .into());
         }
         if self.store.membership_count(user)? as usize >= MEMBERSHIPS_MAX {
-            return Err(Decline::Forbidden("the user is in as many chats as can be").into());
+            return Err(
+                Decline::Forbidden("the user has reached the limit of chats per user").into()
+            );
         }
         Ok(())
     }
 
-    /// Makes a user a member, and notifies: the user's connections and the other members, but for
-    /// the connection that asked.
+    /// Makes a user a member, and notifies the user's connections and the other members, except the
+    /// connection that asked.
     pub(super) fn become_member(
         &mut self,
         chat: ChatId,

@@ -9,8 +9,8 @@ use crate::wire::decline::Decline;
 use crate::wire::extras::{Extras, put_file_lines};
 
 impl Service<'_> {
-    /// SEND_CHAT_MSG: the hot path. A nonce is an idempotency key: a repeated send gets the answer
-    /// of the first. Without a nonce it touches memory and one INSERT.
+    /// SEND_CHAT_MSG: the hot path. The nonce is an idempotency key: a repeated send gets the
+    /// answer of the first. Without a nonce, a send costs one INSERT and no other SQL.
     pub(super) fn send_chat_msg(
         &mut self,
         caller: Caller,
@@ -52,7 +52,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A message that answers another one, or has files.
+    /// Sends a message that answers another one, or has files.
     fn send_with_extras(
         &mut self,
         caller: Caller,
@@ -120,7 +120,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Slow mode of the chat, and the limits on what one user sends and edits.
+    /// Declines for the slow mode of the chat, or for the user's limits on sends and edits.
     fn check_send_limits(
         &mut self,
         caller: Caller,
@@ -136,7 +136,7 @@ impl Service<'_> {
         Self::check_wait_ns(wait_ns)
     }
 
-    /// Counts a send or an edit against all of them.
+    /// Counts a send or an edit against all of these limits.
     fn note_limited(
         &mut self,
         caller: Caller,
@@ -148,7 +148,7 @@ impl Service<'_> {
         if slow_mode_s > 0 {
             let key = (caller.user, membership.chat);
             let before = self.limits.sends.note(key, slow_mode_s, self.clock.now_ms());
-            self.turn.paced.push(before);
+            self.turn.limited_sends.push(before);
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// A message that is there and not deleted.
+    /// A message that exists and is not deleted.
     pub(super) fn message_to_change(
         &mut self,
         chat: ChatId,
@@ -201,7 +201,7 @@ impl Service<'_> {
         };
         let found = self.message_to_change(chat, id)?;
         if found.sender != caller.user {
-            return Err(Decline::Forbidden("only its author edits a message").into());
+            return Err(Decline::Forbidden("only its author may edit a message").into());
         }
         let mut extras = Vec::new();
         self.store.put_extras(chat, id, found.row_status, &mut extras)?;
@@ -245,7 +245,7 @@ impl Service<'_> {
         let me = self.require_member(caller, chat)?;
         let found = self.message_to_change(chat, id)?;
         if found.sender != caller.user && !me.admin {
-            let why = "only its author or an admin of the chat deletes a message";
+            let why = "only its author or an admin of the chat may delete a message";
             return Err(Decline::Forbidden(why).into());
         }
         self.may_write()?;
@@ -281,8 +281,8 @@ impl Service<'_> {
     }
 }
 
-/// The text of a message, out of the content by which a connection without extras edits it: the
-/// lines that stand for files there are taken off its end.
+/// Strips the lines that stand for files from an edited content. A connection without extras gets
+/// them at the end of the text, and sends them back.
 fn without_file_lines<'a>(content: &'a str, extras: Extras<'_>) -> &'a str {
     let mut lines = Vec::new();
     put_file_lines(&mut lines, extras, true);

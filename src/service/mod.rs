@@ -1,14 +1,14 @@
-//! What the server does with requests: who may do what, what is stored, who is notified.
+//! The service: permissions, changes to the database, and notifications, for each request.
 //!
-//! Driven by plain calls, one turn after the other, and answered through the [`Outbox`]; the
-//! reactor, tests, benches and the simulator all drive it alike:
+//! Driven by plain calls, one turn after another; answers go to the [`Outbox`]. The reactor, tests,
+//! benches and the simulation all drive it in the same way:
 //!
 //! ```text
 //!   begin_turn(now) -> take_up_changes -> frame / oversized / job_done ... -> end_turn
 //!   -> connected / closed / pump / housekeeping -> send what the outbox released
 //! ```
 //!
-//! Knows no socket, no clock and no randomness but those handed in.
+//! It has no sockets, clocks or randomness of its own: all are passed in.
 
 mod account;
 mod chat;
@@ -74,43 +74,43 @@ use passwords::Passwords;
 use presence::Presence;
 use turn::Turn;
 
-/// What becomes of a connection after a frame.
+/// What to do with a connection after one of its frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
-    /// The next frame may come.
+    /// Read on: the next frame may be handled.
     Continue,
-    /// The next frame waits until the connection is no longer held.
+    /// Hold: the next frame waits until the connection is no longer held.
     Hold,
-    /// This frame was not handled: it comes again once the connection is no longer held.
+    /// Put back: this frame was not handled, and comes again when the connection is no longer held.
     PutBack,
-    /// No more frames: send what is queued and close.
+    /// Close: handle no more frames, send what is queued, then close.
     Close,
 }
 
-/// How a turn ended. Either way, what it staged may leave.
+/// The outcome of a turn. Either way, its staged frames may be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TurnEnd {
-    /// All that it wrote is on disk.
+    /// Everything that the turn wrote is on disk.
     Committed,
-    /// It could not be stored and is undone; its requests are declined `storage-failed`.
+    /// The turn could not be stored and was undone; its requests are declined `storage-failed`.
     Declined,
 }
 
-/// Who asks: taken from the connection once, before the handler runs.
+/// The origin of a request, read from its connection before the handler runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Caller {
     conn: ConnId,
     task: u8,
     user: UserId,
     session: crate::ids::SessionId,
-    /// What its connection speaks.
+    /// The protocol version of the connection.
     version: Version,
 }
 
-/// Why a handler did not do what was asked.
+/// The reason why a handler failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum HandlerError {
-    /// Another process is writing, and nothing was changed: the request comes again.
+    /// Another process is writing and nothing was changed: the request is handled again later.
     Busy,
     Decline(Decline),
     Store(StoreError),
@@ -128,53 +128,55 @@ impl From<StoreError> for HandlerError {
     }
 }
 
-/// What a handler gives: it has staged its answer, or has not.
+/// The result of a handler. On success it has staged its answer, or queued the work for it.
 pub(crate) type HandlerResult = Result<(), HandlerError>;
 
-/// What users may do how often, each kind with its own state.
+/// Rate limits of users, each with its own state.
 struct RateLimits {
-    /// Failed logins and guesses, and logins that succeed.
+    /// Failed logins and other guesses, and logins that succeed.
     throttle: Throttle,
-    /// Slow mode, and sends per second.
+    /// Slow mode.
     sends: send_limiter::SendLimiter,
     hooks: hook::HookLimiter,
-    /// Bytes and changes of a day.
+    /// Quotas per day, sends and other changes per second.
     ledger: ledger::Ledger,
     reactions: reaction::ReactionLimiter,
 }
 
-/// What goes on over many turns for connections: long answers, backlogs.
+/// Work for connections that takes many turns: streamed answers and backlogs.
 #[derive(Default)]
 struct Streams {
-    /// Connections with a long answer or a backlog, in the order in which they get their budget.
+    /// Connections with a streamed answer or a backlog, in the order in which they get their
+    /// budget.
     pumping: Vec<ConnId>,
-    /// Connections whose frames may be read on.
+    /// Connections whose input may be handled again.
     resumed: Vec<ConnId>,
-    /// What this turn has scanned without sending it, as bytes of a long answer that take as long.
-    looked_bytes: usize,
-    /// Buffer for the next pieces of a long answer.
+    /// The scan budget used in this turn: rows read without being sent, in equivalent bytes of a
+    /// streamed answer.
+    scanned_bytes: usize,
+    /// Scratch buffer for a piece of a backlog.
     scratch: Vec<u8>,
-    /// Buffer for a chat_info on its way to several connections.
+    /// Scratch buffer for a chat_info.
     notice: Vec<u8>,
 }
 
-/// What is wrong with the database or the disk, if anything, and what is known of its rows.
+/// The health of the database and the disk, and cached facts about the database.
 struct Storage {
-    /// The last write failed, and so will the next ones.
+    /// The last write failed, and the next ones are expected to.
     is_failing: bool,
     full_disk: full_disk::FullDisk,
     write_lock: write_lock::WriteLock,
-    /// The database is lost to this process, which has to end.
+    /// Nobody can know what is on disk: the process has to end.
     lost: Option<StoreError>,
-    /// Rows that the database has counted up to the last COMMIT or undo.
+    /// SQLite's count of changed rows at the last COMMIT or undo.
     rows_changed: u64,
-    /// Nobody was registered when that was last read.
+    /// Nobody was registered when this was last read.
     may_be_empty: bool,
-    /// Nobody registers and nobody joins a chat, until a command says otherwise.
+    /// Nobody may register or join a chat, until a command ends the lockdown.
     lockdown: bool,
 }
 
-/// What the server does by itself, in slices between turns.
+/// Background work: slices between turns.
 struct Background {
     housekeeping: housekeeping::Housekeeping,
     indexing: indexing::Indexing,
@@ -182,12 +184,12 @@ struct Background {
     pushing: pushing::Pushing,
 }
 
-/// The whole state of the server but its sockets.
+/// The whole state of the server, except its sockets.
 pub struct Service<'db> {
     store: Store<'db>,
-    /// What leaves.
+    /// The frames to send.
     pub outbox: Outbox,
-    /// What has happened.
+    /// The counters and histograms.
     pub metrics: Metrics,
     config: ServiceConfig,
     random: &'db dyn RandomSource,
@@ -202,10 +204,10 @@ pub struct Service<'db> {
 }
 
 impl<'db> Service<'db> {
-    /// Goes on where the file stands.
+    /// Resumes from the database.
     ///
     /// # Errors
-    /// When the file cannot be read or there is no randomness.
+    /// When the database cannot be read, or there is no randomness.
     pub fn new(
         mut store: Store<'db>,
         config: ServiceConfig,
@@ -266,7 +268,7 @@ impl<'db> Service<'db> {
         })
     }
 
-    /// Whether nobody is registered: a browser is then shown how the first user is made.
+    /// Whether nobody is registered: a browser then shows how to create the first user.
     pub fn has_no_users(&mut self) -> bool {
         if self.storage.may_be_empty {
             self.storage.may_be_empty = !self.store.has_users().unwrap_or(true);
@@ -279,44 +281,43 @@ impl<'db> Service<'db> {
         self.clock.last()
     }
 
-    /// Begins a turn: the wall clock in microseconds since the epoch, and a clock in milliseconds
-    /// that never runs backwards.
+    /// Begins a turn. `wall_us`: microseconds since the epoch; `now_ms`: a monotonic clock.
     pub fn begin_turn(&mut self, wall_us: i64, now_ms: u64) {
         if let Some(event) = self.clock.set_wall(wall_us, now_ms) {
             self.note_clock(event);
         }
-        self.streams.looked_bytes = 0;
+        self.streams.scanned_bytes = 0;
         self.outbox.begin_turn();
         self.turn.begin();
-        self.look_for_lock();
+        self.poll_write_lock();
     }
 
-    /// A connection whose frames may be read on.
+    /// The next connection whose input may be handled again.
     pub fn pop_resumed(&mut self) -> Option<ConnId> {
         self.streams.resumed.pop()
     }
 
-    /// What made the file unusable, if anything did. Nothing may be sent any more.
+    /// The error after which nobody can know what is on disk. Then nothing may be sent any more.
     pub fn lost(&self) -> Option<&StoreError> {
         self.storage.lost.as_ref()
     }
 
-    /// Whether the turn has written, so that its COMMIT will take its time.
+    /// Whether the turn has written, so that its COMMIT takes time.
     pub fn has_written(&self) -> bool {
         self.store.has_written()
     }
 
-    /// Ends a turn: one COMMIT for all that it wrote, then all that it staged may leave.
+    /// Ends a turn: one COMMIT for everything that it wrote, then the staged frames are released.
     ///
-    /// Invariant 1 is kept here: nothing else releases, and what is released was either staged in
-    /// a turn whose COMMIT is on disk, or says that nothing of the turn was kept. Invariant 2 as
-    /// well: when the COMMIT fails, the database, the caches and the queues are as if the turn had
-    /// not been.
+    /// Invariant 1 is kept here, since nothing else releases: released frames were either staged in
+    /// a turn whose COMMIT is on disk, or decline the requests of a turn that was undone. So is
+    /// invariant 2: after a failed COMMIT, the database, the caches and the queues are as before
+    /// the turn.
     pub fn end_turn(&mut self) -> TurnEnd {
         self.end_turn_timed(|| 0)
     }
 
-    /// [`Service::end_turn`], with a clock in microseconds by which the COMMIT is measured.
+    /// [`Service::end_turn`], with a clock in microseconds that measures the COMMIT.
     pub fn end_turn_timed(&mut self, now_us: impl Fn() -> u64) -> TurnEnd {
         let begun_us = self.store.has_written().then(&now_us);
         let end = match self.commit() {
@@ -325,7 +326,7 @@ impl<'db> Service<'db> {
                     self.metrics.commit_us.observe(now_us().saturating_sub(begun_us));
                 }
                 self.notify_batch();
-                self.forget_cut_off();
+                self.forget_abandoned_jobs();
                 TurnEnd::Committed
             }
             Err(error) => {
@@ -342,13 +343,13 @@ impl<'db> Service<'db> {
         end
     }
 
-    /// COMMIT, unless something has failed already.
+    /// Commits, unless the turn has failed already.
     fn commit(&mut self) -> StoreResult<()> {
         if let Some(error) = self.turn.failed.take() {
             return Err(error);
         }
         if !self.store.has_written() {
-            // The end of a transaction that has only read: nothing of the turn can be lost by it.
+            // Ends a read-only transaction: if this fails, nothing is lost.
             if let Err(error) = self.store.commit() {
                 self.store.roll_back();
                 self.reason(error.into());
@@ -371,14 +372,14 @@ impl<'db> Service<'db> {
         }
     }
 
-    /// Notes the error of a call that belongs to no request.
+    /// Fails the turn for the error of a call that belongs to no request.
     fn note_failure<T>(&mut self, result: StoreResult<T>) {
         if let Err(error) = result {
             self.turn.failed.get_or_insert(error);
         }
     }
 
-    /// Who asks, when a session is attached to the connection.
+    /// The origin of a request, if the connection has a session.
     fn caller(&self, conn: ConnId, task: u8) -> Option<Caller> {
         let peer = self.presence.peers.get(conn)?;
         let attached = peer.state.attached?;
@@ -400,7 +401,7 @@ impl<'db> Service<'db> {
         self.outbox.stage_frame(conn.index, ToClient::Accepted, task, write);
     }
 
-    /// The reason to give for a error; one of the store is noted on the way.
+    /// The reason to send for an error. Logs and records an error of the store.
     fn reason(&mut self, error: HandlerError) -> Decline {
         match error {
             HandlerError::Decline(reason) => reason,
@@ -417,18 +418,18 @@ impl<'db> Service<'db> {
         }
     }
 
-    /// Before the first change of a turn, and before the read that decides what is changed. Else a
-    /// command could change it between the two: the transaction that has only read ends before the
-    /// one that writes begins.
+    /// Begins to write. Call it before the first change of a turn, and before the reads that the
+    /// change depends on: the read transaction ends here, and before the write transaction begins,
+    /// a command may write.
     fn may_write(&mut self) -> HandlerResult {
         self.check_space()?;
         self.may_write_now()
     }
 
-    /// The same, whatever space is left.
+    /// The same, on a full disk as well.
     fn may_write_now(&mut self) -> HandlerResult {
         if self.waits_for_lock() {
-            // Behind those who wait already.
+            // First come, first served: behind requests that wait already.
             return Err(HandlerError::Busy);
         }
         match self.store.begin_write() {
@@ -436,7 +437,7 @@ impl<'db> Service<'db> {
             Err(error) if !self.store.has_written() && self.may_wait(&error) => {
                 Err(HandlerError::Busy)
             }
-            // Nothing is written yet, so the other requests of the turn can be answered.
+            // Nothing is written yet, so the other requests of the turn need not fail.
             Err(error) if error.fault == Fault::Unavailable && !self.store.has_written() => {
                 self.metrics.undone += 1;
                 self.note_storage_failing(&error);
@@ -453,7 +454,7 @@ impl<'db> Service<'db> {
         }
     }
 
-    /// The membership of the caller, from the file.
+    /// The caller's membership, from the database.
     fn require_member(&mut self, caller: Caller, chat: ChatId) -> Result<Member, HandlerError> {
         if self.presence.roster.membership(caller.user, chat).is_some()
             && let Some(member) = self.store.member(chat, caller.user)?
@@ -463,14 +464,14 @@ impl<'db> Service<'db> {
         Err(self.no_member(chat)?)
     }
 
-    /// Why somebody who is not a member of a chat cannot use it.
+    /// The reason why a user who is not a member cannot use a chat.
     fn no_member(&mut self, chat: ChatId) -> StoreResult<HandlerError> {
         let found = self.store.chat(chat)?;
         let is_known = found.is_some_and(|chat| chat.direct.is_none() && !chat.closed);
         Ok(if is_known { Decline::NotMember(chat) } else { Decline::NoSuchChat }.into())
     }
 
-    /// The membership of the caller, who has to be an admin of the chat.
+    /// The caller's membership, if they are an admin of the chat.
     fn require_admin(&mut self, caller: Caller, chat: ChatId) -> Result<Member, HandlerError> {
         let member = self.require_member(caller, chat)?;
         if !member.admin {
@@ -479,7 +480,7 @@ impl<'db> Service<'db> {
         Ok(member)
     }
 
-    /// Declines what a handler refused; a failed write fails the turn.
+    /// Declines a request whose handler failed. An error of the store fails the turn.
     #[inline(always)]
     fn settle(&mut self, conn: ConnId, task: u8, reply: HandlerResult) {
         if let Err(error) = reply {
@@ -495,9 +496,9 @@ impl<'db> Service<'db> {
         }
     }
 
-    /// Before the server stops: what waits is declined, and every connection gets DISCONNECT,
-    /// behind which nothing is staged.
-    pub fn dismiss_all(&mut self) {
+    /// Begins the graceful shutdown: declines waiting requests, and stages DISCONNECT as the last
+    /// frame of every connection.
+    pub fn disconnect_all(&mut self) {
         for peer in self.presence.peers.iter_mut() {
             let waiting = peer.waiting.take().map(|waiting| waiting.task);
             let stream = peer.stream.take().map(|stream| stream.task);
@@ -514,10 +515,10 @@ impl<'db> Service<'db> {
         self.passwords.queue.clear();
     }
 
-    /// Tidies up, and stores the exact time: the last thing before a graceful end.
+    /// Completes the graceful shutdown: ends background work and stores the exact server time.
     ///
     /// # Errors
-    /// As every write.
+    /// When the database cannot be written.
     pub fn finish(&mut self) -> StoreResult<()> {
         self.finish_indexing()?;
         self.finish_counting()?;

@@ -1,4 +1,4 @@
-//! Telling others: who gets which notification, and in which order.
+//! Notifications: who gets which one, and in which order (the fan-out of messages and events).
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::EPHEMERAL_MEMBERS_MAX;
@@ -10,13 +10,13 @@ use crate::wire::codec::{Message, Put};
 use crate::wire::purpose::ToClient;
 
 impl Service<'_> {
-    /// Adds a new or changed message to the turn's batch. The connection that caused it gets what
-    /// stands before it now, so that its answer comes after, and not the message itself.
+    /// Adds a new or changed message to the turn's batch. The connection that sent it gets the
+    /// batch up to its message right away, so that its answer does not overtake earlier messages.
     pub(super) fn notify_message(&mut self, caller: Caller, chat: ChatId, message: &Message<'_>) {
         if !self.begin_batch(chat) {
             return;
         }
-        // Without a limit, for none of it may come after the answer.
+        // No limit: none of these messages may come after the answer.
         self.notify_batch_to(caller.conn.index, usize::MAX, false);
         self.turn.batch.push(&mut self.outbox, message);
         if let Some(peer) = self.presence.peers.get_mut(caller.conn) {
@@ -24,14 +24,15 @@ impl Service<'_> {
         }
     }
 
-    /// Adds a message that no connection has changed to the turn's batch.
+    /// Adds a message that no connection sent to the turn's batch.
     pub(super) fn notify_message_of_nobody(&mut self, chat: ChatId, message: &Message<'_>) {
         if self.begin_batch(chat) {
             self.turn.batch.push(&mut self.outbox, message);
         }
     }
 
-    /// Makes the turn's batch one of this chat; false when nobody is there to be notified.
+    /// Makes the batch one of this chat, ending that of another. False when nobody is online to
+    /// notify.
     fn begin_batch(&mut self, chat: ChatId) -> bool {
         let Some(slot) = self.presence.roster.slot(chat) else { return false };
         if self.turn.batch.chat != Some(chat) {
@@ -42,8 +43,7 @@ impl Service<'_> {
         true
     }
 
-    /// Gives one connection what it does not have yet of the batch. `is_whole`: nothing more comes
-    /// to the batch.
+    /// Stages the rest of the batch for one connection. `is_whole`: the batch is complete.
     pub(super) fn notify_batch_to(&mut self, index: u32, limit: usize, is_whole: bool) {
         let Some(peer) = self.presence.peers.at_mut(index) else { return };
         let from = self.turn.batch.mark(peer);
@@ -60,7 +60,7 @@ impl Service<'_> {
         }
     }
 
-    /// Gives the batch to all members of its chat, and ends it.
+    /// Fan-out: stages the batch for every online member of its chat, and ends it.
     pub(super) fn notify_batch(&mut self) {
         let (chat, slot) = (self.turn.batch.chat, self.turn.batch.slot);
         let online = self.presence.roster.chat(slot).filter(|online| Some(online.chat) == chat);
@@ -73,8 +73,8 @@ impl Service<'_> {
         self.turn.batch.end();
     }
 
-    /// The same in the middle of a turn, before messages of another chat or a change of who is
-    /// notified: the turn is not committed yet, and what is staged now can still be taken back.
+    /// The same in the middle of a turn, before messages of another chat or a change of recipients.
+    /// The turn is not committed yet, so connections are saved first for an undo.
     pub(super) fn notify_so_far(&mut self) {
         let Some(chat) = self.turn.batch.chat else { return };
         for &index in self.presence.roster.conns(chat) {
@@ -85,8 +85,8 @@ impl Service<'_> {
         self.notify_batch();
     }
 
-    /// One notification to one connection, unless it speaks 0.1. `is_ephemeral`: it may be left out
-    /// for a slow reader.
+    /// Stages one notification for one connection, unless it speaks 0.1. `is_ephemeral`: dropped
+    /// for a slow consumer.
     fn notify(
         &mut self,
         index: u32,
@@ -101,7 +101,7 @@ impl Service<'_> {
             return;
         }
         let pending = self.outbox.pending_bytes(index);
-        let is_slow = peer.backlog.as_ref().is_some_and(|behind| behind.is_slow);
+        let is_slow = peer.backlog.as_ref().is_some_and(|backlog| backlog.is_slow);
         if is_ephemeral && (is_slow || pending > limit / 2) {
             return;
         }
@@ -115,7 +115,7 @@ impl Service<'_> {
         self.outbox.stage_frame(index, purpose, task, write);
     }
 
-    /// Notifies a connection later, from the database, of the state of a chat.
+    /// Puts the state of a chat into a connection's backlog, to be notified later.
     fn leave_out_chat(&mut self, index: u32, chat: ChatId, is_slow: bool) {
         let Some(peer) = self.presence.peers.at_mut(index) else { return };
         if self.outbox.is_closed(index) {
@@ -147,7 +147,7 @@ impl Service<'_> {
         }
     }
 
-    /// SEEN_NOTIFY to the members, one's own other connections included.
+    /// SEEN_NOTIFY to the members, including the caller's other connections.
     pub(super) fn notify_seen(&mut self, caller: Caller, chat: ChatId, seen: ServerTime) {
         let user = caller.user;
         let is_small = self.presence.roster.conns(chat).len() <= EPHEMERAL_MEMBERS_MAX;
@@ -181,10 +181,11 @@ impl Service<'_> {
         }
     }
 
-    /// PRESENCE_NOTIFY to everybody who shares a chat with the user.
+    /// PRESENCE_NOTIFY to every user who shares a chat with this one.
     pub(super) fn notify_presence(&mut self, user: UserId, is_online: bool) {
         let mut recipients: Vec<u32> = Vec::new();
-        // Offline by now, its chats are asked of the file; online, of the roster.
+        // For a user who is offline now, the chats come from the database; otherwise from the
+        // roster.
         let chats = match self.presence.roster.user(user) {
             Some(_) => self.chats_of(user),
             None => match self.store.memberships(user) {
@@ -211,7 +212,7 @@ impl Service<'_> {
         }
     }
 
-    /// The connections of a chat, but those of one user and one more.
+    /// The connections of a chat that speak 1.0 or later, except those of `user` and `except`.
     fn others(&self, chat: ChatId, user: Option<UserId>, except: Option<ConnId>) -> Vec<u32> {
         let is_recipient = |index: &u32| {
             let peer = self.presence.peers.at(*index);
@@ -224,7 +225,7 @@ impl Service<'_> {
         self.presence.roster.conns(chat).iter().copied().filter(is_recipient).collect()
     }
 
-    /// CHAT_NOTIFY or CHAT_GONE, as it is now, to the connections of a user but one.
+    /// CHAT_NOTIFY or CHAT_GONE, by the present state, to a user's connections except one.
     pub(super) fn notify_user_chat(&mut self, user: UserId, chat: ChatId, except: Option<ConnId>) {
         let conns = self
             .presence
@@ -240,7 +241,7 @@ impl Service<'_> {
         }
     }
 
-    /// CHAT_NOTIFY to all members of a chat, on every connection but one.
+    /// CHAT_NOTIFY to all members of a chat, on every connection except one.
     pub(super) fn notify_chat(&mut self, chat: ChatId, except: Option<ConnId>) {
         for index in self.others(chat, None, except) {
             let Some(peer) = self.presence.peers.at(index) else { continue };
@@ -250,8 +251,7 @@ impl Service<'_> {
         }
     }
 
-    /// CHAT_NOTIFY to all members of a chat on 1.1, of what only its chat_info shows, on every
-    /// connection but one.
+    /// CHAT_NOTIFY of a change that only 1.1 shows, to all members on 1.1 except one connection.
     pub(super) fn notify_chat_with_extras(&mut self, chat: ChatId, except: Option<ConnId>) {
         for index in self.others(chat, None, except) {
             let Some(peer) = self.presence.peers.at(index) else { continue };
@@ -261,7 +261,7 @@ impl Service<'_> {
         }
     }
 
-    /// The same to the caller's other connections.
+    /// The same, to the caller's other connections.
     pub(super) fn notify_own_with_extras(&mut self, caller: Caller, chat: ChatId) {
         let conns = self.presence.roster.user(caller.user).map(|online| online.active().to_vec());
         for index in conns.unwrap_or_default() {
@@ -272,8 +272,8 @@ impl Service<'_> {
         }
     }
 
-    /// What a chat is to a user now, to one connection: later, when it is a slow reader or enough
-    /// was read in this turn.
+    /// Notifies one connection of a chat's present state; through the backlog if it has one, or if
+    /// the scan budget of the turn is spent.
     fn notify_chat_state(&mut self, conn: ConnId, user: UserId, chat: ChatId) {
         let Some(peer) = self.presence.peers.get(conn) else { return };
         if peer.is_modern() && (peer.backlog.is_some() || self.is_scan_budget_spent()) {
@@ -283,10 +283,10 @@ impl Service<'_> {
         self.note_failure(sent);
     }
 
-    /// The same, for who cannot fail the turn.
+    /// The same, for callers that must not fail the turn.
     ///
     /// # Errors
-    /// When the file cannot be read: nothing is staged.
+    /// When the database cannot be read; nothing is staged then.
     pub(super) fn try_notify_chat_state(
         &mut self,
         conn: ConnId,
@@ -315,7 +315,7 @@ impl Service<'_> {
         found.map(drop)
     }
 
-    /// Writes a frame that answers to nobody's request, such as a test of life.
+    /// Stages a frame that answers no request, such as a keepalive probe.
     pub fn stage_bare(&mut self, conn: ConnId, purpose: ToClient) {
         if self.presence.peers.get(conn).is_some() {
             self.outbox.stage_bare(conn.index, purpose);

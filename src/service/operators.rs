@@ -1,5 +1,5 @@
-//! What operators do about users, and a new password by the code that they hand out
-//! (protocol section 5a).
+//! Requests of operators about users, and setting a new password with a reset code (protocol
+//! section 5a).
 
 use crate::auth::helper::Work;
 use crate::auth::password::Kind;
@@ -19,7 +19,7 @@ use crate::wire::answer::{self, USER_BOT, USER_DISABLED, USER_ONLINE, USER_OPERA
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 
-/// How long a code for a new password can be used.
+/// Microseconds for which a reset code is valid.
 const RESET_CODE_US: i64 = DAY_US;
 
 impl Service<'_> {
@@ -49,7 +49,7 @@ impl Service<'_> {
         }
         self.may_change(caller)?;
         let code = ResetCode::generate(self.random).map_err(|why| {
-            log::error!("no code without randomness: {why}");
+            log::error!("cannot create a reset code: no randomness: {why}");
             Decline::StorageFailed
         })?;
         let now = self.clock.wall();
@@ -88,10 +88,10 @@ impl Service<'_> {
         };
         let password = new_password(password, Kind::User)?;
         let work = Work::Hash { password, rounds: self.config.password_rounds };
-        self.ask_helper(conn, task, work, Intent::SetPassword { login: key, digest })
+        self.queue_password_work(conn, task, work, Intent::SetPassword { login: key, digest })
     }
 
-    /// The user with this name, if the code with this digest is the present one.
+    /// The user with this name, if the code with this digest is the latest one.
     fn reset_by(&mut self, key: &str, given: Digest) -> Result<Option<UserId>, HandlerError> {
         let user = self.store.user_by_key(key)?.filter(|user| !user.disabled);
         let Some(user) = user.map(|user| user.user) else { return Ok(None) };
@@ -110,7 +110,7 @@ impl Service<'_> {
         stored: &str,
     ) -> HandlerResult {
         self.may_write()?;
-        // Another connection may have used the code up, or a command may have disabled the user.
+        // Checked again: another connection may have used the code, or a command disabled the user.
         let Some(user) = self.reset_by(login, digest)? else {
             if let Some(origin) = self.origin(conn) {
                 self.spend(&[Key::Reset(login, origin), Key::Origin(origin)]);
@@ -168,7 +168,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The next of the users that FIND_USERS finds. Disabled ones are for operators.
+    /// The next piece of the answer to FIND_USERS. Only operators see disabled users.
     pub(super) fn users_piece(
         &mut self,
         caller: Caller,
@@ -188,7 +188,7 @@ impl Service<'_> {
                 if service.is_scan_budget_spent() {
                     return Ok(Progress::More);
                 }
-                service.streams.looked_bytes += SCAN_BUDGET_BYTES / usize::from(4 * ROWS);
+                service.streams.scanned_bytes += SCAN_BUDGET_BYTES / usize::from(4 * ROWS);
                 *after = names::name_key(&user.nickname);
                 if is_operator || !user.disabled {
                     let flags = service.user_flags(user);

@@ -1,15 +1,15 @@
 //! The password queue: which password check runs next on the helper thread.
 //!
-//! A guess is let through only when its buckets would hold even if it and all guesses under way
-//! for the same key failed. So guesses sent at once get no further than guesses sent one after the
-//! other, and right passwords cost nothing however many are sent at once.
+//! A guess starts only if its token buckets would still have a token after it and all guesses in
+//! progress for the same key had failed. So parallel guesses get no further than serial ones, and
+//! right passwords cost no tokens however many are sent at once.
 //!
-//! The helper's time is shared, since right passwords and new ones cost it as much as wrong ones.
-//! Users with a session and *known* addresses, which have had one before, take turns with the
-//! others. Among each, the network goes first that has used the least of the helper lately, within
-//! it the owner who has, and then in the order of arrival. So an honest login waits for the job
-//! under way and one of the other kind, however many others flood the queue. When the queue is
-//! full, who has most in it makes room.
+//! The queue is fair, since right and new passwords take as much of the helper thread's time as
+//! wrong ones. Users with a session, together with *known* addresses (which had a session before),
+//! alternate with everybody else. Within each class, the network that has used least of the helper
+//! lately goes first; within it, the owner who has; then first come, first served. So an honest
+//! login waits for one job in progress and one of the other class, however many flood the queue.
+//! When the queue is full, the owner with the most jobs in it loses one.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -22,10 +22,10 @@ use crate::limits::{
     PASSWORDS_UNDER_WAY_MAX,
 };
 
-/// Milliseconds in which half of what somebody has used of the helper is forgotten.
+/// Milliseconds after which half of an owner's use is forgotten.
 const HALF_LIFE_MS: u64 = 30_000;
 
-/// What a piece of password work is a guess at.
+/// The guess that a piece of password work amounts to.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Guess {
     Login {
@@ -39,12 +39,12 @@ pub(super) enum Guess {
     OldPassword {
         user: UserId,
     },
-    /// A new password is hashed.
+    /// Not a guess: a new password is hashed.
     Nothing,
 }
 
 impl Guess {
-    /// The buckets that a failure is taken from.
+    /// The token buckets that a failure takes a token from.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key<'_>> {
         let keys = match self {
             Self::Login { login, origin } => {
@@ -58,7 +58,7 @@ impl Guess {
     }
 }
 
-/// Whose budget of the queue a job is in.
+/// The owner of a job: whose budget of the queue it uses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Owner {
     User(UserId),
@@ -67,7 +67,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// PBKDF2 rounds that may wait.
+    /// PBKDF2 rounds that may wait per owner.
     fn rounds_max(self) -> u64 {
         match self {
             Self::User(_) => PASSWORD_QUEUE_USER_ROUNDS_MAX,
@@ -75,7 +75,7 @@ impl Owner {
         }
     }
 
-    /// Who shares the helper with whom before owners do.
+    /// The group that shares the helper's time before its owners do.
     fn group(self) -> Group {
         match self {
             Self::User(user) => Group::User(user),
@@ -90,7 +90,7 @@ enum Group {
     Network(Network),
 }
 
-struct Place {
+struct QueuedJob {
     job: Job,
     owner: Owner,
     guess: Guess,
@@ -98,19 +98,19 @@ struct Place {
     is_known: bool,
 }
 
-/// Who is next.
+/// The next step of the queue.
 pub(super) enum Next {
-    /// This job can be handed over.
+    /// Hand this job to the helper.
     Ready(Job),
-    /// This one has failed too often by now, or had to make room.
-    Refused(JobId, SecondsToWait),
-    /// Nobody waits for this one any more.
-    Unwanted(JobId),
-    /// Nobody, for now.
-    Nobody,
+    /// Decline this one: too many failures by now, or evicted from the full queue.
+    Declined(JobId, SecondsToWait),
+    /// Drop this one: no connection waits for it any more.
+    Abandoned(JobId),
+    /// Nothing to do for now.
+    Idle,
 }
 
-/// PBKDF2 rounds that somebody has used lately.
+/// PBKDF2 rounds used lately; halves every [`HALF_LIFE_MS`].
 #[derive(Clone, Copy, Default)]
 struct Cost {
     rounds: u64,
@@ -124,7 +124,7 @@ impl Cost {
     }
 }
 
-/// What was used lately, by a bounded number of owners or groups.
+/// Rounds used lately by a bounded number of owners or groups.
 struct Costs<K>(HashMap<K, Cost>);
 
 impl<K> Default for Costs<K> {
@@ -140,7 +140,7 @@ impl<K: Copy + Eq + std::hash::Hash> Costs<K> {
 
     fn add(&mut self, key: K, rounds: u32, now_ms: u64) {
         if self.0.len() >= PASSWORD_COSTS_MAX && !self.0.contains_key(&key) {
-            // Those who have used next to nothing lose least by being forgotten.
+            // Forget the lower half: those have the least to be remembered for.
             let mut costs: Vec<u64> = self.0.values().map(|cost| cost.now(now_ms)).collect();
             let middle = costs.len() / 2;
             let (_, &mut median, _) = costs.select_nth_unstable(middle);
@@ -155,15 +155,15 @@ impl<K: Copy + Eq + std::hash::Hash> Costs<K> {
     }
 }
 
-/// The queue, and who is with the helper.
+/// The password queue, and the jobs that the helper has.
 #[derive(Default)]
 pub(super) struct PasswordQueue {
-    /// In the order in which they came.
-    waiting: VecDeque<Place>,
+    /// In order of arrival.
+    waiting: VecDeque<QueuedJob>,
     under_way: Vec<(JobId, Guess, u32)>,
-    /// Jobs that had to make room.
+    /// Jobs evicted from the full queue, to be declined.
     evicted: Vec<JobId>,
-    /// PBKDF2 rounds of all that wait: the time that they will take.
+    /// PBKDF2 rounds of all waiting jobs: a measure of the time that they will take.
     rounds: u64,
     owners: Costs<Owner>,
     groups: Costs<Group>,
@@ -173,15 +173,16 @@ pub(super) struct PasswordQueue {
 }
 
 impl PasswordQueue {
-    /// A session is or was carried by a connection from here.
+    /// Notes that a connection from here has, or had, a session.
     pub(super) fn note_known(&mut self, origin: Origin) {
         if self.known.len() < KNOWN_ORIGINS_MAX {
             self.known.insert(origin);
         }
     }
 
-    /// Whether one more of this owner may wait; where the queue is full, another makes room.
-    pub(super) fn has_room(&mut self, owner: Owner) -> bool {
+    /// Whether the owner may queue one more job. In a full queue, another owner's job may be
+    /// evicted.
+    pub(super) fn admits(&mut self, owner: Owner) -> bool {
         let own_rounds = self.waiting_rounds(owner);
         if own_rounds >= owner.rounds_max() {
             return false;
@@ -198,8 +199,8 @@ impl PasswordQueue {
     }
 
     fn waiting_rounds(&self, owner: Owner) -> u64 {
-        let own = self.waiting.iter().filter(|place| place.owner == owner);
-        own.map(|place| u64::from(place.rounds)).sum()
+        let own = self.waiting.iter().filter(|entry| entry.owner == owner);
+        own.map(|entry| u64::from(entry.rounds)).sum()
     }
 
     fn is_known(&self, owner: Owner) -> bool {
@@ -209,12 +210,12 @@ impl PasswordQueue {
         }
     }
 
-    /// Takes the newest job of who has most in the queue out of it, for a newcomer who has less; a
-    /// known newcomer comes before all who are not.
+    /// Evicts the newest job of the owner with the most rounds, if the newcomer has fewer. A known
+    /// newcomer may evict any job of unknown owners.
     fn evict(&mut self, newcomer: Owner, own_rounds: u64) -> bool {
         let mut sums: HashMap<(bool, Owner), u64> = HashMap::new();
-        for place in &self.waiting {
-            *sums.entry((place.is_known, place.owner)).or_default() += u64::from(place.rounds);
+        for entry in &self.waiting {
+            *sums.entry((entry.is_known, entry.owner)).or_default() += u64::from(entry.rounds);
         }
         let is_known = self.is_known(newcomer);
         let may_go = |&(&(of_known, _), &rounds): &(&(bool, Owner), &u64)| {
@@ -223,12 +224,12 @@ impl PasswordQueue {
         let worst =
             sums.iter().filter(may_go).max_by_key(|&(&(of_known, _), &sum)| (!of_known, sum));
         let Some((&(_, worst), _)) = worst else { return false };
-        let Some(at) = self.waiting.iter().rposition(|place| place.owner == worst) else {
+        let Some(at) = self.waiting.iter().rposition(|entry| entry.owner == worst) else {
             return false;
         };
-        if let Some(place) = self.waiting.remove(at) {
-            self.rounds -= u64::from(place.rounds);
-            self.evicted.push(place.job.id);
+        if let Some(entry) = self.waiting.remove(at) {
+            self.rounds -= u64::from(entry.rounds);
+            self.evicted.push(entry.job.id);
         }
         true
     }
@@ -236,23 +237,23 @@ impl PasswordQueue {
     pub(super) fn push(&mut self, job: Job, owner: Owner, guess: Guess, rounds: u32) {
         self.rounds += u64::from(rounds);
         let is_known = self.is_known(owner);
-        self.waiting.push_back(Place { job, owner, guess, rounds, is_known });
+        self.waiting.push_back(QueuedJob { job, owner, guess, rounds, is_known });
     }
 
-    /// A job has come back: what it was a guess at.
+    /// Notes that the helper has done a job. Returns its guess.
     pub(super) fn done(&mut self, job: JobId) -> Option<Guess> {
-        let place = self.under_way.iter().position(|(other, ..)| *other == job)?;
-        Some(self.under_way.swap_remove(place).1)
+        let at = self.under_way.iter().position(|(other, ..)| *other == job)?;
+        Some(self.under_way.swap_remove(at).1)
     }
 
-    /// Forgets those who wait.
+    /// Drops all waiting jobs.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.evicted.clear();
         self.rounds = 0;
     }
 
-    /// Takes the next out of the queue. `is_wanted`: whether anybody still waits for a job.
+    /// The next step. `is_wanted`: whether a connection still waits for a job.
     pub(super) fn next(
         &mut self,
         throttle: &Throttle,
@@ -260,49 +261,50 @@ impl PasswordQueue {
         is_wanted: impl Fn(JobId) -> bool,
     ) -> Next {
         if let Some(job) = self.evicted.pop() {
-            return Next::Refused(job, EVICTED_WAIT_S);
+            return Next::Declined(job, EVICTED_WAIT_S);
         }
-        if let Some(at) = self.waiting.iter().position(|place| !is_wanted(place.job.id)) {
-            return self.take(at).map_or(Next::Nobody, |place| Next::Unwanted(place.job.id));
+        if let Some(at) = self.waiting.iter().position(|entry| !is_wanted(entry.job.id)) {
+            return self.take(at).map_or(Next::Idle, |entry| Next::Abandoned(entry.job.id));
         }
         let mut passed_over = Vec::new();
         while let Some(at) = self.first(now_ms, &passed_over) {
-            let Some(place) = self.waiting.get(at) else { break };
-            let error = place.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
+            let Some(entry) = self.waiting.get(at) else { break };
+            let error = entry.guess.keys().find_map(|key| throttle.check(key, now_ms).err());
             if let Some(seconds) = error {
-                let place = self.take(at);
-                return place.map_or(Next::Nobody, |place| Next::Refused(place.job.id, seconds));
+                let entry = self.take(at);
+                return entry.map_or(Next::Idle, |entry| Next::Declined(entry.job.id, seconds));
             }
-            if !self.fits_helper(place.rounds) {
-                return Next::Nobody;
+            if !self.fits_helper(entry.rounds) {
+                return Next::Idle;
             }
-            if self.is_free(place, throttle, now_ms) {
+            if self.is_free(entry, throttle, now_ms) {
                 return self.hand_over(at, now_ms);
             }
-            // How those under way come out decides; others need not wait for that.
+            // Its decision depends on jobs in progress; others need not wait for that.
             passed_over.push(at);
         }
-        Next::Nobody
+        Next::Idle
     }
 
-    /// The place of who is next but for those passed over.
+    /// The index of the next job apart from those passed over.
     fn first(&self, now_ms: u64, passed_over: &[usize]) -> Option<usize> {
         let candidates = self.waiting.iter().enumerate();
         let candidates = candidates.filter(|(at, _)| !passed_over.contains(at));
-        let order = |place: &Place| {
-            let group = self.groups.of(place.owner.group(), now_ms);
-            (place.is_known == self.was_known, group, self.owners.of(place.owner, now_ms))
+        let order = |entry: &QueuedJob| {
+            let group = self.groups.of(entry.owner.group(), now_ms);
+            (entry.is_known == self.was_known, group, self.owners.of(entry.owner, now_ms))
         };
-        candidates.min_by_key(|(at, place)| (order(place), *at)).map(|(at, _)| at)
+        candidates.min_by_key(|(at, entry)| (order(entry), *at)).map(|(at, _)| at)
     }
 
-    fn take(&mut self, at: usize) -> Option<Place> {
-        let place = self.waiting.remove(at)?;
-        self.rounds -= u64::from(place.rounds);
-        Some(place)
+    fn take(&mut self, at: usize) -> Option<QueuedJob> {
+        let entry = self.waiting.remove(at)?;
+        self.rounds -= u64::from(entry.rounds);
+        Some(entry)
     }
 
-    /// Whether the helper has so little to do that what comes next need not be decided later.
+    /// Whether the helper has capacity for this job. It gets few at a time, so that the order of
+    /// the rest is decided late.
     fn fits_helper(&self, rounds: u32) -> bool {
         let under_way: u64 = self.under_way.iter().map(|(_, _, rounds)| u64::from(*rounds)).sum();
         self.under_way.is_empty()
@@ -310,9 +312,9 @@ impl PasswordQueue {
                 && under_way + u64::from(rounds) <= PASSWORD_ROUNDS_UNDER_WAY_MAX
     }
 
-    /// Whether the buckets of a guess hold even if all under way for the same keys fail.
-    fn is_free(&self, place: &Place, throttle: &Throttle, now_ms: u64) -> bool {
-        place.guess.keys().all(|key| {
+    /// Whether every bucket of a guess still has a token if all guesses in progress for it fail.
+    fn is_free(&self, entry: &QueuedJob, throttle: &Throttle, now_ms: u64) -> bool {
+        entry.guess.keys().all(|key| {
             let same = |other: &Guess| other.keys().any(|other| other == key);
             let others = self.under_way.iter().filter(|(_, other, _)| same(other)).count();
             throttle.check_alongside(key, others as u32, now_ms).is_ok()
@@ -320,16 +322,16 @@ impl PasswordQueue {
     }
 
     fn hand_over(&mut self, at: usize, now_ms: u64) -> Next {
-        let Some(place) = self.take(at) else { return Next::Nobody };
-        self.owners.add(place.owner, place.rounds, now_ms);
-        self.groups.add(place.owner.group(), place.rounds, now_ms);
-        self.was_known = place.is_known;
-        self.under_way.push((place.job.id, place.guess, place.rounds));
-        Next::Ready(place.job)
+        let Some(entry) = self.take(at) else { return Next::Idle };
+        self.owners.add(entry.owner, entry.rounds, now_ms);
+        self.groups.add(entry.owner.group(), entry.rounds, now_ms);
+        self.was_known = entry.is_known;
+        self.under_way.push((entry.job.id, entry.guess, entry.rounds));
+        Next::Ready(entry.job)
     }
 }
 
-/// Seconds after which somebody whose job had to make room may try again.
+/// Seconds after which the owner of an evicted job may try again.
 const EVICTED_WAIT_S: SecondsToWait = 5;
 
 #[cfg(test)]
@@ -363,31 +365,31 @@ mod tests {
         Throttle::new(&[7; 32])
     }
 
-    /// The next job, done at once.
+    /// Takes the next job, and finishes it at once.
     fn next(queue: &mut PasswordQueue, now_ms: u64) -> u64 {
         match queue.next(&throttle(), now_ms, |_| true) {
             Next::Ready(job) => {
                 queue.done(job.id);
                 job.id.0
             }
-            Next::Refused(job, _) => panic!("{job:?} refused"),
-            Next::Unwanted(_) | Next::Nobody => panic!("nobody is next"),
+            Next::Declined(job, _) => panic!("{job:?} declined"),
+            Next::Abandoned(_) | Next::Idle => panic!("no job is ready"),
         }
     }
 
-    /// A user, or an address, uses up a budget of their own.
+    /// A user, or an address, uses up only a budget of its own.
     #[test]
     fn nobody_fills_the_queue_alone() {
         let mut queue = PasswordQueue::default();
         let mut number = 0;
         for (owner, budget) in [(user(1), 8), (address(1), 64)] {
             for _ in 0..budget {
-                assert!(queue.has_room(owner));
+                assert!(queue.admits(owner));
                 push(&mut queue, owner, number);
                 number += 1;
             }
-            assert!(!queue.has_room(owner));
-            assert!(queue.has_room(user(2)) && queue.has_room(address(2)));
+            assert!(!queue.admits(owner));
+            assert!(queue.admits(user(2)) && queue.admits(address(2)));
         }
     }
 
@@ -403,7 +405,7 @@ mod tests {
         assert_eq!(next(&mut queue, 0), 100);
         let mut rest: Vec<_> = (0..4).map(|_| next(&mut queue, 0)).collect();
         rest.sort_unstable();
-        assert_eq!(rest, [1, 2, 3, 101], "round robin from there on");
+        assert_eq!(rest, [1, 2, 3, 101], "round robin from then on");
     }
 
     #[test]
@@ -451,7 +453,7 @@ mod tests {
         push(&mut queue, address(2), 1);
         let (throttle, wanted) = (throttle(), |_| true);
         assert!(matches!(queue.next(&throttle, 0, wanted), Next::Ready(Job { id: JobId(0), .. })));
-        assert!(matches!(queue.next(&throttle, 0, wanted), Next::Nobody));
+        assert!(matches!(queue.next(&throttle, 0, wanted), Next::Idle));
         queue.done(JobId(0));
         assert!(matches!(queue.next(&throttle, 0, wanted), Next::Ready(Job { id: JobId(1), .. })));
     }
@@ -464,13 +466,13 @@ mod tests {
             push(&mut queue, address((number % 4) as u8), number);
             number += 1;
         }
-        assert!(queue.has_room(address(100)));
+        assert!(queue.admits(address(100)));
         push(&mut queue, address(100), 1000);
         match queue.next(&throttle(), 0, |_| true) {
-            Next::Refused(JobId(gone), _) => assert!(gone >= number - 4, "{gone}, the newest"),
-            _ => panic!("nobody was refused"),
+            Next::Declined(JobId(gone), _) => assert!(gone >= number - 4, "{gone}, the newest"),
+            _ => panic!("nothing was declined"),
         }
         assert_eq!(next(&mut queue, 0) / 4, 0);
-        assert!(queue.waiting.iter().any(|place| place.job.id == JobId(1000)));
+        assert!(queue.waiting.iter().any(|entry| entry.job.id == JobId(1000)));
     }
 }

@@ -1,8 +1,8 @@
-//! Password work of connections: asked for by a handler, done by the helper thread, handed back.
+//! Password work of connections: queued by a handler, done by the helper thread, handed back.
 //!
-//! A connection has at most one job, and is held until it is done. [`PasswordQueue`] decides whose
-//! turn it is; this file says who waits for which job, and what a job counts as when its connection
-//! is gone.
+//! A connection has at most one job, and is held until the job is done. [`PasswordQueue`] picks the
+//! next job; this file knows which connection waits for which job, and counts the result even if
+//! the connection is gone.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::service::turn::IfUndone;
 use crate::service::{HandlerResult, Service};
 use crate::wire::decline::Decline;
 
-/// Seconds after which the password helper has surely caught up with some of its queue.
+/// Seconds to wait when the password queue is full.
 const HELPER_BUSY_S: u64 = 5;
 
 /// The password work of all connections.
@@ -23,22 +23,22 @@ const HELPER_BUSY_S: u64 = 5;
 pub(super) struct Passwords {
     /// Which job comes next.
     pub(super) queue: PasswordQueue,
-    /// Who waits for the jobs that are with the helper, or will be after the turn.
+    /// The connections that wait, by job, in the queue or with the helper.
     pub(super) jobs: HashMap<JobId, ConnId>,
     next_job: u64,
 }
 
 impl Service<'_> {
-    /// Whether a password of the connection is being checked.
+    /// Whether the connection waits for password work.
     pub fn is_waiting(&self, conn: ConnId) -> bool {
         self.presence.peers.get(conn).is_some_and(|peer| peer.waiting.is_some())
     }
 
-    /// A password job for the helper; to be asked for after the turn has ended. Anyone who has
-    /// failed too often by now is declined instead.
+    /// Takes the next job for the helper. Call it after the turn has ended. Declines jobs whose
+    /// buckets have run out meanwhile.
     pub fn pop_job(&mut self) -> Option<(Job, ConnId)> {
         loop {
-            // A job without anybody who waits for it was undone, or its connection is gone.
+            // A job is abandoned if its turn was undone or its connection is gone.
             let (jobs, peers) = (&self.passwords.jobs, &self.presence.peers);
             let is_wanted = |job: JobId| {
                 let peer = jobs.get(&job).and_then(|conn| peers.get(*conn));
@@ -52,14 +52,14 @@ impl Service<'_> {
                         return Some((job, conn));
                     }
                 }
-                Next::Nobody => return None,
-                Next::Refused(job, seconds) => self.refuse_job(job, seconds),
-                Next::Unwanted(job) => _ = self.passwords.jobs.remove(&job),
+                Next::Idle => return None,
+                Next::Declined(job, seconds) => self.decline_job(job, seconds),
+                Next::Abandoned(job) => _ = self.passwords.jobs.remove(&job),
             }
         }
     }
 
-    pub(super) fn refuse_job(&mut self, job: JobId, seconds: u64) {
+    pub(super) fn decline_job(&mut self, job: JobId, seconds: u64) {
         let Some(conn) = self.passwords.jobs.remove(&job) else { return };
         let Some(peer) = self.presence.peers.get_mut(conn) else { return };
         let Some(waiting) = peer.waiting.take() else { return };
@@ -68,9 +68,8 @@ impl Service<'_> {
         self.streams.resumed.push(conn);
     }
 
-    /// Forgets the password work that nobody waits for since this turn, which is not undone any
-    /// more.
-    pub(super) fn forget_cut_off(&mut self) {
+    /// Forgets jobs whose connections stopped waiting in this turn, which is committed now.
+    pub(super) fn forget_abandoned_jobs(&mut self) {
         for saved in self.turn.saved.drain(..) {
             if let Some(waiting) = saved.waiting {
                 let is_over = self
@@ -86,8 +85,8 @@ impl Service<'_> {
         }
     }
 
-    /// Gives password work to the helper; the connection is held until it is done.
-    pub(super) fn ask_helper(
+    /// Queues password work. The connection is held until it is done.
+    pub(super) fn queue_password_work(
         &mut self,
         conn: ConnId,
         task: u8,
@@ -95,7 +94,7 @@ impl Service<'_> {
         intent: Intent,
     ) -> HandlerResult {
         let Some(owner) = self.owner(conn) else { return Ok(()) };
-        if !self.passwords.queue.has_room(owner) {
+        if !self.passwords.queue.admits(owner) {
             return Err(Decline::RateLimited(HELPER_BUSY_S).into());
         }
         let guess = self.guess(conn, &intent);
@@ -110,9 +109,9 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Has a password compared with a stored one; the intent takes both along. `upgrade`: see
+    /// Queues a comparison with a stored password; the intent keeps both. `upgrade`: see
     /// [`Work::Verify`].
-    pub(super) fn ask_to_compare(
+    pub(super) fn queue_comparison(
         &mut self,
         conn: ConnId,
         task: u8,
@@ -126,16 +125,16 @@ impl Service<'_> {
             rounds: self.config.password_rounds,
             upgrade,
         };
-        self.ask_helper(conn, task, work, intent(checked))
+        self.queue_password_work(conn, task, work, intent(checked))
     }
 
-    /// Whose share of the helper's time a connection uses.
+    /// The owner whose budget of the queue a connection uses.
     pub(super) fn owner(&self, conn: ConnId) -> Option<Owner> {
         let user = self.presence.peers.get(conn)?.user();
         user.map(Owner::User).or_else(|| self.origin(conn).map(Owner::Peer))
     }
 
-    /// What a request's password work is a guess at.
+    /// The guess that a request's password work amounts to.
     pub(super) fn guess(&self, conn: ConnId, intent: &Intent) -> Guess {
         let user = self.presence.peers.get(conn).and_then(|peer| peer.user());
         match (intent, user, self.origin(conn)) {
@@ -148,7 +147,7 @@ impl Service<'_> {
         }
     }
 
-    /// About how many rounds a piece of work takes.
+    /// An estimate of the PBKDF2 rounds of a piece of work.
     pub(super) fn rounds(&self, work: &Work) -> u32 {
         match work {
             Work::Verify { stored: Some(stored), .. } => password::rounds(stored),
@@ -157,28 +156,28 @@ impl Service<'_> {
         .unwrap_or(self.config.password_rounds)
     }
 
-    /// The helper has done a job.
+    /// Continues the request whose job the helper has done.
     pub fn job_done(&mut self, done: &JobDone) {
-        if self.turn.failed.is_none() && self.put_aside(done) {
+        if self.turn.failed.is_none() && self.defer_job(done) {
             return;
         }
         let guess = self.passwords.queue.done(done.id);
         let Some(conn) = self.passwords.jobs.remove(&done.id) else {
-            return self.count_unheard(guess, &done.outcome);
+            return self.count_abandoned_guess(guess, &done.outcome);
         };
         let Some(peer) = self.presence.peers.get_mut(conn) else {
-            return self.count_unheard(guess, &done.outcome);
+            return self.count_abandoned_guess(guess, &done.outcome);
         };
         self.turn.save(peer);
         let waiting = peer.waiting.take_if(|waiting| waiting.job == done.id);
-        // Were the turn undone, the request would wait for a job that does not come again.
+        // If this turn is undone, the request must be declined, since its job does not come back.
         let saved = self.turn.forget_saved_job(peer, done.id);
         let Some(waiting) = waiting else {
-            // It was cut off in this turn.
+            // The request was abandoned in this turn.
             if let Some(task) = saved {
                 self.turn.note_request(conn, task, IfUndone::Decline);
             }
-            return self.count_unheard(guess, &done.outcome);
+            return self.count_abandoned_guess(guess, &done.outcome);
         };
         let task = waiting.task;
         self.turn.note_request(conn, task, IfUndone::Decline);
@@ -190,9 +189,9 @@ impl Service<'_> {
         self.streams.resumed.push(conn);
     }
 
-    /// A peer that closes before the answer has failed all the same: else it could keep the
-    /// helper busy for ever, and pay for nothing.
-    pub(super) fn count_unheard(&mut self, guess: Option<Guess>, outcome: &Outcome) {
+    /// Counts a failed guess whose connection is gone. Otherwise a peer could close early and keep
+    /// the helper busy for free.
+    pub(super) fn count_abandoned_guess(&mut self, guess: Option<Guess>, outcome: &Outcome) {
         if let (Some(guess), Outcome::Verified { ok: false, .. }) = (guess, outcome) {
             for key in guess.keys() {
                 self.limits.throttle.spend(key, self.clock.now_ms());

@@ -1,4 +1,4 @@
-//! What the service knows of one connection.
+//! The state that the service keeps per connection.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,16 +9,16 @@ use crate::ids::{ChatId, ConnId, ServerTime, SessionId, UserId};
 use crate::service::history::{Backlog, Stream};
 use crate::wire::Version;
 
-/// The session that a connection is authorized by.
+/// The session that is attached to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Attached {
     pub(crate) session: SessionId,
     pub(crate) user: UserId,
-    /// A notification was declined: no notifications, and hardly any request, until restored.
+    /// A notification was declined: no notifications and almost no requests until restored.
     pub(crate) suspended: bool,
 }
 
-/// The part of a connection's state that a turn may change and an undo restores.
+/// The part of a connection's state that a turn may change, and an undo restores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PeerState {
     /// The version that HELLO agreed on; `None` for a *new* connection.
@@ -27,18 +27,18 @@ pub(crate) struct PeerState {
     pub(crate) attached: Option<Attached>,
     /// The task byte of the last notification, 1 to 255; 0 before the first.
     pub(crate) notify_task: u8,
-    /// Notifications since the session was attached, as far as task bytes distinguish them.
+    /// Notifications since the session was attached, up to the 255 that task bytes can tell apart.
     pub(crate) notified: u8,
-    /// A request of it waits for another process that is writing.
+    /// A request waits for another process that holds the write lock.
     pub(crate) waits_for_lock: bool,
-    /// When the session's use was last noted in the database.
+    /// When the use of the session was last stored.
     pub(crate) touched: ServerTime,
-    /// When the connection was made or lost its session; while it has one, when a frame last came.
-    /// By the forward clock in milliseconds.
+    /// Milliseconds of the monotonic clock: when the last frame came; without a session, when the
+    /// connection was made or lost its session.
     pub(crate) since_ms: u64,
 }
 
-/// A request that waits for the password helper, and what it wants once that has spoken.
+/// A request that waits for the password helper, and how it continues.
 #[derive(Clone)]
 pub(crate) struct Waiting {
     pub(crate) job: JobId,
@@ -46,16 +46,16 @@ pub(crate) struct Waiting {
     pub(crate) intent: Intent,
 }
 
-/// A password with the helper, and the stored form that it is compared with. That form may change
-/// meanwhile; then the answer is about a password that is not valid any more.
+/// A password to check, with the stored form that it is compared with. The stored form may change
+/// meanwhile; the result then counts for nothing.
 #[derive(Clone)]
 pub(crate) struct Checked {
     pub(crate) password: Password,
-    /// `None` for a user who is unknown or disabled.
+    /// `None` for a user who does not exist or is disabled.
     pub(crate) stored: Option<String>,
 }
 
-/// What a password is asked for.
+/// The request that password work is done for.
 #[derive(Clone)]
 pub(crate) enum Intent {
     Login {
@@ -70,10 +70,10 @@ pub(crate) enum Intent {
     Register {
         nickname: String,
         key: String,
-        /// The digest of the invite that is to be used.
+        /// The digest of the invite to use.
         invite: Option<[u8; 32]>,
     },
-    /// The old password is being checked; the new one is hashed next.
+    /// CHANGE_PASSWORD: the old password is being checked; the new one is hashed next.
     CheckOldPassword {
         new: Password,
     },
@@ -82,7 +82,7 @@ pub(crate) enum Intent {
         name: String,
         key: String,
     },
-    /// Perhaps the chat has this password already; else it is hashed next.
+    /// The chat may have this password already; otherwise it is hashed next.
     CompareChatPassword {
         chat: ChatId,
         checked: Checked,
@@ -90,25 +90,25 @@ pub(crate) enum Intent {
     SetChatPassword {
         chat: ChatId,
     },
-    /// A new password by a code, whose digest this is.
+    /// SET_PASSWORD: a new password by a reset code, with the digest of the code.
     SetPassword {
         login: String,
         digest: Digest,
     },
 }
 
-/// One connection. There may be very many, so it is kept small.
+/// One connection. There may be very many, so keep it small.
 pub(crate) struct Peer {
     pub(crate) conn: ConnId,
-    /// Where it comes from; an IPv4 address in its form for IPv6, which is one byte smaller.
+    /// The remote address; as IPv6, which is one byte smaller than an enum of both.
     address: Ipv6Addr,
     pub(crate) state: PeerState,
-    /// Where the turn has saved the state for an undo, if what is there is this connection's.
+    /// Index of the saved state for an undo. Valid only if that entry is this connection's.
     pub(crate) saved_at: u32,
-    /// Number of the batch in which it last sent a message, modulo 2^32.
+    /// Number of the batch that it last sent a message to, modulo 2^32.
     pub(crate) sent_in: u32,
     pub(crate) waiting: Option<Box<Waiting>>,
-    /// A long answer that is being produced.
+    /// A streamed answer in progress.
     pub(crate) stream: Option<Box<Stream>>,
     /// Set while notifications are left out.
     pub(crate) backlog: Option<Box<Backlog>>,
@@ -131,34 +131,34 @@ impl Peer {
         }
     }
 
-    /// Where it comes from.
+    /// The remote address.
     pub(crate) fn address(&self) -> IpAddr {
         self.address.to_canonical()
     }
 
-    /// A frame has come.
+    /// Notes that a frame has come.
     pub(crate) fn hear(&mut self, now_ms: u64) {
         if self.state.attached.is_some() {
             self.state.since_ms = now_ms;
         }
     }
 
-    /// The user, on an authorized connection.
+    /// The user; `None` without a session.
     pub(crate) fn user(&self) -> Option<UserId> {
         self.state.attached.map(|attached| attached.user)
     }
 
-    /// What it speaks.
+    /// The protocol version.
     pub(crate) fn version(&self) -> Version {
         self.state.version.unwrap_or(Version::V0_1)
     }
 
-    /// Whether it speaks 1.0 or more, with its further notifications.
+    /// Whether it speaks 1.0 or later, which has more notifications.
     pub(crate) fn is_modern(&self) -> bool {
         self.state.version >= Some(Version::V1_0)
     }
 
-    /// The task byte of the next notification.
+    /// Uses up the next task byte for a notification.
     pub(crate) fn next_notify_task(&mut self) -> u8 {
         let state = &mut self.state;
         state.notify_task = if state.notify_task == u8::MAX { 1 } else { state.notify_task + 1 };
@@ -166,9 +166,9 @@ impl Peer {
         state.notify_task
     }
 
-    /// Whether this task byte is that of a notification of the session now attached.
+    /// Whether a task byte belongs to a notification of the present session.
     pub(crate) fn was_notified(&self, task: u8) -> bool {
-        // Notifications are numbered 1 to 255 in turn: how many steps back is this one?
+        // Notification tasks cycle through 1 to 255: how many steps back is this one?
         let state = &self.state;
         let back = (i32::from(state.notify_task) - i32::from(task)).rem_euclid(255);
         task != 0 && back < i32::from(state.notified)

@@ -1,4 +1,4 @@
-//! Who is connected, and with which budget of bytes: connections come, attach sessions, and go.
+//! Connections: opened, closed, with or without a session, and with a budget of outbound bytes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,28 +13,28 @@ use crate::store::StoreResult;
 #[derive(Default)]
 pub(super) struct Presence {
     pub(super) peers: Peers,
-    /// How many connections there are.
+    /// Number of connections.
     pub(super) connected: usize,
     /// Which users are online in which chats.
     pub(super) roster: Roster,
 }
 
-/// All connections, by their place.
+/// All connections, by index.
 #[derive(Default)]
 pub(super) struct Peers(Vec<Option<Peer>>);
 
 impl Peers {
-    /// Every connection.
+    /// All connections.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
         self.0.iter().flatten()
     }
 
-    /// Every connection, to be changed.
+    /// All connections, mutable.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
         self.0.iter_mut().flatten()
     }
 
-    /// How many places there are, taken or not.
+    /// Length of the table, free entries included.
     pub(super) const fn places(&self) -> usize {
         self.0.len()
     }
@@ -57,7 +57,7 @@ impl Peers {
 }
 
 impl Service<'_> {
-    /// A connection has been made.
+    /// Adds a new connection.
     pub fn connected(&mut self, conn: ConnId, address: IpAddr) {
         if conn.at() >= self.presence.peers.places() {
             self.presence.peers.0.resize_with(conn.at() + 1, || None);
@@ -68,7 +68,7 @@ impl Service<'_> {
         }
     }
 
-    /// A connection is gone; its session lives on.
+    /// Removes a connection. Its session lives on.
     pub fn closed(&mut self, conn: ConnId) {
         let Some(peer) = self.presence.peers.get(conn) else { return };
         if let Some(attached) = peer.state.attached {
@@ -84,13 +84,13 @@ impl Service<'_> {
         self.outbox.remove(conn.index);
     }
 
-    /// Where a connection comes from; 0.0.0.0 for one that is not there.
+    /// The remote address of a connection; 0.0.0.0 if it does not exist.
     pub fn peer_address(&self, conn: ConnId) -> IpAddr {
         self.presence.peers.get(conn).map_or(Ipv4Addr::UNSPECIFIED.into(), Peer::address)
     }
 
-    /// Whether the connection's frames have to wait: a password is being checked, a long answer is
-    /// under way, or the peer does not take what it is sent.
+    /// Whether the connection's next frames must wait (backpressure): for password work, for the
+    /// write lock, for a streamed answer, or because the peer does not read fast enough.
     pub fn is_held(&self, conn: ConnId) -> bool {
         self.presence.peers.get(conn).is_some_and(|peer| {
             peer.waiting.is_some()
@@ -103,22 +103,22 @@ impl Service<'_> {
 
     /// Bytes that may wait for a connection before it counts as a slow consumer.
     pub(crate) fn outbound_limit(&self, index: u32) -> usize {
-        // Most are far below any limit.
+        // The common case: far below any limit.
         if self.outbox.pending_bytes(index) <= limits::OUTBOUND_BYTES_MIN {
             return self.config.outbound_bytes_max;
         }
-        self.outbound_share(index)
+        self.outbound_budget(index)
     }
 
-    /// The same, as its user and all connections leave it: the connections of one user share a
-    /// budget, and where much waits for all of them, they all do.
-    pub(super) fn outbound_share(&self, index: u32) -> usize {
+    /// The limit by fair budgets: a user's connections share one; all connections share another
+    /// when much is queued for all of them.
+    pub(super) fn outbound_budget(&self, index: u32) -> usize {
         let user = self.presence.peers.at(index).and_then(Peer::user);
         let own =
             user.and_then(|user| self.presence.roster.user(user)).map_or(1, |on| on.conns().len());
         let mut share = self.config.outbound_bytes_max;
         share = share.min(limits::USER_OUTBOUND_BYTES_MAX / own.max(1));
-        // One half is shared freely, the other one evenly.
+        // The first half is first come, first served; the second is shared equally.
         let half = self.config.memory_bytes_max / 2;
         if self.outbox.buffered_bytes() > half {
             share = share.min(half / self.presence.connected.max(1));
@@ -131,14 +131,14 @@ impl Service<'_> {
         self.presence.peers.get(conn).is_some_and(|peer| peer.state.attached.is_some())
     }
 
-    /// Since when the connection has had no session, by the forward clock in milliseconds; `None`
+    /// Since when a connection has had no session, in milliseconds of the monotonic clock; `None`
     /// while it has one.
     pub fn unauthorized_since_ms(&self, conn: ConnId) -> Option<u64> {
         let peer = self.presence.peers.get(conn)?;
         peer.state.attached.is_none().then_some(peer.state.since_ms)
     }
 
-    /// Puts a connection into the roster, unless it is there. True when its user was offline.
+    /// Adds a connection to the roster, if needed. True when its user was offline.
     pub(super) fn list(&mut self, index: u32, user: UserId, suspended: bool) -> StoreResult<bool> {
         if self.presence.roster.user(user).is_some_and(|online| online.conns().contains(&index)) {
             return Ok(false);
@@ -152,7 +152,7 @@ impl Service<'_> {
         Ok(is_first)
     }
 
-    /// The chats of an online user, by id, the last first.
+    /// The chats of an online user, by descending id.
     pub(super) fn chats_of(&self, user: UserId) -> Vec<ChatId> {
         let chats = self.presence.roster.user(user).map_or(&[][..], |online| &online.chats);
         chats.iter().rev().map(|membership| membership.chat).collect()

@@ -1,5 +1,5 @@
-//! Pushes: who would get one of a message, and when (protocol section 5a). Decides alone; storing
-//! and sending are elsewhere.
+//! Which messages cause a push, for whom and when (protocol section 5a). Decides only; storing and
+//! sending are done elsewhere.
 
 use crate::names;
 use crate::service::{Caller, HandlerResult, Service};
@@ -7,46 +7,46 @@ use crate::store::subscriptions::Subscription;
 use crate::wire::decline::Decline;
 use crate::wire::request::PushKeys;
 
-/// Microseconds that a member has to read a message before a push goes out.
+/// Microseconds that a member has to read a message before a push is sent.
 pub const PUSH_DELAY_US: i64 = 10_000_000;
 
-/// A session whose connection was heard within this many milliseconds needs no push.
+/// Milliseconds: a session whose connection sent something within this time needs no push.
 pub const HEARD_WITHIN_MS: u64 = 60_000;
 
-/// What a member wants pushes of, as SET_CHAT_NOTIFY sets it.
+/// Push level of a member, set by SET_CHAT_NOTIFY: every message.
 pub const NOTIFY_ALL: u8 = 0;
 /// Only messages that mention or answer the member.
 pub const NOTIFY_MENTIONS: u8 = 1;
 /// Nothing.
 pub const NOTIFY_NOTHING: u8 = 2;
 
-/// What the decision needs to know of a message.
+/// The message, as far as the decision needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent<'a> {
     /// The text, as it is stored.
     pub text: &'a str,
     /// When it was created, in microseconds of server time.
     pub created_us: i64,
-    /// It was deleted since.
+    /// It was deleted meanwhile.
     pub is_deleted: bool,
-    /// The sender is an admin of the chat, and may mention everybody by `@all`.
+    /// The sender is an admin of the chat, so `@all` counts as a mention of everybody.
     pub by_admin: bool,
 }
 
-/// What the decision needs to know of a member and one of their sessions.
+/// A member and one of their sessions, as far as the decision needs them.
 #[derive(Clone, Copy, Debug)]
 pub struct Recipient<'a> {
-    /// They sent the message.
+    /// The member sent the message.
     pub is_sender: bool,
     /// The present nickname.
     pub nickname: &'a str,
-    /// They wrote the message that this one answers.
+    /// The message answers one that the member wrote.
     pub is_answered: bool,
     /// [`NOTIFY_ALL`], [`NOTIFY_MENTIONS`] or [`NOTIFY_NOTHING`].
     pub notify: u8,
-    /// The marker, in microseconds of server time.
+    /// The member's read marker, in microseconds of server time.
     pub seen_us: i64,
-    /// Milliseconds since the session's connection was heard; `None`: it has none.
+    /// Milliseconds since the session's connection last sent something; `None`: not connected.
     pub heard_ms_ago: Option<u64>,
 }
 
@@ -90,8 +90,8 @@ fn names_all(message: &Sent<'_>) -> bool {
     message.by_admin && mentions(message.text, "all")
 }
 
-/// Whether `@` and the nickname stand in a text, compared as names are, with neither a letter nor a
-/// digit right before the `@` or right after the name.
+/// Whether a text contains `@` and the nickname, compared as names are. Neither a letter nor a
+/// digit may stand right before the `@` or right after the name.
 pub fn mentions(text: &str, nickname: &str) -> bool {
     if !text.contains('@') {
         return false;
@@ -116,8 +116,8 @@ pub fn endpoint_host(endpoint: &str) -> String {
     authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase()
 }
 
-/// Whether an endpoint is https on port 443 of a host that the server may push to. A host of the
-/// list that begins with a dot stands for all hosts below it.
+/// Whether an endpoint is https on port 443 of an allowed host. An entry with a leading dot stands
+/// for all hosts below it.
 pub fn is_endpoint(endpoint: &str, hosts: &[String]) -> bool {
     let Some(rest) = endpoint.strip_prefix("https://") else { return false };
     let is_plain = endpoint.len() <= ENDPOINT_BYTES_MAX
@@ -156,7 +156,7 @@ impl Service<'_> {
         if !self.config.push {
             return Err(Decline::PushOff.into());
         }
-        /// What an uncompressed point of a curve begins with.
+        /// First byte of an uncompressed point of the curve.
         const UNCOMPRESSED: u8 = 4;
         if !is_endpoint(endpoint, &self.config.push_hosts) || keys.p256dh[0] != UNCOMPRESSED {
             return Err(Decline::BadEndpoint.into());
@@ -184,7 +184,7 @@ mod tests {
 
     /// Server time at which the message of the table is created.
     const SENT: i64 = 1_000_000_000;
-    /// When it is decided, unless a row says otherwise.
+    /// When the decision is made, unless a row says otherwise.
     const DUE: i64 = SENT + PUSH_DELAY_US;
 
     const MESSAGE: Sent<'_> =

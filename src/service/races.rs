@@ -1,4 +1,4 @@
-//! Tests of what happens while a password is being checked: it changes, or nobody waits any more.
+//! Tests of races while a password is being checked: it changes, or the connection goes away.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ fn stored(text: &str, rounds: u32) -> String {
     password::hash(&password, rounds, &Counting::default()).expect("randomness")
 }
 
-/// A service on a file with anna, whose password is kept with few rounds, and a chat with a
+/// A service on a database with the user anna, whose password has few rounds, and a chat with a
 /// password.
 struct Desk<'db> {
     service: Service<'db>,
@@ -70,7 +70,7 @@ impl<'db> Desk<'db> {
         self.hand(conn, Request::Login { login: "anna", password });
     }
 
-    /// Lets the helper do one job; what came of it is not handed over yet.
+    /// Lets the helper do one job, without handing back the result.
     fn check_one(&mut self) -> JobDone {
         let (job, _) = self.service.pop_job().expect("a password to check");
         helper::run(job, &Counting::default())
@@ -85,7 +85,7 @@ impl<'db> Desk<'db> {
         self.answer(conn)
     }
 
-    /// The answer that waits for a connection; of a error its words.
+    /// The next answer of a connection; an error as its message.
     fn answer(&mut self, conn: ConnId) -> Result<(), String> {
         let bytes = self.service.outbox.sendable(conn.index).to_vec();
         self.service.outbox.advance(conn.index, bytes.len());
@@ -101,8 +101,8 @@ impl<'db> Desk<'db> {
     }
 }
 
-/// The old password was right when it was looked up, and another has taken its place when it is
-/// found right: nobody gets in by it, and its hash with more rounds does not replace the new one.
+/// The old password was right when it was looked up, and has been replaced by the time it is
+/// verified: nobody logs in with it, and its hash with more rounds does not replace the new one.
 #[test]
 fn a_password_that_changes_while_it_is_checked_lets_nobody_in() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
@@ -127,8 +127,8 @@ fn a_password_that_changes_while_it_is_checked_lets_nobody_in() {
     }
 }
 
-/// A command that is writing when a login is let in is waited for, and what it did is read: nobody
-/// who is disabled by then gets in, nor by a password that is another's by then.
+/// A login waits for a command that is writing, and then sees its effect: a user disabled by then
+/// does not log in, nor does one whose password was replaced.
 #[test]
 fn a_command_that_writes_meanwhile_is_seen() {
     let folder = std::env::temp_dir().join(format!("vestnik-races-{}", std::process::id()));
@@ -151,7 +151,7 @@ fn a_command_that_writes_meanwhile_is_seen() {
         other.execute_batch(command).expect("written");
         other.execute_batch("COMMIT").expect("stored");
         desk.turn(|service| {
-            let done = service.next_set_aside().expect("what was put aside");
+            let done = service.pop_deferred_job().expect("what was put aside");
             service.job_done(&done);
         });
         if desk.service.is_waiting(conn) {
@@ -167,8 +167,8 @@ fn a_command_that_writes_meanwhile_is_seen() {
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
-/// Two logins at once, when the rounds have grown: one is hashed anew, the other is checked again,
-/// and then gets in.
+/// Two logins at once, after the number of rounds was raised: one upgrades the hash, the other is
+/// checked again and then succeeds.
 #[test]
 fn of_two_logins_at_once_none_is_declined() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
@@ -209,7 +209,7 @@ fn a_chat_password_that_changes_while_it_is_checked_lets_nobody_in() {
     assert!(member.is_none());
 }
 
-/// A peer that closes before it hears that a password was wrong has tried one all the same.
+/// A wrong guess counts even if the peer closes before it gets the answer.
 #[test]
 fn a_guess_that_nobody_waits_for_counts() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
@@ -227,8 +227,8 @@ fn a_guess_that_nobody_waits_for_counts() {
     assert!(words.starts_with("rate-limited: "), "{words}");
 }
 
-/// Nor is a guess free that another connection of the session cuts off; and what is cut off leaves
-/// nothing behind, whether it waits or is with the helper, and whatever cuts it off.
+/// A guess counts as well if another connection of the session aborts it. An aborted job leaves
+/// nothing behind, whether it waited or the helper had it, and whatever aborted it.
 #[test]
 fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());
@@ -251,7 +251,7 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
                 service.deauth_session(user, session);
             });
         } else {
-            // By hand, as the command line leaves it in the file.
+            // By hand, as the command line does it in the database.
             desk.turn(|service| service.store.end_sessions(user, None)).expect("room");
             let change = crate::store::changes::Change::SessionsEnded(user);
             desk.turn(|service| service.store.note_change(change)).expect("room");
@@ -269,7 +269,7 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
     desk.hand(conn, Request::JoinChat { chat, password: Some(OLD) });
     let words = desk.answer(conn).expect_err("no more for now");
     assert!(words.starts_with("rate-limited: "), "{words}");
-    // One that waits in the line is forgotten as well.
+    // A waiting job is forgotten as well.
     let other = desk.connect();
     desk.log_in(other, OLD);
     desk.turn(|service| service.closed(other));
@@ -277,7 +277,7 @@ fn a_guess_that_is_cut_off_counts_and_is_forgotten() {
     assert!(desk.service.passwords.jobs.is_empty());
 }
 
-/// A right password costs nothing, though nobody waits for its session.
+/// A right password costs nothing, even if its connection is gone.
 #[test]
 fn a_right_password_that_nobody_waits_for_counts_as_nothing() {
     let (database, random) = (Database::in_memory().expect("memory"), Counting::default());

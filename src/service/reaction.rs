@@ -1,7 +1,7 @@
-//! REACT and GET_REACTIONS, and who is notified how of a reaction (protocol section 5a).
+//! REACT and GET_REACTIONS, and the notifications of reactions (protocol section 5a).
 //!
-//! A reaction is a change of its message: its `updated` moves. Connections on 1.1 get the change
-//! alone; those that read a range from which the message leaves get the message.
+//! A reaction changes its message: `updated` moves. Connections on 1.1 get only the change; those
+//! that are reading a range that the message drops out of get the whole message.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -20,11 +20,11 @@ use crate::wire::decline::Decline;
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
-/// Reactions of users in the last [`REACTIONS_MS`], by the clock that never jumps.
+/// Times of each user's reactions in the last [`REACTIONS_MS`], by the monotonic clock.
 #[derive(Default)]
 pub(super) struct ReactionLimiter(BTreeMap<UserId, VecDeque<u64>>);
 
-/// Users that are kept at once; past it one is let go early.
+/// Users kept at once; above it, one is forgotten early.
 const KEPT_MAX: usize = 16_384;
 
 impl ReactionLimiter {
@@ -49,14 +49,14 @@ impl ReactionLimiter {
         times.push_back(now_ms);
     }
 
-    /// A reaction was not stored.
+    /// Uncounts a reaction that was not stored.
     pub(super) fn take_back(&mut self, user: UserId) {
         if let Some(times) = self.0.get_mut(&user) {
             times.pop_back();
         }
     }
 
-    /// Forgets what is over.
+    /// Forgets users whose reactions are all too old to count.
     pub(super) fn trim(&mut self, now_ms: u64) {
         let is_over =
             |times: &VecDeque<u64>| times.back().is_none_or(|at| at + REACTIONS_MS <= now_ms);
@@ -64,7 +64,7 @@ impl ReactionLimiter {
     }
 }
 
-/// A change to be sent to the members of a chat, encoded as each of them needs it.
+/// A reaction to notify, with its encodings in the broadcast buffer.
 struct ReactionNotice<'a> {
     chat: ChatId,
     message: MessageId,
@@ -72,14 +72,14 @@ struct ReactionNotice<'a> {
     user: UserId,
     is_on: bool,
     emoji: &'a str,
-    /// Those who have the message cannot apply the change alone.
+    /// The change alone does not suffice: another emoji becomes visible with it.
     needs_message: bool,
-    /// Where the parts of frames behind their heads are in the block, once they were needed.
+    /// Where the encoded change is in the broadcast buffer, once it was needed,
     change: Option<Range<usize>>,
     whole: [Option<Range<usize>>; 2],
 }
 
-/// How one connection is notified of a reaction.
+/// The form in which one connection is notified.
 enum Form {
     Change,
     Message(Version),
@@ -118,7 +118,7 @@ impl Service<'_> {
         self.turn.reacted.push(caller.user);
         let updated = self.clock.next();
         self.store.react(chat, id, caller.user, is_on, emoji, updated)?;
-        // Before the answer, without a limit: it must not overtake earlier changes of the chat.
+        // Before the answer, and without a limit, so that it does not overtake earlier messages.
         if self.turn.batch.chat == Some(chat) {
             self.notify_batch_to(caller.conn.index, usize::MAX, false);
             if let Some(peer) = self.presence.peers.get_mut(caller.conn) {
@@ -144,8 +144,8 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// REACTION_NOTIFY, or MSG_NOTIFY in its place, to every connection of the chat but the
-    /// caller's that needs it.
+    /// Stages REACTION_NOTIFY, or MSG_NOTIFY in its place, for every connection of the chat that
+    /// needs it, except the caller's.
     fn notify_reaction(
         &mut self,
         caller: Caller,
@@ -193,7 +193,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Where the change alone is in the block.
+    /// Encodes the change once. Returns where it is in the broadcast buffer.
     fn reaction_change(&mut self, notice: &mut ReactionNotice<'_>) -> Range<usize> {
         if let Some(piece) = &notice.change {
             return piece.clone();
@@ -208,7 +208,7 @@ impl Service<'_> {
         notice.change.insert(start..block.len()).clone()
     }
 
-    /// Where the message is in the block, as this version has it.
+    /// Encodes the message once per layout. Returns where it is in the broadcast buffer.
     fn reacted_message(
         &mut self,
         notice: &mut ReactionNotice<'_>,
@@ -240,7 +240,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The next of the reactions of a message.
+    /// The next piece of the answer to GET_REACTIONS.
     pub(super) fn reactions_piece(
         &mut self,
         caller: Caller,
@@ -255,7 +255,7 @@ impl Service<'_> {
             loop {
                 let rows = service.store.reactions(chat, message, *from, to, ROWS)?;
                 for row in &rows {
-                    if !pieces.has_room() {
+                    if !pieces.has_budget() {
                         return Ok(Progress::More);
                     }
                     pieces.out().put_u32(row.user.get());
@@ -270,11 +270,11 @@ impl Service<'_> {
     }
 }
 
-/// How a connection is notified of a reaction; `None` for one on 0.1 or 1.0, which sees no
-/// reactions and loses nothing.
+/// The form for one connection; `None` on 0.1 and 1.0, which have no reactions, unless a message
+/// drops out of the range that is being read.
 fn form(peer: &Peer, needs_message: bool) -> Option<Form> {
     let version = peer.version();
-    // The message has left the range that is being read.
+    // The message drops out of the range that the connection is reading.
     let is_reading = peer.stream.as_ref().is_some_and(|stream| stream.source.is_by_time());
     if is_reading || (version.has_extras() && needs_message) {
         return Some(Form::Message(version));
@@ -282,7 +282,7 @@ fn form(peer: &Peer, needs_message: bool) -> Option<Form> {
     version.has_extras().then_some(Form::Change)
 }
 
-/// Whether a text may be given as a reaction.
+/// Whether a text is allowed as a reaction.
 fn is_emoji(text: &str) -> bool {
     (1..=EMOJI_BYTES_MAX).contains(&text.len())
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())

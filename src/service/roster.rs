@@ -1,7 +1,7 @@
-//! Who is online, and in which chats: a cache of `members` for the users with an authorized
-//! connection, so that sending and telling touch no SQL.
+//! The roster: who is online in which chats. It caches `members` for users with a session in use,
+//! so that sends and their fan-out need no SQL.
 //!
-//! Invariant 7 rests on it: only connections listed under a chat get its messages, and they are
+//! Invariant 7 depends on it: only connections listed under a chat get its messages, and they are
 //! listed exactly while their user is a member and their session is attached and not suspended.
 
 use std::collections::HashMap;
@@ -12,23 +12,23 @@ use smallvec::SmallVec;
 use crate::ids::{ChatId, UserId};
 use crate::store::members::Member;
 
-/// A user's place in a chat.
+/// The membership of an online user in one chat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Membership {
     pub(crate) chat: ChatId,
-    /// Where the chat stands in the roster.
+    /// Index of the chat in the roster.
     pub(crate) slot: u32,
 }
 
-/// A user with an authorized connection. There may be as many as connections, so it is kept small:
-/// most have one connection and few chats, and the least that the allocator gives is 32 bytes.
+/// A user with at least one session in use. There may be as many as connections, so keep it small:
+/// most have one connection and few chats, and the smallest allocation has 32 bytes.
 pub(crate) struct OnlineUser {
     user: UserId,
-    /// Places of all connections that carry one of its sessions: first the active ones.
+    /// Indices of all connections with one of the user's sessions; active ones first.
     conns: SmallVec<[u32; 4]>,
-    /// How many are active.
+    /// Number of active connections.
     active: u32,
-    /// Its chats, by id.
+    /// The user's chats, by id.
     pub(crate) chats: SmallVec<[Membership; 2]>,
 }
 
@@ -37,17 +37,17 @@ impl OnlineUser {
         Self { user, conns: SmallVec::new(), active: 0, chats }
     }
 
-    /// Places of all connections that carry one of its sessions, suspended ones included.
+    /// Indices of all connections with one of the user's sessions, suspended ones included.
     pub(crate) fn conns(&self) -> &[u32] {
         &self.conns
     }
 
-    /// Those of them that are notified.
+    /// Indices of the active ones, which are notified.
     pub(crate) fn active(&self) -> &[u32] {
         self.conns.get(..self.active as usize).unwrap_or_default()
     }
 
-    /// False when the connection is active already, or not one of this user.
+    /// False when the connection is active already, or not this user's.
     fn activate(&mut self, conn: u32) -> bool {
         let active = self.active as usize;
         match self.conns.iter().position(|&other| other == conn) {
@@ -73,21 +73,20 @@ impl OnlineUser {
     }
 }
 
-/// A chat with a member online.
+/// A chat with at least one member online.
 pub(crate) struct OnlineChat {
     pub(crate) chat: ChatId,
-    /// Places of the connections that get its messages.
+    /// Indices of the connections that get its messages.
     pub(crate) conns: Vec<u32>,
-    /// Members online; the chat is forgotten with the last.
+    /// Number of members online; the entry is removed with the last one.
     users: u32,
-    /// Seconds between two messages of one member; 0: any.
+    /// Seconds between two messages of one member; 0: no slow mode.
     pub(crate) slow_mode_s: u32,
 }
 
-/// Everybody online. A hash table has room for up to twice as many as are in it, so it holds
-/// places, and not the users themselves.
+/// All online users. The hash table holds indices only, since up to half of its buckets are empty.
 ///
-/// Invariant: `places` says where in `online` each of them is, and nothing else.
+/// Invariant: `places` maps each user of `online` to its index, and nothing else.
 #[derive(Default)]
 struct Users {
     places: HashMap<UserId, u32>,
@@ -113,7 +112,7 @@ impl Users {
         self.online.push(online);
     }
 
-    /// Takes a user away; the last one moves to its place.
+    /// Removes a user; the last one moves to its index.
     fn remove(&mut self, user: UserId) -> Option<OnlineUser> {
         let place = self.places.remove(&user)?;
         let online = self.online.swap_remove(place as usize);
@@ -128,7 +127,7 @@ impl Users {
     }
 }
 
-/// Everybody online and their chats.
+/// Everybody online, and their chats.
 #[derive(Default)]
 pub(crate) struct Roster {
     users: Users,
@@ -158,12 +157,12 @@ impl Roster {
         self.slots.get(&chat).copied()
     }
 
-    /// The connections that get a chat's messages.
+    /// Indices of the connections that get a chat's messages.
     pub(crate) fn conns(&self, chat: ChatId) -> &[u32] {
         self.slot(chat).and_then(|slot| self.chat(slot)).map_or(&[], |chat| &chat.conns)
     }
 
-    /// The place of a user in a chat, when it is online and a member.
+    /// The membership of a user in a chat, if online and a member.
     pub(crate) fn membership(&self, user: UserId, chat: ChatId) -> Option<Membership> {
         let chats = &self.users.get(user)?.chats;
         let at = chats.binary_search_by_key(&chat, |membership| membership.chat).ok()?;
@@ -179,8 +178,8 @@ impl Roster {
         }
     }
 
-    /// Lists a connection under its user. `memberships` are asked for when the user was offline.
-    /// True when it was.
+    /// Adds a connection of a user; it is active. `memberships` is called only if the user was
+    /// offline. True when the user was offline.
     pub(crate) fn attach<E>(
         &mut self,
         conn: u32,
@@ -204,7 +203,7 @@ impl Roster {
         Ok(is_first)
     }
 
-    /// Lists a connection of a user under its chats.
+    /// Makes a connection active: it gets the messages of its user's chats.
     pub(crate) fn activate(&mut self, conn: u32, user: UserId) {
         let Some(online) = self.users.get_mut(user) else { return };
         if !online.activate(conn) {
@@ -217,7 +216,7 @@ impl Roster {
         }
     }
 
-    /// Takes a connection out of its user's chats: its session is suspended.
+    /// Makes a connection inactive: its session is suspended.
     pub(crate) fn deactivate(&mut self, conn: u32, user: UserId) {
         let Some(online) = self.users.get_mut(user) else { return };
         if !online.deactivate(conn) {
@@ -230,7 +229,7 @@ impl Roster {
         }
     }
 
-    /// Forgets a connection. True when it was the last of its user.
+    /// Removes a connection. True when it was the last of its user.
     pub(crate) fn detach(&mut self, conn: u32, user: UserId) -> bool {
         self.deactivate(conn, user);
         let Some(online) = self.users.get_mut(user) else { return false };
@@ -242,7 +241,7 @@ impl Roster {
         true
     }
 
-    /// Forgets a user with all connections; their places are returned.
+    /// Removes a user with all connections, and returns their indices.
     pub(crate) fn forget(&mut self, user: UserId) -> Vec<u32> {
         let Some(online) = self.users.remove(user) else { return Vec::new() };
         for membership in &online.chats {
@@ -251,7 +250,7 @@ impl Roster {
         online.conns.into_vec()
     }
 
-    /// Notes that an online user has become a member.
+    /// Notes that a user, if online, has become a member.
     pub(crate) fn join(&mut self, user: UserId, chat: ChatId, slow_mode_s: u32) {
         if !self.users.contains(user) || self.membership(user, chat).is_some() {
             return;
@@ -276,14 +275,14 @@ impl Roster {
         self.leave(membership.slot, &active);
     }
 
-    /// The members of a chat who are online.
+    /// The online members of a chat.
     pub(crate) fn users_of(&self, chat: ChatId) -> Vec<UserId> {
         let is_in = |online: &OnlineUser| {
             online.chats.binary_search_by_key(&chat, |membership| membership.chat).is_ok()
         };
         let users = self.users.iter().filter(|online| is_in(online));
         let mut users: Vec<UserId> = users.map(|online| online.user).collect();
-        // The same input is to have the same effect, in whatever order they came.
+        // Sorted: the same input must have the same effect, in whatever order users came online.
         users.sort_unstable();
         users
     }
@@ -311,14 +310,14 @@ impl Roster {
         }
     }
 
-    /// Whether users and chats agree on who is where.
+    /// Checks that users and chats agree with each other.
     ///
     /// # Errors
-    /// What they do not agree on.
+    /// A description of the first disagreement.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (chat, &slot) in &self.slots {
             let Some(online) = self.chat(slot).filter(|online| online.chat == *chat) else {
-                return Err(format!("chat {chat} is not in its place"));
+                return Err(format!("chat {chat} is not at its index"));
             };
             let mut expected: Vec<u32> = Vec::new();
             let mut users = 0;
@@ -332,7 +331,7 @@ impl Roster {
             listed.sort_unstable();
             expected.sort_unstable();
             if listed != expected || users != online.users || users == 0 {
-                return Err(format!("chat {chat} lists {listed:?}, and not {expected:?}"));
+                return Err(format!("chat {chat} lists {listed:?} instead of {expected:?}"));
             }
         }
         let is_at = |(at, online): (usize, &OnlineUser)| {
@@ -340,15 +339,15 @@ impl Roster {
         };
         let (online, places) = (self.users.online.len(), self.users.places.len());
         if online != places || !self.users.online.iter().enumerate().all(is_at) {
-            return Err(format!("{online} users online, not all of them in their {places} places"));
+            return Err(format!("{online} users online, but {places} valid indices"));
         }
         if self.chats.len() != self.slots.len() {
-            return Err(format!("{} chats in {} places", self.slots.len(), self.chats.len()));
+            return Err(format!("{} chats at {} indices", self.slots.len(), self.chats.len()));
         }
         Ok(())
     }
 
-    /// Online users; for metrics and checks.
+    /// All online users, for metrics and checks.
     pub(crate) fn online_users(&self) -> impl Iterator<Item = (UserId, &OnlineUser)> {
         self.users.iter().map(|online| (online.user, online))
     }

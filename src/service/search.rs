@@ -1,14 +1,14 @@
 //! SEARCH_MSG (protocol section 5).
 //!
-//! The index only proposes messages, the newest first; whether one fits, and how well, is decided
-//! by its content. So what would be too much for the index to decide can be left to that look. A
-//! search never walks everything:
+//! The index only proposes messages, newest first; the content of each decides whether it matches,
+//! and how well. So a condition that is too expensive for the index can be left to that check.
+//! Every search is bounded:
 //!
-//! - The best are chosen among the newest [`RANKED_MAX`] that fit.
-//! - Words that are all common are looked for together among the newest
-//!   [`WINDOWS_MAX`] x [`WINDOW_MESSAGES`] indexed messages.
-//! - The beginning of more than [`PREFIX_WORDS_MAX`] words is left to the look at the content; when
-//!   nothing else is asked for, the newest messages are read one by one, [`LOOKS_MAX`] of them.
+//! - The best are chosen among the newest [`RANKED_MAX`] matches.
+//! - If all words are common, they are searched for among the newest [`WINDOWS_MAX`] x
+//!   [`WINDOW_MESSAGES`] indexed messages only.
+//! - A prefix of more than [`PREFIX_WORDS_MAX`] words is checked by content only. If the query has
+//!   nothing else, the newest messages are read one by one, up to [`READS_MAX`].
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::{INDEXED_WORD_BYTES_MAX, SEARCH_RESULTS_MAX};
@@ -20,67 +20,67 @@ use crate::tokenizer::{Query, indexed};
 use crate::wire::codec::{Put, put_message};
 use crate::wire::decline::Decline;
 
-/// Messages that fit and are ranked.
+/// Matches that are ranked, at most.
 const RANKED_MAX: usize = 500;
-/// Messages whose content is read.
-const LOOKS_MAX: usize = 20_000;
-/// Proposals that are dropped unseen, since they are of chats of others, count as so much of a
-/// look.
-const LOOKS_PER_DROP: usize = 10;
-/// Proposals taken from the index in one slice.
+/// Messages whose content is read, at most.
+const READS_MAX: usize = 20_000;
+/// Budget units of one read. A proposal that is dropped unread, because it is in a chat of others,
+/// costs one unit.
+const READ_COST: usize = 10;
+/// Proposals of the index per slice.
 const PROPOSALS_PER_SLICE: usize = 128;
 /// Bytes of content after which a slice ends.
 const BYTES_PER_SLICE: usize = 64 * 1024;
-/// Words with more messages than this are common.
+/// Messages above which a word is common.
 const COMMON_MESSAGES: usize = 2_000;
-/// Words of a query whose messages are counted that far.
+/// Words of a query that are checked for being common, at most.
 const COUNTED_WORDS_MAX: usize = 8;
-/// Indexed messages among which common words are looked for in one slice,
+/// Indexed messages in the window that common words are searched for in one slice,
 const WINDOW_MESSAGES: usize = 20_000;
-/// and slices of these.
+/// and windows of one search.
 const WINDOWS_MAX: usize = 50;
-/// Words that the beginning of a word may stand for in the index.
+/// Words of the index that a prefix may stand for.
 const PREFIX_WORDS_MAX: usize = 64;
-/// Beginnings of words that the index is asked for; more are left to the look at the content.
+/// Prefixes of a query that the index is asked for; the others are checked by content.
 const PREFIXES_MAX: usize = 2;
-/// Chats of the asker that the index is asked for; of more, all proposals are sifted.
+/// Chats of the user that the index filters by; with more, every proposal is checked.
 const CHATS_ASKED_MAX: usize = 32;
-/// Milliseconds that a search waits for the index to catch up with its chats.
+/// Milliseconds that a search waits for the index of its chats to be up to date.
 const INDEX_WAIT_MS_MAX: u64 = 5_000;
 
-/// A search under way.
+/// A search in progress.
 pub(crate) struct Search {
     chat: Option<ChatId>,
     query: Query,
     results_max: usize,
-    /// What is newer came after the request.
+    /// Messages after this time came after the request.
     upto: ServerTime,
     waits_until_ms: u64,
     stage: Stage,
-    /// What fits: how well, and which.
+    /// Matches so far: score, message, chat.
     found: Vec<(f64, MessageId, ChatId)>,
-    looks_left: usize,
+    budget_left: usize,
 }
 
 impl Search {
-    /// The chat that is searched; none when all chats of the user are.
+    /// The chat that is searched; `None`: all chats of the user.
     pub(crate) const fn chat(&self) -> Option<ChatId> {
         self.chat
     }
 }
 
 enum Stage {
-    /// The index catches up first.
+    /// The index of the chats is not up to date yet.
     Waiting,
-    /// Proposals older than `below` are to come.
-    Looking { proposer: Proposer, below: MessageId },
-    /// The results from this one on are to be sent.
-    Telling(usize),
+    /// Proposals older than `below` are to be checked next.
+    Checking { proposer: Proposer, below: MessageId },
+    /// The results from this index on are to be sent.
+    Sending(usize),
 }
 
-/// Where proposals come from.
+/// The source of proposals.
 enum Proposer {
-    /// The index, by one word of each of the lists.
+    /// The index: messages that have a word of each of the lists.
     Index { all_of: Vec<Vec<String>>, windows_left: Option<usize> },
     /// The newest messages.
     Newest,
@@ -107,7 +107,7 @@ impl Service<'_> {
             waits_until_ms: self.clock.now_ms() + INDEX_WAIT_MS_MAX,
             stage: Stage::Waiting,
             found: Vec::new(),
-            looks_left: LOOKS_MAX * LOOKS_PER_DROP,
+            budget_left: READS_MAX * READ_COST,
         };
         self.begin_stream(caller, Source::Search(Box::new(search)));
         Ok(())
@@ -129,12 +129,12 @@ impl Service<'_> {
                 }
                 Ok(Progress::More)
             }
-            Stage::Looking { .. } => {
-                self.streams.looked_bytes += SLICE_COST;
-                self.look(caller, search)?;
+            Stage::Checking { .. } => {
+                self.streams.scanned_bytes += SLICE_COST;
+                self.check_proposals(caller, search)?;
                 Ok(Progress::More)
             }
-            Stage::Telling(_) => self.notify_found(caller, search),
+            Stage::Sending(_) => self.send_found(caller, search),
         }
     }
 
@@ -142,30 +142,30 @@ impl Service<'_> {
         search.chat.map_or_else(|| self.chats_of(caller.user), |chat| vec![chat])
     }
 
-    /// Decides what the index is asked for.
+    /// Decides what to ask the index for.
     fn first_stage(&mut self, search: &Search, chats: Vec<ChatId>) -> StoreResult<Stage> {
-        self.streams.looked_bytes += SLICE_COST;
+        self.streams.scanned_bytes += SLICE_COST;
         if search.results_max == 0 || chats.is_empty() {
-            return Ok(Stage::Telling(0));
+            return Ok(Stage::Sending(0));
         }
         let below = MessageId::at(search.upto.next());
-        let Some(mut all_of) = self.words_to_ask(&search.query)? else {
-            return Ok(Stage::Telling(0));
+        let Some(mut all_of) = self.index_terms(&search.query)? else {
+            return Ok(Stage::Sending(0));
         };
         if all_of.is_empty() {
-            return Ok(Stage::Looking { proposer: Proposer::Newest, below });
+            return Ok(Stage::Checking { proposer: Proposer::Newest, below });
         }
         if chats.len() <= CHATS_ASKED_MAX {
             all_of.push(chats.into_iter().map(chat_word).collect());
         }
         let are_common = all_of.len() > 1 && self.are_all_common(&all_of, below)?;
         let windows_left = are_common.then_some(WINDOWS_MAX);
-        Ok(Stage::Looking { proposer: Proposer::Index { all_of, windows_left }, below })
+        Ok(Stage::Checking { proposer: Proposer::Index { all_of, windows_left }, below })
     }
 
-    /// Lists of words, one of each of which every message that fits has in the index. `None` when
-    /// none can fit.
-    fn words_to_ask(&mut self, query: &Query) -> StoreResult<Option<Vec<Vec<String>>>> {
+    /// Lists of words: a match has, in the index, at least one word of each list. `None` when
+    /// nothing can match.
+    fn index_terms(&mut self, query: &Query) -> StoreResult<Option<Vec<Vec<String>>>> {
         let mut all_of: Vec<Vec<String>> = Vec::new();
         let mut prefixes = Vec::new();
         for group in query.groups() {
@@ -179,23 +179,23 @@ impl Service<'_> {
         }
         prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
         for prefix in prefixes.into_iter().take(PREFIXES_MAX) {
-            let stands_for = self.store.indexed_words(prefix, PREFIX_WORDS_MAX + 1)?;
-            if stands_for.is_empty() {
+            let expansions = self.store.indexed_words(prefix, PREFIX_WORDS_MAX + 1)?;
+            if expansions.is_empty() {
                 return Ok(None);
             }
-            if stands_for.len() <= PREFIX_WORDS_MAX {
-                all_of.push(stands_for);
+            if expansions.len() <= PREFIX_WORDS_MAX {
+                all_of.push(expansions);
             }
         }
-        // The longer, the rarer.
+        // Longer words are rarer, so they come first.
         all_of.sort_by_key(|words| std::cmp::Reverse(words.first().map_or(0, String::len)));
         all_of.dedup();
         Ok(Some(all_of))
     }
 
-    /// Whether each of the lists has enough messages that walking them together takes long.
+    /// Whether every list has so many messages that intersecting them takes long.
     fn are_all_common(&mut self, all_of: &[Vec<String>], below: MessageId) -> StoreResult<bool> {
-        // The chats are the last of the lists, and often the rarest.
+        // The list of chats is the last one, and often the rarest.
         for words in all_of.iter().rev().take(COUNTED_WORDS_MAX) {
             let one = std::slice::from_ref(words);
             let newest = self.store.search(one, below, ServerTime::ZERO, COMMON_MESSAGES)?;
@@ -206,14 +206,16 @@ impl Service<'_> {
         Ok(true)
     }
 
-    /// Takes the next proposals and keeps what fits.
-    fn look(&mut self, caller: Caller, search: &mut Search) -> StoreResult<()> {
-        let Stage::Looking { proposer, below } = &mut search.stage else { return Ok(()) };
+    /// Checks the next proposals and keeps the matches.
+    fn check_proposals(&mut self, caller: Caller, search: &mut Search) -> StoreResult<()> {
+        let Stage::Checking { proposer, below } = &mut search.stage else { return Ok(()) };
         let (proposals, mut next) = match proposer {
             Proposer::Index { all_of, windows_left } => {
                 self.propose(all_of, windows_left, search.chat, *below)?
             }
-            Proposer::Newest => self.propose_newest(search.chat, *below, &mut search.looks_left)?,
+            Proposer::Newest => {
+                self.propose_newest(search.chat, *below, &mut search.budget_left)?
+            }
         };
         let mut bytes = 0;
         for (id, chat) in proposals {
@@ -224,10 +226,10 @@ impl Service<'_> {
             let mine =
                 chat.filter(|&chat| self.presence.roster.membership(caller.user, chat).is_some());
             let Some(chat) = mine else {
-                search.looks_left = search.looks_left.saturating_sub(1);
+                search.budget_left = search.budget_left.saturating_sub(1);
                 continue;
             };
-            search.looks_left = search.looks_left.saturating_sub(LOOKS_PER_DROP);
+            search.budget_left = search.budget_left.saturating_sub(READ_COST);
             let query = &search.query;
             let score = self.store.with_message(chat, id, |message| {
                 bytes += message.content.len();
@@ -245,15 +247,15 @@ impl Service<'_> {
                 break;
             }
         }
-        match next.filter(|_| search.looks_left > 0) {
+        match next.filter(|_| search.budget_left > 0) {
             Some(next) => *below = next,
             None => search.rank(),
         }
         Ok(())
     }
 
-    /// Proposals of the index with their chat, if it is known, and what those after them are
-    /// older than; `None` at the end.
+    /// Proposals of the index, with their chat if it is known, and the upper bound of the next
+    /// ones; `None` at the end.
     #[allow(clippy::type_complexity)]
     fn propose(
         &mut self,
@@ -284,12 +286,12 @@ impl Service<'_> {
         &mut self,
         chat: Option<ChatId>,
         below: MessageId,
-        looks_left: &mut usize,
+        budget_left: &mut usize,
     ) -> StoreResult<(Vec<(MessageId, Option<ChatId>)>, Option<MessageId>)> {
         if let Some(chat) = chat {
             let (newest, passed_over, next) =
                 self.store.messages_before(chat, below, PROPOSALS_PER_SLICE)?;
-            *looks_left = looks_left.saturating_sub(passed_over);
+            *budget_left = budget_left.saturating_sub(passed_over);
             return Ok((newest.into_iter().map(|id| (id, Some(chat))).collect(), next));
         }
         let newest = self.store.indexed_before(below, PROPOSALS_PER_SLICE)?;
@@ -298,20 +300,20 @@ impl Service<'_> {
         Ok((newest.into_iter().map(|(id, chat)| (id, Some(chat))).collect(), next))
     }
 
-    /// The results, best first, as they are now.
-    fn notify_found(
+    /// Sends the results, best first, with their present content.
+    fn send_found(
         &mut self,
         caller: Caller,
         search: &mut Search,
     ) -> Result<Progress, HandlerError> {
-        let Stage::Telling(next) = &mut search.stage else { return Ok(Progress::Ended) };
+        let Stage::Sending(next) = &mut search.stage else { return Ok(Progress::Ended) };
         let found = &search.found;
         self.pieces(caller, |service, pieces| {
             while let Some(&(_, id, chat)) = found.get(*next) {
-                if !pieces.has_room() {
+                if !pieces.has_budget() {
                     return Ok(Progress::More);
                 }
-                // Left or deleted since it was found, it is no result any more.
+                // Not a result any more: deleted, or the user has left its chat.
                 if service.presence.roster.membership(caller.user, chat).is_some() {
                     service.store.with_message(chat, id, |message| {
                         pieces.out().put_u32(chat.get());
@@ -327,13 +329,13 @@ impl Service<'_> {
 }
 
 impl Search {
-    /// The best first, and of equals the newest.
+    /// Sorts by score; among equals, the newest first.
     fn rank(&mut self) {
         self.found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
         self.found.truncate(self.results_max);
-        self.stage = Stage::Telling(0);
+        self.stage = Stage::Sending(0);
     }
 }
 
-/// What a slice of a search costs of what [`Service::pump`] may do in one turn.
+/// Cost of a slice of a search, in bytes of the budget of [`Service::pump`] per turn.
 const SLICE_COST: usize = crate::limits::STREAM_TURN_BYTES / 4;

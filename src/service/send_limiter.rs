@@ -1,25 +1,24 @@
-//! Slow mode: how long somebody waits between two messages to one chat.
+//! Slow mode: the rate limit on one user's messages to one chat.
 //!
-//! It is kept by chat and user, and not by connection or membership, so that nobody escapes it by
-//! connecting again or by leaving and joining. What is over is forgotten in housekeeping. While no
-//! chat has a slow mode, nothing is kept here and nothing is looked up. The limits on users are
-//! kept by [`super::ledger`].
+//! It is kept per chat and user, not per connection or membership: reconnecting, or leaving and
+//! joining again, does not reset it. Housekeeping removes entries that are over. While no chat has
+//! a slow mode, nothing is stored or looked up here. The limits per user are in [`super::ledger`].
 
 use std::collections::BTreeMap;
 
 use crate::ids::{ChatId, UserId};
 
-/// Users in chats that are kept at once; past it one is let go early.
+/// Pairs of user and chat kept at once; above it, one is forgotten early.
 const KEPT_MAX: usize = 65_536;
 
-/// Who has to wait, by the clock that never jumps.
+/// The waits in progress.
 #[derive(Default)]
 pub(super) struct SendLimiter {
-    /// From when on a user may send to a chat in slow mode, in milliseconds.
+    /// Time from which on a user may send to a chat again, in milliseconds of the monotonic clock.
     may_send_ms: BTreeMap<(UserId, ChatId), u64>,
 }
 
-/// How it was for one user in a chat before one message more.
+/// The state of one user in one chat before a send, for an undo.
 pub(crate) struct LimitedSender {
     key: (UserId, ChatId),
     may_send_ms: Option<u64>,
@@ -31,7 +30,7 @@ impl SendLimiter {
         self.may_send_ms.get(&(user, chat)).map_or(0, |from_ms| from_ms.saturating_sub(now_ms))
     }
 
-    /// The slow mode of a chat is another: nobody waits longer for it from now on than it says.
+    /// Shortens the waits in a chat to its new slow mode.
     pub(super) fn set_slow_mode(&mut self, chat: ChatId, slow_mode_s: u32, now_ms: u64) {
         let latest_ms = now_ms + u64::from(slow_mode_s) * 1000;
         for ((_, of), from_ms) in &mut self.may_send_ms {
@@ -41,7 +40,7 @@ impl SendLimiter {
         }
     }
 
-    /// Counts a send or an edit in a chat with a slow mode. How it was before.
+    /// Counts a send or an edit in a chat with a slow mode. Returns the state before it.
     pub(super) fn note(
         &mut self,
         key: (UserId, ChatId),
@@ -55,7 +54,7 @@ impl SendLimiter {
         LimitedSender { key, may_send_ms: self.may_send_ms.insert(key, from_ms) }
     }
 
-    /// A message is taken back.
+    /// Uncounts a message whose turn was undone.
     pub(super) fn take_back(&mut self, before: &LimitedSender) {
         match before.may_send_ms {
             Some(from_ms) => self.may_send_ms.insert(before.key, from_ms),
@@ -63,7 +62,7 @@ impl SendLimiter {
         };
     }
 
-    /// Forgets what is over.
+    /// Forgets waits that are over.
     pub(super) fn trim(&mut self, now_ms: u64) {
         self.may_send_ms.retain(|_, from_ms| *from_ms > now_ms);
     }

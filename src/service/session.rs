@@ -16,13 +16,13 @@ use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
-/// The name of the program in the answer to HELLO.
+/// The name of the server in the answer to HELLO.
 const SERVER: &str = concat!("vestnik ", env!("CARGO_PKG_VERSION"));
 
-/// The use of a session is noted in the database at most this often.
+/// Microseconds between two updates of when a session was last used.
 pub(super) const TOUCH_US: i64 = 3600 * 1_000_000;
 
-/// Appends who it is that a session is attached for, as this version has it.
+/// Appends the identity of a session's user, as the version encodes it.
 fn put_identity(body: &mut Vec<u8>, version: Version, user: UserId, flags: u8) {
     if version >= Version::V1_0 {
         body.put_u32(user.get());
@@ -69,12 +69,12 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Where a connection comes from, as the throttle sees it.
+    /// The remote address, in the form that the throttle counts by.
     pub(super) fn origin(&self, conn: ConnId) -> Option<Origin> {
         self.presence.peers.get(conn).map(|peer| Origin::of(peer.address()))
     }
 
-    /// Whether one more may fail.
+    /// Declines if a key has no failure left: rate limiting of logins and other guesses.
     pub(super) fn check_throttle(&self, keys: &[Key<'_>]) -> HandlerResult {
         for key in keys {
             self.limits.throttle.check(*key, self.clock.now_ms()).map_err(Decline::RateLimited)?;
@@ -82,7 +82,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Counts a failure.
+    /// Counts a failure for each key.
     pub(super) fn spend(&mut self, keys: &[Key<'_>]) {
         for key in keys {
             self.limits.throttle.spend(*key, self.clock.now_ms());
@@ -108,7 +108,7 @@ impl Service<'_> {
         self.check_login(conn, task, key, password)
     }
 
-    /// Has a password compared with the one that is stored now.
+    /// Queues a comparison with the password that is stored now.
     fn check_login(
         &mut self,
         conn: ConnId,
@@ -118,7 +118,7 @@ impl Service<'_> {
     ) -> HandlerResult {
         let user = self.store.user_by_key(&login)?.filter(|user| !user.disabled);
         let (user, stored) = user.map(|found| (found.user, found.password)).unzip();
-        self.ask_to_compare(conn, task, Checked { password, stored }, true, |checked| {
+        self.queue_comparison(conn, task, Checked { password, stored }, true, |checked| {
             Intent::Login { user, login, checked }
         })
     }
@@ -133,11 +133,11 @@ impl Service<'_> {
         upgraded: Option<&str>,
     ) -> HandlerResult {
         if user.is_some() {
-            // A command that disables the user, or gives another password, is waited for.
+            // Waits for a command that may be disabling the user or setting another password.
             self.may_write()?;
         }
         let found = match user {
-            // Disabled meanwhile is disabled.
+            // A user who was disabled meanwhile cannot log in.
             Some(user) => self.store.user(user)?.filter(|user| !user.disabled),
             None => None,
         };
@@ -147,20 +147,20 @@ impl Service<'_> {
             return Err(Decline::BadCredentials.into());
         };
         if checked.stored.as_deref() != Some(&found.password) {
-            // A new password ends what the old one opened, and nothing may bring the old one back;
-            // or it is the same one, which another login has had hashed anew.
+            // The password was changed meanwhile, so the old one must not open a session; or
+            // another login has upgraded its hash. Check again with what is stored now.
             return self.check_login(conn, task, login, checked.password);
         }
         self.may_write()?;
         let now = self.clock.next();
         let secret = SessionSecret::generate(self.random).map_err(|why| {
-            log::error!("no session without randomness: {why}");
+            log::error!("cannot create a session: no randomness: {why}");
             Decline::StorageFailed
         })?;
         let rounds = password::rounds(&found.password).unwrap_or(0);
         let key = Key::LoggedIn(&login, origin);
         self.limits.throttle.spend_part(key, rounds, PASSWORD_ITERATIONS, self.clock.now_ms());
-        self.make_room_for_session(found.user)?;
+        self.evict_oldest_session(found.user)?;
         let address = self.address(conn);
         let session = self.store.add_session(found.user, &secret.digest().0, now, &address)?;
         if let Some(upgraded) = upgraded {
@@ -176,8 +176,9 @@ impl Service<'_> {
         self.attach(conn, found.user, session, now)
     }
 
-    /// A user with as many sessions as may be loses the one that was used longest ago.
-    fn make_room_for_session(&mut self, user: UserId) -> HandlerResult {
+    /// Ends the user's least recently used session if there would be too many, preferably one that
+    /// no connection uses.
+    fn evict_oldest_session(&mut self, user: UserId) -> HandlerResult {
         let sessions = self.store.sessions(Some(user))?;
         if sessions.len() < SESSIONS_PER_USER_MAX {
             return Ok(());
@@ -237,7 +238,7 @@ impl Service<'_> {
             self.resume_suspended(conn, user, touched);
             return Ok(());
         }
-        // First the one, then the other: its user is online all the time.
+        // In this order, so that the user stays online in between.
         let other = self.conn_of_session(user, session);
         self.attach(conn, user, session, touched)?;
         if let Some(other) = other {
@@ -246,7 +247,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Whose session this is, if the secret is right and it has not ended.
+    /// The user of a session, if the secret is right and the session has not ended.
     fn session_owner(
         &mut self,
         session: SessionId,
@@ -262,7 +263,7 @@ impl Service<'_> {
         Ok((is_right && is_alive).then_some(row.user))
     }
 
-    /// Authorizes a connection by a session.
+    /// Attaches a session to a connection.
     fn attach(
         &mut self,
         conn: ConnId,
@@ -297,7 +298,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The connection falls back to *greeted*.
+    /// Detaches the session: the connection becomes *greeted*.
     fn detach(&mut self, conn: ConnId) {
         let Some(peer) = self.presence.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
@@ -314,7 +315,7 @@ impl Service<'_> {
         }
     }
 
-    /// Takes the session from a connection: it ended, or another connection has it now.
+    /// Detaches the session, which has ended or moved to another connection, and sends DEAUTH.
     pub(super) fn deauth(&mut self, conn: ConnId) {
         self.detach(conn);
         let Some(peer) = self.presence.peers.get_mut(conn) else { return };
@@ -322,14 +323,14 @@ impl Service<'_> {
         if peer.stream.is_none() {
             self.streams.resumed.push(conn);
         }
-        // A long answer ends by itself, with its next piece.
+        // A streamed answer notices by itself, at its next piece.
         if let Some(task) = cut_off {
             self.outbox.decline(conn.index, task, Decline::LoginRequired);
         }
         self.outbox.stage_bare(conn.index, ToClient::Deauth);
     }
 
-    /// The connection that a session is attached to.
+    /// The connection that uses a session.
     pub(super) fn conn_of_session(&self, user: UserId, session: SessionId) -> Option<ConnId> {
         let conns = self.presence.roster.user(user)?.conns();
         let peers = conns.iter().filter_map(|&index| self.presence.peers.at(index));
@@ -339,14 +340,14 @@ impl Service<'_> {
         peers.filter(carries).map(|peer| peer.conn).next()
     }
 
-    /// A session has ended: its connection gets DEAUTH.
+    /// Sends DEAUTH to the connection of a session that has ended.
     pub(super) fn deauth_session(&mut self, user: UserId, session: SessionId) {
         if let Some(conn) = self.conn_of_session(user, session) {
             self.deauth(conn);
         }
     }
 
-    /// The sessions of a user have ended, but for one.
+    /// Sends DEAUTH to a user's connections, except the one that keeps its session.
     pub(super) fn deauth_user(&mut self, user: UserId, keep: Option<SessionId>) {
         let conns = self
             .presence
@@ -363,7 +364,7 @@ impl Service<'_> {
         }
     }
 
-    /// A notification was declined (protocol section 3).
+    /// Suspends a session after a declined notification (protocol section 3).
     pub(super) fn suspend(&mut self, conn: ConnId) {
         let Some(peer) = self.presence.peers.get(conn) else { return };
         let Some(attached) = peer.state.attached else { return };
@@ -375,11 +376,12 @@ impl Service<'_> {
         self.presence.roster.deactivate(conn.index, attached.user);
     }
 
-    /// A connection gets no notifications any more, so it need not catch up either.
+    /// Drops the backlog: the connection is notified of nothing any more.
     fn drop_backlog(&mut self, conn: ConnId) {
-        if let Some(behind) = self.presence.peers.get_mut(conn).and_then(|peer| peer.backlog.take())
+        if let Some(backlog) =
+            self.presence.peers.get_mut(conn).and_then(|peer| peer.backlog.take())
         {
-            self.turn.dropped.push((conn, behind));
+            self.turn.dropped.push((conn, backlog));
             self.streams.resumed.push(conn);
         }
     }

@@ -1,4 +1,4 @@
-//! The service driven as the loop does it, by clocks that jump.
+//! Tests that drive the service as the event loop does, with clocks that jump.
 
 use std::net::Ipv4Addr;
 
@@ -12,10 +12,10 @@ use crate::wire::extras::Extras;
 use crate::wire::frame::{self, Parsed};
 use crate::wire::request::Request;
 
-/// When the tests begin, in microseconds since the epoch.
+/// Microseconds since the epoch at which the tests begin.
 const BEGIN_US: i64 = 1_700_000_000_000_000;
 
-/// A file with one user, who is a member of one chat with this slow mode, and a session.
+/// A database with one user, a session, and one chat with this slow mode.
 fn file(slow_mode_s: u32) -> (Database, ChatId, SessionId, SessionSecret) {
     let database = Database::in_memory().expect("memory");
     let (chat, session, secret) = fill(&database, slow_mode_s);
@@ -62,7 +62,7 @@ impl<'db> Driven<'db> {
         driven
     }
 
-    /// One turn with one request: the body of its ACCEPTED, or of its DECLINED.
+    /// Runs a turn with one request. Returns the body of its ACCEPTED, or of its DECLINED.
     fn ask(&mut self, request: Request<'_>) -> Result<Vec<u8>, String> {
         self.service.begin_turn(self.wall_us, self.now_ms);
         self.hand(request);
@@ -77,8 +77,7 @@ impl<'db> Driven<'db> {
         assert_ne!(self.service.frame(self.conn, &frame), Flow::Close);
     }
 
-    /// Sends a message while another process is writing, until that is given up; why it is
-    /// declined.
+    /// Sends a message while another process writes, until the server gives up. Returns the reason.
     fn send_in_vain(&mut self, chat: ChatId) -> String {
         let request =
             Request::SendChatMsg { chat, content: "hi", nonce: None, extras: Extras::NONE };
@@ -89,7 +88,7 @@ impl<'db> Driven<'db> {
         self.ask(request).expect_err("declined")
     }
 
-    /// Forgets what the first connections would be sent by now.
+    /// Drops the bytes that the first connections would get.
     fn forget_sent(&mut self, connections: u32) {
         while self.service.outbox.pop_dirty().is_some() {}
         for index in 0..connections {
@@ -112,7 +111,7 @@ impl<'db> Driven<'db> {
         answer
     }
 
-    /// One more connection of the user, by a session of its own; the one that is driven from now
+    /// Connects the user once more, with a session of its own, and drives that connection from now
     /// on.
     fn connect_again(&mut self, index: u32, user: UserId) {
         let now = ServerTime::new(BEGIN_US).expect("positive");
@@ -126,7 +125,7 @@ impl<'db> Driven<'db> {
         self.hand(Request::RestoreSession { session, hash });
     }
 
-    /// Lets time pass, and then a turn with a slow round of housekeeping.
+    /// Advances the clocks, then runs a turn with a slow round of housekeeping.
     fn wait(&mut self, step_us: i64) {
         self.wall_us += step_us;
         self.now_ms += (step_us / 1000).max(10_000) as u64;
@@ -135,7 +134,7 @@ impl<'db> Driven<'db> {
         assert_eq!(self.service.end_turn(), TurnEnd::Committed);
     }
 
-    /// Sends a message; its time.
+    /// Sends a message. Returns its time.
     fn send(&mut self, chat: ChatId) -> Result<i64, String> {
         let body = self.ask(Request::SendChatMsg {
             chat,
@@ -148,8 +147,8 @@ impl<'db> Driven<'db> {
     }
 }
 
-/// The wall clock steps back by a day and forward again: times go on growing, and come back to the
-/// clock when it has caught up.
+/// When the wall clock steps back by a day and forward again, server time goes on growing, and
+/// follows the clock again once that has caught up.
 #[test]
 fn times_grow_while_the_clock_steps_back() {
     let (database, chat, session, secret) = file(0);
@@ -158,7 +157,7 @@ fn times_grow_while_the_clock_steps_back() {
     let mut last = driven.send(chat).expect("sent");
     for step_us in [-DAY_US, 1, 1_000_000, -1, DAY_US, DAY_US, -3 * DAY_US, 4 * DAY_US] {
         driven.wall_us += step_us;
-        // Right after the step, and once it has lasted.
+        // Right after the step, and after it has lasted.
         for wait_ms in [0, 1, 400_000] {
             driven.now_ms += wait_ms;
             driven.wall_us += wait_ms as i64 * 1000;
@@ -171,7 +170,7 @@ fn times_grow_while_the_clock_steps_back() {
     assert!(last < driven.wall_us + 10, "time ran away");
 }
 
-/// How long slow mode makes a member wait does not depend on the wall clock, which may step.
+/// The wait of slow mode does not depend on the wall clock, which may step.
 #[test]
 fn slow_mode_waits_by_the_clock_that_never_steps() {
     let (database, chat, session, secret) = file(5);
@@ -179,7 +178,7 @@ fn slow_mode_waits_by_the_clock_that_never_steps() {
     let mut driven = Driven::new(&database, &random, session, &secret);
     for step_us in [0, -DAY_US, 3 * DAY_US] {
         driven.wall_us += step_us;
-        driven.send(chat).expect("the first after a while");
+        driven.send(chat).expect("the first after a pause");
         driven.now_ms += 1_000;
         let words = driven.send(chat).expect_err("too soon");
         assert_eq!(words, "rate-limited: try again in 4 seconds\0");
@@ -190,8 +189,8 @@ fn slow_mode_waits_by_the_clock_that_never_steps() {
     }
 }
 
-/// What could not be stored was not sent: it is declined for what is wrong, and nobody has to wait
-/// for it.
+/// A message that could not be stored does not count for slow mode, and is declined for the storage
+/// error.
 #[test]
 fn a_message_that_was_not_stored_does_not_count_for_slow_mode() {
     let folder = std::env::temp_dir().join(format!("vestnik-service-{}", std::process::id()));
@@ -214,7 +213,8 @@ fn a_message_that_was_not_stored_does_not_count_for_slow_mode() {
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
-/// A session in constant use is noted as used: weeks of it count when its connection is gone.
+/// The use of a long-lived session is stored, so it does not end as unused when its connection
+/// does.
 #[test]
 fn a_session_that_is_carried_is_in_use() {
     const HOUR_US: i64 = 3_600_000_000;
@@ -242,7 +242,7 @@ fn a_session_that_is_carried_is_in_use() {
     assert!(driven.ask(Request::RestoreSession { session, hash }).is_ok());
 }
 
-/// What was noted of a session's use in a turn that is undone is noted again.
+/// A session's use that was noted in an undone turn is noted again.
 #[test]
 fn a_use_that_was_not_stored_is_noted_again() {
     let (database, _, session, secret) = file(0);
@@ -258,7 +258,8 @@ fn a_use_that_was_not_stored_is_noted_again() {
     assert!(row.used.micros() >= driven.wall_us - 1_000_000, "{} is not noted", row.used.micros());
 }
 
-/// Whose newest messages are all one's own: to count what is unread, ten thousand are read.
+/// Runs a test where the newest 10,000 messages are the user's own: counting unread ones reads them
+/// all.
 fn with_many_own_messages(test: impl FnOnce(&mut Driven<'_>, ChatId, UserId)) {
     let (database, chat, session, secret) = file(0);
     let mut store = Store::new(&database).expect("its tables");
@@ -278,7 +279,7 @@ fn with_many_own_messages(test: impl FnOnce(&mut Driven<'_>, ChatId, UserId)) {
     test(&mut driven, chat, user);
 }
 
-/// Of many who ask for what takes long to count, a few are answered in one turn.
+/// Of many requests that need expensive counting, a few are answered per turn.
 #[test]
 fn counting_for_those_who_ask_is_bounded_in_one_turn() {
     with_many_own_messages(|driven, chat, _| {
@@ -303,7 +304,7 @@ fn counting_for_those_who_ask_is_bounded_in_one_turn() {
     });
 }
 
-/// So is counting for recipients; the others are notified by and by.
+/// The same for notifications: the others follow in later turns.
 #[test]
 fn counting_for_recipients_is_bounded_in_one_turn() {
     const CONNECTIONS: u32 = 20;
@@ -340,9 +341,9 @@ fn counting_for_recipients_is_bounded_in_one_turn() {
     });
 }
 
-/// A slow reader asks what is new, and a chat is left meanwhile: it learns that before the end of
-/// the answer, which leaves the chat out. A client that is cut off between the two would else take
-/// the chat for the one that it knows when its user has come back.
+/// A chat is left during REQUEST_UPDATES of a slow consumer: CHAT_GONE comes before the end of the
+/// answer, which skips the chat. Otherwise a client cut off in between would believe that it is up
+/// to date after its user joined again.
 #[test]
 fn what_an_answer_leaves_out_is_gone_before_it_ends() {
     let (database, chat, session, secret) = file(0);
@@ -370,8 +371,8 @@ fn what_an_answer_leaves_out_is_gone_before_it_ends() {
     assert_eq!(purposes, [ToClient::ChatGone, ToClient::Accepted].map(ToClient::byte));
 }
 
-/// A sender is sent all that stands before their own message, even if it is more than waits for
-/// others: the answer must not overtake it.
+/// The sender gets everything before their own message, even beyond the limit of its queue: the
+/// answer must not overtake it.
 #[test]
 fn an_answer_overtakes_nothing() {
     let (database, chat, session, secret) = file(0);
@@ -385,7 +386,7 @@ fn an_answer_overtakes_nothing() {
     driven.service.outbox.advance(first.index, waiting);
     driven.service.begin_turn(driven.wall_us, driven.now_ms);
     driven.service.outbox.stage(first.index, |out| {
-        // A frame of almost as much as may wait.
+        // A frame almost as large as the limit.
         let body_bytes = crate::limits::OUTBOUND_BYTES_MAX - 100_000;
         frame::write(out, ToClient::Part.byte(), 1, |body| body.resize(body.len() + body_bytes, 0));
     });
@@ -413,8 +414,8 @@ fn an_answer_overtakes_nothing() {
     assert_eq!(got.last().map(|got| got.0), Some(ToClient::Accepted.byte()), "{got:?}");
 }
 
-/// A connection that takes what it is sent misses no ephemeral event, though the server had too
-/// much to count to send it all at once.
+/// A connection that reads fast enough gets every ephemeral event, even after the server had to
+/// delay notifications for lack of scan budget.
 #[test]
 fn who_is_notified_later_is_no_slow_reader() {
     with_many_own_messages(|driven, chat, user| {
@@ -436,7 +437,7 @@ fn who_is_notified_later_is_no_slow_reader() {
     });
 }
 
-/// What cannot be read for a slow reader is tried again after a moment, not in every turn.
+/// A backlog that cannot be read is retried after a delay, not in every turn.
 #[test]
 fn a_slow_reader_whose_chats_cannot_be_read_is_tried_again_later() {
     let (database, chat, session, secret) = file(0);

@@ -1,12 +1,12 @@
-//! One turn of the loop, as the service sees it: who is to be notified of what once it is
-//! committed, and what is to be taken back if it cannot be.
+//! The state of one turn: what to notify once it is committed, and what to restore if it is undone.
 //!
 //! New messages are encoded once, into the turn's batch, which holds messages of one chat. Each
-//! member gets it as one MSG_NOTIFY: when the turn is committed, or before, when somebody writes to
-//! another chat or somebody comes or goes. So every connection is notified of messages in the order
-//! of server time, over all chats, and a client that notes the time of the last one has missed
-//! nothing before it. Only who sends to the chat of the batch gets part of it earlier: what stands
-//! before its own message, so that the answer does not overtake it (protocol section 2, order).
+//! member gets it as one MSG_NOTIFY: when the turn is committed, or earlier, when a message to
+//! another chat or a change of members follows. So every connection gets messages in the order of
+//! server time over all chats, and a client that remembers the time of the last one has missed
+//! nothing before it. Only a connection that sends to the chat of the batch gets part of it
+//! earlier: the messages before its own, so that its answer does not overtake them (protocol
+//! section 2, order).
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -27,41 +27,42 @@ use crate::wire::codec::{
 use crate::wire::frame::{self, Frame};
 use crate::wire::purpose::{ToClient, ToServer};
 
-/// Changed messages of one chat, one after the other in one turn, encoded.
+/// The batch: the encoded messages of one chat that changed in a row in this turn.
 #[derive(Default)]
 pub(crate) struct Batch {
-    /// Of which chat; `None` when there is no batch.
+    /// The chat; `None` when there is no batch.
     pub(crate) chat: Option<ChatId>,
     pub(crate) slot: u32,
-    /// Where they begin in the block of the turn.
+    /// Offset of the batch in the broadcast buffer.
     base: usize,
-    /// Bytes of all its messages, by [`layout`].
+    /// Bytes of all its messages, per [`layout`].
     bytes: [usize; 2],
     entries: Vec<Entry>,
-    /// The extras of its messages.
+    /// The extras of all its messages.
     extras: Vec<u8>,
-    /// Where the layout with extras begins in the block, once somebody was to be notified of all.
+    /// Offset of the layout with extras in the broadcast buffer, once it was needed for the whole
+    /// batch.
     extended_base: Option<usize>,
-    /// Grows with each batch, and begins anew after 2^32 of them: who last sent in an older one may
-    /// look for a mark then, and finds none.
+    /// Number of the batch. It wraps around after 2^32 batches, which is harmless: a connection
+    /// that last sent to an old batch of the same number finds no mark.
     number: u32,
-    /// How many of its messages a connection has: for those that sent some of them.
+    /// How many of the messages a connection has already, for connections that sent some.
     marks: HashMap<u32, usize>,
 }
 
-/// A message of the batch.
+/// One message of the batch.
 struct Entry {
     updated: ServerTime,
-    /// Where it begins, by [`layout`].
+    /// Its offset, per [`layout`].
     start: [usize; 2],
-    /// Where its text ends in the plain layout: lines that stand for files come after it.
+    /// End of its text in the plain layout; lines that stand for files follow.
     text_end: usize,
-    /// Where its extras end.
+    /// End of its extras.
     extras_end: usize,
 }
 
-/// The layout of messages without extras, which the batch is encoded in as it grows; and the one
-/// with extras, which is made of it when a connection on 1.1 is to be notified.
+/// The layout for a version. The batch is encoded without extras as it grows; the layout with
+/// extras is derived from that when a connection on 1.1 has to be notified.
 const fn layout(version: Version) -> usize {
     if version.has_extras() { EXTENDED } else { PLAIN }
 }
@@ -70,7 +71,7 @@ const PLAIN: usize = 0;
 const EXTENDED: usize = 1;
 
 impl Batch {
-    /// How many messages it has.
+    /// Number of messages.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -93,8 +94,8 @@ impl Batch {
         self.entries.push(Entry { updated: message.updated, start, text_end, extras_end });
     }
 
-    /// Notifies a connection of the messages from the given one on; leaves out those for which a
-    /// slow consumer has no capacity, which then catches up from the database.
+    /// Stages the messages from `from` on for one connection. What does not fit in the queue of a
+    /// slow consumer goes to its backlog.
     pub(crate) fn deliver(&self, outbox: &mut Outbox, peer: &mut Peer, from: usize, limit: usize) {
         let Some(chat) = self.chat else { return };
         let layout = layout(peer.version());
@@ -131,7 +132,7 @@ impl Batch {
         }
     }
 
-    /// Where the head and the text of a message are in the block, and its extras.
+    /// A message's head and text, as a range of the broadcast buffer, and its extras.
     fn parts(&self, at: usize) -> Option<(Range<usize>, &[u8])> {
         let entry = self.entries.get(at)?;
         let before = at.checked_sub(1).and_then(|before| self.entries.get(before));
@@ -140,7 +141,7 @@ impl Batch {
         Some((text, self.extras.get(extras).unwrap_or_default()))
     }
 
-    /// Appends some of the messages in the layout with extras.
+    /// Appends messages in the layout with extras.
     fn extend(&self, messages: Range<usize>, block: &[u8], out: &mut Vec<u8>) {
         for (text, extras) in messages.filter_map(|at| self.parts(at)) {
             out.put_bytes(block.get(text).unwrap_or_default());
@@ -149,8 +150,8 @@ impl Batch {
         }
     }
 
-    /// Appends the whole batch to the block once more, in the layout with extras: several
-    /// connections are to be notified in it.
+    /// Appends the whole batch to the broadcast buffer in the layout with extras, for all
+    /// connections that need it.
     pub(crate) fn extend_block(&mut self, outbox: &mut Outbox) {
         let block = outbox.block_mut();
         let base = block.len();
@@ -164,12 +165,12 @@ impl Batch {
         self.extended_base = Some(base);
     }
 
-    /// Whether [`Batch::extend_block`] is still to be called before this version is notified of it.
+    /// Whether [`Batch::extend_block`] has to be called before this version is notified.
     pub(crate) fn is_to_extend(&self, version: Version) -> bool {
         layout(version) == EXTENDED && self.extended_base.is_none()
     }
 
-    /// Begins the batch of a chat; that before is complete.
+    /// Begins the batch of a chat.
     pub(crate) fn begin(&mut self, chat: ChatId, slot: u32, base: usize) {
         self.end();
         self.chat = Some(chat);
@@ -177,7 +178,7 @@ impl Batch {
         self.base = base;
     }
 
-    /// There is no batch any more.
+    /// Ends the batch.
     pub(crate) fn end(&mut self) {
         self.chat = None;
         self.bytes = [0; 2];
@@ -188,7 +189,7 @@ impl Batch {
         self.number = self.number.wrapping_add(1);
     }
 
-    /// How many of its messages a connection has.
+    /// How many of the messages a connection has already.
     pub(crate) fn mark(&self, peer: &Peer) -> usize {
         if peer.sent_in != self.number {
             return 0;
@@ -196,14 +197,14 @@ impl Batch {
         self.marks.get(&peer.conn.index).copied().unwrap_or(0)
     }
 
-    /// Notes that a connection that sends has all of it so far.
+    /// Notes that a connection, which sends, has all messages so far.
     pub(crate) fn set_mark(&mut self, peer: &mut Peer) {
         peer.sent_in = self.number;
         self.marks.insert(peer.conn.index, self.entries.len());
     }
 }
 
-/// The beginning of a MSG_NOTIFY: its header, and the chat before the pack.
+/// The start of a MSG_NOTIFY: the frame header and the chat, before the pack.
 fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BLOCK_HEAD_BYTES] {
     let [a, b, c, d, purpose, task] =
         frame::header(4 + pack_bytes, ToClient::MsgNotify.byte(), task);
@@ -211,7 +212,7 @@ fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BLOCK_HEAD
     [a, b, c, d, purpose, task, e, f, g, h]
 }
 
-/// How a connection was before the turn changed it.
+/// A connection's state before the turn changed it.
 pub(crate) struct Saved {
     pub(crate) conn: ConnId,
     pub(crate) state: PeerState,
@@ -219,22 +220,22 @@ pub(crate) struct Saved {
     pub(crate) was_streaming: bool,
 }
 
-/// What the answer to a request becomes if its turn is undone.
+/// The answer to a request if its turn is undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum IfUndone {
     /// DECLINED `storage-failed`.
     Decline,
     /// HEARTBEAT: ACCEPTED with the same bytes, for no storage is needed.
     Echo(Echo),
-    /// DECLINED to a notification: it is never answered, and suspends the session all the same.
+    /// DECLINED of a notification: there is no answer, but the session is suspended as well.
     Suspend,
     /// DECLINED `too-large` and DISCONNECT.
     TooLarge,
-    /// None: nothing is staged for the connection any more.
+    /// No answer: nothing more is staged for the connection.
     Close,
 }
 
-/// Where the bytes of a HEARTBEAT stand among those that the turn keeps.
+/// Range of a HEARTBEAT's bytes in [`Turn::echoes`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Echo {
     from: u32,
@@ -248,38 +249,38 @@ impl Echo {
     }
 }
 
-/// A request that was handled in the turn.
+/// A request handled in the turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct HandledRequest {
     pub(crate) conn: ConnId,
     pub(crate) task: u8,
     pub(crate) answer: IfUndone,
 }
 
-/// The turn under way. Its lists keep their room from turn to turn.
+/// The turn in progress. Its lists keep their capacity from turn to turn.
 #[derive(Default)]
 pub(crate) struct Turn {
     /// Grows with each turn.
     pub(crate) number: u64,
-    /// What is not notified yet.
+    /// The messages not notified yet.
     pub(crate) batch: Batch,
-    /// Its requests, in order, for the case that it is undone.
-    pub(crate) requests: Vec<Asked>,
-    /// The bytes of its HEARTBEATs.
+    /// The requests, in order, to be declined if the turn is undone.
+    pub(crate) requests: Vec<HandledRequest>,
+    /// The bytes of all HEARTBEATs.
     pub(crate) echoes: Vec<u8>,
-    /// Connections as they were, each once.
+    /// Connections as they were before the turn, each once.
     pub(crate) saved: Vec<Saved>,
-    /// Users whose place in the roster has changed.
+    /// Users whose entry in the roster has changed.
     pub(crate) users: Vec<UserId>,
-    /// Messages that were counted against a slow mode.
-    pub(crate) paced: Vec<LimitedSender>,
-    /// What users had used before the turn, each once.
+    /// Sends counted against slow modes.
+    pub(crate) limited_sends: Vec<LimitedSender>,
+    /// Entries of the ledger before the turn, each once.
     pub(crate) ledger: Vec<(UserId, LedgerEntry)>,
-    /// Users whose reactions were counted.
+    /// Users whose reactions were counted, once per reaction.
     pub(crate) reacted: Vec<UserId>,
-    /// The backlog of slow consumers who need it no more unless the turn is undone.
+    /// Backlogs dropped in this turn, to be restored if it is undone.
     pub(crate) dropped: Vec<(ConnId, Box<Backlog>)>,
-    /// Why the turn cannot be committed.
+    /// The error for which the turn cannot be committed.
     pub(crate) failed: Option<StoreError>,
 }
 
@@ -292,7 +293,7 @@ impl Turn {
         self.echoes.clear();
         self.saved.clear();
         self.users.clear();
-        self.paced.clear();
+        self.limited_sends.clear();
         self.ledger.clear();
         self.reacted.clear();
         self.dropped.clear();
@@ -302,10 +303,10 @@ impl Turn {
     /// Notes a request, and what its answer becomes if the turn is undone.
     #[inline(always)]
     pub(crate) fn note_request(&mut self, conn: ConnId, task: u8, answer: IfUndone) {
-        self.requests.push(Asked { conn, task, answer });
+        self.requests.push(HandledRequest { conn, task, answer });
     }
 
-    /// The last request was put back, and is none of this turn.
+    /// Forgets the last request: it was put back and does not belong to this turn.
     pub(crate) fn forget_request(&mut self) {
         self.requests.pop();
     }
@@ -330,8 +331,8 @@ impl Turn {
         self.note_request(conn, task, IfUndone::Echo(Echo { from, bytes }));
     }
 
-    /// Forgets that a connection waited for a job, which has come back in this turn; the task of
-    /// the request if it did.
+    /// Forgets, in the saved state, the job that has come back in this turn. Returns the task of
+    /// its request.
     pub(crate) fn forget_saved_job(&mut self, peer: &Peer, job: JobId) -> Option<u8> {
         let saved = self.saved.get_mut(peer.saved_at as usize)?;
         debug_assert_eq!(saved.conn, peer.conn, "a connection is changed before it is saved");
@@ -339,7 +340,7 @@ impl Turn {
         Some(waiting.task)
     }
 
-    /// Remembers how a connection was, once a turn, before it is changed.
+    /// Saves a connection's state, once per turn. Call it before each change.
     #[inline(always)]
     pub(crate) fn save(&mut self, peer: &mut Peer) {
         let saved = self.saved.get(peer.saved_at as usize);

@@ -1,7 +1,7 @@
-//! Undoing a turn that cannot be committed, so that it is as if it had not been (invariant 2).
+//! Undoing a turn that cannot be committed: everything is restored as before it (invariant 2).
 
 use crate::service::Service;
-use crate::service::turn::{Asked, IfUndone};
+use crate::service::turn::{HandledRequest, IfUndone};
 use crate::store::{Fault, StoreError};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
@@ -17,7 +17,7 @@ impl Service<'_> {
             self.storage.lost.get_or_insert_with(|| error.clone());
             return;
         }
-        // What the server does by itself only comes later.
+        // Background work without requests simply waits for the lock.
         if !(self.turn.requests.is_empty() && self.may_wait(error)) {
             self.note_storage_failing(error);
         }
@@ -48,7 +48,7 @@ impl Service<'_> {
                 && self.presence.peers.get(old.conn).is_some()
                 && let Err(error) = self.list(old.conn.index, attached.user, attached.suspended)
             {
-                log::error!("the data file cannot even be read: {error}");
+                log::error!("cannot read the database while undoing a turn: {error}");
                 self.storage.lost.get_or_insert(error);
             }
         }
@@ -65,10 +65,10 @@ impl Service<'_> {
         self.turn.saved.clear();
     }
 
-    /// Answers the requests of a turn that was undone, in their order.
+    /// Answers the requests of an undone turn, in order.
     pub(super) fn decline_requests(&mut self) {
         let mut requests = std::mem::take(&mut self.turn.requests);
-        for &Asked { conn, task, answer } in &requests {
+        for &HandledRequest { conn, task, answer } in &requests {
             let index = conn.index;
             match answer {
                 IfUndone::Decline => self.outbox.decline(index, task, Decline::StorageFailed),
@@ -88,18 +88,18 @@ impl Service<'_> {
         self.turn.requests = requests;
     }
 
-    /// What an undone turn dropped or counted is as it was.
+    /// Restores backlogs and rate limits as they were before the turn.
     pub(super) fn take_back(&mut self) {
-        for (conn, behind) in std::mem::take(&mut self.turn.dropped) {
+        for (conn, backlog) in std::mem::take(&mut self.turn.dropped) {
             if let Some(peer) = self.presence.peers.get_mut(conn) {
-                peer.backlog = Some(behind);
+                peer.backlog = Some(backlog);
                 self.streams.pumping.push(conn);
             }
         }
         for user in std::mem::take(&mut self.turn.reacted) {
             self.limits.reactions.take_back(user);
         }
-        for old in std::mem::take(&mut self.turn.paced).iter().rev() {
+        for old in std::mem::take(&mut self.turn.limited_sends).iter().rev() {
             self.limits.sends.take_back(old);
         }
         for (user, before) in std::mem::take(&mut self.turn.ledger) {

@@ -1,12 +1,12 @@
-//! What GET_MY_CHATS says about messages, without reading them each time.
+//! Counts of unread messages, so that GET_MY_CHATS need not read the messages.
 //!
-//! The file counts the messages of each chat, and what each member knows of them
-//! ([`crate::store::unread`]). A send only notes its message here; what is noted is counted in the
-//! file behind the requests, and added to what the file says until then.
+//! The database stores the number of messages per chat, and how many of them each member has
+//! counted ([`crate::store::unread`]). A send only notes its message in memory; a slice of
+//! housekeeping writes the counts later, and until then they are added to those of the database.
 //!
-//! Invariant: of a chat that was *scanned*, the file has counted all messages but those noted
-//! here. After a graceful end that is so of all chats; after a crash, or when a turn was
-//! undone, they are scanned one after the other, for messages that nobody has counted.
+//! Invariant: for a chat that was *scanned*, the database has counted all messages except those
+//! noted here. After a graceful shutdown this holds for all chats. After a crash or an undone turn,
+//! the chats are scanned one by one for messages that were not counted.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,70 +16,70 @@ use crate::store::chats::MyChat;
 use crate::store::unread::{Sent, UNREAD_MAX};
 use crate::store::{Store, StoreResult};
 
-/// Milliseconds after which what is noted here is counted in the file,
+/// Milliseconds after which noted messages are written to the counts,
 const NOTED_MS: u64 = 5_000;
-/// or as soon as this many chats are noted.
+/// or as soon as this many chats have some.
 const NOTED_CHATS_MAX: usize = 1_024;
-/// Rows of chats and members that one slice changes, about.
+/// Rows changed by one slice, approximately.
 const ROWS_PER_SLICE: usize = 256;
-/// Chats scanned in one slice,
+/// Chats scanned in one slice, at most,
 const CHATS_PER_SLICE: usize = 64;
-/// and messages scanned in one slice, about.
+/// and messages, approximately.
 const MESSAGES_PER_SLICE: u32 = 4_096;
-/// Members whose unread messages wait to be counted; more are counted when they ask.
+/// Members whose unread messages wait to be counted; above it, they are counted on request.
 const ASKED_FOR_MAX: usize = 4_096;
-/// Messages that are scanned in the time in which one is found that may be anywhere.
+/// Cost of one lookup, in messages scanned in the same time.
 const MESSAGES_PER_LOOKUP: u32 = 64;
-/// Messages that may be scanned each time rather than be counted once.
+/// Rows that are rather scanned each time than counted once and stored.
 const ROWS_SCANNED_PREFERRED: u32 = 4;
 
-/// How far the look at all chats has come.
+/// Progress of the scan of all chats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scanned {
-    /// All chats were scanned, and those to come need not be.
+    /// All chats were scanned; new ones need no scan.
     Everywhere,
-    /// Those up to this one were.
+    /// Chats up to this one were scanned.
     UpTo(Option<ChatId>),
 }
 
-/// What the file does not have yet.
+/// The counts that the database does not have yet.
 pub(super) struct Counting {
     sent: BTreeMap<ChatId, Sent>,
-    looked: Scanned,
-    /// Members whose unread messages are to be counted.
+    scanned_upto: Scanned,
+    /// Members whose unread messages are to be counted in the background.
     asked_for: VecDeque<(ChatId, UserId)>,
     last_ms: u64,
 }
 
 impl Counting {
-    /// Goes on where the file stands.
+    /// Resumes from the state of the database.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let is_whole = store.counted_upto()? >= store.server_time()?;
-        let looked = if is_whole { Scanned::Everywhere } else { Scanned::UpTo(None) };
-        Ok(Self { sent: BTreeMap::new(), looked, asked_for: VecDeque::new(), last_ms: 0 })
+        let scanned_upto = if is_whole { Scanned::Everywhere } else { Scanned::UpTo(None) };
+        Ok(Self { sent: BTreeMap::new(), scanned_upto, asked_for: VecDeque::new(), last_ms: 0 })
     }
 
-    /// A turn was undone: whatever was noted or counted in it may not be so.
+    /// A turn was undone: counts made in it may be wrong, so all chats are scanned again.
     pub(super) fn start_again(&mut self) {
         self.sent.clear();
-        self.looked = Scanned::UpTo(None);
+        self.scanned_upto = Scanned::UpTo(None);
     }
 
     fn was_scanned(&self, chat: ChatId) -> bool {
-        match self.looked {
+        match self.scanned_upto {
             Scanned::Everywhere => true,
             Scanned::UpTo(last) => last.is_some_and(|last| chat <= last),
         }
     }
 
-    /// A message was sent.
+    /// Notes a new message.
     pub(super) fn note_sent(&mut self, chat: ChatId, user: UserId, created: ServerTime) {
         if self.was_scanned(chat) {
             self.sent.entry(chat).or_default().add(user, created);
         }
     }
 
-    /// The oldest messages are gone, up to this one.
+    /// Notes that messages up to `last` were deleted by age.
     pub(super) fn note_expired(&mut self, chat: ChatId, last: ServerTime) {
         if let Some(sent) = self.sent.get_mut(&chat)
             && sent.last <= last
@@ -88,7 +88,7 @@ impl Counting {
         }
     }
 
-    /// A chat is gone.
+    /// Forgets a chat that was removed.
     pub(super) fn forget(&mut self, chat: ChatId) {
         self.sent.remove(&chat);
     }
@@ -99,7 +99,7 @@ impl Counting {
         }
     }
 
-    /// What is known of a chat without looking at its messages.
+    /// What is known about a chat without reading its messages.
     fn known(&self, mine: &MyChat, user: UserId) -> Known {
         if !self.was_scanned(mine.chat) {
             return Known::Nothing;
@@ -119,25 +119,25 @@ impl Counting {
     }
 }
 
-/// What is known of a chat's messages.
+/// What is known about a chat's messages.
 enum Known {
     All(Unread),
-    /// Only when the newest came.
+    /// Only the time of the newest one.
     Last(ServerTime),
     Nothing,
 }
 
-/// What a member's chat_info says of a chat's messages.
+/// The part of a chat_info about messages.
 pub(super) struct Unread {
-    /// When the newest came.
+    /// Time of the newest message.
     pub(super) last: ServerTime,
-    /// How many of others came after the marker.
+    /// Messages of other users after the read marker.
     pub(super) count: u32,
 }
 
 impl Service<'_> {
-    /// What a member's chat_info says of a chat's messages. Who asks for many looks at
-    /// [`Service::is_scan_budget_spent`].
+    /// The part of a chat_info about messages. May read up to many rows: callers that need several
+    /// check [`Service::is_scan_budget_spent`] in between.
     pub(super) fn unread(&mut self, mine: &MyChat, user: UserId) -> StoreResult<Unread> {
         let last = match self.background.counting.known(mine, user) {
             Known::All(unread) => return Ok(unread),
@@ -158,7 +158,7 @@ impl Service<'_> {
         Ok(Unread { last, count })
     }
 
-    /// A member's marker has moved to `seen`: notes that nothing is unread, or has it counted.
+    /// After a read marker moved to `seen`: stores that nothing is unread, or has it counted.
     pub(super) fn note_seen(
         &mut self,
         chat: ChatId,
@@ -174,14 +174,14 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Counts in the file what is noted of a chat. How many rows that has changed.
+    /// Writes the noted messages of a chat to the database. Returns the number of rows changed.
     fn count_chat(&mut self, chat: ChatId) -> StoreResult<usize> {
         let Some(sent) = self.background.counting.sent.remove(&chat) else { return Ok(0) };
         self.store.count_sent(chat, &sent)?;
         Ok(1 + sent.by.len())
     }
 
-    /// A slice of counting. True when there is more to do.
+    /// One slice of counting. True when there is more to do.
     pub(super) fn count_slice(&mut self) -> Result<bool, HandlerError> {
         let is_full = self.background.counting.sent.len() > NOTED_CHATS_MAX;
         if is_full
@@ -189,8 +189,8 @@ impl Service<'_> {
         {
             self.count_noted()?;
         }
-        let looks_on = self.look_at_chats()?;
-        Ok(self.count_asked_for()? || looks_on)
+        let more_to_scan = self.scan_chats()?;
+        Ok(self.count_asked_for()? || more_to_scan)
     }
 
     fn count_noted(&mut self) -> StoreResult<()> {
@@ -205,9 +205,9 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Goes on with the look at all chats. True when it has not come to its end.
-    fn look_at_chats(&mut self) -> StoreResult<bool> {
-        let Scanned::UpTo(after) = self.background.counting.looked else { return Ok(false) };
+    /// Continues the scan of all chats. True until it has reached the end.
+    fn scan_chats(&mut self) -> StoreResult<bool> {
+        let Scanned::UpTo(after) = self.background.counting.scanned_upto else { return Ok(false) };
         let chats = self.store.chat_ids(after, CHATS_PER_SLICE)?;
         let mut messages_left = MESSAGES_PER_SLICE;
         for &chat in &chats {
@@ -217,18 +217,18 @@ impl Service<'_> {
             }
             messages_left -= sent.count;
             if messages_left == 0 {
-                // This chat may have more.
+                // This chat may have more uncounted messages.
                 return Ok(true);
             }
-            self.background.counting.looked = Scanned::UpTo(Some(chat));
+            self.background.counting.scanned_upto = Scanned::UpTo(Some(chat));
         }
         if chats.is_empty() {
-            self.background.counting.looked = Scanned::Everywhere;
+            self.background.counting.scanned_upto = Scanned::Everywhere;
         }
         Ok(!chats.is_empty())
     }
 
-    /// Counts for members what they have not read. True when more wait.
+    /// Counts unread messages for members. True when more wait.
     fn count_asked_for(&mut self) -> StoreResult<bool> {
         let mut messages = 0;
         while messages < MESSAGES_PER_SLICE {
@@ -251,12 +251,12 @@ impl Service<'_> {
         Ok(!self.background.counting.asked_for.is_empty())
     }
 
-    /// Before a graceful end: the next start need not scan the chats.
+    /// For a graceful shutdown: writes all counts, so that the next start need not scan.
     pub(super) fn finish_counting(&mut self) -> StoreResult<()> {
         while let Some(&chat) = self.background.counting.sent.keys().next() {
             self.count_chat(chat)?;
         }
-        if self.background.counting.looked == Scanned::Everywhere {
+        if self.background.counting.scanned_upto == Scanned::Everywhere {
             self.store.set_counted_upto(self.clock.last())?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A slow walk over all messages and files that finds damage before somebody asks for it.
+//! A slow background walk over all messages and files, which finds damage before anyone reads it.
 
 use crate::service::{HandlerError, Service};
 use crate::store::verify::{ChunkCursor, Cursor};
@@ -7,20 +7,20 @@ use crate::store::verify::{ChunkCursor, Cursor};
 const MESSAGES_PER_SLICE: u32 = 128;
 /// Milliseconds from the end of one walk to the beginning of the next.
 const REST_MS: u64 = 24 * 3600 * 1000;
-/// Milliseconds between two slices.
+/// Milliseconds between two slices of a walk.
 const SLICE_MS: u64 = 200;
 
-/// How far the walk has come.
+/// The progress of the walk.
 pub(super) struct Verifying {
     next: Option<Next>,
     not_before_ms: u64,
-    /// Damaged messages and parts of files of this walk.
+    /// Damaged messages and chunks of files found by this walk.
     found: u64,
-    /// Damaged messages and files met by requests that are logged.
+    /// Damaged messages and files read by requests, as far as reported in the log.
     reported: (u64, u64),
 }
 
-/// What is verified next.
+/// The next thing to verify.
 #[derive(Clone, Copy)]
 enum Next {
     Messages(Cursor),
@@ -35,7 +35,7 @@ impl Default for Verifying {
 }
 
 impl Service<'_> {
-    /// Verifies some messages or chunks of files, and computes the checksums that are missing.
+    /// Verifies the next messages or chunks of files, and adds checksums that are missing.
     pub(super) fn verify_slice(&mut self) -> Result<(), HandlerError> {
         let now_ms = self.clock.now_ms();
         let verifying = &mut self.background.housekeeping.verifying;

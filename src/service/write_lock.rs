@@ -1,9 +1,9 @@
-//! Waiting for another process that is writing to the database: a command, Litestream, a shell.
+//! Waiting for the write lock while another process (a command, Litestream, a shell) writes.
 //!
-//! The loop never waits inside SQLite. A request that has to write is put back, and its connection
-//! is held; it comes again, in the order in which requests were put back, once the lock is free. So
-//! readers go on. After two seconds the requests are declined, and so are those that
-//! come later, until a write succeeds.
+//! The loop never blocks inside SQLite. A request that has to write is put back and its connection
+//! is held; once the lock is free, requests are handled again in the order in which they were put
+//! back. Meanwhile, reads go on. After two seconds the waiting requests are declined, and so are
+//! all later writes until one succeeds.
 
 use std::collections::VecDeque;
 
@@ -12,29 +12,29 @@ use crate::ids::ConnId;
 use crate::service::{HandlerError, Service};
 use crate::store::{Cause, StoreError};
 
-/// How long requests wait for the lock.
+/// Milliseconds that requests wait for the lock.
 const WAIT_MS: u64 = 2_000;
 
-/// Milliseconds between two looks whether the lock is free.
-pub const LOOK_MS: u64 = 2;
+/// Milliseconds between two checks whether the lock is free.
+pub const LOCK_POLL_MS: u64 = 2;
 
-/// Who waits for the lock.
+/// The requests that wait for the lock.
 #[derive(Default)]
 pub(super) struct WriteLock {
-    /// Since when, and why.
+    /// Since when, and the error of the first one.
     since: Option<(u64, StoreError)>,
     waiting: VecDeque<ConnId>,
-    /// Password work that is done, and whose outcome has to be written.
+    /// Results of password work that have to be written.
     done: VecDeque<JobDone>,
 }
 
 impl Service<'_> {
-    /// Whether requests wait for another process, so that the next turn should come soon.
+    /// Whether requests wait for the lock, so that the next turn should come soon.
     pub const fn waits_for_lock(&self) -> bool {
         self.storage.write_lock.since.is_some()
     }
 
-    /// Another process holds the lock: whether to wait for it.
+    /// Whether to wait because of this error: another process holds the lock.
     pub(super) fn may_wait(&mut self, error: &StoreError) -> bool {
         if error.cause != Cause::Busy || self.storage.is_failing {
             return false;
@@ -43,7 +43,7 @@ impl Service<'_> {
         true
     }
 
-    /// Puts a request back that has to wait.
+    /// Puts back a request that has to wait for the lock.
     pub(super) fn put_back(&mut self, conn: ConnId) {
         if let Some(peer) = self.presence.peers.get_mut(conn) {
             peer.state.waits_for_lock = true;
@@ -51,8 +51,8 @@ impl Service<'_> {
         }
     }
 
-    /// Puts password work aside whose outcome cannot be written yet. False when it can.
-    pub(super) fn put_aside(&mut self, done: &JobDone) -> bool {
+    /// Defers the result of a job if it cannot be written yet. False when it can.
+    pub(super) fn defer_job(&mut self, done: &JobDone) -> bool {
         let is_wrong = matches!(done.outcome, Outcome::Verified { ok: false, .. });
         if !is_wrong
             && self.passwords.jobs.contains_key(&done.id)
@@ -64,9 +64,9 @@ impl Service<'_> {
         false
     }
 
-    /// Looks whether the lock is free, at the beginning of a turn. What has waited comes again, in
-    /// its order; when it has waited for too long, to be declined.
-    pub(super) fn look_for_lock(&mut self) {
+    /// At the beginning of a turn: checks whether the lock is free, and resumes waiting requests in
+    /// their order; after too long a wait they are resumed to be declined.
+    pub(super) fn poll_write_lock(&mut self) {
         let Some((since_ms, error)) = &self.storage.write_lock.since else { return };
         let is_late = self.clock.now_ms().saturating_sub(*since_ms) >= WAIT_MS;
         if !self.store.is_lock_free() {
@@ -77,7 +77,7 @@ impl Service<'_> {
             self.note_storage_failing(&error);
         }
         self.storage.write_lock.since = None;
-        // The list is taken from its end.
+        // `resumed` is popped from its end.
         let first = self.streams.resumed.len();
         for conn in std::mem::take(&mut self.storage.write_lock.waiting) {
             if let Some(peer) = self.presence.peers.get_mut(conn) {
@@ -88,8 +88,8 @@ impl Service<'_> {
         self.streams.resumed[first..].reverse();
     }
 
-    /// Password work that was put aside and can go on.
-    pub fn next_set_aside(&mut self) -> Option<JobDone> {
+    /// The next deferred result, once the lock is free.
+    pub fn pop_deferred_job(&mut self) -> Option<JobDone> {
         if self.waits_for_lock() { None } else { self.storage.write_lock.done.pop_front() }
     }
 }
