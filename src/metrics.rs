@@ -53,7 +53,7 @@ impl<const BUCKETS: usize> Histogram<BUCKETS> {
 /// Why a connection was not taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
-pub enum Refused {
+pub enum Rejection {
     /// There are as many as there may be.
     Full,
     /// Its address has as many as it may without a session.
@@ -64,7 +64,7 @@ pub enum Refused {
     Failed,
 }
 
-impl Refused {
+impl Rejection {
     const ALL: [Self; 4] = [Self::Full, Self::Address, Self::Descriptors, Self::Failed];
 
     const fn name(self) -> &'static str {
@@ -82,7 +82,7 @@ impl Refused {
 pub struct Metrics {
     /// Connections taken in.
     pub accepted: u64,
-    refused: [u64; Refused::ALL.len()],
+    refused: [u64; Rejection::ALL.len()],
     /// Bytes read from clients, after TLS.
     pub received_bytes: u64,
     /// Bytes written to clients, before TLS.
@@ -108,7 +108,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             accepted: 0,
-            refused: [0; Refused::ALL.len()],
+            refused: [0; Rejection::ALL.len()],
             received_bytes: 0,
             sent_bytes: 0,
             received: [0; 256],
@@ -126,7 +126,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// A connection was not taken in.
-    pub fn refuse(&mut self, why: Refused) {
+    pub fn count_rejection(&mut self, why: Rejection) {
         if let Some(count) = self.refused.get_mut(why as usize) {
             *count += 1;
         }
@@ -179,7 +179,7 @@ impl Metrics {
     ) {
         page.counter("connections_accepted_total", "Connections taken in.", self.accepted);
         page.begin("connections_refused_total", Kind::Counter, "Connections not taken in.");
-        for why in Refused::ALL {
+        for why in Rejection::ALL {
             let count = self.refused.get(why as usize).copied().unwrap_or(0);
             page.sample("connections_refused_total", Some(("why", why.name())), count);
         }
@@ -353,7 +353,7 @@ mod tests {
         }
         metrics.declined(1, 1);
         metrics.declined(REASONS_MAX, 1);
-        metrics.refuse(Refused::Address);
+        metrics.refuse(Rejection::Address);
         let mut page = Page::default();
         metrics.render(&mut page, [(7, "SEVEN")].into_iter(), std::iter::empty(), &["a", "b"]);
         let text = page.into_text();

@@ -1,7 +1,7 @@
-//! Unauthenticated connections by where they come from: who makes room when the table is full.
+//! Admission of unauthenticated connections: which one is evicted when the table is full.
 //!
-//! Owns their counts and their order. The oldest connection of the largest network makes room, so
-//! that no network, however many addresses it has, keeps the others out.
+//! Owns their counts per address and network. The oldest connection of the largest network is
+//! evicted, so no network can lock out the others, however many addresses it has.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -9,14 +9,14 @@ use crate::auth::throttle::Network;
 use crate::engine::connection::Counted;
 use crate::ids::ConnId;
 
-/// Entries of ended connections that a network's order may hold beyond twice those in use.
+/// Entries of ended connections that a network's list may hold, beyond twice those in use.
 const STALE_MAX: usize = 16;
 
 /// The unauthenticated connections of one network.
 #[derive(Debug, Default)]
-struct Crowd {
+struct NetworkPeers {
     count: usize,
-    /// The oldest first; those that ended or have a session since are skipped.
+    /// Oldest first. Entries that have ended, or have a session by now, are skipped.
     order: VecDeque<ConnId>,
 }
 
@@ -24,13 +24,13 @@ struct Crowd {
 #[derive(Debug, Default)]
 pub(super) struct Unauthenticated {
     origins: HashMap<Counted, usize>,
-    networks: HashMap<Network, Crowd>,
-    /// Networks by how many connections they have.
+    networks: HashMap<Network, NetworkPeers>,
+    /// Networks, ordered by number of connections.
     sizes: BTreeSet<(usize, Network)>,
 }
 
 impl Unauthenticated {
-    /// How many there are from an origin, by Purpose or by HTTP.
+    /// Number of connections of an origin, by kind (Purpose or HTTP).
     pub(super) fn of(&self, counted: Counted) -> usize {
         self.origins.get(&counted).copied().unwrap_or(0)
     }
@@ -38,15 +38,15 @@ impl Unauthenticated {
     pub(super) fn add(&mut self, conn: ConnId, counted: Counted) {
         *self.origins.entry(counted).or_default() += 1;
         let network = counted.origin.network();
-        let crowd = self.networks.entry(network).or_default();
-        self.sizes.remove(&(crowd.count, network));
-        crowd.count += 1;
-        crowd.order.push_back(conn);
-        self.sizes.insert((crowd.count, network));
+        let network_peers = self.networks.entry(network).or_default();
+        self.sizes.remove(&(network_peers.count, network));
+        network_peers.count += 1;
+        network_peers.order.push_back(conn);
+        self.sizes.insert((network_peers.count, network));
     }
 
-    /// One from here has a session now, or is gone. `is_in`: whether a connection is
-    /// unauthenticated.
+    /// Uncounts a connection that has a session now, or is gone. `is_in`: whether a connection is
+    /// still unauthenticated.
     pub(super) fn remove(&mut self, counted: Counted, is_in: impl Fn(ConnId) -> bool) {
         if let Some(count) = self.origins.get_mut(&counted) {
             *count -= 1;
@@ -55,33 +55,34 @@ impl Unauthenticated {
             }
         }
         let network = counted.origin.network();
-        let Some(crowd) = self.networks.get_mut(&network) else { return };
-        self.sizes.remove(&(crowd.count, network));
-        crowd.count = crowd.count.saturating_sub(1);
-        if crowd.count == 0 {
+        let Some(network_peers) = self.networks.get_mut(&network) else { return };
+        self.sizes.remove(&(network_peers.count, network));
+        network_peers.count = network_peers.count.saturating_sub(1);
+        if network_peers.count == 0 {
             self.networks.remove(&network);
             return;
         }
-        self.sizes.insert((crowd.count, network));
-        if crowd.order.len() > 2 * crowd.count + STALE_MAX {
-            crowd.order.retain(|conn| is_in(*conn));
+        self.sizes.insert((network_peers.count, network));
+        if network_peers.order.len() > 2 * network_peers.count + STALE_MAX {
+            network_peers.order.retain(|conn| is_in(*conn));
         }
     }
 
-    /// The oldest connection of the largest network that is not `excused`, but for none other.
+    /// The oldest connection of the largest network that is not `excused`; an excused one only if
+    /// there is no other.
     pub(super) fn oldest_of_largest(
         &mut self,
         is_in: impl Fn(ConnId) -> bool,
         is_excused: impl Fn(ConnId) -> bool,
     ) -> Option<ConnId> {
         let (_, network) = self.sizes.last()?;
-        let crowd = self.networks.get_mut(network)?;
-        while crowd.order.front().is_some_and(|conn| !is_in(*conn)) {
-            crowd.order.pop_front();
+        let network_peers = self.networks.get_mut(network)?;
+        while network_peers.order.front().is_some_and(|conn| !is_in(*conn)) {
+            network_peers.order.pop_front();
         }
-        let found = crowd.order.iter().position(|conn| is_in(*conn) && !is_excused(*conn));
-        let first = crowd.order.front().map(|_| 0);
-        crowd.order.get(found.or(first)?).copied()
+        let found = network_peers.order.iter().position(|conn| is_in(*conn) && !is_excused(*conn));
+        let first = network_peers.order.front().map(|_| 0);
+        network_peers.order.get(found.or(first)?).copied()
     }
 }
 
@@ -127,8 +128,8 @@ mod tests {
             unauthenticated.add(conn(index), origin);
             unauthenticated.remove(origin, |conn| conn.index == 0);
         }
-        let crowd = unauthenticated.networks.values().next().unwrap();
-        assert!(crowd.order.len() <= 2 + STALE_MAX + 1, "{}", crowd.order.len());
+        let network_peers = unauthenticated.networks.values().next().unwrap();
+        assert!(network_peers.order.len() <= 2 + STALE_MAX + 1, "{}", network_peers.order.len());
         unauthenticated.remove(origin, |_| false);
         assert!(unauthenticated.networks.is_empty() && unauthenticated.sizes.is_empty());
         assert_eq!(unauthenticated.oldest_of_largest(|_| true, |_| false), None);

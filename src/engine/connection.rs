@@ -1,4 +1,4 @@
-//! One connection: its state machine, the input that is not handled yet, and its deadlines.
+//! One connection: its state machine, its unhandled input, and its deadlines.
 
 use std::net::IpAddr;
 
@@ -17,17 +17,19 @@ use crate::limits::WEBSOCKET_IDLE_MS_MAX;
 pub enum State {
     /// Frames are read and handled.
     Open,
-    /// No frame is handled any more. The queued bytes are sent, then this side ends.
+    /// No more frames are handled. The queued bytes are sent, then this side of the stream is
+    /// ended.
     Flushing,
-    /// This side has ended. Input is discarded until the peer ends its side, lest a reset destroy
-    /// what was sent last. The service has forgotten the connection.
+    /// This side has ended. Input is discarded until the peer ends its side, because closing
+    /// earlier could reset the connection and destroy the bytes sent last. The service has
+    /// forgotten it.
     Draining,
-    /// To be dropped before the turn ends.
+    /// The connection is dropped before the turn ends.
     Closed,
 }
 
 impl State {
-    /// Whether a connection may move from this state to `next`.
+    /// Whether the state machine allows a transition to `next`.
     pub const fn may_become(self, next: Self) -> bool {
         match self {
             Self::Open => matches!(next, Self::Flushing | Self::Closed),
@@ -38,69 +40,70 @@ impl State {
     }
 }
 
-/// The peer's side of the stream.
+/// The state of the peer's side of the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Input {
-    /// Nothing to read until the stream reports that there is.
+    /// Nothing to read until the stream reports more.
     Drained,
     /// There may be something to read.
     Readable,
-    /// The peer has ended its side, or is about to: read until the end is found.
+    /// The peer has ended its side, or is about to: read until the end.
     Ending,
-    /// The end was read.
+    /// The end of the stream was read.
     Ended,
 }
 
-/// As what a connection counts against the bound of an address.
+/// The key under which a connection counts against the limits per address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Counted {
     pub(super) origin: Origin,
-    /// It is one of a browser.
+    /// True for HTTP and WebSocket, false for plain Purpose.
     pub(super) is_web: bool,
 }
 
-/// One connection. An idle one holds no buffer, and there may be very many.
+/// One connection. There may be very many; an idle one holds no buffer.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
-    /// The other end of its stream.
+    /// The remote address of its socket.
     pub(super) socket: IpAddr,
-    /// The address that every limit counts for: that of its socket, or what a proxy names.
+    /// The address that all limits count for: that of the socket, or the one that a trusted proxy
+    /// names.
     pub(super) address: IpAddr,
     pub(super) surface: Surface,
     pub(super) protocol: Protocol,
     state: State,
     pub(super) input: Input,
-    /// Bytes that were read and not handled: the beginning of a frame, or frames that wait.
+    /// Bytes read but not handled: the beginning of a frame, or frames that wait.
     pub(super) inbox: Vec<u8>,
-    /// The stream may accept bytes.
+    /// The stream may accept more bytes.
     pub(super) is_writable: bool,
-    /// Is in the list of connections to read from.
+    /// The connection is in the list of connections to read from.
     pub(super) is_enqueued: bool,
-    /// Counts as unauthenticated for its address.
+    /// Set while it counts as unauthenticated.
     pub(super) counted: Option<Counted>,
-    /// Bytes at the front of its queue that stand before the first message of a WebSocket.
+    /// Bytes at the front of its queue that precede the first WebSocket message.
     pub(super) raw_bytes: usize,
-    /// A HEARTBEAT waits for a sign of life.
+    /// A HEARTBEAT was sent and is not answered yet.
     pub(super) is_probed: bool,
-    /// When the peer was last heard from, or asked for a sign of life.
+    /// When the peer last sent something, or was probed; milliseconds.
     pub(super) heard_ms: u64,
-    /// When the peer last accepted bytes, or when the present state began.
+    /// When the peer last accepted bytes, or the present state began; milliseconds.
     pub(super) progress_ms: u64,
-    /// The entry among the deadlines that counts.
+    /// Its live entry among the deadlines; all others are stale.
     pub(super) timer_ms: u64,
 }
 
-/// What a deadline asks for.
+/// The action that a deadline requires.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Due {
     /// Send a HEARTBEAT.
     Probe,
-    /// Send DISCONNECT behind what is queued, then end.
+    /// Send DISCONNECT after what is queued, then end.
     Disconnect(&'static str),
-    /// A request of HTTP did not come in time.
+    /// Close: an HTTP request did not arrive in time.
     Http(Phase),
-    /// Drop the connection: its peer does not even accept what it is sent.
+    /// Drop the connection: the peer does not accept any bytes.
     Drop(&'static str),
 }
 
@@ -130,15 +133,15 @@ impl Connection {
         self.state
     }
 
-    /// Moves to a later state. False when it may not go there from where it is: a defect.
+    /// Moves to a later state. False when the transition is not allowed, which is a bug.
     #[must_use]
     pub(super) fn enter(&mut self, next: State, now_ms: u64) -> bool {
         let is_allowed = self.state.may_become(next);
         debug_assert!(is_allowed, "{} goes from {:?} to {next:?}", self.id, self.state);
         self.state = self.state.max(next);
-        // Each state has its own time to make progress.
+        // Each state has its own time limit for progress.
         self.progress_ms = now_ms;
-        // The beginning of a password may be there.
+        // The inbox may hold part of a password.
         self.inbox.zeroize();
         self.inbox = Vec::new();
         is_allowed
@@ -149,16 +152,16 @@ impl Connection {
         matches!(self.input, Input::Readable | Input::Ending)
     }
 
-    /// The next deadline, and what it asks for.
+    /// The next deadline, and its action.
     pub(super) fn deadline(&self, options: &Options, facts: &Facts) -> (u64, Due) {
         let stall_ms = self.progress_ms.saturating_add(options.stall_timeout_ms);
-        let stalled = (stall_ms, Due::Drop("it accepts nothing of what it is sent"));
+        let stalled = (stall_ms, Due::Drop("the peer stopped reading"));
         match self.state {
             State::Open => {}
             State::Flushing => return stalled,
             State::Draining => {
                 let end_ms = self.progress_ms.saturating_add(options.drain_timeout_ms);
-                return (end_ms, Due::Drop("it does not end its side"));
+                return (end_ms, Due::Drop("the peer does not end its side"));
             }
             State::Closed => return (NEVER_MS, Due::Drop("")),
         }
@@ -168,19 +171,19 @@ impl Connection {
                 let (at_ms, phase) = peer.deadline();
                 return earlier(next, (at_ms, Due::Http(phase)));
             }
-            // Proxies cut an idle WebSocket after a minute.
+            // Proxies cut a WebSocket that is idle for a minute.
             Protocol::WebSocket(_) => options.idle_timeout_ms.min(WEBSOCKET_IDLE_MS_MAX),
             Protocol::Undecided | Protocol::Purpose => options.idle_timeout_ms,
         };
         if let Some(since_ms) = facts.unauthorized_since_ms {
             let auth_ms = since_ms.saturating_add(options.auth_timeout_ms);
-            next = earlier(next, (auth_ms, Due::Disconnect("nobody logged in")));
+            next = earlier(next, (auth_ms, Due::Disconnect("no login in time")));
         }
-        // While its frames wait in the stream, the silence is the server's own.
+        // While its frames are held, the server causes the silence.
         if !facts.is_held {
             let life = if self.is_probed {
                 let end_ms = self.heard_ms.saturating_add(options.heartbeat_timeout_ms);
-                (end_ms, Due::Disconnect("no sign of life"))
+                (end_ms, Due::Disconnect("the peer does not answer"))
             } else {
                 (self.heard_ms.saturating_add(idle_timeout_ms), Due::Probe)
             };
@@ -190,14 +193,15 @@ impl Connection {
     }
 }
 
-/// What the deadlines of a connection depend on besides itself.
+/// Facts outside the connection that its deadlines depend on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
-    /// Since when it has had no session; `None` when it has one, or a password is being checked.
+    /// Since when it has had no session, in milliseconds; `None` with a session, or while a
+    /// password is being checked.
     pub(super) unauthorized_since_ms: Option<u64>,
     /// Its frames have to wait.
     pub(super) is_held: bool,
-    /// Bytes wait for it that its stream does not accept.
+    /// The stream does not accept the bytes queued for it.
     pub(super) is_full: bool,
 }
 

@@ -1,15 +1,15 @@
 //! Deadlines of connections: a heap with one live entry each.
 //!
-//! A connection that is heard from does not touch the heap: its entry fires at the old deadline,
-//! finds the new one, and goes back in. So a busy connection costs a heap operation per time-out,
-//! not per frame, and an idle one costs nothing per turn.
+//! Activity on a connection does not touch the heap: its entry fires at the old deadline, finds the
+//! new one, and is pushed again. So a busy connection costs one heap operation per timeout, not per
+//! frame, and an idle one costs nothing per turn.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::ids::ConnId;
 
-/// Entries that need not be anybody's: fewer are not worth a walk.
+/// Stale entries tolerated: fewer are not worth a scan.
 const STALE_MAX: usize = 1024;
 
 /// Never.
@@ -22,13 +22,14 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Adds a deadline. The connection remembers it: an entry that it does not remember is stale.
+    /// Adds a deadline. The connection stores it too; an entry that differs from the stored one is
+    /// stale.
     pub(super) fn push(&mut self, at_ms: u64, conn: ConnId) {
         self.heap.push(Reverse((at_ms, conn)));
     }
 
-    /// Throws stale entries away when they may be more than those that count, of which there are at
-    /// most `live`: connections that come and go by the thousand each leave one behind.
+    /// Removes stale entries when there may be more of them than of live ones, of which there are
+    /// at most `live`. Short-lived connections leave one stale entry each.
     pub(super) fn trim(&mut self, live: usize, is_live: impl Fn(u64, ConnId) -> bool) {
         if self.heap.len() > 2 * live + STALE_MAX {
             self.heap.retain(|&Reverse((at_ms, conn))| is_live(at_ms, conn));
@@ -36,7 +37,7 @@ impl Deadlines {
         }
     }
 
-    /// The next deadline that has passed.
+    /// Takes the next deadline that has passed.
     pub(super) fn pop_due(&mut self, now_ms: u64) -> Option<(u64, ConnId)> {
         let &Reverse((at_ms, _)) = self.heap.peek()?;
         if at_ms > now_ms {
@@ -45,7 +46,7 @@ impl Deadlines {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
-    /// When the next deadline passes.
+    /// When the next deadline passes, in milliseconds.
     pub(super) fn next_ms(&self) -> u64 {
         self.heap.peek().map_or(NEVER_MS, |&Reverse((at_ms, _))| at_ms)
     }

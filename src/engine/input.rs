@@ -1,4 +1,4 @@
-//! Reading, within the budgets of a turn, and handing what was read to the service.
+//! Reading within the budgets of a turn, and passing complete frames to the service.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::service::Flow;
 use crate::wire::frame::{self, Parsed};
 use crate::wire::purpose::ToServer;
 
-/// Whether the first bytes of a connection are those of a TLS ClientHello: as the header of a frame
-/// they are far too long.
+/// Whether the first bytes are a TLS ClientHello. As the header of a frame they would announce a
+/// length far beyond the limit.
 pub fn looks_like_tls(first: &[u8]) -> bool {
     matches!(first, [0x16, 0x03, 0x00..=0x04, ..])
 }
 
-/// What a turn may still read.
+/// What is left of the turn's read budget, in bytes.
 struct Budget {
     bytes: usize,
     handshakes: usize,
@@ -40,13 +40,13 @@ impl Engine<'_> {
     pub(super) fn enqueue_resumed(&mut self) {
         while let Some(conn) = self.service.pop_resumed() {
             self.enqueue(conn);
-            // Its deadlines go on.
+            // A deadline may have been suspended while it was held.
             self.arm(conn);
         }
     }
 
-    /// Reads from the connections that have something, as far as the turn's budget goes. Those for
-    /// which nothing is left come first in the next turn.
+    /// Reads from the ready connections, within the turn's budget. Connections that found it spent
+    /// come first in the next turn.
     pub(super) fn read(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
         let mut budget = Budget { bytes: TURN_READ_BYTES, handshakes: TURN_HANDSHAKES };
@@ -83,10 +83,10 @@ impl Engine<'_> {
         outcome
     }
 
-    /// Reads what a connection has, within its budget, and handles what is whole.
+    /// Reads from one connection, within its budget, and handles complete frames.
     ///
-    /// The budget counts what is left over from earlier turns: a peer that sends many small
-    /// requests would otherwise be read faster than it is served, until its leftovers fill every
+    /// The budget includes bytes left over from earlier turns. Otherwise a peer that sends many
+    /// small requests would be read faster than it is served, until its leftovers filled every
     /// turn.
     fn read_one(
         &mut self,
@@ -112,7 +112,7 @@ impl Engine<'_> {
                     self.service.metrics.received_bytes += transfer.bytes as u64;
                     connection.heard_ms = self.now.ms();
                     connection.is_probed = false;
-                    // A stream whose end is near is read until the end is found.
+                    // A stream that is ending is read until its end is found.
                     if transfer.is_exhausted && connection.input == Input::Readable {
                         connection.input = Input::Drained;
                     }
@@ -146,14 +146,14 @@ impl Engine<'_> {
         self.handle_input(io, conn)
     }
 
-    /// Hands what was read to the protocol of the connection.
+    /// Passes the bytes read to the protocol of the connection.
     fn handle_input(&mut self, io: &mut impl Io, conn: ConnId) -> Result<(), Stopped> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
         if matches!(connection.protocol, Protocol::Undecided) {
             match Protocol::decide(self.buffer.bytes()) {
                 Some(true) => self.begin_http(conn),
                 Some(false) => connection.protocol = Protocol::Purpose,
-                // What is too short to be anything was a frame of Purpose.
+                // Too few bytes to decide: an incomplete frame of Purpose.
                 None if connection.input == Input::Ended => connection.protocol = Protocol::Purpose,
                 None => {}
             }
@@ -167,7 +167,7 @@ impl Engine<'_> {
                     enqueue(&mut self.ready, connection);
                 }
             }
-            // It is handled after the turn's COMMIT.
+            // HTTP requests are handled after the turn's COMMIT.
             Protocol::Http(_) => {
                 self.buffer.note_secret();
                 self.buffer.end(0, &mut connection.inbox);
@@ -183,17 +183,17 @@ impl Engine<'_> {
         let Some(connection) = self.connections.get(conn.at()) else { return };
         let address = connection.address;
         if error.kind() == io::ErrorKind::InvalidData {
-            // The alert that says so leaves, then this side ends.
+            // The TLS alert is still sent, then this side ends.
             let message = format_args!("{conn} from {address} is closed: {error}");
             self.log_rate_limit.say(self.now.ms(), message);
             self.enter(conn, State::Flushing);
         } else {
             log::debug!("{conn} from {address} is lost: {error}");
-            self.lose(conn);
+            self.mark_closed(conn);
         }
     }
 
-    /// Handles the whole frames in the read buffer, and keeps the rest.
+    /// Handles the complete frames in the read buffer, and keeps the rest.
     fn handle_frames(&mut self, io: &mut impl Io, conn: ConnId) -> Result<(), Stopped> {
         let body_bytes_max = self.options.body_bytes_max;
         let (mut at, mut requests, mut flow) = (0, 0, Flow::Continue);
@@ -233,12 +233,12 @@ impl Engine<'_> {
         self.buffer.end(at, &mut connection.inbox);
         match flow {
             Flow::Close => self.enter(conn, State::Flushing),
-            // It is read on when it is resumed.
+            // Reading continues when the connection is resumed.
             Flow::Hold | Flow::PutBack => {}
             Flow::Continue if has_whole_frame || connection.is_readable() => {
                 enqueue(&mut self.ready, connection);
             }
-            // What came in whole is handled; the answers leave, then the connection ends.
+            // All complete frames are handled: send the answers, then end.
             Flow::Continue if connection.input == Input::Ended => {
                 self.enter(conn, State::Flushing);
             }
@@ -261,8 +261,8 @@ impl Engine<'_> {
         self.log_rate_limit.say(self.now.ms(), message);
     }
 
-    /// Discards what a connection on its way out still sends, so that no reset destroys what it is
-    /// being sent.
+    /// Discards input of a connection that is closing. Unread input would cause a reset, which
+    /// destroys the bytes still being sent.
     fn discard(&mut self, io: &mut impl Io, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if !connection.is_readable() || connection.state() == State::Closed {
@@ -273,7 +273,7 @@ impl Engine<'_> {
             Ok(transfer) if transfer.bytes == 0 => {
                 connection.input = Input::Ended;
                 if connection.state() == State::Draining {
-                    self.lose(conn);
+                    self.mark_closed(conn);
                 }
             }
             Ok(transfer) => {
@@ -285,12 +285,12 @@ impl Engine<'_> {
                     && is_draining
                     && !websocket.has_ended
                 {
-                    // The peer's Close ends the WebSocket, and then the stream below it ends.
+                    // A WebSocket ends with the peer's Close frame; then the stream below it ends.
                     self.buffer.unwrap(0, |bytes| websocket.unwrap(bytes).0);
                     if websocket.is_peer_closed {
                         websocket.has_ended = true;
                         if io.end(conn).is_err() {
-                            self.lose(conn);
+                            self.mark_closed(conn);
                         }
                     }
                 }
@@ -299,7 +299,7 @@ impl Engine<'_> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
                 enqueue(&mut self.ready, connection);
             }
-            Err(_) => self.lose(conn),
+            Err(_) => self.mark_closed(conn),
         }
         self.buffer.abandon();
     }

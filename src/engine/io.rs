@@ -1,4 +1,4 @@
-//! What the engine needs from outside: streams of bytes, and the password helper.
+//! The interface between the engine and the outside: byte streams and worker threads.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -10,52 +10,52 @@ use crate::outbox::Outbox;
 use crate::push;
 use crate::service::{Flow, Service, TurnEnd};
 
-/// What one read or write has done.
+/// The result of one read or write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transfer {
-    /// Bytes that were read or written; 0 of a read is the end of the peer's stream.
+    /// Bytes read or written; 0 from a read is the end of the stream.
     pub bytes: usize,
-    /// What it cost, in bytes: as many, or those of the TLS records that carried them.
+    /// Cost in bytes of the budget: the same, or the size of the TLS records that carried them.
     pub cost: usize,
     /// The stream has no more, or accepts no more, until [`super::Engine::on_ready`] is called.
     pub is_exhausted: bool,
 }
 
-/// Streams of bytes, one for each connection, none of which ever blocks.
+/// Non-blocking byte streams, one per connection.
 ///
-/// `WouldBlock` means: [`super::Engine::on_ready`] is called when it is worth another try.
+/// `WouldBlock` means: [`super::Engine::on_ready`] is called when it is worth trying again.
 pub trait Io {
-    /// Reads into `buffer`. `InvalidData`: the peer broke the rules of the transport, and what the
-    /// transport has to say about it leaves with the end of this side.
+    /// Reads into `buffer`. `InvalidData`: the peer violated the transport's protocol; the
+    /// transport's alert is sent when this side ends.
     fn read(&mut self, conn: ConnId, buffer: &mut [u8]) -> io::Result<Transfer>;
 
-    /// Writes some of `head`, which may be empty, and of the `body` behind it, in one call.
+    /// Writes `head`, which may be empty, and then `body`, in one call. May write only part of
+    /// them.
     fn write(&mut self, conn: ConnId, head: &[u8], body: &[u8]) -> io::Result<Transfer>;
 
-    /// Whether the transport itself holds bytes that were written: then [`Io::flush`] is due.
+    /// Whether the transport buffers bytes that were written: then [`Io::flush`] is due.
     fn wants_write(&self, _conn: ConnId) -> bool {
         false
     }
 
-    /// Sends what the transport holds; `WouldBlock` when not all of it could be sent.
+    /// Sends the transport's buffered bytes; `WouldBlock` if some are left.
     fn flush(&mut self, _conn: ConnId) -> io::Result<()> {
         Ok(())
     }
 
-    /// Ends this side after what was written.
+    /// Ends this side of the stream, after everything written.
     fn end(&mut self, conn: ConnId) -> io::Result<()>;
 
     /// Drops the stream.
     fn close(&mut self, conn: ConnId);
 
-    /// Whether a TLS handshake is under way: the peer can send no request yet, and each read is
-    /// expensive.
+    /// Whether a TLS handshake is in progress: no request can arrive yet, and reads are expensive.
     fn is_handshaking(&self, _conn: ConnId) -> bool {
         false
     }
 
     /// Sends a queue without flattening it, from a copy of the broadcast buffer that `peers`
-    /// connections share; `None` when that is not worth it or not possible.
+    /// connections share (zero-copy). `None` when that is impossible or does not pay off.
     fn write_shared(
         &mut self,
         _conn: ConnId,
@@ -65,16 +65,16 @@ pub trait Io {
         None
     }
 
-    /// All connections have been written to: a shared copy is of no use any more.
+    /// All writes of the turn are done: the shared copy is not needed any more.
     fn end_flush(&mut self) {}
 
-    /// Password work that the helper has finished.
+    /// The next result of the password helper.
     fn next_done(&mut self) -> Option<JobDone>;
 
-    /// Whether the helper has work.
+    /// Whether the helper has work to do.
     fn is_helper_busy(&self) -> bool;
 
-    /// Gives the helper password work that a connection waits for.
+    /// Passes a job to the password helper.
     fn submit(&mut self, job: Job, conn: ConnId) -> io::Result<()>;
 
     /// A push that a thread has sent, or could not send.
@@ -87,16 +87,16 @@ pub trait Io {
         Err(push)
     }
 
-    /// Adds to a page of metrics what the outside knows.
+    /// Adds the metrics of sockets and workers to a page.
     fn describe(&self, _page: &mut Page) {}
 
-    /// Microseconds since the turn began; for metrics alone.
+    /// Microseconds since the turn began; used for metrics only.
     fn elapsed_us(&self) -> u64 {
         0
     }
 
-    /// Called at the steps of a turn. The simulation compares the service with its model here, and
-    /// stops the engine where its process dies.
+    /// Called at each step of a turn. The simulation compares the service with its model here, and
+    /// stops the engine where it lets the process crash.
     fn observe(&mut self, _event: Event<'_>, _service: &mut Service<'_>) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
@@ -105,37 +105,37 @@ pub trait Io {
 /// A step of a turn.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// What the command line changed is taken up.
+    /// Changes by the command line were applied.
     ChangesTaken,
     /// A frame was handled.
     Frame {
-        /// Whose.
+        /// The connection.
         conn: ConnId,
-        /// All of it, header included.
+        /// The frame, header included.
         bytes: &'a [u8],
-        /// What becomes of the connection.
+        /// What happens to the connection next.
         flow: Flow,
     },
-    /// The header of a frame that is too long was answered.
+    /// The header of an oversized frame was answered.
     Oversized {
-        /// Whose.
+        /// The connection.
         conn: ConnId,
-        /// Its task byte.
+        /// The task byte.
         task: u8,
     },
-    /// The result of password work was handled.
+    /// A result of the password helper was handled.
     JobDone,
-    /// Every request of the turn is handled; its COMMIT is next.
+    /// All requests of the turn are handled; COMMIT is next.
     Committing,
-    /// The turn is committed or declined, and released.
+    /// The turn is committed or declined, and its frames are released.
     Ended(TurnEnd),
-    /// Requests of HTTP are answered.
+    /// HTTP requests are answered.
     Served,
     /// The service has forgotten a connection.
-    Parted(ConnId),
-    /// Connections that ended are forgotten.
-    PartedAll,
-    /// What the server sends on its own account is released.
+    ConnectionForgotten(ConnId),
+    /// All connections that ended are forgotten.
+    ConnectionsForgotten,
+    /// Streamed answers, backlogs and timeouts are released.
     Pumped,
     /// A slice of housekeeping is done.
     Housekept,

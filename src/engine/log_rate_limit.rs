@@ -1,13 +1,13 @@
-//! How many log lines unauthenticated peers may cause: anybody with a socket can be worth a line as
-//! often as they like, and the disk that the log lies on is as a rule that of the data file.
+//! A rate limit on log lines that unauthenticated peers cause. Anyone could otherwise fill the
+//! disk, which usually is that of the database, too.
 //!
-//! Owns a count. Must not know who is meant, nor read a clock.
+//! Owns a counter; reads no clock.
 
 use std::fmt;
 
 use crate::limits::{UNAUTHENTICATED_LOG_LINES_MAX, UNAUTHENTICATED_LOG_LINES_MS};
 
-/// What is left of the present share, and what was withheld since the last line.
+/// The lines left in the present window, and the number suppressed since the last line.
 #[derive(Default, Debug)]
 pub(super) struct LogRateLimit {
     until_ms: u64,
@@ -16,17 +16,18 @@ pub(super) struct LogRateLimit {
 }
 
 impl LogRateLimit {
-    /// Writes a line about somebody unknown, unless there were too many of late.
-    pub(super) fn say(&mut self, now_ms: u64, words: fmt::Arguments<'_>) {
+    /// Logs a line about an unauthenticated peer, unless the limit is reached.
+    pub(super) fn say(&mut self, now_ms: u64, message: fmt::Arguments<'_>) {
         match self.take(now_ms) {
             None => return,
             Some(0) => {}
-            Some(withheld) => log::info!("{withheld} lines about others like this were left out"),
+            Some(withheld) => log::info!("{withheld} similar lines about other peers were suppressed"),
         }
         log::info!("{words}");
     }
 
-    /// Whether there may be one more line, and how many before it were withheld.
+    /// Takes one line from the window. Returns how many were suppressed before it; `None`:
+    /// suppress.
     fn take(&mut self, now_ms: u64) -> Option<u64> {
         if now_ms >= self.until_ms {
             self.until_ms = now_ms.saturating_add(UNAUTHENTICATED_LOG_LINES_MS);

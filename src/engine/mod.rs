@@ -1,6 +1,7 @@
-//! The engine: one turn, and every state of a connection, without sockets and clocks.
+//! The engine: one turn of the event loop and the states of all connections, without sockets or
+//! clocks.
 //!
-//! The server, the simulation and the fuzzers run this very code; each brings its [`Io`].
+//! The server, the simulation and the fuzzers run this same code; each brings its own [`Io`].
 //!
 //! ```text
 //!   begin_turn -> connect, on_ready, stop -> turn:
@@ -8,16 +9,16 @@
 //!     -> deadlines, long answers -> housekeeping -> one write for each connection
 //! ```
 //!
-//! Owns the table of connections, the read buffer, deadlines, and who is written to when. Must not
-//! know sockets, TLS, files, or what a purpose means; those are behind [`Io`] and [`Service`].
+//! Owns the table of connections, the read buffer, the deadlines, and when to write to whom. Does
+//! not know sockets, TLS, files, or what purposes mean: those are behind [`Io`] and [`Service`].
 //!
 //! # Where a protocol plugs in
 //!
-//! A connection has a `Protocol`. `input` reads bytes into the one `read_buffer`; a WebSocket
-//! unmasks them there, so that the parser of frames sees the bytes of Purpose either way, and what
-//! is not handled stays in the connection's inbox. `output` asks the protocol what to write in
-//! front of the bytes of the outbox. HTTP (`web`) handles its requests by itself, in turns of
-//! their own behind the turn's COMMIT, and stages raw bytes in the outbox.
+//! Every connection has a `Protocol`. `input` reads bytes into the shared `read_buffer`. A
+//! WebSocket unmasks them in place, so the frame parser always sees plain Purpose bytes; unhandled
+//! bytes stay in the connection's inbox. `output` asks the protocol for the bytes to write before
+//! those of the outbox. HTTP (`web`) handles its requests in turns of its own, after the COMMIT,
+//! and stages raw bytes in the outbox.
 
 mod admission;
 mod connection;
@@ -25,8 +26,8 @@ mod deadlines;
 mod input;
 mod io;
 mod log_rate_limit;
+mod maintenance;
 mod output;
-mod own_account;
 mod protocol;
 mod read_buffer;
 mod scrape;
@@ -43,7 +44,7 @@ use crate::auth::throttle::Origin;
 use crate::http::{Site, Surface};
 use crate::ids::ConnId;
 use crate::limits::{HEADER_BYTES, TURN_READ_BYTES_PER_CONNECTION};
-use crate::metrics::{Page, Refused};
+use crate::metrics::{Page, Rejection};
 use crate::service::Service;
 use crate::service::write_lock::LOCK_POLL_MS;
 use crate::store::StoreError;
@@ -62,82 +63,82 @@ pub use deadlines::NEVER_MS;
 pub use input::looks_like_tls;
 pub use io::{Event, Io, Transfer};
 
-/// What the operator sets of the engine.
+/// The part of the configuration that the engine uses.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Longest body of a frame to the server, in bytes.
     pub body_bytes_max: usize,
-    /// Milliseconds that a connection may be without a session.
+    /// Milliseconds that a connection may go without a session.
     pub auth_timeout_ms: u64,
-    /// Milliseconds without a byte from the peer after which it is asked for a sign of life.
+    /// Milliseconds without a byte from the peer after which it is probed by a HEARTBEAT.
     pub idle_timeout_ms: u64,
-    /// Milliseconds within which the sign of life has to come.
+    /// Milliseconds within which the peer has to answer the probe.
     pub heartbeat_timeout_ms: u64,
-    /// Milliseconds within which a peer has to accept some of what waits for it.
+    /// Milliseconds within which a peer has to accept some of the bytes queued for it.
     pub stall_timeout_ms: u64,
     /// Milliseconds within which a peer has to end its side after the server has.
     pub drain_timeout_ms: u64,
-    /// Connections at once.
+    /// Connections at the same time.
     pub connections_max: usize,
-    /// Connections without a session of one address at once; 0: any number.
+    /// Connections without a session per address; 0: no limit.
     pub unauthorized_per_address_max: usize,
     /// Whether HTTP is served.
     pub web: bool,
-    /// What its requests depend on.
+    /// What HTTP requests are checked against.
     pub site: Site,
     /// Requests handled for one connection in one turn.
     pub requests_per_turn_max: usize,
-    /// Connections above which writes of notifications alone may be held back.
+    /// Connections to notify above which writes may be coalesced.
     pub coalesced_connections_min: usize,
 }
 
-/// The time of a turn. All that it decides it decides by this.
+/// The time of a turn, for all its decisions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Now {
     /// Microseconds since the epoch; may jump both ways.
     pub wall_us: i64,
-    /// Microseconds of a clock that only runs forward.
+    /// Microseconds of the monotonic clock.
     pub us: u64,
 }
 
 impl Now {
-    /// Milliseconds of the clock that only runs forward.
+    /// Milliseconds of the monotonic clock.
     pub const fn ms(self) -> u64 {
         self.us / 1000
     }
 }
 
-/// What a stream reports: see [`Engine::on_ready`].
+/// An event of a stream, for [`Engine::on_ready`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ready {
     /// There may be bytes to read.
     pub readable: bool,
-    /// Bytes may be accepted.
+    /// The stream may accept bytes.
     pub writable: bool,
     /// The peer has ended its side, or the stream is broken.
     pub ended: bool,
 }
 
-/// Why the engine can go on no longer.
+/// The reason why the engine cannot continue.
 #[derive(Debug)]
 pub enum Stopped {
-    /// Nobody knows what of the database is on the disk.
+    /// Nobody can know what is on the disk.
     StorageLost(StoreError),
-    /// The password helper is gone.
+    /// The password helper thread is gone.
     Helper(std_io::Error),
-    /// [`Io::observe`] said so.
+    /// [`Io::observe`] stopped it.
     Observer,
 }
 
-/// How far the server is on its way to stop.
+/// Progress of the graceful shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stopping {
     No,
-    Asked,
-    Dismissed,
+    Requested,
+    Disconnecting,
 }
 
-/// The engine; see the head of this file.
+/// The engine; see the module documentation.
 pub struct Engine<'db> {
     /// What requests mean.
     pub service: Service<'db>,
@@ -149,13 +150,13 @@ pub struct Engine<'db> {
     scrapes: Scrapes,
     /// Connections that made room for others in this turn, and are dropped at its end.
     evicted: usize,
-    /// Connections of HTTP that have sent something in this turn.
+    /// HTTP connections that sent something in this turn.
     http: Vec<ConnId>,
-    /// Connections to read from, and the buffer of the list that is worked on.
+    /// Connections to read from, and a spare list that swaps with it.
     ready: Vec<ConnId>,
     reading: Vec<ConnId>,
-    /// Connections that the service is to forget, and those among them that are to be dropped.
-    parting: Vec<ConnId>,
+    /// Connections that have ended: the service forgets them, and closed ones are dropped.
+    ended_connections: Vec<ConnId>,
     buffer: ReadBuffer,
     deadlines: Deadlines,
     write_coalescer: WriteCoalescer,
@@ -165,10 +166,10 @@ pub struct Engine<'db> {
     stopping: Stopping,
 }
 
-/// Connections that make room for others in one turn: their descriptors are free only after it.
+/// Connections that may be evicted per turn: their file descriptors are free only after it.
 const EVICTED_PER_TURN_MAX: usize = 32;
 
-/// Generations of connections are under this; tokens above it are the owner's.
+/// Limit of the connections' generations; the reactor uses tokens above it for other sockets.
 pub const GENERATIONS: u32 = u32::MAX - 1;
 
 impl<'db> Engine<'db> {
@@ -186,8 +187,8 @@ impl<'db> Engine<'db> {
             http: Vec::new(),
             ready: Vec::new(),
             reading: Vec::new(),
-            parting: Vec::new(),
-            // The longest frame fits, so that an unfinished one can be finished.
+            ended_connections: Vec::new(),
+            // Large enough for the longest frame, so an incomplete one can be completed.
             buffer: ReadBuffer::new(TURN_READ_BYTES_PER_CONNECTION.max(frame_bytes_max)),
             deadlines: Deadlines::default(),
             write_coalescer: WriteCoalescer::new(options.coalesced_connections_min),
@@ -199,41 +200,41 @@ impl<'db> Engine<'db> {
         }
     }
 
-    /// Begins a turn, and forgets the connections that ended in the last one. Then connections may
-    /// come and streams report, and [`Engine::turn`] does the rest.
+    /// Begins a turn, and forgets connections that ended in the last one. Then report new
+    /// connections and events, and call [`Engine::turn`].
     ///
     /// # Errors
-    /// When nothing more may be sent.
+    /// When nothing may be sent any more: see [`Stopped`].
     pub fn begin_turn(&mut self, io: &mut impl Io, now: Now) -> Result<(), Stopped> {
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
         self.evicted = 0;
         self.scrapes.begin_turn();
-        self.part(io)
+        self.forget_ended(io)
     }
 
     /// One turn.
     ///
-    /// 1. What the command line has changed: the requests of this turn see it.
-    /// 2. The password helper's results.
-    /// 3. Read, parse and handle, within the turn's budgets.
-    /// 4. COMMIT and release; when it fails, the requests are declined.
-    /// 5. Requests of HTTP, and what the server does on its own account: its own end, deadlines,
-    ///    long answers and catch-ups. Nothing of that is written, so that nothing can be undone.
+    /// 1. Apply changes of the command line: the requests of this turn see them.
+    /// 2. Handle results of the password helper.
+    /// 3. Read, parse and handle requests, within the turn's budgets.
+    /// 4. COMMIT and release (group commit); when that fails, decline the requests.
+    /// 5. Handle HTTP requests; then work without a request: graceful shutdown, deadlines, streamed
+    ///    answers and backlogs. None of it writes, so nothing has to be undone.
     /// 6. Housekeeping.
-    /// 7. One write for each connection that got something; many that are only notified may be held
-    ///    back for the next turn while requests keep coming.
+    /// 7. Write once to each connection that got something. While requests keep coming, writes to
+    ///    many that are only notified may be coalesced with those of the next turn.
     ///
     /// # Errors
-    /// When nothing more may be sent.
+    /// When nothing may be sent any more: see [`Stopped`].
     pub fn turn(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         self.take_up_changes(io)?;
         self.handle_results(io)?;
         self.read(io)?;
         let commit_us = self.end_turn(io)?;
         self.serve_http(io)?;
-        self.act_on_own_account(io)?;
-        self.keep_house(io)?;
+        self.run_maintenance(io)?;
+        self.run_housekeeping(io)?;
         self.enqueue_resumed();
         self.flush(io);
         self.is_pump_waiting = self.service.may_pump();
@@ -241,8 +242,8 @@ impl<'db> Engine<'db> {
         Ok(())
     }
 
-    /// Ends the requests' turn. Microseconds that the COMMIT took: 0 when there was nothing to
-    /// write.
+    /// Ends the requests' turn. Returns the microseconds that the COMMIT took; 0: nothing was
+    /// written.
     fn end_turn(&mut self, io: &mut impl Io) -> Result<u64, Stopped> {
         self.observe(io, Event::Committing)?;
         let begun_us = self.service.has_written().then(|| io.elapsed_us());
@@ -267,18 +268,18 @@ impl<'db> Engine<'db> {
         }
     }
 
-    // ---- connections come, and streams report ------------------------------------------------
+    // ---- new connections and events ----------------------------------------------------------
 
-    /// Adds a connection, unless there are too many; `open` makes its stream ready.
+    /// Adds a connection, unless there are too many. `open` prepares its stream.
     ///
     /// # Errors
-    /// Why it is turned away: it is to be closed without a byte.
+    /// Why it is rejected: close it without sending anything.
     pub fn connect(
         &mut self,
         address: IpAddr,
         surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
-    ) -> Result<ConnId, Refused> {
+    ) -> Result<ConnId, Rejection> {
         let admitted = match surface {
             Surface::Public => self.admit(address, open),
             Surface::Metrics | Surface::LocalMetrics => self.admit_scrape(address, surface, open),
@@ -289,7 +290,7 @@ impl<'db> Engine<'db> {
                 log::debug!("{conn} from {address} is open");
             }
             Err(why) => {
-                self.service.metrics.refuse(*why);
+                self.service.metrics.count_rejection(*why);
                 log::debug!("a connection from {address} is refused: {why:?}");
             }
         }
@@ -300,16 +301,16 @@ impl<'db> Engine<'db> {
         &mut self,
         address: IpAddr,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
-    ) -> Result<ConnId, Refused> {
-        // A proxy stands for many, who count once it names them.
+    ) -> Result<ConnId, Rejection> {
+        // A proxy's connections count for the clients that it names.
         let is_proxy = self.options.site.is_proxy(address);
         let counted = Counted { origin: Origin::of(address), is_web: false };
         let most = self.options.unauthorized_per_address_max;
         if most > 0 && self.unauthenticated.of(counted) >= most && !is_proxy {
-            return Err(Refused::Address);
+            return Err(Rejection::Address);
         }
         if self.connections.len() - self.evicted >= self.options.connections_max && !self.evict() {
-            return Err(Refused::Full);
+            return Err(Rejection::Full);
         }
         let conn = self.insert(address, Surface::Public, open)?;
         if let Some(connection) = self.connections.get_mut(conn.at()) {
@@ -331,20 +332,20 @@ impl<'db> Engine<'db> {
         address: IpAddr,
         surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
-    ) -> Result<ConnId, Refused> {
+    ) -> Result<ConnId, Rejection> {
         let entry = self.connections.vacant_entry();
         let conn = ConnId { index: entry.key() as u32, generation: self.next_generation };
         self.next_generation = (self.next_generation + 1) % GENERATIONS;
         open(conn).map_err(|error| {
-            log::warn!("a connection from {address} cannot be set up: {error}");
-            Refused::Failed
+            log::warn!("cannot set up a connection from {address}: {error}");
+            Rejection::Failed
         })?;
         entry.insert(Connection::new(conn, address, surface, self.now.ms()));
         Ok(conn)
     }
 
-    /// Makes room for a newcomer: the oldest unauthenticated connection of the network that has
-    /// most of them goes, before one that waits for its password to be checked.
+    /// Evicts the oldest unauthenticated connection of the largest network, for a new one. One that
+    /// waits for a password check is evicted only if there is no other.
     fn evict(&mut self) -> bool {
         if self.evicted >= EVICTED_PER_TURN_MAX {
             return false;
@@ -355,15 +356,15 @@ impl<'db> Engine<'db> {
         let Some(conn) = self.unauthenticated.oldest_of_largest(is_in, is_waiting) else {
             return false;
         };
-        log::debug!("{conn} makes room for another connection");
-        self.service.metrics.refuse(Refused::Full);
+        log::debug!("{conn} is evicted for a new connection");
+        self.service.metrics.count_rejection(Rejection::Full);
         self.evicted += 1;
         self.uncount(conn);
-        self.lose(conn);
+        self.mark_closed(conn);
         true
     }
 
-    /// A stream reports that it may be worth another try.
+    /// Notes an event of a stream.
     pub fn on_ready(&mut self, io: &impl Io, conn: ConnId, ready: Ready) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if connection.id != conn {
@@ -386,25 +387,25 @@ impl<'db> Engine<'db> {
         }
     }
 
-    /// The server is to stop: in the next turn every connection gets its last bytes.
+    /// Begins a graceful shutdown: in the next turn every connection gets its closing frames.
     pub fn stop(&mut self) {
         if self.stopping == Stopping::No {
-            self.stopping = Stopping::Asked;
+            self.stopping = Stopping::Requested;
         }
     }
 
-    // ---- what its owner asks -------------------------------------------------------------------
+    // ---- queries of the event loop -------------------------------------------------------------
 
-    /// Whether another turn has something to do though nothing is reported.
+    /// Whether the next turn has work to do without any event.
     pub fn is_busy(&self) -> bool {
         !self.ready.is_empty()
-            || !self.parting.is_empty()
+            || !self.ended_connections.is_empty()
             || self.is_pump_waiting
-            || self.stopping == Stopping::Asked
+            || self.stopping == Stopping::Requested
             || self.service.outbox.has_dirty()
     }
 
-    /// When the next turn is due though nothing is reported, by the clock that only runs forward.
+    /// When the next turn is due without any event, in milliseconds of the monotonic clock.
     pub fn next_ms(&self) -> u64 {
         let lock_ms = match self.service.waits_for_lock() {
             true => self.now.ms() + LOCK_POLL_MS,
@@ -413,23 +414,23 @@ impl<'db> Engine<'db> {
         self.deadlines.next_ms().min(self.housekeeping_ms).min(lock_ms)
     }
 
-    /// How many connections there are.
+    /// Number of connections.
     pub fn connections(&self) -> usize {
         self.connections.len()
     }
 
-    /// How many microseconds to look for the next request before going to sleep, because writes are
-    /// held back for it; 0: none are.
-    pub fn look_us(&self) -> u64 {
-        self.write_coalescer.look_us()
+    /// Microseconds to busy-poll for the next request before sleeping, because coalesced writes
+    /// wait; 0: none do.
+    pub fn spin_us(&self) -> u64 {
+        self.write_coalescer.spin_us()
     }
 
-    /// Whether the reports of this turn were there when the last one ended.
+    /// Notes whether this turn's events had arrived before the last turn ended.
     pub fn set_back_to_back(&mut self, is_back_to_back: bool) {
         self.write_coalescer.is_back_to_back = is_back_to_back;
     }
 
-    /// Adds to a page of metrics what is so at the moment.
+    /// Adds gauges of the present state to a page of metrics.
     pub fn describe(&self, page: &mut Page) {
         self.service.describe(page);
         let is_closing = |connection: &&Connection| connection.state() != State::Open;
@@ -443,7 +444,7 @@ impl<'db> Engine<'db> {
         page.gauge("inbound_bytes", "Bytes of frames that are incomplete, or wait.", inbound);
     }
 
-    /// A page of metrics.
+    /// The metrics, in the text format of the metrics endpoint.
     pub fn render_metrics(&self, io: &impl Io) -> String {
         let mut page = Page::default();
         self.describe(&mut page);
@@ -457,7 +458,7 @@ impl<'db> Engine<'db> {
         Some(connection.state())
     }
 
-    // ---- what the steps share ------------------------------------------------------------------
+    // ---- helpers of the steps ------------------------------------------------------------------
 
     /// Moves a connection to a later state.
     fn enter(&mut self, conn: ConnId, next: State) {
@@ -477,15 +478,16 @@ impl<'db> Engine<'db> {
                 self.enqueue(conn);
             }
             State::Draining => {
-                self.parting.push(conn);
+                self.ended_connections.push(conn);
                 self.enqueue(conn);
             }
-            State::Closed => self.parting.push(conn),
+            State::Closed => self.ended_connections.push(conn),
         }
     }
 
-    /// Drops a connection at the end of the turn's requests, not while others may look at it.
-    fn lose(&mut self, conn: ConnId) {
+    /// Marks a connection closed. It is dropped after the turn's requests, since others may still
+    /// refer to it.
+    fn mark_closed(&mut self, conn: ConnId) {
         if self.state(conn).is_some_and(|state| state != State::Closed) {
             self.enter(conn, State::Closed);
         }
@@ -499,11 +501,11 @@ impl<'db> Engine<'db> {
         }
     }
 
-    /// Keeps the count of unauthenticated connections by address.
+    /// Updates the count of unauthenticated connections after a login or logoff.
     fn count_authorized(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let is_unauthorized = !self.service.is_authorized(conn);
-        // What is on its way out counts until it is gone.
+        // A closing connection counts until it is dropped.
         if is_unauthorized == connection.counted.is_some() || connection.state() > State::Flushing {
             return;
         }
@@ -518,7 +520,7 @@ impl<'db> Engine<'db> {
         }
     }
 
-    /// A connection counts as unauthenticated no longer.
+    /// Stops counting a connection as unauthenticated.
     fn uncount(&mut self, conn: ConnId) {
         let found = self.connections.get_mut(conn.at()).filter(|found| found.id == conn);
         let Some(counted) = found.and_then(|connection| connection.counted.take()) else { return };
@@ -532,7 +534,7 @@ fn is_counted(connections: &Slab<Connection>, conn: ConnId) -> bool {
     found.is_some_and(|found| found.counted.is_some())
 }
 
-/// Puts a connection into the list of those to read from, once.
+/// Enqueues a connection as ready to be read from, once.
 fn enqueue(ready: &mut Vec<ConnId>, connection: &mut Connection) {
     if !connection.is_enqueued {
         connection.is_enqueued = true;

@@ -1,4 +1,4 @@
-//! Sending: one write for each connection and turn, and the end of a connection's own side.
+//! Writing: one write per connection and turn, and ending this side of a connection.
 
 use std::io;
 
@@ -33,7 +33,7 @@ impl Engine<'_> {
         }
     }
 
-    /// Writes to each connection that was held back.
+    /// Writes to each connection whose write was delayed.
     pub fn flush_held(&mut self, io: &mut impl Io) {
         let held = self.write_coalescer.release();
         for &index in &held {
@@ -43,13 +43,13 @@ impl Engine<'_> {
         io.end_flush();
     }
 
-    /// Sends to one of `peers` connections what waits for it.
+    /// Writes the queue of one of `peers` connections.
     fn flush_taken(&mut self, io: &mut impl Io, index: u32, peers: usize) {
         let Some(connection) = self.connections.get_mut(index as usize) else { return };
         let conn = connection.id;
         if connection.state() > State::Flushing {
-            // Nothing follows the end of this side: a write would fail, and the connection go with
-            // a reset that destroys what the peer has not read yet.
+            // This side has ended: a write would fail, and the reset destroys bytes that the peer
+            // has not read yet.
             return self.service.outbox.empty(index);
         }
         let is_plain = matches!(connection.protocol, Protocol::Purpose);
@@ -62,12 +62,12 @@ impl Engine<'_> {
         match shared {
             Some(Ok(count)) => {
                 connection.progress_ms = self.now.ms();
-                // The stream is full, and reports when it no longer is.
+                // The stream is full; it reports when it accepts more.
                 connection.is_writable = self.service.outbox.pending_bytes(index) == 0;
                 self.service.metrics.sent_bytes += count as u64;
                 self.after_write(io, conn);
             }
-            Some(Err(e)) if !is_passing(&e) => self.write_failed(conn, &e),
+            Some(Err(e)) if !is_transient(&e) => self.write_failed(conn, &e),
             _ => {
                 self.service.outbox.flatten(index);
                 self.flush_one(io, conn);
@@ -75,7 +75,7 @@ impl Engine<'_> {
         }
     }
 
-    /// One write, unless the transport cuts it: TLS accepts a few records at a time.
+    /// Usually one write; TLS accepts only a few records at a time, so it may take several.
     fn flush_one(&mut self, io: &mut impl Io, conn: ConnId) {
         let index = conn.index;
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
@@ -109,10 +109,10 @@ impl Engine<'_> {
     fn write_failed(&mut self, conn: ConnId, error: &io::Error) {
         let Some(connection) = self.connections.get(conn.at()) else { return };
         log::debug!("{conn} from {} is lost: {error}", connection.address);
-        self.lose(conn);
+        self.mark_closed(conn);
     }
 
-    /// What becomes of a connection that was written to.
+    /// Continues a connection after a write.
     fn after_write(&mut self, io: &mut impl Io, conn: ConnId) {
         let Some(connection) = self.connections.get(conn.at()) else { return };
         let is_flushed = self.service.outbox.pending_bytes(conn.index) == 0
@@ -127,7 +127,7 @@ impl Engine<'_> {
         self.count_authorized(conn);
     }
 
-    /// The queue ran empty: a connection that had to wait for that is read from again.
+    /// The queue is empty: reads again from a connection that had to wait for that.
     fn after_flush(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if connection.is_enqueued {
@@ -147,14 +147,14 @@ impl Engine<'_> {
         }
     }
 
-    /// Everything is sent: ends this side, and waits a moment for the peer to end its own.
+    /// Everything is sent: ends this side, and waits a limited time for the peer to end its own.
     fn end_own_side(&mut self, io: &mut impl Io, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let is_peer_closed = match &mut connection.protocol {
-            // Who has sent a Close waits for that of the peer before the stream below it ends.
+            // After sending Close, wait for the peer's Close before the stream below it ends.
             Protocol::WebSocket(websocket) if !websocket.is_peer_closed => {
                 if connection.input == Input::Ended {
-                    return self.lose(conn);
+                    return self.mark_closed(conn);
                 }
                 connection.input = Input::Ending;
                 self.enter(conn, State::Draining);
@@ -168,21 +168,21 @@ impl Engine<'_> {
         };
         match io.end(conn) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.arm(conn),
-            Err(_) => return self.lose(conn),
+            Err(_) => return self.mark_closed(conn),
             Ok(()) => {}
         }
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if connection.input == Input::Ended && !is_peer_closed {
-            return self.lose(conn);
+            return self.mark_closed(conn);
         }
-        // Its end may have come with nothing to report.
+        // The end of the peer's side may already have come, without another event.
         connection.input = Input::Ending;
         self.enter(conn, State::Draining);
         self.arm(conn);
     }
 }
 
-/// What to write next of the bytes that wait, and what of the protocol stands before it.
+/// The next bytes to write: the protocol's head, then a slice of the waiting bytes.
 fn next_chunk<'a>(
     protocol: &'a mut Protocol,
     raw_bytes: usize,
@@ -198,7 +198,7 @@ fn next_chunk<'a>(
     }
 }
 
-/// How many of the bytes that were written are those of the outbox.
+/// How many of the written bytes came from the outbox.
 fn take_sent(connection: &mut Connection, count: usize) -> usize {
     match &mut connection.protocol {
         Protocol::WebSocket(websocket) if connection.raw_bytes == 0 => websocket.sender.sent(count),
@@ -210,7 +210,7 @@ fn take_sent(connection: &mut Connection, count: usize) -> usize {
     }
 }
 
-/// Whether a shared write that failed may be done as any other.
-fn is_passing(error: &io::Error) -> bool {
+/// Whether to retry a failed shared write as an ordinary one.
+fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::Unsupported)
 }

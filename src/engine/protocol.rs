@@ -1,4 +1,4 @@
-//! What a connection speaks, between its stream and the frames of Purpose.
+//! The protocol of a connection: the layer between its stream and frames of Purpose.
 
 use crate::http::{self, Http};
 use crate::limits::{HTTP_BODY_TIMEOUT_S, HTTP_HEAD_TIMEOUT_S, HTTP_IDLE_TIMEOUT_S};
@@ -7,26 +7,26 @@ use crate::wire::websocket::{CloseCode, Decoder, Role, Sender, StreamEnd};
 /// The protocol of a connection.
 #[derive(Debug)]
 pub(super) enum Protocol {
-    /// Its first bytes have not come.
+    /// Too few bytes have arrived to decide.
     Undecided,
-    /// Frames of Purpose and nothing else.
+    /// Plain frames of Purpose.
     Purpose,
-    /// Frames of Purpose within messages of a WebSocket.
+    /// Frames of Purpose in WebSocket messages.
     WebSocket(Box<WebSocket>),
-    /// Requests of HTTP; perhaps it becomes a WebSocket.
+    /// HTTP requests; may be upgraded to a WebSocket.
     Http(Box<HttpPeer>),
 }
 
-/// The layer of a WebSocket.
+/// The WebSocket layer of a connection.
 #[derive(Debug)]
 pub(super) struct WebSocket {
     decoder: Decoder,
     pub(super) sender: Sender,
-    /// The code of this side's Close, once the peer's stream has ended.
+    /// The code of this side's Close frame, once the peer's side has ended.
     close_code: Option<Option<CloseCode>>,
-    /// The peer's Close has come, or it broke the rules: the stream below may end at once.
+    /// The peer's Close has arrived, or it violated the protocol: the stream below may end at once.
     pub(super) is_peer_closed: bool,
-    /// This side of the stream below has ended.
+    /// This side of the underlying stream has ended.
     pub(super) has_ended: bool,
 }
 
@@ -41,8 +41,8 @@ impl WebSocket {
         }
     }
 
-    /// Moves the Purpose bytes of a buffer to its front, unmasked. How many they are, and whether
-    /// the peer's stream has ended.
+    /// Unmasks the Purpose bytes in place and moves them to the front of the buffer. Returns their
+    /// number, and whether the peer's side has ended.
     pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> (usize, bool) {
         let Self { decoder, sender, .. } = self;
         let unwrapped = decoder.unwrap(bytes, |ping| sender.pong(ping.bytes()));
@@ -55,7 +55,7 @@ impl WebSocket {
         (unwrapped.payload_bytes, true)
     }
 
-    /// Sends a Close behind everything that waits.
+    /// Queues a Close frame after everything that waits.
     pub(super) fn close(&mut self) {
         self.sender.close(self.close_code.unwrap_or(Some(CloseCode::NORMAL)));
     }
@@ -70,14 +70,14 @@ pub(super) struct HttpPeer {
     phase: Phase,
 }
 
-/// What a connection of HTTP waits for.
+/// The part of a request that an HTTP connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     /// The next request.
     Idle,
-    /// The rest of a head.
+    /// The rest of a request head.
     Head,
-    /// The rest of a body.
+    /// The rest of a request body.
     Body,
 }
 
@@ -86,7 +86,7 @@ impl HttpPeer {
         Self { http: Http::default(), since_ms: now_ms, phase: Phase::Idle }
     }
 
-    /// Notes what it waits for: with `left` bytes that are not handled.
+    /// Updates the phase; `left`: unhandled bytes.
     pub(super) fn note(&mut self, left: usize, has_answered: bool, now_ms: u64) {
         let phase = match left {
             _ if self.http.expects_body() => Phase::Body,
@@ -99,7 +99,7 @@ impl HttpPeer {
         }
     }
 
-    /// When its time is over, and what it waited for.
+    /// When the present phase times out.
     pub(super) fn deadline(&self) -> (u64, Phase) {
         let seconds = match self.phase {
             Phase::Idle => HTTP_IDLE_TIMEOUT_S,
@@ -111,18 +111,17 @@ impl HttpPeer {
 }
 
 impl Protocol {
-    /// What the first bytes of a connection are, once enough of them are there; whether they are
-    /// HTTP.
+    /// Decides between HTTP (true) and Purpose (false) by the first bytes; `None`: too few bytes.
     pub(super) fn decide(first: &[u8]) -> Option<bool> {
         if first.is_empty() { None } else { http::is_http(first) }
     }
 
-    /// Whether it has bytes to write though nothing waits in the outbox.
+    /// Whether it has bytes of its own to write, apart from the outbox.
     pub(super) fn wants_write(&self) -> bool {
         matches!(self, Self::WebSocket(websocket) if websocket.sender.wants_write())
     }
 
-    /// Whether it is one of a browser, and counts as such for its address.
+    /// Whether it counts as a browser's connection for its address.
     pub(super) const fn is_web(&self) -> bool {
         matches!(self, Self::WebSocket(_) | Self::Http(_))
     }

@@ -1,19 +1,19 @@
-//! The one buffer that all connections are read into, one after the other.
+//! The read buffer, which all connections share, one after another.
 //!
-//! A connection keeps bytes of its own only for what is left over: the beginning of a frame, or
-//! frames that have to wait. What held a secret is wiped as soon as it is handled.
+//! A connection stores bytes of its own only if some are left over: the beginning of a frame, or
+//! frames that have to wait. Bytes with secrets are wiped as soon as they are handled.
 
 use zeroize::Zeroize as _;
 
 use crate::limits::HEADER_BYTES;
 use crate::wire::purpose::ToServer;
 
-/// The buffer, and how much of it is in use.
+/// The buffer, and how many of its bytes are in use.
 #[derive(Debug)]
 pub(super) struct ReadBuffer {
     bytes: Vec<u8>,
     used: usize,
-    /// The most of it that was in use for this connection.
+    /// The most bytes in use for the present connection: how much to wipe.
     used_max: usize,
     has_secret: bool,
 }
@@ -23,9 +23,9 @@ impl ReadBuffer {
         Self { bytes: vec![0; bytes], used: 0, used_max: 0, has_secret: false }
     }
 
-    /// Begins with what a connection has kept from earlier reads.
+    /// Begins with the bytes that a connection kept from earlier reads.
     pub(super) fn begin(&mut self, kept: &[u8]) {
-        debug_assert_eq!(self.used, 0, "the last connection's bytes are still there");
+        debug_assert_eq!(self.used, 0, "the last connection's bytes were not ended");
         debug_assert!(kept.len() <= self.bytes.len(), "more is kept than was ever read");
         let count = kept.len().min(self.bytes.len());
         if let (Some(place), Some(kept)) = (self.bytes.get_mut(..count), kept.get(..count)) {
@@ -35,20 +35,20 @@ impl ReadBuffer {
         self.used_max = count;
     }
 
-    /// Bytes of the connection from `from` on, which a layer of its protocol takes off: what is
-    /// left of them stands at their front, and it says how much that is.
+    /// Lets a protocol layer decode the bytes from `from` on, in place. `layer` returns how many
+    /// are left, at the front.
     pub(super) fn unwrap(&mut self, from: usize, layer: impl FnOnce(&mut [u8]) -> usize) {
         let left = self.bytes.get_mut(from..self.used).map_or(0, layer);
         debug_assert!(left <= self.used - from, "a layer adds no bytes");
         self.used = self.used.min(from + left);
     }
 
-    /// Where the next read goes.
+    /// The part of the buffer for the next read.
     pub(super) fn free(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.used..).unwrap_or_default()
     }
 
-    /// `bytes` were read into it.
+    /// Notes that `count` bytes were read.
     pub(super) fn fill(&mut self, count: usize) {
         debug_assert!(count <= self.bytes.len() - self.used, "more was read than there is space");
         self.used = self.bytes.len().min(self.used + count);
@@ -60,13 +60,13 @@ impl ReadBuffer {
         self.bytes.get(..self.used).unwrap_or_default()
     }
 
-    /// A frame with a secret in it was handled.
+    /// Notes that a frame with a secret was handled.
     pub(super) fn note_secret(&mut self) {
         self.has_secret = true;
     }
 
-    /// Ends with the connection: keeps what is left of its bytes from `from` on in `kept`, and
-    /// wipes both if there was a secret among them.
+    /// Ends with a connection: keeps its bytes from `from` on in `kept`. Wipes both if there may
+    /// have been a secret in them.
     pub(super) fn end(&mut self, from: usize, kept: &mut Vec<u8>) {
         let rest = self.bytes.get(from..self.used).unwrap_or_default();
         self.has_secret |= begins_secret(rest);
@@ -83,7 +83,7 @@ impl ReadBuffer {
         self.wipe();
     }
 
-    /// The connection is lost, and what was read of it is not handled.
+    /// Drops the bytes of a connection that is lost.
     pub(super) fn abandon(&mut self) {
         self.has_secret |= begins_secret(self.bytes());
         self.wipe();

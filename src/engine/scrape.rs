@@ -12,7 +12,7 @@ use crate::engine::{Engine, Io, State, enqueue};
 use crate::http::Surface;
 use crate::ids::ConnId;
 use crate::limits::SCRAPES_MAX;
-use crate::metrics::Refused;
+use crate::metrics::Rejection;
 
 /// All scrapes.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Engine<'_> {
         address: std::net::IpAddr,
         surface: Surface,
         open: impl FnOnce(ConnId) -> std::io::Result<()>,
-    ) -> Result<ConnId, Refused> {
+    ) -> Result<ConnId, Rejection> {
         let connections = &self.connections;
         let is_open = |conn: &ConnId| {
             let found = connections.get(conn.at()).filter(|found| found.id == *conn);
@@ -49,7 +49,7 @@ impl Engine<'_> {
             && let Some(oldest) = self.scrapes.open.pop_front()
         {
             log::debug!("{oldest} makes room for another scrape");
-            self.lose(oldest);
+            self.mark_closed(oldest);
         }
         let now_ms = self.now.ms();
         let conn = self.insert(address, surface, open)?;

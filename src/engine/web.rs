@@ -1,8 +1,7 @@
-//! Connections that speak HTTP: requests, hooks, and the way to a WebSocket.
+//! HTTP connections: requests, hooks, and the upgrade to a WebSocket.
 //!
-//! Requests are answered after the turn's COMMIT, in turns of their own: a turn that cannot be
-//! stored takes no page away from a browser, and the answer to a hook says how its own COMMIT
-//! ended.
+//! Requests are answered after the turn's COMMIT, in turns of their own. So a turn that cannot be
+//! stored does not affect pages, and the answer to a hook reports the result of its own COMMIT.
 
 use zeroize::Zeroize as _;
 
@@ -17,55 +16,55 @@ use crate::limits::HTTP_CONNECTIONS_FACTOR;
 use crate::service::TurnEnd;
 use crate::service::hook::HookError;
 
-/// Bytes that may wait for a connection before its next request is handled.
+/// Bytes queued for a connection above which its next request waits (backpressure).
 const QUEUE_BYTES_MAX: usize = 64 * 1024;
-/// Requests handled for one connection in one turn.
+/// Requests handled per connection and turn.
 const REQUESTS_PER_TURN: usize = 32;
-/// Seconds after which a connection that is turned away may try again.
+/// Seconds after which a rejected connection may retry.
 const RETRY_S: u32 = 10;
 
 const TOO_MANY: &str = "there are too many connections from this address";
 
-/// What follows a request.
+/// What to do after a request.
 enum Next {
-    /// The next one, if it is there.
+    /// Handle the next one, if it has arrived.
     Request,
-    /// Nothing: the rest has to come, or to be sent first.
+    /// Wait: for the rest to arrive, or for queued bytes to be sent.
     Wait,
-    /// Nothing more is handled of the connection.
+    /// Close: handle nothing more.
     Close,
-    /// Nothing: it was turned away, and is on its way out.
-    Refused,
-    /// The rest is for a WebSocket.
+    /// Nothing: the connection was rejected, and is closing.
+    Rejected,
+    /// Pass the rest to the WebSocket layer.
     Upgraded,
 }
 
-/// A hook whose message is stored by the COMMIT that comes next.
+/// A hook's message that the next COMMIT stores.
 struct Stored {
     conn: ConnId,
     exchange: Exchange,
 }
 
 impl Engine<'_> {
-    /// A connection turns out to speak HTTP.
+    /// Switches a connection to HTTP.
     pub(super) fn begin_http(&mut self, conn: ConnId) {
         let now_ms = self.now.ms();
-        // The service knows connections of Purpose alone.
+        // The service knows only connections of Purpose.
         self.service.closed(conn);
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         connection.protocol = Protocol::Http(Box::new(HttpPeer::new(now_ms)));
         if !self.options.web {
-            let why = "this server has its web part turned off (--web off)";
-            return self.refuse_http(conn, Status::Forbidden, why, None);
+            let why = "HTTP is turned off on this server (--web off)";
+            return self.reject_http(conn, Status::Forbidden, why, None);
         }
         let address = connection.address;
         self.uncount(conn);
         if !self.options.site.is_proxy(address) && !self.count_web(conn, address.into()) {
-            self.refuse_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
+            self.reject_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
         }
     }
 
-    /// Counts a connection of a browser for an address; false when it is one too many.
+    /// Counts a browser's connection for its address. False when there are too many.
     fn count_web(&mut self, conn: ConnId, address: WebAddress) -> bool {
         let counted = Counted { origin: Origin::of(address.0), is_web: true };
         let present = self.connections.get(conn.at()).map(|connection| connection.counted);
@@ -84,8 +83,8 @@ impl Engine<'_> {
         true
     }
 
-    /// Answers a connection for the last time.
-    fn refuse_http(&mut self, conn: ConnId, status: Status, why: &str, retry_s: Option<u32>) {
+    /// Answers a connection with an error, and closes it.
+    fn reject_http(&mut self, conn: ConnId, status: Status, why: &str, retry_s: Option<u32>) {
         let wall_us = self.now.wall_us;
         self.service.outbox.stage(conn.index, |out| {
             http::put_last(status, why, retry_s, wall_us, out);
@@ -93,18 +92,18 @@ impl Engine<'_> {
         self.enter(conn, State::Flushing);
     }
 
-    /// The time of a connection is over.
+    /// The present phase has timed out.
     pub(super) fn expire_http(&mut self, conn: ConnId, phase: Phase) {
         match phase {
             Phase::Idle => self.enter(conn, State::Flushing),
             Phase::Head | Phase::Body => {
                 let why = "the request took too long to arrive";
-                self.refuse_http(conn, Status::RequestTimeout, why, None);
+                self.reject_http(conn, Status::RequestTimeout, why, None);
             }
         }
     }
 
-    /// Handles what connections of HTTP have sent, and ends the turn in which it is answered.
+    /// Handles what HTTP connections have sent, in a turn of its own.
     pub(super) fn serve_http(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         if self.http.is_empty() {
             return Ok(());
@@ -153,7 +152,7 @@ impl Engine<'_> {
         let left = bytes.get(at..).unwrap_or_default();
         let is_full = self.service.outbox.pending_bytes(conn.index) >= QUEUE_BYTES_MAX;
         match next {
-            Next::Refused => {}
+            Next::Rejected => {}
             Next::Close => self.enter(conn, State::Flushing),
             Next::Upgraded => {
                 connection.inbox = left.to_vec();
@@ -173,11 +172,11 @@ impl Engine<'_> {
                 self.arm(conn);
             }
         }
-        // The token of a hook may be there.
+        // The bytes may contain the token of a hook.
         bytes.zeroize();
     }
 
-    /// One request at the front of `bytes`; how many of them are done with.
+    /// Handles one request at the front of `bytes`. Returns how many bytes it took.
     fn request(
         &mut self,
         io: &mut impl Io,
@@ -211,8 +210,8 @@ impl Engine<'_> {
         };
         let is_scrape = connection.is_scrape();
         if !is_scrape && !self.admit_peer(conn, &used.peer) {
-            self.refuse_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
-            return (used.bytes, Next::Refused);
+            self.reject_http(conn, Status::Unavailable, TOO_MANY, Some(RETRY_S));
+            return (used.bytes, Next::Rejected);
         }
         self.stage_bytes(conn, &out);
         let answer = match step {
@@ -252,26 +251,26 @@ impl Engine<'_> {
         self.service.outbox.stage(conn.index, |out| exchange.answer(answer, out));
     }
 
-    /// Counts a connection for the address that its request names; false when it is turned away.
+    /// Counts a connection for the address that its request names. False when it is rejected.
     fn admit_peer(&mut self, conn: ConnId, peer: &Peer) -> bool {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return false };
         if peer.is_distrusted {
             let message = format_args!(
-                "{conn} from {} sends X-Forwarded-For and is no --trusted-proxy: its own address \
+                "{conn} from {} sends X-Forwarded-For but is not a --trusted-proxy: its own address \
                  counts",
                 connection.socket
             );
             self.log_rate_limit.say(self.now.ms(), message);
         }
         connection.address = peer.address;
-        // A proxy that names nobody is not counted.
+        // A proxy that names no client is not counted.
         if self.options.site.is_proxy(peer.address) {
             return true;
         }
         self.count_web(conn, peer.address.into())
     }
 
-    /// Stores a bot's message; the answer, unless the COMMIT decides.
+    /// Stores a bot's message. Returns the answer unless the COMMIT decides it.
     fn hook(
         &mut self,
         conn: ConnId,
@@ -296,12 +295,12 @@ impl Engine<'_> {
 
     // ---- WebSocket -----------------------------------------------------------------------------
 
-    /// The connection is a WebSocket from here on.
+    /// Switches the connection to a WebSocket.
     fn upgrade(&mut self, conn: ConnId, peer: &Peer) {
         let now_ms = self.now.ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         connection.protocol = Protocol::WebSocket(Box::new(WebSocket::new()));
-        // The bytes of the answer are no message.
+        // The answer to the upgrade is sent raw, not as a message.
         connection.raw_bytes = self.service.outbox.pending_bytes(conn.index);
         connection.heard_ms = now_ms;
         self.service.connected(conn, peer.address);
@@ -309,7 +308,7 @@ impl Engine<'_> {
         self.arm(conn);
     }
 
-    /// Bytes that came with the request are the WebSocket's first.
+    /// Handles bytes that arrived with the request as the first ones of the WebSocket.
     fn begin_websocket_input(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let mut inbox = std::mem::take(&mut connection.inbox);
@@ -339,7 +338,7 @@ fn metrics_answer(page: String) -> Answer<'static> {
     }
 }
 
-/// The address that a connection of a browser counts for.
+/// The address that a browser's connection counts for.
 pub(super) struct WebAddress(std::net::IpAddr);
 
 impl From<std::net::IpAddr> for WebAddress {

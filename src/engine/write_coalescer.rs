@@ -1,32 +1,32 @@
 //! Write coalescing: delays fan-out writes briefly so that several turns share one syscall.
 //!
 //! A write costs about the same for one message as for ten. So while requests follow each other
-//! without a pause, connections that asked for something are answered at once, and those that are
-//! only notified are held back for a turn or two: their messages of several turns leave in one
-//! write each. The wait is bounded by what the writes themselves would have taken, so that at worst
-//! the last of many is notified twice as late as it would have been; and where requests come
-//! singly, nobody waits.
+//! without a pause, connections that are waiting for an answer are written to at once, but those
+//! that are only notified wait a turn or two: one write then carries their messages of several
+//! turns. The delay is bounded by the time that the writes themselves take, so the last of many is
+//! notified at most twice as late. Where requests come one at a time, nothing is delayed.
 
-/// A connection for which more bytes than this wait is not held back: the bytes cost more than
-/// the write.
+/// Bytes queued for a connection above which it is not held back: copying them costs more than the
+/// write.
 const PENDING_BYTES_MAX: usize = 32 * 1024;
-/// Nobody is held back while the broadcast buffer, which stays for them, is larger than this.
+/// Bytes of the broadcast buffer above which nothing is held back, since the buffer is kept until
+/// then.
 const BLOCK_BYTES_MAX: usize = 256 * 1024;
-/// About what one write takes.
+/// Estimated microseconds per write.
 const WRITE_US: u64 = 6;
-/// Longest time for which anybody is held back.
+/// Longest delay of a write, in microseconds.
 const HOLD_US_MAX: u64 = 2_000;
-/// Longest time spent on looking for the next request.
-const LOOK_US_MAX: u64 = 100;
+/// Longest busy-polling for the next request, in microseconds.
+const SPIN_US_MAX: u64 = 100;
 
-/// The connections that are held back.
+/// The connections whose writes are delayed.
 #[derive(Debug)]
 pub(super) struct WriteCoalescer {
     /// Minimum fan-out at which coalescing pays off.
     connections_min: usize,
     held: Vec<u32>,
     since_us: u64,
-    /// The turn's events were there when the last turn ended.
+    /// This turn's events had arrived before the last turn ended.
     pub(super) is_back_to_back: bool,
 }
 
@@ -35,8 +35,7 @@ impl WriteCoalescer {
         Self { connections_min, held: Vec::new(), since_us: 0, is_back_to_back: false }
     }
 
-    /// Whether this turn may hold back any of `connections`, with this much in the broadcast
-    /// buffer.
+    /// Whether this turn may delay writes, given its fan-out and the bytes in the broadcast buffer.
     pub(super) fn may_hold(&self, connections: usize, block_bytes: usize, now_us: u64) -> bool {
         self.is_back_to_back
             && block_bytes <= BLOCK_BYTES_MAX
@@ -44,7 +43,7 @@ impl WriteCoalescer {
             && (self.held.is_empty() || now_us < self.since_us + self.hold_us())
     }
 
-    /// Holds a connection back, unless too much waits for it.
+    /// Delays the write to a connection. False when too much is queued for it.
     pub(super) fn hold(&mut self, index: u32, pending_bytes: usize, now_us: u64) -> bool {
         if pending_bytes > PENDING_BYTES_MAX {
             return false;
@@ -56,8 +55,8 @@ impl WriteCoalescer {
         true
     }
 
-    /// The connections that were held back, each once; give the list back by
-    /// [`WriteCoalescer::keep`].
+    /// Takes the connections whose writes were delayed, each once. Return the list by
+    /// [`WriteCoalescer::keep`] to reuse its capacity.
     pub(super) fn release(&mut self) -> Vec<u32> {
         let mut held = std::mem::take(&mut self.held);
         held.sort_unstable();
@@ -65,7 +64,7 @@ impl WriteCoalescer {
         held
     }
 
-    /// Keeps the room of a list that was released.
+    /// Reuses the capacity of a released list.
     pub(super) fn keep(&mut self, mut list: Vec<u32>) {
         list.clear();
         if self.held.is_empty() {
@@ -73,9 +72,9 @@ impl WriteCoalescer {
         }
     }
 
-    /// How long to look for the next request while somebody is held back.
-    pub(super) fn look_us(&self) -> u64 {
-        (self.held.len() as u64 / 2).min(LOOK_US_MAX)
+    /// Microseconds to busy-poll for the next request while writes are delayed.
+    pub(super) fn spin_us(&self) -> u64 {
+        (self.held.len() as u64 / 2).min(SPIN_US_MAX)
     }
 
     fn hold_us(&self) -> u64 {

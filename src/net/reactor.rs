@@ -16,7 +16,7 @@ use crate::http::{Site, Surface};
 use crate::ids::ConnId;
 use crate::limits::TURN_REQUESTS_PER_CONNECTION;
 use crate::logging::Logging;
-use crate::metrics::Refused;
+use crate::metrics::Rejection;
 use crate::net::clock::Clock;
 use crate::net::keeper::CertificateKeeper;
 use crate::net::listener::{Accepted, Listener, Port, RETRY_MS, Spare};
@@ -187,17 +187,17 @@ impl<'a, 'db> Reactor<'a, 'db> {
         if !events.is_empty() || is_busy {
             return Ok(());
         }
-        let look_us = self.engine.look_us();
-        if look_us > 0 && self.look(events, look_us)? {
+        let spin_us = self.engine.spin_us();
+        if spin_us > 0 && self.look(events, spin_us)? {
             return Ok(());
         }
         self.poll(events, Duration::from_millis(wait_ms.min(60_000)))
     }
 
     /// Looks for the next request for a moment; without one, no write is held back any longer.
-    fn look(&mut self, events: &mut Events, look_us: u64) -> Result<bool, ServeError> {
+    fn look(&mut self, events: &mut Events, spin_us: u64) -> Result<bool, ServeError> {
         self.sockets.clock.read();
-        let until_us = self.clock().now_us() + look_us;
+        let until_us = self.clock().now_us() + spin_us;
         while events.is_empty() && self.clock().now_us() < until_us {
             self.poll(events, Duration::ZERO)?;
             self.sockets.clock.read();
@@ -275,7 +275,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                     Accepted::Nobody => listener.is_ready = false,
                     Accepted::Lost => {}
                     Accepted::NoRoom => {
-                        self.engine.service.metrics.refuse(Refused::Descriptors);
+                        self.engine.service.metrics.count_rejection(Rejection::Descriptors);
                         self.accept_again_ms = self.clock().now_ms() + RETRY_MS;
                         return;
                     }

@@ -450,14 +450,14 @@ impl Turning<'_, '_> {
                     conn.looked = pending;
                 }
             }
-            Event::Parted(conn) => {
+            Event::ConnectionForgotten(conn) => {
                 self.w.model.closed(*conn);
                 if let Some(at) = self.net.conns.get_mut(&conn.index) {
                     at.is_parted = true;
                     at.looked = 0;
                 }
             }
-            Event::PartedAll => {
+            Event::ConnectionsForgotten => {
                 let sent = self.look(service)?;
                 self.received(&sent, Phase::Turn)?;
                 self.settle(service, false)?;

@@ -1,4 +1,4 @@
-//! What the server does on its own account, between the requests and the writes of a turn.
+//! Work without a request: housekeeping, deadlines, closed connections, and graceful shutdown.
 
 use crate::engine::connection::{Due, Facts, State};
 use crate::engine::deadlines::NEVER_MS;
@@ -10,17 +10,17 @@ use crate::wire::purpose::ToClient;
 
 /// Milliseconds between two slices of housekeeping.
 const HOUSEKEEPING_MS: u64 = 250;
-/// The same while there is more to do and nobody waits for it: a slice takes well under a
-/// millisecond, so what is done behind the requests takes a tenth of the time at most.
+/// The same while there is more to do: a slice takes well under a millisecond, so background work
+/// takes a tenth of the time at most.
 const MORE_HOUSEKEEPING_MS: u64 = 10;
-/// For how many milliseconds a slice that is due waits for a turn without requests, which would
-/// have to wait for it.
-const PUT_OFF_MS: u64 = 250;
+/// Milliseconds for which a due slice may be postponed to a turn without requests, so that it
+/// delays none.
+const POSTPONE_MS: u64 = 250;
 
-/// Whether a slice is done now that is due at `due_ms`.
+/// Whether to run a slice now that is due at `due_ms`.
 const fn is_time(now_ms: u64, due_ms: u64, has_requests: bool) -> bool {
-    let put_off_ms = if has_requests { PUT_OFF_MS } else { 0 };
-    now_ms >= due_ms.saturating_add(put_off_ms)
+    let postpone_ms = if has_requests { POSTPONE_MS } else { 0 };
+    now_ms >= due_ms.saturating_add(postpone_ms)
 }
 
 impl Engine<'_> {
@@ -34,7 +34,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    pub(super) fn keep_house(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+    pub(super) fn run_housekeeping(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         let now_ms = self.now.ms();
         while let Some(done) = io.next_pushed() {
             self.service.push_done(done);
@@ -53,7 +53,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Gives pushes to threads; one for which there is none counts as failed.
+    /// Passes pushes to the threads that send them. Without such threads a push fails.
     fn hand_over_pushes(&mut self, io: &mut impl Io) {
         while let Some(push) = self.service.pop_push() {
             if let Err(push) = io.submit_push(push) {
@@ -63,9 +63,9 @@ impl Engine<'_> {
         }
     }
 
-    /// A turn of its own, in which nothing is written: whatever becomes of the requests, it stands.
-    pub(super) fn act_on_own_account(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        self.dismiss();
+    /// A turn of its own that does not write to the database, so it cannot fail with the requests.
+    pub(super) fn run_maintenance(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+        self.begin_shutdown();
         self.check_deadlines();
         while let Some((job, conn)) = self.service.pop_job() {
             io.submit(job, conn).map_err(Stopped::Helper)?;
@@ -75,12 +75,12 @@ impl Engine<'_> {
         self.check_storage()
     }
 
-    /// Has the service forget the connections that ended, and drops those that are closed.
-    pub(super) fn part(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        if self.parting.is_empty() {
+    /// Makes the service forget the connections that have ended, and drops the closed ones.
+    pub(super) fn forget_ended(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+        if self.ended_connections.is_empty() {
             return Ok(());
         }
-        for conn in std::mem::take(&mut self.parting) {
+        for conn in std::mem::take(&mut self.ended_connections) {
             let Some(connection) = self.connections.get(conn.at()) else { continue };
             if connection.id != conn {
                 continue;
@@ -88,7 +88,7 @@ impl Engine<'_> {
             let (state, address) = (connection.state(), connection.address);
             self.service.closed(conn);
             self.service.outbox.remove(conn.index);
-            self.observe(io, Event::Parted(conn))?;
+            self.observe(io, Event::ConnectionForgotten(conn))?;
             if state == State::Closed {
                 self.uncount(conn);
                 io.close(conn);
@@ -97,16 +97,16 @@ impl Engine<'_> {
             }
         }
         self.service.end_turn();
-        self.observe(io, Event::PartedAll)?;
+        self.observe(io, Event::ConnectionsForgotten)?;
         self.check_storage()
     }
 
-    /// Sends every connection its last bytes, once the server is to stop.
-    fn dismiss(&mut self) {
-        if self.stopping != Stopping::Asked {
+    /// Graceful shutdown: queues the closing frames of every connection, once.
+    fn begin_shutdown(&mut self) {
+        if self.stopping != Stopping::Requested {
             return;
         }
-        self.stopping = Stopping::Dismissed;
+        self.stopping = Stopping::Disconnecting;
         self.service.disconnect_all();
         let open = |(_, connection): (usize, &super::Connection)| {
             (connection.state() == State::Open).then_some(connection.id)
@@ -124,12 +124,12 @@ impl Engine<'_> {
         Facts {
             unauthorized_since_ms: since.filter(|_| !self.service.is_waiting(conn)),
             is_held: self.service.is_held(conn),
-            // What is staged in this turn has not been offered to the stream yet.
+            // Frames staged in this turn were not written yet, so the stream may still accept them.
             is_full: !is_writable,
         }
     }
 
-    /// Makes sure that the next deadline of a connection is among the timers.
+    /// Pushes the next deadline of a connection, unless it is among the deadlines already.
     pub(super) fn arm(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get(conn.at()) else { return };
         if connection.id != conn {
@@ -137,7 +137,7 @@ impl Engine<'_> {
         }
         let facts = self.facts(conn, connection.is_writable);
         let (at_ms, _) = connection.deadline(&self.options, &facts);
-        // Waiting for a password has no deadline; look again when it should be over.
+        // A password check has no deadline: look again when it should be done.
         let at_ms = at_ms.min(self.now.ms().saturating_add(self.options.idle_timeout_ms));
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         if at_ms < connection.timer_ms {
@@ -187,7 +187,7 @@ impl Engine<'_> {
             Due::Http(phase) => self.expire_http(conn, phase),
             Due::Drop(why) => {
                 log::debug!("{conn} from {address} is dropped: {why}");
-                self.lose(conn);
+                self.mark_closed(conn);
             }
         }
     }
@@ -201,7 +201,7 @@ mod tests {
     fn a_slice_waits_for_a_turn_without_requests_but_not_for_ever() {
         assert!(!is_time(999, 1_000, false));
         assert!(is_time(1_000, 1_000, false));
-        assert!(!is_time(1_000 + PUT_OFF_MS - 1, 1_000, true));
-        assert!(is_time(1_000 + PUT_OFF_MS, 1_000, true));
+        assert!(!is_time(1_000 + POSTPONE_MS - 1, 1_000, true));
+        assert!(is_time(1_000 + POSTPONE_MS, 1_000, true));
     }
 }
