@@ -1,28 +1,29 @@
-//! What leaves: a bounded queue of bytes per connection, staged until the turn's COMMIT, and the
-//! broadcast buffer that the fan-out of a turn shares.
+//! The outbox: a bounded queue of outbound bytes per connection, staged until the turn's COMMIT,
+//! and the broadcast buffer that the fan-out of a turn shares.
 //!
-//! The bound is the server's backpressure: a slow consumer above it gets no more notifications,
-//! which go to its backlog, and its requests are not read.
+//! The bound is the server's backpressure: above it, a slow consumer's notifications go to its
+//! backlog, and its requests are not read.
 //!
-//! Bytes can be sent only once they are released, and only [`Service::end_turn`] calls
-//! [`Outbox::release`]. Invariant 6 is kept here: a queue that has run empty gives its buffer back.
+//! Only released bytes can be sent, and only [`Service::end_turn`] calls [`Outbox::release`].
+//! Invariant 6 is kept here: an empty queue gives its buffer back.
 //!
 //! ```text
 //!   0          sent            released            end
 //!   | gone     | may be sent   | staged this turn  |
 //! ```
 //!
-//! What many are notified alike is encoded once, in the block, and staged as a reference. It is
-//! copied into a queue only when that queue is about to be sent: so fan-out to a thousand
-//! connections passes through one buffer that stays in the cache, not through a thousand. A queue
-//! may wait so over some turns, and the block stays for as long as any does.
+//! A notification to many is encoded once, in the broadcast buffer, and each queue stages a slice
+//! of it. A slice is copied into its queue only right before the queue is sent. So a fan-out to a
+//! thousand connections goes through one buffer that stays in the CPU cache, not through a
+//! thousand. A queue may wait for several turns; the broadcast buffer is kept as long as any queue
+//! has slices.
 //!
-//! Where much of the block goes to many, it is not even copied then: see [`parts`].
+//! Large slices for many connections are not even copied then: see [`parts`].
 //!
-//! Frames are counted as they are staged, and join the metrics when they are released: what was
-//! staged and then discarded is not counted.
+//! Frames are counted when they are staged, and added to the metrics when they are released: frames
+//! of an undone turn do not count.
 //!
-//! Knows neither sockets nor who a connection is.
+//! It knows neither sockets nor sessions.
 //!
 //! [`Service::end_turn`]: crate::service::Service::end_turn
 
@@ -37,38 +38,38 @@ use crate::wire::decline::{CODES, Decline};
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
-/// Sent bytes at the front of a queue are moved out once they are this many, and half of it.
+/// Sent bytes at the front of a queue are removed when they reach this size and half of the queue.
 const COMPACT_BYTES: usize = 64 * 1024;
 
-/// A spare buffer larger than this is given back to the allocator, but for one.
+/// A larger spare buffer is freed, apart from one.
 const SPARE_BYTES_MAX: usize = 16 * 1024;
 
-/// The one large spare buffer is given back above this.
+/// Above this size, even the one large spare buffer is freed.
 const SCRATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Longest beginning of a frame that stands before a piece of the block.
-pub const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 4;
+/// Bytes of a frame that precede a slice of the broadcast buffer: the header and the chat.
+pub const BROADCAST_HEAD_BYTES: usize = HEADER_BYTES + 4;
 
-/// No reference.
+/// Index of no slice.
 const NONE: u32 = u32::MAX;
 
-/// A queue of bytes for one connection. Each connection has one, however idle, so it is kept small:
-/// what waits for a connection is far below 4 GiB (`outbound-limit`).
+/// The queue of one connection. Every connection has one, so keep it small: `u32` suffices, since
+/// the queue is bounded far below 4 GiB (`outbound-limit`).
 struct Queue {
     bytes: Vec<u8>,
     sent: u32,
     released: u32,
-    /// Bytes of the block that are staged as references.
-    referred_bytes: u32,
-    first_reference: u32,
-    last_reference: u32,
+    /// Bytes staged as slices, heads included.
+    slice_bytes: u32,
+    first_slice: u32,
+    last_slice: u32,
     is_dirty: bool,
-    /// It got more than pieces of the block since it was last taken.
+    /// It got more than slices since it was last taken: an answer, for example.
     has_own: bool,
-    /// Nothing more is staged: the connection has its final lines,
+    /// Closing frames are staged: nothing more may be staged after them,
     is_closed: bool,
     /// and they are released.
-    was_closed: bool,
+    is_close_released: bool,
 }
 
 impl Default for Queue {
@@ -77,41 +78,41 @@ impl Default for Queue {
             bytes: Vec::new(),
             sent: 0,
             released: 0,
-            referred_bytes: 0,
-            first_reference: NONE,
-            last_reference: NONE,
+            slice_bytes: 0,
+            first_slice: NONE,
+            last_slice: NONE,
             is_dirty: false,
             has_own: false,
             is_closed: false,
-            was_closed: false,
+            is_close_released: false,
         }
     }
 }
 
 impl Queue {
-    /// How many of the bytes were sent.
+    /// Number of bytes sent.
     const fn sent(&self) -> usize {
         self.sent as usize
     }
 
-    /// How many of them may be sent, or were.
+    /// Number of bytes released, sent ones included.
     const fn released(&self) -> usize {
         self.released as usize
     }
 
     fn release(&mut self) {
         self.released = self.bytes.len() as u32;
-        self.was_closed = self.is_closed;
+        self.is_close_released = self.is_closed;
     }
 
-    /// Bytes of the block that are staged as references.
-    const fn referred_bytes(&self) -> usize {
-        self.referred_bytes as usize
+    /// Bytes staged as slices, heads included.
+    const fn slice_bytes(&self) -> usize {
+        self.slice_bytes as usize
     }
 
-    /// Bytes that wait, staged ones included.
+    /// Bytes not sent yet, staged ones included.
     const fn pending_bytes(&self) -> usize {
-        self.bytes.len() - self.sent() + self.referred_bytes()
+        self.bytes.len() - self.sent() + self.slice_bytes()
     }
 
     fn check_invariants(&self) {
@@ -119,7 +120,7 @@ impl Queue {
     }
 }
 
-/// Frames that are staged and not released, by purpose, and the reasons in those of DECLINED.
+/// Counts of staged frames that are not released: by purpose, and by reason for DECLINED.
 struct StagedFrames {
     by_purpose: [u32; 256],
     by_reason: [u32; CODES.len()],
@@ -154,109 +155,108 @@ impl StagedFrames {
     }
 }
 
-/// A connection that has got bytes.
+/// A connection with new bytes to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dirty {
-    /// Its place.
+    /// Its index.
     pub index: u32,
-    /// They are pieces of the block: it was notified something, and asked for nothing.
+    /// All of them are slices of broadcasts: it waits for no answer.
     pub is_notified_only: bool,
 }
 
-/// A piece of the block, to be put into a queue.
-struct Reference {
-    /// Where in the queue's own bytes.
+/// A slice of the broadcast buffer in one queue.
+struct BroadcastSlice {
+    /// Position in the queue's own bytes.
     at: usize,
-    head: [u8; BLOCK_HEAD_BYTES],
-    piece: Range<usize>,
-    /// The queue's next reference.
+    head: [u8; BROADCAST_HEAD_BYTES],
+    range: Range<usize>,
+    /// The queue's next slice.
     next: u32,
 }
 
-/// All queues, by the place of the connection in the table of connections.
+/// The queues of all connections, by connection index.
 #[derive(Default)]
 pub struct Outbox {
     queues: Vec<Queue>,
-    /// Queues with bytes staged or released in this turn, each once, in the order of their first
-    /// bytes. Who asked comes before who is notified, and so can ask again while the others are
-    /// notified.
+    /// Queues with bytes staged or released in this turn, each once, by their first bytes. So the
+    /// connection that sent a request is written to before those that are notified.
     dirty: Vec<u32>,
-    /// How many of them were taken.
+    /// How many of `dirty` were taken.
     taken: usize,
-    /// What is notified many alike; its room is kept from turn to turn.
-    block: Vec<u8>,
-    /// How much of it is older than this turn.
-    block_kept: usize,
-    /// The references of all queues to it.
-    references: Vec<Reference>,
+    /// The broadcast buffer. Its capacity is reused.
+    broadcast: Vec<u8>,
+    /// Bytes of it that are older than this turn.
+    broadcast_kept: usize,
+    /// The slices of all queues.
+    slices: Vec<BroadcastSlice>,
     /// How many of them are released.
-    references_released: usize,
-    /// How many queues have references.
-    referring: usize,
+    slices_released: usize,
+    /// Number of queues with slices.
+    sliced_queues: usize,
     staged: StagedFrames,
-    /// The one large empty buffer: each queue with references is assembled in it.
+    /// The one large spare buffer, in which queues are flattened.
     scratch: Vec<u8>,
-    /// Room for what stands between two pieces that are sent from where they are.
-    between: Vec<u8>,
-    /// Empty buffers to take again; the last used, and so the warmest, is on top.
+    /// Scratch buffer for the bytes between two slices in [`Outbox::send_parts`].
+    gap: Vec<u8>,
+    /// Empty buffers for reuse; the top one was used last and is most likely in the CPU cache.
     spares: Vec<Vec<u8>>,
-    /// Fewest spares since the last trim: those were not needed.
+    /// Fewest spares since the last trim: these were not needed.
     spares_idle: usize,
     buffered_bytes: usize,
 }
 
 impl Outbox {
-    /// Begins a turn: the block is gone, unless somebody still has to be sent of it.
+    /// Begins a turn. The broadcast buffer is cleared, unless a queue still has slices of it.
     pub fn begin_turn(&mut self) {
-        if self.referring == 0 {
-            self.block.clear();
-            self.references.clear();
-            self.references_released = 0;
+        if self.sliced_queues == 0 {
+            self.broadcast.clear();
+            self.slices.clear();
+            self.slices_released = 0;
         }
-        debug_assert_eq!(self.references.len(), self.references_released);
-        self.block_kept = self.block.len();
+        debug_assert_eq!(self.slices.len(), self.slices_released);
+        self.broadcast_kept = self.broadcast.len();
     }
 
-    /// The block.
-    pub fn block(&self) -> &[u8] {
-        &self.block
+    /// The broadcast buffer.
+    pub fn broadcast(&self) -> &[u8] {
+        &self.broadcast
     }
 
-    /// The block, to be appended to.
-    pub const fn block_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.block
+    /// The broadcast buffer, to append to.
+    pub const fn broadcast_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.broadcast
     }
 
-    /// Stages a frame for a connection: its beginning, and as the rest a piece of the block.
-    pub fn stage_block(
+    /// Stages a frame: its head, and a slice of the broadcast buffer as the rest.
+    pub fn stage_broadcast(
         &mut self,
         index: u32,
         purpose: ToClient,
-        head: [u8; BLOCK_HEAD_BYTES],
-        piece: Range<usize>,
+        head: [u8; BROADCAST_HEAD_BYTES],
+        range: Range<usize>,
     ) {
-        let number = self.references.len() as u32;
+        let number = self.slices.len() as u32;
         if self.is_closed(index) {
             return;
         }
         let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) else { return };
-        let bytes = BLOCK_HEAD_BYTES + piece.len();
+        let bytes = BROADCAST_HEAD_BYTES + range.len();
         self.staged.note(purpose, 1);
-        queue.referred_bytes += bytes as u32;
+        queue.slice_bytes += bytes as u32;
         self.buffered_bytes += bytes;
-        let last = std::mem::replace(&mut queue.last_reference, number);
-        if queue.first_reference == NONE {
-            queue.first_reference = number;
-            self.referring += 1;
+        let last = std::mem::replace(&mut queue.last_slice, number);
+        if queue.first_slice == NONE {
+            queue.first_slice = number;
+            self.sliced_queues += 1;
         }
         let at = queue.bytes.len();
-        if let Some(last) = self.references.get_mut(last as usize) {
+        if let Some(last) = self.slices.get_mut(last as usize) {
             last.next = number;
         }
-        self.references.push(Reference { at, head, piece, next: NONE });
+        self.slices.push(BroadcastSlice { at, head, range, next: NONE });
     }
 
-    /// The queue of a connection, which is dirty from now on.
+    /// The queue of a connection, marked dirty.
     fn queue<'a>(
         queues: &'a mut Vec<Queue>,
         dirty: &mut Vec<u32>,
@@ -274,7 +274,7 @@ impl Outbox {
         Some(queue)
     }
 
-    /// Stages a frame for a connection; `write` appends its body.
+    /// Stages a frame; `write` appends its body.
     pub fn stage_frame(
         &mut self,
         index: u32,
@@ -287,12 +287,12 @@ impl Outbox {
         }
     }
 
-    /// Stages a frame of the server's own: HEARTBEAT, DISCONNECT, DEAUTH (task 0, no body).
+    /// Stages a frame without a request: HEARTBEAT, DISCONNECT or DEAUTH (task 0, no body).
     pub fn stage_bare(&mut self, index: u32, purpose: ToClient) {
         self.stage_frame(index, purpose, 0, |_| {});
     }
 
-    /// Stages a DECLINED.
+    /// Stages DECLINED with a reason.
     pub fn decline(&mut self, index: u32, task: u8, reason: Decline) {
         if self.stage(index, |out| answer::declined(out, task, reason)) {
             self.staged.note(ToClient::Declined, 1);
@@ -300,7 +300,7 @@ impl Outbox {
         }
     }
 
-    /// Stages that many frames of PART, and the ACCEPTED behind them if there is one.
+    /// Stages a number of PART frames, followed by the ACCEPTED if the answer is complete.
     pub fn stage_answer(&mut self, index: u32, frames: &[u8], parts: u32, is_whole: bool) {
         if self.stage(index, |out| out.extend_from_slice(frames)) {
             self.staged.note(ToClient::Part, parts);
@@ -308,8 +308,8 @@ impl Outbox {
         }
     }
 
-    /// Stages bytes for a connection that are no frames, or are not counted: `write` appends them.
-    /// False when nothing is staged for it any more.
+    /// Stages raw bytes, which are not counted as a frame; `write` appends them. False when the
+    /// queue is closed.
     pub fn stage(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.is_closed(index) {
             return false;
@@ -331,24 +331,24 @@ impl Outbox {
         true
     }
 
-    /// Stages a MSG_NOTIFY that is made of what is in the block: `write` appends all of it.
-    pub fn stage_from_block(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
-        let block = std::mem::take(&mut self.block);
-        if self.stage(index, |out| write(out, &block)) {
+    /// Stages a MSG_NOTIFY derived from the broadcast buffer; `write` appends the whole frame.
+    pub fn stage_from_broadcast(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
+        let broadcast = std::mem::take(&mut self.broadcast);
+        if self.stage(index, |out| write(out, &broadcast)) {
             self.staged.note(ToClient::MsgNotify, 1);
         }
-        self.block = block;
+        self.broadcast = broadcast;
     }
 
-    /// Asks for a look at a connection in this turn's flush though nothing new is staged for it.
+    /// Marks a connection dirty, so that this turn's flush visits it.
     pub fn touch(&mut self, index: u32) {
         if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
             queue.has_own = true;
         }
     }
 
-    /// What is staged for a connection are its final lines: from now on nothing is staged behind
-    /// them, until it is forgotten or the turn is undone.
+    /// Closes a queue: the staged bytes are its last ones. Nothing more is staged until the
+    /// connection is removed or the turn is undone.
     pub fn close(&mut self, index: u32) {
         if let Some(queue) = Self::queue(&mut self.queues, &mut self.dirty, index) {
             queue.has_own = true;
@@ -356,89 +356,89 @@ impl Outbox {
         }
     }
 
-    /// Whether a connection has its final lines.
+    /// Whether a queue is closed.
     pub fn is_closed(&self, index: u32) -> bool {
         self.queues.get(index as usize).is_some_and(|queue| queue.is_closed)
     }
 
-    /// Releases what is staged: from now on it may be sent.
+    /// Releases everything staged: it may be sent now.
     pub fn release(&mut self, metrics: &mut Metrics) {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
                 queue.release();
             }
         }
-        self.references_released = self.references.len();
+        self.slices_released = self.slices.len();
         self.staged.release(metrics);
     }
 
-    /// Forgets what is staged: the turn is undone.
+    /// Discards everything staged: the turn is undone.
     pub fn discard(&mut self) {
         for place in 0..self.dirty.len() {
             let Some(&index) = self.dirty.get(place) else { break };
             let Some(queue) = self.queues.get_mut(index as usize) else { continue };
             self.buffered_bytes -= queue.bytes.len() - queue.released();
             queue.bytes.truncate(queue.released());
-            // A closing that is not released is done again.
-            queue.is_closed = queue.was_closed;
-            self.discard_references(index);
+            // If the closing frames were not released, the queue is open again.
+            queue.is_closed = queue.is_close_released;
+            self.discard_slices(index);
         }
-        self.references.truncate(self.references_released);
-        self.block.truncate(self.block_kept);
+        self.slices.truncate(self.slices_released);
+        self.broadcast.truncate(self.broadcast_kept);
         self.staged = StagedFrames::default();
     }
 
-    /// Takes from a queue its references that are not released.
-    fn discard_references(&mut self, index: u32) {
+    /// Removes a queue's unreleased slices.
+    fn discard_slices(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
-        let (mut last, mut next, mut kept_bytes) = (NONE, queue.first_reference, 0);
-        while (next as usize) < self.references_released
-            && let Some(reference) = self.references.get(next as usize)
+        let (mut last, mut next, mut kept_bytes) = (NONE, queue.first_slice, 0);
+        while (next as usize) < self.slices_released
+            && let Some(slice) = self.slices.get(next as usize)
         {
-            kept_bytes += BLOCK_HEAD_BYTES + reference.piece.len();
+            kept_bytes += BROADCAST_HEAD_BYTES + slice.range.len();
             last = next;
-            next = reference.next;
+            next = slice.next;
         }
-        self.buffered_bytes -= queue.referred_bytes() - kept_bytes;
+        self.buffered_bytes -= queue.slice_bytes() - kept_bytes;
         if last == NONE {
-            self.forget_references(index);
-        } else if let Some(reference) = self.references.get_mut(last as usize) {
-            reference.next = NONE;
-            queue.last_reference = last;
-            queue.referred_bytes = kept_bytes as u32;
+            self.forget_slices(index);
+        } else if let Some(slice) = self.slices.get_mut(last as usize) {
+            slice.next = NONE;
+            queue.last_slice = last;
+            queue.slice_bytes = kept_bytes as u32;
         }
     }
 
-    /// A queue has no references any more.
-    fn forget_references(&mut self, index: u32) {
+    /// Removes all of a queue's slices.
+    fn forget_slices(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
-        if queue.first_reference != NONE {
-            queue.first_reference = NONE;
-            queue.last_reference = NONE;
-            queue.referred_bytes = 0;
-            self.referring -= 1;
+        if queue.first_slice != NONE {
+            queue.first_slice = NONE;
+            queue.last_slice = NONE;
+            queue.slice_bytes = 0;
+            self.sliced_queues -= 1;
         }
     }
 
-    /// Whether a turn of the loop is needed for what is staged.
+    /// Whether a dirty connection waits to be taken.
     pub fn has_dirty(&self) -> bool {
         self.taken < self.dirty.len()
     }
 
-    /// How many connections have got bytes and were not taken.
+    /// Number of dirty connections not yet taken.
     pub fn dirty_count(&self) -> usize {
         self.dirty.len() - self.taken
     }
 
-    /// Takes one connection that has got bytes since it was last asked about, and puts its queue
-    /// together. All that is staged must be released.
+    /// Takes a dirty connection and flattens its queue. Everything staged must be released.
     pub fn pop_dirty(&mut self) -> Option<Dirty> {
         let dirty = self.take_dirty()?;
         self.flatten(dirty.index);
         Some(dirty)
     }
 
-    /// The same, for who calls [`Outbox::flatten`] or [`Outbox::send_parts`] when it is to be sent.
+    /// The same without flattening: call [`Outbox::flatten`] or [`Outbox::send_parts`] before
+    /// sending.
     pub fn take_dirty(&mut self) -> Option<Dirty> {
         let Some(&index) = self.dirty.get(self.taken) else {
             self.dirty.clear();
@@ -454,23 +454,23 @@ impl Outbox {
         Some(Dirty { index, is_notified_only })
     }
 
-    /// Puts the pieces that a queue refers to in their places between its own bytes.
+    /// Flattens a queue: copies its slices in between its own bytes.
     pub fn flatten(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
-        if queue.first_reference == NONE {
+        if queue.first_slice == NONE {
             return;
         }
-        let first = self.references.get(queue.first_reference as usize).map_or(0, |first| first.at);
+        let first = self.slices.get(queue.first_slice as usize).map_or(0, |first| first.at);
         let mut own = std::mem::take(&mut queue.bytes);
         let mut whole = std::mem::take(&mut self.scratch);
         if whole.capacity() == 0 {
             whole = self.spares.pop().unwrap_or_default();
             self.spares_idle = self.spares_idle.min(self.spares.len());
         }
-        // Where the part of the queue that is moved begins: that before it needs no change.
+        // Start of the part that has to be moved: the bytes before it stay.
         let base;
         if first - queue.sent() > SPARE_BYTES_MAX {
-            // A long queue stays where it is; what was staged behind it makes room.
+            // Do not move a long queue: only the part after its first slice.
             whole.extend_from_slice(own.get(first..).unwrap_or_default());
             own.truncate(first);
             std::mem::swap(&mut own, &mut whole);
@@ -481,25 +481,25 @@ impl Outbox {
             base = 0;
         }
         let mut from = first - base;
-        let mut next = queue.first_reference;
-        while let Some(reference) = self.references.get(next as usize) {
-            let at = reference.at - base;
+        let mut next = queue.first_slice;
+        while let Some(slice) = self.slices.get(next as usize) {
+            let at = slice.at - base;
             whole.extend_from_slice(own.get(from..at).unwrap_or_default());
-            whole.extend_from_slice(&reference.head);
-            let piece = self.block.get(reference.piece.clone());
-            whole.extend_from_slice(piece.unwrap_or_default());
+            whole.extend_from_slice(&slice.head);
+            let range = self.broadcast.get(slice.range.clone());
+            whole.extend_from_slice(range.unwrap_or_default());
             from = at;
-            next = reference.next;
+            next = slice.next;
         }
         whole.extend_from_slice(own.get(from..).unwrap_or_default());
         queue.bytes = whole;
         queue.release();
         queue.check_invariants();
-        self.forget_references(index);
+        self.forget_slices(index);
         self.keep_spare(own);
     }
 
-    /// Bytes that may be sent now.
+    /// Released bytes that are not sent yet.
     pub fn sendable(&self, index: u32) -> &[u8] {
         let range = |queue: &'_ Queue| queue.sent()..queue.released();
         self.queues
@@ -508,30 +508,30 @@ impl Outbox {
             .unwrap_or_default()
     }
 
-    /// Bytes that wait for a connection, staged ones included.
+    /// Bytes of a connection not sent yet, staged ones included.
     pub fn pending_bytes(&self, index: u32) -> usize {
         self.queues.get(index as usize).map_or(0, Queue::pending_bytes)
     }
 
-    /// Those of them that are pieces of the block and not put in their places yet.
-    pub fn referred_bytes(&self, index: u32) -> usize {
-        self.queues.get(index as usize).map_or(0, Queue::referred_bytes)
+    /// How many of them are slices that were not flattened.
+    pub fn slice_bytes(&self, index: u32) -> usize {
+        self.queues.get(index as usize).map_or(0, Queue::slice_bytes)
     }
 
-    /// Bytes that wait for all connections.
+    /// Bytes not sent yet, of all connections.
     pub const fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
     }
 
-    /// Notes that the socket took `count` of the sendable bytes.
+    /// Notes that the stream accepted `count` of the sendable bytes.
     pub fn advance(&mut self, index: u32, count: usize) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         let count = count.min(queue.released() - queue.sent());
         queue.sent += count as u32;
         self.buffered_bytes -= count;
         queue.check_invariants();
-        if queue.first_reference != NONE {
-            // References name places in the queue, which must not move under them.
+        if queue.first_slice != NONE {
+            // Slices store positions in the queue, so its bytes must not move.
         } else if queue.sent() == queue.bytes.len() {
             self.reclaim(index);
         } else if queue.sent() >= COMPACT_BYTES && queue.sent() >= queue.bytes.len() / 2 {
@@ -541,24 +541,24 @@ impl Outbox {
         }
     }
 
-    /// Forgets a connection and all that waits for it.
+    /// Removes a connection's queue.
     pub fn remove(&mut self, index: u32) {
         self.empty(index);
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.is_closed = false;
-            queue.was_closed = false;
+            queue.is_close_released = false;
         }
     }
 
-    /// Forgets all that waits for a connection, or was sent; a closed queue stays closed.
+    /// Drops all bytes of a queue. A closed queue stays closed.
     pub fn empty(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         self.buffered_bytes -= queue.pending_bytes();
-        self.forget_references(index);
+        self.forget_slices(index);
         self.reclaim(index);
     }
 
-    /// Takes the buffer from a queue that is done with it.
+    /// Takes the buffer of an empty queue for reuse.
     fn reclaim(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         queue.sent = 0;
@@ -579,13 +579,13 @@ impl Outbox {
         }
     }
 
-    /// Gives spare buffers back to the allocator that nobody needed since the last call.
+    /// Frees the spare buffers that were not needed since the last call.
     pub fn trim(&mut self) {
         let needed = self.spares.len() - self.spares_idle.min(self.spares.len());
         self.spares.truncate(needed);
         self.spares.shrink_to(needed * 2);
         self.spares_idle = self.spares.len();
-        self.block.shrink_to(SCRATCH_BYTES_MAX);
+        self.broadcast.shrink_to(SCRATCH_BYTES_MAX);
     }
 }
 
@@ -624,21 +624,21 @@ mod tests {
         let mut outbox = Outbox::default();
         let got = |outbox: &mut Outbox| {
             staged(outbox, 3, b"sent");
-            outbox.block_mut().extend_from_slice(b"alike");
-            outbox.stage_block(3, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..5);
+            outbox.broadcast_mut().extend_from_slice(b"alike");
+            outbox.stage_broadcast(3, ToClient::MsgNotify, [0; BROADCAST_HEAD_BYTES], 0..5);
         };
         staged(&mut outbox, 3, b"bye");
         outbox.close(3);
         got(&mut outbox);
         assert_eq!(outbox.pending_bytes(3), 3);
-        // An undone turn has said nothing yet.
+        // An undone turn has staged no closing frames.
         outbox.discard();
         staged(&mut outbox, 3, b"bye");
         outbox.close(3);
         got(&mut outbox);
         outbox.release(&mut Metrics::default());
         assert_eq!(outbox.sendable(3), b"bye");
-        // Nor do they come again once they are released, whatever becomes of later turns.
+        // Released closing frames stay, even when later turns are undone.
         outbox.begin_turn();
         outbox.touch(3);
         outbox.discard();
@@ -664,7 +664,7 @@ mod tests {
         for is_undone in [true, false, false] {
             outbox.begin_turn();
             let head = [4, 0, 0, 0, 0x20, 9, 0, 0, 0, 0];
-            outbox.stage_block(0, ToClient::MsgNotify, head, 0..0);
+            outbox.stage_broadcast(0, ToClient::MsgNotify, head, 0..0);
             for task in 0..3 {
                 outbox.stage_frame(0, ToClient::Accepted, task, |body| body.push(7));
             }
@@ -716,18 +716,18 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_the_block_stand_where_they_were_staged() {
+    fn slices_stand_where_they_were_staged() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"unsent");
         outbox.release(&mut Metrics::default());
         outbox.advance(0, 2);
-        outbox.block_mut().extend_from_slice(b"abcdef");
+        outbox.broadcast_mut().extend_from_slice(b"abcdef");
         let head = *b"0123456789";
         staged(&mut outbox, 0, b"<");
-        outbox.stage_block(0, ToClient::MsgNotify, head, 0..2);
-        outbox.stage_block(0, ToClient::MsgNotify, head, 2..3);
+        outbox.stage_broadcast(0, ToClient::MsgNotify, head, 0..2);
+        outbox.stage_broadcast(0, ToClient::MsgNotify, head, 2..3);
         staged(&mut outbox, 0, b">");
-        outbox.stage_block(1, ToClient::MsgNotify, head, 0..6);
+        outbox.stage_broadcast(1, ToClient::MsgNotify, head, 0..6);
         assert_eq!(outbox.pending_bytes(0), 4 + 1 + 12 + 11 + 1);
         assert_eq!(outbox.buffered_bytes(), 29 + 16);
         outbox.release(&mut Metrics::default());
@@ -746,9 +746,14 @@ mod tests {
         let mut outbox = Outbox::default();
         for _ in 0..100 {
             outbox.begin_turn();
-            outbox.block_mut().extend_from_slice(&[5; 100]);
+            outbox.broadcast_mut().extend_from_slice(&[5; 100]);
             for index in 0..10 {
-                outbox.stage_block(index, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..100);
+                outbox.stage_broadcast(
+                    index,
+                    ToClient::MsgNotify,
+                    [0; BROADCAST_HEAD_BYTES],
+                    0..100,
+                );
                 staged(&mut outbox, index, b"own");
             }
             outbox.release(&mut Metrics::default());
@@ -760,7 +765,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_queue_takes_pieces_without_moving() {
+    fn a_long_queue_takes_slices_without_moving() {
         let mut outbox = Outbox::default();
         let long = vec![1; 3 * SPARE_BYTES_MAX];
         let mut expected = long.clone();
@@ -769,14 +774,14 @@ mod tests {
         outbox.advance(0, 5);
         for round in 0..3 {
             outbox.begin_turn();
-            outbox.block_mut().extend_from_slice(&[8, 9]);
+            outbox.broadcast_mut().extend_from_slice(&[8, 9]);
             staged(&mut outbox, 0, &[7]);
-            outbox.stage_block(0, ToClient::MsgNotify, [round; BLOCK_HEAD_BYTES], 0..2);
+            outbox.stage_broadcast(0, ToClient::MsgNotify, [round; BROADCAST_HEAD_BYTES], 0..2);
             staged(&mut outbox, 0, &[6]);
             outbox.release(&mut Metrics::default());
             while outbox.pop_dirty().is_some() {}
             expected.push(7);
-            expected.extend_from_slice(&[round; BLOCK_HEAD_BYTES]);
+            expected.extend_from_slice(&[round; BROADCAST_HEAD_BYTES]);
             expected.extend_from_slice(&[8, 9, 6]);
             assert_eq!(outbox.sendable(0), &expected[5..]);
             assert_eq!(outbox.buffered_bytes(), expected.len() - 5);
@@ -784,13 +789,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_meanwhile_moves_no_reference() {
+    fn sending_meanwhile_moves_no_slice() {
         let mut outbox = Outbox::default();
         staged(&mut outbox, 0, b"old");
         outbox.release(&mut Metrics::default());
         outbox.begin_turn();
-        outbox.block_mut().extend_from_slice(b"xy");
-        outbox.stage_block(0, ToClient::MsgNotify, [7; BLOCK_HEAD_BYTES], 0..2);
+        outbox.broadcast_mut().extend_from_slice(b"xy");
+        outbox.stage_broadcast(0, ToClient::MsgNotify, [7; BROADCAST_HEAD_BYTES], 0..2);
         outbox.advance(0, 3);
         staged(&mut outbox, 0, b"new");
         outbox.release(&mut Metrics::default());
@@ -799,15 +804,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_held_back_is_sent_the_blocks_of_several_turns() {
+    fn a_held_queue_is_sent_slices_of_several_turns() {
         let mut outbox = Outbox::default();
         let head = *b"0123456789";
         for (turn, is_undone) in [(b"ab", false), (b"cd", true), (b"ef", false)] {
             outbox.begin_turn();
-            let from = outbox.block().len();
-            outbox.block_mut().extend_from_slice(turn);
-            outbox.stage_block(0, ToClient::MsgNotify, head, from..from + 2);
-            outbox.stage_block(1, ToClient::MsgNotify, head, from..from + 1);
+            let from = outbox.broadcast().len();
+            outbox.broadcast_mut().extend_from_slice(turn);
+            outbox.stage_broadcast(0, ToClient::MsgNotify, head, from..from + 2);
+            outbox.stage_broadcast(1, ToClient::MsgNotify, head, from..from + 1);
             staged(&mut outbox, 1, turn);
             if is_undone {
                 outbox.discard();
@@ -820,33 +825,33 @@ mod tests {
         outbox.flatten(0);
         assert_eq!(outbox.sendable(0), b"0123456789ab0123456789ef");
         outbox.begin_turn();
-        assert_eq!(outbox.block(), b"abef");
+        assert_eq!(outbox.broadcast(), b"abef");
         outbox.flatten(1);
         assert_eq!(outbox.sendable(1), b"0123456789aab0123456789eef");
         outbox.begin_turn();
-        assert_eq!(outbox.block(), b"");
+        assert_eq!(outbox.broadcast(), b"");
         outbox.remove(0);
         outbox.remove(1);
         assert_eq!(outbox.buffered_bytes(), 0);
     }
 
     #[test]
-    fn who_goes_while_held_back_lets_go_of_the_block() {
+    fn a_removed_queue_releases_the_broadcast_buffer() {
         let mut outbox = Outbox::default();
-        outbox.block_mut().extend_from_slice(b"xyz");
-        outbox.stage_block(3, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..3);
+        outbox.broadcast_mut().extend_from_slice(b"xyz");
+        outbox.stage_broadcast(3, ToClient::MsgNotify, [0; BROADCAST_HEAD_BYTES], 0..3);
         outbox.release(&mut Metrics::default());
         while outbox.take_dirty().is_some() {}
         outbox.remove(3);
         outbox.begin_turn();
-        assert_eq!((outbox.block(), outbox.buffered_bytes()), (&b""[..], 0));
+        assert_eq!((outbox.broadcast(), outbox.buffered_bytes()), (&b""[..], 0));
     }
 
     #[test]
-    fn an_undone_turn_forgets_its_references() {
+    fn an_undone_turn_forgets_its_slices() {
         let mut outbox = Outbox::default();
-        outbox.block_mut().push(7);
-        outbox.stage_block(5, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..1);
+        outbox.broadcast_mut().push(7);
+        outbox.stage_broadcast(5, ToClient::MsgNotify, [0; BROADCAST_HEAD_BYTES], 0..1);
         outbox.discard();
         outbox.release(&mut Metrics::default());
         while outbox.pop_dirty().is_some() {}
@@ -857,10 +862,10 @@ mod tests {
     #[test]
     fn a_long_queue_forgets_what_was_sent() {
         let mut outbox = Outbox::default();
-        let piece = vec![7; COMPACT_BYTES];
+        let range = vec![7; COMPACT_BYTES];
         for _ in 0..100 {
-            staged(&mut outbox, 0, &piece);
-            staged(&mut outbox, 0, &piece[..1]);
+            staged(&mut outbox, 0, &range);
+            staged(&mut outbox, 0, &range[..1]);
             outbox.release(&mut Metrics::default());
             outbox.advance(0, COMPACT_BYTES);
         }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use vestnik::limits::HEADER_BYTES;
 use vestnik::metrics::Metrics;
-use vestnik::outbox::{BLOCK_HEAD_BYTES, Dirty, Outbox};
+use vestnik::outbox::{BROADCAST_HEAD_BYTES, Dirty, Outbox};
 use vestnik::wire::frame::header;
 use vestnik::wire::purpose::ToClient;
 
@@ -30,11 +30,11 @@ impl FanOut {
     pub(crate) fn turn(&mut self, peers: u32) {
         let outbox = &mut self.outbox;
         outbox.begin_turn();
-        let head = [0; BLOCK_HEAD_BYTES];
-        let rest = self.frame.len() - BLOCK_HEAD_BYTES;
-        outbox.block_mut().extend_from_slice(black_box(&self.frame[BLOCK_HEAD_BYTES..]));
+        let head = [0; BROADCAST_HEAD_BYTES];
+        let rest = self.frame.len() - BROADCAST_HEAD_BYTES;
+        outbox.broadcast_mut().extend_from_slice(black_box(&self.frame[BROADCAST_HEAD_BYTES..]));
         for index in 0..peers {
-            outbox.stage_block(index, ToClient::MsgNotify, head, 0..rest);
+            outbox.stage_broadcast(index, ToClient::MsgNotify, head, 0..rest);
         }
         outbox.release(&mut self.metrics);
         while let Some(Dirty { index, .. }) = outbox.pop_dirty() {

@@ -21,9 +21,11 @@ impl LogRateLimit {
         match self.take(now_ms) {
             None => return,
             Some(0) => {}
-            Some(withheld) => log::info!("{withheld} similar lines about other peers were suppressed"),
+            Some(withheld) => {
+                log::info!("{withheld} similar lines about other peers were suppressed")
+            }
         }
-        log::info!("{words}");
+        log::info!("{message}");
     }
 
     /// Takes one line from the window. Returns how many were suppressed before it; `None`:

@@ -14,9 +14,9 @@ impl Engine<'_> {
     pub(super) fn flush(&mut self, io: &mut impl Io) {
         let now_us = self.now.us;
         let peers = self.service.outbox.dirty_count();
-        let block_bytes = self.service.outbox.block().len();
+        let broadcast_bytes = self.service.outbox.broadcast().len();
         let may_hold = self.stopping == Stopping::No
-            && self.write_coalescer.may_hold(peers, block_bytes, now_us);
+            && self.write_coalescer.may_hold(peers, broadcast_bytes, now_us);
         while let Some(Dirty { index, is_notified_only }) = self.service.outbox.take_dirty() {
             let pending_bytes = self.service.outbox.pending_bytes(index);
             let is_held = may_hold

@@ -11,7 +11,7 @@
 const PENDING_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of the broadcast buffer above which nothing is held back, since the buffer is kept until
 /// then.
-const BLOCK_BYTES_MAX: usize = 256 * 1024;
+const BROADCAST_BYTES_MAX: usize = 256 * 1024;
 /// Estimated microseconds per write.
 const WRITE_US: u64 = 6;
 /// Longest delay of a write, in microseconds.
@@ -36,9 +36,9 @@ impl WriteCoalescer {
     }
 
     /// Whether this turn may delay writes, given its fan-out and the bytes in the broadcast buffer.
-    pub(super) fn may_hold(&self, connections: usize, block_bytes: usize, now_us: u64) -> bool {
+    pub(super) fn may_hold(&self, connections: usize, broadcast_bytes: usize, now_us: u64) -> bool {
         self.is_back_to_back
-            && block_bytes <= BLOCK_BYTES_MAX
+            && broadcast_bytes <= BROADCAST_BYTES_MAX
             && connections >= self.connections_min
             && (self.held.is_empty() || now_us < self.since_us + self.hold_us())
     }
@@ -93,7 +93,7 @@ mod tests {
         let mut write_coalescer =
             WriteCoalescer { is_back_to_back: true, ..WriteCoalescer::new(CONNECTIONS_MIN) };
         assert!(!write_coalescer.may_hold(CONNECTIONS_MIN - 1, 0, 0));
-        assert!(!write_coalescer.may_hold(100, BLOCK_BYTES_MAX + 1, 0));
+        assert!(!write_coalescer.may_hold(100, BROADCAST_BYTES_MAX + 1, 0));
         assert!(write_coalescer.may_hold(100, 0, 0));
         for index in 0..100 {
             assert!(write_coalescer.hold(index, 500, 1000));

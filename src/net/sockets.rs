@@ -1,4 +1,4 @@
-//! The sockets, by the index of their connection, as the engine reads and writes them.
+//! The sockets of all connections, by index: the [`Io`] that the engine uses.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ use crate::outbox::Outbox;
 use crate::outbox::parts::Part;
 use crate::push;
 
-/// As many connections as the operator wants and the open-file limit allows; the limit is raised as
-/// far as it may be.
+/// How many connections are possible: the configured number, or fewer if the open-file limit, which
+/// is raised as far as allowed, does not suffice.
 pub(super) fn connections_max(wanted: usize) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        log::debug!("the open-file limit stays: {error}");
+        log::debug!("cannot raise the open-file limit: {error}");
     }
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let allowed = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -38,7 +38,7 @@ pub(super) fn connections_max(wanted: usize) -> usize {
     wanted.min(allowed)
 }
 
-/// The sockets, the password helper and the clock.
+/// The sockets, the worker threads and the clock.
 pub(super) struct Sockets {
     transports: Vec<Option<Transport>>,
     helper: PasswordHelper,
@@ -46,11 +46,11 @@ pub(super) struct Sockets {
     push_sender: Option<PushSender>,
     logging: Logging,
     zero_copy: ZeroCopyBuffer,
-    /// The buffer for the plaintext of a record.
+    /// Scratch buffer to join head and body in one TLS record.
     record: Vec<u8>,
-    /// The WAL of the database, for metrics.
+    /// Path of the WAL, for metrics.
     wal: PathBuf,
-    /// When the certificate ends, in seconds since the Unix epoch, for metrics.
+    /// When the certificate expires, in seconds since the Unix epoch, for metrics.
     pub(super) certificate_ends_s: Option<u64>,
     pub(super) clock: Clock,
 }
@@ -111,10 +111,10 @@ impl Io for Sockets {
         let transport = self.get_mut(conn)?;
         let records_before = transport.record_bytes();
         let bytes = transport.read(buffer)?;
-        // Records of TLS may hold next to nothing, and cost as much.
+        // A TLS record with almost no content costs as much as a full one.
         let record_bytes = transport.record_bytes() - records_before;
         let cost = bytes.max(usize::try_from(record_bytes).unwrap_or(usize::MAX));
-        // A socket that gave less than there was space for has no more for now.
+        // A plain socket that returned less than asked for has no more for now.
         let is_exhausted = bytes < buffer.len() && matches!(transport, Transport::Plain(_));
         Ok(Transfer { bytes, cost, is_exhausted })
     }
@@ -127,7 +127,7 @@ impl Io for Sockets {
         } else if matches!(transport, Transport::Plain(_)) {
             transport.write_both(head, body)?
         } else {
-            // Both in one record; what is encrypted is copied anyway.
+            // Both in one record; encryption copies the bytes anyway.
             self.record.clear();
             self.record.extend_from_slice(head);
             let fits = body.len().min(TLS_WRITE_BYTES_MAX - head.len());
@@ -168,7 +168,7 @@ impl Io for Sockets {
         peers: usize,
     ) -> Option<io::Result<usize>> {
         let is_there = self.zero_copy.is_set()
-            || peers >= zero_copy::PEERS_MIN && self.zero_copy.put(outbox.block());
+            || peers >= zero_copy::PEERS_MIN && self.zero_copy.put(outbox.broadcast());
         let Some(Transport::Plain(socket)) = self.transports.get(conn.at())?.as_ref() else {
             return None;
         };
@@ -180,7 +180,7 @@ impl Io for Sockets {
         ZeroCopyBuffer::set_whole(socket, true);
         let sent = outbox.send_parts(conn.index, |part| match part {
             Part::Own(bytes) => socket_writer.write(bytes),
-            Part::Block(piece) => zero_copy.send(socket, piece),
+            Part::Slice(piece) => zero_copy.send(socket, piece),
         });
         ZeroCopyBuffer::set_whole(socket, false);
         Some(sent)

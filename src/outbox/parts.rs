@@ -1,60 +1,60 @@
-//! Sending a queue without putting it together: its own bytes, and the pieces of the block from
-//! wherever the caller has them.
+//! Sending a queue without flattening it (zero-copy): its own bytes, and slices of the broadcast
+//! buffer from wherever the caller has a copy of it.
 //!
-//! A piece that goes to sixty-three others costs less to be sent from pages that all of them share
-//! than to be copied sixty-three times, from some ten thousand bytes on.
+//! For a fan-out of 64, sending a slice from shared pages is cheaper than copying it 64 times when
+//! it has more than about 10,000 bytes.
 
 use std::io;
 use std::ops::Range;
 
 use super::{NONE, Outbox, SPARE_BYTES_MAX};
 
-/// Bytes of the block in one queue above which it is worth it.
+/// Bytes of slices in one queue above which zero-copy pays off.
 const SHARED_BYTES_MIN: usize = 24 * 1024;
-/// The same for one piece on the average: each takes two calls of the system.
+/// The same for the average slice, since each costs two system calls.
 const PIECE_BYTES_MIN: usize = 12 * 1024;
 
-/// What is to be sent next of a queue.
+/// The next part of a queue to send.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// Bytes of the queue's own, and beginnings of frames.
+    /// The queue's own bytes, and heads of frames.
     Own(&'a [u8]),
-    /// A piece of the block.
-    Block(Range<usize>),
+    /// A slice of the broadcast buffer.
+    Slice(Range<usize>),
 }
 
 impl Outbox {
-    /// Whether a queue that was just taken had better be sent in parts.
+    /// Whether zero-copy pays off for a queue. The queue must have been taken.
     pub fn is_worth_parts(&self, index: u32) -> bool {
         let Some(queue) = self.queues.get(index as usize) else { return false };
-        if queue.referred_bytes() < SHARED_BYTES_MIN
+        if queue.slice_bytes() < SHARED_BYTES_MIN
             || queue.bytes.len() - queue.sent() > SPARE_BYTES_MAX
         {
             return false;
         }
-        let mut pieces = 0;
-        let mut next = queue.first_reference;
-        while let Some(reference) = self.references.get(next as usize) {
-            pieces += 1;
-            next = reference.next;
+        let mut slices = 0;
+        let mut next = queue.first_slice;
+        while let Some(slice) = self.slices.get(next as usize) {
+            slices += 1;
+            next = slice.next;
         }
-        queue.referred_bytes() >= pieces * PIECE_BYTES_MIN
+        queue.slice_bytes() >= slices * PIECE_BYTES_MIN
     }
 
-    /// Sends a queue that was just taken part by part; `send` says how many bytes it took. What it
-    /// does not take is assembled, and waits. Returns what was taken.
+    /// Sends a queue in parts; `send` returns how many bytes it accepted. The rest is flattened and
+    /// waits. Returns the number of bytes accepted. The queue must have been taken.
     ///
     /// # Errors
-    /// Those of `send` but for [`io::ErrorKind::WouldBlock`]; the queue is assembled then, too.
+    /// Those of `send`, except [`io::ErrorKind::WouldBlock`]; the rest is flattened then, too.
     pub fn send_parts(
         &mut self,
         index: u32,
         send: impl FnMut(Part<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut between = std::mem::take(&mut self.between);
+        let mut gap = std::mem::take(&mut self.gap);
         let mut sent_bytes = 0;
-        let outcome = self.try_parts(index, &mut between, &mut sent_bytes, send);
-        self.between = between;
+        let outcome = self.try_parts(index, &mut gap, &mut sent_bytes, send);
+        self.gap = gap;
         if matches!(outcome, Ok(true)) {
             self.empty(index);
             return Ok(sent_bytes);
@@ -67,15 +67,14 @@ impl Outbox {
         }
     }
 
-    /// All that waits for a connection, as it will be sent, and without putting it together: for
-    /// the simulation, which looks at it before.
+    /// A flattened copy of a queue, for the simulation. The queue stays as it is.
     #[doc(hidden)]
     pub fn copy_of(&self, index: u32) -> Vec<u8> {
-        let (mut all, mut between, mut count) = (Vec::new(), Vec::new(), 0);
-        let copied = self.try_parts(index, &mut between, &mut count, |part| {
+        let (mut all, mut gap, mut count) = (Vec::new(), Vec::new(), 0);
+        let copied = self.try_parts(index, &mut gap, &mut count, |part| {
             let bytes = match part {
                 Part::Own(bytes) => bytes,
-                Part::Block(piece) => self.block.get(piece).unwrap_or_default(),
+                Part::Slice(range) => self.broadcast.get(range).unwrap_or_default(),
             };
             all.extend_from_slice(bytes);
             Ok(bytes.len())
@@ -84,92 +83,92 @@ impl Outbox {
         all
     }
 
-    /// Goes through the parts of a queue until one is not taken. True when all were.
+    /// Sends part after part until one is not fully accepted. True when all were.
     fn try_parts(
         &self,
         index: u32,
-        between: &mut Vec<u8>,
+        gap: &mut Vec<u8>,
         sent_bytes: &mut usize,
         mut send: impl FnMut(Part<'_>) -> io::Result<usize>,
     ) -> io::Result<bool> {
         let Some(queue) = self.queues.get(index as usize) else { return Ok(true) };
         let mut from = queue.sent();
-        let mut next = queue.first_reference;
+        let mut next = queue.first_slice;
         loop {
-            let reference = (next != NONE).then(|| self.references.get(next as usize)).flatten();
-            let upto = reference.map_or(queue.bytes.len(), |reference| reference.at);
-            between.clear();
-            between.extend_from_slice(queue.bytes.get(from..upto).unwrap_or_default());
-            if let Some(reference) = reference {
-                between.extend_from_slice(&reference.head);
+            let slice = (next != NONE).then(|| self.slices.get(next as usize)).flatten();
+            let upto = slice.map_or(queue.bytes.len(), |slice| slice.at);
+            gap.clear();
+            gap.extend_from_slice(queue.bytes.get(from..upto).unwrap_or_default());
+            if let Some(slice) = slice {
+                gap.extend_from_slice(&slice.head);
             }
-            if !between.is_empty() {
-                let count = send(Part::Own(between))?;
+            if !gap.is_empty() {
+                let count = send(Part::Own(gap))?;
                 *sent_bytes += count;
-                if count < between.len() {
+                if count < gap.len() {
                     return Ok(false);
                 }
             }
-            let Some(reference) = reference else { return Ok(true) };
-            let mut piece = reference.piece.clone();
-            while !piece.is_empty() {
-                let count = send(Part::Block(piece.clone()))?;
+            let Some(slice) = slice else { return Ok(true) };
+            let mut range = slice.range.clone();
+            while !range.is_empty() {
+                let count = send(Part::Slice(range.clone()))?;
                 if count == 0 {
                     return Ok(false);
                 }
                 *sent_bytes += count;
-                piece.start += count;
+                range.start += count;
             }
             from = upto;
-            next = reference.next;
+            next = slice.next;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::BLOCK_HEAD_BYTES;
+    use super::super::BROADCAST_HEAD_BYTES;
     use super::*;
     use crate::metrics::Metrics;
     use crate::wire::purpose::ToClient;
 
     const PIECE: usize = SHARED_BYTES_MIN;
 
-    /// A queue of some own bytes, a piece, more of its own, and another piece.
+    /// A queue of own bytes, a slice, more own bytes, another slice, and own bytes.
     fn outbox() -> (Outbox, Vec<u8>) {
         let mut outbox = Outbox::default();
         outbox.begin_turn();
-        let block: Vec<u8> = (0..2 * PIECE).map(|place| (place % 251) as u8).collect();
-        outbox.block_mut().extend_from_slice(&block);
+        let broadcast: Vec<u8> = (0..2 * PIECE).map(|place| (place % 251) as u8).collect();
+        outbox.broadcast_mut().extend_from_slice(&broadcast);
         outbox.stage(4, |out| out.extend_from_slice(b"first"));
-        outbox.stage_block(4, ToClient::MsgNotify, [1; BLOCK_HEAD_BYTES], 0..PIECE);
+        outbox.stage_broadcast(4, ToClient::MsgNotify, [1; BROADCAST_HEAD_BYTES], 0..PIECE);
         outbox.stage(4, |out| out.extend_from_slice(b"second"));
-        outbox.stage_block(4, ToClient::MsgNotify, [2; BLOCK_HEAD_BYTES], PIECE..2 * PIECE);
+        outbox.stage_broadcast(4, ToClient::MsgNotify, [2; BROADCAST_HEAD_BYTES], PIECE..2 * PIECE);
         outbox.stage(4, |out| out.extend_from_slice(b"last"));
         outbox.release(&mut Metrics::default());
         let whole = [
             &b"first"[..],
-            &[1; BLOCK_HEAD_BYTES],
-            &block[..PIECE],
+            &[1; BROADCAST_HEAD_BYTES],
+            &broadcast[..PIECE],
             b"second",
-            &[2; BLOCK_HEAD_BYTES],
-            &block[PIECE..],
+            &[2; BROADCAST_HEAD_BYTES],
+            &broadcast[PIECE..],
             b"last",
         ];
         (outbox, whole.concat())
     }
 
-    /// What comes out when the socket takes `most` bytes in all, and pieces `step` by `step`.
+    /// Sends to a socket that accepts `most` bytes in total, and slices `step` bytes at a time.
     fn taken(most: usize, step: usize) -> (Vec<u8>, Vec<u8>, usize) {
         let (mut outbox, _) = outbox();
-        let block = outbox.block().to_vec();
+        let broadcast = outbox.broadcast().to_vec();
         assert_eq!(outbox.take_dirty().map(|dirty| dirty.index), Some(4));
         assert!(outbox.is_worth_parts(4));
         let mut sent = Vec::new();
         let took = outbox.send_parts(4, |part| {
             let bytes = match &part {
                 Part::Own(bytes) => bytes,
-                Part::Block(piece) => &block[piece.start..piece.end.min(piece.start + step)],
+                Part::Slice(range) => &broadcast[range.start..range.end.min(range.start + step)],
             };
             let bytes = &bytes[..bytes.len().min(most - sent.len())];
             if bytes.is_empty() {
@@ -205,10 +204,10 @@ mod tests {
         outbox.take_dirty();
         let failed = outbox.send_parts(4, |part| match part {
             Part::Own(bytes) => Ok(bytes.len()),
-            Part::Block(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            Part::Slice(_) => Err(io::ErrorKind::BrokenPipe.into()),
         });
         assert_eq!(failed.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
-        assert_eq!(outbox.sendable(4), &whole[5 + BLOCK_HEAD_BYTES..]);
+        assert_eq!(outbox.sendable(4), &whole[5 + BROADCAST_HEAD_BYTES..]);
         outbox.remove(4);
         assert_eq!(outbox.buffered_bytes(), 0);
     }
@@ -216,10 +215,10 @@ mod tests {
     #[test]
     fn small_pieces_are_copied() {
         let mut outbox = Outbox::default();
-        outbox.block_mut().extend_from_slice(&[7; 1000]);
-        outbox.stage_block(1, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..1000);
+        outbox.broadcast_mut().extend_from_slice(&[7; 1000]);
+        outbox.stage_broadcast(1, ToClient::MsgNotify, [0; BROADCAST_HEAD_BYTES], 0..1000);
         for _ in 0..100 {
-            outbox.stage_block(2, ToClient::MsgNotify, [0; BLOCK_HEAD_BYTES], 0..1000);
+            outbox.stage_broadcast(2, ToClient::MsgNotify, [0; BROADCAST_HEAD_BYTES], 0..1000);
         }
         outbox.release(&mut Metrics::default());
         assert!(!outbox.is_worth_parts(1));

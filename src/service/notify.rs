@@ -37,7 +37,7 @@ impl Service<'_> {
         let Some(slot) = self.presence.roster.slot(chat) else { return false };
         if self.turn.batch.chat != Some(chat) {
             self.notify_so_far();
-            let base = self.outbox.block_mut().len();
+            let base = self.outbox.broadcast_mut().len();
             self.turn.batch.begin(chat, slot, base);
         }
         true
@@ -52,7 +52,7 @@ impl Service<'_> {
         }
         let was_live = peer.backlog.is_none();
         if is_whole && self.turn.batch.is_to_extend(peer.version()) {
-            self.turn.batch.extend_block(&mut self.outbox);
+            self.turn.batch.extend_broadcast(&mut self.outbox);
         }
         self.turn.batch.deliver(&mut self.outbox, peer, from, limit);
         if was_live && peer.backlog.is_some() {

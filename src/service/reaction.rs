@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::limits::{EMOJI_BYTES_MAX, REACTIONS_MAX, REACTIONS_MS};
-use crate::outbox::BLOCK_HEAD_BYTES;
+use crate::outbox::BROADCAST_HEAD_BYTES;
 use crate::service::history::{Backlog, Progress, Source};
 use crate::service::peer::Peer;
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
@@ -188,8 +188,8 @@ impl Service<'_> {
         };
         let [a, b, c, d, purpose_byte, task] = frame::header(4 + piece.len(), purpose.byte(), task);
         let [e, f, g, h] = notice.chat.get().to_le_bytes();
-        let head: [u8; BLOCK_HEAD_BYTES] = [a, b, c, d, purpose_byte, task, e, f, g, h];
-        self.outbox.stage_block(index, purpose, head, piece);
+        let head: [u8; BROADCAST_HEAD_BYTES] = [a, b, c, d, purpose_byte, task, e, f, g, h];
+        self.outbox.stage_broadcast(index, purpose, head, piece);
         Ok(())
     }
 
@@ -198,14 +198,14 @@ impl Service<'_> {
         if let Some(piece) = &notice.change {
             return piece.clone();
         }
-        let block = self.outbox.block_mut();
-        let start = block.len();
-        block.put_u64(notice.message.get());
-        block.put_time(notice.updated);
-        block.put_u32(notice.user.get());
-        block.put_bool(notice.is_on);
-        block.put_str(notice.emoji);
-        notice.change.insert(start..block.len()).clone()
+        let broadcast = self.outbox.broadcast_mut();
+        let start = broadcast.len();
+        broadcast.put_u64(notice.message.get());
+        broadcast.put_time(notice.updated);
+        broadcast.put_u32(notice.user.get());
+        broadcast.put_bool(notice.is_on);
+        broadcast.put_str(notice.emoji);
+        notice.change.insert(start..broadcast.len()).clone()
     }
 
     /// Encodes the message once per layout. Returns where it is in the broadcast buffer.
@@ -218,12 +218,12 @@ impl Service<'_> {
         if let Some(piece) = whole {
             return Ok(piece.clone());
         }
-        let block = self.outbox.block_mut();
-        let start = block.len();
+        let broadcast = self.outbox.broadcast_mut();
+        let start = broadcast.len();
         self.store.with_message(notice.chat, notice.message, |message| {
-            put_message(block, version, message);
+            put_message(broadcast, version, message);
         })?;
-        Ok(whole.insert(start..block.len()).clone())
+        Ok(whole.insert(start..broadcast.len()).clone())
     }
 
     /// GET_REACTIONS.

@@ -14,7 +14,7 @@ use std::ops::Range;
 use crate::auth::helper::JobId;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{HEARTBEAT_BYTES_MAX, NOTIFY_BYTES_MAX};
-use crate::outbox::{BLOCK_HEAD_BYTES, Outbox};
+use crate::outbox::{BROADCAST_HEAD_BYTES, Outbox};
 use crate::service::history::Backlog;
 use crate::service::ledger::LedgerEntry;
 use crate::service::peer::{Peer, PeerState, Waiting};
@@ -78,9 +78,9 @@ impl Batch {
 
     pub(crate) fn push(&mut self, outbox: &mut Outbox, message: &Message<'_>) {
         let start = self.bytes;
-        let block = outbox.block_mut();
-        put_message(block, Version::V1_0, message);
-        let plain_end = block.len() - self.base;
+        let broadcast = outbox.broadcast_mut();
+        put_message(broadcast, Version::V1_0, message);
+        let plain_end = broadcast.len() - self.base;
         let extras = message.extras.bytes();
         let text_end = if extras.is_empty() {
             plain_end - 1
@@ -121,11 +121,11 @@ impl Batch {
             match base {
                 Some(base) => {
                     let piece = base + start..base + end;
-                    outbox.stage_block(peer.conn.index, ToClient::MsgNotify, head, piece);
+                    outbox.stage_broadcast(peer.conn.index, ToClient::MsgNotify, head, piece);
                 }
-                None => outbox.stage_from_block(peer.conn.index, |out, block| {
+                None => outbox.stage_from_broadcast(peer.conn.index, |out, broadcast| {
                     out.put_bytes(&head);
-                    self.extend(first..first + fits, block, out);
+                    self.extend(first..first + fits, broadcast, out);
                 }),
             }
             first += fits;
@@ -142,9 +142,9 @@ impl Batch {
     }
 
     /// Appends messages in the layout with extras.
-    fn extend(&self, messages: Range<usize>, block: &[u8], out: &mut Vec<u8>) {
+    fn extend(&self, messages: Range<usize>, broadcast: &[u8], out: &mut Vec<u8>) {
         for (text, extras) in messages.filter_map(|at| self.parts(at)) {
-            out.put_bytes(block.get(text).unwrap_or_default());
+            out.put_bytes(broadcast.get(text).unwrap_or_default());
             out.put_u8(0);
             put_extras(out, extras);
         }
@@ -152,20 +152,20 @@ impl Batch {
 
     /// Appends the whole batch to the broadcast buffer in the layout with extras, for all
     /// connections that need it.
-    pub(crate) fn extend_block(&mut self, outbox: &mut Outbox) {
-        let block = outbox.block_mut();
-        let base = block.len();
+    pub(crate) fn extend_broadcast(&mut self, outbox: &mut Outbox) {
+        let broadcast = outbox.broadcast_mut();
+        let base = broadcast.len();
         for (text, extras) in (0..self.entries.len()).filter_map(|at| self.parts(at)) {
             debug_assert!(text.end <= base);
-            block.extend_from_within(text);
-            block.put_u8(0);
-            put_extras(block, extras);
+            broadcast.extend_from_within(text);
+            broadcast.put_u8(0);
+            put_extras(broadcast, extras);
         }
-        debug_assert_eq!(block.len() - base, self.bytes[EXTENDED]);
+        debug_assert_eq!(broadcast.len() - base, self.bytes[EXTENDED]);
         self.extended_base = Some(base);
     }
 
-    /// Whether [`Batch::extend_block`] has to be called before this version is notified.
+    /// Whether [`Batch::extend_broadcast`] has to be called before this version is notified.
     pub(crate) fn is_to_extend(&self, version: Version) -> bool {
         layout(version) == EXTENDED && self.extended_base.is_none()
     }
@@ -205,7 +205,7 @@ impl Batch {
 }
 
 /// The start of a MSG_NOTIFY: the frame header and the chat, before the pack.
-fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BLOCK_HEAD_BYTES] {
+fn msg_notify_head(pack_bytes: usize, task: u8, chat: ChatId) -> [u8; BROADCAST_HEAD_BYTES] {
     let [a, b, c, d, purpose, task] =
         frame::header(4 + pack_bytes, ToClient::MsgNotify.byte(), task);
     let [e, f, g, h] = chat.get().to_le_bytes();

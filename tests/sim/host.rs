@@ -334,16 +334,16 @@ impl Io for Turning<'_, '_> {
         outbox: &mut Outbox,
         _peers: usize,
     ) -> Option<io::Result<usize>> {
-        if !self.w.plan.sends_parts || outbox.referred_bytes(conn.index) == 0 {
+        if !self.w.plan.sends_parts || outbox.slice_bytes(conn.index) == 0 {
             return None;
         }
-        let block = outbox.block().to_vec();
+        let broadcast = outbox.broadcast().to_vec();
         let at = self.net.conns.get_mut(&conn.index)?;
         let link = self.w.links.get_mut(&at.link).filter(|link| !link.is_broken)?;
         let sent = outbox.send_parts(conn.index, |part| {
             Ok(link.down.write(match part {
                 Part::Own(bytes) => bytes,
-                Part::Block(piece) => &block[piece],
+                Part::Slice(piece) => &broadcast[piece],
             }))
         });
         at.looked -= sent.as_ref().copied().unwrap_or_default();
@@ -551,7 +551,7 @@ impl Turning<'_, '_> {
         for conn in self.net.conns.values_mut().filter(|conn| !conn.is_parted) {
             let (index, outbox) = (conn.id.index, &service.outbox);
             conn.looked = outbox.pending_bytes(index);
-            let is_flat = outbox.referred_bytes(index) == 0;
+            let is_flat = outbox.slice_bytes(index) == 0;
             if is_flat && outbox.sendable(index).len() != conn.looked {
                 return Err(format!("{} has bytes that are not released", conn.id));
             }
@@ -578,7 +578,7 @@ impl Turning<'_, '_> {
     fn check_nothing_leaks(&self, service: &Service<'_>) -> Check {
         for conn in self.net.conns.values().filter(|conn| !conn.is_parted) {
             let (index, outbox) = (conn.id.index, &service.outbox);
-            if outbox.referred_bytes(index) == 0 && outbox.sendable(index).len() > conn.looked {
+            if outbox.slice_bytes(index) == 0 && outbox.sendable(index).len() > conn.looked {
                 return Err(format!("{} could be sent something before the COMMIT", conn.id));
             }
         }
