@@ -1,22 +1,21 @@
-//! Metrics of what the server does: counters and histograms that are plain integers, since the loop
-//! alone owns them. Counting costs an addition; rendering costs the scrape.
+//! Metrics: counters and histograms. They are plain integers, since only the event loop uses them:
+//! counting costs an addition, and rendering is done per scrape.
 //!
-//! Owns the metrics and their text (the exposition format of Prometheus, version 0.0.4). Must not
-//! know what a purpose or a reason is called: callers that render the metrics bring the names.
+//! Owns the metrics and their text format (Prometheus exposition format, version 0.0.4). The names
+//! of purposes and reasons are passed in by the caller.
 
 use std::fmt::{Display, Write as _};
 
-/// Buckets of a histogram of times: up to 1, 2, 4, … microseconds, the last bound 4.2 s, and one
-/// for what is over.
+/// Buckets of a histogram of times: up to 1, 2, 4, … microseconds, to 4.2 s, and one for the rest.
 pub const TIME_BUCKETS: usize = 24;
-/// Buckets of a histogram of numbers: up to 1, 2, 4, … 4,096, and one for what is over.
+/// Buckets of a histogram of counts: up to 1, 2, 4, … 4,096, and one for the rest.
 pub const COUNT_BUCKETS: usize = 14;
 
-/// Reasons for a decline that are counted apart.
+/// Reasons of declines that have a counter of their own.
 pub const REASONS_MAX: usize = 64;
 
-/// How often values of each size came. Bucket `i` holds those over `2^(i-1)` and up to `2^i`; the
-/// last one holds the rest.
+/// A histogram with exponential buckets. Bucket `i` counts values over `2^(i-1)` and up to `2^i`;
+/// the last one counts the rest.
 #[derive(Clone, Debug)]
 pub struct Histogram<const BUCKETS: usize> {
     counts: [u64; BUCKETS],
@@ -30,7 +29,7 @@ impl<const BUCKETS: usize> Default for Histogram<BUCKETS> {
 }
 
 impl<const BUCKETS: usize> Histogram<BUCKETS> {
-    /// Notes a value.
+    /// Adds a value.
     pub fn observe(&mut self, value: u64) {
         let size = (u64::BITS - value.saturating_sub(1).leading_zeros()) as usize;
         if let Some(count) = self.counts.get_mut(size.min(BUCKETS - 1)) {
@@ -39,28 +38,28 @@ impl<const BUCKETS: usize> Histogram<BUCKETS> {
         self.sum = self.sum.saturating_add(value);
     }
 
-    /// How many values came.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// All values together.
+    /// Sum of all values.
     pub const fn sum(&self) -> u64 {
         self.sum
     }
 }
 
-/// Why a connection was not taken in.
+/// The reason why a connection was rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum Rejection {
-    /// There are as many as there may be.
+    /// The table of connections is full.
     Full,
-    /// Its address has as many as it may without a session.
+    /// The address has too many connections without a session.
     Address,
-    /// No descriptors were left.
+    /// No file descriptors were left.
     Descriptors,
-    /// Its socket could not be set up.
+    /// The socket could not be set up.
     Failed,
 }
 
@@ -77,10 +76,10 @@ impl Rejection {
     }
 }
 
-/// What has happened since the start. What is so at the moment is looked up when somebody asks.
+/// Counters and histograms since the start. Gauges are read when they are scraped.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Connections taken in.
+    /// Connections accepted.
     pub accepted: u64,
     refused: [u64; Rejection::ALL.len()],
     /// Bytes read from clients, after TLS.
@@ -90,11 +89,11 @@ pub struct Metrics {
     received: [u64; 256],
     sent: [u64; 256],
     declined: [u64; REASONS_MAX],
-    /// Rows that one COMMIT changed.
+    /// Rows changed per COMMIT.
     pub commit_rows: Histogram<COUNT_BUCKETS>,
-    /// Microseconds of one COMMIT, its fsync included.
+    /// Microseconds per COMMIT, including its fsync.
     pub commit_us: Histogram<TIME_BUCKETS>,
-    /// Microseconds of one turn of the loop, without the waiting for events.
+    /// Microseconds per turn of the event loop, without waiting for events.
     pub turn_us: Histogram<TIME_BUCKETS>,
     /// The same without the COMMIT.
     pub turn_rest_us: Histogram<TIME_BUCKETS>,
@@ -125,51 +124,49 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A connection was not taken in.
+    /// Counts a rejected connection.
     pub fn count_rejection(&mut self, why: Rejection) {
         if let Some(count) = self.refused.get_mut(why as usize) {
             *count += 1;
         }
     }
 
-    /// A frame of this purpose came.
+    /// Counts a received frame.
     pub fn frame_received(&mut self, purpose: u8) {
         if let Some(count) = self.received.get_mut(usize::from(purpose)) {
             *count += 1;
         }
     }
 
-    /// A number of frames of this purpose are released.
+    /// Counts frames of one purpose that are released.
     pub fn frames_sent(&mut self, purpose: u8, frames: u32) {
         if let Some(count) = self.sent.get_mut(usize::from(purpose)) {
             *count += u64::from(frames);
         }
     }
 
-    /// A number of frames of DECLINED with this reason, by its index in the list of reasons, are
-    /// released.
+    /// Counts released frames of DECLINED by reason; `reason` is the index in the list of reasons.
     pub fn declined(&mut self, reason: usize, frames: u32) {
         if let Some(count) = self.declined.get_mut(reason) {
             *count += u64::from(frames);
         }
     }
 
-    /// Something happened that cannot, unless the server has a defect. It is counted and logged,
-    /// and stops a debug build.
+    /// Counts and logs a state that only a bug can cause. A debug build panics.
     pub fn internal_error(&mut self, what: std::fmt::Arguments<'_>) {
         self.internal_errors += 1;
         log::error!("internal error, please report it: {what}");
         debug_assert!(false, "{what}");
     }
 
-    /// A turn of the loop took so long, so much of that for its COMMIT.
+    /// Adds the times of a turn: in total, and for its COMMIT.
     pub fn turn(&mut self, turn_us: u64, commit_us: u64) {
         self.turn_us.observe(turn_us);
         self.turn_rest_us.observe(turn_us.saturating_sub(commit_us));
     }
 
-    /// Renders all of it. `received` and `sent` are the purposes with their names; `reasons` are
-    /// the codes of declines, by their places.
+    /// Renders all metrics. `received` and `sent`: purposes with their names; `reasons`: the codes
+    /// of declines, by index.
     pub fn render(
         &self,
         page: &mut Page,
@@ -222,16 +219,16 @@ fn render_purposes(
     page.sample(name, Some(("purpose", "unknown")), unknown);
 }
 
-/// What a figure is.
+/// The type of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
 }
 
-/// Metrics as text. Every name gets `vestnik_` in front.
+/// Metrics as text. All names get the prefix `vestnik_`.
 #[derive(Default, Debug)]
 pub struct Page(String);
 
@@ -241,7 +238,7 @@ impl Page {
         self.0
     }
 
-    /// Begins a figure; its samples follow.
+    /// Begins a metric; its samples follow.
     pub fn begin(&mut self, name: &str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
@@ -250,7 +247,7 @@ impl Page {
         self.head(name, kind, help);
     }
 
-    /// One value of a metric, with its labels.
+    /// One sample of a metric, with its label.
     pub fn sample(&mut self, name: &str, label: Option<(&str, &str)>, value: impl Display) {
         // Writing to a String cannot fail.
         let _ = match label {
@@ -271,12 +268,12 @@ impl Page {
         self.sample(name, None, value);
     }
 
-    /// A histogram of numbers.
+    /// A histogram of counts.
     pub fn counts<const N: usize>(&mut self, name: &str, help: &str, values: &Histogram<N>) {
         self.histogram(name, help, values, |value| value.to_string());
     }
 
-    /// A histogram of microseconds, rendered in seconds.
+    /// A histogram of times: values in microseconds, rendered in seconds.
     pub fn times<const N: usize>(&mut self, name: &str, help: &str, values: &Histogram<N>) {
         self.histogram(name, help, values, |us| {
             format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
@@ -353,7 +350,7 @@ mod tests {
         }
         metrics.declined(1, 1);
         metrics.declined(REASONS_MAX, 1);
-        metrics.refuse(Rejection::Address);
+        metrics.count_rejection(Rejection::Address);
         let mut page = Page::default();
         metrics.render(&mut page, [(7, "SEVEN")].into_iter(), std::iter::empty(), &["a", "b"]);
         let text = page.into_text();

@@ -1,17 +1,17 @@
-//! Names of users and chats: what may be one, and when two are the same (protocol section 7).
+//! Names of users and chats: which are valid, and which are equal (protocol section 7).
 //!
-//! Owns the alphabet and the comparison. Must not know whose name it is, or whether it is taken.
+//! Owns the alphabet and the comparison. It knows nothing about owners, or whether a name is taken.
 //!
-//! A name is stored as given, in NFC, with a key: lower-cased, then NFC. Two names are the same
-//! when their keys are. One step is added to lower-casing: the final sigma `ς` becomes `σ`, for
-//! both are the lower case of `Σ` and only its place in the word decides which, so that a prefix
-//! of a name would otherwise not be a prefix of its key.
+//! A name is stored as given, in NFC, together with a key: lower case, then NFC. Two names are
+//! equal when their keys are. One step is added to the lower case: the final sigma `ς` becomes `σ`.
+//! Both are the lower case of `Σ`, and which one is used depends on the position in the word;
+//! without this step, a prefix of a name would not always give a prefix of its key.
 //!
 //! New names follow UTS 39: letters of one script, nothing that NFKC would change, few marks. Two
-//! logins are alike when their [`Skeletons`] meet. Names that were stored under older rules stay
+//! logins look alike when their [`Skeletons`] overlap. Names stored under older rules stay valid
 //! ([`Name::parse_stored`]).
 //!
-//! Everything here is bounded: a text too long to be a name is refused before it is normalised.
+//! All work is bounded: a text too long to be a name is rejected before it is normalized.
 
 use std::fmt;
 
@@ -23,11 +23,11 @@ use unicode_security::mixed_script::AugmentedScriptSet;
 
 use crate::limits::{FILE_NAME_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, NAME_CHARS_MAX, NAME_MARKS_MAX};
 
-/// Longest text, in Unicode scalar values, that can become a name by NFC: no scalar value has a
-/// canonical decomposition of more than four, so NFC shortens a text to a quarter at most.
+/// Longest text, in Unicode scalar values, that can become a name by NFC. No canonical
+/// decomposition has more than four of them, so NFC shortens a text to a quarter at most.
 const SOURCE_CHARS_MAX: usize = 4 * NAME_CHARS_MAX;
 
-/// Whether a text may be the name of a file.
+/// Whether a text is a valid file name.
 pub fn is_file_name(name: &str) -> bool {
     (1..=FILE_NAME_BYTES_MAX).contains(&name.len())
         && name != "."
@@ -35,7 +35,7 @@ pub fn is_file_name(name: &str) -> bool {
         && !name.chars().any(|c| c.is_control() || c == '/' || c == '\\')
 }
 
-/// Whether a text may be the media type of a file.
+/// Whether a text is a valid media type.
 pub fn is_media_type(text: &str) -> bool {
     let is_token = |part: &str| {
         let is_in =
@@ -46,7 +46,7 @@ pub fn is_media_type(text: &str) -> bool {
         && text.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
 }
 
-/// A name that may be given to a user or a chat.
+/// A valid name of a user or a chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     text: String,
@@ -54,22 +54,21 @@ pub struct Name {
 }
 
 impl Name {
-    /// Checks a text against the rules for logins, which are the strictest.
+    /// Parses a login name; these have the strictest rules.
     pub fn parse(given: &str) -> Result<Self, BadName> {
         let name = Self::parse_strict(given)?;
         check_scripts(&name.text)?;
         Ok(name)
     }
 
-    /// Checks a text against the rules for names of groups: each part between `-`, `_` and `.` may
-    /// have a script of its own.
+    /// Parses the name of a group: each part between `-`, `_` and `.` may have a script of its own.
     pub fn parse_group(given: &str) -> Result<Self, BadName> {
         let name = Self::parse_strict(given)?;
         name.text.split(['-', '_', '.']).try_for_each(check_scripts)?;
         Ok(name)
     }
 
-    /// Checks a text that is stored as a name already, perhaps since before today's rules.
+    /// Parses a name that is stored already, perhaps under older rules.
     pub fn parse_stored(given: &str) -> Result<Self, BadName> {
         let text = composed(given).ok_or(BadName::TooLong)?;
         if text.is_empty() {
@@ -83,7 +82,7 @@ impl Name {
         Ok(Self { text, key })
     }
 
-    /// All rules but that on scripts.
+    /// Applies all rules except the one on scripts.
     fn parse_strict(given: &str) -> Result<Self, BadName> {
         let name = Self::parse_stored(given)?;
         check_alphabet(&name.text, NAME_MARKS_MAX)?;
@@ -96,12 +95,12 @@ impl Name {
         Ok(name)
     }
 
-    /// The name as it was given, in NFC: 1 to 32 Unicode scalar values.
+    /// The name as given, in NFC: 1 to 32 Unicode scalar values.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the name is compared by.
+    /// The key that names are compared by.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -112,48 +111,47 @@ impl Name {
     }
 }
 
-/// What a login looks like: its UTS 39 skeletons. Two logins are alike when one of the skeletons
-/// is the same for both.
+/// The UTS 39 skeletons of a login. Two logins look alike when any of their skeletons are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skeletons {
-    /// Of the name as it is stored.
+    /// The skeleton of the name as stored.
     pub stored: String,
-    /// Of the name in lower case.
+    /// The skeleton of the name in lower case.
     pub lower: String,
 }
 
 impl Skeletons {
-    /// Of a name that is stored, or may be.
+    /// The skeletons of a valid name.
     pub fn of(nickname: &str) -> Self {
         Self { stored: skeleton(nickname).collect(), lower: skeleton(&folded(nickname)).collect() }
     }
 }
 
-/// Version of what [`Skeletons::of`] gives; grows with the tables of Unicode, and with them stored
-/// skeletons are made anew.
+/// Version of [`Skeletons::of`]. It grows with the Unicode tables; stored skeletons of an older
+/// version are computed again.
 pub const SKELETONS_VERSION: i64 = {
     let (major, minor, patch) = unicode_security::UNICODE_VERSION;
     (major * 10_000 + minor * 100 + patch) as i64
 };
 
-/// Why a text is not a valid name.
+/// The reason why a text is not a valid name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadName {
-    /// Nothing was given.
+    /// It is empty.
     Empty,
-    /// Over 32 Unicode scalar values after NFC.
+    /// It has over 32 Unicode scalar values after NFC.
     TooLong,
-    /// Neither letter nor digit nor mark, and not one of `_`, `-`, `.`; or one that nobody sees.
+    /// Contains a character that is invisible, or not a letter, digit, mark, `_`, `-` or `.`.
     NotAllowed(char),
-    /// A mark that follows no letter.
+    /// A mark does not follow a letter.
     StrayMark(char),
-    /// More marks after one letter than may be.
+    /// A letter has too many marks.
     TooManyMarks(char),
-    /// Neither a letter nor a digit in it.
+    /// It has neither a letter nor a digit.
     NoLetter,
-    /// Another form of a plainer character.
+    /// A character is a variant of a plainer one.
     Compatibility(char),
-    /// Letters of several scripts.
+    /// It has letters of several scripts.
     MixedScripts,
 }
 
@@ -188,19 +186,19 @@ impl fmt::Display for BadName {
 
 impl std::error::Error for BadName {}
 
-/// The key by which to look up a name that somebody typed; `None` when the text is too long to be
-/// any name. A text that is not a valid name for other reasons has a key that no name has.
+/// The key to look up a typed name; `None` if it is too long for any name. Other texts that are not
+/// valid names have keys that no name has.
 pub fn name_key(given: &str) -> Option<String> {
     composed(given).map(|text| folded(&text))
 }
 
-/// What the keys of all names that begin so begin with; the empty prefix is that of every name.
-/// `None` when the text is too long to begin any name.
+/// The prefix of the keys of all names with this prefix. The empty prefix matches every name.
+/// `None` if it is too long for any name.
 pub fn prefix_key(given: &str) -> Option<String> {
     name_key(given)
 }
 
-/// A text of any length in the form that names are compared in.
+/// A text of any length, normalized as names are.
 pub fn text_key(given: &str) -> String {
     if given.is_ascii() {
         return given.to_ascii_lowercase();
@@ -208,7 +206,7 @@ pub fn text_key(given: &str) -> String {
     folded(&given.nfc().collect::<String>())
 }
 
-/// The text in NFC; `None`, after bounded work, when it is too long to be a name.
+/// The text in NFC; `None`, after bounded work, if it is too long to be a name.
 fn composed(given: &str) -> Option<String> {
     let bounded = given.chars().nth(SOURCE_CHARS_MAX).is_none();
     bounded.then(|| given.nfc().collect())
@@ -220,9 +218,9 @@ fn folded(text: &str) -> String {
     lower.chars().map(|c| if c == 'ς' { 'σ' } else { c }).nfc().collect()
 }
 
-/// Letters, digits, `_`, `-`, `.`, and up to `marks_max` marks after a letter.
+/// Checks for letters, digits, `_`, `-`, `.`, and at most `marks_max` marks after each letter.
 fn check_alphabet(text: &str, marks_max: usize) -> Result<(), BadName> {
-    // How many marks more may follow; `None` where none may.
+    // How many more marks may follow; `None` where no mark may.
     let mut marks_left = None;
     for c in text.chars() {
         match c.general_category_group() {
@@ -248,7 +246,7 @@ fn is_digit(c: char) -> bool {
     c.general_category() == GeneralCategory::DecimalNumber
 }
 
-/// Thai and Lao AM: everyday letters, although NFKC takes them apart.
+/// Thai and Lao AM: everyday letters, although NFKC decomposes them.
 fn is_am(c: char) -> bool {
     matches!(c, '\u{0E33}' | '\u{0EB3}')
 }
@@ -259,8 +257,8 @@ fn changed_by_nfkc(text: &str) -> Option<char> {
     text.chars().find(is_changed)
 }
 
-/// Whether the letters and marks are of one script: UTS 39, "highly restrictive". Latin may stand
-/// next to Japanese, Korean and Chinese, which are written with several scripts each.
+/// Checks that letters and marks are of one script (UTS 39, "highly restrictive"). Latin may be
+/// mixed with Japanese, Korean and Chinese, whose writing systems use several scripts.
 fn check_scripts(text: &str) -> Result<(), BadName> {
     let (mut all, mut but_latin) = (AugmentedScriptSet::default(), AugmentedScriptSet::default());
     for c in text.chars().filter(|c| !is_digit(*c)) {
@@ -274,8 +272,8 @@ fn check_scripts(text: &str) -> Result<(), BadName> {
     if all.is_empty() && !is_east_asian { Err(BadName::MixedScripts) } else { Ok(()) }
 }
 
-/// Letters and marks by category that show nothing (`Default_Ignorable_Code_Point`): with them two
-/// names could look the same, or like nothing at all.
+/// Letters and marks that are invisible (`Default_Ignorable_Code_Point`): with them, names could
+/// look equal or empty.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{034F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}'
@@ -457,12 +455,12 @@ mod tests {
         }
     }
 
-    /// Over every scalar value that may stand in a name, alone, before a mark and after a letter.
+    /// For every scalar value allowed in a name: alone, before a mark, and after a letter.
     #[test]
     fn a_key_is_its_own_key_and_all_cases_share_it() {
         let mut seen = 0;
         for c in char::MIN..=char::MAX {
-            // SOURCE_CHARS_MAX stands on this.
+            // SOURCE_CHARS_MAX depends on this.
             assert!(c.nfd().count() <= 4);
             if Name::parse_stored(&format!("α{c}")).is_err() {
                 continue;

@@ -1,12 +1,11 @@
-//! Words of messages, and queries for them (protocol section 5, SEARCH_MSG).
+//! Splits text into words, and parses search queries (protocol section 5, SEARCH_MSG).
 //!
-//! Owns what a word is, what a query means and how well a message fits one. Must not know where
-//! messages are kept or who asks.
+//! Owns the definition of a word, the meaning of a query, and the score of a match. It knows
+//! nothing about storage or users.
 //!
-//! A word is a run of letters and digits of any script, with the marks after them, in the form
-//! that names are compared in. Scripts that are written without spaces have no such runs, so each
-//! of their letters is a word; words that touch are looked for side by side, and so such a script
-//! is searched by any part of a text.
+//! A word is a run of letters and digits of any script with their marks, normalized as names are.
+//! In scripts without spaces between words, every letter is a word of its own. Adjacent words of a
+//! query must be adjacent in the text, so such scripts can be searched by any substring.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory as _};
 use crate::limits::{INDEXED_WORD_BYTES_MAX, QUERY_WORDS_MAX};
 use crate::names;
 
-/// A text in the form that words are compared in, without what nobody sees.
+/// Normalizes a text for comparison, and removes invisible characters.
 pub fn fold(text: &str) -> String {
     if text.is_ascii() || !text.chars().any(is_ignored) {
         return names::text_key(text);
@@ -23,22 +22,22 @@ pub fn fold(text: &str) -> String {
     names::text_key(&text.chars().filter(|&c| !is_ignored(c)).collect::<String>())
 }
 
-/// Joiners, soft hyphens and the like inside words.
+/// Invisible characters inside words: joiners, soft hyphens and the like.
 fn is_ignored(c: char) -> bool {
     matches!(c, '\u{AD}' | '\u{200C}'..='\u{200F}' | '\u{2060}' | '\u{FEFF}')
         || names::is_invisible(c)
 }
 
-/// What a character is to a word.
+/// The role of a character in splitting words.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// Goes on with the word, or begins one.
+    /// Continues a word, or begins one.
     Joined,
-    /// A word of its own, with the marks after it.
+    /// Is a word of its own, together with the marks after it.
     Alone,
-    /// Goes on with the word, if there is one.
+    /// Continues a word, if there is one.
     Mark,
-    /// Stands between words.
+    /// Separates words.
     Between,
 }
 
@@ -54,7 +53,8 @@ fn class(c: char) -> Class {
     }
 }
 
-/// Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, ideographs.
+/// Letters of scripts that have no spaces between words: Thai, Lao, Burmese, Khmer, kana,
+/// ideographs.
 fn is_unspaced(c: char) -> bool {
     matches!(c,
         '\u{0E00}'..='\u{0EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}'
@@ -63,14 +63,14 @@ fn is_unspaced(c: char) -> bool {
         | '\u{20000}'..='\u{3FFFF}')
 }
 
-/// The words of a folded text, with the bytes at which each begins and ends.
+/// Iterator over the words of a normalized text, each with its byte offset.
 #[derive(Clone, Debug)]
 pub struct Words<'a> {
     text: &'a str,
     at: usize,
 }
 
-/// The words of a folded text.
+/// The words of a normalized text.
 pub const fn words(folded: &str) -> Words<'_> {
     Words { text: folded, at: 0 }
 }
@@ -103,7 +103,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// A word as the index has it: the beginning of a very long one.
+/// A word as the index stores it: very long ones are truncated.
 pub fn indexed(word: &str) -> &str {
     let mut end = word.len().min(INDEXED_WORD_BYTES_MAX);
     while !word.is_char_boundary(end) {
@@ -112,29 +112,29 @@ pub fn indexed(word: &str) -> &str {
     word.get(..end).unwrap_or(word)
 }
 
-/// The different words of a folded text as the index has them, in order.
+/// The distinct words of a normalized text as the index stores them, sorted.
 pub fn distinct(folded: &str) -> BTreeSet<&str> {
     words(folded).map(|(_, word)| indexed(word)).collect()
 }
 
-/// Words that stand side by side: mostly one.
+/// Adjacent words; usually one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Group {
     /// The words, at least one.
     pub words: Vec<String>,
-    /// The last of them is the beginning of a word.
+    /// The last word is a prefix.
     pub is_prefix: bool,
 }
 
-/// What somebody looks for: all of the groups must occur.
+/// A parsed query: all groups must occur in a match.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {
     groups: Vec<Group>,
 }
 
 impl Query {
-    /// Reads a query: words, words with `*` at their end, phrases in quotation marks. Anything
-    /// else only stands between words. `None` without a word, or with too many.
+    /// Parses a query: words, prefixes with `*` at the end, and phrases in quotation marks. All
+    /// other characters separate words. `None` if there are no words, or too many.
     pub fn parse(text: &str) -> Option<Self> {
         let folded = fold(text);
         let mut groups: Vec<Group> = Vec::new();
@@ -172,13 +172,13 @@ impl Query {
         (!groups.is_empty()).then_some(Self { groups })
     }
 
-    /// What must occur, at least one.
+    /// The groups that must occur, at least one.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// How well a text fits; `None` when a group does not occur in it. The more often and the
-    /// shorter the text, the better.
+    /// The score of a text; `None` if it does not match. More occurrences and a shorter text score
+    /// higher.
     pub fn score(&self, text: &str) -> Option<f64> {
         let folded = fold(text);
         let words: Vec<&str> = words(&folded).map(|(_, word)| word).collect();
@@ -202,7 +202,7 @@ fn keep(groups: &mut Vec<Group>, group: Option<(usize, Group)>) {
     }
 }
 
-/// The share of BM25 that a word's count and the text's length have.
+/// The BM25 weight of a word count in a text of this length.
 fn saturated(count: usize, words: usize) -> f64 {
     const SATURATION: f64 = 1.2;
     const LENGTH_SHARE: f64 = 0.75;
@@ -276,7 +276,7 @@ mod tests {
             ("a*b", "a* b"),
             ("日本語 abc日", "日+本+語 abc+日"),
             ("日本*", "日+本*"),
-            // What FTS5 would take for its own is words, or nothing.
+            // Operators of FTS5 are words here, or nothing.
             ("a OR b NOT c NEAR(d, 2)", "a or b not c near d 2"),
             ("content:x ^y -z {q} 'r' (", "content x y z q r"),
             ("\"open phrase", "open+phrase"),

@@ -148,7 +148,7 @@ pub struct Engine<'db> {
     next_generation: u32,
     unauthenticated: Unauthenticated,
     scrapes: Scrapes,
-    /// Connections that made room for others in this turn, and are dropped at its end.
+    /// Connections evicted in this turn; they are dropped at its end.
     evicted: usize,
     /// HTTP connections that sent something in this turn.
     http: Vec<ConnId>,

@@ -1,8 +1,7 @@
-//! Connections that scrape metrics by HTTP: how many at once, and the page that they get.
+//! The metrics endpoint: scrapes over HTTP, how many at once, and the page that they get.
 //!
-//! They come by a listener of their own, speak HTTP from the first byte, get one answer, and are
-//! counted by nothing but [`SCRAPES_MAX`]: a server that is full of other connections can still be
-//! watched.
+//! Scrapes have a listener of their own, speak HTTP from the first byte, and get one answer. No
+//! limit but [`SCRAPES_MAX`] counts them, so a server full of other connections can be monitored.
 
 use std::collections::VecDeque;
 
@@ -14,25 +13,25 @@ use crate::ids::ConnId;
 use crate::limits::SCRAPES_MAX;
 use crate::metrics::Rejection;
 
-/// All scrapes.
+/// All scrapes in progress.
 #[derive(Debug, Default)]
 pub(super) struct Scrapes {
-    /// Those that are open, the oldest first.
+    /// Open connections, oldest first.
     open: VecDeque<ConnId>,
-    /// The metrics of this turn, once a scrape has asked for them.
+    /// The metrics of this turn, once a scrape has requested them.
     page: Option<String>,
 }
 
 impl Scrapes {
-    /// Metrics are rendered anew in each turn.
+    /// Drops the page: metrics are rendered once per turn.
     pub(super) fn begin_turn(&mut self) {
         self.page = None;
     }
 }
 
 impl Engine<'_> {
-    /// Adds a connection that scrapes. When there are [`SCRAPES_MAX`], the oldest makes room: a
-    /// peer that begins a request and does not go on keeps nobody out.
+    /// Adds a scrape. If there are [`SCRAPES_MAX`], the oldest is evicted, so a peer that never
+    /// completes its request does not lock out others.
     pub(super) fn admit_scrape(
         &mut self,
         address: std::net::IpAddr,
@@ -48,7 +47,7 @@ impl Engine<'_> {
         if self.scrapes.open.len() >= SCRAPES_MAX
             && let Some(oldest) = self.scrapes.open.pop_front()
         {
-            log::debug!("{oldest} makes room for another scrape");
+            log::debug!("{oldest} is evicted for a new scrape");
             self.mark_closed(oldest);
         }
         let now_ms = self.now.ms();
@@ -62,7 +61,7 @@ impl Engine<'_> {
         Ok(conn)
     }
 
-    /// The metrics as they are in this turn, rendered once for all that ask in it.
+    /// The metrics of this turn, rendered once for all its scrapes.
     pub(super) fn metrics_page(&mut self, io: &impl Io) -> String {
         if let Some(page) = &self.scrapes.page {
             return page.clone();
@@ -74,7 +73,7 @@ impl Engine<'_> {
 }
 
 impl Connection {
-    /// Whether it scrapes metrics, and so gets one answer.
+    /// Whether this is a scrape, which gets one answer.
     pub(super) fn is_scrape(&self) -> bool {
         self.surface != Surface::Public
     }

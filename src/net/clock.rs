@@ -1,7 +1,6 @@
-//! The only place of the server that reads the clocks.
+//! The only place of the server that reads clocks.
 //!
-//! All that a turn decides it decides by the one time that was read at its beginning; what is read
-//! later is for metrics alone.
+//! All decisions of a turn use the time read at its beginning. Later readings are for metrics only.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,8 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::acme::Now;
 
-/// A clock that only runs forward, also while the machine is suspended: else waking up would look
-/// as if the wall clock had jumped.
+/// A monotonic clock that counts while the machine is suspended. Otherwise, waking up would look as
+/// if the wall clock had jumped.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const FORWARD: ClockId = ClockId::Boottime;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -22,7 +21,7 @@ fn forward_us() -> u64 {
     seconds.saturating_mul(1_000_000) + u64::try_from(now.tv_nsec).unwrap_or_default() / 1000
 }
 
-/// Both clocks, for threads that wait for hours.
+/// Both clocks, for worker threads that sleep for hours.
 pub(super) fn both() -> Now {
     let wall = u64::try_from(Clock::start().wall_us()).unwrap_or_default();
     Now { wall: Duration::from_micros(wall), forward: Duration::from_micros(forward_us()) }
@@ -44,9 +43,9 @@ impl Clock {
     }
 
     /// Reads the clocks; both stay until the next call.
-    #[allow(clippy::disallowed_methods)] // this is that place
+    #[allow(clippy::disallowed_methods)] // the only place that may
     pub(super) fn read(&mut self) {
-        // A clock before the epoch counts as the epoch: server time only grows anyway.
+        // A wall clock before the epoch counts as the epoch; server time grows anyway.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.wall_us = i64::try_from(wall.as_micros()).unwrap_or(i64::MAX);
         self.now_us = self.elapsed_us();
@@ -71,8 +70,7 @@ impl Clock {
         self.now_us
     }
 
-    /// Microseconds that have passed since the last [`Clock::read`]: reads the clock again, for
-    /// metrics.
+    /// Microseconds since the last [`Clock::read`]. Reads the clock again; for metrics only.
     pub(super) fn passed_us(&self) -> u64 {
         self.elapsed_us().saturating_sub(self.now_us)
     }

@@ -1,4 +1,4 @@
-//! The first start of a server: a link by which the operator makes an account.
+//! The first start: a link with which the operator creates the first account.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,8 +11,8 @@ use crate::service::DAY_US;
 use crate::store::Store;
 use crate::store::invites::Invite;
 
-/// Makes an invite for one use and a day, whose user becomes an operator, when the database has no
-/// users. It replaces the one that an earlier start made.
+/// Creates an invite when the database has no users: one use, valid for a day, its user becomes an
+/// operator. It replaces the invite of an earlier start.
 pub(super) fn first_invite(
     store: &mut Store<'_>,
     random: &dyn RandomSource,
@@ -46,12 +46,12 @@ pub(super) fn first_invite(
     }
 }
 
-/// The line that says how the first user is made.
+/// The line that explains how to create the first user.
 pub(super) fn describe(code: &InviteCode, config: &Config, listeners: &[Listener]) -> String {
     let code = code.expose();
     match site(config, listeners) {
         Some(site) => format!(
-            "no users yet: make the first one, an operator, at {site}/#invite={code} (one use, 24 \
+            "no users yet: create the first one, an operator, at {site}/#invite={code} (one use, 24 \
              hours)"
         ),
         None => format!(
@@ -61,7 +61,7 @@ pub(super) fn describe(code: &InviteCode, config: &Config, listeners: &[Listener
     }
 }
 
-/// Where a browser on this machine finds the server, unless an option says where it is.
+/// The address of the web client for a browser: as configured, or on this machine.
 fn site(config: &Config, listeners: &[Listener]) -> Option<String> {
     if !config.web {
         return None;
@@ -79,7 +79,7 @@ fn site(config: &Config, listeners: &[Listener]) -> Option<String> {
     Some(format!("{scheme}://{}", reachable(listener.socket.local_addr().ok()?)))
 }
 
-/// An address at which one that is bound can be reached from here.
+/// An address that reaches a bound one from this machine.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),

@@ -1,7 +1,7 @@
-//! The server's certificate while it runs: loaded, reloaded, renewed, and watched for its end.
+//! The server's certificate at run time: loading, reloading, renewal, and warnings of its expiry.
 //!
-//! Owns the identity, the worker that renews it, and when its end is next looked for. Must not
-//! know connections.
+//! Owns the identity, the worker that renews it, and the time of the next check. It knows no
+//! connections.
 
 use std::io;
 use std::path::Path;
@@ -16,19 +16,19 @@ use crate::net::clock;
 use crate::net::tls::Identity;
 use crate::net::transport::Transport;
 
-/// How often a certificate that is about to end is reported.
+/// Milliseconds between two warnings.
 const WARN_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The certificate of the TLS listeners, if there are any.
 pub(super) struct CertificateKeeper {
     identity: Option<Identity>,
-    /// What gets and renews it.
+    /// The worker that gets and renews it.
     worker: Option<Worker>,
     warn_ms: u64,
 }
 
 impl CertificateKeeper {
-    /// Loads what the options name.
+    /// Loads the files named by the options.
     pub(super) fn load(config: &Config) -> Result<Self, String> {
         let identity = match config.tls.as_ref().map(|tls| &tls.certificate) {
             None => None,
@@ -39,8 +39,8 @@ impl CertificateKeeper {
         Ok(Self { identity, worker: None, warn_ms: 0 })
     }
 
-    /// Starts what renews the certificate, when it comes from an authority. `wake` has the loop
-    /// call [`CertificateKeeper::turn`].
+    /// Starts the worker that renews the certificate, if it comes from an authority. `wake` makes
+    /// the loop call [`CertificateKeeper::turn`].
     pub(super) fn start(
         &mut self,
         config: &Config,
@@ -61,12 +61,12 @@ impl CertificateKeeper {
         }
     }
 
-    /// Loads the files again, and asks for a renewal that is due; a pair that cannot be used leaves
-    /// the old one in place.
+    /// Reloads the files, and requests a renewal that is due. If the files are not usable, the old
+    /// pair stays in use.
     pub(super) fn reload(&mut self) {
         if let Some(worker) = &self.worker {
             worker.try_again();
-            // The first one may still be asked for.
+            // The first certificate may not have arrived yet.
             if self.identity.as_ref().is_some_and(|identity| !identity.is_there()) {
                 return;
             }
@@ -78,16 +78,18 @@ impl CertificateKeeper {
         let Some(identity) = &mut self.identity else { return };
         match identity.reload() {
             Ok(()) => {
-                log::info!("certificate and key are reloaded");
-                // The next turn says it when this one ends soon, too.
+                log::info!("certificate and key were reloaded");
+                // Let the next turn warn if the new one expires soon, too.
                 self.warn_ms = 0;
             }
-            Err(error) => log::error!("certificate and key stay as they were: {error}"),
+            Err(error) => {
+                log::error!("cannot reload certificate and key, the old ones stay in use: {error}");
+            }
         }
     }
 
-    /// Does what the worker asks for. Once a day, logs a certificate that has expired or is about
-    /// to: clients refuse it, and nobody else says why.
+    /// Applies the worker's results. Once a day, warns of a certificate that has expired or is about
+    /// to, since clients will reject it.
     pub(super) fn turn(&mut self, now_ms: u64, wall_us: i64) {
         self.serve_worker();
         if now_ms < self.warn_ms {
@@ -99,7 +101,7 @@ impl CertificateKeeper {
         match (&self.worker, identity.expiry_warning(now)) {
             (None, Some(warning)) => log::warn!("{warning}: renew it and send SIGHUP"),
             (Some(_), Some(warning)) if identity.is_overdue(now) => {
-                log::warn!("{warning}, and its renewal fails: see what else the log says of it");
+                log::warn!("{warning}, and its renewal fails: see the earlier log lines about it");
             }
             _ => {}
         }
@@ -111,7 +113,7 @@ impl CertificateKeeper {
             (Event::Renewed, _) => self.load_again(),
             (Event::Challenge(challenge), Some(identity)) => {
                 if let Err(error) = identity.answer_challenge(challenge) {
-                    log::error!("a check of the authority cannot be answered: {error}");
+                    log::error!("cannot answer the authority's challenge: {error}");
                 }
             }
             (Event::Challenge(_), None) => {}
@@ -119,25 +121,25 @@ impl CertificateKeeper {
         self.worker = Some(worker);
     }
 
-    /// When [`CertificateKeeper::turn`] has to be called again, at the latest.
+    /// When [`CertificateKeeper::turn`] has to be called again, at the latest, in milliseconds.
     pub(super) fn next_ms(&self) -> u64 {
         if self.identity.is_some() { self.warn_ms } else { NEVER_MS }
     }
 
-    /// When the certificate ends, in seconds since the Unix epoch.
+    /// When the certificate expires, in seconds since the Unix epoch.
     pub(super) fn ends_s(&self) -> Option<u64> {
         self.identity.as_ref()?.not_after().map(|end| end.as_secs())
     }
 }
 
-/// The pair that was kept from an authority, if there is one; else handshakes fail until there is.
+/// The stored pair of an authority. Without one, handshakes fail until the first arrives.
 fn load_kept(data: &Path, acme: &Acme) -> Result<Identity, crate::certificate::CertificateError> {
     let storage = Storage::new(data, acme);
     let mut identity = Identity::without_pair(storage.pair(), storage.pair())?;
     if storage.pair().exists()
         && let Err(error) = identity.reload()
     {
-        log::error!("{error}; another is asked for");
+        log::error!("{error}; a new certificate is requested");
     }
     Ok(identity)
 }

@@ -1,4 +1,4 @@
-//! Where connections come in.
+//! Listening sockets, and accepting connections.
 
 use std::fs::File;
 use std::io;
@@ -9,10 +9,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::LISTEN_BACKLOG;
 
-/// Milliseconds after which accepting is tried again when there were no descriptors.
+/// Milliseconds to wait before accepting again after file descriptors ran out.
 pub(super) const RETRY_MS: u64 = 100;
 
-/// What is spoken on a port.
+/// The protocol of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Port {
     Plain,
@@ -26,16 +26,16 @@ pub(super) enum Port {
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) port: Port,
-    /// Connections may wait: the last accept did not say that there are none.
+    /// Connections may be waiting: the last accept did not return `WouldBlock`.
     pub(super) is_ready: bool,
 }
 
 impl Listener {
-    /// Listens, with a backlog that a rush of reconnecting clients does not overflow.
+    /// Listens with a backlog large enough for many clients reconnecting at once.
     pub(super) fn bind(address: SocketAddr, port: Port) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
-            // [::] and 0.0.0.0 on one port are two listeners.
+            // [::] and 0.0.0.0 on one port must be two separate listeners.
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
@@ -50,32 +50,32 @@ impl Listener {
     }
 }
 
-/// Some systems pace what TCP sends by timers (BBR). Between two processes of one machine there is
-/// no queue to spare, and the timers would take a sixth of the server's time. Connections inherit
-/// this from their listener; to the world the system's own choice is spoken.
+/// Selects a congestion control without pacing timers on loopback, where no network queue needs
+/// protection: with BBR, the timers take a sixth of the server's CPU time. Accepted connections
+/// inherit this; all other addresses use the system's setting.
 #[cfg(target_os = "linux")]
 fn spare_pacing(socket: &Socket) {
     if let Err(error) = socket.set_tcp_congestion(b"reno") {
-        log::debug!("congestion control on loopback stays the system's: {error}");
+        log::debug!("cannot set congestion control on loopback: {error}");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn spare_pacing(_: &Socket) {}
 
-/// What accepting one connection gives.
+/// The result of accepting one connection.
 pub(super) enum Accepted {
     Stream(TcpStream, SocketAddr),
-    /// Nobody waits.
-    Nobody,
-    /// It was gone before it was accepted, or another passing fault: try the next.
+    /// No connection is waiting.
+    NoneWaiting,
+    /// The connection was closed before it was accepted, or another transient error: try the next.
     Lost,
-    /// No descriptors are left: try again after a while.
-    NoRoom,
+    /// No file descriptors are left: try again later.
+    NoDescriptors,
 }
 
-/// A descriptor kept back, so that there is one to accept and close with when all are used up:
-/// else the peer would wait in the backlog and the loop would not be notified of it again.
+/// A spare file descriptor. When all others are in use, it makes it possible to accept and close a
+/// connection; otherwise the peer would wait in the backlog without another event.
 #[derive(Debug)]
 pub(super) struct Spare(Option<File>);
 
@@ -88,17 +88,17 @@ impl Spare {
     pub(super) fn accept(&mut self, listener: &TcpListener) -> Accepted {
         match listener.accept() {
             Ok((stream, address)) => Accepted::Stream(stream, address),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Accepted::NoneWaiting,
             Err(e) if is_out_of_descriptors(&e) => {
-                log::warn!("no descriptors are left, a connection is turned away: {e}");
+                log::warn!("no file descriptors are left, a connection is rejected: {e}");
                 if self.0.take().is_some() {
                     drop(listener.accept());
                 }
                 *self = Self::new();
-                Accepted::NoRoom
+                Accepted::NoDescriptors
             }
             Err(e) => {
-                log::debug!("a connection was gone before it was accepted: {e}");
+                log::debug!("a connection was closed before it was accepted: {e}");
                 Accepted::Lost
             }
         }

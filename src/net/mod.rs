@@ -1,6 +1,6 @@
-//! The outside: sockets, TLS, timers, signals, and the loop that owns them.
+//! The network side: sockets, TLS, timers, signals, and the event loop that owns them.
 //!
-//! Knows no SQL, no purposes and no passwords; those are behind [`crate::service::Service`].
+//! It knows no SQL, purposes or passwords; those are behind [`crate::service::Service`].
 
 mod clock;
 mod first_run;

@@ -1,7 +1,7 @@
-//! The event loop: one poll, the sockets, and what wakes them, around the engine.
+//! The event loop: waits in poll, accepts connections, and runs the engine.
 //!
-//! Owns the listeners, signals and the waiting; `sockets` is what the engine reads and writes. Must
-//! not know frames, states of connections or sessions.
+//! Owns the listeners, the signals and the waiting; the engine reads and writes through `sockets`.
+//! It does not know frames, states of connections, or sessions.
 
 use std::io;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ use crate::net::stats_socket::StatsSocket;
 use crate::net::transport::Transport;
 use crate::service::Service;
 
-/// Events taken from one poll.
+/// Events taken from one call of poll.
 const EVENTS_PER_POLL: usize = 1024;
-/// Connections accepted in one turn.
+/// Connections accepted per turn.
 const ACCEPTS_PER_TURN: usize = 256;
 
-/// The generation of tokens that are no connection's.
+/// Generation of tokens that belong to no connection.
 const SPECIAL: u32 = u32::MAX;
-/// The generation of tokens of the socket of `vestnik stats`.
+/// Generation of the tokens of the Unix socket for `vestnik stats`.
 const STATS: u32 = GENERATIONS;
 const WAKER: Token = token(ConnId { index: 0, generation: SPECIAL });
 const SIGNALS: Token = token(ConnId { index: 1, generation: SPECIAL });
@@ -64,7 +64,7 @@ pub(super) struct Reactor<'a, 'db> {
     certificate: CertificateKeeper,
     spare: Spare,
     accept_again_ms: u64,
-    /// When the peers' time to accept their last bytes is over.
+    /// When the graceful shutdown gives up on the peers that have not taken their closing frames.
     stopping_until_ms: Option<u64>,
 }
 
@@ -112,7 +112,8 @@ impl<'a, 'db> Reactor<'a, 'db> {
         })
     }
 
-    /// Turns until a signal ends it and the peers have their last bytes, or their time is over.
+    /// Runs turns until the graceful shutdown is complete: all peers have their closing frames, or
+    /// the time for that is over.
     pub(super) fn run(&mut self) -> Result<(), ServeError> {
         let mut events = Events::with_capacity(EVENTS_PER_POLL);
         self.service_manager.ready();
@@ -126,7 +127,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    /// What the loop leaves behind.
+    /// The service, after the last turn.
     pub(super) fn into_service(self) -> Service<'db> {
         self.engine.service
     }
@@ -135,7 +136,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
         &self.sockets.clock
     }
 
-    /// One turn: wait, accept, then the engine's turn, and metrics for `vestnik stats`.
+    /// One turn: wait, accept, run the engine, and serve `vestnik stats`.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
         self.wait(events)?;
         self.sockets.clock.read();
@@ -160,7 +161,9 @@ impl<'a, 'db> Reactor<'a, 'db> {
             Stopped::StorageLost(error) => ServeError::StorageLost(format!(
                 "writing {data} failed, what is on the disk is uncertain; start again: {error}"
             )),
-            Stopped::Helper(error) => ServeError::Failed(format!("the password helper: {error}")),
+            Stopped::Helper(error) => {
+                ServeError::Failed(format!("the password helper thread failed: {error}"))
+            }
             Stopped::Observer => ServeError::Failed("the engine was stopped".to_owned()),
         })
     }
@@ -180,7 +183,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             self.certificate.next_ms(),
         ];
         let next_ms = until_ms.into_iter().min().unwrap_or(NEVER_MS);
-        // One more, since the clock cuts off what is under a millisecond.
+        // One more, since the clock truncates to milliseconds.
         let wait_ms = next_ms.saturating_sub(self.clock().now_ms()).saturating_add(1);
         self.poll(events, Duration::ZERO)?;
         self.engine.set_back_to_back(!events.is_empty());
@@ -188,14 +191,14 @@ impl<'a, 'db> Reactor<'a, 'db> {
             return Ok(());
         }
         let spin_us = self.engine.spin_us();
-        if spin_us > 0 && self.look(events, spin_us)? {
+        if spin_us > 0 && self.spin(events, spin_us)? {
             return Ok(());
         }
         self.poll(events, Duration::from_millis(wait_ms.min(60_000)))
     }
 
-    /// Looks for the next request for a moment; without one, no write is held back any longer.
-    fn look(&mut self, events: &mut Events, spin_us: u64) -> Result<bool, ServeError> {
+    /// Busy-polls for the next request; without one, delayed writes are sent now.
+    fn spin(&mut self, events: &mut Events, spin_us: u64) -> Result<bool, ServeError> {
         self.sockets.clock.read();
         let until_us = self.clock().now_us() + spin_us;
         while events.is_empty() && self.clock().now_us() < until_us {
@@ -243,10 +246,10 @@ impl<'a, 'db> Reactor<'a, 'db> {
         }
     }
 
-    // ---- connections come ----------------------------------------------------------------------
+    // ---- new connections -----------------------------------------------------------------------
 
     fn accept(&mut self) {
-        // A descriptor may be free again.
+        // File descriptors may be free again.
         if self.accept_again_ms != NEVER_MS && self.clock().now_ms() >= self.accept_again_ms {
             self.accept_again_ms = NEVER_MS;
         }
@@ -265,16 +268,16 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 match self.spare.accept(&listener.socket) {
                     Accepted::Stream(stream, address) => {
                         let address = address.ip().to_canonical();
-                        // One that is turned away is closed without a byte, and counted.
+                        // A rejected connection is closed without a byte, and counted.
                         let surface = surface(port, &stream);
                         let _ = self.engine.connect(address, surface, |conn| {
                             let transport = transport(stream, port, &self.certificate)?;
                             self.sockets.open(conn, transport, self.poll.registry())
                         });
                     }
-                    Accepted::Nobody => listener.is_ready = false,
+                    Accepted::NoneWaiting => listener.is_ready = false,
                     Accepted::Lost => {}
-                    Accepted::NoRoom => {
+                    Accepted::NoDescriptors => {
                         self.engine.service.metrics.count_rejection(Rejection::Descriptors);
                         self.accept_again_ms = self.clock().now_ms() + RETRY_MS;
                         return;
@@ -319,7 +322,7 @@ fn transport(
     port: Port,
     certificate: &CertificateKeeper,
 ) -> io::Result<Transport> {
-    // Every write is a whole turn's answers; there is nothing to wait for.
+    // Every write contains all answers of a turn, so Nagle's algorithm would only delay it.
     let _ = stream.set_nodelay(true);
     match port {
         Port::Tls => certificate.accept(stream),

@@ -1,4 +1,4 @@
-//! From a configuration to a running server, and its graceful shutdown.
+//! Startup from a configuration, running, and graceful shutdown.
 
 use std::fmt;
 use std::io::Write as _;
@@ -19,12 +19,12 @@ use crate::net::stats_socket::StatsSocket;
 use crate::service::{DAY_US, Service, ServiceConfig};
 use crate::store::{Database, Fault, Store};
 
-/// Why the server did not start, or had to stop.
+/// The reason why the server did not start, or had to stop.
 #[derive(Debug)]
 pub enum ServeError {
-    /// It could not start or go on: one line that says what is wrong and what to do.
+    /// It could not start or continue. One line: what is wrong, and what to do.
     Failed(String),
-    /// Nobody knows what of the data file is on the disk; the next start finds out.
+    /// Nobody can know what is on the disk; the next start recovers.
     StorageLost(String),
 }
 
@@ -44,8 +44,8 @@ impl From<String> for ServeError {
     }
 }
 
-/// Serves until a signal ends it. Prints a line per listener on standard output once connections
-/// are taken.
+/// Serves until a signal. Prints a line per listener on standard output once connections are
+/// accepted.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -63,7 +63,7 @@ pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
     let first_line = match first_invite {
         Ok(code) => code.map(|code| first_run::describe(&code, config, &listeners)),
         Err(error) => {
-            log::warn!("there is no link for the first user: {error}");
+            log::warn!("cannot create the link for the first user: {error}");
             None
         }
     };
@@ -88,7 +88,7 @@ pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
     ended
 }
 
-/// What can as well be done after the next start does not keep the server from a graceful end.
+/// Completes the graceful shutdown. An error is not fatal if the next start can redo the work.
 fn finish(service: &mut Service<'_>) -> Result<(), ServeError> {
     match service.finish() {
         Err(error) if error.fault == Fault::Lost => Err(ServeError::StorageLost(error.to_string())),
@@ -100,7 +100,8 @@ fn finish(service: &mut Service<'_>) -> Result<(), ServeError> {
     }
 }
 
-/// The file was made for its owner alone; who has opened it since may have done so by mistake.
+/// Warns if others may read the database. It was created for its owner only, so its mode may have
+/// been changed by mistake.
 fn warn_of_readers(data: &Path) {
     let mode = std::fs::metadata(data).map_or(0, |file| file.permissions().mode() & 0o777);
     if mode & 0o077 != 0 {
@@ -133,7 +134,7 @@ fn service_config(config: &Config) -> ServiceConfig {
     }
 }
 
-/// A file from the future would give times from the future to everything that comes.
+/// Rejects a database with times in the future, since all new messages would get such times, too.
 fn check_time(config: &Config, service: &Service<'_>) -> Result<(), String> {
     let ahead_us = service.last_time().micros() - Clock::start().wall_us();
     if ahead_us <= DAY_US || config.accept_future_time {
@@ -177,13 +178,13 @@ fn is_dispensable(config: &Config, address: SocketAddr, error: &std::io::Error) 
     is_absent && is_default
 }
 
-/// Why nothing listens on an address, and what to do.
+/// The error message for an address that cannot be listened on: why, and what to do.
 pub(super) fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     let why = match error.kind() {
         AddrInUse => "another program listens there; stop it, or choose another port".to_owned(),
         AddrNotAvailable => "this machine does not have that address".to_owned(),
-        PermissionDenied => "this user may not; ports below 1024 need a privilege".to_owned(),
+        PermissionDenied => "permission denied; ports below 1024 need a privilege".to_owned(),
         _ => error.to_string(),
     };
     format!("cannot listen on {address}: {why}")
@@ -205,13 +206,12 @@ fn lines(listeners: &[Listener]) -> Result<String, String> {
 
 fn announce(lines: &str, first_line: Option<&str>) {
     if let Some(line) = first_line {
-        // Not to the log, which keeps no secrets.
+        // Not to the log: it contains a secret.
         let _ = writeln!(std::io::stderr(), "{line}");
     }
     let mut out = std::io::stdout();
     if out.write_all(lines.as_bytes()).and_then(|()| out.flush()).is_err() {
-        // The program that started the server does not read its output; clients may connect all the
-        // same.
+        // The program that started the server does not read its output; clients can connect anyway.
         log::warn!("standard output is closed");
     }
     log::info!("{}", lines.trim_end().replace('\n', ", "));

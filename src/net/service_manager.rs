@@ -1,8 +1,8 @@
-//! What the service manager is notified of (systemd's `sd_notify`): that the server is ready, that
-//! its loop goes round, and that it stops.
+//! Notifications to the service manager (systemd's `sd_notify`): the server is ready, alive, or
+//! stopping.
 //!
-//! A datagram to the socket that NOTIFY_SOCKET names is all that there is to the protocol. Nothing
-//! is sent, and nothing fails, where there is no such socket.
+//! The protocol is one datagram to the socket named by NOTIFY_SOCKET. Without that variable,
+//! nothing is sent.
 
 use std::env;
 use std::io;
@@ -14,42 +14,42 @@ use std::path::Path;
 
 use crate::engine::NEVER_MS;
 
-/// The way to the service manager, and when it next wants to hear of the loop.
+/// The socket of the service manager, and when it expects the next keepalive.
 #[derive(Debug, Default)]
 pub(super) struct ServiceManager {
     socket: Option<UnixDatagram>,
-    /// Milliseconds between two signs of life; `None`: none is asked for.
+    /// Milliseconds between two keepalives; `None`: none is expected.
     every_ms: Option<u64>,
     next_ms: u64,
 }
 
 impl ServiceManager {
-    /// As the environment says.
+    /// Reads the environment variables of the protocol.
     pub(super) fn from_environment() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let socket = connect(name.as_bytes());
         if let Err(error) = &socket {
-            log::warn!("the service manager cannot be notified: {error}");
+            log::warn!("cannot notify the service manager: {error}");
         }
         let limit_us = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
         let is_mine =
             env::var("WATCHDOG_PID").map_or(true, |text| text.parse() == Ok(std::process::id()));
-        // Half of the limit, as its manual asks.
+        // Half of the limit, as the manual recommends.
         let every_ms = limit_us.filter(|_| is_mine).map(|us| (us / 2_000).max(1));
         Self { socket: socket.ok(), every_ms, next_ms: 0 }
     }
 
-    /// Connections are accepted.
+    /// Notifies that connections are accepted.
     pub(super) fn ready(&self) {
         self.notify("READY=1");
     }
 
-    /// The server stops.
+    /// Notifies that the server stops.
     pub(super) fn stopping(&self) {
         self.notify("STOPPING=1");
     }
 
-    /// The loop goes round.
+    /// Sends a keepalive when one is due.
     pub(super) fn turn(&mut self, now_ms: u64) {
         if let Some(every_ms) = self.every_ms
             && now_ms >= self.next_ms
@@ -59,7 +59,7 @@ impl ServiceManager {
         }
     }
 
-    /// When the loop has to go round again, at the latest.
+    /// When the next keepalive is due, in milliseconds.
     pub(super) fn next_ms(&self) -> u64 {
         self.every_ms.map_or(NEVER_MS, |_| self.next_ms)
     }
@@ -68,15 +68,15 @@ impl ServiceManager {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(state.as_bytes())
         {
-            log::debug!("the service manager was not notified of {state}: {error}");
+            log::debug!("cannot notify the service manager of {state}: {error}");
         }
     }
 }
 
-/// A socket to one with this name: a path, or `@` and an abstract name.
+/// Connects to a socket: a path, or `@` and an abstract name.
 fn connect(name: &[u8]) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    // The loop waits for nobody.
+    // The event loop must not block.
     socket.set_nonblocking(true)?;
     socket.connect_addr(&address(name)?)?;
     Ok(socket)

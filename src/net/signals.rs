@@ -1,11 +1,11 @@
-//! Signals, as bytes in a pipe that wakes the loop.
+//! Signals, delivered as bytes in a pipe that wakes the event loop.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Signals that came, and the pipe that wakes the loop for them.
+/// Signals received, and the pipe that wakes the loop.
 pub(super) struct Signals {
     pub(super) pipe: mio::net::UnixStream,
     stop: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ impl Signals {
             signal_hook::flag::register(signal, Arc::clone(flag))?;
             signal_hook::low_level::pipe::register(signal, theirs.try_clone()?)?;
         }
-        // A file that may not grow fails its write; the signal must not end the process.
+        // Ignored: a write beyond the file size limit must fail, not end the process.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { pipe: mio::net::UnixStream::from_std(ours), stop, reload })
     }

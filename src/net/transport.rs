@@ -1,10 +1,10 @@
-//! Bytes to and from a peer, in the clear or through TLS.
+//! The byte stream of a connection: plain TCP or TLS.
 //!
-//! Owns the socket and, for TLS, the records that are not whole yet. Must not know frames,
-//! sessions or timers. Another transport joins as another variant.
+//! Owns the socket and, for TLS, incomplete records. It does not know frames, sessions or timers.
+//! Another transport can be added as another variant.
 //!
-//! Nothing here blocks. `WouldBlock` means: the next readiness event of the socket shows when to
-//! call again; a caller that stops before `WouldBlock` must call again on its own.
+//! Nothing here blocks. After `WouldBlock`, the socket's next readiness event tells when to call
+//! again; a caller that stops earlier must call again without an event.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -15,21 +15,22 @@ use mio::{Interest, Registry, Token};
 
 use super::tls::stream::TlsStream;
 
-/// A connection to a peer.
+/// A byte stream to a peer.
 #[derive(Debug)]
 pub enum Transport {
-    /// The socket as it is.
+    /// The bare socket.
     Plain(TcpStream),
     /// TLS over the socket.
     Tls(Box<TlsStream>),
 }
 
 impl Transport {
-    /// Reads what the peer said into `buf`. `Ok(0)`: it has ended its side.
+    /// Reads into `buf`. `Ok(0)`: the peer has ended its side.
     ///
     /// After an error other than `WouldBlock` and `Interrupted`, and after
-    /// [`Transport::shutdown_write`], what comes is to be thrown away: it may not even be
-    /// decrypted. It is read so that no reset destroys what the peer was sent last.
+    /// [`Transport::shutdown_write`], the bytes must be discarded: they may be encrypted. Reading
+    /// on is still useful, since unread input would cause a reset that destroys the bytes sent
+    /// last.
     pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buf),
@@ -37,9 +38,8 @@ impl Transport {
         }
     }
 
-    /// Takes bytes for the peer, as many as fit, and says how many. TLS may hold on to what it
-    /// took: see [`Transport::wants_write`]. During a handshake nobody can be notified anything,
-    /// which is an error.
+    /// Writes as many bytes as fit, and returns how many. TLS may buffer them: see
+    /// [`Transport::wants_write`]. During a handshake, writing is an error.
     pub fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(buf),
@@ -47,8 +47,8 @@ impl Transport {
         }
     }
 
-    /// [`Transport::write`] of a head and what stands behind it, in one call. TLS takes the head
-    /// alone: a caller that wants both in one record copies them together.
+    /// [`Transport::write`] of a head and a body in one call. TLS writes only the head: to get both
+    /// in one record, copy them together.
     pub fn write_both(&mut self, head: &[u8], body: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => {
@@ -58,8 +58,8 @@ impl Transport {
         }
     }
 
-    /// Whether bytes wait in here for the socket to take them: then [`Transport::flush`] is to be
-    /// called when it is writable. At most `TLS_OUTGOING_BYTES_MAX` do.
+    /// Whether bytes are buffered, at most `TLS_OUTGOING_BYTES_MAX`: then call [`Transport::flush`]
+    /// when the socket is writable.
     pub fn wants_write(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -67,7 +67,7 @@ impl Transport {
         }
     }
 
-    /// Gives the socket what waits in here; `WouldBlock` when it does not take it all.
+    /// Writes the buffered bytes; `WouldBlock` if some are left.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
@@ -75,7 +75,7 @@ impl Transport {
         }
     }
 
-    /// Whether bytes wait in here to be read, which no event of the socket will say.
+    /// Whether decrypted bytes wait to be read, for which the socket causes no event.
     pub fn has_buffered_input(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -83,7 +83,7 @@ impl Transport {
         }
     }
 
-    /// Bytes of TLS records that have come; 0 without TLS. Each costs, whatever it holds.
+    /// Bytes of TLS records received; 0 without TLS. They cost CPU time whatever they contain.
     pub fn record_bytes(&self) -> u64 {
         match self {
             Self::Plain(_) => 0,
@@ -91,8 +91,8 @@ impl Transport {
         }
     }
 
-    /// Whether a TLS handshake is not over. Until then the peer can say nothing, and each read
-    /// may cost a tenth of a millisecond.
+    /// Whether a TLS handshake is in progress. Until it is complete the peer cannot send anything,
+    /// and each read may take a tenth of a millisecond.
     pub fn is_handshaking(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -100,8 +100,8 @@ impl Transport {
         }
     }
 
-    /// Ends this side after what was written: close_notify, then the end of the stream. On
-    /// `WouldBlock` [`Transport::flush`] goes on with it.
+    /// Ends this side after everything written: close_notify, then the end of the stream. After
+    /// `WouldBlock`, [`Transport::flush`] continues.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(socket) => end_of_stream(socket),
@@ -114,7 +114,7 @@ impl Transport {
         self.socket().peer_addr()
     }
 
-    /// The socket below.
+    /// The underlying socket.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -144,7 +144,7 @@ impl Source for Transport {
     }
 }
 
-/// Ends the stream towards the peer. That the peer is gone already is as good.
+/// Ends this side of the stream. An error that the peer is gone already is ignored.
 pub(super) fn end_of_stream(socket: &TcpStream) -> io::Result<()> {
     match socket.shutdown(Shutdown::Write) {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

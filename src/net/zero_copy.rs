@@ -1,12 +1,12 @@
-//! Zero-copy fan-out: the broadcast buffer of a turn as pages of a memfd, from which sendfile
-//! serves any number of sockets without copying.
+//! Zero-copy fan-out: the broadcast buffer in pages of a memfd, which sendfile sends to any number
+//! of sockets without copying.
 //!
-//! What a socket has taken may lie in its queue for long, and is these very pages. So no page is
-//! ever written twice: each block gets fresh ones, and the file lets go of those of the block
-//! before, which live on for as long as a socket needs them. The peers' kernels account for them.
+//! Bytes that a socket accepted may wait in its kernel queue for long, and are these same pages. So
+//! no page is ever written twice: each broadcast gets fresh pages, and those of the one before are
+//! removed from the file. They live on until no socket needs them, and count against the sockets'
+//! memory.
 //!
-//! Knows neither queues nor connections. Where the system has no such file, there are no pages, and
-//! everything is copied.
+//! It knows neither queues nor connections. On systems without memfd, everything is copied.
 
 use std::io;
 use std::ops::Range;
@@ -18,7 +18,7 @@ pub(super) use linux::ZeroCopyBuffer;
 #[cfg(not(target_os = "linux"))]
 pub(super) use none::ZeroCopyBuffer;
 
-/// Peers above which it is worth it to write the block a second time.
+/// Fan-out above which copying the broadcast buffer into the memfd pays off.
 pub(super) const PEERS_MIN: usize = 8;
 
 #[cfg(target_os = "linux")]
@@ -28,24 +28,24 @@ mod linux {
     use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create, sendfile};
     use rustix::net::sockopt;
 
-    /// Where in the file the next block goes to its beginning again.
+    /// Offset in the file at which the next broadcast starts over at 0.
     const FILE_BYTES: u64 = 64 * 1024 * 1024;
     const PAGE_BYTES: u64 = 4096;
 
-    /// The file and the block in it.
+    /// The memfd, and the broadcast in it.
     #[derive(Debug, Default)]
     pub(in crate::net) struct ZeroCopyBuffer {
         file: Option<OwnedFd>,
-        /// Where the block stands.
+        /// Offset of the broadcast.
         at: u64,
-        /// Its bytes; 0 when there is none.
+        /// Bytes of the broadcast; 0: none.
         bytes: u64,
-        /// The system did not do what it was asked, and is not asked again.
+        /// A system call failed; zero-copy is not tried again.
         is_given_up: bool,
     }
 
     impl ZeroCopyBuffer {
-        /// Takes the block. False when there can be no pages of it.
+        /// Copies a broadcast into fresh pages. False if that is impossible.
         pub(in crate::net) fn put(&mut self, block: &[u8]) -> bool {
             self.clear();
             if self.is_given_up {
@@ -79,12 +79,12 @@ mod linux {
             Ok(())
         }
 
-        /// Whether the block is in here.
+        /// Whether there is a broadcast.
         pub(in crate::net) const fn is_set(&self) -> bool {
             self.bytes > 0
         }
 
-        /// Lets go of the block; sockets that took it keep its pages.
+        /// Removes the broadcast. Sockets that accepted parts of it keep the pages.
         pub(in crate::net) fn clear(&mut self) {
             let Some(file) = &self.file else { return };
             if self.bytes == 0 {
@@ -101,17 +101,17 @@ mod linux {
         }
 
         fn give_up(&mut self, error: &rustix::io::Errno) {
-            log::warn!("messages are copied to each member, there is no memory to share: {error}");
+            log::warn!("zero-copy is off, messages are copied for each member: {error}");
             self.is_given_up = true;
             self.file = None;
             self.bytes = 0;
         }
 
-        /// Sends a piece of the block; says how much of it the socket took.
+        /// Sends a range of the broadcast. Returns how many bytes the socket accepted.
         ///
         /// # Errors
-        /// `WouldBlock` when it is full, those of a connection that is over, and `Unsupported` when
-        /// the system does not send from such a file.
+        /// `WouldBlock` when the socket is full, `Unsupported` when the system cannot send from a
+        /// memfd, and errors of a broken connection.
         pub(in crate::net) fn send(
             &mut self,
             socket: &TcpStream,
@@ -129,11 +129,11 @@ mod linux {
             }
         }
 
-        /// Whether the system keeps what is sent until it makes whole segments: else each part
-        /// would leave in one of its own.
+        /// Sets TCP_CORK: the kernel then sends full segments only. Otherwise each part of a queue
+        /// would be sent in a segment of its own.
         pub(in crate::net) fn set_whole(socket: &TcpStream, is_on: bool) {
             if let Err(error) = sockopt::set_tcp_cork(socket, is_on) {
-                log::debug!("segments are sent as they come: {error}");
+                log::debug!("cannot set TCP_CORK: {error}");
             }
         }
     }
@@ -150,7 +150,7 @@ mod linux {
             let ours = std::net::TcpStream::connect(address).expect("connect");
             let (mut theirs, _) = listener.accept().expect("accept");
             let ours = TcpStream::from_std(ours);
-            // Some blocks begin at the beginning of the file again.
+            // Some broadcasts start over at the beginning of the file.
             let mut pages =
                 ZeroCopyBuffer { at: FILE_BYTES - 3 * 8192, ..ZeroCopyBuffer::default() };
             let mut expected = Vec::new();
@@ -187,7 +187,7 @@ mod linux {
 mod none {
     use super::{Range, TcpStream, io};
 
-    /// No pages.
+    /// Zero-copy that is never possible.
     #[derive(Debug, Default)]
     pub(in crate::net) struct ZeroCopyBuffer;
 

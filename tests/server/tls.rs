@@ -220,7 +220,7 @@ fn a_certificate_is_swapped_while_everybody_talks() {
 
     fs::write(folder.join("key.pem"), "no key").expect("written");
     signal(server.process_id(), "HUP");
-    eventually(|| server.stderr().contains("stay as they were"));
+    eventually(|| server.stderr().contains("stay in use"));
     TlsClient::connect(tls_address(&server), folder.path()).is_alive(b"the old pair is in use");
 
     let stale = TempDir::new();
@@ -280,7 +280,7 @@ fn swaps_under_load_drop_nobody() {
         for round in 1..=5 {
             fs::write(folder.join("key.pem"), "no key").expect("written");
             signal(server.process_id(), "HUP");
-            says("stay as they were", round);
+            says("stay in use", round);
             all_go_on();
             TlsClient::connect(address, folder.path()).is_alive(b"the old pair is in use");
             for name in ["cert.pem", "key.pem"] {

@@ -1,19 +1,20 @@
-//! The server's end of one TLS connection over a non-blocking socket.
+//! The server side of one TLS connection over a non-blocking socket.
 //!
-//! Owns the TLS session, the records that are not whole yet, and what was encrypted but not sent.
-//! Must not know frames or timers.
+//! Owns the TLS session, incomplete records, and encrypted bytes not sent yet. It does not know
+//! frames or timers.
 //!
-//! rustls is driven through its unbuffered interface: the buffers are ours, so an idle connection
-//! holds none (3.2 KB instead of 7.4 KB by the buffered one), and every one has a bound.
+//! rustls is used through its unbuffered API: the buffers are here, so an idle connection holds
+//! none (3.2 KB instead of 7.4 KB), and each one is bounded.
 //!
 //! ```text
 //! socket -> incoming -> session -> plaintext -> read()
 //! socket <- outgoing <- session <------------ write()
 //! ```
 //!
-//! `incoming` is decrypted as it comes: between calls it holds at most one unfinished record (or
-//! handshake message), and `plaintext` is given out before the socket is read again. Some of it is
-//! passwords, so whatever was decrypted is wiped when it is given out, and when the stream ends.
+//! `incoming` is decrypted as it arrives: between calls it holds at most one incomplete record or
+//! handshake message. `plaintext` is returned completely before the socket is read again. Both may
+//! contain passwords, so decrypted bytes are wiped once they are returned, and when the stream
+//! ends.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -35,18 +36,19 @@ use crate::limits::{
     TLS_WRITE_BYTES_MAX,
 };
 
-/// Bytes that a record may take beyond its plaintext; more makes one retry.
+/// Bytes of a record besides its plaintext; if it needs more, encoding is retried once.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// Bytes of a record with an alert.
 const ALERT_RECORD_BYTES: usize = 64;
 
-/// How far this side is.
+/// The state of this side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Side {
     /// May write.
     Open,
-    /// Everything is encrypted, close_notify included; the end follows when it is sent.
+    /// Everything is encrypted, close_notify included; the end of the stream follows once it is
+    /// sent.
     Ending,
     /// The end of the stream is sent.
     Ended,
@@ -60,17 +62,17 @@ pub struct TlsStream {
     plaintext: Queue,
     outgoing: Queue,
     handshaking: bool,
-    /// close_notify came, or the end of the stream.
+    /// close_notify or the end of the stream has arrived.
     peer_ended: bool,
     side: Side,
-    /// Bytes of records,
+    /// Bytes of records received,
     record_bytes: u64,
     /// and those since the last byte of plaintext.
     barren_bytes: usize,
     failure: Failure,
 }
 
-/// Whether the session broke, and whether the caller knows.
+/// Whether the session failed, and whether the caller knows.
 enum Failure {
     None,
     Untold(io::Error),
@@ -78,7 +80,7 @@ enum Failure {
 }
 
 impl fmt::Debug for TlsStream {
-    /// Without the session and without a byte of what goes through it.
+    /// Without the session and without any payload.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
             .field("socket", &self.socket)
@@ -89,7 +91,7 @@ impl fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    /// Begins the server's end of a handshake on an accepted socket.
+    /// Begins the server side of a handshake on an accepted socket.
     pub fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
         let session = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         Ok(Self {
@@ -107,13 +109,12 @@ impl TlsStream {
         })
     }
 
-    /// See [`Transport::read`](crate::net::transport::Transport::read). An end without
-    /// close_notify is an end like any other: frames have lengths, so nothing cut off passes for
-    /// whole.
+    /// See [`Transport::read`](crate::net::transport::Transport::read). An end of the stream
+    /// without close_notify is not an error: frames have lengths, so a truncated one is noticed.
     pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             if self.side != Side::Open {
-                // A session that said close_notify must not meet a bad record any more.
+                // A session that sent close_notify must not process another record.
                 return self.socket.read(buf);
             }
             if !self.plaintext.is_empty() || buf.is_empty() {
@@ -138,10 +139,10 @@ impl TlsStream {
         }
     }
 
-    /// See [`Transport::write`](crate::net::transport::Transport::write): takes at most
-    /// [`TLS_WRITE_BYTES_MAX`] at once, and nothing while earlier bytes wait for the socket.
-    /// Before the end of the handshake nothing can be said: that is an error, not `WouldBlock`,
-    /// for a peer that never goes on with it would be waited for in vain.
+    /// See [`Transport::write`](crate::net::transport::Transport::write). Accepts at most
+    /// [`TLS_WRITE_BYTES_MAX`] per call, and nothing while earlier bytes wait for the socket.
+    /// Before the end of the handshake it returns an error, not `WouldBlock`, since a peer may
+    /// never complete it.
     pub fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         if self.side != Side::Open || !matches!(self.failure, Failure::None) {
             return Err(ErrorKind::BrokenPipe.into());
@@ -163,22 +164,22 @@ impl TlsStream {
         !self.outgoing.is_empty() || self.side == Side::Ending
     }
 
-    /// Whether decrypted bytes, or the news of a failure, wait for [`TlsStream::read`].
+    /// Whether decrypted bytes, or an unreported failure, wait for [`TlsStream::read`].
     pub fn has_buffered_input(&self) -> bool {
         !self.plaintext.is_empty() || matches!(self.failure, Failure::Untold(_))
     }
 
-    /// Bytes of records that have come.
+    /// Bytes of records received.
     pub fn record_bytes(&self) -> u64 {
         self.record_bytes
     }
 
-    /// Whether the handshake is not over.
+    /// Whether the handshake is in progress.
     pub fn is_handshaking(&self) -> bool {
         self.handshaking
     }
 
-    /// Gives the socket what waits; `WouldBlock` when it does not take it all.
+    /// Writes the buffered bytes; `WouldBlock` if some are left.
     pub fn flush(&mut self) -> io::Result<()> {
         self.outgoing.write_to(&mut self.socket)?;
         if self.side == Side::Ending {
@@ -188,8 +189,8 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Ends this side: close_notify behind what was written, then the end of the stream. What the
-    /// peer says from now on comes undecrypted, to be thrown away.
+    /// Ends this side: close_notify after everything written, then the end of the stream. From now
+    /// on, bytes of the peer are returned encrypted, to be discarded.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
         if self.side == Side::Open {
             self.side = Side::Ending;
@@ -226,16 +227,16 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Lets go of room that a connection at rest does not need.
+    /// Frees the buffers that an idle connection does not need.
     fn rest(&mut self) {
         self.incoming.shrink_to_fit();
     }
 
-    /// Lets the session work on what came, within the bounds of what it may keep.
+    /// Lets the session process `incoming`, within its limits.
     fn advance(&mut self) -> Result<(), Error> {
         self.drive(Action::Nothing)?;
         if !self.handshaking && self.session.alpn_protocol() == Some(ACME_PROTOCOL) {
-            // The certificate was all that the authority came for (RFC 8737, section 3).
+            // The ACME authority only wanted the certificate (RFC 8737, section 3).
             self.plaintext.wipe();
             self.peer_ended = true;
         }
@@ -251,8 +252,8 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Drives the session until it wants more from the peer, then does what is wished for, which
-    /// it is only asked for after the handshake.
+    /// Runs the session until it needs more input, then applies the action, which is only given
+    /// after the handshake.
     fn drive(&mut self, wish: Action<'_>) -> Result<(), Error> {
         let mut used = 0;
         let outcome = loop {
@@ -285,7 +286,7 @@ impl TlsStream {
                         break encoded;
                     }
                 }
-                // What was encoded is queued in order; that is as good as sent.
+                // Encoded bytes are queued in order, so they count as sent.
                 Ok(ConnectionState::TransmitTlsData(said)) => said.done(),
                 Ok(ConnectionState::PeerClosed) => self.peer_ended = true,
                 Ok(ConnectionState::WriteTraffic(traffic)) => {
@@ -297,20 +298,20 @@ impl TlsStream {
                 Err(error) => break Err(error),
             }
         };
-        // It was decrypted where it stands.
+        // It was decrypted in place.
         self.incoming[..used].zeroize();
         self.incoming.drain(..used);
         outcome
     }
 
-    /// Notes that the session broke, and queues the alert that says why.
+    /// Records a failure of the session, and queues the alert for the peer.
     fn fail(&mut self, error: Error) {
         self.queue_alert();
         self.incoming = Vec::new();
         self.failure = Failure::Untold(io::Error::new(ErrorKind::InvalidData, Broken(error)));
     }
 
-    /// The same for a caller who gets it at once.
+    /// The same, for a caller that returns the error at once.
     fn fail_now(&mut self, error: Error) -> io::Error {
         self.queue_alert();
         self.incoming = Vec::new();
@@ -318,8 +319,8 @@ impl TlsStream {
         io::Error::new(ErrorKind::InvalidData, Broken(error))
     }
 
-    /// Queues what a broken session still has to say: as a rule one alert. It must not be asked
-    /// for more than that, or it would look at the same bad record again.
+    /// Queues what a failed session still has to send, usually one alert. Do not ask it for more:
+    /// it would process the same bad record again.
     fn queue_alert(&mut self) {
         while self.session.wants_write() {
             let status = self.session.process_tls_records(&mut self.incoming);
@@ -331,8 +332,8 @@ impl TlsStream {
         }
     }
 
-    /// Handshake messages and alerts go out as they come; what the socket does not take waits.
-    /// A socket that cannot be written to will say so when it is read.
+    /// Sends handshake messages and alerts as they are produced; bytes that the socket does not
+    /// accept wait. A broken socket is noticed when it is read.
     fn send_what_the_session_said(&mut self) {
         if let Err(error) = self.outgoing.write_to(&mut self.socket)
             && error.kind() != ErrorKind::WouldBlock
@@ -350,7 +351,7 @@ impl Drop for TlsStream {
 
 #[cfg(test)]
 impl TlsStream {
-    /// Bytes that wait for the socket.
+    /// Bytes that wait to be sent.
     pub(crate) fn waiting(&self) -> usize {
         self.outgoing.len()
     }
@@ -361,7 +362,7 @@ impl TlsStream {
     }
 }
 
-/// What is to be done with an open session.
+/// An action on an open session.
 enum Action<'a> {
     Nothing,
     Encrypt(&'a [u8]),
@@ -388,7 +389,7 @@ impl Action<'_> {
     }
 }
 
-/// Why nothing was written into the room given.
+/// The reason why nothing was encoded.
 enum Unwritten {
     NeedsRoom(usize),
     Never(Error),
@@ -412,7 +413,7 @@ fn encrypting(error: EncryptError) -> Unwritten {
     }
 }
 
-/// Why a session broke, in words for the log.
+/// The error of a failed session, as a log message.
 #[derive(Debug)]
 struct Broken(Error);
 
@@ -429,11 +430,11 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Bytes in order; holds no memory when empty.
+/// A queue of bytes; holds no memory when empty.
 #[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
-    /// How many of them are gone.
+    /// Bytes taken from the front.
     taken: usize,
 }
 
@@ -446,7 +447,7 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Appends to the queue, and leaves no copy behind when it has to move.
+    /// Appends bytes. If the buffer has to grow, the old one is wiped.
     fn push(&mut self, bytes: &[u8]) {
         let needed = self.bytes.len() + bytes.len();
         if needed > self.bytes.capacity() {
@@ -458,7 +459,7 @@ impl Queue {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Forgets what was pushed and not taken.
+    /// Drops and wipes all bytes.
     fn wipe(&mut self) {
         self.bytes.zeroize();
         *self = Self::default();
@@ -482,8 +483,8 @@ impl Queue {
         count
     }
 
-    /// Lets `write` append to the queue, given room for some bytes, or once more for as many
-    /// as it says.
+    /// Lets `write` encode into the queue; if the buffer was too small, once more with the size
+    /// that it asked for.
     fn encode(
         &mut self,
         room: usize,

@@ -1,4 +1,4 @@
-//! A rustls client and the server's transport over a loopback socket, in one thread, cut anywhere.
+//! Tests with a rustls client over a loopback socket, in one thread, with records cut anywhere.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -16,7 +16,7 @@ use super::*;
 use crate::engine::looks_like_tls;
 use crate::limits::{PEM_BYTES_MAX, TLS_OUTGOING_BYTES_MAX, TLS_WRITE_BYTES_MAX};
 
-/// A folder of one test, gone with it.
+/// The folder of one test; removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -30,7 +30,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Writes a fresh pair for "localhost" as cert.pem and key.pem.
+    /// Writes a new certificate for "localhost" and its key as cert.pem and key.pem.
     fn pair(&self) -> CertificateDer<'static> {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -61,14 +61,14 @@ fn sockets() -> (TcpStream, mio::net::TcpStream) {
     (client, mio::net::TcpStream::from_std(server))
 }
 
-/// A client and the server's end of its connection.
+/// A client, and the server side of its connection.
 struct Pair {
     client: ClientConnection,
     socket: TcpStream,
     server: Transport,
-    /// What the server read.
+    /// Bytes that the server has read.
     heard: Vec<u8>,
-    /// Bytes the client gives the socket at once.
+    /// Most bytes that the client writes to the socket at once.
     cut: usize,
 }
 
@@ -111,7 +111,7 @@ impl Pair {
         }
     }
 
-    /// The client sends what it has, the server reads it, the client reads what there is.
+    /// The client sends what it has, the server reads it, the client reads what has arrived.
     fn turn(&mut self) {
         self.client_sends();
         assert!(!self.server_reads(), "the client has not ended");
@@ -131,7 +131,7 @@ impl Pair {
         }
     }
 
-    /// Reads until `WouldBlock`; whether the client's side has ended.
+    /// Reads until `WouldBlock`. True when the client's side has ended.
     fn server_reads(&mut self) -> bool {
         // Loopback delivers at once, but not within the call that sends.
         std::thread::sleep(Duration::from_micros(200));
@@ -152,7 +152,8 @@ impl Pair {
             match self.client.read_tls(&mut self.socket) {
                 Ok(0) => return,
                 Ok(_) => self.client.process_new_packets().unwrap(),
-                // "received plaintext buffer full" is of another kind: the rest is for later.
+                // "received plaintext buffer full" is another kind of error: the rest is read
+                // later.
                 Err(_) => return,
             };
         }
@@ -312,7 +313,7 @@ fn before_the_handshake_nothing_can_be_said() {
     assert_eq!(pair.server.write(b"x").unwrap(), 1);
 }
 
-/// Gives the server bytes that are not TLS; what it said, and what the client got.
+/// Sends the server bytes that are not TLS. Returns its error, and the bytes that the client got.
 fn garbage(test: &str, bytes: &[u8]) -> (io::Error, Vec<u8>) {
     let folder = Folder::new(test);
     folder.pair();
@@ -323,7 +324,7 @@ fn garbage(test: &str, bytes: &[u8]) -> (io::Error, Vec<u8>) {
     let mut buf = [0; 1000];
     let error = server.read(&mut buf).unwrap_err();
     server.shutdown_write().unwrap();
-    // What else it says is thrown away, up to its end.
+    // Everything else that the client sends is discarded, up to its end.
     client.write_all(b"and more").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     std::thread::sleep(Duration::from_millis(5));
@@ -337,7 +338,7 @@ fn garbage(test: &str, bytes: &[u8]) -> (io::Error, Vec<u8>) {
 
 #[test]
 fn plaintext_on_the_tls_port_gets_a_clear_end() {
-    // HELLO of the Purpose protocol, and a browser.
+    // HELLO of Purpose, and an HTTP request.
     for bytes in [&b"\x02\0\0\0\x20\x01\0\x01"[..], b"GET / HTTP/1.1\r\n\r\n"] {
         let (error, got) = garbage("plaintext", bytes);
         assert_eq!(error.kind(), ErrorKind::InvalidData);
@@ -450,7 +451,7 @@ fn an_idle_connection_holds_no_buffer() {
     assert_eq!(pair.stream().room(), 0);
 }
 
-/// A small generator of numbers, the same for the same seed.
+/// A small random number generator, deterministic by its seed.
 struct Dice(u64);
 
 impl Dice {
@@ -462,7 +463,7 @@ impl Dice {
     }
 }
 
-/// Hurts records on their way: bytes changed, left out, put in, or all of them twice.
+/// Damages records: changes, omits, inserts or duplicates bytes.
 fn hurt(records: &mut Vec<u8>, dice: &mut Dice) {
     if records.is_empty() || dice.roll(3) > 0 {
         return;
