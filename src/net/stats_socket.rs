@@ -1,7 +1,7 @@
-//! The Unix socket of `vestnik stats`: a process that may open it gets a page of metrics.
+//! The Unix socket of `vestnik stats`: every connection gets the metrics as text.
 //!
-//! Owns the socket's file, and how many connections there may be and for how long. Must not know
-//! what the metrics are. By HTTP they are a route of the engine's.
+//! Owns the socket's path, and bounds the connections and their time. It does not know the metrics.
+//! The metrics endpoint for scrapes over HTTP is in the engine.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -17,20 +17,20 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::engine::NEVER_MS;
 use crate::limits::{SCRAPES_MAX, STATS_TIMEOUT_MS};
 
-/// Milliseconds after which accepting is tried again when it failed.
+/// Milliseconds to wait before accepting again after an error.
 const RETRY_MS: u64 = 1000;
 
-/// Connections accepted in one turn.
+/// Connections accepted per turn.
 const ACCEPTS_PER_TURN: usize = 2 * SCRAPES_MAX;
 
-/// The token of the listener; those of connections follow.
+/// Token index of the listener; those of connections follow.
 const LISTENER: u32 = 0;
 const FIRST_PEER: u32 = 1;
 
-/// Most bytes that are read from a peer, which has nothing to say.
+/// Most bytes read from a peer, which need not send any.
 const READ_BYTES_MAX: usize = 4 * 1024;
 
-/// The file of a Unix socket, removed in the end.
+/// The path of a Unix socket; removed on drop.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -39,7 +39,7 @@ struct SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Unless something else lies there by now.
+        // Unless something else has taken its path by now.
         if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
@@ -49,19 +49,19 @@ impl Drop for SocketFile {
 fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     if let Ok(file) = fs::symlink_metadata(path) {
         if !file.file_type().is_socket() {
-            return Err(io::Error::other("something that is not a socket is in its place"));
+            return Err(io::Error::other("there is a file that is not a socket"));
         }
-        // Another server with another data file may have been given the same name.
+        // A server of another database may have been given the same path.
         let is_stale = UnixStream::connect(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
         if !is_stale {
-            return Err(io::Error::other("another server has it"));
+            return Err(io::Error::other("another server uses it"));
         }
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The file gets the mode that the socket has. Changing it by its path could follow a link that
-    // somebody has put there meanwhile.
+    // The file inherits the mode of the socket. chmod by path could follow a symlink that someone
+    // has put there.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600))?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
@@ -70,12 +70,12 @@ fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((UnixListener::from_std(socket.into()), file))
 }
 
-/// How far a connection has come.
+/// The state of a connection.
 #[derive(Debug)]
 enum Stage {
-    /// Its page is not all sent.
+    /// The page is not sent completely.
     Sending { page: Vec<u8>, sent: usize },
-    /// All is sent. It is read from until it ends its side, lest a reset destroy the page.
+    /// Everything is sent: reads until the peer ends its side, because a reset would destroy the page.
     Ending { read: usize },
 }
 
@@ -87,7 +87,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Goes on as far as possible. False when it is over.
+    /// Continues as far as possible. False when it is over.
     fn go_on(&mut self) -> bool {
         loop {
             match self.step() {
@@ -99,7 +99,7 @@ impl Peer {
         }
     }
 
-    /// One read or write; false at the end.
+    /// Does one read or write. False at the end.
     fn step(&mut self) -> io::Result<bool> {
         match &mut self.stage {
             Stage::Sending { page, sent } => {
@@ -125,16 +125,16 @@ pub(super) struct StatsSocket {
     listener: Option<(UnixListener, SocketFile)>,
     peers: Slab<Peer>,
     token: fn(u32) -> Token,
-    /// Something came that has to be looked after.
+    /// An event came since the last call.
     is_awake: bool,
-    /// Connections may wait to be accepted.
+    /// Connections may be waiting to be accepted.
     is_called: bool,
     next_ms: u64,
 }
 
 impl StatsSocket {
-    /// Listens; a failure is a word in the log, for the server runs without. The lock of the data
-    /// file must be held: what lies in the socket's place is then of a server that is gone.
+    /// Listens. An error is only logged, since the server can run without. The lock of the data file
+    /// must be held, so a socket found at the path belongs to a server that has ended.
     pub(super) fn open(path: &Path) -> Self {
         let listener = match listen_on_file(path) {
             Ok(listener) => Some(listener),
@@ -153,7 +153,7 @@ impl StatsSocket {
         }
     }
 
-    /// Registers the socket; `token` gives the tokens of this module by their index.
+    /// Registers the socket. `token` makes a token of an index.
     pub(super) fn register(
         &mut self,
         registry: &Registry,
@@ -166,7 +166,7 @@ impl StatsSocket {
         }
     }
 
-    /// When [`StatsSocket::serve`] has to be called though nothing came.
+    /// When [`StatsSocket::serve`] has to be called without any event, in milliseconds.
     pub(super) const fn next_ms(&self) -> u64 {
         self.next_ms
     }
@@ -177,14 +177,14 @@ impl StatsSocket {
         self.is_called |= index == LISTENER;
     }
 
-    /// Accepts no more, and drops every connection.
+    /// Closes the listener, and drops all connections.
     pub(super) fn close(&mut self) {
         self.listener = None;
         self.peers.clear();
         self.next_ms = NEVER_MS;
     }
 
-    /// Goes on with every connection as far as possible. `page` is rendered at most once.
+    /// Continues all connections as far as possible. `page` renders the metrics, at most once.
     pub(super) fn serve(&mut self, registry: &Registry, now_ms: u64, page: impl Fn() -> String) {
         if !self.is_awake && now_ms < self.next_ms {
             return;
@@ -200,7 +200,7 @@ impl StatsSocket {
                     next_ms = if is_all { NEVER_MS } else { now_ms };
                 }
                 Err(error) => {
-                    log::debug!("a connection of `vestnik stats` is not accepted: {error}");
+                    log::debug!("cannot accept a connection of `vestnik stats`: {error}");
                     next_ms = now_ms + RETRY_MS;
                 }
             }
@@ -209,8 +209,8 @@ impl StatsSocket {
         self.next_ms = ends.fold(next_ms, u64::min);
     }
 
-    /// Accepts what waits, within a turn's budget; those above [`SCRAPES_MAX`] are closed. True
-    /// when nothing waits any more.
+    /// Accepts waiting connections, up to the bound of a turn; those above [`SCRAPES_MAX`] are
+    /// closed. True when none is waiting any more.
     fn accept(
         &mut self,
         registry: &Registry,
