@@ -24,7 +24,9 @@ worker.addEventListener('activate', (event) => {
 });
 
 async function removeOld() {
-  for (const name of await caches.keys()) if (name !== CACHE) await caches.delete(name);
+  for (const name of await caches.keys()) {
+    if (name !== CACHE && name.startsWith('vestnik ')) await caches.delete(name);
+  }
 }
 
 worker.addEventListener('message', ({ data }) => {
@@ -41,7 +43,7 @@ worker.addEventListener('fetch', (event) => {
 
 /** @param {Request} request */
 async function page(request) {
-  const cached = await caches.match('/');
+  const cached = await (await caches.open(CACHE)).match('/');
   const limit = new Promise((resolve) => { setTimeout(resolve, PAGE_LIMIT_MS); });
   const fresh = fetch(request).catch(() => undefined);
   const answer = cached ? await Promise.race([fresh, limit]) : await fresh;
@@ -50,7 +52,7 @@ async function page(request) {
 }
 
 /** @param {Request} request */
-const part = async (request) => (await caches.match(request)) ?? fetch(request);
+const part = async (request) => (await (await caches.open(CACHE)).match(request)) ?? fetch(request);
 
 worker.addEventListener('push', (event) => {
   event.waitUntil(show(event.data?.text() ?? ''));

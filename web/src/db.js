@@ -8,7 +8,7 @@
 /** @typedef {'meta'|'chats'|'users'|'messages'|'outbox'|'drafts'} StoreName */
 /**
  * Store, key, value; without a value the key is deleted. The key `[chat]` of `messages` deletes
- * all of that chat, and ALL deletes everything in a store.
+ * all of that chat, `[chat, 0, before]` those with a lower id, and ALL everything in a store.
  * @typedef {[StoreName, any, any?]} Change
  */
 
@@ -26,8 +26,12 @@ const result = (request) => new Promise((resolve, reject) => {
   request.onerror = () => reject(request.error);
 });
 
-/** @param {number} chat */
-const ofChat = (chat) => IDBKeyRange.bound([chat], [chat, []]);
+/**
+ * @param {number} chat
+ * @param {number} [before]
+ */
+const ofChat = (chat, before) =>
+  IDBKeyRange.bound([chat], before === undefined ? [chat, []] : [chat, before], false, true);
 
 /** Some browsers leave a request to open without any answer. */
 const OPEN_LIMIT_MS = 3_000;
@@ -153,6 +157,34 @@ export class Database {
   }
 
   /**
+   * The id of the first of the newest messages of a chat; 0 when there are no more than those.
+   * @param {number} chat
+   * @param {number} count at least 2
+   * @returns {Promise<number>}
+   */
+  async firstOfNewest(chat, count) {
+    return this.#read('messages', (objects) => new Promise((resolve, reject) => {
+      let [hasSkipped, first] = [false, 0];
+      const request = objects.openKeyCursor(ofChat(chat), 'prev');
+      request.onerror = () => reject(request.error);
+      request.onsuccess = () => {
+        const cursor = request.result;
+        if (!cursor || first) resolve(cursor ? first : 0);
+        else if (!hasSkipped) {
+          hasSkipped = true;
+          cursor.advance(count - 1);
+        } else {
+          first = /** @type {number[]} */ (cursor.primaryKey)[1];
+          cursor.continue();
+        }
+      };
+    }), () => {
+      const all = this.#sorted(chat, () => true);
+      return all.length > count ? all[all.length - count].id : 0;
+    });
+  }
+
+  /**
    * @param {number} chat
    * @param {(id: number) => boolean} isWanted
    */
@@ -193,7 +225,7 @@ export class Database {
         const objects = transaction.objectStore(store);
         if (key === ALL) objects.clear();
         else if (value !== undefined) objects.put(value, key);
-        else objects.delete(store === 'messages' && key.length === 1 ? ofChat(key[0]) : key);
+        else objects.delete(store === 'messages' && key.length !== 2 ? ofChat(key[0], key[2]) : key);
       }
     });
   }
@@ -204,7 +236,10 @@ export class Database {
     if (key === ALL) objects.clear();
     else if (store !== 'messages') value === undefined ? objects.delete(key) : objects.set(key, value);
     else if (key.length === 1) objects.delete(key[0]);
-    else {
+    else if (key.length === 3) {
+      const ofChat_ = objects.get(key[0]) ?? new Map();
+      for (const id of ofChat_.keys()) if (id < key[2]) ofChat_.delete(id);
+    } else {
       if (!objects.has(key[0])) objects.set(key[0], new Map());
       const ofChat_ = objects.get(key[0]);
       if (value === undefined) ofChat_.delete(key[1]);

@@ -107,6 +107,11 @@ export class Engine {
 
   // --- Storage and session ---
 
+  /** The name of the cache with the images of the user. */
+  get imageCache() {
+    return `images ${this.slot} ${this.#session?.user.id ?? 0}`;
+  }
+
   /** @param {string} name */
   async #openDb(name) {
     const db = new Database(name, (isEmpty) => {
@@ -212,6 +217,7 @@ export class Engine {
    */
   async #ended(why, keepsUnsent) {
     const user = this.#user;
+    globalThis.caches?.delete(this.imageCache).catch(() => undefined);
     this.#user = this.#session = null;
     this.#isAuthorized = false;
     const connection = this.link.isOnline ? 'online' : this.state.connection;

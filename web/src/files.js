@@ -14,6 +14,9 @@ const PIECE = 60_000;
 const PIECES = 4;
 const BEGINS_MAX = 3;
 const FETCH_PIECE = 65_536;
+/** So many images stay in this browser, the newest ones that were looked at. */
+const KEPT_MAX = 100;
+const KEPT_BYTES_MAX = 2_000_000;
 const IMAGE_MAX_PX = 1600;
 const JPEG_QUALITY = 0.85;
 
@@ -108,12 +111,41 @@ async function overReconnects(engine, job) {
 }
 
 /**
+ * Reads a file; images that were read lately are kept, and there without a connection, too.
  * @param {Engine} engine
  * @param {CallOptions} options
  * @param {FileInfo} file
  * @returns {Promise<Blob>}
  */
-export async function fetchFile(engine, { onProgress, signal }, { id, size, type }) {
+export async function fetchFile(engine, options, file) {
+  const isKept = isRaster(file.type) && file.size <= KEPT_BYTES_MAX;
+  const cache = isKept ? await globalThis.caches?.open(engine.imageCache).catch(() => undefined) : undefined;
+  const key = `/image/${file.id}`;
+  const kept = await cache?.match(key).catch(() => undefined);
+  if (kept) return kept.blob();
+  const blob = await download(engine, options, file);
+  if (cache) keep(cache, key, blob).catch(() => undefined);
+  return blob;
+}
+
+/**
+ * @param {Cache} cache
+ * @param {string} key
+ * @param {Blob} blob
+ */
+async function keep(cache, key, blob) {
+  await cache.put(key, new Response(blob, { headers: { 'Content-Type': blob.type } }));
+  const keys = await cache.keys();
+  for (const old of keys.slice(0, -KEPT_MAX)) await cache.delete(old);
+}
+
+/**
+ * @param {Engine} engine
+ * @param {CallOptions} options
+ * @param {FileInfo} file
+ * @returns {Promise<Blob>}
+ */
+async function download(engine, { onProgress, signal }, { id, size, type }) {
   /** @type {Uint8Array[]} */
   const pieces = [];
   let got = 0;

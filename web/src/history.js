@@ -27,6 +27,8 @@ const AROUND = 40;
 /** After a few pages of searching for the first unread message the newest are shown. */
 const UNREAD_PAGES = 6;
 const UNREAD_PAGE = 200;
+/** Messages whose reactions were asked for; then their answers are forgotten. */
+const ASKED_MAX = 500;
 /** A chat that is left and opened again begins with the newest of its messages. */
 const KEPT = 200;
 
@@ -60,6 +62,11 @@ export class History {
   #localIds = new Map();
   /** @type {Map<number, WireMessage | null>} quoted messages; null: asked for, or gone */
   #quoted = new Map();
+  /**
+   * By message, which emoji are mine beside those that name me; empty while it is asked for.
+   * @type {Map<number, Set<string>>}
+   */
+  #mine = new Map();
   /** @type {WeakMap<WireMessage, Message>} */
   #views = new WeakMap();
   /** @type {Set<MessageChange[]>} a list for each page that is on its way */
@@ -215,6 +222,7 @@ export class History {
   apply(changes) {
     for (const recording of this.#recordings) recording.push(...changes);
     for (const change of changes) {
+      this.#noteMine(change);
       const quoted = this.#quoted.get(change.id);
       if (quoted) this.#quoted.set(change.id, applyChange(quoted, change) ?? null);
       if (quoted) this.#forgetViews((message) => message.reply === change.id);
@@ -298,7 +306,8 @@ export class History {
       senderName: this.environment.name(message.sender),
       reply: message.reply ? this.#quote(message.reply) : undefined,
       reactions: message.reactions.map(({ emoji, count, shown }) => ({
-        emoji, count, mine: shown.includes(me.id), users: shown,
+        emoji, count, mine: shown.includes(me.id) || this.#isMine(message.id, emoji, count > shown.length),
+        users: shown,
       })),
       state: 'stored',
       mentionsMe: !isMine && mentions(message.text, me.name),
@@ -319,6 +328,42 @@ export class History {
       reply: entry.reply ? this.#quote(entry.reply) : undefined,
       files: entry.files, reactions: [], state: entry.state, reason: entry.reason, mentionsMe: false,
     };
+  }
+
+  /**
+   * A reaction names those who gave it first: whether I am among the others has to be asked for.
+   * @param {number} id
+   * @param {string} emoji
+   * @param {boolean} hasOthers
+   */
+  #isMine(id, emoji, hasOthers) {
+    const mine = this.#mine.get(id);
+    if (!mine && hasOthers) this.#askMine(id);
+    return hasOthers && Boolean(mine?.has(emoji));
+  }
+
+  /** @param {number} id */
+  async #askMine(id) {
+    /** @type {Set<string>} */
+    const mine = new Set();
+    if (this.#mine.size >= ASKED_MAX) this.#mine.clear();
+    this.#mine.set(id, mine);
+    /** @type {{user: number, emoji: string}[]} */
+    const all = await this.environment.call('reactions', [this.chat, id]).catch(() => []);
+    const me = this.environment.me().id;
+    for (const { user, emoji } of all) if (user === me) mine.add(emoji);
+    if (mine.size === 0) return;
+    this.#forgetViews((message) => message.id === id);
+    this.#show();
+  }
+
+  /** @param {MessageChange} change */
+  #noteMine(change) {
+    if ('message' in change) this.#mine.delete(change.id);
+    else if ('emoji' in change && change.user === this.environment.me().id) {
+      if (change.on) this.#mine.get(change.id)?.add(change.emoji);
+      else this.#mine.get(change.id)?.delete(change.emoji);
+    }
   }
 
   /** @param {number} id */

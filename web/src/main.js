@@ -127,6 +127,7 @@ class Client {
   #onState(state) {
     batch(() => {
       if (state.server !== undefined) this.server.value = state.server;
+      if (this.phase.peek() === 'register' && !this.#mayRegister()) this.phase.value = 'login';
       if (state.connection !== undefined) this.connection.value = state.connection;
       if (state.me !== undefined && state.me?.id !== this.me.peek()?.id) this.#forgetUser();
       if (state.me !== undefined) this.me.value = state.me;
@@ -159,10 +160,15 @@ class Client {
     }
   }
 
+  /** Where registration is closed, invites are for people who have an account. */
+  #mayRegister() {
+    return this.server.peek()?.registration !== 'closed' || isEmptyServer();
+  }
+
   /** On a new server nobody can log in, and its first invite makes the first account. */
   #showFirstForm() {
     const { registration } = this.server.peek() ?? {};
-    if (this.form.peek().invite) this.phase.value = 'register';
+    if (this.form.peek().invite) this.phase.value = this.#mayRegister() ? 'register' : 'login';
     else if (!isEmptyServer()) this.phase.value = 'login';
     // Until the server says who may register, there is nothing to show.
     else if (registration) this.phase.value = registration === 'open' ? 'login' : 'welcome';
@@ -370,7 +376,7 @@ class Client {
     if (this.#auth === 'in') {
       this.form.value = {};
       await this.#useInvite(invite);
-    } else this.phase.value = 'register';
+    } else this.#showFirstForm();
   }
 
   /**

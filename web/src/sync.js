@@ -53,6 +53,8 @@ import { encodeExtras } from './wire.js';
 
 /** Reactions name those who gave them first, this many at most. */
 const SHOWN_MAX = 20;
+/** So many messages of a chat are kept in this browser from one connection to the next. */
+const KEPT_MAX = 1_000;
 /** What a browser missed for longer than this is read page by page instead. */
 const CATCH_UP_MAX_US = 7 * 86_400e6;
 const RETRY_MAX_S = 60;
@@ -297,6 +299,19 @@ export class Sync {
       ]);
       this.owner.onReset();
     });
+  }
+
+  /** Leaves the newest messages of each chat: what is older comes from the server again. */
+  async prune() {
+    for (const chat of [...this.windows.keys()]) {
+      await this.#serial(async () => {
+        const first = await this.db.firstOfNewest(chat, KEPT_MAX);
+        const window = this.windows.get(chat);
+        if (first === 0 || !window) return;
+        if (first > window.from) this.windows.set(chat, { from: first, atStart: false });
+        await this.db.write([['messages', [chat, 0, first]], ['meta', 'windows', this.windows]]);
+      });
+    }
   }
 
   /**

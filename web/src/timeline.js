@@ -241,6 +241,7 @@ export function timelineView(chat, on) {
 
   // Positions. ----------------------------------------------------------------------------------
 
+  const isNewest = () => range.end === items.length && timeline.atEnd.peek();
   const distance = () => scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
   /** @param {Element} element */
   const topOf = (element) =>
@@ -260,6 +261,14 @@ export function timelineView(chat, on) {
       anchors.push({ element: children[at], top: topOf(children[at]) });
     }
     lastTop = scroller.scrollTop;
+  }
+
+  /** Follows a reader who moved since the last frame: nobody is pulled back. */
+  function followReader() {
+    if (Math.abs(scroller.scrollTop - lastTop) <= 1) return false;
+    isAtEnd = isNewest() && (distance() < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
+    record();
+    return true;
   }
 
   function restore() {
@@ -309,9 +318,8 @@ export function timelineView(chat, on) {
     // Something grew or shrank, but nobody scrolled.
     if (!hasMoved) restore();
     const below = distance();
-    const isNewest = range.end === items.length && timeline.atEnd.peek();
-    isAtEnd = isNewest && (below < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
-    showsJump.value = below > JUMP_PX || !isNewest;
+    isAtEnd = isNewest() && (below < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
+    showsJump.value = below > JUMP_PX || !isNewest();
     if (hasMoved) record();
     const near = scroller.clientHeight;
     if (scroller.scrollTop < near && range.start > 0) show(grow(range, items.length, 'up'));
@@ -389,6 +397,7 @@ export function timelineView(chat, on) {
       place();
       return;
     }
+    followReader();
     noteNew(before);
     show(follow(range, before, items, isAtEnd));
     schedule();
@@ -451,8 +460,8 @@ export function timelineView(chat, on) {
   }
 
   const observer = new ResizeObserver(() => {
-    if (isPlaced) restore();
-    else if (timeline.loaded.peek()) place();
+    if (!isPlaced) timeline.loaded.peek() && place();
+    else if (!followReader()) restore();
     schedule();
   });
   observer.observe(scroller);

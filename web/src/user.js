@@ -312,6 +312,7 @@ export class UserData {
       if (last) this.#noteMessage(entry.info.id, last);
       this.#needUsers(messages.map(({ sender }) => sender));
     }
+    await this.sync.prune();
   }
 
   /** @param {Entry} entry */

@@ -85,6 +85,8 @@ export default {
   'I have an account': 'У меня есть учётная запись',
   'I have an invite code': 'У меня есть код приглашения',
   'In all my chats': 'Во всех моих чатах',
+  'If you have no account yet, ask the person who sent the link for one: this server makes none by itself.':
+    'Если учётной записи ещё нет, попросите её у того, кто прислал ссылку: сам сервер их не создаёт.',
   Invite: 'Пригласить',
   'Invite code': 'Код приглашения',
   'Invite code or link': 'Код приглашения или ссылка',
@@ -231,8 +233,8 @@ export default {
   'This is too long.': 'Это слишком длинное.',
   'This link does not work: it is damaged or incomplete.':
     'Эта ссылка не работает: она повреждена или неполна.',
-  'This link is for people who have an account here: the server accepts no new ones (--registration closed).':
-    'Эта ссылка для тех, у кого уже есть учётная запись: новых сервер не принимает (--registration closed).',
+  'This link is for people who have an account here. For links that make accounts, start the server with --registration invite; or make an account with “vestnik user add NAME”.':
+    'Эта ссылка для тех, у кого уже есть учётная запись. Чтобы ссылки создавали учётные записи, запустите сервер с --registration invite; или создайте учётную запись командой «vestnik user add ИМЯ».',
   'This link is no longer valid. Ask for a new one.':
     'Эта ссылка больше не действует. Попросите новую.',
   'This link is for people who have an account here. Only operators make links for new people.':
@@ -279,6 +281,7 @@ export default {
   'You can join again while the chat is open to everybody.':
     'Вы сможете вернуться, пока чат открыт для всех.',
   'You may not do that.': 'Вам это не разрешено.',
+  'You were invited. Log in to join.': 'Вас пригласили. Войдите, чтобы присоединиться.',
   'You were invited. Choose a name and a password, and you are in.':
     'Вас пригласили. Выберите имя и пароль — и вы в чате.',
   'You:': 'Вы:',

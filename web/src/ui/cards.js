@@ -57,9 +57,13 @@ function submitButton(label, isBusy) {
 }
 
 function loginCard() {
-  const { login, why } = store.form.peek();
+  const { login, why, invite } = store.form.peek();
   return [
     cardHead(t('Log in'), serverName),
+    invite && h('p', { class: 'note' }, icon('invite'),
+      h('span', null, t('You were invited. Log in to join.'), ' ',
+        when(() => store.server.value?.registration === 'closed', () =>
+          t('If you have no account yet, ask the person who sent the link for one: this server makes none by itself.')))),
     why === 'ended' && h('p', { class: 'note' }, icon('alert'),
       h('span', null, t('Your session was ended. What you wrote is kept: log in to go on.'))),
     why === 'reset-done' && h('p', { class: 'note' }, icon('check'),

@@ -79,7 +79,7 @@ export function invitePanel(chatId) {
 export function membersNote() {
   return h('p', { class: 'note' }, icon('alert'), h('span', null,
     store.server.peek()?.registration === 'closed'
-      ? t('This link is for people who have an account here: the server accepts no new ones (--registration closed).')
+      ? t('This link is for people who have an account here. For links that make accounts, start the server with --registration invite; or make an account with “vestnik user add NAME”.')
       : t('This link is for people who have an account here. Only operators make links for new people.')));
 }
 
