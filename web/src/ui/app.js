@@ -63,6 +63,7 @@ export async function start(value) {
   effect(leaveGoneChat);
   addEventListener('popstate', () => store.phase.peek() === 'ready' && routeFromAddress());
   addEventListener('keydown', onKey);
+  addEventListener('keydown', clearSearch, true);
   fitToKeyboard();
 }
 
@@ -282,11 +283,6 @@ function chatList() {
         onkeydown: (/** @type {any} */ event) => {
           const first = shown.peek()[0];
           if (event.key === 'Enter' && first) openChat(first.id);
-          if (event.key === 'Escape' && event.target.value) {
-            event.preventDefault();
-            event.stopPropagation();
-            filter.value = event.target.value = '';
-          }
         },
       }))),
     h('div', { class: 'list-scroll' }, list,
@@ -404,6 +400,17 @@ export const newChat = () => void import('./newchat.js').then((it) => it.openNew
 export const openSettings = () => void import('./settings.js').then((it) => it.openSettings());
 /** @param {number} id 0: all chats */
 export const openSearch = (id) => void import('./search.js').then((it) => it.openSearch(id));
+
+/** A search box with text takes the first Escape for itself. @param {KeyboardEvent} event */
+function clearSearch(event) {
+  const box = event.target;
+  if (event.key !== 'Escape' || !(box instanceof HTMLInputElement)) return;
+  if (box.type !== 'search' || box.value === '') return;
+  event.preventDefault();
+  event.stopPropagation();
+  box.value = '';
+  box.dispatchEvent(new Event('input', { bubbles: true }));
+}
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {

@@ -24,12 +24,6 @@ export function openSearch(chatId) {
         autocomplete: 'off', autofocus: true, enterkeyhint: 'search',
         oninput: (/** @type {any} */ event) => live.set(event.target.value),
         onkeydown: (/** @type {any} */ event) => {
-          if (event.key === 'Escape' && event.target.value !== '') {
-            event.preventDefault();
-            event.stopPropagation();
-            event.target.value = '';
-            live.set('');
-          }
           if (event.key === 'Enter' && live.query.peek() !== '') live.run();
         },
       })),

@@ -189,6 +189,44 @@ async function endOtherSessions(page) {
   await dialog.getByRole('button', { name: 'Change password' }).click();
 }
 
+for (const [what, breakStorage] of [
+  ['forbidden', () => {
+    IDBFactory.prototype.open = () => { throw new DOMException('not here', 'SecurityError'); };
+    Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no', 'SecurityError'); } });
+  }],
+  ['full', () => {
+    IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); };
+  }],
+]) {
+  test(`storage that is ${what} costs the offline copy and nothing else, said once`, async () => {
+    const context = await visitor({ serviceWorkers: 'block' });
+    await context.addInitScript(breakStorage);
+    const a = await open(context);
+    const notice = a.getByText('This browser keeps nothing for offline use.');
+    const chat = fresh('attic');
+    await register(a, fresh('anna'));
+    await notice.waitFor();
+    await createChat(a, chat);
+    await notice.locator('..').getByRole('button', { name: 'Close' }).click();
+    const other = await visitor();
+    const b = await open(other);
+    await register(b, fresh('boris'));
+    await joinChat(b, chat);
+    await send(b, 'can you read this?');
+    await messages(a).filter({ hasText: 'can you read this?' }).waitFor();
+    await send(a, 'yes, without storage');
+    await messages(b).filter({ hasText: 'yes, without storage' }).waitFor();
+    await server.stop();
+    await send(a, 'while the server was away');
+    await server.start();
+    await messages(b).filter({ hasText: 'while the server was away' }).waitFor({ timeout: 30_000 });
+    assert.equal(await messages(a).filter({ hasText: 'while the server was away' }).count(), 1);
+    assert.equal(await notice.count(), 0);
+    await context.close();
+    await other.close();
+  });
+}
+
 test('nothing complained, and no page asked another origin', () => {
   assert.deepEqual(watch.problems, []);
 });

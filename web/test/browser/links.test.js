@@ -125,6 +125,35 @@ for (const nonsense of ['#invite=', '#reset=nobody', '#reset=:x', '#<script>aler
   });
 }
 
+test('where registration is closed, invites are for those who have an account, and the pages say so', async () => {
+  const closed = await new RealServer({ registration: 'closed' }).start();
+  const link = await until(async () => /\S+#invite=\S+/.exec(closed.log)?.[0] ?? '', (text) => text !== '');
+  const visitClosed = async (hash) => {
+    const page = await (await browser.newContext()).newPage();
+    page.setDefaultTimeout(15_000);
+    await page.goto(closed.url + hash);
+    return page;
+  };
+  const page = await visitClosed(hashOf(link));
+  await register(page, 'operator');
+  await createChat(page, 'family');
+  await page.getByRole('button', { name: 'Invite', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Create link' }).click();
+  await page.getByRole('dialog').getByText('start the server with --registration invite').waitFor();
+  const invite = await page.getByRole('textbox', { name: 'Link' }).inputValue();
+
+  const guest = await visitClosed(hashOf(invite));
+  await guest.getByText('You were invited. Log in to join.').waitFor();
+  await guest.getByText('this server makes none by itself').waitFor();
+  assert.equal(await guest.getByRole('button', { name: 'Create an account' }).count(), 0);
+  closed.command('user', 'add', 'guest', '--password-stdin');
+  await logIn(guest, 'guest');
+  await guest.getByRole('heading', { name: 'family' }).waitFor();
+  await page.context().close();
+  await guest.context().close();
+  await closed.end();
+});
+
 test('nothing complained, and no page asked another origin', () => {
   assert.deepEqual(watch.problems, []);
 });

@@ -68,7 +68,9 @@ export class RealServer {
    * @param {...string} args
    */
   command(...args) {
-    return execFileSync(serverPath, ['--data', join(this.folder, 'vestnik.db'), ...args], { encoding: 'utf8' });
+    return execFileSync(serverPath, ['--data', join(this.folder, 'vestnik.db'), ...args], {
+      encoding: 'utf8', input: `${PASSWORD}\n`,
+    });
   }
 }
 

@@ -362,6 +362,14 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     assert.equal(await search.inputValue(), '');
     await search.press('Escape');
     await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: 'Members', exact: true }).click();
+    const filter = page.getByRole('searchbox', { name: 'Filter members' });
+    await filter.fill('bor');
+    await filter.press('Escape');
+    assert.equal(await filter.inputValue(), '');
+    await page.getByRole('dialog').getByText('Leïla').waitFor();
+    await filter.press('Escape');
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
     await page.getByRole('button', { name: 'Invite', exact: true }).click();
     await page.getByRole('button', { name: 'Create link', exact: true }).click();
     assert.match(await page.getByRole('textbox', { name: 'Link', exact: true }).inputValue(), /#invite=/);
@@ -412,6 +420,27 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await photos.keyboard.press('Escape');
     await photos.getByRole('dialog').waitFor({ state: 'detached' });
     await photos.context().close();
+  });
+
+  test('the newest messages of a chat are found in storage, for the older ones to go', async () => {
+    const page = await open('scene=login');
+    const found = await page.evaluate(async () => {
+      const { Database } = await import('/a/test/src/db.js');
+      const db = await new Database('test', () => undefined).open();
+      const all = [1, 2].flatMap((chat) => Array.from({ length: 10 }, (_, index) =>
+        ['messages', [chat, index * 10], { id: index * 10 }]));
+      await db.write(all);
+      const firsts = [await db.firstOfNewest(1, 4), await db.firstOfNewest(1, 10), await db.firstOfNewest(1, 11)];
+      await db.write([['messages', [1, 0, firsts[0]]]]);
+      const left = await Promise.all([1, 2].map((chat) => db.newer(chat, -1, 100)));
+      await db.destroy();
+      return { isStored: db.isPersistent, firsts, left: left.map((list) => list.map(({ id }) => id)) };
+    });
+    assert.deepEqual(found, {
+      isStored: true, firsts: [60, 0, 0],
+      left: [[60, 70, 80, 90], [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]],
+    });
+    await page.context().close();
   });
 
   test('an image has its box before it is there', async () => {

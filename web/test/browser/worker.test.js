@@ -55,6 +55,38 @@ test('without a connection the app starts with the last chats', async () => {
   await context.close();
 });
 
+test('an image that was seen is there without a connection, until the log-out', async () => {
+  const { page, context } = await visit('dora');
+  await createChat(page, 'album');
+  const data = await page.evaluate(() => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+    canvas.getContext('2d')?.fillRect(0, 0, 20, 20);
+    return canvas.toDataURL('image/png').split(',')[1];
+  });
+  await page.locator('input[type=file]').setInputFiles({
+    name: 'cat.png', mimeType: 'image/png', buffer: Buffer.from(data, 'base64'),
+  });
+  await page.getByRole('dialog').getByRole('button', { name: 'Send', exact: true }).click();
+  const isShown = () => page.evaluate(() => {
+    const image = /** @type {HTMLImageElement | null} */ (document.querySelector('article img[alt="cat.png"]'));
+    return Boolean(image && image.naturalWidth === 64);
+  });
+  await until(isShown, (is) => is);
+  const kept = () => page.evaluate(async () => (await caches.keys()).filter((name) => name.startsWith('images ')).length);
+  await until(kept, (count) => count === 1);
+  await server.stop();
+  await page.reload();
+  await page.getByRole('status').filter({ hasText: 'Offline' }).waitFor();
+  await until(isShown, (is) => is);
+  await server.start();
+  await until(() => page.locator('[role=status]').first().textContent(), (text) => text === '', 40_000);
+  await page.getByRole('button', { name: 'Settings', exact: true }).click();
+  await page.getByRole('button', { name: 'Log out', exact: true }).click();
+  await page.getByRole('button', { name: 'Log in', exact: true }).waitFor();
+  await until(kept, (count) => count === 0);
+  await context.close();
+});
+
 /**
  * @param {import('playwright-core').BrowserContext} context
  * @param {import('playwright-core').Page} page

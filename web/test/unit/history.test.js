@@ -20,6 +20,7 @@ function make(count, { seen = Infinity, unread = 0, isHidden = false } = {}) {
     names: new Map([[2, 'boris']]),
     held: null,
     waiting: [],
+    asked: 0,
     isHidden,
     chat: { id: CHAT, seen, unread },
   };
@@ -36,6 +37,10 @@ function make(count, { seen = Infinity, unread = 0, isHidden = false } = {}) {
   });
   function answerOf(method, id, limit) {
     if (method === 'waiting') return world.waiting;
+    if (method === 'reactions') {
+      world.asked += 1;
+      return [{ user: 7, emoji: '👍' }, { user: ME, emoji: '👍' }];
+    }
     if (method === 'message') return world.all.find((each) => each.id === id);
     if (method === 'older') {
       const messages = world.all.filter((each) => id === 0 || each.id < id).slice(-limit);
@@ -179,4 +184,20 @@ test('a name is mentioned where neither letter nor digit touches it', () => {
   assert.ok(mentions('да, @Борис.', 'борис'));
   assert.ok(mentions('@a.b', 'a.b'));
   assert.ok(!mentions('@axb', 'a.b'));
+});
+
+test('a reaction of mine that is not among those that are named is asked for, once', async () => {
+  const world = make(3);
+  const shown = Array.from({ length: 20 }, (_, index) => 100 + index);
+  world.all[1] = message(2, { reactions: [{ emoji: '👍', count: 22, shown }, { emoji: '🎉', count: 1, shown: [9] }] });
+  const { history } = world;
+  const mine = () => history.items.value[1].reactions.map((each) => each.mine);
+  await history.open();
+  await new Promise((resolve) => { setTimeout(resolve); });
+  assert.deepEqual(mine(), [true, false]);
+  history.apply([{ chat: CHAT, id: 2, updated: 1000, user: ME, on: false, emoji: '👍' }]);
+  assert.deepEqual(mine(), [false, false]);
+  history.apply([{ chat: CHAT, id: 2, updated: 1001, user: ME, on: true, emoji: '👍' }]);
+  assert.deepEqual(mine(), [true, false]);
+  assert.equal(world.asked, 1);
 });

@@ -373,3 +373,21 @@ test('reactions are counted, those who gave them first are named', () => {
   }
   assert.deepEqual(message.reactions, []);
 });
+
+test('a chat keeps its newest messages, and says where they begin', async () => {
+  const db = await new Database('test-prune', () => undefined).open();
+  const sync = new Sync(db, 1, {
+    request: async () => [], onChanged: () => undefined, onOutgoing: () => undefined, onReset: () => undefined,
+  });
+  const message = (id) => ({ id, sender: 2, created: id, updated: id, text: '', reactions: [], files: [] });
+  sync.windows.set(1, { from: 1, atStart: true });
+  sync.windows.set(2, { from: 1, atStart: true });
+  for (const [chat, count] of [[1, 1200], [2, 1000]]) {
+    await db.write(Array.from({ length: count }, (_, index) => ['messages', [chat, index + 1], message(index + 1)]));
+  }
+  await sync.prune();
+  assert.deepEqual(sync.windows.get(1), { from: 201, atStart: false });
+  assert.deepEqual(sync.windows.get(2), { from: 1, atStart: true });
+  assert.equal((await db.newer(1, 0, 5000)).length, 1000);
+  assert.equal((await db.newer(2, 0, 5000)).length, 1000);
+});
