@@ -326,7 +326,8 @@ export class History {
       id: 0, localId: entry.localId, chat: this.chat, sender: me.id, senderName: me.name,
       created: entry.time, updated: entry.time, edited: false, deleted: false, text: entry.text,
       reply: entry.reply ? this.#quote(entry.reply) : undefined,
-      files: entry.files, reactions: [], state: entry.state, reason: entry.reason, mentionsMe: false,
+      files: entry.files, reactions: [], state: entry.state, mentionsMe: false,
+      reason: entry.reason, code: entry.code,
     };
   }
 

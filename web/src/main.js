@@ -286,6 +286,7 @@ class Client {
    */
   async #login(name, password) {
     const { invite } = this.form.peek();
+    loadAhead();
     await this.tabs.call('login', [name, password]);
     this.form.value = {};
     if (invite) await this.#useInvite(invite);
@@ -297,6 +298,7 @@ class Client {
    * @param {string} [invite]
    */
   async #register(name, password, invite) {
+    loadAhead();
     await this.tabs.call('register', [name, password, invite ?? '']);
     this.form.value = {};
     document.querySelector('meta[name=vestnik-empty]')?.remove();
@@ -407,6 +409,13 @@ function untilAuth({ phase }) {
       queueMicrotask(() => end());
     });
   });
+}
+
+/** Loads what comes next while the server looks at the password. */
+function loadAhead() {
+  for (const part of [import('./user.js'), import('./history.js'), import('./ui/chat.js')]) {
+    part.catch(() => undefined);
+  }
 }
 
 /** @param {string} text */

@@ -754,7 +754,8 @@ function failure(message) {
   if (message.state !== 'failed') return null;
   return h('div', { class: 'failed-line' }, icon('alert'),
     h('span', null, t('Not sent')),
-    message.reason && h('span', { class: 'failed-reason' }, message.reason),
+    message.reason && h('span', { class: 'failed-reason' },
+      explain({ code: message.code, text: message.reason })),
     h('button', { type: 'button', class: 'link', 'data-act': 'retry' }, t('Try again')),
     h('button', { type: 'button', class: 'link', 'data-act': 'discard' }, t('Discard')));
 }

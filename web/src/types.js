@@ -118,6 +118,7 @@
  * @property {Reaction[]} reactions
  * @property {'stored'|'sending'|'failed'} state
  * @property {string} [reason] why it failed: words of the server
+ * @property {string} [code] the code of the DECLINED
  * @property {boolean} mentionsMe
  */
 
