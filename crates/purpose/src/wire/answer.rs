@@ -1,4 +1,4 @@
-//! What the server says, written straight to the end of an outbound buffer.
+//! Frames from the server, appended to an outbound buffer.
 
 use std::fmt::Write as _;
 
@@ -9,17 +9,17 @@ use crate::wire::decline::Decline;
 use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
-/// ACCEPTED, with the body that `write` appends.
+/// Appends ACCEPTED; `write` appends its body.
 pub fn accepted(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
     frame::write(out, ToClient::Accepted.byte(), task, write);
 }
 
-/// PART of a long answer, with the body that `write` appends.
+/// Appends a PART of a streamed answer; `write` appends its body.
 pub fn part(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
     frame::write(out, ToClient::Part.byte(), task, write);
 }
 
-/// DECLINED, with the reason's code and words.
+/// Appends DECLINED with the code and the message of a reason.
 pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
     frame::write(out, ToClient::Declined.byte(), task, |body| {
         // Writing to a Vec cannot fail.
@@ -28,12 +28,12 @@ pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
     });
 }
 
-/// A frame of the server's own: HEARTBEAT, DISCONNECT, DEAUTH (task 0, no body).
+/// Appends a frame without a request: HEARTBEAT, DISCONNECT or DEAUTH (task 0, no body).
 pub fn bare(out: &mut Vec<u8>, purpose: ToClient) {
     frame::write(out, purpose.byte(), 0, |_| {});
 }
 
-/// A member and what it did, as MEMBER_NOTIFY carries it (section 5).
+/// A change of a membership, in MEMBER_NOTIFY (section 5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum MemberEvent {
@@ -45,25 +45,25 @@ pub enum MemberEvent {
     Admin = 3,
     /// Is no longer an admin.
     NoLongerAdmin = 4,
-    /// Was banned, and so removed.
+    /// Was banned, and so is no longer a member.
     Banned = 5,
 }
 
-/// A chat is a group that people find by name and join.
+/// Kind of a chat: a group, which users find by name and join.
 pub const CHAT_KIND_GROUP: u8 = 0;
-/// A chat is that of two people.
+/// Kind of a chat: direct, between two users.
 pub const CHAT_KIND_DIRECT: u8 = 1;
 
-/// Flag of a chat that asks for a password.
+/// Flag of a chat that has a password.
 pub const CHAT_HAS_PASSWORD: u8 = 0x01;
-/// Flag of a chat of which the asker is a member.
+/// Flag of a chat that the asking user is a member of.
 pub const CHAT_MEMBER: u8 = 0x02;
-/// Flag of a chat of which the asker is an admin.
+/// Flag of a chat that the asking user is an admin of.
 pub const CHAT_ADMIN: u8 = 0x04;
-/// Flag of a chat that does not exist for those outside it; shown on 1.1.
+/// Flag of a chat that is hidden from users who are not members; sent on 1.1.
 pub const CHAT_CLOSED: u8 = 0x08;
 
-/// chat_info of section 5, as one user sees it.
+/// The chat_info of section 5, as one user sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChatInfo<'a> {
     /// Its id.
@@ -72,23 +72,24 @@ pub struct ChatInfo<'a> {
     pub kind: u8,
     /// [`CHAT_HAS_PASSWORD`], [`CHAT_MEMBER`], [`CHAT_ADMIN`], [`CHAT_CLOSED`].
     pub flags: u8,
-    /// How many members.
+    /// Number of members.
     pub members: u32,
-    /// When its newest message was created; zero when there is none.
+    /// When its newest message was created; zero: it has none.
     pub last_message: ServerTime,
-    /// The asker's marker; zero when it never moved.
+    /// The user's read marker; zero: it was never set.
     pub seen: ServerTime,
-    /// Messages of others after the marker, counted up to 1000.
+    /// Messages of other users after the marker, counted up to 1000.
     pub unread: u32,
     /// Its name; empty for a direct chat.
     pub name: &'a str,
     /// Its title; the other's nickname for a direct chat.
     pub title: &'a str,
-    /// What the asker gets pushes of: 0 everything, 1 what mentions or answers them, 2 nothing.
+    /// Which messages the user gets pushes for: 0 all, 1 those that mention or answer the user, 2
+    /// none.
     pub notify: u8,
 }
 
-/// Appends a chat_info, as this version has it.
+/// Appends a chat_info, as the version encodes it.
 pub fn put_chat_info(out: &mut Vec<u8>, version: Version, info: &ChatInfo<'_>) {
     let is_longer = version.has_extras();
     out.put_u32(info.chat.get());
@@ -111,14 +112,14 @@ pub const USER_OPERATOR: u8 = 0x01;
 pub const USER_ONLINE: u8 = 0x02;
 /// Flag of a user who is disabled (1.1).
 pub const USER_DISABLED: u8 = 0x04;
-/// Flag of a user who is a program (1.1).
+/// Flag of a user that is a bot (1.1).
 pub const USER_BOT: u8 = 0x08;
 
 /// Flag of a member who is an admin.
 pub const MEMBER_ADMIN: u8 = 0x01;
 /// Flag of a member (or user) with an attached session.
 pub const MEMBER_ONLINE: u8 = 0x02;
-/// Flag of somebody who is banned from the chat.
+/// Flag of a user who is banned from the chat.
 pub const MEMBER_BANNED: u8 = 0x04;
 
 /// Appends a user of section 5a.

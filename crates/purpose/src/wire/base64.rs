@@ -1,8 +1,8 @@
-//! Base64 (RFC 4648), where bytes travel as text.
+//! Base64 (RFC 4648), for bytes in text.
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Bytes as text, with padding.
+/// Encodes bytes, with padding.
 pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -16,14 +16,14 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Bytes as text of the alphabet for URLs (base64url), without padding.
+/// Encodes bytes in the URL-safe alphabet (base64url), without padding.
 pub fn encode_url(bytes: &[u8]) -> String {
     let mut text = encode(bytes);
     text.truncate(text.trim_end_matches('=').len());
     text.replace('+', "-").replace('/', "_")
 }
 
-/// What each digit stands for; 64: it is none.
+/// The value of each digit; 64: not a digit.
 const VALUES: [u8; 256] = {
     let mut values = [64; 256];
     let mut value = 0;
@@ -34,19 +34,19 @@ const VALUES: [u8; 256] = {
     values
 };
 
-/// The bytes of a text of [`encode`]; `None`: it is none.
+/// Decodes a text of [`encode`]; `None` if it is invalid.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     let is_padded = text.len().is_multiple_of(4) && text.len() - digits.len() <= 2;
     if is_padded { decode_digits(digits.bytes()) } else { None }
 }
 
-/// The bytes of a text of [`encode_url`], with or without padding; `None`: it is none.
+/// Decodes a text of [`encode_url`], with or without padding; `None` if it is invalid.
 pub fn decode_url(text: &str) -> Option<Vec<u8>> {
     decode_digits(text.trim_end_matches('=').bytes().map(|letter| match letter {
         b'-' => b'+',
         b'_' => b'/',
-        // No digit of this alphabet.
+        // Not a digit of this alphabet.
         b'+' | b'/' => b'=',
         other => other,
     }))
@@ -64,7 +64,7 @@ fn decode_digits(digits: impl ExactSizeIterator<Item = u8>) -> Option<Vec<u8>> {
             bytes.push((bits >> count) as u8);
         }
     }
-    // What is left over is less than a digit, and zero.
+    // The bits left over are fewer than a digit, and must be zero.
     (count < 6 && bits & ((1 << count) - 1) == 0).then_some(bytes)
 }
 

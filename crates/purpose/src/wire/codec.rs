@@ -1,4 +1,4 @@
-//! The types of section 1: reading them in place, writing them to the end of a buffer.
+//! The types of section 1: zero-copy reading, and appending to a buffer.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::Version;
 use crate::wire::extras::{self, Extras};
 
-/// Why a body does not parse; the words of a `malformed`.
+/// The reason why a body is malformed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Malformed {
     /// A field ends past the end of the body.
@@ -17,7 +17,7 @@ pub enum Malformed {
     Unterminated,
     /// A str is not UTF-8.
     NotUtf8,
-    /// An id is 0, or a message id that no server gives.
+    /// An id is 0, or is a message id that no server assigns.
     BadId,
     /// A time is negative.
     BadTime,
@@ -25,16 +25,16 @@ pub enum Malformed {
     BadBool,
     /// A HEARTBEAT over its 1024 bytes.
     HeartbeatTooLong,
-    /// A file, or a piece of one, without a byte.
+    /// A file, or a chunk of one, has no bytes.
     NoBytes,
-    /// An extra that a sender does not write, or more of them than a message has.
+    /// An extra that a sender may not send, or more of them than a message may have.
     BadExtra,
-    /// A number that no value of the field has.
+    /// A number has no meaning in its field.
     BadValue,
 }
 
 impl Malformed {
-    /// For a person.
+    /// The message for people.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Short => "the body ends inside a field",
@@ -58,29 +58,29 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Takes fields off the front of a body; borrows from it, never copies.
+/// Reads fields from the front of a body. Borrows from it, never copies.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Reads a body from its first byte.
+    /// Begins at the first byte of a body.
     pub const fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
-    /// Whether every byte was taken.
+    /// Whether everything was read.
     pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// Ends the reading; bytes left over make the body malformed.
+    /// Ends reading; bytes left over make the body malformed.
     pub const fn finish(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
     }
 
-    /// Everything that is left.
+    /// Reads everything that is left.
     pub const fn take_rest(&mut self) -> &'a [u8] {
         let rest = self.rest;
         self.rest = &[];
@@ -93,14 +93,14 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    /// As many bytes.
+    /// Reads this many bytes.
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed::Short)?;
         self.rest = tail;
         Ok(head)
     }
 
-    /// As many bytes as the array has.
+    /// Reads an array of bytes.
     pub fn bytes_of<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {
         let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
         self.rest = tail;
@@ -156,8 +156,8 @@ impl<'a> Reader<'a> {
         SessionId::new(self.u32()?).ok_or(Malformed::BadId)
     }
 
-    /// A message_id, never 0. One above every server time is a message that cannot be there; it
-    /// reads as the last id of all.
+    /// A message_id, never 0. An id above every server time reads as the highest id; no such
+    /// message exists.
     pub fn message_id(&mut self) -> Result<MessageId, Malformed> {
         match self.u64()? {
             0 => Err(Malformed::BadId),
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A file_id, never 0. One that no server gives reads as the last of all.
+    /// A file_id, never 0. An id that no server assigns reads as the highest id.
     pub fn file_id(&mut self) -> Result<FileId, Malformed> {
         match self.u64()? {
             0 => Err(Malformed::BadId),
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A str: UTF-8 up to a NUL, which is taken too.
+    /// A str: UTF-8 up to a NUL, which is read too.
     pub fn str(&mut self) -> Result<&'a str, Malformed> {
         let length = memchr::memchr(0, self.rest).ok_or(Malformed::Unterminated)?;
         let (text, tail) = self.rest.split_at_checked(length).ok_or(Malformed::Unterminated)?;
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// `[, field]`: there when bytes are left.
+    /// An optional field at the end: present if bytes are left.
     pub fn optional<T>(
         &mut self,
         field: impl FnOnce(&mut Self) -> Result<T, Malformed>,
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         if self.is_empty() { Ok(None) } else { field(self).map(Some) }
     }
 
-    /// A message, as packs of this version carry them.
+    /// A message, as the version encodes it in packs.
     pub fn message(&mut self, version: Version) -> Result<Message<'a>, Malformed> {
         Ok(Message {
             id: self.message_id()?,
@@ -219,22 +219,22 @@ pub const STATUS_DELETED: u8 = 0x02;
 pub struct Message<'a> {
     /// Its id.
     pub id: MessageId,
-    /// Who sent it.
+    /// The sender.
     pub sender: UserId,
-    /// When it was sent.
+    /// When it was created.
     pub created: ServerTime,
-    /// When it was last changed: sent, edited or deleted.
+    /// When it last changed: created, edited, deleted, or a reaction.
     pub updated: ServerTime,
     /// [`STATUS_EDITED`], [`STATUS_DELETED`].
     pub status: u8,
     /// The text.
     pub content: &'a str,
-    /// What more it has.
+    /// Its extras.
     pub extras: Extras<'a>,
 }
 
 impl Message<'_> {
-    /// Bytes that it takes in a pack of this version, or a few less than them.
+    /// Size in a pack of this version, in bytes; may be a few less for files.
     pub fn bytes(&self, version: Version) -> usize {
         let mut bytes = MESSAGE_OVERHEAD_BYTES + self.content.len();
         if version.has_extras() {
@@ -251,12 +251,12 @@ impl Message<'_> {
 /// Bytes of a message around its content: ids, times, status and the NUL.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 8 + 4 + 8 + 8 + 1 + 1;
 
-/// Bytes of the length before a message's extras.
+/// Size of the length field before a message's extras, in bytes.
 pub const EXTRAS_LENGTH_BYTES: usize = 2;
 
-/// Writing the types of section 1 to the end of a buffer.
+/// Appends the types of section 1 to a buffer.
 pub trait Put {
-    /// Bytes as they are.
+    /// Raw bytes.
     fn put_bytes(&mut self, bytes: &[u8]);
 
     /// A u8.
@@ -289,8 +289,8 @@ pub trait Put {
         self.put_bytes(&value.micros().to_le_bytes());
     }
 
-    /// A str. What is written comes from the file or from a parsed request, neither of which
-    /// holds a NUL; one that does ends there rather than shift the fields behind it.
+    /// A str. The text comes from the database or a parsed request, so it contains no NUL. If it
+    /// did, it would be cut there, so that the following fields stay in place.
     fn put_str(&mut self, text: &str) {
         let text = text.as_bytes();
         let end = memchr::memchr(0, text).unwrap_or(text.len());
@@ -316,7 +316,7 @@ impl Put for Vec<u8> {
     }
 }
 
-/// Appends a message, as packs of this version carry it.
+/// Appends a message, as the version encodes it in packs.
 pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
     out.put_message_head(message);
     if version.has_extras() {
@@ -336,7 +336,7 @@ pub fn put_extras(out: &mut Vec<u8>, extras: &[u8]) {
     out.put_bytes(extras);
 }
 
-/// Appends the content that versions without extras see: the text, and a line for each file.
+/// Appends the content for versions without extras: the text, and a line for each file.
 #[cold]
 fn put_content_with_files(out: &mut Vec<u8>, content: &str, extras: Extras<'_>) {
     out.put_bytes(content.as_bytes());
@@ -344,7 +344,7 @@ fn put_content_with_files(out: &mut Vec<u8>, content: &str, extras: Extras<'_>) 
     out.put_u8(0);
 }
 
-/// Lets `write!` append to a buffer of bytes.
+/// Lets `write!` append to a byte buffer.
 pub(crate) struct Text<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl std::fmt::Write for Text<'_> {

@@ -1,6 +1,6 @@
-//! THE REASONS: every code that a DECLINED may carry, with its words (protocol section 6).
+//! THE REASONS: every code of a DECLINED, with its message (protocol section 6).
 //!
-//! One row per code; the variants of [`Decline`] that share it differ in what the words say.
+//! One row per code. Variants of [`Decline`] that share a code differ in the message.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ macro_rules! reasons {
     ($($code:literal:
         $($(#[$doc:meta])* $variant:ident $(($($value:ident: $type:ty),*))? $words:literal),+;
     )*) => {
-        /// Why a request was declined. `Display` gives what the wire carries: `code: words`.
+        /// The reason why a request is declined. `Display` gives the text on the wire: `code:
+        /// message`.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[allow(missing_docs)] // each is its code of section 6; the words say what it means
         pub enum Decline {

@@ -1,7 +1,6 @@
-//! Extras of a message on 1.1: what it answers, its files, its reactions (protocol section 5a).
+//! Extras of a message on 1.1: the answered message, files, reactions (protocol section 5a).
 //!
-//! On the wire each is a kind, a length and as many bytes. Readers skip kinds that they do not
-//! know.
+//! On the wire, an extra is a kind, a length, and that many bytes. Readers skip unknown kinds.
 
 use std::fmt::Write as _;
 
@@ -9,23 +8,23 @@ use crate::ids::{FileId, MessageId, UserId};
 use crate::limits::MESSAGE_FILES_MAX;
 use crate::wire::codec::{Malformed, Put, Reader, Text};
 
-/// Kind of the message that a message answers.
+/// Kind: the answered message.
 const REPLY: u8 = 0x01;
-/// Kind of a file, as readers get it.
+/// Kind: a file, as sent to readers.
 const FILE: u8 = 0x02;
-/// Kind of the reactions.
+/// Kind: the reactions.
 const REACTIONS: u8 = 0x03;
-/// Kind of a file, as the sender names it.
+/// Kind: a file, as the sender attaches it.
 const ATTACH: u8 = 0x04;
 
-/// What is known of a file, without its bytes.
+/// The description of a file, without its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileInfo<'a> {
     /// Its id.
     pub id: FileId,
     /// Its size, in bytes.
     pub size: u64,
-    /// Width in pixels of an image or video; 0: neither.
+    /// Width of an image or video in pixels; 0: unknown or neither.
     pub width: u16,
     /// Height in pixels.
     pub height: u16,
@@ -48,14 +47,14 @@ impl<'a> FileInfo<'a> {
     }
 }
 
-/// One emoji of a message: how many gave it, and who gave it first.
+/// One emoji of a message, with its count and its first users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reaction<'a> {
     /// The emoji.
     pub emoji: &'a str,
-    /// How many users gave it.
+    /// Number of users who gave it.
     pub count: u16,
-    /// The ids of those who gave it first, as they stand on the wire.
+    /// Encoded ids of the first users who gave it.
     shown: &'a [u8],
 }
 
@@ -66,7 +65,7 @@ impl<'a> Reaction<'a> {
         Ok(Self { emoji, count, shown: body.bytes(4 * shown)? })
     }
 
-    /// Those who gave it first.
+    /// The first users who gave it.
     pub fn shown(&self) -> impl Iterator<Item = UserId> + 'a {
         let mut ids = Reader::new(self.shown);
         std::iter::from_fn(move || ids.user_id().ok())
@@ -76,7 +75,7 @@ impl<'a> Reaction<'a> {
 /// One extra.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extra<'a> {
-    /// The message that this one answers.
+    /// The answered message.
     Reply(MessageId),
     /// A file.
     File(FileInfo<'a>),
@@ -84,11 +83,11 @@ pub enum Extra<'a> {
     Reactions(Reactions<'a>),
     /// A file that the sender attaches.
     Attach(FileId),
-    /// A kind that is not known here.
+    /// A kind that this version does not know.
     Unknown(u8),
 }
 
-/// The reactions of a message, one emoji after the other.
+/// Iterator over the reactions of a message, one emoji each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reactions<'a>(&'a [u8]);
 
@@ -103,7 +102,7 @@ impl<'a> Iterator for Reactions<'a> {
     }
 }
 
-/// Extras as they stand on the wire.
+/// Encoded extras.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Extras<'a>(&'a [u8]);
 
@@ -111,15 +110,15 @@ impl<'a> Extras<'a> {
     /// No extras.
     pub const NONE: Extras<'static> = Extras(&[]);
 
-    /// Extras that this program wrote itself.
+    /// Extras that this program has encoded itself, unchecked.
     pub const fn trusted(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Extras from outside, each checked.
+    /// Checks extras from outside.
     ///
     /// # Errors
-    /// Why they are none.
+    /// The first one that is malformed.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut body = Reader::new(bytes);
         while !body.is_empty() {
@@ -128,10 +127,10 @@ impl<'a> Extras<'a> {
         Ok(Self(bytes))
     }
 
-    /// Those of a SEND_CHAT_MSG: at most one REPLY and some ATTACH, nothing else.
+    /// Checks the extras of SEND_CHAT_MSG: at most one REPLY and some ATTACH, nothing else.
     ///
     /// # Errors
-    /// Why a sender may not write them.
+    /// The first one that is malformed or not allowed.
     pub fn read_sent(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (mut replies, mut files) = (0, 0);
         let mut body = Reader::new(bytes);
@@ -148,7 +147,7 @@ impl<'a> Extras<'a> {
         Ok(Self(bytes))
     }
 
-    /// As they stand on the wire.
+    /// The encoded bytes.
     pub const fn bytes(self) -> &'a [u8] {
         self.0
     }
@@ -158,13 +157,13 @@ impl<'a> Extras<'a> {
         self.0.is_empty()
     }
 
-    /// Each of them.
+    /// Iterates over all extras.
     pub fn iter(self) -> impl Iterator<Item = Extra<'a>> {
         let mut body = Reader::new(self.0);
         std::iter::from_fn(move || if body.is_empty() { None } else { next(&mut body).ok() })
     }
 
-    /// The message that this one answers.
+    /// The answered message.
     pub fn reply(self) -> Option<MessageId> {
         self.iter().find_map(|extra| match extra {
             Extra::Reply(id) => Some(id),
@@ -172,7 +171,7 @@ impl<'a> Extras<'a> {
         })
     }
 
-    /// The files, as readers get them.
+    /// The files, as sent to readers.
     pub fn files(self) -> impl Iterator<Item = FileInfo<'a>> {
         self.iter().filter_map(|extra| match extra {
             Extra::File(file) => Some(file),
@@ -180,7 +179,7 @@ impl<'a> Extras<'a> {
         })
     }
 
-    /// The files, as a sender names them.
+    /// The files, as the sender attaches them.
     pub fn attached(self) -> impl Iterator<Item = FileId> {
         self.iter().filter_map(|extra| match extra {
             Extra::Attach(file) => Some(file),
@@ -198,7 +197,7 @@ impl<'a> Extras<'a> {
     }
 }
 
-/// Takes one extra off the front.
+/// Reads one extra.
 fn next<'a>(body: &mut Reader<'a>) -> Result<Extra<'a>, Malformed> {
     let kind = body.u8()?;
     let length = usize::from(body.u16()?);
@@ -224,7 +223,7 @@ fn next<'a>(body: &mut Reader<'a>) -> Result<Extra<'a>, Malformed> {
     Ok(extra)
 }
 
-/// Appends an extra: its kind, its length, and what `write` appends.
+/// Appends an extra: kind, length, and the bytes that `write` appends.
 fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.put_u8(kind);
     let length_at = out.len();
@@ -236,12 +235,12 @@ fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// Appends the message that a message answers.
+/// Appends the answered message.
 pub fn put_reply(out: &mut Vec<u8>, id: MessageId) {
     put(out, REPLY, |out| out.put_u64(id.get()));
 }
 
-/// Appends a file, as readers get it.
+/// Appends a file, as sent to readers.
 pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
     put(out, FILE, |out| {
         out.put_u64(file.id.get());
@@ -253,17 +252,17 @@ pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
     });
 }
 
-/// Appends a file, as the sender names it.
+/// Appends a file, as the sender attaches it.
 pub fn put_attach(out: &mut Vec<u8>, id: FileId) {
     put(out, ATTACH, |out| out.put_u64(id.get()));
 }
 
-/// Appends the reactions, which `write` appends with [`put_reaction`].
+/// Appends the reactions; `write` appends each by [`put_reaction`].
 pub fn put_reactions(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     put(out, REACTIONS, write);
 }
 
-/// Appends one emoji to the reactions.
+/// Appends one emoji.
 pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]) {
     out.put_str(emoji);
     out.put_u16(count);
@@ -273,8 +272,8 @@ pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]
     }
 }
 
-/// Appends the lines by which 0.1 and 1.0 see files: `[NAME, SIZE bytes]`, each after a line break
-/// unless it is the first of the content.
+/// Appends the lines that represent files on 0.1 and 1.0: `[NAME, SIZE bytes]`, each after a line
+/// break unless it is the first line of the content.
 pub fn put_file_lines(out: &mut Vec<u8>, extras: Extras<'_>, has_text: bool) {
     let mut is_first = !has_text;
     for file in extras.files() {

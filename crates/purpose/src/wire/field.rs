@@ -1,7 +1,7 @@
-//! How a field of a request stands in a body: what the rows of [`super::purpose`] name.
+//! Codecs of request fields, as named by the rows of [`super::purpose`].
 //!
-//! A type that the protocol's section 1 has is read and written in one way, [`Plain`]. The few
-//! fields that have a rule of their own name another [`Codec`].
+//! A type of the protocol's section 1 has one encoding, [`Plain`]. Fields with rules of their own
+//! name another [`Codec`].
 
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use crate::limits::HEARTBEAT_BYTES_MAX;
@@ -11,17 +11,17 @@ use crate::wire::extras::Extras;
 
 /// Reads and writes one field.
 pub(super) trait Codec<'a, T> {
-    /// Takes the field off the front of a body.
+    /// Reads the field from the front of a body.
     ///
     /// # Errors
-    /// Why the body is malformed.
+    /// The reason why the body is malformed.
     fn read(body: &mut Reader<'a>, version: Version) -> Result<T, Malformed>;
 
     /// Appends the field.
     fn put(value: T, out: &mut Vec<u8>);
 }
 
-/// The one way of a type; `Option`: a field at the end that may be left out.
+/// The standard encoding of a type. `Option`: an optional field at the end.
 pub(super) struct Plain;
 
 macro_rules! plain {
@@ -71,12 +71,12 @@ plain! {
     };
 }
 
-/// What a browser encrypts pushes by.
+/// The keys that a browser subscribes with; pushes are encrypted with them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PushKeys<'a> {
-    /// Its public key, an uncompressed point of P-256.
+    /// The public key, an uncompressed point of P-256.
     pub p256dh: &'a [u8; 65],
-    /// Its secret.
+    /// The authentication secret.
     pub auth: &'a [u8; 16],
 }
 
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An id, or 0 for none.
+/// An id, or 0 for `None`.
 pub(super) struct OrZero;
 
 impl Codec<'_, Option<ChatId>> for OrZero {
@@ -114,7 +114,7 @@ impl Codec<'_, Option<MessageId>> for OrZero {
     }
 }
 
-/// Everything up to the end of the body.
+/// All bytes up to the end of the body.
 pub(super) struct Rest;
 
 impl<'a> Codec<'a, &'a [u8]> for Rest {
@@ -128,7 +128,7 @@ impl<'a> Codec<'a, &'a [u8]> for Rest {
     }
 }
 
-/// Everything up to the end, at most [`HEARTBEAT_BYTES_MAX`].
+/// All bytes up to the end, at most [`HEARTBEAT_BYTES_MAX`].
 pub(super) struct Echo;
 
 impl<'a> Codec<'a, &'a [u8]> for Echo {
@@ -143,7 +143,7 @@ impl<'a> Codec<'a, &'a [u8]> for Echo {
     }
 }
 
-/// Bytes of a file: everything up to the end, and at least one.
+/// Bytes of a file: all up to the end, at least one.
 pub(super) struct FileBytes;
 
 impl<'a> Codec<'a, &'a [u8]> for FileBytes {
@@ -160,7 +160,7 @@ impl<'a> Codec<'a, &'a [u8]> for FileBytes {
     }
 }
 
-/// The size of a file, which is not 0.
+/// The size of a file, not 0.
 pub(super) struct FileSize;
 
 impl Codec<'_, u64> for FileSize {
@@ -177,7 +177,7 @@ impl Codec<'_, u64> for FileSize {
     }
 }
 
-/// An idempotency key: unknown to 0.1, may be left out on 1.0, must be there on 1.1.
+/// An idempotency key: absent on 0.1, optional on 1.0, required on 1.1.
 pub(super) struct Nonce;
 
 impl Codec<'_, Option<u64>> for Nonce {
@@ -195,7 +195,7 @@ impl Codec<'_, Option<u64>> for Nonce {
     }
 }
 
-/// The extras that a sender may write, since 1.1.
+/// The extras that a sender may send; since 1.1.
 pub(super) struct SentExtras;
 
 impl<'a> Codec<'a, Extras<'a>> for SentExtras {
@@ -212,7 +212,7 @@ impl<'a> Codec<'a, Extras<'a>> for SentExtras {
     }
 }
 
-/// A bool at the end that 1.1 has, and that may be left out; false is not written.
+/// An optional bool at the end, since 1.1; false is not written.
 pub(super) struct LaterFlag;
 
 impl Codec<'_, bool> for LaterFlag {
@@ -228,10 +228,10 @@ impl Codec<'_, bool> for LaterFlag {
     }
 }
 
-/// Highest value of SET_CHAT_NOTIFY: nothing is to be pushed.
+/// Highest value of SET_CHAT_NOTIFY: no pushes.
 const NOTIFY_MAX: u8 = 2;
 
-/// What a member wants pushes of: 0 to [`NOTIFY_MAX`].
+/// The push level of a member: 0 to [`NOTIFY_MAX`].
 pub(super) struct NotifyLevel;
 
 impl Codec<'_, u8> for NotifyLevel {

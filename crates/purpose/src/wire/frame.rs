@@ -1,4 +1,4 @@
-//! Frames: finding them in a buffer, and writing them to the end of one.
+//! Frames: parsing them in a buffer, and appending them to one.
 //!
 //! ```text
 //!   0           4         5      6                    6 + body_length
@@ -8,17 +8,17 @@
 //!   +-----------+---------+------+--------------------+
 //! ```
 //!
-//! Reading works in place on whatever bytes have come: one call per frame, no copy, no state.
+//! Parsing works in place on any part of the stream: one call per frame, no copy, no state.
 
 use crate::limits::HEADER_BYTES;
 use crate::wire::codec::Put;
 
-/// A whole frame, borrowed from the buffer it came in.
+/// A complete frame, borrowed from its buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame<'a> {
-    /// What the sender wants.
+    /// The purpose byte.
     pub purpose: u8,
-    /// Ties an answer to its request.
+    /// The task byte, which ties an answer to its request.
     pub task: u8,
     /// The body.
     pub body: &'a [u8],
@@ -31,21 +31,21 @@ impl Frame<'_> {
     }
 }
 
-/// What the front of a buffer holds.
+/// The result of parsing the front of a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parsed<'a> {
-    /// The beginning of a frame, or nothing: wait for more bytes.
+    /// An incomplete frame, or no bytes: wait for more.
     Incomplete,
-    /// A whole frame.
+    /// A complete frame.
     Frame(Frame<'a>),
-    /// A frame whose body is longer than allowed; known from its header alone.
+    /// A frame with a body over the limit; known from the header alone.
     TooLarge {
         /// The task byte to answer.
         task: u8,
     },
 }
 
-/// Looks at the front of `bytes`.
+/// Parses the front of `bytes`.
 pub fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let Some((&[a, b, c, d, purpose, task], rest)) = bytes.split_first_chunk::<HEADER_BYTES>()
     else {
@@ -61,7 +61,7 @@ pub fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     }
 }
 
-/// Appends a frame whose body `write` appends; the length is filled in afterwards.
+/// Appends a frame; `write` appends its body, and the length is filled in afterwards.
 pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.put_bytes(&[0, 0, 0, 0, purpose, task]);

@@ -1,7 +1,7 @@
-//! The Purpose protocol as bytes: frames, requests, answers, reasons (protocol sections 1, 2, 4 to
-//! 6).
+//! The Purpose protocol as bytes: frames, requests, answers and reasons (protocol sections 1, 2, 4
+//! to 6).
 //!
-//! Knows no session, no clock and no socket. The server reads [`request::Request`] and writes
+//! It knows no sessions, clocks or sockets. The server reads [`request::Request`] and writes
 //! through [`answer`]; clients write requests through [`request`] and read with [`codec::Reader`].
 
 pub mod answer;
@@ -20,14 +20,14 @@ pub mod websocket;
 pub enum Version {
     /// API 0.1: the purposes of section 4.
     V0_1,
-    /// API 1.0: those and section 5's.
+    /// API 1.0: adds section 5.
     V1_0,
-    /// API 1.1: those and section 5a's.
+    /// API 1.1: adds section 5a.
     V1_1,
 }
 
 impl Version {
-    /// What a HELLO of `major.minor` gets: 0.1 for itself, the highest 1.y for any 1.x.
+    /// The version for a HELLO of `major.minor`: 0.1 for 0.1, the highest 1.y for any 1.x.
     pub const fn negotiate(major: u8, minor: u8) -> Option<Self> {
         match (major, minor) {
             (0, 1) => Some(Self::V0_1),
@@ -46,7 +46,7 @@ impl Version {
         }
     }
 
-    /// Whether messages carry extras, and other structures what section 5a adds to them.
+    /// Whether messages have extras, and other structures the additions of section 5a.
     pub const fn has_extras(self) -> bool {
         matches!(self, Self::V1_1)
     }

@@ -1,8 +1,8 @@
-//! THE TABLE: every purpose, by direction, with its byte, the version that brought it, the state a
-//! connection must be in, and the fields of a request (protocol sections 3 to 5a).
+//! THE TABLE: every purpose in both directions, with its byte, first version, required state of the
+//! connection, and the fields of a request (protocol sections 3 to 5a).
 //!
-//! Nothing else names a purpose byte. A row makes the variant of [`ToServer`] and that of
-//! [`Request`], with what decodes and encodes it.
+//! Nothing else names a purpose byte. A row generates the variants of [`ToServer`] and [`Request`],
+//! with the decoder and the encoder.
 
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::Version;
@@ -13,10 +13,10 @@ use crate::wire::field::{
     SentExtras,
 };
 
-/// What a connection must be for a request to be handled.
+/// The state that a connection must have for a request to be handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Needs {
-    /// Nothing: taken in every state.
+    /// Any state.
     Nothing,
     /// *new*: HELLO, once.
     New,
@@ -24,7 +24,7 @@ pub enum Needs {
     Greeted,
     /// *authorized*.
     Session,
-    /// An answer, never answered itself.
+    /// It is an answer, and is not answered itself.
     IsAnswer,
 }
 
@@ -38,10 +38,10 @@ macro_rules! purposes {
         }
 
         impl $name {
-            /// All of them, in the order of the table.
+            /// All purposes, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The purpose of this byte, in any version.
+            /// The purpose with this byte, in any version.
             #[inline(always)]
             pub const fn from_byte(byte: u8) -> Option<Self> {
                 match byte {
@@ -50,7 +50,7 @@ macro_rules! purposes {
                 }
             }
 
-            /// As the protocol writes it.
+            /// The name in the protocol.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $wire,)* }
             }
@@ -61,7 +61,7 @@ macro_rules! purposes {
                 match self { $(Self::$variant => Version::$version,)* }
             }
 
-            /// The state it needs.
+            /// The required state.
             #[inline(always)]
             pub const fn needs(self) -> Needs {
                 match self { $(Self::$variant => Needs::$needs,)* }
@@ -75,8 +75,8 @@ macro_rules! purposes {
     };
 }
 
-/// A row: byte, variant, name, first version, state, whether the body holds a secret, fields. A
-/// field has the type of its value, and a codec where that type has more than one.
+/// A row: byte, variant, name, first version, state, whether the body contains a secret, fields. A
+/// field names its type, and a codec if the type has several.
 macro_rules! requests {
     (@codec) => { Plain };
     (@codec $codec:ident) => { $codec };
@@ -93,15 +93,15 @@ macro_rules! requests {
         }
 
         impl ToServer {
-            /// Whether a body may hold a password, or something as good as one: the buffer that it
-            /// was read into is wiped then.
+            /// Whether a body may contain a password or an equivalent secret: the read buffer is
+            /// wiped then.
             pub const fn has_secret(self) -> bool {
                 match self { $(Self::$variant => requests!(@is $($secret)?),)* }
             }
         }
 
-        /// A request, decoded but not yet checked; it borrows from the body. Fields are those of
-        /// the tables in sections 4 to 5a.
+        /// A request, decoded but not checked; borrows from the body. The fields are those of the
+        /// tables in sections 4 to 5a.
         #[derive(Clone, Copy, PartialEq, Eq)]
         #[allow(missing_docs)] // each field is named and described by its row of those tables
         pub enum Request<'a> {
@@ -109,13 +109,13 @@ macro_rules! requests {
         }
 
         impl<'a> Request<'a> {
-            /// The purpose that asks for this.
+            /// The purpose of this request.
             pub const fn purpose(&self) -> ToServer {
                 match self { $(Self::$variant { .. } => ToServer::$variant,)* }
             }
 
-            // What every frame goes through is inlined, here and elsewhere: left to itself the
-            // compiler makes calls and moves the request through memory, for a quarter of the
+            // The path of every frame is inlined, here and elsewhere. Otherwise the compiler
+            // generates calls and moves the request through memory, which is a quarter of the
             // instructions of a HEARTBEAT.
             #[inline(always)]
             pub(super) fn read_fields(

@@ -1,6 +1,6 @@
-//! Requests to the server: from a body to a [`Request`] that borrows from it, and back.
+//! Requests: decoding a body to a [`Request`] that borrows from it, and encoding.
 //!
-//! The requests themselves are rows of [`super::purpose`].
+//! The requests are defined by the rows of [`super::purpose`].
 
 use crate::wire::Version;
 use crate::wire::codec::{Malformed, Reader};
@@ -11,10 +11,10 @@ pub use crate::wire::field::PushKeys;
 pub use crate::wire::purpose::Request;
 
 impl<'a> Request<'a> {
-    /// Decodes the body of a purpose that the version has.
+    /// Decodes the body of a request.
     ///
     /// # Errors
-    /// The first thing that is wrong with the body.
+    /// The first field that is malformed.
     #[inline(always)]
     pub fn decode(purpose: ToServer, version: Version, body: &'a [u8]) -> Result<Self, Malformed> {
         let mut body = Reader::new(body);
@@ -24,7 +24,7 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    /// What no field says by itself.
+    /// Checks rules that involve several fields.
     const fn check(&self) -> Result<(), Malformed> {
         match *self {
             Self::CreateInvite { registers, uses, days, chat }
@@ -32,7 +32,7 @@ impl<'a> Request<'a> {
             {
                 Err(Malformed::BadValue)
             }
-            // Without an address there are no keys, and with one there are.
+            // Without an endpoint there must be no keys, and with one there must be.
             Self::SubscribePush { endpoint, keys } => match (endpoint.is_empty(), keys.is_some()) {
                 (true, true) => Err(Malformed::Trailing),
                 (false, false) => Err(Malformed::Short),
@@ -42,7 +42,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Appends the whole frame to `out`, as a client sends it.
+    /// Appends the whole frame, as a client sends it.
     pub fn write(&self, out: &mut Vec<u8>, task: u8) {
         frame::write(out, self.purpose().byte(), task, |body| self.put_fields(body));
     }

@@ -7,11 +7,12 @@
 //!   +-+-+-+-+-------+-+-------------+---------+---------+-------------+----------+
 //! ```
 //!
-//! [`Decoder`] takes a stream cut anywhere and unmasks it where it lies; [`Sender`] says which
-//! bytes have to stand before those of the outbox. Neither buffers a message, and neither allocates
-//! but for a control frame that comes in parts.
+//! [`Decoder`] accepts a stream cut anywhere and unmasks it in place; [`Sender`] returns the bytes
+//! that must precede those of the outbox. Neither buffers a message, and neither allocates, except
+//! for a control frame that arrives in parts.
 //!
-//! Knows no socket and no Purpose frame. One message carries whatever was there when it was sent.
+//! It knows neither sockets nor Purpose frames. One message carries all bytes that were waiting
+//! when it was begun.
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 
@@ -28,7 +29,7 @@ pub use send::{Chunk, Sender};
 /// Longest payload of a control frame, in bytes.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
-/// Longest head of a frame: two bytes, a length of eight, a mask of four.
+/// Longest head of a frame, in bytes: 2, a length of 8, and a mask of 4.
 pub const HEAD_BYTES_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
@@ -44,7 +45,7 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xA;
 
-/// Length bytes that announce a length of 16 or of 64 bits.
+/// Length values that announce a length of 16 or 64 bits.
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
@@ -53,11 +54,11 @@ const _: () = {
     assert!(WEBSOCKET_CONTROL_BYTES_MAX >= 2 + CONTROL_PAYLOAD_BYTES_MAX);
 };
 
-/// What RFC 6455 appends to a key.
+/// The suffix that RFC 6455 appends to a key.
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The Sec-WebSocket-Accept for a Sec-WebSocket-Key: it shows that the server speaks WebSocket, and
-/// guards nothing.
+/// The Sec-WebSocket-Accept for a Sec-WebSocket-Key. It proves that the server speaks WebSocket; it
+/// protects nothing.
 pub fn accept(key: &str) -> String {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key.as_bytes());
@@ -65,45 +66,45 @@ pub fn accept(key: &str) -> String {
     base64::encode(context.finish().as_ref())
 }
 
-/// Which end of a connection this is. A client masks what it sends, a server does not.
+/// The side of a connection. A client masks what it sends, a server does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// It took the connection.
+    /// Accepted the connection.
     Server,
-    /// It opened the connection.
+    /// Opened the connection.
     Client,
 }
 
-/// Why a connection is closed, as a Close frame says it.
+/// The status code of a Close frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CloseCode(u16);
 
 impl CloseCode {
-    /// All is done.
+    /// Normal closure.
     pub const NORMAL: Self = Self(1000);
-    /// The peer breaks a rule of RFC 6455.
+    /// The peer violated RFC 6455.
     pub const PROTOCOL: Self = Self(1002);
-    /// The peer sends text, which no Purpose frame is.
+    /// The peer sent text; Purpose is binary.
     pub const UNACCEPTABLE: Self = Self(1003);
     /// The reason of a Close frame is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
 
-    /// A code that a Close frame may carry.
+    /// A code, if a Close frame may carry it.
     pub const fn new(code: u16) -> Option<Self> {
         match code {
             1000..=1003 | 1007..=1014 | 3000..=4999 => Some(Self(code)),
-            // Reserved, or for a program to say that there was no code.
+            // Reserved, or never sent on the wire.
             _ => None,
         }
     }
 
-    /// As a number.
+    /// The numeric code.
     pub const fn number(self) -> u16 {
         self.0
     }
 }
 
-/// XORs bytes with a mask, of which `phase` bytes were used already; gives the next phase.
+/// XORs bytes with a mask, starting at offset `phase` of the mask. Returns the next offset.
 pub fn apply_mask(bytes: &mut [u8], mask: [u8; 4], phase: u8) -> u8 {
     let [a, b, c, d] = mask;
     let mask = match phase % 4 {
@@ -125,7 +126,7 @@ pub fn apply_mask(bytes: &mut [u8], mask: [u8; 4], phase: u8) -> u8 {
     next as u8
 }
 
-/// Appends a whole masked frame, as a client sends it.
+/// Appends a complete masked frame, as a client sends it.
 pub fn put_masked(out: &mut Vec<u8>, kind: ClientFrame, mask: [u8; 4], payload: &[u8]) {
     let length = payload.len();
     out.push(FIN | kind as u8);
@@ -148,17 +149,17 @@ pub fn put_masked(out: &mut Vec<u8>, kind: ClientFrame, mask: [u8; 4], payload: 
     }
 }
 
-/// What a client sends.
+/// The frames that a client sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ClientFrame {
     /// A message of Purpose bytes.
     Binary = BINARY,
-    /// The end of its stream.
+    /// Close: the end of the client's stream.
     Close = CLOSE,
-    /// A question for a sign of life.
+    /// A keepalive probe.
     Ping = PING,
-    /// The answer to the server's.
+    /// The answer to the server's Ping.
     Pong = PONG,
 }
 

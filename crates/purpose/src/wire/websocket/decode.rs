@@ -1,4 +1,4 @@
-//! Reading: heads in any pieces, payload where it lies, control frames as a whole.
+//! Decoding: heads in any pieces, payloads in place, control frames as a whole.
 
 use std::ops::Range;
 
@@ -32,42 +32,42 @@ impl Control {
     }
 }
 
-/// What the front of a buffer holds.
+/// The result of decoding the front of a buffer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// Nothing yet: all bytes were used.
+    /// All bytes were consumed; more must arrive.
     Incomplete,
-    /// Bytes of the Purpose stream, unmasked, at this place of the buffer.
+    /// Bytes of the Purpose stream, unmasked, at this range of the buffer.
     Payload(Range<usize>),
     /// A Ping, to be answered with its payload.
     Ping(Control),
-    /// A Pong: a sign of life.
+    /// A Pong, which shows that the peer is alive.
     Pong,
-    /// A Close with a code or without; nothing behind it is read.
+    /// A Close frame, with or without a code; nothing after it is read.
     Closed(Option<CloseCode>),
-    /// The peer breaks a rule: close with this code. Nothing more is read.
+    /// The peer violated the protocol: close with this code. Nothing more is read.
     Failed(CloseCode),
 }
 
-/// What became of the bytes given to [`Decoder::unwrap`].
+/// The result of [`Decoder::unwrap`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unwrapped {
-    /// Bytes of the Purpose stream, which stand at the front of the buffer now.
+    /// Bytes of the Purpose stream, now at the front of the buffer.
     pub payload_bytes: usize,
     /// How the stream ended, if it did.
     pub end: Option<StreamEnd>,
 }
 
-/// How a WebSocket stream ends.
+/// How a WebSocket stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StreamEnd {
-    /// By the peer's Close, to be answered with the same code.
+    /// The peer sent Close: answer with the same code.
     Closed(Option<CloseCode>),
-    /// By a broken rule, to be answered with this code.
+    /// The peer violated the protocol: answer with this code.
     Failed(CloseCode),
 }
 
-/// What the bytes to come belong to.
+/// What the next bytes are part of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
     /// The head of a frame.
@@ -80,12 +80,12 @@ enum Part {
     Over,
 }
 
-/// Reads one end of a connection. All its state is some fifty bytes.
+/// Decodes one direction of a connection. Its state takes about fifty bytes.
 #[derive(Debug)]
 pub struct Decoder {
-    /// Payload bytes of this frame that are to come.
+    /// Payload bytes of this frame that have not arrived.
     left: u64,
-    /// A control frame whose payload is not whole.
+    /// A control frame whose payload is incomplete.
     control: Option<Box<Control>>,
     head: [u8; HEAD_BYTES_MAX],
     head_bytes: u8,
@@ -93,12 +93,12 @@ pub struct Decoder {
     phase: u8,
     part: Part,
     role: Role,
-    /// A message has begun, and its last frame has not come.
+    /// A message has begun, and its last frame has not arrived.
     is_in_message: bool,
 }
 
 impl Decoder {
-    /// At the beginning of a stream that came to this end.
+    /// For a stream received by this side.
     pub const fn new(role: Role) -> Self {
         Self {
             left: 0,
@@ -113,13 +113,13 @@ impl Decoder {
         }
     }
 
-    /// Whether the stream has ended: what comes is thrown away.
+    /// Whether the stream has ended; later bytes are discarded.
     pub fn is_over(&self) -> bool {
         self.part == Part::Over
     }
 
-    /// Moves the Purpose bytes of a whole buffer to its front, unmasked, and gives each Ping to
-    /// `answer`. All bytes are used; those of frames that are not whole are in the state.
+    /// Unmasks the Purpose bytes of a buffer and moves them to its front; passes each Ping to
+    /// `answer`. All bytes are consumed; incomplete frames are kept in the state.
     pub fn unwrap(&mut self, bytes: &mut [u8], mut answer: impl FnMut(&Control)) -> Unwrapped {
         let (mut used, mut payload_bytes, mut end) = (0, 0, None);
         while let Some(rest) = bytes.get_mut(used..) {
@@ -144,7 +144,7 @@ impl Decoder {
         Unwrapped { payload_bytes, end }
     }
 
-    /// Reads the next thing at the front of `bytes`, and says how many of them that used.
+    /// Decodes the next part of `bytes`. Returns how many bytes it consumed.
     pub fn next(&mut self, bytes: &mut [u8]) -> (usize, Event) {
         let mut used = 0;
         loop {
@@ -187,7 +187,7 @@ impl Decoder {
         }
     }
 
-    /// Unmasks what has come of a frame's payload, and says how much that is.
+    /// Unmasks the payload that has arrived. Returns its length.
     fn take(&mut self, bytes: &mut [u8]) -> usize {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         let taken = bytes.get_mut(..count).unwrap_or_default();
@@ -223,7 +223,7 @@ impl Decoder {
         }
     }
 
-    /// Takes a byte of a head; what is wrong is known at the first byte that shows it.
+    /// Handles one byte of a head. An error is noticed at the first byte that shows it.
     fn head_byte(&mut self, byte: u8) -> Result<(), CloseCode> {
         let at = usize::from(self.head_bytes);
         if let Some(place) = self.head.get_mut(at) {
@@ -262,7 +262,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reserved bits, the opcode, and whether it may come now.
+    /// Checks the reserved bits, the opcode, and whether it is allowed now.
     fn check_first(&mut self, first: u8) -> Result<(), CloseCode> {
         let is_final = first & FIN != 0;
         let opcode = first & OPCODE;
@@ -281,8 +281,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// The mask, and the length of a control frame. Text is refused here, since a frame without a
-    /// mask is wrong in the first place.
+    /// Checks the mask, and the length of a control frame. Text is rejected only here, because a
+    /// missing mask is the first error.
     fn check_second(&self, second: u8) -> Result<(), CloseCode> {
         let [first, ..] = self.head;
         let is_control = first & OPCODE >= CLOSE;
@@ -298,7 +298,7 @@ impl Decoder {
     }
 }
 
-/// The length of a payload; `None` when it has a shorter form.
+/// The length of a payload; `None` if a shorter encoding exists.
 fn length(short: u8, bytes: &[u8; HEAD_BYTES_MAX - 2]) -> Option<u64> {
     let [a, b, c, d, e, f, g, h, ..] = *bytes;
     match short {
@@ -314,7 +314,7 @@ fn length(short: u8, bytes: &[u8; HEAD_BYTES_MAX - 2]) -> Option<u64> {
     }
 }
 
-/// The code of a Close, which may have none.
+/// The code of a Close payload, which may be empty.
 fn close_code(payload: &[u8]) -> Result<Option<CloseCode>, CloseCode> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(None) } else { Err(CloseCode::PROTOCOL) };

@@ -1,41 +1,41 @@
-//! Sending: what stands before the bytes of the outbox, and control frames between messages.
+//! Sending: heads before the bytes of the outbox, and control frames between messages.
 
 use super::{BINARY, CLOSE, CONTROL_PAYLOAD_BYTES_MAX, CloseCode, FIN, LENGTH_16, PONG};
 use crate::limits::{WEBSOCKET_CONTROL_BYTES_MAX, WEBSOCKET_MESSAGE_BYTES_MAX};
 
-/// Longest head that a server writes here, and longest Close.
+/// Longest head, and longest Close frame, that a server sends, in bytes.
 const HEAD_BYTES: usize = 4;
 
-/// What is to be written next: the head, then that many bytes of the stream.
+/// What to write next: the head, then this many bytes of the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Chunk<'a> {
     /// Bytes of the WebSocket layer.
     pub head: &'a [u8],
-    /// Bytes of the stream that follow it.
+    /// Bytes of the stream that follow the head.
     pub body_bytes: usize,
 }
 
-/// Whether this side has closed.
+/// The progress of closing this side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Closing {
     Open,
-    /// When everything that waits is sent.
+    /// Close is sent after everything that waits.
     Asked(Option<CloseCode>),
-    /// The Close is being sent, or was.
+    /// Close is being sent, or was.
     Begun,
 }
 
-/// Writes a server's end of a connection: whole messages, unmasked.
+/// Encodes a server's side of a connection: complete messages, unmasked.
 ///
-/// [`Sender::chunk`] says what to write, [`Sender::sent`] takes how much of that the transport
-/// took. A message that has begun must be sent to its end, so what it promised has to stay in the
-/// outbox.
+/// [`Sender::chunk`] returns what to write; report to [`Sender::sent`] how much the transport
+/// accepted. The length of a message is sent first, so its bytes must stay in the outbox until they
+/// are sent.
 #[derive(Debug)]
 pub struct Sender {
-    /// Pongs, as whole frames; they go out between two messages.
+    /// Complete Pong frames, to be sent between messages.
     control: Vec<u8>,
     control_sent: u16,
-    /// Payload bytes of the message under way that are to come.
+    /// Payload bytes of the present message not sent yet.
     left: u16,
     head: [u8; HEAD_BYTES],
     head_sent: u8,
@@ -50,7 +50,7 @@ impl Default for Sender {
 }
 
 impl Sender {
-    /// For a connection to which nothing was sent.
+    /// For a connection to which nothing was sent yet.
     pub const fn new() -> Self {
         Self {
             control: Vec::new(),
@@ -63,21 +63,21 @@ impl Sender {
         }
     }
 
-    /// Queues the answer to a Ping. Past a bound the newest stands for all, as RFC 6455 allows.
+    /// Queues a Pong. Above a limit, the newest replaces the others, as RFC 6455 allows.
     pub fn pong(&mut self, payload: &[u8]) {
         debug_assert!(payload.len() <= CONTROL_PAYLOAD_BYTES_MAX);
         if self.closing != Closing::Open {
             return;
         }
         if self.control.len() + 2 + payload.len() > WEBSOCKET_CONTROL_BYTES_MAX {
-            // The frame that is being sent has to stay whole.
+            // A frame that is partly sent must be completed.
             self.control.truncate(self.frame_under_way_end());
         }
         self.control.extend_from_slice(&[FIN | PONG, payload.len() as u8]);
         self.control.extend_from_slice(payload);
     }
 
-    /// Where the control frame ends of which something was sent.
+    /// The end of the control frame that is partly sent.
     fn frame_under_way_end(&self) -> usize {
         let mut end = 0;
         while end < usize::from(self.control_sent) {
@@ -86,27 +86,27 @@ impl Sender {
         end
     }
 
-    /// Closes this side once everything that waits is sent. The first code holds.
+    /// Closes this side after everything that waits is sent. Later calls do not change the code.
     pub fn close(&mut self, code: Option<CloseCode>) {
         if self.closing == Closing::Open {
             self.closing = Closing::Asked(code);
         }
     }
 
-    /// Whether the Close was sent to its last byte.
+    /// Whether the Close frame was sent completely.
     pub fn is_closed(&self) -> bool {
         self.closing == Closing::Begun && self.head_sent == self.head_bytes
     }
 
-    /// Whether there is something to write though the outbox is empty.
+    /// Whether there is something to write even if the outbox is empty.
     pub fn wants_write(&self) -> bool {
         self.head_sent < self.head_bytes
             || !self.control.is_empty()
             || matches!(self.closing, Closing::Asked(_))
     }
 
-    /// What to write next, when `waiting` bytes of the stream wait. Both parts are empty when there
-    /// is nothing.
+    /// The next bytes to write, given the `waiting` bytes of the stream. Both parts are empty if
+    /// there is nothing.
     pub fn chunk(&mut self, waiting: usize) -> Chunk<'_> {
         if self.is_between_frames() {
             if !self.control.is_empty() {
@@ -120,8 +120,8 @@ impl Sender {
         Chunk { head: head.unwrap_or_default(), body_bytes: usize::from(self.left) }
     }
 
-    /// The transport took that many bytes of the last chunk; gives how many of them were the
-    /// stream's.
+    /// Notes that the transport accepted `count` bytes of the last chunk. Returns how many of them
+    /// belong to the stream.
     pub fn sent(&mut self, count: usize) -> usize {
         if self.is_between_frames() {
             self.control_sent += count as u16;

@@ -5,7 +5,7 @@ use super::*;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What a stream gave.
+/// The decoded content of a stream.
 #[derive(PartialEq, Debug, Default)]
 struct Got {
     payload: Vec<u8>,
@@ -31,7 +31,7 @@ fn read(stream: &[u8], cuts: impl Iterator<Item = usize>) -> Got {
     got
 }
 
-/// Reads a stream whole and cut anywhere, which must make no difference.
+/// Decodes a stream in one piece and cut anywhere; the results must be equal.
 #[track_caller]
 fn check(stream: &[u8]) -> Got {
     let whole = read(stream, std::iter::once(usize::MAX));
@@ -45,7 +45,7 @@ fn check(stream: &[u8]) -> Got {
     whole
 }
 
-/// A frame with every part as it is given.
+/// A frame with this first byte, masked.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_masked(&mut bytes, ClientFrame::Binary, MASK, payload);
@@ -212,7 +212,7 @@ fn a_length_has_its_shortest_form_and_no_top_bit() {
     for length in [0u64, 125, 126, 65_535, 1 << 63, u64::MAX] {
         failed(&long(127, &length.to_be_bytes()), CloseCode::PROTOCOL);
     }
-    // The longest that may be claimed reserves nothing, and its bytes come as they come.
+    // A huge announced length reserves no memory; its bytes are passed on as they arrive.
     let mut stream = long(127, &(u64::MAX >> 1).to_be_bytes());
     stream.extend_from_slice(&[b'h' ^ MASK[0], b'i' ^ MASK[1]]);
     assert_eq!(check(&stream), Got { payload: b"hi".to_vec(), ..Got::default() });
