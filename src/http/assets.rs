@@ -1,43 +1,43 @@
-//! The browser client, embedded by `build.rs` as it is served: parts named by their content, and
-//! the page, the worker and the manifest, which name those.
+//! The embedded browser client, as `build.rs` prepares it: parts named by a hash of their content,
+//! and the page, service worker and manifest that refer to them.
 
 use std::borrow::Cow;
 
 use crate::http::request::Request;
 use crate::http::response::{Answer, Cache, Status};
 
-/// One form of an asset.
+/// One variant of an asset.
 #[derive(Debug)]
 struct Content {
-    /// Its digest in hex digits.
+    /// SHA-256 digest in hex digits.
     digest: &'static str,
     plain: &'static [u8],
-    /// Compressed, where that is shorter.
+    /// Compressed with gzip, if that is shorter.
     gzip: Option<&'static [u8]>,
 }
 
-/// Something that is served.
+/// A file that is served.
 #[derive(Debug)]
 pub(super) struct Asset {
     path: &'static str,
     media_type: &'static str,
     cache: Cache,
     content: Content,
-    /// What a server without users serves instead.
+    /// The content to serve while the server has no users.
     first_run: Option<Content>,
 }
 
-/// By path, in order.
+/// Sorted by path.
 static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
-/// What is served at a path.
+/// The asset at a path.
 pub(super) fn find(path: &str) -> Option<&'static Asset> {
     let found = ASSETS.binary_search_by(|asset| asset.path.cmp(path)).ok()?;
     ASSETS.get(found)
 }
 
 impl Asset {
-    /// The answer to a request for it; `is_empty` says that the server has no users.
+    /// The answer to a request for it. `is_empty`: the server has no users.
     pub(super) fn answer(&self, request: &Request<'_>, is_empty: bool) -> Answer<'static> {
         let first_run = self.first_run.as_ref().filter(|_| is_empty);
         let content = first_run.unwrap_or(&self.content);
@@ -62,7 +62,7 @@ impl Asset {
     }
 }
 
-/// Whether If-None-Match names a content, in either encoding: they are the same to who has one.
+/// Whether If-None-Match names a content, in either encoding: a client that has one needs no other.
 fn has_etag(request: &Request<'_>, digest: &str) -> bool {
     request.items("if-none-match").any(|item| {
         let item = item.strip_prefix(b"W/").unwrap_or(item);
@@ -72,7 +72,7 @@ fn has_etag(request: &Request<'_>, digest: &str) -> bool {
     })
 }
 
-/// Whether Accept-Encoding lets an answer be compressed by gzip.
+/// Whether Accept-Encoding allows gzip.
 fn accepts_gzip(request: &Request<'_>) -> bool {
     let mut any = false;
     for item in request.items("accept-encoding") {

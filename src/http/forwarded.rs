@@ -1,20 +1,21 @@
-//! Who is at the other end, when proxies stand between (protocol section 9, "Proxies").
+//! The client address behind trusted proxies (protocol section 9, "Proxies").
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Network;
 use crate::http::request::Request;
 
-/// Who asks.
+/// The client of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer {
-    /// The address that every limit counts for.
+    /// The address that all limits count for.
     pub address: IpAddr,
-    /// It sent X-Forwarded-For and is no trusted proxy: the operator may have forgotten one.
+    /// It sent X-Forwarded-For but is not a trusted proxy: the operator may have forgotten one.
     pub is_distrusted: bool,
 }
 
-/// The right-most untrusted entry of X-Forwarded-For, when a trusted proxy sent it.
+/// The client address: the right-most untrusted entry of X-Forwarded-For, if a trusted proxy sent
+/// it.
 pub(super) fn peer(socket: IpAddr, request: &Request<'_>, trusted: &[Network]) -> Peer {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let socket = socket.to_canonical();
@@ -24,7 +25,7 @@ pub(super) fn peer(socket: IpAddr, request: &Request<'_>, trusted: &[Network]) -
     }
     let mut address = socket;
     for entry in entries {
-        // Where an entry is no address, the one to its right is the best that is known.
+        // The entry is not an address: use the one to its right.
         let Some(named) = address_of(entry) else { break };
         address = named;
         if !is_trusted(address) {
@@ -34,7 +35,7 @@ pub(super) fn peer(socket: IpAddr, request: &Request<'_>, trusted: &[Network]) -
     Peer { address, is_distrusted: false }
 }
 
-/// An entry's address, which may have a port.
+/// The address of an entry, which may include a port.
 fn address_of(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?;
     let address = match text.parse::<IpAddr>() {
@@ -79,7 +80,7 @@ mod tests {
             (&["[2001:db8::7]"], "2001:db8::7"),
             (&["[2001:db8::7]:5000 ,fd00::1"], "2001:db8::7"),
             (&["::ffff:203.0.113.7"], "203.0.113.7"),
-            // No address: the entry to its right, in the end the proxy.
+            // Not an address: the entry to its right, or in the end the proxy.
             (&["1.1.1.1, unknown"], "127.0.0.1"),
             (&["1.1.1.1, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["1.1.1.1,,10.0.0.2"], "10.0.0.2"),

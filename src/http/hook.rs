@@ -1,21 +1,21 @@
-//! Messages by bots: plain text, and JSON in the shape that Slack made common.
+//! Request bodies of hooks: plain text, or JSON in the format of Slack.
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::http::request::Request;
 
-/// How a body is written.
+/// The format of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
-    /// It is the text.
+    /// The body is the text.
     Text,
-    /// It holds the text.
+    /// The body is JSON that contains the text.
     Json,
 }
 
 impl Format {
-    /// By the Content-Type of a request.
+    /// The format for the Content-Type of a request.
     pub(super) fn of(request: &Request<'_>) -> Option<Self> {
         let value = request.value("content-type").ok()??;
         let (media_type, parameters) = value.split_once(';').unwrap_or((value, ""));
@@ -35,8 +35,8 @@ impl Format {
     }
 }
 
-/// The members of Slack's JSON that make a message. What else there is (colours, fields, buttons)
-/// is left out.
+/// The parts of Slack's JSON that become the message. Everything else (colors, fields, buttons) is
+/// ignored.
 #[derive(Deserialize)]
 struct Message {
     text: Option<String>,
@@ -49,7 +49,7 @@ struct Attachment {
     text: Option<String>,
 }
 
-/// The text of a body, or why it has none.
+/// Extracts the text of a body. The error is a line for people.
 pub(super) fn text(format: Format, body: &[u8]) -> Result<Zeroizing<String>, &'static str> {
     let text = Zeroizing::new(match format {
         Format::Text => {

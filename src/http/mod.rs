@@ -1,8 +1,8 @@
-//! HTTP/1.1 (protocol section 9): requests from bytes, answers to bytes, and what each route is.
+//! HTTP/1.1 (protocol section 9): parses requests, routes them, and encodes answers.
 //!
-//! Owns heads and their bounds, routes, the embedded browser client, the handshake of a WebSocket,
-//! origins and forwarded addresses. Knows no socket, no clock and no database: what needs one
-//! leaves as a [`Step`] and is answered by [`Exchange::answer`].
+//! Owns request heads and their limits, routes, the embedded browser client, the WebSocket
+//! handshake, origins and forwarded addresses. It knows no socket, clock or database: a request
+//! that needs one becomes a [`Step`], and is answered by [`Exchange::answer`].
 //!
 //! ```text
 //!   bytes ─► request (head in one pass) ─► router ─┬─► page, part, error: the answer is written
@@ -36,9 +36,9 @@ pub use router::Surface;
 use request::{Head, HeadScanner, Method};
 use router::Route;
 
-/// Whether the first bytes of a connection are those of HTTP; `None` while that is open.
+/// Whether the first bytes of a connection are HTTP; `None`: too few bytes.
 ///
-/// As the length of a Purpose frame each of the methods would be over every limit.
+/// Read as the length of a Purpose frame, every HTTP method exceeds the limit.
 pub fn is_http(bytes: &[u8]) -> Option<bool> {
     match bytes.first_chunk() {
         Some(first) => Some(HTTP_METHODS_FIRST_BYTES.contains(first)),
@@ -50,19 +50,19 @@ pub fn is_http(bytes: &[u8]) -> Option<bool> {
     }
 }
 
-/// The settings that requests depend on.
+/// The configuration that requests depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Site {
-    /// Origins that may open a WebSocket besides the one of the Host header.
+    /// Origins that may open a WebSocket, besides the one of the Host header.
     pub origins: Vec<WebOrigin>,
-    /// Proxies whose X-Forwarded-For counts.
+    /// Proxies whose X-Forwarded-For is trusted.
     pub trusted: Vec<Network>,
-    /// The host of the server's links, which may ask for metrics on loopback.
+    /// The host of the server's public links, which may also request metrics on loopback.
     pub public_host: Option<String>,
 }
 
 impl Site {
-    /// That of a configuration.
+    /// The part of a configuration for HTTP.
     pub fn new(config: &Config) -> Self {
         Self {
             origins: config.web_origin.clone(),
@@ -71,63 +71,64 @@ impl Site {
         }
     }
 
-    /// Whether connections from an address count only for the address that it names.
+    /// Whether an address is a trusted proxy, whose connections count for the clients that it
+    /// names.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(address))
     }
 }
 
-/// What a request depends on besides its bytes.
+/// The context of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting<'a> {
-    /// The settings of the server.
+    /// The configuration.
     pub site: &'a Site,
-    /// What the listener serves.
+    /// The kind of listener.
     pub surface: Surface,
-    /// The address of the connection's other end.
+    /// The remote address of the connection.
     pub socket: IpAddr,
-    /// The server has no user, and its first link is good.
+    /// The server has no users yet, and the link for the first one is valid.
     pub is_empty: bool,
-    /// The time, in microseconds since the Unix epoch.
+    /// The present time, in microseconds since the Unix epoch.
     pub wall_us: i64,
 }
 
-/// What became of the bytes at the front of a buffer.
+/// The outcome of parsing the front of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// That many bytes are done with, and more have to come.
+    /// Incomplete: this many bytes were consumed, and more must arrive.
     Wait(usize),
     /// A request was answered.
     Answered(Used),
-    /// The answer is that the connection is a WebSocket from here on.
+    /// The answer upgrades the connection to a WebSocket.
     Upgrade(Used),
-    /// A message by a bot, to be stored and then answered by [`Exchange::answer`].
+    /// A bot's message: store it, then call [`Exchange::answer`].
     Hook(Used, HookCall),
-    /// Whether the server is healthy, to be answered by [`Exchange::answer`].
+    /// A health check: call [`Exchange::answer`].
     Health(Used),
-    /// The metrics, to be answered by [`Exchange::answer`].
+    /// A scrape of the metrics: call [`Exchange::answer`].
     Metrics(Used),
 }
 
-/// The bytes of a request, and what follows from it.
+/// The bytes of a request that were consumed, and how to answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// How many bytes of the buffer are done with.
+    /// Bytes of the buffer that were consumed.
     pub bytes: usize,
-    /// Who asked.
+    /// The client.
     pub peer: Peer,
-    /// How it is answered, where it is not yet.
+    /// How to answer, unless it was answered.
     pub exchange: Exchange,
 }
 
-/// How a request is to be answered.
+/// The parts of a request that its answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// It was HEAD: the answer has no body.
+    /// The method was HEAD: the answer has no body.
     is_head: bool,
-    /// Nothing more is read of the connection, which is closed once the answer is sent.
+    /// Read nothing more, and close the connection after the answer.
     pub is_last: bool,
-    /// When it came, in seconds since the Unix epoch.
+    /// When the request arrived, in seconds since the Unix epoch.
     wall_s: i64,
 }
 
@@ -138,16 +139,16 @@ impl Exchange {
     }
 }
 
-/// A message that came by a hook.
+/// A message sent by a hook.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HookCall {
     /// The digest of the token in the path.
     pub token: Digest,
-    /// The text, which may be longer than a content.
+    /// The text, which may be longer than a message allows.
     pub text: Zeroizing<String>,
 }
 
-/// A hook whose body is on its way.
+/// A hook whose body is still arriving.
 #[derive(Debug)]
 struct Expected {
     token: Digest,
@@ -157,7 +158,7 @@ struct Expected {
     exchange: Exchange,
 }
 
-/// One connection that speaks HTTP: a few bytes, and more while a body is on its way.
+/// The HTTP state of one connection: a few bytes, and a body while it arrives.
 #[derive(Debug, Default)]
 pub struct Http {
     scanner: HeadScanner,
@@ -165,12 +166,12 @@ pub struct Http {
 }
 
 impl Http {
-    /// Whether a body is on its way, which has a time-out of its own.
+    /// Whether a body is arriving, which has a timeout of its own.
     pub const fn expects_body(&self) -> bool {
         self.expected.is_some()
     }
 
-    /// Handles what is at the front of `bytes`, which begin with those that a [`Step::Wait`] left.
+    /// Handles the front of `bytes`, which must begin with those that the last [`Step::Wait`] left.
     /// Answers are appended to `out`.
     pub fn next(&mut self, bytes: &[u8], setting: &Setting<'_>, out: &mut Vec<u8>) -> Step {
         if self.expected.is_some() {
@@ -228,7 +229,7 @@ impl Http {
                 }
             },
             Route::Answer(answer) => {
-                // A body that came with it is not read.
+                // A body that arrived with it is not read.
                 let has_body = head.body_bytes.is_some_and(|bytes| bytes > 0);
                 used.exchange.is_last |= has_body || answer.status.closes();
                 if used.exchange.is_last {
@@ -240,11 +241,11 @@ impl Http {
         }
     }
 
-    /// Goes on with the body of a hook, which begins at `start`.
+    /// Continues the body of a hook, which begins at `start`.
     fn body(&mut self, bytes: &[u8], start: usize, out: &mut Vec<u8>) -> Step {
         let Some(expected) = self.expected.take() else { return Step::Wait(start) };
         let Some(body) = bytes.get(start..start + expected.body_bytes) else {
-            // The head is done with: only the body has to fit into a buffer.
+            // The head was handled: only the body has to fit in the buffer.
             self.expected = Some(expected);
             return Step::Wait(start);
         };
@@ -263,7 +264,7 @@ impl Http {
     }
 }
 
-/// Answers what is no request; nothing behind it can be trusted.
+/// Answers an invalid request. Bytes after it cannot be trusted.
 fn refuse(status: Status, bytes: &[u8], setting: &Setting<'_>, out: &mut Vec<u8>) -> Step {
     let exchange = Exchange { is_head: false, is_last: true, wall_s: setting.wall_us / 1_000_000 };
     exchange.answer(&Answer::text(status, status.why()), out);
@@ -271,7 +272,8 @@ fn refuse(status: Status, bytes: &[u8], setting: &Setting<'_>, out: &mut Vec<u8>
     Step::Answered(Used { bytes: bytes.len(), peer, exchange })
 }
 
-/// Appends the answer to a connection that gets none else: `--web off`, a time-out, too many.
+/// Appends a final error answer, after which the connection is closed: `--web off`, a timeout, too
+/// many connections.
 pub fn put_last(status: Status, why: &str, retry_s: Option<u32>, wall_us: i64, out: &mut Vec<u8>) {
     let exchange = Exchange { is_head: false, is_last: true, wall_s: wall_us / 1_000_000 };
     exchange.answer(&Answer { retry_s, ..Answer::text(status, why) }, out);

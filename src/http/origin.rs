@@ -1,11 +1,11 @@
-//! Which pages may open a WebSocket (protocol section 9).
+//! The check of which web pages may open a WebSocket (protocol section 9).
 
 use crate::http::Site;
 use crate::http::request::Request;
 
-/// Whether the Origin of a request, where there is one, is the server's own or one that is allowed.
+/// Whether the Origin of a request, if it has one, is the server's own or allowed.
 ///
-/// Only browsers send it, and a page cannot choose it.
+/// Only browsers send it, and a page cannot forge it.
 pub(super) fn is_allowed(request: &Request<'_>, site: &Site) -> bool {
     let origin = match request.value("origin") {
         Ok(None) => return true,

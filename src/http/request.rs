@@ -1,4 +1,4 @@
-//! Heads of requests: found in one pass, and strict wherever two readers could disagree.
+//! Request heads: parsed in one pass, and strict wherever two parsers could disagree.
 
 use memchr::memchr;
 
@@ -6,20 +6,20 @@ use crate::config::is_authority;
 use crate::http::response::Status;
 use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEAD_LINES_MAX};
 
-/// The lines of a head that has none.
+/// Buffer for header lines, empty.
 pub(super) const LINES: [httparse::Header<'static>; HTTP_HEAD_LINES_MAX] =
     [httparse::EMPTY_HEADER; HTTP_HEAD_LINES_MAX];
 
-/// What is asked for.
+/// The method of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
-    /// Its content.
+    /// GET.
     Get,
-    /// The head of its content.
+    /// HEAD: the same without a body.
     Head,
-    /// That it takes a body.
+    /// POST.
     Post,
-    /// What nothing here allows.
+    /// Any other method; none is allowed.
     Other,
 }
 
@@ -28,33 +28,33 @@ pub(super) enum Method {
 pub(super) struct Request<'a> {
     /// What is asked for.
     pub(super) method: Method,
-    /// Of what, without a query.
+    /// Its path, without the query.
     pub(super) path: &'a str,
-    /// It came by HTTP/1.0, which knows no Upgrade.
+    /// The version is HTTP/1.0, which has no Upgrade.
     pub(super) is_old: bool,
     lines: &'a [httparse::Header<'a>],
 }
 
-/// A request, and what its head says about the connection.
+/// A request, and what its head requires of the connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head<'a> {
     pub(super) request: Request<'a>,
-    /// The connection is closed after the answer.
+    /// Close the connection after the answer.
     pub(super) is_last: bool,
-    /// Length of the body; without a Content-Length there is none.
+    /// Length of the body; `None` without a Content-Length.
     pub(super) body_bytes: Option<usize>,
-    /// The body comes once it was asked for.
+    /// The client waits for 100 Continue before it sends the body.
     pub(super) expects_continue: bool,
 }
 
 impl<'a> Request<'a> {
-    /// The values of all lines with this name.
+    /// The values of all header lines with this name.
     pub(super) fn values(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let lines = self.lines.iter().filter(move |line| line.name.eq_ignore_ascii_case(name));
         lines.map(|line| line.value)
     }
 
-    /// The value of the only line with this name.
+    /// The value of the only header line with this name.
     pub(super) fn value(&self, name: &str) -> Result<Option<&'a str>, Status> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
@@ -66,12 +66,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The items of a list, over all lines with this name, without the space around them.
+    /// The items of a comma-separated list over all lines with this name, trimmed.
     pub(super) fn items(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         self.values(name).flat_map(|value| value.split(|&byte| byte == b',')).map(trim)
     }
 
-    /// Whether a list has an item, whatever its case.
+    /// Whether a list contains an item, ignoring case.
     pub(super) fn has_item(&self, name: &str, item: &str) -> bool {
         self.items(name).any(|given| given.eq_ignore_ascii_case(item.as_bytes()))
     }
@@ -84,7 +84,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Finds the end of a head, however it is cut: no byte is scanned twice.
+/// Finds the end of a head, in however many pieces it arrives; scans no byte twice.
 #[derive(Debug, Default)]
 pub(super) struct HeadScanner {
     scanned: u16,
@@ -93,7 +93,7 @@ pub(super) struct HeadScanner {
 }
 
 impl HeadScanner {
-    /// The length of the head at the front of `bytes`, once it is whole.
+    /// The length of the head at the front of `bytes`, once it is complete.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Option<usize>, Status> {
         let most = bytes.get(..HTTP_HEAD_BYTES_MAX).unwrap_or(bytes);
         loop {
@@ -127,7 +127,7 @@ impl HeadScanner {
     }
 }
 
-/// Reads a whole head.
+/// Parses a complete head.
 pub(super) fn parse<'h, 'a: 'h>(
     head: &'a [u8],
     lines: &'h mut [httparse::Header<'a>; HTTP_HEAD_LINES_MAX],
@@ -182,7 +182,7 @@ fn request_line(line: &[u8]) -> Result<(Method, &str, bool), Status> {
         _ => return Err(Status::BadRequest),
     };
     let is_plain = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    // Neither a whole URL nor `*`.
+    // Rejects absolute URLs and `*`.
     if !target.starts_with('/') || !is_plain {
         return Err(Status::BadRequest);
     }
@@ -190,7 +190,7 @@ fn request_line(line: &[u8]) -> Result<(Method, &str, bool), Status> {
     Ok((method, path, is_old))
 }
 
-/// The length of the body. Where it could be read in two ways it is no request.
+/// The length of the body. A length that two parsers could read differently is an error.
 fn body_bytes(request: &Request<'_>) -> Result<Option<usize>, Status> {
     let length = request.value("content-length")?;
     if request.values("transfer-encoding").next().is_some() {
@@ -201,6 +201,6 @@ fn body_bytes(request: &Request<'_>) -> Result<Option<usize>, Status> {
     if length.is_empty() || !length.bytes().all(|digit| digit.is_ascii_digit()) {
         return Err(Status::BadRequest);
     }
-    // One that fits into no number is too long in any case.
+    // A length that overflows is too long in any case.
     Ok(Some(length.parse().unwrap_or(usize::MAX)))
 }

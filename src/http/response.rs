@@ -1,44 +1,44 @@
-//! Answers: a status, the headers that every answer carries, and a body.
+//! HTTP answers: status, the headers common to all, and the body.
 
 use std::borrow::Cow;
 use std::io::Write as _;
 
 use crate::http::Exchange;
 
-/// A status that the server gives.
+/// An HTTP status that the server uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Status {
-    /// Here it is.
+    /// 200: success.
     Ok,
-    /// It is done, and there is nothing to send.
+    /// 204: done, without content.
     NoContent,
-    /// What the client has is still so.
+    /// 304: the client's copy is current.
     NotModified,
-    /// It is no request.
+    /// 400: the request is invalid.
     BadRequest,
-    /// It is not allowed.
+    /// 403: not allowed.
     Forbidden,
-    /// There is nothing of that name.
+    /// 404: no such path.
     NotFound,
-    /// There is, but not for this method.
+    /// 405: the path exists, but not for this method.
     MethodNotAllowed,
-    /// The request took too long to come.
+    /// 408: the request took too long to arrive.
     RequestTimeout,
-    /// A body without a length.
+    /// 411: the body has no Content-Length.
     LengthRequired,
-    /// A body or text over its limit.
+    /// 413: the body or text exceeds its limit.
     ContentTooLarge,
-    /// A body of another type than those that are read.
+    /// 415: the Content-Type of the body is not supported.
     UnsupportedMediaType,
-    /// A WebSocket of another version, or none.
+    /// 426: not a WebSocket handshake of version 13.
     UpgradeRequired,
-    /// Too often.
+    /// 429: a rate limit is reached.
     TooManyRequests,
-    /// A head over its limits.
+    /// 431: the request head exceeds its limits.
     HeadTooLarge,
-    /// Not now.
+    /// 503: try again later.
     Unavailable,
-    /// Another version of HTTP than 1.
+    /// 505: not HTTP/1.
     VersionNotSupported,
 }
 
@@ -64,7 +64,7 @@ impl Status {
         }
     }
 
-    /// One line for people.
+    /// A one-line explanation for people.
     pub(super) const fn why(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -85,7 +85,7 @@ impl Status {
         }
     }
 
-    /// Whether nothing that follows on the connection can be trusted.
+    /// Whether the connection must be closed, because later bytes cannot be trusted.
     pub const fn closes(self) -> bool {
         matches!(
             self,
@@ -98,20 +98,20 @@ impl Status {
         )
     }
 
-    /// Whether the answer has neither a body nor a length.
+    /// Whether the answer has neither body nor Content-Length.
     const fn is_bodiless(self) -> bool {
         matches!(self, Self::NoContent | Self::NotModified)
     }
 }
 
-/// How long an answer may be kept.
+/// How clients may cache an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cache {
     /// Not at all.
     Never,
-    /// As long as the server confirms it each time.
+    /// After revalidation by ETag.
     Confirmed,
-    /// For good: its path names its content.
+    /// Forever: the path contains a hash of the content.
     Immutable,
 }
 
@@ -125,8 +125,8 @@ impl Cache {
     }
 }
 
-/// What every answer carries. The page may load nothing but its own parts, is shown in no frame and
-/// gets no feature of the browser but those two.
+/// Security headers of every answer. The page may load only its own parts, cannot be framed, and
+/// gets only two browser features.
 const SECURITY: &str = "\
 Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
 connect-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; worker-src 'self'; \
@@ -142,31 +142,31 @@ geolocation=(), gyroscope=(), hid=(), idle-detection=(), magnetometer=(), microp
 payment=(), picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), \
 usb=(), xr-spatial-tracking=()\r\n";
 
-/// An answer to one request.
+/// The answer to one request.
 #[derive(Clone, Debug)]
 pub struct Answer<'a> {
     /// Its status.
     pub status: Status,
     /// Type of the body.
     pub media_type: &'a str,
-    /// How long it may be kept.
+    /// How it may be cached.
     pub cache: Cache,
-    /// What confirms it, without quotes.
+    /// The ETag, without quotes.
     pub etag: Option<Cow<'a, str>>,
     /// The body is compressed.
     pub is_gzip: bool,
-    /// It would be another one for who accepts another encoding.
+    /// The answer depends on Accept-Encoding.
     pub varies: bool,
-    /// The methods that are allowed.
+    /// The allowed methods, for 405.
     pub allow: Option<&'a str>,
-    /// Seconds after which to try again.
+    /// Seconds for Retry-After.
     pub retry_s: Option<u32>,
     /// The body.
     pub body: Cow<'a, [u8]>,
 }
 
 impl<'a> Answer<'a> {
-    /// One line of text.
+    /// An answer with one line of text.
     pub fn text(status: Status, line: &'a str) -> Self {
         let mut body = line.as_bytes().to_vec();
         if !body.is_empty() {
@@ -185,12 +185,12 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// What a status says by itself.
+    /// An answer with the explanation of its status.
     pub fn status(status: Status) -> Self {
         Self::text(status, status.why())
     }
 
-    /// Appends it.
+    /// Appends the encoded answer.
     pub(super) fn put(&self, out: &mut Vec<u8>, exchange: &Exchange) {
         out.reserve(SECURITY.len() + 512 + self.body.len());
         // Writing to a Vec cannot fail.
@@ -202,7 +202,7 @@ impl<'a> Answer<'a> {
 
     fn put_head(&self, out: &mut Vec<u8>, exchange: &Exchange) -> std::io::Result<()> {
         write!(out, "HTTP/1.1 {}\r\n", self.status.line())?;
-        // Without a clock there is no date.
+        // Without a clock there is no Date.
         if exchange.wall_s > 0
             && let Ok(time) = jiff::Timestamp::from_second(exchange.wall_s)
         {

@@ -1,4 +1,4 @@
-//! From a request to what it is for.
+//! The router: from a request to its route.
 
 use std::net::IpAddr;
 
@@ -9,40 +9,41 @@ use crate::http::response::{Answer, Status};
 use crate::http::upgrade;
 use crate::http::{Setting, Site};
 
-/// What a listener serves.
+/// The kind of a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Surface {
     /// The browser client, WebSocket, hooks.
     Public,
-    /// Metrics for anybody who can connect.
+    /// Metrics, for any host name.
     Metrics,
-    /// Metrics on loopback, where a page of another site must not reach them by a name of its own.
+    /// Metrics on loopback, which a page of another site must not reach under a host name of its
+    /// own.
     LocalMetrics,
 }
 
-/// What is to be done.
+/// What to do for a request.
 #[derive(Debug)]
 pub(super) enum Route<'a> {
-    /// Send this.
+    /// Send this answer.
     Answer(Answer<'a>),
-    /// Find out whether the server is healthy.
+    /// Report whether the server is healthy.
     Health,
-    /// Make the text of the metrics.
+    /// Render the metrics.
     Metrics,
-    /// Begin a WebSocket.
+    /// Upgrade to a WebSocket.
     Upgrade { accept: String, has_protocol: bool },
     /// Read a body for the bot with this token.
     Hook { token: &'a str, format: Format },
 }
 
-/// Finds what a request is for.
+/// Finds the route of a request.
 pub(super) fn route<'a>(request: &Request<'a>, setting: &Setting<'_>) -> Route<'a> {
     match setting.surface {
         Surface::Public => public(request, setting),
         Surface::LocalMetrics if !is_local_name(request, setting.site) => {
             Route::Answer(Answer::text(
                 Status::Forbidden,
-                "metrics on loopback are for requests by its address or name",
+                "metrics on loopback must be requested by the address or a local name",
             ))
         }
         Surface::Metrics | Surface::LocalMetrics => match request.path {
@@ -95,11 +96,11 @@ fn not_allowed(allow: &'static str) -> Route<'static> {
     Route::Answer(Answer { allow: Some(allow), ..Answer::status(Status::MethodNotAllowed) })
 }
 
-/// Whether a request names an address, loopback or the server's own site: by such a name no page of
-/// another site can have come here.
+/// Whether the Host is an address, localhost or the server's own site. A page of another site
+/// cannot have sent such a request.
 fn is_local_name(request: &Request<'_>, site: &Site) -> bool {
     let Ok(Some(authority)) = request.value("host") else {
-        // Only HTTP/1.0 may do without, which no browser speaks.
+        // Only HTTP/1.0 may omit Host, and no browser uses that.
         return request.is_old;
     };
     let host = match authority.strip_prefix('[') {

@@ -22,7 +22,7 @@ impl Default for Server {
     }
 }
 
-/// What one request came to.
+/// The outcome of one request.
 struct Got {
     step: Step,
     out: String,
@@ -68,7 +68,7 @@ impl Server {
         }
     }
 
-    /// One request in pieces, each with what was left of those before it.
+    /// Feeds one request in pieces, each with what was left of the ones before it.
     fn feed(&self, request: &[u8], pieces: impl Iterator<Item = usize>) -> Got {
         let (mut http, mut raw, mut inbox) = (Http::default(), Vec::new(), Vec::new());
         let mut rest = request;
@@ -90,7 +90,7 @@ impl Server {
         Got { step, out, raw }
     }
 
-    /// The same whole and cut anywhere.
+    /// The same request in one piece and cut anywhere; the answers must be equal.
     #[track_caller]
     fn ask(&self, request: &str) -> Got {
         let whole = self.feed(request.as_bytes(), std::iter::once(usize::MAX));
@@ -308,7 +308,7 @@ fn heads_have_bounds() {
     assert_eq!(server.status(&longest(8 * 1024)), "200");
     let got = server.ask(&longest(8 * 1024 + 1));
     assert_eq!((got.status(), got.is_last()), ("431", true));
-    // It is known before the end comes.
+    // The limit applies before the end arrives.
     let got =
         server.ask(&"GET /".to_owned().chars().chain("a".repeat(9000).chars()).collect::<String>());
     assert_eq!((got.status(), got.is_last()), ("431", true));
@@ -349,7 +349,7 @@ fn methods() {
         assert_eq!(got.header("allow"), Some(allow));
         assert!(!got.is_last());
     }
-    // What such a request carries is not read.
+    // The body of such a request is not read.
     let got = server.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
     assert_eq!((got.status(), got.is_last()), ("405", true));
     assert_eq!(server.status("POST /nothing HTTP/1.1\r\nHost: a\r\n\r\n"), "404");
@@ -422,7 +422,7 @@ fn a_websocket_begins_with_a_handshake() {
     let got =
         server.get("/ws", &format!("{lines}Sec-WebSocket-Extensions: permessage-deflate\r\n"));
     assert_eq!((got.status(), got.header("sec-websocket-extensions")), ("101", None));
-    // What stands behind the head is the WebSocket's.
+    // Bytes after the head belong to the WebSocket.
     let behind = format!("GET /ws HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
     let (mut http, mut out) = (Http::default(), Vec::new());
     let with_frame = [behind.as_bytes(), b"\x82\x80\0\0\0\0"].concat();
@@ -572,7 +572,7 @@ fn what_services_send_to_a_slack_url_is_read() {
     let deleted = r#"{"channel":"dev","text":"[a/b:old] branch deleted by anna","username":"Gitea",
         "icon_url":"","unfurl_links":0,"link_names":0,"attachments":null}"#;
     assert_eq!(text_of(JSON, deleted), "[a/b:old] branch deleted by anna");
-    // Alertmanager has no text next to its attachment.
+    // Alertmanager sends only an attachment, without text.
     let alert = r##"{"channel":"#alerts","username":"Alertmanager","attachments":[{
         "title":"[FIRING:1] InstanceDown (web1 critical)","title_link":"http://am/#/alerts",
         "text":"web1 is down\nfor 5 minutes","fallback":"[FIRING:1] InstanceDown","callback_id":"",

@@ -1,4 +1,4 @@
-//! The handshake of a WebSocket (RFC 6455, section 4.2).
+//! The WebSocket handshake (RFC 6455, section 4.2).
 
 use crate::http::request::{Method, Request};
 use crate::http::response::{Answer, Status};
@@ -11,7 +11,8 @@ const PROTOCOL: &str = "purpose";
 /// Length of a key as text: 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
-/// What an upgrade gets, and whether it offers the subprotocol; or the answer that refuses it.
+/// Checks an upgrade request. Returns the accept key, and whether the subprotocol is offered; or
+/// the error answer.
 pub(super) fn check<'a>(request: &Request<'a>, site: &Site) -> Result<(String, bool), Answer<'a>> {
     let is_upgrade = request.method == Method::Get
         && !request.is_old
@@ -23,7 +24,7 @@ pub(super) fn check<'a>(request: &Request<'a>, site: &Site) -> Result<(String, b
     }
     let key = request.value("sec-websocket-key").map_err(Answer::status)?.unwrap_or_default();
     if !is_key(key) {
-        return Err(Answer::text(Status::BadRequest, "the Sec-WebSocket-Key is not one"));
+        return Err(Answer::text(Status::BadRequest, "the Sec-WebSocket-Key is not valid"));
     }
     if !origin::is_allowed(request, site) {
         let why = "pages of this origin may not connect: see --web-origin";
@@ -35,17 +36,17 @@ pub(super) fn check<'a>(request: &Request<'a>, site: &Site) -> Result<(String, b
     ))
 }
 
-/// Whether a text is 16 bytes in base64.
+/// Whether a text is base64 of 16 bytes.
 fn is_key(key: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let digits = key.strip_suffix("==").unwrap_or_default().as_bytes();
-    // The last digit carries two bits, the others of it are 0.
+    // Only the first two bits of the last digit are used; the others must be 0.
     key.len() == KEY_CHARS
         && digits.iter().all(|&byte| is_digit(byte))
         && matches!(digits.last(), Some(b'A' | b'Q' | b'g' | b'w'))
 }
 
-/// Appends the answer that begins the WebSocket.
+/// Appends the answer that completes the handshake.
 pub(super) fn put(accept: String, has_protocol: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n");
     out.extend_from_slice(b"Connection: Upgrade\r\nSec-WebSocket-Accept: ");
