@@ -1,13 +1,13 @@
-//! The helper thread for passwords: password work takes a tenth of a second, and the loop must not
-//! wait.
+//! The password helper: a thread that hashes passwords, since each takes a tenth of a second and
+//! the event loop must not wait.
 //!
-//! Owns the thread, the bounded line of jobs to it and the way back. Must not know users,
-//! connections or the throttle: a job is a number, a stored text and a password.
+//! Owns the thread, the bounded channel of jobs to it, and the channel of results. It does not know
+//! users, connections or rate limits: a job is an id, a stored password and a given one.
 //!
-//! [`run`] is the whole of the work as a plain function; tests and simulations call it themselves.
+//! [`run`] does a whole job as a plain function; tests and simulations call it directly.
 //!
-//! The thread takes one job at a time, in the order they were submitted. Who submits several jobs
-//! that draw on one failure bucket should read `throttle`'s words on work in flight first.
+//! The thread does one job at a time, in the order of submission. Before you submit several jobs
+//! that share a token bucket, read "Work in flight" in `throttle`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -24,33 +24,33 @@ use super::password::{self, Password};
 use super::random::{NoRandomness, RandomSource};
 use crate::limits::PASSWORD_QUEUE_MAX;
 
-/// What a job is called by the one who submitted it.
+/// The id of a job, chosen by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JobId(pub u64);
 
 /// A piece of password work.
 #[derive(Debug)]
 pub struct Job {
-    /// Comes back with the outcome.
+    /// Returned with the result.
     pub id: JobId,
-    /// What to do.
+    /// The work to do.
     pub work: Work,
 }
 
-/// What a job can be. Stored forms in it are not for logs.
+/// The kinds of work. They contain stored passwords: do not log them.
 pub enum Work {
-    /// Is this the stored password?
+    /// Compare a password with the stored one.
     Verify {
-        /// The stored form; `None` for an unknown or disabled user, who gets the same work and no.
+        /// The stored password; `None` for an unknown or disabled user: same work, result `false`.
         stored: Option<String>,
-        /// What was given.
+        /// The given password.
         password: Password,
-        /// The configured rounds: the least that a decline costs, for every user.
+        /// The configured rounds: every wrong password costs at least these.
         rounds: u32,
-        /// Whether a right password that is stored with fewer rounds is hashed anew.
+        /// Whether to hash a right password again if it is stored with fewer rounds.
         upgrade: bool,
     },
-    /// The stored form of a new password.
+    /// Hash a new password.
     Hash {
         /// The new password.
         password: Password,
@@ -59,37 +59,37 @@ pub enum Work {
     },
 }
 
-/// A job's outcome.
+/// The result of a job.
 #[derive(Clone, Debug)]
 pub struct JobDone {
-    /// The job's name.
+    /// The id of the job.
     pub id: JobId,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// What comes of a job. Stored forms in it are not for logs.
+/// The outcome of a job. It contains stored passwords: do not log it.
 #[derive(Clone)]
 pub enum Outcome {
-    /// Of [`Work::Verify`].
+    /// Outcome of [`Work::Verify`].
     Verified {
         /// Whether the password was right.
         ok: bool,
-        /// The stored form to keep from now on, when it was right and is to be upgraded.
+        /// The new stored password, if the right one was upgraded.
         upgraded: Option<String>,
     },
-    /// Of [`Work::Hash`]: the stored form.
+    /// Outcome of [`Work::Hash`]: the stored password.
     Hashed(String),
-    /// Of any work.
+    /// Any work may fail.
     Failed(JobError),
 }
 
-/// Why password work has no outcome.
+/// The reason why password work failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum JobError {
-    /// There was no randomness for a salt.
+    /// No randomness for a salt.
     NoRandomness(NoRandomness),
-    /// The work panicked: a defect. The helper goes on with the next.
+    /// The work panicked, which is a bug. The helper continues with the next job.
     Panicked,
 }
 
@@ -132,7 +132,7 @@ impl fmt::Debug for Outcome {
     }
 }
 
-/// Does a job: takes a tenth of a second with today's rounds.
+/// Does a job; takes a tenth of a second at the default number of rounds.
 pub fn run(job: Job, random: &dyn RandomSource) -> JobDone {
     let outcome = match job.work {
         Work::Verify { stored, password, rounds, upgrade } => {
@@ -146,11 +146,10 @@ pub fn run(job: Job, random: &dyn RandomSource) -> JobDone {
     JobDone { id: job.id, outcome }
 }
 
-/// A wrong password costs the configured rounds at least, so that neither an unknown or disabled
-/// user nor one whose password is stored with fewer rounds stands out by a quick answer. One
-/// stored with *more* rounds than are configured does stand out by a slow one: that happens when
-/// an operator lowered the rounds, or gave one user more, and hiding it would make every wrong
-/// answer as slow as the slowest.
+/// Verifies a password. A wrong one costs at least the configured rounds, so the time does not
+/// reveal users who are unknown, disabled, or have fewer rounds. Users with *more* rounds are
+/// revealed by slower answers. That happens after an operator lowered the rounds, and hiding it
+/// would make every wrong answer as slow as the slowest.
 fn verify(
     stored: Option<&str>,
     password: &Password,
@@ -158,8 +157,8 @@ fn verify(
     upgrade: bool,
     random: &dyn RandomSource,
 ) -> Outcome {
-    // The same steps are taken for every user, known or not: even the microseconds in which a
-    // stored form is read could be measured.
+    // Do the same steps for every user, known or not: even the microseconds of parsing could be
+    // measured.
     let nobody = password::nobody(rounds);
     let known = stored.unwrap_or(&nobody);
     let is_right = password::verify(known, password);
@@ -172,12 +171,12 @@ fn verify(
         return Outcome::Verified { ok, upgraded: None };
     }
     let wanted = upgrade && password::needs_upgrade(known, rounds);
-    // Without randomness the old form stays good enough; the next login tries again.
+    // Without randomness, keep the old hash; the next login tries again.
     let upgraded = wanted.then(|| password::hash(password, rounds, random).ok()).flatten();
     Outcome::Verified { ok, upgraded }
 }
 
-/// As many jobs wait as may: the request is declined `rate-limited`.
+/// The queue is full: the request is declined `rate-limited`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
 
@@ -189,21 +188,21 @@ impl fmt::Display for QueueFull {
 
 impl std::error::Error for QueueFull {}
 
-/// The loop's end of the helper thread. Dropping it ends the thread: the job under way is finished
-/// and forgotten, those that wait are not begun.
+/// The event loop's end of the helper thread. Dropping it ends the thread: the present job is
+/// finished and its result dropped; waiting jobs are not started.
 #[derive(Debug)]
 pub struct PasswordHelper {
-    /// `None` only while dropping.
+    /// `None` only during drop.
     jobs: Option<SyncSender<Job>>,
     done: Receiver<JobDone>,
-    /// Jobs submitted whose outcome was not fetched; bounds both directions.
+    /// Jobs submitted whose results were not fetched; bounds both channels.
     under_way: Cell<usize>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl PasswordHelper {
-    /// Starts the thread. It calls `wake` after each job, once the outcome can be fetched.
+    /// Starts the thread. It calls `wake` after each job, when the result can be fetched.
     pub fn start(wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (jobs, jobs_in) = sync_channel(PASSWORD_QUEUE_MAX);
         let (done_out, done) = channel();
@@ -216,7 +215,7 @@ impl PasswordHelper {
         Ok(Self { jobs: Some(jobs), done, under_way, stop, thread: Some(thread) })
     }
 
-    /// Puts a job in line; refused when [`PASSWORD_QUEUE_MAX`] jobs are under way.
+    /// Submits a job; fails when [`PASSWORD_QUEUE_MAX`] jobs are in progress.
     pub fn submit(&self, job: Job) -> Result<(), QueueFull> {
         if self.under_way.get() >= PASSWORD_QUEUE_MAX {
             return Err(QueueFull);
@@ -224,7 +223,7 @@ impl PasswordHelper {
         let jobs = self.jobs.as_ref().ok_or(QueueFull)?;
         jobs.try_send(job).map_err(|refused| {
             if matches!(refused, TrySendError::Disconnected(_)) {
-                log::error!("the password helper is gone; nobody can log in");
+                log::error!("the password helper thread has ended; nobody can log in");
             }
             QueueFull
         })?;
@@ -232,12 +231,12 @@ impl PasswordHelper {
         Ok(())
     }
 
-    /// Whether an outcome may be there to be fetched.
+    /// Whether jobs are in progress or results can be fetched.
     pub fn is_busy(&self) -> bool {
         self.under_way.get() > 0
     }
 
-    /// The next outcome, if there is one. One wake-up may stand for several: fetch until `None`.
+    /// The next result. One wake-up may stand for several: call until `None`.
     pub fn try_recv(&self) -> Option<JobDone> {
         let done = self.done.try_recv().ok()?;
         self.under_way.set(self.under_way.get() - 1);
@@ -272,11 +271,12 @@ fn work(jobs: &Receiver<Job>, done: &Sender<JobDone>, stopped: &AtomicBool, wake
     }
 }
 
-/// Does a job; one that panics fails, and the thread lives on, or nobody could log in any more.
+/// Runs a job; if it panics, the job fails and the thread lives on. Otherwise nobody could log in
+/// any more.
 fn guarded(id: JobId, work: impl FnOnce() -> JobDone) -> JobDone {
-    // Nothing that the work has touched is used again.
+    // State that the work has touched is not used again.
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        log::error!("password work panicked, which is a defect; its request is declined");
+        log::error!("password work panicked, which is a bug; its request is declined");
         JobDone { id, outcome: Outcome::Failed(JobError::Panicked) }
     })
 }
@@ -408,7 +408,7 @@ mod tests {
         for _ in 0..PASSWORD_QUEUE_MAX {
             wakes.recv_timeout(Duration::from_secs(10)).unwrap();
         }
-        // All are done, none is fetched.
+        // All are done, and no result was fetched.
         assert_eq!(helper.submit(hashing(0, 1)), Err(QueueFull));
         assert!(helper.try_recv().is_some());
         assert_eq!(helper.submit(hashing(0, 1)), Ok(()));
@@ -421,7 +421,7 @@ mod tests {
             helper.submit(hashing(id, 20_000)).unwrap();
         }
         drop(helper);
-        // The thread is gone and with it its end of the wakes.
+        // The thread has ended and dropped its end of the wake channel.
         let woken = wakes.iter().count();
         assert!(woken < PASSWORD_QUEUE_MAX / 2, "{woken}");
     }

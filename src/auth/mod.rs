@@ -1,7 +1,7 @@
-//! Who somebody is: passwords, session secrets, invitations, and how often one may guess.
+//! Authentication: passwords, session secrets, invite codes, and rate limits on guesses.
 //!
-//! Owns every secret's form at rest and in memory. Must not know the clock, the sockets or the
-//! file: time and randomness are arguments, stored strings come and go as values.
+//! Owns the form of all secrets, at rest and in memory. It knows no clock, sockets or database:
+//! time and randomness are arguments, and stored forms are passed as values.
 
 pub mod helper;
 pub mod password;

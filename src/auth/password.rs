@@ -1,19 +1,19 @@
-//! Passwords: preparing, hashing, checking.
+//! Passwords: normalizing, hashing and verifying them.
 //!
-//! Owns the form of a stored password and the wiping of what leads to it. Must not know users,
-//! chats, threads or how often somebody may try.
+//! Owns the form of a stored password, and wipes all intermediate secrets. It does not know users,
+//! chats, threads or rate limits.
 //!
-//! A stored password is text that carries its own parameters, so that the configured rounds may
-//! change while old ones still open:
+//! A stored password contains its own parameters, so the configured rounds can change while old
+//! passwords stay valid:
 //!
 //! ```text
 //! pbkdf2-sha256$600000$<32 hex digits of salt>$<64 hex digits of hash>
 //! ```
 //!
-//! Before hashing, a password is prepared as RFC 8265 says for OpaqueString: spaces outside ASCII
-//! become U+0020, then NFC; nothing is cut off and case counts. The classes of characters which
-//! that RFC forbids are not refused: a password is never shown, and refusing it at the next login
-//! would lock somebody out.
+//! Before hashing, a password is normalized as OpaqueString (RFC 8265): spaces outside ASCII become
+//! U+0020, then NFC. It is not truncated, and case matters. Characters that the RFC forbids are
+//! allowed here: a password is never displayed, and rejecting it at a later login would lock the
+//! user out.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -30,29 +30,29 @@ const SCHEME: &str = "pbkdf2-sha256";
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
-/// Longest text, in bytes, that preparing is tried on. Preparing makes a text less than four times
-/// shorter (iota by its other name U+1FBE with two marks, seven bytes to two, is the worst), so
-/// what is longer than this is over [`PASSWORD_BYTES_MAX`] prepared, too.
+/// Longest text, in bytes, that is normalized. Normalizing never shortens a text to less than a
+/// quarter (the worst case is U+1FBE with two marks: seven bytes to two), so longer texts exceed
+/// [`PASSWORD_BYTES_MAX`] in any case.
 const GIVEN_BYTES_MAX: usize = 4 * PASSWORD_BYTES_MAX;
 
-/// Text that must not be shown, such as a password as somebody typed it. Wiped when dropped; its
-/// Debug form shows nothing.
+/// Text that must not be displayed, such as a typed password. Wiped on drop; its Debug form hides
+/// it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over; no copy of it is left behind.
+    /// Takes ownership of the text, without a copy.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text itself: only for preparing it, or sending it where it belongs.
+    /// The text. Use it only to normalize or to send it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// A prepared password: the only form that is hashed, so that nobody forgets to prepare one.
+/// A normalized password: the only type that can be hashed, so normalizing cannot be forgotten.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Password(Secret);
 
@@ -68,7 +68,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whose password it is: they have different lengths (protocol section 7).
+/// The kind of a password, which determines its length limits (protocol section 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// At least 8 characters, at most 256 bytes.
@@ -77,12 +77,12 @@ pub enum Kind {
     Chat,
 }
 
-/// Why a text cannot become a password.
+/// The reason why a text cannot be a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPassword {
-    /// Fewer characters (Unicode scalar values) than this after preparation.
+    /// It has fewer characters (Unicode scalar values) than this, after normalizing.
     TooShort(usize),
-    /// Over 256 bytes after preparation.
+    /// It has over 256 bytes, after normalizing.
     TooLong,
 }
 
@@ -97,8 +97,8 @@ impl fmt::Display for BadPassword {
 
 impl std::error::Error for BadPassword {}
 
-/// Prepares a new password and checks its length, which is that of the prepared form: at least so
-/// many characters, at most that many bytes.
+/// Normalizes a new password, and checks the length of the result: a minimum of characters, a
+/// maximum of bytes.
 pub fn prepare(given: &str, kind: Kind) -> Result<Password, BadPassword> {
     let least = match kind {
         Kind::User => USER_PASSWORD_CHARS_MIN,
@@ -111,22 +111,23 @@ pub fn prepare(given: &str, kind: Kind) -> Result<Password, BadPassword> {
     Ok(prepared)
 }
 
-/// Prepares a password that somebody tries. `None`, for an empty one or one over 256 bytes, means
-/// that it is wrong: no password can be like that, so it need not be hashed.
+/// Normalizes a password to be verified. `None`: empty or over 256 bytes, so it is wrong and need
+/// not be hashed.
 pub fn prepare_attempt(given: &str) -> Option<Password> {
     opaque_string(given).filter(|prepared| !prepared.bytes().is_empty())
 }
 
-/// RFC 8265 section 4.2.2; `None` when the outcome is over 256 bytes.
+/// OpaqueString of RFC 8265, section 4.2.2; `None` if the result is over 256 bytes.
 fn opaque_string(given: &str) -> Option<Password> {
     if given.len() > GIVEN_BYTES_MAX {
         return None;
     }
-    // NFC triples a text at most; with room for that it is never moved, so no copy escapes wiping.
+    // NFC makes a text at most three times longer. With this capacity, the buffer never moves and
+    // leaves no copy behind.
     let mut prepared = Zeroizing::new(String::with_capacity(3 * given.len()));
     let spaced = given.chars().map(ascii_space);
     if is_nfc_quick(spaced.clone()) == IsNormalized::Yes {
-        // The usual password: nothing passes through the normaliser's own buffers.
+        // The common case: avoids the internal buffers of the normalizer.
         prepared.extend(spaced);
     } else {
         prepared.extend(spaced.nfc());
@@ -139,8 +140,8 @@ fn ascii_space(c: char) -> char {
     if c.general_category() == GeneralCategory::SpaceSeparator { ' ' } else { c }
 }
 
-/// Hashes a prepared password with a fresh salt into the stored form. Rounds are brought into
-/// 1..=[`PASSWORD_ITERATIONS_MAX`]. Takes about a quarter of a microsecond per round.
+/// Hashes a password with a new salt. Rounds are clamped to 1..=[`PASSWORD_ITERATIONS_MAX`]. Takes
+/// about a quarter of a microsecond per round.
 pub fn hash(
     password: &Password,
     rounds: u32,
@@ -154,8 +155,8 @@ pub fn hash(
     Ok(format!("{SCHEME}${rounds}${}${}", Hex(&salt), Hex(&*derived)))
 }
 
-/// Whether the prepared password is the one stored, compared in constant time. `false`, at once,
-/// when the stored text is not of the form this module writes.
+/// Whether a password matches a stored one, compared in constant time. Returns `false` at once if
+/// the stored text is not in the format of this module.
 pub fn verify(stored: &str, password: &Password) -> bool {
     let Some(stored) = Stored::parse(stored) else {
         return false;
@@ -164,28 +165,28 @@ pub fn verify(stored: &str, password: &Password) -> bool {
     pbkdf2::verify(ALGORITHM, stored.rounds, &stored.salt, secret, &stored.hash).is_ok()
 }
 
-/// A stored form with a number of rounds that belongs to nobody. Whether a password is verified by
-/// it says nothing.
+/// A stored password with this number of rounds that belongs to nobody. Ignore the result of
+/// verifying against it.
 pub fn nobody(rounds: u32) -> String {
     let rounds = bounded(rounds);
     format!("{SCHEME}${rounds}${}${}", Hex(&[0; SALT_BYTES]), Hex(&[0; HASH_BYTES]))
 }
 
-/// Does the work of checking a password with a number of rounds, and knows nothing after it.
+/// Does the work of verifying with this number of rounds, and discards the result.
 pub fn verify_nothing(password: &Password, rounds: u32) {
     let mut derived = Zeroizing::new([0; HASH_BYTES]);
     derive(password, bounded(rounds), &[0; SALT_BYTES], &mut derived);
-    // Or the optimiser might see that nobody looks at it.
+    // Prevents the optimizer from removing the unused result.
     std::hint::black_box(&derived);
 }
 
-/// The rounds a stored password asks for; `None` when it is not of this module's form.
+/// The rounds of a stored password; `None` if it is not in the format of this module.
 pub fn rounds(stored: &str) -> Option<u32> {
     Stored::parse(stored).map(|stored| stored.rounds.get())
 }
 
-/// Whether a stored password has fewer rounds than are configured now. (More are left alone: they
-/// are no weaker, and a single round is nobody's protection but a load test's way around it.)
+/// Whether a stored password has fewer rounds than configured. More rounds are left alone: they are
+/// not weaker.
 pub fn needs_upgrade(stored: &str, configured_rounds: u32) -> bool {
     rounds(stored).is_some_and(|rounds| rounds > 1 && rounds < bounded(configured_rounds).get())
 }
@@ -200,7 +201,7 @@ fn bounded(rounds: u32) -> NonZeroU32 {
     NonZeroU32::new(rounds.min(PASSWORD_ITERATIONS_MAX)).unwrap_or(NonZeroU32::MIN)
 }
 
-/// A stored password taken apart. Not a secret of the first order, but wiped all the same.
+/// A parsed stored password. Wiped on drop, although it is not a secret itself.
 struct Stored {
     rounds: NonZeroU32,
     salt: [u8; SALT_BYTES],
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Made by another implementation (Python's hashlib.pbkdf2_hmac).
+    /// Computed by another implementation (Python's hashlib.pbkdf2_hmac).
     #[test]
     fn the_stored_form_is_pbkdf2_hmac_sha256() {
         let stored = "pbkdf2-sha256$4096$000102030405060708090a0b0c0d0e0f$\
@@ -383,10 +384,10 @@ mod tests {
         assert!(prepare_attempt("short").is_some());
     }
 
-    /// The capacity in `opaque_string` and GIVEN_BYTES_MAX stand on these.
+    /// The capacity in `opaque_string` and GIVEN_BYTES_MAX depend on these.
     #[test]
     fn preparing_grows_to_three_times_and_shrinks_to_a_quarter_at_most() {
-        // The longest way to write what a scalar value is canonically.
+        // The longest text that is canonically equivalent to each scalar value.
         let mut longest: std::collections::HashMap<char, usize> = Default::default();
         for c in char::MIN..=char::MAX {
             let c_spaced = ascii_space(c);

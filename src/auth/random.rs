@@ -1,16 +1,15 @@
-//! Where random bytes come from.
+//! Sources of random bytes.
 //!
-//! Owns the seam between what needs randomness and the operating system's generator, so that a
-//! simulation can put a seeded one in its place. Must not know what the bytes are for.
+//! Abstracts the operating system's generator, so that a simulation can use a seeded one.
 
 use std::fmt;
 
 use ring::rand::SystemRandom;
 
-/// A source of bytes that nobody can predict. The server uses [`SystemRandom`]; anything else
-/// belongs in tests and simulations.
+/// A source of unpredictable bytes. The server uses [`SystemRandom`]; other sources are for tests
+/// and simulations only.
 pub trait RandomSource {
-    /// Fills the whole of `bytes`.
+    /// Fills all of `bytes`.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), NoRandomness>;
 }
 
@@ -40,7 +39,7 @@ pub(crate) mod fixed {
 
     use super::{NoRandomness, RandomSource};
 
-    /// Counts upwards, byte by byte.
+    /// Counts up, byte by byte.
     #[derive(Default)]
     pub(crate) struct Counting(Cell<u8>);
 
@@ -54,7 +53,7 @@ pub(crate) mod fixed {
         }
     }
 
-    /// Has none to give.
+    /// Always fails.
     pub(crate) struct Empty;
 
     impl RandomSource for Empty {

@@ -1,19 +1,20 @@
 //! Rate limiting of logins and other guesses: token buckets for failures (protocol section 7).
 //!
-//! Owns the buckets of all kinds. Must not know the clock (times are arguments) or what a
-//! password is.
+//! Owns the buckets of all kinds. Times are arguments, so it reads no clock; it does not know
+//! passwords.
 //!
-//! A bucket is full until something is spent from it; what was spent comes back one by one. A
-//! full bucket is not stored. Each kind has its own bounded table, from which the bucket unused
-//! for longest goes first, so a flood of one kind leaves the others alone. Keys are kept as a
-//! keyed hash: sixteen bytes, whatever somebody sent as a login.
+//! A bucket is full until a token is taken; tokens come back one by one. Full buckets are not
+//! stored. Each kind has a bounded table of its own, from which the least recently used bucket is
+//! evicted, so a flood of one kind does not affect the others. Keys are stored as a keyed hash of
+//! sixteen bytes, whatever the length of a login.
 //!
-//! **Work in flight.** A password is checked long after [`Throttle::check`] let it through. Were
-//! a hundred guesses at one login let through before the first of them failed, a bucket of five
-//! would have bought a hundred. So the service keeps a line, and lets a guess through when
-//! [`Throttle::check_alongside`] says that it could still be spent if all those under way failed:
-//! then right passwords, however many at once, cost nothing, and wrong ones buy no more than they
-//! would one after the other. What is spent past empty is owed: the average rate holds.
+//! **Work in flight.** A password check ends long after [`Throttle::check`] allowed it. If a
+//! hundred guesses at one login were allowed before the first one failed, a bucket of five tokens
+//! would have paid for a hundred. So the service queues guesses, and starts one only when
+//! [`Throttle::check_alongside`] says that a token would be left even if all guesses in progress
+//! failed. Right passwords then cost nothing, however many at once, and parallel wrong ones get no
+//! further than serial ones. A bucket can go below empty: then the debt is paid off first, so the
+//! average rate holds.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -27,16 +28,16 @@ use crate::limits::{
     FAILURE_REFILL_MS, LOGIN_BUCKET, LOGIN_REFILL_MS, REGISTER_BUCKET, REGISTER_REFILL_MS,
 };
 
-/// Whole seconds until something can be spent again: at least 1.
+/// Whole seconds until a token is available, at least 1.
 pub type SecondsToWait = u64;
 
-/// Where somebody comes from, as far as it is known: an IPv4 address, or the /64 of an IPv6
-/// address, within which everybody has as many addresses as they like.
+/// The origin of a peer: an IPv4 address, or the /64 of an IPv6 address, in which one host can use
+/// any number of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Origin([u8; 9]);
 
 impl Origin {
-    /// Of a peer's address.
+    /// The origin of an address.
     pub fn of(address: IpAddr) -> Self {
         let mut origin = [0; 9];
         match address.to_canonical() {
@@ -54,7 +55,7 @@ impl Origin {
 }
 
 impl Origin {
-    /// The network that the origin is part of.
+    /// The network that contains the origin.
     pub fn network(self) -> Network {
         let mut network = [0; 7];
         let bytes = if self.0[0] == 4 { 4 } else { 7 };
@@ -63,40 +64,41 @@ impl Origin {
     }
 }
 
-/// A network that one peer may have to itself: a /24 of IPv4 addresses, a /48 of IPv6 addresses.
+/// A network that one peer may control: a /24 of IPv4 addresses or a /48 of IPv6 addresses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Network([u8; 7]);
 
-/// Whose bucket.
+/// Identifies a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key<'a> {
-    /// Wrong passwords for a login from one origin. The login as its key (or as it was sent, when
-    /// it can be no name).
+    /// Wrong passwords for a login from one origin. The login as its key, or as sent if it is not a
+    /// valid name.
     Login(&'a str, Origin),
     /// Wrong secrets for a session from one origin.
     Session(SessionId, Origin),
     /// Wrong passwords of a user for a chat.
     Join(UserId, ChatId),
-    /// Wrong old passwords of a user who changes theirs.
+    /// Wrong old passwords in CHANGE_PASSWORD, by user.
     ChangePassword(UserId),
-    /// All failures of an origin.
+    /// All failures from an origin.
     Origin(Origin),
     /// Registrations from an origin.
     Register(Origin),
-    /// Wrong codes for a new password of a login from one origin.
+    /// Wrong reset codes for a login from one origin.
     Reset(&'a str, Origin),
-    /// Wrong invites of a user.
+    /// Wrong invite codes of a user.
     UseInvite(UserId),
-    /// Wrong invites of those who register from an origin.
+    /// Wrong invite codes in registrations from an origin.
     RegisterInvite(Origin),
-    /// Right passwords for a login from one origin: they cost the helper as much as wrong ones.
+    /// Right passwords for a login from one origin: they take as much of the helper's time as wrong
+    /// ones.
     LoggedIn(&'a str, Origin),
 }
 
 const KINDS: usize = 10;
 
 impl Key<'_> {
-    /// Which table.
+    /// The index of the kind's table.
     fn kind(self) -> usize {
         match self {
             Self::Login(..) => 0,
@@ -131,7 +133,7 @@ impl Key<'_> {
         }
     }
 
-    /// Feeds the parts to `update` so that two keys of a kind never feed the same bytes.
+    /// Passes the key to `update`, such that different keys of a kind never give the same bytes.
     fn feed(self, mut update: impl FnMut(&[u8])) {
         match self {
             Self::Login(login, origin)
@@ -158,7 +160,7 @@ impl Key<'_> {
     }
 }
 
-/// A bucket's size, and the milliseconds after which one comes back.
+/// The size of a bucket, and the milliseconds until one token comes back.
 #[derive(Clone, Copy)]
 struct Rate {
     bucket: u32,
@@ -166,7 +168,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// How long an empty bucket takes to fill.
+    /// Milliseconds in which an empty bucket fills up.
     fn full_ms(self) -> u64 {
         u64::from(self.bucket) * self.refill_ms
     }
@@ -185,18 +187,19 @@ impl fmt::Debug for Throttle {
 }
 
 impl Throttle {
-    /// All buckets full. The seed must be secret, or somebody could aim at another's bucket.
+    /// All buckets full. The seed must be secret; otherwise an attacker could aim for another key's
+    /// bucket.
     pub fn new(seed: &[u8; 32]) -> Self {
         let hasher = hmac::Key::new(hmac::HMAC_SHA256, seed);
         Self { hasher, tables: Default::default() }
     }
 
-    /// Whether one can be spent now; spends nothing. `now_ms` never goes backwards.
+    /// Whether a token is available; takes none. `now_ms` must not go backwards.
     pub fn check(&self, key: Key<'_>, now_ms: u64) -> Result<(), SecondsToWait> {
         self.check_alongside(key, 0, now_ms)
     }
 
-    /// Whether one can be spent even if `others` are spent before it.
+    /// Whether a token would be available even after `others` are taken first.
     pub fn check_alongside(
         &self,
         key: Key<'_>,
@@ -214,12 +217,12 @@ impl Throttle {
         }
     }
 
-    /// Spends one, even of an empty bucket.
+    /// Takes a token, even from an empty bucket.
     pub fn spend(&mut self, key: Key<'_>, now_ms: u64) {
         self.spend_part(key, 1, 1, now_ms);
     }
 
-    /// Spends `part` of `whole`, and at most one.
+    /// Takes `part`/`whole` of a token, at most one.
     pub fn spend_part(&mut self, key: Key<'_>, part: u32, whole: u32, now_ms: u64) {
         let hash = self.hash(key);
         let refill_ms = key.rate().refill_ms;
@@ -251,20 +254,20 @@ impl Throttle {
 
 type Hash = [u8; 16];
 
-/// The buckets of one kind that are not known to be full.
+/// The buckets of one kind, except full ones.
 ///
-/// Invariant: `order` names every bucket of `buckets` once, and nothing else.
+/// Invariant: `order` contains every key of `buckets` once, and nothing else.
 #[derive(Default)]
 struct Table {
     buckets: HashMap<Hash, Bucket>,
-    /// The bucket unused for longest first, but for those marked `used_since`.
+    /// Least recently used first, except for those marked `used_since`.
     order: VecDeque<Hash>,
 }
 
 struct Bucket {
-    /// When it will be full again, in milliseconds. All that was spent is in this one number.
+    /// When it will be full, in milliseconds. This number is the whole state of the bucket.
     full_at_ms: u64,
-    /// Whether something was spent since it took its place in `order`.
+    /// Whether a token was taken since it was appended to `order`.
     used_since: bool,
 }
 
@@ -278,7 +281,7 @@ impl Table {
             bucket.full_at_ms = bucket.full_at_ms.max(now_ms).saturating_add(refill_ms);
             bucket.used_since = true;
         } else {
-            self.make_room(now_ms);
+            self.evict(now_ms);
             let full_at_ms = now_ms.saturating_add(refill_ms);
             self.buckets.insert(hash, Bucket { full_at_ms, used_since: false });
             self.order.push_back(hash);
@@ -287,15 +290,15 @@ impl Table {
         debug_assert!(self.buckets.len() <= BUCKETS_MAX);
     }
 
-    /// Forgets up to two full buckets, which keeps the table in step with what is in use, and one
-    /// more if there is no room otherwise. A used one goes to the back of the order first; each
-    /// use can cause that once, so on average the work is constant.
-    fn make_room(&mut self, now_ms: u64) {
+    /// Removes up to two full buckets, so that the table shrinks with its use, and evicts one more
+    /// if it is full. A bucket used since is moved to the back instead. Each use causes at most one
+    /// such move, so the amortized cost is constant.
+    fn evict(&mut self, now_ms: u64) {
         let mut full_to_forget = 2;
         while let Some(&oldest) = self.order.front() {
             let no_room = self.buckets.len() >= BUCKETS_MAX;
             let Some(bucket) = self.buckets.get_mut(&oldest) else {
-                // Cannot be, by the invariant; a name of nothing is dropped all the same.
+                // Impossible by the invariant; drop the entry anyway.
                 self.order.pop_front();
                 continue;
             };
@@ -349,7 +352,7 @@ mod tests {
         assert_eq!(throttle.check(key, 11_000), Ok(()));
         throttle.spend(key, 11_000);
         assert_eq!(throttle.check(key, 11_000), Err(10));
-        // Full again, and no fuller than that.
+        // Full again, and not fuller than its size.
         for _ in 0..5 {
             assert_eq!(throttle.check(key, 10_000_000), Ok(()));
             throttle.spend(key, 10_000_000);
@@ -465,7 +468,7 @@ mod tests {
         assert_eq!(throttle.len(), BUCKETS_MAX);
         assert_eq!(throttle.check(spent_long_ago, 1), Ok(()));
         assert!(throttle.check(in_use, 1).is_err());
-        // Another kind was not touched by the flood.
+        // The flood did not affect another kind.
         throttle.spend(anna("192.0.2.1"), 1);
         assert_eq!(throttle.len(), BUCKETS_MAX + 1);
     }

@@ -1,9 +1,9 @@
-//! Session secrets, invitation codes and codes for a new password.
+//! Session secrets, hook tokens, invite codes and reset codes.
 //!
-//! Owns their form, and the digest that is all the database holds of them. Must not know whose they
-//! are or how long they live.
+//! Owns their form and their digests; the database stores only digests. It does not know their
+//! owners or lifetimes.
 //!
-//! Both are random and long, so a plain SHA-256 is digest enough: there is nothing to guess.
+//! All are random and long, so a plain SHA-256 suffices: they cannot be guessed.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::random::{NoRandomness, RandomSource};
 
-/// Length of a session secret as text, in hex digits.
+/// Length of a session secret, in hex digits.
 pub const SESSION_SECRET_DIGITS: usize = 64;
 
-/// What the file keeps of a secret: enough to verify it, useless to present it.
+/// The stored digest of a secret: enough to verify it, useless to log in.
 #[derive(Clone, Copy)]
 pub struct Digest(pub [u8; 32]);
 
 impl PartialEq for Digest {
-    /// Takes the same time wherever the two differ.
+    /// Compares in constant time.
     fn eq(&self, other: &Self) -> bool {
         let pairs = self.0.iter().zip(&other.0);
         let difference = pairs.fold(0, |all, (mine, theirs)| all | (mine ^ theirs));
@@ -37,7 +37,8 @@ impl fmt::Debug for Digest {
 }
 
 impl Digest {
-    /// Of a text that says what it is for first, so that one kind never passes for another.
+    /// The digest of a secret. `purpose` separates the kinds, so that one is never accepted as
+    /// another.
     fn of(purpose: &str, secret: &[u8]) -> Self {
         let mut context = Context::new(&SHA256);
         context.update(purpose.as_bytes());
@@ -48,7 +49,7 @@ impl Digest {
         Self(digest)
     }
 
-    /// From a row; `None` when the file holds what no digest can be.
+    /// Reads a row; `None` if it is not a valid digest.
     pub fn from_row(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -59,17 +60,17 @@ impl Digest {
 pub struct SessionSecret([u8; SESSION_SECRET_DIGITS]);
 
 impl SessionSecret {
-    /// A fresh one.
+    /// Generates a new secret.
     pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
         random_digits(random).map(Self)
     }
 
-    /// As the wire carries it, without the NUL.
+    /// The secret as on the wire, without the NUL.
     pub fn expose(&self) -> &[u8; SESSION_SECRET_DIGITS] {
         &self.0
     }
 
-    /// What to store of it.
+    /// The digest to store.
     pub fn digest(&self) -> Digest {
         Digest::of("session", &self.0)
     }
@@ -87,8 +88,7 @@ impl fmt::Debug for SessionSecret {
     }
 }
 
-/// The digest of a session secret that somebody presents; `None` when it has not the form of one,
-/// and so is none.
+/// The digest of a presented session secret; `None` if it does not have the form of one.
 pub fn session_digest(presented: &str) -> Option<Digest> {
     let digits = presented.as_bytes();
     let formed = digits.len() == SESSION_SECRET_DIGITS
@@ -112,18 +112,18 @@ fn random_digits(random: &dyn RandomSource) -> Result<[u8; SESSION_SECRET_DIGITS
 pub struct HookToken([u8; SESSION_SECRET_DIGITS]);
 
 impl HookToken {
-    /// A fresh one.
+    /// Generates a new token.
     pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
         random_digits(random).map(Self)
     }
 
-    /// As it stands in the path of the hook.
+    /// The token as in the path of the hook.
     pub fn expose(&self) -> &str {
         // Hex digits are UTF-8.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// What to store of it.
+    /// The digest to store.
     pub fn digest(&self) -> Digest {
         hook_digest(self.expose())
     }
@@ -141,7 +141,7 @@ impl fmt::Debug for HookToken {
     }
 }
 
-/// The digest of what stands where the token of a hook does.
+/// The digest of a presented hook token.
 pub fn hook_digest(presented: &str) -> Digest {
     Digest::of("hook", presented.as_bytes())
 }
@@ -150,39 +150,39 @@ fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
-/// Letters and digits of an invitation code: 32 that are not mistaken for each other.
+/// The characters of an invite code: 32 that are not confused with each other.
 const INVITE_ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Length of an invitation code without its hyphens: 100 bits.
+/// Length of an invite code without hyphens: 100 bits.
 const INVITE_CHARS: usize = 20;
 
-/// Characters between two hyphens of a code.
+/// Characters between hyphens.
 const INVITE_GROUP: usize = 4;
 
-/// Length of the beginning of a code that lists show, with its hyphen.
+/// Length of the prefix of a code that lists display, hyphen included.
 const INVITE_HINT_BYTES: usize = 7;
 
-/// Longest text that is read as an invitation code, in bytes.
+/// Longest text that is parsed as an invite code, in bytes.
 const INVITE_BYTES_MAX: usize = 64;
 
-/// An invitation code: 100 random bits, readable aloud. Wiped when dropped.
+/// An invite code: 100 random bits, easy to read aloud. Wiped on drop.
 #[derive(PartialEq, Eq)]
 pub struct InviteCode([u8; INVITE_CHARS]);
 
 impl InviteCode {
-    /// A fresh one.
+    /// Generates a new code.
     pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
         let mut code = Self([0; INVITE_CHARS]);
         random.fill(&mut code.0)?;
         for byte in &mut code.0 {
-            // 32 divides 256, so no character is likelier than another.
+            // 32 divides 256, so all characters are equally likely.
             *byte = INVITE_ALPHABET[usize::from(*byte % 32)];
         }
         Ok(code)
     }
 
-    /// Reads what somebody typed: case, spaces and hyphens do not count, `o` is `0`, `i` and `l`
-    /// are `1`. `None` when it cannot be a code.
+    /// Parses a typed code: ignores case, spaces and hyphens; `o` is read as `0`, `i` and `l` as
+    /// `1`. `None` if it is not a code.
     pub fn parse(typed: &str) -> Option<Self> {
         if typed.len() > INVITE_BYTES_MAX {
             return None;
@@ -196,7 +196,7 @@ impl InviteCode {
         (length == INVITE_CHARS).then_some(code)
     }
 
-    /// The code for people, in groups: `xxxx-xxxx-xxxx-xxxx-xxxx`.
+    /// The code as displayed, in groups: `xxxx-xxxx-xxxx-xxxx-xxxx`.
     pub fn expose(&self) -> String {
         let mut text = String::with_capacity(INVITE_CHARS + INVITE_CHARS / INVITE_GROUP);
         for (index, &byte) in self.0.iter().enumerate() {
@@ -208,15 +208,15 @@ impl InviteCode {
         text
     }
 
-    /// What lists show of it: the first six characters, as the code is written. The other fourteen
-    /// are 70 random bits.
+    /// The prefix that lists display: the first six characters. The other fourteen are 70 random
+    /// bits.
     pub fn hint(&self) -> String {
         let mut text = self.expose();
         text.truncate(INVITE_HINT_BYTES);
         text
     }
 
-    /// What to store of it.
+    /// The digest to store.
     pub fn digest(&self) -> Digest {
         Digest::of("invite", &self.0)
     }
@@ -234,27 +234,27 @@ impl fmt::Debug for InviteCode {
     }
 }
 
-/// A code for one new password: as long and as readable as an invitation code, and never one.
+/// A reset code for one new password. It looks like an invite code, but its digest differs.
 #[derive(PartialEq, Eq)]
 pub struct ResetCode(InviteCode);
 
 impl ResetCode {
-    /// A fresh one.
+    /// Generates a new code.
     pub fn generate(random: &dyn RandomSource) -> Result<Self, NoRandomness> {
         InviteCode::generate(random).map(Self)
     }
 
-    /// Reads a typed code, as [`InviteCode::parse`].
+    /// Parses a typed code, as [`InviteCode::parse`] does.
     pub fn parse(typed: &str) -> Option<Self> {
         InviteCode::parse(typed).map(Self)
     }
 
-    /// The code for people, in groups.
+    /// The code as displayed, in groups.
     pub fn expose(&self) -> String {
         self.0.expose()
     }
 
-    /// What to store of it.
+    /// The digest to store.
     pub fn digest(&self) -> Digest {
         Digest::of("reset", &self.0.0)
     }

@@ -88,8 +88,8 @@ impl CertificateKeeper {
         }
     }
 
-    /// Applies the worker's results. Once a day, warns of a certificate that has expired or is about
-    /// to, since clients will reject it.
+    /// Applies the worker's results. Once a day, warns of a certificate that has expired or is
+    /// about to, since clients will reject it.
     pub(super) fn turn(&mut self, now_ms: u64, wall_us: i64) {
         self.serve_worker();
         if now_ms < self.warn_ms {

@@ -75,7 +75,8 @@ fn listen_on_file(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 enum Stage {
     /// The page is not sent completely.
     Sending { page: Vec<u8>, sent: usize },
-    /// Everything is sent: reads until the peer ends its side, because a reset would destroy the page.
+    /// Everything is sent: reads until the peer ends its side, because a reset would destroy the
+    /// page.
     Ending { read: usize },
 }
 
@@ -133,8 +134,8 @@ pub(super) struct StatsSocket {
 }
 
 impl StatsSocket {
-    /// Listens. An error is only logged, since the server can run without. The lock of the data file
-    /// must be held, so a socket found at the path belongs to a server that has ended.
+    /// Listens. An error is only logged, since the server can run without. The lock of the data
+    /// file must be held, so a socket found at the path belongs to a server that has ended.
     pub(super) fn open(path: &Path) -> Self {
         let listener = match listen_on_file(path) {
             Ok(listener) => Some(listener),

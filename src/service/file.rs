@@ -1,9 +1,9 @@
 //! Files: uploading them piece by piece, reading them, and making them parts of messages
 //! (protocol section 5a).
 //!
-//! Each PUT_FILE is stored by the turn that handles it; its ACCEPTED is sent from the budget of streamed
-//! answers. Until then the connection is held. So all uploads share what a turn may write, and all
-//! downloads what it may read.
+//! Each PUT_FILE is stored by the turn that handles it; its ACCEPTED is sent from the budget of
+//! streamed answers. Until then the connection is held. So all uploads share what a turn may write,
+//! and all downloads what it may read.
 
 use crate::ids::{ChatId, FileId, UserId};
 use crate::limits::{FILE_CHUNK_BYTES, UPLOAD_IDLE_US, UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX};

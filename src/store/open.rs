@@ -337,9 +337,9 @@ impl Database {
         &self.reserve
     }
 
-    /// Writes a consistent copy of the database to `target`, which must not exist. Until it is whole
-    /// and on the disk it has another name, with `.partial` behind it, which one that was cut off
-    /// keeps.
+    /// Writes a consistent copy of the database to `target`, which must not exist. Until it is
+    /// whole and on the disk it has another name, with `.partial` behind it, which one that was cut
+    /// off keeps.
     ///
     /// # Errors
     /// What SQLite says, and damage, unless that is accepted.

@@ -1,5 +1,5 @@
-//! The same load in the protocol of NATS, for side-by-side runs: SUB, PUB, PING. `verbose` makes the
-//! server acknowledge each of them, as the other servers do; nothing is stored.
+//! The same load in the protocol of NATS, for side-by-side runs: SUB, PUB, PING. `verbose` makes
+//! the server acknowledge each of them, as the other servers do; nothing is stored.
 
 use super::conn::{Conn, Kind, Role, Stage};
 use super::count::Shared;
