@@ -8,7 +8,8 @@ import socket
 import struct
 import time
 
-from harness import WEB_PATH, WebSocket, shake_hands
+from harness import WEB_PATH, WebSocket, frame, shake_hands
+from purpose.wire import HEARTBEAT
 
 POST = "POST /hook/nobody HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
 # A request that must not be answered: what stands before it ends the connection.
@@ -177,7 +178,7 @@ def break_frames(address, source):
 def fragment(address, source, seconds=2):
     """Messages of empty and tiny fragments with Pings between them, whose Pongs are not read for a
     while: good WebSocket, and as dear as it gets."""
-    payload = struct.pack("<IBB", 1024, 0x02, 9) + b"f" * 1024  # a HEARTBEAT
+    payload = frame(HEARTBEAT, 9, b"f" * 1024)
     burst = bytearray(_wrap(b"", _web.BINARY, is_last=False))
     for at in range(len(payload)):
         burst += _wrap(payload[at : at + 1], _web.CONTINUATION, is_last=False)
