@@ -1,5 +1,5 @@
-//! One connection of the load: bytes in and out, and the requests that wait for their answers.
-//! Knows no purposes: those are the dialects'.
+//! One connection of the load: its bytes in and out, and its unanswered requests. It knows no
+//! protocol: those are the dialects.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,34 +10,34 @@ use super::stream::Stream;
 use super::{mqtt, native, nats, resp};
 use purpose::wire::Version;
 
-/// Least room offered to one read, in bytes.
+/// Smallest free space offered to a read, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Reads from one connection in one turn; the rest waits for the next.
+/// Reads per connection and turn; the rest waits for the next turn.
 const READS_PER_TURN: usize = 8;
 
-/// What a connection does once it is ready.
+/// The work that a connection does once it is ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
-    /// Takes what comes.
+    /// Only receives.
     Listen,
-    /// Sends with a window.
+    /// Sends, with a window of unanswered requests.
     Send,
-    /// Sends by the clock.
+    /// Sends at a fixed rate.
     Timed,
-    /// Echoes with a window.
+    /// Sends HEARTBEATs, with a window.
     Echo,
-    /// Reads what is stored, page after page.
+    /// Reads the history, page after page.
     History,
     /// Logs off and in again.
     Login,
-    /// Takes the session over that is in this place, whenever it was taken away.
+    /// Restores the session at this index, whenever another connection took it over.
     Restore(usize),
-    /// Marks as seen, and on API 1.0 types, in turn.
+    /// Marks messages as seen, and on API 1.0 alternates that with typing.
     Ephemeral,
 }
 
-/// What was asked.
+/// The kind of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Hello,
@@ -54,31 +54,31 @@ pub(super) enum Kind {
     Other,
 }
 
-/// A request that waits for its answer.
+/// A request without an answer yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub(super) kind: Kind,
     pub(super) task: u8,
-    /// The place of the chat.
+    /// The index of the chat.
     pub(super) slot: u16,
-    /// When it was, or was meant to be, sent; ns since the run began.
+    /// When it was due to be sent, in nanoseconds since the run began.
     pub(super) at_ns: u64,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
-    /// On its way to be ready.
+    /// Connecting and logging in.
     Setup,
-    /// Turned away for now: tries again at this time, ns since the run began.
+    /// Rejected for now: retries at this time, in nanoseconds since the run began.
     Retry(u64),
-    /// Does what its role says.
+    /// Does the work of its role.
     Ready,
-    /// Over.
+    /// Closed.
     Closed,
 }
 
-/// The language of the server.
+/// The protocol of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Dialect {
     /// vestnik's.
@@ -98,23 +98,23 @@ pub(super) struct Conn {
     pub(super) dialect: Dialect,
     pub(super) role: Role,
     pub(super) stage: Stage,
-    /// Whether a session is attached.
+    /// Whether it has a session.
     pub(super) authorized: bool,
-    /// The number of its user.
+    /// The index of its user.
     pub(super) user: usize,
-    /// The place of its chat, if it has one.
+    /// The index of its chat, if any.
     pub(super) slot: Option<usize>,
     pub(super) tally: Tally,
     pub(super) walk: Walk,
     pub(super) waiting: VecDeque<Pending>,
     task: u8,
-    /// The beginning of a frame whose rest has not come.
+    /// An incomplete frame.
     carry: Vec<u8>,
     pub(super) out: Vec<u8>,
     written: usize,
-    /// Why it was closed.
+    /// The reason why it was closed.
     pub(super) why: String,
-    /// Whether nobody listens there.
+    /// Whether the connection was refused.
     pub(super) is_refused: bool,
 }
 
@@ -126,7 +126,7 @@ pub(super) enum Drained {
 }
 
 impl Conn {
-    /// A connection that was begun.
+    /// A connection that is being made.
     pub(super) fn new(stream: Stream, index: usize, dialect: Dialect, role: Role) -> Self {
         Self {
             stream,
@@ -149,14 +149,14 @@ impl Conn {
         }
     }
 
-    /// Notes a request about to be written; gives its task.
+    /// Notes a request that is written next. Returns its task byte.
     pub(super) fn ask(&mut self, kind: Kind, slot: usize, at_ns: u64) -> u8 {
         self.task = self.task % u8::MAX + 1;
         self.waiting.push_back(Pending { kind, task: self.task, slot: slot as u16, at_ns });
         self.task
     }
 
-    /// Asks for as much as the role and the window allow.
+    /// Sends as many requests as the role and the window allow.
     pub(super) fn fill(&mut self, shared: &mut Shared) {
         if self.stage != Stage::Ready || !shared.sends() {
             return;
@@ -169,7 +169,7 @@ impl Conn {
         }
     }
 
-    /// Sends one message, meant for this time.
+    /// Sends one message that was due at this time.
     pub(super) fn send(&mut self, shared: &Shared, at_ns: u64) {
         match self.dialect {
             Dialect::Purpose(version) => native::send(self, version, shared, at_ns),
@@ -178,8 +178,8 @@ impl Conn {
         }
     }
 
-    /// Reads what has come and deals with it, through a buffer that all connections share.
-    /// `ending`: the peer has ended its stream, so read to the end.
+    /// Reads and handles what has arrived, through a buffer that all connections share. `ending`:
+    /// the peer has ended its stream, so read to the end.
     pub(super) fn read(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -204,7 +204,7 @@ impl Conn {
                     let used = self.understand(&buffer[..end], shared);
                     self.carry.clear();
                     self.carry.extend_from_slice(&buffer[used..end]);
-                    // A stream that gave less than there was room for is drained: the next
+                    // A short read has drained the stream: more bytes cause another event.
                     // bytes are an event of their own.
                     if self.stage == Stage::Closed
                         || (self.stream.reports_end() && bytes < room && !ending)
@@ -223,7 +223,7 @@ impl Conn {
         Drained::No
     }
 
-    /// Deals with the whole frames in front of `bytes`; gives how many bytes they are.
+    /// Handles the complete frames at the front of `bytes`. Returns their length.
     fn understand(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
         match self.dialect {
             Dialect::Purpose(version) => native::understand(self, version, bytes, shared),
@@ -233,13 +233,13 @@ impl Conn {
         }
     }
 
-    /// Writes what is queued, as far as the socket takes it.
+    /// Writes queued bytes, as far as the socket accepts them.
     pub(super) fn flush(&mut self, shared: &mut Shared) {
         while self.written < self.out.len() && self.stage != Stage::Closed {
             match self.stream.write(&self.out[self.written..]) {
                 Ok(bytes) => self.written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Not connected yet: the event of the connection comes here again.
+                // Not connected yet: the event of the connection calls this again.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.fail(shared, &error),
@@ -259,8 +259,8 @@ impl Conn {
         self.close(shared, &error.to_string());
     }
 
-    /// It is over. During setup that may be the server's bound on connections that are not logged
-    /// in, and is tried again; later it is a fault.
+    /// Closes it. During setup the cause may be the server's limit on unauthenticated connections,
+    /// so it is retried; later it is a fault.
     pub(super) fn close(&mut self, shared: &mut Shared, why: &str) {
         if self.stage == Stage::Ready {
             let index = self.index;
@@ -272,7 +272,7 @@ impl Conn {
         self.carry = Vec::new();
     }
 
-    /// Takes the oldest request that waits, if the answer is to it.
+    /// Takes the oldest unanswered request, if the answer belongs to it.
     pub(super) fn answered(&mut self, task: u8, shared: &mut Shared) -> Option<Pending> {
         match self.waiting.pop_front() {
             Some(pending) if pending.task == task => Some(pending),

@@ -1,51 +1,51 @@
-//! What a run has seen so far: counters, latencies, and the books that say what must arrive.
+//! The measurements of a run: counters, latencies, and the ledgers of expected messages.
 //!
-//! Every message that a server accepts is entered in the book of its chat, every one that arrives
-//! in the tally of its connection and chat. A run is sound when each tally equals the book less
-//! what the connection sent itself: by number and by the sum of the ids, in ascending order.
+//! Every message that the server accepts is added to the book of its chat; every message that
+//! arrives is added to the tally of its connection and chat. A run passes if each tally equals the
+//! book minus the connection's own messages: in count and in the sum of ids, with ids ascending.
 
 use hdrhistogram::Histogram;
 
 use super::payload::Payload;
 
-/// Longest latency recorded, in nanoseconds; anything longer counts as this.
+/// Longest latency recorded, in nanoseconds; longer ones are clamped.
 const LATENCY_NS_MAX: u64 = 120_000_000_000;
 
-/// One in this many deliveries has its latency recorded, where deliveries are not paced.
+/// In closed-loop scenarios, one delivery in this many has its latency recorded.
 pub(super) const SAMPLE_EVERY: u64 = 16;
 
-/// Faults described; the rest are only counted.
+/// Faults that are described; all are counted.
 const FAULTS_REPORTED_MAX: usize = 5;
 
-/// Where a run is.
+/// The phase of a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Phase {
-    /// Connections are made, users log in, chats are joined.
+    /// Connecting, logging in, joining chats.
     Setup,
-    /// Load without measuring.
+    /// Load that is not measured.
     Warmup,
     /// Load that is measured.
     Measure,
-    /// No more requests: what is under way arrives.
+    /// No more requests: waits for answers and deliveries.
     Drain,
 }
 
 /// Events since the start of the run.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Counters {
-    /// Messages that arrived as notifications.
+    /// Messages delivered as notifications.
     pub(super) deliveries: u64,
-    /// Messages that the server accepted.
+    /// Messages accepted by the server.
     pub(super) sends: u64,
     /// Echoes that came back.
     pub(super) echoes: u64,
-    /// Messages of pages and ranges that arrived.
+    /// Messages delivered in pages and ranges.
     pub(super) stored: u64,
     /// Logins that were accepted.
     pub(super) logins: u64,
     /// Sessions that were restored.
     pub(super) restores: u64,
-    /// Other requests that were accepted.
+    /// Other accepted requests.
     pub(super) others: u64,
     /// Bytes that arrived.
     pub(super) bytes_in: u64,
@@ -58,15 +58,15 @@ impl Counters {
     }
 }
 
-/// The book of one chat: what was accepted, and the frame that sends to it.
+/// The book of one chat: its accepted messages, and the template of a send.
 pub(super) struct Book {
     /// Its name.
     pub(super) name: String,
     /// Its id; 0 until it is known.
     pub(super) chat: u32,
-    /// The whole bytes of one send, with time 0, to be copied and stamped.
+    /// A complete send frame with time 0, to be copied and stamped.
     pub(super) template: Vec<u8>,
-    /// Where in it the text begins.
+    /// Offset of the text in the template.
     pub(super) text_at: usize,
     /// Connections that are members.
     pub(super) members: u64,
@@ -77,32 +77,32 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// A chat of which only the name is known.
+    /// A chat that is only known by name.
     pub(super) fn new(name: String) -> Self {
         Self { name, chat: 0, template: Vec::new(), text_at: 0, members: 0, count: 0, sum: 0 }
     }
 }
 
-/// What one connection got of one chat, and sent to it.
+/// What one connection received from one chat, and sent to it.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Tally {
     /// The chat.
     pub(super) chat: u32,
-    /// Whether what arrives is held against the book.
+    /// Whether it is compared with the book.
     pub(super) checked: bool,
-    /// The id that came last.
+    /// The last id received.
     pub(super) last: u64,
-    /// Messages that came.
+    /// Messages received.
     pub(super) count: u64,
     /// The sum of their ids, wrapping.
     pub(super) sum: u64,
-    /// Messages of its own that were accepted.
+    /// Own messages that were accepted.
     pub(super) own_count: u64,
     /// The sum of their ids, wrapping.
     pub(super) own_sum: u64,
 }
 
-/// What went wrong: the first few in words, all by number.
+/// The faults of a run: all are counted, the first few described.
 #[derive(Default, Debug)]
 pub(super) struct Faults {
     /// How many.
@@ -112,7 +112,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// Notes one; `words` are made only when they are kept.
+    /// Counts a fault. `words` is called only if the description is kept.
     #[cold]
     pub(super) fn note(&mut self, words: impl FnOnce() -> String) {
         self.count += 1;
@@ -122,17 +122,17 @@ impl Faults {
     }
 }
 
-/// Everything that the connections of a run share.
+/// State shared by all connections of a run.
 pub(super) struct Shared {
     /// Nanoseconds since the run began, read once per turn.
     pub(super) now_ns: u64,
     /// Where the run is.
     pub(super) phase: Phase,
-    /// Latencies of load meant to be sent from here on are kept (open loop), in ns.
+    /// Latencies of load due from this time on are recorded (open loop), in nanoseconds,
     pub(super) measured_from_ns: u64,
-    /// Likewise, up to here.
+    /// and up to this time.
     pub(super) measured_to_ns: u64,
-    /// Whether every delivery's latency is kept, by its intended time.
+    /// Whether every delivery's latency is recorded, from the time when it was due.
     pub(super) paced: bool,
     /// Requests that a connection keeps in flight.
     pub(super) window: usize,
@@ -140,38 +140,38 @@ pub(super) struct Shared {
     pub(super) nonces: bool,
     /// The text of messages.
     pub(super) payload: Payload,
-    /// Whether echoes carry it, or nothing.
+    /// Whether echoes contain the payload, or nothing.
     pub(super) echoes_text: bool,
-    /// Deliveries that a message has less than its chat has members: 1 if senders are members.
+    /// Members of a chat that do not receive a message: 1 if senders are members.
     pub(super) own: u64,
     /// The chats of the run.
     pub(super) books: Vec<Book>,
-    /// Deliveries that the books promise so far.
+    /// Deliveries expected so far, by the books.
     pub(super) expected: u64,
     /// Deliveries that count towards them.
     pub(super) arrived: u64,
     /// Events.
     pub(super) total: Counters,
-    /// From request to answer, in ns.
+    /// Latency from request to answer, in nanoseconds.
     pub(super) answers: Histogram<u64>,
-    /// From the intended time of sending to delivery, in ns.
+    /// Latency from the time when a send was due to its delivery, in nanoseconds.
     pub(super) deliveries: Histogram<u64>,
     /// What went wrong.
     pub(super) faults: Faults,
-    /// Why the run cannot begin, or go on.
+    /// The reason why the run failed.
     pub(super) failed: Option<String>,
     /// What history walks have learned.
     pub(super) history: super::history::Learned,
-    /// Sessions of the connections that hand them to and fro: id and hash.
+    /// Sessions that connections take over from each other: id and secret.
     pub(super) sessions: Vec<Option<(u32, String)>>,
-    /// Names the users: this and a number.
+    /// Prefix of user names; a number follows.
     pub(super) user_prefix: String,
-    /// The password of them all.
+    /// Password of all users.
     pub(super) password: String,
 }
 
 impl Shared {
-    /// Nothing seen yet.
+    /// At the beginning of a run.
     pub(super) fn new(payload: Payload, window: usize) -> Result<Self, String> {
         let histogram =
             || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).map_err(|error| error.to_string());
@@ -201,19 +201,19 @@ impl Shared {
         })
     }
 
-    /// Whether new requests are to be made.
+    /// Whether new requests are to be sent.
     pub(super) fn sends(&self) -> bool {
         matches!(self.phase, Phase::Warmup | Phase::Measure)
     }
 
-    /// An answer to what was asked at this time.
+    /// Notes the answer to a request of this time.
     pub(super) fn answered(&mut self, at_ns: u64) {
         if self.is_measured(at_ns) {
             self.answers.saturating_record(self.now_ns.saturating_sub(at_ns));
         }
     }
 
-    /// Whether load meant for this time is measured.
+    /// Whether load due at this time is measured.
     fn is_measured(&self, at_ns: u64) -> bool {
         if self.paced {
             (self.measured_from_ns..self.measured_to_ns).contains(&at_ns)
@@ -222,7 +222,7 @@ impl Shared {
         }
     }
 
-    /// A message of this run arrived, meant to be sent at the time in its text.
+    /// Notes the delivery of a message of this run; its text contains the time when it was due.
     pub(super) fn delivered(&mut self, text: &[u8]) {
         self.total.deliveries += 1;
         if self.paced || self.total.deliveries.is_multiple_of(SAMPLE_EVERY) {
@@ -233,7 +233,7 @@ impl Shared {
         }
     }
 
-    /// The server accepted a message of a member's to the chat in this place.
+    /// Notes that the server accepted a message to the chat at this index.
     pub(super) fn accepted(&mut self, slot: usize, id: u64) {
         self.total.sends += 1;
         if let Some(book) = self.books.get_mut(slot) {
@@ -243,12 +243,12 @@ impl Shared {
         }
     }
 
-    /// The text of an echo.
+    /// The body of an echo.
     pub(super) fn echo(&self) -> &[u8] {
         if self.echoes_text { self.payload.text() } else { &[] }
     }
 
-    /// An echo came back.
+    /// Checks an echo that came back.
     pub(super) fn check_echo(&mut self, connection: usize, text: &[u8]) {
         let is_intact =
             if self.echoes_text { self.payload.is_intact(text) } else { text.is_empty() };
@@ -257,18 +257,18 @@ impl Shared {
         }
     }
 
-    /// The run cannot go on; the first reason counts.
+    /// Fails the run; the first reason is kept.
     #[cold]
     pub(super) fn fail(&mut self, why: String) {
         self.failed.get_or_insert(why);
     }
 
-    /// Whether everything that was promised has come.
+    /// Whether all expected deliveries have arrived.
     pub(super) fn is_complete(&self) -> bool {
         self.arrived >= self.expected
     }
 
-    /// Holds a tally against its book; says what does not agree.
+    /// Compares a tally with its book. A difference is a fault.
     pub(super) fn check(&mut self, connection: usize, tally: &Tally) {
         let Some(book) = self.books.iter().find(|book| book.chat == tally.chat) else { return };
         let count = book.count - tally.own_count;

@@ -1,4 +1,4 @@
-//! Begins connections, from a source address of choice.
+//! Connecting, optionally from a given source address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Begins a connection; whether it comes about is an event of its own.
+/// Starts to connect; an event reports the result.
 pub(super) fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -22,7 +22,7 @@ pub(super) fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result
     }
 }
 
-/// Whether a connection is being made.
+/// Whether a connection attempt is in progress.
 fn in_progress(error: &io::Error) -> bool {
     /// EINPROGRESS on Linux.
     const IN_PROGRESS: i32 = 115;

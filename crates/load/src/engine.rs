@@ -1,4 +1,4 @@
-//! The loop: makes the connections, turns until a phase is over, reads the clock once per turn.
+//! The event loop: connects, runs the phases, and reads the clock once per turn.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,59 +15,59 @@ use super::scenario::{self, Plan, Unit};
 use super::stream::{Security, Stream};
 use super::{LoadRunArgs, Scenario, dial, mqtt, nats, resp, setup};
 
-/// Descriptors that are not connections: standard streams, poll, /proc, a spare.
+/// File descriptors other than connections: standard streams, poll, /proc, a spare.
 const DESCRIPTORS_RESERVED: usize = 64;
 
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Connections of one source address that are on their way to be ready at once: under the bound
-/// of a server on connections that are not logged in, next to those that stay so.
+/// Connections per source address that are set up at the same time: below a server's limit on
+/// unauthenticated connections, which includes those that stay unauthenticated.
 const SETUPS_PER_ADDRESS: usize = 24;
 
-/// How long the setup may go without a connection becoming ready.
+/// Nanoseconds that the setup may go without a connection becoming ready.
 const SETUP_STALL_NS: u64 = 60 * SECOND_NS;
 
-/// Seconds that what is under way may take to arrive after the last request.
+/// Seconds to wait, after the last request, for what is still on its way.
 const DRAIN_SECONDS: u64 = 15;
 
-/// Pause before a connection that was turned away tries again, and how often it does.
+/// Pause before a rejected connection retries, and how often it may.
 const RETRY_NS: u64 = SECOND_NS / 10;
 const RETRIES_PER_CONNECTION: usize = 20;
 
-/// Sends of one connection that may wait for answers in an open loop.
+/// Unanswered sends that a connection may have in an open loop.
 const BACKLOG_MAX: usize = 65_536;
 
-/// What was measured.
+/// The results of a measurement.
 pub(super) struct Outcome {
     pub(super) plan: Plan,
-    /// Seconds that were measured.
+    /// Measured seconds.
     pub(super) seconds: f64,
-    /// What happened in them.
+    /// Events in that time.
     pub(super) counters: Counters,
-    /// CPU seconds of the server in them.
+    /// CPU seconds of the server in that time.
     pub(super) server_cpu: Option<f64>,
-    /// CPU seconds of this process in them.
+    /// CPU seconds of this process in that time.
     pub(super) client_cpu: f64,
     /// Memory of the server before the first connection.
     pub(super) memory_before: Option<Memory>,
-    /// And at the end of what was measured.
+    /// The same at the end of the measured time.
     pub(super) memory: Option<Memory>,
-    /// Seconds from the first connection to the last that was ready.
+    /// Seconds from the first connection until the last one was ready.
     pub(super) setup_seconds: f64,
     pub(super) answers: Histogram<u64>,
     pub(super) deliveries: Histogram<u64>,
-    /// Deliveries of the whole run that were held against the books.
+    /// Deliveries of the whole run that were compared with the books.
     pub(super) checked: u64,
     pub(super) faults: Faults,
 }
 
-/// Makes one measurement.
+/// Runs one measurement.
 pub(super) fn run(args: &LoadRunArgs, plan: Plan) -> Result<Outcome, String> {
     run_with_drain(args, plan, DRAIN_SECONDS)
 }
 
-/// Makes one measurement, and waits some seconds at its end for what is missing.
+/// Runs one measurement, and then waits some seconds for missing deliveries.
 pub(super) fn run_with_drain(
     args: &LoadRunArgs,
     plan: Plan,
@@ -101,7 +101,7 @@ pub(super) fn run_with_drain(
     })
 }
 
-/// Counters and CPU times at one moment.
+/// Counters and CPU times at one point in time.
 #[derive(Clone, Copy)]
 struct Snapshot {
     at_ns: u64,
@@ -134,21 +134,21 @@ struct Engine<'a> {
     began: Instant,
     server: Option<String>,
     security: Option<Security>,
-    /// Connections with more to read than one turn took.
+    /// Connections with more to read than fit in the last turn.
     again: Vec<usize>,
-    /// Connections on their way to be ready.
+    /// Connections that are being set up.
     setups: Vec<usize>,
     retries_left: usize,
-    /// Those that send by the clock, and how many sends there were.
+    /// Connections that send at a fixed rate, and the number of sends so far.
     timed: Vec<usize>,
     paced: u64,
-    /// When the clock began to send.
+    /// When sending at a fixed rate began.
     pace_from_ns: u64,
     reported_at_ns: u64,
     reported: Counters,
 }
 
-/// The one clock of the load; it is a tool outside the server.
+/// The only clock of the load generator.
 #[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
@@ -199,8 +199,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Makes all connections and sees them ready; gives the seconds that took. The first goes
-    /// alone: it learns what the others need to know.
+    /// Makes all connections, and waits until they are ready. Returns the seconds that took. The
+    /// first one goes alone: it learns what the others need.
     fn set_up(&mut self) -> Result<f64, String> {
         let in_setup_max = SETUPS_PER_ADDRESS * usize::from(self.args.source_addresses);
         let mut progress_ns = self.clock();
@@ -229,7 +229,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Drops those that are ready from the list, and lets those that were turned away try again.
+    /// Removes ready connections from the list of setups, and retries rejected ones.
     fn tend_setups(&mut self) -> Result<(), String> {
         let now_ns = self.shared.now_ns;
         let mut place = 0;
@@ -253,7 +253,8 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// A connection was closed before it was ready: again, after a pause, but not for ever.
+    /// A connection was closed before it was ready: retries after a pause, a limited number of
+    /// times.
     fn reopen(&mut self, index: usize) -> Result<(), String> {
         let conn = &self.conns[index];
         if self.retries_left == 0 || conn.is_refused {
@@ -267,7 +268,7 @@ impl<'a> Engine<'a> {
         self.open(index)
     }
 
-    /// Begins a connection, in the next place or in that of one that was closed.
+    /// Starts a connection at the next index, or at that of a closed one.
     fn open(&mut self, index: usize) -> Result<(), String> {
         let address = self.args.addr[index % self.args.addr.len()];
         let socket = dial::connect(address, self.source(index))
@@ -312,7 +313,7 @@ impl<'a> Engine<'a> {
         (sources > 1).then(|| Ipv4Addr::new(127, 0, 0, (index % sources) as u8 + 1).into())
     }
 
-    /// Lets every connection begin what its role says.
+    /// Lets every connection begin the work of its role.
     fn begin_load(&mut self) {
         self.shared.phase = Phase::Warmup;
         self.pace_from_ns = self.clock();
@@ -343,7 +344,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Asks for nothing more, and waits for what is under way.
+    /// Sends no more requests, and waits for what is on its way.
     fn drain(&mut self, seconds: u64) -> Result<(), String> {
         self.shared.phase = Phase::Drain;
         let end_ns = self.clock() + seconds * SECOND_NS;
@@ -357,7 +358,7 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
-    /// Holds what every connection got to what it should have.
+    /// Compares what every connection got with the books.
     fn verify(&mut self) {
         for conn in &self.conns {
             let (index, waiting) = (conn.index, conn.waiting.len());
@@ -370,13 +371,13 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// The time since the run began, in nanoseconds; it is also what the turn goes by.
+    /// The time since the run began, in nanoseconds; also the time of this turn.
     fn clock(&mut self) -> u64 {
         self.shared.now_ns = self.began.elapsed().as_nanos() as u64;
         self.shared.now_ns
     }
 
-    /// Waits for events, at most so long, and deals with them.
+    /// Waits for events up to `wait`, and handles them.
     fn turn(&mut self, wait: Duration) -> Result<(), String> {
         let wait = if self.again.is_empty() { self.wait(wait) } else { Duration::ZERO };
         match self.poll.poll(&mut self.events, Some(wait)) {
@@ -409,7 +410,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// How long to sleep: poll counts in milliseconds, so what is due sooner is waited for awake.
+    /// How long to sleep. Poll has a resolution of milliseconds, so anything due sooner is
+    /// busy-polled.
     fn wait(&self, most: Duration) -> Duration {
         match self.due_ns() {
             Some(due_ns) => {
@@ -420,13 +422,13 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// When the clock sends next.
+    /// When the next send at a fixed rate is due.
     fn due_ns(&self) -> Option<u64> {
         let pace = self.plan.pace.filter(|_| self.shared.sends())?;
         Some(self.pace_from_ns + (self.paced as f64 / pace * SECOND_NS as f64) as u64)
     }
 
-    /// Sends what is due by the clock, each meant for its own time however late it leaves.
+    /// Sends everything due, each stamped with the time when it was due, even if it is late.
     fn send_due(&mut self) {
         while let Some(due_ns) = self.due_ns().filter(|due_ns| *due_ns <= self.shared.now_ns) {
             let index = self.timed[self.paced as usize % self.timed.len()];
@@ -442,7 +444,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Says once a second what goes on.
+    /// Reports the progress once a second.
     fn report_progress(&mut self) {
         let now_ns = self.shared.now_ns;
         if now_ns < self.reported_at_ns + SECOND_NS {
@@ -457,14 +459,14 @@ impl<'a> Engine<'a> {
             Unit::Connections => format!("{name}: {} connections{phase}\n", self.conns.len()),
             _ => format!("{name}: {per_second:.0} {}/s{phase}\n", unit.name()),
         };
-        // Progress that nobody reads is no reason to stop.
+        // Errors of writing the progress are ignored.
         let _ = io::stderr().write_all(line.as_bytes());
         self.reported_at_ns = now_ns;
         self.reported = self.shared.total;
     }
 }
 
-/// Reads a connection, asks for more, and writes.
+/// Reads from a connection, sends more requests, and writes.
 fn take(conn: &mut Conn, buffer: &mut Vec<u8>, shared: &mut Shared, ending: bool) -> Drained {
     if conn.stage == Stage::Closed {
         return Drained::Yes;

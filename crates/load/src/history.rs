@@ -1,5 +1,5 @@
-//! Walks over what is stored: pages backwards on API 1.0, ranges of time on 0.1, both of 1,000
-//! messages. Every walk over the same messages must find the same.
+//! Walks over the stored messages: pages backwards on API 1.0, ranges of time on 0.1, both of 1,000
+//! messages. All walks over the same messages must give the same result.
 
 use super::conn::{Conn, Kind};
 use super::count::Shared;
@@ -8,30 +8,30 @@ use purpose::ids::{ChatId, MessageId, ServerTime};
 use purpose::wire::Version;
 use purpose::wire::request::Request;
 
-/// Messages of one page or range.
+/// Messages per page or range.
 const PAGE_MESSAGES: u16 = 1000;
 
-/// What the first walk found, to which all others are held.
+/// The result of the first walk, which all others must match.
 #[derive(Default, Debug)]
 pub(super) struct Learned {
     /// Whether nobody sends meanwhile, so that all walks must agree.
     pub(super) is_still: bool,
-    /// Number and sum of ids of a whole walk over pages.
+    /// Count and sum of ids of a complete walk over pages.
     whole: Option<(u64, u64)>,
-    /// Whether a connection has begun to learn the ranges.
+    /// Whether a connection is learning the ranges.
     begun: bool,
     /// The ranges of API 0.1.
     ranges: Vec<Stretch>,
 }
 
 impl Learned {
-    /// Whether the one who asks is the one to learn the ranges of API 0.1.
+    /// Whether the caller should learn the ranges of API 0.1; true once.
     pub(super) fn begin(&mut self) -> bool {
         !std::mem::replace(&mut self.begun, true)
     }
 }
 
-/// A range of time and what it holds.
+/// A range of time, and what it contains.
 #[derive(Clone, Copy, Default, Debug)]
 struct Stretch {
     from: i64,
@@ -40,30 +40,30 @@ struct Stretch {
     sum: u64,
 }
 
-/// Where a connection's walk is.
+/// The progress of a connection's walk.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Walk {
     /// The next page ends before this message; 0: at the newest.
     before: u64,
-    /// The first message of the answer that is coming.
+    /// The first message of the present answer.
     first: u64,
-    /// Its last so far, by id or by time.
+    /// The last message so far, by id or by time.
     last: u64,
     count: u64,
     sum: u64,
     whole_count: u64,
     whole_sum: u64,
-    /// The range asked for next.
+    /// Index of the next range.
     next: usize,
-    /// The range that is being learned begins here.
+    /// Start of the range that is being learned.
     learning_from: i64,
-    /// It ends where the server said that it fits; else it goes up to now.
+    /// It ends at the time that the server named as fitting; otherwise it ends now.
     learning_fits: bool,
-    /// The stretch that is being learned.
+    /// The range that is being learned.
     stretch: Stretch,
 }
 
-/// Asks for the next page or range of the chat in this place.
+/// Requests the next page or range of the chat at this index.
 pub(super) fn ask(conn: &mut Conn, version: Version, slot: usize, shared: &Shared) {
     let Some(chat) = shared.books.get(slot).and_then(|book| ChatId::new(book.chat)) else { return };
     let at_ns = shared.now_ns;
@@ -89,7 +89,7 @@ pub(super) fn ask(conn: &mut Conn, version: Version, slot: usize, shared: &Share
     }
 }
 
-/// Asks for everything from where learning stands, up to a time if one is known to fit.
+/// Requests everything from where learning stands, up to a time that is known to fit, if any.
 pub(super) fn learn(conn: &mut Conn, slot: usize, to: Option<i64>, shared: &Shared) {
     let Some(chat) = shared.books.get(slot).and_then(|book| ChatId::new(book.chat)) else { return };
     let from = ServerTime::new(conn.walk.learning_from).unwrap_or_default();
@@ -102,7 +102,7 @@ pub(super) fn learn(conn: &mut Conn, slot: usize, to: Option<i64>, shared: &Shar
     Request::RequestChatMsg { chat, from, to }.write(&mut conn.out, task);
 }
 
-/// Takes a piece of the answer that is coming.
+/// Handles a piece of the present answer.
 pub(super) fn piece(conn: &mut Conn, kind: Kind, body: &[u8], learns: bool, shared: &mut Shared) {
     let mut pack = Pack::new(body);
     while let Some(entry) = pack.next(&shared.payload) {
@@ -147,7 +147,7 @@ fn end_stretch(walk: &mut Walk, learned: &mut Learned) {
     }
 }
 
-/// A range of the setup has come: the next, or, if it went up to now, all is known.
+/// A range was learned: request the next one, unless it reached the present.
 pub(super) fn learned(conn: &mut Conn, slot: usize, shared: &mut Shared) {
     let walk = &mut conn.walk;
     (walk.count, walk.sum, walk.last) = (0, 0, 0);
@@ -160,7 +160,7 @@ pub(super) fn learned(conn: &mut Conn, slot: usize, shared: &mut Shared) {
     }
 }
 
-/// The answer has ended: holds it to what was learned, and moves on.
+/// The answer is complete: compares it with what was learned, and continues.
 pub(super) fn ended(conn: &mut Conn, kind: Kind, shared: &mut Shared) {
     let index = conn.index;
     let walk = &mut conn.walk;

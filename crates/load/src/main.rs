@@ -1,8 +1,8 @@
 //! `vestnik-load`: puts load on a server, measures it, and checks that every message arrived.
 //!
-//! One thread and one poll loop, cheap enough to outrun the server: bytes are read in large
-//! chunks into one buffer and understood in place, requests leave in one write per connection and
-//! turn. Knows the protocol, and of the server only what /proc says of its process.
+//! One thread with one poll loop, cheap enough to outrun the server: it reads large chunks into one
+//! buffer, parses in place, and writes once per connection and turn. It knows the protocol, and the
+//! server's process only through /proc.
 //!
 //! ```text
 //!   scenario  which connections do what         setup    how they become ready
@@ -60,12 +60,12 @@ enum Command {
     Run(Box<LoadRunArgs>),
 }
 
-/// Why a run is not a success.
+/// The reason why a run failed.
 #[derive(Debug)]
 enum Failure {
-    /// Exit code 1: it could not begin, or something did not arrive as it should.
+    /// Exit code 1: the run could not begin, or something did not arrive as expected.
     Failed(String),
-    /// Exit code 2: the arguments contradict each other.
+    /// Exit code 2: contradicting arguments.
     Usage(String),
 }
 
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Err(Failure::Failed(message)) => (message, 1),
         Err(Failure::Usage(message)) => (message, 2),
     };
-    // Nobody is left to read it where this fails.
+    // If this fails as well, nobody can read it.
     let _ = writeln!(std::io::stderr().lock(), "error: {message}");
     ExitCode::from(code)
 }
@@ -204,11 +204,11 @@ struct LoadRunArgs {
     speak: Speak,
 }
 
-/// Runs a scenario and prints its metrics to `out`, its progress to standard error.
+/// Runs a scenario. Prints results to `out`, and progress to standard error.
 ///
 /// # Errors
-/// The run could not begin, or something did not arrive as it should: missing, out of order,
-/// damaged, declined, or a connection was lost.
+/// The run could not begin, or something was missing, out of order, damaged or declined, or a
+/// connection was lost.
 fn run(args: &LoadRunArgs, out: &mut impl Write) -> Result<(), Failure> {
     let mut faults = Vec::new();
     for plan in scenario::plans(args).map_err(Failure::Usage)? {

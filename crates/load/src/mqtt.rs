@@ -1,5 +1,5 @@
-//! The same load in MQTT 3.1.1, for side-by-side runs with mosquitto: SUBSCRIBE at QoS 0, PUBLISH
-//! at QoS 1 so that each send is acknowledged, PINGREQ.
+//! The same load in MQTT 3.1.1, to compare with mosquitto: SUBSCRIBE at QoS 0, PUBLISH at QoS 1 so
+//! that each send is acknowledged, and PINGREQ.
 
 use super::conn::{Conn, Kind, Role, Stage};
 use super::count::Shared;
@@ -15,7 +15,7 @@ const SUBACK: u8 = 0x90;
 const PINGREQ: u8 = 0xC0;
 const PINGRESP: u8 = 0xD0;
 
-/// Queues what a new connection says first.
+/// Queues the first packet of a new connection.
 pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     conn.ask(Kind::Hello, 0, shared.now_ns);
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0];
@@ -30,7 +30,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     }
 }
 
-/// Makes the packets that send to the chats.
+/// Builds the packets that send to the chats.
 pub(super) fn know(shared: &mut Shared) {
     // PINGREQ has no body.
     shared.echoes_text = false;
@@ -62,7 +62,7 @@ fn packet(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// Asks for as much as the role and the window allow.
+/// Sends as many requests as the role and the window allow.
 pub(super) fn fill(conn: &mut Conn, shared: &Shared) {
     while conn.waiting.len() < shared.window {
         match conn.role {
@@ -76,8 +76,8 @@ pub(super) fn fill(conn: &mut Conn, shared: &Shared) {
     }
 }
 
-/// Queues one message, meant for this time. Its packet id is the task: never 0, and not used
-/// again before 254 others.
+/// Queues one message that was due at this time. The packet id is the task byte: never 0, and
+/// reused only after 254 others.
 pub(super) fn send(conn: &mut Conn, shared: &Shared, at_ns: u64) {
     let slot = conn.slot.unwrap_or(0);
     let Some(book) = shared.books.get(slot) else { return };
@@ -88,7 +88,7 @@ pub(super) fn send(conn: &mut Conn, shared: &Shared, at_ns: u64) {
     payload::stamp(&mut conn.out[text..], at_ns);
 }
 
-/// The packet in front of `bytes`: its kind, its body, its length.
+/// Parses the packet at the front of `bytes`: kind, body, length.
 fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     let kind = *bytes.first()?;
     let mut length = 0;
@@ -102,7 +102,7 @@ fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
     None
 }
 
-/// Deals with the whole packets in front of `bytes`; gives how many bytes they are.
+/// Handles the complete packets at the front of `bytes`. Returns their length.
 pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
     let mut used = 0;
     while let Some((kind, body, length)) = parse(&bytes[used..]) {

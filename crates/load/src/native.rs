@@ -1,5 +1,5 @@
-//! The load in vestnik's own language: what each role asks for, and what is read of the answers.
-//! Reads in place and allocates nothing per message.
+//! The load in Purpose: the requests of each role, and the handling of answers. Reads in place and
+//! allocates nothing per message.
 
 use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::Shared;
@@ -13,24 +13,24 @@ use purpose::wire::frame::{self, Frame, Parsed};
 use purpose::wire::purpose::{ToClient, ToServer};
 use purpose::wire::request::Request;
 
-/// Longest body that any answer has, in bytes.
+/// Longest body of any answer, in bytes.
 const BODY_BYTES_MAX: usize = 2 * LEGACY_PACK_BYTES_MAX;
 
-/// Bytes of a message in front of its content.
+/// Bytes of a message before its content.
 const MESSAGE_HEAD_BYTES: usize = MESSAGE_OVERHEAD_BYTES - 1;
 
-/// A message of a pack, as far as the load looks at it.
+/// The parts of a message that the load needs.
 pub(super) struct Entry<'a> {
     pub(super) id: u64,
     pub(super) updated: u64,
     pub(super) text: &'a [u8],
-    /// It is a text of this run, unharmed.
+    /// A text of this run, undamaged.
     pub(super) is_intact: bool,
-    /// It looks like a text of this run, and is none.
+    /// Looks like a text of this run, but is damaged.
     pub(super) is_damaged: bool,
 }
 
-/// A pack of messages, walked without looking for the end of a text where one of this run is.
+/// A pack of messages. Texts of this run are skipped by length, without a search for the NUL.
 pub(super) struct Pack<'a> {
     rest: &'a [u8],
 }
@@ -40,12 +40,12 @@ impl<'a> Pack<'a> {
         Self { rest: pack }
     }
 
-    /// Whether it was walked to its end.
+    /// Whether it was parsed to its end.
     pub(super) fn is_whole(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// The next message; `None` at the end, and where the pack does not parse.
+    /// The next message; `None` at the end, or where the pack is malformed.
     pub(super) fn next(&mut self, payload: &Payload) -> Option<Entry<'a>> {
         let (head, tail) = self.rest.split_first_chunk::<MESSAGE_HEAD_BYTES>()?;
         let expected = payload.text().len();
@@ -67,7 +67,7 @@ impl<'a> Pack<'a> {
     }
 }
 
-/// Asks for as much as the role and the window allow.
+/// Sends as many requests as the role and the window allow.
 pub(super) fn fill(conn: &mut Conn, version: Version, shared: &mut Shared) {
     match conn.role {
         Role::Listen | Role::Timed => {}
@@ -90,7 +90,7 @@ pub(super) fn fill(conn: &mut Conn, version: Version, shared: &mut Shared) {
             }
         }
         Role::Login => {
-            // One pair: nothing behind a LOGIN is read before its password is checked.
+            // Only one pair: the server reads nothing after a LOGIN before the password is checked.
             while conn.waiting.len() < 2 {
                 ask(conn, Kind::Logoff, &Request::Logoff, shared);
                 setup::login(conn, shared);
@@ -111,7 +111,7 @@ pub(super) fn ask(conn: &mut Conn, kind: Kind, request: &Request<'_>, shared: &S
     request.write(&mut conn.out, task);
 }
 
-/// Queues one message, meant for this time: a copy of the chat's template, stamped.
+/// Queues one message that was due at this time: a stamped copy of the chat's template.
 pub(super) fn send(conn: &mut Conn, version: Version, shared: &Shared, at_ns: u64) {
     let slot = conn.slot.unwrap_or(0);
     let Some(book) = shared.books.get(slot) else { return };
@@ -122,7 +122,7 @@ pub(super) fn send(conn: &mut Conn, version: Version, shared: &Shared, at_ns: u6
     frame[HEADER_BYTES - 1] = task;
     payload::stamp(&mut frame[book.text_at..], at_ns);
     if shared.nonces && version == Version::V1_0 {
-        // Time, connection and task make each send of a run unique.
+        // Time, connection and task make every send of a run unique.
         let nonce = at_ns << 20 ^ (conn.index as u64) << 8 ^ u64::from(task);
         conn.out.extend_from_slice(&nonce.to_le_bytes());
         let bytes = conn.out.len() - start - HEADER_BYTES;
@@ -152,7 +152,7 @@ fn ephemeral(conn: &mut Conn, version: Version, shared: &Shared) {
     ask(conn, Kind::Other, &request, shared);
 }
 
-/// Deals with the whole frames in front of `bytes`; gives how many bytes they are.
+/// Handles the complete frames at the front of `bytes`. Returns their length.
 pub(super) fn understand(
     conn: &mut Conn,
     version: Version,
@@ -210,12 +210,12 @@ fn take(conn: &mut Conn, version: Version, frame: &Frame<'_>, shared: &mut Share
                 shared.faults.note(|| format!("connection {index} got DEAUTH"));
             }
         }
-        // Ephemeral events: they arrive, and are not counted.
+        // Ephemeral events are expected, and not counted.
         Some(_) | None => {}
     }
 }
 
-/// Enters the messages of a notification in the tally.
+/// Adds the messages of a notification to the tally.
 fn notified(conn: &mut Conn, body: &[u8], shared: &mut Shared) {
     let Some((chat, pack)) = body.split_first_chunk::<4>() else { return };
     let mut tally = conn.tally;
@@ -288,7 +288,7 @@ fn declined(
     if conn.stage != Stage::Ready {
         return setup::declined(conn, version, pending, reason, shared);
     }
-    // A user types and moves markers 20 times a second at most; more is answered all the same.
+    // A user's typing and markers are limited to 20 per second; the declines count as answers.
     if pending.kind == Kind::Other && reason.starts_with("rate-limited:") {
         shared.total.others += 1;
         return;

@@ -1,5 +1,4 @@
-//! The text of a load message: it carries the time it was meant to be sent, and shows whether it
-//! arrived as it left.
+//! The text of a load message: it contains the time when it was due, and a check against damage.
 //!
 //! ```text
 //!   0                    16        24                 payload bytes
@@ -12,10 +11,10 @@
 /// Hex digits of the time.
 const TIME_BYTES: usize = 16;
 
-/// Shortest payload: the time and its tag, in bytes.
+/// Shortest payload, in bytes: the time and its tag.
 pub(super) const PAYLOAD_BYTES_MIN: usize = TIME_BYTES + 8;
 
-/// The text that all messages of a run share.
+/// The text common to all messages of a run.
 pub(super) struct Payload {
     text: Vec<u8>,
 }
@@ -35,7 +34,7 @@ impl Payload {
         &self.text
     }
 
-    /// Whether this is a text of this run, unharmed: some compares, no search.
+    /// Whether this is an undamaged text of this run. Compares only, without a search.
     pub(super) fn is_intact(&self, text: &[u8]) -> bool {
         let Some((head, filler)) = text.split_first_chunk::<PAYLOAD_BYTES_MIN>() else {
             return false;
@@ -46,7 +45,7 @@ impl Payload {
     }
 }
 
-/// Writes a time, in nanoseconds, into the front of a text.
+/// Stamps a text with a time, in nanoseconds.
 pub(super) fn stamp(text: &mut [u8], time_ns: u64) {
     let Some(head) = text.first_chunk_mut::<PAYLOAD_BYTES_MIN>() else { return };
     for (place, digit) in head.iter_mut().zip(0..TIME_BYTES) {
@@ -63,7 +62,7 @@ pub(super) fn is_stamped(text: &[u8]) -> bool {
         .is_some_and(|time| time.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// The time in the front of an intact text, in nanoseconds.
+/// The time of an undamaged text, in nanoseconds.
 pub(super) fn time_ns(text: &[u8]) -> u64 {
     text.iter().take(TIME_BYTES).fold(0, |time, &digit| {
         let nibble = if digit > b'9' { digit - b'a' + 10 } else { digit.wrapping_sub(b'0') };

@@ -1,10 +1,10 @@
-//! What the kernel knows of a process: CPU time and memory, from /proc; open files.
+//! CPU time and memory of a process, from /proc; and the limit of open files.
 
 use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Ticks per second of the times in /proc/PID/stat: fixed on Linux, whatever the kernel's own.
+/// Ticks per second in /proc/PID/stat: fixed on Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Memory of a process, in bytes.
@@ -12,18 +12,18 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(super) struct Memory {
     /// Resident pages.
     pub(super) rss: u64,
-    /// Resident pages, those that are shared divided by who shares them.
+    /// Resident pages, shared ones divided by the number of processes.
     pub(super) pss: u64,
 }
 
-/// CPU seconds (user and system) that a process used so far; `None` when it is gone.
+/// CPU seconds (user and system) of a process so far; `None` if it is gone.
 pub(super) fn cpu_seconds(pid: &str) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     cpu_of_stat(&stat)
 }
 
 fn cpu_of_stat(stat: &str) -> Option<f64> {
-    // The name of the program may hold anything, blanks and brackets included.
+    // The program name may contain anything, even spaces and parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;
@@ -31,7 +31,7 @@ fn cpu_of_stat(stat: &str) -> Option<f64> {
     Some((user + system) / TICKS_PER_SECOND)
 }
 
-/// Memory of a process; `None` when it is gone or another user's.
+/// Memory of a process; `None` if it is gone or belongs to another user.
 pub(super) fn memory(pid: &str) -> Option<Memory> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     Some(Memory { rss: field_kib(&rollup, "Rss:")?, pss: field_kib(&rollup, "Pss:")? })
@@ -43,8 +43,8 @@ fn field_kib(text: &str, name: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// How many files this process may have open, once it has asked for as many as the system lets it;
-/// `None` for any number.
+/// The number of files that this process may open, after raising the limit as far as allowed;
+/// `None`: no limit.
 pub(super) fn open_files_max() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,4 +1,4 @@
-//! The metrics of a measurement, for people and for programs.
+//! The report of a measurement, as a table or as JSON.
 
 use std::fmt::Write;
 
@@ -7,13 +7,13 @@ use hdrhistogram::Histogram;
 use super::engine::Outcome;
 use super::scenario::Unit;
 
-/// Share of its core above which the client may be the limit.
+/// Share of a core above which the client itself may be the bottleneck.
 const CLIENT_FULL: f64 = 0.9;
 
-/// Quantiles that are reported, with their names.
+/// The quantiles in reports, with their names.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// Metrics that both forms report.
+/// The values in both forms of the report.
 struct Metrics {
     count: u64,
     per_second: f64,
@@ -31,7 +31,7 @@ fn metrics(outcome: &Outcome) -> Metrics {
         Unit::Connections => connections as u64,
         unit => unit.count(&outcome.counters),
     };
-    // Connections are counted by the time that it took to make them.
+    // Connections are divided by the time that making them took.
     let seconds = if is_idle { outcome.setup_seconds } else { outcome.seconds };
     let memory = outcome.memory.zip(outcome.memory_before);
     Metrics {
@@ -49,13 +49,13 @@ fn metrics(outcome: &Outcome) -> Metrics {
     }
 }
 
-/// Whether the client, not the server, was what was measured.
+/// Whether the client was the bottleneck, instead of the server.
 fn client_was_limit(metrics: &Metrics) -> bool {
     metrics.client_share > CLIENT_FULL
         && metrics.server_share.is_none_or(|share| share < CLIENT_FULL)
 }
 
-/// A table, one figure a line.
+/// A table with one value per line.
 pub(super) fn table(outcome: &Outcome) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -116,7 +116,7 @@ fn line(out: &mut String, name: &str, value: &str) -> std::fmt::Result {
     writeln!(out, "  {name:<26} {value}")
 }
 
-/// One JSON object on one line.
+/// One line with one JSON object.
 pub(super) fn json(outcome: &Outcome) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -177,7 +177,7 @@ fn at(histogram: &Histogram<u64>, quantile: f64) -> u64 {
     histogram.value_at_quantile(quantile)
 }
 
-/// A time for people.
+/// A time in a readable unit.
 fn time(ns: u64) -> String {
     match ns {
         0..10_000_000 => format!("{} us", ns / 1000),
@@ -186,7 +186,7 @@ fn time(ns: u64) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with thousands separators.
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();

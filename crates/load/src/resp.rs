@@ -1,18 +1,18 @@
-//! The same load in Redis's language, for side-by-side runs: SUBSCRIBE and PUBLISH, XADD, PING.
-//! A stream entry, like a message, is acknowledged by its id.
+//! The same load in RESP, to compare with Redis: SUBSCRIBE and PUBLISH, XADD, PING. A stream entry
+//! is acknowledged by its id, as a message is.
 
 use super::conn::{Conn, Kind, Role, Stage};
 use super::count::{Shared, Tally};
 use super::payload;
 
-/// Queues what a new connection says first.
+/// Queues the first command of a new connection.
 pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     match (conn.role, conn.slot) {
         (Role::Listen, Some(slot)) => {
             conn.ask(Kind::Join, slot, shared.now_ns);
             command(&mut conn.out, &[b"SUBSCRIBE", shared.books[slot].name.as_bytes()]);
         }
-        // An answer shows that the server has taken the connection.
+        // An answer shows that the server has accepted the connection.
         (Role::Listen, None) => {
             conn.ask(Kind::Hello, 0, shared.now_ns);
             command(&mut conn.out, &[b"PING"]);
@@ -21,7 +21,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     }
 }
 
-/// Makes the commands that send to the chats: PUBLISH, or XADD where each is to be durable.
+/// Builds the commands that send to the chats: PUBLISH, or XADD if messages are to be durable.
 pub(super) fn know(is_durable: bool, shared: &mut Shared) {
     for book in &mut shared.books {
         let (name, text) = (book.name.as_bytes(), shared.payload.text());
@@ -32,7 +32,7 @@ pub(super) fn know(is_durable: bool, shared: &mut Shared) {
             command(&mut book.template, &[b"PUBLISH", name, text]);
         }
         book.text_at = book.template.len() - text.len() - 2;
-        // Redis has no ids for channels; places do.
+        // Redis has no ids for channels; their indices are used.
         book.chat = 1;
     }
 }
@@ -46,7 +46,7 @@ fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
     }
 }
 
-/// Asks for as much as the role and the window allow.
+/// Sends as many requests as the role and the window allow.
 pub(super) fn fill(conn: &mut Conn, shared: &Shared) {
     while conn.waiting.len() < shared.window {
         match conn.role {
@@ -66,7 +66,7 @@ pub(super) fn fill(conn: &mut Conn, shared: &Shared) {
     }
 }
 
-/// Queues one message, meant for this time.
+/// Queues one message that was due at this time.
 pub(super) fn send(conn: &mut Conn, shared: &Shared, at_ns: u64) {
     let slot = conn.slot.unwrap_or(0);
     let Some(book) = shared.books.get(slot) else { return };
@@ -76,16 +76,16 @@ pub(super) fn send(conn: &mut Conn, shared: &Shared, at_ns: u64) {
     payload::stamp(&mut conn.out[start..], at_ns);
 }
 
-/// A reply, as far as the load looks at it.
+/// The parts of a reply that the load needs.
 enum Reply<'a> {
     Line(&'a [u8]),
     Error(&'a [u8]),
     Bulk(&'a [u8]),
-    /// The last of several.
+    /// The last item of an array.
     Array(&'a [u8]),
 }
 
-/// The reply in front of `bytes`, and its length; `None` when it is not whole.
+/// Parses the reply at the front of `bytes`, with its length; `None` if it is incomplete.
 fn reply(bytes: &[u8]) -> Option<(Reply<'_>, usize)> {
     let end = bytes.iter().position(|&byte| byte == b'\n')?;
     let line = bytes.get(1..end - 1)?;
@@ -113,7 +113,7 @@ fn reply(bytes: &[u8]) -> Option<(Reply<'_>, usize)> {
     }
 }
 
-/// Deals with the whole replies in front of `bytes`; gives how many bytes they are.
+/// Handles the complete replies at the front of `bytes`. Returns their length.
 pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
     let mut used = 0;
     while let Some((reply, length)) = reply(&bytes[used..]) {
@@ -131,7 +131,7 @@ pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> 
     used
 }
 
-/// The connection is a member: what comes is counted.
+/// The connection is subscribed: count its messages from now on.
 pub(super) fn subscribed(conn: &mut Conn, shared: &mut Shared) {
     conn.waiting.pop_front();
     conn.stage = Stage::Ready;
@@ -141,7 +141,7 @@ pub(super) fn subscribed(conn: &mut Conn, shared: &mut Shared) {
     }
 }
 
-/// A message came; its time stands for the id that it does not have.
+/// Handles a message; its time stands for the id that Redis does not have.
 pub(super) fn delivered(conn: &mut Conn, text: &[u8], shared: &mut Shared) {
     if !shared.payload.is_intact(text) {
         let index = conn.index;
@@ -153,7 +153,7 @@ pub(super) fn delivered(conn: &mut Conn, text: &[u8], shared: &mut Shared) {
     conn.tally.sum = conn.tally.sum.wrapping_add(payload::time_ns(text));
 }
 
-/// An answer came, to the oldest request.
+/// Handles the answer to the oldest request.
 pub(super) fn answered(conn: &mut Conn, text: &[u8], shared: &mut Shared) {
     let Some(pending) = conn.waiting.pop_front() else { return };
     shared.answered(pending.at_ns);

@@ -1,4 +1,4 @@
-//! The scenarios: which connections there are, what each does, and what is counted.
+//! The scenarios: the connections, their roles, and what is counted.
 
 use super::conn::{Dialect, Role};
 use super::count::Counters;
@@ -6,8 +6,8 @@ use super::payload::PAYLOAD_BYTES_MIN;
 use super::{Api, LoadRunArgs, Scenario, Speak};
 use purpose::wire::Version;
 
-/// Connections that can wait for a session at once from one address: half of a server's bound, of
-/// which the others are those that stay without one.
+/// Connections of one address that may wait for a session at the same time: half of a server's
+/// limit. The other half is for connections that stay unauthenticated.
 const GREETED_MAX: usize = 32;
 
 /// What a measurement counts.
@@ -38,7 +38,7 @@ impl Unit {
         }
     }
 
-    /// How many there were. Connections are not counted by time.
+    /// The number of events; connections are not counted over time.
     pub(super) fn count(self, counters: &Counters) -> u64 {
         match self {
             Self::Deliveries => counters.deliveries,
@@ -57,7 +57,7 @@ impl Unit {
 pub(super) struct Plan {
     /// The scenario, or the part of it.
     pub(super) name: &'static str,
-    /// Its sizes, for people.
+    /// Its parameters, for the report.
     pub(super) words: String,
     /// What is counted.
     pub(super) unit: Unit,
@@ -65,13 +65,13 @@ pub(super) struct Plan {
     pub(super) roles: Vec<Role>,
     /// Whether connections belong to chats.
     pub(super) has_chats: bool,
-    /// Sends per second, by the clock.
+    /// Sends per second, at a fixed rate.
     pub(super) pace: Option<f64>,
     /// Whether nobody sends.
     pub(super) is_still: bool,
 }
 
-/// The language of the connection in this place.
+/// The dialect of the connection at this index.
 pub(super) fn dialect(args: &LoadRunArgs, index: usize) -> Dialect {
     let api = if args.scenario == Scenario::Mixed { Api::Both } else { args.api };
     match (args.speak, api) {
@@ -155,7 +155,7 @@ pub(super) fn plans(args: &LoadRunArgs) -> Result<Vec<Plan>, String> {
     })
 }
 
-/// Refuses what cannot work.
+/// Rejects arguments that cannot work.
 fn check(args: &LoadRunArgs) -> Result<(), String> {
     let is_echo = args.scenario == Scenario::Echo;
     if args.payload < PAYLOAD_BYTES_MIN && !(is_echo && args.payload == 0) {
@@ -191,8 +191,8 @@ fn check(args: &LoadRunArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Members that listen, of whom some send. Elsewhere, who subscribes cannot publish: there the
-/// publishers are connections of their own.
+/// Members that receive, some of which also send. In Redis and MQTT, publishers are separate
+/// connections, since a subscriber cannot publish.
 fn audience(args: &LoadRunArgs, sender: Role) -> Vec<Role> {
     let mut roles = vec![Role::Listen; args.members];
     if args.speak == Speak::Purpose {
@@ -220,8 +220,8 @@ fn paced(args: &LoadRunArgs) -> Plan {
     }
 }
 
-/// Of nine connections two send, one echoes, one reads history, one marks and types, four listen.
-/// Nine is odd, so that every role is played in both versions.
+/// Of nine connections, two send, one echoes, one reads history, one marks and types, four receive.
+/// Nine is odd, so that both versions play every role.
 fn mixed_role(index: usize) -> Role {
     match index % 9 {
         0 | 5 => Role::Send,

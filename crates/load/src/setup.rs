@@ -1,5 +1,5 @@
-//! How a connection becomes ready: HELLO and LOGIN in one write, its chat's id once for all, and
-//! JOIN_CHAT, which also proves that it is a member.
+//! Setting up a connection: HELLO and LOGIN in one write, the chat's id once for all, and
+//! JOIN_CHAT, which also proves membership.
 
 use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::{Shared, Tally};
@@ -15,7 +15,8 @@ use purpose::wire::request::Request;
 /// Nanoseconds of a second.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Says what a new connection says first. The second of two that share a session only greets.
+/// Sends the first frames of a new connection. The second of two that share a session sends only
+/// HELLO.
 pub(super) fn begin(conn: &mut Conn, version: Version, shared: &Shared) {
     let (major, minor) = version.numbers();
     native::ask(conn, Kind::Hello, &Request::Hello { major, minor }, shared);
@@ -36,7 +37,7 @@ pub(super) fn login(conn: &mut Conn, shared: &Shared) {
     native::ask(conn, Kind::Login, &request, shared);
 }
 
-/// An ACCEPTED on the way to be ready.
+/// Handles an ACCEPTED during setup.
 pub(super) fn accepted(
     conn: &mut Conn,
     version: Version,
@@ -72,8 +73,8 @@ pub(super) fn accepted(
     }
 }
 
-/// Asks for what the connection still has to know or be: the ids of all chats if it is the first,
-/// then membership of its own.
+/// Requests what the connection still lacks: the ids of all chats if it is the first one, then its
+/// own membership.
 fn chat(conn: &mut Conn, shared: &Shared) {
     let unknown = shared.books.iter().position(|book| book.chat == 0);
     if let Some(slot) = unknown {
@@ -86,7 +87,7 @@ fn chat(conn: &mut Conn, shared: &Shared) {
     }
 }
 
-/// The id of a chat is known: so is the frame that sends to it.
+/// Stores the id of a chat, and builds the template of a send to it.
 fn know(slot: usize, chat: ChatId, shared: &mut Shared) {
     let content = std::str::from_utf8(shared.payload.text()).unwrap_or_default();
     let mut template = Vec::new();
@@ -99,7 +100,7 @@ fn know(slot: usize, chat: ChatId, shared: &mut Shared) {
     }
 }
 
-/// The connection is a member: from now on its tally counts.
+/// The connection is a member: its tally counts from now on.
 fn joined(conn: &mut Conn, version: Version, shared: &mut Shared) {
     let Some(slot) = conn.slot else { return };
     let Some(book) = shared.books.get_mut(slot) else { return };
@@ -111,7 +112,7 @@ fn joined(conn: &mut Conn, version: Version, shared: &mut Shared) {
     }
 }
 
-/// A DECLINED on the way to be ready.
+/// Handles a DECLINED during setup.
 pub(super) fn declined(
     conn: &mut Conn,
     version: Version,

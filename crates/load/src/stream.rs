@@ -1,5 +1,5 @@
-//! The bytes of one connection, in the clear or through TLS, as they are or as messages of a
-//! WebSocket. Nothing here waits.
+//! The byte stream of a connection: plain or TLS, raw or in WebSocket messages. Nothing here
+//! blocks.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,12 +18,12 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 pub(super) struct Stream {
     transport: Transport,
     layer: Option<Box<Layer>>,
-    /// The last read gave less than there was room for.
+    /// The last read returned less than it could have.
     was_short: bool,
 }
 
 impl Stream {
-    /// The bytes as they are.
+    /// The plain socket.
     pub(super) fn plain(socket: TcpStream) -> Self {
         Self::over(Transport::Plain(socket))
     }
@@ -32,24 +32,24 @@ impl Stream {
         Self { transport, layer: None, was_short: false }
     }
 
-    /// Puts a WebSocket over it, whose handshake is the first that is sent.
+    /// Adds a WebSocket layer; its handshake is sent first.
     #[must_use]
     pub(super) fn with_websocket(mut self, address: SocketAddr, protocol: &str) -> Self {
         self.layer = Some(Box::new(Layer::new(address, protocol)));
         self
     }
 
-    /// The socket, for the poll.
+    /// The socket, to register in poll.
     pub(super) fn socket(&mut self) -> &mut TcpStream {
         self.transport.socket()
     }
 
-    /// Whether a read that gave less than there was room for has taken all that came.
+    /// Whether a short read means that everything was read.
     pub(super) fn reports_end(&self) -> bool {
         matches!(self.transport, Transport::Plain(_)) && self.was_short
     }
 
-    /// Reads what has come; 0 at the end.
+    /// Reads; 0 at the end of the stream.
     pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         loop {
             let count = self.transport.read(room)?;
@@ -67,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// Takes some of the bytes, and writes what can be written.
+    /// Accepts some of the bytes, and writes what can be written.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(layer) = &mut self.layer else { return self.transport.write(bytes) };
         layer.put(ClientFrame::Binary, bytes);
@@ -75,7 +75,7 @@ impl Stream {
         Ok(bytes.len())
     }
 
-    /// Writes what was taken and is not out yet, the handshake's bytes too.
+    /// Writes buffered bytes, the handshake included.
     pub(super) fn push(&mut self) -> io::Result<()> {
         if let Some(layer) = &mut self.layer {
             while layer.sent < layer.out.len() {
@@ -100,10 +100,10 @@ impl Stream {
     }
 }
 
-/// The frames of a WebSocket around the bytes of a connection.
+/// The WebSocket layer of a connection.
 struct Layer {
     decoder: Decoder,
-    /// The server's answer to the handshake, until it is whole.
+    /// The server's answer to the handshake, until it is complete.
     head: Vec<u8>,
     is_open: bool,
     out: Vec<u8>,
@@ -132,14 +132,13 @@ impl Layer {
     }
 
     fn put(&mut self, kind: ClientFrame, payload: &[u8]) {
-        // Masks defend old proxies against their clients; any mask will do here.
+        // Masks protect old proxies; any mask will do here.
         self.mask = self.mask.wrapping_mul(747_796_405).wrapping_add(1);
         let out = if self.is_open { &mut self.out } else { &mut self.early };
         put_masked(out, kind, self.mask.to_le_bytes(), payload);
     }
 
-    /// Moves the payload among `count` bytes to the front; `None` when there is none yet, and 0 at
-    /// the end.
+    /// Moves the payload among `count` bytes to the front. `None`: no payload yet; 0: the end.
     fn unwrap(&mut self, room: &mut [u8], mut count: usize) -> io::Result<Option<usize>> {
         if !self.is_open {
             self.head.extend_from_slice(&room[..count]);
@@ -169,23 +168,23 @@ impl Layer {
     }
 }
 
-/// The bytes below.
+/// The underlying stream.
 enum Transport {
-    /// As it is.
+    /// The plain socket.
     Plain(TcpStream),
-    /// Encrypted.
+    /// TLS.
     Tls(TcpStream, Box<ClientConnection>),
 }
 
 impl Transport {
-    /// The socket, for the poll.
+    /// The socket, to register in poll.
     fn socket(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(socket) | Self::Tls(socket, _) => socket,
         }
     }
 
-    /// Reads what has come; 0 at the end.
+    /// Reads; 0 at the end of the stream.
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let (socket, tls) = match self {
             Self::Plain(socket) => return socket.read(room),
@@ -204,7 +203,7 @@ impl Transport {
         }
     }
 
-    /// Takes some of the bytes, and writes what can be written.
+    /// Accepts some of the bytes, and writes what can be written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
@@ -216,13 +215,13 @@ impl Transport {
         }
     }
 
-    /// Writes what was taken and is not out yet, the handshake's bytes too.
+    /// Writes buffered bytes, the handshake included.
     fn push(&mut self) -> io::Result<()> {
         if let Self::Tls(socket, tls) = self {
             while tls.wants_write() {
                 match tls.write_tls(socket) {
                     Ok(_) => {}
-                    // What was taken goes out when the socket has room.
+                    // The rest is sent when the socket is writable.
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
                 }
@@ -232,7 +231,7 @@ impl Transport {
     }
 }
 
-/// How connections are made secure: whom they trust.
+/// The TLS configuration of a client.
 pub(super) struct Security(Arc<ClientConfig>);
 
 impl Security {
@@ -253,7 +252,7 @@ impl Security {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Begins a handshake with the server at this address, which its certificate must name.
+    /// Begins a handshake. The server's certificate must contain this address.
     pub(super) fn begin(&self, socket: TcpStream, address: SocketAddr) -> Result<Stream, String> {
         let name = ServerName::IpAddress(address.ip().into());
         let tls =

@@ -1,4 +1,4 @@
-//! The load against a server of a few lines that can cheat on request: a cheat must be noticed.
+//! The load generator against a small server that can cheat: each cheat must be detected.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use purpose::wire::frame::{self, Parsed, parse};
 use purpose::wire::purpose::{ToClient, ToServer};
 use purpose::wire::request::Request;
 
-/// How the server cheats, once or whenever it can.
+/// How the server cheats, once or every time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cheat {
     Nothing,
@@ -36,7 +36,7 @@ struct Peer {
     is_member: bool,
 }
 
-/// A server with one chat, all of whose messages it keeps.
+/// A server with one chat, which keeps all messages.
 struct Fake {
     peers: Vec<Peer>,
     stored: Vec<(i64, String)>,
@@ -137,7 +137,7 @@ impl Fake {
         }
     }
 
-    /// Stores a message and notifies the other members; returns its id.
+    /// Stores a message and notifies the other members. Returns its id.
     fn send(&mut self, from: usize, content: &str) -> i64 {
         let at = self.stored.len() as i64 + 1;
         self.stored.push((at, content.to_owned()));
@@ -204,7 +204,7 @@ fn every_delivery_of_an_honest_server_is_counted() {
     assert!(report::json(&outcome).contains("\"faults\":0"));
 }
 
-/// Runs against a server that cheats; the words must be among the faults.
+/// Runs against a server that cheats; the faults must contain `words`.
 fn found_out(cheat: Cheat, words: &str) {
     let (address, _handle) = serve(cheat);
     let args = args(address, "fanout --members 3 --publishers 1 --window 2");
@@ -245,7 +245,7 @@ fn paced_sends_keep_their_rate_and_are_timed_from_when_they_were_due() {
     assert_eq!(outcome.faults.reported, Vec::<String>::new());
     let sends = outcome.counters.sends;
     assert!((150..=205).contains(&sends), "800 deliveries to 4 members are 200 sends: {sends}");
-    // All members but the sender; those that were due in the second, however late they came.
+    // All members except the sender; those due within the second, however late they arrived.
     assert!((590..=600).contains(&outcome.deliveries.len()), "{}", outcome.deliveries.len());
 }
 
