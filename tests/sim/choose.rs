@@ -1,4 +1,4 @@
-//! What a client says next.
+//! Chooses what a client sends next.
 
 use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use vestnik::wire::extras::{Extras, put_attach, put_reply};
@@ -14,7 +14,7 @@ const CHAT_NAMES: [&str; 10] =
     ["hall", "Hall", "зал", "ЗАЛ", "a", "b-1", "kitchen", "Кухня", "x.y", "hal"];
 const BAD_NAMES: [&str; 4] = ["", "no spaces", "a!", "thirty-three-characters-are-too-many"];
 const CHAT_PASSWORDS: [&str; 3] = ["open", "sesame", "пароль"];
-/// What people write of, and look for.
+/// Words of messages and of searches.
 const WORDS: [&str; 8] = ["red", "Apple", "apples", "apricot", "яблоко", "Яблоки", "tree", "Tre"];
 const BAD_QUERIES: [&str; 4] = ["", "*", "\"\" **", "-- !"];
 const EMOJI: [&str; 5] = ["👍", "❤", "+1", "👎", "no good"];
@@ -71,7 +71,7 @@ fn say_of(client: &mut Client, request: &Request<'_>, session: Option<Kept>) {
     if let Request::SendChatMsg { nonce, .. } = &mut request
         && client.is_11
     {
-        // On 1.1 there is always one.
+        // On 1.1 the nonce is required.
         nonce.get_or_insert_with(|| client.rng.next());
     }
     let request = &request;
@@ -80,7 +80,7 @@ fn say_of(client: &mut Client, request: &Request<'_>, session: Option<Kept>) {
     client.say(bytes[4], &bytes[6..], session, asking(request));
 }
 
-/// What an answer will mean to the client's copy.
+/// What the answer will mean for the client's replica.
 fn asking(request: &Request<'_>) -> Asking {
     match *request {
         Request::SendChatMsg { chat, content, .. } => {
@@ -107,7 +107,7 @@ fn asking(request: &Request<'_>) -> Asking {
     }
 }
 
-/// Brings the client's copy up to date. False when nothing is left to ask for.
+/// Sends the next request of a catch-up. False when nothing is left to request.
 pub(crate) fn catch_up(client: &mut Client) -> bool {
     let (request, asking) = match client.replica.next() {
         Next::Nothing => return false,
@@ -128,7 +128,7 @@ pub(crate) fn catch_up(client: &mut Client) -> bool {
     true
 }
 
-/// All that a client does who only wants to be up to date: nothing when it has no session.
+/// The actions of a client that only catches up: nothing without a session.
 pub(crate) fn rest(client: &mut Client) {
     let (major, minor) = if client.modern { (1, u8::from(client.is_11)) } else { (0, 1) };
     match client.state {
@@ -154,17 +154,17 @@ fn garbage(client: &mut Client, plan: &Plan) {
     let len = rng.weighted(&[(4, 3), (4, 20), (1, 1500)]);
     let body: Vec<u8> = (0..rng.below(len)).map(|_| rng.below(256) as u8).collect();
     match rng.below(8) {
-        // Too long: the server says so, whatever it was to be, and ends the connection.
+        // Too long: the server declines it, whatever the purpose, and closes the connection.
         0 => {
             let body = vec![0; plan.rules.body_bytes_max + 1];
             client.say(purpose | 0x20, &body, None, Asking::Other);
             client.has_ended = true;
         }
-        // An answer nobody waits for may suspend; see `leave`.
+        // An unexpected answer may suspend the session; see `leave`.
         _ if purpose == 0x01 || purpose == 0x03 && body.is_empty() => {}
-        // A HELLO by chance would agree on a version that the client knows nothing of.
+        // A random HELLO would agree on a version that the client does not know.
         _ if purpose == 0x20 && client.state == State::New => {}
-        // Those that the model knows nothing of.
+        // Purposes that the model does not implement.
         _ if client.is_11 && matches!(purpose, 0x37 | 0x51) => {}
         _ => client.say(purpose, &body, None, Asking::Other),
     }
@@ -179,7 +179,7 @@ fn enter(client: &mut Client, plan: &Plan, model: &Model) {
             let kept = session.clone();
             restore(client, kept);
         }
-        // Somebody else's secret for this session, or a session of anybody's by its own secret.
+        // Another session's secret, or any session with its own secret.
         (Some(session), 15) => {
             let secret = session.secret.clone();
             let id = client.rng.pick(&others).copied().unwrap_or(7);
@@ -241,7 +241,7 @@ fn login(client: &mut Client, plan: &Plan, model: &Model) {
     say(client, &Request::Login { login: &name, password });
 }
 
-/// A chat: mostly one's own, sometimes another, sometimes none.
+/// A chat id: mostly one of the user's own, sometimes another, sometimes invalid.
 fn a_chat(client: &mut Client, model: &Model, user: u32) -> ChatId {
     let mine = model.chats_of(user);
     let all: Vec<u32> = model.chats.keys().copied().collect();
@@ -275,7 +275,7 @@ fn a_message(client: &mut Client, model: &Model, user: u32, chat: ChatId) -> Mes
     MessageId::new(id as u64).expect("positive")
 }
 
-/// A time: now or then, or one at which something happened, or next to it.
+/// A time: the present, a random one, one at which something happened, or one next to it.
 fn a_time(client: &mut Client, model: &Model, chat: ChatId) -> ServerTime {
     let chat = model.chats.get(&chat.get());
     let times: Vec<i64> = chat.map(|c| c.by_updated.keys().copied().collect()).unwrap_or_default();
@@ -309,7 +309,7 @@ fn some_text(client: &mut Client, plan: &Plan) -> String {
     text
 }
 
-/// Any request of a session.
+/// Any request that needs a session.
 fn authorized(client: &mut Client, plan: &Plan, model: &Model) {
     let user = client.user(model).unwrap_or(1);
     let chat = a_chat(client, model, user);
@@ -358,7 +358,8 @@ fn send(client: &mut Client, plan: &Plan, model: &Model, chat: ChatId) {
             let number = client.rng.weighted(&[(1, 0), (1, u64::MAX), (20, 1)]);
             match number {
                 1 => nonce = Some(client.rng.next()),
-                // Others of the same user say these, too, and so they all say the same.
+                // Other clients of the same user send these nonces, too, so the content must be the
+                // same.
                 _ => {
                     text = format!("nonce {number}");
                     nonce = Some(number);
@@ -376,7 +377,7 @@ fn send(client: &mut Client, plan: &Plan, model: &Model, chat: ChatId) {
     say(client, &Request::SendChatMsg { chat, content: &text, nonce, extras: Extras::NONE });
 }
 
-/// A reply, or uploads that are whole, or both.
+/// Sends a reply, or complete uploads, or both.
 fn send_with_extras(client: &mut Client, model: &Model, chat: ChatId, text: &str) {
     let user = client.user(model).unwrap_or(1);
     let (mut bytes, mut expected) = (Vec::new(), crate::wire::Extras::default());
@@ -413,7 +414,7 @@ fn react(client: &mut Client, model: &Model, user: u32, chat: ChatId) {
     }
 }
 
-/// Begins an upload, goes on with one, reads a file, or ends one.
+/// Begins an upload, continues one, reads a file, or ends one.
 fn upload(client: &mut Client, model: &Model, user: u32, chat: ChatId) {
     let mine = |file: &crate::model::extras::File| file.user == user && file.message.is_none();
     let uploads: Vec<u64> =
@@ -479,7 +480,7 @@ fn change(client: &mut Client, plan: &Plan, model: &Model, user: u32, chat: Chat
     }
 }
 
-/// Joins and makes chats.
+/// Joins and creates chats.
 fn gather(client: &mut Client, model: &Model, chat: ChatId) {
     let name = *client.rng.pick(&CHAT_NAMES).expect("some");
     let name =
@@ -503,7 +504,7 @@ fn gather(client: &mut Client, model: &Model, chat: ChatId) {
     }
 }
 
-/// Questions of API 0.1.
+/// Requests of API 0.1 that change nothing.
 fn ask(client: &mut Client, chat: ChatId) {
     let name = *client.rng.pick(&CHAT_NAMES).expect("some");
     let login = login_name(client.rng.index(9));
@@ -516,7 +517,7 @@ fn ask(client: &mut Client, chat: ChatId) {
     }
 }
 
-/// Ends something: the session, the connection, the notifications.
+/// Ends something: the session, the connection, or notifications.
 fn leave(client: &mut Client) {
     let last = client.last_notification;
     match client.rng.below(8) {
@@ -534,7 +535,8 @@ fn leave(client: &mut Client) {
         6 => {
             let task = client.rng.below(256) as u8;
             client.say_raw(DECLINED, task, b"no\0");
-            // It may have hit one, and is notified only when it asks for something.
+            // It may have declined a real notification, and learns of the suspension only by its
+            // next request.
             client.is_suspended = true;
             client.replica.detached();
         }
@@ -561,7 +563,7 @@ fn modern_ask(client: &mut Client, model: &Model, chat: ChatId) {
     say(client, &request);
 }
 
-/// Ends one's session that does not take what it is notified. False when there is none.
+/// Ends one of the user's sessions whose connection is slow. False when there is none.
 fn end_a_slow_one(client: &mut Client, model: &Model, user: u32) -> bool {
     let behind = model.conns.values().filter(|conn| conn.behind);
     let session = behind.filter_map(|conn| conn.attached).find(|attached| attached.user == user);
@@ -591,17 +593,17 @@ fn search(client: &mut Client, chat: ChatId) {
     say(client, &Request::SearchMsg { chat, limit, query: &query });
 }
 
-/// A code in the form of one that nobody made.
+/// A code with a valid form that was never created.
 const NO_CODE: &str = "0000-0000-0000-0000-0000";
 
-/// The code of an invite, mostly of one that is there.
+/// An invite code, mostly of an existing invite.
 fn an_invite(client: &mut Client, model: &Model) -> String {
     let codes: Vec<&String> = model.invites.keys().collect();
     let code = client.rng.pick(&codes).map(|code| (*code).clone());
     code.filter(|_| !client.rng.one_in(8)).unwrap_or_else(|| NO_CODE.to_owned())
 }
 
-/// Accounts, members and invites of API 1.1.
+/// Requests of API 1.1 about accounts, members and invites.
 fn people(client: &mut Client, model: &Model, chat: ChatId) {
     let user = a_user(client, model);
     let flag = client.rng.one_in(2);
@@ -636,7 +638,7 @@ fn people(client: &mut Client, model: &Model, chat: ChatId) {
     say(client, &request);
 }
 
-/// What admins do, and what changes one's account.
+/// Requests of admins, and changes of the own account.
 fn manage(client: &mut Client, model: &Model, chat: ChatId) {
     let user = a_user(client, model);
     let me = client.user(model).unwrap_or(1);
@@ -667,7 +669,7 @@ fn manage(client: &mut Client, model: &Model, chat: ChatId) {
     };
     let is_recipient = matches!(request, Request::RenameChat { .. } | Request::SetChatTitle { .. });
     if is_recipient && client.rng.one_in(2) {
-        // In one turn with it: members are notified of the change first, and of the message later.
+        // In the same turn, so that members get the event before the message.
         let nonce = client.is_11.then(|| client.rng.next());
         let before =
             Request::SendChatMsg { chat, content: "so be it", nonce, extras: Extras::NONE };

@@ -1,6 +1,5 @@
-//! A client at the far end of a connection: says what it likes, in any order, and keeps track of
-//! what is answered. What it says is chosen with the model in view, so that much of it is to the
-//! point; what it hears it checks for itself.
+//! A simulated client: sends requests in any order and tracks the answers. Requests are chosen with
+//! a view of the model, so that many make sense; what it receives it checks by itself.
 
 use std::collections::VecDeque;
 
@@ -13,7 +12,7 @@ use crate::websocket::WebSocket;
 use crate::wire::take_frame;
 use crate::wire::{ACCEPTED, Body, Check, DEAUTH, DECLINED, DISCONNECT, Frame, HEARTBEAT, PART};
 
-/// A session as a client keeps it.
+/// A session that the client remembers.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) id: u32,
@@ -27,15 +26,15 @@ pub(crate) enum State {
     Authorized,
 }
 
-/// A request under way.
+/// A request without an answer yet.
 #[derive(Clone, Debug)]
 struct Asked {
     task: u8,
     purpose: u8,
-    /// The session that a RESTORE_SESSION names.
+    /// The session of a RESTORE_SESSION.
     session: Option<Kept>,
     asking: Asking,
-    /// The start of the copy that it was asked in.
+    /// The start of the replica in which it was sent.
     start: u64,
     /// The greatest `updated` in the pieces of its answer.
     newest: i64,
@@ -48,12 +47,12 @@ pub(crate) struct Client {
     /// Speaks 1.1.
     pub(crate) is_11: bool,
     pub(crate) link: Option<u64>,
-    /// The connection goes through a WebSocket.
+    /// The WebSocket layer, if the connection has one.
     websocket: Option<WebSocket>,
     pub(crate) state: State,
     pub(crate) session: Option<Kept>,
     pub(crate) is_suspended: bool,
-    /// Bytes that the network has not taken yet, and bytes that are no whole frame yet.
+    /// Bytes that the network has not accepted, and an incomplete frame.
     pub(crate) unsent: Vec<u8>,
     inbox: Vec<u8>,
     asked: VecDeque<Asked>,
@@ -61,9 +60,9 @@ pub(crate) struct Client {
     /// Steps for which it does not read.
     pub(crate) stalls: u64,
     pub(crate) has_ended: bool,
-    /// The last notification, to decline it.
+    /// The task byte of the last notification, to decline it.
     pub(crate) last_notification: u8,
-    /// Nonces given, each with its chat and content: who repeats one repeats all of it.
+    /// Nonces sent, each with its chat and content: a repeated nonce must have the same ones.
     pub(crate) nonces: Vec<(u32, u64, String)>,
     pub(crate) sent: u64,
     pub(crate) replica: Replica,
@@ -96,7 +95,7 @@ impl Client {
         }
     }
 
-    /// The user that its session is of.
+    /// The user of its session.
     pub(crate) fn user(&self, model: &Model) -> Option<u32> {
         let session = self.session.as_ref()?;
         model.sessions.get(&session.id).map(|session| session.user)
@@ -116,7 +115,7 @@ impl Client {
         self.replica.detached();
     }
 
-    /// Whether a request of this purpose is under way.
+    /// Whether a request with this purpose is unanswered.
     pub(crate) fn asks(&self, purpose: u8) -> bool {
         self.asked.iter().any(|asked| asked.purpose == purpose)
     }
@@ -129,7 +128,7 @@ impl Client {
         self.asked.len()
     }
 
-    /// Whether it is where it wants to be when it only wants to be up to date.
+    /// Whether it is in the state that a client at rest should be in.
     pub(crate) fn is_calm(&self) -> bool {
         match (self.link, self.state) {
             (None, _) => self.session.is_none(),
@@ -142,7 +141,7 @@ impl Client {
         }
     }
 
-    /// What it is like, for a person.
+    /// Its state, for error messages.
     pub(crate) fn describe(&self) -> String {
         let (number, link, state) = (self.number, self.link, self.state);
         let (has_ended, is_suspended) = (self.has_ended, self.is_suspended);
@@ -153,13 +152,13 @@ impl Client {
         )
     }
 
-    /// What it still waits for, for a person.
+    /// The first unanswered request, for error messages.
     pub(crate) fn waits_for(&self) -> Option<String> {
         let first = self.asked.front()?;
         Some(format!("0x{:02x} task {}", first.purpose, first.task))
     }
 
-    /// Sends a frame; `session` is the one that a RESTORE_SESSION names.
+    /// Sends a frame; `session`: that of a RESTORE_SESSION.
     pub(crate) fn say(&mut self, purpose: u8, body: &[u8], session: Option<Kept>, asking: Asking) {
         self.next_task = self.next_task % 255 + 1;
         let task = self.next_task;
@@ -177,7 +176,7 @@ impl Client {
         self.unsent.extend_from_slice(body);
     }
 
-    /// Gives the network what it takes, and reads what it has.
+    /// Writes what the network accepts, and reads what has arrived.
     pub(crate) fn exchange(&mut self, link: &mut Link, waits: bool) -> Check {
         self.send(link);
         if self.stalls > 0 && !waits {
@@ -207,12 +206,12 @@ impl Client {
         Ok(())
     }
 
-    /// Gives the network what it accepts of what is queued, and then the end.
+    /// Writes what the network accepts of the queue, and then the end of the stream.
     fn send(&mut self, link: &mut Link) {
         let queue = match &mut self.websocket {
             None => &mut self.unsent,
             Some(websocket) => {
-                // What is queued behind a full network is put into frames later.
+                // Do not frame more while the network is full.
                 if websocket.out.len() < 1000 {
                     websocket.wrap(&self.unsent, &mut self.rng);
                     self.unsent.clear();
@@ -247,7 +246,7 @@ impl Client {
                 Ok(())
             }
             DISCONNECT => {
-                // What is queued is sent, and no more.
+                // Sends only what is queued.
                 self.has_ended = true;
                 Ok(())
             }
@@ -256,7 +255,7 @@ impl Client {
                 self.is_suspended = false;
                 self.replica.detached();
                 if is_resting {
-                    // Two that hold one session would take it from each other for ever.
+                    // Two clients with one session would take it over from each other forever.
                     self.session = None;
                 }
                 Ok(())
@@ -324,7 +323,7 @@ impl Client {
         self.replica.attached(user);
     }
 
-    /// Perhaps does something.
+    /// Perhaps sends something.
     pub(crate) fn act(&mut self, plan: &Plan, model: &Model) {
         if self.has_ended || self.waits() as u64 >= plan.pipeline || self.unsent.len() > 60_000 {
             return;
@@ -333,7 +332,7 @@ impl Client {
     }
 }
 
-/// The greatest `updated` of a piece of REQUEST_UPDATES' answer.
+/// The greatest `updated` in a piece of the answer to REQUEST_UPDATES.
 fn newest(asking: &Asking, body: &[u8], is_11: bool) -> Check<i64> {
     let (mut body, mut newest) = (Body::spoken(body, is_11), 0);
     while *asking == Asking::Updates && !body.is_empty() {

@@ -1,4 +1,4 @@
-//! Two clocks: one that only runs forward, and the wall clock, which jumps both ways.
+//! Two simulated clocks: a monotonic one, and a wall clock that jumps both ways.
 
 use crate::rng::Rng;
 
@@ -10,11 +10,11 @@ pub(crate) struct Clock {
     rng: Rng,
     pub(crate) now_ms: u64,
     pub(crate) wall_us: i64,
-    /// The wall clock jumps once in that many steps; 0: never.
+    /// The wall clock jumps once per this many steps; 0: never.
     jumps: u64,
-    /// Days go by in a jump, and not just hours.
+    /// Jumps are days instead of hours.
     is_wild: bool,
-    /// Steps take microseconds, not a tenth of a second.
+    /// Steps are microseconds instead of tenths of a second.
     is_slow: bool,
 }
 
@@ -26,7 +26,7 @@ impl Clock {
         Self { rng, now_ms: 0, wall_us, jumps, is_wild, is_slow }
     }
 
-    /// Time goes by; faster when nobody does anything, so that what waits for it comes, too.
+    /// Advances time; faster when nobody does anything, so that timeouts are reached.
     pub(crate) fn step(&mut self, is_quiet: bool) {
         let us = match self.is_slow && !is_quiet {
             true => self.rng.below(30),
@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// The machine was off for a while.
+    /// Advances time while the machine is off.
     pub(crate) fn pause(&mut self) {
         self.now_ms = 0;
         self.wall_us += self.rng.below(20 * SECOND_US as u64) as i64;

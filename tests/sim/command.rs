@@ -1,5 +1,5 @@
-//! The command line next to the running server: changes the file by a connection of its own, and
-//! leaves a note for the server, as `vestnik user`, `chat`, `session` and `lockdown` do.
+//! The command line alongside the running server: changes the database through a connection of its
+//! own, and leaves a row for the server, as `vestnik user`, `chat`, `session` and `lockdown` do.
 
 use std::path::Path;
 
@@ -16,11 +16,11 @@ use crate::rng::{Rng, Secrets};
 use crate::vfs;
 use crate::wire::Check;
 
-/// How long chats keep their messages once somebody has set that. No seed lasts for a day, so
-/// nothing ever gets so old, whatever the wall clock does.
+/// Days that chats keep messages, once this was set. No seed lasts a day, so nothing reaches that
+/// age, whatever the wall clock does.
 const KEEP_DAYS: u32 = 7;
 
-/// What somebody has done by hand.
+/// A change by the command line.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     EndSession { session: u32 },
@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Lockdown { is_on: bool },
 }
 
-/// Something to do, if there is anything to do it to.
+/// Chooses a change, if there is anything to change.
 pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Command> {
     let users: Vec<u32> = model.users.keys().copied().collect();
     let groups = model.chats.iter().filter(|(_, chat)| chat.direct.is_none());
@@ -61,7 +61,7 @@ pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Comma
     })
 }
 
-/// Does it to the file, in one transaction.
+/// Makes the change in the database, in one transaction.
 pub(crate) fn run(command: &Command, rng: Rng) -> Check {
     let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Command, None)?;
     let mut store = Store::new(&database).map_err(|e| e.to_string())?;

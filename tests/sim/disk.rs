@@ -1,9 +1,9 @@
-//! A disk that can lose what was not synced, and that fails when sent to.
+//! A simulated disk that can lose unsynced data, and that fails on request.
 //!
-//! A file is what the system shows of it (`shown`), what would survive a power cut (`durable`),
-//! and the changes in between, in order. A sync makes them durable. At a power cut each sector of
-//! each change is kept or lost on its own, so that writes are lost, torn and reordered. The same
-//! goes for the names in the directory. Knows nothing of SQLite but its result codes.
+//! A file consists of the bytes that the system shows (`shown`), those that would survive a power
+//! cut (`durable`), and the changes in between, in order. A sync makes them durable. At a power
+//! cut, each sector of each change is kept or lost independently, so writes are lost, torn and
+//! reordered. The same holds for names in the directory. It knows only the result codes of SQLite.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use rusqlite::ffi;
 
 use crate::rng::Rng;
 
-/// What a disk writes at once.
+/// Bytes that a disk writes atomically.
 const SECTOR_BYTES: usize = 512;
 
-/// A failed call: one of SQLite's result codes.
+/// A result code of SQLite for a failed call.
 pub(crate) type Code = i32;
 
-/// What can go wrong with a call, each once in that many calls; 0: never.
+/// Rates of faults, each once per this many calls; 0: never.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) read: u64,
@@ -35,7 +35,7 @@ enum Change {
     Truncate(usize),
 }
 
-/// Who holds a file, as SQLite's locks have it.
+/// The locks on a file, as SQLite defines them.
 #[derive(Default)]
 pub(crate) struct Locks {
     pub(crate) shared: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Locks {
     pub(crate) exclusive: bool,
 }
 
-/// The memory that the connections to a file share, and its eight locks.
+/// The shared memory of the connections to a file, and its eight locks.
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) regions: Vec<Box<[u64]>>,
@@ -54,32 +54,32 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 pub(crate) struct File {
-    /// A short read of anything but the log means the end of the file to SQLite.
+    /// SQLite takes a short read of anything but the WAL as the end of the file.
     is_log: bool,
     shown: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
-    /// Syncs that have failed. Anyone who had the file open is notified so by the next sync.
+    /// Failed syncs. Every handle that was open then gets the error at its next sync.
     pub(crate) failed_syncs: u64,
     pub(crate) locks: Locks,
     pub(crate) shared: Shared,
 }
 
-/// How the power fails, or does not.
+/// The kind of a crash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Death {
-    /// The process ends; the system keeps what it was given.
+    /// The process ends; the system keeps all writes.
     Kill,
-    /// What was not synced is lost, or not.
+    /// Unsynced writes may be lost.
     PowerCut,
 }
 
-/// When the process dies of itself.
+/// When the process crashes by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doom {
-    /// At one of the next changes: after that many.
+    /// After this many more changes.
     Changes(u64),
-    /// At the next sync: all is written then, and nobody knows it.
+    /// At the next sync: everything is written, but the process does not learn it.
     Sync,
 }
 
@@ -89,17 +89,17 @@ pub(crate) struct Disk {
     durable_names: BTreeMap<String, usize>,
     rng: Rng,
     pub(crate) faults: Faults,
-    /// There is no room for anything.
+    /// The disk is full.
     pub(crate) is_full: bool,
-    /// Nothing is written any more: the process is about to end.
+    /// Writes have no effect any more: the process is about to end.
     dead: bool,
     doom: Option<Doom>,
     /// A file that was moved away.
     moved: Option<(String, usize)>,
-    /// Faults that came true, reads and others.
+    /// Faults that occurred, in reads and in other calls.
     pub(crate) failed_reads: u64,
     pub(crate) failed_writes: u64,
-    /// What the system said last.
+    /// The last errno.
     pub(crate) errno: i32,
     pub(crate) syncs: u64,
     pub(crate) writes: u64,
@@ -137,17 +137,17 @@ impl Disk {
         self.dead
     }
 
-    /// From now on nothing more is written.
+    /// Crashes: nothing is written from now on.
     pub(crate) fn die(&mut self) {
         self.dead = true;
     }
 
-    /// The process will die of itself.
+    /// Schedules a crash.
     pub(crate) fn doom(&mut self, doom: Doom) {
         self.doom = Some(doom);
     }
 
-    /// Whether it may fail soon.
+    /// Whether a fault may occur soon.
     pub(crate) fn is_risky(&self) -> bool {
         let f = self.faults;
         self.doom.is_some()
@@ -156,7 +156,7 @@ impl Disk {
             || f.write + f.full + f.sync + f.truncate + f.delete + f.open > 0
     }
 
-    /// Nothing fails until [`Disk::misbehave`].
+    /// Turns off faults until [`Disk::misbehave`].
     pub(crate) fn behave(&mut self) -> (Faults, Option<Doom>) {
         (std::mem::take(&mut self.faults), self.doom.take())
     }
@@ -166,7 +166,7 @@ impl Disk {
         self.doom = doom;
     }
 
-    /// The machine starts again; all files are closed by now.
+    /// Restarts the machine; all files are closed by now.
     pub(crate) fn revive(&mut self, death: Death) {
         self.dead = false;
         self.doom = None;
@@ -204,7 +204,7 @@ impl Disk {
         }
     }
 
-    /// Somebody moves a file away, under a name that nobody knows.
+    /// Moves a file away, to an unknown name.
     pub(crate) fn move_away(&mut self, name: &str) {
         if let Some(inode) = self.names.remove(name) {
             self.durable_names.remove(name);
@@ -212,7 +212,7 @@ impl Disk {
         }
     }
 
-    /// The file is put back.
+    /// Moves the file back.
     pub(crate) fn put_back(&mut self) {
         if let Some((name, inode)) = self.moved.take() {
             self.durable_names.insert(name.clone(), inode);
@@ -220,18 +220,18 @@ impl Disk {
         }
     }
 
-    /// The file of a name.
+    /// The inode of a name.
     pub(crate) fn inode(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
-    /// All bytes of a file, for somebody who changes them beneath everybody.
+    /// All bytes of a file, to be changed behind everyone's back.
     pub(crate) fn bytes_mut(&mut self, name: &str) -> Option<&mut Vec<u8>> {
         let inode = self.inode(name)?;
         Some(&mut self.files[inode].shown)
     }
 
-    // ---- what SQLite asks for ------------------------------------------------------------------
+    // ---- calls of SQLite -----------------------------------------------------------------------
 
     pub(crate) fn exists(&self, name: &str) -> bool {
         self.names.contains_key(name)
@@ -293,16 +293,16 @@ impl Disk {
                 false => self.fault(full, ffi::SQLITE_FULL, ENOSPC),
             }
         });
-        // A write that fails may have come some way.
+        // A failed write may be partly done.
         let sectors = bytes.len().div_ceil(SECTOR_BYTES) as u64;
         let done = match outcome {
             Ok(()) => bytes.len(),
             Err(_) if was_dead => 0,
             Err(_) => (self.rng.below(sectors) as usize * SECTOR_BYTES).min(bytes.len()),
         };
-        // Where the log is written over, the rest may stand there already, from an older state of
-        // the same page. Then all of it is done, and a commit that failed would be found at the
-        // next start: nobody who is notified of a failure can do anything about that.
+        // When the WAL is reused, the rest may already be there, from an older version of the same
+        // page. Then the write would be complete, and the next start would find a commit that was
+        // reported as failed; no server could prevent that. So undo it.
         let there = self.files[inode].shown.get(at + done..at + bytes.len());
         let done = if outcome.is_err() && there == bytes.get(done..) { 0 } else { done };
         if done > 0 {
@@ -319,7 +319,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Syncs for somebody who knows of that many syncs of the file that have failed.
+    /// Syncs for a handle that knows of this many failed syncs.
     pub(crate) fn sync(&mut self, inode: usize, known: &mut u64) -> Result<(), Code> {
         self.syncs += 1;
         self.dead |= self.doom == Some(Doom::Sync);
@@ -332,7 +332,7 @@ impl Disk {
             return self.fault(1, ffi::SQLITE_IOERR_FSYNC, EIO);
         }
         self.files[inode].sync();
-        // The first sync of a new file syncs the directory, too; SQLite's own does so.
+        // The first sync of a new file also syncs the directory, as SQLite's own VFS does.
         let is_new = !self.durable_names.values().any(|&durable| durable == inode);
         if is_new {
             self.durable_names = self.names.clone();
@@ -344,7 +344,7 @@ impl Disk {
         self.files[inode].shown.len()
     }
 
-    /// Counts a change; the last one before the end fails.
+    /// Counts a change; the last one before a crash fails.
     fn change(&mut self) -> Result<(), Code> {
         if let Some(Doom::Changes(left)) = &mut self.doom {
             *left = left.saturating_sub(1);
@@ -379,9 +379,9 @@ impl File {
         }
     }
 
-    /// A sync has failed: the system shows what it could not write, but takes some of it for
-    /// written, and the next sync does not fail. Not so with the log: what it then shows to the
-    /// next start need not be on the disk, and no server can find out.
+    /// After a failed sync: the system still shows the unwritten changes but marks some as written,
+    /// and the next sync succeeds. Not for the WAL: the next start could read what is not on disk,
+    /// which no server can detect.
     fn forget(&mut self, rng: &mut Rng) {
         self.failed_syncs += 1;
         let forgets = !self.is_log && rng.one_in(2);
@@ -397,7 +397,7 @@ impl File {
     }
 }
 
-/// Makes a change to the bytes of a file, sector by sector as far as `is_kept` says so.
+/// Applies a change to the bytes of a file, sector by sector where `is_kept` allows it.
 fn change_bytes(file: &mut Vec<u8>, change: &Change, mut is_kept: impl FnMut(usize) -> bool) {
     match change {
         Change::Truncate(len) => {

@@ -1,4 +1,4 @@
-//! The data file against the model, read by SQL of the simulation's own.
+//! Compares the database with the model, by SQL of the simulation's own.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,16 +16,16 @@ use crate::model::{Message, Model};
 use crate::vfs;
 use crate::wire::Check;
 
-/// The name of the data file on the simulated disk.
+/// Path of the database on the simulated disk.
 pub(crate) const PATH: &str = "/vestnik.db";
 
-/// The simulation's own view of the file while the server runs: a connection that is opened when it
-/// is first needed, and has to be closed before the server closes the file.
+/// The simulation's own connection to the database while the server runs. It is opened when first
+/// needed, and must be closed before the server closes the database.
 #[derive(Default)]
 pub(crate) struct Look(OnceCell<Connection>);
 
 impl Look {
-    /// Whether the file holds exactly what the model holds.
+    /// Checks that the database contains exactly the model.
     pub(crate) fn compare(&self, model: &Model) -> Check {
         if self.0.get().is_none() {
             let _ = self.0.set(open()?);
@@ -34,17 +34,16 @@ impl Look {
     }
 }
 
-/// Whether the file is whole, and holds exactly what the model holds.
+/// Checks that the database is intact and contains exactly the model.
 pub(crate) fn compare(model: &Model) -> Check {
-    // SQLite's check of a search index is right on a new connection only: it keeps what it has
-    // read of the index, whatever others have written since.
+    // SQLite's check of a search index is correct only on a new connection, since it caches what it
+    // has read of the index.
     let file = open()?;
     compare_by(&file, model)?;
     whole(&file)
 }
 
-/// Whether every message is read as the model has it, or is one that is damaged and that a check
-/// finds.
+/// Checks that every message reads as in the model, or is damaged and found by a check.
 pub(crate) fn compare_damaged(model: &Model) -> Check {
     let path = Path::new(PATH);
     let database = Database::open_with_vfs(path, vfs::NAME, Role::Reader, None)?;
@@ -76,8 +75,7 @@ pub(crate) fn compare_damaged(model: &Model) -> Check {
     Ok(())
 }
 
-/// Somebody who reads the file for a while, as a backup does: the log cannot be begun anew, and
-/// what is written meanwhile stays in it.
+/// A long read transaction, as of a backup: the WAL cannot restart meanwhile, so it grows.
 pub(crate) struct Reader(
     #[expect(dead_code, reason = "its transaction is what counts")] Connection,
 );
@@ -138,7 +136,7 @@ fn times(model: &Model, file: &Connection) -> Check {
     Err(format!("it knows of times up to {reserved:?}, and {} was given", model.high))
 }
 
-/// Compares two maps, and names the first difference.
+/// Compares two maps, and reports the first difference.
 fn same<K: Ord + Debug, V: PartialEq + Debug>(
     what: &str,
     there: &BTreeMap<K, V>,
@@ -168,7 +166,7 @@ fn users(model: &Model, file: &Connection) -> Check {
     same::<u32, (String, bool, i64)>("user", &there.into_iter().collect(), &expected.collect())
 }
 
-/// A password may be all that a turn has changed.
+/// A password may be all that a turn changed.
 fn passwords(model: &Model, file: &Connection) -> Check {
     let opens = |stored: &str, text: &str| {
         password::prepare_attempt(text).is_some_and(|text| password::verify(stored, &text))
@@ -278,7 +276,7 @@ fn messages(model: &Model, file: &Connection) -> Check {
     same("message", &there.into_iter().collect(), &expected.collect())
 }
 
-/// The status in a message's row: bits for what stands in other tables, too.
+/// The status in a message's row, including the bits for rows in other tables.
 fn status(message: &Message) -> u8 {
     let bit = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
     message.status
@@ -313,8 +311,8 @@ fn reactions(model: &Model, file: &Connection) -> Check {
     same("reaction or reply", &there.into_iter().collect(), &expected)
 }
 
-/// Files and how much of each is stored. What was removed waits to be erased, and an old upload may
-/// be gone.
+/// Files, and how much of each is stored. Removed ones wait to be erased, and old uploads may be
+/// gone.
 fn files(model: &Model, file: &Connection) -> Check {
     let sql = "SELECT file_id, chat_id, user_id, message_id, size, stored,
                       (SELECT coalesce(sum(length(bytes)), 0) FROM file_chunks c

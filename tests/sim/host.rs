@@ -1,7 +1,7 @@
-//! The server process: the real engine and service on the simulated disk, network and clocks.
+//! The server process: the real engine and service with a simulated disk, network and clocks.
 //!
-//! What is simulated here is [`Io`]: streams of bytes and the password helper. At the steps of a
-//! turn the engine shows the service, and what it has staged is compared with the model.
+//! It implements [`Io`]: byte streams and the password helper. At each step of a turn it compares
+//! what the service has staged with the model.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -24,11 +24,11 @@ use crate::vfs;
 use crate::wire::{Check, DISCONNECT, Frame, frames, take_frame};
 use crate::world::World;
 
-/// The longest frames of 1.0 and 0.1.
+/// The longest frames of 1.0 and 0.1, in bytes.
 const FRAME_BYTES_MAX: usize = 256 * 1024;
 const LEGACY_FRAME_BYTES_MAX: usize = 1024 * 1024 + 1024;
 
-/// Frames by the connection that they are for.
+/// Frames, by recipient.
 type Sent = BTreeMap<ConnId, Vec<Frame>>;
 
 /// A connection, and its link in the simulated network.
@@ -37,65 +37,65 @@ struct Conn {
     link: u64,
     /// The service has forgotten it.
     is_parted: bool,
-    /// Nothing more is staged for it, and the model knows.
+    /// Its queue is closed, and the model knows.
     is_closing: bool,
     /// It was read from in this turn.
     is_read: bool,
-    /// How many of the bytes that wait for it were compared.
+    /// How many of its queued bytes were compared.
     looked: usize,
 }
 
-/// How a turn ended for the process.
+/// The outcome of a turn for the process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
     Alive,
     Dead,
 }
 
-/// How far the turn is.
+/// The progress of a turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
-    /// Its requests are handled.
+    /// Requests are being handled.
     Requests,
-    /// They are committed or declined.
+    /// Requests are committed or declined.
     OwnAccount,
 }
 
 pub(crate) struct Host<'db> {
     pub(crate) engine: Engine<'db>,
-    /// The simulation's own view of the file; closed before the server's.
+    /// The simulation's own connection to the database; closed before the server's.
     pub(crate) look: Look,
-    /// A transaction that reads the file for a while.
+    /// A long read transaction.
     pub(crate) reader: Option<Reader>,
     net: Net<'db>,
 }
 
-/// What the simulation keeps next to the engine.
+/// The simulation's state alongside the engine.
 struct Net<'db> {
     random: &'db Secrets,
     conns: BTreeMap<u32, Conn>,
     jobs: VecDeque<(Job, ConnId, u64)>,
-    /// The password work whose result is handled.
+    /// The password work whose result is being handled.
     result: Option<(ConnId, u64)>,
     step: Step,
-    /// What the service was fed, and what it sent that is not compared yet.
+    /// Inputs of the service, and its frames that were not compared yet.
     fed: Vec<Fed>,
     carried: Sent,
-    /// What was staged before the COMMIT under way: the process may die in it.
+    /// What was staged before the present COMMIT, in which the process may crash.
     staged: BTreeMap<ConnId, VecDeque<Frame>>,
-    /// How many changes of the command line were taken up so far.
+    /// Changes of the command line that the service has acted on.
     acted_on: u64,
     undone: u64,
-    /// Reads that had failed before this turn, and before its last phase.
+    /// Failed reads before this turn, and before its last phase.
     failed_reads: u64,
     failed_reads_before: u64,
     is_stopping: bool,
-    /// Connections that were on their way out before this step.
+    /// Connections that were closing before this step.
     had_last_bytes: Vec<ConnId>,
     wrong: Option<String>,
 }
 
-/// [`Net`] and the world around it, for one turn.
+/// [`Net`] and the world, for one turn.
 struct Turning<'t, 'db> {
     net: &'t mut Net<'db>,
     w: &'t mut World,
@@ -142,7 +142,7 @@ impl<'db> Host<'db> {
         }
     }
 
-    /// One turn of the engine.
+    /// Runs one turn of the engine.
     pub(crate) fn turn(&mut self, w: &mut World) -> Check<Fate> {
         let net = &mut self.net;
         net.step = Step::Requests;
@@ -177,8 +177,8 @@ impl<'db> Host<'db> {
         Ok(if self.is_dead() { Fate::Dead } else { Fate::Alive })
     }
 
-    /// The process ends gracefully: what waits is declined, every connection gets its last bytes,
-    /// and the database is given the exact time. False when the disk would not have it.
+    /// Graceful shutdown: waiting requests are declined, every connection gets its closing frames,
+    /// and the exact time is stored. False when the disk fails.
     pub(crate) fn stop(&mut self, w: &mut World) -> Check<bool> {
         self.engine.stop();
         self.net.is_stopping = true;
@@ -188,7 +188,7 @@ impl<'db> Host<'db> {
         Ok(self.engine.service.finish().is_ok() && !self.is_dead())
     }
 
-    /// Whether a checkpoint next to the server has failed, so that it will find its file lost.
+    /// Whether a checkpoint has failed, so that the server will consider its database lost.
     pub(crate) fn is_losing(&self) -> bool {
         vfs::alongside(|side| side.copier.is_lost()) == Some(true)
     }
@@ -197,7 +197,7 @@ impl<'db> Host<'db> {
         is_dead(&self.engine.service)
     }
 
-    /// Whether there is nothing to do until something comes.
+    /// Whether there is nothing to do without a new event.
     pub(crate) fn is_idle(&self) -> bool {
         !self.engine.is_busy() && self.net.jobs.is_empty()
     }
@@ -208,7 +208,7 @@ impl<'db> Host<'db> {
 }
 
 impl Drop for Host<'_> {
-    /// Nobody may have the file open when the server closes it.
+    /// No connection may be open when the server closes the database.
     fn drop(&mut self) {
         vfs::set_alongside(None);
     }
@@ -227,7 +227,7 @@ fn failed_reads() -> u64 {
     vfs::disk(|disk| disk.failed_reads)
 }
 
-/// What the network has to report.
+/// Reports the network's events.
 fn report_events(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
     let mut events = Vec::new();
     for conn in io.net.conns.values_mut() {
@@ -248,7 +248,7 @@ fn report_events(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
     }
 }
 
-/// New links become connections, now or later.
+/// Accepts new links, now or later.
 fn accept(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
     let new = io.w.links.iter().filter(|(_, link)| !link.is_accepted);
     let new: Vec<u64> = new.map(|(id, _)| *id).collect();
@@ -350,7 +350,7 @@ impl Io for Turning<'_, '_> {
         Some(sent)
     }
 
-    /// The helper works on one job after the other.
+    /// The helper does one job at a time.
     fn next_done(&mut self) -> Option<JobDone> {
         if self.net.jobs.is_empty() || self.w.rng.one_in(3) {
             return None;
@@ -365,8 +365,8 @@ impl Io for Turning<'_, '_> {
     }
 
     fn submit(&mut self, job: Job, conn: ConnId) -> io::Result<()> {
-        // What stands in the queue longer comes with a later turn; what a connection asked for
-        // before that was cut off.
+        // Jobs that waited in the queue arrive in later turns; an earlier job of the same
+        // connection was aborted.
         let Some(place) = self.w.began.iter().rposition(|(other, _)| *other == conn) else {
             self.fail(format!("a password job for {conn}, which asked for none"));
             return Ok(());
@@ -398,7 +398,7 @@ impl Turning<'_, '_> {
         self.net.wrong.get_or_insert(wrong);
     }
 
-    /// A checkpoint may happen at any moment.
+    /// Perhaps runs a checkpoint.
     fn copy(&mut self) {
         if self.w.rng.one_in(self.w.plan.copies_one_in) {
             self.w.trace(|| "a checkpoint".to_owned());
@@ -444,7 +444,7 @@ impl Turning<'_, '_> {
             }
             Event::Ended(end) => return self.ended(service, *end),
             Event::Served => {
-                // What was staged since is no frame of Purpose.
+                // Bytes staged since then are HTTP, not frames.
                 for conn in self.net.conns.values_mut().filter(|conn| !conn.is_parted) {
                     let pending = service.outbox.pending_bytes(conn.id.index);
                     conn.looked = pending;
@@ -468,7 +468,7 @@ impl Turning<'_, '_> {
         Ok(Fate::Alive)
     }
 
-    // ---- what the service is fed ---------------------------------------------------------------
+    // ---- inputs of the service -----------------------------------------------------------------
 
     fn note_frame(&mut self, service: &Service<'_>, conn: ConnId, bytes: &[u8], flow: Flow) {
         if let Some((frame, _)) = take_frame(bytes) {
@@ -477,14 +477,14 @@ impl Turning<'_, '_> {
         self.fed(service, Input::Frame { conn, bytes: bytes.to_vec() }, conn);
     }
 
-    /// Notes what the service was fed, and its clock after it.
+    /// Records an input of the service, and its clock afterwards.
     fn fed(&mut self, service: &Service<'_>, input: Input, conn: ConnId) {
         let after = service.last_time().micros();
         let suspended = service.is_suspended(conn);
         self.net.fed.push(Fed { input, after, suspended });
     }
 
-    /// Nothing more is staged for some connections by now.
+    /// Records closed queues.
     fn note_closing(&mut self, service: &Service<'_>) {
         let closing = self.net.conns.values().filter(|conn| conn.is_closing);
         self.net.had_last_bytes = closing.map(|conn| conn.id).collect();
@@ -504,7 +504,7 @@ impl Turning<'_, '_> {
         }
     }
 
-    /// Work of the server's own may be undone, too.
+    /// Background work may be undone, too.
     fn note_undone(&mut self, service: &Service<'_>) {
         let undone = service.metrics.undone;
         if std::mem::replace(&mut self.net.undone, undone) != undone {
@@ -512,7 +512,7 @@ impl Turning<'_, '_> {
         }
     }
 
-    /// What a command changed is notified at once, and not undone with the turn.
+    /// Changes by commands are notified at once, and not undone with the turn.
     fn note_changes(&mut self, service: &Service<'_>) {
         let acted_on = service.changes_acted_on();
         if std::mem::replace(&mut self.net.acted_on, acted_on) != acted_on
@@ -524,15 +524,15 @@ impl Turning<'_, '_> {
         }
     }
 
-    // ---- what it sends -------------------------------------------------------------------------
+    // ---- its output ----------------------------------------------------------------------------
 
-    /// What was staged since the last look, released or not.
+    /// Frames staged since the last look, released or not.
     fn fresh(&self, service: &Service<'_>) -> Check<Sent> {
         let mut all = BTreeMap::new();
         for conn in self.net.conns.values().filter(|conn| !conn.is_parted) {
             let (index, outbox) = (conn.id.index, &service.outbox);
             let pending = outbox.pending_bytes(index);
-            // Without the service a connection is sent HTTP.
+            // A connection unknown to the service gets HTTP.
             if pending > conn.looked && is_known(service, conn.id) {
                 let whole = outbox.copy_of(index);
                 if whole.len() != pending {
@@ -545,7 +545,7 @@ impl Turning<'_, '_> {
         Ok(all)
     }
 
-    /// What was released since the last look.
+    /// Frames released since the last look.
     fn look(&mut self, service: &Service<'_>) -> Check<Sent> {
         let fresh = self.fresh(service)?;
         for conn in self.net.conns.values_mut().filter(|conn| !conn.is_parted) {
@@ -559,7 +559,8 @@ impl Turning<'_, '_> {
         Ok(fresh)
     }
 
-    /// Keeps what was sent before the turn's requests, to be compared with what they cause.
+    /// Keeps frames sent before the turn's requests, to be compared with those that the requests
+    /// cause.
     fn carry(&mut self, service: &Service<'_>) -> Check {
         let sent = self.look(service)?;
         self.net.carried = self.merged(sent);
@@ -574,7 +575,7 @@ impl Turning<'_, '_> {
         all
     }
 
-    /// What the turn has staged must not be ready to be sent.
+    /// Checks that what the turn has staged cannot be sent yet.
     fn check_nothing_leaks(&self, service: &Service<'_>) -> Check {
         for conn in self.net.conns.values().filter(|conn| !conn.is_parted) {
             let (index, outbox) = (conn.id.index, &service.outbox);
@@ -619,7 +620,7 @@ impl Turning<'_, '_> {
         Ok(Fate::Alive)
     }
 
-    /// The turn has ended: compares all that was sent with the model.
+    /// After the turn: compares everything sent with the model.
     fn compare(&mut self, service: &Service<'_>, fed: &[Fed], end: TurnEnd) -> Check {
         let sent = self.look(service)?;
         let sent = self.merged(sent);
@@ -646,7 +647,7 @@ impl Turning<'_, '_> {
         self.w.sent_until(service.last_time().micros())
     }
 
-    /// What is not sent by now was left out.
+    /// Notifications not sent by now must be in the backlog.
     fn settle(&mut self, service: &Service<'_>, is_committed: bool) -> Check {
         let is_sure = is_committed && failed_reads() == self.net.failed_reads;
         for conn in self.net.conns.values().filter(|conn| !conn.is_parted) {
@@ -658,7 +659,7 @@ impl Turning<'_, '_> {
         Ok(())
     }
 
-    /// What the server did on its own account is sent.
+    /// Compares what was sent without a request.
     fn pumped(&mut self, service: &Service<'_>) -> Check<Fate> {
         if is_dead(service) {
             return Ok(Fate::Dead);
@@ -678,7 +679,7 @@ impl Turning<'_, '_> {
         Ok(Fate::Alive)
     }
 
-    /// Before the server stops, what waits is declined, and every connection gets DISCONNECT.
+    /// In a graceful shutdown, waiting requests are declined and every connection gets DISCONNECT.
     fn check_final_lines(&self, service: &Service<'_>, mut sent: Sent) -> Check {
         for (id, conn) in &self.w.model.conns {
             let frames = sent.remove(id).unwrap_or_default();
@@ -686,7 +687,7 @@ impl Turning<'_, '_> {
             let asked = [waiting, conn.stream.as_ref().map(|stream| stream.task)];
             let declined: Vec<u8> = asked.into_iter().flatten().collect();
             let Some((last, rest)) = frames.split_last() else {
-                // It has its last bytes already, or the service does not know it, for it speaks
+                // It has its closing frames already, or is unknown to the service, since it speaks
                 // HTTP.
                 let had_them = self.net.had_last_bytes.contains(id);
                 if declined.is_empty() && (had_them || !is_known(service, *id)) {
@@ -723,7 +724,7 @@ impl Turning<'_, '_> {
 fn check_bound(w: &mut World, service: &Service<'_>, conn: &Conn) -> Check {
     let pending = service.outbox.pending_bytes(conn.id.index);
     w.most_pending = w.most_pending.max(pending);
-    // One frame may stand above the bound; the answers of 0.1 come in one.
+    // One frame may exceed the bound; on 0.1, an answer is one frame.
     let is_modern = w.model.conns.get(&conn.id).is_none_or(|conn| conn.is_modern());
     let frame_bytes_max = if is_modern { FRAME_BYTES_MAX } else { LEGACY_FRAME_BYTES_MAX };
     let limit = w.model.rules.outbound_bytes_max + frame_bytes_max;

@@ -1,5 +1,5 @@
-//! The whole server in one process and one thread, with simulated clients, network, clock and
-//! disk, from one seed; compared all the time with a plain model of what the protocol promises.
+//! Deterministic simulation: the whole server in one thread with simulated clients, network, clock
+//! and disk, all from one seed; compared continuously with a plain model of the protocol.
 //!
 //! ```text
 //!   cargo test --test sim                              200 seeds
@@ -7,8 +7,8 @@
 //!   VESTNIK_SIM_SEEDS=1000..5000 cargo test --test sim these
 //! ```
 //!
-//! `VESTNIK_SIM_KEEP_GOING=1` names all seeds that fail, `VESTNIK_SIM_COUNTS=1` shows how often
-//! what happened. docs/testing.md says what is simulated, and what it has found.
+//! `VESTNIK_SIM_KEEP_GOING=1` reports all seeds that fail, `VESTNIK_SIM_COUNTS=1` shows how often
+//! each event occurred. docs/testing.md describes what is simulated and which bugs it has found.
 #![allow(clippy::disallowed_methods, reason = "the sweep measures its own time")]
 
 mod choose;
@@ -37,7 +37,7 @@ use world::{Report, World};
 /// Seeds of a plain `cargo test`.
 const SEEDS: Range<u64> = 0..200;
 
-/// Runs a seed; what is wrong, and the trace if one was asked for.
+/// Runs a seed. An error comes with the trace, if requested.
 fn run(seed: u64, is_traced: bool) -> Result<Report, (String, Vec<String>)> {
     let mut world = World::new(seed, is_traced);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -45,7 +45,7 @@ fn run(seed: u64, is_traced: bool) -> Result<Report, (String, Vec<String>)> {
     outcome.map_err(|wrong| (wrong, world.lines().cloned().collect()))
 }
 
-/// How many seeds had power cuts, faults of the disk, and either.
+/// Seeds with power cuts, with disk faults, and with either.
 #[derive(Default)]
 struct BadDays {
     power_cuts: u64,
@@ -72,7 +72,7 @@ fn seeds() -> Range<u64> {
 }
 
 fn fail(seed: u64, wrong: &str) -> ! {
-    // The same seed fails again, and this time it says how it came to that.
+    // Run it again: the same seed fails again, and this time with a trace.
     let (again, lines) = match run(seed, true) {
         Ok(_) => (
             "nothing is wrong the second time: the simulation is not deterministic".into(),
@@ -120,7 +120,7 @@ fn every_seed_keeps_the_promises() {
     let seconds = started.elapsed().as_secs_f64();
     println!("{count} seeds in {seconds:.1} s: {:.1} seeds/s", count as f64 / seconds);
     println!("at most {} bytes waited for one connection", sum.most_pending);
-    // For scripts/sim.sh, which says what each is.
+    // For scripts/sim.sh, which labels these numbers.
     println!(
         "COUNTS {count} {failed} {} {} {} {} {} {} {} {} {} {} {} {}",
         bad_days.either,

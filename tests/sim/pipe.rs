@@ -1,23 +1,23 @@
-//! The network between a client and the server: two streams of bytes that arrive late, in other
-//! pieces than they were sent in, or not at all. What is under way is bounded, as in a socket.
+//! The network between a client and the server: two byte streams whose bytes arrive late, in other
+//! pieces, or not at all. The bytes on their way are bounded, as by socket buffers.
 
 use std::collections::VecDeque;
 
 use crate::rng::Rng;
 
-/// Bytes under way when all is to come to rest.
+/// Capacity while everything comes to rest, in bytes.
 const URGENT_BYTES: usize = 1 << 20;
 
 /// One direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     bytes: VecDeque<u8>,
-    /// How many of them have arrived.
+    /// How many of the bytes have arrived.
     arrived: usize,
     capacity: usize,
     /// The writer has ended its side.
     pub(crate) is_ended: bool,
-    /// The end has arrived, too.
+    /// The end has arrived.
     end_arrived: bool,
 }
 
@@ -27,14 +27,14 @@ impl Pipe {
         Self { bytes, arrived: 0, capacity, is_ended: false, end_arrived: false }
     }
 
-    /// Takes what there is room for; how many bytes that was.
+    /// Accepts as many bytes as fit. Returns their number.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.capacity.saturating_sub(self.bytes.len()));
         self.bytes.extend(&bytes[..count]);
         count
     }
 
-    /// Some of what is under way arrives. True when something did.
+    /// Lets some bytes arrive. True when something did.
     pub(crate) fn step(&mut self, rng: &mut Rng, is_urgent: bool) -> bool {
         let under_way = self.bytes.len() - self.arrived;
         let before = (self.arrived, self.end_arrived);
@@ -52,19 +52,19 @@ impl Pipe {
         before != (self.arrived, self.end_arrived)
     }
 
-    /// Up to `most` of the bytes that have arrived.
+    /// Reads up to `most` of the bytes that have arrived.
     pub(crate) fn read(&mut self, most: usize) -> Vec<u8> {
         let count = self.arrived.min(most);
         self.arrived -= count;
         self.bytes.drain(..count).collect()
     }
 
-    /// Whether everything was read and no more will come.
+    /// Whether everything was read and the stream has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.end_arrived && self.bytes.is_empty()
     }
 
-    /// Whether the end of the stream has arrived, perhaps behind bytes that are not read.
+    /// Whether the end has arrived, perhaps after unread bytes.
     pub(crate) fn end_has_arrived(&self) -> bool {
         self.end_arrived
     }
@@ -79,22 +79,22 @@ impl Pipe {
     }
 }
 
-/// A connection as the network has it.
+/// A connection in the network.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) client: usize,
     pub(crate) address: u8,
     pub(crate) up: Pipe,
     pub(crate) down: Pipe,
-    /// The server has taken it.
+    /// The server has accepted it.
     pub(crate) is_accepted: bool,
-    /// Something new is there for the server to notice.
+    /// There is something new for the server to notice.
     pub(crate) is_news: bool,
-    /// Broken, and both ends find out when they next touch it.
+    /// Broken; both ends notice when they next use it.
     pub(crate) is_broken: bool,
-    /// The client is gone without a word: nothing comes, and nothing is taken.
+    /// The client has vanished: nothing arrives, and nothing is read.
     pub(crate) is_silent: bool,
-    /// The server has closed it, and reads nothing more.
+    /// The server has closed it.
     pub(crate) is_forgotten: bool,
 }
 
@@ -113,7 +113,7 @@ impl Link {
         }
     }
 
-    /// Whether bytes are under way that somebody will take.
+    /// Whether bytes are on their way that will be read.
     pub(crate) fn is_moving(&self) -> bool {
         let is_open = !self.is_broken && !self.is_silent;
         let moves_up = !self.is_forgotten && !self.up.is_empty();

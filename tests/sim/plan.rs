@@ -1,4 +1,4 @@
-//! What kind of day a seed is: how many clients, how bad the network, the disk and the clock.
+//! The parameters of a seed: number of clients, and how bad the network, disk and clock are.
 
 use crate::disk::Faults;
 use crate::model::Rules;
@@ -9,59 +9,59 @@ pub(crate) struct Plan {
     pub(crate) clients: usize,
     pub(crate) users: usize,
     pub(crate) turns: u64,
-    /// The process ends once in that many turns; 0: never.
+    /// The process ends once per this many turns; 0: never.
     pub(crate) dies_one_in: u64,
-    /// The process ends soon after a turn that was undone, or of which nobody heard before the
-    /// process ended, once in that many turns; 0: never.
+    /// After a turn that was undone, or that crashed before anyone was notified, the process ends
+    /// again soon, once per this many turns; 0: never.
     pub(crate) dies_uneasy_one_in: u64,
-    /// There is no room on the disk for a whole turn, once in that many.
+    /// The disk is full for a whole turn, once per this many turns.
     pub(crate) full_one_in: u64,
-    /// There is none when the server starts, once in that many starts.
+    /// It is full when the server starts, once per this many starts.
     pub(crate) full_start_one_in: u64,
-    /// The data file is moved away under the running server, once in that many turns.
+    /// The database is moved away while the server runs, once per this many turns.
     pub(crate) moves_one_in: u64,
-    /// All comes to rest once in that many turns.
+    /// Everything comes to rest once per this many turns.
     pub(crate) rests_one_in: u64,
-    /// Of a hundred ends, that many are power cuts.
+    /// Percentage of ends that are power cuts.
     pub(crate) cut_percent: u64,
     pub(crate) faults: Faults,
-    /// Somebody changes something by hand once in that many turns.
+    /// A command changes something once per this many turns.
     pub(crate) by_hand_one_in: u64,
-    /// The thread for checkpoints works once in that many places of a turn, and within that many
-    /// writes and syncs; 0: there is none.
+    /// The checkpointer thread runs at one in this many points of a turn, and during one in this
+    /// many writes and syncs; 0: there is none.
     pub(crate) copies_one_in: u64,
     pub(crate) copies_within_one_in: u64,
-    /// Somebody begins to read the file once in that many turns.
+    /// A long read of the database begins once per this many turns.
     pub(crate) reads_one_in: u64,
     pub(crate) requests_per_turn: usize,
-    /// What is ready to be sent is read in the middle of a turn, after one in that many frames.
+    /// Released bytes are read in the middle of a turn, after one in this many frames.
     pub(crate) early_look_one_in: u64,
-    /// Who is only notified something is held back, once in several times.
+    /// Writes of notifications are delayed, once per this many.
     pub(crate) holds_one_in: u64,
-    /// What many are notified is sent from where it is.
+    /// Broadcasts are sent without flattening.
     pub(crate) sends_parts: bool,
     pub(crate) invariants_one_in: u64,
     pub(crate) compare_one_in: u64,
-    /// Milliseconds that a connection may be without a session; the other deadlines go with it.
+    /// Milliseconds that a connection may go without a session; the other timeouts scale with it.
     pub(crate) timeout_ms: u64,
-    /// Bytes under way in one direction of a connection.
+    /// Bytes on their way in one direction of a connection.
     pub(crate) capacity: usize,
-    /// A client's connection breaks once in that many steps.
+    /// A client's connection breaks once per this many steps.
     pub(crate) cut_one_in: u64,
-    /// A client stops reading once in that many steps.
+    /// A client stops reading once per this many steps.
     pub(crate) stall_one_in: u64,
-    /// Content over the usual length, once in that many messages.
+    /// One in this many messages has long content,
     pub(crate) long_one_in: u64,
-    /// How long it is.
+    /// of this many bytes.
     pub(crate) long_bytes: u64,
-    /// Requests that a client may have under way.
+    /// Unanswered requests that a client may have.
     pub(crate) pipeline: u64,
     pub(crate) rules: Rules,
 }
 
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Self {
-        // In one kind of day nothing ends, in one all goes wrong.
+        // One kind of seed never ends the process; in others everything goes wrong.
         let kind = rng.below(8);
         let (ends, has_faults) = (kind != 0, kind >= 4);
         let clients = rng.between(2, 8) as usize;
@@ -116,7 +116,7 @@ impl Plan {
     }
 }
 
-/// A few kinds of faults, each rare or not.
+/// A few kinds of faults, each rare or frequent.
 fn faults(rng: &mut Rng) -> Faults {
     let mut pick = |often: u64| {
         if rng.one_in(3) { rng.between(often, often * 8) } else { 0 }

@@ -1,9 +1,8 @@
-//! A client's own copy of its chats, kept up to date by nothing but what the client hears, in the
-//! way that the protocol shows clients: a cursor, live notifications, and after a new start the
-//! list of chats, what is unknown from time zero, and the changes since the cursor.
+//! A client's replica of its chats, kept up to date as the protocol recommends: a cursor and live
+//! notifications; after each start the list of chats, unknown chats from time zero, and changes
+//! since the cursor.
 //!
-//! At rest it has to be the same as the model: anyone who was cut off at any point has missed
-//! nothing.
+//! At rest it must equal the model: a client that was cut off at any point has missed nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +13,12 @@ use crate::wire::{
 
 const FLAG_MEMBER: u8 = 2;
 
-/// What a request is for, as far as it matters to the copy.
+/// What a request is for, as far as the replica is concerned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Asking {
     Other,
     MyChats,
-    /// The messages of a chat up to the cursor, in a new start, or all of them.
+    /// Messages of a chat: those up to the cursor, at a start; or all of them.
     Older(u32),
     Whole(u32),
     Updates,
@@ -28,7 +27,7 @@ pub(crate) enum Asking {
         content: String,
         extras: Extras,
     },
-    /// Without content it is deleted.
+    /// An edit; without content, a deletion.
     Edit {
         chat: u32,
         id: i64,
@@ -48,9 +47,9 @@ pub(crate) enum Asking {
 pub(crate) enum Step {
     /// Nothing is known since the session was attached.
     Begin,
-    /// The list of chats is asked for.
+    /// The list of chats was requested.
     Listing,
-    /// These are asked for, one by one, then the updates.
+    /// These chats are requested one by one, then the updates.
     Reading {
         unknown: Vec<u32>,
         listed: BTreeSet<u32>,
@@ -58,11 +57,11 @@ pub(crate) enum Step {
     Updating {
         listed: BTreeSet<u32>,
     },
-    /// All is known; notifications go on from here.
+    /// Everything is known; notifications continue from here.
     Live,
 }
 
-/// What to ask for next.
+/// The next request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
     MyChats,
@@ -76,15 +75,15 @@ pub(crate) struct Replica {
     /// The client speaks 1.1.
     is_11: bool,
     user: Option<u32>,
-    /// Everything of the chats that are known, up to here.
+    /// Complete for the known chats up to this time.
     cursor: i64,
     known: BTreeSet<u32>,
-    /// Chats that came up while live and are not read yet.
+    /// Chats that appeared while live and were not read yet.
     wanted: BTreeSet<u32>,
     messages: BTreeMap<u32, BTreeMap<i64, Message>>,
     pub(crate) step: Step,
     is_asking: bool,
-    /// Grows with each new start: answers from before it count for nothing.
+    /// Number of the start; answers to requests of earlier ones are ignored.
     pub(crate) start: u64,
 }
 
@@ -107,7 +106,7 @@ impl Replica {
         self.step == Step::Live && self.wanted.is_empty()
     }
 
-    /// A session of this user was attached; another's copy is of no use.
+    /// A session of this user was attached; the replica of another user is dropped.
     pub(crate) fn attached(&mut self, user: u32) {
         if self.user != Some(user) {
             *self = Self { user: Some(user), start: self.start, ..Self::new(self.is_11) };
@@ -115,8 +114,8 @@ impl Replica {
         self.detached();
     }
 
-    /// Nothing is notified any more, and what was asked for does not come. What was to be read
-    /// whole is forgotten: at the next start it is unknown.
+    /// Notifications stop, and answers do not arrive. A chat that was being read completely becomes
+    /// unknown again.
     pub(crate) fn detached(&mut self) {
         self.step = Step::Begin;
         self.is_asking = false;
@@ -124,7 +123,7 @@ impl Replica {
         self.start += 1;
     }
 
-    /// What to ask for next, if nothing is being asked for.
+    /// The next request, if none is unanswered.
     pub(crate) fn next(&mut self) -> Next {
         if self.is_asking {
             return Next::Nothing;
@@ -153,7 +152,7 @@ impl Replica {
         }
     }
 
-    /// What an answer is good for by now.
+    /// What an answer may still be used for.
     pub(crate) fn purpose<'a>(&self, asking: &'a Asking, start: u64) -> &'a Asking {
         match asking {
             Asking::MyChats | Asking::Older(_) | Asking::Whole(_) | Asking::Updates
@@ -165,7 +164,7 @@ impl Replica {
         }
     }
 
-    /// A request was declined; one for the copy's own sake means to begin again.
+    /// A request was declined; one for the replica itself restarts it.
     pub(crate) fn declined(&mut self, asking: &Asking, code: &str) {
         let is_own = matches!(
             asking,
@@ -181,7 +180,7 @@ impl Replica {
         }
     }
 
-    /// A piece of an answer, or the whole of it.
+    /// Handles a piece of an answer, or a whole one.
     pub(crate) fn piece(&mut self, asking: &Asking, body: &[u8]) -> Check {
         let mut body = Body::spoken(body, self.is_11);
         while !body.is_empty() {
@@ -192,7 +191,7 @@ impl Replica {
                 }
                 Asking::Updates => {
                     let (chat, message) = (body.u32()?, body.message()?);
-                    // Only the whole answer moves the cursor; see `accepted`.
+                    // Only the complete answer moves the cursor; see `accepted`.
                     self.keep(chat, message);
                 }
                 Asking::MyChats => {
@@ -217,7 +216,7 @@ impl Replica {
         Ok(())
     }
 
-    /// An answer is complete. `newest` is the greatest `updated` in it.
+    /// Handles the end of an answer. `newest`: the greatest `updated` in it.
     pub(crate) fn accepted(&mut self, asking: &Asking, body: &[u8], newest: i64) -> Check {
         let mut rest = Body::of(body);
         match asking {
@@ -228,7 +227,7 @@ impl Replica {
                     self.step = Step::Reading { unknown: Vec::new(), listed };
                 }
                 if let Step::Reading { unknown, listed } = &mut self.step {
-                    // From zero the updates hold the whole of every chat.
+                    // From time zero, the updates contain every chat completely.
                     if self.cursor > 0 {
                         unknown.extend(listed.difference(&self.known));
                     }
@@ -271,7 +270,7 @@ impl Replica {
         Ok(())
     }
 
-    /// A notification.
+    /// Handles a notification.
     pub(crate) fn got(&mut self, frame: &Frame) -> Check {
         let mut body = Body::spoken(&frame.body, self.is_11);
         match frame.purpose {
@@ -310,7 +309,7 @@ impl Replica {
             Step::Live => self.known.contains(&chat),
             Step::Begin | Step::Listing => false,
         };
-        // Before the list is there it may be in it; to read it once more does no harm.
+        // Before the list has arrived, the chat may be in it; reading it twice does no harm.
         if !is_listed {
             self.wanted.insert(chat);
         }
@@ -325,8 +324,8 @@ impl Replica {
         }
     }
 
-    /// A message replaces what is there unless that is newer: a reaction may have been applied to
-    /// an older version of it.
+    /// Stores a message unless a newer version is known: a reaction may have been applied to an
+    /// older one.
     fn keep(&mut self, chat: u32, message: Message) {
         let kept = self.messages.entry(chat).or_default();
         let is_newer = kept.get(&message.id).is_none_or(|old| old.updated <= message.updated);
@@ -335,8 +334,8 @@ impl Replica {
         }
     }
 
-    /// This client has edited a message, or deleted it, then without content. When it may not
-    /// have known the message as it was, it forgets it: the changes since the cursor hold it.
+    /// This client has edited or (without content) deleted a message. If its earlier version may be
+    /// unknown, the message is dropped: the changes since the cursor contain it.
     fn changed(&mut self, chat: u32, id: i64, updated: i64, content: Option<&str>) {
         let is_known = self.step == Step::Live && self.known.contains(&chat);
         let kept = self.messages.entry(chat).or_default();
@@ -350,7 +349,7 @@ impl Replica {
             if content.is_none() {
                 message.extras = Extras::default();
             } else if !self.is_11 {
-                // The lines that stand for files stay behind the text.
+                // The lines that stand for files follow the text.
                 let at = lines.find("[file ");
                 let lines = at.and_then(|at| lines.get(at..)).unwrap_or_default();
                 if !lines.is_empty() && !message.content.is_empty() {
@@ -361,13 +360,13 @@ impl Replica {
         }
     }
 
-    /// This client has reacted, or taken it back. As with [`Self::changed`], what may not be known
-    /// as it was is forgotten.
+    /// This client has added or removed a reaction. As in [`Self::changed`], a message that may be
+    /// outdated is dropped.
     fn reacted(&mut self, chat: u32, id: i64, updated: i64, what: (u32, bool, &str)) {
         let is_known = self.step == Step::Live && self.known.contains(&chat);
         let kept = self.messages.entry(chat).or_default();
         if !is_known {
-            // What was so already is in the copy, or comes with the changes since the cursor.
+            // Otherwise nothing changed, or the changes since the cursor contain it.
             if updated > self.cursor {
                 kept.remove(&id);
             }
@@ -377,7 +376,7 @@ impl Replica {
         }
     }
 
-    /// Whether it is the same as the model.
+    /// Compares the replica with the model.
     pub(crate) fn compare(&self, model: &Model) -> Check {
         let user = self.user.ok_or("a copy of nobody's")?;
         let mine: BTreeSet<u32> = model.chats_of(user).into_iter().collect();
@@ -392,7 +391,7 @@ impl Replica {
                 let mut wanted = message.wire_for(*id, self.is_11);
                 let got = kept.get(id);
                 if !self.is_11 && got.is_some_and(|got| got.updated < wanted.updated) {
-                    // Reactions move it, of which a client on 1.0 is not notified.
+                    // Reactions move `updated`, and clients on 1.0 are not notified of them.
                     wanted.updated = got.map_or(0, |got| got.updated);
                 }
                 if got != Some(&wanted) {

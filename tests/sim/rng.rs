@@ -1,7 +1,7 @@
-//! Chance, all of it from one seed: xoshiro256** seeded by splitmix64.
+//! Random numbers from one seed: xoshiro256** seeded by splitmix64.
 //!
-//! Each part of the simulation has a generator of its own, forked from the seed's, so that one
-//! more draw in one part does not change the others.
+//! Each part of the simulation has its own generator, forked from the seed's, so an additional draw
+//! in one part does not change the others.
 
 use std::cell::RefCell;
 
@@ -24,7 +24,7 @@ impl Rng {
         Self([word(), word(), word(), word()])
     }
 
-    /// A generator for another part.
+    /// Forks a generator for another part.
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(self.next())
     }
@@ -42,17 +42,17 @@ impl Rng {
         result
     }
 
-    /// 0 up to, not including, `bound`; 0 for a bound of 0.
+    /// A number below `bound`; 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// `from` up to and including `to`.
+    /// A number from `from` to `to`, inclusive.
     pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
     }
 
-    /// True once in several times; never for 0.
+    /// True once in `times`; never for 0.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.below(times) == 0
     }
@@ -61,12 +61,12 @@ impl Rng {
         self.below(len as u64) as usize
     }
 
-    /// One of the items; none of none.
+    /// One of the items; `None` if there are none.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.index(items.len()))
     }
 
-    /// One of the items, each as likely as its weight says.
+    /// One of the items, chosen by weight.
     pub(crate) fn weighted<T: Copy>(&mut self, items: &[(u64, T)]) -> T {
         let mut at = self.below(items.iter().map(|(weight, _)| weight).sum());
         for &(weight, item) in items {

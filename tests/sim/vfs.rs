@@ -1,7 +1,7 @@
 //! The disk as SQLite sees it: a VFS whose files are those of this thread's [`Disk`].
 //!
-//! The only unsafe code of the simulation: SQLite's interface to a system is one of C. Locks and
-//! the shared memory of the WAL are real, so that several connections of one thread work.
+//! The only unsafe code of the simulation: SQLite's VFS interface is in C. Locks and the shared
+//! memory of the WAL are implemented, so several connections of one thread work.
 #![allow(unsafe_code, reason = "SQLite calls a VFS through C pointers")]
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +17,7 @@ use vestnik::store::checkpoint::Copier;
 use crate::disk::{Code, Disk, Locks};
 use crate::rng::Rng;
 
-/// The name to open files by.
+/// The name of the VFS.
 pub(crate) const NAME: &str = "vestnik-sim";
 const C_NAME: &CStr = c"vestnik-sim";
 
@@ -26,21 +26,21 @@ thread_local! {
     static OTHER: Cell<Option<Alongside>> = const { Cell::new(None) };
 }
 
-/// The server's thread for checkpoints, with a connection of its own: now and then it does all of
-/// one before a write or a sync of another connection.
+/// The checkpointer thread, with a connection of its own: now and then it runs a whole checkpoint
+/// before a write or sync of another connection.
 pub(crate) struct Alongside {
     pub(crate) copier: Copier,
     pub(crate) rng: Rng,
-    /// Once in that many writes and syncs.
+    /// Once per this many writes and syncs.
     pub(crate) one_in: u64,
 }
 
-/// There is such a thread from now on, or none.
+/// Sets or removes the checkpointer.
 pub(crate) fn set_alongside(side: Option<Alongside>) {
     OTHER.set(side);
 }
 
-/// What is to be asked of it, if it is there and not at work.
+/// Calls `with` on the checkpointer, if it exists and is not running.
 pub(crate) fn alongside<T>(with: impl FnOnce(&mut Alongside) -> T) -> Option<T> {
     let mut side = OTHER.take()?;
     let answer = with(&mut side);
@@ -56,8 +56,7 @@ fn look_aside() {
     });
 }
 
-/// Puts a disk in place of the one before, whose files are all closed, and starts SQLite's own
-/// random numbers anew.
+/// Installs another disk, whose predecessor has no open files, and resets SQLite's random numbers.
 pub(crate) fn install(disk: Disk) {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(register);
@@ -66,12 +65,12 @@ pub(crate) fn install(disk: Disk) {
     unsafe { ffi::sqlite3_randomness(0, ptr::null_mut()) };
 }
 
-/// Looks at the disk, between SQLite's calls.
+/// Accesses the disk, between calls of SQLite.
 pub(crate) fn disk<T>(with: impl FnOnce(&mut Disk) -> T) -> T {
     DISK.with_borrow_mut(with)
 }
 
-/// The file at a path, as the server looks it up.
+/// The identity of the file at a path, as the server looks it up.
 pub(crate) fn look_up(path: &Path) -> Option<FileId> {
     let inode = disk(|disk| disk.inode(path.to_str()?));
     inode.map(|inode| (0, inode as u64))
@@ -102,25 +101,25 @@ fn register() {
         xGetSystemCall: None,
         xNextSystemCall: None,
     };
-    // SAFETY: before anything else of SQLite is called, as it has to be. No two threads of the
-    // simulation share a connection, and nobody asks how much memory SQLite holds.
+    // SAFETY: called before any other function of SQLite, as required. No two threads share a
+    // connection, and memory statistics are not used.
     let configured = unsafe {
         ffi::sqlite3_config(ffi::SQLITE_CONFIG_MULTITHREAD)
             | ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int)
     };
     assert_eq!(configured, ffi::SQLITE_OK, "SQLite is in use already");
-    // SAFETY: SQLite keeps the pointer for as long as the process runs, and so the box is leaked.
-    // As the default VFS it is also the one that SQLite takes its random numbers from.
+    // SAFETY: SQLite keeps the pointer while the process runs, so the box is leaked. As the default
+    // VFS, it also provides SQLite's random numbers.
     let code = unsafe { ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 1) };
     assert_eq!(code, ffi::SQLITE_OK, "the VFS cannot be registered");
 }
 
-/// An open file, in memory that SQLite gives and takes back.
+/// An open file, in memory that SQLite allocates and frees.
 #[repr(C)]
 struct Handle {
     base: ffi::sqlite3_file,
     inode: usize,
-    /// Syncs that have failed and that it knows of.
+    /// Failed syncs that this handle knows of.
     failed_syncs: u64,
     /// The lock that this handle holds on the file.
     lock: c_int,
@@ -156,16 +155,16 @@ fn code(outcome: Result<(), Code>) -> c_int {
     outcome.err().unwrap_or(ffi::SQLITE_OK)
 }
 
-/// The handle behind a file of SQLite's.
+/// The handle of a file.
 ///
 /// # Safety
-/// The file is one that [`open`] has made and [`close`] has not been called for.
+/// [`open`] has made the file, and [`close`] was not called for it.
 unsafe fn handle<'a>(file: *mut ffi::sqlite3_file) -> &'a mut Handle {
     // SAFETY: the base is the first field, and SQLite uses a file in one call at a time.
     unsafe { &mut *file.cast::<Handle>() }
 }
 
-/// A name that SQLite gives; a temporary file has none.
+/// The text of a name; temporary files have none.
 ///
 /// # Safety
 /// Null, or a string that ends in NUL.
@@ -262,7 +261,7 @@ unsafe extern "C" fn randomness(_: *mut ffi::sqlite3_vfs, count: c_int, out: *mu
 }
 
 unsafe extern "C" fn sleep(_: *mut ffi::sqlite3_vfs, microseconds: c_int) -> c_int {
-    // Nobody else runs meanwhile, and so nothing would come of waiting.
+    // There is only one thread, so sleeping would change nothing.
     microseconds
 }
 
@@ -390,7 +389,7 @@ unsafe extern "C" fn sector_size(_: *mut ffi::sqlite3_file) -> c_int {
 }
 
 unsafe extern "C" fn device_characteristics(_: *mut ffi::sqlite3_file) -> c_int {
-    // As SQLite says of every disk on Unix.
+    // SQLite assumes the same of every disk on Unix.
     ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE
 }
 

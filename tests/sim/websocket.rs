@@ -1,5 +1,5 @@
-//! A client's end of a WebSocket, by a codec of the simulation's own: masked frames, cut anywhere,
-//! with control frames between them.
+//! The client side of a WebSocket, by a codec of the simulation's own: masked frames, cut anywhere,
+//! with control frames in between.
 
 use crate::rng::Rng;
 use crate::wire::Check;
@@ -10,29 +10,29 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 
-/// The request that begins it.
+/// The upgrade request.
 const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\n\
 Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// How far the answer of the server has come.
+/// The progress of reading from the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Reading {
     Head,
     Frames,
-    /// A Close has come: only the end of the stream may follow.
+    /// Close has arrived: only the end of the stream may follow.
     Closed,
-    /// The server has said something else than 101: its time for the request was over.
+    /// The server answered something other than 101: the request had timed out.
     Refused,
 }
 
-/// The layer between a client's frames of Purpose and its link.
+/// The layer between a client's Purpose frames and its link.
 pub(crate) struct WebSocket {
-    /// Bytes for the network.
+    /// Bytes to be sent.
     pub(crate) out: Vec<u8>,
     raw: Vec<u8>,
     reading: Reading,
-    /// A message has begun.
+    /// A fragmented message has begun.
     is_in_message: bool,
     has_closed: bool,
     pings: u64,
@@ -52,12 +52,12 @@ impl WebSocket {
         }
     }
 
-    /// Whether the server has refused it, or closed.
+    /// Whether the server has rejected or closed it.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.reading, Reading::Closed | Reading::Refused)
     }
 
-    /// Takes bytes of Purpose for the network.
+    /// Frames bytes of Purpose.
     pub(crate) fn wrap(&mut self, mut bytes: &[u8], rng: &mut Rng) {
         while !bytes.is_empty() && !self.has_closed {
             if rng.one_in(20) {
@@ -103,7 +103,7 @@ impl WebSocket {
         self.out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     }
 
-    /// The bytes of Purpose in what has come from the network.
+    /// Extracts the bytes of Purpose from received ones.
     pub(crate) fn unwrap(&mut self, bytes: &[u8]) -> Check<Vec<u8>> {
         self.raw.extend_from_slice(bytes);
         let mut payload = Vec::new();
@@ -143,7 +143,7 @@ impl WebSocket {
     }
 }
 
-/// The first frame of a server, if it is whole: its opcode, its payload, and how long it is.
+/// The first complete frame of a server: opcode, payload, length.
 fn frame(bytes: &[u8]) -> Check<Option<(u8, Vec<u8>, usize)>> {
     let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     if first & 0xf0 != 0x80 || second & 0x80 != 0 || second == 127 {

@@ -1,7 +1,7 @@
-//! What the server says, read by a codec of the simulation's own: a mistake in the crate's would
-//! otherwise pass on both sides.
+//! Decodes the server's frames by a codec of the simulation's own: with the crate's, a mistake
+//! could cancel out on both sides.
 
-/// What the model and the checks give: nothing, or what is wrong.
+/// The result of a check: an error describes what is wrong.
 pub(crate) type Check<T = ()> = Result<T, String>;
 
 pub(crate) const ACCEPTED: u8 = 0x00;
@@ -22,7 +22,7 @@ pub(crate) const REACTION_NOTIFY: u8 = 0x36;
 pub(crate) const EDITED: u8 = 0x01;
 pub(crate) const DELETED: u8 = 0x02;
 
-/// A whole frame.
+/// A complete frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Frame {
     pub(crate) purpose: u8,
@@ -35,7 +35,7 @@ impl Frame {
         self.purpose >= MSG_NOTIFY && self.purpose != DEAUTH
     }
 
-    /// For a trace.
+    /// A description for traces.
     pub(crate) fn words(&self) -> String {
         let body = &self.body[..self.body.len().min(24)];
         let text = String::from_utf8_lossy(body).replace(|c: char| c.is_control(), ".");
@@ -43,7 +43,7 @@ impl Frame {
     }
 }
 
-/// Takes the first whole frame off the front.
+/// Takes the first complete frame from the front.
 pub(crate) fn take_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<6>()?;
     let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -51,7 +51,7 @@ pub(crate) fn take_frame(bytes: &[u8]) -> Option<(Frame, &[u8])> {
     Some((Frame { purpose: head[4], task: head[5], body: body.to_vec() }, rest))
 }
 
-/// All frames of bytes that hold whole frames only.
+/// All frames of a buffer that contains only complete ones.
 pub(crate) fn frames(mut bytes: &[u8]) -> Check<Vec<Frame>> {
     let mut all = Vec::new();
     while let Some((frame, rest)) = take_frame(bytes) {
@@ -61,7 +61,7 @@ pub(crate) fn frames(mut bytes: &[u8]) -> Check<Vec<Frame>> {
     if bytes.is_empty() { Ok(all) } else { Err(format!("{} bytes after a frame", bytes.len())) }
 }
 
-/// A file as messages carry it.
+/// A file in a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Attached {
     pub(crate) id: u64,
@@ -72,17 +72,17 @@ pub(crate) struct Attached {
     pub(crate) name: String,
 }
 
-/// What a message on 1.1 has behind its content.
+/// The extras of a message on 1.1.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Extras {
     pub(crate) reply: Option<i64>,
     pub(crate) files: Vec<Attached>,
-    /// Emoji, how many gave it, and who first.
+    /// Emoji, count, and first users.
     pub(crate) reactions: Vec<(String, u16, Vec<u32>)>,
 }
 
 impl Extras {
-    /// As a client applies a REACTION_NOTIFY.
+    /// Applies a REACTION_NOTIFY, as a client does.
     pub(crate) fn react(&mut self, user: u32, is_on: bool, emoji: &str) {
         let at = self.reactions.iter().position(|(of, _, _)| of == emoji);
         match (at, is_on) {
@@ -107,7 +107,7 @@ impl Extras {
     }
 }
 
-/// A message as packs carry it.
+/// A message in a pack.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) id: i64,
@@ -117,7 +117,7 @@ pub(crate) struct Message {
     pub(crate) status: u8,
     pub(crate) content: String,
     pub(crate) extras: Extras,
-    /// The REACTION_NOTIFY that may stand for it.
+    /// A REACTION_NOTIFY that may be sent instead.
     pub(crate) change: Option<Vec<u8>>,
 }
 
@@ -132,22 +132,22 @@ impl PartialEq for Message {
 
 impl Eq for Message {}
 
-/// Reads a body field by field.
+/// Reads the fields of a body.
 #[derive(Clone, Copy)]
 pub(crate) struct Body<'a> {
-    /// What is not read yet.
+    /// The bytes not read yet.
     pub(crate) rest: &'a [u8],
-    /// Its structures are those of 1.1.
+    /// Structures are those of 1.1.
     pub(crate) is_11: bool,
 }
 
 impl<'a> Body<'a> {
-    /// A body whose structures are those of 0.1 and 1.0, or which has none that differ.
+    /// A body in the structures of 0.1 and 1.0.
     pub(crate) fn of(bytes: &'a [u8]) -> Self {
         Self::spoken(bytes, false)
     }
 
-    /// A body of a connection that speaks 1.1, or does not.
+    /// A body on a connection that speaks 1.1, or does not.
     pub(crate) fn spoken(bytes: &'a [u8], is_11: bool) -> Self {
         Self { rest: bytes, is_11 }
     }
@@ -252,7 +252,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Writes the bodies that the model expects.
+/// Encodes the bodies that the model expects.
 #[derive(Default)]
 pub(crate) struct Out(pub(crate) Vec<u8>);
 

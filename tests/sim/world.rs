@@ -1,5 +1,5 @@
-//! One seed from its first day to its last: lives of the server, one after the other, and all
-//! around it.
+//! The world of one seed from beginning to end: the server's lives, one after another, and
+//! everything around it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -27,14 +27,14 @@ use crate::rng::{Rng, Secrets};
 use crate::vfs::{self, Alongside};
 use crate::wire::{Check, Frame};
 
-/// Lines of a trace that are kept.
+/// Lines of the trace that are kept.
 const TRACE_LINES: usize = 20_000;
-/// Turns within which everything must be answered when nobody asks for more.
+/// Turns within which everything must be answered when clients send nothing more.
 const QUIET_TURNS: u64 = 5000;
-/// Turns after one that was undone, or that nobody heard of, in which the process may soon end.
+/// Turns after an undone or crashed one in which the process may soon end again.
 const UNEASY_TURNS: u64 = 4;
 
-/// What a seed has been through.
+/// Statistics of a seed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) turns: u64,
@@ -43,9 +43,9 @@ pub(crate) struct Report {
     pub(crate) undone: u64,
     pub(crate) lost: u64,
     pub(crate) either: u64,
-    /// Ends gracefully.
+    /// Graceful shutdowns.
     pub(crate) stops: u64,
-    /// Copies of clients that were compared at rest.
+    /// Replicas that were compared at rest.
     pub(crate) copies: u64,
     pub(crate) failed_calls: u64,
     pub(crate) simulated_ms: u64,
@@ -53,8 +53,8 @@ pub(crate) struct Report {
     pub(crate) seen: BTreeMap<String, u64>,
 }
 
-/// What has to happen somewhere in any few hundred seeds, next to every purpose of the protocol: a
-/// simulation that does not get there proves nothing.
+/// Events that must occur somewhere in any few hundred seeds, besides every purpose: a simulation
+/// that does not reach them proves nothing.
 const BREADTH: [&str; 47] = [
     "already-authorized",
     "already-greeted",
@@ -106,9 +106,9 @@ const BREADTH: [&str; 47] = [
 ];
 
 impl Report {
-    /// Fails when something that should happen has not.
+    /// Fails when an expected event has not occurred.
     pub(crate) fn is_broad(&self) {
-        // Clients of the simulation do not send these two yet: black-box tests have them.
+        // Simulated clients do not send these two yet; black-box tests do.
         let is_left_out =
             |purpose: &ToServer| matches!(purpose, ToServer::FindUsers | ToServer::SubscribePush);
         let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20 && !is_left_out(purpose);
@@ -146,26 +146,27 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) links: BTreeMap<u64, Link>,
     pub(crate) model: Model,
-    /// What may have become of the turn in which the process died: whole, or not at all.
+    /// The model after the turn in which the process crashed: that turn is stored completely or not
+    /// at all.
     maybe: Option<Model>,
     clients: Vec<Client>,
     next_link: u64,
-    /// Waits for password work that began in the turn.
+    /// Password waits that began in this turn.
     pub(crate) began: Vec<(ConnId, u64)>,
-    /// What was done by hand and the server has not taken up.
+    /// The command that the server has not taken up yet.
     pub(crate) command: Option<Command>,
     pub(crate) undone: u64,
     undone_before: u64,
-    /// How many of these are left.
+    /// How many of [`UNEASY_TURNS`] are left.
     uneasy_turns: u64,
     pub(crate) most_pending: usize,
     report: Report,
     last_time: i64,
-    /// The process ends gracefully.
+    /// The process is shutting down gracefully.
     stops: bool,
-    /// Nobody asks for more.
+    /// Clients send nothing more.
     pub(crate) is_quiet: bool,
-    /// The data file is not where it was.
+    /// The database is moved away.
     is_moved: bool,
     lines: Option<VecDeque<String>>,
 }
@@ -200,7 +201,7 @@ impl World {
         }
     }
 
-    /// Lives through the seed.
+    /// Runs the seed.
     pub(crate) fn run(&mut self) -> Check<Report> {
         self.set_up()?;
         while !self.life()? {
@@ -217,7 +218,7 @@ impl World {
         Ok(self.report.clone())
     }
 
-    /// The last lines of what happened.
+    /// The last lines of the trace.
     pub(crate) fn lines(&self) -> impl Iterator<Item = &String> {
         self.lines.iter().flatten()
     }
@@ -249,7 +250,7 @@ impl World {
         }
     }
 
-    /// Makes the file, perhaps not at the first try, and its users.
+    /// Creates the database, perhaps after several tries, and its users.
     fn set_up(&mut self) -> Check {
         while self.rng.one_in(6) {
             let changes = self.rng.between(1, 30);
@@ -287,7 +288,7 @@ impl World {
 
     // ---- lives of the server -------------------------------------------------------------------
 
-    /// One life of the process; true when the seed is over.
+    /// One life of the process. True when the seed is over.
     #[allow(clippy::too_many_lines, reason = "its steps share the faults and their excuses")]
     fn life(&mut self) -> Check<bool> {
         self.report.lives += 1;
@@ -296,7 +297,7 @@ impl World {
             let changes = self.rng.between(1, 12);
             vfs::disk(|disk| disk.doom(Doom::Changes(changes)));
         }
-        // The disk behaves once the third start has failed.
+        // After three failed starts, the disk has no faults.
         let is_well = is_full || self.report.lives % 4 == 3;
         let faults = if is_well { Faults::default() } else { self.plan.faults };
         vfs::disk(|disk| {
@@ -359,8 +360,7 @@ impl World {
                     return Ok(false);
                 }
                 self.report.lost += u64::from(host.engine.service.lost().is_some());
-                // Nothing is closed gracefully: as the process that finds its file lost, and as one
-                // that is killed.
+                // No graceful end: the process found its database lost, or is killed.
                 vfs::disk(Disk::die);
                 return Ok(false);
             }
@@ -381,7 +381,7 @@ impl World {
         finished.map(|()| true).or_else(|e| if is_excused { Ok(true) } else { Err(e.to_string()) })
     }
 
-    /// What the file holds now is what was answered, and perhaps the turn that was not.
+    /// The database contains what was answered, and possibly the turn that was not.
     fn after_start(&mut self, time: i64) -> Check {
         self.model.restarted();
         let maybe = self.maybe.take();
@@ -396,7 +396,7 @@ impl World {
             self.compare(None)
                 .map_err(|other| format!("after a start neither {wrong}, nor {other}"))
         })?;
-        // Only the times of events are kept for good.
+        // Only the times of events are durable.
         self.last_time = self.model.high;
         if time < self.model.high {
             return Err(format!("the clock starts at {time} after {}", self.model.high));
@@ -405,8 +405,8 @@ impl World {
         Ok(())
     }
 
-    /// Compares the file with the model; the disk behaves meanwhile. Without a connection that is
-    /// open already it looks at every page, too.
+    /// Compares the database with the model, with disk faults turned off. Without an open
+    /// connection, it also checks every page.
     fn compare(&self, look: Option<&Look>) -> Check {
         let faults = vfs::disk(|disk| disk.behave());
         let compared = match look {
@@ -417,7 +417,7 @@ impl World {
         compared
     }
 
-    /// The process ends, and the machine with it or not.
+    /// Ends the process, and perhaps the machine.
     fn die(&mut self) {
         let death = match self.rng.below(100) < self.plan.cut_percent {
             true => Death::PowerCut,
@@ -460,7 +460,7 @@ impl World {
             };
             vfs::disk(|disk| disk.doom(doom));
         }
-        // Nobody else finds a file that was moved away.
+        // No other process finds a database that was moved away.
         let is_there = !self.is_moved;
         let is_busy = is_there && !self.is_quiet;
         if is_busy && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
@@ -484,8 +484,7 @@ impl World {
         Ok(fate)
     }
 
-    /// Somebody moves the data file away: the server has to end before a second has passed, and to
-    /// store nothing more.
+    /// Moves the database away: the server must end within a second, and store nothing more.
     fn lose_the_file(&mut self, host: &mut Host<'_>) -> Check<Fate> {
         const TURNS_MAX: u32 = 300;
         self.trace(|| "the data file is moved away".to_owned());
@@ -502,7 +501,7 @@ impl World {
                 return Err("the server goes on without its file".into());
             }
         }
-        // A clock that hardly moves leaves it alive when nobody writes.
+        // If the clock hardly moves and nobody writes, the server may survive.
         vfs::disk(Disk::put_back);
         self.is_moved = false;
         if fate == Fate::Dead {
@@ -513,12 +512,12 @@ impl World {
         Ok(fate)
     }
 
-    /// Bits of messages flip while nobody has the file open: each message is read as it is, or as
-    /// one that is damaged and that a check finds; none is read as another text.
+    /// Flips bits of messages while the database is closed: each message then reads as it was, or
+    /// as damaged and is found by a check; none reads as another text.
     fn flip_bits(&mut self) -> Check {
         const FLIPS: u64 = 4;
         let path = Path::new(file::PATH);
-        // Brings the WAL into the file.
+        // Checkpoints the WAL.
         drop(Database::open_with_vfs(path, vfs::NAME, Role::Server, None)?);
         let texts: Vec<std::rc::Rc<str>> = self.model.contents();
         for _ in 0..FLIPS {
@@ -547,7 +546,7 @@ impl World {
         Ok(())
     }
 
-    /// Somebody changes the file while the server runs; the disk behaves meanwhile.
+    /// Runs a command while the server runs, with disk faults turned off.
     fn do_by_hand(&mut self) -> Check {
         let chosen = command::choose(&mut self.rng, &self.model, self.clock.wall_us);
         let Some(command) = chosen else { return Ok(()) };
@@ -557,14 +556,14 @@ impl World {
         vfs::disk(|disk| disk.misbehave(faults));
         done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
         self.model.command(&command);
-        // Nobody is notified of who may log in again, but of a new admin.
+        // Re-enabling a user notifies nobody, except of a new admin.
         let is_silent = matches!(command, Command::Disable { disabled: false, .. });
         let leaves_note = !is_silent || !self.model.made_admins.is_empty();
         self.command = Some(command).filter(|_| leaves_note);
         Ok(())
     }
 
-    /// Nobody asks for more: what was asked is answered, and everybody is notified everything.
+    /// Lets everything come to rest: all requests are answered, and all notifications delivered.
     fn quieten(&mut self, host: &mut Host<'_>) -> Check {
         self.is_quiet = true;
         let faults = vfs::disk(|disk| disk.behave());
@@ -606,7 +605,7 @@ impl World {
         format!("no rest: bytes of client {moving:?}; {restless:?}; {command:?}; idle {is_idle}")
     }
 
-    /// A client at rest is where it wants to be, and has missed nothing.
+    /// Checks that a client at rest is in the expected state and has missed nothing.
     fn rested(&mut self, client: &Client) -> Check {
         let number = client.number;
         if !client.is_calm() {
@@ -624,21 +623,21 @@ impl World {
         Ok(())
     }
 
-    /// Whether the far end of a connection takes nothing any more.
+    /// Whether the client of a connection does not read any more.
     fn is_deaf(&self, host: &Host<'_>, conn: ConnId) -> bool {
         let link = host.link_of(conn).and_then(|id| self.links.get(&id));
         link.is_none_or(|link| link.is_silent || link.is_broken)
     }
 
-    // ---- what the host shows -------------------------------------------------------------------
+    // ---- calls of the host ---------------------------------------------------------------------
 
-    /// Whether the process may die in this turn.
+    /// Whether the process may crash in this turn.
     pub(crate) fn may_die(&self) -> bool {
         vfs::disk(|disk| disk.is_risky())
     }
 
-    /// The process died while it ended the turn: nothing of it was notified, and all of it may have
-    /// happened.
+    /// The process crashed at the end of the turn: nobody was notified, and all of it or nothing is
+    /// stored.
     pub(crate) fn died_in_turn(
         &mut self,
         fed: &[Fed],
@@ -651,7 +650,7 @@ impl World {
         }
     }
 
-    /// The server's clock stands here.
+    /// Checks the server's clock.
     pub(crate) fn sent_until(&mut self, time: i64) -> Check {
         if time < self.last_time {
             return Err(format!("server time went from {} to {time}", self.last_time));
@@ -697,7 +696,7 @@ impl World {
             return Ok(());
         };
         if !self.is_quiet && self.rng.one_in(self.plan.cut_one_in) {
-            // The server finds out at once, or only in time.
+            // The server notices at once, or only by a timeout.
             link.is_broken = self.rng.one_in(2);
             link.is_silent = !link.is_broken;
             client.disconnected();

@@ -1,17 +1,17 @@
-//! HELLO, coming in and going out, one's account and sessions.
+//! The model of HELLO, sessions and accounts.
 
 use vestnik::ids::ConnId;
 
 use super::{Caller, Checked, Intent, Model, Session, Turn, key};
 use crate::wire::{Body, Check, Out};
 
-/// The use of a session is noted at most this often.
+/// Microseconds between two updates of a session's last use.
 const TOUCH_US: i64 = 3_600_000_000;
-/// Failures in a bucket.
+/// Tokens in a bucket of failures.
 pub(super) const BUCKET: u32 = 5;
 const ADDRESS_BUCKET: u32 = 100;
 
-/// A password that can be one: what is wrong with it is all that the model needs to know of it.
+/// Whether a text is a valid new password; the model needs to know nothing else about it.
 pub(super) fn is_user_password(text: &str) -> bool {
     text.chars().count() >= 8 && text.len() <= 256
 }
@@ -20,7 +20,7 @@ pub(super) fn is_attempt(text: &str) -> bool {
     (1..=256).contains(&text.len())
 }
 
-/// The names that the clients use are ASCII and Cyrillic letters and digits.
+/// Whether a text is a valid name; those of the clients are ASCII and Cyrillic letters and digits.
 pub(super) fn is_name(text: &str) -> bool {
     let is_allowed = |c: char| c.is_alphanumeric() || "_-.".contains(c);
     let is_one = (1..=32).contains(&text.chars().count()) && text.chars().all(is_allowed);
@@ -80,7 +80,7 @@ impl Model {
         self.conns.get(&conn).is_some_and(|conn| conn.is_11)
     }
 
-    /// The flags of a user whose session is attached now.
+    /// The flags of a user with a session in use.
     fn own_flags(&self, user: u32) -> u8 {
         2 | u8::from(self.users.get(&user).is_some_and(|user| user.is_operator))
     }
@@ -192,8 +192,8 @@ impl Model {
         }
         let holder = self.conn_of_session(session);
         let found = self.sessions.get(&session).filter(|row| row.secret == secret);
-        // However far the wall clock jumps: no session ends by its age before the clock has been
-        // steady for a day, and no seed lasts so long.
+        // However far the wall clock jumps, no session ends by age before the clock was steady for
+        // a day, which no seed lasts.
         if found.is_none() {
             self.spend(&keys);
             return self.decline(turn, conn, task, "bad-session");
@@ -215,7 +215,7 @@ impl Model {
             }
             return Ok(());
         }
-        // The new connection first: the user is online all the while.
+        // The new connection first, so that the user stays online in between.
         self.attach(conn, user, session);
         if let Some(holder) = holder {
             self.note("taken over");
@@ -236,8 +236,7 @@ impl Model {
         }
     }
 
-    /// The server has looked for sessions that nobody uses any more; those in use it may have
-    /// noted as used.
+    /// The server has looked for unused sessions, and may have noted that others are in use.
     pub(crate) fn kept_house(&mut self, now: i64) {
         let oldest = now.saturating_sub(self.rules.session_lifetime_us);
         let carried: Vec<u32> =

@@ -1,12 +1,12 @@
-//! What the command line changes: in the file at once, and for those who are connected when the
-//! server takes it up.
+//! The model of commands: they change the database at once, and connected clients when the server
+//! takes them up.
 
 use super::{Member, Model, Turn};
 use crate::command::Command;
 use crate::wire::Check;
 
 impl Model {
-    /// The file is changed.
+    /// Applies a command to the database.
     pub(crate) fn command(&mut self, command: &Command) {
         match command {
             Command::EndSession { session } => drop(self.sessions.remove(session)),
@@ -51,7 +51,7 @@ impl Model {
         }
     }
 
-    /// Who becomes admin of which chat because a user was disabled or enabled.
+    /// Which users become admins of which chats because a user was disabled or enabled.
     pub(super) fn settle_disabled(&mut self, user: u32, disabled: bool) -> Vec<(u32, u32)> {
         let mut made = Vec::new();
         for chat in self.chats_of(user) {
@@ -70,7 +70,7 @@ impl Model {
         made
     }
 
-    /// The server has taken it up.
+    /// The server takes up the command.
     pub(super) fn take_up(&mut self, turn: &mut Turn<'_>, command: &Command) -> Check {
         self.note("by hand");
         (self.is_adding, self.is_removing) = (false, false);

@@ -1,4 +1,4 @@
-//! Finding, making, joining and leaving chats.
+//! The model of finding, creating, joining and leaving chats.
 
 use super::accounts::{is_attempt, is_name};
 use super::{Caller, Chat, Checked, Intent, Member, Model, Turn, key};
@@ -8,7 +8,7 @@ use vestnik::ids::ConnId;
 const BUCKET: u32 = 5;
 
 impl Model {
-    /// A direct chat is there for its two only, a closed one for its members.
+    /// A direct chat is visible to its two members, a closed one to its members.
     fn is_visible(&self, user: u32, chat: u32) -> bool {
         let found = self.chats.get(&chat);
         found.is_some_and(|chat| match chat.direct {
@@ -17,7 +17,7 @@ impl Model {
         })
     }
 
-    /// Why somebody cannot use a chat that needs membership.
+    /// The reason why a user who is not a member cannot use a chat.
     pub(super) fn not_member(&self, user: u32, chat: u32) -> Option<&'static str> {
         match self.chats.get(&chat) {
             Some(found) if found.members.contains_key(&user) => None,
@@ -53,7 +53,7 @@ impl Model {
         self.found(me, key(prefix), limit)
     }
 
-    /// The group with the first name that begins so and comes after another: its key and id.
+    /// The first group with this prefix whose name comes after another: its key and id.
     pub(super) fn next_group(&self, user: u32, prefix: &str, after: &str) -> Option<(String, u32)> {
         let is_shown = |chat: &Chat| !chat.is_vacant || !chat.members.is_empty();
         let groups = self.chats.iter().filter(|(_, chat)| chat.direct.is_none() && is_shown(chat));
@@ -64,7 +64,7 @@ impl Model {
             .min()
     }
 
-    /// Why somebody cannot join, whatever the password.
+    /// The reason why a user cannot join, whatever the password.
     fn not_joinable(&self, user: u32, chat: u32) -> Option<&'static str> {
         if !self.is_visible(user, chat) {
             return Some("no-such-chat");
@@ -87,8 +87,8 @@ impl Model {
         password: Option<&str>,
     ) -> Check {
         if let Some(code) = self.not_joinable(me.user, chat) {
-            // Who was added by hand, which the server has not taken up, may be asked for the
-            // password.
+            // A user who was added by a command, which the server has not taken up, may be asked
+            // for the password.
             let is_unsure = self.is_adding && self.added_by_hand.contains(&(chat, me.user));
             let is_answered = turn.staged.get(&me.conn).is_some_and(|staged| !staged.is_empty());
             if !is_unsure || is_answered {
@@ -212,7 +212,7 @@ impl Model {
         }
     }
 
-    /// Takes the id of a new chat from the answer.
+    /// Reads the id of a new chat from the answer.
     fn new_chat(&mut self, turn: &mut Turn<'_>, me: Caller, new: Chat) -> Check<u32> {
         let body = self.accepted(turn, me.conn, me.task)?;
         let mut rest = Body::of(&body);
@@ -301,7 +301,7 @@ impl Model {
         Ok(())
     }
 
-    /// What becomes of a group that somebody has left, or whose admin was disabled: its heir.
+    /// After a member left a group, or an admin was disabled: the new admin, if any.
     pub(super) fn settle_departure(&mut self, chat: u32, was_admin: bool) -> Option<u32> {
         let users = &self.users;
         let is_enabled = |user: &u32| users.get(user).is_some_and(|user| !user.disabled);
@@ -319,7 +319,7 @@ impl Model {
         if !was_admin || enabled.any(|(_, member)| member.admin) {
             return None;
         }
-        // The longest-standing member becomes admin.
+        // The member of longest standing becomes admin.
         let enabled = found.members.iter_mut().filter(|(user, _)| is_enabled(user));
         let Some((&heir, member)) = enabled.min_by_key(|(id, member)| (member.joined, **id)) else {
             found.is_vacant = true;

@@ -1,4 +1,4 @@
-//! Replies, reactions and files of API 1.1.
+//! The model of replies, reactions and files (API 1.1).
 
 use std::rc::Rc;
 
@@ -8,11 +8,11 @@ use super::streams::Kind;
 use super::{Caller, Message, Model, Turn};
 use crate::wire::{self, Attached, Body, Check, DELETED, Extras};
 
-/// Microseconds without a byte after which an upload may be gone at any time.
+/// Microseconds without activity after which an upload may be gone.
 const UPLOAD_LIFETIME_US: i64 = 3_600_000_000;
-/// Uploads of one user at once.
+/// Uploads per user.
 const UPLOADS: usize = 16;
-/// Reactions in a while, in milliseconds, that are let through.
+/// Reactions allowed in the time below.
 const REACTIONS: usize = 30;
 const REACTIONS_MS: u64 = 10_000;
 
@@ -36,7 +36,7 @@ impl File {
 }
 
 impl Message {
-    /// As a connection is sent it.
+    /// The message as a connection gets it.
     pub(crate) fn wire_for(&self, id: i64, is_11: bool) -> wire::Message {
         let mut message = self.wire(id);
         if is_11 {
@@ -134,7 +134,7 @@ impl Model {
         Ok(())
     }
 
-    /// A reaction is owed to those on 1.1, and the message to those that read a range.
+    /// Owes the reaction to connections on 1.1, and the message to those that read a range.
     fn owe_reaction(&mut self, me: Caller, (chat, id): (u32, i64), change: Option<Vec<u8>>) {
         let message = self.chats.get(&chat).and_then(|chat| chat.messages.get(&id)).cloned();
         let Some(message) = message else { return };
@@ -169,7 +169,7 @@ impl Model {
         self.stream(me, Kind::Reactions { chat, id })
     }
 
-    /// A file that the caller may see. An old upload may be gone, which the answer says.
+    /// A file that the caller may read. An old upload may be gone; the answer shows it.
     fn visible_file(&mut self, turn: &Turn<'_>, me: Caller, id: u64) -> Option<File> {
         let file = self.files.get(&id)?.clone();
         let now = self.latest_now.max(turn.after).max(self.high);
@@ -296,7 +296,7 @@ impl Model {
                 return Some("no-such-file");
             }
         }
-        // One of them may be gone; which of them is not said.
+        // One of the files may be gone; the answer does not say which.
         let now = self.latest_now.max(turn.after).max(self.high);
         let is_old = |id: &u64| now - self.files[id].touched >= UPLOAD_LIFETIME_US;
         if files.iter().any(is_old) && Self::was_declined(turn, me, "no-such-file") {
@@ -305,7 +305,7 @@ impl Model {
         None
     }
 
-    /// The files of a message that was stored.
+    /// Attaches the files of a message that was stored.
     pub(super) fn attach_files(&mut self, id: i64, files: &[u64]) -> Vec<Attached> {
         let mut attached = Vec::new();
         for file_id in files {
@@ -320,19 +320,19 @@ impl Model {
         attached
     }
 
-    /// Uploads of somebody who has left are gone.
+    /// Drops the uploads of a user who left.
     pub(super) fn drop_uploads(&mut self, user: u32, chat: u32) {
         let is_gone =
             |file: &File| file.message.is_none() && file.user == user && file.chat == chat;
         self.files.retain(|_, file| !is_gone(file));
     }
 
-    /// The files of a message that is deleted are gone.
+    /// Drops the files of a deleted message.
     pub(super) fn drop_files(&mut self, chat: u32, message: i64) {
         self.files.retain(|_, file| file.chat != chat || file.message != Some(message));
     }
 
-    /// The answer to GET_FILE.
+    /// Checks the answer to GET_FILE.
     pub(super) fn file_piece(
         &self,
         user: u32,
@@ -349,7 +349,7 @@ impl Model {
         Err(format!("{} bytes from {offset} on are not those of file {id}", body.rest.len()))
     }
 
-    /// The answer to GET_REACTIONS, whose order is that in which they were given.
+    /// Checks the answer to GET_REACTIONS, in the order in which they were given.
     pub(super) fn reactions_piece(&self, chat: u32, id: i64, mut body: Body<'_>) -> Check {
         let found = self.chats.get(&chat).and_then(|chat| chat.messages.get(&id));
         while !body.is_empty() {

@@ -1,11 +1,12 @@
-//! The limits on users: bytes of text of a day, and the bucket of other changes.
+//! The model of the limits on users: bytes of text per day, groups per day, and the bucket of
+//! changes.
 
 use super::{Caller, Model, Turn};
 
-/// Changes that a bucket holds, and nanoseconds in which one comes back.
+/// Tokens in the bucket of changes, and nanoseconds until one comes back.
 const CHANGES: u64 = 200;
 const CHANGE_NS: u64 = 1_000_000_000 / 20;
-/// Groups of a user in a day.
+/// Groups per user and day.
 const GROUPS: u32 = 100;
 const DAY_US: i64 = 24 * 3600 * 1_000_000;
 
@@ -15,14 +16,14 @@ pub(crate) struct Used {
     day: i64,
     bytes: u64,
     groups: u32,
-    /// The server was killed on that day: it may count more than was used.
+    /// The server crashed on that day, so it may count more than was used.
     is_unsure: bool,
-    /// When the bucket of changes is full again, by the clock that only runs forward.
+    /// When the bucket of changes is full again, in nanoseconds of the monotonic clock.
     full_ns: u64,
 }
 
 impl Used {
-    /// The server has ended, perhaps by a crash: the bucket is full again.
+    /// The server has ended, perhaps by a crash: the bucket is full.
     pub(super) fn restart(&mut self) {
         self.full_ns = 0;
         self.is_unsure = true;
@@ -37,7 +38,7 @@ impl Used {
 }
 
 impl Model {
-    /// Whether the next answer declines a text for the limit of a day, and may.
+    /// Whether the next answer declines a text for the daily limit, and may do so.
     pub(super) fn is_text_spent(&mut self, turn: &Turn<'_>, me: Caller, bytes: usize) -> bool {
         let limit = self.rules.user_bytes_per_day;
         let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());
@@ -47,7 +48,7 @@ impl Model {
         limit > 0 && was_limited && is_over
     }
 
-    /// Counts a text that was sent or edited in. What is wrong when it is too much.
+    /// Counts a text that was accepted. An error if it exceeds the limit.
     pub(super) fn note_text(&mut self, me: Caller, at: i64, bytes: usize) -> Result<(), String> {
         let limit = self.rules.user_bytes_per_day;
         let used = self.used.entry(me.user).or_default().of_day(at / DAY_US);
@@ -58,7 +59,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the next answer declines a group for the limit of a day, and may.
+    /// Whether the next answer declines a group for the daily limit, and may do so.
     pub(super) fn are_groups_spent(&self, turn: &Turn<'_>, me: Caller) -> bool {
         let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());
         let was_limited = next.is_some_and(|next| next.body.starts_with(b"rate-limited:"));
@@ -70,7 +71,7 @@ impl Model {
         self.used.entry(me.user).or_default().of_day(at / DAY_US).groups += 1;
     }
 
-    /// Why a change that is right otherwise is declined; counts it when it is not.
+    /// The reason why an otherwise valid change is declined; counts it if there is none.
     pub(super) fn cannot_change(&mut self, me: Caller) -> Option<&'static str> {
         if self.take_change(me) {
             return None;
@@ -79,7 +80,7 @@ impl Model {
         Some("rate-limited")
     }
 
-    /// Takes one from the bucket of changes; false when it is empty.
+    /// Takes a token from the bucket of changes. False when it is empty.
     pub(super) fn take_change(&mut self, me: Caller) -> bool {
         let now_ns = self.now_ms * 1_000_000;
         let used = self.used.entry(me.user).or_default();

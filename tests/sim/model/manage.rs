@@ -1,4 +1,4 @@
-//! What the admins of a chat do.
+//! The model of what the admins of a chat do.
 
 use vestnik::ids::ConnId;
 
@@ -9,7 +9,7 @@ use crate::wire::Check;
 const TITLE_CHARS_MAX: usize = 128;
 
 impl Model {
-    /// Why somebody cannot administer a chat.
+    /// The reason why a user cannot administer a chat.
     pub(super) fn not_admin(&self, user: u32, chat: u32) -> Option<&'static str> {
         if let Some(code) = self.not_member(user, chat) {
             return Some(code);
@@ -31,7 +31,7 @@ impl Model {
         Ok(())
     }
 
-    /// The chat is gone, and its members are notified.
+    /// Removes a chat, and owes a notification to its members.
     pub(crate) fn remove_chat(&mut self, chat: u32, except: Option<ConnId>) {
         let Some(found) = self.chats.remove(&chat) else { return };
         self.invites.retain(|_, invite| invite.chat != Some(chat));
@@ -41,7 +41,7 @@ impl Model {
         }
     }
 
-    /// A change that all members are notified, unless it changes nothing.
+    /// A change that is notified to all members, unless it changes nothing.
     fn change(
         &mut self,
         turn: &mut Turn<'_>,

@@ -1,4 +1,4 @@
-//! Sending, changing, marking and asking for messages.
+//! The model of sending, changing, marking and reading messages.
 
 use super::{Caller, Message, Model, Turn};
 use crate::wire::{Body, Check, DELETED, EDITED};
@@ -68,20 +68,21 @@ impl Model {
         Ok(())
     }
 
-    /// Slow mode: somebody who has sent or edited a moment ago may be notified to wait. (The server
-    /// forgets when that was as the last connection of a user ends.)
+    /// Whether slow mode may decline a user who has sent or edited recently. (The server forgets
+    /// the last send when a user's last connection ends.)
     fn is_too_soon(&self, turn: &Turn<'_>, me: Caller, chat: u32) -> bool {
         let found = &self.chats[&chat];
         let next = turn.staged.get(&me.conn).and_then(|staged| staged.front());
         let was_limited = next.is_some_and(|next| next.body.starts_with(b"rate-limited:"));
-        // A change counts from when the server takes it up, and the wait then begins anew at most.
+        // A change of slow mode counts from when the server takes it up; the wait may begin again
+        // then.
         let wait_ms = u64::from(found.slow_mode_s.max(found.slow_before_s)) * 1000;
         let last_ms =
             found.last_sent.get(&me.user).map(|last_ms| found.slow_since_ms.max(*last_ms));
         was_limited && last_ms.is_some_and(|last_ms| self.now_ms - last_ms <= wait_ms)
     }
 
-    /// Takes the time of a change from the answer, and makes it.
+    /// Reads the time of a change from the answer, and applies the change.
     fn change_message(
         &mut self,
         turn: &mut Turn<'_>,

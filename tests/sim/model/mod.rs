@@ -1,10 +1,10 @@
-//! What must be so: users, sessions, chats, members, messages and connections, as the protocol
-//! describes them, in plain maps.
+//! The model: users, sessions, chats, members, messages and connections, as the protocol defines
+//! them, in plain maps.
 //!
-//! The model is fed what the server was fed, in the same order, together with what the server
-//! answered; what only the server can choose (times, ids, secrets) it takes from the answers after
-//! judging them, everything else it knows beforehand. It keeps a list of what each connection has
-//! to be notified, and takes from it what the connection was notified.
+//! The model gets the server's inputs, in the same order, and the server's answers. Values that
+//! only the server can choose (times, ids, secrets) are checked and taken from the answers;
+//! everything else is computed. It keeps a list of the notifications owed to each connection, and
+//! removes those that were sent.
 
 mod accounts;
 mod by_hand;
@@ -35,12 +35,12 @@ pub(crate) use streams::Stream;
 pub(crate) struct User {
     pub(crate) nickname: String,
     pub(crate) password: String,
-    /// Grows with every password that is set: each is stored in a form of its own.
+    /// Incremented with every new password, since each gets a new stored form.
     pub(crate) form: u64,
     pub(crate) disabled: bool,
     pub(crate) created: i64,
     pub(crate) is_operator: bool,
-    /// The code for a new password, and when it ends.
+    /// The reset code, and when it expires.
     pub(crate) reset: Option<(String, i64)>,
 }
 
@@ -51,13 +51,13 @@ impl User {
     }
 }
 
-/// An invite, by its code.
+/// An invite, by code.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Invite {
     pub(crate) registers: bool,
     pub(crate) chat: Option<u32>,
     pub(crate) uses_left: u16,
-    /// After how many it expires: more than any seed lasts, however its clock jumps.
+    /// Days after which it expires: longer than any seed, however its clock jumps.
     pub(crate) days: u16,
     pub(crate) creator: u32,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Session {
     pub(crate) user: u32,
     pub(crate) secret: String,
     pub(crate) created: i64,
-    /// When it was last noted as used. A session in use may have been noted later than is known.
+    /// When its use was last stored; the server may have noted a later one.
     pub(crate) used: i64,
     pub(crate) used_latest: i64,
     pub(crate) address: String,
@@ -78,7 +78,7 @@ pub(crate) struct Member {
     pub(crate) admin: bool,
     pub(crate) joined: i64,
     pub(crate) seen: i64,
-    /// What they want pushes of.
+    /// The push level.
     pub(crate) notify: u8,
 }
 
@@ -90,12 +90,12 @@ pub(crate) struct Message {
     pub(crate) content: Rc<str>,
     pub(crate) reply: Option<i64>,
     pub(crate) files: Vec<wire::Attached>,
-    /// Emoji in the order in which they came, each with those who gave it.
+    /// Emoji in the order of their first use, each with the users who gave it.
     pub(crate) reactions: Vec<(String, Vec<u32>)>,
 }
 
 impl Message {
-    /// As it is notified.
+    /// The message as it is notified.
     pub(crate) fn wire(&self, id: i64) -> wire::Message {
         wire::Message {
             id,
@@ -116,7 +116,7 @@ pub(crate) struct Chat {
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) password: Option<String>,
-    /// As that of a user.
+    /// As for users.
     pub(crate) form: u64,
     pub(crate) created: i64,
     pub(crate) members: BTreeMap<u32, Member>,
@@ -127,17 +127,17 @@ pub(crate) struct Chat {
     pub(crate) nonces: BTreeMap<(u32, u64), i64>,
     pub(crate) is_closed: bool,
     pub(crate) slow_mode_s: u32,
-    /// The longest slow mode that the server may not know to be over.
+    /// The longest slow mode that may still be in force for the server.
     pub(crate) slow_before_s: u32,
-    /// When the server last took up a change of it, by the clock that only runs forward.
+    /// When the server last took up a change of slow mode, in milliseconds of the monotonic clock.
     pub(crate) slow_since_ms: u64,
-    /// Anyone who joins it, or is enabled first, becomes its admin.
+    /// The next user who joins or is enabled becomes its admin.
     pub(crate) is_vacant: bool,
-    /// When somebody last sent, since the server started, by the clock that only runs forward.
+    /// When each user last sent since the start, in milliseconds of the monotonic clock.
     pub(crate) last_sent: BTreeMap<u32, u64>,
 }
 
-/// The session that a connection carries.
+/// The session of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Attached {
     pub(crate) session: u32,
@@ -145,21 +145,21 @@ pub(crate) struct Attached {
     pub(crate) suspended: bool,
 }
 
-/// A request whose password is being checked or hashed.
+/// A request that waits for password work.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    /// Shows this wait from others of the connection.
+    /// Distinguishes the waits of a connection.
     pub(crate) number: u64,
     pub(crate) task: u8,
     pub(crate) intent: Intent,
 }
 
-/// A password that is compared with what is stored, or was when that began.
+/// A password that is compared with a stored one.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
     pub(crate) given: String,
     pub(crate) right: bool,
-    /// Which stored form it is compared with.
+    /// The version of the stored form.
     pub(crate) form: u64,
 }
 
@@ -176,7 +176,7 @@ pub(crate) enum Intent {
     ChatPassword { chat: u32, password: String },
 }
 
-/// A connection as the server has to see it, and what it has to be notified.
+/// A connection as the server should see it, and the notifications owed to it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Conn {
     pub(crate) address: String,
@@ -187,42 +187,42 @@ pub(crate) struct Conn {
     pub(crate) attached: Option<Attached>,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) stream: Option<Stream>,
-    /// Task byte of the last notification, and how many the session now attached was sent.
+    /// Task byte of the last notification, and number of notifications since the session was
+    /// attached.
     pub(crate) notify_task: u8,
     pub(crate) notified: u8,
-    /// Notifications of the turn in which the session changed: they may belong to either.
+    /// Notifications of the turn in which the session changed: they may belong to either session.
     unsure: u8,
-    /// Its session was attached, lost, suspended or resumed in this turn.
+    /// The session was attached, detached, suspended or resumed in this turn.
     pub(crate) unsettled: bool,
-    /// Changed messages that it was not notified yet, by chat, in order.
+    /// Changed messages that are owed, by chat, in order.
     owed: BTreeMap<u32, VecDeque<Rc<wire::Message>>>,
-    /// What became of chats, in order: the CHAT_NOTIFY or CHAT_GONE that it was not notified yet.
+    /// CHAT_NOTIFY and CHAT_GONE that are owed, in order.
     owed_chats: VecDeque<(u32, Frame)>,
-    /// What it was owed until its session or membership ended in this turn: it may have been
-    /// notified.
+    /// Messages owed until the session or membership ended in this turn: they may have been sent.
     disowned: Vec<(u32, Rc<wire::Message>)>,
-    /// What it must have been notified of that: it was a member when that was sent.
+    /// Those of them that must have been sent, since the user was a member at that time.
     due: Vec<(u32, Rc<wire::Message>)>,
     disowned_chats: Vec<Frame>,
-    /// Ephemeral events of this turn, and whether they may have gone elsewhere.
+    /// Ephemeral events of this turn, and whether they may have been dropped.
     ephemeral: Vec<Frame>,
     ephemeral_unsure: bool,
-    /// The newest message got.
+    /// Time of the newest message received.
     got: i64,
-    /// Sends that were accepted in this turn: task, chat and time, by the order of the answers.
+    /// Sends accepted in this turn: task, chat and time, in the order of the answers.
     accepted_sends: VecDeque<(u8, u32, i64)>,
-    /// Messages that the answer to a later send has overtaken: they may only have been left out.
+    /// Messages overtaken by the answer to a later send: allowed only if they went to the backlog.
     overtaken: Vec<(u32, Rc<wire::Message>)>,
-    /// It has its last bytes: nothing more is staged for it.
+    /// Its queue is closed: nothing more is staged.
     pub(crate) is_closing: bool,
-    /// A turn was undone, in which it may have been left behind.
+    /// A turn was undone after which the backlog may repeat notifications.
     may_hear_again: bool,
-    /// Something was left out at the last look.
+    /// It had a backlog at the last look.
     pub(crate) behind: bool,
 }
 
 impl Conn {
-    /// The user, if it is notified things.
+    /// The user, if the connection gets notifications.
     pub(crate) fn listener(&self) -> Option<u32> {
         let attached = self.attached.filter(|attached| !attached.suspended && !self.is_closing);
         attached.map(|attached| attached.user)
@@ -236,7 +236,7 @@ impl Conn {
         self.modern == Some(true)
     }
 
-    /// What it was not notified yet, for a person.
+    /// The first notification that is owed, for error messages.
     pub(crate) fn owes(&self) -> Option<String> {
         if let Some((chat, owed)) = self.owed.iter().find(|(_, owed)| !owed.is_empty()) {
             return Some(format!(
@@ -248,7 +248,7 @@ impl Conn {
         self.owed_chats.front().map(|(chat, frame)| format!("chat {chat}: {}", frame.words()))
     }
 
-    /// Nothing more is owed; what was notified until now is not wrong for that.
+    /// Drops everything owed; what was sent so far is not wrong.
     fn disown_all(&mut self) {
         self.unsettled = true;
         for (chat, owed) in std::mem::take(&mut self.owed) {
@@ -259,7 +259,7 @@ impl Conn {
     }
 }
 
-/// What the operator has set, as far as the model needs it.
+/// The configuration, as far as the model needs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) body_bytes_max: usize,
@@ -267,7 +267,7 @@ pub(crate) struct Rules {
     pub(crate) outbound_bytes_max: usize,
     pub(crate) session_lifetime_us: i64,
     pub(crate) registration_open: bool,
-    /// 0: any number.
+    /// 0: no limit.
     pub(crate) user_bytes_per_day: u64,
 }
 
@@ -281,40 +281,40 @@ pub(crate) struct Model {
     pub(crate) invites: BTreeMap<String, Invite>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) lockdown: bool,
-    /// What the file says of it by now, which the server has not taken up.
+    /// The lockdown in the database, if the server has not taken it up.
     lockdown_by_hand: Option<bool>,
-    /// Somebody was made a member by hand, and the server does not know it yet.
+    /// A member was added by a command that the server has not taken up.
     is_adding: bool,
-    /// A chat was removed by hand, and the server does not know it yet.
+    /// A chat was removed by a command that the server has not taken up.
     is_removing: bool,
-    /// Who was in a chat that was removed by hand and is not taken up.
+    /// Members of a chat that was removed by a command not taken up yet.
     removed_members: Vec<u32>,
-    /// The chat that it was, until the server takes that up.
+    /// That chat.
     removed_chat: Option<(u32, Chat)>,
-    /// Who became admin of which chat by hand, which the server does not know yet.
+    /// Admins made by commands that the server has not taken up.
     pub(crate) made_admins: Vec<(u32, u32)>,
-    /// Who was added to which chat by hand: at a time of the wall, which the order of the server
-    /// does not know.
+    /// Members added by commands: their time of joining is of the wall clock, outside the order of
+    /// server time.
     pub(crate) added_by_hand: BTreeSet<(u32, u32)>,
-    /// The disk could not be read in the phase that is read.
+    /// The disk had read faults in the phase being checked.
     pub(crate) unreadable: bool,
     /// The highest time of any event so far.
     pub(crate) high: i64,
-    /// The clock that only runs forward, in milliseconds.
+    /// The monotonic clock, in milliseconds.
     pub(crate) now_ms: u64,
-    /// The latest that the wall clock ever was, in microseconds.
+    /// The highest wall clock so far, in microseconds.
     pub(crate) highest_wall: i64,
-    /// The server's clock, as far as it was seen.
+    /// The highest reading of the server's clock that was observed.
     pub(crate) latest_now: i64,
-    /// The highest ids ever given.
+    /// The highest ids assigned so far.
     last_user: u32,
     last_session: u32,
     last_chat: u32,
     next_wait: u64,
-    /// Failures counted against somebody, without those that have come back since.
+    /// Failures counted per key, without the tokens that have come back.
     failures: BTreeMap<String, u32>,
     failures_unsure: u32,
-    /// Wrong guesses under way: they count when the work is done, though nobody hears of it.
+    /// Wrong guesses in progress: they count when the work is done, even if the connection is gone.
     guesses: BTreeMap<u64, Vec<(String, u32)>>,
     /// What users have used of their limits.
     pub(super) used: BTreeMap<u32, limits::Used>,
@@ -322,15 +322,15 @@ pub(crate) struct Model {
     pub(crate) files: BTreeMap<u64, extras::File>,
     /// When users reacted.
     reacted_ms: BTreeMap<u32, Vec<u64>>,
-    /// The connection whose frames are read speaks 1.1.
+    /// The connection whose frames are being checked speaks 1.1.
     reads_11: bool,
-    /// When a turn was last undone, by the clock that only runs forward.
+    /// When a turn was last undone, in milliseconds of the monotonic clock.
     undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
     pub(crate) seen: BTreeMap<String, u64>,
 }
 
-/// What the server was fed in a turn.
+/// An input of the server.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     Frame {
@@ -346,17 +346,17 @@ pub(crate) enum Input {
         wait: u64,
     },
     Command(Command),
-    /// Nothing more is staged for a connection.
+    /// A queue was closed.
     Closing {
         conn: ConnId,
     },
 }
 
-/// An input, and the server's state around it.
+/// An input, with the server's state around it.
 #[derive(Clone, Debug)]
 pub(crate) struct Fed {
     pub(crate) input: Input,
-    /// The highest server time given after it was handled.
+    /// The highest server time after it was handled.
     pub(crate) after: i64,
     pub(crate) suspended: bool,
 }
@@ -374,17 +374,17 @@ impl Answer {
     }
 }
 
-/// A turn as the model goes through it.
+/// A turn, as the model checks it.
 pub(crate) struct Turn<'a> {
-    /// What was staged for each connection, notifications left out.
+    /// The staged frames of each connection, without notifications.
     pub(crate) staged: &'a mut BTreeMap<ConnId, VecDeque<Frame>>,
-    /// How many notifications were.
+    /// The number of notifications.
     pub(crate) notices: BTreeMap<ConnId, u32>,
-    /// It could not be stored, and every request of it is declined.
+    /// It could not be stored, and all requests are declined.
     pub(crate) is_declined: bool,
-    /// The disk could not be read meanwhile: a change may be declined alone.
+    /// The disk had read faults: a single change may be declined.
     pub(crate) unreadable: bool,
-    /// Waits that began, in order.
+    /// Password waits that began, in order.
     pub(crate) began: Vec<(ConnId, u64)>,
     after: i64,
 }
@@ -417,7 +417,7 @@ impl<'a> Turn<'a> {
         Ok(Answer { accepted: frame.purpose == ACCEPTED, body: frame.body })
     }
 
-    /// Whether the next answer says that the storage failed, and may.
+    /// Whether the next answer is `storage-failed`, and may be.
     fn is_excused(&mut self, conn: ConnId, task: u8) -> bool {
         let Some(staged) = self.staged.get_mut(&conn).filter(|_| self.unreadable) else {
             return false;
@@ -434,7 +434,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// Who asks.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) conn: ConnId,
@@ -450,7 +450,7 @@ pub(crate) fn key(name: &str) -> String {
 }
 
 impl Model {
-    /// The texts of all messages that have one.
+    /// The texts of all messages.
     pub(crate) fn contents(&self) -> Vec<Rc<str>> {
         let messages = self.chats.values().flat_map(|chat| chat.messages.values());
         messages
@@ -496,7 +496,7 @@ impl Model {
         }
     }
 
-    /// A user that was there before the server started.
+    /// Adds a user that existed before the server started.
     pub(crate) fn add_user(&mut self, id: u32, nickname: &str, password: &str, created: i64) {
         self.last_user = self.last_user.max(id);
         self.high = self.high.max(created);
@@ -504,7 +504,7 @@ impl Model {
         self.users.insert(id, user);
     }
 
-    /// The process is gone, and with it all connections and counts.
+    /// The process has ended, and with it all connections and counters.
     pub(crate) fn restarted(&mut self) {
         self.conns.clear();
         self.failures.clear();
@@ -523,7 +523,7 @@ impl Model {
         }
     }
 
-    /// A turn was undone: what it counted against somebody may stand.
+    /// A turn was undone: failures counted in it may remain.
     pub(crate) fn undone(&mut self, inputs: usize) {
         self.failures_unsure += inputs as u32;
         self.undone_ms = Some(self.now_ms);
@@ -536,7 +536,7 @@ impl Model {
         self.conns.insert(conn, Conn { address, ..Conn::default() });
     }
 
-    /// A connection is on its way out.
+    /// A connection is closing.
     pub(crate) fn closing(&mut self, conn: ConnId) {
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.is_closing = true;
@@ -552,7 +552,7 @@ impl Model {
         *self.seen.entry(what.to_owned()).or_default() += 1;
     }
 
-    /// An event took place at this time: later than all before it.
+    /// Notes the time of an event; it must be later than all before.
     fn event(&mut self, turn: &Turn<'_>, at: i64) -> Check {
         if at <= self.high || at > turn.after {
             return Err(format!("time {at} after {} (the clock says {})", self.high, turn.after));
@@ -581,7 +581,7 @@ impl Model {
         Ok(())
     }
 
-    /// The answer to what can only be accepted.
+    /// The answer to a request that must be accepted.
     fn accepted(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8) -> Check<Vec<u8>> {
         let answer = turn.answer(conn, task)?;
         if !answer.accepted {
@@ -591,7 +591,7 @@ impl Model {
         Ok(answer.body)
     }
 
-    /// One step of a turn.
+    /// Applies one input of a turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>, fed: &Fed) -> Check {
         turn.after = fed.after;
         match &fed.input {
@@ -661,7 +661,7 @@ impl Model {
         self.users.get(&user).map_or("", |user| &user.nickname)
     }
 
-    /// chat_info of section 5, or of 5a, as a user sees it now.
+    /// The chat_info of section 5 or 5a, as a user sees it now.
     pub(crate) fn chat_info(&self, user: u32, id: u32, is_11: bool) -> Option<Vec<u8>> {
         let chat = self.chats.get(&id)?;
         let mut flags = u8::from(chat.password.is_some());

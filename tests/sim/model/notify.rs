@@ -1,4 +1,4 @@
-//! Who has to be notified what, and where connections come and go.
+//! The model of notifications and of sessions on connections: what is owed to whom.
 
 use std::rc::Rc;
 
@@ -15,14 +15,14 @@ fn notice(purpose: u8, body: Vec<u8>) -> Frame {
 }
 
 impl Model {
-    /// The connections of a chat's members that are notified things.
+    /// The connections of a chat's members that get notifications.
     pub(super) fn listeners(&self, chat: u32) -> Vec<ConnId> {
         let is_in = |user: Option<u32>| user.is_some_and(|user| self.is_member(user, chat));
         let conns = self.conns.iter().filter(|(_, conn)| is_in(conn.listener()));
         conns.map(|(id, _)| *id).collect()
     }
 
-    /// A message is new or changed.
+    /// Owes a new or changed message.
     pub(super) fn owe_message(&mut self, me: Caller, chat: u32, id: i64) {
         let message = self.chats.get(&chat).and_then(|chat| chat.messages.get(&id));
         let Some(message) = message else { return };
@@ -37,7 +37,7 @@ impl Model {
         }
     }
 
-    /// What a chat is to a user now, for one connection.
+    /// Owes the present state of a chat to one connection.
     fn owe_chat(&mut self, conn: ConnId, user: u32, chat: u32) {
         let is_11 = self.conns.get(&conn).is_some_and(|conn| conn.is_11);
         let info = self.chat_info(user, chat, is_11).filter(|_| self.is_member(user, chat));
@@ -52,7 +52,7 @@ impl Model {
         }
     }
 
-    /// The same for all connections of a user but one.
+    /// The same to all connections of a user except one.
     pub(super) fn owe_user_chat(&mut self, user: u32, chat: u32, except: Option<ConnId>) {
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in conns {
@@ -62,7 +62,7 @@ impl Model {
         }
     }
 
-    /// The same for all members.
+    /// The same to all members.
     pub(super) fn owe_members_chat(&mut self, chat: u32, except: Option<ConnId>) {
         for conn in self.listeners(chat) {
             if Some(conn) != except
@@ -73,7 +73,7 @@ impl Model {
         }
     }
 
-    /// The same for all members on 1.1, whose chat_info alone shows the change.
+    /// The same to all members on 1.1, whose chat_info alone shows the change.
     pub(super) fn owe_members_chat_11(&mut self, chat: u32, except: Option<ConnId>) {
         for conn in self.listeners(chat) {
             if Some(conn) != except
@@ -85,7 +85,7 @@ impl Model {
         }
     }
 
-    /// The same for the other connections of a user on 1.1.
+    /// The same to the user's other connections on 1.1.
     pub(super) fn owe_own_chat_11(&mut self, me: Caller, chat: u32) {
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in conns {
@@ -96,7 +96,7 @@ impl Model {
         }
     }
 
-    /// Messages of a chat that is gone for the user are not owed any more.
+    /// Drops the owed messages of a chat that the user has left.
     pub(super) fn disown(&mut self, user: u32, chat: u32) {
         self.drop_uploads(user, chat);
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
@@ -168,13 +168,13 @@ impl Model {
             state.unsettled = true;
         }
         if is_first {
-            // A chat that is removed in the file is none of those that the server finds for them.
+            // The server does not find a chat that was removed in the database.
             self.removed_members.retain(|&member| member != user);
             self.notify_presence(user, true);
         }
     }
 
-    /// The connection falls back to *greeted*.
+    /// Detaches the session: the connection becomes *greeted*.
     pub(super) fn detach(&mut self, conn: ConnId) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         let Some(attached) = state.attached.take() else { return };
@@ -185,7 +185,7 @@ impl Model {
         }
     }
 
-    /// The session of another connection has ended, or is taken over.
+    /// The session of another connection has ended, or was taken over.
     pub(super) fn deauth(&mut self, turn: &mut Turn<'_>, conn: ConnId) -> Check {
         self.detach(conn);
         if self.conns.get(&conn).is_some_and(|state| state.is_closing) {

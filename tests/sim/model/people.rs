@@ -1,4 +1,4 @@
-//! Accounts, members and invites of API 1.1, and registration.
+//! The model of accounts, members and invites of API 1.1, and of registration.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use crate::wire::{Body, Check};
 
 const REGISTER_BUCKET: u32 = 30;
 const DAY_US: i64 = 24 * 3600 * 1_000_000;
-/// What lists show of a code.
+/// Length of the prefix of a code in lists.
 const HINT_BYTES: usize = 7;
 
-/// A code as people may type it, in the form in which it was made.
+/// Whether a text is a code, as formatted by the server.
 fn is_code(text: &str) -> bool {
     text.len() == 24 && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_alphanumeric())
 }
 
 impl Model {
-    /// A user that was made an operator before the server started.
+    /// Makes a user an operator, before the server starts.
     pub(crate) fn make_operator(&mut self, user: u32) {
         if let Some(user) = self.users.get_mut(&user) {
             user.is_operator = true;
@@ -30,13 +30,13 @@ impl Model {
         self.users.get(&user).is_some_and(|user| user.is_operator)
     }
 
-    /// The next answer of a connection begins so.
+    /// Whether the next answer of a connection begins with this code.
     fn is_next(turn: &Turn<'_>, conn: ConnId, code: &[u8]) -> bool {
         let next = turn.staged.get(&conn).and_then(|staged| staged.front());
         next.is_some_and(|next| next.body.starts_with(code))
     }
 
-    /// Takes a code that is new from an answer.
+    /// Reads a new code from an answer.
     fn new_code(&self, body: &mut Body<'_>) -> Check<String> {
         let code = body.str()?.to_owned();
         if !is_code(&code) || self.invites.contains_key(&code) {
@@ -60,7 +60,7 @@ impl Model {
         let code = self.new_code(&mut body)?;
         let expires = body.i64()?;
         body.end()?;
-        // By the wall clock as the server believes it, which the model does not know.
+        // It expires by the trusted wall clock, which the model does not know.
         if let Some(user) = self.users.get_mut(&user) {
             user.reset = Some((code, expires));
         }
@@ -68,8 +68,8 @@ impl Model {
         Ok(())
     }
 
-    /// Whose password a code resets now. Where the wall clock has jumped past its end the word of
-    /// the server counts.
+    /// The user whose password a code resets. If the wall clock may have jumped past its expiry,
+    /// the server's answer decides.
     fn reset_by(&self, turn: &Turn<'_>, conn: ConnId, key: &str, code: &str) -> Option<u32> {
         let id = self.user_by_key(key)?;
         let user = self.users.get(&id).filter(|user| !user.disabled)?;
@@ -169,7 +169,7 @@ impl Model {
         Ok(())
     }
 
-    /// Why somebody who is not a member cannot become one, by whatever way.
+    /// Whether a user who is not a member cannot become one, in any way.
     fn cannot_enter(&self, user: u32, chat: u32) -> bool {
         self.lockdown || self.chats.get(&chat).is_some_and(|chat| chat.bans.contains(&user))
     }
@@ -289,7 +289,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether an invite can be used: none of them is old enough to expire.
+    /// An invite that can be used; none is old enough to expire.
     fn good_invite(&self, code: &str) -> Option<&Invite> {
         self.invites.get(code).filter(|invite| invite.uses_left > 0)
     }

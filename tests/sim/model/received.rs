@@ -1,4 +1,4 @@
-//! What a connection was notified, against what it had to be notified.
+//! Compares the notifications that a connection received with those owed to it.
 
 use std::rc::Rc;
 
@@ -11,17 +11,17 @@ use crate::wire::{
     TYPING_NOTIFY,
 };
 
-/// When the server said it.
+/// The part of a turn in which something was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// In a turn, about the turn.
+    /// In the turn, about its requests.
     Turn,
-    /// After it: long answers, and what was left out before.
+    /// After it: streamed answers and backlogs.
     Pump,
 }
 
 impl Model {
-    /// All that the server has said to a connection in one phase of a turn.
+    /// Checks everything sent to a connection in one phase.
     pub(crate) fn got(&mut self, conn: ConnId, frames: &[Frame], phase: Phase) -> Check {
         for frame in frames {
             self.sent_frame(conn, frame, phase).map_err(|wrong| {
@@ -59,12 +59,13 @@ impl Model {
         }
     }
 
-    /// Something that was left out, from the file: it is as it is now.
+    /// Checks messages from the backlog, which are read from the database: they have their present
+    /// state.
     fn messages_retold(&mut self, id: ConnId, frame: &Frame) -> Check {
         let is_11 = self.conns.get(&id).is_some_and(|conn| conn.is_11);
         let (chat, messages) = pack(frame, is_11)?;
         let user = self.conns.get(&id).and_then(Conn::listener).ok_or("it has no session")?;
-        // Until the server takes up that a chat was removed by hand, they are still notified of it.
+        // Until the server takes up that a chat was removed, its members are still notified.
         let removed = self.removed_chat.as_ref().filter(|(removed, _)| {
             self.is_removing && *removed == chat && self.removed_members.contains(&user)
         });
@@ -113,13 +114,13 @@ impl Model {
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
         let before = conn.owed_chats.len();
         conn.owed_chats.retain(|(owed, _)| *owed != chat);
-        // What a turn that was undone had left out is notified as it is.
+        // After an undone turn, the backlog may repeat a chat in its present state.
         let is_news = conn.owed_chats.len() < before || conn.may_hear_again;
         if is_news { Ok(()) } else { Err("it knew that".into()) }
     }
 
-    /// The turn's own words are all said. What is missing now was left out, and only for a reader
-    /// that is slow: one for whom that many bytes wait, as far as that can be notified.
+    /// The notifications of the turn are all sent. Missing ones must be in the backlog, and only
+    /// for a slow consumer with this many bytes queued, if that is known.
     pub(crate) fn settle(&mut self, id: ConnId, behind: bool, pending: Option<usize>) -> Check {
         let limit = self.rules.outbound_bytes_max;
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
@@ -165,7 +166,7 @@ impl Model {
         Ok(())
     }
 
-    /// After catching up: who is not behind any more has missed nothing.
+    /// After delivering a backlog: a connection that has none any more has missed nothing.
     pub(crate) fn caught_up(&mut self, id: ConnId, behind: bool) -> Check {
         let chats = &self.chats;
         let Some(conn) = self.conns.get_mut(&id) else { return Ok(()) };
@@ -175,7 +176,7 @@ impl Model {
         }
         conn.may_hear_again = false;
         for (chat, owed) in &mut conn.owed {
-            // What was changed once more by this connection itself was not left out.
+            // A message that this connection has changed again itself was not left out.
             owed.retain(|message| {
                 let now = chats.get(chat).and_then(|chat| chat.messages.get(&message.id));
                 now.is_some_and(|now| now.updated == message.updated)
@@ -189,7 +190,7 @@ impl Model {
 }
 
 impl Conn {
-    /// Notifications are numbered 1 to 255 in turn.
+    /// Notifications are numbered 1 to 255, cyclically.
     fn number(&mut self, task: u8) -> Check {
         let next = self.notify_task % 255 + 1;
         if task != next {
@@ -200,8 +201,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Messages are notified in the order of server time, over all chats: the cursor that a client
-    /// moves with each is then a promise that nothing older comes.
+    /// Messages are notified in the order of server time, over all chats. So a client's cursor
+    /// promises that nothing older follows.
     fn in_order(&mut self, updated: i64) -> Check {
         if updated <= self.got {
             return Err(format!("a message of {updated} after one of {}", self.got));
@@ -210,7 +211,7 @@ impl Conn {
         Ok(())
     }
 
-    /// The answer to a send comes after the notifications of what was sent before it.
+    /// The answer to a send must come after the messages sent before it.
     fn answered(&mut self, frame: &Frame) -> Check {
         let is_it = |send: &(u8, u32, i64)| send.0 == frame.task && frame.body.len() == 16;
         let Some((_, chat, at)) = self.accepted_sends.front().copied().filter(is_it) else {
@@ -251,7 +252,7 @@ impl Conn {
         Ok(())
     }
 
-    /// A reaction comes in its place among the messages.
+    /// A reaction must come in its place among the messages.
     fn reaction_notified(&mut self, frame: &Frame) -> Check {
         let mut body = Body::of(&frame.body);
         let (chat, _id, updated) = (body.u32()?, body.i64()?, body.i64()?);
@@ -296,7 +297,7 @@ impl Conn {
     }
 }
 
-/// What a MSG_NOTIFY says.
+/// Decodes a MSG_NOTIFY.
 fn pack(frame: &Frame, is_11: bool) -> Check<(u32, Vec<Message>)> {
     let mut body = Body::spoken(&frame.body, is_11);
     let chat = body.u32()?;

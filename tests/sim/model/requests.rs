@@ -1,5 +1,5 @@
-//! The checks that every request passes (protocol section 3), and which part of the model it is
-//! for.
+//! The model of the checks that every request passes (protocol section 3), and the dispatch of
+//! requests.
 
 use vestnik::ids::{ChatId, ConnId, MessageId};
 use vestnik::wire::Version;
@@ -211,8 +211,8 @@ impl Model {
         }
     }
 
-    /// DECLINED from a client. Whether a notification of this very turn had that number already
-    /// cannot be notified from outside; then the server's word counts.
+    /// DECLINED from a client. Whether a notification of this same turn had that task byte cannot
+    /// be determined from outside; then the server's state decides.
     pub(super) fn declined(
         &mut self,
         turn: &Turn<'_>,
@@ -231,7 +231,7 @@ impl Model {
         let was_notified = task != 0 && back < sure && new < 128;
         let was_never_notified = task == 0 || back >= sure + unsure && back < 255 - new;
         if turn.is_declined && was_never_notified {
-            // Others of the same turn may have suspended it.
+            // Another input of the same turn may have suspended it.
             return Ok(());
         }
         if was_notified && !suspended && !state.unsettled {
@@ -248,7 +248,7 @@ impl Model {
         Ok(())
     }
 
-    /// The password of a request has been checked or hashed.
+    /// The password work of a request is done.
     pub(super) fn done(&mut self, turn: &mut Turn<'_>, conn: ConnId, wait: u64) -> Check {
         let guess = self.guesses.remove(&wait).unwrap_or_default();
         let state = self.conns.get_mut(&conn);
@@ -299,7 +299,7 @@ impl Model {
         }
     }
 
-    /// Whose turn it is in the line for the password helper has failed too often by now.
+    /// A job that was declined in the password queue, because too many guesses had failed.
     pub(super) fn refused(&mut self, conn: ConnId, frame: &Frame) -> Check {
         let state = self.conns.get_mut(&conn);
         let Some(waiting) = state.and_then(|state| state.waiting.take()) else { return Ok(()) };
@@ -312,7 +312,7 @@ impl Model {
         Err(format!("it waits for task {}, and is not limited", waiting.task))
     }
 
-    /// Whom a wrong guess counts against.
+    /// The keys that a wrong guess counts against.
     fn keys_of(&self, conn: ConnId, intent: &Intent) -> Vec<(String, u32)> {
         let user = self.conns.get(&conn).and_then(|state| state.user()).unwrap_or_default();
         match intent {
@@ -323,7 +323,7 @@ impl Model {
         }
     }
 
-    /// From now on the connection waits for password work.
+    /// The connection waits for password work from now on.
     pub(super) fn wait(&mut self, turn: &mut Turn<'_>, conn: ConnId, task: u8, intent: Intent) {
         self.next_wait += 1;
         let number = self.next_wait;
@@ -342,8 +342,8 @@ impl Model {
         turn.began.push((conn, number));
     }
 
-    /// Whether a request may be declined rate-limited: as many failures as a bucket holds were
-    /// counted and may not have come back.
+    /// Whether a request may be declined `rate-limited`: a full bucket of failures was counted,
+    /// which may not have come back.
     pub(super) fn is_limited(&self, keys: &[(String, u32)]) -> bool {
         keys.iter().any(|(key, bucket)| {
             let spent = self.failures.get(key).copied().unwrap_or(0);
@@ -357,7 +357,7 @@ impl Model {
         }
     }
 
-    /// The request was declined rate-limited, and may have been.
+    /// The request was declined `rate-limited`; checks that this was allowed.
     pub(super) fn was_limited(
         &mut self,
         turn: &mut Turn<'_>,

@@ -1,5 +1,5 @@
-//! What a search has to find: all that fits, of the chats of anyone who asks, and nothing else. In
-//! which order is left open.
+//! The model of searches: a search must find all matches in the user's chats, and nothing else. The
+//! order is not checked.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +9,26 @@ use super::streams::Kind;
 use super::{Caller, Model, Turn};
 use crate::wire::{Body, Check, DELETED};
 
-/// A search waits for the index so long; after a turn that failed the index may be late so long.
+/// Milliseconds that a search waits for the index, and that the index may lag after a failed turn.
 const INDEX_WAIT_MS_MAX: u64 = 5_000;
 
-/// Words that have to stand side by side; the last may be the beginning of one.
+/// Words that must be adjacent; the last one may be a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Group {
     words: Vec<String>,
     is_prefix: bool,
 }
 
-/// A search under way.
+/// A search in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Search {
     pub(super) chat: Option<u32>,
-    /// `None`: signs that the model does not know; what is found is not checked by its words.
+    /// `None`: it has characters that the model does not know; then the words are not checked.
     query: Option<Vec<Group>>,
     limit: usize,
     asked: i64,
     asked_ms: u64,
-    /// The chats that are whose who asks all the while, and whether one was left.
+    /// The chats that the user is a member of all the time, and whether any was left.
     chats: BTreeSet<u32>,
     has_left: bool,
     found: BTreeSet<i64>,
@@ -45,7 +45,7 @@ fn words(text: &str) -> impl Iterator<Item = String> {
     words.map(str::to_lowercase)
 }
 
-/// Reads a query by the words of the protocol; empty for one without words, or with too many.
+/// Parses a query as the protocol defines; empty if it has no words, or too many.
 fn parse(query: &str) -> Vec<Group> {
     let (mut groups, mut count) = (Vec::new(), 0);
     let parts: Vec<&str> = query.split('"').collect();
@@ -88,7 +88,7 @@ fn fits(query: &[Group], content: &str) -> bool {
     })
 }
 
-/// The model knows words of these letters only.
+/// Whether the model knows all characters.
 fn is_plain(query: &str) -> bool {
     query.chars().all(|c| c.is_ascii() || matches!(c, 'а'..='я' | 'А'..='Я' | 'ё' | 'Ё'))
 }
@@ -141,7 +141,7 @@ impl Model {
             if !is_so || !is_asked_for || message.status & DELETED != 0 {
                 return Err(format!("found in chat {chat}: {message:?}, and there is {present:?}"));
             }
-            // What was changed since the question may have fitted before.
+            // A message changed since the request may have matched before.
             let was_changed = message.updated > search.asked;
             let is_wrong = search
                 .query
@@ -185,7 +185,7 @@ impl Model {
 }
 
 impl Search {
-    /// Whether it has waited for the index for as long as it may.
+    /// Whether it has waited for the index as long as allowed.
     pub(super) fn may_be_late(&self, now_ms: u64) -> bool {
         now_ms >= self.asked_ms + INDEX_WAIT_MS_MAX
     }

@@ -1,4 +1,5 @@
-//! Long answers: what each piece has to hold, given that everything may change between two pieces.
+//! The model of streamed answers: what each piece must contain, when everything may change in
+//! between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,15 +9,15 @@ use super::search::Search;
 use super::{Caller, Member, Model, Turn};
 use crate::wire::{ACCEPTED, Body, Check, DECLINED, Frame, Message};
 
-/// The most that one answer of 0.1 holds.
+/// Bytes of an answer of 0.1, at most.
 const LEGACY_BYTES_MAX: usize = 1024 * 1024;
 
-/// A long answer under way.
+/// A streamed answer in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) task: u8,
     kind: Kind,
-    /// The user has left its chat since, and may be back: nothing more of it may come.
+    /// The user has left its chat meanwhile, even if they are back: nothing more of it may be sent.
     is_broken: bool,
 }
 
@@ -39,8 +40,8 @@ pub(super) enum Kind {
     },
     Updates {
         rest: BTreeSet<u32>,
-        /// Chats that may be notified of and need not be, and from where on: those left meanwhile,
-        /// to which their user may have come back.
+        /// Chats left meanwhile, and from which time on: they may be sent, but need not be, since
+        /// the user may have come back.
         left: BTreeMap<u32, i64>,
         at: Option<(u32, i64)>,
         from: i64,
@@ -73,19 +74,19 @@ pub(super) enum Kind {
         chat: u32,
         id: i64,
     },
-    /// One in which a chat was read that was removed by hand and not taken up.
+    /// The answer involves a chat that was removed by a command not taken up yet.
     Unchecked,
 }
 
 impl Stream {
-    /// Whether messages leave what is still to be read when they change.
+    /// Whether a message that changes leaves the part that is still to be read.
     pub(super) fn is_by_time(&self) -> bool {
         matches!(self.kind, Kind::Range { .. } | Kind::Legacy { .. } | Kind::Updates { .. })
     }
 }
 
 impl Kind {
-    /// The chat whose membership carries the answer.
+    /// The chat whose membership the answer depends on.
     fn chat(&self) -> Option<u32> {
         match self {
             Self::Range { chat, .. }
@@ -151,7 +152,7 @@ impl Model {
         let newest_first = self.chats[&chat].messages.range(..=to).rev();
         match newest_first.take(usize::from(limit)).last() {
             Some((&from, _)) => self.stream(me, Kind::Page { chat, from, to }),
-            // A page before every message is an empty one.
+            // A page before every message is empty.
             None => self.stream(me, Kind::Page { chat, from: 0, to: 0 }),
         }
     }
@@ -162,7 +163,7 @@ impl Model {
     }
 
     pub(super) fn updates(&mut self, turn: &mut Turn<'_>, me: Caller, from: i64) -> Check {
-        // Where somebody is added by hand, the server may not have taken that up yet.
+        // A member added by a command may not be known to the server yet.
         let is_sure =
             |chat: &u32| !self.is_adding || !self.added_by_hand.contains(&(*chat, me.user));
         let chats = self.chats_of(me.user).into_iter();
@@ -184,7 +185,7 @@ impl Model {
         self.stream(me, Kind::Members { chat, asked, after: 0, banned_after: None })
     }
 
-    /// Somebody has left a chat: a long answer may give no more of it.
+    /// A user has left a chat: no streamed answer may send more of it.
     pub(super) fn left_while_streaming(&mut self, user: u32, chat: u32) {
         for conn in self.conns.values_mut().filter(|conn| conn.user() == Some(user)) {
             if let Some(stream) = &mut conn.stream {
@@ -203,7 +204,7 @@ impl Model {
         }
     }
 
-    /// PART, or what ends a long answer.
+    /// Checks a PART, or the end of a streamed answer.
     pub(super) fn stream_frame(&mut self, id: ConnId, frame: &Frame) -> Check {
         let Some(conn) = self.conns.get_mut(&id) else { return Err("it is not there".into()) };
         let (user, is_11) = (conn.user(), conn.is_11);
@@ -350,7 +351,7 @@ impl Model {
         }
     }
 
-    /// Where the range goes on after this message, which has to be its next.
+    /// Where the range continues after this message, which must be its next one.
     fn next_in_range(&self, chat: u32, from: i64, to: i64, message: &Message) -> Check<i64> {
         let found = &self.chats[&chat];
         let mut range = found.by_updated.range(from..).take_while(|(at, _)| **at <= to);
@@ -369,7 +370,7 @@ impl Model {
         }
     }
 
-    /// What was read early may have changed since; then it has left the range.
+    /// Messages read early may have changed since; then they have left the range.
     fn legacy_pack(&self, chat: u32, from: i64, to: i64, mut body: Body<'_>) -> Check {
         let found = &self.chats[&chat];
         let (mut last, mut ids) = (from - 1, BTreeSet::new());
@@ -435,7 +436,7 @@ impl Model {
         mut body: Body<'_>,
         is_last: bool,
     ) -> Check {
-        // A chat left meanwhile is none of theirs any more, and one joined meanwhile may be listed.
+        // A chat that was left meanwhile is not listed; one that was joined may be.
         while !body.is_empty() {
             let chat = Body::of(body.rest).u32()?;
             let info = self.chat_info(user, chat, body.is_11);
@@ -489,7 +490,7 @@ impl Model {
         self.require(user, *chat)?;
         let found = &self.chats[chat];
         let is_admin = found.members[&user].admin;
-        // Who has joined since the question may be missing.
+        // A user who joined after the request may be missing.
         let is_sure = |(user, member): &(&u32, &Member)| {
             member.joined <= *asked && !self.added_by_hand.contains(&(*chat, **user))
         };
