@@ -476,10 +476,14 @@ async function boot() {
   watchPage(client);
   client.readLink();
   client.tabs.start();
-  if (!isSecureContext) client.say('insecure');
   const { start } = await import('./ui/app.js');
   await start(/** @type {import('./types.js').Store} */ (/** @type {unknown} */ (client)));
-  if (!isSecureContext) return;
+  if (!isSecureContext) {
+    // The cards say it themselves.
+    await untilAuth(client);
+    if (client.phase.peek() === 'ready') client.say('insecure');
+    return;
+  }
   const end = effect(() => {
     if (client.phase.value !== 'ready') return;
     // Who only looks at the login needs no worker.

@@ -115,6 +115,9 @@ function connectionLine() {
     }, t('Reconnect'))));
 }
 
+/** Notices are longer than what a toast says. */
+const NOTICE_MS = 15_000;
+
 function bottomLines() {
   const lines = h('div', { class: 'bottom-lines', 'aria-live': 'polite', popover: 'manual' },
     when(() => store.update.value, () => h('div', { class: 'toast' },
@@ -126,6 +129,11 @@ function bottomLines() {
       h('span', null, t(notice)),
       iconButton('close', t('Close'), () => (store.notice.value = null)))),
     match(() => toast.value, (text) => text && h('div', { class: 'toast' }, text)));
+  effect(() => {
+    if (store.notice.value === null) return undefined;
+    const timer = setTimeout(() => (store.notice.value = null), NOTICE_MS);
+    return () => clearTimeout(timer);
+  });
   effect(() => {
     const isShown = Boolean(toast.value || store.notice.value || store.update.value);
     // A popover that is shown anew is above the dialogs that are open.

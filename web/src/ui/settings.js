@@ -30,7 +30,7 @@ export function openSettings() {
       fold('lock', t('Password'), passwordChange),
       me.operator && fold('shield', t('Users'), users),
       me.operator && fold('invite', t('Invites'), () => invitePanel(0)),
-      h('p', { class: 'hint about' }, `Vestnik ${store.server.peek()?.version ?? ''}`));
+      h('p', { class: 'hint about' }, store.server.peek()?.version ?? ''));
   });
 }
 

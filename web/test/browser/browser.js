@@ -9,8 +9,9 @@ const PATHS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/googl
 /** The browser to test with; empty where there is none. */
 export const browserPath = process.env.CHROMIUM ?? PATHS.find((path) => existsSync(path)) ?? '';
 
-export const launch = () => chromium.launch({
+/** @param {string[]} [options] more of the command line */
+export const launch = (options = []) => chromium.launch({
   executablePath: browserPath,
   args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    '--disable-background-networking', '--disable-component-update', '--disable-sync', ...options],
 });

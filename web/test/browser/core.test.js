@@ -204,10 +204,9 @@ for (const [what, breakStorage] of [
     const a = await open(context);
     const notice = a.getByText('This browser keeps nothing for offline use.');
     const chat = fresh('attic');
-    await register(a, fresh('anna'));
-    await notice.waitFor();
-    await createChat(a, chat);
     await notice.locator('..').getByRole('button', { name: 'Close' }).click();
+    await register(a, fresh('anna'));
+    await createChat(a, chat);
     const other = await visitor();
     const b = await open(other);
     await register(b, fresh('boris'));
@@ -226,6 +225,36 @@ for (const [what, breakStorage] of [
     await other.close();
   });
 }
+
+test('over plain HTTP each tab has a session of its own, and the page says once what is missing', async () => {
+  const away = await launch(['--host-resolver-rules=MAP chat.test 127.0.0.1']);
+  const url = `http://chat.test:${server.port}/`;
+  const context = await away.newContext();
+  const [a, b] = [await context.newPage(), await context.newPage()];
+  const [anna, boris, chat] = [fresh('anna'), fresh('boris'), fresh('porch')];
+  for (const page of [a, b]) {
+    page.setDefaultTimeout(15_000);
+    await page.goto(url);
+    await page.getByText('This connection is not encrypted').waitFor();
+  }
+  assert.equal(await a.evaluate(() => isSecureContext), false);
+  const notice = a.getByText('This page is not served over HTTPS');
+  assert.equal(await notice.count(), 0);
+  await register(a, anna);
+  await createChat(a, chat);
+  await register(b, boris);
+  await joinChat(b, chat);
+  await send(b, 'from another session');
+  await messages(a).filter({ hasText: 'from another session' }).waitFor();
+  await a.reload();
+  await messages(a).filter({ hasText: 'from another session' }).waitFor();
+  await notice.waitFor();
+  assert.equal(await notice.count(), 1);
+  await messages(a).filter({ hasText: 'from another session' }).click({ button: 'right' });
+  await a.getByRole('menuitem', { name: 'Copy text' }).click();
+  await a.getByText('Copied').waitFor();
+  await away.close();
+});
 
 test('nothing complained, and no page asked another origin', () => {
   assert.deepEqual(watch.problems, []);

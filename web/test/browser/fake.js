@@ -180,7 +180,7 @@ export function fakeStore(params) {
   if (scene === 'hostile') ({ chats, messages } = hostile());
   if (scene === 'large') messages.set(2, chatter(2, Number(params.get('count') ?? 100_000), 2));
   const server = {
-    name: scene === 'hostile' ? HOSTILE[2] : 'chat.example.org', version: '0.9.0', api: { major: 1, minor: 1 },
+    name: scene === 'hostile' ? HOSTILE[2] : 'chat.example.org', version: 'vestnik 0.9.0', api: { major: 1, minor: 1 },
     maxContent: 16_384, maxFile: 26_214_400, pushKey: '',
     registration: /** @type {const} */ (params.get('registration') ?? 'invite'),
   };
