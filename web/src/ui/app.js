@@ -115,12 +115,15 @@ function connectionLine() {
     }, t('Reconnect'))));
 }
 
+/** On a phone it waits for the list: what stays there would cover the newest message. */
+const hasUpdate = () => store.update.value && !(isNarrow.value && store.open.value !== 0);
+
 /** Notices are longer than what a toast says. */
 const NOTICE_MS = 15_000;
 
 function bottomLines() {
   const lines = h('div', { class: 'bottom-lines', 'aria-live': 'polite', popover: 'manual' },
-    when(() => store.update.value, () => h('div', { class: 'toast' },
+    when(hasUpdate, () => h('div', { class: 'toast' },
       h('span', null, t('There is a new version.')),
       h('button', {
         type: 'button', class: 'link', onclick: () => store.actions.reload(),
@@ -135,7 +138,7 @@ function bottomLines() {
     return () => clearTimeout(timer);
   });
   effect(() => {
-    const isShown = Boolean(toast.value || store.notice.value || store.update.value);
+    const isShown = Boolean(toast.value || store.notice.value || hasUpdate());
     // A popover that is shown anew is above the dialogs that are open.
     queueMicrotask(() => {
       if (!lines.isConnected || !lines.showPopover) return;
