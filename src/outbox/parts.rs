@@ -7,7 +7,8 @@
 use std::io;
 use std::ops::Range;
 
-use super::{NONE, Outbox, SPARE_BYTES_MAX};
+use super::queue::NONE;
+use super::{Outbox, SPARE_BYTES_MAX};
 
 /// Bytes of slices in one queue above which zero-copy pays off.
 const SHARED_BYTES_MIN: usize = 24 * 1024;
