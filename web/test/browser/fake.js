@@ -188,7 +188,7 @@ export function fakeStore(params) {
   const store = {
     phase: signal(isReady ? 'ready' : scene),
     form: signal(scene === 'register' ? { invite: 'kq7m-93xd-pl2w' }
-      : scene === 'reset' ? { login: 'anna', code: 'x' } : { why: params.get('why') ?? '' }),
+      : scene === 'reset' ? { login: 'anna', code: 'x' } : { why: params.get('why') ?? '', invite: params.get('invite') ?? undefined }),
     connection: signal(params.get('connection') ?? 'online'),
     me: signal(isReady ? { id: 1, name: 'anna', operator: scene !== 'none' } : null),
     server: signal(server),

@@ -642,6 +642,7 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
   describe('accessibility', () => {
     const screens = {
       login: ['scene=login'],
+      invited: ['scene=login&registration=closed&invite=x'],
       register: ['scene=register'],
       reset: ['scene=reset'],
       welcome: ['scene=welcome'],

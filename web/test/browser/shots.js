@@ -20,6 +20,7 @@ const SCREENS = {
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.getByRole('alert').waitFor();
   }],
+  'login-invited': ['scene=login&registration=closed&invite=x'],
   register: ['scene=register'],
   reset: ['scene=reset'],
   welcome: ['scene=welcome'],
