@@ -1,12 +1,10 @@
-//! Erasing what was deleted: messages and nonces of chats that are gone, messages of purged users
-//! and those that their chat keeps no longer, the bytes of files, and the words of all of them in
-//! the index.
+//! Erasing deleted data: messages and nonces of removed chats, messages of purged users, expired
+//! messages, the bytes of files, and the words of all of them in the search index.
 //!
-//! It goes by slices between requests. While nobody asks for anything they follow each other;
-//! otherwise they have a share of the time that grows with the age of the oldest deletion, so that
-//! everything is gone within a minute on a busy server as well. The size of a slice follows
-//! the time that the last ones took. In quiet moments the space that became free is given back to
-//! the disk.
+//! It runs in slices between requests. On an idle server they follow each other; on a busy one they
+//! get a budget of the loop's time that grows with the age of the oldest deletion, so that
+//! everything is gone within a minute there as well. The size of a slice adapts to how long the
+//! last ones took. When the server is idle, free pages are returned to the disk.
 
 use crate::service::{HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
@@ -15,67 +13,67 @@ use crate::store::purges::Found;
 use crate::wire::codec::{Message, STATUS_DELETED};
 use crate::wire::extras::Extras;
 
-/// What was deleted is to be gone within that many milliseconds: when that has passed, erasing has
-/// its largest share of the time.
+/// Milliseconds within which deleted data should be gone: at this age, erasing has its largest
+/// budget.
 const ERASE_WITHIN_MS: u64 = 60_000;
-/// The share of the time, in thousandths, at the first moment,
+/// The budget at age 0, in thousandths of the loop's time,
 const SHARE_MIN: u64 = 100;
-/// and at the last.
+/// and at that age.
 const SHARE_MAX: u64 = 800;
-/// What the work of one slice should take, in microseconds, at most.
+/// Longest work of one slice, in microseconds.
 const SLICE_US_MAX: u64 = 6_000;
-/// Rows of one slice: at the start,
+/// Rows per slice: at the start,
 const ROWS: u32 = 500;
-/// and at least and at most.
+/// at least, and at most.
 const ROWS_MIN: u32 = 64;
 const ROWS_MAX: u32 = 4_096;
-/// Rows of which deleting one with its words takes as long as a row without.
+/// Deleting a row with indexed words costs as much as this many rows without.
 const WORDY_DIVISOR: u32 = 8;
-/// A chunk of a file takes as long as that many rows,
+/// Deleting a chunk of a file costs as much as this many rows,
 const CHUNK_DIVISOR: u32 = 32;
-/// and its bytes are written with the COMMIT: of these, 1 MiB.
+/// and the COMMIT writes its bytes: at most 1 MiB per slice.
 const CHUNKS_MAX: u32 = 16;
-/// From that many messages on that have left the index since the oldest deletion, words are only
-/// marked as gone, and the index is assembled anew at the end: that takes less time than
-/// overwriting them.
+/// Messages removed from the index since the oldest deletion above which words are only marked as
+/// deleted, and the index is merged completely at the end. That is faster than overwriting each
+/// word.
 const LIGHT_FROM: u64 = 1_000;
 
-/// The kinds of work, which take turns.
+/// The kinds of work; they take turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// What chats that are gone have left.
+    /// Remove what removed chats have left.
     Sweep,
-    /// Messages of users whose messages are all to go.
+    /// Delete all messages of purged users.
     Purge,
-    /// Messages that their chat keeps no longer.
+    /// Remove messages that their chat does not keep any longer.
     Expire,
-    /// Bytes of files.
+    /// Erase the bytes of files.
     Files,
-    /// The index is assembled anew: words that are marked as gone leave it.
+    /// Merge the whole index, which removes the words that are only marked.
     Assemble,
 }
 
 const KINDS: [Kind; 5] = [Kind::Sweep, Kind::Purge, Kind::Expire, Kind::Files, Kind::Assemble];
 
-/// What is to be erased, and how much of the time that may take.
+/// What is left to erase, and the budget for it.
 pub(super) struct Erasing {
     sweep: Option<Sweep>,
     may_expire: bool,
     may_purge: bool,
     may_erase_files: bool,
     may_assemble: bool,
-    /// Assembling has begun, and no word was marked since.
+    /// The complete merge has begun, and no word was marked since.
     is_assembling: bool,
     may_shrink: bool,
     last: Kind,
-    /// Since when something waits.
+    /// Since when something waits to be erased, in milliseconds.
     since_ms: Option<u64>,
     /// How many messages had left the index by then.
     left_before: u64,
-    /// The next slice comes at this time, when requests come.
+    /// On a busy server, the next slice comes at this time, in milliseconds.
     not_before_ms: u64,
     rows: u32,
-    /// The turn under way has had a slice.
+    /// The present turn has run a slice.
     has_slice: bool,
 }
 
@@ -100,7 +98,7 @@ impl Default for Erasing {
 }
 
 impl Erasing {
-    /// A turn was undone: what it has erased is there again.
+    /// A turn was undone: what it erased is back, so everything is checked again.
     pub(super) fn start_again(&mut self) {
         *self = Self {
             since_ms: self.since_ms,
@@ -111,22 +109,22 @@ impl Erasing {
         };
     }
 
-    /// A chat is gone, before where a sweep stands perhaps.
+    /// Notes that a chat was removed, possibly one that the sweep has passed.
     pub(super) fn sweep_soon(&mut self) {
         self.sweep = Some(Sweep::default());
     }
 
-    /// Messages may have become older than their chat keeps them.
+    /// Notes that messages may have expired.
     pub(super) const fn expire_soon(&mut self) {
         self.may_expire = true;
     }
 
-    /// A purge was asked for.
+    /// Notes that a purge was requested.
     pub(super) const fn purge_soon(&mut self) {
         self.may_purge = true;
     }
 
-    /// A file is gone.
+    /// Notes that a file was removed.
     pub(super) const fn erase_files_soon(&mut self) {
         self.may_erase_files = true;
     }
@@ -137,7 +135,7 @@ impl Erasing {
             Kind::Purge => self.may_purge,
             Kind::Expire => self.may_expire,
             Kind::Files => self.may_erase_files,
-            // Last of all: what goes later would have to be taken out once more.
+            // Last of all, since words removed later would need another merge.
             Kind::Assemble => {
                 self.may_assemble && self.sweep.is_none() && !self.may_purge && !self.may_expire
             }
@@ -150,24 +148,24 @@ impl Erasing {
         order.copied().find(|kind| self.may(*kind))
     }
 
-    /// Whether something is to be erased, or may be.
+    /// Whether anything is, or may be, left to erase.
     pub(super) fn is_waiting(&self) -> bool {
         self.next().is_some()
     }
 
-    /// Whether a slice is due although requests come.
+    /// Whether a slice is due even on a busy server.
     pub(super) fn is_due(&self, now_ms: u64) -> bool {
         now_ms >= self.not_before_ms && self.is_waiting()
     }
 
-    /// The share of the time that slices have, in thousandths.
+    /// The present budget, in thousandths of the loop's time.
     fn share(&self, now_ms: u64) -> u64 {
         let age_ms = now_ms.saturating_sub(self.since_ms.unwrap_or(now_ms));
         let age_ms = age_ms.min(ERASE_WITHIN_MS);
         SHARE_MIN + (SHARE_MAX - SHARE_MIN) * age_ms / ERASE_WITHIN_MS
     }
 
-    /// The work of the turn has taken so long before its COMMIT, and so long with it.
+    /// Adapts to the times of the turn: its work without COMMIT, and all of it.
     pub(super) fn note_slice(&mut self, now_ms: u64, work_us: u64, all_us: u64) {
         if !std::mem::take(&mut self.has_slice) {
             return;
@@ -183,7 +181,7 @@ impl Erasing {
 }
 
 impl Service<'_> {
-    /// Erases some of what waits. True when there is more, or may be.
+    /// Runs one slice. True when more is, or may be, left.
     pub(super) fn erase_slice(&mut self) -> Result<bool, HandlerError> {
         let (now_ms, left) = (self.clock.now_ms(), self.store.left_index());
         let erasing = &mut self.background.housekeeping.erasing;
@@ -216,7 +214,7 @@ impl Service<'_> {
         Ok(self.background.housekeeping.erasing.is_waiting())
     }
 
-    /// Takes away some of what chats that are gone have left.
+    /// Removes some of what removed chats have left.
     fn sweep(&mut self) -> HandlerResult {
         let erasing = &mut self.background.housekeeping.erasing;
         let Some(sweep) = &mut erasing.sweep else { return Ok(()) };
@@ -227,7 +225,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Deletes messages of users whose messages are all to go, as if their authors did.
+    /// Deletes messages of purged users, as if their authors did.
     fn purge(&mut self) -> HandlerResult {
         let Some(purge) = self.store.next_purge()? else {
             self.background.housekeeping.erasing.may_purge = false;
@@ -247,8 +245,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Takes away messages that their chat keeps no longer. Nobody is notified: anyone who has them
-    /// may keep them.
+    /// Removes expired messages of one chat. Nobody is notified: clients may keep them.
     fn expire(&mut self) -> HandlerResult {
         let limit = self.background.housekeeping.erasing.rows;
         let expired = match self.clock.age_clock() {
@@ -265,7 +262,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Erases some of the files that are gone.
+    /// Erases chunks of removed files.
     fn erase_files(&mut self) -> HandlerResult {
         let limit = (self.background.housekeeping.erasing.rows / CHUNK_DIVISOR).min(CHUNKS_MAX);
         if self.store.erase_slice(limit)? {
@@ -276,7 +273,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// One step of assembling the index anew, if words are marked as gone.
+    /// One step of merging the whole index, if it has marked words.
     fn assemble(&mut self) -> HandlerResult {
         let is_begun = self.background.housekeeping.erasing.is_assembling;
         if self.storage.full_disk.is_full || !is_begun && !self.store.is_index_unassembled()? {
@@ -295,14 +292,13 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// What the WAL and the index have of it is to go as well.
+    /// Has the WAL and the index cleaned up, too.
     fn note_erased(&mut self) {
         self.background.indexing.note_change();
         self.background.housekeeping.erasing.may_shrink = true;
     }
 
-    /// Gives some free pages back to the disk, when there is nothing to erase. True when there are
-    /// more.
+    /// Returns some free pages to the disk when nothing is left to erase. True when there are more.
     pub(super) fn shrink_slice(&mut self) -> StoreResult<bool> {
         let erasing = &mut self.background.housekeeping.erasing;
         if !erasing.may_shrink || erasing.is_waiting() || self.storage.full_disk.is_full {
@@ -318,7 +314,7 @@ impl Service<'_> {
 mod tests {
     use super::*;
 
-    /// The larger the share, the sooner the next slice; in the last quarter it has most of the
+    /// The larger the budget, the sooner the next slice; in the last quarter it is most of the
     /// time.
     #[test]
     fn the_share_grows_until_the_deadline() {

@@ -1,6 +1,6 @@
-//! What the server does on its own account, in small slices between requests: acting on what the
-//! command line changed, ending old sessions, and emptying the WAL of what was deleted; with the
-//! slices of erasing, indexing and verifying.
+//! Housekeeping in small slices between requests: acting on changes by the command line, ending old
+//! sessions, and emptying the WAL after deletions; also schedules the slices of erasing, indexing
+//! and verifying.
 
 use std::collections::VecDeque;
 
@@ -14,68 +14,67 @@ use crate::store::changes::Change;
 use crate::store::{Store, StoreError, StoreResult};
 use crate::wire::answer::MemberEvent;
 
-/// Changes taken up in one slice.
+/// Changes by the command line taken in one slice.
 const CHANGES_PER_SLICE: u32 = 256;
 /// Sessions ended in one slice.
 const SESSIONS_PER_SLICE: u32 = 100;
-/// Connections read in one slice for whether the use of their session is to be noted,
+/// Connections visited in one slice to store the last use of their sessions,
 const TOUCHABLE_PER_SLICE: usize = 4_096;
-/// and sessions whose use is noted.
+/// and sessions updated.
 const TOUCHED_PER_SLICE: usize = 200;
-/// Expired invites taken away in one slice.
+/// Expired invites removed in one slice.
 const INVITES_PER_SLICE: u32 = 100;
-/// Groups without members taken away in one slice.
+/// Groups without members removed in one slice.
 const EMPTY_GROUPS_PER_SLICE: u32 = 100;
-/// The WAL is emptied that many milliseconds after the last deletion, when nobody asks for
-/// anything,
-const SCRUB_QUIET_MS: u64 = 2_000;
-/// or so long after the first, anyone who asks,
-const SCRUB_LATE_MS: u64 = 60_000;
-/// and not again, nor tried again, for so long.
-const SCRUB_REST_MS: u64 = 10_000;
-/// Milliseconds between two tries to write to a database that could not be written.
+/// Milliseconds after the last deletion at which an idle server empties the WAL,
+const TRUNCATE_QUIET_MS: u64 = 2_000;
+/// and after the first deletion at which a busy one does,
+const TRUNCATE_LATE_MS: u64 = 60_000;
+/// and minimum time between two tries.
+const TRUNCATE_REST_MS: u64 = 10_000;
+/// Milliseconds between two tries to write to a failing database.
 const PROBE_MS: u64 = 1_000;
-/// Milliseconds between two looks for old sessions and messages, and stale buffers.
+/// Milliseconds between two searches for old sessions, expired messages and unused buffers.
 const SLOW_ROUND_MS: u64 = 10_000;
 
-/// What is to be done, and when it was last looked for.
+/// The state of housekeeping.
 pub(super) struct Housekeeping {
     data_version: i64,
     has_changes: bool,
-    /// The newest change of before the start. Nobody was connected then, so nobody is notified.
+    /// The newest change before the start. Nobody was connected then, so nobody is notified.
     before_start: i64,
-    /// Changes whose notes are gone from the file, and that are not acted on yet.
+    /// Changes that were deleted from the database and not acted on yet.
     taken: VecDeque<Change>,
-    /// How many were acted on.
+    /// How many changes were acted on.
     pub(super) acted_on: u64,
     pub(super) erasing: Erasing,
     last_round_ms: u64,
-    /// When a database that cannot be written was last tried.
+    /// When a write to a failing database was last tried, in milliseconds.
     probed_ms: u64,
-    /// The place among the connections up to which the use of sessions was noted.
+    /// Index of the connection up to which the use of sessions was stored.
     touched_upto: usize,
-    scrubbing: Scrubbing,
+    wal_truncation: WalTruncation,
     pub(super) verifying: Verifying,
-    /// When it was last stored how long the clock is doubted; `None`: it is to be stored.
+    /// When the doubt about the clock was last stored, in milliseconds; `None`: store it now.
     pub(super) doubt_noted_ms: Option<u64>,
 }
 
-/// What was deleted, edited or indexed under words that are no more is overwritten in the file, but
-/// what the WAL had of it stays there until others write over it. So the WAL is emptied, a while
-/// after the last of them when nobody asks for anything, and in the end even if somebody does.
+/// Emptying the WAL after deletions. Deleted content is overwritten in the database, but the WAL
+/// keeps it until it is reused. So the WAL is emptied some time after the last deletion when the
+/// server is idle, and eventually even when it is busy.
 #[derive(Default)]
-struct Scrubbing {
-    /// Since when something that is gone may be in the WAL,
+struct WalTruncation {
+    /// Since when deleted content may be in the WAL,
     since_ms: Option<u64>,
-    /// and when last something went.
+    /// and the time of the last deletion, both in milliseconds.
     last_ms: u64,
-    /// Not before this time again.
+    /// No further try before this time.
     rests_until_ms: u64,
     is_due: bool,
 }
 
 impl Housekeeping {
-    /// What was changed before the start is in the file and in no cache yet.
+    /// Changes before the start are in the database, and in no cache yet.
     pub(super) fn start(store: &mut Store<'_>) -> StoreResult<Self> {
         let data_version = store.data_version()?;
         let before_start = store.newest_change()?;
@@ -89,13 +88,13 @@ impl Housekeeping {
             last_round_ms: 0,
             probed_ms: 0,
             touched_upto: 0,
-            scrubbing: Scrubbing::default(),
+            wal_truncation: WalTruncation::default(),
             verifying: Verifying::default(),
             doubt_noted_ms: Some(0),
         })
     }
 
-    /// A turn was undone: what it took up stands in the file again.
+    /// A turn was undone: the changes that it took are in the database again.
     pub(super) fn start_again(&mut self) {
         self.has_changes = true;
         self.erasing.start_again();
@@ -104,13 +103,13 @@ impl Housekeeping {
 }
 
 impl Service<'_> {
-    /// Acts on what the command line has changed, before the turn's requests: a client that has
-    /// seen a command succeed sees what it did. Each change is a turn of its own.
+    /// Acts on changes by the command line, before the turn's requests: a client that has seen a
+    /// command succeed also sees its effect. Each change is a turn of its own.
     pub fn take_up_changes(&mut self) {
         if let Err(error) = self.try_take_up_changes() {
             self.turn.failed = Some(error.clone());
             self.end_turn();
-            // Nothing is answered from what is not so any more.
+            // No request may be answered from outdated caches.
             self.turn.failed = Some(error);
         }
     }
@@ -121,13 +120,13 @@ impl Service<'_> {
             self.background.housekeeping.data_version = version;
             self.background.housekeeping.has_changes = true;
             self.background.housekeeping.erasing.purge_soon();
-            // A command may have taken messages away, or their words out of the index.
+            // A command may have deleted messages, or removed words from the index.
             self.background.indexing.note_change();
         }
         if self.background.housekeeping.has_changes && !self.waits_for_lock() {
             match self.take_changes() {
                 Ok(has_more) => self.background.housekeeping.has_changes = has_more,
-                // They are still there when the other process is done.
+                // The other process is writing; the changes stay until it is done.
                 Err(error) if self.may_wait(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -135,14 +134,13 @@ impl Service<'_> {
         self.act_on_changes()
     }
 
-    /// One slice of the work that nobody waits for, as a turn of its own: if it cannot be stored,
-    /// no request is declined for it. To be called a few times a second. True when there is more to
-    /// do soon.
+    /// Runs one slice of background work, as a turn of its own: if it cannot be stored, no request
+    /// is declined for it. Call it a few times per second. True when there is more to do soon.
     pub fn housekeeping(&mut self) -> bool {
         self.housekeeping_timed(|| 0)
     }
 
-    /// [`Service::housekeeping`], with a clock in microseconds by which slices are measured.
+    /// [`Service::housekeeping`], with a clock in microseconds that measures slices.
     pub fn housekeeping_timed(&mut self, now_us: impl Fn() -> u64) -> bool {
         let begun_us = now_us();
         self.take_up_changes();
@@ -155,7 +153,7 @@ impl Service<'_> {
             return false;
         }
         let more = self.slice();
-        // The work of a slice that failed stands in the database, and comes again.
+        // The work of a failed slice is still in the database, and is repeated.
         let (more, outcome) = match more {
             Ok(more) => (more, Ok(())),
             Err(crate::service::HandlerError::Store(error)) => (false, Err(error)),
@@ -164,7 +162,7 @@ impl Service<'_> {
         self.note_failure(outcome);
         let worked_us = now_us();
         if self.end_turn() == TurnEnd::Committed
-            && let Err(error) = self.scrub()
+            && let Err(error) = self.truncate_wal_when_due()
         {
             self.reason(error.into());
         }
@@ -203,12 +201,11 @@ impl Service<'_> {
         if !self.storage.full_disk.is_full {
             more |= self.push_slice()?;
         }
-        self.look_at_wal();
+        self.schedule_wal_truncation();
         Ok(self.background.housekeeping.has_changes || more)
     }
 
-    /// While the database cannot be written, tries it once a second, so that it is noticed when it
-    /// can be though nobody writes.
+    /// While writes fail, tries one per second, so that recovery is noticed even if nobody writes.
     fn probe_storage(&mut self) -> StoreResult<()> {
         let is_due =
             self.clock.now_ms().saturating_sub(self.background.housekeeping.probed_ms) >= PROBE_MS;
@@ -219,18 +216,18 @@ impl Service<'_> {
         self.store.try_write()
     }
 
-    /// One slice of the work that takes long. True when there is more to do soon.
+    /// One slice of long-running work. True when there is more to do soon.
     fn background_slice(&mut self) -> Result<bool, crate::service::HandlerError> {
         let should_yield = self.background.indexing.should_yield(self.clock.now_ms());
         let is_due = self.background.housekeeping.erasing.is_due(self.clock.now_ms());
         if self.storage.full_disk.is_full {
-            // Each slice of what frees space is checkpointed before the next.
-            self.background.housekeeping.scrubbing.is_due = true;
+            // On a full disk, checkpoint every slice before the next.
+            self.background.housekeeping.wal_truncation.is_due = true;
         } else if self.background.indexing.is_wanted() && !is_due {
             return self.index_slice();
         }
         if should_yield {
-            // What was deleted has to be gone within a minute, anyone who asks for what.
+            // Deleted data must be gone within a minute, even on a busy server.
             return if is_due { self.erase_slice() } else { Ok(false) };
         }
         let mut more = self.erase_slice()? | self.shrink_slice()?;
@@ -241,45 +238,45 @@ impl Service<'_> {
         Ok(more)
     }
 
-    /// Looks whether the WAL is to be emptied after this turn.
-    fn look_at_wal(&mut self) {
+    /// Decides whether to empty the WAL after this turn.
+    fn schedule_wal_truncation(&mut self) {
         let (now_ms, is_quiet) = (self.clock.now_ms(), !self.background.indexing.was_busy());
-        let scrubbing = &mut self.background.housekeeping.scrubbing;
+        let wal_truncation = &mut self.background.housekeeping.wal_truncation;
         if self.background.indexing.take_changed() {
-            scrubbing.since_ms.get_or_insert(now_ms);
-            scrubbing.last_ms = now_ms;
+            wal_truncation.since_ms.get_or_insert(now_ms);
+            wal_truncation.last_ms = now_ms;
         }
-        let Some(since_ms) = scrubbing.since_ms else { return };
+        let Some(since_ms) = wal_truncation.since_ms else { return };
         let is_over = !self.background.indexing.has_pending()
             && is_quiet
-            && now_ms.saturating_sub(scrubbing.last_ms) >= SCRUB_QUIET_MS;
-        let is_late = now_ms.saturating_sub(since_ms) >= SCRUB_LATE_MS;
-        let may_work = now_ms >= scrubbing.rests_until_ms;
-        scrubbing.is_due = self.storage.full_disk.is_full || (is_over || is_late) && may_work;
+            && now_ms.saturating_sub(wal_truncation.last_ms) >= TRUNCATE_QUIET_MS;
+        let is_late = now_ms.saturating_sub(since_ms) >= TRUNCATE_LATE_MS;
+        let may_work = now_ms >= wal_truncation.rests_until_ms;
+        wal_truncation.is_due = self.storage.full_disk.is_full || (is_over || is_late) && may_work;
     }
 
-    /// Empties the WAL when that is due. To be called while no transaction is open.
-    pub(super) fn scrub(&mut self) -> StoreResult<()> {
-        let scrubbing = &mut self.background.housekeeping.scrubbing;
-        // While a checkpoint is under way it would be in vain; the next turn looks again.
-        if !scrubbing.is_due || self.store.is_copying() {
+    /// Empties the WAL if that is due. Call it while no transaction is open.
+    pub(super) fn truncate_wal_when_due(&mut self) -> StoreResult<()> {
+        let wal_truncation = &mut self.background.housekeeping.wal_truncation;
+        // A checkpoint in progress holds the lock; the next turn tries again.
+        if !wal_truncation.is_due || self.store.is_checkpointing() {
             return Ok(());
         }
-        scrubbing.is_due = false;
+        wal_truncation.is_due = false;
         if self.storage.is_failing && !self.storage.full_disk.is_full {
             return Ok(());
         }
-        scrubbing.rests_until_ms = self.clock.now_ms() + SCRUB_REST_MS;
-        if self.store.empty_wal()? {
-            // Words that leave the index later are noted anew as they do.
-            self.background.housekeeping.scrubbing.since_ms = None;
+        wal_truncation.rests_until_ms = self.clock.now_ms() + TRUNCATE_REST_MS;
+        if self.store.truncate_wal()? {
+            // Words removed from the index later set this again.
+            self.background.housekeeping.wal_truncation.since_ms = None;
         }
         Ok(())
     }
 
-    /// Removes the notes of changes from the database, in a turn of their own: they are for those
-    /// who are connected, and a turn that fails later must not bring them back, for by then it is
-    /// not known any more who was in a chat that is gone. True when there are more.
+    /// Moves changes from the database to memory, in a turn of their own. A turn that fails later
+    /// must not restore them: by then it is unknown who was in a removed chat. True when there are
+    /// more.
     fn take_changes(&mut self) -> StoreResult<bool> {
         let changes = self.store.changes(CHANGES_PER_SLICE)?;
         let Some(&(last, _)) = changes.last() else { return Ok(false) };
@@ -298,7 +295,7 @@ impl Service<'_> {
         Ok(is_full)
     }
 
-    /// Acts on them one by one. One for which the database cannot be read now comes again.
+    /// Acts on the changes one by one. If the database cannot be read, the change is retried later.
     fn act_on_changes(&mut self) -> StoreResult<()> {
         while let Some(&change) = self.background.housekeeping.taken.front() {
             match self.take_up(change) {
@@ -325,7 +322,8 @@ impl Service<'_> {
                 }
             }
             Change::SessionsEnded(user) => {
-                // One made since the change, by the new password, is in the file and stays.
+                // A session made since the change, by the new password, is in the database and
+                // stays.
                 let is_disabled = self.store.user(user)?.is_none_or(|user| user.disabled);
                 let alive =
                     if is_disabled { Vec::new() } else { self.store.sessions(Some(user))? };
@@ -374,7 +372,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Takes away what is too old, unless nobody can say what is.
+    /// Removes what is too old, unless the clock is doubted.
     fn remove_by_age(&mut self) -> HandlerResult {
         let Some(now) = self.clock.age_clock() else { return Ok(()) };
         self.end_old_sessions(now)?;
@@ -383,7 +381,7 @@ impl Service<'_> {
         Ok(self.store.remove_expired_reset_codes(now)?)
     }
 
-    /// Takes away groups that have had no members for as long as they are kept.
+    /// Removes groups that have had no members for the time that they are kept.
     fn remove_empty_groups(&mut self, now: ServerTime) -> HandlerResult {
         let oldest = now.micros() - EMPTY_GROUP_DAYS * DAY_US;
         let Some(oldest) = ServerTime::new(oldest) else { return Ok(()) };
@@ -395,9 +393,9 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Notes, once in a while for each, that the sessions that connections carry are in use: one
-    /// that was carried for weeks is not to end as unused when its connection breaks, or the server
-    /// starts anew.
+    /// Stores the last use of sessions that connections use, now and then for each. Otherwise a
+    /// session used for weeks would end as unused after its connection breaks or the server
+    /// restarts.
     fn touch_sessions(&mut self) -> HandlerResult {
         let now = self.clock.now();
         let count = self.presence.peers.places();

@@ -1,10 +1,10 @@
-//! What the command line changed while a server may be running: a short list in the database,
-//! written with the change itself and deleted by the server as it notifies its clients.
+//! Changes made by commands while a server may be running: rows written in the same transaction as
+//! the change, and deleted by the server when it notifies its clients.
 
 use super::{Store, StoreResult};
 use crate::ids::{ChatId, SessionId, UserId};
 
-/// Something that a command has done to the database.
+/// A change made by a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// A session has ended.
@@ -27,7 +27,7 @@ pub enum Change {
     ChatChanged(ChatId),
     /// A chat is gone.
     ChatRemoved(ChatId),
-    /// What is true of the server as a whole has changed (the lockdown).
+    /// A setting of the whole server has changed (the lockdown).
     PolicyChanged,
 }
 
@@ -48,7 +48,7 @@ impl Change {
         }
     }
 
-    /// `None` for a kind that this version does not know: a newer command wrote it.
+    /// `None` for a kind that this version does not know, written by a newer command.
     fn from_row(kind: &str, a: i64, b: i64) -> Option<Self> {
         Some(match kind {
             "session-ended" => Self::SessionEnded(SessionId::from_row(a)?),
@@ -68,7 +68,7 @@ impl Change {
 }
 
 impl Store<'_> {
-    /// Notes a change for a running server, in the transaction that makes it.
+    /// Records a change for a running server, in the transaction that makes it.
     ///
     /// # Errors
     /// As every write.

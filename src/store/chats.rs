@@ -1,4 +1,4 @@
-//! Chats: groups that are found by name, and the direct chats of two.
+//! Chats: groups, found by name, and direct chats of two users.
 
 use super::unread::Counted;
 use super::{Store, StoreResult, id, time};
@@ -10,7 +10,7 @@ use rusqlite::Row;
 pub struct Chat {
     /// Its id.
     pub chat: ChatId,
-    /// The two people of a direct chat, lower id first; `None` for a group.
+    /// The two users of a direct chat, lower id first; `None` for a group.
     pub direct: Option<(UserId, UserId)>,
     /// Its name; empty for a direct chat.
     pub name: String,
@@ -18,15 +18,15 @@ pub struct Chat {
     pub title: String,
     /// The stored form of its password, if it has one.
     pub password: Option<String>,
-    /// How many members it has.
+    /// Number of members.
     pub member_count: u32,
-    /// When it was made.
+    /// When it was created.
     pub created: ServerTime,
-    /// Seconds between two messages of one member; 0: any.
+    /// Seconds between two messages of one member; 0: no slow mode.
     pub slow_mode_s: u32,
-    /// Days after which its messages go; 0: never.
+    /// Days for which messages are kept; 0: forever.
     pub keep_days: u32,
-    /// It does not exist for those outside it.
+    /// It is hidden from users who are not members.
     pub closed: bool,
 }
 
@@ -35,29 +35,29 @@ pub struct Chat {
 pub struct MyChat {
     /// Its id.
     pub chat: ChatId,
-    /// It is that of two people.
+    /// It is a direct chat.
     pub is_direct: bool,
     /// Its name; empty for a direct chat.
     pub name: String,
-    /// Its title; of a direct chat, the other's nickname.
+    /// Its title; for a direct chat, the other user's nickname.
     pub title: String,
-    /// It asks for a password.
+    /// It has a password.
     pub has_password: bool,
-    /// How many members it has.
+    /// Number of members.
     pub member_count: u32,
     /// The member is an admin.
     pub is_admin: bool,
-    /// The member's marker.
+    /// The member's read marker.
     pub seen: ServerTime,
-    /// What the member gets pushes of, as chat_info says it.
+    /// The member's push level, as in chat_info.
     pub notify: u8,
-    /// It does not exist for those outside it.
+    /// It is hidden from users who are not members.
     pub is_closed: bool,
-    /// Its messages, as far as they are counted.
+    /// The counts of its messages.
     pub counted: Counted,
 }
 
-/// Everything about a member's chats in one statement; what comes after it says which.
+/// A statement for a member's chats; the argument is the condition.
 macro_rules! my_chats {
     ($which:literal) => {
         concat!(
@@ -129,7 +129,7 @@ impl Store<'_> {
         self.get(&format!("SELECT {COLUMNS} FROM chats WHERE name_key = ?1"), [key], chat)
     }
 
-    /// The direct chat of two people.
+    /// The direct chat of two users.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -140,8 +140,8 @@ impl Store<'_> {
         self.get(&sql, (one.min(other).row(), one.max(other).row()), chat)
     }
 
-    /// Up to `limit` groups with members, or made without any, whose name key begins with `prefix`
-    /// and is above `after`, by name.
+    /// Up to `limit` groups whose name key has the prefix `prefix` and is above `after`, by name:
+    /// those with members, or created without any.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -151,7 +151,7 @@ impl Store<'_> {
         after: Option<&str>,
         limit: u16,
     ) -> StoreResult<Vec<Chat>> {
-        // Nothing that begins with the prefix sorts after the prefix and the last character.
+        // Everything with the prefix sorts before the prefix followed by the highest character.
         let sql = format!(
             "SELECT {COLUMNS} FROM chats WHERE name_key >= ?1 AND name_key > ?2 AND name_key < ?3
              AND NOT EXISTS (SELECT 1 FROM vacancies v
@@ -224,7 +224,7 @@ impl Store<'_> {
         Ok(ChatId::from_row(row))
     }
 
-    /// Adds the direct chat of two people, still without members.
+    /// Adds the direct chat of two users, without members yet.
     ///
     /// # Errors
     /// As every write.
@@ -258,7 +258,7 @@ impl Store<'_> {
         self.run("UPDATE chats SET title = ?2 WHERE chat_id = ?1", (chat_id.row(), title)).map(drop)
     }
 
-    /// Sets the stored form of the password, or takes it away.
+    /// Sets or removes the stored password.
     ///
     /// # Errors
     /// As every write.
@@ -271,7 +271,7 @@ impl Store<'_> {
         self.run(sql, (chat_id.row(), password)).map(drop)
     }
 
-    /// Closes a group to all but its members, or opens it again.
+    /// Closes a group, or opens it again.
     ///
     /// # Errors
     /// As every write.
@@ -280,7 +280,7 @@ impl Store<'_> {
         self.run(sql, (chat_id.row(), closed)).map(drop)
     }
 
-    /// Sets what only the operator sets: slow mode and how long messages are kept.
+    /// Sets what only operators set: slow mode, and how long messages are kept.
     ///
     /// # Errors
     /// As every write.
@@ -294,8 +294,8 @@ impl Store<'_> {
         self.run(sql, (chat_id.row(), slow_mode_s, keep_days)).map(drop)
     }
 
-    /// Takes a chat away with its members and bans. Its messages and nonces belong to nobody from
-    /// then on; [`Store::sweep_messages`] takes them away in slices.
+    /// Removes a chat with its members and bans. Its messages and nonces stay without a chat;
+    /// [`Store::sweep_messages`] removes them in slices.
     ///
     /// # Errors
     /// As every write.

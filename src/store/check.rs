@@ -333,7 +333,7 @@ impl Store<'_> {
     /// Looks at all rows, for each rule as they are at one moment. Not within a transaction.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn check(&mut self, rules: Rules) -> StoreResult<Report> {
         let mut report = Report {
             users: self.count("SELECT count(*) FROM users")?,

@@ -1,19 +1,18 @@
-//! WAL checkpointing by a thread next to the loop.
+//! WAL checkpointing: by a checkpointer thread alongside the event loop.
 //!
-//! A COMMIT only appends to the log. What is in it has to be copied into the file now and then (a
-//! checkpoint), with two syncs, during which the loop would serve nobody. So a thread with a
-//! connection of its own does that, woken by the COMMIT that has made the log long. While somebody
-//! writes, the thread never quite catches up, and SQLite begins the log anew only when all of it is
-//! in the file: what is left when the log has reached its bound, the loop copies itself.
+//! A COMMIT only appends to the WAL. Now and then its pages have to be copied to the database (a
+//! checkpoint), with two syncs, during which the loop could serve nobody. So a thread with a
+//! connection of its own does that, woken by the COMMIT that made the WAL long. While the loop
+//! writes, the thread never quite catches up, and SQLite restarts the WAL only after all of it is
+//! checkpointed: when it reaches its bound, the loop checkpoints the rest itself.
 //!
-//! Owns the thread, its connection, and when who works. Knows the file and its log; must not know
-//! what is in the file, what a turn is, nor a clock.
+//! Owns the thread, its connection, and the schedule. It does not know tables, turns or clocks.
 //!
-//! Nothing that was answered depends on a checkpoint: what is committed is in the log, and synced,
-//! until all of it is in the file, and that is synced as well. So a checkpoint that fails is only
-//! tried again. One whose sync fails is not: pages that were copied before, and that nobody copies
-//! again, may be gone from the system's cache without having reached the disk. Then the file is
-//! lost to this process, and the next start copies all of the log once more.
+//! No answer depends on a checkpoint: committed data is in the WAL, synced, until all of it is in
+//! the database and that is synced, too. So a failed checkpoint is simply retried, unless a sync
+//! has failed: then pages that were copied earlier, and would not be copied again, may have been
+//! dropped from the system's cache without reaching the disk. The database is lost to this process
+//! then, and the next start checkpoints the whole WAL again.
 
 use std::ffi::c_int;
 use std::path::Path;
@@ -29,17 +28,17 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, ffi};
 
 use super::{StoreError, StoreResult};
 
-/// New pages of the log (of 4 KiB each) for which the thread is woken.
+/// New pages of the WAL (4 KiB each) after which the thread is woken.
 const STEP_PAGES: c_int = 500;
 
-/// Pages of the log at which the loop does what is left. Each cycle costs it two syncs, so more of
-/// them cost less; the file of the log is as long as the log has ever been.
+/// Pages of the WAL at which the loop checkpoints the rest. Each cycle costs the loop two syncs, so
+/// a larger bound costs less; the WAL file never shrinks below its longest use.
 const LOG_PAGES: c_int = 2000;
 
-/// What the loop and the thread know of each other.
+/// State shared by the loop and the thread.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The thread was woken, and is not done.
+    /// The thread was woken, and has not finished.
     is_working: AtomicBool,
     is_failing: AtomicBool,
     by_thread: AtomicU64,
@@ -51,21 +50,22 @@ pub(super) struct Shared {
 /// Checkpoints since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Checkpoints {
-    /// Of the thread.
+    /// By the thread.
     pub by_thread: u64,
-    /// Of the loop.
+    /// By the loop.
     pub by_loop: u64,
-    /// Tried, and to be tried again.
+    /// Failed, to be retried.
     pub failed: u64,
 }
 
 impl Shared {
-    /// Whether the thread is at work: it holds the lock that every checkpoint needs.
+    /// Whether the thread is running a checkpoint, and so holds the lock that every checkpoint
+    /// needs.
     pub(super) fn is_working(&self) -> bool {
         self.is_working.load(Ordering::Acquire)
     }
 
-    /// That nobody knows what of the file is on the disk, if it came to that.
+    /// An error if nobody can know what is on the disk.
     pub(super) fn still_known(&self) -> StoreResult<()> {
         self.lost.get().map_or(Ok(()), |words| Err(StoreError::lost(words)))
     }
@@ -79,12 +79,12 @@ impl Shared {
         }
     }
 
-    /// Notes how a checkpoint went. A disk that is full for an hour is worth one line.
+    /// Counts the result of a checkpoint. Repeated failures are logged once.
     fn note<T>(&self, count: &AtomicU64, outcome: rusqlite::Result<T>) {
         let Err(error) = outcome else {
             count.fetch_add(1, Ordering::Relaxed);
             if self.is_failing.swap(false, Ordering::Relaxed) {
-                log::info!("the log is brought into the data file again");
+                log::info!("WAL checkpoints succeed again");
             }
             return;
         };
@@ -96,7 +96,7 @@ impl Shared {
         if is_sync(&error) {
             self.lost.get_or_init(|| format!("the sync of a checkpoint failed: {error}"));
         } else if !self.is_failing.swap(true, Ordering::Relaxed) {
-            log::warn!("the log cannot be brought into the data file, and grows: {error}");
+            log::warn!("the WAL cannot be checkpointed, and grows: {error}");
         }
     }
 }
@@ -106,7 +106,7 @@ fn is_sync(error: &rusqlite::Error) -> bool {
     matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
 }
 
-/// Who is to do something after a COMMIT.
+/// Who runs a checkpoint after a COMMIT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Worker {
     Nobody,
@@ -114,14 +114,14 @@ enum Worker {
     Loop,
 }
 
-/// When who works, by how long the log is.
+/// The schedule of checkpoints, by the length of the WAL.
 #[derive(Debug)]
 struct Schedule {
-    /// Pages of the log after the last COMMIT, and when somebody was last sent to work.
+    /// Pages of the WAL after the last COMMIT, and at the last checkpoint.
     pages: c_int,
     copied: c_int,
-    /// From how many pages on the loop does what is left, and whether the thread was sent before,
-    /// so that little is.
+    /// Pages at which the loop checkpoints the rest, and whether the thread has just run, so that
+    /// little is left.
     bound: c_int,
     is_last_round: bool,
 }
@@ -131,10 +131,10 @@ impl Schedule {
         Self { pages: 0, copied: 0, bound: LOG_PAGES, is_last_round: false }
     }
 
-    /// The WAL has this many pages after a COMMIT.
+    /// Decides after a COMMIT that leaves the WAL with this many pages.
     fn next(&mut self, pages: c_int, is_thread_free: bool) -> Worker {
         if pages < self.pages {
-            // It was begun anew.
+            // The WAL was restarted.
             *self = Self::new();
         }
         self.pages = pages;
@@ -151,14 +151,14 @@ impl Schedule {
         self.copied = pages;
         self.is_last_round = worker == Worker::Thread && pages >= self.bound;
         if worker == Worker::Loop {
-            // Somebody may read what is older, and then it is no use to try after each COMMIT.
+            // A reader may hold back the checkpoint; then retrying after each COMMIT is useless.
             self.bound = pages.saturating_add(STEP_PAGES);
         }
         worker
     }
 }
 
-/// What happens after each COMMIT of the loop.
+/// The hook that SQLite calls after each COMMIT of the loop.
 struct Hook {
     shared: Arc<Shared>,
     wake: SyncSender<()>,
@@ -176,7 +176,7 @@ impl Hook {
             Worker::Thread => {
                 self.shared.is_working.store(true, Ordering::Release);
                 if self.wake.try_send(()).is_err() {
-                    // It is gone.
+                    // The thread has ended.
                     self.shared.is_working.store(false, Ordering::Release);
                     self.work(wal);
                 }
@@ -189,16 +189,16 @@ impl Hook {
     }
 }
 
-/// The second connection, and what it does when it is woken. The simulation calls it by itself.
+/// The checkpointer: the second connection, and its work. The simulation calls it directly.
 #[derive(Debug)]
-pub struct Copier {
+pub struct Checkpointer {
     db: Connection,
     shared: Arc<Shared>,
     wakes: Receiver<()>,
 }
 
-impl Copier {
-    /// Opens the second connection to the file behind `db`, which wakes it from now on.
+impl Checkpointer {
+    /// Opens the second connection to the database of `db`, whose COMMITs wake it from now on.
     pub(super) fn open(
         db: &mut Connection,
         shared: &Arc<Shared>,
@@ -212,20 +212,20 @@ impl Copier {
         }?;
         own.busy_timeout(Duration::ZERO)?;
         own.pragma_update(None, "synchronous", "FULL")?;
-        // Until it has read the file it does not know that there is a log.
+        // Only after a read does the connection know that there is a WAL.
         own.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let (wake, wakes) = sync_channel(1);
         let mut hook = Hook { shared: Arc::clone(shared), wake, schedule: Schedule::new() };
-        // In place of SQLite's own, which `wal_autocheckpoint` has set.
+        // Replaces SQLite's own hook, set by `wal_autocheckpoint`.
         db.wal_hook(Some(move |wal: &mut Wal, pages: c_int| {
             hook.committed(wal, pages);
-            // An error would look as if the COMMIT had failed.
+            // An error would look like a failed COMMIT.
             Ok(())
         }))?;
         Ok(Self { db: own, shared: Arc::clone(shared), wakes })
     }
 
-    /// Copies what there is, unless a sync has failed before.
+    /// Runs a checkpoint, unless a sync has failed before.
     pub fn work(&self) {
         let _free = Free(&self.shared);
         let _ = self.wakes.try_recv();
@@ -235,12 +235,12 @@ impl Copier {
         }
     }
 
-    /// Whether a sync has failed, so that nothing is copied any more.
+    /// Whether a sync has failed: no further checkpoint is run.
     pub fn is_lost(&self) -> bool {
         self.shared.lost.get().is_some()
     }
 
-    /// Does it whenever it is woken, until the file is closed.
+    /// Runs a checkpoint whenever it is woken, until the database is closed.
     fn stay(&self) {
         while self.wakes.recv().is_ok() {
             self.work();
@@ -248,7 +248,7 @@ impl Copier {
     }
 }
 
-/// The thread is free again, whatever became of its work.
+/// Marks the thread as idle on drop, whatever the result.
 struct Free<'a>(&'a Shared);
 
 impl Drop for Free<'_> {
@@ -257,25 +257,25 @@ impl Drop for Free<'_> {
     }
 }
 
-/// Nobody is woken any more.
-pub(super) fn let_sleep(db: &mut Connection) -> rusqlite::Result<()> {
+/// Removes the hook: the thread is not woken any more.
+pub(super) fn remove_hook(db: &mut Connection) -> rusqlite::Result<()> {
     db.wal_hook(None::<fn(&mut Wal, c_int) -> rusqlite::Result<()>>)
 }
 
-/// The thread. It ends once nobody can wake it.
+/// The checkpointer thread. It ends when nobody can wake it any more.
 #[derive(Debug)]
 pub(super) struct Thread(JoinHandle<()>);
 
 impl Thread {
-    pub(super) fn start(copier: Copier) -> std::io::Result<Self> {
+    pub(super) fn start(checkpointer: Checkpointer) -> std::io::Result<Self> {
         let thread = Builder::new().name("vestnik-wal".to_owned());
-        thread.spawn(move || copier.stay()).map(Self)
+        thread.spawn(move || checkpointer.stay()).map(Self)
     }
 
     /// Waits for its end.
     pub(super) fn join(self) {
         if self.0.join().is_err() {
-            log::error!("the thread for checkpoints had panicked");
+            log::error!("the checkpointer thread has panicked");
         }
     }
 }

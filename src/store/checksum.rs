@@ -1,9 +1,8 @@
-//! A checksum for each message and for each chunk of a file, so that a damaged disk cannot change
-//! what somebody wrote without anybody noticing.
+//! Checksums of messages and chunks of files, so that damage by the disk does not go unnoticed.
 //!
-//! A message's is kept in its row and covers what makes the message: where it is, who sent it,
-//! whether it is edited or deleted, and its content. The time of the last change is not covered:
-//! the index of changed messages holds it a second time, and SQLite's own check compares the two.
+//! The checksum of a message is stored in its row. It covers the message's key, sender, status bits
+//! and content, but not the time of the last change: the index of changed messages contains that,
+//! too, and SQLite's own check compares the two.
 
 use std::cell::Cell;
 
@@ -14,16 +13,16 @@ use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
 use crate::wire::extras::Extras;
 
-/// What a message shows whose content cannot be trusted (protocol section 5).
+/// The content shown for a damaged message (protocol section 5).
 pub const DAMAGED: &str = "\u{FFFD}";
 
-/// The bits of a status that are covered: the others say where more is to be read.
+/// The covered status bits; the others refer to other tables.
 const STATUS_COVERED: u8 = STATUS_EDITED | STATUS_DELETED;
 
 /// The polynomial of CRC-32C, bits reversed.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// Tables for eight bytes at a time.
+/// Lookup tables for eight bytes at a time.
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
@@ -52,7 +51,7 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// CRC-32C: finds every change of up to 32 bits in a row, and all but one in 2^32 of the others.
+/// CRC-32C: detects all changes within 32 consecutive bits, and all but one in 2^32 of the others.
 #[allow(clippy::indexing_slicing, reason = "a byte is below 256, and there are eight tables")]
 fn crc32c(mut crc: u32, bytes: &[u8]) -> u32 {
     let t = &TABLES;
@@ -92,8 +91,7 @@ pub fn of_chunk(file: i64, start: i64, bytes: &[u8]) -> u32 {
     !crc32c(crc32c(!0, &head), bytes)
 }
 
-/// The bytes of a row of `file_chunks` whose columns are these, in this order: bytes, checksum;
-/// `None` when they are damaged.
+/// The bytes of a chunk whose columns are, in this order, bytes and checksum; `None` when damaged.
 pub(super) fn read_chunk<'row>(
     row: &'row Row<'_>,
     columns: [usize; 2],
@@ -102,7 +100,7 @@ pub(super) fn read_chunk<'row>(
 ) -> rusqlite::Result<Option<&'row [u8]>> {
     let ValueRef::Blob(bytes) = row.get_ref(columns[0])? else { return Ok(None) };
     let is_same = match row.get_ref(columns[1])? {
-        // Of an older version.
+        // Written by an older version.
         ValueRef::Null => true,
         ValueRef::Integer(checksum) => checksum == i64::from(of_chunk(file, start, bytes)),
         _ => false,
@@ -110,7 +108,7 @@ pub(super) fn read_chunk<'row>(
     Ok(Some(bytes).filter(|_| is_same))
 }
 
-/// Damaged messages and files that were met: how many, and which was the last.
+/// Damaged messages and files read since the start: their number, and the last one.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
     count: Cell<u64>,
@@ -130,19 +128,19 @@ impl Damage {
         self.last_file.set(file);
     }
 
-    /// How many reads of files, and the last.
+    /// The number of damaged chunks read, and the last file.
     pub(super) fn files_met(&self) -> (u64, i64) {
         (self.files.get(), self.last_file.get())
     }
 
-    /// How many messages, the chat and the id of the last.
+    /// The number of damaged messages read, and the last one's chat and id.
     pub(super) fn met(&self) -> (u64, i64, i64) {
         let (chat, message) = self.last.get();
         (self.count.get(), chat, message)
     }
 }
 
-/// A row as it is stored: whatever stands in it, reading it does not fail.
+/// A row as it is stored: reading it cannot fail, whatever it contains.
 struct Stored<'row> {
     sender: i64,
     status: i64,
@@ -169,7 +167,7 @@ impl<'row> Stored<'row> {
         })
     }
 
-    /// The content, unless it is damaged. One without a checksum is of an older version.
+    /// The content, unless it is damaged. Rows of older versions have no checksum.
     fn text(&self, chat: i64, message: i64) -> Option<&'row str> {
         let status = u8::try_from(self.status).ok().filter(|_| self.is_text)?;
         let is_same = self.checksum.is_none_or(|checksum| {
@@ -179,8 +177,8 @@ impl<'row> Stored<'row> {
     }
 }
 
-/// A message out of a row with the columns message_id, sender_id, updated, status, content and
-/// checksum. One that is damaged comes with [`DAMAGED`] as its content.
+/// A message from a row with the columns message_id, sender_id, updated, status, content, checksum.
+/// A damaged one gets [`DAMAGED`] as its content.
 pub(super) fn read_message<'row>(
     row: &'row Row<'_>,
     chat: ChatId,
@@ -196,22 +194,22 @@ pub(super) fn read_message<'row>(
     let updated = row.get_ref(2)?.as_i64().ok().and_then(ServerTime::new);
     Ok(Message {
         id: MessageId::at(created),
-        // Nobody, when that is damaged.
+        // A placeholder, if the sender is damaged.
         sender: UserId::from_row(stored.sender).unwrap_or(NOBODY),
         created,
         updated: updated.unwrap_or(created),
-        // What seems deleted may have lost more than its content.
+        // If a damaged message seems deleted, its content may be what is damaged.
         status: if text.is_some() { status } else { status & !STATUS_DELETED },
         content: text.unwrap_or(DAMAGED),
         extras: Extras::NONE,
     })
 }
 
-/// No user gets so far.
+/// An id that no user reaches.
 const NOBODY: UserId = UserId::MAX;
 
-/// The content of a row whose columns are these, in this order: sender_id, status, content,
-/// checksum; `None` when it is damaged.
+/// The content of a row with the columns, in this order: sender_id, status, content, checksum;
+/// `None` when damaged.
 pub(super) fn read_content<'row>(
     row: &'row Row<'_>,
     columns: [usize; 4],

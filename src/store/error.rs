@@ -1,32 +1,32 @@
-//! What went wrong with the database, what that means for the turn, and how it is put to an
-//! operator: a full disk, a failing disk and a damaged database need different things done.
+//! Errors of the database: what they mean for the turn, and the message for the operator. A full
+//! disk, a failing disk and a damaged database require different actions.
 
 use std::fmt;
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
-/// How bad it is.
+/// The severity of an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// The turn fails and nothing of it is in the file: the disk is full, another process holds
-    /// the file, a page cannot be read. The next turn may succeed.
+    /// The turn fails and nothing of it is stored: the disk is full, another process holds the
+    /// lock, a page cannot be read. The next turn may succeed.
     Unavailable,
-    /// A write or sync failed: nobody knows what is on the disk, and asking again can lie (an
-    /// fsync that failed once may report success the next time though the data is gone).
-    /// The process ends; the next start recovers from what is really there.
+    /// A write or sync failed, so nobody can know what is on the disk. Retrying can lie: after a
+    /// failed fsync, the next one may succeed although the data is gone. The process ends; the next
+    /// start recovers from what is really there.
     Lost,
 }
 
-/// What went wrong, as far as an operator does different things about it.
+/// The cause of an error, as far as operators act differently on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
-    /// There is no space on the disk, or a quota is reached.
+    /// The disk or a quota is full.
     Full,
-    /// A file may not become longer than it is.
+    /// The file size limit of the process is reached.
     FileLimit,
-    /// The disk or its driver reports an error.
+    /// The disk or its driver reported an error.
     Disk,
-    /// What is on the disk is not a sound database.
+    /// The database is damaged.
     Damaged,
     /// Another process is writing.
     Busy,
@@ -36,12 +36,12 @@ pub enum Cause {
     Other,
 }
 
-/// A failed call on the store.
+/// An error of the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreError {
-    /// How bad it is.
+    /// Its severity.
     pub fault: Fault,
-    /// What is behind it.
+    /// Its cause.
     pub cause: Cause,
     message: String,
 }
@@ -69,7 +69,7 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// For errors that cannot come from the disk (preparing a statement, say).
+/// For errors that are not caused by the disk, as when preparing a statement.
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let cause = cause(&error, 0);
@@ -77,7 +77,7 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// Classifies an error by its code and by what the operating system last reported to SQLite.
+/// Classifies an error by its code and by the last errno of SQLite.
 pub(super) fn explain(db: &Connection, error: rusqlite::Error) -> StoreError {
     let os_error = system_errno(db);
     let cause = cause(&error, os_error);
@@ -85,7 +85,7 @@ pub(super) fn explain(db: &Connection, error: rusqlite::Error) -> StoreError {
     StoreError { fault: fault(&error, os_error), cause, message }
 }
 
-/// What happened and what to do, in one line without the path of the database.
+/// The message: what happened and what to do, in one line without the path of the database.
 pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> String {
     let sqlite = match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
@@ -123,7 +123,7 @@ pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> 
     }
 }
 
-/// What the system says, without the number of the error.
+/// The message of the system, without the error number.
 pub fn describe_io(error: &std::io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error ") {
@@ -132,7 +132,7 @@ pub fn describe_io(error: &std::io::Error) -> String {
     }
 }
 
-/// What is behind an error.
+/// The cause of an error.
 pub(super) fn cause(error: &rusqlite::Error, os_error: i32) -> Cause {
     let rusqlite::Error::SqliteFailure(code, _) = error else { return Cause::Other };
     match code.code {
@@ -142,7 +142,7 @@ pub(super) fn cause(error: &rusqlite::Error, os_error: i32) -> Cause {
         ErrorCode::SystemIoFailure => Cause::Disk,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damaged,
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Cause::Busy,
-        // A file that cannot be made for want of space is reported as one that cannot be opened.
+        // On a full disk, a file that cannot be created is reported as one that cannot be opened.
         ErrorCode::CannotOpen if is_no_space(os_error) => Cause::Full,
         ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied => Cause::Denied,
         _ => Cause::Other,
@@ -153,8 +153,9 @@ const ENOSPC: i32 = 28;
 const EFBIG: i32 = 27;
 const EDQUOT: i32 = 122;
 
-/// Errno of a disk without space: ENOSPC, a file-size limit (EFBIG) or a quota (EDQUOT). SQLite
-/// calls only the first SQLITE_FULL, but each of them fails before anything could be committed.
+/// Whether errno says that there is no space: ENOSPC, EFBIG (file size limit) or EDQUOT (quota).
+/// SQLite reports SQLITE_FULL only for the first, but with each the write fails before anything is
+/// committed.
 fn is_no_space(os_error: i32) -> bool {
     matches!(os_error, ENOSPC | EFBIG | EDQUOT)
 }
@@ -178,12 +179,12 @@ fn fault(error: &rusqlite::Error, os_error: i32) -> Fault {
     }
 }
 
-/// What the operating system said last when SQLite could not read, write or open.
+/// The last errno of SQLite when it could not read, write or open.
 #[allow(unsafe_code)]
 pub(super) fn system_errno(db: &Connection) -> i32 {
-    // SAFETY: the handle is that of an open connection, which `db` keeps alive over the call; the
-    // call only reads a number from it. The library has no other unsafe code; rusqlite does not
-    // offer this one, and without it a file-size limit cannot be distinguished from a failing disk.
+    // SAFETY: the handle belongs to an open connection that `db` keeps alive during the call, which
+    // only reads a number. rusqlite does not offer this function; without it, a file size limit
+    // cannot be distinguished from a failing disk.
     unsafe { ffi::sqlite3_system_errno(db.handle()) }
 }
 

@@ -1,8 +1,8 @@
-//! What messages have besides their text: replies and reactions, and reading all of it, files
-//! included, as the wire carries it.
+//! Replies and reactions, and reading all extras of a message, files included, as the wire encodes
+//! them.
 //!
-//! Bits of a message's status say where more is to be read, so that a message without extras costs
-//! no look at any other table.
+//! Bits of a message's status say which other tables have rows for it, so a message without extras
+//! costs no further lookup.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -12,7 +12,7 @@ use crate::limits::{EMOJI_PER_MESSAGE_MAX, REACTION_USERS_SHOWN};
 use crate::wire::codec::{STATUS_DELETED, STATUS_EDITED};
 use crate::wire::extras::{self, FileInfo};
 
-/// Status bits that the wire carries.
+/// Status bits that are sent on the wire.
 pub(super) const WIRE_STATUS: u8 = STATUS_EDITED | STATUS_DELETED;
 /// Status bit of a message with a row of `replies`.
 pub(super) const HAS_REPLY: u8 = 0x10;
@@ -23,16 +23,16 @@ pub(super) const HAS_REACTIONS: u8 = 0x40;
 /// Status bits of a message that has extras.
 pub(super) const HAS_EXTRAS: u8 = HAS_REPLY | HAS_FILES | HAS_REACTIONS;
 
-/// What became of a reaction.
+/// The result of a reaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reacted {
-    /// It was so already.
+    /// It was already as requested.
     Unchanged,
-    /// The message has as many different emoji as one can have.
+    /// The message has the maximum of different emoji.
     TooMany,
-    /// It is given, or taken back.
+    /// The reaction was added or removed.
     Changed {
-        /// Somebody else is shown now whom those who have the message do not know of.
+        /// Another user becomes visible, whom clients that have the message do not know about.
         shows_another: bool,
     },
 }
@@ -40,30 +40,30 @@ pub enum Reacted {
 /// One reaction, as GET_REACTIONS lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReactionRow {
-    /// When it was given, which is unique.
+    /// When it was given; unique.
     pub given: ServerTime,
-    /// By whom.
+    /// The user.
     pub user: UserId,
-    /// What.
+    /// The emoji.
     pub emoji: String,
 }
 
-/// A reaction as it stands in another database.
+/// A reaction copied from another database.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OldReaction {
-    /// To what.
+    /// The message.
     pub message: MessageId,
-    /// By whom.
+    /// The user.
     pub user: UserId,
-    /// What.
+    /// The emoji.
     pub emoji: String,
-    /// When this emoji came to the message.
+    /// When the emoji was first given to the message.
     pub since: ServerTime,
-    /// When the user gave it.
+    /// When this user gave it.
     pub given: ServerTime,
 }
 
-/// Appends the extras of a message with this status.
+/// Appends the extras of a message, as its status requires.
 pub(super) fn read(
     db: &Connection,
     chat: i64,
@@ -99,7 +99,7 @@ fn read_files(db: &Connection, key: (i64, i64), out: &mut Vec<u8>) -> rusqlite::
     Ok(())
 }
 
-/// A file out of a row with its columns in the order of FILE.
+/// A file from a row with its columns in the order of FILE.
 pub(super) fn file_info<'row>(row: &'row Row<'_>) -> rusqlite::Result<FileInfo<'row>> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
     Ok(FileInfo {
@@ -146,7 +146,7 @@ fn read_reactions(db: &Connection, key: (i64, i64), out: &mut Vec<u8>) -> rusqli
 }
 
 impl Store<'_> {
-    /// Appends the extras of a message that has this row status.
+    /// Appends the extras of a message with this row status.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -164,7 +164,7 @@ impl Store<'_> {
         read(self.db, chat.row(), message, status, out).map_err(|e| error::explain(self.db, e))
     }
 
-    /// Notes which message a new one answers.
+    /// Stores which message a new one answers.
     ///
     /// # Errors
     /// As every write.
@@ -193,7 +193,7 @@ impl Store<'_> {
         self.run(sql, (chat.row(), message.created().micros(), bit, value)).map(drop)
     }
 
-    /// When an emoji of a message came to it, and how many gave it.
+    /// When an emoji was first given to a message, and by how many users.
     fn emoji(&mut self, key: (i64, i64), emoji: &str) -> StoreResult<Option<(i64, u32)>> {
         let sql = "SELECT emoji_at, users FROM emoji
                    WHERE chat_id = ?1 AND message_id = ?2 AND emoji = ?3";
@@ -207,7 +207,7 @@ impl Store<'_> {
         self.get(sql, (key.0, key.1, user.row(), emoji_at), |row| row.get(0))
     }
 
-    /// What a user's reaction would change, without changing anything.
+    /// What a user's reaction would change. Changes nothing.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -249,7 +249,7 @@ impl Store<'_> {
         Ok(Reacted::Changed { shows_another: (before as usize) < REACTION_USERS_SHOWN })
     }
 
-    /// Gives a reaction or takes it back, which [`Store::reaction`] has found to be a change.
+    /// Adds or removes a reaction; [`Store::reaction`] has returned that it is a change.
     ///
     /// # Errors
     /// As every write.
@@ -294,7 +294,7 @@ impl Store<'_> {
         self.run(sql, (key.0, key.1, now, HAS_REACTIONS, bit)).map(drop)
     }
 
-    /// Reactions of a message given from `from` up to `to`, in that order, up to `limit`.
+    /// Reactions of a message given from `from` to `to`, in that order, up to `limit`.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -320,8 +320,8 @@ impl Store<'_> {
         })
     }
 
-    /// All reactions of a chat by message and time, from this place on, through `each` until it
-    /// says stop by returning false.
+    /// Passes all reactions of a chat, by message and time, from this position on, to `each` until
+    /// it returns false.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -347,7 +347,7 @@ impl Store<'_> {
         })
     }
 
-    /// Stores a reaction as it was in another database; one that is there already stays.
+    /// Stores a reaction copied from another database; an existing one stays.
     ///
     /// # Errors
     /// As every write.
@@ -365,7 +365,7 @@ impl Store<'_> {
         self.set_status_bit(chat, old.message, HAS_REACTIONS, true)
     }
 
-    /// Takes away the extras of a message that is deleted or goes, which has this row status.
+    /// Removes the extras of a message that is being deleted; this is its row status.
     ///
     /// # Errors
     /// As every write.
@@ -404,7 +404,7 @@ mod tests {
         UserId::new(id).expect("not 0")
     }
 
-    /// Reacts if that changes anything, and says whether it did.
+    /// Reacts if that is a change. Returns the result.
     fn react(store: &mut Store<'_>, by: u32, is_on: bool, emoji: &str, now: i64) -> Reacted {
         let (chat, message) = (ChatId::new(7).expect("not 0"), MessageId::at(at(10)));
         let reacted = store.reaction(chat, message, user(by), is_on, emoji).expect("read");
@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(react(store, 2, true, "b", 14), CHANGED);
         assert_eq!(react(store, 2, true, "a", 15), CHANGED);
         assert_eq!(shown(store), [("a".to_owned(), 2, 2), ("b".to_owned(), 1, 1)]);
-        // An emoji that is gone and comes again comes last.
+        // An emoji that was removed and given again comes last.
         assert_eq!(react(store, 1, false, "a", 16), CHANGED);
         assert_eq!(react(store, 2, false, "a", 17), CHANGED);
         assert_eq!(react(store, 2, true, "a", 18), CHANGED);

@@ -1,8 +1,8 @@
-//! Files: uploads, and parts of messages once they are sent. Their bytes are rows of at most 64
-//! KiB.
+//! Files: uploads, and parts of messages once they are sent. Their bytes are stored in rows of at
+//! most 64 KiB.
 //!
-//! A file that goes leaves its chunks behind, which [`Store::erase_slice`] takes away: the database
-//! overwrites what is deleted, so a large file would take long at once.
+//! A removed file leaves its chunks, which [`Store::erase_slice`] erases: deleted data is
+//! overwritten, so a large file would take long at once.
 
 use rusqlite::Row;
 
@@ -18,20 +18,20 @@ pub struct FileState {
     pub id: FileId,
     /// The chat that it belongs to.
     pub chat: ChatId,
-    /// Who uploads it, or did.
+    /// The user who uploaded it.
     pub user: UserId,
-    /// The message that it is part of; `None`: it is an upload.
+    /// The message that it is part of; `None`: an upload.
     pub message: Option<MessageId>,
     /// Its size, as announced.
     pub size: u64,
-    /// How many bytes of it are stored.
+    /// Number of bytes stored.
     pub stored: u64,
-    /// When it was begun, or its last byte came.
+    /// When the upload began or last received bytes.
     pub touched: ServerTime,
 }
 
 impl FileState {
-    /// Whether all of it is stored.
+    /// Whether it is complete.
     pub const fn is_complete(&self) -> bool {
         self.stored == self.size
     }
@@ -52,16 +52,16 @@ fn file(row: &Row<'_>) -> rusqlite::Result<FileState> {
     })
 }
 
-/// What the files of one user, or of all, come to.
+/// The total of one user's files, or of all files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FileUsage {
     /// The sum of their announced sizes.
     pub bytes: u64,
-    /// How many are in no message.
+    /// Number of uploads that are not part of a message.
     pub uploads: u32,
 }
 
-/// The row of `file_usage` that stands for all users.
+/// The row of `file_usage` with the total of all users.
 const EVERYBODY: i64 = 0;
 
 impl Store<'_> {
@@ -74,7 +74,7 @@ impl Store<'_> {
         self.get(&sql, [file_id.row()], file)
     }
 
-    /// What the files of a user come to, or of all users.
+    /// The total of a user's files, or of all files.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -126,8 +126,8 @@ impl Store<'_> {
         Ok(id(FileId::from_row, 0, row)?)
     }
 
-    /// Appends bytes to an upload of which `stored` are there. How many bytes were written for it:
-    /// a short last chunk is written again.
+    /// Appends bytes to an upload that has `stored` bytes. Returns how many bytes were written: a
+    /// short last chunk is rewritten.
     ///
     /// # Errors
     /// As every write.
@@ -142,7 +142,7 @@ impl Store<'_> {
                    ORDER BY start DESC LIMIT 1";
         let last = self.get(sql, [file_id.row()], |row| {
             let start = row.get(0)?;
-            // A damaged one gets no checksum that would fit it.
+            // Do not give a damaged chunk a valid checksum.
             let chunk = checksum::read_chunk(row, [1, 2], file_id.row(), start)?;
             let chunk = chunk.filter(|chunk| chunk.len() + bytes.len() <= FILE_CHUNK_BYTES);
             Ok((start, chunk.map(|chunk| [chunk, bytes].concat())))
@@ -165,8 +165,8 @@ impl Store<'_> {
         Ok(written)
     }
 
-    /// Appends up to `length` bytes of a file from `offset` on to `out`. False when some of them
-    /// are damaged: then nothing is appended.
+    /// Appends up to `length` bytes of a file from `offset` on to `out`. False, and nothing is
+    /// appended, when some of them are damaged.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -205,7 +205,7 @@ impl Store<'_> {
         Ok(is_sound)
     }
 
-    /// Makes uploads parts of a message, in this order.
+    /// Attaches uploads to a message, in this order.
     ///
     /// # Errors
     /// As every write.
@@ -226,7 +226,7 @@ impl Store<'_> {
         self.set_status_bit(chat, message, super::extras::HAS_FILES, true)
     }
 
-    /// Takes a file away; its chunks wait to be erased.
+    /// Removes a file; its chunks wait to be erased.
     ///
     /// # Errors
     /// As every write.
@@ -241,14 +241,14 @@ impl Store<'_> {
         files.iter().try_for_each(|file| self.remove_file(file))
     }
 
-    /// Takes away the files of a message.
+    /// Removes the files of a message.
     pub(super) fn remove_files_of(&mut self, (chat, message): (i64, i64)) -> StoreResult<()> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE chat_id = ?1 AND message_id = ?2");
         let files = self.all(&sql, (chat, message), file)?;
         self.remove_all(&files)
     }
 
-    /// Takes away the uploads of a user to a chat.
+    /// Removes the uploads of a user to a chat.
     ///
     /// # Errors
     /// As every write.
@@ -264,7 +264,7 @@ impl Store<'_> {
         self.remove_all(&files)
     }
 
-    /// Takes away all uploads to a chat.
+    /// Removes all uploads to a chat.
     pub(super) fn remove_uploads_to(&mut self, chat: ChatId) -> StoreResult<()> {
         let sql = format!(
             "SELECT {COLUMNS} FROM files INDEXED BY files_under_way
@@ -274,7 +274,7 @@ impl Store<'_> {
         self.remove_all(&files)
     }
 
-    /// The upload of a user that has been without a byte for longest.
+    /// The upload of a user that has received no bytes for the longest time.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -286,7 +286,7 @@ impl Store<'_> {
         self.get(&sql, [user.row()], file)
     }
 
-    /// Takes away up to `limit` uploads that got their last byte before `since`.
+    /// Removes up to `limit` uploads that received no bytes since `since`.
     ///
     /// # Errors
     /// As every write.
@@ -299,7 +299,7 @@ impl Store<'_> {
         self.remove_all(&files)
     }
 
-    /// Erases up to `limit` chunks of files that are gone. False when none waits.
+    /// Erases up to `limit` chunks of removed files. False when none is left.
     ///
     /// # Errors
     /// As every write.
@@ -316,8 +316,7 @@ impl Store<'_> {
         Ok(true)
     }
 
-    /// Bytes that are free on the disk of the database; `None` when that is not known, as for one
-    /// in memory.
+    /// Free bytes on the disk of the database; `None` when unknown, as for a database in memory.
     pub fn disk_free_bytes(&self) -> Option<u64> {
         let path = self.db.path().filter(|path| !path.is_empty())?;
         let disk = rustix::fs::statvfs(path).ok()?;

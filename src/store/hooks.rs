@@ -1,4 +1,4 @@
-//! Hooks: tokens by which bots write to chats over HTTP, kept as digests.
+//! Hooks: tokens with which bots send to chats over HTTP, stored as digests.
 
 use rusqlite::Row;
 
@@ -8,18 +8,18 @@ use crate::ids::{ChatId, ServerTime, UserId};
 /// The bit of `users.flags` that makes a user a bot.
 const BOT: u8 = 8;
 
-/// A row of `hooks`, with the names of its bot and chat.
+/// A row of `hooks`, with the names of the bot and the chat.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hook {
     /// The bot.
     pub user: UserId,
     /// Its name.
     pub nickname: String,
-    /// Where it writes.
+    /// The chat that it sends to.
     pub chat: ChatId,
-    /// The name of the chat; empty when it is gone.
+    /// The name of the chat; empty when it was removed.
     pub chat_name: String,
-    /// When it was made.
+    /// When it was created.
     pub created: ServerTime,
 }
 
@@ -50,8 +50,8 @@ impl Store<'_> {
         self.run(sql, (digest, user.row(), chat.row(), created.micros())).map(drop)
     }
 
-    /// The bot that has this token, and where it writes; `None` when the token is not valid, or the
-    /// bot is disabled.
+    /// The bot with this token, and its chat; `None` when the token is not valid or the bot is
+    /// disabled.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -63,7 +63,7 @@ impl Store<'_> {
         })
     }
 
-    /// All hooks, by the names of their bots.
+    /// All hooks, by name of the bot.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -83,7 +83,7 @@ impl Store<'_> {
         Ok(self.get(sql, (user.row(), BOT), |_| Ok(()))?.is_some())
     }
 
-    /// Removes the hook of a user; false when there is none.
+    /// Removes the hook of a user. False when there is none.
     ///
     /// # Errors
     /// As every write.

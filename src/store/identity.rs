@@ -1,8 +1,8 @@
-//! Whether the files that are open are still those at their paths.
+//! Detects that open files were moved, replaced or deleted.
 //!
-//! A database that was moved, replaced or deleted while it is open accepts writes that nobody will
-//! find again, and a second server could open what has its name now. So the inodes at the paths are
-//! compared with those that were opened: by housekeeping, and before each COMMIT.
+//! A database that was moved while it is open accepts writes that nobody will find again, and a
+//! second server could open the file that has its name now. So housekeeping and every COMMIT
+//! compare the inodes at the paths with those that were opened.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -13,7 +13,7 @@ use super::{StoreError, StoreResult};
 /// Bytes of the record in the lock file.
 const RECORD_BYTES: usize = 128;
 
-/// A file as the system knows it: device and inode.
+/// The identity of a file: device and inode.
 pub type FileId = (u64, u64);
 
 /// Looks up the file at a path.
@@ -28,7 +28,7 @@ fn id_of(file: &Metadata) -> FileId {
     (file.dev(), file.ino())
 }
 
-/// The files that must stay where they are.
+/// The files that must stay at their paths.
 #[derive(Debug, Default)]
 pub(super) struct Identity {
     look_up: Option<LookUp>,
@@ -54,8 +54,8 @@ impl Identity {
         }
     }
 
-    /// Notes the watched files in the lock file, for commands that run alongside. A disk without
-    /// space for it only takes that help away.
+    /// Stores the identities of the watched files in the lock file, for commands that run
+    /// alongside. If the disk has no space for that, commands only lose this check.
     pub(super) fn record(&self, lock: &File) {
         let mut record = String::new();
         for (_, (dev, ino)) in self.watched.iter().take(2) {
@@ -67,7 +67,7 @@ impl Identity {
         }
     }
 
-    /// Compares with what the server that holds this lock has noted.
+    /// Compares with the identities stored by the server that holds this lock.
     ///
     /// # Errors
     /// One line, when it has other files open.
@@ -89,7 +89,7 @@ impl Identity {
         Ok(())
     }
 
-    /// That all files are still where they were.
+    /// Checks that all files are still at their paths.
     ///
     /// # Errors
     /// [`super::Fault::Lost`] when one is not.

@@ -1,35 +1,35 @@
-//! Invites: codes to register with or to join a chat by, kept as digests.
+//! Invites: codes to register or to join a chat, stored as digests.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, ServerTime, UserId};
 use rusqlite::Row;
 
-/// Invites that one list holds, the oldest first.
+/// Invites in one list, oldest first, at most.
 pub const LISTED_INVITES_MAX: u32 = 10_000;
 
 /// A row of `invites`, without the digest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Invite {
-    /// The first characters of the code, for lists.
+    /// The prefix of the code that lists show.
     pub hint: String,
-    /// How often it can still be used.
+    /// Number of uses left.
     pub uses_left: u32,
-    /// Not to be used any more from then on.
+    /// When it expires.
     pub expires: ServerTime,
-    /// When it was made.
+    /// When it was created.
     pub created: ServerTime,
-    /// It lets a new user register.
+    /// It allows registration.
     pub registers: bool,
-    /// The user whom it registers becomes an operator, whatever the server's registration is.
+    /// The user registered with it becomes an operator, even if registration is closed.
     pub operator: bool,
-    /// The chat of which it makes a member.
+    /// The chat that its user joins.
     pub chat: Option<ChatId>,
     /// The user who made it; `None`: the command line.
     pub creator: Option<UserId>,
 }
 
 impl Invite {
-    /// Whether it can be used now, as far as its row says.
+    /// Whether it can be used now, judging by its row alone.
     pub fn is_good(&self, now: ServerTime) -> bool {
         self.uses_left > 0 && self.expires > now
     }
@@ -55,7 +55,7 @@ fn invite(row: &Row<'_>) -> rusqlite::Result<Invite> {
 }
 
 impl Store<'_> {
-    /// Removes the invites that make operators.
+    /// Removes all invites that create operators.
     ///
     /// # Errors
     /// As every write.
@@ -87,7 +87,7 @@ impl Store<'_> {
         .map(drop)
     }
 
-    /// All invites, the newest last.
+    /// All invites, newest last.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -95,7 +95,7 @@ impl Store<'_> {
         self.all(&format!("SELECT {COLUMNS} FROM invites ORDER BY created, hint"), [], invite)
     }
 
-    /// Invites that can be used now, of one chat or all, the oldest first.
+    /// Invites that can be used now, of one chat or of all, oldest first.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -121,7 +121,8 @@ impl Store<'_> {
         self.get(&format!("SELECT {COLUMNS} FROM invites WHERE digest = ?1"), [digest], invite)
     }
 
-    /// The invites whose code begins so, with their digests. New ones have a hint of their own.
+    /// The invites whose code has this prefix, with their digests. New invites have unique
+    /// prefixes.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -130,8 +131,8 @@ impl Store<'_> {
         self.all(&sql, [hint], |row| Ok((row.get(8)?, invite(row)?)))
     }
 
-    /// How many invites of a user and how many in all there are, used up ones as well; both are
-    /// counted up to a little over [`LISTED_INVITES_MAX`].
+    /// The number of a user's invites and of all invites, used ones included; both are counted to a
+    /// little over [`LISTED_INVITES_MAX`].
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -142,7 +143,7 @@ impl Store<'_> {
         Ok(self.get(sql, bounds, |row| Ok((row.get(0)?, row.get(1)?)))?.unwrap_or_default())
     }
 
-    /// Uses an invite once; false when it cannot be used.
+    /// Uses an invite once. False when it cannot be used.
     ///
     /// # Errors
     /// As every write.
@@ -164,7 +165,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Deletes an invite; false when there is none.
+    /// Removes an invite. False when there is none.
     ///
     /// # Errors
     /// As every write.
@@ -180,7 +181,7 @@ impl Store<'_> {
         self.run("DELETE FROM invites WHERE chat_id = ?1", [chat.row()]).map(drop)
     }
 
-    /// Deletes the invites whose code begins so: how many.
+    /// Removes the invites whose code has this prefix. Returns their number.
     ///
     /// # Errors
     /// As every write.

@@ -1,9 +1,9 @@
-//! What users have used of their day's limits, kept across restarts.
+//! The use of daily limits per user, kept across restarts.
 
 use super::{Store, StoreResult};
 use crate::ids::UserId;
 
-/// What a user has used in a day of UTC.
+/// What a user has used on one day of UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Used {
     /// Days since the Unix epoch.
@@ -15,7 +15,7 @@ pub struct Used {
 }
 
 impl Store<'_> {
-    /// What a user has used of this day.
+    /// What a user has used on this day.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -28,7 +28,7 @@ impl Store<'_> {
         Ok(used.unwrap_or(Used { day, bytes: 0, groups: 0 }))
     }
 
-    /// Keeps what a user has used; what was kept of another day is replaced.
+    /// Stores what a user has used; replaces that of another day.
     ///
     /// # Errors
     /// As every write.
@@ -39,7 +39,7 @@ impl Store<'_> {
         self.run(sql, (user.row(), used.day, bytes, used.groups)).map(drop)
     }
 
-    /// Takes away up to `limit` rows of days before this one.
+    /// Removes up to `limit` rows of earlier days.
     ///
     /// # Errors
     /// As every write.

@@ -1,4 +1,4 @@
-//! Members of chats, their rights and markers; and bans.
+//! Members of chats, their roles and read markers; and bans.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, ServerTime, UserId};
@@ -11,11 +11,11 @@ pub struct Member {
     pub chat: ChatId,
     /// The user.
     pub user: UserId,
-    /// May rename, ban and the like.
+    /// Is an admin.
     pub admin: bool,
-    /// Since when.
+    /// When the user joined.
     pub joined: ServerTime,
-    /// The marker: read up to here.
+    /// The read marker.
     pub seen: ServerTime,
 }
 
@@ -83,8 +83,8 @@ impl Store<'_> {
         )
     }
 
-    /// Makes a user a member; the caller has checked that it is none. In a group that waits for an
-    /// admin it becomes that, too. Whether it is one.
+    /// Makes a user a member; the caller has checked that they are none. In a group without an
+    /// admin, the user becomes its admin. Returns whether that happened.
     ///
     /// # Errors
     /// As every write.
@@ -105,7 +105,7 @@ impl Store<'_> {
         Ok(is_admin)
     }
 
-    /// Ends a membership; false when there is none. [`Store::settle_departure`] comes next.
+    /// Ends a membership. False when there is none. Call [`Store::settle_departure`] next.
     ///
     /// # Errors
     /// As every write.
@@ -120,7 +120,7 @@ impl Store<'_> {
         Ok(true)
     }
 
-    /// Makes a member an admin, or no longer.
+    /// Makes a member an admin, or not.
     ///
     /// # Errors
     /// As every write.
@@ -132,7 +132,7 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), admin)).map(drop)
     }
 
-    /// Moves a member's marker; what is unread after it is to be counted.
+    /// Moves a member's read marker; the unread messages have to be counted again.
     ///
     /// # Errors
     /// As every write.
@@ -142,7 +142,7 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), seen.micros())).map(drop)
     }
 
-    /// How many chats a user is in.
+    /// Number of chats that a user is in.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -160,7 +160,7 @@ impl Store<'_> {
         Ok(self.get(sql, [user.row()], |_| Ok(()))?.is_some())
     }
 
-    /// What a member wants pushes of: 0 everything, 1 mentions and answers, 2 nothing.
+    /// The push level of a member: 0 all messages, 1 mentions and answers, 2 none.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -169,7 +169,7 @@ impl Store<'_> {
         Ok(self.get(sql, (chat.row(), user.row()), |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// Sets what a member wants pushes of.
+    /// Sets the push level of a member.
     ///
     /// # Errors
     /// As every write.
@@ -178,7 +178,7 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), notify)).map(drop)
     }
 
-    /// How many admins a chat has who are not disabled.
+    /// Number of admins of a chat who are not disabled.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -188,7 +188,7 @@ impl Store<'_> {
         Ok(self.get(sql, [chat.row()], |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// The member who joined first, of those who are not disabled.
+    /// The member of longest standing who is not disabled.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -1,4 +1,4 @@
-//! Messages: one clustered tree by chat and id, and an index of those that were changed later.
+//! Messages: one clustered tree by chat and id, and an index of those changed later.
 
 use super::checksum::{self, read_message};
 use super::extras::{self, HAS_EXTRAS, WIRE_STATUS};
@@ -13,16 +13,15 @@ pub(super) const INSERT: &str =
     "INSERT INTO messages (chat_id, message_id, sender_id, content, checksum)
      VALUES (?1, ?2, ?3, ?4, ?5)";
 
-/// The messages of a range by their creation. Those that were changed since come along, to be
-/// passed over: left to SQLite, that would take as long as there are any.
+/// Messages in a range of creation times. Those changed later are included and must be skipped: if
+/// SQLite skipped them, a call could take unboundedly long.
 const UPDATED: &str =
     "SELECT message_id, sender_id, updated, status, content, checksum FROM messages
      WHERE chat_id = ?1 AND message_id BETWEEN ?2 AND ?3
      ORDER BY message_id";
 
-/// The same, and merged in those that were changed in the range. Each half comes in order by
-/// itself; whatever SQLite cannot see to be so, it would sort: the whole of the range for each
-/// piece of it.
+/// The same, merged with those changed in the range. Each half is ordered by itself; without this,
+/// SQLite would sort the whole range for each piece.
 const UPDATED_WITH_CHANGES: &str =
     "SELECT message_id, sender_id, updated, status, content, checksum, message_id AS at
      FROM messages
@@ -33,22 +32,22 @@ const UPDATED_WITH_CHANGES: &str =
      WHERE chat_id = ?1 AND updated BETWEEN ?2 AND ?3 AND updated IS NOT NULL
      ORDER BY at";
 
-/// Messages that one walk passes over before it stops: some hundred microseconds of work.
+/// Messages skipped by one walk before it stops: a few hundred microseconds of work.
 pub(super) const PASSED_OVER_MAX: u32 = 4_096;
 
-/// Bytes of content that take as long to pass over as one more message.
+/// Bytes of content whose skipping costs as much as one more message.
 const PASSED_OVER_BYTES: usize = 256;
 
-/// Words that one slice takes out of the index where they leave it lightly,
+/// Words removed from the index per slice where they are only marked,
 const WORDS_PER_LIGHT_SLICE: usize = 8_192;
-/// and bytes of content that one slice takes away in any case.
+/// and bytes of content removed per slice in any case.
 const CONTENT_BYTES_PER_SLICE: i64 = 512 * 1024;
 
-/// Chats that one slice of a sweep passes: a millisecond of work.
+/// Chats passed by one slice of a sweep: about a millisecond of work.
 const ORPHANS_LOOKED_FOR: u32 = 256;
 
-/// Gives a message as it was read from its row to `use_it`, with its extras: most have none, and
-/// for them nothing more is read.
+/// Passes a message, as read from its row, to `use_it` with its extras. Most have none, and then no
+/// other table is read.
 #[inline]
 fn with_extras<T>(
     db: &Connection,
@@ -66,14 +65,14 @@ fn with_extras<T>(
     Ok(use_it(&Message { status, extras: Extras::trusted(buffer), ..message }))
 }
 
-/// Who wrote a message and what became of it.
+/// The author and status of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MessageState {
     /// The author.
     pub sender: UserId,
     /// Bits of protocol section 1.
     pub status: u8,
-    /// The bits in the row: those, and where more is to be read.
+    /// The status bits of the row: these, and those that refer to other tables.
     pub row_status: u8,
     /// When it was last changed.
     pub updated: ServerTime,
@@ -89,30 +88,29 @@ impl MessageState {
 /// How far a walk over a range has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walk {
-    /// From where on it is to go on, because `each` said stop at the message updated then, which
-    /// counts as not given, or because enough was passed over; `None`: everything was given.
+    /// Where to continue: the message at which `each` returned false, which counts as not passed
+    /// on, or the point where too many were skipped. `None`: the walk is complete.
     pub stopped_at: Option<ServerTime>,
-    /// Messages passed over, since they were changed after their creation; long ones count for
-    /// several.
+    /// Messages skipped because they were changed later; long ones count several times.
     pub passed_over: u32,
 }
 
-/// How far a sweep has come: over the messages, then over the nonces, chat by chat.
+/// The progress of a sweep: over messages, then over nonces, chat by chat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sweep {
     is_at_nonces: bool,
     from: i64,
 }
 
-/// A message that is about to go.
+/// A message that is about to be removed.
 struct Oldest {
     message: MessageId,
     status: u8,
-    /// Its content where it is indexed; nothing in it where that is damaged.
+    /// Its content if it is indexed; the inner `None` when that is damaged.
     indexed: Option<Option<String>>,
 }
 
-/// Where a chat is that is gone and has left something.
+/// The next removed chat that has left rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Orphan {
     /// This one.
@@ -124,8 +122,8 @@ pub(super) enum Orphan {
 }
 
 impl Store<'_> {
-    /// Stores a new message; its id is the time of its creation. Binds without a copy, and
-    /// prepares and looks up nothing.
+    /// Stores a new message; its id is the time of its creation. The hot path: binds without
+    /// copying, and neither prepares nor looks up anything.
     ///
     /// # Errors
     /// As every write.
@@ -144,15 +142,15 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// The messages of a chat with `from <= updated <= to`, ascending by `updated`, through `each`
-    /// until it says stop by returning false. A walk over many that were changed later stops by
-    /// itself, further on than it began.
+    /// Passes the messages of a chat with `from <= updated <= to`, ascending by `updated`, to
+    /// `each` until it returns false. A walk over many that were changed later stops by itself, but
+    /// always makes progress.
     ///
-    /// Those never changed lie in the order of their ids; the others come from the index, which
+    /// Messages never changed are in the order of their ids; the others come from the index, which
     /// is merged in.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn messages_updated(
         &mut self,
         chat: ChatId,
@@ -199,12 +197,12 @@ impl Store<'_> {
         Ok(self.get(sql, range, |_| Ok(()))?.is_some())
     }
 
-    /// The messages of a chat created from `from` up to `to`, ascending, through `each` until it
-    /// says stop by returning false: then the one at which it did so, which counts as not given.
-    /// See [`Store::page_start`] for where a page begins.
+    /// Passes the messages of a chat created from `from` to `to`, ascending, to `each` until it
+    /// returns false. Then returns that message, which counts as not passed on.
+    /// [`Store::page_start`] finds the start of a page.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn messages_by_id(
         &mut self,
         chat: ChatId,
@@ -231,7 +229,7 @@ impl Store<'_> {
     /// The oldest of the newest `limit` messages of a chat up to `last`, that one included.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn page_start(
         &mut self,
         chat: ChatId,
@@ -239,7 +237,7 @@ impl Store<'_> {
         limit: u16,
     ) -> StoreResult<Option<MessageId>> {
         let Some(before) = limit.checked_sub(1) else { return Ok(None) };
-        // A walk over ids alone, which SQLite does without looking at each row.
+        // Walks over ids only; SQLite need not read the rows.
         let sql = "SELECT message_id FROM messages WHERE chat_id = ?1 AND message_id <= ?2
                    ORDER BY message_id DESC LIMIT 1 OFFSET ?3";
         let last = last.created().micros();
@@ -278,12 +276,12 @@ impl Store<'_> {
         Ok(end.map(MessageId::at))
     }
 
-    /// The newest `limit` messages of a chat older than `below`, without those deleted, from the
-    /// newest; fewer when many are deleted. How many of those were passed over, and what is older
-    /// than all of them; `None` at the end.
+    /// The newest `limit` messages of a chat older than `below`, newest first, without deleted
+    /// ones; fewer when many are deleted. Also how many were skipped, and the upper bound of the
+    /// next call; `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn messages_before(
         &mut self,
         chat: ChatId,
@@ -307,10 +305,10 @@ impl Store<'_> {
         Ok((found, passed_over, next))
     }
 
-    /// Gives a message to `use_it`, unless it is not there or deleted.
+    /// Passes a message to `use_it`, unless it does not exist or is deleted.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn with_message<T>(
         &mut self,
         chat: ChatId,
@@ -325,10 +323,10 @@ impl Store<'_> {
         })
     }
 
-    /// Who wrote a message and what became of it.
+    /// The author and status of a message.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn message_state(
         &mut self,
         chat: ChatId,
@@ -348,7 +346,7 @@ impl Store<'_> {
         })
     }
 
-    /// Replaces the content of a message; the old words are to leave the index.
+    /// Replaces the content of a message; its old words will be removed from the index.
     ///
     /// # Errors
     /// As every write.
@@ -362,8 +360,8 @@ impl Store<'_> {
         self.replace_content(chat, message, updated, STATUS_EDITED, content)
     }
 
-    /// Empties a message; the row stays as an entry of ranges and pages, and the words are to
-    /// leave the index.
+    /// Empties a message. The row stays, since ranges and pages contain it; its words will be
+    /// removed from the index.
     ///
     /// # Errors
     /// As every write.
@@ -409,10 +407,10 @@ impl Store<'_> {
         self.run(sql, changed).map(drop)
     }
 
-    /// The message that this user sent to this chat under this nonce.
+    /// The message that this user sent to this chat with this nonce (the idempotency key).
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn message_by_nonce(
         &mut self,
         chat: ChatId,
@@ -425,7 +423,7 @@ impl Store<'_> {
         Ok(found.map(MessageId::at))
     }
 
-    /// Remembers the nonce of a message.
+    /// Stores the nonce of a message.
     ///
     /// # Errors
     /// As every write.
@@ -442,9 +440,9 @@ impl Store<'_> {
         self.run(sql, row).map(drop)
     }
 
-    /// Takes away up to `limit` messages or nonces of chats that are gone; fewer when they are
-    /// indexed, which takes longer, or when many chats are passed on the way to them. False when
-    /// none is left from where the sweep stands.
+    /// Removes up to `limit` messages or nonces of removed chats; fewer when they are indexed,
+    /// which takes longer, or when many chats are passed on the way. False when none is left after
+    /// the sweep's position.
     ///
     /// # Errors
     /// As every write.
@@ -473,9 +471,9 @@ impl Store<'_> {
         Ok(true)
     }
 
-    /// Takes away messages that are older than their chat keeps them, of one chat, up to `limit`
-    /// of them; fewer when they are indexed. Their nonces stay: a resend must not bring them back.
-    /// The chat and the last message taken; `None` when no chat has any.
+    /// Removes up to `limit` expired messages of one chat; fewer when they are indexed. Their
+    /// nonces stay, since a repeated send must not restore them. Returns the chat and the last
+    /// message removed; `None` when no chat has any.
     ///
     /// # Errors
     /// As every write.
@@ -502,8 +500,8 @@ impl Store<'_> {
         Ok(last.map(|last| (chat, last)))
     }
 
-    /// Takes the oldest messages of a chat away, with their words in the index: those created up
-    /// to `last`, up to `limit` of them, and fewer when they have many words. The last one taken.
+    /// Removes the oldest messages of a chat and their words in the index: those created up to
+    /// `last`, up to `limit`; fewer when they have many words. Returns the last one removed.
     fn remove_messages(
         &mut self,
         chat: i64,
@@ -531,7 +529,7 @@ impl Store<'_> {
         Ok(removed)
     }
 
-    /// The oldest messages of a chat, of which the content is read where it is indexed.
+    /// The oldest messages of a chat, with the content of those that are indexed.
     fn oldest_messages(
         &mut self,
         chat: i64,
@@ -552,7 +550,7 @@ impl Store<'_> {
             } else {
                 None
             };
-            // What is not indexed need not be read, but overwritten.
+            // Content that is not indexed is not read, only overwritten.
             bytes += row.get_ref(6)?.as_i64().unwrap_or_default();
             oldest.push(Oldest { message: MessageId::at(created), status, indexed });
             Ok(bytes < CONTENT_BYTES_PER_SLICE)
@@ -560,8 +558,8 @@ impl Store<'_> {
         Ok(oldest)
     }
 
-    /// Looks for the first chat from `from` on that has rows in a table and is gone, at a number of
-    /// chats. Goes from chat to chat: a full scan would read every message.
+    /// Finds the first removed chat from `from` on that has rows in a table, visiting a limited
+    /// number of chats. Jumps from chat to chat, since a full scan would read every message.
     pub(super) fn orphan_chat(
         &mut self,
         table: &str,
@@ -736,7 +734,7 @@ mod tests {
             }
             let now = at(5 * DAY_US + 2);
             assert_eq!(store.expire_messages(now, 2), Ok(Some((chats[1], at(2 * DAY_US + 2)))));
-            // To the microsecond: what is as old as that stays.
+            // To the microsecond: messages of exactly that age stay.
             assert_eq!(store.expire_messages(now, 2), Ok(None));
             let counts = chats.iter().map(|&chat| range(store, chat, 0, i64::MAX).len());
             assert_eq!(counts.collect::<Vec<_>>(), [5, 3, 5]);
@@ -767,8 +765,8 @@ mod tests {
         });
     }
 
-    /// Where words leave lightly, searches do not find them at once, and when the index has been
-    /// assembled they are nowhere in it.
+    /// Where words are only marked, searches do not find them at once, and after the complete merge
+    /// the index does not contain them.
     #[test]
     fn words_that_leave_lightly_are_gone_once_the_index_is_assembled() {
         use crate::store::search::Unindexed;
@@ -816,7 +814,7 @@ mod tests {
         store.commit().expect("committed");
         assert_eq!(store.count(blocks), Ok(0));
         assert_eq!((found(store, "leaves"), found(store, "stays")), (0, 100));
-        // What goes one by one is overwritten again.
+        // Words of a single deletion are overwritten again.
         store.delete_message(chat, MessageId::at(at(3)), at(1_001)).expect("deleted");
         while store.settle_pending(None).expect("settled") {}
         store.commit().expect("committed");

@@ -1,8 +1,8 @@
-//! The data file: SQLite in WAL mode with `synchronous=FULL`, and the only place with SQL.
+//! The store: SQLite in WAL mode with `synchronous=FULL`, and the only module with SQL.
 //!
-//! Reads and writes of one turn of the loop share one transaction, begun by the first of them and
-//! ended by [`Store::commit`]: one fsync per turn that wrote. Who asks, and whether it may, is not
-//! known here; nor are sockets and the clock.
+//! All reads and writes of a turn share one transaction, begun by the first of them and ended by
+//! [`Store::commit`]: one fsync per turn that wrote (group commit). It does not know permissions,
+//! sockets or clocks.
 
 pub mod changes;
 pub mod chats;
@@ -41,17 +41,17 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
 
 use crate::ids::ServerTime;
 
-/// What a call on the store gives.
+/// The result of a call of the store.
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// Microseconds of server time that one write of the high-water mark covers; a restart after a
-/// crash goes on at most this far ahead.
+/// Microseconds of server time reserved by one write; after a crash, server time continues at most
+/// this far ahead.
 const TIME_LEASE_US: i64 = 1_000_000;
 
-/// Free pages that a database keeps: 4 MiB, for what comes next.
+/// Free pages that a database keeps for later use: 4 MiB.
 const FREE_PAGES_KEPT: u32 = 1_024;
 
-/// What of the turn's transaction has begun.
+/// The state of the turn's transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Transaction {
     None,
@@ -59,7 +59,7 @@ enum Transaction {
     Write,
 }
 
-/// The file, with the statements of the hot path held ready.
+/// The database, with the prepared statements of the hot path.
 pub struct Store<'db> {
     db: &'db Connection,
     checkpoints: &'db checkpoint::Shared,
@@ -75,23 +75,23 @@ pub struct Store<'db> {
     set_server_time: Statement<'db>,
     insert_message: Statement<'db>,
     forget_search: Statement<'db>,
-    /// A transaction has failed, and the index may remember what it should not.
+    /// A transaction has failed, so the caches of the search index may be wrong.
     is_search_unsure: bool,
-    /// Words that leave the index are only marked as gone.
+    /// Words removed from the index are only marked as deleted.
     is_light: bool,
-    /// Messages that have left the index.
+    /// Messages removed from the index since the start.
     left_index: u64,
-    /// Highest server time ever promised to the file.
+    /// Highest server time ever reserved in the database.
     time_reserved: ServerTime,
-    /// What `time_reserved` becomes when the transaction under way commits.
+    /// The new value of `time_reserved` when the present transaction commits.
     time_reserving: ServerTime,
 }
 
 impl<'db> Store<'db> {
-    /// Prepares the statements on an open file.
+    /// Prepares the statements on an open database.
     ///
     /// # Errors
-    /// When SQLite cannot prepare them: the file does not have the tables it should.
+    /// When SQLite cannot prepare them: the database lacks the expected tables.
     pub fn new(database: &'db Database) -> StoreResult<Self> {
         let db = database.connection();
         let mut store = Self {
@@ -120,18 +120,18 @@ impl<'db> Store<'db> {
         Ok(store)
     }
 
-    /// The highest server time that the file has promised never to give again.
+    /// The highest server time reserved in the database; no time up to it is ever given again.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn server_time(&mut self) -> StoreResult<ServerTime> {
         let micros: Option<i64> =
             self.get("SELECT value FROM meta WHERE key = 'server_time'", [], |row| row.get(0))?;
         Ok(micros.and_then(ServerTime::new).unwrap_or_default())
     }
 
-    /// Makes sure that the file will know, once this turn is committed, that `time` was given.
-    /// Reserves ahead, so that most turns write nothing for it.
+    /// Makes sure that this turn's COMMIT stores that `time` was given. Reserves ahead, so most
+    /// turns write nothing for it.
     ///
     /// # Errors
     /// As every write.
@@ -143,7 +143,7 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// Writes exactly `time` as the highest ever given: for a graceful end.
+    /// Stores exactly `time` as the highest one given, for a graceful shutdown.
     ///
     /// # Errors
     /// As every write.
@@ -154,8 +154,8 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// Begins the turn's transaction for writing, unless it has. A transaction that only read is
-    /// ended first: it cannot be upgraded once somebody else has written.
+    /// Begins the turn's write transaction, unless it has begun. A read transaction is ended first,
+    /// since it cannot be upgraded after another process has written.
     ///
     /// # Errors
     /// [`Fault::Unavailable`] when another process holds the file.
@@ -173,7 +173,7 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// A small write that changes nothing, to find out whether the database can be written.
+    /// A small write without effect, to find out whether the database can be written.
     ///
     /// # Errors
     /// When it cannot.
@@ -182,11 +182,10 @@ impl<'db> Store<'db> {
         self.run("UPDATE meta SET value = value WHERE key = 'server_time'", []).map(drop)
     }
 
-    /// Makes the index forget what it keeps in memory. A read that fails while it looks for its
-    /// totals ends the transaction below it; it sees that, and only then takes the totals to be
-    /// nothing, to write that into the file with its next change. From then on it would refuse to
-    /// let words go, as those of a damaged file. It forgets at the end of a transaction in which it
-    /// took part, even if it did nothing there.
+    /// Makes the search index drop its in-memory state. If a read fails while FTS5 looks up its
+    /// totals, it ends the transaction, then takes the totals as zero, and would store them with
+    /// its next change. From then on it would refuse to remove words, as from a damaged index. It
+    /// drops the state at the end of a transaction in which it took part, even without changes.
     fn forget_search(&mut self) -> StoreResult<()> {
         let took_part =
             self.begin_write.raw_execute().and_then(|_| self.forget_search.raw_execute());
@@ -198,8 +197,8 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// Before the index is read, too, it has to forget: reading its words makes it
-    /// write what it keeps in memory.
+    /// The state must also be dropped before the index is read: reading its terms makes it write
+    /// its in-memory state.
     fn begin_search(&mut self) -> StoreResult<()> {
         if self.is_search_unsure && self.transaction != Transaction::Write {
             if self.transaction == Transaction::Read {
@@ -225,13 +224,13 @@ impl<'db> Store<'db> {
         Ok(())
     }
 
-    /// Ends a transaction that has only read; nothing else is to be ended.
+    /// Ends a read transaction; a write transaction is not ended here.
     pub(super) fn end_look(&mut self) -> StoreResult<()> {
         if self.transaction == Transaction::Read { self.end_read() } else { Ok(()) }
     }
 
-    /// SQLite ends a whole transaction by itself when a statement meets a full disk or the like.
-    /// What would follow would commit on its own, so nothing may follow until the turn is undone.
+    /// SQLite ends a whole transaction by itself on a full disk and similar errors. Later
+    /// statements would each commit on their own, so none may follow until the turn is undone.
     fn still_open(&self) -> StoreResult<()> {
         if self.db.is_autocommit() {
             return Err(StoreError::unavailable("the turn's transaction has ended early"));
@@ -244,13 +243,13 @@ impl<'db> Store<'db> {
         self.transaction == Transaction::Write
     }
 
-    /// Rows changed since the start, those of undone transactions included.
+    /// Rows changed since the start, including those of undone transactions.
     pub fn rows_changed(&self) -> u64 {
         self.db.total_changes()
     }
 
-    /// Ends the turn's transaction; when it wrote, everything is on stable storage afterwards.
-    /// True when it wrote.
+    /// Ends the turn's transaction. If it wrote, everything is on disk afterwards. True when it
+    /// wrote.
     ///
     /// # Errors
     /// [`Fault::Unavailable`]: nothing of the turn is in the file. [`Fault::Lost`]: nobody knows.
@@ -277,7 +276,7 @@ impl<'db> Store<'db> {
         Ok(wrote)
     }
 
-    /// Undoes the turn's transaction, whatever is left of it.
+    /// Rolls back whatever is left of the turn's transaction.
     pub fn roll_back(&mut self) {
         if !self.db.is_autocommit()
             && let Err(error) = self.rollback.raw_execute()
@@ -290,7 +289,7 @@ impl<'db> Store<'db> {
         self.is_light = false;
     }
 
-    /// That the database and its WAL are still the files at their paths.
+    /// Checks that the database and its WAL are still the files at their paths.
     ///
     /// # Errors
     /// [`Fault::Lost`] when they are not: nothing may be written any more.
@@ -298,45 +297,45 @@ impl<'db> Store<'db> {
         self.identity.still_same()
     }
 
-    /// How many damaged messages were met since the start, the chat and the id of the last.
+    /// Number of damaged messages read since the start, and the chat and id of the last.
     pub fn damage_met(&self) -> (u64, i64, i64) {
         self.damage.met()
     }
 
-    /// How many damaged chunks of files were met since the start, and the file of the last.
+    /// Number of damaged chunks of files read since the start, and the file of the last.
     pub fn damaged_files_met(&self) -> (u64, i64) {
         self.damage.files_met()
     }
 
-    /// Frees the space that is kept for a full disk. True when there was any: from now on only what
-    /// frees space or keeps somebody out should write.
+    /// Deletes the reserve file. True if there was one: from now on, only requests that free space
+    /// or block a user should write.
     pub fn give_up_reserve(&self) -> bool {
         self.reserve.give_up()
     }
 
-    /// The same, but only when the disk has no space left.
+    /// The same, but only if the disk is full.
     pub fn give_up_reserve_when_full(&self) -> bool {
         self.reserve.give_up_when_full()
     }
 
-    /// Takes that space again, where there is enough. True unless the disk is still full.
+    /// Creates the reserve file again if there is space. False while the disk is still full.
     pub fn hold_reserve(&self) -> bool {
         self.reserve.hold()
     }
 
-    /// Whether that space was given up and the disk is still full.
+    /// Whether the reserve was given up and the disk is still full.
     pub fn is_reserve_given_up(&self) -> bool {
         self.reserve.is_given_up()
     }
 
-    /// Whether no other process is writing. Not within a transaction.
+    /// Whether no other process is writing. Do not call it within a transaction.
     pub fn is_lock_free(&mut self) -> bool {
         let begun = self.begin_write.raw_execute();
         begun.and_then(|_| self.rollback.raw_execute()).is_ok()
     }
 
-    /// Whether the server waits a moment for another process that holds the file, or fails at once:
-    /// once a wait was in vain, it would only stall every turn.
+    /// Sets whether the server waits briefly for another process that holds the lock, or fails at
+    /// once: after one wait failed, others would only delay every turn.
     pub fn set_busy_timeout(&self, waits: bool) {
         let wait = if waits { open::BUSY_TIMEOUT } else { std::time::Duration::ZERO };
         if let Err(error) = self.db.busy_timeout(wait) {
@@ -347,12 +346,12 @@ impl<'db> Store<'db> {
     /// Whether nobody may register or join a chat.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn lockdown(&mut self) -> StoreResult<bool> {
         Ok(self.meta("lockdown")?.is_some_and(|value| value != 0))
     }
 
-    /// Lets nobody register or join a chat, or everybody again.
+    /// Turns the lockdown on or off: nobody may register or join a chat.
     ///
     /// # Errors
     /// As every write.
@@ -360,7 +359,7 @@ impl<'db> Store<'db> {
         self.set_meta("lockdown", i64::from(is_on))
     }
 
-    /// How long the clock is not to be believed, in milliseconds.
+    /// Milliseconds for which the clock is doubted.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -368,7 +367,7 @@ impl<'db> Store<'db> {
         Ok(self.meta("clock_doubt_ms")?.map_or(0, i64::unsigned_abs))
     }
 
-    /// Notes how long the clock is not to be believed; 0: it is.
+    /// Stores for how many milliseconds the clock is doubted; 0: it is trusted.
     ///
     /// # Errors
     /// As every write.
@@ -376,7 +375,7 @@ impl<'db> Store<'db> {
         self.set_meta("clock_doubt_ms", i64::try_from(doubt_ms).unwrap_or(i64::MAX))
     }
 
-    /// A number that belongs to the file as a whole.
+    /// A setting of the whole database.
     fn meta(&mut self, key: &str) -> StoreResult<Option<i64>> {
         self.get("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
     }
@@ -387,22 +386,22 @@ impl<'db> Store<'db> {
         self.run(sql, (key, value)).map(drop)
     }
 
-    /// A number that changes when another process has committed to the file.
+    /// A number that changes when another process has committed.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn data_version(&mut self) -> StoreResult<i64> {
         let db = self.db;
         self.data_version.query_row([], |row| row.get(0)).map_err(|e| error::explain(db, e))
     }
 
-    /// Copies the WAL into the file and empties it; nothing of what was deleted or replaced is left
-    /// in it. False when another process reads or writes, for which nobody waits. Not within a
+    /// Checkpoints the WAL and truncates it, so that it contains no deleted or replaced content.
+    /// False when another process reads or writes; it does not wait. Do not call it within a
     /// transaction.
     ///
     /// # Errors
     /// When a write or sync fails.
-    pub fn empty_wal(&mut self) -> StoreResult<bool> {
+    pub fn truncate_wal(&mut self) -> StoreResult<bool> {
         self.checkpoints.still_known()?;
         self.set_busy_timeout(false);
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -417,9 +416,9 @@ impl<'db> Store<'db> {
         }
     }
 
-    /// Gives up to `pages` free pages of the database back to the disk; those at its end move into
-    /// free ones before. A database of an older version keeps its pages. True when there are more
-    /// than are kept for what comes next.
+    /// Returns up to `pages` free pages to the disk, after moving pages from the end into free
+    /// ones. A database of an older version keeps its pages. True when there are more than should
+    /// be kept.
     ///
     /// # Errors
     /// As every write.
@@ -441,8 +440,8 @@ impl<'db> Store<'db> {
         Ok(surplus > pages)
     }
 
-    /// Whether the thread for checkpoints is at work, and so the WAL cannot be emptied.
-    pub fn is_copying(&self) -> bool {
+    /// Whether the checkpointer is running, so that the WAL cannot be truncated.
+    pub fn is_checkpointing(&self) -> bool {
         self.checkpoints.is_working()
     }
 
@@ -451,7 +450,7 @@ impl<'db> Store<'db> {
         self.checkpoints.counts()
     }
 
-    /// One row, or none.
+    /// One row, if any.
     fn get<T>(
         &mut self,
         sql: &str,
@@ -464,7 +463,7 @@ impl<'db> Store<'db> {
         row.map_err(|e| error::explain(self.db, e))
     }
 
-    /// Every row, through `each`, until it says stop by returning false.
+    /// Passes every row to `each` until it returns false.
     fn each(
         &mut self,
         sql: &str,
@@ -485,7 +484,7 @@ impl<'db> Store<'db> {
         walk(&mut statement).map_err(|e| error::explain(self.db, e))
     }
 
-    /// Every row, as a list.
+    /// All rows, as a list.
     fn all<T>(
         &mut self,
         sql: &str,
@@ -500,32 +499,32 @@ impl<'db> Store<'db> {
         Ok(rows)
     }
 
-    /// Changes rows, and says how many.
+    /// Changes rows. Returns their number.
     fn run(&mut self, sql: &str, params: impl Params) -> StoreResult<usize> {
         self.begin_write()?;
         let mut statement = self.db.prepare_cached(sql)?;
         statement.execute(params).map_err(|e| error::explain(self.db, e))
     }
 
-    /// Inserts a row of a table with an AUTOINCREMENT key, and gives the key.
+    /// Inserts a row of a table with an AUTOINCREMENT key. Returns the key.
     fn insert(&mut self, sql: &str, params: impl Params) -> StoreResult<i64> {
         self.run(sql, params)?;
         Ok(self.db.last_insert_rowid())
     }
 }
 
-/// An id out of a row; a number that no id can be is damage.
+/// An id from a row; a number that is not a valid id is damage.
 fn id<T>(make: impl FnOnce(i64) -> Option<T>, column: usize, raw: i64) -> rusqlite::Result<T> {
     make(raw).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, raw))
 }
 
-/// A time out of a row.
+/// A time from a row.
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<ServerTime> {
     let micros = row.get(column)?;
     ServerTime::new(micros).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, micros))
 }
 
-/// A number of bytes out of a row.
+/// A number of bytes from a row.
 fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let count: i64 = row.get(column)?;
     u64::try_from(count).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, count))

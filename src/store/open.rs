@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
 
-use super::checkpoint::{self, Copier};
+use super::checkpoint::{self, Checkpointer};
 use super::checksum::Damage;
 use super::error::{self, Cause, describe_io};
 use super::identity::{self, Identity};
@@ -281,8 +281,8 @@ impl Database {
     /// # Errors
     /// When there is no room for one more thread, or SQLite cannot open the file again.
     pub fn start_copying(&mut self) -> Result<(), String> {
-        let copier = self.copier(None)?;
-        let thread = checkpoint::Thread::start(copier);
+        let checkpointer = self.checkpointer(None)?;
+        let thread = checkpoint::Thread::start(checkpointer);
         self.thread = Some(thread.map_err(|e| format!("cannot start a thread: {e}"))?);
         Ok(())
     }
@@ -291,9 +291,9 @@ impl Database {
     ///
     /// # Errors
     /// When SQLite cannot open the file again.
-    pub fn copier(&mut self, vfs: Option<&str>) -> Result<Copier, String> {
-        let copier = Copier::open(&mut self.db, &self.checkpoints, &self.path, vfs);
-        copier.map_err(|e| format!("{}: {e}", self.path.display()))
+    pub fn checkpointer(&mut self, vfs: Option<&str>) -> Result<Checkpointer, String> {
+        let checkpointer = Checkpointer::open(&mut self.db, &self.checkpoints, &self.path, vfs);
+        checkpointer.map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
     /// Ends the thread, if there is one, and waits for what it has begun.
@@ -302,7 +302,7 @@ impl Database {
     /// [`super::Fault::Lost`], and then the file has to be abandoned.
     pub fn stop_copying(&mut self) -> StoreResult<()> {
         if let Some(thread) = self.thread.take() {
-            checkpoint::let_sleep(&mut self.db)?;
+            checkpoint::remove_hook(&mut self.db)?;
             thread.join();
         }
         self.checkpoints.still_known()
@@ -372,7 +372,7 @@ impl Database {
     /// SQLite's own look at every page and index: a list of what is wrong.
     ///
     /// # Errors
-    /// When the file cannot be read at all.
+    /// When the database cannot be read at all.
     pub fn integrity(&self) -> Result<Vec<String>, String> {
         let explain = |e: rusqlite::Error| e.to_string();
         let mut statement = self.db.prepare("PRAGMA integrity_check").map_err(explain)?;

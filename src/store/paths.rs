@@ -1,7 +1,7 @@
-//! The files around the database: where they are, how they are made, and the locks.
+//! The files next to the database: their paths, how they are created, and locks.
 //!
-//! A command may run as root in a folder that another user can write to. So no file is made or
-//! opened through a symbolic link, and only a file that was just made changes its owner.
+//! A command may run as root in a folder that another user can write to. So no file is created or
+//! opened through a symbolic link, and only a newly created file changes its owner.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -12,20 +12,20 @@ use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::error::describe_io;
 
-/// The path of a file that stands next to another one.
+/// The path of a sibling file of another one.
 pub(super) fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// The absolute path of an existing file, without links. SQLite takes no absolute path for a URI or
-/// for one of its special names, such as `:memory:`.
+/// The absolute path of an existing file, without links. SQLite never takes an absolute path for a
+/// URI or a special name such as `:memory:`.
 pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     path.canonicalize()
 }
 
-/// The same of a file that is to be made in an existing folder.
+/// The same for a file to be created in an existing folder.
 pub(super) fn real_new(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::other("the path names no file"))?;
     let folder = match path.parent() {
@@ -35,14 +35,14 @@ pub(super) fn real_new(path: &Path) -> io::Result<PathBuf> {
     Ok(folder.canonicalize()?.join(name))
 }
 
-/// Makes a file that only its owner can read, unless something has its name.
+/// Creates a file that only its owner can read. Fails if the name exists.
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
-    // O_EXCL, which this is, follows no link.
+    // O_EXCL does not follow links.
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Makes an empty database file, unless there is one; SQLite gives its WAL and shared memory the
-/// mode of the file.
+/// Creates an empty database file, unless it exists. SQLite gives its WAL and shared memory the
+/// same mode.
 pub(super) fn create_missing(path: &Path) -> Result<(), String> {
     match create_private(path) {
         Ok(_) => Ok(()),
@@ -51,7 +51,7 @@ pub(super) fn create_missing(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Gives a file that was just made to the owner of another one, where this process may do that.
+/// Changes the owner of a new file to that of another one, if this process may.
 pub(super) fn give_to_owner_of(file: &File, other: &Path) {
     if let (Ok(made), Ok(owner)) = (file.metadata(), other.metadata())
         && made.uid() != owner.uid()
@@ -61,7 +61,7 @@ pub(super) fn give_to_owner_of(file: &File, other: &Path) {
     }
 }
 
-/// Opens an existing file for a lock: no link, and nothing whose opening would wait.
+/// Opens an existing file for locking; rejects links and files whose opening would block.
 pub(super) fn open_existing(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags as i32).open(path);
@@ -77,21 +77,21 @@ pub(super) fn open_existing(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Locks the database until the process ends: by a file of its own next to it, whose name ends so.
-/// `None` when another process has the lock.
+/// Locks the database until the process ends, by a sibling file with this suffix. `None` when
+/// another process has the lock.
 ///
-/// Closing any descriptor of the data file itself would drop SQLite's own locks on it.
+/// The data file itself is not used: closing any descriptor of it would drop SQLite's locks.
 ///
 /// # Errors
-/// One line, when there is no data file or no such file can be made.
+/// One line, when there is no data file or the lock file cannot be created.
 pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
-    // By whatever link the database is reached, its lock is one.
+    // By whatever link the database is reached, its lock is the same.
     let real = real(data).map_err(|e| format!("{}: {}", data.display(), describe_io(&e)))?;
     let name = sibling_path(&real, suffix);
     let failed = |e: io::Error| format!("{}: {}", name.display(), describe_io(&e));
     let file = match create_private(&name) {
         Ok(file) => {
-            // One that root has made must not keep out the user who owns the database.
+            // A lock file created by root must not lock out the owner of the database.
             give_to_owner_of(&file, &real);
             file
         }
@@ -105,13 +105,13 @@ pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
     }
 }
 
-/// Brings a file's content to the disk.
+/// Syncs a file.
 pub(super) fn sync(path: &Path) -> Result<(), String> {
     let synced = File::open(path).and_then(|file| file.sync_all());
     synced.map_err(|e| format!("{}: {}", path.display(), describe_io(&e)))
 }
 
-/// Renames a file within its folder, unless something has the new name.
+/// Renames a file within its folder. Fails if the new name exists.
 pub(super) fn rename_noclobber(file: &Path, name: &Path) -> Result<(), String> {
     let failed = |e: io::Error| match e.kind() {
         ErrorKind::AlreadyExists => format!("{}: exists already", name.display()),
@@ -119,7 +119,7 @@ pub(super) fn rename_noclobber(file: &Path, name: &Path) -> Result<(), String> {
     };
     match renameat_with(CWD, file, CWD, name, RenameFlags::NOREPLACE) {
         Ok(()) => {}
-        // Some file systems cannot do it in one step.
+        // Some file systems cannot do that atomically.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
             if name.symlink_metadata().is_ok() {
                 return Err(failed(ErrorKind::AlreadyExists.into()));

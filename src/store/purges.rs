@@ -1,5 +1,5 @@
-//! Purges: all messages of a user are to be deleted, in slices, by the server or, when none runs,
-//! by the command for that.
+//! Purges: deleting all messages of a user in slices, by the server or, when none runs, by the
+//! command.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
@@ -9,33 +9,33 @@ const ROWS_PER_SLICE: usize = 4_000;
 /// Chats scanned in one slice.
 const CHATS_PER_SLICE: usize = 100;
 
-/// A purge, and how far it has come.
+/// A purge, and its progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Purge {
     number: i64,
-    /// Whose messages go.
+    /// The user whose messages are deleted.
     pub user: UserId,
-    /// Those created up to here.
+    /// Messages created up to this time are deleted.
     upto: ServerTime,
-    /// Chats before this one are done; a row's id.
+    /// Chats before this row id are done.
     chat: i64,
-    /// Messages of the chat up to this one are done.
+    /// Messages of the chat up to this time are done.
     at: ServerTime,
 }
 
-/// A message that is to be deleted.
+/// A message to be deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Found {
     /// Its chat.
     pub chat: ChatId,
     /// Its id.
     pub message: MessageId,
-    /// Its status as yet.
+    /// Its present status.
     pub status: u8,
 }
 
 impl Store<'_> {
-    /// Asks for the messages of a user, created up to a time, to be deleted.
+    /// Requests that the messages of a user created up to a time be deleted.
     ///
     /// # Errors
     /// As every write.
@@ -44,10 +44,10 @@ impl Store<'_> {
         self.run(sql, (user.row(), upto.micros())).map(drop)
     }
 
-    /// The purge that was asked for first.
+    /// The oldest purge.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn next_purge(&mut self) -> StoreResult<Option<Purge>> {
         let sql = "SELECT purge_id, user_id, upto, chat_id, at FROM purges
                    ORDER BY purge_id LIMIT 1";
@@ -62,8 +62,8 @@ impl Store<'_> {
         })
     }
 
-    /// The next messages of a purge, at most `limit`, which the caller deletes in the same
-    /// transaction. Notes how far it has come, and forgets it at its end.
+    /// The next messages of a purge, at most `limit`, which the caller must delete in the same
+    /// transaction. Stores the progress; removes the purge at its end.
     ///
     /// # Errors
     /// As every write.
@@ -90,7 +90,7 @@ impl Store<'_> {
         Ok(found)
     }
 
-    /// Goes on in one chat; false when the slice ends before the chat does.
+    /// Continues in one chat. False when the slice ends before the chat does.
     fn purge_chat(
         &mut self,
         purge: &mut Purge,
@@ -140,7 +140,7 @@ mod tests {
         }
         let mut expected = Vec::new();
         for n in 1..=9000 {
-            // Most in one chat, the others here and there; one sixth by the one who is purged.
+            // Most in one chat, the others in many; a sixth by the purged user.
             let chat = ChatId::new(if n % 3 == 0 { 1 + n as u32 % 250 } else { 7 });
             let chat = chat.expect("not 0");
             let sender = if n % 6 == 1 || n % 3 == 0 && n % 7 == 1 { 5 } else { 6 };

@@ -1,5 +1,5 @@
-//! Space that is kept for a full disk: a file next to the database that is given up when the disk
-//! is full, so that what frees space or keeps somebody out can still be written.
+//! The reserve: a file next to the database that is deleted when the disk is full, so that requests
+//! that free space or block a user can still be written.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -9,28 +9,28 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::paths;
 
-/// How much is kept: a few transactions in the WAL, and SQLite's shared memory.
+/// Size of the reserve: enough for a few transactions in the WAL, and for SQLite's shared memory.
 const RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// The smallest disk on which anything is kept.
+/// Smallest disk that gets a reserve.
 const DISK_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
-/// The reserve is only taken from a disk that has this much left.
+/// The reserve is created only if this much space is free.
 const FREE_BYTES_MIN: u64 = 4 * RESERVE_BYTES;
 
-/// The disk counts as full when less is left: the next transactions may fail.
+/// With less free space the disk counts as full: the next transactions may fail.
 const FULL_BYTES: u64 = RESERVE_BYTES / 4;
 
 /// The reserve of one database.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
-    /// `None`: nothing is kept (in memory, or on a simulated disk).
+    /// `None`: no reserve, as for a database in memory or on a simulated disk.
     file: Option<PathBuf>,
     is_held: Cell<bool>,
     is_given_up: Cell<bool>,
 }
 
-/// What a disk holds and what an unprivileged user may still write, in bytes.
+/// The size of a disk, and the space free to an unprivileged user, in bytes.
 fn space(path: &Path) -> Option<(u64, u64)> {
     let disk = statvfs(path.parent()?).ok()?;
     Some((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
@@ -42,11 +42,11 @@ impl Reserve {
         Self { file: Some(paths::sibling_path(data, ".reserve")), ..Self::default() }
     }
 
-    /// Takes the space, where there is enough. True unless the disk is full still.
+    /// Creates the reserve if there is enough space. False while the disk is still full.
     pub(super) fn hold(&self) -> bool {
         let Some(file) = &self.file else { return true };
         let held = file.symlink_metadata().is_ok_and(|file| file.is_file());
-        // A command that had to write on a full disk may have given it up.
+        // A command may have given it up, to write on a full disk.
         let was_held = self.is_held.replace(held);
         let (total, free) = space(file).unwrap_or((0, 0));
         if held || total < DISK_BYTES_MIN {
@@ -54,7 +54,7 @@ impl Reserve {
             return true;
         }
         if free < FREE_BYTES_MIN {
-            // What is left may be the space that was given up before a restart.
+            // The free space may be that of the reserve, given up before a restart.
             let is_given_up =
                 self.is_given_up.get() || was_held || free < RESERVE_BYTES + FULL_BYTES;
             self.is_given_up.set(is_given_up);
@@ -76,7 +76,7 @@ impl Reserve {
         true
     }
 
-    /// Gives the space back to the disk. True when there was any.
+    /// Deletes the reserve. True if there was one.
     pub(super) fn give_up(&self) -> bool {
         let Some(file) = &self.file else { return false };
         let is_ours = file.symlink_metadata().is_ok_and(|file| file.is_file());
@@ -87,24 +87,24 @@ impl Reserve {
         given
     }
 
-    /// Gives the space up when the disk has none left. True when there was any.
+    /// Deletes the reserve if the disk is full. True if there was one.
     pub(super) fn give_up_when_full(&self) -> bool {
         let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
         free < FULL_BYTES && self.give_up()
     }
 
-    /// Whether the space was given up and is not back yet.
+    /// Whether the reserve was given up and is not back yet.
     pub(super) fn is_given_up(&self) -> bool {
         self.is_given_up.get()
     }
 }
 
-/// The database to which a reserve belongs.
+/// The database that a reserve belongs to.
 fn data_of(reserve: &Path) -> Option<PathBuf> {
     Some(reserve.with_file_name(reserve.file_name()?.to_str()?.strip_suffix(".reserve")?))
 }
 
-/// Makes the space real: a file with a hole would take nothing.
+/// Allocates the space; a sparse file would not reserve anything.
 fn fill(file: &File) -> std::io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, RESERVE_BYTES) {
         Err(rustix::io::Errno::OPNOTSUPP) => {

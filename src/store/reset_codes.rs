@@ -1,10 +1,10 @@
-//! One-time codes for a new password, at most one a user.
+//! Reset codes: one-time codes for a new password, at most one per user.
 
 use super::{Store, StoreResult};
 use crate::ids::{ServerTime, UserId};
 
 impl Store<'_> {
-    /// Sets the code of a user by its digest; an earlier one ends.
+    /// Sets the code of a user by its digest, replacing an earlier one.
     ///
     /// # Errors
     /// As every write.
@@ -20,7 +20,7 @@ impl Store<'_> {
         self.run(sql, (user.row(), digest, expires.micros(), created.micros())).map(drop)
     }
 
-    /// The digest of a user's code, while it can be used.
+    /// The digest of a user's code, if it has not expired.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -29,7 +29,7 @@ impl Store<'_> {
         self.get(sql, (user.row(), now.micros()), |row| row.get(0))
     }
 
-    /// Replaces a password by another, which ends the code of the user.
+    /// Sets a new password, which ends the user's reset code.
     ///
     /// # Errors
     /// As every write.

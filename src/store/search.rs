@@ -1,9 +1,9 @@
-//! The search index: which messages have which words. Filled and cleared in slices, next to the
-//! messages and behind them.
+//! The search index: which messages contain which words. Filled and cleared in slices, after the
+//! messages themselves.
 //!
-//! Invariant: what is in `search` for a message is a function of the content that it had when its
-//! row came into `search_rows`, so the same words take it out again. Until they have, the old
-//! content waits in `search_pending`.
+//! Invariant: the entries of a message in `search` depend only on the content that it had when its
+//! row was added to `search_rows`, so the same words can be removed again. Until they are, the old
+//! content stays in `search_pending`.
 
 use super::messages::PASSED_OVER_MAX;
 use super::{Store, StoreResult, checksum, id, time};
@@ -12,38 +12,38 @@ use crate::tokenizer;
 use crate::wire::codec::STATUS_DELETED;
 use rusqlite::Row;
 
-/// Words taken out of the index in one slice: each costs some 25 us.
+/// Words removed from the index in one slice: each takes about 25 us.
 pub const WORDS_PER_SLICE: usize = 96;
 
-/// Lets the index take part in a transaction, and does nothing.
+/// A no-op that makes the index take part in a transaction.
 pub(super) const FORGET: &str = "INSERT INTO search (search, rank) VALUES ('merge', 0)";
 
-/// Pages that one step of merging writes.
+/// Pages written by one merge step.
 const MERGE_PAGES: i64 = 32;
 
-/// The key of `meta` that says whether words are only marked as gone.
+/// The key of `meta` that is set while the index has words that are only marked as deleted.
 const UNASSEMBLED: &str = "search_unassembled";
 
-/// Begins the word that stands for a chat: no word of a message begins so.
+/// First character of the word that stands for a chat; no word of a message begins with it.
 const CHAT_MARK: char = '\u{E000}';
 
-/// Up to where the messages are indexed.
+/// The progress of indexing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// All messages created up to here are indexed.
     pub done: ServerTime,
-    /// A walk over the chats that is under way.
+    /// A scan of the chats in progress.
     pub scan: Option<Scan>,
 }
 
-/// A walk over the chats for messages that are not indexed.
+/// A scan of the chats for messages that are not indexed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scan {
-    /// Looks for messages created up to here.
+    /// Searches for messages created up to this time.
     pub upto: ServerTime,
-    /// Chats before this one are done; a row's id.
+    /// Chats before this row id are done.
     pub chat: i64,
-    /// Messages of the chat up to this one are done.
+    /// Messages of the chat up to this time are done.
     pub at: ServerTime,
 }
 
@@ -63,7 +63,7 @@ pub fn chat_word(chat: ChatId) -> String {
     format!("{CHAT_MARK}{chat}")
 }
 
-/// All words that a message is indexed by, in order.
+/// All words that a message is indexed by, sorted.
 fn index_words(chat: i64, content: &str) -> Vec<String> {
     let folded = tokenizer::fold(content);
     let mut list = vec![format!("{CHAT_MARK}{chat}")];
@@ -74,10 +74,10 @@ fn index_words(chat: i64, content: &str) -> Vec<String> {
 impl Store<'_> {
     // ---- filling ----------------------------------------------------------------------------
 
-    /// How far indexing has come.
+    /// The progress of indexing, as stored.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn search_progress(&mut self) -> StoreResult<Progress> {
         let mut number = |key| self.meta(key).map(Option::unwrap_or_default);
         let at = |micros| ServerTime::new(micros).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Store<'_> {
         Ok(Progress { done, scan: (upto > ServerTime::ZERO).then_some(scan) })
     }
 
-    /// Notes how far indexing has come, in the transaction that brings it there.
+    /// Stores the progress of indexing, in the same transaction as the work.
     ///
     /// # Errors
     /// As every write.
@@ -111,7 +111,7 @@ impl Store<'_> {
     /// The content of a message, unless it is gone, deleted or damaged.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn content_to_index(
         &mut self,
         chat: ChatId,
@@ -127,12 +127,12 @@ impl Store<'_> {
         Ok(found.flatten())
     }
 
-    /// The next messages of a scan, at most `limit` and, after the first, `bytes_max` of content;
-    /// fewer when many are deleted. And where the scan stands then, `None` at its end. Steps over
-    /// at most one chat's end.
+    /// The next messages of a scan: at most `limit` and, after the first, `bytes_max` of content;
+    /// fewer when many are deleted. Also the scan's new position, `None` at its end. Passes the end
+    /// of at most one chat.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn next_to_index(
         &mut self,
         done: ServerTime,
@@ -177,15 +177,15 @@ impl Store<'_> {
         Ok((found, Some(stands)))
     }
 
-    /// Indexes messages, but those that are indexed already.
+    /// Indexes messages, except those that are indexed already.
     ///
     /// # Errors
     /// As every write.
     pub fn index(&mut self, batch: &mut [Unindexed]) -> StoreResult<()> {
-        // In their order the index takes them in one piece.
+        // The index stores them as one segment if they are sorted.
         batch.sort_by_key(|new| new.message);
         for new in batch {
-            // What waits in `search_pending` is indexed when its old words have left.
+            // A message in `search_pending` is indexed after its old words are removed.
             let sql = "INSERT INTO search_rows (message_id, chat_id) SELECT ?1, ?2
                        WHERE NOT EXISTS (SELECT 1 FROM search_pending WHERE message_id = ?1)
                        ON CONFLICT DO NOTHING";
@@ -198,7 +198,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// One step of putting the index's pieces together. False when there is nothing to do.
+    /// One merge step. False when there is nothing to merge.
     ///
     /// # Errors
     /// As every write.
@@ -212,8 +212,8 @@ impl Store<'_> {
 
     // ---- clearing ---------------------------------------------------------------------------
 
-    /// The content of a message is about to change: what it is indexed by is put aside, to leave
-    /// the index soon. Of a damaged message nobody knows what that is; its words stay.
+    /// Called before the content of a message changes: saves the indexed content, whose words will
+    /// be removed. The indexed content of a damaged message is unknown; its words stay.
     pub(super) fn retire_from_index(
         &mut self,
         chat: ChatId,
@@ -234,8 +234,8 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// A message is about to go: takes its words out of the index, or puts very many of them
-    /// aside. How many were taken out.
+    /// Called before a message is removed: removes its words from the index, or schedules that if
+    /// there are very many. Returns how many were removed.
     pub(super) fn take_from_index(
         &mut self,
         chat: i64,
@@ -269,13 +269,12 @@ impl Store<'_> {
     }
 
     // ---- erasing much -----------------------------------------------------------------------
-    //
-    // To overwrite one word of one message takes some hundred microseconds, so a large chat would
-    // take hours. Where many messages go, their words are only marked as gone, and leave the pages
-    // when all pieces of the index have been assembled anew, which takes a fraction of that.
+    // Overwriting one word of one message takes about a hundred microseconds, so a large chat would
+    // take hours. Where many messages are removed, their words are only marked as deleted. They
+    // leave the pages when the whole index is merged, which takes a fraction of that time.
 
-    /// From here to [`Store::end_light`] words are only marked as gone. The index has to be
-    /// assembled afterwards, which the database knows.
+    /// From here to [`Store::end_light`], words are only marked as deleted. The database records
+    /// that the index has to be merged completely afterwards.
     ///
     /// # Errors
     /// As every write.
@@ -285,7 +284,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Words that go are overwritten again.
+    /// Overwrites removed words again.
     ///
     /// # Errors
     /// As every write.
@@ -299,12 +298,12 @@ impl Store<'_> {
         self.is_light
     }
 
-    /// Messages that have left the index since the start, those of undone transactions included.
+    /// Messages removed from the index since the start, including those of undone transactions.
     pub const fn left_index(&self) -> u64 {
         self.left_index
     }
 
-    /// Whether the index has words that are only marked as gone.
+    /// Whether the index has words that are only marked as deleted.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -312,8 +311,8 @@ impl Store<'_> {
         Ok(self.meta(UNASSEMBLED)?.is_some_and(|value| value != 0))
     }
 
-    /// Begins to assemble all of the index; [`Store::merge_search`] goes on with it, until it has
-    /// nothing to do.
+    /// Begins to merge the whole index; [`Store::merge_search`] continues until it has nothing to
+    /// do.
     ///
     /// # Errors
     /// As every write.
@@ -321,7 +320,7 @@ impl Store<'_> {
         self.run("INSERT INTO search (search, rank) VALUES ('merge', ?1)", [-MERGE_PAGES]).map(drop)
     }
 
-    /// Notes that all of the index was assembled since words were last marked as gone.
+    /// Records that the whole index was merged since words were last marked.
     ///
     /// # Errors
     /// As every write.
@@ -329,7 +328,7 @@ impl Store<'_> {
         self.set_meta(UNASSEMBLED, 0)
     }
 
-    /// Whether old words of messages of these chats wait to leave the index.
+    /// Whether old words of messages in these chats wait to be removed from the index.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -343,8 +342,8 @@ impl Store<'_> {
         Ok(None)
     }
 
-    /// One slice of what waits in `search_pending`, that of `first` before others: old words leave,
-    /// and when they all have, the present content is indexed. False when nothing waits.
+    /// One slice of `search_pending`, that of `first` before others: removes old words, and after
+    /// the last one indexes the present content. False when nothing is pending.
     ///
     /// # Errors
     /// As every write.
@@ -371,8 +370,8 @@ impl Store<'_> {
         let rest = words.get(out as usize..).unwrap_or_default();
         let now = rest.get(..WORDS_PER_SLICE).unwrap_or(rest);
         if out > 0 {
-            // Each time that words are taken out, the index counts one message less; this one has
-            // been counted off before.
+            // The index counts one message less whenever words are removed; this one was subtracted
+            // before.
             self.run("INSERT INTO search (rowid, words) VALUES (?1, '')", [row])?;
         }
         self.take_words(message, now)?;
@@ -388,13 +387,13 @@ impl Store<'_> {
         Ok(true)
     }
 
-    // ---- looking ----------------------------------------------------------------------------
+    // ---- searching --------------------------------------------------------------------------
 
-    /// Indexed messages older than `below` and newer than `above` that have one word of each of
-    /// the lists: the newest `limit`, from the newest.
+    /// Indexed messages older than `below` and newer than `above` that contain at least one word of
+    /// each list: the newest `limit`, newest first.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn search(
         &mut self,
         all_of: &[Vec<String>],
@@ -413,17 +412,17 @@ impl Store<'_> {
     /// The chat of an indexed message.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn chat_of_indexed(&mut self, message: MessageId) -> StoreResult<Option<ChatId>> {
         let sql = "SELECT chat_id FROM search_rows WHERE message_id = ?1";
         let row = message.created().micros();
         self.get(sql, [row], |row| id(ChatId::from_row, 0, row.get(0)?))
     }
 
-    /// The newest `limit` indexed messages older than `below`, with their chats, from the newest.
+    /// The newest `limit` indexed messages older than `below`, with their chats, newest first.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn indexed_before(
         &mut self,
         below: MessageId,
@@ -439,7 +438,7 @@ impl Store<'_> {
     /// The time after which the newest `count` indexed messages older than `below` were created.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn indexed_window(&mut self, below: MessageId, count: usize) -> StoreResult<ServerTime> {
         let sql = "SELECT message_id FROM search_rows WHERE message_id < ?1
                    ORDER BY message_id DESC LIMIT 1 OFFSET ?2";
@@ -447,11 +446,11 @@ impl Store<'_> {
         Ok(found.unwrap_or_default())
     }
 
-    /// Indexed words that begin so, in order, up to `limit`. Goes from word to word, however many
-    /// messages have them.
+    /// Indexed words with this prefix, sorted, up to `limit`. Jumps from word to word, however many
+    /// messages contain them.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn indexed_words(&mut self, prefix: &str, limit: usize) -> StoreResult<Vec<String>> {
         self.begin_search()?;
         let mut found = Vec::new();
@@ -460,7 +459,7 @@ impl Store<'_> {
             let sql = "SELECT term FROM search_terms WHERE term >= ?1 LIMIT 1";
             let next: Option<String> = self.get(sql, [&from], |row| row.get(0))?;
             let Some(next) = next.filter(|next| next.starts_with(prefix)) else { break };
-            // No word has this character, so all that go on after the word come later.
+            // No word contains this character, so it skips to the next word.
             from = format!("{next}\u{1}");
             found.push(next);
         }
@@ -468,7 +467,7 @@ impl Store<'_> {
     }
 }
 
-/// The words as FTS5 reads them: quoted, whatever they are.
+/// The words as an FTS5 query, quoted.
 fn expression(all_of: &[Vec<String>]) -> String {
     let quoted = |word: &String| format!("\"{}\"", word.replace('"', "\"\""));
     let one_of = |words: &Vec<String>| {
@@ -500,7 +499,7 @@ mod tests {
         UserId::new(9).expect("not 0")
     }
 
-    /// Messages with these contents at 10, 20, … in chat 7, indexed.
+    /// Messages with these contents at times 10, 20, … in chat 7, indexed.
     fn with_indexed(contents: &[&str], test: impl FnOnce(&mut Store<'_>, &Database)) {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");
@@ -529,7 +528,7 @@ mod tests {
         found.into_iter().map(|found| found.created().micros()).collect()
     }
 
-    /// Everything that the index's tables hold, as bytes.
+    /// All bytes in the index's tables.
     fn holds(database: &Database, text: &str) -> bool {
         let db = database.connection();
         ["SELECT block FROM search_data", "SELECT term FROM search_idx"].into_iter().any(|sql| {

@@ -1,4 +1,4 @@
-//! Sessions: who may come back without a password, and until when.
+//! Sessions: rows of logins that can be restored.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ServerTime, SessionId, UserId};
@@ -10,15 +10,15 @@ use std::net::IpAddr;
 pub struct Session {
     /// Its id.
     pub session: SessionId,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// SHA-256 of the secret.
     pub digest: Vec<u8>,
-    /// When it was made by LOGIN.
+    /// When LOGIN created it.
     pub created: ServerTime,
-    /// When it was last used, to the hour or so.
+    /// When it was last used; accurate to about an hour.
     pub used: ServerTime,
-    /// Where it was last used from.
+    /// The address that last used it.
     pub address: String,
 }
 
@@ -55,7 +55,7 @@ impl Store<'_> {
         Ok(id(SessionId::from_row, 0, row)?)
     }
 
-    /// Addresses from which sessions were last used, the latest first, up to `limit`.
+    /// Addresses that last used sessions, latest first, up to `limit`.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -75,7 +75,7 @@ impl Store<'_> {
         self.get(&sql, [session_id.row()], session)
     }
 
-    /// The sessions of a user, or of everybody, oldest first.
+    /// The sessions of a user, or of all users, oldest first.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -95,7 +95,7 @@ impl Store<'_> {
         }
     }
 
-    /// Notes that a session was used.
+    /// Stores that a session was used.
     ///
     /// # Errors
     /// As every write.
@@ -109,7 +109,7 @@ impl Store<'_> {
         self.run(sql, (session_id.row(), now.micros(), address)).map(drop)
     }
 
-    /// Ends a session; false when there is none.
+    /// Ends a session. False when there is none.
     ///
     /// # Errors
     /// As every write.
@@ -118,7 +118,7 @@ impl Store<'_> {
         self.run(sql, [session_id.row()]).map(|rows| rows > 0)
     }
 
-    /// Ends the sessions of a user, but for one to keep.
+    /// Ends the sessions of a user, except one to keep.
     ///
     /// # Errors
     /// As every write.

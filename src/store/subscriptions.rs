@@ -1,4 +1,4 @@
-//! Where the pushes of sessions go: at most one endpoint a session.
+//! Push subscriptions: at most one endpoint per session.
 
 use super::{Store, StoreResult, id};
 use crate::ids::{ServerTime, SessionId, UserId};
@@ -17,7 +17,7 @@ pub struct Subscription {
 }
 
 impl Store<'_> {
-    /// Sets the endpoint of a session; an earlier one ends.
+    /// Sets the endpoint of a session, replacing an earlier one.
     ///
     /// # Errors
     /// As every write.
@@ -58,7 +58,7 @@ impl Store<'_> {
         })
     }
 
-    /// Ends the subscription of a session; false when it has none.
+    /// Ends the subscription of a session. False when it has none.
     ///
     /// # Errors
     /// As every write.

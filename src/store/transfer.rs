@@ -1,8 +1,7 @@
-//! Chats that come from another file: their messages keep their ids and times.
+//! Imports of chats from another database: messages keep their ids and times.
 //!
-//! An import fills a chat that has no name yet, so that nobody finds it, in many transactions next
-//! to a running server, and gives it its name at the end. Until then [`Store::unnamed_chats`] knows
-//! it.
+//! An import fills a chat without a name, which nobody can find, in many transactions alongside a
+//! running server, and names it at the end. Until then, [`Store::unnamed_chats`] lists it.
 
 use super::messages::Orphan;
 use super::{Store, StoreResult, checksum, id, time};
@@ -10,7 +9,7 @@ use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::Message;
 
 impl Store<'_> {
-    /// Adds a group without a name. Its password is the stored form of one that nobody knows.
+    /// Adds a group without a name. Its password is one that nobody knows.
     ///
     /// # Errors
     /// As every write.
@@ -20,7 +19,7 @@ impl Store<'_> {
         Ok(id(ChatId::from_row, 0, row)?)
     }
 
-    /// Makes a group without a name the direct chat of two users, who have none.
+    /// Turns a group without a name into the direct chat of two users, who have none.
     ///
     /// # Errors
     /// As every write.
@@ -30,19 +29,19 @@ impl Store<'_> {
         self.run(sql, (chat.row(), one.min(other).row(), one.max(other).row())).map(drop)
     }
 
-    /// Groups without a name: of imports that go on, or that were killed.
+    /// Groups without a name: of imports in progress, or killed ones.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn unnamed_chats(&mut self) -> StoreResult<Vec<ChatId>> {
         let sql = "SELECT chat_id FROM chats WHERE kind = 0 AND name_key IS NULL";
         self.all(sql, [], |row| id(ChatId::from_row, 0, row.get(0)?))
     }
 
-    /// Whether there are messages of chats that are gone, or words of theirs in the index.
+    /// Whether there are messages of removed chats, or words of theirs in the index.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn has_unswept(&mut self) -> StoreResult<bool> {
         let sql = "SELECT 1 FROM search_pending
                    WHERE chat_id NOT IN (SELECT chat_id FROM chats) LIMIT 1";
@@ -50,7 +49,7 @@ impl Store<'_> {
         Ok(has_words || self.orphan_chat("messages", 0, u32::MAX)? != Orphan::Nowhere)
     }
 
-    /// Stores a message as it was in another file.
+    /// Stores a message copied from another database.
     ///
     /// # Errors
     /// As every write.
@@ -64,18 +63,18 @@ impl Store<'_> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             (row.0, row.1, row.2, updated, old.status, old.content, checksum),
         )?;
-        // They come in order, so each is the newest.
+        // They arrive in order, so each is the newest.
         let sql = "UPDATE chats SET message_count = message_count + 1, last_message = ?2
                    WHERE chat_id = ?1";
         self.run(sql, (chat.row(), old.created.micros())).map(drop)
     }
 
-    /// A message of any chat whose id is one of these, which ascend. Walks over all messages that
-    /// came between the first and the last of them, and over the index, which may still have those
-    /// of a chat that is gone.
+    /// A message of any chat with one of these ascending ids. Walks over all messages between the
+    /// first and the last id, and over the index, which may still contain messages of removed
+    /// chats.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn any_of(&mut self, ids: &[MessageId]) -> StoreResult<Option<(ChatId, MessageId)>> {
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(None) };
         let (first, last) = (first.created().micros(), last.created().micros());
@@ -110,10 +109,10 @@ impl Store<'_> {
         Ok(found)
     }
 
-    /// All messages of a chat in order, through `each` until it says stop by returning false.
+    /// Passes all messages of a chat, in order, to `each` until it returns false.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn all_messages(
         &mut self,
         chat: ChatId,
@@ -123,21 +122,20 @@ impl Store<'_> {
         self.messages_by_id(chat, MessageId::at(ServerTime::ZERO), last, each).map(drop)
     }
 
-    /// Begins a look at the file that sees nothing of what others write meanwhile, until the next
-    /// commit.
+    /// Begins a read transaction: it sees nothing that others write until the next commit.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn begin_look(&mut self) -> StoreResult<()> {
         self.begin_read()?;
-        // SQLite takes its view of the file with the first statement that reads.
+        // SQLite takes the snapshot with the first statement that reads.
         self.server_time().map(drop)
     }
 
-    /// Whether a user has a nickname that is known; its id by the key.
+    /// The id of the user with this nickname key, if there is one.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn user_id_by_key(&mut self, key: &str) -> StoreResult<Option<UserId>> {
         let sql = "SELECT user_id FROM users WHERE name_key = ?1";
         self.get(sql, [key], |row| id(UserId::from_row, 0, row.get(0)?))

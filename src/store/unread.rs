@@ -1,10 +1,10 @@
-//! How many messages of others somebody has not seen, kept in numbers of the chat and the member.
+//! Counts of unread messages, stored in the rows of chats and members.
 //!
-//! A chat counts the messages that ever came, a member how many of them are no news to them: those
-//! up to the marker, and their own. What is unread is the difference, so a message of another needs
-//! no change of any member, and one's own needs one number. Both are brought up behind the
-//! requests, by [`Sent`]; what came since is known to the holder of that. A deletion only says that
-//! the numbers of those who had not read so far are no good any more.
+//! A chat counts all messages it ever had; a member counts those that are not unread for them:
+//! messages up to the read marker, and their own. The difference is the number of unread ones. So a
+//! message of another user changes no member, and an own one changes a single number. Both are
+//! updated in the background, by [`Sent`]; whoever holds that knows the rest. A deletion
+//! invalidates the counts of members who had not read so far.
 
 use std::collections::BTreeMap;
 
@@ -14,32 +14,32 @@ use crate::ids::{ChatId, ServerTime, UserId};
 /// Unread messages are counted up to this (protocol section 5).
 pub const UNREAD_MAX: u32 = 1000;
 
-/// Messages that are scanned to count the unread ones: this many of one's own or deleted ones at
-/// the end of a chat hide what is before them.
+/// Messages scanned to count the unread ones. If this many own or deleted messages are at the end
+/// of a chat, those before them are not counted.
 pub const ROWS_SCANNED_MAX: u32 = 10_000;
 
-/// A chat's messages as a member's row and the chat's count them.
+/// The counts of a chat's messages for one member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counted {
-    /// When the newest message that is counted was created; zero when none is there.
+    /// Time of the newest counted message; zero when there is none.
     pub last: ServerTime,
-    /// How many up to there the member has not read, without a bound; `None`: to be counted.
+    /// Messages up to there that the member has not read; `None`: not counted.
     pub unread: Option<i64>,
 }
 
-/// Messages of one chat that are not counted in the file yet.
+/// Messages of one chat that the database has not counted yet.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sent {
-    /// How many.
+    /// Their number.
     pub count: u32,
-    /// When the newest was created; zero when it is gone.
+    /// Time of the newest one; zero when it was removed.
     pub last: ServerTime,
-    /// How many are by whom.
+    /// Their number per sender.
     pub by: BTreeMap<UserId, u32>,
 }
 
 impl Sent {
-    /// One more.
+    /// Adds a message.
     pub fn add(&mut self, sender: UserId, created: ServerTime) {
         self.count += 1;
         self.last = created;
@@ -48,21 +48,21 @@ impl Sent {
 }
 
 impl Store<'_> {
-    /// When the newest message of a chat was created; zero when there is none.
+    /// Time of the newest message of a chat; zero when there is none.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn last_message(&mut self, chat: ChatId) -> StoreResult<ServerTime> {
         let sql = "SELECT max(message_id) FROM messages WHERE chat_id = ?1";
         let newest = self.get(sql, [chat.row()], |row| row.get::<_, Option<i64>>(0))?;
         Ok(newest.flatten().and_then(ServerTime::new).unwrap_or_default())
     }
 
-    /// Messages of others, not deleted, created after `seen`, counted up to [`UNREAD_MAX`] among
-    /// the newest; and how many messages were scanned.
+    /// Messages of other users, not deleted, created after `seen`, counted up to [`UNREAD_MAX`]
+    /// from the newest; and how many messages were scanned.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn unread(
         &mut self,
         chat: ChatId,
@@ -82,10 +82,10 @@ impl Store<'_> {
         Ok((unread, scanned))
     }
 
-    /// The oldest messages of a chat that are not counted, up to `limit`.
+    /// The oldest uncounted messages of a chat, up to `limit`.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn uncounted(&mut self, chat: ChatId, limit: u32) -> StoreResult<Sent> {
         let sql = "SELECT message_id, sender_id FROM messages WHERE chat_id = ?1
                    AND message_id > (SELECT last_message FROM chats WHERE chat_id = ?1)
@@ -98,7 +98,7 @@ impl Store<'_> {
         Ok(found)
     }
 
-    /// Counts the messages of a chat that follow those counted.
+    /// Counts the messages of a chat that follow the counted ones.
     ///
     /// # Errors
     /// As every write.
@@ -114,7 +114,7 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Notes how many messages a member has not read, all of the chat's being counted.
+    /// Stores how many messages a member has not read; all messages of the chat must be counted.
     ///
     /// # Errors
     /// As every write.
@@ -125,22 +125,22 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), unread)).map(drop)
     }
 
-    /// A message was deleted, or is gone with all before it.
+    /// A message was deleted, or removed together with all before it.
     pub(super) fn note_deletion(&mut self, chat: ChatId, message: ServerTime) -> StoreResult<()> {
         let sql = "UPDATE chats SET deletions = deletions + 1, last_deleted = max(last_deleted, ?2)
                    WHERE chat_id = ?1";
         self.run(sql, (chat.row(), message.micros())).map(drop)
     }
 
-    /// Up to which server time all messages of all chats were counted when a server ended.
+    /// The server time up to which all messages of all chats were counted at a graceful shutdown.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the database cannot be read.
     pub fn counted_upto(&mut self) -> StoreResult<ServerTime> {
         Ok(self.meta("counted_upto")?.and_then(ServerTime::new).unwrap_or_default())
     }
 
-    /// Notes that all messages of all chats up to a time are counted.
+    /// Stores that all messages of all chats up to a time are counted.
     ///
     /// # Errors
     /// As every write.
@@ -164,7 +164,7 @@ mod tests {
         UserId::new(id).expect("not 0")
     }
 
-    /// A chat of three with messages at 1, 2, … by these.
+    /// A chat with three members and messages at times 1, 2, … by these senders.
     fn with_senders(senders: &[u32], test: impl FnOnce(&mut Store<'_>, ChatId)) {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");

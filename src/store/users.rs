@@ -1,4 +1,4 @@
-//! People: names, password hashes, whether they may come in.
+//! Users: names, password hashes, and whether they are disabled.
 
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ServerTime, UserId};
@@ -16,9 +16,9 @@ pub struct User {
     pub password: String,
     /// Cannot log in.
     pub disabled: bool,
-    /// When it was made.
+    /// When it was created.
     pub created: ServerTime,
-    /// Bits of protocol section 5a that are kept: operator and bot.
+    /// The stored bits of protocol section 5a: operator and bot.
     pub flags: u8,
 }
 
@@ -60,7 +60,7 @@ impl Store<'_> {
         Ok(self.get("SELECT 1 FROM users LIMIT 1", [], |_| Ok(()))?.is_some())
     }
 
-    /// Everybody, by name.
+    /// All users, by name.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -68,7 +68,7 @@ impl Store<'_> {
         self.all(&format!("SELECT {COLUMNS} FROM users ORDER BY name_key"), [], user)
     }
 
-    /// Up to `limit` users whose name key begins with `prefix` and is above `after`, by name.
+    /// Up to `limit` users whose name key has the prefix `prefix` and is above `after`, by name.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -78,7 +78,7 @@ impl Store<'_> {
         after: Option<&str>,
         limit: u16,
     ) -> StoreResult<Vec<User>> {
-        // Nothing that begins with the prefix sorts after the prefix and the last character.
+        // Everything with the prefix sorts before the prefix followed by the highest character.
         let sql = format!(
             "SELECT {COLUMNS} FROM users WHERE name_key >= ?1 AND name_key > ?2 AND name_key < ?3
              ORDER BY name_key LIMIT ?4"
@@ -122,7 +122,7 @@ impl Store<'_> {
         Ok(UserId::from_row(row))
     }
 
-    /// Whether a login is that of a user other than `except`, or looks like it (protocol section
+    /// Whether a login belongs to a user other than `except`, or looks like it (protocol section
     /// 7).
     ///
     /// # Errors
@@ -143,7 +143,7 @@ impl Store<'_> {
         Ok(self.get(sql, given, |_| Ok(()))?.is_some())
     }
 
-    /// Keeps what a login looks like.
+    /// Stores the skeletons of a login.
     fn set_skeletons(&mut self, user: i64, nickname: &str) -> StoreResult<()> {
         let looks = Skeletons::of(nickname);
         let sql = "INSERT OR REPLACE INTO skeletons (user_id, stored, lower) VALUES (?1, ?2, ?3)";
@@ -159,7 +159,7 @@ impl Store<'_> {
         self.run(sql, (user_id.row(), password)).map(drop)
     }
 
-    /// Lets a user in again, or no more.
+    /// Enables or disables a user.
     ///
     /// # Errors
     /// As every write.
@@ -178,8 +178,8 @@ impl Store<'_> {
         self.set_skeletons(user_id.row(), nickname)
     }
 
-    /// Leaves of an account only the row that its messages refer to: disabled, under another name
-    /// and with a password that nobody knows.
+    /// Reduces an account to the row that its messages refer to: disabled, renamed, and with a
+    /// password that nobody knows.
     ///
     /// # Errors
     /// As every write.

@@ -1,26 +1,26 @@
-//! Groups that have lost their last admin, and groups without members (protocol section 5).
+//! Groups without an admin, and groups without members (protocol section 5).
 //!
-//! A *vacancy* says that the first to join the group, or to be enabled in it, becomes its admin.
-//! One with a time says since when the group has no members at all: 30 days later it is gone. A
-//! group that the command line made without an admin has no vacancy until it loses a member.
+//! A *vacancy* means that the next user who joins the group, or is enabled in it, becomes its
+//! admin. If it has a time, the group has had no members since then, and is removed after 30 days.
+//! A group that the command line created without an admin has no vacancy until it loses a member.
 
 use super::{Store, StoreResult, id};
 use crate::ids::{ChatId, ServerTime, UserId};
 
-/// What became of a group that lost a member or an admin.
+/// What happened to a group that lost a member or an admin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Succession {
-    /// Nothing that anybody is notified of.
+    /// Nothing that has to be notified.
     Unchanged,
-    /// This member is an admin now.
+    /// This member has become an admin.
     Heir(UserId),
-    /// The group is gone: nobody was left, and it never had a message.
+    /// The group was removed: it had no members left, and never had a message.
     Gone,
 }
 
 impl Store<'_> {
-    /// Settles what becomes of a group after somebody has left it, was removed or was disabled in
-    /// it. `was_admin`: they were an admin of it.
+    /// Settles a group after a user left it, was removed from it or was disabled. `was_admin`: the
+    /// user was an admin of it.
     ///
     /// # Errors
     /// As every write.
@@ -52,8 +52,8 @@ impl Store<'_> {
         Ok(Succession::Heir(heir))
     }
 
-    /// Names heirs in the groups in which a user was the last admin who is not disabled. To be
-    /// called after the user was disabled.
+    /// Appoints admins in the groups whose last enabled admin was this user. Call it after the user
+    /// was disabled.
     ///
     /// # Errors
     /// As every write.
@@ -71,8 +71,8 @@ impl Store<'_> {
         Ok(heirs)
     }
 
-    /// Makes a user who was enabled the admin of those of their groups that wait for one. The
-    /// groups in which they were not admin before.
+    /// Makes an enabled user the admin of their groups that have a vacancy. Returns the groups in
+    /// which they were not admin before.
     ///
     /// # Errors
     /// As every write.
@@ -87,7 +87,7 @@ impl Store<'_> {
         Ok(made)
     }
 
-    /// Whether a group has ever had a message; one that was deleted or expired was one.
+    /// Whether a group ever had a message, even one that was deleted or expired.
     fn has_had_messages(&mut self, chat: ChatId) -> StoreResult<bool> {
         let sql = "SELECT 1 FROM chats WHERE chat_id = ?1 AND (message_count > 0 OR deletions > 0)
                    UNION ALL SELECT 1 FROM messages WHERE chat_id = ?1 LIMIT 1";
@@ -99,7 +99,7 @@ impl Store<'_> {
         self.run(sql, (chat.row(), emptied.map(ServerTime::micros))).map(drop)
     }
 
-    /// Ends the vacancy of a group: somebody becomes its admin. Whether there was one.
+    /// Ends the vacancy of a group, which has an admin now. False when there was none.
     pub(super) fn take_vacancy(&mut self, chat: ChatId) -> StoreResult<bool> {
         if self
             .get("SELECT 1 FROM vacancies WHERE chat_id = ?1", [chat.row()], |_| Ok(()))?
@@ -111,7 +111,7 @@ impl Store<'_> {
         Ok(true)
     }
 
-    /// Groups that have had no members since before this time, up to `limit`.
+    /// Groups without members since before this time, up to `limit`.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -1,31 +1,30 @@
-//! Reading messages and files to see whether they are as they were written: by `check`, by a backup
-//! before it gets its name, and slowly by the server, which also computes the checksums that rows
-//! of an older version lack.
+//! Verification of messages and files against their checksums: by `check`, by a backup before it is
+//! renamed, and slowly by the server, which also adds checksums to rows of older versions.
 
 use super::{Store, StoreResult, checksum};
 
 /// Bytes of content after which a slice ends.
 const BYTES_PER_SLICE: usize = 256 * 1024;
 
-/// Where a walk over all messages stands: the last message that it has seen, by its row.
+/// The position of a walk over all messages: the last one verified, by its row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
     chat: i64,
     message: i64,
 }
 
-/// What a slice of the walk has found.
+/// The result of one slice of the walk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<Cursor>,
-    /// Messages that are damaged, by chat and id.
+    /// Damaged messages, by chat and id.
     pub damaged: Vec<(i64, i64)>,
-    /// Messages without a checksum, and what it is.
+    /// Messages without a checksum, with the computed one.
     missing: Vec<(i64, i64, u32)>,
 }
 
-/// Where a walk over the chunks of all files stands: the last one that it has seen.
+/// The position of a walk over the chunks of all files: the last one verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ChunkCursor {
     file: i64,
@@ -33,24 +32,24 @@ pub struct ChunkCursor {
 }
 
 impl ChunkCursor {
-    /// Before all of them.
+    /// Before the first one.
     pub const FIRST: Self = Self { file: 0, start: -1 };
 }
 
-/// What a slice of that walk has found.
+/// The result of one slice of that walk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct VerifiedChunks {
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<ChunkCursor>,
     /// Damaged chunks, by file and offset.
     pub damaged: Vec<(i64, i64)>,
-    /// Chunks without a checksum, and what it is.
+    /// Chunks without a checksum, with the computed one.
     missing: Vec<(i64, i64, u32)>,
 }
 
 impl Store<'_> {
-    /// Verifies the next chunks of files after `from`, some hundred kilobytes of them. Those of
-    /// files that wait to be erased are of no interest to anyone.
+    /// Verifies the next chunks of files after `from`, a few hundred kilobytes. Skips files that
+    /// wait to be erased.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -87,7 +86,7 @@ impl Store<'_> {
         Ok(VerifiedChunks { damaged, ..found })
     }
 
-    /// Stores the checksums that were missing in a slice, unless a chunk has changed since.
+    /// Stores the missing checksums of a slice, except for chunks that have changed since.
     ///
     /// # Errors
     /// As every write.
@@ -100,7 +99,8 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Verifies the chunks of all files, a slice in each transaction. Not within one.
+    /// Verifies the chunks of all files, each slice in a transaction of its own. Do not call it
+    /// within one.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -148,7 +148,7 @@ impl Store<'_> {
         Ok(found)
     }
 
-    /// Stores the checksums that were missing in a slice, unless a row has changed since.
+    /// Stores the missing checksums of a slice, except for rows that have changed since.
     ///
     /// # Errors
     /// As every write.
@@ -161,8 +161,8 @@ impl Store<'_> {
         Ok(())
     }
 
-    /// Verifies all messages, a slice in each transaction, so that nothing is kept from being
-    /// checkpointed for long. Not within a transaction.
+    /// Verifies all messages, each slice in a transaction of its own, so that checkpoints are not
+    /// held back for long. Do not call it within one.
     ///
     /// # Errors
     /// When the database cannot be read.

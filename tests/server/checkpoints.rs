@@ -116,7 +116,7 @@ fn a_failed_copy_is_tried_again() {
         }
         server.metrics()["checkpoints_failed_total"] >= 2.0
     });
-    let grows = |line: &str| line.contains("cannot be brought into the data file");
+    let grows = |line: &str| line.contains("the WAL cannot be checkpointed");
     assert_eq!(server.stderr().lines().filter(|line| grows(line)).count(), 1);
     strace.kill().expect("the end of strace");
     strace.wait().expect("the end of strace");
@@ -125,7 +125,7 @@ fn a_failed_copy_is_tried_again() {
             anna.send(hall, &long(sent));
             sent += 1;
         }
-        server.stderr().contains("brought into the data file again")
+        server.stderr().contains("WAL checkpoints succeed again")
     });
     assert_eq!(anna.history(hall).len(), sent);
     server.admin_ok(&["check"], None);

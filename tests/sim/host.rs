@@ -190,7 +190,7 @@ impl<'db> Host<'db> {
 
     /// Whether a checkpoint has failed, so that the server will consider its database lost.
     pub(crate) fn is_losing(&self) -> bool {
-        vfs::alongside(|side| side.copier.is_lost()) == Some(true)
+        vfs::alongside(|side| side.checkpointer.is_lost()) == Some(true)
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -402,7 +402,7 @@ impl Turning<'_, '_> {
     fn copy(&mut self) {
         if self.w.rng.one_in(self.w.plan.copies_one_in) {
             self.w.trace(|| "a checkpoint".to_owned());
-            vfs::alongside(|side| side.copier.work());
+            vfs::alongside(|side| side.checkpointer.work());
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Once;
 
 use rusqlite::ffi;
 use vestnik::store::FileId;
-use vestnik::store::checkpoint::Copier;
+use vestnik::store::checkpoint::Checkpointer;
 
 use crate::disk::{Code, Disk, Locks};
 use crate::rng::Rng;
@@ -29,7 +29,7 @@ thread_local! {
 /// The checkpointer thread, with a connection of its own: now and then it runs a whole checkpoint
 /// before a write or sync of another connection.
 pub(crate) struct Alongside {
-    pub(crate) copier: Copier,
+    pub(crate) checkpointer: Checkpointer,
     pub(crate) rng: Rng,
     /// Once per this many writes and syncs.
     pub(crate) one_in: u64,
@@ -51,7 +51,7 @@ pub(crate) fn alongside<T>(with: impl FnOnce(&mut Alongside) -> T) -> Option<T> 
 fn look_aside() {
     alongside(|side| {
         if side.rng.one_in(side.one_in) {
-            side.copier.work();
+            side.checkpointer.work();
         }
     });
 }

@@ -316,10 +316,10 @@ impl World {
             Ok(database) => database,
             Err(wrong) => return excuse(wrong),
         };
-        let copier = match self.plan.copies_one_in {
+        let checkpointer = match self.plan.copies_one_in {
             0 => None,
-            _ => match database.copier(Some(vfs::NAME)) {
-                Ok(copier) => Some(copier),
+            _ => match database.checkpointer(Some(vfs::NAME)) {
+                Ok(checkpointer) => Some(checkpointer),
                 Err(wrong) => return excuse(wrong),
             },
         };
@@ -342,7 +342,11 @@ impl World {
         self.after_start(service.last_time().micros())?;
         let one_in = self.plan.copies_within_one_in;
         let rng = self.rng.fork();
-        vfs::set_alongside(copier.map(|copier| Alongside { copier, rng, one_in }));
+        vfs::set_alongside(checkpointer.map(|checkpointer| Alongside {
+            checkpointer,
+            rng,
+            one_in,
+        }));
         let mut host = Host::new(service, &random, self);
         while self.report.turns < self.plan.turns {
             if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
