@@ -431,6 +431,8 @@ class Soak:
             f"resident memory: {warm / 1024:.1f} MiB after the warm-up, {end / 1024:.1f} MiB at "
             f"the end ({100 * (end / warm - 1):+.1f} %), at most {most / 1024:.1f} MiB"
         )
+        tenths = [median(tenth / 10, (tenth + 1) / 10) / 1024 for tenth in range(10)]
+        print("by tenths of the time, MiB:", ", ".join(f"{mib:.1f}" for mib in tenths))
         if not 0.9 * warm <= end <= 1.1 * warm:
             self.fail("the memory is not flat")
 

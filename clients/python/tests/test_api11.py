@@ -1,6 +1,7 @@
 """The purposes of API 1.1 but for files: users, invites, closed chats, reactions, replies, pushes."""
 
 import base64
+import collections
 import functools
 import os
 import random
@@ -294,7 +295,8 @@ class Copies(WithServer):
         dice, gate = random.Random(seed), self.gate()
         with self.client("anna") as anna, \
                 self.client(address=gate.address, from_start=True) as boris:
-            copy = ChatCopy(boris)
+            copy, news = ChatCopy(boris), collections.Counter()
+            boris.on("message")(lambda _, message: news.update([message.id] * message.is_new))
             boris.login("boris", PASSWORD)
             vera = self.client("vera")
             chats = [anna.create_chat(f"copied{number}") for number in range(3)]
@@ -319,6 +321,12 @@ class Copies(WithServer):
             self.assertEqual(mine, self.fresh("boris"))
             reactions = [m.reactions for m in copy.of(chats[1]) if m.reactions]
             self.assertTrue(reactions, "something was tried")
+            # The first chat was left, and was new again afterwards.
+            for chat in chats[1:]:
+                for message in copy.of(chat):
+                    is_mine, count = message.sender == boris.user_id, news[message.id]
+                    self.assertLessEqual(count, 0 if is_mine else 1, message)
+                    self.assertTrue(count or is_mine or message.is_deleted, message)
 
     def change(self, dice, who, chat, sent):
         """One random change of a chat, which may break with the connection or be declined."""
