@@ -11,7 +11,9 @@
 const worker = /** @type {ServiceWorkerGlobalScope} */ (/** @type {unknown} */ (self));
 const CACHE = 'vestnik %ASSETS%';
 /** @type {string[]} */
-const PARTS = JSON.parse('%PARTS%');
+const ALL_PARTS = JSON.parse('%PARTS%');
+/** Large icons are asked for once, by who installs the app. */
+const PARTS = ALL_PARTS.filter((part) => !/(180|512)\.png$/.test(part));
 /** A server that does not answer the page by then is as good as none. */
 const PAGE_LIMIT_MS = 4_000;
 

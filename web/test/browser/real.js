@@ -15,7 +15,7 @@ const BINARIES = ['target/release/vestnik', 'target/debug/vestnik'].map((path) =
 export const serverPath = process.env.VESTNIK ?? BINARIES.find((path) => existsSync(path)) ?? '';
 
 /** @returns {Promise<number>} a port that is free now */
-function freePort() {
+export function freePort() {
   return new Promise((resolve) => {
     const probe = createServer().listen(0, '127.0.0.1', () => {
       const { port } = /** @type {import('node:net').AddressInfo} */ (probe.address());

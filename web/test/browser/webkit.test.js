@@ -9,7 +9,7 @@ import { delimiter, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
 import { launch } from './browser.js';
-import { PASSWORD, RealServer, joinChat, messages, register, send, until } from './real.js';
+import { PASSWORD, RealServer, freePort, joinChat, messages, register, send, until } from './real.js';
 
 /** @param {string} name @returns {boolean} whether there is such a program */
 function isInstalled(name) {
@@ -116,7 +116,7 @@ describe('WebKitGTK', { skip: missing.length > 0 && 'no driver here' }, () => {
 
   before(async () => {
     [browser, server] = await Promise.all([launch(), new RealServer().start()]);
-    webkit = new WebKit(server.port + 1);
+    webkit = new WebKit(await freePort());
     await webkit.open(server.url);
   });
   after(async () => {
