@@ -183,6 +183,8 @@ fn a_file_is_sent_shown_and_saved_and_none_is_written_over() {
         boris.say(line);
         boris.note(words);
     }
+    anna.say("/search look");
+    anna.note("look at it [two words.bin, 200.0 kB]");
     assert_eq!(anna.leave().2, Some(0));
     assert_eq!(boris.leave().2, Some(1), "lines failed");
     assert!(server.admin_ok(&["check"], None).contains("2 messages"));

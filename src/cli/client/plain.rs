@@ -39,8 +39,8 @@ pub(super) struct Plain<'a> {
     is_watched: bool,
     /// Standard output is closed.
     nobody_reads: bool,
-    /// When it was last printed how far a file has come.
-    reported: Option<Instant>,
+    /// Which file it was last printed of how far it has come, and when.
+    reported: Option<(u64, Instant)>,
     failures: usize,
     end: Option<Result<(), String>>,
     logoff_at_end: bool,
@@ -204,11 +204,12 @@ impl<'a> Plain<'a> {
     /// Reports how far a file has come, now and then.
     fn report(&mut self, progress: &Progress) {
         let now = worker::now();
-        let is_begin = progress.done == 0;
-        if !is_begin && self.reported.is_some_and(|reported| now < reported + REPORT_PAUSE) {
+        let is_too_soon =
+            |&(key, at): &(u64, Instant)| key == progress.key && now < at + REPORT_PAUSE;
+        if self.reported.as_ref().is_some_and(is_too_soon) {
             return;
         }
-        self.reported = Some(now);
+        self.reported = Some((progress.key, now));
         let does = if progress.is_upload { "sending" } else { "saving" };
         let (name, size) = (&progress.name, report::size(progress.size));
         note(&format!("{does} {name}: {} % of {size}", progress.percent()));

@@ -6,7 +6,7 @@ use vestnik::ids::{ServerTime, UserId};
 use super::text::{Clock, cut, harmless, width};
 
 /// Columns of a message that is shown where another one answers it.
-const QUOTE_COLUMNS: usize = 40;
+const QUOTE_COLUMNS: usize = 60;
 
 /// A chat as people call it: its name, or `@` and who the other is.
 pub(super) fn chat_name(chat: &Chat) -> String {
@@ -188,8 +188,10 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
 pub(super) fn hit(chat: &str, sender: &str, message: &Message) -> String {
     let clock = Clock::local();
     let (day, time) = (clock.day(message.created), clock.short(message.created));
-    let (sender, content) = (harmless(sender), harmless(&message.content));
-    format!("[{day} {time}] {chat} {sender}: {content}")
+    let files = message.files.iter().map(file);
+    let content = Some(harmless(&message.content)).filter(|content| !content.is_empty());
+    let parts: Vec<String> = content.into_iter().chain(files).collect();
+    format!("[{day} {time}] {chat} {}: {}", harmless(sender), parts.join(" "))
 }
 
 fn or_none(lines: Vec<String>, words: &str) -> Vec<String> {

@@ -167,6 +167,28 @@ mod tests {
     }
 
     #[test]
+    fn any_name_becomes_one_part_of_a_path() {
+        let letters = [
+            '.', '/', '\\', '-', '~', ' ', '\0', '\n', '\u{1b}', '\u{9b}', '\u{202e}', '\u{200d}',
+            '\u{feff}', 'a', 'я', '日', '👩', '\u{301}', ':', '*',
+        ];
+        let mut seed = 7_u64;
+        let mut dice = |bound: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % bound
+        };
+        for _ in 0..20_000 {
+            let name: String = (0..dice(300)).map(|_| letters[dice(letters.len())]).collect();
+            let safe = safe_name(&name);
+            let mut parts = Path::new(&safe).components();
+            let is_normal = matches!(parts.next(), Some(std::path::Component::Normal(_)));
+            assert!(is_normal && parts.next().is_none(), "{name:?} became {safe:?}");
+            assert!(safe.len() <= NAME_BYTES_MAX && !safe.starts_with(['.', '-']), "{safe:?}");
+            assert!(safe.chars().all(|c| harmless_char(c) == c), "{safe:?}");
+        }
+    }
+
+    #[test]
     fn nothing_is_written_over_and_nothing_leaves_the_folder() {
         let folder = folder("over");
         let inside = folder.join("inside");

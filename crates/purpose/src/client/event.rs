@@ -37,7 +37,8 @@ pub enum Event {
         /// What it is now.
         message: Message,
     },
-    /// Somebody reacted to a message, or took it back.
+    /// Somebody reacted to a message, or took it back: [`Message::apply`] changes the message by
+    /// it. A caller that does not have the message passes it over.
     Reaction(ReactionChange),
     /// The session ended, or another connection took it over: log in or restore again.
     Deauth,
