@@ -158,7 +158,10 @@ impl Bot {
                 Err(error) => match pause_after(&error, Duration::ZERO) {
                     Some(wait) => sleep(wait),
                     // Such as a message that was deleted meanwhile, or a chat that is not mine now.
-                    None => return Ok(eprintln!("echo_bot: not answered: {error}")),
+                    None => {
+                        eprintln!("echo_bot: not answered: {error}");
+                        return Ok(());
+                    }
                 },
             }
         }
