@@ -40,6 +40,7 @@ HONEST = "127.0.0.5"
 PIPELINED = 64
 ITERATIONS = 600_000
 FAULTS_MAX = 100
+GRACE_SECONDS = 60
 
 
 class Target(NamedTuple):
@@ -284,14 +285,14 @@ def percentile(values, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("inf")
 
 
-def honest_sends(target, until, results):
+def honest_sends(target, seconds, results):
     """Messages at a steady rate; milliseconds until each answer."""
     times = []
     client = target.connect(HONEST)
     client.login("anna")
     chat = client.ask(CREATE_CHAT, text(f"honest-{time.monotonic_ns()}"))
     begun, count = time.monotonic(), 0
-    while time.monotonic() < until:
+    while time.monotonic() < begun + seconds:
         before = time.monotonic()
         client.ask(SEND_CHAT_MSG, chat + text(f"honest {count}"))
         times.append(1000 * (time.monotonic() - before))
@@ -300,10 +301,10 @@ def honest_sends(target, until, results):
     results["sends"] = times
 
 
-def honest_logins(target, until, results):
+def honest_logins(target, seconds, results):
     """A login a second on a connection of its own; milliseconds until each answer."""
-    times = []
-    while time.monotonic() < until:
+    times, begun = [], time.monotonic()
+    while time.monotonic() < begun + seconds:
         before = time.monotonic()
         try:
             client = target.connect(HONEST)
@@ -333,18 +334,19 @@ def run_attack(arguments, name, attackers, options, is_log_stuck):
         target.connect(HONEST).login("boris")
         with multiprocessing.Manager() as manager:
             results, faults = manager.dict(), manager.list()
-            until = time.monotonic() + arguments.warmup + arguments.seconds
+            # The attack goes on until the honest are done.
+            until = time.monotonic() + arguments.warmup + arguments.seconds + GRACE_SECONDS
             bad = [multiprocessing.Process(target=attacker, args=(target, until, n, faults))
                    for n, attacker in enumerate(attackers)]
             for process in bad:
                 process.start()
             time.sleep(arguments.warmup)
-            good = [multiprocessing.Process(target=work, args=(target, until, results))
+            good = [multiprocessing.Process(target=work, args=(target, arguments.seconds, results))
                     for work in (honest_sends, honest_logins)]
             for process in good:
                 process.start()
             for process in good:
-                process.join(arguments.seconds + 60)
+                process.join(arguments.seconds + GRACE_SECONDS)
             for process in bad + good:
                 process.kill()
                 process.join()
