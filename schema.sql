@@ -1,19 +1,18 @@
--- vestnik's data file, version 3: the tables that a new one gets; what brings older
--- ones to it is in `src/store/migrations/`.
+-- The schema of a new database, version 3. Migrations of older ones are in `src/store/migrations/`.
 -- Times are server times: microseconds since the Unix epoch (protocol section 3), unless a name
--- ends in another unit. Secrets are kept as hashes only.
+-- ends in another unit. Secrets are stored as hashes only.
 
--- Numbers that belong to the file as a whole.
+-- Settings of the whole database.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- No server time at or below this is ever given again; kept apart from the rows that carry times,
--- since those can be deleted.
+-- No server time up to this is ever given again. It is stored separately, because the rows with
+-- times can be deleted.
 INSERT INTO meta VALUES ('server_time', 0);
 
 CREATE TABLE users (
-    user_id  INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice
+    user_id  INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused
     nickname TEXT NOT NULL,                     -- as given, in NFC
     name_key TEXT NOT NULL UNIQUE,              -- lower-cased, then NFC: what names are compared by
     password TEXT NOT NULL,                     -- algorithm, rounds, salt and hash in one string
@@ -22,8 +21,8 @@ CREATE TABLE users (
     flags    INTEGER NOT NULL DEFAULT 0         -- bits of protocol section 5a: 1 operator, 8 bot
 ) STRICT;
 
--- What logins look like (UTS 39), so that no two look alike. Made anew when the tables of Unicode
--- change: the key skeletons_version of meta.
+-- Skeletons of logins (UTS 39), so that no two look alike. They are computed again when the Unicode
+-- tables change: see the key skeletons_version of meta.
 CREATE TABLE skeletons (
     user_id INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     stored  TEXT NOT NULL, -- the skeleton of nickname
@@ -32,8 +31,8 @@ CREATE TABLE skeletons (
 CREATE INDEX skeletons_stored ON skeletons (stored);
 CREATE INDEX skeletons_lower ON skeletons (lower);
 
--- What users have used of their limits of a day. What is reserved counts as used until the end of
--- the day, or a graceful end of the server.
+-- What users have used of their daily limits. Reservations count as used until the end of the day,
+-- or a graceful shutdown of the server.
 CREATE TABLE ledger (
     user_id     INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     day         INTEGER NOT NULL, -- of UTC, since the Unix epoch
@@ -47,8 +46,8 @@ CREATE TABLE sessions (
     user_id    INTEGER NOT NULL REFERENCES users ON DELETE CASCADE,
     digest     BLOB NOT NULL,    -- SHA-256 of session_hash
     created    INTEGER NOT NULL,
-    used       INTEGER NOT NULL, -- to the hour or so; a session unused for its lifetime ends
-    address    TEXT NOT NULL     -- where it was last restored from
+    used       INTEGER NOT NULL, -- accurate to about an hour; see --session-days
+    address    TEXT NOT NULL     -- the address that last used it
 ) STRICT;
 CREATE INDEX sessions_by_user ON sessions (user_id);
 CREATE INDEX sessions_by_use ON sessions (used);
@@ -92,7 +91,7 @@ CREATE TABLE members (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_by_user ON members (user_id);
 
--- Groups that wait for an admin: anyone who joins, or is enabled, first.
+-- Groups without an admin: the next user who joins, or is enabled, becomes one.
 CREATE TABLE vacancies (
     chat_id INTEGER PRIMARY KEY,
     emptied INTEGER -- when the last member left; NULL while there are members, all of them disabled
@@ -105,8 +104,8 @@ CREATE TABLE bans (
     PRIMARY KEY (chat_id, user_id)
 ) STRICT, WITHOUT ROWID;
 
--- A message is named by the server time of its creation, so this one tree, in which the messages
--- of a chat lie side by side in order, serves sending, ranges and pages alike.
+-- The id of a message is the server time of its creation. So this one tree, in which the messages
+-- of a chat are adjacent and sorted, serves sends, ranges and pages.
 CREATE TABLE messages (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,           -- unique over all chats
@@ -122,7 +121,7 @@ CREATE TABLE messages (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX messages_updated ON messages (chat_id, updated) WHERE updated IS NOT NULL;
 
--- The numbers that make a send safe to repeat, kept as long as the chat.
+-- Idempotency keys of sends, kept as long as the chat.
 CREATE TABLE nonces (
     chat_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,
@@ -131,10 +130,10 @@ CREATE TABLE nonces (
     PRIMARY KEY (chat_id, user_id, nonce)
 ) STRICT, WITHOUT ROWID;
 
--- Searching. Each indexed message stands in `search` with its different words and a word for its
--- chat. The words are taken out by naming them again, since nothing of the text is kept here twice;
--- 'secure-delete' takes them out of the file itself. Merging is asked for in small steps, and never
--- done at the cost of an insert.
+-- The search index. Each indexed message has its distinct words in `search`, and a word for its
+-- chat. To remove words, they must be given again, since the index does not store the text;
+-- 'secure-delete' then overwrites them on disk. Merging is done in small steps, never during an
+-- insert.
 CREATE VIRTUAL TABLE search USING fts5 (
     words, content = '', columnsize = 0, detail = none, tokenize = 'ascii'
 );
@@ -148,8 +147,8 @@ CREATE TABLE search_rows (
     chat_id    INTEGER NOT NULL
 ) STRICT;
 
--- Messages that were indexed and have changed since: the old words have to leave the index, and
--- the new ones, if there are any, to come in. Indexed up to where: the keys search_... of meta.
+-- Indexed messages that have changed since: their old words have to be removed from the index, and
+-- the new ones, if any, added. The progress of indexing is in the keys search_... of meta.
 CREATE TABLE search_pending (
     message_id INTEGER PRIMARY KEY,
     chat_id    INTEGER NOT NULL,
@@ -158,7 +157,7 @@ CREATE TABLE search_pending (
 ) STRICT;
 CREATE INDEX search_pending_by_chat ON search_pending (chat_id);
 
--- Users whose messages are to be deleted, in slices, and how far that has come.
+-- Users whose messages are to be deleted, in slices, and the progress of that.
 CREATE TABLE purges (
     purge_id INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id  INTEGER NOT NULL,
@@ -180,7 +179,7 @@ CREATE TABLE invites (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX invites_by_chat ON invites (chat_id) WHERE chat_id IS NOT NULL;
 
--- Codes for one new password each, made by an operator; at most one a user.
+-- Reset codes for one new password, created by an operator; at most one per user.
 CREATE TABLE reset_codes (
     user_id INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     digest  BLOB NOT NULL,    -- SHA-256 of the code
@@ -188,7 +187,7 @@ CREATE TABLE reset_codes (
     created INTEGER NOT NULL
 ) STRICT;
 
--- Where the pushes of a session go (RFC 8030 and 8291).
+-- Push subscriptions of sessions (RFC 8030 and 8291).
 CREATE TABLE push_subscriptions (
     session_id INTEGER PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
     endpoint   TEXT NOT NULL,
@@ -197,15 +196,15 @@ CREATE TABLE push_subscriptions (
     created    INTEGER NOT NULL
 ) STRICT;
 
--- The key pair by which push services know the server (RFC 8292), made once.
+-- The key pair that identifies the server to push services (RFC 8292), created once.
 CREATE TABLE push_key (
     id      INTEGER PRIMARY KEY CHECK (id = 1),
     pkcs8   BLOB NOT NULL,
     created INTEGER NOT NULL
 ) STRICT;
 
--- Pushes that wait to be sent: for each chat and subscription the newest. Up to where messages
--- were scanned for pushes: the key push_decided of meta.
+-- Pushes to be sent: only the newest for each chat and subscription. The time up to which messages
+-- were scanned for pushes is in the key push_decided of meta.
 CREATE TABLE push_pending (
     session_id INTEGER NOT NULL REFERENCES push_subscriptions ON DELETE CASCADE,
     chat_id    INTEGER NOT NULL,
@@ -215,7 +214,7 @@ CREATE TABLE push_pending (
     PRIMARY KEY (session_id, chat_id)
 ) STRICT, WITHOUT ROWID;
 
--- Tokens by which a bot writes to a chat over HTTP.
+-- Tokens with which bots send to chats over HTTP.
 CREATE TABLE hooks (
     digest  BLOB PRIMARY KEY,    -- SHA-256 of the token
     user_id INTEGER NOT NULL UNIQUE REFERENCES users ON DELETE CASCADE, -- the bot
@@ -224,7 +223,7 @@ CREATE TABLE hooks (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hooks_by_chat ON hooks (chat_id);
 
--- Which message a message answers.
+-- Replies: the message that a message answers.
 CREATE TABLE replies (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -232,7 +231,7 @@ CREATE TABLE replies (
     PRIMARY KEY (chat_id, message_id)
 ) STRICT, WITHOUT ROWID;
 
--- The emoji that a message has, and how many users gave each.
+-- The emoji of a message, and how many users gave each.
 CREATE TABLE emoji (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -242,7 +241,7 @@ CREATE TABLE emoji (
     PRIMARY KEY (chat_id, message_id, emoji_at)
 ) STRICT, WITHOUT ROWID;
 
--- Who gave which of them, in the order in which they were given.
+-- Reactions: which user gave which emoji, in order.
 CREATE TABLE reactions (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -256,7 +255,7 @@ CREATE INDEX reactions_by_emoji ON reactions (chat_id, message_id, emoji_at, giv
 
 -- Files: uploads while `message_id` is NULL, then parts of a message.
 CREATE TABLE files (
-    file_id    INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice
+    file_id    INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused
     chat_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,           -- the uploader
     message_id INTEGER,
@@ -273,7 +272,7 @@ CREATE INDEX files_by_message ON files (chat_id, message_id, place) WHERE messag
 CREATE INDEX files_by_user ON files (user_id);
 CREATE INDEX files_under_way ON files (touched) WHERE message_id IS NULL;
 
--- Their bytes, at most 65536 in a row. A row and the next hold more than that together.
+-- The bytes of files, at most 65536 in a row. Two adjacent rows together have more than that.
 CREATE TABLE file_chunks (
     file_id INTEGER NOT NULL,
     start   INTEGER NOT NULL,    -- offset in the file
@@ -282,20 +281,20 @@ CREATE TABLE file_chunks (
     PRIMARY KEY (file_id, start)
 ) STRICT;
 
--- Files that are gone and whose chunks wait to be overwritten, in slices.
+-- Removed files whose chunks wait to be erased, in slices.
 CREATE TABLE files_erased (
     file_id INTEGER PRIMARY KEY
 ) STRICT;
 
--- Sums over `files`, so that quotas are checked without a walk; user 0 is everybody.
+-- Sums over `files`, so that quotas are checked without a scan; user 0 stands for all users.
 CREATE TABLE file_usage (
     user_id INTEGER PRIMARY KEY,
     bytes   INTEGER NOT NULL,    -- announced sizes
     uploads INTEGER NOT NULL     -- files that are in no message yet
 ) STRICT;
 
--- What the command line changed while a server may be running; the server takes the rows away as
--- it acts on them, and empties the table when it starts.
+-- Changes made by commands while a server may be running. The server deletes the rows when it acts
+-- on them, and empties the table when it starts.
 CREATE TABLE changes (
     change_id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind      TEXT NOT NULL,    -- a store::changes::Change

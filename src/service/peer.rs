@@ -27,7 +27,7 @@ pub(crate) struct PeerState {
     pub(crate) attached: Option<Attached>,
     /// The task byte of the last notification, 1 to 255; 0 before the first.
     pub(crate) notify_task: u8,
-    /// Notifications since the session was attached, up to the 255 that task bytes can tell apart.
+    /// Notifications since the session was attached, up to the 255 that task bytes can distinguish.
     pub(crate) notified: u8,
     /// A request waits for another process that holds the write lock.
     pub(crate) waits_for_lock: bool,

@@ -193,7 +193,7 @@ impl Service<'_> {
         Ok(Some(all_of))
     }
 
-    /// Whether every list has so many messages that intersecting them takes long.
+    /// Whether intersecting the lists takes long, because every one has many messages.
     fn are_all_common(&mut self, all_of: &[Vec<String>], below: MessageId) -> StoreResult<bool> {
         // The list of chats is the last one, and often the rarest.
         for words in all_of.iter().rev().take(COUNTED_WORDS_MAX) {

@@ -14,7 +14,7 @@ const KEPT_MAX: usize = 65_536;
 /// The waits in progress.
 #[derive(Default)]
 pub(super) struct SendLimiter {
-    /// Time from which on a user may send to a chat again, in milliseconds of the monotonic clock.
+    /// When a user may send to a chat again, in milliseconds of the monotonic clock.
     may_send_ms: BTreeMap<(UserId, ChatId), u64>,
 }
 

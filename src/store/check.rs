@@ -13,7 +13,7 @@ pub struct Rules {
     pub is_password: fn(stored: &str) -> bool,
 }
 
-/// What a look over the rows has found.
+/// The result of checking all rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What is wrong, one line each.
@@ -24,9 +24,9 @@ pub struct Report {
     pub chats: u64,
     /// Messages of these chats.
     pub messages: u64,
-    /// Messages and nonces of chats that were removed, which wait to be swept: nothing wrong.
+    /// Messages and nonces of removed chats, which wait to be swept: not an error.
     pub unswept: u64,
-    /// Imports that go on, or that were ended before they were whole: nothing wrong.
+    /// Imports in progress, or interrupted ones: not an error.
     pub unfinished: u64,
 }
 

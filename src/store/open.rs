@@ -1,5 +1,4 @@
-//! Opening the database: is it ours, is it whole, is it of this version; pragmas; migrations; the
-//! lock that keeps a second server away.
+//! Opening the database: the server's lock, checks of format and version, migrations, and pragmas.
 
 use std::fmt;
 use std::fs::File;
@@ -24,52 +23,53 @@ use crate::names::{SKELETONS_VERSION, Skeletons};
 
 pub use super::paths::lock;
 
-/// "vest": marks a SQLite file as vestnik's.
+/// The application id of vestnik's SQLite files: "vest".
 const APPLICATION_ID: i32 = 0x7665_7374;
 
 /// The version of the tables in `schema.sql`.
 pub const SCHEMA_VERSION: i32 = 3;
 
-/// The oldest SQLite whose WAL is trusted: before it, a reset of the WAL could corrupt the file.
+/// The oldest SQLite version that is accepted: before it, a WAL reset bug could corrupt the
+/// database.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// The smallest SQLite file with anything in it: one page. SQLite itself takes a file of one byte
-/// for an empty one.
+/// The smallest non-empty SQLite file: one page. SQLite itself takes a file of one byte for an
+/// empty one.
 const SQLITE_BYTES_MIN: u64 = 512;
 
-/// What an empty file gets.
+/// The schema of a new database.
 const SCHEMA: &str = include_str!("../../schema.sql");
 
-/// What brings a file of version N + 1 (N is the index) to the next version. A new table goes into
-/// `schema.sql` for new files and into a new entry here for old ones; a test compares the two.
+/// The migrations: index N brings a database of version N + 1 to the next one. Add a new table to
+/// `schema.sql` for new databases and to a new migration for old ones; a test compares the results.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
     [include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
 
-/// The mode of `PRAGMA auto_vacuum` in which free pages are given back when that is asked for.
+/// The mode of `PRAGMA auto_vacuum` in which free pages are returned to the disk on request.
 pub(super) const INCREMENTAL: i64 = 2;
 
-/// Compiled statements kept by text; more than there are texts.
+/// Capacity of the cache of prepared statements; larger than the number of statements.
 const STATEMENT_CACHE: usize = 256;
 
-/// Bytes of pages that SQLite may keep in memory, as its pragma counts (negative: KiB).
+/// SQLite's page cache; negative: KiB, as in its pragma.
 const CACHE_KIB: i32 = -16_384;
 
-/// Pages of the log at which a COMMIT brings them into the file. Half of SQLite's own number:
-/// nobody is served meanwhile, which takes some 3 us a page and two syncs, and with half as many
-/// pages the longest turns are half as long, while sends per second stay the same.
+/// Pages of the WAL at which a COMMIT checkpoints, if there is no checkpointer thread. Half of
+/// SQLite's default: the loop serves nobody meanwhile (about 3 us per page and two syncs), so the
+/// longest turns are half as long at the same throughput.
 const CHECKPOINT_PAGES: i32 = 500;
 
-/// How long the server sleeps inside SQLite for another process that is writing. Requests wait
-/// longer, but not there.
+/// How long the server waits inside SQLite for another process that is writing. Requests wait
+/// longer, but outside of SQLite.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(2);
 
-/// An open database. The server's holds the lock as long as it lives.
+/// An open database. The server's holds the lock as long as it exists.
 #[derive(Debug)]
 pub struct Database {
-    // Fields drop in this order: SQLite closes the database before the lock goes.
+    // Fields are dropped in this order: SQLite must close the database before the lock is released.
     db: Connection,
     _lock: Option<File>,
-    /// Where it is, without links.
+    /// The path, without links.
     path: PathBuf,
     identity: Identity,
     reserve: Reserve,
@@ -90,12 +90,12 @@ pub struct Copying {
 /// The key of `meta` that names the last file whose bytes a copy has left out.
 const FILES_LEFT_OUT: &str = "files_left_out";
 
-/// Why a command cannot open a database: one line that says what is wrong and what to do.
+/// The reason why a command cannot open a database: one line with what is wrong and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OpenError {
-    /// It is not there, not sound, not vestnik's, or cannot be read or made.
+    /// It is missing, damaged, not vestnik's, or cannot be read or created.
     Failed(String),
-    /// A running server has other files open than those that are there now.
+    /// A running server has other files open than those at the paths.
     Replaced(String),
 }
 
@@ -113,21 +113,21 @@ impl fmt::Display for OpenError {
     }
 }
 
-/// Who opens the database.
+/// The role of a process that opens the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// The server: alone, and never waiting for another process for longer than a moment.
+    /// The server: exclusive, and never waits more than a moment for another process.
     Server,
-    /// A command that may change it while the server runs: waits for its turn to write.
+    /// A command that may write while the server runs: waits for the write lock.
     Command,
-    /// A command that only reads, also from a file system that cannot be written. It changes
-    /// nothing, and accepts a damaged database.
+    /// A command that only reads, even from a read-only file system. It changes nothing, and
+    /// accepts a damaged database.
     Reader,
 }
 
 impl Database {
-    /// Opens the database for the server, and makes it when it is missing. Writes nothing when it
-    /// is there already and the disk is full.
+    /// Opens the database for the server, and creates it if it is missing. If it exists and the
+    /// disk is full, nothing is written.
     ///
     /// # Errors
     /// One line that says what is wrong and what to do: another server has it, it is not
@@ -135,9 +135,9 @@ impl Database {
     pub fn open_server(path: &Path) -> Result<Self, String> {
         let is_there = path.exists();
         if is_there {
-            // SQLite needs a little space even to read.
+            // SQLite needs some free space even to read.
             reserve_of(path)?.give_up_when_full();
-            // What is not ours gets no lock file next to it either.
+            // A file that is not ours gets no lock file next to it.
             check_header(path, Role::Server)?;
         }
         paths::create_missing(path)?;
@@ -152,8 +152,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens the database for a command, which may run while the server does. With `make`, a
-    /// missing one is made.
+    /// Opens the database for a command, which may run alongside the server. `make`: creates it if
+    /// it is missing.
     ///
     /// # Errors
     /// As [`Database::open_server`], and when it is missing.
@@ -173,8 +173,8 @@ impl Database {
         Ok(open(path, Role::Command)?)
     }
 
-    /// Opens the database for a command that only reads: also a damaged one, and one on a file
-    /// system that cannot be written.
+    /// Opens the database for a command that only reads, even if it is damaged or on a read-only
+    /// file system.
     ///
     /// # Errors
     /// As [`Database::open_command`], and when it is empty.
@@ -182,8 +182,8 @@ impl Database {
         open(path, Role::Reader)
     }
 
-    /// Opens the database for a command that only looks at its rows: as [`Database::open_command`],
-    /// or, where this process cannot write, as [`Database::open_reader`].
+    /// Opens the database for a command that only reads rows: as [`Database::open_command`] or, if
+    /// this process cannot write, as [`Database::open_reader`].
     ///
     /// # Errors
     /// As those, and when it can only be read and an older version made it.
@@ -205,7 +205,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Whether the database has the tables of this version.
+    /// Whether the database has the schema of this version.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -214,20 +214,20 @@ impl Database {
         Ok(version == SCHEMA_VERSION)
     }
 
-    /// Frees the space that is kept next to a database for a full disk, when the disk is full: for
-    /// a command whose change has to get through.
+    /// Deletes the reserve of a database when the disk is full, for a command whose change must
+    /// succeed.
     pub fn give_up_reserve_when_full(path: &Path) {
         if let Ok(reserve) = reserve_of(path) {
             reserve.give_up_when_full();
         }
     }
 
-    /// The version of SQLite that is compiled in.
+    /// The compiled-in version of SQLite.
     pub fn sqlite_version() -> &'static str {
         rusqlite::version()
     }
 
-    /// A file in memory, for tests and benches.
+    /// Opens a database in memory, for tests and benches.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -238,8 +238,8 @@ impl Database {
         Ok(Self::of(db, PathBuf::new(), Identity::default()))
     }
 
-    /// A database on a VFS of the caller's own, opened as the server or a command would: for
-    /// simulated disks. With `look_up` it is noticed when it is moved or deleted there.
+    /// Opens a database on a given VFS, as the server or a command would, for simulated disks. With
+    /// `look_up`, moving or deleting it is noticed.
     ///
     /// # Errors
     /// As [`Database::open_server`].
@@ -276,7 +276,7 @@ impl Database {
         }
     }
 
-    /// From now on a thread does most of the checkpoints, which a COMMIT does otherwise.
+    /// Starts the checkpointer thread, which takes most checkpoints over from COMMIT.
     ///
     /// # Errors
     /// When there is no room for one more thread, or SQLite cannot open the file again.
@@ -287,7 +287,7 @@ impl Database {
         Ok(())
     }
 
-    /// What the thread would do, for a caller that does it itself: for simulated disks.
+    /// The checkpointer without its thread, for simulated disks.
     ///
     /// # Errors
     /// When SQLite cannot open the file again.
@@ -296,7 +296,7 @@ impl Database {
         checkpointer.map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
-    /// Ends the thread, if there is one, and waits for what it has begun.
+    /// Ends the checkpointer thread, if there is one, after its present checkpoint.
     ///
     /// # Errors
     /// [`super::Fault::Lost`], and then the file has to be abandoned.
@@ -308,19 +308,19 @@ impl Database {
         self.checkpoints.still_known()
     }
 
-    /// Leaves the file as it is, as a crash would, and keeps the lock until the process ends: what
-    /// a failed sync has left in the WAL is for the next start to decide. Closing would take it
-    /// away, and a power cut could bring it back after others had seen that it is not there.
+    /// Leaves the database as a crash would, and keeps the lock until the process ends: the next
+    /// start has to decide about what a failed sync left in the WAL. Closing would delete the WAL,
+    /// and a power cut could restore it after others had seen that it was gone.
     pub fn abandon(self) {
         std::mem::forget(self);
     }
 
-    /// The connection; only the store speaks SQL to it.
+    /// The connection; only the store executes SQL on it.
     pub(crate) const fn connection(&self) -> &Connection {
         &self.db
     }
 
-    /// What is known of the checkpoints.
+    /// The state of checkpoints.
     pub(super) fn checkpoints(&self) -> &checkpoint::Shared {
         &self.checkpoints
     }
@@ -387,8 +387,8 @@ impl Database {
 }
 
 impl Drop for Database {
-    /// The thread's connection is closed before the other one, which as the last brings all of the
-    /// log into the file, and takes it away. But not when it is not known what is on the disk.
+    /// Closes the checkpointer's connection first. The other one then is the last, so closing it
+    /// checkpoints and deletes the WAL, unless nobody can know what is on the disk.
     fn drop(&mut self) {
         if let Err(error) = self.stop_copying() {
             log::error!("{error}");
@@ -406,7 +406,7 @@ fn reserve_of(path: &Path) -> Result<Reserve, String> {
     Ok(Reserve::of(&real))
 }
 
-/// Takes the server's lock. A command holds it for a moment only, to see whether a server has it.
+/// Takes the server's lock. A command holds it only briefly, to check whether a server has it.
 fn lock_for_server(path: &Path) -> Result<File, String> {
     const TRIES: u32 = 20;
     for _ in 0..TRIES {
@@ -448,19 +448,19 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
     Ok(Database::of(db, real, identity))
 }
 
-/// A connection that writes nothing. Without a WAL, SQLite makes one and takes it away again; where
-/// it cannot do that, nobody else can write either, and the file is read as it is.
+/// A connection that writes nothing. Without a WAL, SQLite creates and deletes one; where it
+/// cannot, nobody else can write either, and the database is read as it is.
 fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
     let wal_bytes = sibling_path(real, "-wal").metadata().map_or(0, |wal| wal.len());
     let access = match wal_bytes {
         0 => OpenFlags::SQLITE_OPEN_READ_WRITE,
-        // Closing it as the last one would bring the WAL into the database.
+        // If it is the last connection, closing it would checkpoint the WAL.
         _ => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
     let usable = |db: Connection| {
         db.busy_timeout(Duration::from_secs(10))?;
         db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-        // One that was opened for writing may have become one that only reads.
+        // A connection opened for writing may have become read-only.
         Ok(db)
     };
     let opened = Connection::open_with_flags(real, OPEN | access).and_then(usable);
@@ -484,7 +484,7 @@ fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
     opened.map_err(|e| explain(path, None, &e))
 }
 
-/// The URI of a file that nobody changes, the only one that is ever handed to SQLite.
+/// The URI of a database that nobody changes; the only URI ever passed to SQLite.
 fn immutable(real: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let mut uri = "file:".to_owned();
@@ -507,15 +507,15 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> String {
     }
 }
 
-/// Refuses what is not an empty file or one of vestnik's. Looks through a connection that can only
-/// read, so that a file that is refused stays as it was.
+/// Rejects files that are neither empty nor vestnik's. It uses a read-only connection, so a
+/// rejected file stays unchanged.
 fn check_header(path: &Path, role: Role) -> Result<(), String> {
     let name = path.display();
     let metadata = path.metadata().map_err(|e| cannot_open(path, &e))?;
     if !metadata.is_file() {
         return Err(format!("{name}: this is not a regular file"));
     }
-    // Under each name there would be a lock and a WAL of their own.
+    // Each name would have its own lock and WAL.
     if metadata.nlink() > 1 {
         return Err(format!(
             "{name}: the file has another name (a hard link), under which another process could \
@@ -608,7 +608,7 @@ fn verify(copy: &Path) -> Result<(), String> {
     }
 }
 
-/// Why a database cannot be opened, and what to do.
+/// The error message when a database cannot be opened, and what to do.
 fn explain(path: &Path, db: Option<&Connection>, error: &rusqlite::Error) -> String {
     let name = path.display();
     let os_error = db.map_or(0, error::system_errno);
@@ -620,8 +620,8 @@ fn explain(path: &Path, db: Option<&Connection>, error: &rusqlite::Error) -> Str
     }
 }
 
-/// Looks at every page of a small file, and at the root of every tree of a large one, where more
-/// would keep the server from starting at once; `vestnik check` looks at all of it.
+/// Checks every page of a small database, and the root page of every table of a large one, so that
+/// the server starts quickly; `vestnik check` checks everything.
 fn look_for_damage(db: &Connection) -> rusqlite::Result<()> {
     const PAGES_CHECKED_MAX: i64 = 4096;
     let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
@@ -633,7 +633,7 @@ fn look_for_damage(db: &Connection) -> rusqlite::Result<()> {
         }
         return Ok(());
     }
-    // A virtual table has no tree of its own, and those of search cannot be read from end to end.
+    // Virtual tables have no pages of their own, and those of the search index cannot be scanned.
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE '% VIRTUAL %'";
     let mut tables = db.prepare(sql)?;
     let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -643,18 +643,18 @@ fn look_for_damage(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Brings the file to this version, whole or not at all.
+/// Migrates the database to this version, completely or not at all.
 fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
     let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version == SCHEMA_VERSION {
         return Ok(());
     }
     if version == 0 {
-        // Only an empty database takes it; there, and in copies, free pages can be given back.
+        // Only an empty database accepts this mode.
         make_incremental(db)?;
     }
     let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    // Another process may have done it in the meantime.
+    // Another process may have migrated it meanwhile.
     let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         0 => transaction.execute_batch(SCHEMA)?,
@@ -676,7 +676,7 @@ fn make_incremental(db: &Connection) -> rusqlite::Result<()> {
     if mode == INCREMENTAL { Ok(()) } else { db.pragma_update(None, "auto_vacuum", INCREMENTAL) }
 }
 
-/// Makes the skeletons of all logins anew when they are those of older tables of Unicode, or none.
+/// Computes the skeletons of all logins again if they are missing or of an older Unicode version.
 fn refresh_skeletons(db: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT coalesce(max(value), 0) FROM meta WHERE key = 'skeletons_version'";
     let version: i64 = db.query_row(sql, [], |row| row.get(0))?;
@@ -698,19 +698,19 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "foreign_keys", true)?;
-    // What is deleted is overwritten: deleted messages are to be gone from the file.
+    // Overwrites deleted data: deleted messages must disappear from the database.
     db.pragma_update(None, "secure_delete", true)?;
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
-    // A statement keeps its plan whatever is bound to it: else one with a bound LIMIT would be
-    // prepared again each time that it is used.
+    // Plans do not depend on bound values. Otherwise a statement with a bound LIMIT would be
+    // prepared again for each call.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match role {
         Role::Server => {
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
             db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-            // The loop must not sleep inside SQLite; a command holds the file for a moment only.
+            // The loop must not block inside SQLite; commands hold the lock only briefly.
             db.busy_timeout(BUSY_TIMEOUT)?;
-            // On a full disk the old ones do until the next start.
+            // On a full disk, keep the old ones until the next start.
             let refreshed = db.unchecked_transaction().and_then(|transaction| {
                 refresh_skeletons(&transaction)?;
                 transaction.commit()
@@ -718,11 +718,11 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             if let Err(error) = refreshed {
                 log::debug!("what logins look like is not computed anew: {error}");
             }
-            // After a crash the WAL may hold a turn that only the system's cache knows of. Others
-            // are about to be answered from it, so it is brought to the disk first.
+            // After a crash the WAL may contain a turn that is only in the system's cache. Clients
+            // are about to get answers from it, so it is synced to disk first.
             let copied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            // The WAL is synced before anything of it is copied, so a disk without space for the
-            // copy keeps nobody from being served.
+            // The WAL is synced before its pages are copied, so a disk without space for the copy
+            // need not prevent the start.
             copied.or_else(|e| match error::cause(&e, error::system_errno(db)) {
                 Cause::Full | Cause::FileLimit => Ok(()),
                 _ => Err(e),
@@ -757,8 +757,8 @@ mod tests {
         assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
     }
 
-    /// Every table and index with its SQL, without comments and spaces: a migration writes the same
-    /// columns in other lines.
+    /// All tables and indexes with their SQL, without comments and whitespace: a migration may
+    /// format them differently.
     fn shape(db: &Connection) -> Vec<(String, String)> {
         let bare = |sql: &str| -> String {
             let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());

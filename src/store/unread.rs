@@ -3,7 +3,7 @@
 //! A chat counts all messages it ever had; a member counts those that are not unread for them:
 //! messages up to the read marker, and their own. The difference is the number of unread ones. So a
 //! message of another user changes no member, and an own one changes a single number. Both are
-//! updated in the background, by [`Sent`]; whoever holds that knows the rest. A deletion
+//! updated in the background, by [`Sent`]; its owner knows the rest. A deletion
 //! invalidates the counts of members who had not read so far.
 
 use std::collections::BTreeMap;
