@@ -1,6 +1,6 @@
 //! What must be true of the rows and the schema cannot say: for `vestnik check`.
 
-use rusqlite::Row;
+use rusqlite::{Row, params_from_iter};
 
 use super::{Store, StoreResult};
 
@@ -33,14 +33,35 @@ pub struct Report {
 /// Rows of one kind of wrong that are listed; the others are counted.
 const LISTED_MAX: u64 = 10;
 
-/// One kind of wrong, and the rows that have it, each as a text that names the row.
+/// One kind of wrong, and the rows that have it, each as a text that names the row. Where a table
+/// is large, `{slice}` in it stands for some rows of it at a time.
 struct Rule {
     wrong: &'static str,
     rows: &'static str,
+    slices: Option<Slices>,
 }
 
+/// A large table and its key.
+#[derive(Clone, Copy)]
+struct Slices {
+    table: &'static str,
+    key: &'static [&'static str],
+}
+
+const MESSAGES_BY_ID: Slices = Slices { table: "messages", key: &["chat_id", "message_id"] };
+const NONCES: Slices = Slices { table: "nonces", key: &["chat_id", "user_id", "nonce"] };
+const INDEXED: Slices = Slices { table: "search_rows", key: &["message_id"] };
+const CHUNKS: Slices = Slices { table: "file_chunks", key: &["file_id", "start"] };
+
+/// Rows of such a table that are read in one transaction: some milliseconds of work.
+const ROWS_PER_SLICE: u32 = 4_096;
+
 const fn rule(wrong: &'static str, rows: &'static str) -> Rule {
-    Rule { wrong, rows }
+    Rule { wrong, rows, slices: None }
+}
+
+const fn sliced(slices: Slices, wrong: &'static str, rows: &'static str) -> Rule {
+    Rule { wrong, rows, slices: Some(slices) }
 }
 
 const USERS: &[Rule] = &[
@@ -164,47 +185,47 @@ const CHATS: &[Rule] = &[
 
 /// Without the messages of removed chats, which nobody can read and which are about to go.
 const MESSAGES: &[Rule] = &[
-    rule(
+    sliced(
+        MESSAGES_BY_ID,
         "a message id that no message can have, or after all times given",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice}
          WHERE (message_id <= 0
                 OR message_id > (SELECT value FROM meta WHERE key = 'server_time'))
            AND chat_id IN (SELECT chat_id FROM chats)",
     ),
-    rule(
+    sliced(
+        MESSAGES_BY_ID,
         "an edit or deletion before its message, or after all times given",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice}
          WHERE (updated < message_id
                 OR updated > (SELECT value FROM meta WHERE key = 'server_time'))
            AND chat_id IN (SELECT chat_id FROM chats)",
     ),
-    rule(
+    sliced(
+        MESSAGES_BY_ID,
         "a message with a status that does not fit",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice}
          WHERE status & ~0x73 <> 0 OR (status & 3 <> 0 AND updated IS NULL)
             OR (status & 2 <> 0 AND status & 0x70 <> 0)",
     ),
-    rule(
+    sliced(
+        MESSAGES_BY_ID,
         "a deleted message with content",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice}
          WHERE status & 2 <> 0 AND content <> ''",
     ),
-    rule(
+    sliced(
+        MESSAGES_BY_ID,
         "a message by nobody",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice}
          WHERE sender_id NOT IN (SELECT user_id FROM users)
             AND chat_id IN (SELECT chat_id FROM chats)",
     ),
-    rule(
-        "a message id given twice",
-        "SELECT 'message ' || message_id FROM messages
-         WHERE chat_id IN (SELECT chat_id FROM chats)
-         GROUP BY message_id HAVING count(*) > 1",
-    ),
-    rule(
+    sliced(
+        NONCES,
         "a nonce of nobody, or of a message by somebody else",
         "SELECT 'chat ' || n.chat_id || ', user ' || n.user_id || ', message ' || n.message_id
-         FROM nonces n LEFT JOIN messages m USING (chat_id, message_id)
+         FROM {slice} n LEFT JOIN messages m USING (chat_id, message_id)
          WHERE n.chat_id IN (SELECT chat_id FROM chats)
            AND (n.user_id NOT IN (SELECT user_id FROM users) OR m.sender_id <> n.user_id)",
     ),
@@ -213,16 +234,18 @@ const MESSAGES: &[Rule] = &[
         "SELECT 'user ' || user_id FROM purges
          WHERE user_id NOT IN (SELECT user_id FROM users)",
     ),
-    rule(
+    sliced(
+        INDEXED,
         "an indexed message that is not there",
         "SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
-         FROM search_rows r LEFT JOIN messages m USING (chat_id, message_id)
+         FROM {slice} r LEFT JOIN messages m USING (chat_id, message_id)
          WHERE m.message_id IS NULL OR m.status & 2 <> 0",
     ),
-    rule(
+    sliced(
+        INDEXED,
         "a message both indexed and about to leave the index",
         "SELECT 'chat ' || chat_id || ', message ' || message_id
-         FROM search_rows JOIN search_pending USING (chat_id, message_id)",
+         FROM {slice} JOIN search_pending USING (chat_id, message_id)",
     ),
     rule(
         "no record of the times given",
@@ -238,33 +261,42 @@ const DAMAGED_CHUNK: &str = "a part of a file that does not match its checksum";
 
 /// What stands in other tables for a message has to be said by its status, and the other way round.
 const EXTRAS: &[Rule] = &[
+    sliced(
+        MESSAGES_BY_ID,
+        "a reply that its message does not know of, or the other way round",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice} m
+         WHERE status & 0x10 <> 0 AND NOT EXISTS (SELECT 1 FROM replies r
+            WHERE r.chat_id = m.chat_id AND r.message_id = m.message_id)",
+    ),
     rule(
         "a reply that its message does not know of, or the other way round",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages m
-         WHERE status & 0x10 <> 0 AND NOT EXISTS (SELECT 1 FROM replies r
-            WHERE r.chat_id = m.chat_id AND r.message_id = m.message_id)
-         UNION ALL
-         SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
+        "SELECT 'chat ' || r.chat_id || ', message ' || r.message_id
          FROM replies r LEFT JOIN messages m USING (chat_id, message_id)
          WHERE coalesce(m.status, 0) & 0x10 = 0",
     ),
+    sliced(
+        MESSAGES_BY_ID,
+        "a message whose files are not there, or that does not know of them",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice} m
+         WHERE status & 0x20 <> 0 AND NOT EXISTS (SELECT 1 FROM files f
+            WHERE f.chat_id = m.chat_id AND f.message_id = m.message_id)",
+    ),
     rule(
         "a message whose files are not there, or that does not know of them",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages m
-         WHERE status & 0x20 <> 0 AND NOT EXISTS (SELECT 1 FROM files f
-            WHERE f.chat_id = m.chat_id AND f.message_id = m.message_id)
-         UNION ALL
-         SELECT 'chat ' || f.chat_id || ', message ' || f.message_id
+        "SELECT 'chat ' || f.chat_id || ', message ' || f.message_id
          FROM files f LEFT JOIN messages m USING (chat_id, message_id)
          WHERE f.message_id IS NOT NULL AND coalesce(m.status, 0) & 0x20 = 0",
     ),
+    sliced(
+        MESSAGES_BY_ID,
+        "a message whose reactions are not there, or that does not know of them",
+        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM {slice} m
+         WHERE status & 0x40 <> 0 AND NOT EXISTS (SELECT 1 FROM emoji e
+            WHERE e.chat_id = m.chat_id AND e.message_id = m.message_id)",
+    ),
     rule(
         "a message whose reactions are not there, or that does not know of them",
-        "SELECT 'chat ' || chat_id || ', message ' || message_id FROM messages m
-         WHERE status & 0x40 <> 0 AND NOT EXISTS (SELECT 1 FROM emoji e
-            WHERE e.chat_id = m.chat_id AND e.message_id = m.message_id)
-         UNION ALL
-         SELECT 'chat ' || e.chat_id || ', message ' || e.message_id
+        "SELECT 'chat ' || e.chat_id || ', message ' || e.message_id
          FROM emoji e LEFT JOIN messages m USING (chat_id, message_id)
          WHERE coalesce(m.status, 0) & 0x40 = 0",
     ),
@@ -291,9 +323,10 @@ const EXTRAS: &[Rule] = &[
                 OR stored <> (SELECT coalesce(max(start + length(bytes)), 0) FROM file_chunks c
                               WHERE c.file_id = f.file_id))",
     ),
-    rule(
+    sliced(
+        CHUNKS,
         "bytes of a file that is not there",
-        "SELECT 'file ' || file_id FROM (SELECT DISTINCT file_id FROM file_chunks)
+        "SELECT DISTINCT 'file ' || file_id FROM {slice}
          WHERE file_id NOT IN (SELECT file_id FROM files)
            AND file_id NOT IN (SELECT file_id FROM files_erased)",
     ),
@@ -329,43 +362,53 @@ const PASSWORDS: Rule = rule(
      SELECT 'chat ' || chat_id, password FROM chats WHERE password IS NOT NULL",
 );
 
+/// An id that two messages have.
+const GIVEN_TWICE: Rule = rule(
+    "a message id given twice",
+    "SELECT 'message ' || message_id FROM temp.ids GROUP BY message_id HAVING count(*) > 1",
+);
+
 impl Store<'_> {
-    /// Looks at all rows, for each rule as they are at one moment. Not within a transaction.
+    /// Looks at all rows, those of large tables by slices, so that nobody is kept from emptying the
+    /// WAL for long; `pause` is called between slices, for a server that wants to. Not within a
+    /// transaction.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn check(&mut self, rules: Rules) -> StoreResult<Report> {
+    pub fn check(&mut self, rules: Rules, pause: &mut dyn FnMut()) -> StoreResult<Report> {
         let mut report = Report {
             users: self.count("SELECT count(*) FROM users")?,
             chats: self.count("SELECT count(*) FROM chats")?,
-            messages: self.count(
-                "SELECT count(*) FROM messages WHERE chat_id IN (SELECT chat_id FROM chats)",
-            )?,
             ..Report::default()
         };
         report.unfinished = self.unnamed_chats()?.len() as u64;
-        for table in ["messages", "nonces"] {
-            report.unswept += self.count(&format!(
-                "SELECT count(*) FROM {table} WHERE chat_id NOT IN (SELECT chat_id FROM chats)"
-            ))?;
-        }
+        self.end_look()?;
+        let chats = "chat_id IN (SELECT chat_id FROM chats)";
+        let of = |sign| {
+            format!(
+                "SELECT count(*) FROM {{slice}} WHERE chat_id {sign} (SELECT chat_id FROM chats)"
+            )
+        };
+        let (mut kept, mut unswept) = (0, 0);
+        self.sum_slices(MESSAGES_BY_ID, &of("IN"), &mut kept, pause)?;
+        self.sum_slices(MESSAGES_BY_ID, &of("NOT IN"), &mut unswept, pause)?;
+        self.sum_slices(NONCES, &of("NOT IN"), &mut unswept, pause)?;
+        (report.messages, report.unswept) = (kept, unswept);
         let wrong = &mut report.wrong;
         for rule in [USERS, CHATS, MESSAGES, EXTRAS].into_iter().flatten() {
-            self.list(rule, |_| Ok(true), wrong)?;
-            // Each rule sees the rows of one moment; between two the WAL can be checkpointed.
-            self.end_look()?;
+            self.list(rule, |_| Ok(true), wrong, pause)?;
         }
+        self.check_ids(chats, wrong, pause)?;
         let is_no_name = |row: &Row<'_>| {
             let (name, key): (String, String) = (row.get(1)?, row.get(2)?);
             Ok(!(rules.is_name)(&name, &key))
         };
-        self.list(&NAMES, is_no_name, wrong)?;
+        self.list(&NAMES, is_no_name, wrong, pause)?;
         let is_no_password = |row: &Row<'_>| {
             let stored: String = row.get(1)?;
             Ok(!(rules.is_password)(&stored))
         };
-        self.list(&PASSWORDS, is_no_password, wrong)?;
-        self.end_look()?;
+        self.list(&PASSWORDS, is_no_password, wrong, pause)?;
         let mut damaged = 0;
         self.verify_all_messages(|chat, message| {
             damaged += 1;
@@ -378,6 +421,84 @@ impl Store<'_> {
         }
         self.check_chunks(&mut report.wrong)?;
         Ok(report)
+    }
+
+    /// Whether an id was given twice: the ids are sorted apart from the database.
+    fn check_ids(
+        &mut self,
+        chats: &str,
+        wrong: &mut Vec<String>,
+        pause: &mut dyn FnMut(),
+    ) -> StoreResult<()> {
+        self.db
+            .execute_batch("DROP TABLE IF EXISTS temp.ids; CREATE TEMP TABLE ids (message_id)")?;
+        let sql = format!("INSERT INTO temp.ids SELECT message_id FROM {{slice}} WHERE {chats}");
+        self.slices(Some(MESSAGES_BY_ID), &sql, pause, |store, sql, bounds| {
+            // Into a table of this connection's own, without the lock to write.
+            store.begin_read()?;
+            store.db.prepare_cached(sql)?.execute(params_from_iter(bounds))?;
+            Ok(())
+        })?;
+        self.list(&GIVEN_TWICE, |_| Ok(true), wrong, pause)?;
+        Ok(self.db.execute_batch("DROP TABLE temp.ids")?)
+    }
+
+    fn sum_slices(
+        &mut self,
+        slices: Slices,
+        sql: &str,
+        sum: &mut u64,
+        pause: &mut dyn FnMut(),
+    ) -> StoreResult<()> {
+        self.slices(Some(slices), sql, pause, |store, sql, bounds| {
+            let count = store.get(sql, params_from_iter(bounds), |row| row.get::<_, i64>(0))?;
+            *sum += count.map_or(0, i64::unsigned_abs);
+            Ok(())
+        })
+    }
+
+    /// Calls `each` for each slice of a table, in a transaction of its own, with a statement in
+    /// which it stands for `{slice}`, and the bounds to bind to it; or once, without a table.
+    fn slices(
+        &mut self,
+        slices: Option<Slices>,
+        sql: &str,
+        pause: &mut dyn FnMut(),
+        mut each: impl FnMut(&mut Self, &str, &[i64]) -> StoreResult<()>,
+    ) -> StoreResult<()> {
+        let Some(Slices { table, key }) = slices else {
+            each(self, sql, &[])?;
+            self.end_look()?;
+            pause();
+            return Ok(());
+        };
+        let list = key.join(", ");
+        let marks = |from: usize| -> String {
+            (1..=key.len()).map(|n| format!("?{}", from + n)).collect::<Vec<_>>().join(", ")
+        };
+        let after = format!("({list}) > ({})", marks(0));
+        let last = format!(
+            "SELECT {list} FROM {table} WHERE {after} ORDER BY {list} LIMIT 1 OFFSET {ROWS_PER_SLICE}"
+        );
+        let upto = format!("({list}) <= ({})", marks(key.len()));
+        let inner = format!("(SELECT * FROM {table} WHERE {after} AND {upto})");
+        let outer = format!("(SELECT * FROM {table} WHERE {after})");
+        let mut bounds = vec![i64::MIN; key.len()];
+        loop {
+            let end = self.get(&last, params_from_iter(&bounds), |row| {
+                (0..key.len()).map(|column| row.get(column)).collect::<Result<Vec<i64>, _>>()
+            })?;
+            let Some(end) = end else { break };
+            let both = [&bounds[..], &end[..]].concat();
+            each(self, &sql.replace("{slice}", &inner), &both)?;
+            self.end_look()?;
+            pause();
+            bounds = end;
+        }
+        each(self, &sql.replace("{slice}", &outer), &bounds)?;
+        self.end_look()?;
+        pause();
+        Ok(())
     }
 
     fn check_chunks(&mut self, wrong: &mut Vec<String>) -> StoreResult<()> {
@@ -405,16 +526,19 @@ impl Store<'_> {
         rule: &Rule,
         is_wrong: impl Fn(&Row<'_>) -> rusqlite::Result<bool>,
         wrong: &mut Vec<String>,
+        pause: &mut dyn FnMut(),
     ) -> StoreResult<()> {
         let mut rows = 0;
-        self.each(rule.rows, [], |row| {
-            if is_wrong(row)? {
-                rows += 1;
-                if rows <= LISTED_MAX {
-                    wrong.push(format!("{}: {}", rule.wrong, row.get::<_, String>(0)?));
+        self.slices(rule.slices, rule.rows, pause, |store, sql, bounds| {
+            store.each(sql, params_from_iter(bounds), |row| {
+                if is_wrong(row)? {
+                    rows += 1;
+                    if rows <= LISTED_MAX {
+                        wrong.push(format!("{}: {}", rule.wrong, row.get::<_, String>(0)?));
+                    }
                 }
-            }
-            Ok(true)
+                Ok(true)
+            })
         })?;
         if rows > LISTED_MAX {
             wrong.push(format!("{}: {} more", rule.wrong, rows - LISTED_MAX));
@@ -479,7 +603,7 @@ mod tests {
         db.execute_batch(GOOD).expect("good rows");
         db.execute_batch(change).expect(change);
         let mut store = Store::new(&database).expect("a store");
-        store.check(RULES).expect("readable rows")
+        store.check(RULES, &mut || ()).expect("readable rows")
     }
 
     #[test]

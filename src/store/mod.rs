@@ -9,6 +9,7 @@ pub mod chats;
 pub mod check;
 pub mod checkpoint;
 pub mod checksum;
+mod copy;
 mod error;
 pub mod extras;
 pub mod files;
@@ -33,9 +34,10 @@ pub mod users;
 pub mod vacancies;
 pub mod verify;
 
+pub use copy::Copying;
 pub use error::{Cause, Fault, StoreError, describe_io};
 pub use identity::{FileId, LookUp};
-pub use open::{Copying, Database};
+pub use open::Database;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
 

@@ -14,6 +14,7 @@ use rustix::fs::{Access, access};
 
 use super::checkpoint::{self, Checkpointer};
 use super::checksum::Damage;
+use super::copy::{self, Copying};
 use super::error::{self, Cause, describe_io};
 use super::identity::{self, Identity};
 use super::paths::{self, sibling_path};
@@ -78,17 +79,20 @@ pub struct Database {
     thread: Option<checkpoint::Thread>,
 }
 
-/// What a copy of the database is to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Copying {
-    /// Messages and files in it may be damaged.
-    pub accepts_damage: bool,
-    /// The bytes of files are left out.
-    pub without_files: bool,
+/// What SQLite has found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Integrity {
+    /// What is wrong, one line each.
+    pub wrong: Vec<String>,
+    /// Tables that were not verified, since the WAL grew too far meanwhile.
+    pub left_out: Vec<String>,
 }
 
-/// The key of `meta` that names the last file whose bytes a copy has left out.
-const FILES_LEFT_OUT: &str = "files_left_out";
+/// How far the WAL may grow while one table is verified, in bytes.
+const WAL_GROWTH_MAX: u64 = 32 << 20;
+
+/// Steps of SQLite between two looks at the WAL.
+const OPERATIONS_PER_LOOK: i32 = 1_000;
 
 /// The reason why a command cannot open a database: one line with what is wrong and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -343,6 +347,9 @@ impl Database {
     ///
     /// # Errors
     /// What SQLite says, and damage, unless that is accepted.
+    ///
+    /// The database is read from end to end at once, and arranged afterwards: nobody can empty the
+    /// WAL while it is read.
     pub fn copy_to(&self, target: &Path, copying: Copying) -> Result<(), String> {
         let target = &paths::real_new(target)
             .map_err(|e| format!("{}: {}", target.display(), describe_io(&e)))?;
@@ -355,12 +362,8 @@ impl Database {
             ),
             _ => format!("{text}: {}", describe_io(&e)),
         })?;
-        // An empty file is as good as none to VACUUM INTO, and has its mode already.
-        let copied =
-            make_incremental(&self.db).and_then(|()| self.db.execute("VACUUM INTO ?1", [text]));
-        let copied = copied.map_err(|e| error::explain(&self.db, e).to_string());
-        let named = copied
-            .and_then(|_| if copying.without_files { leave_files_out(partial) } else { Ok(()) })
+        let named = copy::pages(&self.db, partial)
+            .and_then(|()| copy::arrange(partial, copying))
             .and_then(|()| if copying.accepts_damage { Ok(()) } else { verify(partial) })
             .and_then(|()| paths::sync(partial))
             .and_then(|()| paths::rename_noclobber(partial, target));
@@ -369,20 +372,74 @@ impl Database {
         })
     }
 
-    /// SQLite's own look at every page and index: a list of what is wrong.
+    /// SQLite's own look at every page and index: a list of what is wrong. Next to a server each
+    /// table is verified by itself, and one whose turn lets the WAL grow too far is left out.
     ///
     /// # Errors
     /// When the database cannot be read at all.
-    pub fn integrity(&self) -> Result<Vec<String>, String> {
-        let explain = |e: rusqlite::Error| e.to_string();
-        let mut statement = self.db.prepare("PRAGMA integrity_check").map_err(explain)?;
-        let texts = statement.query_map([], |row| row.get(0)).map_err(explain)?;
-        // It ends with an error that it meets; what it found until then is worth more.
-        let found: Vec<String> = texts.map(|text| text.unwrap_or_else(explain)).collect();
-        // What is wrong with pages comes as one text of many lines.
-        let lines = found.iter().flat_map(|text| text.lines());
-        let headings = |line: &str| line == "ok" || line.starts_with("***");
-        Ok(lines.filter(|line| !headings(line)).map(str::to_owned).collect())
+    pub fn integrity(&mut self, pause: &mut dyn FnMut()) -> Result<Integrity, String> {
+        let mut found = Integrity::default();
+        if !self.is_served() {
+            self.look_at(None, &mut found.wrong).map_err(|e| e.to_string())?;
+            return Ok(found);
+        }
+        let wal = sibling_path(&self.path, "-wal");
+        let bytes = move || wal.metadata().map_or(0, |wal| wal.len());
+        for table in self.tables().map_err(|e| e.to_string())? {
+            let before = bytes();
+            let bytes = bytes.clone();
+            let grows = move || bytes() > before + WAL_GROWTH_MAX;
+            let set = self.db.progress_handler(OPERATIONS_PER_LOOK, Some(grows));
+            let looked = set.and_then(|()| self.look_at(Some(&table), &mut found.wrong));
+            let unset = self.db.progress_handler(0, None::<fn() -> bool>);
+            match looked.and(unset) {
+                Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                    found.left_out.push(table);
+                }
+                other => other.map_err(|e| e.to_string())?,
+            }
+            pause();
+        }
+        Ok(found)
+    }
+
+    /// Whether a server has the database, as its lock shows.
+    fn is_served(&self) -> bool {
+        paths::open_existing(&sibling_path(&self.path, ".lock"))
+            .is_ok_and(|lock| lock.try_lock_shared().is_err())
+    }
+
+    fn tables(&self) -> rusqlite::Result<Vec<String>> {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
+                   AND sql NOT LIKE '%fts5vocab%'";
+        let mut statement = self.db.prepare(sql)?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    }
+
+    fn look_at(&self, table: Option<&str>, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
+        let sql = match table {
+            Some(table) => format!("PRAGMA integrity_check(\"{table}\")"),
+            None => "PRAGMA integrity_check".to_owned(),
+        };
+        let mut statement = self.db.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        loop {
+            // It ends with an error that it meets; what it found until then is worth more.
+            let text: String = match rows.next() {
+                Ok(Some(row)) => row.get(0)?,
+                Ok(None) => return Ok(()),
+                Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                    return Err(e);
+                }
+                Err(e) => {
+                    wrong.push(e.to_string());
+                    return Ok(());
+                }
+            };
+            // What is wrong with pages comes as one text of many lines.
+            let headings = |line: &str| line == "ok" || line.starts_with("***");
+            wrong.extend(text.lines().filter(|line| !headings(line)).map(str::to_owned));
+        }
     }
 }
 
@@ -419,7 +476,8 @@ fn lock_for_server(path: &Path) -> Result<File, String> {
 }
 
 /// The flags of every connection. The path has no links left in it, and gets none.
-const OPEN: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
+pub(super) const OPEN: OpenFlags =
+    OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 
 fn open(path: &Path, role: Role) -> Result<Database, String> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -548,37 +606,6 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
     if role == Role::Reader { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
 }
 
-/// Takes the bytes of files out of a copy, and the uploads under way. The messages keep the names
-/// and sizes of theirs.
-fn leave_files_out(copy: &Path) -> Result<(), String> {
-    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let db = Connection::open_with_flags(copy, flags).map_err(|e| e.to_string())?;
-    let version = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'file_chunks')";
-    let left_out = db.query_row(version, [], |row| row.get(0)).and_then(|has_files: bool| {
-        if !has_files {
-            return Ok(());
-        }
-        // Nothing of it has to survive a crash before the copy has its name.
-        db.execute_batch(&format!(
-            "PRAGMA journal_mode = MEMORY;
-             PRAGMA synchronous = OFF;
-             BEGIN;
-             DELETE FROM file_chunks;
-             DELETE FROM files_erased;
-             DELETE FROM files WHERE message_id IS NULL;
-             DELETE FROM file_usage;
-             INSERT INTO file_usage
-                SELECT user_id, sum(size), 0 FROM files GROUP BY user_id
-                UNION ALL SELECT 0, sum(size), 0 FROM files HAVING count(*) > 0;
-             INSERT OR REPLACE INTO meta
-                SELECT '{FILES_LEFT_OUT}', coalesce(max(file_id), 0) FROM files;
-             COMMIT;
-             VACUUM;"
-        ))
-    });
-    left_out.map_err(|e| error::explain(&db, e).to_string())
-}
-
 /// Whether every message and file of a copy is as it was written.
 fn verify(copy: &Path) -> Result<(), String> {
     let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
@@ -671,7 +698,7 @@ fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Has a new database, or a copy, keep what it takes to give free pages back to the disk.
-fn make_incremental(db: &Connection) -> rusqlite::Result<()> {
+pub(super) fn make_incremental(db: &Connection) -> rusqlite::Result<()> {
     let mode: i64 = db.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
     if mode == INCREMENTAL { Ok(()) } else { db.pragma_update(None, "auto_vacuum", INCREMENTAL) }
 }

@@ -1,8 +1,16 @@
 //! The log of the data file, seen from outside: a thread brings it into the file while the server
 //! serves, it stays short, and what goes wrong with it costs nothing that was answered.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests stand outside of the server: they start threads"
+)]
+
 use std::fs;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::support::wire::*;
 use crate::support::{Client, Server, in_time};
@@ -153,4 +161,52 @@ fn a_failed_sync_of_the_thread_ends_the_server() {
     let history = server.login("anna").history(hall);
     assert!((accepted..=accepted + 1).contains(&history.len()));
     server.admin_ok(&["check"], None);
+}
+
+/// `check` and `backup` read in short slices, or at once: while somebody sends long messages
+/// without a pause the WAL stays small.
+#[test]
+fn a_check_and_a_backup_let_the_wal_be_emptied() {
+    let server = Server::start();
+    let [(mut anna, _), (boris, _)] = server.users10(["anna", "boris"]);
+    let (large, hall) = (anna.create_chat("large"), anna.create_chat("hall"));
+    let mut boris = boris;
+    boris.join(hall);
+    let other = rusqlite::Connection::open(server.data()).expect("the data file");
+    other.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+    let rows = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+         INSERT INTO messages (chat_id, message_id, sender_id, content)
+         SELECT {large}, 1600000000000000 + i, 1, 'one of many words ' || i FROM n"
+    );
+    other.execute_batch(&rows).expect("rows");
+    drop(other);
+    let is_over = AtomicBool::new(false);
+    let copy = server.dir().join("copy.db");
+    let copy = copy.to_str().expect("UTF-8");
+    let long = "x".repeat(16_000);
+    let (mut failed, mut said) = (false, Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let request = || Vec::from(body().id(hall).text(&long));
+            boris.post_all((0..16).map(|_| (SEND_CHAT_MSG, request())));
+            while !is_over.load(Ordering::Relaxed) {
+                boris.answer();
+                boris.post(SEND_CHAT_MSG, request());
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for arguments in [&["backup", copy][..], &["check"]] {
+            let output = server.admin(arguments, None);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            failed = failed || !output.status.success() && !stderr.contains("was not verified");
+            said.push(stderr);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(!failed, "{said:?}");
+    let mut wal = server.data().into_os_string();
+    wal.push("-wal");
+    let bytes = std::fs::metadata(wal).expect("a WAL").len();
+    assert!(bytes < 48 << 20, "{bytes} bytes");
 }
