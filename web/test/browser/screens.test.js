@@ -26,7 +26,7 @@ const PHONE = { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch:
  */
 async function open(address, options = DESK) {
   const context = await browser.newContext({ locale: 'en-GB', reducedMotion: 'reduce', ...options });
-  context.setDefaultTimeout(8000);
+  context.setDefaultTimeout(15_000);
   const page = await context.newPage();
   page.on('pageerror', (error) => problems.push(`${address}: ${error.message}`));
   page.on('console', (line) => {
