@@ -481,8 +481,9 @@ impl Store<'_> {
             "SELECT {list} FROM {table} WHERE {after} ORDER BY {list} LIMIT 1 OFFSET {ROWS_PER_SLICE}"
         );
         let upto = format!("({list}) <= ({})", marks(key.len()));
-        let inner = format!("(SELECT * FROM {table} WHERE {after} AND {upto})");
-        let outer = format!("(SELECT * FROM {table} WHERE {after})");
+        // Without a LIMIT the statement around it could make SQLite read the table by other terms.
+        let inner = format!("(SELECT * FROM {table} WHERE {after} AND {upto} LIMIT -1)");
+        let outer = format!("(SELECT * FROM {table} WHERE {after} LIMIT -1)");
         let mut bounds = vec![i64::MIN; key.len()];
         loop {
             let end = self.get(&last, params_from_iter(&bounds), |row| {
