@@ -1,8 +1,8 @@
-//! Threads that send pushes next to the loop.
+//! Worker threads that send pushes, alongside the event loop.
 //!
-//! Push services are far away, slow, or gone; the loop waits for none of them. It hands over a job
-//! where a thread is free, and is woken when one is done. The threads are started with the first
-//! push: a server to which nobody subscribed has none.
+//! Push services may be slow or unreachable, so the loop does not wait for them: it passes a job to
+//! an idle thread, and is woken when one is done. The threads are started with the first push, so a
+//! server without subscriptions has none.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::net::push_client::{PushClient, PushRules};
 use crate::push::vapid::VapidKey;
 use crate::push::{Done, Job, Outcome};
 
-/// Bytes of the stack of a thread.
+/// Stack size of a thread, in bytes.
 const STACK_BYTES: usize = 1024 * 1024;
 
-/// Called when an outcome can be fetched.
+/// Called when a result can be fetched.
 type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// The loop's end of the threads. Dropping it leaves them alone: what is under way is sent again
-/// after the next start, and nobody waits for a push service to stop.
+/// The event loop's end of the threads. Dropping it leaves them running: pushes in progress are
+/// sent again after the next start, so a shutdown need not wait for a push service.
 pub(super) struct PushSender {
     key: Arc<VapidKey>,
     rules: PushRules,
@@ -42,7 +42,7 @@ impl PushSender {
         Self { key, rules, wake, threads: Vec::new(), done, done_out }
     }
 
-    /// Hands over a job; it comes back where no thread is free.
+    /// Passes a job to an idle thread; returns it if there is none.
     pub(super) fn submit(&mut self, job: Job) -> Result<(), Job> {
         if self.threads.is_empty()
             && let Err(error) = self.start()
@@ -60,7 +60,7 @@ impl PushSender {
         Ok(())
     }
 
-    /// The next outcome, if there is one.
+    /// The next result, if any.
     pub(super) fn try_recv(&mut self) -> Option<Done> {
         let (at, done) = self.done.try_recv().ok()?;
         if let Some(thread) = self.threads.get_mut(at) {
@@ -91,7 +91,8 @@ fn work(
     wake: &Wake,
 ) {
     for job in jobs {
-        // Nothing that the client has touched is used again but its connections, which it checks.
+        // State that the client has touched is not used again, except its connections, which it
+        // checks.
         let sent = panic::catch_unwind(AssertUnwindSafe(|| client.send(&job)));
         let outcome = sent.unwrap_or_else(|_| {
             log::error!("a push panicked, which is a defect; it is tried again");

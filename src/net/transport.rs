@@ -3,7 +3,7 @@
 //! Owns the socket and, for TLS, incomplete records. It does not know frames, sessions or timers.
 //! Another transport can be added as another variant.
 //!
-//! Nothing here blocks. After `WouldBlock`, the socket's next readiness event tells when to call
+//! Nothing here blocks. After `WouldBlock`, the socket's next readiness event shows when to call
 //! again; a caller that stops earlier must call again without an event.
 
 use std::io::{self, Read as _, Write as _};

@@ -1,10 +1,10 @@
-//! Which addresses belong to the public internet. The server connects to no others on behalf of a
-//! user, who must not reach machines of the operator's network through it (SSRF).
+//! Which addresses are on the public internet. The server connects to no others on behalf of a
+//! user, so that users cannot reach the operator's network through it (SSRF).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Networks of IPv4 that are not of the public internet, by their first address and bits
-/// (RFC 6890 and the registries that it began).
+/// IPv4 networks that are not on the public internet: first address and prefix length (RFC 6890 and
+/// the IANA registries).
 const PRIVATE_V4: [(Ipv4Addr, u32); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),      // private
@@ -24,7 +24,7 @@ const PRIVATE_V4: [(Ipv4Addr, u32); 16] = [
     (Ipv4Addr::new(203, 0, 113, 0), 24),  // documentation
 ];
 
-/// Networks inside 2000::/3 that are not of the public internet.
+/// Networks inside 2000::/3 that are not on the public internet.
 const PRIVATE_V6: [(Ipv6Addr, u32); 5] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocols of the IETF, Teredo, ORCHID
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -33,8 +33,8 @@ const PRIVATE_V6: [(Ipv6Addr, u32); 5] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Whether an address belongs to the public internet. One of IPv6 that stands for one of IPv4
-/// (mapped, or behind NAT64) is as public as that.
+/// Whether an address is on the public internet. An IPv6 address that embeds an IPv4 one (mapped or
+/// NAT64) is checked by that.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -46,7 +46,7 @@ pub fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // Multicast, reserved, and broadcast are all above.
+    // Multicast, reserved and broadcast addresses are above.
     let is_unicast = address.octets()[0] < 224;
     let bits = u32::from(address);
     let is_in = |(network, length): &(Ipv4Addr, u32)| {
@@ -56,8 +56,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // All that is given out so far begins with these three bits. Loopback, link-local, unique
-    // local, site-local, multicast and what translates addresses by local rules lie outside.
+    // All assigned addresses begin with these three bits. Loopback, link-local, unique local,
+    // site-local, multicast and local translation prefixes lie outside.
     let is_global = address.segments()[0] & 0xe000 == 0x2000;
     let bits = u128::from(address);
     let is_in = |(network, length): &(Ipv6Addr, u32)| {
@@ -66,8 +66,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     is_global && !PRIVATE_V6.iter().any(is_in)
 }
 
-/// The address of IPv4 that one of IPv6 stands for: mapped (::ffff:0:0/96), or behind the NAT64
-/// that everybody knows (64:ff9b::/96), through which an IPv6-only machine reaches IPv4.
+/// The IPv4 address embedded in an IPv6 one: mapped (::ffff:0:0/96), or of the well-known NAT64
+/// prefix (64:ff9b::/96), by which IPv6-only machines reach IPv4.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {

@@ -1,4 +1,4 @@
-//! The encryption of a push: RFC 8291, with the content encoding aes128gcm of RFC 8188.
+//! Encryption of pushes: RFC 8291, with the content encoding aes128gcm of RFC 8188.
 
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
@@ -8,28 +8,28 @@ use zeroize::Zeroizing;
 
 use crate::auth::random::RandomSource as _;
 
-/// Bytes of an uncompressed point of P-256.
+/// Length of an uncompressed point of P-256, in bytes.
 pub const POINT_BYTES: usize = 65;
-/// Bytes of the secret that a browser shares with the server.
+/// Length of the secret shared with the browser, in bytes.
 pub const AUTH_BYTES: usize = 16;
-/// Longest body of a push: what every push service accepts (RFC 8030, section 7.2).
+/// Longest body of a push, in bytes: what every push service accepts (RFC 8030, section 7.2).
 pub const BODY_BYTES_MAX: usize = 4096;
 
 const SALT_BYTES: usize = 16;
 const TAG_BYTES: usize = 16;
-/// Salt, record size, length of the key, the key.
+/// Salt, record size, key length, key.
 const HEADER_BYTES: usize = SALT_BYTES + 4 + 1 + POINT_BYTES;
-/// Longest text of a push: the delimiter and the tag follow it.
+/// Longest text of a push, in bytes: the delimiter and the tag follow it.
 pub const TEXT_BYTES_MAX: usize = BODY_BYTES_MAX - HEADER_BYTES - 1 - TAG_BYTES;
-/// Texts are padded to multiples of this, so that their length says little.
+/// Texts are padded to multiples of this many bytes, so that their length reveals little.
 const PAD_BYTES: usize = 256;
-/// What stands behind the text of the last record.
+/// The delimiter after the text of the last record.
 const DELIMITER: u8 = 2;
 
-/// Why a push cannot be encrypted.
+/// The reason why a push cannot be encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EncryptionError {
-    /// The browser's key is no point of the curve, or its secret has another length.
+    /// The browser's key is not a point of the curve, or the secret has a wrong length.
     BadKeys,
     /// The text is longer than [`TEXT_BYTES_MAX`].
     TooLong,
@@ -49,13 +49,13 @@ impl std::fmt::Display for EncryptionError {
 
 impl std::error::Error for EncryptionError {}
 
-/// The key and the nonce of the only record.
+/// Key and nonce of the only record.
 struct RecordKey {
     key: Zeroizing<[u8; 16]>,
     nonce: [u8; 12],
 }
 
-/// The body of a push: a text for the browser with this public key and secret.
+/// Encrypts a text for the browser with this public key and secret. Returns the body of the push.
 ///
 /// # Errors
 /// [`EncryptionError`].
@@ -81,14 +81,14 @@ pub fn encrypt(text: &str, p256dh: &[u8], auth: &[u8]) -> Result<Vec<u8>, Encryp
     seal(&record_key?, &salt, public.as_ref(), text.as_bytes(), padding)
 }
 
-/// Zeros behind a text, up to the next multiple of [`PAD_BYTES`] that fits.
+/// Bytes of zero padding after a text, up to the next multiple of [`PAD_BYTES`] that fits.
 fn padding(text_bytes: usize) -> usize {
     let padded = text_bytes.next_multiple_of(PAD_BYTES).max(PAD_BYTES).min(TEXT_BYTES_MAX);
     padded.saturating_sub(text_bytes)
 }
 
-/// The key of the record (RFC 8291, section 3.4), out of the secret that ECDH gave, the secret of
-/// the browser, the public keys of browser and server, and the salt.
+/// Derives the record key (RFC 8291, section 3.4) from the ECDH secret, the browser's secret, both
+/// public keys, and the salt.
 fn derive(
     ecdh_secret: &[u8],
     auth: &[u8],
@@ -107,7 +107,7 @@ fn derive(
     Ok(RecordKey { key, nonce })
 }
 
-/// A number of bytes that HKDF gives.
+/// A length of HKDF output.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -118,11 +118,11 @@ impl KeyType for Length {
 
 fn expand(prk: &Prk, info: &[&[u8]], out: &mut [u8]) -> Result<(), EncryptionError> {
     let okm = prk.expand(info, Length(out.len()));
-    // It fails for lengths that HKDF cannot give, which are none of these.
+    // It fails only for lengths that HKDF does not support, and these are supported.
     okm.and_then(|okm| okm.fill(out)).map_err(|_| EncryptionError::BadKeys)
 }
 
-/// The header of RFC 8188 and the one record.
+/// Assembles the header of RFC 8188 and the only record.
 fn seal(
     record_key: &RecordKey,
     salt: &[u8],
@@ -161,7 +161,8 @@ mod tests {
         decode_url(text).unwrap()
     }
 
-    /// Appendix A of RFC 8291, from the secret of ECDH on: ring imports no ephemeral key.
+    /// Appendix A of RFC 8291, starting from the ECDH secret, since ring cannot import an ephemeral
+    /// key.
     #[test]
     fn the_vector_of_the_rfc() {
         let as_public = bytes(

@@ -1,4 +1,4 @@
-//! Who sends a push: the server's key and its signature for a push service (RFC 8292).
+//! The identity of the server for push services: its key and signatures (VAPID, RFC 8292).
 
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -7,10 +7,10 @@ use zeroize::Zeroizing;
 use crate::auth::random::NoRandomness;
 use crate::wire::base64::encode_url;
 
-/// Seconds for which a signature is valid. A push service accepts a day at most.
+/// Seconds for which a signature is valid; push services accept at most a day.
 const LIFETIME_S: u64 = 12 * 3600;
 
-/// The server's key pair. Prints nothing of itself.
+/// The server's key pair. Its Debug form hides it.
 pub struct VapidKey {
     pair: EcdsaKeyPair,
     random: SystemRandom,
@@ -23,7 +23,7 @@ impl std::fmt::Debug for VapidKey {
 }
 
 impl VapidKey {
-    /// A new key pair in the form in which it is stored: PKCS#8.
+    /// Generates a key pair, encoded for storage (PKCS#8).
     ///
     /// # Errors
     /// When the operating system gives no random bytes.
@@ -33,23 +33,23 @@ impl VapidKey {
         made.map(|stored| Zeroizing::new(stored.as_ref().to_vec())).map_err(|_| NoRandomness)
     }
 
-    /// The key pair in its stored form.
+    /// Decodes a stored key pair.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not valid.
     pub fn from_stored(stored: &[u8]) -> Result<Self, BadKey> {
         let random = SystemRandom::new();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, stored, &random);
         pair.map(|pair| Self { pair, random }).map_err(|_| BadKey)
     }
 
-    /// The public key, as browsers are given it: base64url of an uncompressed point.
+    /// The public key for browsers: base64url of an uncompressed point.
     pub fn public(&self) -> String {
         encode_url(self.pair.public_key().as_ref())
     }
 
-    /// The Authorization header for a push service, whose origin is the `audience`. `contact` is
-    /// the address at which the operator can be reached, if one is set.
+    /// The Authorization header for a push service; `audience` is its origin, `contact` an address
+    /// of the operator, if configured.
     ///
     /// # Errors
     /// When the operating system gives no random bytes.
@@ -74,7 +74,7 @@ impl VapidKey {
     }
 }
 
-/// What is stored is no key.
+/// The stored key is not valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadKey;
 

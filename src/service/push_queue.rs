@@ -1,10 +1,10 @@
-//! The queue of pushes: which is sent next, and when one that failed is tried again.
+//! The queue of pushes: which one is sent next, and when a failed one is retried.
 //!
-//! Each chat has one push for each subscription, that of the newest message. Hosts take turns, each
-//! with a few pushes under way at once, so that a slow one delays no other. A host that does not
-//! answer at all rests, ever longer.
+//! Each chat has at most one push per subscription: that of the newest message. Hosts take turns,
+//! each with a few pushes in progress, so that a slow host delays no other. A host that does not
+//! answer is paused, with exponential backoff.
 //!
-//! A plain data structure: knows no database, no clock and no threads.
+//! A plain data structure: it uses no database, clock or thread.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -15,24 +15,23 @@ use crate::limits::{PUSHES_PENDING_MAX, PUSHES_PER_HOST_MAX};
 use crate::service::DAY_US;
 
 const SECOND_US: i64 = 1_000_000;
-/// Until the second attempt; doubled for each further one,
+/// Delay of the second attempt, in microseconds; doubled for each further one,
 const RETRY_US: i64 = 30 * SECOND_US;
 /// up to this.
 const RETRY_US_MAX: i64 = 6 * 3600 * SECOND_US;
-/// For how long a host rests that has not answered; doubled each time,
+/// Pause of a host that did not answer, in microseconds; doubled each time,
 const REST_US: i64 = 5 * SECOND_US;
 /// up to this.
 const REST_US_MAX: i64 = 300 * SECOND_US;
-/// A newer push of a chat and subscription waits so long for the one under way.
+/// Microseconds by which a newer push waits for one in progress with the same key.
 const BEHIND_US: i64 = SECOND_US;
-/// Hosts scanned for one job.
+/// Hosts scanned per job, at most.
 const HOSTS_SCANNED_MAX: usize = 256;
 
-/// One push for each of these.
+/// The key of a push; there is at most one for each.
 pub(super) type PushKey = (SessionId, ChatId);
 
-/// How long after the failed attempt of this number the next one comes: ever later, and not at the
-/// same moment for all.
+/// Delay of the next attempt after this number of failed ones: exponential backoff, with jitter.
 pub(super) fn retry_delay_us(attempts: u32, key: PushKey, retry_after_s: Option<u64>) -> i64 {
     let doublings = attempts.saturating_sub(1).min(20);
     let delay_us = (RETRY_US << doublings).min(RETRY_US_MAX);
@@ -42,17 +41,17 @@ pub(super) fn retry_delay_us(attempts: u32, key: PushKey, retry_after_s: Option<
     (delay_us + delay_us / 4 * spread / 256).max(asked_us)
 }
 
-/// A push that waits.
+/// A push that waits to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) message: MessageId,
     pub(super) attempts: u32,
-    /// Server time, in microseconds.
+    /// When it is due, in microseconds of server time.
     pub(super) due_us: i64,
     pub(super) host: String,
 }
 
-/// A push that was handed out.
+/// A push that is being sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnderWay {
     pub(super) key: PushKey,
@@ -66,12 +65,12 @@ pub(super) struct UnderWay {
 struct Host {
     due: BTreeSet<(i64, PushKey)>,
     under_way: usize,
-    /// Times in a row that it did not answer.
+    /// Consecutive failures to answer.
     failures: u32,
     rests_until_us: i64,
 }
 
-/// The queue.
+/// The queue of pushes.
 #[derive(Debug, Default)]
 pub(super) struct PushQueue {
     waiting: HashMap<PushKey, Waiting>,
@@ -79,7 +78,7 @@ pub(super) struct PushQueue {
     under_way: HashMap<u64, UnderWay>,
     keys_under_way: HashSet<PushKey>,
     next_id: u64,
-    /// The host that had its turn last.
+    /// The host whose turn was last.
     last_host: String,
 }
 
@@ -92,8 +91,8 @@ impl PushQueue {
         self.under_way.len()
     }
 
-    /// Has a push wait. Where one of the same key does, the newer message stays, and it is due as
-    /// that was. False when there are too many.
+    /// Adds a push. If one with the same key waits, the newer message is kept, with the earlier due
+    /// time. False when the queue is full.
     pub(super) fn add(&mut self, key: PushKey, new: Waiting) -> bool {
         if let Some(old) = self.waiting.get_mut(&key) {
             if old.host == new.host {
@@ -110,7 +109,7 @@ impl PushQueue {
         true
     }
 
-    /// Takes a push out of those that wait.
+    /// Removes a waiting push.
     pub(super) fn remove(&mut self, key: PushKey) -> Option<Waiting> {
         let old = self.waiting.remove(&key)?;
         if let Entry::Occupied(mut host) = self.hosts.entry(old.host.clone()) {
@@ -122,14 +121,14 @@ impl PushQueue {
         Some(old)
     }
 
-    /// The next push that is due, and has a host that may be sent to: it waits no longer. The
-    /// caller either hands it out or drops it.
+    /// Removes and returns the next push that is due and whose host may be sent to. The caller
+    /// sends it or drops it.
     pub(super) fn next(&mut self, now_us: i64) -> Option<(PushKey, Waiting)> {
         for _ in 0..=HOSTS_SCANNED_MAX.min(self.hosts.len()) {
             let after = (Bound::Excluded(self.last_host.as_str()), Bound::Unbounded);
             let next = self.hosts.range_mut::<str, _>(after).next();
             let Some((name, host)) = next else {
-                // Round again.
+                // Begin the next round.
                 self.last_host.clear();
                 continue;
             };
@@ -161,7 +160,7 @@ impl PushQueue {
         None
     }
 
-    /// A push is handed out; gives the number of its job.
+    /// Notes that a push is being sent. Returns the id of its job.
     pub(super) fn begin(&mut self, key: PushKey, push: Waiting, endpoint: String) -> u64 {
         self.next_id += 1;
         let Waiting { message, attempts, host, .. } = push;
@@ -171,7 +170,7 @@ impl PushQueue {
         self.next_id
     }
 
-    /// A job is done: its host answered, or did not.
+    /// Notes that a job is done; `has_answered`: its host answered.
     pub(super) fn end(&mut self, id: u64, has_answered: bool, now_us: i64) -> Option<UnderWay> {
         let ended = self.under_way.remove(&id)?;
         self.keys_under_way.remove(&ended.key);
@@ -181,7 +180,7 @@ impl PushQueue {
                 host.failures = 0;
                 host.rests_until_us = 0;
             } else if host.rests_until_us <= now_us {
-                // Those that were under way together fail together, and count once.
+                // Pushes that were in progress together fail together, and count once.
                 let rest_us = (REST_US << host.failures.min(10)).min(REST_US_MAX);
                 host.failures += 1;
                 host.rests_until_us = now_us + rest_us;
@@ -190,7 +189,7 @@ impl PushQueue {
         Some(ended)
     }
 
-    /// Waits again after a failed attempt, unless a newer one waits already: then that one does.
+    /// Queues a failed push again, unless a newer one with its key waits already.
     pub(super) fn retry(&mut self, failed: UnderWay, attempts: u32, due_us: i64) {
         let UnderWay { key, message, host, .. } = failed;
         let newer = self.remove(key).map(|newer| newer.message);
@@ -198,7 +197,7 @@ impl PushQueue {
         self.add(key, Waiting { message, attempts, due_us, host });
     }
 
-    /// Forgets what waits; what is under way stays.
+    /// Drops waiting pushes; those in progress stay.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         for host in self.hosts.values_mut() {

@@ -1,21 +1,21 @@
-//! What a push says: JSON of the declarative form (protocol section 5a).
+//! The content of a push: JSON of a declarative push message (protocol section 5a).
 
 use crate::config::PushContent;
 use crate::ids::ChatId;
 use crate::push::encryption::TEXT_BYTES_MAX;
 
-/// Characters of a title,
+/// Longest title, in characters,
 const TITLE_CHARS_MAX: usize = 100;
-/// of a nickname in front of a text,
+/// longest nickname before a text,
 const NAME_CHARS_MAX: usize = 40;
-/// and of a text.
+/// and longest text.
 const TEXT_CHARS_MAX: usize = 200;
 
-// A character is six bytes at most, where JSON escapes it; an address of a chat is short.
+// JSON escapes a character to six bytes at most; the address of a chat is short.
 const _: () =
     assert!((TITLE_CHARS_MAX + NAME_CHARS_MAX + TEXT_CHARS_MAX) * 6 + 700 < TEXT_BYTES_MAX);
 
-/// What a push is made of.
+/// The data of a push.
 pub(super) struct Notice<'a> {
     pub(super) chat: ChatId,
     /// The title or name of the chat; `None` for a direct chat.
@@ -23,11 +23,11 @@ pub(super) struct Notice<'a> {
     pub(super) sender: &'a str,
     /// The text, or the lines that stand for files.
     pub(super) text: &'a str,
-    /// Chats with something new.
+    /// Number of chats with new messages.
     pub(super) new_chats: u32,
 }
 
-/// The text of a push. Links begin with `site`, when it is known.
+/// The JSON of a push. Links begin with `site`, if it is known.
 pub(super) fn text(notice: &Notice<'_>, content: PushContent, site: Option<&str>) -> String {
     let title = notice.chat_title.unwrap_or(notice.sender);
     let body = match (content, notice.chat_title) {
@@ -47,13 +47,13 @@ pub(super) fn text(notice: &Notice<'_>, content: PushContent, site: Option<&str>
             "tag": format!("chat-{chat}"),
             "app_badge": notice.new_chats,
         },
-        // Some browsers look for it here.
+        // Some browsers expect it here.
         "app_badge": notice.new_chats,
     });
     text.to_string()
 }
 
-/// What `vestnik push test` sends.
+/// The JSON that `vestnik push test` sends.
 pub fn test_text(site: Option<&str>) -> String {
     let text = serde_json::json!({
         "web_push": 8030,
@@ -67,7 +67,7 @@ pub fn test_text(site: Option<&str>) -> String {
     text.to_string()
 }
 
-/// The beginning of a text, with a mark where the rest is left out.
+/// The beginning of a text, with an ellipsis if it was cut.
 fn cut(text: &str, chars_max: usize) -> String {
     match text.char_indices().nth(chars_max) {
         None => text.to_owned(),
