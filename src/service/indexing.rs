@@ -328,7 +328,7 @@ impl Indexing {
         })
     }
 
-    /// The time up to which everything is indexed, judging by the queue.
+    /// The time up to which everything is indexed, as the queue shows.
     fn settled_upto(&self, last: ServerTime) -> ServerTime {
         match self.queue.oldest() {
             Some(oldest) => ServerTime::new(oldest.created().micros() - 1).unwrap_or_default(),

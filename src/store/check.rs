@@ -1,15 +1,15 @@
-//! What must be true of the rows and the schema cannot say: for `vestnik check`.
+//! The rules of `vestnik check`: what must hold for the rows, beyond what the schema enforces.
 
 use rusqlite::{Row, params_from_iter};
 
 use super::{Store, StoreResult};
 
-/// What of the contents only others can check.
+/// Checks of contents that the store cannot do itself.
 #[derive(Clone, Copy)]
 pub struct Rules {
-    /// Whether a name, as it is stored, may be one, and has this key.
+    /// Whether a stored name is valid and has this key.
     pub is_name: fn(name: &str, key: &str) -> bool,
-    /// Whether a text is the stored form of a password.
+    /// Whether a text is a valid stored password.
     pub is_password: fn(stored: &str) -> bool,
 }
 
@@ -30,11 +30,11 @@ pub struct Report {
     pub unfinished: u64,
 }
 
-/// Rows of one kind of wrong that are listed; the others are counted.
+/// Violations of one rule that are listed; the others are only counted.
 const LISTED_MAX: u64 = 10;
 
-/// One kind of wrong, and the rows that have it, each as a text that names the row. Where a table
-/// is large, `{slice}` in it stands for some rows of it at a time.
+/// One rule, with a query for the rows that violate it, each as a text that names the row. For a
+/// large table, `{slice}` in the query stands for a range of its rows.
 struct Rule {
     wrong: &'static str,
     rows: &'static str,
@@ -53,7 +53,7 @@ const NONCES: Slices = Slices { table: "nonces", key: &["chat_id", "user_id", "n
 const INDEXED: Slices = Slices { table: "search_rows", key: &["message_id"] };
 const CHUNKS: Slices = Slices { table: "file_chunks", key: &["file_id", "start"] };
 
-/// Rows of such a table that are read in one transaction: some milliseconds of work.
+/// Rows of such a table read in one transaction: a few milliseconds of work.
 const ROWS_PER_SLICE: u32 = 4_096;
 
 const fn rule(wrong: &'static str, rows: &'static str) -> Rule {
@@ -135,7 +135,8 @@ const CHATS: &[Rule] = &[
              FROM chats c)
          WHERE member_count <> there",
     ),
-    // Deleted messages stay rows, those that went do not, so there may be fewer than were counted.
+    // Deleted messages keep their rows, expired ones do not, so there may be fewer than were
+    // counted.
     rule(
         "a chat that counts its messages wrong",
         "SELECT 'chat ' || chat_id FROM chats c
@@ -183,7 +184,8 @@ const CHATS: &[Rule] = &[
     ),
 ];
 
-/// Without the messages of removed chats, which nobody can read and which are about to go.
+/// Rules for messages, except those of removed chats, which nobody can read and which will be
+/// swept.
 const MESSAGES: &[Rule] = &[
     sliced(
         MESSAGES_BY_ID,
@@ -254,12 +256,12 @@ const MESSAGES: &[Rule] = &[
     ),
 ];
 
-/// A message that is not as it was written.
+/// A message that does not match its checksum.
 const DAMAGED: &str = "a message that does not match its checksum, or is no text";
-/// Bytes of a file that are not as they were written.
+/// A chunk of a file that does not match its checksum.
 const DAMAGED_CHUNK: &str = "a part of a file that does not match its checksum";
 
-/// What stands in other tables for a message has to be said by its status, and the other way round.
+/// Rules for extras: the status of a message must match the rows in other tables.
 const EXTRAS: &[Rule] = &[
     sliced(
         MESSAGES_BY_ID,
@@ -362,15 +364,15 @@ const PASSWORDS: Rule = rule(
      SELECT 'chat ' || chat_id, password FROM chats WHERE password IS NOT NULL",
 );
 
-/// An id that two messages have.
+/// An id of two messages.
 const GIVEN_TWICE: Rule = rule(
     "a message id given twice",
     "SELECT 'message ' || message_id FROM temp.ids GROUP BY message_id HAVING count(*) > 1",
 );
 
 impl Store<'_> {
-    /// Looks at all rows, those of large tables by slices, so that nobody is kept from emptying the
-    /// WAL for long; `pause` is called between slices, for a server that wants to. Not within a
+    /// Checks all rows. Large tables are read in slices, so that the WAL can be truncated in
+    /// between; `pause` is called between slices, to yield to a server. Do not call it within a
     /// transaction.
     ///
     /// # Errors
@@ -423,7 +425,7 @@ impl Store<'_> {
         Ok(report)
     }
 
-    /// Whether an id was given twice: the ids are sorted apart from the database.
+    /// Whether a message id occurs twice: sorts the ids outside of the database.
     fn check_ids(
         &mut self,
         chats: &str,
@@ -434,7 +436,7 @@ impl Store<'_> {
             .execute_batch("DROP TABLE IF EXISTS temp.ids; CREATE TEMP TABLE ids (message_id)")?;
         let sql = format!("INSERT INTO temp.ids SELECT message_id FROM {{slice}} WHERE {chats}");
         self.slices(Some(MESSAGES_BY_ID), &sql, pause, |store, sql, bounds| {
-            // Into a table of this connection's own, without the lock to write.
+            // In a table of this connection's own, which needs no write lock.
             store.begin_read()?;
             store.db.prepare_cached(sql)?.execute(params_from_iter(bounds))?;
             Ok(())
@@ -457,8 +459,8 @@ impl Store<'_> {
         })
     }
 
-    /// Calls `each` for each slice of a table, in a transaction of its own, with a statement in
-    /// which it stands for `{slice}`, and the bounds to bind to it; or once, without a table.
+    /// Calls `each` for each slice of a table, in a transaction of its own, with the condition for
+    /// `{slice}` and its bounds; or once, without a table.
     fn slices(
         &mut self,
         slices: Option<Slices>,
@@ -521,7 +523,7 @@ impl Store<'_> {
         Ok(rows.map_or(0, i64::unsigned_abs))
     }
 
-    /// Adds a line for each row of the rule that is wrong, up to some.
+    /// Adds a line for each row that violates a rule, up to a limit.
     fn list(
         &mut self,
         rule: &Rule,
@@ -558,7 +560,8 @@ mod tests {
         is_password: |text| text == "hash",
     };
 
-    /// Two users, one with a session, a group, a direct chat, a ban, and messages of each status.
+    /// Valid rows: two users, one with a session, a group, a direct chat, a ban, and messages of
+    /// each status.
     const GOOD: &str = "
         UPDATE meta SET value = 1000 WHERE key = 'server_time';
         INSERT INTO users (user_id, nickname, name_key, password, created) VALUES

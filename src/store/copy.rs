@@ -1,5 +1,5 @@
-//! Copies of the database for backups: its pages first, as they are at one moment, and then what a
-//! copy is to be, without anybody waiting for it.
+//! Copies of the database, for backups: a snapshot of its pages first, which is then processed
+//! without holding back the server.
 
 use std::path::Path;
 
@@ -10,22 +10,22 @@ use super::error::{self, describe_io};
 use super::open::{self, INCREMENTAL};
 use super::paths::{self, sibling_path};
 
-/// What a copy of the database is to be.
+/// What to include in a copy of the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Copying {
-    /// Messages and files in it may be damaged.
+    /// Accept a copy with damaged messages and files.
     pub accepts_damage: bool,
-    /// The bytes of files are left out.
+    /// Leave out the bytes of files.
     pub without_files: bool,
 }
 
-/// The key of `meta` that names the last file whose bytes a copy has left out.
+/// The key of `meta` with the highest file id whose bytes a copy has left out.
 const FILES_LEFT_OUT: &str = "files_left_out";
 
-/// A copy is compacted when one page in that many is free.
+/// A copy is compacted when at least one page in this many is free.
 const FREE_PAGES_DIVISOR: i64 = 8;
 
-/// Copies all pages into an empty file.
+/// Copies all pages into an empty file, as one snapshot.
 pub(super) fn pages(db: &Connection, copy: &Path) -> Result<(), String> {
     let failed = |e: rusqlite::Error| error::explain(db, e).to_string();
     let flags = open::OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
@@ -37,12 +37,14 @@ pub(super) fn pages(db: &Connection, copy: &Path) -> Result<(), String> {
     }
 }
 
-/// Leaves out of a copy what it is not to have, and compacts it where that is worth it, or where the database is of a version that could not give its free pages back.
+/// Removes what a copy should not contain, and compacts it if many pages are free, or if the
+/// database is of a version that could not return free pages to the disk.
 pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
     let flags = open::OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
     let db = Connection::open_with_flags(copy, flags).map_err(|e| e.to_string())?;
     let failed = |e: rusqlite::Error| error::explain(&db, e).to_string();
-    // Nothing of it has to survive a crash before the copy has its name, and no WAL belongs to it.
+    // A copy that is interrupted before its rename is discarded, so it needs neither durability nor
+    // a WAL.
     db.execute_batch("PRAGMA journal_mode = DELETE; PRAGMA synchronous = OFF").map_err(failed)?;
     if copying.without_files {
         leave_files_out(&db).map_err(failed)?;
@@ -58,7 +60,7 @@ pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
     let text = arranged.to_str().ok_or("the name of the copy is not UTF-8")?;
     paths::create_private(&arranged).map_err(|e| format!("{text}: {}", describe_io(&e)))?;
     let done = open::make_incremental(&db)
-        // An empty file is as good as none to VACUUM INTO, and has its mode already.
+        // VACUUM INTO accepts an empty file, which has the right mode already.
         .and_then(|()| db.execute("VACUUM INTO ?1", [text]))
         .map_err(failed)
         .and_then(|_| {
@@ -69,8 +71,8 @@ pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
     })
 }
 
-/// Takes the bytes of files out of a copy, and the uploads under way. The messages keep the names
-/// and sizes of theirs.
+/// Removes the bytes of files from a copy, and unfinished uploads. Messages keep the names and
+/// sizes of their files.
 fn leave_files_out(db: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'file_chunks')";
     let has_files: bool = db.query_row(sql, [], |row| row.get(0))?;

@@ -29,7 +29,7 @@ pub struct Invite {
 }
 
 impl Invite {
-    /// Whether it can be used now, judging by its row alone.
+    /// Whether it can be used now, as far as its row shows.
     pub fn is_good(&self, now: ServerTime) -> bool {
         self.uses_left > 0 && self.expires > now
     }

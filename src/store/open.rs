@@ -79,19 +79,19 @@ pub struct Database {
     thread: Option<checkpoint::Thread>,
 }
 
-/// What SQLite has found.
+/// The result of SQLite's own check.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Integrity {
     /// What is wrong, one line each.
     pub wrong: Vec<String>,
-    /// Tables that were not verified, since the WAL grew too far meanwhile.
+    /// Tables that were not checked, because the WAL grew too far.
     pub left_out: Vec<String>,
 }
 
-/// How far the WAL may grow while one table is verified, in bytes.
+/// Bytes by which the WAL may grow while one table is checked.
 const WAL_GROWTH_MAX: u64 = 32 << 20;
 
-/// Steps of SQLite between two looks at the WAL.
+/// Steps of SQLite between two checks of the WAL's size.
 const OPERATIONS_PER_LOOK: i32 = 1_000;
 
 /// The reason why a command cannot open a database: one line with what is wrong and what to do.
@@ -341,15 +341,15 @@ impl Database {
         &self.reserve
     }
 
-    /// Writes a consistent copy of the database to `target`, which must not exist. Until it is
-    /// whole and on the disk it has another name, with `.partial` behind it, which one that was cut
-    /// off keeps.
+    /// Writes a consistent copy of the database to `target`, which must not exist. The copy is
+    /// named
+    /// `.partial` until it is complete and synced; an interrupted one keeps that name.
+    ///
+    /// All pages are read at once and processed afterwards, because the WAL cannot be truncated
+    /// while they are read.
     ///
     /// # Errors
-    /// What SQLite says, and damage, unless that is accepted.
-    ///
-    /// The database is read from end to end at once, and arranged afterwards: nobody can empty the
-    /// WAL while it is read.
+    /// The error of SQLite; or damage, unless that is accepted.
     pub fn copy_to(&self, target: &Path, copying: Copying) -> Result<(), String> {
         let target = &paths::real_new(target)
             .map_err(|e| format!("{}: {}", target.display(), describe_io(&e)))?;
@@ -372,8 +372,8 @@ impl Database {
         })
     }
 
-    /// SQLite's own look at every page and index: a list of what is wrong. Next to a server each
-    /// table is verified by itself, and one whose turn lets the WAL grow too far is left out.
+    /// SQLite's own check of every page and index. Alongside a server, each table is checked
+    /// separately, and one during whose check the WAL grows too far is left out.
     ///
     /// # Errors
     /// When the database cannot be read at all.
@@ -403,7 +403,7 @@ impl Database {
         Ok(found)
     }
 
-    /// Whether a server has the database, as its lock shows.
+    /// Whether a server has the database open, as its lock shows.
     fn is_served(&self) -> bool {
         paths::open_existing(&sibling_path(&self.path, ".lock"))
             .is_ok_and(|lock| lock.try_lock_shared().is_err())
@@ -424,7 +424,7 @@ impl Database {
         let mut statement = self.db.prepare(&sql)?;
         let mut rows = statement.query([])?;
         loop {
-            // It ends with an error that it meets; what it found until then is worth more.
+            // An error ends the check; what it found before is still reported.
             let text: String = match rows.next() {
                 Ok(Some(row)) => row.get(0)?,
                 Ok(None) => return Ok(()),
@@ -436,7 +436,7 @@ impl Database {
                     return Ok(());
                 }
             };
-            // What is wrong with pages comes as one text of many lines.
+            // SQLite reports errors of pages as one text with many lines.
             let headings = |line: &str| line == "ok" || line.starts_with("***");
             wrong.extend(text.lines().filter(|line| !headings(line)).map(str::to_owned));
         }

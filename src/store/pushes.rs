@@ -1,4 +1,4 @@
-//! Pushes: the server's key, what waits to be sent, and what the decision who gets one reads.
+//! Pushes in the database: the server's key, the pending pushes, and what the push decision reads.
 
 use zeroize::Zeroizing;
 
@@ -7,25 +7,25 @@ use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::codec::STATUS_DELETED;
 
-/// Bytes of text read for one decision; older messages of a chat are passed over then.
+/// Bytes of text read for one decision; above it, older messages of the chat are skipped.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
 
 /// A row of `push_pending`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PendingPush {
-    /// Whose subscription.
+    /// The session with the subscription.
     pub session: SessionId,
     /// The chat.
     pub chat: ChatId,
     /// The newest message.
     pub message: MessageId,
-    /// Attempts that failed since the last that did not.
+    /// Failed attempts since the last success.
     pub attempts: u32,
-    /// Not to be sent before.
+    /// Not to be sent before this time.
     pub due: ServerTime,
 }
 
-/// A message as the decision sees it.
+/// A message, as the push decision needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushMessage {
     /// Its id.
@@ -42,39 +42,39 @@ pub struct PushMessage {
     pub answers: Option<UserId>,
 }
 
-/// A member with a subscription, as the decision sees it.
+/// A member with a subscription, as the push decision needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushMember {
     /// The user.
     pub user: UserId,
     /// The present nickname.
     pub nickname: String,
-    /// What the member wants pushes of.
+    /// The push level.
     pub notify: u8,
-    /// The marker.
+    /// The read marker.
     pub seen: ServerTime,
     /// The session that has the subscription.
     pub session: SessionId,
-    /// Where its pushes go.
+    /// The endpoint of the subscription.
     pub endpoint: String,
 }
 
-/// Some members of a chat.
+/// A slice of the members of a chat.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PushMembers {
-    /// Those with subscriptions, one for each of these.
+    /// Members with subscriptions, one entry for each subscription.
     pub found: Vec<PushMember>,
-    /// The last member scanned; `None`: there are no more.
+    /// The last member scanned; `None`: the slice was the last.
     pub next: Option<UserId>,
 }
 
-/// Everything that a push which is about to be sent needs.
+/// Everything needed to send a push.
 pub struct PushContext {
-    /// Where it goes.
+    /// The subscription.
     pub subscription: Subscription,
-    /// For whom.
+    /// The recipient.
     pub member: PushMember,
-    /// What was sent.
+    /// The message.
     pub message: PushMessage,
     /// The present nickname of its author.
     pub sender_name: String,
@@ -84,8 +84,8 @@ pub struct PushContext {
     pub row_status: u8,
 }
 
-/// The columns of a [`PushMessage`] of the row `g` of messages: id, sender, status, content,
-/// whether an admin wrote it, whom it answers.
+/// The columns of a [`PushMessage`], from the row `g` of messages: id, sender, status, content,
+/// whether an admin wrote it, author of the answered message.
 const MESSAGE: &str = "g.message_id, g.sender_id, g.status, g.content,
     EXISTS (SELECT 1 FROM members a
             WHERE a.chat_id = g.chat_id AND a.user_id = g.sender_id AND a.admin = 1),
@@ -116,7 +116,7 @@ impl Store<'_> {
         self.get("SELECT pkcs8 FROM push_key", [], |row| row.get(0).map(Zeroizing::new))
     }
 
-    /// Keeps the server's key pair. One that is there already stays.
+    /// Stores the server's key pair, unless there is one.
     ///
     /// # Errors
     /// As every write.
@@ -125,7 +125,7 @@ impl Store<'_> {
         self.run(sql, (pkcs8, created.micros())).map(drop)
     }
 
-    /// Up to where messages were scanned for pushes; `None`: never.
+    /// The time up to which messages were scanned for pushes; `None`: never.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -133,7 +133,7 @@ impl Store<'_> {
         Ok(self.meta("push_decided")?.and_then(ServerTime::new))
     }
 
-    /// Notes up to where messages were scanned for pushes.
+    /// Stores the time up to which messages were scanned for pushes.
     ///
     /// # Errors
     /// As every write.
@@ -141,7 +141,7 @@ impl Store<'_> {
         self.set_meta("push_decided", upto.micros())
     }
 
-    /// How many subscriptions there are.
+    /// Number of subscriptions.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -151,7 +151,7 @@ impl Store<'_> {
         Ok(count.unwrap_or_default().unsigned_abs())
     }
 
-    /// Up to `limit` messages of a chat above `after` and up to `upto`, the newest first.
+    /// Up to `limit` messages of a chat above `after` and up to `upto`, newest first.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -231,7 +231,8 @@ impl Store<'_> {
         Ok(members)
     }
 
-    /// Has a push wait; where one of the same chat and subscription does, the newer message stays.
+    /// Adds a pending push. If there is one with the same chat and subscription, the newer message
+    /// is kept.
     ///
     /// # Errors
     /// As every write.
@@ -245,7 +246,7 @@ impl Store<'_> {
         self.run(sql, (session.row(), chat.row(), created, attempts, due.micros())).map(drop)
     }
 
-    /// Notes a failed attempt.
+    /// Stores a failed attempt.
     ///
     /// # Errors
     /// As every write.
@@ -261,7 +262,8 @@ impl Store<'_> {
         self.run(sql, (session.row(), chat.row(), attempts, due.micros())).map(drop)
     }
 
-    /// Removes what waits of a chat and a subscription, up to a message.
+    /// Removes the pending push of a chat and a subscription, if it is for this message or an older
+    /// one.
     ///
     /// # Errors
     /// As every write.
@@ -276,7 +278,7 @@ impl Store<'_> {
         self.run(sql, (session.row(), chat.row(), upto.created().micros())).map(drop)
     }
 
-    /// Up to `limit` pushes that wait, those that are due first, with their endpoints.
+    /// Up to `limit` pending pushes, in the order in which they are due, with their endpoints.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -296,8 +298,8 @@ impl Store<'_> {
         })
     }
 
-    /// What a push of a message to a subscription needs; `None`: subscription, membership or
-    /// message are gone.
+    /// The data to push a message to a subscription; `None`: the subscription, membership or
+    /// message is gone.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -342,8 +344,8 @@ impl Store<'_> {
         })
     }
 
-    /// How many of a user's chats have something new: their newest message is after the marker,
-    /// and of somebody else. Scans `limit` chats at most.
+    /// Number of a user's chats whose newest message is unread and by another user. Scans at most
+    /// `limit` chats.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -357,7 +359,7 @@ impl Store<'_> {
         Ok(count.unwrap_or_default())
     }
 
-    /// Ends a subscription, unless it has got another endpoint meanwhile; false when there is none.
+    /// Ends a subscription, unless its endpoint has changed. False when there is none.
     ///
     /// # Errors
     /// As every write.
