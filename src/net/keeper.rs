@@ -78,7 +78,7 @@ impl CertificateKeeper {
         let Some(identity) = &mut self.identity else { return };
         match identity.reload() {
             Ok(()) => {
-                log::info!("certificate and key were reloaded");
+                log::info!("certificate and key are reloaded");
                 // Let the next turn warn if the new one expires soon, too.
                 self.warn_ms = 0;
             }
