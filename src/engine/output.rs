@@ -137,6 +137,8 @@ impl Engine<'_> {
         let has_whole = match connection.protocol {
             Protocol::Undecided => false,
             Protocol::Http(_) => !connection.inbox.is_empty(),
+            // A peer that has ended its side is closed where the rest of its frames is handled.
+            Protocol::Purpose | Protocol::WebSocket(_) if connection.input == Input::Ended => true,
             Protocol::Purpose | Protocol::WebSocket(_) => {
                 !matches!(frame::parse(&connection.inbox, body_bytes_max), Parsed::Incomplete)
             }

@@ -343,6 +343,38 @@ fn half_closed_while_the_password_is_checked() {
     client.expect_end();
 }
 
+/// The last answer to a client that has ended its side fills the queue beyond its limit: once it is
+/// sent, the connection ends.
+#[test]
+fn half_closed_behind_a_full_queue() {
+    const LIMIT: usize = 65_536;
+    let server = Server::with(&["--outbound-limit", "65536"]);
+    server.add_user("anna");
+    let (unknown, echo) = (0x7f, [7; 1024]);
+    let header_bytes = header(0, HEARTBEAT, 0).len();
+    let declined_bytes = {
+        let mut anna = server.login("anna");
+        header_bytes + anna.ask(unknown, []).body.len()
+    };
+    let heartbeats = LIMIT / (header_bytes + echo.len()) - 3;
+    let left = LIMIT - heartbeats * (header_bytes + echo.len());
+    let mut again = server.greeted();
+    // The password is still being checked when the rest has come: all of it is read at once.
+    let login = [(LOGIN, login_body("anna", PASSWORD).into())];
+    let echoes = (0..heartbeats).map(|_| (HEARTBEAT, echo.to_vec()));
+    let rest = (0..left / declined_bytes + 1).map(|_| (unknown, Vec::new()));
+    again.post_all(login.into_iter().chain(echoes).chain(rest));
+    again.end_writing();
+    again.answer().accepted();
+    for _ in 0..heartbeats {
+        assert_eq!(again.answer().accepted(), echo);
+    }
+    for _ in 0..left / declined_bytes + 1 {
+        again.answer().declined("unknown-purpose");
+    }
+    again.expect_end();
+}
+
 /// DISCONNECT behind a login whose password is still being checked: the login is answered first.
 #[test]
 fn disconnect_waits_for_the_password() {
