@@ -18,8 +18,9 @@ use vestnik::names::Name;
 use vestnik::store::members::Member;
 use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
+use vestnik::wire::answer::USER_OPERATOR;
 
-use super::requests::{PASSWORDS, USERS};
+use super::requests::{OPERATOR, PASSWORDS, USERS};
 
 /// Runs after which a file is made anew.
 const RUNS_PER_FILE: u32 = 500;
@@ -198,13 +199,15 @@ fn hashed() -> &'static [String; 2] {
     })
 }
 
-/// Three users; two chats, one of them with a password.
+/// Three users, one of them an operator; two chats, one of them with a password.
 fn populate(store: &mut Store<'_>) {
     let now = ServerTime::new(WALL_US - 1_000_000_000).expect("positive");
     for name in USERS {
         let name = Name::parse(name).expect("a name");
         store.add_user(name.text(), name.key(), &hashed()[0], now).expect("stored");
     }
+    let operator = UserId::new(OPERATOR).expect("not 0");
+    store.set_user_flag(operator, USER_OPERATOR, true).expect("stored");
     let passwords = [None, Some(hashed()[0].as_str())];
     for (name, password) in ["hall", "locked"].into_iter().zip(passwords) {
         store.add_chat(name, name, password, now).expect("stored");

@@ -4,13 +4,17 @@
 //! generator makes, so that a short run needs neither nightly nor sanitizers.
 
 mod bodies;
+mod clients;
+mod extended;
 mod file;
 mod frames;
 mod http_head;
 mod input;
+mod model;
 mod received;
 mod requests;
 mod service;
+mod stream;
 mod tls;
 mod websocket;
 

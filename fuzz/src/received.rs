@@ -40,6 +40,7 @@ pub(crate) struct Received {
     pub(crate) last_task: u8,
     /// What HELLO agreed on.
     pub(crate) version: Option<Version>,
+    /// DISCONNECT has come.
     pub(crate) is_ended: bool,
 }
 
@@ -50,6 +51,7 @@ pub(crate) enum News {
     OfChat {
         chat: u32,
     },
+    /// The connection is without a session.
     Deauth,
 }
 
@@ -84,6 +86,7 @@ impl Received {
                 let asked = self.asked.front_mut().expect("a PART of nothing");
                 assert_eq!(asked.task, task, "a PART of another answer");
                 asked.pack.extend_from_slice(body);
+                of_chats(&asked.about, self.version, body, news);
             }
             ToClient::Accepted | ToClient::Declined => {
                 let mut asked = self.asked.pop_front().expect("an answer to nothing");
@@ -96,6 +99,7 @@ impl Received {
                     if matches!(asked.about, About::Login { .. } | About::Restore { .. }) {
                         self.begin();
                     }
+                    of_chats(&asked.about, self.version, body, news);
                     Ok(asked.pack)
                 } else {
                     let text = reader.str().expect("a reason");
@@ -109,7 +113,10 @@ impl Received {
             ToClient::Disconnect => self.is_ended = true,
             ToClient::Deauth => news.push(News::Deauth),
             ToClient::MsgNotify => self.messages(reader, news),
-            ToClient::ChatNotify => chat_info(&mut reader),
+            ToClient::ChatNotify => {
+                let chat = chat_info(&mut reader, self.version.expect("after HELLO"));
+                news.push(News::OfChat { chat });
+            }
             ToClient::ChatGone => {
                 reader.chat_id().expect("a chat");
             }
@@ -129,9 +136,11 @@ impl Received {
             }
             ToClient::ReactionNotify => {
                 let chat = reader.chat_id().expect("a chat").get();
-                reader.message_id().expect("a message");
-                reader.time().and_then(|_| reader.user_id()).expect("when and who");
+                let message = reader.message_id().expect("a message").get();
+                let updated = reader.time().expect("when").micros();
+                reader.user_id().expect("who");
                 reader.bool().and_then(|_| reader.str()).expect("a reaction");
+                self.changed(chat, message, updated);
                 news.push(News::OfChat { chat });
             }
             ToClient::PresenceNotify => {
@@ -150,31 +159,67 @@ impl Received {
         while !reader.is_empty() {
             let message = reader.message(self.version.expect("after HELLO")).expect("a message");
             check(&message);
-            let updated = message.updated.micros();
-            let last = self.last.insert(chat, updated).unwrap_or(0);
-            assert!(updated > last, "chat {chat}: {updated} sent after {last}");
-            self.messages.insert((chat, message.id.get(), updated));
+            self.changed(chat, message.id.get(), message.updated.micros());
         }
         news.push(News::OfChat { chat });
     }
+
+    /// A change of a message, in the order of time with all others of its chat.
+    fn changed(&mut self, chat: u32, message: u64, updated: i64) {
+        let last = self.last.insert(chat, updated).unwrap_or(0);
+        assert!(updated > last, "chat {chat}: {updated} sent after {last}");
+        self.messages.insert((chat, message, updated));
+    }
 }
 
-fn chat_info(reader: &mut Reader<'_>) {
-    reader.chat_id().expect("a chat");
+/// Of which chats an answer, or a piece of one, says what only members know: its entries are whole.
+fn of_chats(about: &About, version: Option<Version>, body: &[u8], news: &mut Vec<News>) {
+    let version = version.unwrap_or(Version::V1_0);
+    let mut reader = Reader::new(body);
+    match about {
+        About::Messages { chat, .. } => {
+            while !reader.is_empty() {
+                check(&reader.message(version).expect("a message"));
+            }
+            news.push(News::OfChat { chat: *chat });
+        }
+        About::MessagesOfChats => {
+            while !reader.is_empty() {
+                let chat = reader.chat_id().expect("a chat").get();
+                check(&reader.message(version).expect("a message"));
+                news.push(News::OfChat { chat });
+            }
+        }
+        About::Members { chat } => news.push(News::OfChat { chat: *chat }),
+        _ => {}
+    }
+}
+
+/// Checks a chat_info, and says of which chat it is.
+fn chat_info(reader: &mut Reader<'_>, version: Version) -> u32 {
+    let chat = reader.chat_id().expect("a chat").get();
     assert!(reader.u8().expect("a kind") <= 1);
     assert!(reader.u8().expect("flags") & 0x02 != 0, "CHAT_NOTIFY to one who is no member");
     reader.u32().expect("members");
     reader.time().and_then(|_| reader.time()).expect("times");
     reader.u32().expect("unread");
     reader.str().and_then(|_| reader.str()).expect("name and title");
+    if version.has_extras() {
+        assert!(reader.u8().expect("a level") <= 2);
+    }
     assert!(reader.is_empty());
+    chat
 }
 
 /// What is true of every message.
-pub(crate) fn check(message: &Message<'_>) {
+fn check(message: &Message<'_>) {
     assert_eq!(message.id.created(), message.created);
     assert!(message.updated >= message.created);
     assert!(message.status <= 3);
-    assert_eq!(message.status & 2 != 0, message.content.is_empty());
-    assert_eq!(message.status == 0, message.updated == message.created);
+    let is_deleted = message.status & 2 != 0;
+    let has_files = message.extras.files().next().is_some();
+    assert!(!is_deleted || message.content.is_empty() && message.extras.is_empty());
+    assert!(is_deleted || has_files || !message.content.is_empty());
+    // A reaction changes a message, too, and leaves its status.
+    assert!(message.status == 0 || message.updated > message.created);
 }

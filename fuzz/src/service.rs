@@ -1,36 +1,41 @@
-//! The whole service, driven by bytes as the loop drives it: several connections, a file that can
-//! be full, clocks that jump, readers that stall. Its answers and notifications are held against a
-//! model of who may know what, and against what is in the file at the end.
+//! The whole server, driven by bytes: the real engine and service with several clients whose
+//! streams stall, break and end, a disk that can be full, and clocks that jump. Answers and
+//! notifications are compared with a model of who may know what, and with what is in the database
+//! at the end.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use vestnik::auth::helper::{self, Job, JobDone};
 use vestnik::config::Registration;
-use vestnik::ids::{ChatId, ConnId, ServerTime};
-use vestnik::outbox::Outbox;
-use vestnik::service::{Flow, Service, ServiceConfig, TurnEnd};
+use vestnik::engine::{Engine, Now, Options, Stopped};
+use vestnik::http::{Site, Surface};
+use vestnik::ids::{ChatId, ServerTime, UserId};
+use vestnik::service::{Service, ServiceConfig};
 use vestnik::store::Store;
 use vestnik::wire::Version;
 use vestnik::wire::codec::Reader;
-use vestnik::wire::frame::{self, Parsed};
+use vestnik::wire::frame;
 use vestnik::wire::request::Request;
 
+use super::clients::{Client, Clients};
 use super::file::{Counting, FullDisk, Prepared, WALL_US};
 use super::input::Input;
-use super::received::{self, Answer, Asked, News, Received};
-use super::requests::{self, About, Known, PASSWORDS, USERS};
+use super::model::Model;
+use super::requests::{self, About, OPERATOR, PASSWORDS, PUSH_HOST, USERS};
 
 /// Longest body that this server takes, in bytes.
-const BODY_BYTES_MAX: usize = 32 * 1024;
-/// Connections at once.
-const SLOTS: usize = 6;
+pub(crate) const BODY_BYTES_MAX: usize = 32 * 1024;
+/// Clients at once; one more reads everything at the end.
+const CLIENTS: usize = 6;
 /// Turns in which everything must have come to rest at the end.
-const TURNS_TO_REST: usize = 5000;
-/// `data`: options, then what happens, one thing after the other.
+const TURNS_TO_REST: usize = 4000;
+/// Milliseconds that each of them takes.
+const REST_TURN_MS: u64 = 5;
+
+/// `data`: two bytes of options, then what happens, one thing after the other.
 pub fn service(data: &[u8]) {
     let mut input = Input::new(data);
-    let options = input.u8();
+    let (options, more) = (input.u8(), input.u8());
     let prepared = Prepared::take();
     let random = Counting::default();
     let store = Store::new(&prepared.database).expect("tables");
@@ -38,23 +43,27 @@ pub fn service(data: &[u8]) {
     let config = ServiceConfig {
         body_bytes_max: BODY_BYTES_MAX,
         outbound_bytes_max: [1 << 20, 64, 2048, 40_000][usize::from(options >> 1 & 3)],
-        registration: Registration::Open,
+        registration: if more & 8 == 0 { Registration::Open } else { Registration::Invite },
         password_rounds: 1,
+        push: true,
+        push_hosts: vec![PUSH_HOST.to_owned()],
+        disk_reserve_bytes: 0,
         ..ServiceConfig::default()
     };
     let service = Service::new(store, config, &random).expect("a service");
-    let mut world = World::new(service, options & 1 == 1);
+    let mut world = World::new(service, options & 1 == 1, more);
     if options & 8 == 0 {
-        world.everybody_logs_in();
+        world.everybody_logs_in(usize::from(options >> 4));
     }
     while !input.is_empty() && world.is_well {
         world.step(&mut input);
     }
     if world.is_well {
         world.come_to_rest();
-        world.compare_with_the_file();
+        world.compare_with_the_database();
+        world.close_all();
     }
-    world.close_all();
+    assert_eq!(world.engine.service.metrics.internal_errors, 0);
     let is_well = world.is_well;
     drop(world);
     if is_well {
@@ -62,122 +71,108 @@ pub fn service(data: &[u8]) {
     }
 }
 
-/// A client and its connection.
-struct Slot {
-    conn: ConnId,
-    /// Frames sent and not handled, with what they are about.
-    inbox: VecDeque<(Vec<u8>, Option<About>)>,
-    received: Received,
-    /// Bytes of its queue that were parsed and not taken from it.
-    looked: usize,
-    /// Takes nothing of what it is sent.
-    stalls: bool,
-    /// Is on its way out.
-    is_closing: bool,
-    user: Option<u32>,
-    /// The present when the session was attached, at the latest.
-    since: i64,
-    /// It declined something: it may be suspended.
-    may_be_suspended: bool,
-    task: u8,
-}
-
 struct World<'db> {
-    service: Service<'db>,
-    slots: Vec<Option<Slot>>,
-    known: Known,
-    may_fail: bool,
+    engine: Engine<'db>,
+    clients: Clients,
     is_well: bool,
     wall_us: i64,
     now_ms: u64,
-    generation: u32,
-    order: u64,
-    jobs: VecDeque<Job>,
-    done: VecDeque<JobDone>,
-    /// Who is in which chat since when, by chat and user; and who was at some time in this turn.
-    members: HashMap<(u32, u32), i64>,
-    were_members: HashSet<(u32, u32)>,
-    passwords: HashMap<u32, usize>,
-    /// Texts that are in the file, and such that must never be.
-    sent: Vec<(u32, u64, String)>,
-    refused: Vec<String>,
-    /// Whose the sessions are.
-    sessions: HashMap<u32, u32>,
+    /// Requests keep coming: writes of notifications alone may be held back.
+    is_back_to_back: bool,
+}
+
+/// `more`: how much a turn handles, and how it sends.
+fn engine(service: Service<'_>, more: u8) -> Engine<'_> {
+    let options = Options {
+        body_bytes_max: BODY_BYTES_MAX,
+        auth_timeout_ms: 30_000,
+        idle_timeout_ms: 60_000,
+        heartbeat_timeout_ms: 30_000,
+        stall_timeout_ms: 60_000,
+        drain_timeout_ms: 2_000,
+        connections_max: 1000,
+        unauthorized_per_address_max: 0,
+        web: true,
+        site: Site::default(),
+        coalesced_connections_min: 1,
+        requests_per_turn_max: [256, 256, 3, 1][usize::from(more & 3)],
+    };
+    Engine::new(service, options)
 }
 
 impl<'db> World<'db> {
-    fn new(service: Service<'db>, may_fail: bool) -> Self {
-        let members = [(1, 1), (1, 2), (1, 3), (2, 1)].map(|key| (key, 0)).into();
+    fn new(service: Service<'db>, may_fail: bool, more: u8) -> Self {
         Self {
-            service,
-            slots: (0..SLOTS).map(|_| None).collect(),
-            known: Known::default(),
-            may_fail,
+            engine: engine(service, more),
+            clients: Clients::new(CLIENTS + 1, Model::new(may_fail), more & 16 != 0),
             is_well: true,
             wall_us: WALL_US,
             now_ms: 1000,
-            generation: 0,
-            order: 0,
-            jobs: VecDeque::new(),
-            done: VecDeque::new(),
-            members,
-            were_members: HashSet::new(),
-            passwords: HashMap::new(),
-            sent: Vec::new(),
-            refused: Vec::new(),
-            sessions: HashMap::new(),
+            is_back_to_back: more & 32 != 0,
         }
     }
 
-    fn everybody_logs_in(&mut self) {
+    /// Bits of `newer`: who speaks 1.0 and not 1.1, and whether the last one comes by WebSocket.
+    fn everybody_logs_in(&mut self, newer: usize) {
         self.begin(0);
-        for (place, login) in USERS.iter().enumerate() {
-            self.connect(place, 1);
-            self.ask(place, &Request::Hello { major: 1, minor: 0 }, About::Hello);
+        for (at, login) in USERS.iter().enumerate() {
+            self.connect(at, 1, newer & 8 != 0 && at == 2);
+            let minor = u8::from(newer >> at & 1 == 0);
+            self.ask(at, &Request::Hello { major: 1, minor }, About::Hello);
             let request = Request::Login { login, password: PASSWORDS[0] };
-            self.ask(place, &request, About::Login { user: place });
-        }
-        for _ in 0..5 {
-            self.end(false);
-            self.work(usize::MAX);
-            self.begin(1);
+            self.ask(at, &request, About::Login { user: at });
         }
         self.end(false);
+        for _ in 0..5 {
+            self.turn(1);
+        }
     }
 
-    fn ask(&mut self, place: usize, request: &Request<'_>, about: About) {
-        let Some(slot) = &mut self.slots[place] else { return };
+    fn client(&mut self, at: usize) -> Option<&mut Client> {
+        self.clients.all[at].as_mut()
+    }
+
+    fn ask(&mut self, at: usize, request: &Request<'_>, about: About) {
+        let Some(client) = self.client(at) else { return };
         let mut bytes = Vec::new();
-        slot.task = slot.task.wrapping_add(1);
-        request.write(&mut bytes, slot.task);
-        slot.inbox.push_back((bytes, Some(about)));
+        client.task = client.task.wrapping_add(1);
+        request.write(&mut bytes, client.task);
+        client.send(bytes, Some(about));
     }
 
-    /// One turn: what has come, then what the turn does with it.
+    /// One turn: what happens before it, then what the turn does with it.
     fn step(&mut self, input: &mut Input<'_>) {
         self.begin(0);
         loop {
             let what = input.u8();
-            let place = usize::from(what >> 4) % SLOTS;
+            let at = usize::from(what >> 4) % CLIENTS;
             match what & 15 {
-                0..=7 => self.send(place, input),
-                8 => self.connect(place, u8::from(input.u8() & 1 == 1)),
-                9 if input.u8() & 7 == 0 => self.cut_off(place),
-                10 => self.answer(place, input),
-                11 => {
-                    if let Some(slot) = &mut self.slots[place] {
-                        slot.stalls = !slot.stalls;
+                0..=7 => self.send(at, input),
+                8 => {
+                    let how = input.u8();
+                    if how < 64 {
+                        self.connect(at, how & 1, how & 6 == 6);
+                    } else {
+                        self.come(at, input);
                     }
                 }
-                12 => self.take_some(place, usize::from(input.u8()) * 16),
-                9 => {}
+                9 => self.disturb(at, input),
+                10 => self.answer(at, input),
+                11 | 12 => {
+                    let bytes = usize::from(input.u8()) * 16;
+                    if let Some(client) = self.client(at) {
+                        let is_over = what & 15 == 11 && client.stream.is_stalled();
+                        client.stream.accept(if is_over { usize::MAX } else { bytes });
+                    }
+                }
                 13 => {
                     self.now_ms += u64::from(input.u8()) * 100;
                     self.wall_us += (i64::from(input.u8()) - 100) * 1_000_000;
                     break;
                 }
                 14 => {
-                    self.service.housekeeping();
+                    // Time for housekeeping.
+                    self.now_ms += 300;
                     break;
                 }
                 _ => break,
@@ -187,352 +182,165 @@ impl<'db> World<'db> {
             }
         }
         let ending = input.u8();
-        self.end(ending & 1 == 1 && self.may_fail);
-        let jobs = usize::from(ending >> 1 & 3);
-        self.work(jobs);
+        self.end(ending & 1 == 1 && self.clients.model.may_fail);
+        self.clients.workable = usize::from(ending >> 1 & 3);
+        self.now_ms += u64::from(ending >> 3);
     }
 
-    fn send(&mut self, place: usize, input: &mut Input<'_>) {
-        let Some(slot) = &mut self.slots[place] else { return self.come(place, input) };
-        slot.task = slot.task.wrapping_add(1);
+    fn send(&mut self, at: usize, input: &mut Input<'_>) {
+        let Some(client) = &mut self.clients.all[at] else { return self.come(at, input) };
+        client.task = client.task.wrapping_add(1);
         let (bytes, about) = if input.u8() % 16 == 15 {
             let mut bytes = Vec::new();
-            let about = requests::write_raw(input, slot.task, &mut bytes);
+            let about = requests::write_raw(input, client.task, &mut bytes);
             (bytes, about)
         } else {
-            requests::any(input, &mut self.known, slot.task)
+            let version = client.received.version.unwrap_or(Version::V1_0);
+            requests::any(input, &mut self.clients.model.known, version, client.task)
         };
-        slot.inbox.push_back((bytes, Some(about)));
+        client.send(bytes, Some(about));
     }
 
-    /// A connection, as a rule one that logs in.
-    fn come(&mut self, place: usize, input: &mut Input<'_>) {
+    /// A connection, as a rule one that logs in; perhaps with a password that it sets by a code.
+    fn come(&mut self, at: usize, input: &mut Input<'_>) {
+        if self.clients.all[at].is_some() {
+            return;
+        }
         let how = usize::from(input.u8());
-        self.connect(place, 1 + (how & 1) as u8);
-        if how & 6 != 0 {
-            let minor = u8::from(how & 8 != 0 && how & 16 != 0);
-            let request = Request::Hello { major: 1 - minor, minor };
-            self.ask(place, &request, About::Hello);
-            let user = (how >> 5) % USERS.len();
-            let password = PASSWORDS[self.passwords.get(&(user as u32 + 1)).copied().unwrap_or(0)];
-            let request = Request::Login { login: USERS[user], password };
-            self.ask(place, &request, About::Login { user });
+        self.connect(at, 1 + (how & 1) as u8, how & 3 == 3);
+        if how & 6 == 0 {
+            return;
+        }
+        let (major, minor) = [(1, 1), (1, 1), (1, 0), (0, 1)][how >> 3 & 3];
+        self.ask(at, &Request::Hello { major, minor }, About::Hello);
+        let mut user = (how >> 5) % USERS.len();
+        let model = &self.clients.model;
+        let mut password = PASSWORDS[model.password_of(user as u32 + 1)];
+        if how & 0x38 == 0
+            && let Some((of, code)) = model.known.codes.last().cloned()
+            && let Some(login) = USERS.get(of as usize - 1)
+        {
+            user = of as usize - 1;
+            password = PASSWORDS[1];
+            let request = Request::SetPassword { login, code: &code, password };
+            self.ask(at, &request, About::SetPassword { new: 1 });
+        }
+        let request = Request::Login { login: USERS[user], password };
+        self.ask(at, &request, About::Login { user });
+    }
+
+    /// The stream of a client is cut, ends, or delivers what was sent in small pieces.
+    fn disturb(&mut self, at: usize, input: &mut Input<'_>) {
+        let how = input.u8();
+        let Some(client) = self.client(at) else { return };
+        match how & 15 {
+            0 => client.stream.cut(),
+            1 => client.stream.end(),
+            _ => client.stream.piece = [usize::MAX, 1, 3, 7, 64, 1000][usize::from(how >> 4) % 6],
         }
     }
 
     /// Something that is not answered: an answer, the end, or a frame that is too large.
-    fn answer(&mut self, place: usize, input: &mut Input<'_>) {
-        let Some(slot) = &mut self.slots[place] else { return };
+    fn answer(&mut self, at: usize, input: &mut Input<'_>) {
+        let Some(client) = self.client(at) else { return };
         let mut bytes = Vec::new();
         match input.below(16) {
-            0 => Request::Disconnect.write(&mut bytes, 1),
+            0 => {
+                client.has_parted = true;
+                Request::Disconnect.write(&mut bytes, 1);
+            }
             1 => {
-                slot.task = slot.task.wrapping_add(1);
-                bytes = frame::header(BODY_BYTES_MAX + 1, 0x28, slot.task).to_vec();
-                slot.inbox.push_back((bytes, Some(About::Other)));
-                return;
+                client.has_parted = true;
+                client.task = client.task.wrapping_add(1);
+                bytes = frame::header(BODY_BYTES_MAX + 1, 0x28, client.task).to_vec();
+                return client.send(bytes, Some(About::Other));
             }
             2..=4 => {
-                slot.may_be_suspended = true;
-                let back = input.below(4) as u8;
-                Request::Declined { rest: b"" }
-                    .write(&mut bytes, slot.received.last_task.wrapping_sub(back));
+                client.may_be_suspended = true;
+                let task = client.received.last_task.wrapping_sub(input.below(4) as u8);
+                Request::Declined { rest: b"" }.write(&mut bytes, task);
             }
             _ => Request::Accepted { rest: b"" }.write(&mut bytes, input.u8()),
         }
-        slot.inbox.push_back((bytes, None));
+        client.send(bytes, None);
     }
 
-    fn connect(&mut self, place: usize, network: u8) {
-        if self.slots[place].is_some() {
+    fn connect(&mut self, at: usize, network: u8, is_websocket: bool) {
+        if self.clients.all[at].is_some() {
             return;
         }
-        self.generation += 1;
-        let conn = ConnId { index: place as u32, generation: self.generation };
-        self.service.connected(conn, IpAddr::from(Ipv4Addr::new(10, 0, network, 1)));
-        self.slots[place] = Some(Slot {
-            conn,
-            inbox: VecDeque::new(),
-            received: Received::default(),
-            looked: 0,
-            stalls: false,
-            is_closing: false,
-            user: None,
-            since: 0,
-            may_be_suspended: false,
-            task: 0,
-        });
+        let address = IpAddr::from(Ipv4Addr::new(10, 0, network, 1));
+        let connected = self.engine.connect(address, Surface::Public, |_| Ok(()));
+        let conn = connected.expect("not too many connections");
+        self.clients.all[at] = Some(Client::new(at, conn, is_websocket));
     }
 
-    /// The connection is reset.
-    fn cut_off(&mut self, place: usize) {
-        if let Some(slot) = self.slots[place].take() {
-            self.service.closed(slot.conn);
-        }
-    }
-
-    /// The password helper does some jobs.
-    fn work(&mut self, count: usize) {
-        for job in self.jobs.drain(..count.min(self.jobs.len())) {
-            self.done.push_back(helper::run(job, &Counting::default()));
-        }
-    }
-
-    // ---- a turn, as the loop makes it ----------------------------------------------------------
+    // ---- turns ---------------------------------------------------------------------------------
 
     fn begin(&mut self, passed_ms: u64) {
         self.now_ms += passed_ms;
         self.wall_us += passed_ms as i64 * 1000;
-        self.service.begin_turn(self.wall_us, self.now_ms);
-        self.were_members = self.members.keys().copied().collect();
-        for place in 0..self.slots.len() {
-            let is_over = self.slots[place].as_ref().is_some_and(|slot| {
-                slot.is_closing && self.service.outbox.pending_bytes(place as u32) == 0
-            });
-            if is_over {
-                self.cut_off(place);
-            }
-        }
+        self.engine.set_back_to_back(self.is_back_to_back);
+        let now = Now { wall_us: self.wall_us, us: self.now_ms * 1000 };
+        let begun = self.engine.begin_turn(&mut self.clients, now);
+        self.note(begun, false);
     }
 
     fn end(&mut self, is_disk_full: bool) {
-        let full = is_disk_full.then(FullDisk::begin);
-        self.service.take_up_changes();
-        while let Some(done) = self.done.pop_front() {
-            self.service.job_done(&done);
-        }
-        for place in 0..self.slots.len() {
-            self.feed(place);
-        }
-        if self.service.end_turn() == TurnEnd::Declined {
-            assert!(is_disk_full, "declined for no reason");
-            if self.service.lost().is_some() {
-                // The process would end here.
-                self.is_well = false;
-                return;
-            }
-        }
-        self.rest_of_turn();
-        drop(full);
-        if self.service.lost().is_some() {
-            assert!(is_disk_full, "the file is lost for no reason");
-            self.is_well = false;
+        if !self.is_well {
             return;
         }
-        if let Err(error) = self.service.check_invariants() {
+        self.clients.is_disk_full = is_disk_full;
+        let full = is_disk_full.then(FullDisk::begin);
+        self.clients.report(&mut self.engine);
+        let ended = self.engine.turn(&mut self.clients);
+        drop(full);
+        self.note(ended, is_disk_full);
+        if self.is_well
+            && let Err(error) = self.engine.service.check_invariants()
+        {
             panic!("{error}");
         }
-        self.look();
-        for place in 0..self.slots.len() {
-            if self.slots[place].as_ref().is_some_and(|slot| !slot.stalls || slot.is_closing) {
-                self.take_some(place, usize::MAX);
+    }
+
+    /// The process ends where nobody knows what is on the disk.
+    fn note(&mut self, outcome: Result<(), Stopped>, is_disk_full: bool) {
+        match outcome {
+            Ok(()) => {}
+            Err(Stopped::StorageLost(error)) => {
+                assert!(is_disk_full, "the database is lost for no reason: {error}");
+                self.is_well = false;
             }
+            Err(other) => panic!("{other:?}"),
         }
     }
 
-    /// What the loop does after the COMMIT.
-    fn rest_of_turn(&mut self) {
-        while let Some((job, _)) = self.service.pop_job() {
-            self.jobs.push_back(job);
-        }
-        self.service.pump();
-        while self.service.pop_resumed().is_some() {}
-        while self.service.outbox.pop_dirty().is_some() {}
+    /// A turn in which nothing new is asked.
+    fn turn(&mut self, passed_ms: u64) {
+        self.clients.workable = usize::MAX;
+        self.begin(passed_ms);
+        self.end(false);
     }
 
-    fn feed(&mut self, place: usize) {
-        loop {
-            let Some(slot) = &mut self.slots[place] else { return };
-            if slot.is_closing || self.service.is_held(slot.conn) {
-                return;
-            }
-            let Some((bytes, about)) = slot.inbox.pop_front() else { return };
-            Self::ask_for(slot, &bytes, about, &mut self.order);
-            if Self::handle(&mut self.service, slot, &bytes) == Flow::Close {
-                slot.is_closing = true;
-            }
-        }
-    }
-
-    fn ask_for(slot: &mut Slot, bytes: &[u8], about: Option<About>, order: &mut u64) {
-        let Some(about) = about else { return };
-        *order += 1;
-        let asked = Asked { task: bytes[5], about, order: *order, pack: Vec::new() };
-        slot.received.asked.push_back(asked);
-    }
-
-    fn handle(service: &mut Service<'db>, slot: &mut Slot, bytes: &[u8]) -> Flow {
-        match frame::parse(bytes, BODY_BYTES_MAX) {
-            Parsed::Frame(frame) => service.frame(slot.conn, &frame),
-            Parsed::TooLarge { task } => service.oversized(slot.conn, task),
-            Parsed::Incomplete => panic!("a frame that is not whole was made"),
-        }
-    }
-
-    // ---- what the clients see
-    // --------------------------------------------------------------------
-
-    /// Looks at what was released to whom, taken or not.
-    fn look(&mut self) {
-        self.known.time = self.service.last_time().micros();
-        let (mut effects, mut named) = (Vec::new(), Vec::new());
-        for place in 0..self.slots.len() {
-            let Some(slot) = &mut self.slots[place] else { continue };
-            let outbox: &Outbox = &self.service.outbox;
-            let bytes = outbox.sendable(place as u32);
-            assert_eq!(bytes.len(), outbox.pending_bytes(place as u32), "staged after the turn");
-            let fresh = bytes.get(slot.looked..).unwrap_or_default().to_vec();
-            slot.looked = bytes.len();
-            let mut chats = Vec::new();
-            let mut users: Vec<u32> = slot.user.into_iter().collect();
-            for news in slot.received.take(&fresh) {
-                match news {
-                    News::Answer(answer) => self.note_answer(place, answer, &mut effects),
-                    News::Deauth => self.set_user(place, None),
-                    News::OfChat { chat } => chats.push(chat),
-                }
-                users.extend(self.slots[place].as_ref().and_then(|slot| slot.user));
-            }
-            named.push((place, chats, users));
-        }
-        effects.sort_by_key(|effect: &Effect| effect.order);
-        for effect in effects {
-            self.apply(&effect);
-        }
-        for (place, chats, users) in named {
-            for chat in chats {
-                let is_known = users.iter().any(|user| self.were_members.contains(&(chat, *user)));
-                assert!(
-                    is_known,
-                    "connection {place} was notified of chat {chat}, of which it is no member"
-                );
-            }
-        }
-    }
-
-    fn set_user(&mut self, place: usize, user: Option<u32>) {
-        let now = self.known.time;
-        let Some(slot) = &mut self.slots[place] else { return };
-        slot.user = user;
-        slot.since = now;
-        slot.may_be_suspended = false;
-    }
-
-    /// What an answer says about who is who, and what it does to memberships.
-    fn note_answer(&mut self, place: usize, answer: Answer, effects: &mut Vec<Effect>) {
-        let slot = self.slots[place].as_ref();
-        let user = slot.and_then(|slot| slot.user);
-        let version = slot.and_then(|slot| slot.received.version).unwrap_or(Version::V1_0);
-        let order = answer.order;
-        let mut effect = |chat, user, kind| effects.push(Effect { order, chat, user, kind });
-        let body = match &answer.outcome {
-            Ok(body) => Reader::new(body),
-            Err(code) => {
-                if let About::Send { text, .. } = answer.about
-                    && !text.is_empty()
-                {
-                    self.refused.push(text);
-                }
-                assert!(code != "storage-failed" || self.may_fail, "nothing failed");
-                return;
-            }
-        };
-        let mut body = body;
-        match (answer.about, user) {
-            (About::Login { user }, _) => {
-                let session = body.u32().expect("a session");
-                self.known.sessions.push((session, body.str().expect("its secret").to_owned()));
-                self.sessions.insert(session, user as u32 + 1);
-                self.set_user(place, Some(user as u32 + 1));
-            }
-            (About::Restore { session }, _) => {
-                self.set_user(place, self.sessions.get(&session).copied());
-            }
-            (About::Logoff, _) => self.set_user(place, None),
-            (About::Password { new }, Some(user)) => drop(self.passwords.insert(user, new)),
-            (About::Join { chat }, Some(user)) => effect(chat, user, Kind::Enters),
-            (About::Create, Some(user)) => {
-                effect(body.chat_id().expect("a chat").get(), user, Kind::Enters);
-            }
-            (About::Start { user: other }, Some(user)) => {
-                let chat = body.chat_id().expect("a chat").get();
-                effect(chat, user, Kind::Enters);
-                effect(chat, other, Kind::Enters);
-            }
-            (About::Leave { chat }, Some(user)) => effect(chat, user, Kind::Leaves),
-            (About::Ban { chat, user }, Some(_)) => effect(chat, user, Kind::Leaves),
-            (About::Delete { chat }, Some(_)) => effect(chat, 0, Kind::IsGone),
-            (About::Send { chat, text }, Some(_)) => {
-                let id = body.message_id().expect("an id").get();
-                let created = body.time().expect("a time").micros();
-                assert_eq!(id, created as u64);
-                // A nonce that came again stands for the first text.
-                if !self.sent.iter().any(|sent| sent.1 == id) {
-                    self.sent.push((chat, id, text));
-                    self.known.messages.push((chat, id));
-                }
-                self.note_own(place, created);
-            }
-            (About::Change { .. }, Some(_)) => {
-                let updated = body.time().expect("a time").micros();
-                self.note_own(place, updated);
-            }
-            (About::Range, _) => {
-                let mut last = -1;
-                while !body.is_empty() {
-                    let message = body.message(version).expect("a message");
-                    received::check(&message);
-                    assert!(message.updated.micros() > last, "a range ascends");
-                    last = message.updated.micros();
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn note_own(&mut self, place: usize, at: i64) {
-        if let Some(slot) = &mut self.slots[place] {
-            slot.received.own.insert(at);
-        }
-    }
-
-    fn apply(&mut self, effect: &Effect) {
-        let key = (effect.chat, effect.user);
-        match effect.kind {
-            Kind::Enters => {
-                self.were_members.insert(key);
-                self.members.entry(key).or_insert(self.known.time);
-            }
-            Kind::Leaves => drop(self.members.remove(&key)),
-            Kind::IsGone => self.members.retain(|&(chat, _), _| chat != effect.chat),
-        }
-    }
-
-    /// A client reads some bytes of what waits for it.
-    fn take_some(&mut self, place: usize, most: usize) {
-        let Some(slot) = &mut self.slots[place] else { return };
-        let count = self.service.outbox.sendable(place as u32).len().min(most);
-        self.service.outbox.advance(place as u32, count);
-        slot.looked -= count;
-    }
-
-    // ---- the end
-    // -------------------------------------------------------------------------------------
+    // ---- the end -------------------------------------------------------------------------------
 
     /// Nobody stalls any more, and nothing new is asked: everything is answered and notified.
     fn come_to_rest(&mut self) {
-        for slot in self.slots.iter_mut().flatten() {
-            slot.stalls = false;
+        self.is_back_to_back = false;
+        for client in self.clients.all.iter_mut().flatten() {
+            client.stream.accept(usize::MAX);
+            client.stream.piece = usize::MAX;
         }
         for _ in 0..TURNS_TO_REST {
-            self.begin(1);
-            self.end(false);
-            self.work(usize::MAX);
-            let rests = |slot: &Slot| slot.inbox.is_empty() && slot.received.asked.is_empty();
-            let is_at_rest = self.done.is_empty()
-                && !self.service.may_pump()
-                && self.slots.iter().flatten().all(|slot| slot.is_closing || rests(slot));
-            if is_at_rest {
+            self.turn(REST_TURN_MS);
+            let service = &self.engine.service;
+            let rests = |client: &Client| {
+                client.is_closing
+                    || client.is_answered()
+                        && client.stream.is_idle()
+                        && !service.is_behind(client.conn)
+            };
+            if !self.engine.is_busy() && self.clients.all.iter().flatten().all(rests) {
                 return;
             }
         }
@@ -540,160 +348,123 @@ impl<'db> World<'db> {
     }
 
     /// Reads every chat as each of the three users, by new connections.
-    fn compare_with_the_file(&mut self) {
+    fn compare_with_the_database(&mut self) {
         let mut kept: HashMap<(u32, u64), (i64, u8, String)> = HashMap::new();
-        for (place, login) in USERS.iter().enumerate() {
-            let user = place as u32 + 1;
-            let chats: Vec<u32> =
-                self.members.keys().filter(|key| key.1 == user).map(|key| key.0).collect();
-            let mut observer = Observer::begin(self, login, place as u8);
+        for (at, login) in USERS.iter().enumerate() {
+            let user = at as u32 + 1;
+            let members = self.clients.model.members.keys();
+            let chats: Vec<u32> = members.filter(|key| key.1 == user).map(|key| key.0).collect();
+            self.observer_comes(login, user);
             for chat in chats {
-                for (id, updated, status, text) in observer.read(self, chat) {
-                    kept.insert((chat, id), (updated, status, text));
+                let chat_id = ChatId::new(chat).expect("not 0");
+                let from = ServerTime::ZERO;
+                let pack = self.probe(&Request::RequestChatMsg { chat: chat_id, from, to: None });
+                let mut reader = Reader::new(&pack);
+                while !reader.is_empty() {
+                    let found = reader.message(Version::V1_1).expect("a message");
+                    let row = (found.updated.micros(), found.status, found.content.to_owned());
+                    kept.insert((chat, found.id.get()), row);
                 }
             }
-            observer.end(self);
+            self.cut_observer();
         }
-        let readable: HashSet<u32> = self
-            .members
-            .keys()
-            .filter(|key| key.1 as usize <= USERS.len())
-            .map(|key| key.0)
-            .collect();
-        for (chat, id, text) in self.sent.iter().filter(|sent| readable.contains(&sent.0)) {
+        self.check_texts(&kept);
+        for client in self.clients.all.iter().flatten() {
+            self.check_notified(client, &kept);
+        }
+    }
+
+    fn check_texts(&self, kept: &HashMap<(u32, u64), (i64, u8, String)>) {
+        let model = &self.clients.model;
+        let is_read = |user: u32| user as usize <= USERS.len();
+        let readable: HashSet<u32> =
+            model.members.keys().filter(|key| is_read(key.1)).map(|key| key.0).collect();
+        for (chat, id, text) in model.sent.iter().filter(|sent| readable.contains(&sent.0)) {
             let found = kept.get(&(*chat, *id)).expect("what was accepted is kept");
             assert!(found.1 != 0 || found.2 == *text, "another text is kept");
         }
-        for text in &self.refused {
+        for text in &model.refused {
             let is_kept = kept.values().any(|(_, status, kept)| *status == 0 && kept == text);
-            let is_sent = self.sent.iter().any(|sent| sent.2 == *text);
+            let is_sent = model.sent.iter().any(|sent| sent.2 == *text);
             assert!(!is_kept || is_sent, "what was declined is kept: {text}");
         }
-        for (place, slot) in self.slots.iter().enumerate() {
-            let Some(slot) = slot else { continue };
-            let Some(user) = slot.user.filter(|_| !slot.is_closing && !slot.may_be_suspended)
-            else {
-                continue;
-            };
-            for (&(chat, id), &(updated, ..)) in &kept {
-                let Some(&since) = self.members.get(&(chat, user)) else { continue };
-                let is_recipient = slot.received.messages.contains(&(chat, id, updated))
-                    || slot.received.own.contains(&updated)
-                    || updated <= since.max(slot.since);
-                assert!(
-                    is_recipient,
-                    "connection {place} was never notified of {id} in chat {chat}"
-                );
-            }
+    }
+
+    /// A client that was there was notified of the last change of each message.
+    fn check_notified(&self, client: &Client, kept: &HashMap<(u32, u64), (i64, u8, String)>) {
+        let is_there = !client.is_closing && !client.may_be_suspended;
+        let Some(user) = client.user.filter(|_| is_there) else { return };
+        let model = &self.clients.model;
+        let shows_reactions = client.received.version.is_some_and(Version::has_extras);
+        for (&(chat, id), &(updated, ..)) in kept {
+            let Some(&since) = model.members.get(&(chat, user)) else { continue };
+            let is_notified = client.received.messages.contains(&(chat, id, updated))
+                || client.received.own.contains(&updated)
+                || !shows_reactions && model.reactions.contains(&updated)
+                || updated <= since.max(client.since);
+            let at = client.at;
+            assert!(is_notified, "client {at} was never notified of {id} in chat {chat}");
         }
     }
 
+    /// Everybody goes, and nothing is left of them.
     fn close_all(&mut self) {
-        self.service.begin_turn(self.wall_us, self.now_ms);
-        for place in 0..self.slots.len() {
-            self.cut_off(place);
+        for client in self.clients.all.iter_mut().flatten() {
+            client.stream.cut();
         }
-        if self.is_well {
-            assert_eq!(self.service.end_turn(), TurnEnd::Committed);
-            self.rest_of_turn();
-        }
-        assert_eq!(self.service.outbox.buffered_bytes(), 0, "bytes for nobody");
-    }
-}
-
-/// What an accepted request does to who is in which chat.
-struct Effect {
-    order: u64,
-    chat: u32,
-    user: u32,
-    kind: Kind,
-}
-
-enum Kind {
-    Enters,
-    Leaves,
-    IsGone,
-}
-
-/// A client of the end, in a place of its own, that only reads.
-struct Observer {
-    conn: ConnId,
-}
-
-impl Observer {
-    fn begin(world: &mut World<'_>, login: &str, number: u8) -> Self {
-        world.generation += 1;
-        let conn = ConnId { index: SLOTS as u32, generation: world.generation };
-        let observer = Self { conn };
-        world.service.begin_turn(world.wall_us, world.now_ms);
-        world.service.connected(conn, IpAddr::from(Ipv4Addr::new(10, 1, number, 1)));
-        world.service.end_turn();
-        observer.ask(world, &Request::Hello { major: 1, minor: 0 }).expect("greeted");
-        let new = world.passwords.get(&(u32::from(number) + 1)).copied().unwrap_or(0);
-        let request = Request::Login { login, password: PASSWORDS[new] };
-        observer.ask(world, &request).expect("logged in");
-        observer
-    }
-
-    fn read(&mut self, world: &mut World<'_>, chat: u32) -> Vec<(u64, i64, u8, String)> {
-        let chat = ChatId::new(chat).expect("not 0");
-        let request = Request::RequestChatMsg { chat, from: ServerTime::ZERO, to: None };
-        let pack = self.ask(world, &request).expect("a member reads");
-        let mut reader = Reader::new(&pack);
-        let mut messages = Vec::new();
-        while !reader.is_empty() {
-            let message = reader.message(Version::V1_0).expect("a message");
-            let text = message.content.to_owned();
-            messages.push((message.id.get(), message.updated.micros(), message.status, text));
-        }
-        messages
-    }
-
-    fn end(self, world: &mut World<'_>) {
-        world.service.begin_turn(world.wall_us, world.now_ms);
-        world.service.closed(self.conn);
-        world.service.end_turn();
-        world.rest_of_turn();
-    }
-
-    /// Asks and takes turns until there is an answer; everything else is passed over.
-    fn ask(&self, world: &mut World<'_>, request: &Request<'_>) -> Result<Vec<u8>, String> {
-        let mut bytes = Vec::new();
-        request.write(&mut bytes, 77);
-        let Parsed::Frame(frame) = frame::parse(&bytes, BODY_BYTES_MAX) else {
-            panic!("a whole frame")
-        };
-        let mut pack = Vec::new();
-        let mut is_asked = false;
         for _ in 0..TURNS_TO_REST {
-            world.now_ms += 1;
-            world.service.begin_turn(world.wall_us, world.now_ms);
-            for done in std::mem::take(&mut world.done) {
-                world.service.job_done(&done);
+            if self.engine.connections() == 0 {
+                break;
             }
-            if !is_asked && !world.service.is_held(self.conn) {
-                is_asked = true;
-                world.service.frame(self.conn, &frame);
+            self.turn(REST_TURN_MS);
+        }
+        assert_eq!(self.engine.connections(), 0, "connections of nobody");
+        assert_eq!(self.engine.service.outbox.buffered_bytes(), 0, "bytes for nobody");
+    }
+
+    // ---- a client of the end, which only reads -------------------------------------------------
+
+    /// It logs in; an operator enables everybody first.
+    fn observer_comes(&mut self, login: &str, user: u32) {
+        self.begin(1);
+        self.connect(CLIENTS, 100 + user as u8, false);
+        self.end(false);
+        self.ask(CLIENTS, &Request::Hello { major: 1, minor: 1 }, About::Hello);
+        let password = PASSWORDS[self.clients.model.password_of(user)];
+        let about = About::Login { user: user as usize - 1 };
+        self.ask(CLIENTS, &Request::Login { login, password }, about);
+        self.wait_for_observer();
+        assert_eq!(self.client(CLIENTS).and_then(|client| client.user), Some(user), "not let in");
+        if user == OPERATOR {
+            for user in std::mem::take(&mut self.clients.model.disabled) {
+                let user = UserId::new(user).expect("not 0");
+                self.probe(&Request::SetUserDisabled { user, disabled: false });
             }
-            assert_eq!(world.service.end_turn(), TurnEnd::Committed);
-            world.rest_of_turn();
-            world.work(usize::MAX);
-            let index = self.conn.index;
-            let got = world.service.outbox.sendable(index).to_vec();
-            world.service.outbox.advance(index, got.len());
-            let mut at = 0;
-            while let Parsed::Frame(frame) = frame::parse(&got[at..], 2 << 20) {
-                at += frame.bytes();
-                if frame.purpose <= 0x04 && frame.task == 77 {
-                    pack.extend_from_slice(frame.body);
-                    match frame.purpose {
-                        0x00 => return Ok(pack),
-                        0x01 => return Err(String::from_utf8_lossy(&pack).into_owned()),
-                        _ => {}
-                    }
-                }
+        }
+    }
+
+    fn probe(&mut self, request: &Request<'_>) -> Vec<u8> {
+        self.ask(CLIENTS, request, About::Probe);
+        self.wait_for_observer();
+        self.clients.model.probed.take().expect("an answer").expect("accepted")
+    }
+
+    fn wait_for_observer(&mut self) {
+        for _ in 0..TURNS_TO_REST {
+            self.turn(REST_TURN_MS);
+            if self.client(CLIENTS).is_none_or(|client| client.is_answered()) {
+                return;
             }
         }
         panic!("no answer");
+    }
+
+    fn cut_observer(&mut self) {
+        if let Some(client) = self.client(CLIENTS) {
+            client.stream.cut();
+        }
+        while self.client(CLIENTS).is_some() {
+            self.turn(REST_TURN_MS);
+        }
     }
 }
