@@ -34,7 +34,7 @@ pub(crate) struct Client {
     /// Nothing more is staged for it.
     pub(crate) is_closing: bool,
     /// The service has forgotten it.
-    is_parted: bool,
+    is_forgotten: bool,
     pub(crate) user: Option<u32>,
     /// The present when the session was attached, at the latest.
     pub(crate) since: i64,
@@ -55,7 +55,7 @@ impl Client {
             received: Received::default(),
             looked: 0,
             is_closing: false,
-            is_parted: false,
+            is_forgotten: false,
             user: None,
             since: 0,
             may_be_suspended: false,
@@ -77,7 +77,7 @@ impl Client {
     }
 
     /// The server is done with it: what came in whole before its end was answered.
-    fn check_parted(&self) {
+    fn check_forgotten(&self) {
         let is_http = self.stream.websocket.as_ref().is_some_and(|socket| !socket.is_upgraded);
         let was_cut = self.stream.is_broken || self.stream.has_stalled || is_http;
         if self.stream.is_ended && !was_cut && !self.received.is_ended && !self.has_parted {
@@ -152,8 +152,8 @@ impl Clients {
 
     /// Nothing of the turn may be sent before its COMMIT.
     fn check_nothing_leaks(&self, outbox: &Outbox) {
-        for client in self.all.iter().flatten().filter(|client| !client.is_parted) {
-            let is_flat = outbox.referred_bytes(client.conn.index) == 0;
+        for client in self.all.iter().flatten().filter(|client| !client.is_forgotten) {
+            let is_flat = outbox.slice_bytes(client.conn.index) == 0;
             let sendable = outbox.sendable(client.conn.index).len();
             assert!(!is_flat || sendable <= client.looked, "released before the COMMIT");
         }
@@ -163,7 +163,7 @@ impl Clients {
     fn look(&mut self, service: &Service<'_>) {
         let Self { all, model, .. } = self;
         model.begin_step(service.last_time().micros());
-        for client in all.iter_mut().flatten().filter(|client| !client.is_parted) {
+        for client in all.iter_mut().flatten().filter(|client| !client.is_forgotten) {
             let conn = client.conn;
             client.is_closing |= service.outbox.is_closed(conn.index);
             let fresh = client.fresh(&service.outbox);
@@ -183,7 +183,7 @@ impl Client {
     fn fresh(&mut self, outbox: &Outbox) -> Vec<u8> {
         let index = self.conn.index;
         let pending = outbox.pending_bytes(index);
-        if outbox.referred_bytes(index) == 0 {
+        if outbox.slice_bytes(index) == 0 {
             assert_eq!(outbox.sendable(index).len(), pending, "staged after the step");
         }
         if pending <= self.looked {
@@ -217,15 +217,15 @@ impl Io for Clients {
         outbox: &mut Outbox,
         _peers: usize,
     ) -> Option<io::Result<usize>> {
-        if !self.sends_parts || outbox.referred_bytes(conn.index) == 0 {
+        if !self.sends_parts || outbox.slice_bytes(conn.index) == 0 {
             return None;
         }
-        let block = outbox.block().to_vec();
+        let broadcast = outbox.broadcast().to_vec();
         let client = self.of(conn)?;
         let sent = outbox.send_parts(conn.index, |part| {
             let bytes = match part {
                 Part::Own(bytes) => bytes,
-                Part::Block(piece) => &block[piece],
+                Part::Slice(piece) => &broadcast[piece],
             };
             client.stream.write(&[], bytes).map(|(transfer, _)| transfer.bytes)
         });
@@ -314,18 +314,18 @@ impl Io for Clients {
             }
             // What was staged since is no frame of Purpose.
             Event::Served => {
-                for client in self.all.iter_mut().flatten().filter(|client| !client.is_parted) {
+                for client in self.all.iter_mut().flatten().filter(|client| !client.is_forgotten) {
                     client.fresh(&service.outbox);
                 }
             }
-            Event::Parted(conn) => {
+            Event::ConnectionForgotten(conn) => {
                 if let Some(client) = self.of(conn) {
-                    client.check_parted();
-                    client.is_parted = true;
+                    client.check_forgotten();
+                    client.is_forgotten = true;
                     client.is_closing = true;
                 }
             }
-            Event::PartedAll | Event::Pumped | Event::Housekept => self.look(service),
+            Event::ConnectionsForgotten | Event::Pumped | Event::Housekept => self.look(service),
         }
         ControlFlow::Continue(())
     }
