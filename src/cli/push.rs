@@ -123,7 +123,7 @@ fn row(subscription: &Subscription, sent: Sent) -> [Cell; 4] {
         Sent::Gone { status } => (status, "the subscription is over".to_owned()),
         Sent::Declined { status, said, .. } if said.is_empty() => (status, "declined".to_owned()),
         Sent::Declined { status, said, .. } => (status, format!("declined: {said}")),
-        Sent::Failed(why) => (0, why),
+        Sent::Failed { why, .. } | Sent::Impossible(why) => (0, why),
     };
     [
         Cell::from(subscription.session.get()),

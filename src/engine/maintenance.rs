@@ -57,7 +57,8 @@ impl Engine<'_> {
     fn hand_over_pushes(&mut self, io: &mut impl Io) {
         while let Some(push) = self.service.pop_push() {
             if let Err(push) = io.submit_push(push) {
-                let outcome = Outcome::Failed("no thread sends pushes".to_owned());
+                let why = "no thread sends pushes".to_owned();
+                let outcome = Outcome::Failed { why, is_unreachable: false };
                 self.service.push_done(Done { id: push.id, outcome });
             }
         }

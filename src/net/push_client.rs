@@ -91,17 +91,17 @@ impl PushClient {
     /// Sends one push, and waits for the answer.
     pub fn send(&self, job: &Job) -> Outcome {
         if !is_endpoint(&job.endpoint, &self.rules.hosts) {
-            return Outcome::Failed("pushes to this host are not allowed".to_owned());
+            return Outcome::Impossible("pushes to this host are not allowed".to_owned());
         }
         let body = match encrypt(&job.text, &job.p256dh, &job.auth) {
             Ok(body) => body,
-            Err(error) => return Outcome::Failed(error.to_string()),
+            Err(error) => return Outcome::Impossible(error.to_string()),
         };
         let audience = format!("https://{}", endpoint_host(&job.endpoint));
         let contact = self.rules.contact.as_deref();
         let authorization = match self.key.authorization(&audience, contact, job.now_s) {
             Ok(header) => header,
-            Err(error) => return Outcome::Failed(error.to_string()),
+            Err(error) => return Outcome::Impossible(error.to_string()),
         };
         let request = self
             .agent
@@ -118,7 +118,7 @@ impl PushClient {
                 let retry_after_s = retry_after_s(answer.headers(), job.now_s);
                 outcome(status, retry_after_s, said(answer.body_mut().as_reader()))
             }
-            Err(error) => Outcome::Failed(describe(&error)),
+            Err(error) => failed(&error),
         }
     }
 }
@@ -244,18 +244,29 @@ fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
     }
 }
 
-/// Why there was no answer, in words for people.
-fn describe(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Timeout(Timeout::Connect) => "no connection was made in time".to_owned(),
-        ureq::Error::Timeout(_) => "no answer came in time".to_owned(),
-        ureq::Error::HostNotFound => "the name cannot be resolved".to_owned(),
-        ureq::Error::LargeResponseHeader(..) => "the answer's header is too long".to_owned(),
-        ureq::Error::Protocol(_) => "the answer is not HTTP".to_owned(),
-        ureq::Error::Rustls(error) => describe_tls(error),
-        ureq::Error::Io(error) => describe_io(error),
-        _ => "the request failed".to_owned(),
-    }
+/// What an error is: an answer that makes no sense, none at all, or a request that is none. Only
+/// where there was none is the host at fault for sure; the rest may be due to the endpoint, which
+/// a user has made up.
+fn failed(error: &ureq::Error) -> Outcome {
+    let (why, is_unreachable) = match error {
+        ureq::Error::Timeout(Timeout::Connect) => {
+            ("no connection was made in time".to_owned(), true)
+        }
+        ureq::Error::Timeout(_) => ("no answer came in time".to_owned(), true),
+        ureq::Error::HostNotFound => ("the name cannot be resolved".to_owned(), true),
+        ureq::Error::Rustls(error) => (describe_tls(error), true),
+        ureq::Error::Io(error) => (describe_io(error), true),
+        ureq::Error::ConnectionFailed => ("the connection failed".to_owned(), true),
+        ureq::Error::LargeResponseHeader(..) => {
+            ("the answer's header is too long".to_owned(), false)
+        }
+        ureq::Error::Protocol(_) => ("the answer is not HTTP".to_owned(), false),
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            return Outcome::Impossible("the endpoint is not a valid address".to_owned());
+        }
+        _ => ("the request failed".to_owned(), false),
+    };
+    Outcome::Failed { why, is_unreachable }
 }
 
 fn describe_tls(error: &rustls::Error) -> String {
@@ -370,7 +381,8 @@ mod tests {
         let (client, asked) = client(&[&["127.0.0.1"]]);
         let outcome = client.send(&job("https://push.example/x"));
         let why = "the host has no address on the public internet";
-        assert_eq!(outcome, Outcome::Failed(why.to_owned()));
+        let expected = Outcome::Failed { why: why.to_owned(), is_unreachable: true };
+        assert_eq!(outcome, expected);
         assert_eq!(asked.lock().unwrap().len(), 1, "one resolution");
     }
 
@@ -416,9 +428,28 @@ mod tests {
             "https://[::1]/x",
         ] {
             let outcome = client.send(&job(endpoint));
-            assert!(matches!(outcome, Outcome::Failed(_)), "{endpoint}: {outcome:?}");
+            assert!(matches!(outcome, Outcome::Impossible(_)), "{endpoint}: {outcome:?}");
         }
         assert!(asked.lock().unwrap().is_empty());
+    }
+
+    /// What a user has made up blames no host, or one user could stop the pushes of all others.
+    #[test]
+    fn endpoints_and_keys_that_are_none_blame_no_host() {
+        let (client, _) = client(&[&["203.1.2.3"]]);
+        for endpoint in
+            ["https://push.example/{", "https://push.example/\"x\"", "https://push.example/%"]
+        {
+            let bad_key = Job { p256dh: vec![4; 65], ..job(endpoint) };
+            assert!(matches!(client.send(&bad_key), Outcome::Impossible(_)), "{endpoint}");
+        }
+        let bad = ureq::http::Uri::try_from("https://push.example/\u{7f}").unwrap_err();
+        let outcome = failed(&ureq::Error::Http(bad.into()));
+        assert!(matches!(outcome, Outcome::Impossible(_)), "{outcome:?}");
+        let outcome = failed(&ureq::Error::LargeResponseHeader(2, 1));
+        assert!(matches!(outcome, Outcome::Failed { is_unreachable: false, .. }), "{outcome:?}");
+        let outcome = failed(&ureq::Error::Timeout(Timeout::Global));
+        assert!(matches!(outcome, Outcome::Failed { is_unreachable: true, .. }), "{outcome:?}");
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn work(
         let sent = panic::catch_unwind(AssertUnwindSafe(|| client.send(&job)));
         let outcome = sent.unwrap_or_else(|_| {
             log::error!("a push panicked, which is a defect; it is tried again");
-            Outcome::Failed("the push panicked".to_owned())
+            Outcome::Failed { why: "the push panicked".to_owned(), is_unreachable: false }
         });
         if done.send((at, Done { id: job.id, outcome })).is_err() {
             return;

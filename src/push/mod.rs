@@ -82,6 +82,14 @@ pub enum Outcome {
         /// The beginning of what it said, for people.
         said: String,
     },
-    /// Nothing was answered: one line that says why.
-    Failed(String),
+    /// There was no answer that makes sense: one line that says why.
+    Failed {
+        /// In words for people.
+        why: String,
+        /// Nothing was answered at all, so that pushes of others to this host are likely to fail
+        /// as well.
+        is_unreachable: bool,
+    },
+    /// It cannot be sent, now or later: one line that says why.
+    Impossible(String),
 }

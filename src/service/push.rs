@@ -153,7 +153,7 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         };
-        if !self.config.push {
+        if !self.background.pushing.is_on() {
             return Err(Decline::PushOff.into());
         }
         /// First byte of an uncompressed point of the curve.

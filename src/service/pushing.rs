@@ -29,7 +29,7 @@ use crate::store::{Store, StoreResult};
 
 /// Members scanned in one slice.
 const MEMBERS_PER_SLICE: u32 = 64;
-/// Chats scanned in one slice.
+/// Chats scanned in one slice, for new messages and for members.
 const CHATS_PER_SLICE: usize = 64;
 /// Nothing is decided for so long after the start: clients come back first.
 const START_DELAY_MS: u64 = 10_000;
@@ -108,11 +108,11 @@ impl Pushing {
     /// Goes on where the database stands. Makes the key at the first start with pushes.
     ///
     /// # Errors
-    /// When the database cannot be used, or there is no randomness.
+    /// When the database cannot be read.
     pub(super) fn start(store: &mut Store<'_>, is_on: bool) -> Result<Self, String> {
-        let key = if is_on { Some(Arc::new(load_key(store)?)) } else { None };
+        let key = if is_on { load_key(store) } else { None };
         let describe = |error: crate::store::StoreError| error.to_string();
-        let has_subscriptions = is_on && store.count_subscriptions().map_err(describe)? > 0;
+        let has_subscriptions = key.is_some() && store.count_subscriptions().map_err(describe)? > 0;
         let now = store.server_time().map_err(describe)?;
         // Before there was a subscription there was nothing to decide.
         let decided = store.push_decided().map_err(describe)?.unwrap_or(now);
@@ -137,6 +137,11 @@ impl Pushing {
             counts: Counts::default(),
             is_failing: false,
         })
+    }
+
+    /// Whether clients may subscribe.
+    pub(super) fn is_on(&self) -> bool {
+        self.key.is_some()
     }
 
     /// The server's public key; empty: no pushes.
@@ -202,8 +207,18 @@ impl Pushing {
     }
 }
 
-/// The server's key pair, made when there is none.
-fn load_key(store: &mut Store<'_>) -> Result<VapidKey, String> {
+/// The server's key pair, made when there is none. Without one there are no pushes; everything else
+/// goes on.
+fn load_key(store: &mut Store<'_>) -> Option<Arc<VapidKey>> {
+    let loaded = load_or_make_key(store);
+    if let Err(error) = &loaded {
+        log::error!("there are no pushes until the next start: {error}");
+        store.roll_back();
+    }
+    loaded.ok().map(Arc::new)
+}
+
+fn load_or_make_key(store: &mut Store<'_>) -> Result<VapidKey, String> {
     let stored = match store.push_key().map_err(|e| e.to_string())? {
         Some(stored) => stored,
         None => {
@@ -305,28 +320,41 @@ impl Service<'_> {
         Ok(!is_over)
     }
 
-    /// Decides for some members of a chat whose first message is ten seconds old.
+    /// Decides for some members of chats that are due.
     fn decide_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
-        let due_us = now.micros() - PUSH_DELAY_US;
-        let deciding = match self.background.pushing.deciding.take() {
-            Some(deciding) => deciding,
-            None => {
-                let first_due = self.background.pushing.noted_by_due.first().copied();
-                let Some((_, chat)) = first_due.filter(|(at_us, _)| *at_us <= now.micros()) else {
-                    return Ok(false);
-                };
-                let noted = self.background.pushing.noted.get(&chat);
-                let (Some(noted), Some(upto)) = (noted, ServerTime::new(due_us)) else {
-                    self.background.pushing.forget(chat);
-                    return Ok(true);
-                };
-                Deciding { chat, first: noted.first, upto, next: None }
+        let mut left = MEMBERS_PER_SLICE;
+        for _ in 0..CHATS_PER_SLICE {
+            let Some(deciding) = self.next_to_decide(now) else { return Ok(false) };
+            left = left.saturating_sub(self.decide_chat(deciding, left, now)?);
+            if left == 0 {
+                break;
             }
-        };
+        }
+        Ok(true)
+    }
+
+    /// The chat under way, or the next that is due.
+    fn next_to_decide(&mut self, now: ServerTime) -> Option<Deciding> {
+        let pushing = &mut self.background.pushing;
+        if let Some(deciding) = pushing.deciding.take() {
+            return Some(deciding);
+        }
+        let (due_us, chat) = pushing.noted_by_due.first().copied()?;
+        let upto = ServerTime::new(now.micros() - PUSH_DELAY_US)?;
+        let noted = pushing.noted.get(&chat).filter(|_| due_us <= now.micros())?;
+        Some(Deciding { chat, first: noted.first, upto, next: None })
+    }
+
+    /// Decides for up to `limit` members of a chat; how many were scanned.
+    fn decide_chat(&mut self, deciding: Deciding, limit: u32, now: ServerTime) -> StoreResult<u32> {
         let Deciding { chat, first, upto, next } = deciding;
-        let limit = PUSH_MESSAGES_SCANNED_MAX;
-        let messages = self.store.push_messages(chat, first.previous(), upto, limit)?;
-        let members = self.store.push_members(chat, next, MEMBERS_PER_SLICE)?;
+        let newest = PUSH_MESSAGES_SCANNED_MAX;
+        let messages = self.store.push_messages(chat, first.previous(), upto, newest)?;
+        if messages.is_empty() {
+            self.end_deciding(chat, first, upto, now)?;
+            return Ok(0);
+        }
+        let members = self.store.push_members(chat, next, limit)?;
         for member in &members.found {
             let found = messages
                 .iter()
@@ -335,13 +363,14 @@ impl Service<'_> {
                 self.add_push((member.session, chat), message.id, &member.endpoint, now)?;
             }
         }
-        match members.next.filter(|_| !messages.is_empty()) {
-            Some(next) => {
-                self.background.pushing.deciding = Some(Deciding { next: Some(next), ..deciding })
+        match members.next {
+            Some(_) => {
+                let rest = Deciding { next: members.next, ..deciding };
+                self.background.pushing.deciding = Some(rest);
             }
             None => self.end_deciding(chat, first, upto, now)?,
         }
-        Ok(true)
+        Ok(members.scanned)
     }
 
     /// All members were scanned. Messages that came later are scanned ten seconds on, so that a

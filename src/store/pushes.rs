@@ -66,6 +66,8 @@ pub struct PushMembers {
     pub found: Vec<PushMember>,
     /// The last member scanned; `None`: the slice was the last.
     pub next: Option<UserId>,
+    /// How many members were scanned.
+    pub scanned: u32,
 }
 
 /// Everything needed to send a push.
@@ -228,6 +230,7 @@ impl Store<'_> {
             Ok(true)
         })?;
         members.next = last.filter(|_| count >= limit);
+        members.scanned = count;
         Ok(members)
     }
 

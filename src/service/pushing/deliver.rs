@@ -100,7 +100,8 @@ impl Service<'_> {
     pub(super) fn settle_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
         for _ in 0..PUSHES_PER_SLICE {
             let Some(done) = self.background.pushing.done.pop_front() else { return Ok(false) };
-            let has_answered = !matches!(done.outcome, Outcome::Failed(_));
+            let has_answered =
+                !matches!(done.outcome, Outcome::Failed { is_unreachable: true, .. });
             let ended = self.background.pushing.queue.end(done.id, has_answered, now.micros());
             if let Some(ended) = ended {
                 self.settle_push(ended, done.outcome, now)?;
@@ -137,7 +138,12 @@ impl Service<'_> {
                 log::warn!("{host} declined a push ({status} {said}); it is tried again");
                 self.delay_push(push, retry_after_s, now)
             }
-            Outcome::Failed(why) => {
+            Outcome::Impossible(why) => {
+                counts.failed += 1;
+                log::debug!("a push to {host} cannot be sent: {why}");
+                self.store.remove_push(session, chat, push.message)
+            }
+            Outcome::Failed { why, .. } => {
                 counts.failed += 1;
                 if !std::mem::replace(&mut self.background.pushing.is_failing, true) {
                     log::warn!("a push to {host} failed: {why}; it is tried again");

@@ -151,6 +151,10 @@ fn delivered(_: &Job) -> Outcome {
     Outcome::Delivered { status: 201 }
 }
 
+fn no_answer() -> Outcome {
+    Outcome::Failed { why: "no answer".to_owned(), is_unreachable: true }
+}
+
 fn nobody(job: &Job) -> Outcome {
     panic!("nobody pushes to {}", job.endpoint)
 }
@@ -203,7 +207,7 @@ fn what_was_read_meanwhile_is_not_sent() {
     driven.run(60, nobody);
     // Nor is one that was read between two attempts.
     driven.send("again");
-    let failing = |_: &Job| Outcome::Failed("no answer".to_owned());
+    let failing = |_: &Job| no_answer();
     assert_eq!(driven.run(12, failing).len(), 1);
     assert_eq!(driven.pending(), [(cast.others[0].1.get(), 1)]);
     let now = at(driven.wall_us);
@@ -275,6 +279,35 @@ fn a_subscription_that_is_gone_ends() {
 }
 
 #[test]
+fn a_push_that_cannot_be_sent_is_dropped() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    let impossible = |_: &Job| Outcome::Impossible("no key".to_owned());
+    assert_eq!(driven.run(12, impossible).len(), 1);
+    assert_eq!(driven.pending(), []);
+    driven.run(100, nobody);
+}
+
+#[test]
+fn many_chats_are_decided_about_in_one_slice() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    for raw in 0..1_000_u32 {
+        let chat = ChatId::new(1_000_000 + raw).expect("an id");
+        driven.service.background.pushing.note_sent(chat, at(driven.wall_us + i64::from(raw)));
+    }
+    driven.run(12, nobody);
+    assert!(driven.service.background.pushing.noted.is_empty(), "within two seconds");
+}
+
+#[test]
 fn what_waits_survives_a_crash_and_comes_once() {
     let database = Database::in_memory().expect("memory");
     let random = Counting::default();
@@ -285,7 +318,7 @@ fn what_waits_survives_a_crash_and_comes_once() {
         driven.run(11, nobody);
         driven.send("hello");
         let fails_for_boris = |job: &Job| match job.endpoint.ends_with("boris") {
-            true => Outcome::Failed("no answer".to_owned()),
+            true => no_answer(),
             false => Outcome::Delivered { status: 201 },
         };
         assert_eq!(driven.run(12, fails_for_boris).len(), 2);
