@@ -82,9 +82,9 @@ pub trait Io {
         None
     }
 
-    /// Gives a push to a thread; it comes back where there is none.
-    fn submit_push(&mut self, push: push::Job) -> Result<(), push::Job> {
-        Err(push)
+    /// Gives a push to a thread; false where there is none for it.
+    fn submit_push(&mut self, _push: push::Job) -> bool {
+        false
     }
 
     /// Adds the metrics of sockets and workers to a page.

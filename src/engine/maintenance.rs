@@ -56,10 +56,11 @@ impl Engine<'_> {
     /// Passes pushes to the threads that send them. Without such threads a push fails.
     fn hand_over_pushes(&mut self, io: &mut impl Io) {
         while let Some(push) = self.service.pop_push() {
-            if let Err(push) = io.submit_push(push) {
+            let id = push.id;
+            if !io.submit_push(push) {
                 let why = "no thread sends pushes".to_owned();
                 let outcome = Outcome::Failed { why, is_unreachable: false };
-                self.service.push_done(Done { id: push.id, outcome });
+                self.service.push_done(Done { id, outcome });
             }
         }
     }

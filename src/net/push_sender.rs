@@ -42,22 +42,18 @@ impl PushSender {
         Self { key, rules, wake, threads: Vec::new(), done, done_out }
     }
 
-    /// Passes a job to an idle thread; returns it if there is none.
-    pub(super) fn submit(&mut self, job: Job) -> Result<(), Job> {
+    /// Passes a job to an idle thread; false if there is none.
+    pub(super) fn submit(&mut self, job: Job) -> bool {
         if self.threads.is_empty()
             && let Err(error) = self.start()
         {
             log::error!("cannot start a thread for pushes: {error}");
         }
         let Some(thread) = self.threads.iter_mut().find(|thread| !thread.is_busy) else {
-            return Err(job);
+            return false;
         };
-        thread.jobs.try_send(job).map_err(|refused| match refused {
-            std::sync::mpsc::TrySendError::Full(job)
-            | std::sync::mpsc::TrySendError::Disconnected(job) => job,
-        })?;
-        thread.is_busy = true;
-        Ok(())
+        thread.is_busy = thread.jobs.try_send(job).is_ok();
+        thread.is_busy
     }
 
     /// The next result, if any.

@@ -206,11 +206,8 @@ impl Io for Sockets {
         self.push_sender.as_mut()?.try_recv()
     }
 
-    fn submit_push(&mut self, push: push::Job) -> Result<(), push::Job> {
-        match &mut self.push_sender {
-            Some(sender) => sender.submit(push),
-            None => Err(push),
-        }
+    fn submit_push(&mut self, push: push::Job) -> bool {
+        self.push_sender.as_mut().is_some_and(|sender| sender.submit(push))
     }
 
     fn describe(&self, page: &mut Page) {

@@ -83,7 +83,7 @@ pub fn encrypt(text: &str, p256dh: &[u8], auth: &[u8]) -> Result<Vec<u8>, Encryp
 
 /// Bytes of zero padding after a text, up to the next multiple of [`PAD_BYTES`] that fits.
 fn padding(text_bytes: usize) -> usize {
-    let padded = text_bytes.next_multiple_of(PAD_BYTES).max(PAD_BYTES).min(TEXT_BYTES_MAX);
+    let padded = text_bytes.next_multiple_of(PAD_BYTES).clamp(PAD_BYTES, TEXT_BYTES_MAX);
     padded.saturating_sub(text_bytes)
 }
 

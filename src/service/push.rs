@@ -289,6 +289,7 @@ mod tests {
             "https://PUSH.example/x?y=z",
             "https://push.example:443/a",
             "https://a.services.example/1",
+            "https://a.services.example/upQ1w2E3r4?up=1",
             "https://a.b-c.services.example/1",
         ] {
             assert!(is_endpoint(endpoint, &hosts), "{endpoint}");

@@ -149,18 +149,22 @@ fn a_push_reaches_who_is_away_and_nobody_else() {
 /// RFC 8292: a token that anybody can verify by the key that clients are given.
 #[track_caller]
 fn check_signature(authorization: &str, key: &str) {
-    let (token, shown) = authorization.strip_prefix("vapid t=").unwrap().split_once(",k=").unwrap();
+    let (token, shown) = authorization
+        .strip_prefix("vapid t=")
+        .expect("a token")
+        .split_once(",k=")
+        .expect("a token");
     assert_eq!(shown, key);
-    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (signed, signature) = token.rsplit_once('.').expect("a token");
     UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, base64url(key))
         .verify(signed.as_bytes(), &base64url(signature))
         .expect("a signature");
-    let claims = base64url(signed.split_once('.').unwrap().1);
-    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    let claims = base64url(signed.split_once('.').expect("a token").1);
+    let claims: serde_json::Value = serde_json::from_slice(&claims).expect("a token");
     assert_eq!(claims["aud"], "https://push.example");
     assert_eq!(claims["sub"], "mailto:admin@example.org");
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let lifetime_s = claims["exp"].as_u64().unwrap() - now;
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a token").as_secs();
+    let lifetime_s = claims["exp"].as_u64().expect("a token") - now;
     assert!((3600..=24 * 3600).contains(&lifetime_s), "{lifetime_s}");
 }
 

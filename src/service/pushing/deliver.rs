@@ -125,13 +125,13 @@ impl Service<'_> {
                 if std::mem::take(&mut self.background.pushing.is_failing) {
                     log::info!("pushes are delivered again");
                 }
-                return self.store.remove_push(session, chat, push.message);
+                self.store.remove_push(session, chat, push.message)
             }
             Outcome::Gone { status } => {
                 counts.gone += 1;
                 log::debug!("a subscription at {host} is over ({status})");
                 self.store.remove_push(session, chat, push.message)?;
-                return self.store.end_subscription(session, &push.endpoint).map(drop);
+                self.store.end_subscription(session, &push.endpoint).map(drop)
             }
             Outcome::Declined { status, retry_after_s, said } => {
                 counts.declined += 1;

@@ -85,12 +85,12 @@ impl PushService {
 
     /// Decides what is answered from now on.
     pub(crate) fn answer(&self, decide: impl Fn(&Received) -> Answer + Send + Sync + 'static) {
-        *self.decide.lock().unwrap() = Arc::new(decide);
+        *self.decide.lock().expect("no panic") = Arc::new(decide);
     }
 
     /// All requests so far.
     pub(crate) fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
+        self.received.lock().expect("no panic").clone()
     }
 
     /// The paths of all requests so far.
@@ -119,9 +119,9 @@ type Tls = StreamOwned<ServerConnection, TcpStream>;
 fn serve(stream: Tls, received: &Mutex<Vec<Received>>, decide: &Mutex<Arc<Decide>>) {
     let mut stream = BufReader::new(stream);
     while let Some(request) = read(&mut stream) {
-        let decide = Arc::clone(&decide.lock().unwrap());
+        let decide = Arc::clone(&decide.lock().expect("no panic"));
         let answer = decide(&request);
-        received.lock().unwrap().push(request);
+        received.lock().expect("no panic").push(request);
         let out = stream.get_mut();
         let sent = match answer {
             Answer::Status(status, headers) => {
