@@ -13,6 +13,7 @@ Exit code 0: it is so. 1: it is not. 2: the libraries are missing.
 """
 
 import argparse
+import base64
 import http.server
 import json
 import os
@@ -169,9 +170,10 @@ def measure(binary, behaviour, subscribers, seconds):
         server = start(binary, folder, port, service)
         server.add_members("hall", ["anna"] + [f"user{n}" for n in range(subscribers)])
         if behaviour != "none":
-            public = bytes.fromhex(
-                "042571b2becdfde360551aaf1ed0f4cd366c11cebe555f89bcb7b186a53339173168ece2ebe01859"
-                "7bd30479b86e3c8f8eced577ca59187e9246990db680228b0e")
+            # The browser's key of RFC 8291, appendix A.
+            public = base64.urlsafe_b64decode(
+                "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIA"
+                "iw4=")
             for n in range(subscribers):
                 subscribe(server, f"user{n}", f"/{n}", public, bytes(16))
         anna = Connection(server.address, version=API_1_1)
@@ -189,7 +191,7 @@ def measure(binary, behaviour, subscribers, seconds):
         stats = server.admin("stats", "--raw")
         sent = sum(
             int(line.split()[-1]) for line in stats.splitlines()
-            if line.startswith("vestnik_push_sent_total{"))
+            if line.startswith(("vestnik_push_sent_total{", "vestnik_push_under_way ")))
         server.kill()
     return took, sent
 
