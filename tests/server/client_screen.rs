@@ -206,7 +206,8 @@ fn a_file_is_sent_from_the_screen_and_reactions_change_its_line() {
     anna.until("[❤\u{fe0f} 2]");
     boris.until("[❤\u{fe0f} 2]");
     anna.press("/invite qr\r");
-    anna.until("/#invite=");
+    // The code stands below the link, of which the window has no room for the beginning.
+    anna.until("the link works on this machine alone");
     anna.until("█▀▀▀▀▀█");
     let saved = std::fs::read(server.dir().join("saved/a picture.png")).expect("a file");
     assert!(saved == vec![7; 300_000]);

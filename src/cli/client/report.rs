@@ -200,7 +200,7 @@ fn or_none(lines: Vec<String>, words: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use vestnik::ids::FileId;
+    use vestnik::ids::{FileId, MessageId};
 
     use super::*;
 
@@ -224,6 +224,22 @@ mod tests {
         let media_type = "image/jpeg".to_owned();
         let evil = File { id, size: 1200, width: 8, height: 6, media_type, name };
         assert_eq!(file(&evil), "[a\u{fffd}[2J⏎\u{fffd}gpj.exe, 8×6, 1.2 kB]");
+        let sender = UserId::new(2).unwrap();
+        let found = Message {
+            id: MessageId::at(ServerTime::ZERO.next()),
+            sender,
+            created: ServerTime::ZERO,
+            updated: ServerTime::ZERO,
+            edited: false,
+            deleted: false,
+            content: "look".to_owned(),
+            reply: None,
+            files: vec![evil.clone()],
+            reactions: Vec::new(),
+        };
+        let shown = hit("hall", "a\u{7}", &found);
+        assert!(shown.ends_with(&format!("hall a\u{fffd}: look {}", file(&evil))), "{shown}");
+        assert_eq!(quote(&Message { content: String::new(), ..found }), file(&evil));
         let (me, other) = (UserId::new(1).unwrap(), UserId::new(2).unwrap());
         let given = [
             Reaction { emoji: "👍".to_owned(), count: 2, shown: vec![other, me] },
