@@ -272,16 +272,16 @@ impl Io for Clients {
         let push = self.pushes.pop_front()?;
         let outcome = match push.id % 4 {
             0 => push::Outcome::Gone { status: 410 },
-            1 => push::Outcome::Failed("unreachable".to_owned()),
+            1 => push::Outcome::Failed { why: "unreachable".to_owned(), is_unreachable: true },
             _ => push::Outcome::Delivered { status: 201 },
         };
         Some(push::Done { id: push.id, outcome })
     }
 
-    fn submit_push(&mut self, push: push::Job) -> Result<(), push::Job> {
+    fn submit_push(&mut self, push: push::Job) -> bool {
         assert_eq!(vestnik::service::push::endpoint_host(&push.endpoint), PUSH_HOST);
         self.pushes.push_back(push);
-        Ok(())
+        true
     }
 
     fn observe(&mut self, event: Event<'_>, service: &mut Service<'_>) -> ControlFlow<()> {
