@@ -92,7 +92,7 @@ fn complete(
         match order.status {
             Status::Pending if !is_authorized => {
                 for authorization in &order.authorizations {
-                    authorize(client, authorization, around)?;
+                    authorize(client, acme, authorization, around)?;
                 }
                 is_authorized = true;
                 continue;
@@ -119,12 +119,23 @@ fn complete(
 }
 
 /// Has a name checked.
-fn authorize(client: &mut Client, url: &str, around: &mut Around<'_>) -> Result<(), Failure> {
+fn authorize(
+    client: &mut Client,
+    acme: &Acme,
+    url: &str,
+    around: &mut Around<'_>,
+) -> Result<(), Failure> {
     let authorization = client.authorization(url)?;
     if authorization.status == Status::Valid {
         return Ok(());
     }
     let name = authorization.identifier.value;
+    if !acme.domains.contains(&name) {
+        let host = client.host();
+        return Err(Failure::new(format!(
+            "{host} wants a name to be checked that was not ordered"
+        )));
+    }
     let offers = authorization.challenges.into_iter();
     let Some(offer) = offers.into_iter().find(|offer| offer.kind == TLS_ALPN) else {
         return Err(Failure::new(format!(

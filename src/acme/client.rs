@@ -15,7 +15,7 @@ use crate::config::Acme;
 use crate::limits::{ACME_NONCE_TRIES_MAX, DOMAINS_MAX};
 use crate::wire::base64::encode_url;
 
-/// Where an authority takes requests.
+/// Where an authority accepts requests.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Directory {

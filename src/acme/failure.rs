@@ -53,7 +53,14 @@ pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: String,
     detail: String,
+    identifier: Option<Identifier>,
     subproblems: Vec<Problem>,
+}
+
+/// The name that a problem is about.
+#[derive(Clone, Debug, Deserialize)]
+struct Identifier {
+    value: String,
 }
 
 impl Problem {
@@ -79,6 +86,8 @@ impl Problem {
         {
             return first.explain(name);
         }
+        let about = self.identifier.as_ref().map(|identifier| clean(&identifier.value));
+        let name = about.as_deref().unwrap_or(name);
         let detail = match clean(&self.detail) {
             detail if detail.is_empty() => String::new(),
             detail => format!(" (the authority says: {detail})"),
@@ -166,7 +175,9 @@ mod tests {
     fn the_first_of_several_problems_is_shown() {
         let mut both = problem("compound", "two problems");
         both.subproblems = vec![problem("caa", "no"), problem("dns", "no")];
-        assert!(both.explain("a.example").to_string().contains("CAA"));
+        assert!(both.explain("a.example").to_string().contains("CAA record of a.example"));
+        both.subproblems[0].identifier = Some(Identifier { value: "b.\u{7}example".to_owned() });
+        assert!(both.explain("a.example").to_string().contains("CAA record of b. example"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::attempt::{Around, attempt};
 use super::failure::Failure;
 use super::storage::{Storage, StoredOrder};
+use super::{Now, Worker};
 use crate::certificate::self_signed::self_signed;
 use crate::certificate::x509::Validity;
 use crate::certificate::{read_certificates, read_key};
@@ -372,6 +373,53 @@ fn other_checks_are_not_supported() {
     });
     let failure = authority.fails().to_string();
     assert!(failure.contains("does not check chat.example by tls-alpn-01"), "{failure}");
+}
+
+#[test]
+fn a_name_that_was_not_ordered_is_not_answered_for() {
+    let authority = with_origin("unordered", |path, _, origin| {
+        let identifier = json!({ "type": "dns", "value": "victim.example" });
+        let challenges = json!([{ "type": "tls-alpn-01", "url": format!("{origin}/challenge"),
+            "token": "t", "status": "pending" }]);
+        let asked = json!({ "status": "pending", "identifier": identifier,
+            "challenges": challenges });
+        match path {
+            "/authz" => Some(Reply::Json(200, asked)),
+            _ => checked(path, json!([]), "pending", "pending", origin),
+        }
+    });
+    let (outcome, _, answers) = authority.attempt();
+    assert!(outcome.unwrap_err().to_string().contains("was not ordered"));
+    assert_eq!((answers.len(), authority.requests("/challenge")), (0, 0));
+}
+
+#[test]
+fn the_worker_waits_after_a_failure_unless_it_is_asked_again() {
+    let mut authority = Authority::new("worker", |path, _, _| match path {
+        "/new-order" => problem(429, "rateLimited"),
+        _ => None,
+    });
+    authority.acme.contact = None;
+    let clock = || Now { wall: NOW, forward: Duration::ZERO };
+    let data = authority.folder.join("t.db");
+    let worker = Worker::start(&authority.acme, &data, clock, || {}).unwrap();
+    let wait_for = |attempts| {
+        for _ in 0..1000 {
+            if authority.requests("/new-order") >= attempts {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no attempt number {attempts}");
+    };
+    wait_for(1);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(authority.requests("/new-order"), 1);
+    worker.try_again();
+    wait_for(2);
+    drop(worker);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(authority.requests("/new-order"), 2);
 }
 
 #[test]

@@ -98,8 +98,9 @@ pub struct Files<'a> {
     pub key: &'a Path,
 }
 
-/// Makes a certificate for these host names and IP addresses, at least one, for so long, at most
-/// [`ISSUED_DAYS_MAX`]. `key` is the file of the key to keep; without one a key is made.
+/// Makes a certificate for these host names and IP addresses, at least one, that is good for this
+/// number of days, at most about [`ISSUED_DAYS_MAX`]. `key` is the file of the key to keep; without
+/// one a key is made.
 pub fn issue(
     by: Files<'_>,
     names: &[String],
@@ -128,7 +129,8 @@ pub fn issue(
     };
     // Clocks on a LAN disagree. Nobody needs it for longer than its authority.
     let begin = now.saturating_sub(DAY);
-    let end = (begin + DAY * days.min(ISSUED_DAYS_MAX)).min(validity.not_after);
+    let longest = (begin + DAY * ISSUED_DAYS_MAX).min(validity.not_after);
+    let end = (now + DAY * days).min(longest);
     let sign = |names: &[String]| {
         let mut params = CertificateParams::new(names).map_err(unmakeable)?;
         params.distinguished_name.push(DnType::CommonName, first.as_str());

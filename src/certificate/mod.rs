@@ -9,7 +9,7 @@ pub mod x509;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,19 @@ pub fn replace(file: &Path, mode: u32, bytes: &[u8]) -> Result<(), CertificateEr
 }
 
 fn cannot_write(file: &Path, error: &io::Error) -> CertificateError {
-    CertificateError(format!("cannot write {}: {error}", file.display()))
+    CertificateError(format!("cannot write {}: {}", file.display(), reason(error)))
+}
+
+/// Why a file cannot be read or written.
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "it does not exist".to_owned(),
+        ErrorKind::AlreadyExists => "it exists already".to_owned(),
+        ErrorKind::PermissionDenied => "this user may not".to_owned(),
+        ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        ErrorKind::StorageFull => "the disk is full".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 /// A name as a certificate holds it: a host name in ASCII (IDNs as punycode), or an IP address
@@ -146,7 +158,9 @@ fn read_pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
     File::open(file)
         .and_then(|open| open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| CertificateError(format!("cannot read {}: {error}", file.display())))?;
+        .map_err(|error| {
+            CertificateError(format!("cannot read {}: {}", file.display(), reason(&error)))
+        })?;
     if bytes.len() as u64 > PEM_BYTES_MAX {
         return wrong(format!("{} is too long to be a PEM file", file.display()));
     }

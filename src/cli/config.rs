@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use clap::builder::Resettable;
+use vestnik::acme::{Storage, covered_by, schedule};
 use vestnik::certificate::read_certificates;
 use vestnik::config::{Acme, CertificateSource, Config, ConfigError, Options};
 use vestnik::net::tls::Identity;
@@ -83,17 +84,36 @@ fn file_problems(config: &Config) -> Vec<String> {
     }
     match config.tls.as_ref().map(|tls| &tls.certificate) {
         Some(CertificateSource::Files { cert, key }) => problems.extend(load(cert, key).err()),
-        Some(CertificateSource::Acme(Acme { ca: Some(ca), .. })) => {
-            problems.extend(read_certificates(ca).err().map(|error| error.to_string()));
+        Some(CertificateSource::Acme(acme)) => {
+            let ca = acme.ca.as_deref().map(read_certificates);
+            problems.extend(ca.and_then(Result::err).map(|error| error.to_string()));
+            problems.extend(overdue(&config.data, acme));
         }
-        _ => {}
+        None => {}
     }
     problems
+}
+
+/// Whether a certificate that the server renews by itself should have been renewed long ago.
+fn overdue(data: &Path, acme: &Acme) -> Option<String> {
+    let storage = Storage::new(data, acme);
+    let (validity, _) = covered_by(storage.pair(), &acme.domains)?;
+    let left = validity.not_after.saturating_sub(now());
+    (left < schedule::overdue(validity)).then(|| {
+        format!(
+            "the certificate in {} has {} left and is not renewed: the log of the server says why",
+            storage.pair().display(),
+            schedule::readable(left)
+        )
+    })
+}
+
+fn now() -> Duration {
+    Duration::from_micros(file::now().micros().unsigned_abs())
 }
 
 /// What is wrong with a pair: one that is about to expire is a problem, too.
 fn load(cert: &Path, key: &Path) -> Result<(), String> {
     let identity = Identity::load(cert, key).map_err(|error| error.to_string())?;
-    let now = Duration::from_micros(file::now().micros().unsigned_abs());
-    identity.expiry_warning(now).map_or(Ok(()), |warning| Err(format!("{warning}: renew it")))
+    identity.expiry_warning(now()).map_or(Ok(()), |warning| Err(format!("{warning}: renew it")))
 }

@@ -1,8 +1,10 @@
 //! Certificates from an ACME authority: `scripts/acme-check.py` against pebble, where it is
 //! installed.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::TempDir;
 use crate::support::server::{run, vestnik};
@@ -29,6 +31,43 @@ fn an_authority_issues_a_certificate() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     println!("{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// `config check` knows a certificate whose renewal fails, and the file of the authority's own.
+#[test]
+fn a_renewal_that_fails_is_a_problem() {
+    let folder = TempDir::new();
+    let does = |arguments: &[&str]| {
+        let mut command = vestnik(folder.path());
+        command.args(arguments);
+        let output = run(command, None);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let kept = folder.join("vestnik.db.acme/a.example_dir");
+    fs::create_dir_all(&kept).expect("a folder");
+    let options = "domain = 'chat.example'\nacme-directory = 'https://a.example/dir'\n";
+    fs::write(folder.join("o.toml"), options).expect("a file");
+    // A pair of 90 days, of which these are left.
+    let check = |left_days: u32| {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after the epoch");
+        let mut params =
+            rcgen::CertificateParams::new(["chat.example".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + (now - day * (90 - left_days));
+        params.not_after = params.not_before + day * 90;
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let made = params.self_signed(&key).expect("a certificate");
+        fs::write(kept.join("chat.example.pem"), key.serialize_pem() + &made.pem()).expect("kept");
+        does(&["--config", "o.toml", "config", "check"])
+    };
+    assert_eq!(check(20), (Some(0), "the options are valid\n".to_owned()));
+    let (code, printed) = check(10);
+    assert_eq!(code, Some(2));
+    assert!(printed.contains("chat.example.pem has 9 days left and is not renewed"), "{printed}");
+    fs::write(folder.join("o.toml"), options.to_owned() + "acme-ca = 'none.pem'\n")
+        .expect("a file");
+    let (_, printed) = does(&["--config", "o.toml", "config", "check"]);
+    assert!(printed.contains("cannot read none.pem: it does not exist"), "{printed}");
 }
 
 /// What is wrong with the options is an error before anything is asked for.

@@ -668,7 +668,7 @@ fn a_certificate_that_ends_soon_is_a_problem() {
     };
     assert_eq!(check("30"), (Some(0), "the options are valid\n".to_owned()));
     let (code, printed) = check("10");
-    has(&printed, &["c.pem expires in 8 days: renew it"]);
+    has(&printed, &["c.pem expires in 9 days: renew it"]);
     assert_eq!((code, printed.lines().count()), (Some(2), 1));
 }
 

@@ -319,16 +319,16 @@ fn the_end_of_a_certificate_is_shown() {
         "--tls-key",
         key.to_str().expect("UTF-8"),
     ]);
-    eventually(|| server.stderr().contains("chain.pem expires in 12 days: renew it"));
+    eventually(|| server.stderr().contains("chain.pem expires in 13 days: renew it"));
     let stats = server.admin_ok(&["stats"], None);
     let line = stats.lines().find(|line| line.starts_with("certificate expiry "));
-    assert!(line.expect("a line").ends_with(", in 12 days"), "{stats}");
+    assert!(line.expect("a line").ends_with(", in 13 days"), "{stats}");
     // What the client trusts is in a file of this name.
     fs::copy(folder.join("ca.crt"), folder.join("cert.pem")).expect("a copy");
     TlsClient::connect(server.addresses()[0], folder.path()).is_alive(b"by an authority");
     make(&[&issue[..], &["800", "--renew"]].concat());
     signal(server.process_id(), "HUP");
-    eventually(|| server.admin_ok(&["stats"], None).contains("in 798 days"));
+    eventually(|| server.admin_ok(&["stats"], None).contains("in 799 days"));
     assert_eq!(server.stderr().matches("expires in").count(), 1, "{}", server.stderr());
 }
 
