@@ -230,7 +230,7 @@ fn a_certificate_is_swapped_while_everybody_talks() {
     }
     make_pair(folder.path());
     signal(server.process_id(), "HUP");
-    eventually(|| server.stderr().contains("are reloaded"));
+    eventually(|| server.stderr().contains("were reloaded"));
     assert!(TlsClient::try_connect(tls_address(&server), stale.path()).is_err());
     TlsClient::connect(tls_address(&server), folder.path()).is_alive(b"the new pair is in use");
     old.is_alive(b"nobody was dropped");
@@ -288,7 +288,7 @@ fn swaps_under_load_drop_nobody() {
             }
             make_pair(folder.path());
             signal(server.process_id(), "HUP");
-            says("are reloaded", round);
+            says("were reloaded", round);
             all_go_on();
             TlsClient::connect(address, folder.path()).is_alive(b"the new pair is in use");
         }

@@ -35,7 +35,7 @@ const USES: &[Use] = &[
     wrong(
         "usr list",
         2,
-        "unknown command 'usr' (a similar command exists: 'user'); see 'vestnik --help'",
+        "unknown command 'usr' (some similar commands exist: 'push', 'user'); see 'vestnik --help'",
     ),
     wrong(
         "serve --lissen 127.0.0.1:1",
