@@ -246,10 +246,9 @@ def broken_frames(target, _until, number):
 
 
 @alone
-def fragments(target, until, number):
+def fragments(target, _until, number):
     """Messages cut into single bytes, with Pings between them, whose Pongs are read late."""
-    seconds = until - time.monotonic()
-    return misuse.fragment(target.address, f"127.0.8.{1 + number}", seconds)
+    return misuse.fragment(target.address, f"127.0.8.{1 + number}")
 
 
 # Name, the attackers, options of the server, whether standard error is a pipe that nobody reads.
