@@ -82,6 +82,7 @@ impl Client {
         let was_cut = self.stream.is_broken || self.stream.has_stalled || is_http;
         if self.stream.is_ended && !was_cut && !self.received.is_ended && !self.has_parted {
             assert!(self.is_answered(), "client {} ended its side, and got no answer", self.at);
+            assert!(self.stream.released.is_empty(), "client {} was not sent it", self.at);
         }
     }
 }

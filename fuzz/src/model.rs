@@ -230,6 +230,10 @@ impl Model {
                 let id = body.message_id().expect("an id").get();
                 let created = body.time().expect("a time").micros();
                 assert_eq!(id, created as u64);
+                let is_elsewhere = |file: &File| {
+                    files.contains(&file.id) && file.message.is_some_and(|message| message != id)
+                };
+                assert!(!self.known.files.iter().any(is_elsewhere), "a file was sent twice");
                 // A nonce that came again stands for the first text.
                 if !self.sent.iter().any(|sent| sent.1 == id) {
                     self.sent.push((chat, id, text));
