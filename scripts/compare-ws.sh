@@ -3,10 +3,10 @@
 # clear, and prints the ratios.
 #
 # Of the other two those are taken that are installed. Each server runs on one core, the load on the
-# other; one generator speaks to all (QoS 1 to mosquitto, `verbose` to nats-server, so that each send
-# is acknowledged; neither stores anything, vestnik does). All works are done on all servers, that N
-# times, and the median of each is printed as a Markdown table on standard output. Only the ratios
-# within one table count. Files are made where TMPDIR says. It leaves nothing behind.
+# other; one generator speaks to all (QoS 1 to mosquitto, `verbose` to nats-server, so that each
+# send is acknowledged; neither stores anything, vestnik does). All works are done on all servers,
+# that N times, and the median of each is printed as a Markdown table on standard output. Only the
+# ratios within one table count. Files are made where TMPDIR says. It leaves nothing behind.
 #
 #   scripts/compare-ws.sh [OPTION…]
 #     --runs N          how often (default 3)

@@ -126,13 +126,12 @@ impl Received {
                 assert!((1..=5).contains(&reader.u8().expect("an event")));
                 reader.str().expect("a nickname");
             }
-            ToClient::SeenNotify => {
-                news.push(News::OfChat { chat: reader.chat_id().expect("a chat").get() });
-                reader.user_id().and_then(|_| reader.time()).expect("a marker");
-            }
-            ToClient::TypingNotify => {
+            ToClient::SeenNotify | ToClient::TypingNotify => {
                 news.push(News::OfChat { chat: reader.chat_id().expect("a chat").get() });
                 reader.user_id().expect("a user");
+                if purpose == ToClient::SeenNotify {
+                    reader.time().expect("a marker");
+                }
             }
             ToClient::ReactionNotify => {
                 let chat = reader.chat_id().expect("a chat").get();

@@ -79,7 +79,7 @@ impl Stream {
         let mut framed = Vec::new();
         let (first, rest) = bytes.split_at(bytes.len() / 3);
         put_masked(&mut framed, ClientFrame::Binary, MASK, first);
-        if bytes.len() % 4 == 0 {
+        if bytes.len().is_multiple_of(4) {
             put_masked(&mut framed, ClientFrame::Ping, MASK, b"ping");
         }
         put_masked(&mut framed, ClientFrame::Binary, MASK, rest);

@@ -134,11 +134,11 @@ fn files_move_with_their_messages() {
     new.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
     let chat = anna.chat_notify().id;
     let after = anna.page(chat, 0, 10);
-    let shown = |messages: &[Message]| -> Vec<(u64, String, Vec<(u64, String)>)> {
+    let shown = |messages: &[Message]| {
         let files = |m: &Message| {
-            m.extras.files.iter().map(|file| (file.size, file.name.clone())).collect()
+            m.extras.files.iter().map(|file| (file.size, file.name.clone())).collect::<Vec<_>>()
         };
-        messages.iter().map(|m| (m.id, m.content.clone(), files(m))).collect()
+        messages.iter().map(|m| (m.id, m.content.clone(), files(m))).collect::<Vec<_>>()
     };
     assert_eq!(shown(&after), shown(&before));
     let file = |message: usize, place: usize| after[message].extras.files[place].id;

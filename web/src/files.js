@@ -14,7 +14,7 @@ const PIECE = 60_000;
 const PIECES = 4;
 const BEGINS_MAX = 3;
 const FETCH_PIECE = 65_536;
-/** So many images stay in this browser, the newest ones that were looked at. */
+/** Images that stay in this browser: those that were shown last. */
 const KEPT_MAX = 100;
 const KEPT_BYTES_MAX = 2_000_000;
 const IMAGE_MAX_PX = 1600;

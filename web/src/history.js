@@ -63,7 +63,7 @@ export class History {
   /** @type {Map<number, WireMessage | null>} quoted messages; null: asked for, or gone */
   #quoted = new Map();
   /**
-   * By message, which emoji are mine beside those that name me; empty while it is asked for.
+   * By message, which emoji are mine, apart from those that name me; empty while it is asked for.
    * @type {Map<number, Set<string>>}
    */
   #mine = new Map();

@@ -53,7 +53,7 @@ import { encodeExtras } from './wire.js';
 
 /** Reactions name those who gave them first, this many at most. */
 const SHOWN_MAX = 20;
-/** So many messages of a chat are kept in this browser from one connection to the next. */
+/** Messages of a chat that are kept in this browser from one connection to the next. */
 const KEPT_MAX = 1_000;
 /** What a browser missed for longer than this is read page by page instead. */
 const CATCH_UP_MAX_US = 7 * 86_400e6;
