@@ -20,7 +20,8 @@ pub(crate) struct Model {
     pub(crate) passwords: HashMap<u32, usize>,
     pub(crate) disabled: HashSet<u32>,
     /// Texts that are in the database, and such that must never be.
-    pub(crate) sent: Vec<(u32, u64, String)>,
+    /// Each with its chat, its id, and when it was sent, in the order of requests.
+    pub(crate) sent: Vec<(u32, u64, String, u64)>,
     pub(crate) refused: Vec<String>,
     /// Times of reactions, of which connections before 1.1 are not notified.
     pub(crate) reactions: HashSet<i64>,
@@ -234,9 +235,13 @@ impl Model {
                     files.contains(&file.id) && file.message.is_some_and(|message| message != id)
                 };
                 assert!(!self.known.files.iter().any(is_elsewhere), "a file was sent twice");
-                // A nonce that came again stands for the first text.
-                if !self.sent.iter().any(|sent| sent.1 == id) {
-                    self.sent.push((chat, id, text));
+                // A nonce that came again stands for the first text, whose answer may be taken later.
+                if let Some(sent) = self.sent.iter_mut().find(|sent| sent.1 == id) {
+                    if order < sent.3 {
+                        (sent.2, sent.3) = (text, order);
+                    }
+                } else {
+                    self.sent.push((chat, id, text, order));
                     self.known.messages.push((chat, id));
                     self.with_files(
                         |file| files.contains(&file.id),

@@ -379,7 +379,7 @@ impl<'db> World<'db> {
         let is_read = |user: u32| user as usize <= USERS.len();
         let readable: HashSet<u32> =
             model.members.keys().filter(|key| is_read(key.1)).map(|key| key.0).collect();
-        for (chat, id, text) in model.sent.iter().filter(|sent| readable.contains(&sent.0)) {
+        for (chat, id, text, _) in model.sent.iter().filter(|sent| readable.contains(&sent.0)) {
             let found = kept.get(&(*chat, *id)).expect("what was accepted is kept");
             assert!(found.1 != 0 || found.2 == *text, "another text is kept");
         }
