@@ -235,7 +235,7 @@ impl Model {
                     files.contains(&file.id) && file.message.is_some_and(|message| message != id)
                 };
                 assert!(!self.known.files.iter().any(is_elsewhere), "a file was sent twice");
-                // A nonce that came again stands for the first text, whose answer may be taken later.
+                // A nonce that came again stands for the first text, whose answer may come later.
                 if let Some(sent) = self.sent.iter_mut().find(|sent| sent.1 == id) {
                     if order < sent.3 {
                         (sent.2, sent.3) = (text, order);
