@@ -412,7 +412,9 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await dialog.getByRole('button', { name: 'Send', exact: true }).click();
     const card = page.getByRole('log').getByRole('button', { name: 'notes.html', exact: true });
     await card.click();
-    assert.deepEqual(await page.evaluate(() => window.store.calls.at(-1)), ['download', 'notes.html']);
+    // Markers are moved by the page itself at any time.
+    const calls = await page.evaluate(() => window.store.calls.filter(([name]) => name !== 'markSeen'));
+    assert.deepEqual(calls.at(-1), ['download', 'notes.html']);
     await page.context().close();
     const photos = await open('scene=full#chat=1');
     await photos.getByRole('img', { name: 'dacha-morning.jpg', exact: true }).click();
