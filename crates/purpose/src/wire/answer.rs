@@ -10,16 +10,19 @@ use crate::wire::frame;
 use crate::wire::purpose::ToClient;
 
 /// Appends ACCEPTED; `write` appends its body.
+#[inline]
 pub fn accepted(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
     frame::write(out, ToClient::Accepted.byte(), task, write);
 }
 
 /// Appends a PART of a streamed answer; `write` appends its body.
+#[inline]
 pub fn part(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
     frame::write(out, ToClient::Part.byte(), task, write);
 }
 
 /// Appends DECLINED with the code and the message of a reason.
+#[inline]
 pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
     frame::write(out, ToClient::Declined.byte(), task, |body| {
         // Writing to a Vec cannot fail.
@@ -29,6 +32,7 @@ pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
 }
 
 /// Appends a frame without a request: HEARTBEAT, DISCONNECT or DEAUTH (task 0, no body).
+#[inline]
 pub fn bare(out: &mut Vec<u8>, purpose: ToClient) {
     frame::write(out, purpose.byte(), 0, |_| {});
 }
@@ -90,6 +94,7 @@ pub struct ChatInfo<'a> {
 }
 
 /// Appends a chat_info, as the version encodes it.
+#[inline]
 pub fn put_chat_info(out: &mut Vec<u8>, version: Version, info: &ChatInfo<'_>) {
     let is_longer = version.has_extras();
     out.put_u32(info.chat.get());
@@ -123,6 +128,7 @@ pub const MEMBER_ONLINE: u8 = 0x02;
 pub const MEMBER_BANNED: u8 = 0x04;
 
 /// Appends a user of section 5a.
+#[inline]
 pub fn put_user(out: &mut Vec<u8>, user: UserId, flags: u8, created: ServerTime, nickname: &str) {
     out.put_u32(user.get());
     out.put_u8(flags);
@@ -131,6 +137,7 @@ pub fn put_user(out: &mut Vec<u8>, user: UserId, flags: u8, created: ServerTime,
 }
 
 /// Appends a member of section 5.
+#[inline]
 pub fn put_member(out: &mut Vec<u8>, user: UserId, flags: u8, seen: ServerTime, nickname: &str) {
     out.put_u32(user.get());
     out.put_u8(flags);

@@ -35,6 +35,7 @@ pub enum Malformed {
 
 impl Malformed {
     /// The message for people.
+    #[inline]
     pub const fn words(self) -> &'static str {
         match self {
             Self::Short => "the body ends inside a field",
@@ -66,27 +67,32 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Begins at the first byte of a body.
+    #[inline]
     pub const fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
     /// Whether everything was read.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Ends reading; bytes left over make the body malformed.
+    #[inline]
     pub const fn finish(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
     }
 
     /// Reads everything that is left.
+    #[inline]
     pub const fn take_rest(&mut self) -> &'a [u8] {
         let rest = self.rest;
         self.rest = &[];
         rest
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
         self.rest = tail;
@@ -94,6 +100,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads this many bytes.
+    #[inline]
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(Malformed::Short)?;
         self.rest = tail;
@@ -101,6 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an array of bytes.
+    #[inline]
     pub fn bytes_of<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {
         let (head, tail) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Short)?;
         self.rest = tail;
@@ -108,26 +116,31 @@ impl<'a> Reader<'a> {
     }
 
     /// A u8.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         self.array::<1>().map(|[byte]| byte)
     }
 
     /// A u16.
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_le_bytes)
     }
 
     /// A u32.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, Malformed> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// A u64.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_le_bytes)
     }
 
     /// A bool: 0 or 1.
+    #[inline]
     pub fn bool(&mut self) -> Result<bool, Malformed> {
         match self.u8()? {
             0 => Ok(false),
@@ -137,27 +150,32 @@ impl<'a> Reader<'a> {
     }
 
     /// A time, never negative.
+    #[inline]
     pub fn time(&mut self) -> Result<ServerTime, Malformed> {
         ServerTime::new(i64::from_le_bytes(self.array()?)).ok_or(Malformed::BadTime)
     }
 
     /// A user_id, never 0.
+    #[inline]
     pub fn user_id(&mut self) -> Result<UserId, Malformed> {
         UserId::new(self.u32()?).ok_or(Malformed::BadId)
     }
 
     /// A chat_id, never 0.
+    #[inline]
     pub fn chat_id(&mut self) -> Result<ChatId, Malformed> {
         ChatId::new(self.u32()?).ok_or(Malformed::BadId)
     }
 
     /// A session_id, never 0.
+    #[inline]
     pub fn session_id(&mut self) -> Result<SessionId, Malformed> {
         SessionId::new(self.u32()?).ok_or(Malformed::BadId)
     }
 
     /// A message_id, never 0. An id above every server time reads as the highest id; no such
     /// message exists.
+    #[inline]
     pub fn message_id(&mut self) -> Result<MessageId, Malformed> {
         match self.u64()? {
             0 => Err(Malformed::BadId),
@@ -166,6 +184,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A file_id, never 0. An id that no server assigns reads as the highest id.
+    #[inline]
     pub fn file_id(&mut self) -> Result<FileId, Malformed> {
         match self.u64()? {
             0 => Err(Malformed::BadId),
@@ -174,6 +193,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A str: UTF-8 up to a NUL, which is read too.
+    #[inline]
     pub fn str(&mut self) -> Result<&'a str, Malformed> {
         let length = memchr::memchr(0, self.rest).ok_or(Malformed::Unterminated)?;
         let (text, tail) = self.rest.split_at_checked(length).ok_or(Malformed::Unterminated)?;
@@ -183,6 +203,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An optional field at the end: present if bytes are left.
+    #[inline]
     pub fn optional<T>(
         &mut self,
         field: impl FnOnce(&mut Self) -> Result<T, Malformed>,
@@ -191,6 +212,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A message, as the version encodes it in packs.
+    #[inline]
     pub fn message(&mut self, version: Version) -> Result<Message<'a>, Malformed> {
         Ok(Message {
             id: self.message_id()?,
@@ -235,6 +257,7 @@ pub struct Message<'a> {
 
 impl Message<'_> {
     /// Size in a pack of this version, in bytes; may be a few less for files.
+    #[inline]
     pub fn bytes(&self, version: Version) -> usize {
         let mut bytes = MESSAGE_OVERHEAD_BYTES + self.content.len();
         if version.has_extras() {
@@ -260,37 +283,44 @@ pub trait Put {
     fn put_bytes(&mut self, bytes: &[u8]);
 
     /// A u8.
+    #[inline]
     fn put_u8(&mut self, value: u8) {
         self.put_bytes(&[value]);
     }
 
     /// A u16.
+    #[inline]
     fn put_u16(&mut self, value: u16) {
         self.put_bytes(&value.to_le_bytes());
     }
 
     /// A u32.
+    #[inline]
     fn put_u32(&mut self, value: u32) {
         self.put_bytes(&value.to_le_bytes());
     }
 
     /// A u64.
+    #[inline]
     fn put_u64(&mut self, value: u64) {
         self.put_bytes(&value.to_le_bytes());
     }
 
     /// A bool.
+    #[inline]
     fn put_bool(&mut self, value: bool) {
         self.put_u8(u8::from(value));
     }
 
     /// A time.
+    #[inline]
     fn put_time(&mut self, value: ServerTime) {
         self.put_bytes(&value.micros().to_le_bytes());
     }
 
     /// A str. The text comes from the database or a parsed request, so it contains no NUL. If it
     /// did, it would be cut there, so that the following fields stay in place.
+    #[inline]
     fn put_str(&mut self, text: &str) {
         let text = text.as_bytes();
         let end = memchr::memchr(0, text).unwrap_or(text.len());
@@ -299,6 +329,7 @@ pub trait Put {
     }
 
     /// The ids, times and status of a message.
+    #[inline]
     fn put_message_head(&mut self, message: &Message<'_>) {
         let mut head = [0; MESSAGE_OVERHEAD_BYTES - 1];
         head[0..8].copy_from_slice(&message.id.get().to_le_bytes());
@@ -311,12 +342,14 @@ pub trait Put {
 }
 
 impl Put for Vec<u8> {
+    #[inline]
     fn put_bytes(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 }
 
 /// Appends a message, as the version encodes it in packs.
+#[inline]
 pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
     out.put_message_head(message);
     if version.has_extras() {
@@ -330,6 +363,7 @@ pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
 }
 
 /// Appends the extras of a message, after its content.
+#[inline]
 pub fn put_extras(out: &mut Vec<u8>, extras: &[u8]) {
     debug_assert!(extras.len() <= usize::from(u16::MAX));
     out.put_u16(extras.len() as u16);
@@ -348,6 +382,7 @@ fn put_content_with_files(out: &mut Vec<u8>, content: &str, extras: Extras<'_>) 
 pub(crate) struct Text<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl std::fmt::Write for Text<'_> {
+    #[inline]
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.0.put_bytes(text.as_bytes());
         Ok(())

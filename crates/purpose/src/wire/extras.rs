@@ -35,6 +35,7 @@ pub struct FileInfo<'a> {
 }
 
 impl<'a> FileInfo<'a> {
+    #[inline]
     fn read(body: &mut Reader<'a>) -> Result<Self, Malformed> {
         Ok(Self {
             id: body.file_id()?,
@@ -59,6 +60,7 @@ pub struct Reaction<'a> {
 }
 
 impl<'a> Reaction<'a> {
+    #[inline]
     fn read(body: &mut Reader<'a>) -> Result<Self, Malformed> {
         let (emoji, count) = (body.str()?, body.u16()?);
         let shown = usize::from(body.u8()?);
@@ -66,6 +68,7 @@ impl<'a> Reaction<'a> {
     }
 
     /// The first users who gave it.
+    #[inline]
     pub fn shown(&self) -> impl Iterator<Item = UserId> + 'a {
         let mut ids = Reader::new(self.shown);
         std::iter::from_fn(move || ids.user_id().ok())
@@ -94,6 +97,7 @@ pub struct Reactions<'a>(&'a [u8]);
 impl<'a> Iterator for Reactions<'a> {
     type Item = Reaction<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Reaction<'a>> {
         let mut body = Reader::new(self.0);
         let reaction = Reaction::read(&mut body).ok()?;
@@ -111,6 +115,7 @@ impl<'a> Extras<'a> {
     pub const NONE: Extras<'static> = Extras(&[]);
 
     /// Extras that this program has encoded itself, unchecked.
+    #[inline]
     pub const fn trusted(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
@@ -119,6 +124,7 @@ impl<'a> Extras<'a> {
     ///
     /// # Errors
     /// The first one that is malformed.
+    #[inline]
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut body = Reader::new(bytes);
         while !body.is_empty() {
@@ -131,6 +137,7 @@ impl<'a> Extras<'a> {
     ///
     /// # Errors
     /// The first one that is malformed or not allowed.
+    #[inline]
     pub fn read_sent(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (mut replies, mut files) = (0, 0);
         let mut body = Reader::new(bytes);
@@ -148,22 +155,26 @@ impl<'a> Extras<'a> {
     }
 
     /// The encoded bytes.
+    #[inline]
     pub const fn bytes(self) -> &'a [u8] {
         self.0
     }
 
     /// Whether there are none.
+    #[inline]
     pub const fn is_empty(self) -> bool {
         self.0.is_empty()
     }
 
     /// Iterates over all extras.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = Extra<'a>> {
         let mut body = Reader::new(self.0);
         std::iter::from_fn(move || if body.is_empty() { None } else { next(&mut body).ok() })
     }
 
     /// The answered message.
+    #[inline]
     pub fn reply(self) -> Option<MessageId> {
         self.iter().find_map(|extra| match extra {
             Extra::Reply(id) => Some(id),
@@ -172,6 +183,7 @@ impl<'a> Extras<'a> {
     }
 
     /// The files, as sent to readers.
+    #[inline]
     pub fn files(self) -> impl Iterator<Item = FileInfo<'a>> {
         self.iter().filter_map(|extra| match extra {
             Extra::File(file) => Some(file),
@@ -180,6 +192,7 @@ impl<'a> Extras<'a> {
     }
 
     /// The files, as the sender attaches them.
+    #[inline]
     pub fn attached(self) -> impl Iterator<Item = FileId> {
         self.iter().filter_map(|extra| match extra {
             Extra::Attach(file) => Some(file),
@@ -188,6 +201,7 @@ impl<'a> Extras<'a> {
     }
 
     /// The reactions.
+    #[inline]
     pub fn reactions(self) -> Reactions<'a> {
         let found = self.iter().find_map(|extra| match extra {
             Extra::Reactions(reactions) => Some(reactions),
@@ -198,6 +212,7 @@ impl<'a> Extras<'a> {
 }
 
 /// Reads one extra.
+#[inline]
 fn next<'a>(body: &mut Reader<'a>) -> Result<Extra<'a>, Malformed> {
     let kind = body.u8()?;
     let length = usize::from(body.u16()?);
@@ -224,6 +239,7 @@ fn next<'a>(body: &mut Reader<'a>) -> Result<Extra<'a>, Malformed> {
 }
 
 /// Appends an extra: kind, length, and the bytes that `write` appends.
+#[inline]
 fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.put_u8(kind);
     let length_at = out.len();
@@ -236,11 +252,13 @@ fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Appends the answered message.
+#[inline]
 pub fn put_reply(out: &mut Vec<u8>, id: MessageId) {
     put(out, REPLY, |out| out.put_u64(id.get()));
 }
 
 /// Appends a file, as sent to readers.
+#[inline]
 pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
     put(out, FILE, |out| {
         out.put_u64(file.id.get());
@@ -253,16 +271,19 @@ pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
 }
 
 /// Appends a file, as the sender attaches it.
+#[inline]
 pub fn put_attach(out: &mut Vec<u8>, id: FileId) {
     put(out, ATTACH, |out| out.put_u64(id.get()));
 }
 
 /// Appends the reactions; `write` appends each by [`put_reaction`].
+#[inline]
 pub fn put_reactions(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     put(out, REACTIONS, write);
 }
 
 /// Appends one emoji.
+#[inline]
 pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]) {
     out.put_str(emoji);
     out.put_u16(count);
@@ -274,6 +295,7 @@ pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]
 
 /// Appends the lines that represent files on 0.1 and 1.0: `[NAME, SIZE bytes]`, each after a line
 /// break unless it is the first line of the content.
+#[inline]
 pub fn put_file_lines(out: &mut Vec<u8>, extras: Extras<'_>, has_text: bool) {
     let mut is_first = !has_text;
     for file in extras.files() {

@@ -26,6 +26,7 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// Bytes of the whole frame, header included.
+    #[inline]
     pub const fn bytes(&self) -> usize {
         HEADER_BYTES + self.body.len()
     }
@@ -46,6 +47,7 @@ pub enum Parsed<'a> {
 }
 
 /// Parses the front of `bytes`.
+#[inline]
 pub fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
     let Some((&[a, b, c, d, purpose, task], rest)) = bytes.split_first_chunk::<HEADER_BYTES>()
     else {
@@ -62,6 +64,7 @@ pub fn parse(bytes: &[u8], body_bytes_max: usize) -> Parsed<'_> {
 }
 
 /// Appends a frame; `write` appends its body, and the length is filled in afterwards.
+#[inline]
 pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.put_bytes(&[0, 0, 0, 0, purpose, task]);
@@ -73,6 +76,7 @@ pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut V
 }
 
 /// The header of a frame with a body of `body_bytes`.
+#[inline]
 pub fn header(body_bytes: usize, purpose: u8, task: u8) -> [u8; HEADER_BYTES] {
     let [a, b, c, d] = (body_bytes as u32).to_le_bytes();
     [a, b, c, d, purpose, task]
