@@ -690,7 +690,8 @@ impl Turning<'_, '_> {
                 // It has its closing frames already, or is unknown to the service, since it speaks
                 // HTTP.
                 let had_them = self.net.had_last_bytes.contains(id);
-                if declined.is_empty() && (had_them || !is_known(service, *id)) {
+                // What was under way when it got them is not declined: nothing follows DISCONNECT.
+                if had_them || declined.is_empty() && !is_known(service, *id) {
                     continue;
                 }
                 return Err(format!("{id} got no last word"));
