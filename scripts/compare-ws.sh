@@ -46,12 +46,6 @@ echo        per_server_cpu_second echo --connections 50 --window 16 --payload 0
 WORKS
 }
 
-port=$((20000 + $$ % 12000))
-next_port() {
-    port=$((port + 1))
-    address=127.0.0.1:$port
-}
-
 # Version 2.0.11 does not start without a listener in the clear.
 start_mosquitto() {
     next_port

@@ -62,13 +62,6 @@ rate             delivery_us rate --members 200 --rate 20000
 WORKS
 }
 
-# A free port for a server that cannot say which it took: below those that connections go out from.
-port=$((20000 + $$ % 12000))
-next_port() {
-    port=$((port + 1))
-    address=127.0.0.1:$port
-}
-
 start_redis() {
     next_port
     mkdir -p "$dir/redis"

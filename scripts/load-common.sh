@@ -66,6 +66,14 @@ on_core() {
     exec "$@"
 }
 
+# A port, in $port and $address, for a server that cannot say which it took: below those that
+# connections go out from.
+port=$((20000 + $$ % 12000))
+next_port() {
+    port=$((port + 1))
+    address=127.0.0.1:$port
+}
+
 # Builds the server and the load generator, unless a server was named by --binary; the other
 # program lies next to it.
 binary=""
