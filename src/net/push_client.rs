@@ -1,9 +1,10 @@
-//! HTTPS to push services: names are resolved once, addresses are vetted, and little is read.
+//! HTTPS client for push services, protected against server-side request forgery (SSRF).
 //!
-//! Owns what a push may reach. An endpoint is a URL that a user made up, so the client connects to
-//! port 443 of allowed hosts alone, and only to addresses of the public internet, so that nobody
-//! reaches machines of the operator's network through the server (SSRF). There is one resolution:
-//! the connection goes to the address that was vetted. No redirect is followed, no proxy is used.
+//! An endpoint is a URL that a user has made up. So the client connects to port 443 of allowed
+//! hosts only, and only to addresses of the public internet: nobody reaches machines of the
+//! operator's network through the server. A name is resolved once, and the connection goes to the
+//! address that was checked. The client follows no redirect, uses no proxy, and reads a bounded
+//! part of the answer.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -28,33 +29,33 @@ use crate::service::push::{endpoint_host, is_endpoint};
 
 /// Seconds for one push, from the resolution to the end of the answer.
 const PUSH_S: u64 = 20;
-/// Seconds of these for a connection.
+/// Seconds of [`PUSH_S`] for connecting and the TLS handshake.
 const CONNECT_S: u64 = 10;
-/// Characters of an answer that are shown.
+/// Longest part of an answer's body in a log line, in characters.
 const SAID_CHARS: usize = 200;
-/// Bytes of the header of an answer.
+/// Longest header of an answer, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Seconds for which a connection is kept for the next push.
+/// Seconds after which an idle connection is closed.
 const IDLE_S: u64 = 30;
-/// Connections kept for the next push, in all and to one host.
+/// Idle connections kept for the next push: in all, and per host.
 const IDLE_CONNECTIONS: (usize, usize) = (8, 4);
 
-/// Resolves a name; tests bring their own.
+/// A function that resolves a name. Tests replace it.
 pub type LookUp = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
-/// Where pushes may go, as the operator has set it.
+/// The operator's options for pushes.
 #[derive(Clone, Debug)]
 pub struct PushRules {
-    /// Hosts; one with a dot before it stands for all below it.
+    /// Allowed hosts. An entry with a leading dot stands for all hosts below it.
     pub hosts: Vec<String>,
-    /// Hosts that are not resolved.
+    /// Hosts with a fixed address, which are not resolved.
     pub resolve: Vec<PushResolve>,
-    /// How push services reach the operator.
+    /// Contact of the operator for push services: a mailto: or https: URL.
     pub contact: Option<String>,
 }
 
 impl PushRules {
-    /// The rules that a configuration sets.
+    /// Takes the options from a configuration. The public URL is the default contact.
     pub fn new(config: &Config) -> Self {
         let site = config.public_url.as_ref().map(|url| url.as_str());
         let site = site.filter(|url| url.starts_with("https://"));
@@ -67,7 +68,7 @@ impl PushRules {
     }
 }
 
-/// A client of push services. Shared by the threads that send.
+/// A client of push services, shared by the worker threads.
 pub struct PushClient {
     agent: Agent,
     key: Arc<VapidKey>,
@@ -75,12 +76,12 @@ pub struct PushClient {
 }
 
 impl PushClient {
-    /// A client that resolves names as the system does. Reads the system's certificates.
+    /// Creates a client with the system's resolver and its trusted certificates.
     pub fn new(key: Arc<VapidKey>, rules: PushRules) -> Self {
         Self::with_look_up(key, rules, Arc::new(look_up))
     }
 
-    /// The same with another way to resolve names.
+    /// Creates a client with another resolver.
     pub fn with_look_up(key: Arc<VapidKey>, rules: PushRules, look_up: LookUp) -> Self {
         let resolver = VettedResolver { rules: rules.clone(), look_up };
         let connector = ().chain(TcpConnector::default()).chain(RustlsConnector::default());
@@ -88,7 +89,7 @@ impl PushClient {
         Self { agent, key, rules }
     }
 
-    /// Sends one push, and waits for the answer.
+    /// Encrypts, signs and sends one push, and waits for the answer.
     pub fn send(&self, job: &Job) -> Outcome {
         if !is_endpoint(&job.endpoint, &self.rules.hosts) {
             return Outcome::Impossible("pushes to this host are not allowed".to_owned());
@@ -123,7 +124,7 @@ impl PushClient {
     }
 }
 
-/// What a status of HTTP means.
+/// The outcome that an HTTP status means.
 fn outcome(status: u16, retry_after_s: Option<u64>, said: String) -> Outcome {
     match status {
         200..=299 => Outcome::Delivered { status },
@@ -135,14 +136,14 @@ fn outcome(status: u16, retry_after_s: Option<u64>, said: String) -> Outcome {
 /// The beginning of an answer's body, on one line.
 fn said(body: impl io::Read) -> String {
     let mut bytes = Vec::new();
-    // What came until it broke is as good.
+    // If reading fails, the part that was read is enough.
     let _ = body.take(PUSH_ANSWER_BYTES_MAX).read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().filter(|c| !c.is_control()).take(SAID_CHARS).collect()
 }
 
-/// Seconds until the time that Retry-After names: a number of seconds, or a date.
+/// The Retry-After header in seconds. It holds a number of seconds or a date.
 fn retry_after_s(headers: &HeaderMap, now_s: u64) -> Option<u64> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
@@ -180,7 +181,7 @@ fn agent_config() -> AgentConfig {
         .build()
 }
 
-/// Gives the vetted addresses of allowed hosts, and no others.
+/// A resolver that returns public addresses only, or the fixed address of a host.
 struct VettedResolver {
     rules: PushRules,
     look_up: LookUp,
@@ -193,7 +194,7 @@ impl fmt::Debug for VettedResolver {
 }
 
 impl VettedResolver {
-    /// Where a host is.
+    /// The addresses that the client may connect to for a host.
     fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let host = host.to_ascii_lowercase();
         if let Some(fixed) = self.rules.resolve.iter().find(|fixed| fixed.host == host) {
@@ -211,7 +212,7 @@ impl VettedResolver {
 }
 
 const HTTPS_PORT: u16 = 443;
-/// Addresses of a host that are tried.
+/// Addresses of a host that are tried, at most.
 const ADDRESSES_MAX: usize = 4;
 
 impl Resolver for VettedResolver {
@@ -234,19 +235,18 @@ impl Resolver for VettedResolver {
     }
 }
 
-/// Resolves a name as the system does.
+/// Resolves a name with the system's resolver.
 fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
     let found = (host, HTTPS_PORT).to_socket_addrs();
     match found {
         Ok(found) => Ok(found.map(|address| address.ip()).collect()),
-        // What the system says has no kind.
+        // The system's error has no useful kind.
         Err(_) => Err(io::Error::new(io::ErrorKind::NotFound, "the name cannot be resolved")),
     }
 }
 
-/// What an error is: an answer that makes no sense, none at all, or a request that is none. Only
-/// where there was none is the host at fault for sure; the rest may be due to the endpoint, which
-/// a user has made up.
+/// The outcome that an error means. Only a missing answer is the host's fault for sure
+/// (`is_unreachable`); anything else may be due to the endpoint, which a user has made up.
 fn failed(error: &ureq::Error) -> Outcome {
     let (why, is_unreachable) = match error {
         ureq::Error::Timeout(Timeout::Connect) => {
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// A client whose resolver gives one answer after the other, and the names it was asked for.
+    /// A client whose resolver returns these answers in turn, and the names that it was asked for.
     fn client(
         answers: &'static [&'static [&'static str]],
     ) -> (PushClient, Arc<Mutex<Vec<String>>>) {
@@ -433,7 +433,7 @@ mod tests {
         assert!(asked.lock().unwrap().is_empty());
     }
 
-    /// What a user has made up blames no host, or one user could stop the pushes of all others.
+    /// A made-up endpoint pauses no host; otherwise one user could stop the pushes of all others.
     #[test]
     fn endpoints_and_keys_that_are_none_blame_no_host() {
         let (client, _) = client(&[&["203.1.2.3"]]);

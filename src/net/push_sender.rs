@@ -1,8 +1,8 @@
-//! Worker threads that send pushes, alongside the event loop.
+//! Worker threads that send pushes, so that the event loop does not wait for push services.
 //!
-//! Push services may be slow or unreachable, so the loop does not wait for them: it passes a job to
-//! an idle thread, and is woken when one is done. The threads are started with the first push, so a
-//! server without subscriptions has none.
+//! Push services may be slow or unreachable. The loop passes a job to an idle thread and is woken
+//! when the job is done. The first push starts the threads, so a server without subscriptions has
+//! none.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ pub(super) struct PushSender {
     done_out: Sender<(usize, Done)>,
 }
 
+/// The loop's end of one worker thread.
 struct Thread {
     jobs: SyncSender<Job>,
     is_busy: bool,
@@ -42,7 +43,7 @@ impl PushSender {
         Self { key, rules, wake, threads: Vec::new(), done, done_out }
     }
 
-    /// Passes a job to an idle thread; false if there is none.
+    /// Passes a job to an idle thread. False if there is none: the caller then fails the job.
     pub(super) fn submit(&mut self, job: Job) -> bool {
         if self.threads.is_empty()
             && let Err(error) = self.start()
@@ -87,8 +88,8 @@ fn work(
     wake: &Wake,
 ) {
     for job in jobs {
-        // State that the client has touched is not used again, except its connections, which it
-        // checks.
+        // Unwind safe: the client keeps no state between sends but idle connections, and it checks
+        // those before it uses them.
         let sent = panic::catch_unwind(AssertUnwindSafe(|| client.send(&job)));
         let outcome = sent.unwrap_or_else(|_| {
             log::error!("a push panicked, which is a defect; it is tried again");

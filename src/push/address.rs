@@ -1,5 +1,7 @@
-//! Which addresses are on the public internet. The server connects to no others on behalf of a
-//! user, so that users cannot reach the operator's network through it (SSRF).
+//! Decides whether an address is on the public internet.
+//!
+//! The server connects to no others on behalf of a user, so that users cannot reach the operator's
+//! network through it (server-side request forgery, SSRF).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -23,7 +23,7 @@ const HEADER_BYTES: usize = SALT_BYTES + 4 + 1 + POINT_BYTES;
 pub const TEXT_BYTES_MAX: usize = BODY_BYTES_MAX - HEADER_BYTES - 1 - TAG_BYTES;
 /// Texts are padded to multiples of this many bytes, so that their length reveals little.
 const PAD_BYTES: usize = 256;
-/// The delimiter after the text of the last record.
+/// The delimiter after the text of the last record (RFC 8188, section 2).
 const DELIMITER: u8 = 2;
 
 /// The reason why a push cannot be encrypted.

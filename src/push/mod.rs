@@ -1,38 +1,38 @@
-//! Web Push without I/O: what is sent (RFC 8291), who signs it (RFC 8292), and which addresses it
-//! may be sent to.
+//! Web Push without I/O: encryption (RFC 8291), signatures (RFC 8292), and allowed addresses.
 //!
-//! Owns the bytes of a push and the rules of where they may go. Must not know who gets one and
-//! when (`service::push`), nor sockets (`net::push_sender`).
+//! Owns the bytes of a push and the rule which addresses it may be sent to. Must not know which
+//! sessions get one and when (`service::push`), nor sockets (`net::push_client`).
 
 pub mod address;
 pub mod encryption;
 pub mod vapid;
 
-/// A push for one subscription, ready to be encrypted and sent. Holds keys of a browser and text
-/// of a message, so it has no `Debug`.
+/// A push for one subscription, ready to be encrypted and sent.
+///
+/// Holds keys of a browser and text of a message, so it has no `Debug`.
 #[derive(Clone)]
 pub struct Job {
-    /// Comes back with the outcome.
+    /// Number of the job; the result carries it.
     pub id: u64,
-    /// The address at the push service.
+    /// URL of the subscription at the push service.
     pub endpoint: String,
     /// The browser's public key, an uncompressed point of P-256.
     pub p256dh: Vec<u8>,
     /// The secret that authenticates pushes to the browser.
     pub auth: Vec<u8>,
-    /// What the browser is to read.
+    /// The content for the browser, in JSON.
     pub text: String,
-    /// Seconds for which the push service keeps it for a browser that is away.
+    /// Seconds for which the push service keeps the push for a browser that is offline.
     pub ttl_s: u32,
-    /// Whether it is worth waking a device that saves its battery.
+    /// Whether the push may wake a device that saves its battery.
     pub urgency: Urgency,
     /// A later push with the same topic replaces this one at the push service.
     pub topic: String,
-    /// Seconds since the Unix epoch: the signature is valid from then on.
+    /// The present time, in seconds since the Unix epoch. The signature's lifetime starts here.
     pub now_s: u64,
 }
 
-/// The Urgency of RFC 8030.
+/// How urgent a push is (RFC 8030, section 5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
     /// A message to many.
@@ -42,7 +42,7 @@ pub enum Urgency {
 }
 
 impl Urgency {
-    /// As the header has it.
+    /// The value of the Urgency header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Normal => "normal",
@@ -51,45 +51,44 @@ impl Urgency {
     }
 }
 
-/// What came of a [`Job`].
+/// The result of a [`Job`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Done {
-    /// Of which job.
+    /// Number of the job.
     pub id: u64,
-    /// What the push service answered.
+    /// The answer of the push service, or why there is none.
     pub outcome: Outcome,
 }
 
-/// What a push service answered, or why it did not.
+/// The answer of a push service to a push, or why there is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It accepted the push, with this status.
+    /// The push service accepted the push.
     Delivered {
-        /// Of HTTP.
+        /// HTTP status.
         status: u16,
     },
-    /// The subscription is over: 404 or 410.
+    /// The subscription has ended: the push service answered 404 or 410.
     Gone {
-        /// Of HTTP.
+        /// HTTP status.
         status: u16,
     },
-    /// It did not accept the push now.
+    /// The push service did not accept the push; it may accept it later.
     Declined {
-        /// Of HTTP.
+        /// HTTP status.
         status: u16,
-        /// Seconds after which it wants to be asked again.
+        /// Retry-After in seconds, if the answer had one.
         retry_after_s: Option<u64>,
-        /// The beginning of what it said, for people.
+        /// The beginning of the answer's body, for the log line.
         said: String,
     },
-    /// There was no answer that makes sense: one line that says why.
+    /// There was no valid answer.
     Failed {
-        /// In words for people.
+        /// The reason, in one line.
         why: String,
-        /// Nothing was answered at all, so that pushes of others to this host are likely to fail
-        /// as well.
+        /// The host did not answer at all, so other pushes to it are likely to fail as well.
         is_unreachable: bool,
     },
-    /// It cannot be sent, now or later: one line that says why.
+    /// The push cannot be sent, now or later: the reason, in one line.
     Impossible(String),
 }

@@ -1,4 +1,4 @@
-//! The identity of the server for push services: its key and signatures (VAPID, RFC 8292).
+//! VAPID (RFC 8292): the key and signatures by which push services identify the server.
 
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -48,8 +48,9 @@ impl VapidKey {
         encode_url(self.pair.public_key().as_ref())
     }
 
-    /// The Authorization header for a push service; `audience` is its origin, `contact` an address
-    /// of the operator, if configured.
+    /// The Authorization header for a push service.
+    ///
+    /// `audience` is the origin of the push service, `contact` a URL of the operator, if set.
     ///
     /// # Errors
     /// When the operating system gives no random bytes.

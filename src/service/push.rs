@@ -1,5 +1,6 @@
-//! Which messages cause a push, for whom and when (protocol section 5a). Decides only; storing and
-//! sending are done elsewhere.
+//! Decides which messages cause a push, to which sessions and when (protocol section 5a).
+//!
+//! Pure functions. [`super::pushing`] schedules pushes; `net::push_sender` sends them.
 
 use crate::names;
 use crate::service::{Caller, HandlerResult, Service};
@@ -7,7 +8,7 @@ use crate::store::subscriptions::Subscription;
 use crate::wire::decline::Decline;
 use crate::wire::request::PushKeys;
 
-/// Microseconds that a member has to read a message before a push is sent.
+/// Microseconds between a message and its push: a member who reads it meanwhile gets none.
 pub const PUSH_DELAY_US: i64 = 10_000_000;
 
 /// Milliseconds: a session whose connection sent something within this time needs no push.
@@ -53,11 +54,11 @@ pub struct Recipient<'a> {
 /// Whether a push of a message goes to a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// Now.
+    /// Send it now.
     Push,
-    /// Ask again at this server time, in microseconds.
+    /// Decide again at this server time, in microseconds.
     Wait(i64),
-    /// Never.
+    /// Do not send it.
     No,
 }
 
@@ -184,7 +185,7 @@ mod tests {
 
     /// Server time at which the message of the table is created.
     const SENT: i64 = 1_000_000_000;
-    /// When the decision is made, unless a row says otherwise.
+    /// Server time of the decision, unless a row of the table has another.
     const DUE: i64 = SENT + PUSH_DELAY_US;
 
     const MESSAGE: Sent<'_> =

@@ -15,20 +15,20 @@ use crate::limits::{PUSHES_PENDING_MAX, PUSHES_PER_HOST_MAX};
 use crate::service::DAY_US;
 
 const SECOND_US: i64 = 1_000_000;
-/// Delay of the second attempt, in microseconds; doubled for each further one,
+/// Delay of the second attempt, in microseconds; doubled for each further one.
 const RETRY_US: i64 = 30 * SECOND_US;
-/// up to this.
+/// Longest delay of an attempt, in microseconds.
 const RETRY_US_MAX: i64 = 6 * 3600 * SECOND_US;
-/// Pause of a host that did not answer, in microseconds; doubled each time,
+/// First pause of a host that did not answer, in microseconds; doubled for each further failure.
 const REST_US: i64 = 5 * SECOND_US;
-/// up to this.
+/// Longest pause of a host, in microseconds.
 const REST_US_MAX: i64 = 300 * SECOND_US;
 /// Microseconds by which a newer push waits for one in progress with the same key.
 const BEHIND_US: i64 = SECOND_US;
 /// Hosts scanned per job, at most.
 const HOSTS_SCANNED_MAX: usize = 256;
 
-/// The key of a push; there is at most one for each.
+/// The key of a push: at most one push waits for each session and chat.
 pub(super) type PushKey = (SessionId, ChatId);
 
 /// Delay of the next attempt after this number of failed ones: exponential backoff, with jitter.
@@ -61,32 +61,39 @@ pub(super) struct UnderWay {
     host: String,
 }
 
+/// A host of a push service.
 #[derive(Debug, Default)]
 struct Host {
+    /// Pushes that wait, by due time.
     due: BTreeSet<(i64, PushKey)>,
+    /// Pushes in progress.
     under_way: usize,
     /// Consecutive failures to answer.
     failures: u32,
+    /// End of the pause after a failure, in microseconds of server time; 0 without one.
     rests_until_us: i64,
 }
 
-/// The queue of pushes.
+/// The queue of pushes, bounded by [`PUSHES_PENDING_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct PushQueue {
     waiting: HashMap<PushKey, Waiting>,
     hosts: BTreeMap<String, Host>,
+    /// Pushes in progress, by the id of their job.
     under_way: HashMap<u64, UnderWay>,
     keys_under_way: HashSet<PushKey>,
     next_id: u64,
-    /// The host whose turn was last.
+    /// The host that was scanned last; the next one in order comes first.
     last_host: String,
 }
 
 impl PushQueue {
+    /// Number of waiting pushes.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
+    /// Number of pushes in progress.
     pub(super) fn under_way(&self) -> usize {
         self.under_way.len()
     }
@@ -121,8 +128,8 @@ impl PushQueue {
         Some(old)
     }
 
-    /// Removes and returns the next push that is due and whose host may be sent to. The caller
-    /// sends it or drops it.
+    /// Removes and returns the next push that is due, in round robin over the hosts. Hosts that are
+    /// paused or busy are skipped. The caller sends the push or drops it.
     pub(super) fn next(&mut self, now_us: i64) -> Option<(PushKey, Waiting)> {
         for _ in 0..=HOSTS_SCANNED_MAX.min(self.hosts.len()) {
             let after = (Bound::Excluded(self.last_host.as_str()), Bound::Unbounded);
@@ -170,7 +177,8 @@ impl PushQueue {
         self.next_id
     }
 
-    /// Notes that a job is done; `has_answered`: its host answered.
+    /// Notes that a job is done. A host that has not answered is paused. Returns the push, so that
+    /// the caller can retry it.
     pub(super) fn end(&mut self, id: u64, has_answered: bool, now_us: i64) -> Option<UnderWay> {
         let ended = self.under_way.remove(&id)?;
         self.keys_under_way.remove(&ended.key);

@@ -1,17 +1,17 @@
-//! The content of a push: JSON of a declarative push message (protocol section 5a).
+//! The content of a push: JSON in the form of a declarative push message (protocol section 5a).
 
 use crate::config::PushContent;
 use crate::ids::ChatId;
 use crate::push::encryption::TEXT_BYTES_MAX;
 
-/// Longest title, in characters,
+/// Longest title, in characters.
 const TITLE_CHARS_MAX: usize = 100;
-/// longest nickname before a text,
+/// Longest nickname before a text, in characters.
 const NAME_CHARS_MAX: usize = 40;
-/// and longest text.
+/// Longest text, in characters.
 const TEXT_CHARS_MAX: usize = 200;
 
-// JSON escapes a character to six bytes at most; the address of a chat is short.
+// JSON escapes a character to six bytes at most. 700 bytes are for member names and the link.
 const _: () =
     assert!((TITLE_CHARS_MAX + NAME_CHARS_MAX + TEXT_CHARS_MAX) * 6 + 700 < TEXT_BYTES_MAX);
 
@@ -47,7 +47,7 @@ pub(super) fn text(notice: &Notice<'_>, content: PushContent, site: Option<&str>
             "tag": format!("chat-{chat}"),
             "app_badge": notice.new_chats,
         },
-        // Some browsers expect it here.
+        // Some browsers expect it at the top level.
         "app_badge": notice.new_chats,
     });
     text.to_string()

@@ -1,13 +1,13 @@
-//! Pushes between message and push service: which chats are scanned, what waits, what is sent.
+//! Scheduling of Web Push notifications: from a sent message to a job for a worker thread.
 //!
 //! A send only notes its chat. Ten seconds later the housekeeping decides for each subscription of
-//! each member ([`super::push::decide`]), a slice at a time; what is to be sent waits in the
-//! database, and in a queue in memory ([`super::push_queue`]). It is decided anew right before a
-//! push is handed to a thread, since it may have been read meanwhile. Outcomes come back to the
-//! housekeeping, too: all that is written here is written in turns of its own.
+//! each member ([`super::push::decide`]), a slice at a time. A push that is to be sent is stored
+//! in the database and in a queue in memory ([`super::push_queue`]). Right before it is passed to
+//! a thread the decision is made again, because the member may have read the message meanwhile.
+//! Results come back to the housekeeping as well, so pushes are written in turns of their own.
 //!
-//! Invariant: each message up to `push_decided` in the database was scanned, and what is to be
-//! sent of it waits there. Later ones are found after a crash by a scan of all chats.
+//! Invariant: every message up to `push_decided` in the database was scanned, and its pushes are
+//! stored. After a crash, a scan of all chats finds the later messages.
 
 mod deliver;
 #[cfg(test)]
@@ -31,30 +31,30 @@ use crate::store::{Store, StoreResult};
 const MEMBERS_PER_SLICE: u32 = 64;
 /// Chats scanned in one slice, for new messages and for members.
 const CHATS_PER_SLICE: usize = 64;
-/// Nothing is decided for so long after the start: clients come back first.
+/// Milliseconds after the start in which nothing is decided, so that clients can reconnect first.
 const START_DELAY_MS: u64 = 10_000;
-/// Milliseconds after which it is noted how far messages were scanned, though nothing waits.
+/// Milliseconds after which `push_decided` is written even if the turn writes nothing else.
 const NOTE_MS: u64 = 60_000;
 
-/// What became of pushes since the start.
+/// Outcomes of pushes since the start.
 #[derive(Clone, Copy, Default, Debug)]
 struct Counts {
     delivered: u64,
     declined: u64,
     failed: u64,
     gone: u64,
-    /// Read, or heard of in another way, before it was sent.
+    /// Not sent: the member has read the message or is connected.
     obsolete: u64,
-    /// Given up after a day.
+    /// Not delivered within a day.
     expired: u64,
-    /// There were too many.
+    /// Not queued: the queue was full.
     dropped: u64,
 }
 
-/// A chat with messages to look at.
+/// A chat with messages that were not scanned yet.
 #[derive(Clone, Copy, Debug)]
 struct Noted {
-    /// The first of them.
+    /// Creation time of the first of these messages.
     first: ServerTime,
     due_us: i64,
 }
@@ -68,7 +68,7 @@ struct Deciding {
     next: Option<UserId>,
 }
 
-/// A look at all chats for messages after a time.
+/// A scan of all chats for messages after a time.
 #[derive(Clone, Copy, Debug)]
 struct Scan {
     since: ServerTime,
@@ -77,35 +77,36 @@ struct Scan {
 
 /// The state of pushes.
 pub(super) struct Pushing {
-    /// `None`: there are no pushes.
+    /// The server's key pair; `None` when pushes are off.
     key: Option<Arc<VapidKey>>,
-    /// As clients are given it.
+    /// The public key for clients, base64url.
     public_key: String,
     has_subscriptions: bool,
-    /// Chats with messages to look at, and when each is due.
+    /// Chats with messages that were not scanned yet, and when each is due.
     noted: HashMap<ChatId, Noted>,
     noted_by_due: BTreeSet<(i64, ChatId)>,
     deciding: Option<Deciding>,
     scan: Option<Scan>,
-    /// What waits is to be read from the database again.
+    /// The queue has to be read from the database again.
     reload: bool,
     queue: PushQueue,
-    /// Jobs for the threads, and outcomes of theirs.
+    /// Jobs for the worker threads.
     jobs: VecDeque<Job>,
+    /// Results of the worker threads that were not processed yet.
     done: VecDeque<Done>,
-    /// As the database has it.
+    /// `push_decided` as it stands in the database.
     decided: ServerTime,
-    /// More was scanned since.
+    /// Messages were sent or scanned since `decided` was written.
     is_unnoted: bool,
     noted_ms: u64,
     started_ms: Option<u64>,
     counts: Counts,
-    /// The last push got no answer: one line in the log is enough.
+    /// The last push failed; further failures are not logged until one is delivered.
     is_failing: bool,
 }
 
 impl Pushing {
-    /// Goes on where the database stands. Makes the key at the first start with pushes.
+    /// Restores the state from the database. Generates the key at the first start with pushes.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -114,7 +115,7 @@ impl Pushing {
         let describe = |error: crate::store::StoreError| error.to_string();
         let has_subscriptions = key.is_some() && store.count_subscriptions().map_err(describe)? > 0;
         let now = store.server_time().map_err(describe)?;
-        // Before there was a subscription there was nothing to decide.
+        // Without a stored time there was no subscription yet, so older messages need no push.
         let decided = store.push_decided().map_err(describe)?.unwrap_or(now);
         let day_ago = ServerTime::new(now.micros() - DAY_US).unwrap_or_default();
         let scan = Scan { since: decided.max(day_ago), next: None };
@@ -144,28 +145,29 @@ impl Pushing {
         self.key.is_some()
     }
 
-    /// The server's public key; empty: no pushes.
+    /// The server's public key; empty when pushes are off.
     pub(super) fn public_key(&self) -> &str {
         &self.public_key
     }
 
-    /// A client has subscribed.
+    /// Notes that a client has subscribed.
     pub(super) fn note_subscription(&mut self, now: ServerTime) {
         if !std::mem::replace(&mut self.has_subscriptions, true) {
-            // Nobody is notified of what came before.
+            // Messages before the first subscription need no push.
             self.decided = now;
             self.is_unnoted = true;
         }
     }
 
-    /// A message was sent.
+    /// Notes that a message was sent: its chat is scanned after the delay.
     pub(super) fn note_sent(&mut self, chat: ChatId, created: ServerTime) {
         if !self.has_subscriptions || self.noted.contains_key(&chat) {
             return;
         }
         self.is_unnoted = true;
         if self.noted.len() >= PUSH_CHATS_MAX {
-            // A scan of all chats finds it; one under way may have passed it.
+            // Too many chats are noted: a scan of all chats finds this one. A scan in progress
+            // starts again, since it may have passed it.
             let since = created.previous().min(self.scan.map_or(created, |scan| scan.since));
             self.scan = Some(Scan { since, next: None });
             return;
@@ -173,7 +175,7 @@ impl Pushing {
         self.note(chat, created, 0);
     }
 
-    /// Has a chat scanned ten seconds after its first new message, and not before another time.
+    /// Schedules the scan of a chat: ten seconds after `first`, and not before `not_before_us`.
     fn note(&mut self, chat: ChatId, first: ServerTime, not_before_us: i64) {
         self.forget(chat);
         let due_us = first.micros().saturating_add(PUSH_DELAY_US).max(not_before_us);
@@ -181,7 +183,7 @@ impl Pushing {
         self.noted_by_due.insert((due_us, chat));
     }
 
-    /// A turn was undone: what was decided in it is not in the database.
+    /// Starts again from the database after a turn was undone with the decisions made in it.
     pub(super) fn start_again(&mut self) {
         if !self.has_subscriptions {
             return;
@@ -192,7 +194,7 @@ impl Pushing {
         self.scan = Some(Scan { since, next: None });
     }
 
-    /// All messages up to here were scanned.
+    /// The time up to which all messages were scanned.
     fn decided_upto(&self, last: ServerTime) -> ServerTime {
         if self.scan.is_some() {
             return self.decided;
@@ -207,8 +209,9 @@ impl Pushing {
     }
 }
 
-/// The server's key pair, made when there is none. Without one there are no pushes; everything else
-/// goes on.
+/// Loads the server's key pair, or generates it.
+///
+/// On failure pushes are off until the next start, and the rest of the server works.
 fn load_key(store: &mut Store<'_>) -> Option<Arc<VapidKey>> {
     let loaded = load_or_make_key(store);
     if let Err(error) = &loaded {
@@ -241,27 +244,27 @@ fn as_sent(message: &PushMessage) -> Sent<'_> {
 }
 
 impl Service<'_> {
-    /// The server's key for pushes; `None`: there are none.
+    /// The server's key for pushes; `None` when pushes are off.
     pub fn push_key(&self) -> Option<Arc<VapidKey>> {
         self.background.pushing.key.clone()
     }
 
-    /// Whether threads have sent pushes whose outcomes nobody has acted on.
+    /// Whether results of worker threads wait to be processed.
     pub fn has_sent_pushes(&self) -> bool {
         !self.background.pushing.done.is_empty()
     }
 
-    /// A push for a thread.
+    /// Takes the next job for a worker thread.
     pub fn pop_push(&mut self) -> Option<Job> {
         self.background.pushing.jobs.pop_front()
     }
 
-    /// A thread has sent a push, or could not.
+    /// Queues the result of a worker thread.
     pub fn push_done(&mut self, done: Done) {
         self.background.pushing.done.push_back(done);
     }
 
-    /// A slice of what there is to do about pushes. True when there is more to do soon.
+    /// Runs one slice of the work on pushes. True when there is more to do now.
     pub(super) fn push_slice(&mut self) -> Result<bool, HandlerError> {
         self.background.pushing.started_ms.get_or_insert(self.clock.now_ms());
         if !self.background.pushing.has_subscriptions || self.background.pushing.key.is_none() {
@@ -286,7 +289,7 @@ impl Service<'_> {
         self.clock.now_ms().saturating_sub(started_ms) >= START_DELAY_MS
     }
 
-    /// Reads what waits from the database.
+    /// Reads the queue of pushes from the database.
     fn reload_pushes(&mut self) -> StoreResult<()> {
         self.background.pushing.queue.clear();
         for (pending, endpoint) in self.store.pending_pushes(PUSHES_PENDING_MAX)? {
@@ -298,16 +301,16 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// Notes the chats that got messages which nobody has scanned.
+    /// Continues the scan of all chats: notes those with messages that were not scanned yet.
     fn scan_for_pushes(&mut self) -> StoreResult<bool> {
         let Some(scan) = self.background.pushing.scan else { return Ok(false) };
         if self.background.pushing.noted.len() + CHATS_PER_SLICE > PUSH_CHATS_MAX {
-            // Those that are noted come first.
+            // No capacity: chats that are noted already come first.
             return Ok(true);
         }
         let chats = self.store.chat_ids(scan.next, CHATS_PER_SLICE)?;
         for &chat in &chats {
-            // An earlier message than the one that is noted, perhaps.
+            // It may be earlier than the one that is noted.
             if let Some(first) = self.store.first_message_after(chat, scan.since)? {
                 self.background.pushing.note(chat, first, 0);
             }
@@ -320,7 +323,7 @@ impl Service<'_> {
         Ok(!is_over)
     }
 
-    /// Decides for some members of chats that are due.
+    /// Decides for up to [`MEMBERS_PER_SLICE`] members of chats that are due.
     fn decide_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
         let mut left = MEMBERS_PER_SLICE;
         for _ in 0..CHATS_PER_SLICE {
@@ -333,7 +336,7 @@ impl Service<'_> {
         Ok(true)
     }
 
-    /// The chat under way, or the next that is due.
+    /// The chat in progress, or the next one that is due.
     fn next_to_decide(&mut self, now: ServerTime) -> Option<Deciding> {
         let pushing = &mut self.background.pushing;
         if let Some(deciding) = pushing.deciding.take() {
@@ -345,7 +348,7 @@ impl Service<'_> {
         Some(Deciding { chat, first: noted.first, upto, next: None })
     }
 
-    /// Decides for up to `limit` members of a chat; how many were scanned.
+    /// Decides for up to `limit` members of a chat. Returns how many were scanned.
     fn decide_chat(&mut self, deciding: Deciding, limit: u32, now: ServerTime) -> StoreResult<u32> {
         let Deciding { chat, first, upto, next } = deciding;
         let newest = PUSH_MESSAGES_SCANNED_MAX;
@@ -373,8 +376,8 @@ impl Service<'_> {
         Ok(members.scanned)
     }
 
-    /// All members were scanned. Messages that came later are scanned ten seconds on, so that a
-    /// busy chat makes no more pushes than that.
+    /// Ends the scan of a chat. Messages that came later are scanned ten seconds from now, so a
+    /// busy chat causes at most one push per member in ten seconds.
     fn end_deciding(
         &mut self,
         chat: ChatId,
@@ -383,7 +386,7 @@ impl Service<'_> {
         now: ServerTime,
     ) -> StoreResult<()> {
         if self.background.pushing.noted.get(&chat).is_some_and(|noted| noted.first < first) {
-            // A scan has found earlier ones meanwhile.
+            // A scan of all chats has found earlier messages meanwhile.
             return Ok(());
         }
         self.background.pushing.forget(chat);
@@ -425,8 +428,7 @@ impl Service<'_> {
         self.store.add_push(&PendingPush { session, chat, message, attempts: 0, due: now })
     }
 
-    /// Notes how far messages were scanned, with something else that is written, or once a
-    /// minute.
+    /// Writes `push_decided` when the turn writes anyway, or once a minute.
     fn note_decided(&mut self) -> StoreResult<()> {
         let upto = self.background.pushing.decided_upto(self.clock.last());
         let is_due =
@@ -441,7 +443,7 @@ impl Service<'_> {
         Ok(())
     }
 
-    /// The last note of how far messages were scanned.
+    /// Writes `push_decided` at shutdown.
     pub(super) fn finish_pushing(&mut self) -> StoreResult<()> {
         let upto = self.background.pushing.decided_upto(self.clock.last());
         if self.background.pushing.has_subscriptions && upto != self.background.pushing.decided {
@@ -453,7 +455,7 @@ impl Service<'_> {
     /// Writes the metrics of pushes.
     pub(super) fn describe_pushing(&self, page: &mut Page) {
         let Pushing { counts, queue, .. } = &self.background.pushing;
-        page.begin("push_sent_total", Kind::Counter, "Pushes sent, by what came of them.");
+        page.begin("push_sent_total", Kind::Counter, "Pushes sent, by outcome.");
         for (outcome, count) in [
             ("delivered", counts.delivered),
             ("declined", counts.declined),
@@ -462,7 +464,7 @@ impl Service<'_> {
         ] {
             page.sample("push_sent_total", Some(("outcome", outcome)), count);
         }
-        page.begin("push_dropped_total", Kind::Counter, "Pushes not sent, by why.");
+        page.begin("push_dropped_total", Kind::Counter, "Pushes not sent, by reason.");
         for (why, count) in [
             ("obsolete", counts.obsolete),
             ("expired", counts.expired),
@@ -470,11 +472,11 @@ impl Service<'_> {
         ] {
             page.sample("push_dropped_total", Some(("why", why)), count);
         }
-        page.gauge("push_pending", "Pushes that wait.", queue.len());
-        page.gauge("push_under_way", "Pushes that are being sent.", queue.under_way());
+        page.gauge("push_pending", "Pushes queued.", queue.len());
+        page.gauge("push_under_way", "Pushes being sent.", queue.under_way());
         page.gauge(
             "push_chats_pending",
-            "Chats to look at for pushes.",
+            "Chats with messages that were not scanned for pushes yet.",
             self.background.pushing.noted.len(),
         );
     }

@@ -1,4 +1,4 @@
-//! Pushes between the queue and the threads that send them.
+//! Delivery of pushes: from the queue to the worker threads, and their results back.
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::PUSH_THREADS;
@@ -11,15 +11,15 @@ use crate::store::StoreResult;
 use crate::store::pushes::{PushContext, PushMember, PushMessage};
 use crate::wire::extras::{Extras, put_file_lines};
 
-/// Pushes taken from the queue in one slice: most that are dropped cost one read.
+/// Pushes taken from the queue in one slice, at most. A push that is dropped costs one read.
 const PUSHES_PER_SLICE: usize = 32;
-/// Chats of a user that are scanned for the number on the app's icon.
+/// Chats of a user scanned for the number on the app's icon, at most.
 const BADGE_CHATS_MAX: u32 = 200;
 /// Seconds for which a push service keeps a push.
 const TTL_S: u32 = 24 * 3600;
 
 impl Service<'_> {
-    /// Hands out what is due, as long as threads are free.
+    /// Passes pushes that are due to idle threads. True when more may be due.
     pub(super) fn hand_out_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
         for _ in 0..PUSHES_PER_SLICE {
             if self.background.pushing.queue.under_way() >= PUSH_THREADS {
@@ -47,7 +47,7 @@ impl Service<'_> {
             return self.store.remove_push(session, chat, push.message);
         };
         let endpoint = context.subscription.endpoint.clone();
-        // A new endpoint of the session may be at another host.
+        // The session may have subscribed anew, with an endpoint at another host.
         let push = Waiting { host: endpoint_host(&endpoint), ..push };
         let mut job = self.push_job(chat, context)?;
         job.id = self.background.pushing.queue.begin(key, push, endpoint);
@@ -90,13 +90,13 @@ impl Service<'_> {
         })
     }
 
-    /// Whether the member would be notified if they wanted mentions and answers alone.
+    /// Decides as if the member wanted mentions and answers only: such pushes are urgent.
     fn decide_as_mention(&self, message: &PushMessage, member: &PushMember) -> Decision {
         let member = PushMember { notify: NOTIFY_MENTIONS, ..member.clone() };
         self.decide_push(message, &member, i64::MAX)
     }
 
-    /// Acts on what push services have answered.
+    /// Processes the results of the worker threads. True when more may wait.
     pub(super) fn settle_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
         for _ in 0..PUSHES_PER_SLICE {
             let Some(done) = self.background.pushing.done.pop_front() else { return Ok(false) };
@@ -173,13 +173,13 @@ impl Service<'_> {
     }
 }
 
-/// Until when a push of a message is tried.
+/// The time after which a push of a message is not retried, in microseconds of server time.
 const fn last_attempt_us(message: MessageId) -> i64 {
     message.created().micros().saturating_add(DAY_US)
 }
 
-/// One topic for each chat and subscription, which says neither which chat it is nor whether it is
-/// that of another subscription.
+/// The topic of a push: one for each chat and subscription. It is a keyed hash, so the push service
+/// learns neither the chat nor whether two subscriptions are in the same chat.
 pub(super) fn topic(auth: &[u8], chat: ChatId) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, auth);
     let tag = ring::hmac::sign(&key, &chat.get().to_be_bytes());

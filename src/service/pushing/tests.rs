@@ -1,4 +1,4 @@
-//! Pushes driven by hand: clocks that tests move, and a push service that is a closure.
+//! Tests of pushes with a clock that the tests move and a closure as the push service.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ use crate::wire::extras::Extras;
 use crate::wire::frame::{self, Parsed};
 use crate::wire::request::Request;
 
-/// When the tests begin, in microseconds since the epoch.
+/// Start of the tests, in microseconds since the epoch.
 const BEGIN_US: i64 = 1_700_000_000_000_000;
 const SECOND_US: i64 = 1_000_000;
 
@@ -113,8 +113,8 @@ impl<'db> Driven<'db> {
         self.forget_sent();
     }
 
-    /// Lets seconds pass, one after the other, with a push service: what reached it, as the names
-    /// in the endpoints with the bodies.
+    /// Advances the clock second by second with a push service. Returns what reached it: the names
+    /// in the endpoints, and the bodies.
     fn run(
         &mut self,
         seconds: u32,
@@ -124,7 +124,7 @@ impl<'db> Driven<'db> {
         for _ in 0..seconds {
             self.wall_us += SECOND_US;
             self.now_ms += 1_000;
-            // Slices follow each other while there is more to do.
+            // Run slices while there is more to do.
             for _ in 0..20 {
                 self.service.begin_turn(self.wall_us, self.now_ms);
                 self.service.housekeeping();
@@ -172,7 +172,7 @@ fn ten_seconds_later_the_newest_message_goes_to_those_who_are_away() {
     let cast = cast(&database, &["boris", "clara", "dmitri", "elena"]);
     let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
     driven.run(11, nobody);
-    // Dmitri wants nothing, and Elena is here.
+    // Dmitri wants no pushes, and Elena is connected.
     let (dmitri, chat) = (cast.others[2].0, cast.chat);
     driven.service.store.set_notify_level(chat, dmitri, 2).expect("room");
     driven.attach(ConnId { index: 1, generation: 0 }, cast.others[3].1, &cast.others[3].2);
@@ -183,7 +183,7 @@ fn ten_seconds_later_the_newest_message_goes_to_those_who_are_away() {
     let first = driven.run(2, delivered);
     assert_eq!(names(&first), ["boris", "clara"]);
     driven.send("three");
-    // A busy chat is scanned every ten seconds, and then for the newest.
+    // A busy chat is scanned every ten seconds, and the newest message is pushed.
     let second = driven.run(30, delivered);
     let mut bodies: Vec<_> = second.iter().map(|(_, body)| body.as_str()).collect();
     bodies.dedup();
@@ -205,7 +205,7 @@ fn what_was_read_meanwhile_is_not_sent() {
     let now = at(driven.wall_us);
     driven.service.store.set_seen(cast.chat, cast.others[0].0, now).expect("room");
     driven.run(60, nobody);
-    // Nor is one that was read between two attempts.
+    // A message that was read between two attempts is not pushed again either.
     driven.send("again");
     let failing = |_: &Job| no_answer();
     assert_eq!(driven.run(12, failing).len(), 1);
@@ -226,7 +226,7 @@ fn attempts_go_on_for_a_day_ever_more_rarely() {
     driven.send("hello");
     let mut times = Vec::new();
     for second in 0..90_000 {
-        // Housekeeping once a second would take its time; what matters comes in steps.
+        // Housekeeping once a second would be slow; steps of ten seconds are enough here.
         let step = if second % 10 == 0 { 10 } else { continue };
         driven.wall_us += (step - 1) * SECOND_US;
         driven.now_ms += (step as u64 - 1) * 1_000;
@@ -322,7 +322,7 @@ fn what_waits_survives_a_crash_and_comes_once() {
             false => Outcome::Delivered { status: 201 },
         };
         assert_eq!(driven.run(12, fails_for_boris).len(), 2);
-        // And one that nobody has scanned.
+        // And one that was not scanned.
         driven.send("second");
         wall_us += 30 * SECOND_US;
     }
@@ -368,7 +368,7 @@ fn more_chats_than_are_noted_are_found_by_a_scan() {
     let cast = cast(&database, &["boris"]);
     let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
     driven.run(11, nobody);
-    // The places are taken by chats that are gone by now.
+    // Fill the table with chats that are gone.
     for raw in 0..PUSH_CHATS_MAX as u32 {
         let chat = ChatId::new(1_000_000 + raw).expect("an id");
         driven.service.background.pushing.note_sent(chat, at(driven.wall_us + i64::from(raw)));
