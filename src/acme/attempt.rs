@@ -1,4 +1,4 @@
-//! One attempt to get a certificate, from the account to the files.
+//! One attempt to get a certificate: account, order, challenges, certificate, files.
 
 use std::time::Duration;
 
@@ -17,26 +17,27 @@ use crate::certificate::x509::Validity;
 use crate::config::Acme;
 use crate::wire::base64::encode;
 
-/// How often an authority is asked how far it is, at most,
+/// Polls of an order or an authorization, at most.
 const POLLS_MAX: usize = 60;
-/// and how long is waited in between, unless it says for how long: it may say this much at most.
+/// Pause between two polls, unless the authority asks for another one by Retry-After.
 const POLL_PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause that an authority can ask for.
 const POLL_PAUSE_MAX: Duration = Duration::from_secs(15);
 
-/// The way in which names are checked (RFC 8737).
+/// The type of challenge that is used (RFC 8737).
 const TLS_ALPN: &str = "tls-alpn-01";
 
-/// What an attempt needs of the server around it.
+/// Callbacks of an attempt into the server, and the present time.
 pub(super) struct Around<'a> {
-    /// Has the server answer with the certificate of a challenge, or no longer.
+    /// Makes the server answer with the certificate of a challenge; `None` ends that.
     pub(super) answer: &'a mut dyn FnMut(Option<Challenge>) -> Result<(), Failure>,
-    /// Waits; fails when the server stops.
+    /// Sleeps. Fails when the server shuts down.
     pub(super) pause: &'a mut dyn FnMut(Duration) -> Result<(), Failure>,
     /// The time since the Unix epoch.
     pub(super) now: Duration,
 }
 
-/// Gets a certificate for the names of the options and keeps it; says when it is good.
+/// Gets a certificate for the configured names, and stores it. Returns its validity.
 pub(super) fn attempt(
     acme: &Acme,
     storage: &Storage,
@@ -56,17 +57,17 @@ pub(super) fn attempt(
     outcome
 }
 
-/// Whether the order of an earlier attempt still leads to a certificate.
+/// Whether the order of an earlier attempt can be continued.
 fn may_go_on(client: &mut Client, stored: &StoredOrder) -> Result<bool, Failure> {
     match client.order(&stored.url) {
         Ok(order) => Ok(!matches!(order.status, Status::Invalid | Status::Over)),
-        // The network failed, not the order.
+        // This error does not mean that the order is lost.
         Err(failure) if failure.keeps_order => Err(failure),
         Err(_) => Ok(false),
     }
 }
 
-/// Orders a certificate, and keeps its key before anything else is done.
+/// Orders a certificate. Stores the order and its key before anything else.
 fn begin(client: &mut Client, acme: &Acme, storage: &Storage) -> Result<StoredOrder, Failure> {
     let key = KeyPair::generate().map_err(|e| Failure::new(format!("no key: {e}")))?;
     let url = client.new_order(&acme.domains)?;
@@ -75,6 +76,7 @@ fn begin(client: &mut Client, acme: &Acme, storage: &Storage) -> Result<StoredOr
     Ok(order)
 }
 
+/// Polls an order and does what its status requires, until the certificate is stored.
 fn complete(
     client: &mut Client,
     acme: &Acme,
@@ -118,7 +120,7 @@ fn complete(
     Err(undecided(client))
 }
 
-/// Has a name checked.
+/// Proves control of one name to the authority, unless it is authorized already.
 fn authorize(
     client: &mut Client,
     acme: &Acme,
@@ -146,12 +148,12 @@ fn authorize(
     let authorization = client.key_authorization(&offer.token);
     (around.answer)(Some(challenge(&name, &authorization)?))?;
     let checked = check(client, url, &name, &offer, around);
-    // Whether the server goes on answering is of no more interest.
+    // An error here changes nothing: the check is over.
     let _ = (around.answer)(None);
     checked
 }
 
-/// Says that the challenge can be met, and waits for what the authority makes of it.
+/// Asks the authority to check a challenge, and polls for the result.
 fn check(
     client: &mut Client,
     url: &str,
@@ -186,7 +188,7 @@ fn undecided(client: &Client) -> Failure {
     Failure::passing(format!("{} comes to no decision", client.host()))
 }
 
-/// The certificate by which a name is checked (RFC 8737, section 3).
+/// Makes the certificate that answers a challenge (RFC 8737, section 3).
 fn challenge(name: &str, authorization: &str) -> Result<Challenge, Failure> {
     let failed = |error| Failure::new(format!("no certificate for the check of {name:?}: {error}"));
     let expected = digest(&SHA256, authorization.as_bytes());
@@ -201,7 +203,7 @@ fn challenge(name: &str, authorization: &str) -> Result<Challenge, Failure> {
     })
 }
 
-/// The signing request for names, in DER.
+/// The certificate signing request for names, in DER.
 fn request(names: &[String], key: &KeyPair) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::new(format!("no signing request: {error}"));
     let mut params = CertificateParams::new(names).map_err(failed)?;
@@ -210,7 +212,7 @@ fn request(names: &[String], key: &KeyPair) -> Result<Vec<u8>, Failure> {
     Ok(request.der().to_vec())
 }
 
-/// Keeps the pair, when it is one that clients will accept.
+/// Stores the key and the chain, if the chain fits the key and the names and has not expired.
 fn keep(
     acme: &Acme,
     storage: &Storage,

@@ -1,4 +1,4 @@
-//! The requests of RFC 8555, signed, and their answers.
+//! ACME client: the signed requests of RFC 8555 and their answers.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::config::Acme;
 use crate::limits::{ACME_NONCE_TRIES_MAX, DOMAINS_MAX};
 use crate::wire::base64::encode_url;
 
-/// Where an authority accepts requests.
+/// The directory: URLs at which an authority accepts requests (RFC 8555, section 7.1.1).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Directory {
@@ -24,7 +24,7 @@ struct Directory {
     new_order: String,
 }
 
-/// How far an order, an authorization or a challenge is.
+/// Status of an order, an authorization or a challenge (RFC 8555, section 7.1.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
@@ -33,13 +33,13 @@ pub(super) enum Status {
     Processing,
     Valid,
     Invalid,
-    /// Deactivated, expired, revoked, or anything else that leads nowhere.
+    /// Deactivated, expired, revoked, or unknown: it cannot be continued.
     #[default]
     #[serde(other)]
     Over,
 }
 
-/// An order of a certificate.
+/// An order for a certificate (RFC 8555, section 7.1.3).
 #[derive(Debug, Deserialize)]
 pub(super) struct Order {
     pub(super) status: Status,
@@ -52,7 +52,7 @@ pub(super) struct Order {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// Whether this account may have certificates for a name.
+/// The authorization of the account for one name (RFC 8555, section 7.1.4).
 #[derive(Debug, Deserialize)]
 pub(super) struct Authorization {
     pub(super) status: Status,
@@ -63,13 +63,13 @@ pub(super) struct Authorization {
     pub(super) retry_after: Option<Duration>,
 }
 
-/// A name.
+/// The name of an authorization.
 #[derive(Debug, Deserialize)]
 pub(super) struct Identifier {
     pub(super) value: String,
 }
 
-/// A way in which the authority would check a name.
+/// A challenge that the authority offers for a name (RFC 8555, section 7.1.5).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Offer {
@@ -81,20 +81,20 @@ pub(super) struct Offer {
     pub(super) error: Option<Problem>,
 }
 
-/// An account at an authority, for one attempt.
+/// A client with an account at an authority, for one attempt.
 pub(super) struct Client {
     http: Http,
     key: AccountKey,
     directory: Directory,
-    /// The URL of the account, once it is known.
+    /// URL of the account; `None` until [`Client::register`].
     account: Option<String>,
     nonce: Option<String>,
-    /// What problems are about.
+    /// The first name, for messages about problems that name none.
     name: String,
 }
 
 impl Client {
-    /// Reads the directory of the authority.
+    /// Creates a client: fetches the directory of the authority.
     pub(super) fn open(acme: &Acme, key: AccountKey) -> Result<Self, Failure> {
         let http = Http::new(&acme.directory, acme.ca.as_deref())?;
         let name = acme.domains.first().cloned().unwrap_or_default();
@@ -106,7 +106,7 @@ impl Client {
         Ok(Self { http, key, directory, account: None, nonce: None, name })
     }
 
-    /// Finds the account of the key, or makes it.
+    /// Finds the account of the key, or creates it.
     pub(super) fn register(&mut self, contact: Option<&str>) -> Result<(), Failure> {
         let mut account = json!({ "termsOfServiceAgreed": true });
         if let (Some(contact), Some(members)) = (contact, account.as_object_mut()) {
@@ -118,7 +118,7 @@ impl Client {
         Ok(())
     }
 
-    /// Orders a certificate for names, and gives the URL of the order.
+    /// Orders a certificate for names. Returns the URL of the order.
     pub(super) fn new_order(&mut self, names: &[String]) -> Result<String, Failure> {
         let identifiers: Vec<_> =
             names.iter().map(|name| json!({ "type": "dns", "value": name })).collect();
@@ -128,7 +128,7 @@ impl Client {
         self.location(&answer)
     }
 
-    /// An order as it is now.
+    /// Fetches an order.
     pub(super) fn order(&mut self, url: &str) -> Result<Order, Failure> {
         let answer = self.post(url, "")?;
         let order: Order = parse(&self.http, &answer)?;
@@ -138,25 +138,25 @@ impl Client {
         Ok(Order { retry_after: answer.retry_after, ..order })
     }
 
-    /// An authorization as it is now.
+    /// Fetches an authorization.
     pub(super) fn authorization(&mut self, url: &str) -> Result<Authorization, Failure> {
         let answer = self.post(url, "")?;
         let authorization = parse(&self.http, &answer)?;
         Ok(Authorization { retry_after: answer.retry_after, ..authorization })
     }
 
-    /// Says that the challenge can be checked.
+    /// Asks the authority to check a challenge.
     pub(super) fn answer(&mut self, challenge: &Offer) -> Result<(), Failure> {
         self.post(&challenge.url, "{}").map(drop)
     }
 
-    /// Asks for the certificate of an order whose names are authorized.
+    /// Sends the signing request of an order whose names are authorized.
     pub(super) fn finalize(&mut self, order: &Order, request: &[u8]) -> Result<(), Failure> {
         let body = json!({ "csr": encode_url(request) });
         self.post(&order.finalize, &body.to_string()).map(drop)
     }
 
-    /// The certificate and its chain.
+    /// Downloads a certificate and its chain.
     pub(super) fn certificate(
         &mut self,
         url: &str,
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// What a challenge wants to be answered with.
+    /// The key authorization of a challenge's token.
     pub(super) fn key_authorization(&self, token: &str) -> String {
         self.key.key_authorization(token)
     }
@@ -179,7 +179,7 @@ impl Client {
         self.http.host()
     }
 
-    /// A signed request, with another nonce as often as the authority does not know one.
+    /// Posts a signed request. Repeats it with a fresh nonce while the authority rejects the nonce.
     fn post(&mut self, url: &str, payload: &str) -> Result<Answer, Failure> {
         for _ in 0..ACME_NONCE_TRIES_MAX {
             let nonce = match self.nonce.take() {
@@ -217,7 +217,7 @@ fn parse<T: DeserializeOwned>(http: &Http, answer: &Answer) -> Result<T, Failure
     serde_json::from_slice(&answer.body).map_err(|_| no_acme(http))
 }
 
-/// The problem that an answer names, or that it is none.
+/// The problem in an error answer; an answer without one becomes a problem with its status.
 fn problem(http: &Http, answer: &Answer) -> Problem {
     serde_json::from_slice(&answer.body)
         .unwrap_or_else(|_| Problem::of(format!("{} answers {}", http.host(), answer.status)))

@@ -1,23 +1,23 @@
-//! Why there is no certificate, in one line that says what to do.
+//! Errors of ACME: one line that says what failed and what to do.
 //!
-//! What an authority answers is a text of others: it is shortened, and loses its control
-//! characters, before it gets into the log.
+//! The text of an authority is not trusted: it is shortened and loses its control characters
+//! before it is logged.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Characters of an authority's text that are repeated.
+/// Longest part of an authority's text in a message, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     message: String,
-    /// When the authority wants to be asked again, at the earliest.
+    /// Retry-After of the authority: no attempt comes before this time has passed.
     pub(super) retry_after: Option<Duration>,
-    /// Whether the order may be gone on with: nothing is known to be wrong with it.
+    /// Whether the next attempt may continue the order: the error is not the order's.
     pub(super) keeps_order: bool,
 }
 
@@ -26,7 +26,7 @@ impl Failure {
         Self { message: message.into(), retry_after: None, keeps_order: false }
     }
 
-    /// A failure that says nothing of the order, which may be gone on with.
+    /// A transient failure: the next attempt continues the order.
     pub(super) fn passing(message: impl Into<String>) -> Self {
         Self { keeps_order: true, ..Self::new(message) }
     }
@@ -39,14 +39,14 @@ impl fmt::Display for Failure {
 }
 
 impl From<crate::certificate::CertificateError> for Failure {
-    /// A disk that is full says nothing of the order: once there is space, the same certificate is
-    /// fetched again.
+    /// A certificate that cannot be written (a full disk) keeps the order: the next attempt
+    /// downloads the same certificate again.
     fn from(error: crate::certificate::CertificateError) -> Self {
         Self::passing(error.to_string())
     }
 }
 
-/// An error of an authority (RFC 7807, with the types of RFC 8555, section 6.7).
+/// A problem document of an authority (RFC 7807, with the types of RFC 8555, section 6.7).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Problem {
@@ -64,7 +64,7 @@ struct Identifier {
 }
 
 impl Problem {
-    /// A problem that is known by its text alone.
+    /// A problem with a text and no type.
     pub(super) fn of(detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..Self::default() }
     }
@@ -78,9 +78,9 @@ impl Problem {
         self.kind() == "badNonce"
     }
 
-    /// What is wrong with `name`, or with the request for it.
+    /// Describes the problem with `name`, or with the request for it.
     pub(super) fn explain(&self, name: &str) -> Failure {
-        // A problem that only says that there are several.
+        // A compound problem: the first of its parts is shown.
         if let Some(first) = self.subproblems.first()
             && first.subproblems.is_empty()
         {
@@ -130,7 +130,7 @@ impl Problem {
     }
 }
 
-/// A text of others as part of a line.
+/// Makes untrusted text fit for a log line: one line, no control characters, bounded.
 pub(super) fn clean(text: &str) -> String {
     let text: String =
         text.chars().take(DETAIL_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();

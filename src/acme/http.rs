@@ -1,4 +1,4 @@
-//! Requests to an authority: HTTPS alone, to one host alone, bounded in size and time.
+//! HTTPS requests to an ACME authority: to one host only, bounded in size and time.
 
 use std::io;
 use std::path::Path;
@@ -17,31 +17,32 @@ use crate::limits::{
     ACME_URL_BYTES_MAX,
 };
 
-/// How long a whole request may take.
+/// Time limit of a whole request.
 const TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 2 } else { ACME_TIMEOUT_S });
 
-/// What an authority answered.
+/// The answer of an authority.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// The account or order that was made.
+    /// URL of the account or order that was created.
     pub(super) location: Option<String>,
-    /// The nonce for the next request.
+    /// Nonce for the next request.
     pub(super) nonce: Option<String>,
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Vec<u8>,
 }
 
-/// The way to one authority, for one attempt.
+/// An HTTPS client for one authority and one attempt.
 pub(super) struct Http {
     agent: Agent,
-    /// `https://` and the host, with its port if it has one.
+    /// Origin of the directory: `https://`, the host, and the port if the URL has one.
     origin: String,
 }
 
 impl Http {
-    /// A way to the authority of this directory, whose own certificate the system has to trust, or
-    /// a PEM file of authorities.
+    /// Creates a client for the authority with this directory.
+    ///
+    /// The authority's own certificate has to be trusted by the system, or by the PEM file `ca`.
     pub(super) fn new(directory: &str, ca: Option<&Path>) -> Result<Self, Failure> {
         let roots = match ca {
             Some(file) => read_certificates(file)?,
@@ -102,7 +103,7 @@ impl Http {
         self.read(request.send(body))
     }
 
-    /// An authority must not send this server to other hosts.
+    /// Rejects a URL at another host: an authority must not send this server anywhere else.
     fn check(&self, url: &str) -> Result<(), Failure> {
         let path = url.strip_prefix(&self.origin);
         if url.len() <= ACME_URL_BYTES_MAX && path.is_some_and(|path| path.starts_with('/')) {
@@ -117,7 +118,7 @@ impl Http {
             let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
             value.filter(|value| value.len() <= ACME_URL_BYTES_MAX).map(str::to_owned)
         };
-        // A date, the other form, is met by nobody who sets this for programs.
+        // The other form, a date, is ignored: ACME authorities send seconds.
         let seconds = text("retry-after").and_then(|value| value.trim().parse().ok());
         let (location, nonce) = (text("location"), text("replay-nonce"));
         let status = answer.status().as_u16();
@@ -127,7 +128,7 @@ impl Http {
         Ok(Answer { status, location, nonce, retry_after, body })
     }
 
-    /// Why there is no answer.
+    /// The failure when no answer was received.
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let host = self.host();
         let is_lookup =

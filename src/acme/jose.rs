@@ -9,28 +9,28 @@ use zeroize::Zeroizing;
 use super::failure::Failure;
 use crate::wire::base64::encode_url;
 
-/// The key of an account. Prints nothing of itself.
+/// The key of an account. It has no `Debug`, so that it is not logged.
 pub(super) struct AccountKey {
     pair: EcdsaKeyPair,
     random: SystemRandom,
 }
 
 impl AccountKey {
-    /// A new key in its stored form: PKCS#8.
+    /// Generates a key, encoded for storage (PKCS#8).
     pub(super) fn generate() -> Result<Zeroizing<Vec<u8>>, Failure> {
         let made =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
         made.map(|stored| Zeroizing::new(stored.as_ref().to_vec())).map_err(no_randomness)
     }
 
-    /// The key of a stored form; `None` when it is none.
+    /// Decodes a stored key; `None` when it is not valid.
     pub(super) fn from_stored(stored: &[u8]) -> Option<Self> {
         let random = SystemRandom::new();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, stored, &random);
         pair.ok().map(|pair| Self { pair, random })
     }
 
-    /// The public key (RFC 7517), its members in the order that the thumbprint needs.
+    /// The public key as a JWK (RFC 7517), with its members in the order that the thumbprint needs.
     fn public(&self) -> String {
         // An uncompressed point: 4, x, y.
         let point = self.pair.public_key().as_ref();
@@ -38,13 +38,15 @@ impl AccountKey {
         format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode_url(x), encode_url(y))
     }
 
-    /// What an authority expects to find at a name (RFC 8555, section 8.1).
+    /// The key authorization of a challenge's token (RFC 8555, section 8.1).
     pub(super) fn key_authorization(&self, token: &str) -> String {
         let thumbprint = digest(&SHA256, self.public().as_bytes());
         format!("{token}.{}", encode_url(thumbprint.as_ref()))
     }
 
-    /// The body of a request to `url`: by the account, or with the public key while there is none.
+    /// Signs a request to `url` and returns its body.
+    ///
+    /// The signature names the account; without one it holds the public key.
     pub(super) fn sign(
         &self,
         url: &str,

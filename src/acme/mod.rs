@@ -1,15 +1,15 @@
-//! A certificate from an ACME authority, renewed by itself (RFC 8555, TLS-ALPN-01 of RFC 8737).
+//! ACME: gets and renews a certificate from an authority such as Let's Encrypt (RFC 8555, with the
+//! challenge TLS-ALPN-01 of RFC 8737).
 //!
-//! Owns the account, the orders, the files in which they are kept, and when to try again. Must not
-//! know the loop or its sockets: it says which certificate a challenge needs, and the loop answers
-//! with it.
+//! Owns the account, the orders, their files, and the schedule of attempts. Must not know the event
+//! loop or its sockets: it emits the certificate of a challenge, and the loop answers with it.
 //!
 //! ```text
 //! worker ── schedule: when? ── attempt: account, order, challenge, certificate ── storage
 //!                                  │ client: what is signed and answered ── http: bounded requests
 //! ```
 //!
-//! Nothing of it runs without `--domain`.
+//! It runs with `--domain` only.
 
 mod attempt;
 mod client;
@@ -28,13 +28,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub use storage::{Storage, covered_by};
 pub use worker::{Event, Now, Worker};
 
-/// The certificate with which the server answers an authority that checks a name.
+/// The certificate that answers a TLS-ALPN-01 challenge.
 #[derive(Debug)]
 pub struct Challenge {
-    /// The name that the authority asks for.
+    /// The name that the authority checks.
     pub name: String,
-    /// What it expects.
+    /// The certificate with the key authorization.
     pub certificate: CertificateDer<'static>,
-    /// Its key.
+    /// The key of the certificate.
     pub key: PrivateKeyDer<'static>,
 }

@@ -1,4 +1,4 @@
-//! When a certificate is asked for: pure functions of the time.
+//! The schedule of ACME attempts: renewal, exponential backoff, jitter; pure functions of time.
 
 use std::time::Duration;
 
@@ -7,34 +7,35 @@ use crate::certificate::x509::Validity;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The wait after the first failure, threefold after each further one: four attempts in the first
-/// hour, fewer than the failed checks of an hour that Let's Encrypt allows (five).
+/// Pause after the first failure; tripled for each further one. This gives four attempts in the
+/// first hour, below Let's Encrypt's limit of five failed checks per hour.
 const BACKOFF_MIN: Duration = Duration::from_secs(2 * 60);
+/// Longest pause after a failure, without the jitter.
 const BACKOFF_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// The least time between two certificates.
+/// Bounds of the pause after a success: see [`rest`].
 const REST_MIN: Duration = Duration::from_secs(10);
 const REST_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// What is known of the certificate and of the attempts to get one.
+/// The state that decides about the next attempt.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct State {
-    /// Of the certificate that is there and covers all names.
+    /// Validity of the stored certificate, if there is one for all names.
     pub validity: Option<Validity>,
-    /// The time since the last attempt that succeeded, in this run.
+    /// Time since the last successful attempt of this process.
     pub since_success: Option<Duration>,
-    /// Failed attempts since the last that succeeded.
+    /// Consecutive failed attempts.
     pub failures: u32,
-    /// The time since the last of them.
+    /// Time since the last failed attempt.
     pub since_failure: Duration,
-    /// When the authority wants to be asked again, counted from that failure.
+    /// Retry-After of the authority, counted from the last failed attempt.
     pub retry_after: Option<Duration>,
-    /// A number of 0 to 999, drawn for each certificate, so that servers that were installed
-    /// together do not ask together.
+    /// A random number of 0 to 999 for each certificate, so that servers that were installed
+    /// together do not renew together.
     pub jitter: u16,
 }
 
-/// The time to wait until the next attempt; `now` is the time since the Unix epoch.
+/// Time until the next attempt; `now` is the time since the Unix epoch.
 pub fn wait(state: &State, now: Duration) -> Duration {
     let due = state
         .validity
@@ -43,13 +44,14 @@ pub fn wait(state: &State, now: Duration) -> Duration {
     if state.failures == 0 {
         return due;
     }
-    // An authority cannot put it off for longer than a day.
+    // An authority can delay the attempt by a day at most.
     let asked = state.retry_after.unwrap_or_default().min(DAY);
     let pause = backoff(state.failures, state.jitter).max(asked);
     due.max(pause.saturating_sub(state.since_failure))
 }
 
-/// An authority whose certificates end at once is not asked without a pause.
+/// Pause after a success: a third of the certificate's life, within bounds, so that an authority
+/// with certificates of a very short life is not asked in a loop.
 fn rest(state: &State) -> Duration {
     let Some(since) = state.since_success else { return Duration::ZERO };
     let life = |validity: Validity| validity.not_after.saturating_sub(validity.not_before);
@@ -57,31 +59,32 @@ fn rest(state: &State) -> Duration {
     (life / 3).clamp(REST_MIN, REST_MAX).saturating_sub(since)
 }
 
-/// When a certificate is renewed: after two thirds of its life, up to a thirtieth of it earlier.
+/// The time of renewal: after two thirds of the certificate's life, less a jitter of up to a
+/// thirtieth of it.
 pub fn renewal(validity: Validity, jitter: u16) -> Duration {
     let life = validity.not_after.saturating_sub(validity.not_before);
     validity.not_before + life * 2 / 3 - part(life / 30, jitter)
 }
 
-/// The time left below which a certificate should have been renewed long ago.
+/// Remaining life below which a certificate is overdue for renewal.
 pub fn overdue(validity: Validity) -> Duration {
     let life = validity.not_after.saturating_sub(validity.not_before);
     (life / 4).min(DAY * 14)
 }
 
-/// The wait after a number of failures, up to a tenth longer.
+/// Pause after a number of consecutive failures: exponential, with a jitter of up to a tenth.
 fn backoff(failures: u32, jitter: u16) -> Duration {
     let steps = failures.saturating_sub(1).min(10);
     let pause = (BACKOFF_MIN * 3_u32.pow(steps)).min(BACKOFF_MAX);
     pause + part(pause / 10, jitter)
 }
 
-/// Thousandths of a length of time.
+/// `jitter` thousandths of a duration.
 fn part(whole: Duration, jitter: u16) -> Duration {
     whole * u32::from(jitter.min(999)) / 1000
 }
 
-/// A length of time for people.
+/// Formats a duration for people, in one unit.
 pub fn readable(time: Duration) -> String {
     match time {
         time if time < MINUTE => format!("{} seconds", time.as_secs().max(1)),
@@ -173,7 +176,7 @@ mod tests {
         }
     }
 
-    /// An authority that is down for a day, from the moment at which the certificate is due.
+    /// An authority is down for a day from the time at which the certificate is due.
     #[test]
     fn an_authority_that_is_down_for_a_day_is_asked_a_few_times() {
         for jitter in [0, 500, 999] {
@@ -194,7 +197,7 @@ mod tests {
             assert!((6..=9).contains(&attempts.len()), "{}", attempts.len());
             let first_hour = attempts.iter().filter(|at| **at < attempts[0] + MINUTE * 60).count();
             assert!(first_hour < 5, "{first_hour}");
-            // Once it is back, it is asked within the longest wait; weeks are left by then.
+            // The first attempt after that comes within the longest pause; weeks are left by then.
             assert!(now < down_until + BACKOFF_MAX * 11 / 10);
             assert!(now + DAY * 25 < state.validity.unwrap().not_after);
         }

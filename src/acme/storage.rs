@@ -1,5 +1,7 @@
-//! What is kept of certificates next to the data file, each file readable by its owner alone and
-//! replaced as a whole: the account's key, the order under way, and the pair.
+//! Files of ACME next to the data file: the account's key, the order in progress, and the pair of
+//! certificate and key.
+//!
+//! Each file is readable by its owner only and replaced atomically.
 //!
 //! ```text
 //! vestnik.db.acme/acme-v02.api.letsencrypt.org_directory/account.json
@@ -25,14 +27,14 @@ use crate::config::Acme;
 use crate::limits::PEM_BYTES_MAX;
 use crate::wire::base64::{decode_url, encode_url};
 
-/// The files for one directory and its certificate.
+/// The files for one authority's directory and one certificate.
 #[derive(Clone, Debug)]
 pub struct Storage {
     folder: PathBuf,
     pair: PathBuf,
 }
 
-/// An order that is under way: a restart goes on with it.
+/// An order in progress; after a restart it is continued.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct StoredOrder {
     pub(super) url: String,
@@ -46,7 +48,7 @@ impl StoredOrder {
         Self { url, domains: domains.to_owned(), key: encode_url(key) }
     }
 
-    /// The key in PKCS#8.
+    /// The key of the certificate, decoded to PKCS#8; `None` when it is damaged.
     pub(super) fn key(&self) -> Option<Zeroizing<Vec<u8>>> {
         decode_url(&self.key).map(Zeroizing::new)
     }
@@ -64,25 +66,25 @@ struct StoredAccount {
 }
 
 impl Storage {
-    /// Where the options put the files; nothing is made yet.
+    /// The paths that follow from the options. Creates nothing.
     pub fn new(data: &Path, acme: &Acme) -> Self {
         let mut root = data.as_os_str().to_owned();
         root.push(".acme");
         let directory = acme.directory.strip_prefix("https://").unwrap_or(&acme.directory);
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
         let name: String = directory.chars().map(plain).collect();
-        // Nothing that means another folder.
+        // A name with leading dots could mean another folder.
         let folder = Path::new(&root).join(name.trim_start_matches('.'));
         let name = acme.domains.first().map_or("none", String::as_str);
         Self { pair: folder.join(format!("{name}.pem")), folder }
     }
 
-    /// The file of the key and the chain.
+    /// Path of the file with the key and the chain.
     pub fn pair(&self) -> &Path {
         &self.pair
     }
 
-    /// Makes the folders, for their owner alone.
+    /// Creates the folders, accessible to their owner only.
     pub(super) fn prepare(&self) -> Result<(), Failure> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(|error| {
@@ -94,7 +96,7 @@ impl Storage {
         })
     }
 
-    /// The key of the account: the one that is kept, or a new one.
+    /// Loads the key of the account, or generates and stores one.
     pub(super) fn account_key(&self) -> Result<AccountKey, Failure> {
         let file = self.folder.join("account.json");
         let stored: Option<StoredAccount> = read(&file);
@@ -107,7 +109,7 @@ impl Storage {
         AccountKey::from_stored(&made).ok_or_else(|| Failure::new("a new key cannot be used"))
     }
 
-    /// The order under way for these names.
+    /// Loads the order in progress, if it is for these names.
     pub(super) fn order(&self, domains: &[String]) -> Option<StoredOrder> {
         let order: StoredOrder = read(&self.folder.join("order.json"))?;
         (order.domains == domains).then_some(order)
@@ -121,13 +123,13 @@ impl Storage {
         let _ = fs::remove_file(self.folder.join("order.json"));
     }
 
-    /// Keeps a key and its chain, both in PEM: one file, so that they always belong together.
+    /// Stores a key and its chain in PEM: in one file, so that they always belong together.
     pub(super) fn keep_pair(&self, pair: &str) -> Result<(), Failure> {
         Ok(replace(&self.pair, 0o600, pair.as_bytes())?)
     }
 }
 
-/// Reads a file of JSON; one that is damaged is as good as none.
+/// Reads a JSON file. A damaged file counts as missing.
 fn read<T: for<'de> Deserialize<'de>>(file: &Path) -> Option<T> {
     if fs::metadata(file).ok()?.len() > PEM_BYTES_MAX {
         return None;
@@ -146,8 +148,8 @@ fn write(file: &Path, value: &impl Serialize) -> Result<(), Failure> {
     Ok(replace(file, 0o600, &text)?)
 }
 
-/// When the certificate in a file is good, and a number of 0 to 999 that it draws; `None` when
-/// there is none for all of these names.
+/// Validity of the certificate in a file, and its jitter (see [`super::schedule::State`]); `None`
+/// unless the certificate covers all of these names.
 pub fn covered_by(file: &Path, domains: &[String]) -> Option<(Validity, u16)> {
     if !file.exists() {
         return None;
@@ -155,7 +157,7 @@ pub fn covered_by(file: &Path, domains: &[String]) -> Option<(Validity, u16)> {
     covers(read_certificates(file).ok()?.first()?, domains)
 }
 
-/// The same of a certificate.
+/// Like [`covered_by`], for a certificate in memory.
 pub(super) fn covers(
     certificate: &CertificateDer<'_>,
     domains: &[String],
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o700);
         storage.forget_order();
         assert_eq!(storage.order(&domains), None);
-        // A damaged key is replaced: the account is made anew.
+        // A damaged key is replaced, which means a new account.
         fs::write(storage.folder.join("account.json"), "{").unwrap();
         assert_ne!(storage.account_key().unwrap().key_authorization("t"), token);
         fs::remove_dir_all(root).unwrap();

@@ -1,4 +1,5 @@
-//! An authority that answers what it should not, over real HTTPS: each costs the attempt alone.
+//! Tests with an authority that misbehaves, over real HTTPS: each defect fails the attempt and
+//! nothing else.
 
 use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
@@ -25,7 +26,7 @@ use crate::wire::base64::decode_url;
 const NOW: Duration = Duration::from_secs(1_795_305_600);
 const NAME: &str = "chat.example";
 
-/// What the authority answers.
+/// An answer of the authority.
 #[derive(Clone)]
 enum Reply {
     Json(u16, Value),
@@ -41,7 +42,7 @@ enum Reply {
 
 type Answer = Box<dyn Fn(&str, usize, &Value) -> Option<Reply> + Send>;
 
-/// An authority on a port of its own, whose thread ends with the process.
+/// An authority on its own port. Its thread ends with the process.
 struct Authority {
     acme: Acme,
     storage: Storage,
@@ -56,8 +57,8 @@ impl Drop for Authority {
 }
 
 impl Authority {
-    /// Answers as `answer` says, by the path, how often it was asked for before, and the payload;
-    /// where that says nothing, as an authority that is content.
+    /// Starts an authority. `answer` gets the path, the number of earlier requests for it, and
+    /// the payload; where it returns `None`, the authority answers as a correct one does.
     fn new(
         test: &str,
         answer: impl Fn(&str, usize, &Value) -> Option<Reply> + Send + 'static,
@@ -93,7 +94,8 @@ impl Authority {
         Self { acme, storage, folder, requests }
     }
 
-    /// One attempt; how often it paused, and which names the server was to answer for.
+    /// Makes one attempt. Returns its result, its pauses, and the names of challenges it was to
+    /// answer.
     fn attempt(&self) -> (Result<Validity, Failure>, usize, Vec<Option<String>>) {
         let (pauses, answers) = (RefCell::new(0), RefCell::new(Vec::new()));
         let mut around = Around {
@@ -171,7 +173,7 @@ fn request(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> Option<(Str
     }
 }
 
-/// What an authority answers to whom nothing is wrong.
+/// The answer of a correct authority.
 fn content(path: &str, origin: &str) -> Reply {
     let at = |path: &str| format!("{origin}{path}");
     let challenge = |status| json!({ "type": "tls-alpn-01", "url": at("/challenge"), "token": "tok", "status": status });
@@ -308,7 +310,7 @@ fn problems_say_what_to_do_and_when() {
     }
 }
 
-/// An order whose name has to be checked, and how the check ends.
+/// An authority whose order needs a check, which ends with this status.
 fn checked(
     path: &str,
     challenges: Value,
@@ -331,7 +333,7 @@ fn checked(
     }
 }
 
-/// The origin that the answers to a request name is learned from the directory's own requests.
+/// An authority whose `answer` also gets its origin, for the URLs in its answers.
 fn with_origin(
     test: &str,
     answer: impl Fn(&str, usize, &str) -> Option<Reply> + Send + 'static,
@@ -431,7 +433,7 @@ fn an_authority_that_does_not_decide_is_not_asked_for_ever() {
     let failure = outcome.unwrap_err();
     assert!(failure.to_string().contains("comes to no decision") && failure.keeps_order);
     assert_eq!(pauses, 60);
-    // The next attempt goes on with the same order.
+    // The next attempt continues the same order.
     assert!(authority.storage.order(&authority.acme.domains).is_some());
     let _ = authority.attempt();
     assert_eq!(authority.requests("/new-order"), 1);

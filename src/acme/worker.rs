@@ -1,6 +1,7 @@
-//! The thread that asks for certificates, and what it has the loop do.
+//! The ACME worker thread, and its events for the event loop.
 //!
-//! Owns when it tries, and the log lines about it. Attempts block for seconds; the loop goes on.
+//! Owns when attempts are made, and their log lines. An attempt blocks for seconds, which is why it
+//! runs in a thread.
 
 use std::io;
 use std::path::Path;
@@ -21,32 +22,33 @@ use super::storage::{Storage, covered_by};
 use crate::certificate::x509::Validity;
 use crate::config::Acme;
 
-/// The clocks are read again this often while nothing is to be done: the wall clock may jump.
+/// Longest sleep: the clocks are read again after it, because the wall clock may jump.
 const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// How long the loop may take to do what an event asks for.
+/// Time limit for the event loop to apply an event.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time, by both clocks.
+/// The present time on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// Since the Unix epoch; may jump.
+    /// Wall clock: time since the Unix epoch. It may jump.
     pub wall: Duration,
-    /// Since some moment; only runs forward.
+    /// Monotonic clock: time since an arbitrary start.
     pub forward: Duration,
 }
 
-/// What the loop is to do.
+/// A request of the thread to the event loop.
 #[derive(Debug)]
 pub enum Event {
-    /// Answer with the certificate of a challenge from now on; `None`: no longer.
+    /// Answer with the certificate of a challenge; `None` ends that.
     Challenge(Option<Challenge>),
-    /// Load the pair again.
+    /// Load the new certificate and key.
     Renewed,
 }
 
-/// The loop's end of the thread, which ends when this is dropped; an attempt under way is gone on
-/// with after the next start.
+/// The event loop's handle of the thread.
+///
+/// The thread ends when this is dropped. The next start continues an attempt in progress.
 #[derive(Debug)]
 pub struct Worker {
     again: Sender<()>,
@@ -54,7 +56,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. It calls `wake` for each event, once that can be fetched.
+    /// Starts the thread. It calls `wake` after it has queued an event.
     pub fn start(
         acme: &Acme,
         data: &Path,
@@ -76,22 +78,22 @@ impl Worker {
         Ok(Self { again, events })
     }
 
-    /// Does what the thread asks for, with the means of the loop.
+    /// Applies the queued events by calling `means` with each.
     pub fn apply(&self, mut means: impl FnMut(Event)) {
-        // What is dropped with each event says that it was done.
+        // Dropping `_done` signals the thread that the event was applied.
         while let Ok((event, _done)) = self.events.try_recv() {
             means(event);
         }
     }
 
-    /// Ends the wait after a failure.
+    /// Makes the next attempt at once, without the pause after a failure.
     pub fn try_again(&self) {
-        // A thread that is gone has said why.
+        // A thread that has ended has logged the reason.
         let _ = self.again.send(());
     }
 }
 
-/// The thread's own.
+/// The state of the thread.
 struct Work {
     acme: Acme,
     storage: Storage,
@@ -99,31 +101,31 @@ struct Work {
     commands: Receiver<()>,
     events: Sender<(Event, SyncSender<()>)>,
     wake: Box<dyn Fn() + Send>,
-    /// A number of 0 to 999, of this run.
+    /// Jitter while there is no certificate: 0 to 999.
     drawn: u16,
 }
 
-/// The attempts of this run.
+/// The attempts of this process.
 #[derive(Default)]
 struct History {
-    /// Those that failed since the last that succeeded.
+    /// Consecutive failures.
     failures: u32,
-    /// When the last of them failed, by the clock that only runs forward,
+    /// Time of the last failure, on the monotonic clock.
     failed_at: Duration,
-    /// and when the authority wants to be asked again.
+    /// Retry-After of the last failure.
     retry_after: Option<Duration>,
-    /// When an attempt last succeeded.
+    /// Time of the last success, on the monotonic clock.
     succeeded_at: Option<Duration>,
 }
 
 impl History {
-    /// Forgets the failures: the next attempt need not wait for them.
+    /// Resets the failures, so that the next attempt does not wait.
     fn forgive(&mut self) {
         *self = Self { succeeded_at: self.succeeded_at, ..Self::default() };
     }
 }
 
-/// The server stops.
+/// The server shuts down.
 struct Stopped;
 
 impl Work {
@@ -156,7 +158,7 @@ impl Work {
         }
     }
 
-    /// Waits until the next attempt is due.
+    /// Sleeps until the next attempt is due.
     fn wait(&self, history: &mut History) -> Result<(), Stopped> {
         loop {
             let wait = self.time_left(history);
@@ -196,7 +198,7 @@ impl Work {
         attempt(&self.acme, &self.storage, &mut around)
     }
 
-    /// Has the loop do something, and waits until it has.
+    /// Sends an event to the event loop, and waits until it was applied.
     fn ask(&self, event: Event) -> Result<(), Failure> {
         let (done, wait) = sync_channel(1);
         self.events.send((event, done)).map_err(|_| stopping())?;
@@ -252,7 +254,7 @@ fn date(time: Duration) -> String {
 
 fn draw() -> u16 {
     let mut bytes = [0; 2];
-    // Without randomness servers ask together, which they survive.
+    // Without random bytes the jitter is 0, which only means that servers may renew together.
     let _ = SystemRandom::new().fill(&mut bytes);
     u16::from_le_bytes(bytes) % 1000
 }

@@ -1,7 +1,7 @@
-//! A small authority for networks without public names, and the certificates that it issues.
+//! A private certificate authority for a LAN without public names, and its certificates.
 //!
-//! Its certificate is installed on the devices of a household or a company. Its key could then
-//! vouch for any site that they visit, so that it is bound to the names of one network.
+//! Its certificate is installed on the devices of a household or a company. A stolen key could
+//! impersonate any site to them, so name constraints bind it to the names of one network.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -26,17 +26,16 @@ use super::{
     CertificateError, Pair, certificate_name, fingerprint, read_certificates, read_key, wrong, x509,
 };
 
-/// Days for which the authority is good.
+/// Days for which the authority's certificate is valid.
 pub const AUTHORITY_DAYS: u32 = 3650;
 
-/// Days for which a certificate may be good: iOS accepts none that is good for longer.
+/// Longest validity of a certificate, in days: iOS rejects longer ones.
 pub const ISSUED_DAYS_MAX: u32 = 825;
 
 /// Longest name of an authority, in characters (RFC 5280, ub-common-name).
 const NAME_CHARS_MAX: usize = 64;
 
-/// What an authority vouches for unless names are given: names and addresses that no public
-/// authority vouches for.
+/// Default name constraints: names and addresses for which no public authority issues certificates.
 pub const PRIVATE_NAMES: [&str; 13] = [
     "lan",
     "local",
@@ -53,8 +52,9 @@ pub const PRIVATE_NAMES: [&str; 13] = [
     "::1/128",
 ];
 
-/// Makes an authority for these host names (with all names below them), addresses and networks. It
-/// is good from a day before `now`, the time since the Unix epoch.
+/// Makes an authority for these host names (with all names below them), addresses and networks.
+///
+/// `now` is the time since the Unix epoch; the certificate is valid from a day earlier.
 pub fn authority(
     name: Option<&str>,
     names: &[String],
@@ -70,7 +70,7 @@ pub fn authority(
             return wrong("the name of an authority holds no control characters".to_owned());
         }
         Some(name) => name.to_owned(),
-        // Several on one phone can be distinguished.
+        // The digits distinguish several authorities on one phone.
         None => format!("vestnik CA {}", key_digits(&key)),
     };
     params.distinguished_name.remove(DnType::CommonName);
@@ -89,18 +89,19 @@ pub fn authority(
     })
 }
 
-/// The authority that issues: the files of its certificate and its key.
+/// The files of an authority.
 #[derive(Clone, Copy, Debug)]
 pub struct Files<'a> {
-    /// Its certificate.
+    /// File of its certificate.
     pub certificate: &'a Path,
-    /// Its key.
+    /// File of its key.
     pub key: &'a Path,
 }
 
-/// Makes a certificate for these host names and IP addresses, at least one, that is good for this
-/// number of days, at most about [`ISSUED_DAYS_MAX`]. `key` is the file of the key to keep; without
-/// one a key is made.
+/// Issues a certificate for these host names and IP addresses (at least one).
+///
+/// It is valid for `days`, at most about [`ISSUED_DAYS_MAX`]. `key` is the file of an existing key;
+/// without it a key is generated.
 pub fn issue(
     by: Files<'_>,
     names: &[String],
@@ -127,7 +128,7 @@ pub fn issue(
         Some(file) => load_key(file)?,
         None => KeyPair::generate().map_err(unmakeable)?,
     };
-    // Clocks on a LAN disagree. Nobody needs it for longer than its authority.
+    // A day earlier, since clocks on a LAN disagree; and not longer than the authority.
     let begin = now.saturating_sub(DAY);
     let longest = (begin + DAY * ISSUED_DAYS_MAX).min(validity.not_after);
     let end = (now + DAY * days).min(longest);
@@ -142,7 +143,7 @@ pub fn issue(
         params.not_after = date_time_ymd(1970, 1, 1) + end;
         params.signed_by(&key, &issuer).map_err(unmakeable)
     };
-    // One name that the authority may not vouch for would spoil it for all of them.
+    // One name outside the constraints would make clients reject the certificate for all names.
     for name in &names {
         check(by, &authority, sign(std::slice::from_ref(name))?.der(), name, now)?;
     }
@@ -154,7 +155,7 @@ pub fn issue(
     })
 }
 
-/// Checks a certificate as a client would that trusts the authority.
+/// Verifies a certificate as a client does that trusts the authority.
 fn check(
     by: Files<'_>,
     authority: &CertificateDer<'static>,
@@ -192,7 +193,7 @@ fn check(
     })
 }
 
-/// What the authority may vouch for: nothing else, of names and of addresses.
+/// The name constraints of the authority: these names and addresses only.
 fn constraints(names: &[String]) -> Result<NameConstraints, CertificateError> {
     let mut constraints =
         NameConstraints { permitted_subtrees: Vec::new(), excluded_subtrees: Vec::new() };
@@ -200,7 +201,7 @@ fn constraints(names: &[String]) -> Result<NameConstraints, CertificateError> {
     for name in if names.is_empty() { &private[..] } else { names } {
         constraints.permitted_subtrees.push(subtree(name)?);
     }
-    // Where no name (or no address) is permitted, a constraint says nothing about names.
+    // Without any permitted name (or address), a constraint would not restrict names (addresses).
     let permits =
         |is_kind: fn(&GeneralSubtree) -> bool| constraints.permitted_subtrees.iter().any(is_kind);
     let mut excluded = Vec::new();
@@ -257,7 +258,7 @@ fn load_key(file: &Path) -> Result<KeyPair, CertificateError> {
     })
 }
 
-/// A certificate that is issued again for the same key is another one.
+/// A random serial number: a certificate that is issued again for the same key needs another one.
 fn serial_number() -> Result<SerialNumber, CertificateError> {
     let mut bytes = [0; 16];
     let filled = SystemRandom::new().fill(&mut bytes);
@@ -267,7 +268,7 @@ fn serial_number() -> Result<SerialNumber, CertificateError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// Digits that distinguish a key from others.
+/// A few hex digits that identify a key.
 fn key_digits(key: &KeyPair) -> String {
     fingerprint(key.public_key_raw()).chars().filter(char::is_ascii_hexdigit).take(4).collect()
 }
@@ -362,7 +363,7 @@ mod tests {
         let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();
         let validity = x509::validity(&der).unwrap();
         assert_eq!(validity.not_after - validity.not_before, DAY * ISSUED_DAYS_MAX);
-        // Not for longer than its authority.
+        // Not longer than the authority.
         let late = NOW + DAY * 3600;
         let made = issue(by, &list(&["chat.lan"]), 825, None, late).unwrap();
         let der = CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap();

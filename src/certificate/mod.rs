@@ -1,7 +1,7 @@
-//! Certificates and keys as files: reading them, making them, writing them.
+//! Certificates and keys as files: reading, generating, writing.
 //!
-//! Owns PEM, the names that a certificate can hold, and pairs that were made here. Must not know
-//! connections, nor what a pair is used for.
+//! Owns PEM, the names that a certificate can hold, and generated pairs. Must not know connections,
+//! nor what a pair is used for.
 
 pub mod authority;
 pub mod self_signed;
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::PEM_BYTES_MAX;
 
-/// What is wrong with a certificate or a key, in one line.
+/// An error with a certificate or a key: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateError(pub String);
 
@@ -37,19 +37,19 @@ fn wrong<T>(message: String) -> Result<T, CertificateError> {
     Err(CertificateError(message))
 }
 
-/// A certificate that was made here, with its key.
+/// A generated certificate with its key.
 pub struct Pair {
-    /// PEM, for everybody.
+    /// The certificate in PEM.
     pub certificate: String,
-    /// PEM, for its owner alone. Wiped when dropped.
+    /// The private key in PEM. Wiped when dropped.
     pub key: Zeroizing<String>,
-    /// What clients pin: see [`fingerprint`].
+    /// The fingerprint that clients pin: see [`fingerprint`].
     pub fingerprint: String,
 }
 
 impl Pair {
-    /// Writes both files, the key readable by its owner alone. Neither may exist: a key that is
-    /// overwritten is lost.
+    /// Writes both files, the key readable by its owner only. Fails if one exists: an overwritten
+    /// key is lost.
     pub fn write(&self, certificate: &Path, key: &Path) -> Result<(), CertificateError> {
         create(key, 0o600, self.key.as_bytes())?;
         create(certificate, 0o644, self.certificate.as_bytes()).inspect_err(|_| {
@@ -68,12 +68,12 @@ fn create(file: &Path, mode: u32, bytes: &[u8]) -> Result<(), CertificateError> 
     written.map_err(|error| cannot_write(file, &error))
 }
 
-/// Writes a file that is complete whenever it has its name: a crash leaves the old one or the new.
+/// Replaces a file atomically: after a crash there is the old one or the new one.
 pub fn replace(file: &Path, mode: u32, bytes: &[u8]) -> Result<(), CertificateError> {
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    // What an interrupted attempt has left.
+    // An interrupted attempt may have left it.
     let _ = fs::remove_file(&new);
     create(&new, mode, bytes)?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -86,7 +86,7 @@ fn cannot_write(file: &Path, error: &io::Error) -> CertificateError {
     CertificateError(format!("cannot write {}: {}", file.display(), reason(error)))
 }
 
-/// Why a file cannot be read or written.
+/// The message for an I/O error.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "it does not exist".to_owned(),
@@ -98,8 +98,8 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// A name as a certificate holds it: a host name in ASCII (IDNs as punycode), or an IP address
-/// without zone or brackets.
+/// Converts a name to the form of certificates: a host name in ASCII (IDNs as punycode), or an IP
+/// address without zone or brackets.
 pub fn certificate_name(given: &str) -> Result<String, CertificateError> {
     let bad = |why: &str| {
         wrong(format!(
@@ -113,7 +113,7 @@ pub fn certificate_name(given: &str) -> Result<String, CertificateError> {
         return bad("give the host alone, without a scheme or path");
     }
     let bare = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given);
-    // A zone (RFC 4007) means something on the machine of the client alone.
+    // A zone (RFC 4007) has a meaning on the client's machine only.
     let address = bare.split('%').next().unwrap_or(bare);
     if let Ok(address) = address.parse::<IpAddr>() {
         return Ok(address.to_string());
@@ -127,7 +127,7 @@ pub fn certificate_name(given: &str) -> Result<String, CertificateError> {
     Ok(ascii)
 }
 
-/// The certificates of a PEM file, in its order; at least one.
+/// Reads the certificates of a PEM file, at least one, in the order of the file.
 pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let pem = read_pem(file)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -141,10 +141,10 @@ pub fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Ce
     }
 }
 
-/// The private key of a PEM file.
+/// Reads the private key of a PEM file.
 pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let pem = read_pem(file)?;
-    // What is wrong with a key file is not quoted: the quote might be of the key.
+    // The parser's error is not shown, since it might quote the key.
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         CertificateError(format!(
             "no private key in {}: a PEM file with BEGIN PRIVATE KEY, not encrypted, is needed",
@@ -154,7 +154,7 @@ pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError>
 }
 
 fn read_pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
-    // Long enough for every key from the start: growing would leave a copy of it behind.
+    // Enough capacity for every key: growing would leave a copy of the key in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
     File::open(file)
         .and_then(|open| open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes))
@@ -167,7 +167,7 @@ fn read_pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     Ok(bytes)
 }
 
-/// The fingerprint of the first certificate in a PEM file: the server's own.
+/// The fingerprint of the first certificate in a PEM file, which is the server's own.
 pub fn fingerprint_of_file(file: &Path) -> Result<String, CertificateError> {
     let chain = read_certificates(file)?;
     chain.first().map_or_else(|| wrong("no certificate".to_owned()), |first| Ok(fingerprint(first)))

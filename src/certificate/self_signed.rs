@@ -1,4 +1,4 @@
-//! A certificate for a server that no authority vouches for; clients pin its fingerprint.
+//! Self-signed certificates, for servers whose fingerprint clients pin.
 
 use std::time::Duration;
 
@@ -9,13 +9,15 @@ use zeroize::Zeroizing;
 
 use super::{CertificateError, Pair, certificate_name, fingerprint};
 
-/// Days for which a self-signed certificate is good: nobody renews what is pinned by hand.
+/// Days for which a self-signed certificate is valid: long, since every client pins it by hand.
 pub const SELF_SIGNED_DAYS: u64 = 3650;
 
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Makes a pair for these host names and IP addresses, at least one. It is good from a day before
-/// `now`, the time since the Unix epoch, since clocks on a LAN disagree.
+/// Makes a pair for these host names and IP addresses (at least one).
+///
+/// `now` is the time since the Unix epoch; the certificate is valid from a day earlier, since
+/// clocks on a LAN disagree.
 pub fn self_signed(names: &[String], now: Duration) -> Result<Pair, CertificateError> {
     let names = names.iter().map(|name| certificate_name(name)).collect::<Result<Vec<_>, _>>()?;
     let first = names.first().ok_or_else(|| {

@@ -1,7 +1,7 @@
-//! The fields of a certificate that are read here: from when to when it is good, and whose it is.
+//! Reads the validity and the common name of an X.509 certificate.
 //!
-//! Owns the walk through its DER to them (RFC 5280, section 4.1). Must not check anything of a
-//! certificate: rustls does that. No crate for X.509 is worth its weight for three fields.
+//! Owns the walk through the DER to these fields (RFC 5280, section 4.1). Verifies nothing: rustls
+//! does that. A crate for X.509 would be a lot of code for three fields.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0C;
-/// 2.5.4.3
+/// Object identifier 2.5.4.3, the common name.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
-/// `[0]`, the version, which a certificate of version 1 leaves out.
+/// Tag of the version field, `[0]`, which certificates of version 1 do not have.
 const VERSION: u8 = 0xA0;
 
-/// When a certificate is good, since the Unix epoch.
+/// The validity of a certificate, as times since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// From then on
+    /// Start of the validity.
     pub not_before: Duration,
-    /// until then.
+    /// End of the validity.
     pub not_after: Duration,
 }
 
-/// When a certificate in DER is good; `None` when that cannot be read.
+/// The validity of a certificate in DER; `None` when it cannot be parsed.
 pub fn validity(certificate: &[u8]) -> Option<Validity> {
     // Behind the serial number, the signature's algorithm and the issuer.
     let (tag, validity, _) = element(skip(fields(certificate)?, 3)?)?;
@@ -39,8 +39,7 @@ pub fn validity(certificate: &[u8]) -> Option<Validity> {
     Some(Validity { not_before: time(begin_kind, begin)?, not_after: time(end_kind, end)? })
 }
 
-/// The common name of the subject of a certificate in DER, when the subject is that name alone, in
-/// UTF-8.
+/// The common name of a certificate in DER, if the subject consists of it alone and it is UTF-8.
 pub fn common_name(certificate: &[u8]) -> Option<&str> {
     let (_, subject, _) = element(skip(fields(certificate)?, 4)?)?;
     let (_, set, rest) = element(subject)?;
@@ -62,7 +61,7 @@ fn fields(certificate: &[u8]) -> Option<&[u8]> {
     if fields.first() == Some(&VERSION) { skip(fields, 1) } else { Some(fields) }
 }
 
-/// What follows this number of elements.
+/// Skips this number of elements; returns the rest.
 fn skip(mut fields: &[u8], count: usize) -> Option<&[u8]> {
     for _ in 0..count {
         fields = element(fields)?.2;
@@ -70,7 +69,7 @@ fn skip(mut fields: &[u8], count: usize) -> Option<&[u8]> {
     Some(fields)
 }
 
-/// The tag and content of the first element, and what follows it. Lengths of up to four bytes.
+/// The tag and content of the first element, and the rest. Supports lengths of up to four bytes.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
@@ -86,7 +85,7 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// `YYMMDDhhmmssZ` or `YYYYMMDDhhmmssZ`; two digits of a year are 1950 to 2049.
+/// Parses `YYMMDDhhmmssZ` or `YYYYMMDDhhmmssZ`; a year of two digits is 1950 to 2049.
 fn time(kind: u8, text: &[u8]) -> Option<Duration> {
     let text = str::from_utf8(text).ok()?.strip_suffix('Z')?;
     let (year, rest) = match kind {
@@ -125,7 +124,7 @@ mod tests {
             assert_eq!(days, SELF_SIGNED_DAYS, "{year}");
             assert_eq!((now - good.not_before).as_secs(), 86_400);
             assert_eq!(common_name(&der), Some("chat.lan"));
-            // Cut anywhere, it is no certificate, and nothing panics.
+            // Truncated anywhere, it is rejected, and nothing panics.
             for end in 0..der.len() {
                 let _ = (validity(&der[..end]), common_name(&der[..end]));
             }
