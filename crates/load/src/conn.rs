@@ -1,5 +1,6 @@
-//! One connection of the load: its bytes in and out, and its unanswered requests. It knows no
-//! protocol: those are the dialects.
+//! One connection of the load: its bytes in and out, and its unanswered requests.
+//!
+//! Must not know a protocol: those are the dialects (`native`, `resp`, `mqtt`, `nats`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +20,7 @@ const READS_PER_TURN: usize = 8;
 /// The work that a connection does once it is ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
-    /// Only receives.
+    /// Receives only.
     Listen,
     /// Sends, with a window of unanswered requests.
     Send,
@@ -81,13 +82,13 @@ pub(super) enum Stage {
 /// The protocol of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Dialect {
-    /// vestnik's.
+    /// Purpose, of vestnik.
     Purpose(Version),
-    /// Redis's.
+    /// RESP, of Redis.
     Resp,
-    /// mosquitto's.
+    /// MQTT 3.1.1, of mosquitto.
     Mqtt,
-    /// That of nats-server.
+    /// The protocol of nats-server.
     Nats,
 }
 
@@ -205,7 +206,6 @@ impl Conn {
                     self.carry.clear();
                     self.carry.extend_from_slice(&buffer[used..end]);
                     // A short read has drained the stream: more bytes cause another event.
-                    // bytes are an event of their own.
                     if self.stage == Stage::Closed
                         || (self.stream.reports_end() && bytes < room && !ending)
                     {
@@ -259,8 +259,8 @@ impl Conn {
         self.close(shared, &error.to_string());
     }
 
-    /// Closes it. During setup the cause may be the server's limit on unauthenticated connections,
-    /// so it is retried; later it is a fault.
+    /// Closes the connection. During setup the cause may be the server's limit on unauthenticated
+    /// connections, so the connection is retried; later a close is a fault.
     pub(super) fn close(&mut self, shared: &mut Shared, why: &str) {
         if self.stage == Stage::Ready {
             let index = self.index;
@@ -272,7 +272,7 @@ impl Conn {
         self.carry = Vec::new();
     }
 
-    /// Takes the oldest unanswered request, if the answer belongs to it.
+    /// Removes the oldest unanswered request, if the answer belongs to it.
     pub(super) fn answered(&mut self, task: u8, shared: &mut Shared) -> Option<Pending> {
         match self.waiting.pop_front() {
             Some(pending) if pending.task == task => Some(pending),

@@ -126,11 +126,12 @@ impl Faults {
 pub(super) struct Shared {
     /// Nanoseconds since the run began, read once per turn.
     pub(super) now_ns: u64,
-    /// Where the run is.
+    /// The phase of the run.
     pub(super) phase: Phase,
-    /// Latencies of load due from this time on are recorded (open loop), in nanoseconds,
+    /// Open loop: start of the measured time, in nanoseconds. Load that was due earlier is not
+    /// recorded.
     pub(super) measured_from_ns: u64,
-    /// and up to this time.
+    /// Open loop: end of the measured time, in nanoseconds.
     pub(super) measured_to_ns: u64,
     /// Whether every delivery's latency is recorded, from the time when it was due.
     pub(super) paced: bool,
@@ -156,11 +157,11 @@ pub(super) struct Shared {
     pub(super) answers: Histogram<u64>,
     /// Latency from the time when a send was due to its delivery, in nanoseconds.
     pub(super) deliveries: Histogram<u64>,
-    /// What went wrong.
+    /// The faults of the run.
     pub(super) faults: Faults,
     /// The reason why the run failed.
     pub(super) failed: Option<String>,
-    /// What history walks have learned.
+    /// The result of the first walk over the history.
     pub(super) history: super::history::Learned,
     /// Sessions that connections take over from each other: id and secret.
     pub(super) sessions: Vec<Option<(u32, String)>>,

@@ -1,5 +1,6 @@
-//! Walks over the stored messages: pages backwards on API 1.0, ranges of time on 0.1, both of 1,000
-//! messages. All walks over the same messages must give the same result.
+//! Walks over the stored messages: pages backwards on API 1.0, ranges of time on 0.1.
+//!
+//! Both read 1,000 messages at a time. All walks over the same messages must give the same result.
 
 use super::conn::{Conn, Kind};
 use super::count::Shared;

@@ -1,14 +1,14 @@
 //! `vestnik-load`: puts load on a server, measures it, and checks that every message arrived.
 //!
-//! One thread with one poll loop, cheap enough to outrun the server: it reads large chunks into one
-//! buffer, parses in place, and writes once per connection and turn. It knows the protocol, and the
-//! server's process only through /proc.
+//! One thread with one event loop, cheap enough to saturate the server: it reads large chunks into
+//! one buffer, parses in place, and writes once per connection and turn. Besides the protocol it
+//! reads only /proc of the server's process.
 //!
 //! ```text
 //!   scenario  which connections do what         setup    how they become ready
 //!   engine    the loop, phases, the clock       count    counters, books, faults
 //!   conn      bytes in and out, the window      report   metrics for people and programs
-//!   native, history (resp, mqtt, nats)  what is asked, and what is read of the answers
+//!   native, history, setup   the Purpose protocol    resp, mqtt, nats   other protocols
 //! ```
 
 mod conn;
@@ -87,19 +87,19 @@ fn main() -> ExitCode {
 enum Scenario {
     /// A few publish to a chat of many; counts deliveries
     Fanout,
-    /// The same by the clock; latency from the intended time of sending
+    /// Like fanout, at a fixed rate; latency counts from the intended time of sending
     Rate,
     /// Many send to one chat or several; counts acknowledged sends
     Durable,
-    /// HEARTBEAT there and back
+    /// HEARTBEAT round trips
     Echo,
-    /// Connections that log in and do nothing; memory of each
+    /// Connections that log in and do nothing; memory per connection
     Idle,
-    /// Pages of 1,000 messages of what is stored
+    /// Reads of stored messages, in pages of 1,000
     History,
-    /// LOGIN, then RESTORE_SESSION, over and over
+    /// LOGIN and RESTORE_SESSION in a loop
     Login,
-    /// Some of everything, by clients of both versions
+    /// A mix of everything, by clients of both versions
     Mixed,
 }
 
@@ -112,11 +112,11 @@ enum Api {
     /// All 1.0
     #[value(name = "1.0")]
     V1_0,
-    /// Every second each
+    /// Half of the clients each
     Both,
 }
 
-/// The language of the server under load.
+/// The protocol of the server under load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Speak {
     /// vestnik's
@@ -135,31 +135,31 @@ struct LoadRunArgs {
     /// What to put on the server
     #[arg(value_enum)]
     scenario: Scenario,
-    /// Address of the server; more than one are used in turn
+    /// Address of the server; several are used in turn
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7420")]
     addr: Vec<SocketAddr>,
-    /// Speak TLS, and trust the certificates in this file; they must name the addresses
+    /// Use TLS, and trust the certificates in this file; they must name the addresses
     #[arg(long, value_name = "PEM")]
     tls: Option<PathBuf>,
-    /// Go through a WebSocket, at the path /ws
+    /// Connect through a WebSocket at the path /ws
     #[arg(long)]
     ws: bool,
-    /// Version that clients speak; mixed always takes both
+    /// Version that clients speak; mixed always uses both
     #[arg(long, value_enum, default_value = "1.0")]
     api: Api,
-    /// Chat to send to; on API 1.0 a missing one is made
+    /// Chat to send to; on API 1.0 it is created if missing
     #[arg(long, value_name = "NAME", default_value = "load")]
     chat: String,
-    /// Chats NAME, NAME-1, NAME-2, …, over which connections spread in turn
+    /// Number of chats: NAME, NAME-1, NAME-2, …; connections spread over them in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     chats: u16,
-    /// fanout, rate: connections that take messages
+    /// fanout, rate: connections that receive messages
     #[arg(long, value_name = "N", default_value_t = 200)]
     members: usize,
     /// fanout, rate: how many of them publish
     #[arg(long, value_name = "N", default_value_t = 4)]
     publishers: usize,
-    /// The other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32,
+    /// Other scenarios: connections [default: 64; echo 50, idle 1000, history 4, login 32,
     /// mixed 100]
     #[arg(long, value_name = "N")]
     connections: Option<usize>,
@@ -172,16 +172,16 @@ struct LoadRunArgs {
     /// rate: deliveries per second, to all members together
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     rate: u32,
-    /// Seconds that are measured
+    /// Seconds of measured load
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Seconds of load before that
+    /// Seconds of load before the measurement
     #[arg(long, value_name = "S", default_value_t = 2)]
     warmup: u32,
     /// Connect from 127.0.0.1, 127.0.0.2, … in turn, for more connections than ports
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     source_addresses: u8,
-    /// Process of the server, for its CPU time and memory
+    /// Process id of the server, to measure its CPU time and memory
     #[arg(long, value_name = "PID")]
     server_pid: Option<u32>,
     /// Sends carry a nonce (API 1.0)
@@ -190,16 +190,16 @@ struct LoadRunArgs {
     /// Users to log in as: PREFIX0 to PREFIX(N-1), in turn [default: one for each connection]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     users: Option<u32>,
-    /// What names of users begin with
+    /// Prefix of user names
     #[arg(long, value_name = "PREFIX", default_value = "load")]
     user_prefix: String,
     /// Password of all users
     #[arg(long, default_value = "load-password")]
     password: String,
-    /// One JSON object per measurement on standard output instead of a table
+    /// Print one JSON object per measurement instead of a table
     #[arg(long)]
     json: bool,
-    /// Language of the server, for comparisons
+    /// Protocol of the server, for comparisons
     #[arg(long, value_enum, default_value = "purpose", hide = true)]
     speak: Speak,
 }

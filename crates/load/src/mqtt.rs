@@ -1,5 +1,6 @@
-//! The same load in MQTT 3.1.1, to compare with mosquitto: SUBSCRIBE at QoS 0, PUBLISH at QoS 1 so
-//! that each send is acknowledged, and PINGREQ.
+//! The same load in MQTT 3.1.1, to compare with mosquitto.
+//!
+//! SUBSCRIBE at QoS 0, PUBLISH at QoS 1 so that each send is acknowledged, and PINGREQ.
 
 use super::conn::{Conn, Kind, Role, Stage};
 use super::count::Shared;

@@ -1,5 +1,6 @@
-//! The load in Purpose: the requests of each role, and the handling of answers. Reads in place and
-//! allocates nothing per message.
+//! The load in Purpose: the requests of each role, and the handling of answers.
+//!
+//! Parses in place and allocates nothing per message.
 
 use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::Shared;

@@ -1,11 +1,12 @@
-//! The same load in the protocol of NATS, for side-by-side runs: SUB, PUB, PING. `verbose` makes
-//! the server acknowledge each of them, as the other servers do; nothing is stored.
+//! The same load in the protocol of NATS, to compare with nats-server: SUB, PUB, PING.
+//!
+//! `verbose` makes the server acknowledge each of them, as the other servers do; it stores nothing.
 
 use super::conn::{Conn, Kind, Role, Stage};
 use super::count::Shared;
 use super::resp;
 
-/// Queues what a new connection says first.
+/// Queues the first command of a new connection.
 pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     conn.ask(Kind::Hello, 0, shared.now_ns);
     conn.out.extend_from_slice(b"CONNECT {\"verbose\":true,\"pedantic\":false}\r\n");
@@ -16,7 +17,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
     }
 }
 
-/// Makes the commands that send to the chats.
+/// Builds the commands that send to the chats.
 pub(super) fn know(shared: &mut Shared) {
     // PING has no text.
     shared.echoes_text = false;
@@ -30,7 +31,7 @@ pub(super) fn know(shared: &mut Shared) {
     }
 }
 
-/// Asks for as much as the role and the window allow.
+/// Sends as many requests as the role and the window allow.
 pub(super) fn fill(conn: &mut Conn, shared: &Shared) {
     while conn.waiting.len() < shared.window {
         match conn.role {
@@ -51,11 +52,11 @@ enum Line<'a> {
     Pong,
     Ping,
     Error(&'a [u8]),
-    /// INFO, which nobody needs.
+    /// INFO, which is ignored.
     Other,
 }
 
-/// The line in front of `bytes`, and its length with its text; `None` when it is not whole.
+/// Parses the line at the front of `bytes`, with its length; `None` if it is incomplete.
 fn line(bytes: &[u8]) -> Option<(Line<'_>, usize)> {
     let end = memchr::memchr(b'\n', bytes)?;
     let words = bytes.get(..end)?.trim_ascii_end();
@@ -76,7 +77,7 @@ fn line(bytes: &[u8]) -> Option<(Line<'_>, usize)> {
     })
 }
 
-/// Deals with the whole lines in front of `bytes`; gives how many bytes they are.
+/// Handles the complete lines at the front of `bytes`. Returns their length.
 pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
     let mut used = 0;
     while let Some((line, length)) = line(&bytes[used..]) {
@@ -96,7 +97,7 @@ pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> 
     used
 }
 
-/// CONNECT was acknowledged, or SUB behind it.
+/// Handles the acknowledgement of CONNECT, or of the SUB after it.
 fn acknowledged(conn: &mut Conn, shared: &mut Shared) {
     match conn.waiting.front().map(|pending| pending.kind) {
         Some(Kind::Join) => resp::subscribed(conn, shared),

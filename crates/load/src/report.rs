@@ -31,7 +31,7 @@ fn metrics(outcome: &Outcome) -> Metrics {
         Unit::Connections => connections as u64,
         unit => unit.count(&outcome.counters),
     };
-    // Connections are divided by the time that making them took.
+    // Connections per second of the setup, not of the measured time.
     let seconds = if is_idle { outcome.setup_seconds } else { outcome.seconds };
     let memory = outcome.memory.zip(outcome.memory_before);
     Metrics {

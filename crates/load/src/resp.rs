@@ -1,5 +1,6 @@
-//! The same load in RESP, to compare with Redis: SUBSCRIBE and PUBLISH, XADD, PING. A stream entry
-//! is acknowledged by its id, as a message is.
+//! The same load in RESP, to compare with Redis: SUBSCRIBE and PUBLISH, XADD, PING.
+//!
+//! A stream entry is acknowledged by its id, as a message is.
 
 use super::conn::{Conn, Kind, Role, Stage};
 use super::count::{Shared, Tally};
@@ -12,7 +13,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
             conn.ask(Kind::Join, slot, shared.now_ns);
             command(&mut conn.out, &[b"SUBSCRIBE", shared.books[slot].name.as_bytes()]);
         }
-        // An answer shows that the server has accepted the connection.
+        // The answer shows that the server has accepted the connection.
         (Role::Listen, None) => {
             conn.ask(Kind::Hello, 0, shared.now_ns);
             command(&mut conn.out, &[b"PING"]);

@@ -1,4 +1,4 @@
-//! The scenarios: the connections, their roles, and what is counted.
+//! The scenarios: connections, their roles, and the unit that is counted.
 
 use super::conn::{Dialect, Role};
 use super::count::Counters;
@@ -10,7 +10,7 @@ use purpose::wire::Version;
 /// limit. The other half is for connections that stay unauthenticated.
 const GREETED_MAX: usize = 32;
 
-/// What a measurement counts.
+/// The unit of a measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unit {
     Deliveries,
@@ -24,7 +24,7 @@ pub(super) enum Unit {
 }
 
 impl Unit {
-    /// Its name.
+    /// The name in reports.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Deliveries => "deliveries",
@@ -59,9 +59,9 @@ pub(super) struct Plan {
     pub(super) name: &'static str,
     /// Its parameters, for the report.
     pub(super) words: String,
-    /// What is counted.
+    /// The unit that is counted.
     pub(super) unit: Unit,
-    /// What each connection does.
+    /// The role of each connection.
     pub(super) roles: Vec<Role>,
     /// Whether connections belong to chats.
     pub(super) has_chats: bool,

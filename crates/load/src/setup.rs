@@ -1,5 +1,6 @@
-//! Setting up a connection: HELLO and LOGIN in one write, the chat's id once for all, and
-//! JOIN_CHAT, which also proves membership.
+//! Setup of a connection: HELLO and LOGIN in one write, then JOIN_CHAT, which proves membership.
+//!
+//! The first connection asks for the ids of the chats, for all of them.
 
 use super::conn::{Conn, Kind, Pending, Role, Stage};
 use super::count::{Shared, Tally};

@@ -1,5 +1,4 @@
-//! The byte stream of a connection: plain or TLS, raw or in WebSocket messages. Nothing here
-//! blocks.
+//! The byte stream of a connection: plain or TLS, raw or in WebSocket messages, without blocking.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// What a connection reads from and writes to.
+/// A non-blocking byte stream over TCP, with optional TLS and WebSocket layers.
 pub(super) struct Stream {
     transport: Transport,
     layer: Option<Box<Layer>>,
@@ -59,7 +58,7 @@ impl Stream {
                 return Ok(0);
             }
             let payload = layer.unwrap(room, count)?;
-            // A Pong, or what waited for the end of the handshake.
+            // Write a Pong, or frames that waited for the end of the handshake.
             self.push()?;
             if let Some(payload_bytes) = payload {
                 return Ok(payload_bytes);
@@ -67,7 +66,7 @@ impl Stream {
         }
     }
 
-    /// Accepts some of the bytes, and writes what can be written.
+    /// Queues some of the bytes, and writes as much as the socket accepts.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(layer) = &mut self.layer else { return self.transport.write(bytes) };
         layer.put(ClientFrame::Binary, bytes);
@@ -107,7 +106,7 @@ struct Layer {
     head: Vec<u8>,
     is_open: bool,
     out: Vec<u8>,
-    /// Frames that wait for the end of the handshake: some servers take none before it.
+    /// Frames that wait for the end of the handshake: some servers accept none before it.
     early: Vec<u8>,
     sent: usize,
     mask: u32,
@@ -132,7 +131,7 @@ impl Layer {
     }
 
     fn put(&mut self, kind: ClientFrame, payload: &[u8]) {
-        // Masks protect old proxies; any mask will do here.
+        // Masks only protect old proxies, so a weak generator is enough.
         self.mask = self.mask.wrapping_mul(747_796_405).wrapping_add(1);
         let out = if self.is_open { &mut self.out } else { &mut self.early };
         put_masked(out, kind, self.mask.to_le_bytes(), payload);
@@ -203,7 +202,7 @@ impl Transport {
         }
     }
 
-    /// Accepts some of the bytes, and writes what can be written.
+    /// Queues some of the bytes, and writes as much as the socket accepts.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
