@@ -56,22 +56,22 @@ CREATE TABLE chats (
     chat_id      INTEGER PRIMARY KEY AUTOINCREMENT,
     kind         INTEGER NOT NULL CHECK (kind IN (0, 1)), -- 0 group, 1 direct
     name         TEXT,                                    -- NULL for a direct chat
-    name_key     TEXT UNIQUE,
+    name_key     TEXT UNIQUE,                             -- as in users
     title        TEXT NOT NULL DEFAULT '',
     password     TEXT,                                    -- NULL: none is needed
-    user_low     INTEGER,                                 -- the two of a direct chat, in order
+    user_low     INTEGER,                                 -- the users of a direct chat, in order
     user_high    INTEGER,
-    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by each statement that changes them
+    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, updated with them
     created      INTEGER NOT NULL,
-    slow_mode_s  INTEGER NOT NULL DEFAULT 0,              -- seconds between two sends of one member; 0: any
-    keep_days    INTEGER NOT NULL DEFAULT 0,              -- days after which messages go; 0: never
-    -- Messages are counted behind the requests: `last_message` is the newest one counted (0: it is
-    -- gone, as are all before it), and `message_count` says how many came up to there, ever.
+    slow_mode_s  INTEGER NOT NULL DEFAULT 0, -- seconds between two sends of a member; 0: no limit
+    keep_days    INTEGER NOT NULL DEFAULT 0, -- days after which messages are deleted; 0: never
+    -- Messages are counted later, in the background. `last_message` is the newest one counted
+    -- (0: it and all before it are gone); `message_count` is the number of messages up to it, ever.
     message_count INTEGER NOT NULL DEFAULT 0,
     last_message  INTEGER NOT NULL DEFAULT 0,
-    deletions     INTEGER NOT NULL DEFAULT 0,             -- how often messages were deleted or went
-    last_deleted  INTEGER NOT NULL DEFAULT 0,             -- the newest message that did
-    closed        INTEGER NOT NULL DEFAULT 0              -- 1: does not exist for those outside it
+    deletions     INTEGER NOT NULL DEFAULT 0, -- number of deletions, also those by age
+    last_deleted  INTEGER NOT NULL DEFAULT 0, -- the newest message that was deleted
+    closed        INTEGER NOT NULL DEFAULT 0  -- 1: hidden from users who are not members
 ) STRICT;
 CREATE UNIQUE INDEX chats_direct ON chats (user_low, user_high) WHERE kind = 1;
 CREATE INDEX chats_kept ON chats (keep_days) WHERE keep_days > 0;
@@ -82,11 +82,11 @@ CREATE TABLE members (
     admin   INTEGER NOT NULL DEFAULT 0,
     joined  INTEGER NOT NULL,
     seen    INTEGER NOT NULL DEFAULT 0, -- the member's marker
-    -- The chat's message_count less what this member has not read; NULL: to be counted. True while
-    -- the chat's `deletions` are these, or the last of them was not after the marker.
+    -- The chat's message_count less the member's unread messages; NULL: to be counted. It is valid
+    -- while the chat's `deletions` equals this row's, or its last_deleted is not after the marker.
     known_count INTEGER,
     deletions   INTEGER NOT NULL DEFAULT 0,
-    notify      INTEGER NOT NULL DEFAULT 0, -- pushes: 0 everything, 1 what mentions or answers, 2 nothing
+    notify      INTEGER NOT NULL DEFAULT 0, -- pushes: 0 all, 1 mentions and replies, 2 none
     PRIMARY KEY (chat_id, user_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX members_by_user ON members (user_id);
@@ -94,7 +94,7 @@ CREATE INDEX members_by_user ON members (user_id);
 -- Groups without an admin: the next user who joins, or is enabled, becomes one.
 CREATE TABLE vacancies (
     chat_id INTEGER PRIMARY KEY,
-    emptied INTEGER -- when the last member left; NULL while there are members, all of them disabled
+    emptied INTEGER -- when the last member left; NULL while members remain, all of them disabled
 ) STRICT;
 CREATE INDEX vacancies_by_time ON vacancies (emptied) WHERE emptied IS NOT NULL;
 
@@ -111,12 +111,11 @@ CREATE TABLE messages (
     message_id INTEGER NOT NULL,           -- unique over all chats
     sender_id  INTEGER NOT NULL,
     updated    INTEGER,                    -- of the last edit or the deletion; NULL: as created
-    -- Bits of protocol section 1, and where more is to be read: 0x10 a row of `replies`, 0x20
-    -- rows of
-    -- `files`, 0x40 rows of `reactions`.
+    -- Bits of protocol section 1, and which tables have rows for the message: 0x10 `replies`,
+    -- 0x20 `files`, 0x40 `reactions`.
     status     INTEGER NOT NULL DEFAULT 0,
     content    TEXT NOT NULL,
-    checksum   INTEGER,                    -- of what makes the message; NULL: not computed yet
+    checksum   INTEGER,                    -- of the message's fields; NULL: not computed yet
     PRIMARY KEY (chat_id, message_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX messages_updated ON messages (chat_id, updated) WHERE updated IS NOT NULL;
@@ -152,7 +151,7 @@ CREATE TABLE search_rows (
 CREATE TABLE search_pending (
     message_id INTEGER PRIMARY KEY,
     chat_id    INTEGER NOT NULL,
-    words_out  INTEGER NOT NULL DEFAULT 0, -- how many of the old words have left, in their order
+    words_out  INTEGER NOT NULL DEFAULT 0, -- number of old words removed so far, in their order
     content    TEXT NOT NULL               -- as it was indexed
 ) STRICT;
 CREATE INDEX search_pending_by_chat ON search_pending (chat_id);
@@ -161,9 +160,9 @@ CREATE INDEX search_pending_by_chat ON search_pending (chat_id);
 CREATE TABLE purges (
     purge_id INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id  INTEGER NOT NULL,
-    upto     INTEGER NOT NULL,           -- messages created up to here
-    chat_id  INTEGER NOT NULL DEFAULT 0, -- chats before this one are done,
-    at       INTEGER NOT NULL DEFAULT 0  -- and its messages up to this one
+    upto     INTEGER NOT NULL,           -- only messages created up to this time
+    chat_id  INTEGER NOT NULL DEFAULT 0, -- progress: chats before this one are done
+    at       INTEGER NOT NULL DEFAULT 0  -- progress: messages of chat_id up to this one are done
 ) STRICT;
 
 CREATE TABLE invites (
@@ -173,9 +172,9 @@ CREATE TABLE invites (
     expires   INTEGER NOT NULL,
     created   INTEGER NOT NULL,
     registers INTEGER NOT NULL DEFAULT 1, -- 1: it lets its holder register
-    operator  INTEGER NOT NULL DEFAULT 0, -- 1: the user whom it registers becomes an operator
-    chat_id   INTEGER,                    -- its user becomes a member of this chat; NULL: none
-    creator   INTEGER NOT NULL DEFAULT 0  -- the user who made it; 0: the command line
+    operator  INTEGER NOT NULL DEFAULT 0, -- 1: a user who registers with it becomes an operator
+    chat_id   INTEGER,                    -- a user of it becomes a member of this chat; NULL: none
+    creator   INTEGER NOT NULL DEFAULT 0  -- the user who created it; 0: the command line
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX invites_by_chat ON invites (chat_id) WHERE chat_id IS NOT NULL;
 
@@ -209,8 +208,8 @@ CREATE TABLE push_pending (
     session_id INTEGER NOT NULL REFERENCES push_subscriptions ON DELETE CASCADE,
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
-    attempts   INTEGER NOT NULL DEFAULT 0, -- that failed since the last that did not
-    due        INTEGER NOT NULL,           -- not to be sent before
+    attempts   INTEGER NOT NULL DEFAULT 0, -- failed attempts so far
+    due        INTEGER NOT NULL,           -- not sent before this time
     PRIMARY KEY (session_id, chat_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -259,14 +258,14 @@ CREATE TABLE files (
     chat_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,           -- the uploader
     message_id INTEGER,
-    place      INTEGER NOT NULL DEFAULT 0, -- among the files of its message
+    place      INTEGER NOT NULL DEFAULT 0, -- index among the files of its message
     size       INTEGER NOT NULL,           -- as announced
     stored     INTEGER NOT NULL DEFAULT 0, -- bytes in `file_chunks`
     width      INTEGER NOT NULL,           -- pixels of an image or video; 0: neither
     height     INTEGER NOT NULL,
     media_type TEXT NOT NULL,
     name       TEXT NOT NULL,
-    touched    INTEGER NOT NULL            -- when it was begun, or its last byte came
+    touched    INTEGER NOT NULL            -- time of BEGIN_FILE, or of the last byte
 ) STRICT;
 CREATE INDEX files_by_message ON files (chat_id, message_id, place) WHERE message_id IS NOT NULL;
 CREATE INDEX files_by_user ON files (user_id);
@@ -277,7 +276,7 @@ CREATE TABLE file_chunks (
     file_id INTEGER NOT NULL,
     start   INTEGER NOT NULL,    -- offset in the file
     bytes   BLOB NOT NULL,
-    checksum INTEGER,            -- of where they are and what they are; NULL: not computed yet
+    checksum INTEGER,            -- of file_id, start and bytes; NULL: not computed yet
     PRIMARY KEY (file_id, start)
 ) STRICT;
 
@@ -298,6 +297,6 @@ CREATE TABLE file_usage (
 CREATE TABLE changes (
     change_id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind      TEXT NOT NULL,    -- a store::changes::Change
-    a         INTEGER NOT NULL, -- the ids that it is about
+    a         INTEGER NOT NULL, -- ids of the subject; their meaning depends on kind
     b         INTEGER NOT NULL DEFAULT 0
 ) STRICT;

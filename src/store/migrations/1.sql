@@ -1,18 +1,18 @@
--- vestnik's data file, version 1, as it was: what the migrations begin with. Only tests read it.
+-- The schema of version 1, unchanged: the migrations start from it. Used by tests only.
 -- Times are server times: microseconds since the Unix epoch (protocol section 3), unless a name
--- ends in another unit. Secrets are kept as hashes only.
+-- ends in another unit. Secrets are stored as hashes only.
 
--- Numbers that belong to the file as a whole.
+-- Settings of the whole database.
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
--- No server time at or below this is ever given again; kept apart from the rows that carry times,
--- since those can be deleted.
+-- No server time up to this is ever given again. It is stored separately, because the rows with
+-- times can be deleted.
 INSERT INTO meta VALUES ('server_time', 0);
 
 CREATE TABLE users (
-    user_id  INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice
+    user_id  INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused
     nickname TEXT NOT NULL,                     -- as given, in NFC
     name_key TEXT NOT NULL UNIQUE,              -- lower-cased, then NFC: what names are compared by
     password TEXT NOT NULL,                     -- algorithm, rounds, salt and hash in one string
@@ -25,8 +25,8 @@ CREATE TABLE sessions (
     user_id    INTEGER NOT NULL REFERENCES users ON DELETE CASCADE,
     digest     BLOB NOT NULL,    -- SHA-256 of session_hash
     created    INTEGER NOT NULL,
-    used       INTEGER NOT NULL, -- to the hour or so; a session unused for its lifetime ends
-    address    TEXT NOT NULL     -- where it was last restored from
+    used       INTEGER NOT NULL, -- accurate to about an hour; see --session-days
+    address    TEXT NOT NULL     -- the address that last used it
 ) STRICT;
 CREATE INDEX sessions_by_user ON sessions (user_id);
 CREATE INDEX sessions_by_use ON sessions (used);
@@ -38,18 +38,18 @@ CREATE TABLE chats (
     name_key     TEXT UNIQUE,
     title        TEXT NOT NULL DEFAULT '',
     password     TEXT,                                    -- NULL: none is needed
-    user_low     INTEGER,                                 -- the two of a direct chat, in order
+    user_low     INTEGER,                                 -- the users of a direct chat, in order
     user_high    INTEGER,
-    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, kept by each statement that changes them
+    member_count INTEGER NOT NULL DEFAULT 0,              -- rows of members, updated with them
     created      INTEGER NOT NULL,
-    slow_mode_s  INTEGER NOT NULL DEFAULT 0,              -- seconds between two sends of one member; 0: any
-    keep_days    INTEGER NOT NULL DEFAULT 0,              -- days after which messages go; 0: never
-    -- Messages are counted behind the requests: `last_message` is the newest one counted (0: it is
-    -- gone, as are all before it), and `message_count` says how many came up to there, ever.
+    slow_mode_s  INTEGER NOT NULL DEFAULT 0, -- seconds between two sends of a member; 0: no limit
+    keep_days    INTEGER NOT NULL DEFAULT 0, -- days after which messages are deleted; 0: never
+    -- Messages are counted later, in the background. `last_message` is the newest one counted
+    -- (0: it and all before it are gone); `message_count` is the number of messages up to it, ever.
     message_count INTEGER NOT NULL DEFAULT 0,
     last_message  INTEGER NOT NULL DEFAULT 0,
-    deletions     INTEGER NOT NULL DEFAULT 0,             -- how often messages were deleted or went
-    last_deleted  INTEGER NOT NULL DEFAULT 0              -- the newest message that did
+    deletions     INTEGER NOT NULL DEFAULT 0, -- number of deletions, also those by age
+    last_deleted  INTEGER NOT NULL DEFAULT 0  -- the newest message that was deleted
 ) STRICT;
 CREATE UNIQUE INDEX chats_direct ON chats (user_low, user_high) WHERE kind = 1;
 CREATE INDEX chats_kept ON chats (keep_days) WHERE keep_days > 0;
@@ -60,8 +60,8 @@ CREATE TABLE members (
     admin   INTEGER NOT NULL DEFAULT 0,
     joined  INTEGER NOT NULL,
     seen    INTEGER NOT NULL DEFAULT 0, -- the member's marker
-    -- The chat's message_count less what this member has not read; NULL: to be counted. True while
-    -- the chat's `deletions` are these, or the last of them was not after the marker.
+    -- The chat's message_count less the member's unread messages; NULL: to be counted. It is valid
+    -- while the chat's `deletions` equals this row's, or its last_deleted is not after the marker.
     known_count INTEGER,
     deletions   INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, user_id)
@@ -74,8 +74,8 @@ CREATE TABLE bans (
     PRIMARY KEY (chat_id, user_id)
 ) STRICT, WITHOUT ROWID;
 
--- A message is named by the server time of its creation, so this one tree, in which the messages
--- of a chat lie side by side in order, serves sending, ranges and pages alike.
+-- The id of a message is the server time of its creation. So this one tree, in which the messages
+-- of a chat are adjacent and sorted, serves sends, ranges and pages.
 CREATE TABLE messages (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,           -- unique over all chats
@@ -87,7 +87,7 @@ CREATE TABLE messages (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX messages_updated ON messages (chat_id, updated) WHERE updated IS NOT NULL;
 
--- The numbers that make a send safe to repeat, kept as long as the chat.
+-- Idempotency keys of sends, kept as long as the chat.
 CREATE TABLE nonces (
     chat_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,
@@ -96,10 +96,10 @@ CREATE TABLE nonces (
     PRIMARY KEY (chat_id, user_id, nonce)
 ) STRICT, WITHOUT ROWID;
 
--- Searching. Each indexed message stands in `search` with its different words and a word for its
--- chat. The words are taken out by naming them again, since nothing of the text is kept here twice;
--- 'secure-delete' takes them out of the file itself. Merging is asked for in small steps, and never
--- done at the cost of an insert.
+-- The search index. Each indexed message has its distinct words in `search`, and a word for its
+-- chat. To remove words, they must be given again, since the index does not store the text;
+-- 'secure-delete' then overwrites them on disk. Merging is done in small steps, never during an
+-- insert.
 CREATE VIRTUAL TABLE search USING fts5 (
     words, content = '', columnsize = 0, detail = none, tokenize = 'ascii'
 );
@@ -113,22 +113,22 @@ CREATE TABLE search_rows (
     chat_id    INTEGER NOT NULL
 ) STRICT;
 
--- Messages that were indexed and have changed since: the old words have to leave the index, and
--- the new ones, if there are any, to come in. Indexed up to where: the keys search_... of meta.
+-- Indexed messages that have changed since: their old words have to be removed from the index, and
+-- the new ones, if any, added. The progress of indexing is in the keys search_... of meta.
 CREATE TABLE search_pending (
     message_id INTEGER PRIMARY KEY,
     chat_id    INTEGER NOT NULL,
-    words_out  INTEGER NOT NULL DEFAULT 0, -- how many of the old words have left, in their order
+    words_out  INTEGER NOT NULL DEFAULT 0, -- number of old words removed so far, in their order
     content    TEXT NOT NULL               -- as it was indexed
 ) STRICT;
 
--- Users whose messages are to be deleted, in slices, and how far that has come.
+-- Users whose messages are to be deleted, in slices, and the progress of that.
 CREATE TABLE purges (
     purge_id INTEGER PRIMARY KEY AUTOINCREMENT,
     user_id  INTEGER NOT NULL,
-    upto     INTEGER NOT NULL,           -- messages created up to here
-    chat_id  INTEGER NOT NULL DEFAULT 0, -- chats before this one are done,
-    at       INTEGER NOT NULL DEFAULT 0  -- and its messages up to this one
+    upto     INTEGER NOT NULL,           -- only messages created up to this time
+    chat_id  INTEGER NOT NULL DEFAULT 0, -- progress: chats before this one are done
+    at       INTEGER NOT NULL DEFAULT 0  -- progress: messages of chat_id up to this one are done
 ) STRICT;
 
 CREATE TABLE invites (
@@ -139,11 +139,11 @@ CREATE TABLE invites (
     created   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What the command line changed while a server may be running; the server takes the rows away as
--- it acts on them, and empties the table when it starts.
+-- Changes made by commands while a server may be running. The server deletes the rows when it acts
+-- on them, and empties the table when it starts.
 CREATE TABLE changes (
     change_id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind      TEXT NOT NULL,    -- a store::changes::Change
-    a         INTEGER NOT NULL, -- the ids that it is about
+    a         INTEGER NOT NULL, -- ids of the subject; their meaning depends on kind
     b         INTEGER NOT NULL DEFAULT 0
 ) STRICT;

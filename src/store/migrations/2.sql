@@ -1,7 +1,6 @@
--- What brings a data file of version 1 to version 2: columns with a default, which SQLite adds
--- without
--- writing the rows that are there, and new tables. The rows of messages are left as they are:
--- each gets its checksum when the server comes by.
+-- Migration from version 1 to version 2: columns with a default, and new tables.
+-- SQLite adds such columns without writing the existing rows. Messages get their checksums later,
+-- in the background.
 
 ALTER TABLE messages ADD COLUMN checksum INTEGER;
 ALTER TABLE users ADD COLUMN flags INTEGER NOT NULL DEFAULT 0;
@@ -14,7 +13,7 @@ ALTER TABLE invites ADD COLUMN creator INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX invites_by_chat ON invites (chat_id) WHERE chat_id IS NOT NULL;
 CREATE INDEX search_pending_by_chat ON search_pending (chat_id);
 
--- Codes for one new password each, made by an operator; at most one a user.
+-- Reset codes for one new password, created by an operator; at most one per user.
 CREATE TABLE reset_codes (
     user_id INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     digest  BLOB NOT NULL,    -- SHA-256 of the code
@@ -22,7 +21,7 @@ CREATE TABLE reset_codes (
     created INTEGER NOT NULL
 ) STRICT;
 
--- Where the pushes of a session go (RFC 8030 and 8291).
+-- Push subscriptions of sessions (RFC 8030 and 8291).
 CREATE TABLE push_subscriptions (
     session_id INTEGER PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
     endpoint   TEXT NOT NULL,
@@ -31,7 +30,7 @@ CREATE TABLE push_subscriptions (
     created    INTEGER NOT NULL
 ) STRICT;
 
--- Tokens by which a bot writes to a chat over HTTP.
+-- Tokens with which bots send to chats over HTTP.
 CREATE TABLE hooks (
     digest  BLOB PRIMARY KEY,    -- SHA-256 of the token
     user_id INTEGER NOT NULL UNIQUE REFERENCES users ON DELETE CASCADE, -- the bot
@@ -40,8 +39,8 @@ CREATE TABLE hooks (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hooks_by_chat ON hooks (chat_id);
 
--- What logins look like (UTS 39), so that no two look alike. Made anew when the tables of Unicode
--- change: the key skeletons_version of meta.
+-- Skeletons of logins (UTS 39), so that no two look alike. They are computed again when the Unicode
+-- tables change: see the key skeletons_version of meta.
 CREATE TABLE skeletons (
     user_id INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     stored  TEXT NOT NULL, -- the skeleton of nickname
@@ -50,8 +49,8 @@ CREATE TABLE skeletons (
 CREATE INDEX skeletons_stored ON skeletons (stored);
 CREATE INDEX skeletons_lower ON skeletons (lower);
 
--- What users have used of their limits of a day. What is reserved counts as used until the end of
--- the day, or a graceful end of the server.
+-- What users have used of their daily limits. Reservations count as used until the end of the day,
+-- or a graceful shutdown of the server.
 CREATE TABLE ledger (
     user_id     INTEGER PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     day         INTEGER NOT NULL, -- of UTC, since the Unix epoch
@@ -60,14 +59,14 @@ CREATE TABLE ledger (
 ) STRICT;
 CREATE INDEX ledger_by_day ON ledger (day);
 
--- Groups that wait for an admin: the first to join or to be enabled.
+-- Groups without an admin: the next user who joins, or is enabled, becomes one.
 CREATE TABLE vacancies (
     chat_id INTEGER PRIMARY KEY,
-    emptied INTEGER -- when the last member left; NULL while there are members, all of them disabled
+    emptied INTEGER -- when the last member left; NULL while members remain, all of them disabled
 ) STRICT;
 CREATE INDEX vacancies_by_time ON vacancies (emptied) WHERE emptied IS NOT NULL;
 
--- Which message a message answers.
+-- Replies: the message that a message answers.
 CREATE TABLE replies (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -75,7 +74,7 @@ CREATE TABLE replies (
     PRIMARY KEY (chat_id, message_id)
 ) STRICT, WITHOUT ROWID;
 
--- The emoji that a message has, and how many users gave each.
+-- The emoji of a message, and how many users gave each.
 CREATE TABLE emoji (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -85,7 +84,7 @@ CREATE TABLE emoji (
     PRIMARY KEY (chat_id, message_id, emoji_at)
 ) STRICT, WITHOUT ROWID;
 
--- Who gave which of them, in the order in which they were given.
+-- Reactions: which user gave which emoji, in order.
 CREATE TABLE reactions (
     chat_id    INTEGER NOT NULL,
     message_id INTEGER NOT NULL,
@@ -99,24 +98,24 @@ CREATE INDEX reactions_by_emoji ON reactions (chat_id, message_id, emoji_at, giv
 
 -- Files: uploads while `message_id` is NULL, then parts of a message.
 CREATE TABLE files (
-    file_id    INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice
+    file_id    INTEGER PRIMARY KEY AUTOINCREMENT, -- never reused
     chat_id    INTEGER NOT NULL,
     user_id    INTEGER NOT NULL,           -- the uploader
     message_id INTEGER,
-    place      INTEGER NOT NULL DEFAULT 0, -- among the files of its message
+    place      INTEGER NOT NULL DEFAULT 0, -- index among the files of its message
     size       INTEGER NOT NULL,           -- as announced
     stored     INTEGER NOT NULL DEFAULT 0, -- bytes in `file_chunks`
     width      INTEGER NOT NULL,           -- pixels of an image or video; 0: neither
     height     INTEGER NOT NULL,
     media_type TEXT NOT NULL,
     name       TEXT NOT NULL,
-    touched    INTEGER NOT NULL            -- when it was begun, or its last byte came
+    touched    INTEGER NOT NULL            -- time of BEGIN_FILE, or of the last byte
 ) STRICT;
 CREATE INDEX files_by_message ON files (chat_id, message_id, place) WHERE message_id IS NOT NULL;
 CREATE INDEX files_by_user ON files (user_id);
 CREATE INDEX files_under_way ON files (touched) WHERE message_id IS NULL;
 
--- Their bytes, at most 65536 in a row. A row and the next hold more than that together.
+-- The bytes of files, at most 65536 in a row. Two adjacent rows together have more than that.
 CREATE TABLE file_chunks (
     file_id INTEGER NOT NULL,
     start   INTEGER NOT NULL,    -- offset in the file
@@ -124,12 +123,12 @@ CREATE TABLE file_chunks (
     PRIMARY KEY (file_id, start)
 ) STRICT;
 
--- Files that are gone and whose chunks wait to be overwritten, in slices.
+-- Removed files whose chunks wait to be erased, in slices.
 CREATE TABLE files_erased (
     file_id INTEGER PRIMARY KEY
 ) STRICT;
 
--- Sums over `files`, so that quotas are checked without a walk; user 0 is everybody.
+-- Sums over `files`, so that quotas are checked without a scan; user 0 stands for all users.
 CREATE TABLE file_usage (
     user_id INTEGER PRIMARY KEY,
     bytes   INTEGER NOT NULL,    -- announced sizes

@@ -1,14 +1,14 @@
--- What brings a data file of version 2 to version 3: new tables and a column.
+-- Migration from version 2 to version 3: new tables and a column.
 
--- The key pair by which push services know the server (RFC 8292), made once.
+-- The key pair that identifies the server to push services (RFC 8292), created once.
 CREATE TABLE push_key (
     id      INTEGER PRIMARY KEY CHECK (id = 1),
     pkcs8   BLOB NOT NULL,
     created INTEGER NOT NULL
 ) STRICT;
 
--- Pushes that wait to be sent: for each chat and subscription the newest. Up to where messages
--- were scanned for pushes: the key push_decided of meta.
+-- Pushes to be sent: only the newest for each chat and subscription. The time up to which messages
+-- were scanned for pushes is in the key push_decided of meta.
 CREATE TABLE push_pending (
     session_id INTEGER NOT NULL REFERENCES push_subscriptions ON DELETE CASCADE,
     chat_id    INTEGER NOT NULL,
@@ -18,5 +18,5 @@ CREATE TABLE push_pending (
     PRIMARY KEY (session_id, chat_id)
 ) STRICT, WITHOUT ROWID;
 
--- A checksum for each chunk of a file. Those that are there get theirs behind the requests.
+-- A checksum for each chunk of a file; existing chunks get theirs later, in the background.
 ALTER TABLE file_chunks ADD COLUMN checksum INTEGER;
