@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Tries `serve --domain` against pebble, an ACME authority for tests (Debian's package pebble).
+"""Tests `serve --domain` against pebble, an ACME authority for tests (Debian's package pebble).
 
     scripts/acme-check.py [--binary target/debug/vestnik] [CHECK …]
 
-    issue     a certificate with nothing else configured, from an authority that rejects a third of
-              all nonces; clients reach HTTPS, a WebSocket and Purpose with it
-    renew     renewals while clients exchange frames without a pause: nobody is dropped
-    restart   kill -9 in the middle of an order: the next start goes on with the same order
-    down      an authority that is gone: the old pair stays, and SIGHUP tries again
-    wrong     a name that points elsewhere, and a port that something else answers
-    browser   Chromium opens a WebSocket with that certificate, and with one of `cert issue`, when it
-              trusts the authority (needs chromium and certutil)
+    issue     gets a certificate with default options, from an authority that rejects a third of
+              all nonces; clients connect with it by HTTPS, WebSocket and Purpose
+    renew     renews while clients exchange frames: no connection is lost
+    restart   kill -9 in the middle of an order: the next start continues the order
+    down      the authority is down: the old certificate stays, and SIGHUP retries
+    wrong     a name that points elsewhere, and another program on port 443: the error names it
+    browser   Chromium, which trusts the authority, opens a WebSocket with that certificate, and
+              with one of `cert issue` (needs chromium and certutil)
     idle      without --domain the server connects to nothing and resolves nothing (strace)
 
-Prints a line for each, and fails at the first that is not so. Exit code 2: pebble is missing.
+Prints one line per check and stops at the first failure. Exit code 0: all passed. 1: one failed.
+2: pebble is missing.
 """
 
 import argparse
@@ -95,7 +96,7 @@ class Lab:
         wait_until(lambda: can_connect(self.dns_management), "the DNS server listens")
 
     def point_to(self, address):
-        """What the name points to."""
+        """Sets the address of the name in DNS."""
         body = json.dumps({"ip": address}).encode()
         url = f"http://127.0.0.1:{self.dns_management}/set-default-ipv4"
         urllib.request.urlopen(url, body, timeout=10).read()
@@ -123,7 +124,7 @@ class Lab:
         wait_until(lambda: can_connect(self.directory), "pebble listens")
 
     def start_server(self, *more):
-        """`--domain`, and where the authority of this test is: nothing else of TLS."""
+        """Starts the server with `--domain` and the directory of pebble."""
         self.server = Process(
             self.folder / "server.txt",
             [self.binary, "--data", "chat.db", "serve", "--domain", NAME,
@@ -139,11 +140,11 @@ class Lab:
         return words in self.server.output()
 
     def obtained(self):
-        """Certificates that the server has got in all its runs."""
+        """Number of certificates that the server has got in all its runs."""
         return self.server.output().count("and will be renewed at")
 
     def context(self):
-        """What a client trusts: the root of this pebble, and nothing else."""
+        """A TLS context that trusts the root of this pebble only."""
         url = f"https://localhost:{self.management}/roots/0"
         root = urllib.request.urlopen(url, timeout=10, context=self.own).read().decode()
         return ssl.create_default_context(cadata=root)
@@ -168,7 +169,7 @@ def can_connect(port):
 
 
 def ask(connection, request, buffer):
-    """One frame, and the next frame that comes."""
+    """Sends one frame; returns the next frame."""
     connection.sendall(request)
     while not (frames := take_frames(buffer)):
         chunk = connection.recv(65536)
@@ -213,7 +214,7 @@ def issue(lab):
 
 
 class Talker(threading.Thread):
-    """A client that exchanges frames without a pause."""
+    """A client that exchanges frames without pause."""
 
     def __init__(self, connection, login):
         super().__init__()
@@ -466,7 +467,7 @@ def browser(lab):
 
 
 def greets(lab, part, root, name):
-    """A page of the server opens a WebSocket in a browser that trusts one more authority."""
+    """Opens a WebSocket from a page of the server in a browser that trusts the authority."""
     folder = lab.folder / part
     folder.mkdir()
     page = Browser(folder, root, f"MAP {name} 127.0.0.1:{lab.tls}")

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""What floods do to an honest client: a table of its p99 and of its login time under each.
+"""Measures how floods affect an honest client: its p99 and its login time under each attack.
 
-Starts a release build once for each attack. An honest client sends to a chat of its own 20 times a
-second and times each answer; another logs in once a second, with a password of the default cost,
-from an address that had a session before. Attackers are processes of lower priority: on another
-machine they would take nothing from the server. With --ws the honest and the attackers go through
-WebSocket; the misuse of HTTP is among the attacks either way, and its answers are checked.
+Starts a release build once for each attack. One honest client sends to a chat of its own 20 times a
+second and times each answer. Another logs in once a second, with a password hash of the default
+cost, from an address that had a session before. The attackers run at a lower priority, because on
+a machine of their own they would take no CPU time from the server. With --ws all clients connect
+through WebSocket; misuse of HTTP is always among the attacks, and its answers are checked.
 
-Exit code 1 when a p99 is over 50 ms, a login takes over a second, or a misuse is answered wrongly.
-`--short` takes about a minute, and does not check the p99. The machine has to be quiet: the first
-row, without an attack, shows what it does by itself. --markdown prints the table alone, with the
-machine and the moment below it, as docs/testing.md has it.
+Exit code 1: a p99 is over 50 ms, a login takes over a second, or a misuse is answered wrongly.
+--short takes about a minute and does not check the p99. Run it on a quiet machine: the first row,
+without an attack, is the baseline. --markdown prints the table for docs/testing.md only, with the
+machine and the time below it.
 """
 
 import argparse
@@ -44,7 +44,7 @@ GRACE_SECONDS = 60
 
 
 class Target(NamedTuple):
-    """Where the server is, and how to go there."""
+    """Address of the server, and the transport to use."""
 
     address: tuple
     is_web: bool = False
@@ -54,10 +54,10 @@ class Target(NamedTuple):
 
 
 class Client(Connection):
-    """A connection on 1.0, from an address of one's own choice."""
+    """A connection on 1.0, optionally from a given source address."""
 
     def flood(self, request, until, window=PIPELINED):
-        """Sends what `request(n)` gives as fast as it is answered; how often it was accepted."""
+        """Sends `request(n)` as fast as the server answers; returns how many were accepted."""
         accepted = sent = answered = 0
         while time.monotonic() < until:
             burst = bytearray()
@@ -76,7 +76,7 @@ class Client(Connection):
 
 
 def alone(action):
-    """Runs an attacker's loop until the end of the attack, whatever the server does to it."""
+    """Runs an attacker's loop until the end of the attack, whatever errors the server causes."""
     def run(target, until, number, faults):
         os.nice(15)
         while time.monotonic() < until:
@@ -91,7 +91,7 @@ def alone(action):
 
 @alone
 def log_lines(target, _until, number):
-    """Frames that are over every limit, and the end of the connection."""
+    """Sends frames over every limit; each ends the connection and may cause a log line."""
     peer = target.connect(f"127.0.1.{1 + number}", version=None)
     peer.send(b"\xff\xff\xff\xff\x20\x01")
     peer.close()
@@ -99,7 +99,7 @@ def log_lines(target, _until, number):
 
 @alone
 def big_messages(target, until, _number):
-    """The longest messages as fast as they are accepted."""
+    """Sends the longest messages as fast as they are accepted."""
     client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"flood-{os.getpid()}-{time.monotonic_ns()}"))
@@ -109,7 +109,7 @@ def big_messages(target, until, _number):
 
 @alone
 def edits(target, until, _number):
-    """One message edited again and again."""
+    """Edits one message in a loop."""
     client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"edits-{os.getpid()}-{time.monotonic_ns()}"))
@@ -119,7 +119,7 @@ def edits(target, until, _number):
 
 @alone
 def groups(target, until, _number):
-    """Groups made and left."""
+    """Creates and leaves groups."""
     client = target.connect()
     client.login("mallory")
     for number in range(1_000_000):
@@ -131,7 +131,7 @@ def groups(target, until, _number):
 
 @alone
 def titles(target, until, _number):
-    """A title changed again and again."""
+    """Changes a title in a loop."""
     client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"titles-{os.getpid()}-{time.monotonic_ns()}"))
@@ -140,7 +140,7 @@ def titles(target, until, _number):
 
 @alone
 def right_logins(target, until, number):
-    """Logins with one's own right password, one after the other."""
+    """Logs in with the right password in a loop."""
     source = f"127.0.2.{1 + number}"
     while time.monotonic() < until:
         client = target.connect(source)
@@ -150,7 +150,7 @@ def right_logins(target, until, number):
 
 @alone
 def wrong_logins(target, until, number):
-    """Wrong passwords for many names, from many addresses, eight connections each."""
+    """Tries wrong passwords for many names, from many addresses, with eight connections each."""
     peers = []
     for n in range(8):
         peers.append(target.connect(f"127.0.3.{1 + number}"))
@@ -166,7 +166,7 @@ def wrong_logins(target, until, number):
 
 @alone
 def silent(target, until, number):
-    """As many silent connections as an address may have."""
+    """Keeps as many silent connections as an address may have."""
     source = f"127.0.4.{1 + number}"
     held = [target.connect(source, version=None) for _ in range(64)]
     while time.monotonic() < until:
@@ -180,7 +180,7 @@ def silent(target, until, number):
 
 @alone
 def deaf(target, until, number):
-    """A hundred sessions of one user that read nothing, and one that sends to them."""
+    """Keeps a hundred sessions of one user that read nothing, and one that sends to them."""
     held = []
     for _ in range(50):
         client = target.connect()
@@ -193,7 +193,7 @@ def deaf(target, until, number):
 
 @alone
 def searches(target, until, _number):
-    """Searches for what is common, next to messages of one's own."""
+    """Searches for common words, and sends messages in between."""
     client = target.connect()
     client.login("mallory")
     chat = client.ask(CREATE_CHAT, text(f"search-{os.getpid()}-{time.monotonic_ns()}"))
@@ -205,14 +205,14 @@ def searches(target, until, _number):
 
 @alone
 def smuggled(target, _until, number):
-    """Requests that a proxy could read in another way."""
+    """Sends HTTP requests that a proxy could parse differently (request smuggling)."""
     return misuse.smuggle(target.address, f"127.0.5.{1 + number}")
 
 
 @alone
 def crawling(target, until, number):
-    """As many slow heads, slow bodies and half upgrades as an address may have, a byte of each a
-    second."""
+    """Keeps as many slow heads, slow bodies and half upgrades as an address may have, each at one
+    byte per second."""
     held = []
     while time.monotonic() < until:
         while len(held) < 384:
@@ -226,7 +226,7 @@ def crawling(target, until, number):
 
 
 def crawls_on(peer):
-    """Sends a byte; whether the connection is still there."""
+    """Sends a byte; returns whether the connection is still open."""
     try:
         peer.send(b"y")
         if peer.socket.recv(4096):
@@ -241,13 +241,13 @@ def crawls_on(peer):
 
 @alone
 def broken_frames(target, _until, number):
-    """Frames without a mask, fragmented control frames, and all else that RFC 6455 forbids."""
+    """Sends frames without a mask, fragmented control frames, and others that RFC 6455 forbids."""
     return misuse.break_frames(target.address, f"127.0.7.{1 + number}")
 
 
 @alone
 def fragments(target, _until, number):
-    """Messages cut into single bytes, with Pings between them, whose Pongs are read late."""
+    """Sends messages cut into single bytes, with Pings in between, and reads the Pongs late."""
     return misuse.fragment(target.address, f"127.0.8.{1 + number}")
 
 
@@ -285,7 +285,7 @@ def percentile(values, share):
 
 
 def honest_sends(target, seconds, results):
-    """Messages at a steady rate; milliseconds until each answer."""
+    """Sends messages at a steady rate; reports the milliseconds until each answer."""
     times = []
     client = target.connect(HONEST)
     client.login("anna")
@@ -301,7 +301,7 @@ def honest_sends(target, seconds, results):
 
 
 def honest_logins(target, seconds, results):
-    """A login a second on a connection of its own; milliseconds until each answer."""
+    """Logs in once a second on a new connection; reports the milliseconds until each answer."""
     times, begun = [], time.monotonic()
     while time.monotonic() < begun + seconds:
         before = time.monotonic()
@@ -318,8 +318,8 @@ def honest_logins(target, seconds, results):
 
 
 def run_attack(arguments, name, attackers, options, is_log_stuck):
-    """One row: p99 and worst of sends, the median and the worst login, in milliseconds. Also the
-    server's exit code, and what it answered wrongly."""
+    """Runs one attack and returns a row: p99 and maximum of sends, median and maximum of logins, in
+    milliseconds; also the server's exit code and its wrong answers."""
     folder = tempfile.mkdtemp(prefix="vestnik-attack-")
     server = Server(arguments.binary, folder)
     server.stuck_log = is_log_stuck
@@ -363,7 +363,7 @@ def run_attack(arguments, name, attackers, options, is_log_stuck):
 
 
 def machine():
-    """The moment and the machine of a table."""
+    """The date and the machine, for the line below a table."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     load = os.getloadavg()[0]

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Puts the same work on vestnik, mosquitto and nats-server through WebSockets, and on vestnik in the
-# clear, and prints the ratios.
+# Runs the same load on vestnik, mosquitto and nats-server through WebSockets, and on vestnik over
+# plain TCP, and prints the ratios.
 #
-# Of the other two those are taken that are installed. Each server runs on one core, the load on the
-# other; one generator speaks to all (QoS 1 to mosquitto, `verbose` to nats-server, so that each
-# send is acknowledged; neither stores anything, vestnik does). All works are done on all servers,
-# that N times, and the median of each is printed as a Markdown table on standard output. Only the
-# ratios within one table count. Files are made where TMPDIR says. It leaves nothing behind.
+# Servers that are not installed are skipped. Each server runs on one core, the load generator on
+# another; the same generator is used for all (QoS 1 for mosquitto and `verbose` for nats-server, so
+# that each send is acknowledged; these two store nothing, vestnik does). Every work runs on every
+# server, N times, and the medians are printed as a Markdown table. Compare ratios within one table
+# only. Files are created in TMPDIR and removed at the end.
 #
 #   scripts/compare-ws.sh [OPTION…]
-#     --runs N          how often (default 3)
-#     --seconds S       seconds that each work is measured (default 5)
+#     --runs N          runs of each work (default 3)
+#     --seconds S       measured seconds of each work (default 5)
 #     --connections N   idle connections (default 5000)
-#     --binary FILE     this program instead of building one
+#     --binary FILE     use this binary instead of building one
 #     --server-core N, --load-core N   the cores (default 0 and 1)
 
 . "$(dirname "$0")/load-common.sh"
@@ -46,7 +46,7 @@ echo        per_server_cpu_second echo --connections 50 --window 16 --payload 0
 WORKS
 }
 
-# Version 2.0.11 does not start without a listener in the clear.
+# Version 2.0.11 does not start without a plain TCP listener.
 start_mosquitto() {
     next_port
     cat >"$dir/mosquitto.conf" <<CONF
@@ -84,7 +84,7 @@ start_ours() {
     start_vestnik "$dir/ours.db"
 }
 
-# one_work SERVER WORK FIGURE SCENARIO [OPTION…]: a line "work server value" in $dir/values.
+# one_work SERVER WORK METRIC SCENARIO [OPTION…]: a line "work server value" in $dir/values.
 one_work() {
     who=$1 work=$2 figure=$3
     shift 3
@@ -124,7 +124,7 @@ while [ "$run" -le "$runs" ]; do
     run=$((run + 1))
 done
 
-# The median of each work and server; ratios say how much better vestnik is: above 1 it wins.
+# The median of each work and server. A ratio above 1 means that vestnik is better.
 sort -k1,1 -k2,2 -k3,3g "$dir/values" | awk '
     function end() { if (n) median[work, who] = n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2; n = 0 }
     { if ($1 != work || $2 != who) { end(); work = $1; who = $2 } v[++n] = $3 }

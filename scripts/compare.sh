@@ -1,21 +1,21 @@
 #!/bin/sh
-# Puts the same work on vestnik, redis-server and mosquitto, side by side, and prints the ratios.
+# Runs the same load on vestnik, redis-server and mosquitto, and prints the ratios.
 #
-# Of the other two those are taken that are installed. Each server runs on one core, the load on
-# another; the same generator speaks to all of them (PUBLISH and XADD with `appendfsync always` to
-# Redis, QoS 1 to mosquitto, which keeps nothing on disk). All works are done on all servers, that
-# N times, and the median of each is printed as a Markdown table on standard output. Metrics drift
-# with the machine, so only the ratios within one table count. Files are made where TMPDIR says: on
-# /dev/shm a sync costs nothing. It leaves nothing behind.
+# Servers that are not installed are skipped. Each server runs on one core, the load generator on
+# another; the same generator is used for all (PUBLISH and XADD with `appendfsync always` for Redis,
+# QoS 1 for mosquitto, which stores nothing on disk). Every work runs on every server, N times, and
+# the medians are printed as a Markdown table. Absolute values drift with the machine, so compare
+# ratios within one table only. Files are created in TMPDIR (on /dev/shm a sync costs nothing) and
+# removed at the end.
 #
 #   scripts/compare.sh [OPTION…]
-#     --runs N          how often (default 3)
-#     --seconds S       seconds that each work is measured (default 5)
+#     --runs N          runs of each work (default 3)
+#     --seconds S       measured seconds of each work (default 5)
 #     --connections N   idle connections (default 5000)
-#     --only NAMES      only these works, with commas between them: fanout-200, fanout-1000,
+#     --only NAMES      only these works, separated by commas: fanout-200, fanout-1000,
 #                       fanout-200-w1, fanout-200-both, durable-w16, durable-w1, durable-pairs-w16,
 #                       durable-pairs-w1, echo, echo-100, rate, idle
-#     --binary FILE     this program instead of building one
+#     --binary FILE     use this binary instead of building one
 #     --server-core N, --load-core N   the cores (default 0 and 1)
 
 . "$(dirname "$0")/load-common.sh"
@@ -42,9 +42,9 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-# The works: name, the figure that counts, and the options. Durable work on vestnik is done in one
-# chat of all 64 (63 notifications each) and in 32 chats of two; the others only acknowledge. The
-# idle connections come first, while the server's memory is as it was at the start.
+# The works: name, the compared metric, and the options. Durable work on vestnik runs in one chat of
+# all 64 (63 notifications each) and in 32 chats of two; the other servers only acknowledge. Idle
+# connections come first, while the server's memory is still small.
 works() {
     cat <<WORKS
 idle             rss_bytes_per_connection idle --connections $idle --source-addresses 4
@@ -94,7 +94,7 @@ start_ours() {
     start_vestnik "$dir/ours.db"
 }
 
-# one_work SERVER WORK FIGURE SCENARIO [OPTION…]: a line "work server value" in $dir/values.
+# one_work SERVER WORK METRIC SCENARIO [OPTION…]: a line "work server value" in $dir/values.
 one_work() {
     who=$1 work=$2 figure=$3
     shift 3
@@ -108,8 +108,8 @@ one_work() {
     *) speak="" ;;
     esac
     case "$who-$work" in
-    # Elsewhere nobody is notified of a durable send: one column serves both of ours. MQTT's
-    # ping has no text.
+    # The other servers notify nobody of a durable send, so one value serves both of our rows.
+    # MQTT's ping has no text.
     redis-*-pairs-* | mosquitto-*-pairs-* | redis-*-both | mosquitto-*-both) return 0 ;;
     mosquitto-echo-100) return 0 ;;
     esac
@@ -129,7 +129,7 @@ one_work() {
 
 # all_works SERVER
 all_works() {
-    # Not a pipe, whose other end a signal would wait for.
+    # Not a pipe: a signal would have to wait for its other end.
     works >"$dir/works"
     while read -r work figure options; do
         # shellcheck disable=SC2086 # the options are words
@@ -157,7 +157,7 @@ while [ "$run" -le "$runs" ]; do
     run=$((run + 1))
 done
 
-# The median of each work and server; ratios say how much better vestnik is: above 1 it wins.
+# The median of each work and server. A ratio above 1 means that vestnik is better.
 sort -k1,1 -k2,2 -k3,3g "$dir/values" | awk '
     function end() { if (n) median[work, who] = n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2; n = 0 }
     { if ($1 != work || $2 != who) { end(); work = $1; who = $2; seen[work] = 1 } v[++n] = $3 }

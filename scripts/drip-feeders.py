@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Ten thousand connections that send one byte a second: what do they cost?
+"""Measures what ten thousand connections cost that send one byte a second.
 
-Each feeds a frame byte by byte (with --ws one of WebSocket around it) and begins again when it is
-whole. These must hold, or the exit code is 1:
-  - the server's resident memory grows by less than 1 KiB for each of them;
-  - p99 of a good client is at most twice what it is without them (alternating runs, medians).
+Each connection sends a frame byte by byte (with --ws inside a WebSocket frame), and starts again
+when it is complete. Exit code 1 unless both hold:
+  - the server's resident memory grows by less than 1 KiB per connection;
+  - the p99 of an honest client is at most twice that without them (medians of alternating runs).
 """
 
 import argparse

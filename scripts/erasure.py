@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How fast a large chat is erased on a busy server, and what others notice of it.
+"""Measures how fast a large chat is erased on a busy server, and how that affects other clients.
 
-Fills a chat from outside, starts a release build, lets some clients send without a pause and an
-honest one twenty times a second, and deletes the chat. Prints every few seconds how many rows of
-the chat, and of its words in the index, are left, how large the database and its WAL are, and the
-p99 of the honest client's answers since the last line.
+Fills a chat, starts a release build, lets some clients send without pause and an honest one twenty
+times a second, and deletes the chat. Every few seconds it prints how many rows of the chat and of
+the search index are left, the sizes of the database and the WAL, and the p99 of the honest client
+since the last line.
 
-Exit code 1 when rows are left after a minute. With `--indexed` the chat is in the search index
-before it is deleted, which takes a while: 150 seconds for 1,000,000 messages.
+Exit code 1: rows are left after a minute. With --indexed the chat is in the search index before it
+is deleted; indexing takes 150 seconds for 1,000,000 messages.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=2_400_000)
     parser.add_argument("--senders", type=int, default=4, help="clients that send (default 4)")
-    parser.add_argument("--seconds", type=float, default=70, help="to watch (default 70)")
+    parser.add_argument("--seconds", type=float, default=70, help="seconds to watch (default 70)")
     parser.add_argument("--quiet", type=float, default=15, help="seconds at the end (default 15)")
     parser.add_argument("--indexed", action="store_true")
     parser.add_argument("--binary", default=default_binary())

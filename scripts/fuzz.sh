@@ -1,18 +1,15 @@
 #!/usr/bin/env bash
-# Fuzzes one target for a number of seconds: scripts/fuzz.sh TARGET SECONDS (fuzz/fuzz_targets has
-# them)
-# Starts from the seeds of fuzz/seeds and what earlier runs left in fuzz/corpus. An input that makes
-# the target panic is left in fuzz/artifacts; `cargo test --test fuzz` runs the same for a moment.
-# However a run ends, a line about it is added to fuzz/runs.tsv: when, which tree, what came of
-# it. On a
-# other work the seconds of processor say more than those of the clock.
+# Fuzzes one target of fuzz/fuzz_targets for a number of seconds: scripts/fuzz.sh TARGET SECONDS
 #
-# A full disk is a file-size limit here, whose signal libFuzzer must not take for a crash.
-# Needs cargo-fuzz (cargo install cargo-fuzz), and no nightly: there is no sanitizer. It would
-# find what
-# unsafe code does wrong, of which there is none here, does not see into SQLite, and costs half of
-# the runs.
-# Weighing inputs by rare features (entropic) would cost a quarter, as many features as there are.
+# Starts from the seeds in fuzz/seeds and the corpus of earlier runs in fuzz/corpus. An input that
+# makes the target panic is stored in fuzz/artifacts. `cargo test --test fuzz` runs the same targets
+# briefly. Every run adds a line to fuzz/runs.tsv: date, commit, result. On a busy machine its CPU
+# seconds say more than the wall-clock seconds.
+#
+# Needs cargo-fuzz (cargo install cargo-fuzz), but no nightly, because no sanitizer is used: there
+# is no unsafe code here, a sanitizer does not see into SQLite, and it would halve the runs.
+# Entropic scheduling is off: with this many features it would cost a quarter of the runs.
+# A full disk is simulated by a file-size limit, whose signal libFuzzer must not take for a crash.
 set -uo pipefail
 cd "$(dirname "$0")/../fuzz"
 if [ $# -ne 2 ]; then
@@ -20,7 +17,7 @@ if [ $# -ne 2 ]; then
     exit 2
 fi
 target=$1 seconds=$2
-# What the service does with a long input is more of the same, and slower.
+# Longer inputs only repeat what short ones do, and are slower.
 case $target in
     service) bytes_max=1024 ;;
     *) bytes_max=4096 ;;
@@ -37,10 +34,10 @@ nice -n 10 "$program" "corpus/$target" "seeds/$target" "-artifact_prefix=artifac
     -rss_limit_mb=2048 -handle_xfsz=0 -entropic=0 -print_final_stats=1 >"$log" 2>&1 &
 run=$!
 begun=$SECONDS
-# What the processor has spent on it, as long as it is there to be asked.
+# CPU seconds of the process, read while it still exists.
 cpu=0
 spent() { awk '{ printf "%.0f", ($14 + $15) / ticks }' ticks="$(getconf CLK_TCK)" "/proc/$run/stat"; }
-# A signal ends the run, which then says what it has done.
+# A signal ends the run, and the line is still written.
 trap 'kill -INT "$run"' INT TERM
 while [ -d "/proc/$run" ]; do
     now=$(spent 2>/dev/null) && cpu=${now:-$cpu}
@@ -50,7 +47,7 @@ wait "$run"
 outcome=$?
 trap - INT TERM
 
-# The final lines of libFuzzer, or else the last line of its progress ("#123  NEW ...").
+# libFuzzer's final lines, or else its last progress line ("#123  NEW ...").
 executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
 : "${executions:=$(sed -n 's/^#\([0-9]\{1,\}\).*/\1/p' "$log" | tail -1)}"
 : "${executions:=0}"

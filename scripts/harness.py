@@ -1,6 +1,6 @@
-"""What the scripts next to this file share: the server as a child process, and plain connections.
+"""Shared parts of the scripts: the server as a child process, and plain connections.
 
-The bytes are those of the Python client, `clients/python/purpose`: this is no codec of its own.
+The wire codec is that of the Python client, `clients/python/purpose`.
 """
 
 import json
@@ -25,25 +25,27 @@ from purpose.wire import Reader, frame, text  # noqa: E402
 PASSWORD = "correct horse"
 LOAD_PASSWORD = "load-password"
 WAIT_SECONDS = 30
-# Where the server has its WebSocket.
+# Path of the server's WebSocket.
 WEB_PATH = "/ws"
 
 
 def add_transport(parser):
-    """The switch by which a script goes through WebSocket."""
+    """Adds the option --ws."""
     parser.add_argument("--ws", action="store_true",
                         help="go through a WebSocket instead of plain TCP")
 
 
 def unpack_messages(pack):
-    """The entries of a pack of message on 0.1 or 1.0: a list of (id, created, content)."""
+    """The messages in a pack of 0.1 or 1.0: a list of (id, created, content)."""
     messages = Reader(pack, wire.API_1_0).all(Reader.message)
     return [(message.id, message.created, message.content) for message in messages]
 
 
 def connect_small(address, source, timeout, receive_bytes):
-    """A connection with a small buffer of the kernel's. It has to be small before it connects: a
-    server that has seen a large window waits for half of it, and sends some 40 KB a second."""
+    """A socket with a small receive buffer.
+
+    It has to be small before it connects: a server that has seen a large window waits for half of
+    it, and then sends some 40 KB a second."""
     plain = socket.socket()
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     plain.settimeout(timeout)
@@ -57,7 +59,7 @@ def connect_small(address, source, timeout, receive_bytes):
 
 
 class Connection:
-    """A blocking connection, by default on API 0.1, from an address of one's own choice."""
+    """A blocking connection, by default on API 0.1 and optionally from a given source address."""
 
     def __init__(self, address, *, version=wire.API_0_1, source=None, is_web=False,
                  timeout=WAIT_SECONDS, receive_bytes=None):
@@ -75,23 +77,23 @@ class Connection:
         return self.link.socket
 
     def send(self, data):
-        """Frames, or any bytes in their place."""
+        """Sends frames, or any other bytes."""
         self.link.send(data)
 
     def next_frame(self):
-        """The next frame, whatever it is: (purpose, task, body)."""
+        """Waits for the next frame of any kind: (purpose, task, body)."""
         found = self.link.receive(time.monotonic() + self.timeout)
         if found is None:
             raise Disconnected(f"nothing came for {self.timeout} s")
         return found
 
     def frames_now(self):
-        """The frames that have come, one after the other, without waiting for more."""
+        """Yields the frames that have arrived, without waiting for more."""
         while (found := self.link.receive(0)) is not None:
             yield found
 
     def answer(self, task):
-        """The answer to a task, as (purpose, body); notifications are skipped."""
+        """Waits for the answer to a task: (purpose, body). Notifications are skipped."""
         while True:
             purpose, answered, body = self.next_frame()
             if purpose in (wire.ACCEPTED, wire.DECLINED) and answered == task:
@@ -106,7 +108,7 @@ class Connection:
         return body
 
     def login(self, name, password=PASSWORD):
-        """A session of the user: (session_id, session_hash with its NUL)."""
+        """Logs in. Returns the session: (session_id, session_hash with its NUL)."""
         body = self.ask(wire.LOGIN, text(name) + text(password))
         return struct.unpack_from("<I", body)[0], body[4:]
 
@@ -130,14 +132,14 @@ class Connection:
             start = end + 1
 
     def end_stream(self):
-        """Ends this side of the stream; answers still come."""
+        """Ends this side of the stream; answers still arrive."""
         if self.link.web:
             self.link.send_raw(WebSocket.wrap(b"\x03\xe8", WebSocket.CLOSE))
         else:
             self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self):
-        """Ends it with a reset instead of the end of the stream."""
+        """Closes the connection with a TCP reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -146,7 +148,7 @@ class Connection:
 
 
 class Server:
-    """`vestnik serve` on one data file, started as often as wanted."""
+    """`vestnik serve` on one data file, which can be started several times."""
 
     def __init__(self, binary, folder, wrapper=()):
         self.binary = shutil.which(binary) or os.path.abspath(binary)
@@ -175,7 +177,7 @@ class Server:
         self.address = (host, int(port))
 
     def next_line(self):
-        """The next line of its standard output."""
+        """The next line of the server's standard output."""
         deadline = time.monotonic() + WAIT_SECONDS
         line = b""
         while not line.endswith(b"\n"):
@@ -192,13 +194,13 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def kill(self):
-        """kill -9."""
+        """Kills the server with SIGKILL."""
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
 
     def stop(self):
-        """SIGTERM; returns the exit code."""
+        """Stops the server with SIGTERM; returns the exit code."""
         self.process.terminate()
         try:
             return self.process.wait(WAIT_SECONDS)
@@ -207,13 +209,13 @@ class Server:
             self.process.stdout.close()
 
     def resident_bytes(self):
-        """Its resident memory."""
+        """Resident memory of the server."""
         with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as status:
             line = next(line for line in status if line.startswith("VmRSS:"))
         return 1024 * int(line.split()[1])
 
     def load(self, scenario, *options, is_web=False):
-        """One run of the load generator, which must find no fault; its metrics."""
+        """Runs the load generator, which must find no fault; returns its metrics."""
         host, port = self.address
         command = [load_generator(self.binary), "run", scenario, "--addr", f"{host}:{port}"]
         command += ["--json", "--warmup", "1", *map(str, options)] + ["--ws"] * is_web
@@ -221,7 +223,7 @@ class Server:
         return json.loads(done.stdout.splitlines()[-1])
 
     def admin(self, *arguments, stdin=None):
-        """Runs `vestnik ARGUMENTS --data FILE`, which must succeed; gives what it printed."""
+        """Runs `vestnik ARGUMENTS --data FILE`, which must succeed; returns its output."""
         done = subprocess.run(
             [self.binary, *arguments, "--data", self.data],
             input=stdin, text=True, check=True, stdout=subprocess.PIPE, timeout=WAIT_SECONDS,
@@ -229,14 +231,14 @@ class Server:
         return done.stdout
 
     def add_user(self, name, iterations=1000):
-        """A user, whose password costs that many rounds."""
+        """Adds a user with this number of PBKDF2 rounds."""
         self.admin(
             "user", "add", name, "--password-stdin", "--password-iterations", str(iterations),
             stdin=PASSWORD + "\n",
         )
 
     def add_members(self, chat, names):
-        """Users, and a chat of which all of them are members."""
+        """Adds users and a chat with all of them as members."""
         for name in names:
             self.add_user(name)
         self.admin("chat", "add", chat, "--admin", names[0])
@@ -245,10 +247,10 @@ class Server:
 
 
 def load_generator(binary):
-    """The load generator, which is built next to the server."""
+    """Path of the load generator, which is built next to the server."""
     return os.path.join(os.path.dirname(os.path.abspath(binary)), "vestnik-load")
 
 
 def default_binary():
-    """The release binary of the repository that this file lies in."""
+    """Path of the release binary of this repository."""
     return str(ROOT / "target" / "release" / "vestnik")

@@ -1,17 +1,15 @@
 #!/bin/sh
-# Counts the instructions of the parts of a message, as a Markdown table: the same on a busy
-# machine as
-# on an idle one, and nearly the same in every run.
+# Counts the instructions of each part of a message's way, as a Markdown table.
 #
-# Each body of `cargo bench -- times` is run by valgrind's callgrind a few times and twice as
-# often; the
-# difference is the body's alone. What the kernel does is not counted. It leaves nothing behind.
+# The counts do not depend on the machine's load and hardly differ between runs. valgrind's
+# callgrind runs each body of `cargo bench -- times` N times and 2 N times; the difference is the
+# body's alone. Instructions of the kernel are not counted. Temporary files are removed at the end.
 #
 #   scripts/instructions.sh [OPTION…] [BODY…]      (default: all bodies)
-#     --profile       for each body, also the functions that most of it is in
-#     --binary FILE   this bench program instead of building one
+#     --profile       also list the most expensive functions of each body
+#     --binary FILE   use this bench binary instead of building one
 
-# A sync is not counted, so the files may as well lie in memory.
+# Syncs are not counted, so the files can be in memory.
 [ ! -w /dev/shm ] || TMPDIR=${TMPDIR:-/dev/shm}
 . "$(dirname "$0")/load-common.sh"
 export VESTNIK_BENCH_FOLDER="$dir"
@@ -45,7 +43,7 @@ count() {
     units=$(sed -n 's/.*: \([0-9]*\) units$/\1/p' "$dir/units")
 }
 
-# unit BODY: what is counted, and how often the body is run.
+# unit BODY: the unit that is counted, and the number of runs of the body.
 unit() {
     case $1 in
     frame) unit="frame found"; times=50 ;;

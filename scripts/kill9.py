@@ -1,18 +1,17 @@
 #!/usr/bin/env python3
-"""Kills a server with -9 in the middle of a stream of messages, restarts it, and compares; N rounds.
+"""Kills a server with -9 while messages are sent, restarts it, and compares; N rounds.
 
-Each round several connections send messages without waiting for the answers, in a window of 1 to
-1000. At a random moment the server is killed. It is started again on the same file, the chat is
-read through the protocol, and
-  - every message that was ACCEPTED, or that anybody was notified of, must be there exactly once,
-    with its content, id and time;
-  - what is there of a connection must be the beginning of what it sent, in that order, and
-    nothing else may be there;
-  - ids and times must grow over all rounds;
-  - the sessions must still be good.
-At the end the whole chat is read once more and must be, byte for byte, what the rounds read.
+In each round several connections send messages without waiting for the answers, with a window of 1
+to 1000. At a random moment the server is killed. It is restarted on the same database, and the chat
+is read through the protocol. Checked after each round:
+  - every message that was ACCEPTED, or of which somebody was notified, is there exactly once, with
+    its content, id and time;
+  - of each connection, the database has a prefix of what it sent, in order, and nothing else;
+  - ids and times grow over all rounds;
+  - the sessions are still valid.
+At the end the whole chat is read once more and compared byte for byte with what the rounds read.
 
-Exit code 0: nothing lost, nothing doubled. 1: something was; the data file is kept.
+Exit code 0: nothing lost, nothing duplicated. 1: something was; the data file is kept.
 """
 
 import argparse
@@ -35,12 +34,12 @@ SENT = struct.Struct("<Qq")
 
 
 def content(round_number, sender, number):
-    """What the n-th message of a sender says; of many lengths, so that pages are cut anywhere."""
+    """The text of the n-th message of a sender. Lengths vary, so that pages are cut anywhere."""
     return f"{round_number}/{sender}/{number}/" + "x" * (number * 37 % 211)
 
 
 class Sender:
-    """One connection that sends without waiting and notes what it is notified."""
+    """A connection that sends without waiting for answers and records its notifications."""
 
     def __init__(self, address, session, chat, round_number, sender, window):
         self.connection = Connection(address)
@@ -75,7 +74,7 @@ class Sender:
             self.ended = True
 
     def read(self):
-        """Notes all that has come; the end of the stream comes after it."""
+        """Records all frames up to the end of the stream."""
         try:
             for found in self.connection.frames_now():
                 self.note(*found)
@@ -100,7 +99,7 @@ class Sender:
 
 
 def stream_until_killed(server, senders, seconds):
-    """Lets the senders run, kills the server, and reads what it had still sent."""
+    """Runs the senders, kills the server, and reads what it had sent before."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         writers = [sender for sender in senders if sender.wants_to_write()]
@@ -118,7 +117,7 @@ def stream_until_killed(server, senders, seconds):
 
 
 class Tally:
-    """What was found over all rounds."""
+    """The results of all rounds."""
 
     def __init__(self):
         self.accepted = self.notified = self.kept = 0
@@ -127,7 +126,7 @@ class Tally:
         self.last = (0, 0)
 
     def compare(self, round_number, senders, kept):
-        """Holds what is in the file after a round against what the senders know."""
+        """Compares the database after a round with what the senders have recorded."""
         by_content = {}
         for message_id, created, words in kept:
             if words in by_content:
@@ -155,7 +154,7 @@ class Tally:
             self.wrong.append(f"{words}: {found}, was {expected}")
 
     def expect_prefixes(self, round_number, senders, kept):
-        """Of each connection the file has the first messages, in order, and nothing else."""
+        """Checks that the database has a prefix of what each connection sent, and nothing else."""
         next_number = [0] * len(senders)
         for words in kept:
             try:
@@ -179,7 +178,7 @@ class Tally:
 
 
 def run_round(server, chat, sessions, round_number, dice, tally):
-    """One round; the server runs before it and, started again, after it."""
+    """Runs one round. The server runs before it, and has been restarted after it."""
     window = dice.choice([1, 4, 32, 256, 1000])
     senders = [
         Sender(server.address, session, chat, round_number, number, window)
@@ -198,7 +197,7 @@ def run_round(server, chat, sessions, round_number, dice, tally):
 
 
 def whole_history_is_as_read(server, chat, session, tally):
-    """The whole chat, read at once, is what the rounds read piece by piece."""
+    """Checks that the whole chat, read at once, equals what the rounds have read."""
     reader = Connection(server.address)
     reader.restore(session)
     digest = hashlib.sha256()
@@ -216,7 +215,7 @@ def main():
     parser.add_argument("--binary", default=default_binary(), metavar="PATH",
                         help="the server (default: target/release/vestnik)")
     parser.add_argument("--seed", type=int, default=None, metavar="S",
-                        help="of the moments and windows (default: a new one, printed)")
+                        help="seed of the random choices (default: a new one, printed)")
     parser.add_argument("--senders", type=int, default=4, metavar="N", help="default 4")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed

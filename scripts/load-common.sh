@@ -1,5 +1,5 @@
-# What the load scripts share; to be sourced, not run. It makes a temporary directory ($dir) that
-# goes when the script ends, together with every server that the script started.
+# Shared parts of the load scripts; to be sourced, not run. Creates a temporary directory ($dir),
+# which is removed when the script ends; servers that the script started are stopped.
 
 set -eu
 
@@ -66,16 +66,16 @@ on_core() {
     exec "$@"
 }
 
-# A port, in $port and $address, for a server that cannot say which it took: below those that
-# connections go out from.
+# Chooses a free port ($port, $address) for a server that cannot report its own. It is below the
+# range of outgoing connections.
 port=$((20000 + $$ % 12000))
 next_port() {
     port=$((port + 1))
     address=127.0.0.1:$port
 }
 
-# Builds the server and the load generator, unless a server was named by --binary; the other
-# program lies next to it.
+# Builds the server and the load generator, unless --binary names a server; the load generator is
+# then expected next to it.
 binary=""
 load=""
 need_binary() {
@@ -88,12 +88,12 @@ need_binary() {
     load=${binary%/*}/vestnik-load
     [ -x "$binary" ] || fail "$binary is no program"
     [ -x "$load" ] || fail "$load is no program: cargo build --release makes it"
-    # As many files as the system lets us open: connections are files.
+    # Raise the limit of open files: each connection is one.
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 }
 
 # start_vestnik FILE [OPTION…]: serves a data file; sets $server and $address.
-# One round of PBKDF2: a login would else store the load users' cheap passwords anew, in full.
+# One round of PBKDF2: otherwise a login would rehash the load users' cheap passwords.
 start_vestnik() {
     file=$1
     shift
@@ -104,11 +104,11 @@ start_vestnik() {
     servers="$servers $server"
     wait_for "$dir/server.log" grep -q '^listening plain' "$dir/listening"
     address=$(sed -n 's/^listening plain //p' "$dir/listening")
-    # In its first moments it shows anyone who is there what the preparation has changed.
+    # At first it processes the changes that the preparation has made.
     sleep 1
 }
 
-# wait_for LOG COMMAND…: until the command succeeds, ten seconds at most.
+# wait_for LOG COMMAND…: waits until the command succeeds, ten seconds at most.
 wait_for() {
     log=$1
     shift
@@ -123,7 +123,7 @@ wait_for() {
     done
 }
 
-# stop_server: ends the server that was started last.
+# stop_server: stops the server that was started last.
 stop_server() {
     kill "$server" 2>/dev/null || true
     wait "$server" 2>/dev/null || true
@@ -134,8 +134,8 @@ stop_server() {
     servers=$rest
 }
 
-# load SCENARIO [OPTION…]: one run against $server at $address; its JSON goes to $dir/json. What
-# the generator has to say goes to $dir/load.log, and is shown when it finds a fault.
+# load SCENARIO [OPTION…]: one run against $server at $address; its JSON goes to $dir/json, its
+# standard error to $dir/load.log, which is shown when it finds a fault.
 load() {
     if ! in_reach on_core "$load_core" "$load" run "$@" --addr "$address" \
         --server-pid "$server" --json >"$dir/json" 2>"$dir/load.log"; then

@@ -1,20 +1,19 @@
 #!/bin/sh
 # Measures the server on this machine: every scenario of `vestnik-load run`, as a Markdown table.
 #
-# Makes a data file in a temporary directory, with users and stored messages, starts the server on
-# one core and the load on another, runs the scenarios one after the other, and prints a table on
-# standard output; progress goes to standard error. Every delivery is checked: a message that is
-# lost, doubled, damaged or out of order ends the script with exit code 1. Files are made where
-# TMPDIR
-# says: on /dev/shm a sync costs nothing. It leaves nothing behind.
+# Creates a database with users and stored messages, starts the server on one core and the load
+# generator on another, runs the scenarios one after the other, and prints a table on standard
+# output; progress goes to standard error. Every delivery is checked: a message that is lost,
+# duplicated, damaged or out of order ends the script with exit code 1. Files are created in TMPDIR
+# (on /dev/shm a sync costs nothing) and removed at the end.
 #
 #   scripts/load.sh [OPTION…]
-#     --seconds S       seconds that each scenario is measured (default 10)
+#     --seconds S       measured seconds of each scenario (default 10)
 #     --connections N   idle connections (default 10000, or what the open-file limit allows)
-#     --messages N      messages stored for the history scenario (default 100000)
+#     --messages N      stored messages for the history scenario (default 100000)
 #     --api VERSION     0.1, 1.0 or both (default 1.0)
-#     --only NAMES      only these scenarios, with commas between them
-#     --binary FILE     this program instead of building one
+#     --only NAMES      only these scenarios, separated by commas
+#     --binary FILE     use this binary instead of building one
 #     --server-core N, --load-core N   the cores (default 0 and 1)
 
 . "$(dirname "$0")/load-common.sh"
@@ -50,7 +49,7 @@ if [ "$files" != unlimited ] && [ "$idle" -gt $((files - 200)) ]; then
     say "the open-file limit allows $idle idle connections"
 fi
 
-# wanted NAME: whether --only lets this scenario through.
+# wanted NAME: whether --only selects this scenario.
 wanted() {
     case ",$only," in
     ,, | *",$1,"*) return 0 ;;
@@ -104,7 +103,7 @@ echo "| scenario | sizes | per second | per server-CPU-second | answer p50 / p99
 echo "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 if wanted idle; then
-    # A server of its own: what others left in its memory would hide what connections cost.
+    # A new server: memory left by other scenarios would hide the cost of connections.
     start_vestnik "$dir/idle.db"
     measure idle --connections "$idle" --source-addresses 4
     stop_server
@@ -117,7 +116,7 @@ measure rate --members 200 --rate 20000
 measure durable --connections 64 --window 16
 measure durable --connections 64 --window 1
 if [ "$api" != 0.1 ]; then
-    # Chats of two: what a send costs when nearly nobody listens.
+    # Chats of two: the cost of a send with minimal fan-out.
     measure durable --connections 64 --window 16 --chat pair --chats 32
 fi
 measure echo --connections 50 --window 16

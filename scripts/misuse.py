@@ -1,6 +1,6 @@
-"""Misuse of HTTP and WebSocket, for attacks.py and soak.py: what is sent, and what has to come back.
+"""Misuse of HTTP and WebSocket, for attacks.py and soak.py: requests, and the expected answers.
 
-Each function does one round from an address of its own, and gives what the server did wrong.
+Each function does one round from its own address and returns what the server did wrong.
 """
 
 import random
@@ -71,7 +71,7 @@ BROKEN_FRAMES = [
 
 
 class Raw:
-    """A connection as bytes, from an address of one's own choice."""
+    """A raw byte connection, optionally from a given source address."""
 
     def __init__(self, address, source, timeout=40):
         self.socket = socket.create_connection(address, timeout, (source, 0))
@@ -81,7 +81,7 @@ class Raw:
         self.socket.sendall(data)
 
     def read_to_end(self):
-        """All that comes until the server ends the stream; a reset is such an end."""
+        """Reads until the server ends the stream; a reset counts as the end."""
         answer = bytearray()
         try:
             while chunk := self.socket.recv(1 << 16):
@@ -98,13 +98,13 @@ class Raw:
 
 
 def statuses(answer):
-    """The status codes of answers of HTTP that stand behind one another."""
+    """The status codes of consecutive HTTP answers."""
     lines = answer.split(b"HTTP/1.1 ")[1:]
     return [int(line[:3]) for line in lines if line[:3].isdigit()]
 
 
 def smuggle(address, source):
-    """Requests that could be read in two ways: one answer each, and the end."""
+    """Sends ambiguous requests: each must get one answer, and the connection must end."""
     for what, request, due in SMUGGLED:
         is_later = what in LATER
         with Raw(address, source) as peer:
@@ -117,7 +117,7 @@ def smuggle(address, source):
 
 
 def drip_until_ended(peer, data, seconds, pause):
-    """Sends a byte at a time until the server ends it; how long that took, or None."""
+    """Sends a byte at a time until the server closes; returns how long that took, or None."""
     begun = time.monotonic()
     peer.socket.settimeout(pause)
     while time.monotonic() - begun < seconds:
@@ -144,7 +144,7 @@ SLOW = [
 
 
 def crawl(address, source, pause=0.3):
-    """A slow head, a slow body or half an upgrade: it ends within its time."""
+    """Sends a slow head, a slow body or half an upgrade: the server must close it in time."""
     what, data, at_once, seconds = random.choice(SLOW)
     with Raw(address, source) as peer:
         peer.send(data[:at_once])
@@ -168,7 +168,7 @@ def close_code(answer):
 
 
 def break_frames(address, source):
-    """Frames that are none of WebSocket: the Close that is due, and the end."""
+    """Sends frames that RFC 6455 forbids: the server must send the right Close and end."""
     for what, data, due in BROKEN_FRAMES:
         with Raw(address, source) as peer:
             rest = shake_hands(peer.socket, address, WEB_PATH)
@@ -179,8 +179,8 @@ def break_frames(address, source):
 
 
 def fragment(address, source, seconds=2):
-    """Messages of empty and tiny fragments with Pings between them, whose Pongs are not read for a
-    while: good WebSocket, and as dear as it gets."""
+    """Sends messages of empty and tiny fragments with Pings in between, and reads no Pongs for a
+    while: valid WebSocket, at its most expensive."""
     payload = frame(HEARTBEAT, 9, b"f" * 1024)
     burst = bytearray(_wrap(b"", _web.BINARY, is_last=False))
     for at in range(len(payload)):
@@ -202,7 +202,7 @@ def fragment(address, source, seconds=2):
 
 
 def drain(peer, sent):
-    """Reads what is there now and then, so that the server is not waited for."""
+    """Reads now and then, so that the server is not blocked."""
     if sent % 4:
         return
     peer.socket.setblocking(False)

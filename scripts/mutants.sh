@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Proves that the simulation bites: makes the server wrong in one way after the other (the patches
-# in tests/mutants), and counts the seeds until the simulation notices. Prints a table.
+# Mutation test of the simulation: applies each patch in tests/mutants, which breaks the server in
+# one way, and counts the seeds until the simulation fails. Prints a table.
 #
 #   scripts/mutants.sh [NAME ...]      all of them, or these
 #
-# Each may take VESTNIK_SIM_SEEDS_MAX seeds (default 1000) and VESTNIK_SIM_SECONDS_MAX seconds
-# (default 1800); one that is not found makes the script fail. Works on a copy, never on this tree;
-# VESTNIK_MUTANTS_TARGET names a folder of builds to use (default: one of its own, built anew).
+# Each mutant may take VESTNIK_SIM_SEEDS_MAX seeds (default 1000) and VESTNIK_SIM_SECONDS_MAX
+# seconds (default 1800); if one is not found, the script fails. Works on a copy, not on this tree.
+# VESTNIK_MUTANTS_TARGET sets the target folder of the builds (default: a new temporary one).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD
@@ -24,7 +24,7 @@ fi
 mkdir -p "$copy"
 git ls-files -z | grep -zv '^docs/' | xargs -0 cp --parents -t "$copy"
 cd "$copy"
-# The simulation needs the library alone.
+# The simulation needs the library only.
 rm -f src/main.rs
 export CARGO_TARGET_DIR=${VESTNIK_MUTANTS_TARGET:-$copy/target} RUST_BACKTRACE=0
 # As scripts/sim.sh builds it.

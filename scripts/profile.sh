@@ -1,17 +1,16 @@
 #!/bin/sh
-# Shows where the server's time goes during a scenario of `vestnik-load run`.
+# Profiles the server during a scenario of `vestnik-load run`.
 #
-# Starts a server on a data file in a temporary directory, puts the scenario on it, and prints the
-# top of the profile on standard output: by perf where it may be used, else by valgrind's callgrind
-# (counts of instructions; the server is then some fifty times slower). The file is made where
-# TMPDIR
-# says: on /dev/shm a sync costs nothing. It leaves nothing behind.
+# Starts a server on a temporary database, runs the scenario, and prints the top of the profile: by
+# perf where it is allowed, else by valgrind's callgrind (instruction counts; the server is then
+# some fifty times slower). Files are created in TMPDIR (on /dev/shm a sync costs nothing) and
+# removed at the end.
 #
 #   scripts/profile.sh [OPTION…] [SCENARIO [OPTION OF LOAD RUN…]]     (default: fanout)
-#     --with perf|callgrind    which to use
+#     --with perf|callgrind    the profiler
 #     --lines N                lines of the profile (default 50)
-#     --calls                  by perf: with callers
-#     --binary FILE            this program instead of building one
+#     --calls                  perf: show callers
+#     --binary FILE            use this binary instead of building one
 
 . "$(dirname "$0")/load-common.sh"
 
@@ -48,7 +47,7 @@ fi
 need_binary
 "$binary" load prepare --data "$dir/load.db" --users 1000 >&2
 
-# metrics SCENARIO [OPTION…]: puts the load on, and keeps its table to be shown below the profile.
+# metrics SCENARIO [OPTION…]: runs the load, and stores its table to be shown below the profile.
 metrics() {
     in_reach on_core "$load_core" "$load" run "$@" --addr "$address" --server-pid "$server" \
         >"$dir/metrics" || fail "the scenario failed"

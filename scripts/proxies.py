@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Tries the server behind nginx and Caddy, with the lines of docs/operations.md.
+"""Tests the server behind nginx and Caddy, with the configurations of docs/operations.md.
 
     scripts/proxies.py [--binary target/debug/vestnik] [--idle SECONDS | --idle-minutes N]
                        [nginx] [caddy]
 
-For each proxy that is installed: the page and a part, an upgrade, the client's address in the list of
-sessions, a WebSocket that idles for a while (70 seconds, more than the 60 after which nginx cuts;
---idle-minutes 10 is the long form), and one that outlives a reload of the proxy. Prints a line for
-each, and fails at the first that is not so.
+For each installed proxy it checks: the page and an asset, a WebSocket upgrade, the client's address
+in the list of sessions, a WebSocket that is idle for a while (70 seconds by default, because nginx
+closes after 60; --idle-minutes 10 is the long form), and one that survives a reload of the proxy.
+Prints one line per check and stops at the first failure.
 """
 
 import argparse

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Pushes, checked by the libraries that others send and read them with, and what they cost others.
+"""Checks Web Push with independent libraries, and measures what pushes cost other clients.
 
-First a push service of its own, over HTTPS, receives pushes of a real server for subscriptions of
-many kinds of text. `http_ece` decrypts each (RFC 8291), `py_vapid` verifies who signed it
-(RFC 8292). Both come by `pip install http_ece py-vapid`.
+A push service in this process receives pushes of a real server over HTTPS, for subscriptions and
+texts of many kinds. `http_ece` decrypts each (RFC 8291), `py_vapid` verifies the signature
+(RFC 8292). Both are on PyPI: `pip install http_ece py-vapid`.
 
-With --latency: how long a send takes while pushes go to push services that answer, that refuse
-connections, that say nothing, and that answer without end. A table of percentiles; nothing fails
-by it, since the machine decides.
+With --latency: prints percentiles of the send latency while pushes go to services that answer,
+refuse connections, never answer, or answer without end. This part does not fail.
 
-Exit code 0: it is so. 1: it is not. 2: the libraries are missing.
+Exit code 0: all pushes are right. 1: one is not. 2: the libraries are missing.
 """
 
 import argparse
@@ -35,7 +34,7 @@ PUSH_SECONDS = 60
 
 
 class Service:
-    """A push service by the name of NAME: what came, and how it behaves."""
+    """A push service under the name NAME: it records pushes, and answers in a chosen way."""
 
     def __init__(self, folder, binary, behaviour="answer"):
         self.received = []
@@ -91,7 +90,7 @@ class Service:
 
 
 def start(binary, folder, port, service=None):
-    """A server whose pushes to NAME go to a port of this machine."""
+    """Starts a server whose pushes to NAME go to a port of this machine."""
     if service:
         os.environ["SSL_CERT_FILE"] = service.cert
     server = Server(binary, folder)
@@ -103,7 +102,7 @@ def start(binary, folder, port, service=None):
 
 
 def subscribe(server, name, path, public, auth):
-    """Has a user subscribe, and leave."""
+    """Subscribes a user to pushes and disconnects."""
     connection = Connection(server.address, version=API_1_1)
     connection.login(name)
     connection.ask(SUBSCRIBE_PUSH, text(f"https://{NAME}{path}") + public + auth)
@@ -111,7 +110,7 @@ def subscribe(server, name, path, public, auth):
 
 
 def check(binary):
-    """Decrypts and verifies what a push service gets; how many pushes were right."""
+    """Decrypts and verifies the pushes that the service receives; returns how many were right."""
     import http_ece
     import py_vapid
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -157,7 +156,7 @@ def percentile(values, share):
 
 
 def measure(binary, behaviour, subscribers, seconds):
-    """Seconds of each send while pushes go to a service of a kind, and how many pushes went."""
+    """Seconds of each send while pushes go to a service of this kind, and the number of pushes."""
     with tempfile.TemporaryDirectory() as folder:
         service, port = None, None
         if behaviour == "dead":
@@ -210,7 +209,7 @@ def table(binary, subscribers, seconds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--binary", default=default_binary())
-    parser.add_argument("--latency", action="store_true", help="measure what pushes cost others")
+    parser.add_argument("--latency", action="store_true", help="measure the send latency")
     parser.add_argument("--subscribers", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=30)
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures how long the server takes from its start to the line that says it listens, on a large file.
+"""Measures the time from start to the `listening` line on a large database.
 
-Makes a data file with a number of messages, and starts the server on it N times each: after an end in
-good order, and after kill -9 in the middle of durable load, when the log is still to be brought into
-the file. What was just written lies in the system's cache. With --cold the system is asked before each
-start to forget the file. Prints a Markdown table; leaves nothing behind.
+Makes a database with a number of messages and starts the server on it N times each: after a
+graceful shutdown, and after kill -9 under durable load, when the WAL still has to be checkpointed.
+The database is in the page cache; with --cold the script asks the system to drop it before each
+start. Prints a Markdown table and removes its files.
 
 Exit code 0: done. 1: a median is over --limit-ms, or the server does not start.
 """
@@ -81,9 +81,11 @@ def main():
     parser.add_argument("--messages", type=int, default=10_000_000, metavar="N",
                         help="stored messages (default 10000000: some 1.4 GB)")
     parser.add_argument("--runs", type=int, default=5, metavar="N")
-    parser.add_argument("--folder", metavar="DIR", help="where the file is made (default: for temporary files)")
-    parser.add_argument("--cold", action="store_true", help="without the file in the system's cache")
-    parser.add_argument("--limit-ms", type=float, metavar="MS", help="fail when a median is over this")
+    parser.add_argument("--folder", metavar="DIR",
+                        help="folder of the data file (default: the system's temporary folder)")
+    parser.add_argument("--cold", action="store_true", help="drop the page cache before each start")
+    parser.add_argument("--limit-ms", type=float, metavar="MS",
+                        help="fail if a median is over this")
     parser.add_argument("--binary", default=default_binary())
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

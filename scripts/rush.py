@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Opens connections as fast as one client can, as after a restart, and counts what becomes of them.
+"""Opens connections as fast as one client can, as after a restart, and checks that all succeed.
 
-Starts a server on a file of its own, and opens N connections to it from several addresses of 127.0.0.0/8
-without waiting. Each says HELLO once it is open. All must be answered, and the kernel must have
-turned away none because the server was too slow in taking them in (ListenOverflows, ListenDrops).
-Leaves nothing behind.
+Starts a server and opens N connections to it from several addresses of 127.0.0.0/8 without waiting.
+Each sends HELLO once it is open. All must be answered, and the kernel must not have dropped any
+because the listen queue was full (ListenOverflows, ListenDrops). Removes its files.
 
-Exit code 0: all are in. 1: some are not, or the kernel turned some away.
+Exit code 0: all were answered. 1: some were not, or the kernel dropped some.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the simulation, seed after seed, on all cores, and says how fast it goes.
+# Runs the simulation over many seeds on all cores, and reports its speed.
 #
 #   scripts/sim.sh HOURS [FIRST_SEED]     for that many hours
 #   scripts/sim.sh FIRST..LAST            these seeds, LAST not included
 #
-# A seed that fails is named as it fails, and the others go on; the script fails in the end.
-# `VESTNIK_SIM_SEED=N cargo test --test sim` runs such a seed again, with its trace. The seeds are
-# shared among VESTNIK_SIM_JOBS processes (default: one for each core), VESTNIK_SIM_STEP (default
-# 250) at a time, and metrics come every VESTNIK_SIM_SECONDS seconds (default 60).
+# A seed that fails is printed at once, and the others continue; the script then fails at the end.
+# `VESTNIK_SIM_SEED=N cargo test --test sim` runs such a seed again, with its trace.
+# VESTNIK_SIM_JOBS processes (default: one per core) share the seeds, VESTNIK_SIM_STEP (default 250)
+# at a time. The speed is printed every VESTNIK_SIM_SECONDS seconds (default 60).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -lt 1 ]; then
@@ -26,7 +26,7 @@ jobs=${VESTNIK_SIM_JOBS:-$(nproc)}
 step=${VESTNIK_SIM_STEP:-250}
 pause=${VESTNIK_SIM_SECONDS:-60}
 
-# As fast as a release, but with the checks of a debug build, and quicker to link.
+# Optimised like a release, but with the assertions of a debug build, and faster to link.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 cargo test --release --locked --test sim --no-run
@@ -35,14 +35,14 @@ built=$(cargo test --release --locked --test sim --no-run --message-format=json 
 
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
-# A copy: the tree may be built again meanwhile.
+# A copy of the binary, since the tree may be rebuilt meanwhile.
 binary=$log/sim
 cp "$built" "$binary"
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo "no commit")
 git diff --quiet HEAD 2>/dev/null || commit="$commit and changes"
 echo "seeds from $first at $commit, by $jobs processes"
 
-# The seeds from $1 up to $2: what they did goes to $log/metrics, those that fail are named.
+# Runs the seeds from $1 to $2 - 1. Counts go to $log/metrics; failing seeds are printed.
 run() {
     local status=0
     VESTNIK_SIM_KEEP_GOING=1 RUST_BACKTRACE=0 VESTNIK_SIM_SEEDS="$1..$2" nice -n 19 \

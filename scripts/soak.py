@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
-"""Mixed load and misbehaving clients for a chosen time: memory stays flat, good clients are served.
+"""Runs mixed load and misbehaving clients for a chosen time: memory must stay flat, latency low.
 
-The good clients are `vestnik-load run`: a steady rate of messages whose latency is measured, and in
-between some of everything; it checks that each message arrives, once, in order, unharmed. Next to
-them, from addresses of their own, are clients that
-  - do not read, and then read everything or are closed;     - feed frames byte by byte;
-  - ask for long answers and never take them;                - send garbage, and malformed requests;
+The honest clients are `vestnik-load run`: a steady rate of messages whose latency is measured, and
+runs of all kinds in between; it checks that each message arrives once, in order, undamaged. At the
+same time misbehaving clients, from other addresses,
+  - do not read, and then read everything or close;          - send frames byte by byte;
+  - request long answers and never read them;                - send garbage and malformed requests;
   - end their side and wait for answers;                     - send frames that are too large;
-  - connect by the dozen and vanish with a reset;            - guess passwords;
-  - take one session away from each other;                   - fill a chat with long messages;
-  - send requests that could be read in two ways;            - send heads and bodies slowly;
+  - connect by the dozen and reset;                          - guess passwords;
+  - take one session over from each other;                   - fill a chat with long messages;
+  - send ambiguous HTTP requests;                            - send heads and bodies slowly;
   - break the rules of WebSocket;                            - cut messages into single bytes.
-What those are notified is checked, too. With --ws all but the misuse of HTTP goes through WebSocket.
+The notifications they receive are checked, too. With --ws everything but the misuse of HTTP goes
+through WebSocket.
 
-At the end these must hold, or the exit code is 1:
-  - the resident memory of the server is within 10 % of what it was after the warm-up (a fifth of the
+Exit code 1 unless all of these hold at the end:
+  - the resident memory of the server is within 10 % of that after the warm-up (a fifth of the
     time): medians over a tenth of the time each;
-  - no load run found a fault, and the median of their p99 is at most --p99-ms, or twice what it is
-    without the misbehaving, if that is more;
+  - no load run found a fault, and the median of their p99 is at most --p99-ms, or twice that
+    without misbehaving clients, if that is more;
   - no misbehaving client was answered wrongly;
-  - nothing of anybody is left once all have gone, the server stops with exit code 0, its log has no
+  - no connection or user is left in the metrics, the server stops with exit code 0, its log has no
     warning and no error, and `vestnik check` finds nothing.
 """
 
@@ -66,14 +67,14 @@ Gone = Disconnected
 
 
 class Peer(Connection):
-    """A connection of a misbehaving client; every class of them has an address of its own."""
+    """A connection of a misbehaving client. Each kind of client has its own source address."""
 
     def __init__(self, world, source, receive_bytes=None):
         super().__init__(world.server, version=None, source=source, is_web=world.is_web,
                          receive_bytes=receive_bytes)
 
     def ask(self, purpose, body=b"", task=1):
-        """The answer, be it good or not: (purpose, body)."""
+        """Sends a request; returns the answer, ACCEPTED or DECLINED: (purpose, body)."""
         self.send(frame(purpose, task, body))
         return self.answer(task)
 
@@ -81,7 +82,7 @@ class Peer(Connection):
         self.ask(HELLO, version)
 
     def login(self, number, version=b"\0\x01"):
-        """Logs in; the session as RESTORE_SESSION accepts it."""
+        """Logs in; returns the session as RESTORE_SESSION accepts it."""
         self.hello(version)
         purpose, body = self.ask(LOGIN, text(f"load{number}") + text(LOAD_PASSWORD))
         if purpose != ACCEPTED:
@@ -93,13 +94,13 @@ class Peer(Connection):
 
 
 class World:
-    """What the misbehaving share: where the server is, when to stop, where to say of faults."""
+    """Shared by the misbehaving clients: server address, stop flag, queue of faults."""
 
     def __init__(self, server, is_web, stop, faults):
         self.server, self.is_web, self.stop, self.faults = server, is_web, stop, faults
 
     def pause(self, least, most=None):
-        """Waits a while; ends the client when it is time."""
+        """Sleeps; ends the client when the time is over."""
         if self.stop.wait(random.uniform(least, most or least)):
             raise Gone("it is time")
 
@@ -112,7 +113,7 @@ class World:
 
 
 def stalled(world, number):
-    """Does not read for a while. Then reads everything, which must be in order, or goes."""
+    """Does not read for a while. Then reads everything, which must be in order, or closes."""
     peer = Peer(world, "127.0.0.10", receive_bytes=8192)
     peer.login(FIRST_BAD_USER + number)
     world.pause(2, 40)
@@ -133,7 +134,7 @@ def stalled(world, number):
 
 
 def deaf(world, number):
-    """Asks for long answers and takes none of them."""
+    """Requests long answers and never reads them."""
     peer = Peer(world, "127.0.0.11", receive_bytes=8192)
     peer.login(FIRST_BAD_USER + 20 + number, b"\x01\0")
     noise = peer.chat_id("noise")
@@ -144,7 +145,7 @@ def deaf(world, number):
 
 
 def drip(world, number):
-    """Feeds one frame byte by byte, logged in or not; the answer must come all the same."""
+    """Sends one frame byte by byte, logged in or not; the answer must still come."""
     peer = Peer(world, f"127.0.0.{20 + number % 4}")
     if number % 2:
         peer.login(FIRST_BAD_USER + 30 + number)
@@ -158,7 +159,7 @@ def drip(world, number):
 
 
 def garbage(world, _number):
-    """Sends noise before it has logged in, or requests that mean nothing afterwards."""
+    """Sends noise before the login, or malformed requests after it."""
     peer = Peer(world, "127.0.0.12")
     if random.random() < 0.5:
         peer.send(random.randbytes(random.choice([1, 6, 100, 70_000])))
@@ -181,7 +182,7 @@ def garbage(world, _number):
 
 
 def half_closed(world, _number):
-    """Ends its side at once; everything must be answered before the end."""
+    """Ends its side at once; every request must be answered before the server closes."""
     peer = Peer(world, "127.0.0.13")
     peer.login(FIRST_BAD_USER + 81)
     peer.send(b"".join(frame(HEARTBEAT, task, b"x" * 100) for task in range(100)))
@@ -196,7 +197,7 @@ def half_closed(world, _number):
 
 
 def oversized(world, _number):
-    """Announces four gigabytes."""
+    """Announces a frame of four gigabytes."""
     peer = Peer(world, "127.0.0.14")
     peer.send(HEADER.pack(0xFFFFFFFF, SEND_CHAT_MSG, 7) + random.randbytes(5000))
     purpose, _ = peer.answer(7)
@@ -206,7 +207,7 @@ def oversized(world, _number):
 
 
 def storm(world, _number):
-    """Connects by the dozen and vanishes, wherever it stands."""
+    """Connects by the dozen and disconnects in any state."""
     peers = []
     try:
         for _ in range(60):
@@ -235,7 +236,7 @@ def guesser(world, _number):
 
 
 def takeover(world, _number):
-    """Two take one session from each other; who loses it is notified."""
+    """Two connections take one session over from each other; the loser must get DEAUTH."""
     one = Peer(world, "127.0.0.17")
     session = one.login(FIRST_BAD_USER + 82)
     other = Peer(world, "127.0.0.17")
@@ -264,7 +265,7 @@ def noise(world, _number):
 
 
 def misuser(action, source):
-    """A role of misuse.py: what the server does wrong is a fault."""
+    """Runs a function of misuse.py; a wrong answer of the server is a fault."""
     def play(world, number):
         try:
             for fault in action(world.server, f"127.0.0.{source + number}"):
@@ -286,7 +287,7 @@ CAST = [
 
 
 def misbehave(server, is_web, stop, faults, rounds):
-    """The process of all misbehaving clients: a thread each, round after round."""
+    """The process of the misbehaving clients: one thread each, in rounds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     world = World(server, is_web, stop, faults)
 
@@ -316,7 +317,7 @@ def misbehave(server, is_web, stop, faults, rounds):
 
 
 class Soak:
-    """One run of the whole thing."""
+    """One run: load, misbehaving clients, and the checks at the end."""
 
     def __init__(self, arguments, folder):
         self.arguments = arguments
@@ -357,8 +358,9 @@ class Soak:
         self.check(alone, counts)
 
     def fill_cache(self):
-        """Writes more than SQLite's page cache holds, so that it is full before memory is read:
-        on a slow or busy machine it would go on filling long after the warm-up."""
+        """Fills SQLite's page cache before memory is measured.
+
+        Otherwise it would still grow long after the warm-up on a slow or busy machine."""
         peer = Peer(World(self.server.address, self.arguments.ws, None, None), "127.0.0.18")
         peer.login(FIRST_BAD_USER + 83)
         message = peer.chat_id("noise") + text("f" * NOISE_BYTES)
@@ -380,7 +382,7 @@ class Soak:
                 return
 
     def load(self, scenario, seconds):
-        """One load run; its metrics."""
+        """Runs one load run; returns its metrics."""
         if scenario == "rate":
             options = ["--members", 50, "--publishers", 4, "--rate", self.arguments.rate]
         else:
@@ -400,7 +402,7 @@ class Soak:
                 return
 
     def sample(self, ended):
-        """Notes the resident memory every second."""
+        """Records the resident memory every second."""
         begun = time.monotonic()
         while not ended.wait(1):
             self.memory.append((time.monotonic() - begun, self.resident_kib()))
@@ -471,7 +473,7 @@ class Soak:
             self.fail("vestnik check found something")
 
     def left_over(self):
-        """What the server still has of anybody."""
+        """Metrics of connections and queues that are not 0 after all clients have gone."""
         stats = subprocess.run(
             [self.server.binary, "stats", "--raw", "--data", self.server.data],
             capture_output=True, text=True, check=False,

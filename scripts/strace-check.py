@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Watches the system calls of a server under load and checks what makes an answer durable.
+"""Checks by strace that no answer is sent before its COMMIT is synced to disk.
 
 Runs the server under strace while several connections send messages without waiting, then reads
-the calls of the thread that runs the loop, turn by turn (a turn ends where it waits for events):
-  - nothing is sent to a peer between a write to the WAL and the sync of the WAL;
-  - a turn that wrote to the WAL syncs it exactly once. SQLite itself adds one sync when it begins
-    the WAL anew, and those of a checkpoint; such turns are counted apart.
-Syncs of other threads, which do checkpoints, count for no turn.
+the system calls of the event loop's thread, turn by turn (a turn ends where it waits for events):
+  - between a write to the WAL and the sync of the WAL nothing is sent to a peer;
+  - a turn that wrote to the WAL syncs it exactly once. SQLite adds one sync when it restarts the
+    WAL, and those of a checkpoint; such turns are counted separately.
+Syncs of other threads, which do checkpoints, are ignored.
 
-Exit code 0: it is so. 1: it is not. 2: strace is missing or may not trace here.
+Exit code 0: both hold. 1: they do not. 2: strace is missing or not allowed.
 """
 
 import argparse

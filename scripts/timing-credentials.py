@@ -1,20 +1,18 @@
 #!/usr/bin/env python3
-"""Can somebody say from the time of `bad-credentials` whether a user exists or is disabled?
+"""Checks that the time of `bad-credentials` does not reveal whether a user exists or is disabled.
 
-Starts a server of its own on a fresh data file, tries wrong passwords for an existing, an unknown
-and a disabled user in random order, and compares the three samples by pairs: as a whole
-(Mann-Whitney U, two sided), and try by try, which a machine that is busy at times does not blur as
-much (sign test). A fourth sample, of passwords so long that they are wrong without being hashed,
-must stand out: it shows that the check can see a difference.
+Starts a server on a fresh database, tries wrong passwords for an existing, an unknown and a
+disabled user in random order, and compares the three samples in pairs: as a whole (Mann-Whitney U,
+two sided), and try by try (sign test), which other load on the machine affects less. A fourth
+sample is a control: passwords that are too long are rejected without hashing, so it must differ.
 
     scripts/timing-credentials.py [--binary target/release/vestnik] [--tries 200] [--rounds 20000]
 
-Few rounds make the check sharper: what differs besides the hash is a larger part of the whole.
-Exit code 0: not distinguishable; 1: they are, or the control was not. By chance alone about one run
-in 150 fails.
+Fewer rounds make the check more sensitive, since the rest is then a larger part of the time.
+Exit code 0: not distinguishable. 1: distinguishable, or the control was not. By chance about one
+run in 150 fails.
 
-Every try comes from its own loopback address or nearly so, and each address fails with a login at
-most a few times: otherwise the throttle would answer.
+Tries are spread over loopback addresses, so that the rate limit of failed logins does not answer.
 """
 
 import argparse

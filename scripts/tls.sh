@@ -1,19 +1,17 @@
 #!/bin/sh
-# Measures what TLS costs next to plain TCP on this machine, as a Markdown table: connections that
-# are
-# made and do nothing, and messages by those that talk.
+# Measures the cost of TLS compared to plain TCP, as a Markdown table: for new and idle connections,
+# and for messages.
 #
-# Makes a data file and a certificate in a temporary directory, and starts a server of its own for
-# each
-# measurement, on one core, with the load on another. Every delivery is checked: what is lost,
-# doubled or
-# out of order ends the script with exit code 1. It leaves nothing behind.
+# Creates a database and a certificate in a temporary directory, and starts a new server for each
+# measurement, on one core, with the load generator on another. Every delivery is checked: a message
+# that is lost, duplicated or out of order ends the script with exit code 1. Files are removed at
+# the end.
 #
 #   scripts/tls.sh [OPTION…]
-#     --connections N   connections made and kept (default 2000)
-#     --seconds S       seconds that each scenario is measured (default 5)
-#     --runs N          how often each is measured; medians are printed (default 3)
-#     --binary FILE     this program instead of building one
+#     --connections N   connections that are opened and kept (default 2000)
+#     --seconds S       measured seconds of each scenario (default 5)
+#     --runs N          runs of each measurement; medians are printed (default 3)
+#     --binary FILE     use this binary instead of building one
 #     --server-core N, --load-core N   the cores (default 0 and 1)
 
 . "$(dirname "$0")/load-common.sh"
@@ -40,12 +38,12 @@ need_binary
 "$binary" cert self-signed localhost 127.0.0.1 --cert "$dir/cert.pem" --key "$dir/key.pem" >/dev/null
 "$binary" load prepare --data "$dir/fresh.db" --users "$connections" >&2
 
-# cpu: seconds of processor that the server has used.
+# cpu: CPU seconds of the server.
 cpu() {
     awk '{ print ($14 + $15) / ticks }' ticks="$(getconf CLK_TCK)" "/proc/$server/stat"
 }
 
-# one TRANSPORT SCENARIO [OPTION…]: a measurement; its JSON goes to $dir/json.
+# one TRANSPORT SCENARIO [OPTION…]: one measurement; its JSON goes to $dir/json.
 one() {
     transport=$1
     shift
@@ -70,9 +68,8 @@ median() {
 }
 
 fault=0
-# again TRANSPORT SCENARIO [OPTION…]: measures several times. Fields go to $dir/FIELD, one line
-# each time;
-# the field "cpu" is what the server spent from first to last, in microseconds for each connection.
+# again TRANSPORT SCENARIO [OPTION…]: measures several times. Fields go to $dir/FIELD, one line per
+# run. The field "cpu" is the server's CPU time in microseconds per connection.
 again() {
     rm -f "$dir"/values.*
     run=0
@@ -88,7 +85,7 @@ again() {
     done
 }
 
-# row WORDS FIELD: the median of what was measured again and again.
+# row WORDS FIELD: a row of the table with the medians of a field.
 row() {
     printf '| %s | %s | %.0f |\n' "$1" "$transport" "$(median <"$dir/values.$2")"
 }

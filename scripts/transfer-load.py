@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""What an upload and a download of 25 MiB cost others: their p99 with and without, and the ratio.
+"""Measures how uploads and downloads of 25 MiB affect the p99 of other clients.
 
 Starts a release build. `vestnik-load run rate` sends messages at a steady rate to a chat whose
-members check what they get; another user uploads files of 25 MiB into a chat of its own without a
-pause, or downloads one again and again. Runs without, with uploads and with downloads alternate.
-The transfers are a process of lower priority: on another machine it would take nothing from the
-server. Prints a Markdown table of medians; the machine has to be quiet.
+members check what they receive. Another user uploads files of 25 MiB into a chat of its own without
+pause, or downloads one again and again. Runs without transfers, with uploads and with downloads
+alternate. The transfers run at a lower priority, because on a machine of their own they would take
+no CPU time from the server. Prints a Markdown table of medians. Run it on a quiet machine.
 
-Exit code 1 when a median p99 with transfers is over twice that without, or nothing was transferred.
+Exit code 1: a median p99 with transfers is over twice that without, or nothing was transferred.
 """
 
 import argparse

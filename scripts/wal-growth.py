@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How far `export`, `check` and `backup` let the WAL grow during a flood.
+"""Measures how far `export`, `check` and `backup` let the WAL grow during a flood.
 
-Starts a release build on a database of many messages, lets one client send long messages without
-a pause, and runs each command, its output to a pipe that is read slowly where it writes much.
-Prints the largest WAL before and during each, and how long it took.
+Starts a release build on a large database, lets one client send long messages without pause, and
+runs each command. Its output goes to a pipe, which is read slowly if there is much. Prints the
+largest WAL before and during each command, and the duration.
 
-Exit code 1 when a command lets the WAL grow over the bound (64 MiB).
+Exit code 1: a command lets the WAL grow over the bound (64 MiB).
 """
 
 import argparse
