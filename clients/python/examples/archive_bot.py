@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Keeps the files of a chat in a folder: archive_bot.py ADDRESS NAME PASSWORD CHAT FOLDER
+"""Saves the files of a chat to a folder: archive_bot.py ADDRESS NAME PASSWORD CHAT FOLDER
 
-Every file that somebody sends is downloaded, and its message gets a reaction. `!list` is answered
-with a text file that lists them all. It goes on where it was after a restart, and misses nothing.
+It downloads every file that somebody sends, and reacts to its message. It answers `!list` with a
+text file that lists them all. After a restart it continues where it was, and misses nothing.
 """
 
 import os

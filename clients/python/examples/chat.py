@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A chat in a terminal, as an example of a client: what is typed is sent, what others say is shown.
+"""An example client for the terminal: sends typed lines and prints the messages of a chat.
 
     python3 chat.py --user anna --chat kitchen [--join-password P] [--server ADDR:PORT]
 
-When the connection breaks it comes back by itself, with exactly what was said meanwhile. The end of
-the input (Ctrl-D) leaves. `vestnik client` is the program for daily use.
+When the connection breaks it reconnects by itself, and prints exactly what was said meanwhile. End
+of input (Ctrl-D) quits. For daily use there is `vestnik client`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PAGE = 20  # messages shown when the chat is entered
 
 
 class Chat:
-    """One user in one chat, over as many connections as it takes."""
+    """One user in one chat, over any number of connections."""
 
     def __init__(self, options, password):
         self.client = client = Client(options.server, tls=options.tls, ca_file=options.ca)
@@ -57,7 +57,7 @@ class Chat:
         return self.names[user]
 
     def read_lines(self):
-        """Sends the lines that have been typed; a cut does not lose one, nor send it twice."""
+        """Sends the typed lines. A break neither loses a line nor sends it twice."""
         data = os.read(sys.stdin.fileno(), 65536)
         *lines, self.unfinished = (self.unfinished + data).split(b"\n")
         if not data:
@@ -88,7 +88,7 @@ class Chat:
 
 
 def printable(content):
-    """Without what could move the cursor or change colours."""
+    """Removes characters that could move the cursor or change colours."""
     return "".join(c if c.isprintable() else " " for c in content)
 
 

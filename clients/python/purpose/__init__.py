@@ -1,4 +1,4 @@
-"""A client of the Purpose protocol: blocking calls, callbacks, nothing but the standard library.
+"""A client of the Purpose protocol: blocking calls and callbacks, standard library only.
 
     from purpose import Client
 
@@ -13,15 +13,16 @@
 
     bot.run()
 
-Calls are named as the purposes of the protocol are. A call sends its request and waits for the
-answer; what comes unasked meanwhile waits in a bounded queue until `run` or `poll` delivers it to
-the callbacks, so a callback may make calls of its own. One thread uses a client at a time.
+Calls have the names of the protocol's purposes. A call sends its request and waits for the answer.
+Notifications that arrive meanwhile wait in a bounded queue until `run` or `poll` delivers them to
+the callbacks, so a callback may make calls. A client is not thread-safe: use it from one thread.
 
-When the connection breaks, it is made anew and the session restored: by `run`, and by every call
-that is safe to repeat. That includes `send`, whose nonce keeps a message from being stored twice,
-`upload` and `download`. Other calls raise `Disconnected`: nobody knows whether they were carried
-out. Afterwards each chat is read on from where its last change was delivered (`state` keeps that
-over a restart), so that nothing is missed, and nothing is delivered twice while the process lives.
+When the connection breaks, the client reconnects and restores the session: in `run`, and in every
+call that is idempotent. These include `send` (its nonce prevents a second message), `upload` and
+`download`. Other calls raise `Disconnected`, because it is not known whether they were carried out.
+After that the client catches up: it reads each chat from its cursor, the last change that was
+delivered (`state` saves the cursors for a restart). Nothing is missed, and while the process lives
+nothing is delivered twice.
 
 Python 3.9 or newer.
 """
@@ -41,16 +42,16 @@ from .wire import (
 class Client(FileBase):
     """A connection to a server, and the session that outlives it.
 
-    address      "host:port", "[::1]:port" or a pair; "ws://host/ws" or "wss://host/ws" goes through
-                 a WebSocket, the second over TLS
-    tls          speak TLS; so do fingerprint (as `vestnik cert fingerprint` prints it) and ca_file
-    version      the newest API to speak: API_1_1, API_1_0 or API_0_1; `server` has what is spoken
+    address      "host:port", "[::1]:port" or a pair; "ws://host/ws" or "wss://host/ws" connects
+                 through a WebSocket, wss over TLS
+    tls          use TLS; fingerprint (as `vestnik cert fingerprint` prints it) and ca_file imply it
+    version      highest API to use: API_1_1, API_1_0 or API_0_1; `server` has the actual version
     timeout      seconds to connect, and from a request to its answer
-    retry_seconds  seconds for which a broken connection is tried again; None: for ever, 0: never
-    state_file   keeps the session and the cursors over a restart; see `start`
-    queue_bytes  bound of what waits for the callbacks
-    from_start   deliver all messages of one's chats, not only what comes after the first login
-    source       the address of this machine to connect from
+    retry_seconds  seconds for which to retry a broken connection; None: forever, 0: never
+    state_file   file that saves the session and the cursors over a restart; see `start`
+    queue_bytes  bound of the events that wait for the callbacks
+    from_start   deliver all messages of the user's chats, not only those after the first login
+    source       local address to connect from
     """
 
 

@@ -1,4 +1,4 @@
-"""A method for each purpose, in the order of the protocol's tables."""
+"""One method per purpose, in the order of the protocol's tables."""
 
 import secrets
 import struct
@@ -13,17 +13,17 @@ _NEW_INVITE = struct.Struct("<?HHI")
 
 
 def message_id(message):
-    """The id of a message that is given as its id, or whole."""
+    """The id of a message, given as an id or as a `Message`."""
     return message if isinstance(message, int) else message.id
 
 
 def invite_code(text_or_link):
-    """The code in the link of an invite, such as `https://chat.example.org/#invite=CODE`."""
+    """The code in an invite's link, such as `https://chat.example.org/#invite=CODE`."""
     return text_or_link.strip().rpartition("#invite=")[2]
 
 
 class CallBase(EventBase):
-    """The purposes that change or ask for anything but the bytes of files."""
+    """All calls except those for the content of files."""
 
     # --- API 0.1 ---
 
@@ -34,11 +34,11 @@ class CallBase(EventBase):
         return Reader(self._safe(wire.GET_CHAT_ID, text(name))).u32()
 
     def chat_req_pass(self, chat):
-        """Whether the chat asks for a password."""
+        """Returns whether joining the chat needs a password."""
         return bool(Reader(self._safe(wire.CHAT_REQ_PASS, wire.U32.pack(chat))).u8())
 
     def join_chat(self, chat, password=None):
-        """Becomes a member; True, or False when it was one."""
+        """Joins a chat. Returns True, or False for a member."""
         body = wire.U32.pack(chat) + (b"" if password is None else text(password))
         joined = True
         try:
@@ -62,7 +62,7 @@ class CallBase(EventBase):
         return sent
 
     def request_chat_msg(self, chat, start=0, end=None):
-        """The messages of a chat with start <= updated <= end, ascending by updated."""
+        """Returns the messages of a chat with start <= updated <= end, ascending by updated."""
         messages = []
         while True:
             times = wire.TIME.pack(start) + (b"" if end is None else wire.TIME.pack(end))
@@ -79,19 +79,21 @@ class CallBase(EventBase):
             start = fits + 1
 
     def mark_seen(self, chat, upto):
-        """Moves the marker of what was seen to the time of a message."""
+        """Moves the read marker to the time of a message."""
         self._safe(wire.MARK_SEEN, wire.U32.pack(chat) + wire.TIME.pack(upto))
 
     # --- API 1.0: accounts and sessions ---
 
     def register_user(self, login, password, invite=None):
-        """Makes an account, with an invite's code or link where the server asks for one: its user
-        id. `login` comes after, and finds the chat of the invite among one's chats."""
+        """Creates an account and returns the user id.
+
+        `invite` is the code or link of an invite, if the server asks for one. Call `login`
+        afterwards; the chat of the invite is then among the user's chats."""
         code = b"" if invite is None else text(invite_code(invite))
         return Reader(self.request(wire.REGISTER_USER, text(login) + text(password) + code)).u32()
 
     def change_password(self, old, new):
-        """Sets another password; the user's other sessions end."""
+        """Changes the password; the user's other sessions end."""
         self.request(wire.CHANGE_PASSWORD, text(old) + text(new))
 
     def get_user(self, user):
@@ -106,10 +108,10 @@ class CallBase(EventBase):
     # --- API 1.0: chats ---
 
     def create_chat(self, name, password=None):
-        """Makes a group; its maker is member and admin."""
+        """Creates a group; the creator is member and admin. Returns the chat id."""
         body = text(name) + (b"" if password is None else text(password))
         chat = Reader(self.request(wire.CREATE_CHAT, body)).u32()
-        # Nothing of it can be missing yet.
+        # A new chat needs no catch-up.
         self._my_chats.add(chat)
         self._cursors.setdefault(chat, self._since)
         return chat
@@ -119,7 +121,7 @@ class CallBase(EventBase):
         self._chat_is_left(chat)
 
     def start_chat(self, user):
-        """The direct chat with a user."""
+        """Returns the direct chat with a user; creates it if there is none."""
         chat = Reader(self._safe(wire.START_CHAT, wire.U32.pack(user))).u32()
         self._is_mine(chat)
         return chat
@@ -135,7 +137,7 @@ class CallBase(EventBase):
         self._safe(wire.SET_CHAT_TITLE, wire.U32.pack(chat) + text(title))
 
     def set_chat_password(self, chat, password=None):
-        """Without a password none is needed any more."""
+        """Sets the password of a chat; without one, joining needs none."""
         body = wire.U32.pack(chat) + (b"" if password is None else text(password))
         self._safe(wire.SET_CHAT_PASSWORD, body)
 
@@ -143,7 +145,7 @@ class CallBase(EventBase):
         self._safe(wire.SET_CHAT_ADMIN, struct.pack("<II?", chat, user, is_admin))
 
     def set_chat_ban(self, chat, user, is_banned=True):
-        """Removes a member, who cannot join again; or lifts that."""
+        """Bans a user, who is removed and cannot join again; or lifts the ban."""
         self._safe(wire.SET_CHAT_BAN, struct.pack("<II?", chat, user, is_banned))
 
     def get_chat(self, chat):
@@ -156,19 +158,19 @@ class CallBase(EventBase):
         return Reader(self._safe(wire.GET_MEMBERS, wire.U32.pack(chat))).all(Reader.member)
 
     def find_chats(self, prefix, limit=100):
-        """Group chats whose names begin so."""
+        """Returns group chats whose names begin with a prefix."""
         body = text(prefix) + wire.U16.pack(limit)
         return self._reader(self._safe(wire.FIND_CHATS, body)).all(Reader.chat_info)
 
     # --- API 1.0: messages ---
 
     def edit_msg(self, chat, message, content):
-        """Gives a message another text: the time of the edit."""
+        """Replaces the text of a message. Returns the time of the edit."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message)) + text(content)
         return self._changed(chat, message, self.request(wire.EDIT_MSG, body))
 
     def delete_msg(self, chat, message):
-        """Empties a message, and removes its files: the time of its deletion."""
+        """Deletes the content and the files of a message. Returns the time of the deletion."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message))
         return self._changed(chat, message, self.request(wire.DELETE_MSG, body))
 
@@ -179,52 +181,57 @@ class CallBase(EventBase):
         return updated
 
     def request_chat_page(self, chat, message=0, limit=50, newer=False):
-        """The newest `limit` messages older than a message (0: of all), ascending. With `newer`
-        (API 1.1) the oldest `limit` of those newer than it."""
+        """Returns a page: the newest `limit` messages before a message (0: before none), ascending.
+
+        With `newer` (API 1.1): the oldest `limit` messages after it."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message)) + wire.U16.pack(limit)
         body += b"\1" if newer else b""
         return self._reader(self._safe(wire.REQUEST_CHAT_PAGE, body)).all(Reader.message)
 
     def search_msg(self, query, chat=0, limit=50):
-        """Messages with all the words, best first, as (chat, message); chat 0: in all of mine."""
+        """Returns messages that contain all words, best first, as (chat, message).
+
+        Chat 0 searches all chats of the user."""
         body = struct.pack("<IH", chat, limit) + text(query)
         return self._reader(self._safe(wire.SEARCH_MSG, body)).all(Reader.chat_message)
 
     def request_updates(self, start):
-        """What changed in all my chats from the time `start` on, as (chat, message): chat after
-        chat, ascending by `updated` in each."""
+        """Returns all changes in the user's chats since the time `start`, as (chat, message).
+
+        They come chat after chat, ascending by `updated` within each."""
         body = wire.TIME.pack(start)
         return self._reader(self._safe(wire.REQUEST_UPDATES, body)).all(Reader.chat_message)
 
     def typing(self, chat):
-        """Notifies the other members that one is typing."""
+        """Notifies the other members that the user is typing."""
         self._safe(wire.TYPING, wire.U32.pack(chat))
 
     # --- API 1.1: users and operators ---
 
     def find_users(self, prefix="", limit=100):
-        """Users whose names begin so; disabled ones are shown to operators alone."""
+        """Returns users whose names begin with a prefix; disabled ones to operators only."""
         body = text(prefix) + wire.U16.pack(limit)
         return Reader(self._safe(wire.FIND_USERS, body)).all(Reader.user)
 
     def reset_password(self, user):
-        """For operators: a code with which the user sets a new password, and when it expires."""
+        """For operators: returns a code with which the user can set a password, and its expiry."""
         body = Reader(self.request(wire.RESET_PASSWORD, wire.U32.pack(user)))
         return wire.ResetCode(body.str(), body.time())
 
     def set_password(self, login, code, new):
-        """Sets a new password with an operator's code, without a session: the user's id. All
-        sessions of the user end; `login` comes after."""
+        """Sets a new password with an operator's code, without a session. Returns the user id.
+
+        All sessions of the user end; call `login` afterwards."""
         return Reader(self.request(wire.SET_PASSWORD, text(login) + text(code) + text(new))).u32()
 
     def set_user_disabled(self, user, is_disabled=True):
-        """For operators: ends the sessions of a user, who cannot log in any more; or lifts that."""
+        """For operators: disables a user, whose sessions end; or enables the user again."""
         self._safe(wire.SET_USER_DISABLED, struct.pack("<I?", user, is_disabled))
 
     # --- API 1.1: chats ---
 
     def add_member(self, chat, user):
-        """For admins: makes a user a member, without any password; False when it was one."""
+        """For admins: adds a user without any password. Returns False for a member."""
         try:
             self.request(wire.ADD_MEMBER, struct.pack("<II", chat, user))
         except Declined as declined:
@@ -234,50 +241,53 @@ class CallBase(EventBase):
         return True
 
     def set_chat_closed(self, chat, is_closed=True):
-        """For admins: a closed chat does not exist for those who are not members."""
+        """For admins: closes a chat, so that it does not exist for users who are not members."""
         self._safe(wire.SET_CHAT_CLOSED, struct.pack("<I?", chat, is_closed))
 
     def set_chat_notify(self, chat, notify):
-        """What one wants pushes of: NOTIFY_EVERYTHING, NOTIFY_MENTIONS or NOTIFY_NOTHING."""
+        """Sets which messages cause pushes: NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING."""
         self._safe(wire.SET_CHAT_NOTIFY, struct.pack("<IB", chat, notify))
 
     def subscribe_push(self, endpoint="", p256dh=b"", auth=b""):
-        """Asks for pushes to this session: the endpoint, and the keys as bytes (65 and 16). An
-        empty endpoint: no more pushes."""
+        """Subscribes this session to pushes: the endpoint, and the keys as bytes (65 and 16).
+
+        An empty endpoint ends the subscription."""
         self._safe(wire.SUBSCRIBE_PUSH, text(endpoint) + p256dh + auth)
 
     # --- API 1.1: reactions ---
 
     def react(self, chat, message, emoji, is_on=True):
-        """Gives a message a reaction, or takes it back: the time of the change. What is so already
-        changes nothing."""
+        """Adds a reaction to a message, or removes it. Returns the time of the change.
+
+        Repeating it changes nothing."""
         body = _CHAT_MESSAGE.pack(chat, message_id(message)) + wire.U8.pack(is_on) + text(emoji)
         return self._changed(chat, message, self._safe(wire.REACT, body))
 
     def get_reactions(self, chat, message):
-        """Everybody who reacted to a message, as (user, emoji), the first first."""
+        """Returns everybody who reacted to a message, as (user, emoji), in order."""
         body = Reader(self._safe(wire.GET_REACTIONS, _CHAT_MESSAGE.pack(chat, message_id(message))))
         return body.all(lambda entry: (entry.u32(), entry.str()))
 
     # --- API 1.1: invites ---
 
     def create_invite(self, chat=0, *, registers=False, uses=1, days=7):
-        """Makes an invite into a chat, or one that lets its bearer register, or both: its code,
-        which is shown this once."""
+        """Creates an invite into a chat, or one with which to register, or both. Returns its code.
+
+        The code cannot be fetched again."""
         return Reader(self.request(
             wire.CREATE_INVITE, _NEW_INVITE.pack(registers, uses, days, chat)
         )).str()
 
     def get_invites(self, chat=0):
-        """The invites of a chat that are still good, the oldest first; 0: all, for operators."""
+        """Returns the valid invites of a chat, oldest first; 0: all, for operators."""
         return Reader(self._safe(wire.GET_INVITES, wire.U32.pack(chat))).all(Reader.invite)
 
     def end_invite(self, hint):
-        """Ends an invite, which `Invite.hint` names."""
+        """Ends the invite with this `Invite.hint`."""
         self.request(wire.END_INVITE, text(hint))
 
     def use_invite(self, code):
-        """Joins the chat of an invite, by its code or link: the chat."""
+        """Joins the chat of an invite, by its code or link. Returns the chat id."""
         body = text(invite_code(code))
         chat = Reader(self._safe(wire.USE_INVITE, body)).u32()
         self._is_mine(chat)

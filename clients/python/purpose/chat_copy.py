@@ -1,4 +1,4 @@
-"""An exact copy of one's chats, kept by a client's events."""
+"""An exact copy of the user's chats, kept up to date by a client's events."""
 
 from .errors import Declined
 from .wire import SHOWN_MAX, Reaction
@@ -12,9 +12,9 @@ class ChatCopy:
         client.login("anna", "correct horse")
         client.run()
 
-    `messages[chat][id]` is each message with its files and reactions, `info[chat]` the chat as it
-    was notified last. Both change while `run` or `poll` deliver events. Deleted messages stay, and
-    are empty. The client reads from the start, and the copy has to be there before the session.
+    `messages[chat][id]` is a message with its files and reactions, `info[chat]` the latest
+    `ChatInfo` of a chat. Both change while `run` or `poll` deliver events. Deleted messages stay,
+    with empty content. Create the copy before the session, on a client with `from_start`.
     """
 
     def __init__(self, client):
@@ -29,11 +29,11 @@ class ChatCopy:
         client.on("left")(self._left)
 
     def of(self, chat):
-        """The messages of a chat in the order in which they were sent."""
+        """Returns the messages of a chat, oldest first."""
         return sorted(self.messages.get(chat, {}).values())
 
     def _message(self, chat, message):
-        # What is new to a callback is no part of the copy.
+        # `is_new` is about callbacks; the copy does not keep it.
         message = message._replace(is_new=message.created == message.updated)
         known = self.messages.setdefault(chat, {})
         before = known.get(message.id)
@@ -47,7 +47,7 @@ class ChatCopy:
             known[change.message] = with_reaction(message, change)
 
     def _own(self, chat, message, _updated):
-        # As it is now: others may have changed it since, and their changes say no more than that.
+        # Fetch the present message: others may have changed it since.
         try:
             page = self._client.request_chat_page(chat, message - 1, 1, newer=True)
         except Declined:
@@ -64,7 +64,7 @@ class ChatCopy:
 
 
 def with_reaction(message, change):
-    """A message after a reaction was given to it, or taken back."""
+    """Returns a message with a reaction added or removed."""
     reactions = list(message.reactions)
     at = next((at for at, one in enumerate(reactions) if one.emoji == change.emoji), None)
     if change.is_on and at is None:

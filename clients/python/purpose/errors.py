@@ -1,12 +1,12 @@
-"""What can go wrong, as exceptions."""
+"""The exceptions of the client."""
 
 
 class PurposeError(Exception):
-    """The base of the others."""
+    """Base class of the exceptions."""
 
 
 class Declined(PurposeError):
-    """The server declined a request: `code` is stable, `words` are for people."""
+    """The server declined a request: `code` is stable, `words` is a message for people."""
 
     def __init__(self, text):
         super().__init__(text)
@@ -14,19 +14,20 @@ class Declined(PurposeError):
 
     @property
     def number(self):
-        """The one number of `rate-limited` and `not-ready` (seconds), of a range's `too-large` (a
-        time) and of `bad-offset` (bytes); None where there is none."""
+        """The number in the message; None if there is none.
+
+        `rate-limited`, `not-ready`: seconds. `too-large`: a time. `bad-offset`: bytes."""
         digits = "".join(c if c.isdigit() else " " for c in self.words).split()
         return int(digits[0]) if digits else None
 
 
 class Disconnected(PurposeError, ConnectionError):
-    """The connection broke, and the call was not one that is safe to repeat."""
+    """The connection broke during a call that is not idempotent."""
 
 
 class SessionEnded(PurposeError):
-    """There is no session any more: it ended, or another connection took it over."""
+    """There is no session: it has ended, or another connection has taken it over."""
 
 
 class ProtocolError(PurposeError):
-    """The server sent what the protocol does not know."""
+    """The server violated the protocol."""

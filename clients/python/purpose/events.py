@@ -1,4 +1,4 @@
-"""What comes unasked: notifications become events, and gaps are read from the server."""
+"""Events: notifications are delivered to callbacks, and gaps are read from the server."""
 
 import time
 
@@ -18,21 +18,23 @@ class EventBase(SessionBase):
     """A session whose events are delivered to callbacks."""
 
     def on(self, event):
-        """Makes a function the callback of an event: `@client.on("message")`.
+        """Registers a function as the callback of an event: `@client.on("message")`.
 
-        message(chat, message)   sent, edited, deleted or reacted to, by others or by one's other
-                                 connections; `message.is_new` says that it was not delivered before
-        reaction(chat, change)   a `ReactionChange` that came live; what was missed comes as the
-                                 message with all its reactions
-        chat(info)               it is mine (so is each when a session begins), or has changed
-        chat_gone(chat)          it is mine no more
+        message(chat, message)   a message was sent, edited, deleted or reacted to, by others or by
+                                 the user's other connections; `message.is_new`: it was not
+                                 delivered before
+        reaction(chat, change)   a live `ReactionChange`; missed ones arrive as a message event
+                                 with all reactions
+        chat(info)               the user is a member of the chat (for each chat when a session
+                                 begins), or the chat has changed
+        chat_gone(chat)          the user is not a member any more
         member(chat, user, event, nickname)    1 joined, 2 left, 3 admin, 4 no admin, 5 banned
         seen(chat, user, time), typing(chat, user), presence(user, is_online)
-        deauth()                 the session is gone
-        reconnect()              the connection was lost and is back
-        own(chat, message, updated)    the id of what this client itself sent, edited, deleted or
-                                 reacted to, in its place among the changes of others
-        left(chat)               as chat_gone, also when this client left or deleted it itself
+        deauth()                 the session has ended
+        reconnect()              the connection was lost and is restored
+        own(chat, message, updated)    the id of a message that this client has sent, edited,
+                                 deleted or reacted to, in order with the changes of others
+        left(chat)               like chat_gone, also when this client has left or deleted the chat
         """
         if event not in self._handlers:
             raise ValueError(f"there is no event {event!r}")
@@ -66,11 +68,11 @@ class EventBase(SessionBase):
             self._push(("presence", (body.u32(), bool(body.u8()))))
 
     def _push(self, event):
-        """Queues an event that may be dropped when there is no room."""
+        """Queues an event that may be dropped when the queue is full."""
         if self._queued_bytes <= self._queue_bytes:
             self._enqueue(event)
         elif event[0] == "chat":
-            # The list of chats is read again when there is room; the rest was ephemeral.
+            # The list of chats is read again once there is capacity; the rest was ephemeral.
             self._chats_missed = True
 
     def _enqueue(self, event):
@@ -80,12 +82,12 @@ class EventBase(SessionBase):
     # --- which chats are mine ---
 
     def _is_stale(self, chat):
-        """Something of a chat may be missing: it is read on from where it came up to."""
+        """Marks a chat from which changes may be missing: it is read again from its cursor."""
         self._stale.add(chat)
         self._floors.setdefault(chat, self._received.get(chat, self._since))
 
     def _is_mine(self, chat):
-        """A chat that was not known is read from when the session began."""
+        """Notes a chat of the user; an unknown one is read from the start of the session."""
         if chat not in self._my_chats:
             self._my_chats.add(chat)
             self._cursors.setdefault(chat, self._since)
@@ -102,7 +104,7 @@ class EventBase(SessionBase):
         if self._from_start:
             self._cursors.pop(chat, None)
             self._received.pop(chat, None)
-        # Otherwise its cursor stays, for the day it is joined again.
+        # Otherwise its cursor stays, in case the chat is joined again.
         if was_mine:
             self._enqueue(("left", (chat,)))
 
@@ -120,14 +122,15 @@ class EventBase(SessionBase):
         if held is None:
             self._queue_change(chat, change)
         elif len(held) < HELD_MAX:
-            # It is delivered after what is being read, which is older.
+            # It is delivered after the changes that are being read, which are older.
             held.append(change)
         else:
             self._is_stale(chat)
 
     def _queue_change(self, chat, change):
-        """Keeps a change for the callbacks, unless it came before. When there is no room the chat
-        is read again, from here, once there is."""
+        """Queues a change for the callbacks, unless it was delivered before.
+
+        If the queue is full, the chat is read again from this change once there is capacity."""
         received = self._received.get(chat, self._since)
         if change.updated <= received:
             return
@@ -143,8 +146,7 @@ class EventBase(SessionBase):
         self._enqueue((name, (chat, *values)))
 
     def _known(self, chat, message, received):
-        """What a message is to this client: the name of its event, and the message with whether
-        it is new."""
+        """The name of the event for a message, and the message with `is_new` set."""
         is_first = self._is_first(chat, message, received)
         if self._own.pop(message.id, False):
             if message.created == message.updated:
@@ -153,8 +155,9 @@ class EventBase(SessionBase):
         return "message", message._replace(is_new=is_first and not message.is_deleted)
 
     def _is_first(self, chat, message, received):
-        """Whether a message is delivered for the first time. While a chat is caught up with,
-        messages do not come in the order in which they were sent."""
+        """Whether a message is delivered for the first time.
+
+        During catch-up, messages do not arrive in the order in which they were sent."""
         floor = self._floors.get(chat)
         if floor is None:
             return message.created > received
@@ -166,9 +169,10 @@ class EventBase(SessionBase):
         return is_first
 
     def _note_own(self, chat, message, updated, is_sent=False):
-        """A change of one's own was accepted. The answer comes after all earlier changes of the
-        chat, so it moves the cursor, too. In a chat that is yet to be read the message that was
-        sent will come again, and is not new."""
+        """Notes that a change by this client was accepted.
+
+        The answer comes after all earlier changes of the chat, so it moves the cursor as well. If
+        the chat still has to be read, the message will arrive again and is then not new."""
         is_live = chat not in self._stale and chat not in self._reading
         if is_live and updated > self._received.get(chat, self._since):
             self._received[chat] = updated
@@ -181,7 +185,7 @@ class EventBase(SessionBase):
     # --- catching up ---
 
     def _catch_up(self):
-        """Reads on in the chats of which something may be missing."""
+        """Continues to read chats from which changes may be missing."""
         asked = []
         for chat in sorted(self._stale)[:CATCH_UP_WINDOW]:
             self._stale.discard(chat)
@@ -214,7 +218,7 @@ class EventBase(SessionBase):
 
     def _range_declined(self, chat, declined):
         if declined.code == "too-large":
-            # Only so much fits one answer of API 0.1; the rest is asked for after that.
+            # An answer of API 0.1 holds no more; the rest is requested after it.
             self._fits[chat] = declined.number
             self._is_stale(chat)
         elif declined.code in ("not-member", "no-such-chat"):
@@ -225,9 +229,10 @@ class EventBase(SessionBase):
     # --- delivering ---
 
     def poll(self, timeout=None):
-        """Delivers one event to the callbacks; waits up to `timeout` seconds for one. True if
-        there was one. Raises `Disconnected` when the connection breaks (then `reconnect`), and
-        `SessionEnded` when there is no session and nothing left to deliver."""
+        """Delivers one event to the callbacks; waits up to `timeout` seconds for one.
+
+        Returns whether there was one. Raises `Disconnected` when the connection breaks (then call
+        `reconnect`), and `SessionEnded` when there is no session and no event left."""
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         while not self._queue:
             if not self._session:
@@ -251,7 +256,7 @@ class EventBase(SessionBase):
         return True
 
     def _ask_for_life(self, now):
-        """A connection can be dead without a word: asks, and gives up without an answer."""
+        """Detects a dead connection: sends HEARTBEAT, and gives up without an answer."""
         if self._ping and not self._ping[0].is_done:
             self._link.close()
             raise Disconnected("the server shows no sign of life")
@@ -266,7 +271,7 @@ class EventBase(SessionBase):
             for handler in self._handlers.get(name, ()):
                 handler(*values)
         except Disconnected:
-            # It was not done with; it comes again when the connection is back.
+            # Its callback failed: it is delivered again after the reconnect.
             self._queue.appendleft(event)
             self._queued_bytes += _event_bytes(event)
             raise
@@ -277,7 +282,7 @@ class EventBase(SessionBase):
             self.save()
 
     def run(self):
-        """Delivers events until `stop` is called, over as many connections as it takes."""
+        """Delivers events until `stop` is called, and reconnects as needed."""
         self._stopped = False
         while not self._stopped:
             try:
@@ -287,12 +292,12 @@ class EventBase(SessionBase):
         self.save()
 
     def stop(self):
-        """Makes `run` return; to be called from a callback."""
+        """Makes `run` return; call it from a callback."""
         self._stopped = True
 
     def suspend(self):
-        """Declines the notification that came last: from now on there are none, nor hardly
-        anything else, until `resume`."""
+        """Suspends the session by declining the last notification: until `resume` there are no
+        notifications, and hardly any request is accepted."""
         reason = wire.text("busy: not now")
         self._link.send(wire.frame(wire.DECLINED, self._notified_task, reason))
 
@@ -303,7 +308,7 @@ class EventBase(SessionBase):
 
 
 def _event_bytes(event):
-    """About the memory of a queued event."""
+    """Approximate memory of a queued event."""
     name, values = event
     if name != "message":
         return 96

@@ -1,4 +1,4 @@
-"""Files: uploads and downloads that go on after a cut, and messages that carry files."""
+"""Files: uploads and downloads that resume after a break, and messages with attachments."""
 
 import collections
 import contextlib
@@ -12,25 +12,25 @@ from .calls import CallBase, message_id
 from .errors import Declined, Disconnected, ProtocolError
 from .wire import File, Reader, text
 
-# Chunks of a file that are under way at once.
+# Chunks of a file in flight at once.
 WINDOW = 8
-# What is asked for at once, and the most that the server gives.
+# Bytes per request; the server returns no more.
 CHUNK_BYTES = 64 * 1024
 _PUT, _GET, _BEGIN = struct.Struct("<QQ"), struct.Struct("<QQI"), struct.Struct("<IQHH")
 
 
 class FileBase(CallBase):
-    """Sending messages, with files among them, and reading files."""
+    """Sends messages, optionally with files, and reads files."""
 
     def send(self, chat, content="", nonce=None, *, files=(), reply_to=None, progress=None):
-        """Sends a message: its id and time.
+        """Sends a message. Returns its id and time.
 
-        On API 1.0 and newer it is stored once however often the connection breaks; a `nonce` of
-        one's own makes that so over a restart, too.
+        On API 1.0 and newer it is idempotent: the message is stored once, however often the
+        connection breaks. Pass your own `nonce` to extend that over a restart.
 
-        files      what to attach, up to ten: paths, which are uploaded first, or what `upload` gave
+        files      attachments, up to ten: paths, which are uploaded first, or results of `upload`
         reply_to   the message of the same chat that it answers, or its id
-        progress   called as `progress(bytes, size)` for each file that is uploaded
+        progress   called as `progress(bytes, size)` during uploads
         """
         if (files or reply_to) and not self.has_files:
             raise ValueError("files and replies need API 1.1")
@@ -48,15 +48,15 @@ class FileBase(CallBase):
 
     def upload(self, chat, source, *, name=None, media_type=None, width=0, height=0,
                progress=None):
-        """Uploads a file to a chat, to be attached by `send` within an hour: a `File`.
+        """Uploads a file to a chat, to be attached by `send` within an hour. Returns a `File`.
 
-        source      a path, bytes, or a binary file that can seek
-        name        what members see; by default that of the path
-        media_type  such as "image/png"; by default what the name says
+        source      a path, bytes, or a seekable binary file
+        name        name shown to members; default: that of the path
+        media_type  such as "image/png"; default: guessed from the name
         width, height   of an image or video, in pixels
-        progress    called as `progress(bytes, size)` when more of it is stored
+        progress    called as `progress(bytes, size)` as more is stored
 
-        Goes on by itself when the connection breaks. To go on after a restart, see
+        Resumes by itself when the connection breaks. To resume after a restart, see
         `continue_upload`.
         """
         with _opened(source) as (stream, size, path):
@@ -67,8 +67,9 @@ class FileBase(CallBase):
         return file
 
     def continue_upload(self, file, source, progress=None):
-        """Goes on with an upload that `begin_file` began, in this process or an earlier one, from
-        what the server has of it. It is gone an hour after its last byte (`no-such-file`)."""
+        """Resumes an upload of `begin_file`, also one of an earlier process.
+
+        An upload is gone an hour after its last byte (`no-such-file`)."""
         with _opened(source) as (stream, size, _):
             if size != file.size:
                 raise ValueError(f"the source has {size} bytes, and the upload {file.size}")
@@ -76,20 +77,20 @@ class FileBase(CallBase):
 
     def begin_file(self, chat, size, name, media_type="application/octet-stream", width=0,
                    height=0):
-        """Announces an upload, without a byte of it: a `File`, to be kept for
-        `continue_upload`."""
+        """Begins an upload without sending bytes. Returns a `File` for `continue_upload`."""
         body = _BEGIN.pack(chat, size, width, height) + text(media_type) + text(name)
-        # When its answer is lost, a second one is begun: the server ends the first in an hour.
+        # If its answer is lost, a second upload begins; the server drops the first after an hour.
         file = Reader(self._safe(wire.BEGIN_FILE, body)).u64()
         return File(file, size, width, height, media_type, name)
 
     def put_file(self, file, offset, data):
-        """Stores the next bytes of an upload: how many are stored now. `bad-offset` carries that
-        number, too. For most, `upload` is the call to use."""
+        """Stores the next bytes of an upload. Returns the number of bytes stored so far.
+
+        `bad-offset` carries that number, too. Most programs should call `upload`."""
         return Reader(self.request(wire.PUT_FILE, _PUT.pack(file, offset) + data)).u64()
 
     def end_file(self, file):
-        """Gives up an upload; a file that is in a message stays."""
+        """Abandons an upload. A file in a message is not changed."""
         self._safe(wire.END_FILE, wire.U64.pack(file if isinstance(file, int) else file.id))
 
     def _put_all(self, file, stream, progress):
@@ -99,12 +100,13 @@ class FileBase(CallBase):
             try:
                 stored = self._put_run(file, stream, stored, progress)
             except Disconnected as broken:
-                # How much of it arrived is in the server's answer to the next chunk.
+                # The answer to the next chunk says how much of it arrived.
                 self._mend(broken)
 
     def _put_run(self, file, stream, stored, progress):
-        """Sends chunks from an offset on, several at a time. Gives what is stored at the end of
-        the file, or where the server says that it stands elsewhere."""
+        """Sends chunks from an offset on, several in flight.
+
+        Returns the stored size at the end of the file, or the offset that the server expects."""
         chunk_bytes = min(self.server.max_body - _PUT.size, CHUNK_BYTES)
         window, sent, elsewhere = collections.deque(), stored, None
         while window or (sent < file.size and elsewhere is None):
@@ -121,7 +123,7 @@ class FileBase(CallBase):
             except Declined as declined:
                 if declined.code != "bad-offset" or declined.number == stored:
                     raise
-                # The chunks behind it are declined, too.
+                # The chunks after it are declined, too.
                 elsewhere = declined.number if elsewhere is None else elsewhere
                 continue
             stored = Reader(pending.body()).u64()
@@ -132,15 +134,15 @@ class FileBase(CallBase):
     # --- downloading ---
 
     def download(self, file, target=None, progress=None):
-        """Reads a file of a message.
+        """Downloads a file of a message.
 
-        file      a `File`, as `Message.files` has them
-        target    a path, a folder (the file gets its own name, and replaces nothing), or a binary
-                  file to write to; None: returns the bytes
+        file      a `File`, as in `Message.files`
+        target    a path, a folder (the file keeps its name and replaces nothing), or a binary file
+                  to write to; None: return the bytes
         progress  called as `progress(bytes, size)`
 
-        Goes on by itself when the connection breaks. With a path it goes on after a restart, too:
-        what came is in `TARGET.ID.part` until it is whole. Returns the path that it wrote.
+        Resumes by itself when the connection breaks. With a path it also resumes after a restart:
+        the incomplete file is `TARGET.ID.part`. Returns the path that was written.
         """
         if target is None:
             return b"".join(self._chunks(file, 0, progress))
@@ -164,11 +166,11 @@ class FileBase(CallBase):
         return path
 
     def get_file(self, file, offset, length=CHUNK_BYTES):
-        """Bytes of a file: up to 64 KiB, and none at its end."""
+        """Returns up to 64 KiB of a file; empty at its end."""
         return self._safe(wire.GET_FILE, _GET.pack(file, offset, length))
 
     def _chunks(self, file, at, progress):
-        """The bytes of a file from an offset on, several chunks asked for at a time."""
+        """Yields the bytes of a file from an offset on, with several requests in flight."""
         while at < file.size:
             try:
                 for chunk in self._chunk_run(file, at):
@@ -198,7 +200,7 @@ class FileBase(CallBase):
 
 @contextlib.contextmanager
 def _opened(source):
-    """A source of bytes as (file, size, path)."""
+    """Opens a source of bytes: (file, size, path)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source), memoryview(source).nbytes, ""
     elif hasattr(source, "read"):
@@ -214,7 +216,7 @@ def _opened(source):
 
 
 def _own_name(name):
-    """The name of a file, which must not lead out of a folder, whatever a server sends."""
+    """A safe file name: a name from the server must not lead out of a folder."""
     forbidden = "/\\:" if os.name == "nt" else "/\\"
     if name in ("", ".", "..") or any(c in forbidden or ord(c) < 32 for c in name):
         raise ProtocolError(f"{name!r} is not the name of a file: choose a path for it")
@@ -222,7 +224,7 @@ def _own_name(name):
 
 
 def _rename_noclobber(part, path):
-    """Gives a file its name, or the next that is free: `name (2).pdf`. Gives that path."""
+    """Renames a file without replacing another: to `name (2).pdf` if needed. Returns the path."""
     stem, ending = os.path.splitext(path)
     names = [path] + [f"{stem} ({number}){ending}" for number in range(2, 10_000)]
     for name in names:

@@ -1,7 +1,7 @@
-"""The session of a client: connecting, requests and their answers, and events without gaps.
+"""The session of a client: connections, requests and answers, and events without gaps.
 
-Each chat has a cursor, the time up to which everything was delivered. After a break the chat is
-read on from there, and what comes live meanwhile is held until that is done.
+Each chat has a cursor: the time up to which everything was delivered. After a break the chat is
+read from its cursor, and live changes wait until that is done.
 """
 
 import collections
@@ -16,15 +16,15 @@ from .errors import Declined, Disconnected, ProtocolError, SessionEnded
 from .transport import Link, Tls, split_address, split_url
 from .wire import Reader, frame, text
 
-# Ranges asked for at once when many chats are caught up with.
+# Ranges requested at once during the catch-up of many chats.
 CATCH_UP_WINDOW = 32
-# Live changes of one chat that wait while it is caught up with; past that it is read once more.
+# Live changes of one chat that wait during its catch-up; beyond them it is read once more.
 HELD_MAX = 1000
-# Messages of one's own that are known again when they come in a range.
+# Own messages that are remembered, to match them in a range.
 OWN_MAX = 4096
-# Ids of messages that are kept while a chat is caught up with, to know what is new.
+# Ids of messages remembered during the catch-up of a chat, to know which are new.
 FRESH_MAX = 100_000
-# Seconds of silence after which the server is asked for a sign of life, and those it has to answer.
+# Seconds of silence before HEARTBEAT is sent, and seconds for its answer.
 SILENCE_SECONDS, ANSWER_SECONDS = 60, 30
 # Longest pause between two attempts to connect, in seconds.
 PAUSE_SECONDS_MAX = 30
@@ -49,12 +49,12 @@ class Pending:
 
 
 def name_key(name):
-    """A name as the server compares it: in NFC, lower-cased."""
+    """A name in the form in which the server compares it: NFC, lower case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).lower())
 
 
 class SessionBase:
-    """What a `Client` is without the calls for the purposes; see there for the parameters."""
+    """`Client` without the calls for the purposes; `Client` documents the parameters."""
 
     def __init__(self, address, *, tls=False, fingerprint=None, ca_file=None, server_name=None,
                  version=wire.API_1_1, timeout=60, retry_seconds=None, state_file=None,
@@ -77,10 +77,10 @@ class SessionBase:
         self._from_start = from_start
         self._login, self._session = None, None
         self.user_id, self.user_flags = None, 0
-        # What is known of each chat: up to where it was delivered, and up to where it came.
+        # Cursors of each chat: up to which time changes were delivered, and were received.
         self._since, self._cursors, self._received = 0, {}, {}
         self._my_chats, self._chats_missed = set(), False
-        # Of the chats that are being caught up with: from where, and what came since.
+        # Chats in catch-up: the start of the range, and live changes since.
         self._floors, self._fresh = {}, {}
         self._handlers = {name: [] for name in EVENTS}
         self._own = collections.OrderedDict()
@@ -93,7 +93,7 @@ class SessionBase:
 
     def _connect(self):
         self._pending, self._task = {}, 0
-        # Chats of which something may be missing, and live changes of those that are being read.
+        # Chats from which changes may be missing, and live changes of those being read.
         self._stale, self._reading, self._fits = set(), {}, {}
         self._ping = None
         self._link = Link(self._address, self._tls, self._timeout, self._path, self._source)
@@ -104,17 +104,17 @@ class SessionBase:
 
     @property
     def is_modern(self):
-        """Whether API 1.0 or newer is spoken."""
+        """Whether the connection uses API 1.0 or newer."""
         return self.server.version >= wire.API_1_0
 
     @property
     def has_files(self):
-        """Whether API 1.1 is spoken: files, replies, reactions and all that came with them."""
+        """Whether the connection uses API 1.1: files, replies, reactions and more."""
         return self.server.version >= wire.API_1_1
 
     @property
     def is_operator(self):
-        """Whether the user is an operator of the server; known on API 1.1 alone."""
+        """Whether the user is an operator of the server; known on API 1.1 only."""
         return bool(self.user_flags & 1)
 
     def login(self, login, password):
@@ -140,15 +140,14 @@ class SessionBase:
             self.user_flags = body.u8()
 
     def _now(self):
-        """The server's time; API 0.1 has no way to ask for it."""
+        """The present server time, from GET_SESSIONS; on API 0.1 the local clock."""
         if self.is_modern:
             sessions = Reader(self.request(wire.GET_SESSIONS)).all(Reader.session)
             return next(session.created for session in sessions if session.is_this)
         return int(time.time() * 1_000_000)
 
     def restore(self, state):
-        """Goes on with a session, and with what was delivered of each chat: `state` as it was
-        kept."""
+        """Restores a session and its cursors from a saved `state`."""
         self._take_state(state)
         if not self._session:
             raise SessionEnded("the state holds no session")
@@ -163,9 +162,9 @@ class SessionBase:
             self._take_user(body)
 
     def start(self, login, password):
-        """Restores the session of the state file; logs in when there is none or it has ended.
+        """Restores the session of the state file; logs in if there is none or it has ended.
 
-        A state file belongs to one user: with that of another this raises `ValueError`."""
+        A state file belongs to one user; that of another raises `ValueError`."""
         try:
             with open(self._state_file, encoding="utf-8") as file:
                 state = json.load(file)
@@ -186,7 +185,7 @@ class SessionBase:
                              "use another state file")
 
     def _begin(self):
-        """A session is attached: what was missed in its chats is to be read."""
+        """Starts catch-up after a session was attached."""
         self._chats_missed = False
         chats = set(self._my_chats)
         if self.is_modern:
@@ -208,8 +207,7 @@ class SessionBase:
         self.save()
 
     def reconnect(self):
-        """Makes the connection anew and restores the session, as often as `retry_seconds`
-        allows."""
+        """Connects again and restores the session; retries for `retry_seconds`."""
         self._link.close()
         session = self._session
         begun, pause = time.monotonic(), 0.05
@@ -238,13 +236,13 @@ class SessionBase:
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
     def _mend(self, broken):
-        """After a break, in a call that is safe to repeat: connects again, or raises it."""
+        """Handles a break during an idempotent call: reconnects, or raises the error."""
         if not self._session or self._retry_seconds == 0:
             raise broken
         self.reconnect()
 
     def close(self):
-        """Says good-bye and ends the connection; the session lives on."""
+        """Sends DISCONNECT and closes the connection. The session stays valid."""
         try:
             self._link.send(frame(wire.DISCONNECT, 0))
         except Disconnected:
@@ -259,16 +257,17 @@ class SessionBase:
         self.close()
 
     def fileno(self):
-        """Of the connection's socket, for `select`. When it is readable, call `poll(0)` until that
-        is False; after a `reconnect` event it is another one."""
+        """File descriptor of the socket, for `select`.
+
+        When it is readable, call `poll(0)` until that returns False. It changes with a `reconnect`
+        event."""
         return self._link.fileno()
 
     # --- what is kept over a restart ---
 
     @property
     def state(self):
-        """What `restore` accepts: the session (a secret), and up to where each chat was
-        delivered."""
+        """The session (a secret) and the cursors of all chats, as `restore` accepts them."""
         return {
             "session": self._session, "login": self._login, "user_id": self.user_id,
             "since": self._since,
@@ -285,7 +284,7 @@ class SessionBase:
         self._my_chats = set(state["chats"])
 
     def save(self):
-        """Writes the state file, readable by its owner alone; all of it or nothing."""
+        """Writes the state file atomically, readable by its owner only."""
         if not self._state_file:
             return
         new_file = f"{self._state_file}.new"
@@ -301,7 +300,7 @@ class SessionBase:
         self._saved = time.monotonic()
 
     def watch(self, chat, since=0):
-        """Delivers the messages of a chat that were changed from `since` on, too."""
+        """Also delivers the changes of a chat since the time `since`."""
         self._cursors[chat] = self._received[chat] = since - 1
         self._floors.pop(chat, None)
         self._my_chats.add(chat)
@@ -313,8 +312,9 @@ class SessionBase:
         return Reader(body, self.server.version)
 
     def request(self, purpose, body=b"", on_part=None):
-        """Sends a request and waits: the body of the answer, that of its PARTs in front. With
-        `on_part` the pieces are handed over as they come instead; it must not make calls."""
+        """Sends a request and waits. Returns the answer's body, after those of its PARTs.
+
+        With `on_part` the bodies are passed to it as they arrive; it must not make calls."""
         pending = self._ask(purpose, body, on_part)
         self._await(pending)
         return pending.body()
@@ -341,7 +341,7 @@ class SessionBase:
             raise Disconnected("the server does not answer")
 
     def _safe(self, purpose, body=b""):
-        """As `request`, for what may be asked twice: over as many connections as it takes."""
+        """Like `request`, for idempotent requests: repeats it after a break."""
         while True:
             try:
                 return self.request(purpose, body)
@@ -349,7 +349,7 @@ class SessionBase:
                 self._mend(broken)
 
     def _pump(self, deadline):
-        """Takes one frame to where it belongs. False when none came before the deadline."""
+        """Receives and dispatches one frame. False when none arrived before the deadline."""
         received = self._link.receive(deadline)
         if not received:
             return False

@@ -1,4 +1,4 @@
-"""One connection as a stream of frames: over TCP, TLS, or a WebSocket on either of them."""
+"""A connection as a stream of frames: over TCP or TLS, optionally in a WebSocket."""
 
 import base64
 import hashlib
@@ -13,23 +13,22 @@ import time
 from .errors import Disconnected, ProtocolError
 from .wire import HEADER
 
-# Longest body accepted from a server: nothing it sends comes near, but for the 1 MiB of a range
-# on 0.1.
+# Longest body accepted from a server. Its longest answer is a range of 1 MiB on API 0.1.
 BODY_BYTES_MAX = 2 << 20
-# Bytes that are read ahead while a send waits for the server to read.
+# Bytes read ahead while a send waits for the server.
 READ_AHEAD_BYTES_MAX = 16 << 20
 RECEIVE_BYTES = 1 << 16
 
 
 class Link:
-    """One connection as a stream of frames. Knows no session.
+    """A connection as a stream of frames. Must not know sessions.
 
     address   (host, port)
     tls       a `Tls`, or None
-    timeout   seconds to connect, and for which one send may take
-    path      of the WebSocket, such as "/ws"; None: no WebSocket
-    source    the address to connect from
-    plain     a socket that is connected, instead of a new one
+    timeout   seconds to connect, and for one send
+    path      path of the WebSocket, such as "/ws"; None: no WebSocket
+    source    local address to connect from
+    plain     a connected socket to use instead of a new one
     """
 
     def __init__(self, address, tls=None, timeout=60, path=None, source=None, plain=None):
@@ -61,8 +60,10 @@ class Link:
         return self.socket.fileno()
 
     def send(self, data):
-        """Sends frames, or any bytes. Reads on meanwhile: a server whose answers are not read
-        stops to read, too."""
+        """Sends frames, or any bytes.
+
+        Reads meanwhile, because the server stops reading from a client that does not read answers
+        (backpressure)."""
         if self.web:
             data = self.web.outgoing + self.web.wrap(data)
             self.web.outgoing = b""
@@ -89,7 +90,7 @@ class Link:
             raise Disconnected(f"the connection broke: {error}") from error
 
     def receive(self, deadline):
-        """The next frame as (purpose, task, body); None when none came before the deadline."""
+        """Returns the next frame as (purpose, task, body); None when none arrives in time."""
         while True:
             if len(self.buffer) - self.at >= HEADER.size:
                 length, purpose, task = HEADER.unpack_from(self.buffer, self.at)
@@ -105,7 +106,7 @@ class Link:
                 return None
 
     def _fill(self, deadline):
-        # Bytes that have come are read even when the deadline is past.
+        # Received bytes are handled even if the deadline has passed.
         if self._read():
             return True
         if time.monotonic() >= deadline:
@@ -120,7 +121,7 @@ class Link:
         poll.poll(None if left == float("inf") else 1 + int(1000 * left))
 
     def _read(self):
-        """Adds what has come to the buffer; False when nothing had."""
+        """Reads into the buffer; False when nothing has arrived."""
         try:
             chunk = self.socket.recv(RECEIVE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -138,7 +139,7 @@ class Link:
         return True
 
     def _unwrap(self, chunk):
-        """The bytes of Purpose in those of the WebSocket, whose Pings and Close are answered."""
+        """Decodes WebSocket bytes to those of Purpose; answers Pings and Close."""
         try:
             payload = self.web.unwrap(chunk)
         except ProtocolError:
@@ -171,7 +172,7 @@ class Link:
 
 
 def shake_hands(plain, address, path, is_tls=False):
-    """Makes a WebSocket of a connection; gives the bytes that came behind the server's answer."""
+    """Does the handshake of a WebSocket; returns the bytes after the server's answer."""
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     if address[1] != (443 if is_tls else 80):
         host += f":{address[1]}"
@@ -201,8 +202,9 @@ def shake_hands(plain, address, path, is_tls=False):
 
 
 class WebSocket:
-    """The client's side of WebSocket (RFC 6455), without input and output: wraps bytes into
-    frames, and unwraps them. What is to be sent by itself (Pong, Close) waits in `outgoing`."""
+    """Client side of a WebSocket (RFC 6455) without I/O.
+
+    Encodes bytes into frames and decodes them. Replies to send (Pong, Close) wait in `outgoing`."""
 
     CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -211,7 +213,7 @@ class WebSocket:
 
     @classmethod
     def wrap(cls, data, opcode=BINARY, is_last=True):
-        """Bytes as one masked frame."""
+        """Encodes bytes as one masked frame."""
         size, first = len(data), (0x80 if is_last else 0) | opcode
         if size < 126:
             head = struct.pack(">BB", first, 0x80 | size)
@@ -225,7 +227,7 @@ class WebSocket:
         return head + mask + masked.to_bytes(size, "big")
 
     def unwrap(self, chunk):
-        """The bytes of Purpose among those that came."""
+        """Decodes received bytes; returns those of Purpose."""
         self.raw += chunk
         payload, at = bytearray(), 0
         while not self.is_over and (found := self._frame(at)):
@@ -242,8 +244,9 @@ class WebSocket:
         return bytes(payload)
 
     def _frame(self, at):
-        """The opcode of the frame at an index, and where its payload begins and ends; None when it
-        has not come whole."""
+        """The opcode of the frame at an index, and start and end of its payload.
+
+        None when the frame is incomplete."""
         if len(self.raw) - at < 2:
             return None
         first, size, start = self.raw[at], self.raw[at + 1], at + 2
@@ -260,7 +263,7 @@ class WebSocket:
 
 
 class Tls:
-    """How to know the server: by its certificate's SHA-256, or by who signed it."""
+    """How to authenticate the server: by its certificate's SHA-256, or by an authority."""
 
     def __init__(self, fingerprint=None, ca_file=None, server_name=None):
         self.pinned = fingerprint and bytes.fromhex(fingerprint.replace(":", ""))
@@ -270,12 +273,14 @@ class Tls:
         self.context = ssl.create_default_context(cafile=ca_file)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.pinned:
-            # Nobody else vouches for a pinned certificate; `wrap` compares it itself.
+            # A pinned certificate needs no authority; `wrap` compares its fingerprint.
             self.context.check_hostname = False
             self.context.verify_mode = ssl.CERT_NONE
 
     def wrap(self, plain, host):
-        """The handshake; a certificate that is not the pinned one ends it before a byte is sent."""
+        """Does the TLS handshake.
+
+        A certificate that is not the pinned one fails it before a byte of data is sent."""
         wrapped = self.context.wrap_socket(plain, server_hostname=self.server_name or host)
         if self.pinned:
             found = hashlib.sha256(wrapped.getpeercert(binary_form=True) or b"").digest()
@@ -286,7 +291,7 @@ class Tls:
 
 
 def split_url(url):
-    """The address, the path and whether it is over TLS, of the URL of a WebSocket."""
+    """Parses a WebSocket URL: (address, path, whether it is over TLS)."""
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in ("ws", "wss"):
         raise ValueError(f"{url} is not the address of a WebSocket: ws:// or wss://")
@@ -298,7 +303,7 @@ def split_url(url):
 
 
 def split_address(address):
-    """A pair of host and port, of "host:port"."""
+    """Parses "host:port" into a pair."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"{address!r} is not host:port")

@@ -1,6 +1,6 @@
-"""The bytes of the Purpose protocol: purposes, frames, fields and structures. No input or output.
+"""Codec of the Purpose protocol: purposes, frames, fields and structures.
 
-All of it is pure: another kind of client, or a test, can use it alone.
+It does no I/O, so other clients and tests can use it alone.
 """
 
 import struct
@@ -11,9 +11,9 @@ from .errors import ProtocolError
 # Versions of the API, oldest first.
 API_0_1, API_1_0, API_1_1 = (0, 1), (1, 0), (1, 1)
 
-# Both ways.
+# Purposes in both directions.
 ACCEPTED, DECLINED, HEARTBEAT, DISCONNECT, PART = range(0x00, 0x05)
-# To the server, API 0.1.
+# Purposes to the server, API 0.1.
 HELLO, LOGIN, LOGOFF, RESTORE_SESSION, GET_USER_ID, GET_CHAT_ID = range(0x20, 0x26)
 CHAT_REQ_PASS, JOIN_CHAT, SEND_CHAT_MSG, REQUEST_CHAT_MSG, MARK_SEEN = range(0x26, 0x2B)
 # API 1.0.
@@ -29,7 +29,7 @@ SET_USER_DISABLED, ADD_MEMBER, SET_CHAT_CLOSED = range(0x45, 0x48)
 REACT, GET_REACTIONS, SET_CHAT_NOTIFY, SUBSCRIBE_PUSH = range(0x4E, 0x52)
 CREATE_INVITE, GET_INVITES, END_INVITE, USE_INVITE = range(0x52, 0x56)
 BEGIN_FILE, PUT_FILE, GET_FILE, END_FILE = range(0x58, 0x5C)
-# From the server, unasked.
+# Notifications from the server.
 MSG_NOTIFY, DEAUTH = 0x20, 0x22
 CHAT_NOTIFY, CHAT_GONE, MEMBER_NOTIFY, SEEN_NOTIFY = range(0x30, 0x34)
 TYPING_NOTIFY, PRESENCE_NOTIFY, REACTION_NOTIFY = range(0x34, 0x37)
@@ -37,11 +37,11 @@ TYPING_NOTIFY, PRESENCE_NOTIFY, REACTION_NOTIFY = range(0x34, 0x37)
 # Extras of a message.
 REPLY, FILE, REACTIONS, ATTACH = 0x01, 0x02, 0x03, 0x04
 
-# What a member wants pushes of: `ChatInfo.notify`.
+# Values of `ChatInfo.notify`: which messages cause pushes.
 NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING = 0, 1, 2
-# Who may register: `Hello.registration`.
+# Values of `Hello.registration`.
 REGISTRATION_CLOSED, REGISTRATION_INVITE, REGISTRATION_OPEN = 0, 1, 2
-# Most users that a reaction shows.
+# Users that a reaction shows, at most.
 SHOWN_MAX = 20
 
 HEADER = struct.Struct("<IBB")
@@ -55,7 +55,7 @@ _FILE, _CHANGE, _INVITE = struct.Struct("<QQHH"), struct.Struct("<QqIB"), struct
 
 
 class File(NamedTuple):
-    """A file of a chat. `width` and `height` are pixels, 0 where it is no image or video."""
+    """A file of a chat. `width` and `height` are pixels; 0 if it is not an image or video."""
 
     id: int
     size: int
@@ -66,7 +66,7 @@ class File(NamedTuple):
 
 
 class Reaction(NamedTuple):
-    """One emoji of a message: how many gave it, and the users who gave it first (at most 20)."""
+    """One emoji of a message: its count, and the first users who gave it (at most 20)."""
 
     emoji: str
     count: int
@@ -74,10 +74,10 @@ class Reaction(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message of a chat. Times are microseconds since the epoch, by the server's clock.
+    """A message of a chat. Times are server times, in microseconds since the epoch.
 
-    `is_new` of a message that a callback gets: it is delivered for the first time, and is not
-    deleted. Elsewhere: nothing was changed since it was sent.
+    `is_new` in a callback: the message is delivered for the first time and is not deleted.
+    Elsewhere: it has not changed since it was sent.
     """
 
     id: int
@@ -96,7 +96,7 @@ class Message(NamedTuple):
 
 
 class ReactionChange(NamedTuple):
-    """A reaction that was given (`is_on`) or taken back."""
+    """A reaction that was added (`is_on`) or removed."""
 
     message: int
     updated: int
@@ -106,7 +106,7 @@ class ReactionChange(NamedTuple):
 
 
 class ChatInfo(NamedTuple):
-    """A chat as this user sees it; `seen` is its marker, 0 when it never moved."""
+    """A chat from the user's view. `seen` is the user's read marker, 0 at first."""
 
     id: int
     kind: int
@@ -127,7 +127,7 @@ class ChatInfo(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A member of a chat, or (to its admins) somebody who is banned."""
+    """A member of a chat, or a banned user (visible to admins)."""
 
     user: int
     flags: int
@@ -140,7 +140,7 @@ class Member(NamedTuple):
 
 
 class User(NamedTuple):
-    """A user. On API 1.0 only `is_online` is known of the flags."""
+    """A user. On API 1.0 only `is_online` of the flags is known."""
 
     id: int
     flags: int
@@ -167,9 +167,9 @@ class Session(NamedTuple):
 
 
 class Invite(NamedTuple):
-    """An invite that is still good. `hint` names it; its code is known to its maker alone.
+    """A valid invite. `hint` identifies it; only its creator knows the code.
 
-    `creator` is 0 for one that the command line made, `chat` is 0 where it leads into none.
+    `creator` is 0 for the command line; `chat` is 0 if it leads to none.
     """
 
     hint: str
@@ -182,21 +182,21 @@ class Invite(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What a message got when it was stored."""
+    """The id and time of a stored message."""
 
     id: int
     created: int
 
 
 class ResetCode(NamedTuple):
-    """A code with which a user sets a new password, and when it expires."""
+    """A code with which a user sets a new password, and its expiry."""
 
     code: str
     expires: int
 
 
 class Hello(NamedTuple):
-    """What the server said about itself: the last three on API 1.1, those before them on 1.0."""
+    """The server's answer to HELLO: the last three fields on API 1.1, those before them on 1.0."""
 
     major: int
     minor: int
@@ -211,12 +211,12 @@ class Hello(NamedTuple):
 
 
 def frame(purpose, task, body=b""):
-    """One frame as bytes."""
+    """Encodes a frame."""
     return HEADER.pack(len(body), purpose, task) + body
 
 
 def take_frames(buffer):
-    """Takes the whole frames out of a bytearray: a list of (purpose, task, body)."""
+    """Removes the complete frames from a bytearray. Returns a list of (purpose, task, body)."""
     frames, at = [], 0
     while len(buffer) - at >= HEADER.size:
         length, purpose, task = HEADER.unpack_from(buffer, at)
@@ -230,7 +230,7 @@ def take_frames(buffer):
 
 
 def text(value):
-    """A str of the protocol."""
+    """Encodes a str."""
     encoded = value.encode()
     if b"\0" in encoded:
         raise ValueError("a str of the protocol holds no NUL")
@@ -238,14 +238,14 @@ def text(value):
 
 
 def sent_extras(reply_to=None, files=()):
-    """The extras of a SEND_CHAT_MSG: the message that it answers, and ids of files."""
+    """Encodes the extras of SEND_CHAT_MSG: the message that it answers, and ids of files."""
     entries = [(REPLY, reply_to)] if reply_to else []
     entries += [(ATTACH, file) for file in files]
     return b"".join(_EXTRA.pack(kind, U64.size) + U64.pack(value) for kind, value in entries)
 
 
 class Reader:
-    """Reads fields off the front of a body, in the structures of a version."""
+    """Decodes fields from the front of a body, with the structures of a version."""
 
     def __init__(self, body, version=API_1_1):
         self.body, self.at = body, 0
@@ -255,7 +255,7 @@ class Reader:
         return self.at < len(self.body)
 
     def unpack(self, fields):
-        """Fields by a `struct.Struct`."""
+        """Decodes fields by a `struct.Struct`."""
         try:
             values = fields.unpack_from(self.body, self.at)
         except struct.error as error:
@@ -279,7 +279,7 @@ class Reader:
         return self.unpack(TIME)[0]
 
     def bytes(self, count):
-        """`count` bytes, as they are."""
+        """Takes `count` bytes."""
         if self.at + count > len(self.body):
             raise ProtocolError("a body ends inside a field")
         self.at += count
@@ -348,7 +348,7 @@ class Reader:
         return hello._replace(max_file=self.u64(), push_key=self.str(), registration=self.u8())
 
     def all(self, take):
-        """A pack: `take` over and over, up to the end."""
+        """Decodes a pack: calls `take` until the end."""
         entries = []
         while self:
             entries.append(take(self))
@@ -356,7 +356,7 @@ class Reader:
 
 
 def _with_extras(message, extras):
-    """A message with what its extras say; kinds that are not known are skipped."""
+    """A message with its extras; unknown kinds are skipped."""
     reply_to, files, reactions = 0, [], ()
     while extras:
         kind, length = extras.unpack(_EXTRA)
