@@ -1,8 +1,8 @@
 /**
- * Storage of one user: IndexedDB, or memory where that is forbidden or full.
+ * Storage of one user: IndexedDB, or memory where IndexedDB is forbidden or full.
  *
- * Keys are outside the values. A write is a list of changes in one transaction. Only the tab that
- * holds the connection writes.
+ * Keys are stored outside the values. A write is a list of changes in one transaction. Only the
+ * leader tab, which has the connection, writes.
  */
 
 /** @typedef {'meta'|'chats'|'users'|'messages'|'outbox'|'drafts'} StoreName */
@@ -33,7 +33,7 @@ const result = (request) => new Promise((resolve, reject) => {
 const ofChat = (chat, before) =>
   IDBKeyRange.bound([chat], before === undefined ? [chat, []] : [chat, before], false, true);
 
-/** Some browsers leave a request to open without any answer. */
+/** Time limit of opening: some browsers never answer such a request. */
 const OPEN_LIMIT_MS = 3_000;
 
 export class Database {
@@ -66,7 +66,7 @@ export class Database {
       const idb = await Promise.race([result(request), new Promise((_, reject) => {
         setTimeout(() => reject(new Error('no answer')), OPEN_LIMIT_MS);
       })]);
-      // Another tab deletes it, at the log-out: do not stand in the way.
+      // Another tab deletes the database at log-out: close it, so that it can.
       idb.onversionchange = () => idb.close();
       this.#idb = idb;
     } catch {
@@ -89,7 +89,7 @@ export class Database {
   /**
    * @param {StoreName} store
    * @param {any[]} keys
-   * @returns {Promise<any[]>} undefined for what is not there
+   * @returns {Promise<any[]>} undefined for missing keys
    */
   async getMany(store, keys) {
     return this.#read(store, (objects) => Promise.all(keys.map((key) => result(objects.get(key)))),
@@ -108,7 +108,7 @@ export class Database {
   }
 
   /**
-   * All of a store but `messages`, in the order of the keys.
+   * All entries of a store (not `messages`), in the order of the keys.
    * @param {StoreName} store
    * @returns {Promise<[any, any][]>}
    */
@@ -157,7 +157,7 @@ export class Database {
   }
 
   /**
-   * The id of the first of the newest messages of a chat; 0 when there are no more than those.
+   * The id of the oldest among the newest `count` messages of a chat; 0 if there are no older ones.
    * @param {number} chat
    * @param {number} count at least 2
    * @returns {Promise<number>}
@@ -194,7 +194,7 @@ export class Database {
   }
 
   /**
-   * Makes all changes, or (when the browser ends meanwhile) none.
+   * Makes all changes atomically.
    * @param {Change[]} changes
    */
   async write(changes) {
@@ -267,7 +267,7 @@ export class Database {
   }
 
   /**
-   * Goes on in memory, with what can still be read.
+   * Switches to memory, with all data that can still be read.
    * @param {unknown} error
    */
   async #degrade(error) {

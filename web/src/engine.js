@@ -1,10 +1,9 @@
 /**
- * The part that exists once for all tabs: the connection and the session.
+ * The engine: the connection and the session, once for all tabs.
  *
- * It lives in the tab that leads (tabs.js). Tabs call it and get events: `state` (parts of the
- * state that changed), `users`, `changes` (of messages), `outgoing`, `reset` and `notice`. What a
- * user has is in user.js, which is loaded when somebody is logged in. Nothing here touches the
- *   page.
+ * It runs in the leader tab (tabs.js). Tabs call it and get events: `state` (changed parts of the
+ * state), `users`, `changes` (of messages), `outgoing`, `reset` and `notice`. The data of the user
+ * is in user.js, which is loaded after the login. Must not touch the page.
  */
 
 import { Database } from './db.js';
@@ -16,12 +15,12 @@ import { Link, OFFLINE } from './link.js';
 /** @typedef {import('./user.js').UserData} UserData */
 /** @typedef {{id: number, hash: string, user: Me}} Session */
 
-/** A request waits this long for a connection that is being made. */
+/** Time that a request waits for a connection in progress. */
 const CONNECT_LIMIT_MS = 6_000;
 const LOGOFF_LIMIT_MS = 2_000;
-/** Visible tabs say so more often than this. */
+/** A tab counts as visible for this long; visible tabs report themselves more often. */
 const VISIBLE_MS = 45_000;
-/** A session that is taken over again so soon is in use somewhere else. */
+/** A session that is taken over again within this time is in use elsewhere. */
 const TAKEN_OVER_MS = 10_000;
 
 /** @param {number} ms */
@@ -69,7 +68,7 @@ export class Engine {
       onLost: (state) => this.#onLost(state),
       onNotification: (name, body) => this.#user?.onNotification(name, body),
       onDeauth: () => this.#onDeauth(),
-      // The server closes a connection that nobody logs in on: the next attempt to do so makes one.
+      // The server closes a connection without a login; the next login attempt opens one.
       isWanted: () => this.#session !== null || !this.#wasGreeted,
     }, { isVisible: () => Date.now() - this.#visibleAt < VISIBLE_MS });
   }
@@ -196,7 +195,7 @@ export class Engine {
     this.#user?.lost();
     for (const resolve of this.#whenGreeted.splice(0)) resolve();
     if (!this.#session && state === 'connecting') return;
-    // While attempts fail, what is shown stays: nothing blinks.
+    // While attempts fail the state stays the same, so that the page does not flicker.
     if (this.state.connection !== 'offline') this.#set({ connection: state });
   }
 
@@ -211,9 +210,9 @@ export class Engine {
   }
 
   /**
-   * The session is no more.
+   * The session has ended.
    * @param {string} why
-   * @param {boolean} keepsUnsent drafts and unsent messages wait for the same user
+   * @param {boolean} keepsUnsent keep drafts and unsent messages for the same user
    */
   async #ended(why, keepsUnsent) {
     const user = this.#user;
@@ -233,7 +232,7 @@ export class Engine {
    */
   async #loggedIn({ session, hash, user, operator }, login) {
     this.#takenOverAt = 0;
-    // As it is written, not as it was typed.
+    // The name in its stored form, not as it was typed.
     const name = await this.link.request('GET_USER', [user]).then((known) => known.name, () => login);
     this.#session = { id: session, hash, user: { id: user, name, operator } };
     await this.#slotDb?.write([['meta', 'session', this.#session]]);
@@ -255,10 +254,10 @@ export class Engine {
     return new Promise((resolve) => { this.#whenOnline.push(resolve); });
   }
 
-  // --- What tabs may call ---
+  // --- Methods for tabs ---
 
   /**
-   * @param {string} method of this, of what the user has, or of files.js
+   * @param {string} method of this class, of user.js or of files.js
    * @param {any[]} args
    * @param {CallOptions} options
    * @returns {Promise<any>}
@@ -301,7 +300,7 @@ export class Engine {
   };
 
   /**
-   * Over a connection of its own: the session of this one, perhaps of another user, stays.
+   * Uses a separate connection, so that the present session, perhaps of another user, stays.
    * @param {string} login
    * @param {string} code
    * @param {string} password

@@ -1,5 +1,5 @@
 /**
- * Files on their way: uploads that go on over reconnects, downloads, photos drawn anew.
+ * Transfers of files: uploads that resume after reconnects, downloads, photos without metadata.
  */
 
 import { OFFLINE } from './link.js';
@@ -9,12 +9,12 @@ import { OFFLINE } from './link.js';
 /** @typedef {import('./tabs.js').CallOptions} CallOptions */
 /** @typedef {import('./engine.js').Engine} Engine */
 
-/** A frame to the server has at most 64 KiB; PIECES of them are under way at once. */
+/** Bytes per frame, below the limit of 64 KiB; PIECES frames are in flight at once. */
 const PIECE = 60_000;
 const PIECES = 4;
 const BEGINS_MAX = 3;
 const FETCH_PIECE = 65_536;
-/** Images that stay in this browser: those that were shown last. */
+/** Images cached in this browser, at most; the least recently shown ones are dropped. */
 const KEPT_MAX = 100;
 const KEPT_BYTES_MAX = 2_000_000;
 const IMAGE_MAX_PX = 1600;
@@ -46,7 +46,7 @@ export async function upload(engine, { onProgress, signal }, chat, blob, info) {
       const failure = /** @type {Failure} */ (error);
       if (failure.code === 'bad-offset') stored = failure.number;
       else if (failure.code === 'no-such-file' && begins < BEGINS_MAX) {
-        // Away for longer than the server keeps a part.
+        // The server has dropped the incomplete upload: begin again.
         begins += 1;
         stored = 0;
         id = await begin();
@@ -81,7 +81,7 @@ async function put(engine, id, blob, offset, signal, onProgress) {
       stored = size;
       onProgress?.(size);
     });
-    // The one that is awaited reports; those behind it fail for the same reason.
+    // Only the awaited request reports; the ones after it fail for the same reason.
     piece.catch(() => undefined);
     pending.push(piece);
   }
@@ -111,7 +111,7 @@ async function overReconnects(engine, job) {
 }
 
 /**
- * Reads a file; images that were read lately are kept, and there without a connection, too.
+ * Reads a file. Recently read images are cached, and available offline.
  * @param {Engine} engine
  * @param {CallOptions} options
  * @param {FileInfo} file
@@ -167,14 +167,15 @@ async function download(engine, { onProgress, signal }, { id, size, type }) {
   return new Blob(/** @type {BlobPart[]} */ (pieces), { type });
 }
 
-/** What browsers draw that cannot hold a script. */
+/** Image types that browsers show and that cannot contain scripts. */
 const RASTER = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif']);
 
 /** @param {string} type */
 export const isRaster = (type) => RASTER.has(type);
 
 /**
- * Draws a photo anew, so that neither its place nor its camera leave; other files stay as they are.
+ * Re-encodes a photo, which removes metadata such as its place and camera. Other files stay as
+ * they are.
  * @param {Blob} file
  * @param {string} name
  */
@@ -184,7 +185,7 @@ export async function prepare(file, name) {
   if (!isRaster(type)) return as;
   const image = await createImageBitmap(file).catch(() => null);
   if (!image) return as;
-  // A GIF may move: it stays as it is.
+  // A GIF may be animated: it stays as it is.
   if (type === 'image/gif') return { ...as, width: image.width, height: image.height };
   const scale = Math.min(1, IMAGE_MAX_PX / Math.max(image.width, image.height));
   const [width, height] = [image.width, image.height].map((side) => Math.max(1, Math.round(side * scale)));
@@ -192,7 +193,7 @@ export async function prepare(file, name) {
   const context = canvas.getContext('2d');
   const drawn = type === 'image/png' ? 'image/png' : 'image/jpeg';
   if (drawn === 'image/jpeg' && context) {
-    // What shines through would be black.
+    // Transparent pixels would become black.
     context.fillStyle = '#fff';
     context.fillRect(0, 0, width, height);
   }
@@ -210,7 +211,7 @@ function cleanType(type) {
 }
 
 /**
- * A name that the server takes: up to 255 bytes, no path, no control characters.
+ * Converts a name to a valid one for the server: up to 255 bytes, no path, no control characters.
  * @param {string} name
  */
 export function cleanName(name) {

@@ -1,8 +1,8 @@
 /**
  * A tab's window of one chat's messages: what a timeline shows.
  *
- * The messages are contiguous. Changes come from the engine and are applied as they are in
- * storage; those that come while a page is on its way are applied to it again when it is there.
+ * The messages are contiguous. Changes from the engine are applied as in storage. Changes that
+ * arrive while a page is being loaded are applied to the page once more.
  */
 
 import { applyChange, whole } from './sync.js';
@@ -19,17 +19,17 @@ import { signal } from './view.js';
  * @property {() => {id: number, name: string}} me
  * @property {(user: number) => string} name empty while it is unknown
  * @property {() => Chat | undefined} chat
- * @property {() => boolean} isHidden whether nobody looks at the page
+ * @property {() => boolean} isHidden whether the page is hidden
  */
 
 const PAGE = 60;
 const AROUND = 40;
-/** After a few pages of searching for the first unread message the newest are shown. */
+/** Pages that are searched for the first unread message; after them the newest page is shown. */
 const UNREAD_PAGES = 6;
 const UNREAD_PAGE = 200;
-/** Messages whose reactions were asked for; then their answers are forgotten. */
+/** Messages whose reactions are cached, at most; then the cache is cleared. */
 const ASKED_MAX = 500;
-/** A chat that is left and opened again begins with the newest of its messages. */
+/** Messages that stay loaded when a chat is left and opened again. */
 const KEPT = 200;
 
 /** @param {string} text */
@@ -58,22 +58,22 @@ export class History {
   #messages = [];
   /** @type {Outgoing[]} */
   #outgoing = [];
-  /** @type {Map<number, string>} of messages that this tab saw as outgoing */
+  /** @type {Map<number, string>} local ids of messages that were outgoing in this tab */
   #localIds = new Map();
-  /** @type {Map<number, WireMessage | null>} quoted messages; null: asked for, or gone */
+  /** @type {Map<number, WireMessage | null>} quoted messages; null: requested, or gone */
   #quoted = new Map();
   /**
-   * By message, which emoji are mine, apart from those that name me; empty while it is asked for.
+   * By message: my emoji besides those that list me; empty while requested.
    * @type {Map<number, Set<string>>}
    */
   #mine = new Map();
   /** @type {WeakMap<WireMessage, Message>} */
   #views = new WeakMap();
-  /** @type {Set<MessageChange[]>} a list for each page that is on its way */
+  /** @type {Set<MessageChange[]>} changes since the request, for each page being loaded */
   #recordings = new Set();
   /** @type {Promise<void> | undefined} */
   #opening;
-  /** Counts replaced windows: a page for the one before is not for this one. */
+  /** Counts replaced windows, to drop pages of an earlier one. */
   #window = 0;
 
   /**
@@ -87,7 +87,7 @@ export class History {
 
   // --- Loading ---
 
-  /** Shows the chat as somebody who comes to it expects: at the first unread message. */
+  /** Opens the chat at the first unread message. */
   open() {
     this.#opening ??= this.#open().finally(() => { this.#opening = undefined; });
     return this.#opening;
@@ -101,7 +101,7 @@ export class History {
     if (this.loaded.peek() && this.atEnd.peek()) this.#trim();
     else await this.#loadNewest(PAGE);
     if (!chat || !isUnread) return;
-    // Never opened: there is no place to go on from.
+    // The chat was never opened: there is no position to continue from.
     const pages = chat.seen === 0 ? 0 : UNREAD_PAGES;
     for (let page = 0; page < pages && !this.#reaches(chat.seen); page += 1) await this.#loadOlder(UNREAD_PAGE);
     if (!this.#reaches(chat.seen) && chat.seen > 0) return;
@@ -124,7 +124,7 @@ export class History {
   }
 
   /**
-   * Asks for a page, and applies to it what changed meanwhile.
+   * Loads a page, and applies the changes that arrived meanwhile.
    * @param {string} method
    * @param {any[]} args
    * @returns {Promise<{messages: WireMessage[], atStart: boolean,
@@ -208,7 +208,7 @@ export class History {
     if (!this.atEnd.peek()) await this.#loadNewest(PAGE);
   }
 
-  /** Reads everything anew: storage was reset, or another tab leads. */
+  /** Reloads everything: storage was reset, or the leader changed. */
   async reload() {
     if (!this.loaded.peek()) return;
     this.setOutgoing(await this.environment.call('waiting', [this.chat]));
@@ -236,7 +236,7 @@ export class History {
   }
 
   /**
-   * What comes while nobody looks is below a line.
+   * Draws the unread line above messages that arrive while the page is hidden.
    * @param {WireMessage[]} fresh
    */
   #markUnread(fresh) {
@@ -267,7 +267,7 @@ export class History {
     } else this.#show();
   }
 
-  /** Names came to be known. */
+  /** Names have changed. */
   renamed() {
     this.#forgetViews((message) => {
       const view = this.#views.get(message);
@@ -332,7 +332,8 @@ export class History {
   }
 
   /**
-   * A reaction names those who gave it first: whether I am among the others has to be asked for.
+   * A reaction lists only the first users who gave it. Whether I am among the others has to be
+   * requested.
    * @param {number} id
    * @param {string} emoji
    * @param {boolean} hasOthers
@@ -393,8 +394,8 @@ export class History {
 }
 
 /**
- * Applies changes to a contiguous list. A message that is not in it is added where the list has a
- * place for it: within, or beyond an end that has nothing behind it.
+ * Applies changes to a contiguous list. A message that is not in the list is added if it belongs
+ * inside, or beyond an end of the chat that the list reaches.
  * @param {WireMessage[]} messages ascending
  * @param {MessageChange[]} changes
  * @param {boolean} isEnd

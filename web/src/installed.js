@@ -1,5 +1,5 @@
 /**
- * What the page does as an app: the service worker, new versions, pushes and the badge.
+ * The installed app: service worker, new versions, pushes and the badge.
  */
 
 import { effect } from './view.js';
@@ -8,7 +8,7 @@ import { effect } from './view.js';
 
 const WORKER = '/sw.js';
 
-/** The one script address that the content security policy lets become a worker. */
+/** The only script URL that the content security policy allows as a worker. */
 function workerUrl() {
   const { trustedTypes } = /** @type {any} */ (globalThis);
   if (!trustedTypes) return WORKER;
@@ -49,12 +49,12 @@ function showBadge(client) {
 }
 
 /**
- * A new version waits until somebody asks for it, or nobody looks and nothing is being written.
+ * Activates a new version on request, or when the page is hidden and nothing is being written.
  * @param {Client} client
  * @param {ServiceWorkerRegistration} registration
  */
 function watchUpdates(client, registration) {
-  // The page was loaded just now: where a worker waits already, the page is as new as it.
+  // The page was just loaded, so it is as new as a worker that waits already.
   registration.waiting?.postMessage('activate');
   registration.addEventListener('updatefound', () => {
     const worker = registration.installing;
@@ -79,7 +79,7 @@ const isIdle = (client) => client.chats.peek().every((chat) =>
   && document.querySelector('dialog[open]') === null;
 
 /**
- * A subscription belongs to a session: it is sent once with each.
+ * Sends the push subscription once per session, since it belongs to a session.
  * @param {Client} client
  * @param {ServiceWorkerRegistration} registration
  */

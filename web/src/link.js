@@ -1,6 +1,6 @@
 /**
- * The connection: a WebSocket that carries frames, comes back by itself, and notices when it is
- * dead. It greets; its owner logs in.
+ * The connection: a WebSocket that carries frames, reconnects by itself and detects a dead peer.
+ * It sends HELLO; its owner logs in.
  */
 
 import {
@@ -15,13 +15,13 @@ import {
  * @typedef {ReturnType<(typeof TO_SERVER)[N][2]>} Answer
  */
 
-/** A socket whose close event never comes is found by a HEARTBEAT without an answer. */
+/** Time limit for the answer to HEARTBEAT: it detects a socket without a close event. */
 const HEARTBEAT_LIMIT_MS = 3_000;
-/** Proxies cut a WebSocket that is idle for 60 s. */
+/** Interval of HEARTBEAT: proxies close a WebSocket that is idle for 60 s. */
 const HEARTBEAT_EVERY_MS = 25_000;
 const CONNECT_LIMIT_MS = 10_000;
 const BACKOFF_FIRST_MS = 200;
-/** A server that restarts is soon there again: the first attempts are no further apart than this. */
+/** Longest pause between the first attempts: a server that restarts is soon back. */
 const BACKOFF_SOON_MS = 3_000;
 const SOON_ATTEMPTS = 10;
 const BACKOFF_MAX_MS = 30_000;
@@ -38,7 +38,7 @@ const HELLO_1_1 = [1, 1];
  * @property {(state: 'connecting'|'offline') => void} onLost
  * @property {(name: string, body: any) => void} onNotification
  * @property {() => void} onDeauth
- * @property {() => boolean} isWanted whether a lost connection is to come back by itself
+ * @property {() => boolean} isWanted whether to reconnect after a loss
  */
 
 /**
@@ -62,7 +62,7 @@ export class Link {
   #pending = new Map();
   /** @type {Pending[]} wait for a free task */
   #waiting = [];
-  /** @type {Uint8Array[]} leave together in one message */
+  /** @type {Uint8Array[]} frames that are sent together in one message */
   #outgoing = [];
   #task = 0;
   #failures = 0;
@@ -101,7 +101,7 @@ export class Link {
     clearTimeout(this.#timer);
   }
 
-  /** Something happened that often follows a dead connection: look at once. */
+  /** Checks the connection at once, after an event that often follows a dead connection. */
   wake() {
     if (this.#isStopped) return;
     if (this.#isGreeted) this.#checkAlive();
@@ -115,7 +115,7 @@ export class Link {
    * @template {RequestName} N
    * @param {N} name
    * @param {any[]} [values]
-   * @param {(piece: Answer<N>) => void} [onPart] gets each piece of a long answer; the promise then
+   * @param {(piece: Answer<N>) => void} [onPart] gets the entries of each PART; the promise then
    *   resolves to nothing
    * @returns {Promise<Answer<N>>} rejects with a Failure
    */
@@ -187,7 +187,7 @@ export class Link {
     }
   }
 
-  /** Closes the socket and fails what waits; nobody is notified. */
+  /** Closes the socket and fails waiting requests, without notifying the owner. */
   #drop() {
     const socket = this.#socket;
     this.#socket = null;
@@ -213,7 +213,7 @@ export class Link {
     if (this.#isStopped) return;
     this.owner.onLost(wasGreeted ? 'connecting' : 'offline');
     if (!this.owner.isWanted()) return;
-    // Half of it at random: many browsers that lost one server do not come back at once.
+    // Half of the pause is jitter, so that many browsers do not reconnect at the same moment.
     const pauseMs = backoffMs(this.#failures) * (0.5 + Math.random() / 2);
     this.#failures += 1;
     this.#timer = setTimeout(() => this.#connect(), pauseMs);
@@ -240,7 +240,7 @@ export class Link {
   }
 
   /**
-   * Gives up the socket unless bytes move: the answer may be behind a file on a slow line.
+   * Gives up the socket unless bytes move: the answer may wait behind a file on a slow network.
    * @param {WebSocket | null} socket
    */
   #armLimit(socket) {

@@ -1,5 +1,5 @@
 /**
- * The start: the state that screens show, what they can ask for, and links in the address.
+ * Entry point: the state that screens show, their actions, and links in the address.
  *
  * Data flows one way: the engine (engine.js, in one of the tabs) emits events, the signals here
  * follow them, the screens (ui/) follow the signals. Screens call `actions`, most of which are
@@ -18,7 +18,7 @@ import { batch, effect, signal } from './view.js';
 /** @typedef {import('./types.js').User} User */
 /** @typedef {import('./history.js').History} History */
 
-/** Said once to everybody whom it concerns; the keys of lang/. */
+/** Notices, each shown once; the texts are keys of lang/. */
 const NOTICES = {
   insecure: 'This page is not served over HTTPS: notifications and offline use are off.',
   noStorage: 'This browser keeps nothing for offline use.',
@@ -29,7 +29,7 @@ const URLS_MAX = 100;
 const VISIBLE_EVERY_MS = 20_000;
 const WAKE_EVERY_MS = 3_000;
 
-/** Actions that the engine has under the same name and with the same values. */
+/** Actions that are calls of the engine, with the same name and values. */
 const PLAIN = /** @type {const} */ ([
   'login', 'retry', 'discard', 'edit', 'remove', 'react', 'reactions', 'markSeen', 'typing',
   'setDraft', 'createChat', 'findChats', 'findUsers', 'joinChat', 'startChat', 'leaveChat',
@@ -56,7 +56,7 @@ class Client {
   #timelines = new Map();
   /** @type {typeof import('./history.js') | undefined} */
   #history;
-  /** @type {Map<number, Promise<string>>} blob: URLs by file, those used last at the end */
+  /** @type {Map<number, Promise<string>>} blob: URLs by file, least recently used first */
   #urls = new Map();
   /** @type {Set<string>} */
   #said = new Set();
@@ -83,7 +83,7 @@ class Client {
 
   async #readState() {
     const { state, users } = await this.tabs.call('snapshot');
-    // A leader that is still starting says the rest soon: until then what is shown stays.
+    // A leader that is still starting emits its state soon; until then the page stays as it is.
     if (state.auth !== 'starting') {
       this.#onEvent({ type: 'users', users, isAll: true });
       this.#onEvent({ type: 'state', state });
@@ -160,17 +160,17 @@ class Client {
     }
   }
 
-  /** Where registration is closed, invites are for people who have an account. */
+  /** Whether an invite can register: if registration is closed, invites are for existing users. */
   #mayRegister() {
     return this.server.peek()?.registration !== 'closed' || isEmptyServer();
   }
 
-  /** On a new server nobody can log in, and its first invite makes the first account. */
+  /** A new server has no users: its first invite creates the first account. */
   #showFirstForm() {
     const { registration } = this.server.peek() ?? {};
     if (this.form.peek().invite) this.phase.value = this.#mayRegister() ? 'register' : 'login';
     else if (!isEmptyServer()) this.phase.value = 'login';
-    // Until the server says who may register, there is nothing to show.
+    // Nothing is shown until the server has reported who may register.
     else if (registration) this.phase.value = registration === 'open' ? 'login' : 'welcome';
   }
 
@@ -187,7 +187,7 @@ class Client {
   }
 
   /**
-   * Shows a line, once in the life of the page.
+   * Shows a notice once per page load.
    * @param {string} key
    */
   say(key) {
@@ -302,7 +302,7 @@ class Client {
     await this.tabs.call('register', [name, password, invite ?? '']);
     this.form.value = {};
     document.querySelector('meta[name=vestnik-empty]')?.remove();
-    // An invite can lead into a chat: it is the only one that a new user has.
+    // An invite can lead into a chat, which is then a new user's only one.
     const [chat] = this.chats.peek();
     if (invite && chat) showChat(chat.id);
   }
@@ -325,7 +325,7 @@ class Client {
     await this.timeline(chat).open();
   }
 
-  /** Grows, also when two are made in one millisecond, and differs between tabs. */
+  /** Returns an id that grows, also within one millisecond, and differs between tabs. */
   #nextLocalId() {
     const random = crypto.getRandomValues(new Uint16Array(1))[0].toString(36).padStart(4, '0');
     let time = Date.now().toString(36).padStart(9, '0');
@@ -357,7 +357,7 @@ class Client {
 
   // --- Links in the address ---
 
-  /** Reads a code out of the address, and takes it away from there. */
+  /** Reads a code from the address, and removes it there. */
   readLink() {
     const { hash } = location;
     if (hash === '' || /^#chat=\d{1,10}$/.test(hash)) return;
@@ -411,7 +411,7 @@ function untilAuth({ phase }) {
   });
 }
 
-/** Loads what comes next while the server looks at the password. */
+/** Preloads the next modules while the server checks the password. */
 function loadAhead() {
   for (const part of [import('./user.js'), import('./history.js'), import('./ui/chat.js')]) {
     part.catch(() => undefined);
@@ -435,13 +435,13 @@ function showChat(chat) {
   location.hash = `#chat=${chat}`;
 }
 
-/** Whether the server said, when it served the page, that it has no users. */
+/** Whether the server had no users when it served the page. */
 const isEmptyServer = () => document.querySelector('meta[name=vestnik-empty]')?.getAttribute('content') === '1';
 
 const socketUrl = () => `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}/ws`;
 
 /**
- * Saves a file. The browser does not learn its type: nothing that came from others is opened here.
+ * Saves a file. Its type is hidden from the browser, so that it never opens the file itself.
  * @param {Blob} blob
  * @param {string} name
  */
@@ -462,7 +462,7 @@ function watchPage(client) {
   addEventListener('online', wake);
   addEventListener('focus', wake);
   setInterval(() => document.hidden || client.tabs.call('visible').catch(() => undefined), VISIBLE_EVERY_MS);
-  // Timers of a hidden leader are slow: a tab that somebody looks at asks for another attempt.
+  // Timers of a hidden leader are throttled, so a visible tab triggers the next attempt.
   setInterval(() => {
     if (!client.tabs.isLeader && client.connection.peek() !== 'online') wake();
   }, WAKE_EVERY_MS);
@@ -479,14 +479,14 @@ async function boot() {
   const { start } = await import('./ui/app.js');
   await start(/** @type {import('./types.js').Store} */ (/** @type {unknown} */ (client)));
   if (!isSecureContext) {
-    // The cards say it themselves.
+    // The cards show the state themselves.
     await untilAuth(client);
     if (client.phase.peek() === 'ready') client.say('insecure');
     return;
   }
   const end = effect(() => {
     if (client.phase.value !== 'ready') return;
-    // Who only looks at the login needs no worker.
+    // The login page needs no service worker.
     import('./installed.js').then(({ install }) => install(client));
     queueMicrotask(() => end());
   });

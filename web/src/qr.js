@@ -1,5 +1,5 @@
 /**
- * QR codes (ISO/IEC 18004): bytes, correction level M, versions 1 to 10 (up to 213 bytes).
+ * QR code encoder (ISO/IEC 18004): byte mode, level M, versions 1 to 10 (up to 213 bytes).
  */
 
 /** For each version: correction bytes of a block, then the data bytes of each block. */
@@ -243,7 +243,7 @@ function drawData(codewords, size, rows, mask) {
 }
 
 /**
- * How hard the square is to read.
+ * The penalty of a mask: how hard the symbol is to read (section 7.8.3).
  * @param {boolean[][]} rows
  */
 function penalty(rows) {

@@ -1,17 +1,17 @@
 /**
- * Slots: where browsers have no locks (plain HTTP), each tab has a session and storage of its own.
+ * Slots: where browsers have no locks (plain HTTP), each tab has its own session and storage.
  *
- * A tab keeps its slot over a reload. When it closes it leaves the slot for the next new tab, so
- * that nobody has to log in every time. A tab that was duplicated sees that its slot is taken.
+ * A tab keeps its slot over a reload. When it closes, the next new tab takes the slot over, so that
+ * the user stays logged in. A duplicated tab detects that its slot is taken.
  */
 
 const CHANNEL = 'vestnik-slots';
 const KEY = 'vestnik.slots';
-/** A tab that has the slot says so at once. */
+/** Time limit for the answer of the tab that has the slot. */
 const ANSWER_MS = 150;
 const SLOTS_MAX = 20;
 
-/** @returns {string[]} slots that were left */
+/** @returns {string[]} free slots */
 function read() {
   const list = JSON.parse(localStorage.getItem(KEY) ?? '[]');
   return Array.isArray(list) ? list.filter((slot) => typeof slot === 'string') : [];
@@ -46,7 +46,7 @@ export async function claim() {
     hold(channel, slot);
     return `vestnik-${slot}`;
   } catch {
-    // No storage at all: then nothing outlives this tab.
+    // No storage at all: nothing outlives this tab.
     return `vestnik-${Math.random()}`;
   }
 }
@@ -65,7 +65,7 @@ function hold(channel, slot) {
   addEventListener('pagehide', () => write([...read(), slot]));
   addEventListener('pageshow', (event) => {
     if (!(/** @type {PageTransitionEvent} */ (event).persisted)) return;
-    // While this page lay in the back-forward cache, another tab may have come for the slot.
+    // While this page was in the back-forward cache, another tab may have taken the slot.
     if (!read().includes(slot)) {
       sessionStorage.removeItem(KEY);
       location.reload();

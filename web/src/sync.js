@@ -1,17 +1,16 @@
 /**
- * Messages: what is stored of them, how it stays exact, and what is still to be sent.
+ * Synchronisation of messages: an exact local copy, and the queue of outgoing messages.
  *
- * - A change is a whole message, a patch of one, or a reaction. `applyChange` is the only thing
- *   that changes a message, here and in the timelines of all tabs; `updated` decides which is
- *   newer.
- * - Of each chat a window is stored: all messages from an id on, without a hole. Older pages widen
- *   it. What was changed while the browser was away comes by the cursor (protocol, section 3).
- * - The cursor is written in one transaction with what it covers. It stands still while an own
- *   change waits for its answer: nobody notifies us of those if the answer is lost.
- * - What is to be sent is stored with its nonce first, then sent, one at a time in each chat, and
- *   deleted in the transaction that stores the message.
- * - Whatever comes goes through one inbox in the order in which it came: a reaction that follows
- *   a page or an answer would be lost if it were applied before them.
+ * - A change is a whole message, a patch, or a reaction. Only `applyChange` changes a message, here
+ *   and in the timelines of all tabs; `updated` decides which version is newer.
+ * - For each chat a window is stored: all messages from an id on, without gaps. Older pages widen
+ *   it. Changes made while the browser was offline are fetched by the cursor (protocol, section 3).
+ * - The cursor is written in one transaction with the changes that it covers. It does not move
+ *   while an own change waits for its answer: if the answer is lost, no notification replaces it.
+ * - An outgoing message is stored with its nonce (idempotency key) first, then sent, one at a time
+ *   per chat, and deleted in the transaction that stores the message.
+ * - All incoming changes go through one inbox in order: a reaction that follows a page or an answer
+ *   would be lost if it were applied before them.
  */
 
 import { ALL } from './db.js';
@@ -45,20 +44,20 @@ import { encodeExtras } from './wire.js';
 /**
  * @typedef {object} SyncOwner
  * @property {import('./link.js').Link['request']} request
- * @property {(changes: MessageChange[]) => void} onChanged they are stored now
+ * @property {(changes: MessageChange[]) => void} onChanged changes that were stored
  * @property {(chat: number, entries: Outgoing[], sent?: {localId: string,
  *   message: WireMessage}) => void} onOutgoing
  * @property {() => void} onReset the stored messages are gone
  */
 
-/** Reactions name those who gave them first, this many at most. */
+/** Users that a reaction lists, at most. */
 const SHOWN_MAX = 20;
-/** Messages of a chat that are kept in this browser from one connection to the next. */
+/** Messages of a chat that stay stored in this browser, at most. */
 const KEPT_MAX = 1_000;
-/** What a browser missed for longer than this is read page by page instead. */
+/** Longest offline time that is caught up; after a longer one, pages are loaded on demand. */
 const CATCH_UP_MAX_US = 7 * 86_400e6;
 const RETRY_MAX_S = 60;
-/** Declined with these, the same request can succeed later. */
+/** Decline codes after which the same request can succeed later. */
 const TEMPORARY = new Set(['rate-limited', 'storage-failed', 'shutting-down']);
 
 /**
@@ -106,9 +105,9 @@ function randomNonce() {
 }
 
 export class Sync {
-  /** @type {number | undefined} everything up to here is known; undefined: nothing yet */
+  /** @type {number | undefined} all changes up to this time are stored; undefined: none yet */
   cursor;
-  /** @type {Map<number, {from: number, atStart: boolean}>} what is stored of each chat */
+  /** @type {Map<number, {from: number, atStart: boolean}>} the stored window of each chat */
   windows = new Map();
   /** @type {Outgoing[]} ascending */
   outgoing = [];

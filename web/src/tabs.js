@@ -1,8 +1,9 @@
 /**
- * Tabs of one browser: one leads and runs the service, the others call it over a BroadcastChannel.
+ * Tabs of one browser: the leader runs the service, the others call it over a BroadcastChannel.
  *
- * Leading is a lock (navigator.locks): the browser hands it on when the tab goes. A leader that
- * does not answer (a frozen tab) loses it. Without locks every tab leads, with a slot of its own.
+ * The leader holds a lock (navigator.locks), which the browser passes on when the tab closes. A
+ * leader that does not answer (a frozen tab) is deposed. Without locks every tab is a leader, with
+ * its own slot.
  */
 
 /** @typedef {import('./types.js').Failure} Failure */
@@ -24,14 +25,14 @@
  * @property {(failure: Failure) => void} reject
  */
 
-/** A leader that is alive says so far sooner. */
+/** Time limit for an answer of the leader; a live one answers much faster. */
 const ANSWER_LIMIT_MS = 3_000;
 
 /** @type {Failure} */
 const ABORTED = { code: 'aborted', text: '', number: 0 };
 
 /**
- * Something that a caller can be given: code, words and the number in them.
+ * Converts an error to a Failure: code, message, and the number in it.
  * @param {any} error
  * @returns {Failure}
  */
@@ -47,7 +48,7 @@ export class Tabs {
   #service = null;
   /** @type {Map<number, Call>} */
   #calls = new Map();
-  /** @type {Map<string, AbortController>} calls of other tabs that run here */
+  /** @type {Map<string, AbortController>} calls of other tabs in progress here */
   #running = new Map();
   #lastCall = 0;
   #id = crypto.getRandomValues(new Uint32Array(2)).join('-');
@@ -62,7 +63,7 @@ export class Tabs {
    * @param {string} options.name of the lock and the channel
    * @param {(emit: (event: any) => void) => Service} options.makeService
    * @param {(event: any) => void} options.onEvent
-   * @param {() => void} options.onLeader a leader is there, perhaps another one than before
+   * @param {() => void} options.onLeader there is a leader, perhaps a new one
    * @param {LockManager} [options.locks] none: every tab leads
    * @param {BroadcastChannel} [options.channel]
    */
@@ -84,7 +85,7 @@ export class Tabs {
   }
 
   /**
-   * Leads when those before are gone.
+   * Requests the lock; this tab leads once it has it.
    * @param {boolean} [steal]
    */
   #queue(steal = false) {
@@ -93,7 +94,7 @@ export class Tabs {
       this.#lead();
       return new Promise((resolve) => { this.#release = () => resolve(undefined); });
     }).catch(() => {
-      // Another tab took the lead because this one seemed dead.
+      // Another tab stole the lock, because this one did not answer.
       this.#depose();
       this.#queue();
     });
@@ -125,7 +126,7 @@ export class Tabs {
     this.#running.clear();
   }
 
-  /** Ends this tab's part, e.g. before it goes to the back-forward cache. */
+  /** Stops taking part, e.g. before the page goes to the back-forward cache. */
   stop() {
     const release = this.#release;
     this.#depose();
@@ -163,7 +164,7 @@ export class Tabs {
     }
   }
 
-  /** A new leader: what waits for an answer is asked again. */
+  /** Repeats waiting calls with a new leader. */
   #again() {
     for (const id of [...this.#calls.keys()]) this.#dispatch(id);
   }
@@ -178,7 +179,7 @@ export class Tabs {
       const value = await service?.call(method, args, options);
       this.#settle(id, value);
     } catch (error) {
-      // Deposed meanwhile: the new leader answers.
+      // If this tab was deposed meanwhile, the new leader answers.
       if (service === this.#service) this.#settle(id, undefined, failureOf(error));
     }
   }
@@ -255,7 +256,7 @@ export class Tabs {
     }
   }
 
-  /** Looks whether the leader is alive, while an answer of it is waited for. */
+  /** Checks that the leader is alive while a call waits for its answer. */
   #arm() {
     clearTimeout(this.#watch);
     const askedAt = Date.now();

@@ -1,8 +1,8 @@
 /**
- * The text of a message: links, *bold*, _italics_, `code`, ```blocks``` and @names, as nodes.
+ * Renders the text of a message: links, *bold*, _italics_, `code`, ```blocks``` and @names.
  *
- * `parseText` makes a tree of tokens in linear time; `toNodes` makes nodes of it. What is not
- * well formed stays as it was written, and everything that was written is shown.
+ * `parseText` parses it into a tree of tokens in linear time; `toNodes` makes DOM nodes of them.
+ * Malformed markup is shown as plain text; no character is dropped.
  */
 
 import { h } from './view.js';
@@ -16,11 +16,11 @@ import { h } from './view.js';
 const FENCE = '```';
 const START = /[`*_@]|https?:\/\/|mailto:/giu;
 const LINK = /(?:https?:\/\/|mailto:)[^\s<>"`]{1,2000}/iuy;
-/** Longer ones stay text: a link that is cut leads to another place. */
+/** Longest link, in characters. Longer ones stay text, because a cut link leads elsewhere. */
 const LINK_MAX = 2000;
 const NAME = /@[\p{L}\p{N}\p{M}](?:[\p{L}\p{N}\p{M}_.-]{0,30}[\p{L}\p{N}\p{M}])?/uy;
 const WORD = /[\p{L}\p{N}]/u;
-/** Marks at the end of a link belong to the sentence around it. */
+/** Punctuation that is not part of a link at its end. */
 const LINK_END = /[.,;:!?'*_~…]$/u;
 const PAIRS = /** @type {const} */ ([['(', ')'], ['[', ']'], ['{', '}']]);
 
@@ -52,7 +52,7 @@ export function parseText(text) {
 }
 
 /**
- * Marks do not reach over the end of a line.
+ * Parses each line separately: markup does not span lines.
  * @param {string} text
  * @param {Token[]} tokens
  */
@@ -81,7 +81,7 @@ function pushText(tokens, text) {
  * @param {string} outer marks that are open already
  */
 function parseLine(line, tokens, outer) {
-  /** Marks that nothing closes any more: looking again would take quadratic time. */
+  /** Marks without a closing mark: searching for it again would take quadratic time. */
   let unclosed = outer;
   let shown = 0;
   START.lastIndex = 0;

@@ -1,12 +1,13 @@
 /**
- * The messages of a chat: a window of at most some 200 elements over any number of messages.
+ * The virtualised list of a chat's messages: at most some 200 elements for any number of messages.
  *
- * The scroller holds only a slice of what the store has loaded. Near one of its ends the slice
- * grows by a step there and shrinks at the other. After every change the scroller is moved so that
- * what the reader looks at stays where it was: the browser's own anchoring is off, since not every
- * browser has one and it does not know what is prepended. A reader at the end stays at the end.
+ * The scroller holds a slice of the loaded messages. When the reader comes near an end, the slice
+ * grows there by a step and shrinks at the other end. After every change the scroll position is
+ * corrected, so that the visible messages do not move. The browser's own scroll anchoring is off,
+ * since not every browser has it and it does not know what is prepended. A reader at the end stays
+ * at the end.
  *
- * The first part is free of the DOM and runs in unit tests; then comes the list, then a message.
+ * The first part does not use the DOM and runs in unit tests; then come the list and the message.
  */
 import { toNodes } from './text.js';
 import {
@@ -29,11 +30,11 @@ import { effect, each, h, match, onCleanup, signal, untracked, when } from './vi
 
 /** Most messages in the page; with the lines between days some 200 elements. */
 export const SLICE_MAX = 160;
-/** How far the slice moves at once: more would take longer than a frame on a slow phone. */
+/** Messages by which the slice grows: more would take longer than a frame on a slow phone. */
 const STEP = 8;
 /** Messages of one sender within this time are one group. */
 const GROUP_US = 5 * 60 * 1_000_000;
-/** Load more when so few messages are left beyond the slice. */
+/** Load more when fewer loaded messages than this remain beyond the slice. */
 const LOAD_BELOW = 60;
 
 /** @param {Message} message */
@@ -50,9 +51,9 @@ export const keyOf = (message) => message.localId ?? String(message.id);
 export function follow(range, before, after, isAtEnd) {
   if (isAtEnd || before.length === 0) return lastSlice(after.length, range.end - range.start);
   let first = -1;
-  // The first ones shown may be gone.
+  // The first shown messages may be gone.
   for (let at = range.start; at < range.end && first < 0; at += 1) first = indexOf(after, before[at]);
-  // Nothing that was shown is among the new items: they were replaced.
+  // None of the shown messages is among the new items: all were replaced.
   if (first < 0) return lastSlice(after.length, SLICE_MAX / 2);
   const last = indexOf(after, before[range.end - 1]);
   const end = last < 0 ? first + (range.end - range.start) : last + 1;
@@ -139,7 +140,7 @@ export function rowsOf(items, range, lineId) {
 }
 
 /**
- * Keeps the rows that did not change, so that nothing that follows them runs again.
+ * Reuses the row objects that did not change, so that their effects do not run again.
  * @param {readonly Row[]} before
  * @param {Row[]} after
  */
@@ -165,11 +166,11 @@ function joins(before, after, lineId) {
 
 // --- 2. The list --------------------------------------------------------------------------------
 
-/** So near to the end counts as at the end. */
+/** Distance from the end, in pixels, that counts as at the end. */
 const END_PX = 48;
-/** `Jump to newest` is there from this distance on. */
+/** Distance from the end, in pixels, above which the jump button is shown. */
 const JUMP_PX = 240;
-/** Where the first unread message goes, as a part of the height. */
+/** Position of the first unread message, as a fraction of the height. */
 const LINE_AT = 0.25;
 const SEEN_EVERY_MS = 400;
 const FLASH_MS = 1600;
@@ -207,7 +208,7 @@ export function timelineView(chat, on) {
   /** @type {{element: Element, top: number}[]} What the reader sees, and where. */
   let anchors = [];
   let frame = 0;
-  /** Where this code left the scroller: elsewhere it is where the reader moved it. */
+  /** The last position set by this code; at any other position the reader has scrolled. */
   let lastTop = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let seenTimer;
@@ -263,7 +264,7 @@ export function timelineView(chat, on) {
     lastTop = scroller.scrollTop;
   }
 
-  /** Follows a reader who moved since the last frame: nobody is pulled back. */
+  /** Notes a scroll by the reader since the last frame, so that it is not reverted. */
   function followReader() {
     if (Math.abs(scroller.scrollTop - lastTop) <= 1) return false;
     isAtEnd = isNewest() && (distance() < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
@@ -315,7 +316,7 @@ export function timelineView(chat, on) {
     frame = 0;
     if (!isPlaced || !scroller.isConnected) return;
     const hasMoved = Math.abs(scroller.scrollTop - lastTop) > 1;
-    // Something grew or shrank, but nobody scrolled.
+    // The layout changed, but the reader has not scrolled.
     if (!hasMoved) restore();
     const below = distance();
     isAtEnd = isNewest() && (below < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
@@ -372,7 +373,7 @@ export function timelineView(chat, on) {
     for (const message of fresh.slice(-3)) {
       on.announce(`${message.senderName}: ${message.text || fileNames(message)}`);
     }
-    // Somebody who was away finds the line above the first message that came meanwhile.
+    // After an absence the unread line is above the first new message.
     const old = items.find((message) => message.id === line.peek());
     const isRead = !old || old.created <= Math.max(chat.peek().seen, seenAt);
     if (isRead && !(isAtEnd && isWatched())) line.value = fresh[0].id;
@@ -381,8 +382,7 @@ export function timelineView(chat, on) {
   let isGone = false;
   onCleanup(() => (isGone = true));
 
-  // Behind the flush of signals that is going on: only then the rows are in the page at once, and
-  // can be measured.
+  // Runs after the present flush of signals: only then are the rows in the page and measurable.
   effect(() => {
     const next = timeline.items.value;
     if (timeline.loaded.value) queueMicrotask(() => update(next));
@@ -406,7 +406,7 @@ export function timelineView(chat, on) {
   /** The first position: at the first unread message, or at the end. */
   async function place() {
     if (!scroller.isConnected) {
-      // Nothing has a size yet: the observer calls again before anything is painted.
+      // There is no layout yet; the observer calls again before the first paint.
       rows.value = rowsOf(items, lastSlice(items.length, 0), 0);
       return;
     }
@@ -541,7 +541,7 @@ function rowKey(event, list, act, messageOf) {
 }
 
 const LONG_PRESS_MS = 450;
-/** A finger that moves further than this scrolls. */
+/** Movement of a finger, in pixels, above which a press is a scroll. */
 const LONG_PRESS_PX = 10;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let pressTimer;
@@ -549,7 +549,7 @@ let pressTimer;
 let pressedAt = -Infinity;
 
 /**
- * Turns what happens inside a message into what it means.
+ * Maps DOM events inside a message to actions.
  * @param {any} event
  * @param {Message} message
  * @param {(act: string, message: Message, element: HTMLElement, event: Event) => void} act
@@ -561,7 +561,7 @@ function rowEvent(event, message, act) {
   if (event.type === 'click') {
     if (button) act(String(button.dataset.act), message, button, event);
   } else if (event.type === 'contextmenu') {
-    // Links, and text that is selected, keep the menu of the browser.
+    // Links and selected text keep the browser's menu.
     if (target.closest('a') || String(getSelection()) !== '') return;
     event.preventDefault();
     clearTimeout(pressTimer);
@@ -593,7 +593,7 @@ function longPress(event, article, run) {
     end();
     pressedAt = performance.now();
     navigator.vibrate?.(10);
-    // The click that follows when the finger goes up must not reach the menu.
+    // The click when the finger is lifted must not reach the menu.
     addEventListener('click', swallow, { capture: true, once: true });
     setTimeout(() => removeEventListener('click', swallow, { capture: true }), 700);
     run();
@@ -703,7 +703,7 @@ function partsKey({ text, deleted, edited, files, reply }) {
 }
 
 /**
- * The parts of a message. Time and state stand in the last line of the text where they fit.
+ * The parts of a message. Time and state are in the last line of the text if they fit.
  * @param {Message} message
  * @param {Node} meta
  */
@@ -779,7 +779,7 @@ function reactionChips(message) {
 // --- Files --------------------------------------------------------------------------------------
 
 const IMAGE_TYPES = new Set(['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/avif']);
-/** Larger images are cards: they load when somebody asks for them. */
+/** Larger images are shown as cards, and load on request. */
 const IMAGE_BYTES_MAX = 12_000_000;
 
 /** @param {FileInfo} file */
@@ -808,7 +808,7 @@ function whenNear(element, load) {
 }
 
 /**
- * The box of an image, at its size before it is there.
+ * The box of an image, which has its final size before the image is loaded.
  * @param {FileInfo} file
  * @param {boolean} isAlone
  */
@@ -834,7 +834,7 @@ function imageBox(file, isAlone) {
 /** @param {FileInfo} file */
 function fileCard(file) {
   const got = signal(-1);
-  // The button holds its name alone; its area is that of the whole card.
+  // The button contains the name only, but covers the whole card.
   const button = h('button', {
     type: 'button', class: 'file-name', 'data-file': file.id, tabindex: -1,
     title: t('Save {name}', { name: file.name }),

@@ -1,5 +1,5 @@
 /**
- * Types that the core (store, sync, link) and the interface (view, ui) share.
+ * Types shared by the core (store, sync, link) and the interface (view, ui).
  *
  * Nothing here exists at run time: import these with `@typedef {import('./types.js').Chat} Chat`.
  * Ids and times are Numbers outside wire.js: microseconds since 1970 stay exact until 2255.
@@ -14,7 +14,7 @@
  */
 
 /**
- * Which screen there is to show.
+ * The screen to show.
  * - `starting`: storage and session are being read; show nothing yet
  * - `welcome`: a server without users that needs an invite, and none is in the address
  * - `login`, `register`, `reset`: the forms; `store.form` holds what they start with
@@ -27,7 +27,7 @@
 /** @typedef {{id: number, name: string, operator: boolean}} Me */
 
 /**
- * What HELLO says about the server; known once the first connection was made.
+ * The server's answer to HELLO; known after the first connection.
  * @typedef {object} Server
  * @property {string} name
  * @property {string} version
@@ -157,7 +157,7 @@
  */
 
 /**
- * What the interface can ask for. All of them are asynchronous and reject with a Failure.
+ * The actions of the interface. All are asynchronous and reject with a Failure.
  * @typedef {object} Actions
  * @property {(name: string, password: string) => Promise<void>} login
  * @property {(name: string, password: string,

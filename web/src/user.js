@@ -1,8 +1,8 @@
 /**
- * What a user has: chats, people, and messages by way of sync.js.
+ * The data of the logged-in user: chats, people, and messages (through sync.js).
  *
- * It exists while somebody is logged in, in the tab that leads. Notifications and answers change
- * it, `changed` shows the list of chats to all tabs, and `api` is what tabs may ask of it.
+ * It exists in the leader tab while a user is logged in. Notifications and answers change it,
+ * `changed` publishes the list of chats to all tabs, and `api` has the methods for tabs.
  */
 
 import { ALL } from './db.js';
@@ -30,7 +30,7 @@ import { Sync, whole } from './sync.js';
 
 const TYPING_MS = 6_000;
 const TYPING_EVERY_MS = 3_000;
-/** The newest chats are read ahead with a page; of the others the last message. */
+/** Chats whose newest page is preloaded; of the others only the last message. */
 const CHATS_READ_AHEAD = 20;
 const PAGE = 30;
 const PREVIEW_CHARS = 200;
@@ -45,7 +45,7 @@ const isOffline = (error) => /** @type {Failure} */ (error)?.code === 'offline';
 const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 /**
- * What the engine gives to it.
+ * What the engine provides.
  * @typedef {object} Environment
  * @property {(event: any) => void} emit to all tabs
  * @property {() => void} changed the list of chats did
@@ -87,7 +87,7 @@ export class UserData {
     this.api = this.#makeApi();
   }
 
-  /** Reads what is stored: enough for a start without a connection. */
+  /** Loads the stored data, which suffices to start offline. */
   async load() {
     await this.sync.load();
     const [chats, users, drafts] = await Promise.all([
@@ -116,13 +116,13 @@ export class UserData {
   }
 
   /**
-   * The session is attached: sends what waits, reads what was missed.
+   * The session is attached: sends outgoing messages, then catches up.
    * @param {number} minor of the API that is spoken
    * @param {() => void} onChats the list of chats is there
    */
   async online(minor, onChats) {
-    // What waits to be sent goes first: a message that was stored already is known by its nonce
-    // before the catch-up shows it.
+    // Outgoing messages are sent first: if one was stored already, its nonce identifies it before
+    // the catch-up shows it.
     this.sync.ready();
     const infos = await this.request('GET_MY_CHATS');
     this.#mergeChats(infos);
@@ -134,7 +134,7 @@ export class UserData {
   }
 
   /**
-   * Structures of another version of the API lack what this one has.
+   * Reloads everything after a change of the API version, whose structures have other fields.
    * @param {number} minor
    */
   async #upgrade(minor) {
@@ -150,7 +150,7 @@ export class UserData {
         return await this.sync.catchUp(newest);
       } catch (error) {
         if (isOffline(error) || /** @type {Failure} */ (error).code === 'login-required') throw error;
-        // A chat ended while it was read: the others are still to come.
+        // A chat ended during the catch-up: repeat it for the others.
         await pause(1000);
       }
     }
@@ -180,7 +180,7 @@ export class UserData {
     this.db.close();
   }
 
-  /** Storage failed, and nothing of it could be read any more. */
+  /** Storage failed, and its content is lost. */
   onStorageLost() {
     this.sync.reset(this.sync.cursor);
   }
@@ -267,7 +267,7 @@ export class UserData {
   }
 
   /**
-   * Brings what the list shows of a chat up to a message that came.
+   * Updates a chat's entry in the list for a message that arrived.
    * @param {number} chat
    * @param {WireMessage} message
    */
@@ -295,8 +295,8 @@ export class UserData {
   }
 
   /**
-   * Pages of the newest chats, for the list and for a start without a connection; who the others
-   * of direct chats are, and whether they are there.
+   * Preloads pages of the newest chats, for the list and for an offline start, and the names and
+   * presence of the other users of direct chats.
    */
   async #readAhead() {
     const entries = [...this.#chats.values()].sort((a, b) => b.info.lastTime - a.info.lastTime);
@@ -335,7 +335,7 @@ export class UserData {
   }
 
   /**
-   * Asks for the names of people that are not known yet.
+   * Requests the names of unknown users.
    * @param {number[]} ids
    */
   #needUsers(ids) {
@@ -473,13 +473,13 @@ export class UserData {
     this.#changed();
   }
 
-  // --- What tabs may call ---
+  // --- Methods for tabs ---
 
   #makeApi() {
     const { sync } = this;
     const request = this.request;
     /**
-     * Asks, then reads the chat anew: the own connection gets no notification.
+     * Sends a request, then reloads the chat: the own connection gets no notification.
      * @param {import('./wire.js').RequestName} name
      */
     const changing = (name) => async (/** @type {number} */ chat, /** @type {any[]} */ ...values) => {

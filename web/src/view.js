@@ -1,5 +1,5 @@
 /**
- * The view layer: signals, elements made by a function, keyed lists and dialogs.
+ * The view layer: signals, an element builder, keyed lists and dialogs.
  *
  * Three parts, each usable without the next:
  * 1. Signals: values that know who reads them. No DOM here: node runs this part in unit tests.
@@ -7,8 +7,8 @@
  *    evaluated again whenever a signal that it read changes. Text always becomes a text node.
  * 3. Dialogs: a modal `<dialog>` whose promise settles when it closes.
  *
- * Everything that is made while an effect runs belongs to it: it is disposed of before the effect
- * runs again. `root` makes such an owner without an effect, e.g. for one row of a list.
+ * Everything created while an effect runs belongs to the effect, and is disposed of before it runs
+ * again. `root` creates such an owner without an effect, e.g. for one row of a list.
  */
 
 /**
@@ -23,7 +23,7 @@
 // --- 1. Signals ---------------------------------------------------------------------------------
 
 const CLEAN = 0;
-/** Something upstream may have changed: ask the sources before running. */
+/** A source may have changed: check the sources before running. */
 const CHECK = 1;
 const DIRTY = 2;
 /** Effects that keep triggering each other are stopped after a number of runs in one flush. */
@@ -99,7 +99,7 @@ class Node_ {
       }
     }
     if (this.state === DIRTY) this.run();
-    // An effect that set what it reads is marked, and queued, again: it stays so.
+    // An effect that has set its own source is marked and queued again, and stays so.
     else if (this.state === CHECK) this.state = CLEAN;
   }
 
@@ -107,7 +107,7 @@ class Node_ {
     this.reset();
     const [readerBefore, ownerBefore] = [reader, owner];
     reader = owner = this;
-    // Clean before it runs: a write to an own source then marks it again.
+    // Mark it clean before it runs: a write to its own source then marks it again.
     this.state = CLEAN;
     try {
       const next = /** @type {() => any} */ (this.fn)();
@@ -123,7 +123,7 @@ class Node_ {
     }
   }
 
-  /** Disposes of what the last run made, and forgets its sources. */
+  /** Disposes of everything the last run created, and forgets its sources. */
   reset() {
     const cleanups = this.cleanups;
     this.cleanups = [];
@@ -161,7 +161,7 @@ function flush() {
     queue = [];
     isFlushing = false;
   }
-  // One effect that fails must not keep the others from running.
+  // A failing effect must not prevent the others from running.
   if (errors.length > 0) throw errors[0];
 }
 
@@ -202,7 +202,7 @@ export function effect(fn) {
 }
 
 /**
- * Runs `fn` with an owner of its own, and without recording what it reads.
+ * Runs `fn` with its own owner, without recording what it reads.
  * @template T
  * @param {(dispose: () => void) => T} fn
  * @returns {T}
@@ -340,7 +340,7 @@ export function append(parent, child) {
  * @param {() => Child} fn
  */
 function appendDynamic(parent, fn) {
-  // Empty texts mark the place: what is between them may change by itself.
+  // Two empty text nodes mark the range of the dynamic child.
   const [start, end] = marks(parent);
   effect(() => {
     const child = fn();
@@ -374,7 +374,7 @@ function clear(start, end) {
 }
 
 /**
- * A child that is rendered anew only when its key changes, whatever else the key's function reads.
+ * A child that is rendered again only when its key changes, whatever else the key's function reads.
  * @template K
  * @param {() => K} key
  * @param {(key: K) => Child} render
@@ -389,7 +389,7 @@ export function match(key, render) {
 }
 
 /**
- * A child that is there while `condition` gives something true, and another while it does not.
+ * A child that is shown while `condition` is truthy, and another one while it is not.
  * @param {() => unknown} condition
  * @param {() => Child} render
  * @param {() => Child} [renderElse]
@@ -400,8 +400,8 @@ export function when(condition, render, renderElse) {
 }
 
 /**
- * Fills `parent` with one node an item, and keeps the nodes of the items whose keys stay. Nodes
- * move only where the order changed, so that focus and scrolling survive.
+ * Fills `parent` with one node per item, and reuses the nodes of items whose keys stay. Nodes move
+ * only where the order changed, so that focus and scroll positions survive.
  * @template T
  * @param {Element} parent whose children belong to the list alone
  * @param {() => readonly T[]} items
@@ -447,7 +447,7 @@ function makeRow(value, render) {
 }
 
 /**
- * Puts `elements` into `parent` in this order, moving as few as it easily can.
+ * Puts `elements` into `parent` in this order, with few moves.
  * @param {Element} parent
  * @param {Element[]} elements
  */
@@ -457,7 +457,7 @@ function place(parent, elements) {
     if (at === element) {
       at = at.nextElementSibling;
     } else if (at && at.nextElementSibling === element && elements[index + 1] !== at) {
-      // One element moved away from here: move it on, instead of everything behind it.
+      // One element was moved away from here: move it, instead of all after it.
       const moved = at;
       at = element.nextElementSibling;
       parent.append(moved);
@@ -517,8 +517,8 @@ export function openDialog(options, render) {
           dispose();
           dialog.remove();
           if (opener instanceof HTMLElement && opener.isConnected) {
-            // Chromium gives the focus back while the page is inert: a text box then takes no
-            // input, though it looks focused.
+            // Chromium restores the focus while the page is inert: a text box then looks focused
+            // but accepts no input.
             opener.blur();
             opener.focus();
           }

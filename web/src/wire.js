@@ -1,15 +1,15 @@
 /**
- * The bytes of the protocol (docs/protocol.md): THE TABLE of purposes, frames, requests, answers.
+ * Codec of the protocol (docs/protocol.md): the table of purposes, frames, requests, answers.
  *
- * A request is its values in order; `fields` names their types. An answer becomes a plain object.
+ * A request is a list of values; the table has their types. An answer becomes a plain object.
  * 64-bit ids and times are Numbers outside this file; a nonce is a BigInt.
  */
 
-/** Longest body that is accepted from the server: far above what it sends. */
+/** Longest body accepted from the server, in bytes: far above what it sends. */
 const BODY_MAX = 2 ** 21;
 const HEADER_BYTES = 6;
 
-/** Bytes that break the protocol: the stream cannot be trusted any more. */
+/** A violation of the protocol: the stream cannot be trusted any more. */
 export class WireError extends Error {}
 
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
@@ -89,7 +89,7 @@ export class Reader {
   }
 }
 
-/** Writes values one after the other. */
+/** Encodes values into one buffer. */
 export class Writer {
   constructor() {
     this.bytes = new Uint8Array(64);
@@ -162,7 +162,7 @@ export class Writer {
  *   reactions: {emoji: string, count: number, shown: number[]}[]}} WireMessage
  */
 
-/** Whether structures are those of API 1.1: the version that HELLO agreed on decides. */
+/** Whether structures have the fields of API 1.1, by the version that HELLO agreed on. */
 let isLong = true;
 
 /** @param {{major: number, minor: number}} api */
@@ -311,8 +311,8 @@ const readLogin = (r) => ({
 const readRestored = (r) => ({ user: r.u32(), operator: isLong && (r.u8() & 1) !== 0 });
 
 /**
- * THE TABLE, to the server: byte, types of the request's values (`?`: may be left out at the end),
- * and what reads the answer.
+ * The table, to the server: byte, types of the request's values (`?`: optional at the end), and the
+ * decoder of the answer.
  * @satisfies {Record<string, [number, string, (r: Reader) => any]>}
  */
 export const TO_SERVER = /** @type {const} */ ({
@@ -379,7 +379,7 @@ export const TO_SERVER = /** @type {const} */ ({
 /** @typedef {keyof typeof TO_SERVER} RequestName */
 
 /**
- * THE TABLE, to a client: byte, and what reads the notification.
+ * The table, to a client: byte, and the decoder of the notification.
  * @satisfies {Record<string, [number, (r: Reader) => any]>}
  */
 export const TO_CLIENT = /** @type {const} */ ({
@@ -462,7 +462,7 @@ export function readAnswer(name, body) {
 }
 
 /**
- * What SEND_CHAT_MSG takes behind the nonce.
+ * The extras of SEND_CHAT_MSG, after the nonce.
  * @param {number} reply
  * @param {number[]} fileIds
  * @returns {Uint8Array | undefined} undefined: nothing
@@ -479,7 +479,7 @@ export function encodeExtras(reply, fileIds) {
   return entries.length > 0 ? writer.done() : undefined;
 }
 
-/** Finds frames in a stream of bytes that is cut anywhere. */
+/** Splits a byte stream, which may be cut anywhere, into frames. */
 export class FrameStream {
   #kept = new Uint8Array(0);
 

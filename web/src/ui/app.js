@@ -1,5 +1,5 @@
 /**
- * The frame of the client: the list of chats, which screen is shown, addresses and keys.
+ * The shell of the client: the list of chats, the choice of the screen, addresses and keys.
  *
  * Wide windows show the list and a chat side by side; narrow ones show one of them, with the chat
  * one step of the browser's history above the list. The address is `#chat=ID` while one is open.
@@ -12,7 +12,7 @@ import {
 
 /** @typedef {import('../types.js').Chat} Chat */
 
-/** What the announcer says next; screen readers speak it politely. */
+/** Text of the live region, which screen readers speak politely. */
 const announced = signal('');
 
 /** @param {string} text */
@@ -54,7 +54,7 @@ export async function start(value) {
     }
   });
   effect(() => {
-    // A session that ended takes its dialogs with it.
+    // The end of the session closes its dialogs.
     if (store.phase.value !== 'ready') {
       closeMenus();
       for (const dialog of document.querySelectorAll('dialog')) dialog.close();
@@ -77,10 +77,10 @@ function titleOf() {
 const openChat_ = computed(() => store.phase.value === 'ready'
   ? store.chats.value.find((chat) => chat.id === store.open.value) ?? null : null);
 
-/** The chat that was shown last, to notice that it is gone. */
+/** The chat that was shown last, to detect that it is gone. */
 let shownChat = 0;
 
-/** A chat that was left or deleted while it was open leads back to the list. */
+/** Returns to the list when the open chat was left or deleted. */
 function leaveGoneChat() {
   const chat = openChat_.value;
   const isGone = !chat && shownChat !== 0 && shownChat === store.open.peek();
@@ -115,10 +115,10 @@ function connectionLine() {
     }, t('Reconnect'))));
 }
 
-/** On a phone it waits for the list: what stays there would cover the newest message. */
+/** On a phone the notice is shown on the list only: in a chat it would cover the newest message. */
 const hasUpdate = () => store.update.value && !(isNarrow.value && store.open.value !== 0);
 
-/** Notices are longer than what a toast says. */
+/** Time for which a notice is shown: notices are longer than toasts. */
 const NOTICE_MS = 15_000;
 
 function bottomLines() {
@@ -139,7 +139,7 @@ function bottomLines() {
   });
   effect(() => {
     const isShown = Boolean(toast.value || store.notice.value || hasUpdate());
-    // A popover that is shown anew is above the dialogs that are open.
+    // Showing the popover again puts it above open dialogs.
     queueMicrotask(() => {
       if (!lines.isConnected || !lines.showPopover) return;
       lines.hidePopover();
@@ -163,7 +163,7 @@ function routeFromAddress() {
     return;
   }
   if (history.state?.above !== true && isPhone.matches) {
-    // Came here by a link: put the list below, so that Back leads there.
+    // Opened by a link: put the list below in the history, so that Back leads there.
     history.replaceState({}, '', location.pathname);
     history.pushState({ above: true }, '', `#chat=${id}`);
   }
@@ -180,7 +180,7 @@ function routeFromAddress() {
 export async function openChat(id) {
   if (id !== store.open.peek()) {
     const address = `#chat=${id}`;
-    // From chat to chat on a phone the list stays one step below.
+    // On a phone, the list stays one step below when the chat changes.
     if (isPhone.matches && store.open.peek() !== 0) {
       history.replaceState(history.state, '', address);
     } else history.pushState({ above: true }, '', address);
@@ -201,7 +201,7 @@ export function showList() {
   else history.replaceState({}, '', location.pathname);
 }
 
-/** Keeps the composer above the keyboard where the browser does not resize the page itself. */
+/** Keeps the composer above the keyboard if the browser does not resize the page itself. */
 function fitToKeyboard() {
   const viewport = window.visualViewport;
   if (!viewport) return;
@@ -228,11 +228,11 @@ function main() {
     chatList(), pane);
 }
 
-/** Whether one screen is shown at a time, for what is made only once. */
+/** `isPhone` as a signal. */
 const isNarrow = signal(isPhone.matches);
 isPhone.addEventListener('change', () => (isNarrow.value = isPhone.matches));
 
-/** What is imported once is there at once, without a frame in between. */
+/** The loaded module of the chat, so that it is shown at once, without an empty frame. */
 let chatScreen = /** @type {typeof import('./chat.js') | null} */ (null);
 
 /**
@@ -311,7 +311,7 @@ function chatRow(chat) {
   const title = () => chat.value.title;
   const unread = () => unreadText(chat.value);
   const describedBy = `about-${id}`;
-  // The link holds its name alone; its area is that of the whole row.
+  // The link contains the name only, but covers the whole row.
   const link = h('a', {
     href: `#chat=${id}`,
     class: 'row-title',
@@ -386,7 +386,7 @@ export function typingText({ typing, kind }) {
   return tn('{n} person is typing…', '{n} people are typing…', typing.length);
 }
 
-/** The operator of a new server is led through the first steps, until a chat is opened. */
+/** Whether to show the first steps of a new server's operator, until a chat is opened. */
 const isNewServer = signal(false);
 
 function stepsPlace() {

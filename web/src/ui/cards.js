@@ -1,6 +1,6 @@
 /**
- * The screens before one is in: log in, make an account, set a new password, and the first steps
- * on a new server.
+ * The screens without a session: log in, register, set a new password, and the first steps on a new
+ * server.
  */
 import { h, match, mount, signal, when } from '../view.js';
 import { openChat } from './app.js';
@@ -121,7 +121,7 @@ function resetCard() {
       const values = new FormData(form);
       await store.actions.setPassword(login ?? '', code ?? '', String(values.get('password')));
     }, ({ isBusy }) => [
-      // Password managers need the name next to the password.
+      // Password managers need the user name next to the password.
       h('input', { type: 'text', autocomplete: 'username', value: login ?? '', hidden: true }),
       passwordField(t('New password'), true),
       submitButton(t('Set password'), isBusy),
@@ -151,7 +151,7 @@ let firstChat = 0;
 const firstLink = signal('');
 let isLinkForMembers = false;
 
-/** What the operator of a new server sees first. */
+/** The first steps for the operator of a new server. */
 export function firstSteps() {
   return h('section', { class: 'steps', 'aria-label': t('First steps') },
     h('h2', null, t('Welcome to your server')),

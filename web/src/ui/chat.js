@@ -1,5 +1,5 @@
 /**
- * One chat: its head, its messages and the composer.
+ * The screen of one chat: head, messages and composer.
  */
 import { timelineView } from '../timeline.js';
 import { computed, each, effect, h, match, onCleanup, signal, untracked, when } from '../view.js';
@@ -15,7 +15,7 @@ import {
 /** @typedef {import('../types.js').Message} Message */
 /** @typedef {import('../view.js').ReadonlySignal<Chat>} ChatSignal */
 /**
- * What the composer is doing besides a new message.
+ * The mode of the composer other than a new message: reply or edit.
  * @typedef {{kind: 'reply' | 'edit', message: Message} | null} Mode
  */
 
@@ -23,7 +23,7 @@ import {
  * @param {number} id
  */
 export function chatView(id) {
-  // The chat may go while its screen is still there: the last state stays until it is closed.
+  // The chat may be gone while its screen is shown: its last state stays until then.
   /** @type {Chat | undefined} */
   let last;
   const chat = computed(() =>
@@ -142,7 +142,7 @@ function emptyChat(chat) {
     }, t('Add people')));
 }
 
-// --- What can be done with a message ------------------------------------------------------------
+// --- Actions on a message -----------------------------------------------------------------------
 
 /**
  * @typedef {{chat: ChatSignal, mode: import('../view.js').Signal<Mode>,
@@ -196,7 +196,7 @@ function messageMenu(message, element, event, { chat, mode }) {
   const isMine = message.sender === store.me.peek()?.id;
   const isStored = message.state === 'stored';
   const article = /** @type {HTMLElement} */ (element.closest('article'));
-  // The menu gives the focus back to the button, also when a press on the text opened it.
+  // The menu returns the focus to the button, even if a press on the text opened it.
   const opener = /** @type {HTMLElement} */ (
     element === article ? article : article.querySelector('.message-more'));
   const items = [
@@ -396,7 +396,7 @@ function composerView(chat, mode, timeline) {
       await store.actions.send(id, value, { replyTo: current?.message.id });
       store.actions.setDraft(id, '').catch(() => {});
     } catch (error) {
-      // Nothing was queued: what was written must not be lost.
+      // Queueing failed: keep the text.
       if (box.value === '') setText(value);
       fail(error);
     }
@@ -418,7 +418,7 @@ function composerView(chat, mode, timeline) {
       if (current) box.focus();
     });
   });
-  // A draft that was written in another tab shows up here, unless somebody is writing.
+  // Show a draft from another tab, unless the user is typing here.
   effect(() => {
     const draft = chat.value.draft;
     untracked(() => {
@@ -431,7 +431,7 @@ function composerView(chat, mode, timeline) {
     removeEventListener('pagehide', flushDraft);
     if (draftAside === null && draftTimer) flushDraft();
   });
-  // It has no size before it is in the page.
+  // It has no size until it is in the page.
   queueMicrotask(resize);
   if (!isTouch.matches) setTimeout(() => box.isConnected && !document.querySelector('dialog[open]') && box.focus(), 0);
 
@@ -479,7 +479,7 @@ function modeBanner({ kind, message }, cancel) {
     iconButton('close', t('Cancel'), cancel));
 }
 
-// --- Files on their way -------------------------------------------------------------------------
+// --- Uploads ------------------------------------------------------------------------------------
 
 /**
  * @typedef {object} Upload

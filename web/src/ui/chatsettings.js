@@ -1,6 +1,5 @@
 /**
- * The dialog about a chat: notifications for everybody; title, name, password and deleting for
- * its admins.
+ * The dialog with a chat's settings: notifications; for admins title, name, password, deletion.
  */
 import { computed, h, when } from '../view.js';
 import { avatarId, showList } from './app.js';
@@ -101,7 +100,7 @@ function adminPart(chat, close) {
 }
 
 /**
- * A field with a button of its own.
+ * A field with its own button.
  * @param {string} label
  * @param {Record<string, any>} props
  * @param {string} button

@@ -1,5 +1,5 @@
 /**
- * Files: the dialog before they are sent, sending them, and images shown large.
+ * Files: the send dialog, uploads, and the image viewer.
  */
 import { each, h, openDialog, signal, when } from '../view.js';
 import { uploads } from './chat.js';
@@ -13,7 +13,7 @@ const FILES_MAX = 10;
 let count = 0;
 
 /**
- * Asks what to send: shows the files, takes a caption.
+ * Opens the send dialog: shows the files and asks for a caption.
  * @param {number} chatId
  * @param {File[]} files
  * @param {() => number | undefined} takeReply the message that is answered

@@ -1,5 +1,5 @@
 /**
- * The dialog that makes invite links, as text and as a QR code.
+ * The dialog that creates invite links, as text and as QR codes.
  */
 import { h, match, signal, when } from '../view.js';
 import {
@@ -14,8 +14,7 @@ export function openInvite(chatId) {
 }
 
 /**
- * Makes a link. Where the server does not let it register new people, it is for those who have an
- * account.
+ * Creates a link. If the server does not allow it to register users, it is for existing ones.
  * @param {{chat: number, uses: number, days: number}} what
  * @param {boolean} registers
  * @returns {Promise<{link: string, isForMembers: boolean}>}
@@ -75,7 +74,7 @@ export function invitePanel(chatId) {
     inviteList(chatId, listed));
 }
 
-/** Says for whom a link is that does not register. */
+/** The note for a link that does not register. */
 export function membersNote() {
   return h('p', { class: 'note' }, icon('alert'), h('span', null,
     store.server.peek()?.registration === 'closed'
@@ -98,7 +97,7 @@ function choice(label, name, values, words, chosen) {
 }
 
 /**
- * A link to send on: as text, as a code to scan, and by the system where it can share.
+ * A link to share: as text, as a QR code, and by the system's share dialog if there is one.
  * @param {string} text
  */
 export function linkView(text) {
@@ -135,7 +134,7 @@ function qrImage(modules) {
 }
 
 /**
- * The invites that are still good.
+ * The valid invites.
  * @param {number} chatId
  * @param {import('../view.js').Signal<number>} listed rises when there is a new one
  */

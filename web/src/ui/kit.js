@@ -1,8 +1,8 @@
 /**
- * What all screens share: languages, times, icons, avatars, menus, forms and short notices.
+ * Shared by all screens: languages, times, icons, avatars, menus, forms and toasts.
  *
- * English is the key of every string: `t('Log in')`. Another language is a module of lang/ with a
- * translation for each, loaded when it is needed. `tn` takes the forms for one and for many.
+ * The English text is the key of every string: `t('Log in')`. Another language is a module of lang/
+ * with a translation for each, loaded when needed. `tn` takes the singular and the plural form.
  */
 import { append, h, openDialog, root, signal } from '../view.js';
 
@@ -17,7 +17,7 @@ export const setStore = (value) => void (store = value);
 // --- Settings of this browser -------------------------------------------------------------------
 
 /**
- * Reads a setting. Storage may be forbidden: then there is none.
+ * Reads a setting. Without storage there is none.
  * @param {string} key
  */
 export function setting(key) {
@@ -40,7 +40,7 @@ export function saveSetting(key, value) {
   }
 }
 
-/** Sets light or dark on the page; without a choice the system decides. */
+/** Applies the light or dark theme; without a choice the system's. */
 export function applyTheme(theme = setting('theme')) {
   const element = document.documentElement;
   if (theme === 'light' || theme === 'dark') element.dataset.theme = theme;
@@ -55,7 +55,7 @@ export const LANGUAGES = {
   ru: { name: 'Русский', load: () => import('../lang/ru.js') },
 };
 
-/** The language that is shown; screens are made anew when it changes. */
+/** The language of the page; screens are rendered again when it changes. */
 export const language = signal('en');
 
 /** The language with the reader's region, for times and numbers: en-GB has no a.m. and p.m. */
@@ -67,7 +67,7 @@ let plural = new Intl.PluralRules('en');
 const FORMS = ['one', 'few', 'many', 'other'];
 
 /**
- * Loads a language and shows it. Without `code` it is the one that was chosen, or the browser's.
+ * Loads a language and shows it. Without `code`: the chosen one, or the browser's.
  * @param {string} [code]
  */
 export async function setLanguage(code = setting('language')) {
@@ -114,8 +114,7 @@ function fill(text, values) {
 }
 
 /**
- * A name without the marks that turn the direction of what stands next to them, which can make
- * `evil.exe` look like a picture.
+ * A name without bidirectional control characters, which could make `evil.exe` look like an image.
  * @param {string} name
  */
 export const plain = (name) => name.replace(/[\u061C\u200E\u200F\u202A-\u202E\u2066-\u2069]/gu, '');
@@ -166,7 +165,7 @@ export function dayOf(time) {
 const DAY_MS = 86_400_000;
 
 /**
- * A time for a list: the time of today, the day of the week of this week, else the date.
+ * A short form for lists: the time today, the weekday this week, else the date.
  * @param {number} time microseconds
  */
 export function shortTime(time) {
@@ -201,7 +200,7 @@ export function formatSize(bytes) {
 
 // --- Icons and avatars --------------------------------------------------------------------------
 
-/** Strokes of 1.5 px in a box of 20. */
+/** Paths in a box of 20 px, with strokes of 1.5 px. */
 const ICONS = {
   alert: 'M10 3 18 17H2ZM10 8v4M10 14.4v.1',
   attach: 'm16.5 9.5-6.4 6.4a4 4 0 0 1-5.7-5.7l6.8-6.8a2.7 2.7 0 0 1 3.8 3.8l-6.8 6.8a1.3 1.3 0 0 1-1.9-1.9l6-6',
@@ -243,7 +242,7 @@ export function icon(name, className = '') {
 }
 
 /**
- * A button that shows an icon alone.
+ * A button with an icon only.
  * @param {keyof typeof ICONS} name
  * @param {string} label
  * @param {(event: MouseEvent) => void} onclick
@@ -275,7 +274,7 @@ export function initials(name) {
 }
 
 /**
- * A round picture with initials. It is decoration: the name stands next to it.
+ * A round picture with initials. It is decorative, since the name is next to it.
  * @param {number} id
  * @param {string} name
  * @param {string} [className]
@@ -289,7 +288,7 @@ export function avatar(id, name, className = '') {
 
 // --- Notices and failures -----------------------------------------------------------------------
 
-/** One line at the bottom that goes by itself. */
+/** The toast: one line at the bottom that disappears by itself. */
 export const toast = signal(/** @type {string | null} */ (null));
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let toastTimer;
@@ -329,7 +328,7 @@ const REASONS = {
 };
 
 /**
- * The words for a failure of an action.
+ * The message for a failed action.
  * @param {unknown} error
  */
 export function explain(error) {
@@ -347,7 +346,7 @@ export const fail = (error) => showToast(explain(error));
 let fieldCount = 0;
 
 /**
- * A text field under its label.
+ * A text field with its label above.
  * @param {string} label
  * @param {Record<string, any>} props of the input; `hint` is a line below it
  */
@@ -360,7 +359,7 @@ export function field(label, { hint, ...props }) {
 }
 
 /**
- * A form that runs one action at a time and shows why it failed.
+ * A form that runs one action at a time and shows its error.
  * @param {Record<string, any>} props
  * @param {(form: HTMLFormElement) => Promise<any>} action
  * @param {(state: {isBusy: import('../view.js').Signal<boolean>}) => import('../view.js').Child} render
@@ -438,7 +437,7 @@ export function openMenu(opener, label, items, options = {}) {
       },
       oncontextmenu: (/** @type {Event} */ event) => event.preventDefault(),
     }, menu);
-    // Inside a modal dialog, what is outside of it cannot be reached.
+    // While a modal dialog is open, elements outside of it are inert.
     (opener.closest('dialog, main') ?? document.body).append(layer);
     placeMenu(menu, opener, options);
     menu.querySelector('[role=menuitem]')?.focus({ preventScroll: true });
@@ -524,7 +523,7 @@ export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Without a secure context there is no clipboard API; the old command still works there.
+    // Without a secure context there is no clipboard API; the old command still works.
     const area = h('textarea', { class: 'sr-only', value: text, 'aria-hidden': 'true' });
     (document.querySelector('dialog[open]') ?? document.body).append(area);
     area.select();

@@ -1,5 +1,5 @@
 /**
- * The dialog with the members of a chat; admins add, ban and appoint here.
+ * The dialog with the members of a chat, where admins add, ban and appoint.
  */
 import { computed, each, h, signal, when } from '../view.js';
 import { openChat } from './app.js';

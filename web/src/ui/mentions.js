@@ -1,5 +1,5 @@
 /**
- * Completes `@` and the beginning of a member's name in the composer.
+ * Completion of `@` and a prefix of a member's name in the composer.
  */
 import { h } from '../view.js';
 import { avatar, store, t } from './kit.js';
@@ -31,14 +31,14 @@ function membersOf(chatId) {
 }
 
 /**
- * The members that fit what stands before the caret; null when there are none.
+ * The members that match the text before the caret; null if none does.
  * @param {Chat} chat
  * @param {HTMLTextAreaElement} box
  * @returns {Promise<Completion | null>}
  */
 export async function complete(chat, box) {
   const members = await membersOf(chat.id);
-  // The text may have changed while the members came.
+  // The text may have changed while the members were loaded.
   const before = box.value.slice(0, box.selectionStart);
   const found = /(?:^|[^\p{L}\p{N}])@([^\s@]{0,32})$/u.exec(before);
   if (!found || document.activeElement !== box) return null;

@@ -1,5 +1,5 @@
 /**
- * The dialog that makes a chat, or finds one or a person to write to.
+ * The dialog that creates a chat, or finds a chat or a user.
  */
 import { each, h, signal, when } from '../view.js';
 import { openChat } from './app.js';
@@ -14,7 +14,7 @@ export function openNewChat() {
     /** @param {number} id */
     const show = (id) => {
       close();
-      // The dialog gives the focus back first; the chat takes it afterwards.
+      // The dialog restores the focus first; the chat takes it afterwards.
       setTimeout(() => openChat(id), 0);
     };
     return h('div', { class: 'panel-body' }, finder(show), creator(show), inviteField(show));

@@ -1,14 +1,14 @@
 /**
- * A text field that finds people as one types, and rows of people.
+ * A text field that finds users while typing, and rows of users.
  */
 import { each, h, signal, when } from '../view.js';
 import { avatar, explain, store, t } from './kit.js';
 
-/** Wait so long after the last key before the server is asked. */
+/** Pause after the last key before the server is queried (debounce). */
 const PAUSE_MS = 200;
 
 /**
- * Runs a query some time after the last change; an answer that comes late is dropped.
+ * Runs a query after a pause in typing; outdated answers are dropped.
  * @template T
  * @param {(query: string) => Promise<T[]>} ask
  */
@@ -62,7 +62,7 @@ export function personName(id) {
 }
 
 /**
- * A row for a person, with what stands at its end.
+ * A row for a user, with elements at its end.
  * @param {{id: number, name: string, online?: boolean}} person
  * @param {import('../view.js').Child} about
  * @param {import('../view.js').Child} [end]
@@ -78,7 +78,7 @@ export function personRow(person, about, end) {
 }
 
 /**
- * A field with the people that it finds.
+ * A field with the users that it finds.
  * @param {string} label
  * @param {(prefix: string) => Promise<import('../types.js').User[]>} ask
  * @param {(user: import('../types.js').User) => import('../view.js').Child} end

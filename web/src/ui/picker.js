@@ -1,11 +1,11 @@
 /**
- * Choosing a reaction, and who gave which.
+ * The picker of reactions, and the list of who gave which.
  */
 import { h, signal } from '../view.js';
 import { personName } from './people.js';
 import { avatar, explain, openMenu, openPanel, setting, saveSetting, store, t } from './kit.js';
 
-/** The first row, until somebody has used others. */
+/** The first row, until the user has used other emoji. */
 const USUAL = ['👍', '❤️', '😂', '🎉', '😮', '😢', '🙏'];
 const RECENT_MAX = 7;
 

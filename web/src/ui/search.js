@@ -78,7 +78,7 @@ function hitRow({ chat, message }, query, showsChat, close) {
 const BEFORE_HIT = 40;
 
 /**
- * A piece of the text around the first word that was searched for, with the words marked.
+ * An excerpt around the first match, with the matched words marked.
  * @param {string} text
  * @param {string} query
  */

@@ -1,5 +1,5 @@
 /**
- * The settings: looks, notifications, sessions and password; for operators users and invites.
+ * The settings: appearance, notifications, sessions, password; for operators users and invites.
  */
 import { h, match, signal, when } from '../view.js';
 import { invitePanel, linkView } from './invite.js';
@@ -35,7 +35,7 @@ export function openSettings() {
 }
 
 /**
- * A part that is made when it is opened.
+ * A section that is rendered when it is opened.
  * @param {Parameters<typeof icon>[0]} picture
  * @param {string} title
  * @param {() => import('../view.js').Child} render
@@ -70,7 +70,7 @@ function looks(close) {
         id: 'language',
         onchange: async (/** @type {any} */ event) => {
           saveSetting('language', event.target.value);
-          // All texts are made anew, the dialog among them.
+          // All texts are rendered again, also this dialog.
           close();
           await setLanguage(event.target.value);
           openSettings();
@@ -96,7 +96,7 @@ function bytesOf(text) {
   return Uint8Array.from(plain, (char) => char.charCodeAt(0));
 }
 
-/** Why there can be no notifications here; empty when there can. */
+/** The reason why pushes are not possible here; empty if they are. */
 function whyNoPush() {
   if (!isSecureContext) return t('Notifications need an encrypted connection (https).');
   if (!store.server.peek()?.pushKey) return t('This server sends no notifications.');

@@ -1,5 +1,5 @@
 /**
- * The dialog that goes to another chat by its name, and the list of keys.
+ * The dialog that switches to another chat by name, and the list of keys.
  */
 import { each, h, openDialog, signal } from '../view.js';
 import { avatarId, openChat } from './app.js';
