@@ -144,6 +144,9 @@ impl Connection {
         // The inbox may hold part of a password.
         self.inbox.zeroize();
         self.inbox = Vec::new();
+        if let Protocol::Http(peer) = &mut self.protocol {
+            peer.waiting = None;
+        }
         is_allowed
     }
 

@@ -39,6 +39,7 @@ impl Engine<'_> {
 
     pub(super) fn enqueue_resumed(&mut self) {
         while let Some(conn) = self.service.pop_resumed() {
+            self.resume_hook(conn);
             self.enqueue(conn);
             // A deadline may have been suspended while it was held.
             self.arm(conn);
@@ -68,7 +69,7 @@ impl Engine<'_> {
             budget.handshakes -= usize::from(is_handshaking);
             if state != State::Open {
                 self.discard(io, conn);
-            } else if !self.service.is_held(conn) {
+            } else if !connection.protocol.is_held() && !self.service.is_held(conn) {
                 outcome = self.read_one(io, conn, &mut budget);
                 if outcome.is_err() {
                     break;

@@ -115,6 +115,7 @@ impl Engine<'_> {
         };
         let conns: Vec<ConnId> = self.connections.iter().filter_map(open).collect();
         for conn in conns {
+            self.give_up_hook(conn);
             self.enter(conn, State::Flushing);
         }
     }

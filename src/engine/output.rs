@@ -144,7 +144,7 @@ impl Engine<'_> {
             }
         };
         let has_input = connection.is_readable() || has_whole;
-        if has_input && !self.service.is_held(conn) {
+        if has_input && !connection.protocol.is_held() && !self.service.is_held(conn) {
             enqueue(&mut self.ready, connection);
         }
     }

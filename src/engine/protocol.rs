@@ -1,6 +1,6 @@
 //! The protocol of a connection: the layer between its stream and frames of Purpose.
 
-use crate::http::{self, Http};
+use crate::http::{self, Exchange, HookCall, Http};
 use crate::limits::{HTTP_BODY_TIMEOUT_S, HTTP_HEAD_TIMEOUT_S, HTTP_IDLE_TIMEOUT_S};
 use crate::wire::websocket::{CloseCode, Decoder, Role, Sender, StreamEnd};
 
@@ -68,6 +68,17 @@ pub(super) struct HttpPeer {
     /// It waits for the next step of `phase` since then.
     since_ms: u64,
     phase: Phase,
+    /// A hook's message that was put back. No more requests are handled before it.
+    pub(super) waiting: Option<Box<WaitingHook>>,
+}
+
+/// A message of a hook, and how to answer it.
+#[derive(Debug)]
+pub(super) struct WaitingHook {
+    pub(super) call: HookCall,
+    pub(super) exchange: Exchange,
+    /// It waits for the write lock.
+    pub(super) is_held: bool,
 }
 
 /// The part of a request that an HTTP connection waits for.
@@ -83,7 +94,7 @@ pub(super) enum Phase {
 
 impl HttpPeer {
     pub(super) fn new(now_ms: u64) -> Self {
-        Self { http: Http::default(), since_ms: now_ms, phase: Phase::Idle }
+        Self { http: Http::default(), since_ms: now_ms, phase: Phase::Idle, waiting: None }
     }
 
     /// Updates the phase; `left`: unhandled bytes.
@@ -119,6 +130,12 @@ impl Protocol {
     /// Whether it has bytes of its own to write, apart from the outbox.
     pub(super) fn wants_write(&self) -> bool {
         matches!(self, Self::WebSocket(websocket) if websocket.sender.wants_write())
+    }
+
+    /// Whether a hook's message waits for the write lock.
+    pub(super) fn is_held(&self) -> bool {
+        let Self::Http(peer) = self else { return false };
+        peer.waiting.as_ref().is_some_and(|waiting| waiting.is_held)
     }
 
     /// Whether it counts as a browser's connection for its address.

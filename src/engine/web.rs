@@ -1,16 +1,17 @@
 //! HTTP connections: requests, hooks, and the upgrade to a WebSocket.
 //!
-//! Requests are answered after the turn's COMMIT, in turns of their own. So a turn that cannot be
-//! stored does not affect pages, and the answer to a hook reports the result of its own COMMIT.
+//! Requests are answered after the turn's COMMIT, in turns of their own: pages in one, messages of
+//! hooks in the next. So a turn that cannot be stored does not affect pages, and the answer to a
+//! hook reports the result of its own COMMIT. A connection's next request is handled after that.
 
 use zeroize::Zeroize as _;
 
 use crate::auth::throttle::Origin;
 use crate::engine::connection::{Counted, Input, State};
 use crate::engine::io::{Event, Io};
-use crate::engine::protocol::{HttpPeer, Phase, Protocol, WebSocket};
+use crate::engine::protocol::{HttpPeer, Phase, Protocol, WaitingHook, WebSocket};
 use crate::engine::{Engine, Stopped, enqueue};
-use crate::http::{self, Answer, Exchange, HookCall, Peer, Setting, Status, Step, Used};
+use crate::http::{self, Answer, Exchange, Peer, Setting, Status, Step};
 use crate::ids::ConnId;
 use crate::limits::HTTP_CONNECTIONS_FACTOR;
 use crate::service::TurnEnd;
@@ -33,16 +34,19 @@ enum Next {
     Wait,
     /// Close: handle nothing more.
     Close,
+    /// Store the message of a hook; then go on.
+    Hook(WaitingHook),
     /// Nothing: the connection was rejected, and is closing.
     Rejected,
     /// Pass the rest to the WebSocket layer.
     Upgraded,
 }
 
-/// A hook's message that the next COMMIT stores.
-struct Stored {
+/// A hook's request and its answer; `None`: the COMMIT decides it.
+struct Called {
     conn: ConnId,
     exchange: Exchange,
+    answer: Option<Answer<'static>>,
 }
 
 impl Engine<'_> {
@@ -103,34 +107,36 @@ impl Engine<'_> {
         }
     }
 
-    /// Handles what HTTP connections have sent, in a turn of its own.
+    /// Handles what HTTP connections have sent, in turns of its own.
     pub(super) fn serve_http(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         if self.http.is_empty() {
             return Ok(());
         }
-        let mut stored = Vec::new();
+        let mut calls = Vec::new();
         for conn in std::mem::take(&mut self.http) {
-            self.serve_one(io, conn, &mut stored);
-        }
-        let end = self.service.end_turn();
-        if !stored.is_empty() {
-            for Stored { conn, exchange } in stored {
-                let answer = match end {
-                    TurnEnd::Committed => Answer::status(Status::NoContent),
-                    TurnEnd::Declined => storage_failed(),
-                };
-                self.answer(conn, exchange, &answer);
+            if let Some(call) = self.serve_one(io, conn) {
+                calls.push((conn, call));
             }
-            self.service.end_turn();
+        }
+        // Whatever happens to the messages of hooks, the pages are sent.
+        self.service.end_turn();
+        if !calls.is_empty() {
+            self.call_hooks(calls);
         }
         self.observe(io, Event::Served)?;
         self.check_storage()
     }
 
-    fn serve_one(&mut self, io: &mut impl Io, conn: ConnId, stored: &mut Vec<Stored>) {
-        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+    /// Handles what one connection has sent, up to a message of a hook, which it returns.
+    fn serve_one(&mut self, io: &mut impl Io, conn: ConnId) -> Option<WaitingHook> {
+        let connection = self.connections.get_mut(conn.at())?;
         if connection.id != conn || connection.state() != State::Open {
-            return;
+            return None;
+        }
+        if let Protocol::Http(peer) = &mut connection.protocol
+            && let Some(call) = peer.waiting.take()
+        {
+            return Some(*call);
         }
         let mut bytes = std::mem::take(&mut connection.inbox);
         let (mut at, mut requests) = (0, 0);
@@ -140,20 +146,38 @@ impl Engine<'_> {
                 break Next::Wait;
             }
             let rest = bytes.get(at..).unwrap_or_default();
-            let (used, next) = self.request(io, conn, rest, stored);
+            let (used, next) = self.request(io, conn, rest);
             at += used;
             requests += 1;
             if !matches!(next, Next::Request) {
                 break next;
             }
         };
-        let now_ms = self.now.ms();
-        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         let left = bytes.get(at..).unwrap_or_default();
-        let is_full = self.service.outbox.pending_bytes(conn.index) >= QUEUE_BYTES_MAX;
+        let call = self.after_requests(conn, next, left, at > 0, requests);
+        // The bytes may contain the token of a hook.
+        bytes.zeroize();
+        call
+    }
+
+    /// Keeps the bytes that are `left` of a connection, and decides what it waits for.
+    fn after_requests(
+        &mut self,
+        conn: ConnId,
+        next: Next,
+        left: &[u8],
+        has_answered: bool,
+        requests: usize,
+    ) -> Option<WaitingHook> {
+        let now_ms = self.now.ms();
+        let connection = self.connections.get_mut(conn.at())?;
         match next {
             Next::Rejected => {}
             Next::Close => self.enter(conn, State::Flushing),
+            Next::Hook(call) => {
+                connection.inbox = left.to_vec();
+                return Some(call);
+            }
             Next::Upgraded => {
                 connection.inbox = left.to_vec();
                 self.begin_websocket_input(conn);
@@ -161,8 +185,9 @@ impl Engine<'_> {
             Next::Request | Next::Wait => {
                 connection.inbox = left.to_vec();
                 if let Protocol::Http(peer) = &mut connection.protocol {
-                    peer.note(left.len(), at > 0 && requests > 0, now_ms);
+                    peer.note(left.len(), has_answered && requests > 0, now_ms);
                 }
+                let is_full = self.service.outbox.pending_bytes(conn.index) >= QUEUE_BYTES_MAX;
                 let may_go_on = !left.is_empty() && requests == REQUESTS_PER_TURN;
                 if may_go_on || connection.is_readable() {
                     enqueue(&mut self.ready, connection);
@@ -172,18 +197,11 @@ impl Engine<'_> {
                 self.arm(conn);
             }
         }
-        // The bytes may contain the token of a hook.
-        bytes.zeroize();
+        None
     }
 
     /// Handles one request at the front of `bytes`. Returns how many bytes it took.
-    fn request(
-        &mut self,
-        io: &mut impl Io,
-        conn: ConnId,
-        bytes: &[u8],
-        stored: &mut Vec<Stored>,
-    ) -> (usize, Next) {
+    fn request(&mut self, io: &mut impl Io, conn: ConnId, bytes: &[u8]) -> (usize, Next) {
         let Self { connections, service, options, now, .. } = self;
         let Some(connection) = connections.get_mut(conn.at()) else { return (0, Next::Close) };
         let Protocol::Http(peer) = &mut connection.protocol else { return (0, Next::Close) };
@@ -220,7 +238,10 @@ impl Engine<'_> {
                 self.upgrade(conn, &used.peer);
                 return (used.bytes, Next::Upgraded);
             }
-            Step::Hook(_, call) => self.hook(conn, &used, &call, stored),
+            Step::Hook(_, call) => {
+                let call = WaitingHook { call, exchange: used.exchange, is_held: false };
+                return (used.bytes, Next::Hook(call));
+            }
             Step::Health(_) => {
                 let is_healthy = self.service.is_storage_healthy();
                 let answer = match is_healthy {
@@ -270,27 +291,83 @@ impl Engine<'_> {
         self.count_web(conn, peer.address.into())
     }
 
-    /// Stores a bot's message. Returns the answer unless the COMMIT decides it.
-    fn hook(
-        &mut self,
-        conn: ConnId,
-        used: &Used,
-        call: &HookCall,
-        stored: &mut Vec<Stored>,
-    ) -> Option<Answer<'static>> {
-        match self.service.hook_message(&call.token, &call.text) {
-            Ok(()) => {
-                stored.push(Stored { conn, exchange: used.exchange });
-                None
+    // ---- hooks ---------------------------------------------------------------------------------
+
+    /// Stores the messages of hooks in one turn, and answers in the next. Those that have to wait
+    /// for the write lock stay with their connections.
+    fn call_hooks(&mut self, calls: Vec<(ConnId, WaitingHook)>) {
+        let mut called = Vec::with_capacity(calls.len());
+        for (conn, call) in calls {
+            let exchange = call.exchange;
+            match self.service.hook_message(conn, &call.call.token, &call.call.text) {
+                Ok(()) => called.push(Called { conn, exchange, answer: None }),
+                Err(HookError::Busy) => self.hold_hook(conn, call),
+                Err(error) => {
+                    called.push(Called { conn, exchange, answer: Some(hook_answer(error)) });
+                }
             }
-            Err(HookError::Unknown) => Some(Answer::status(Status::NotFound)),
-            Err(HookError::TooLong) => Some(Answer::status(Status::ContentTooLarge)),
-            Err(HookError::TooOften(seconds)) => {
-                let answer = Answer::status(Status::TooManyRequests);
-                Some(Answer { retry_s: Some(seconds), ..answer })
-            }
-            Err(HookError::StorageFailed) => Some(storage_failed()),
         }
+        let end = self.service.end_turn();
+        for Called { conn, mut exchange, answer } in called {
+            let answer = answer.unwrap_or_else(|| match end {
+                TurnEnd::Committed => Answer::status(Status::NoContent),
+                TurnEnd::Declined => storage_failed(),
+            });
+            exchange.is_last |= answer.status.closes();
+            self.answer(conn, exchange, &answer);
+            self.after_hook(conn, exchange.is_last);
+        }
+        self.service.end_turn();
+    }
+
+    /// Keeps a hook's message until the service resumes its connection.
+    fn hold_hook(&mut self, conn: ConnId, call: WaitingHook) {
+        let now_ms = self.now.ms();
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let Protocol::Http(peer) = &mut connection.protocol else { return };
+        peer.waiting = Some(Box::new(WaitingHook { is_held: true, ..call }));
+        // The server causes the wait, not the peer.
+        peer.note(0, true, now_ms);
+        self.arm(conn);
+    }
+
+    /// Lets a hook's message that waited for the write lock be tried again.
+    pub(super) fn resume_hook(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(conn.at())
+            && connection.id == conn
+            && let Protocol::Http(peer) = &mut connection.protocol
+            && let Some(waiting) = &mut peer.waiting
+        {
+            waiting.is_held = false;
+        }
+    }
+
+    /// Answers a hook whose message still waits when the server stops.
+    pub(super) fn give_up_hook(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(conn.at())
+            && let Protocol::Http(peer) = &mut connection.protocol
+            && let Some(waiting) = peer.waiting.take()
+        {
+            self.answer(conn, waiting.exchange, &storage_failed());
+        }
+    }
+
+    /// Goes on with a connection after the answer to a hook.
+    fn after_hook(&mut self, conn: ConnId, is_last: bool) {
+        let now_ms = self.now.ms();
+        let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        let left = connection.inbox.len();
+        if let Protocol::Http(peer) = &mut connection.protocol {
+            peer.note(left, true, now_ms);
+        }
+        if is_last {
+            self.enter(conn, State::Flushing);
+        } else if left > 0 || connection.is_readable() {
+            enqueue(&mut self.ready, connection);
+        } else if connection.input == Input::Ended {
+            self.enter(conn, State::Flushing);
+        }
+        self.arm(conn);
     }
 
     // ---- WebSocket -----------------------------------------------------------------------------
@@ -321,6 +398,18 @@ impl Engine<'_> {
         }
         connection.inbox = inbox;
         enqueue(&mut self.ready, connection);
+    }
+}
+
+/// The answer to a hook whose message was not stored.
+fn hook_answer(error: HookError) -> Answer<'static> {
+    match error {
+        HookError::Unknown => Answer::status(Status::NotFound),
+        HookError::TooLong => Answer::status(Status::ContentTooLarge),
+        HookError::TooOften(seconds) => {
+            Answer { retry_s: Some(seconds), ..Answer::status(Status::TooManyRequests) }
+        }
+        HookError::Busy | HookError::StorageFailed => storage_failed(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::auth::token::Digest;
-use crate::ids::{MessageId, UserId};
+use crate::ids::{ConnId, MessageId, UserId};
 use crate::limits::{HOOK_MESSAGES_MAX, HOOK_WINDOW_MS};
 use crate::service::{HandlerError, Service};
 use crate::wire::codec::Message;
@@ -19,6 +19,8 @@ pub enum HookError {
     TooLong,
     /// The rate limit is reached; seconds after which the bot may try again.
     TooOften(u32),
+    /// Another process is writing: call again when the connection is resumed.
+    Busy,
     /// The database cannot be written; nothing of the message was kept.
     StorageFailed,
 }
@@ -27,45 +29,41 @@ pub enum HookError {
 struct Window {
     begun_ms: u64,
     messages: u32,
-    second: u64,
-    in_second: u32,
 }
 
-/// Rate limits of all bots.
+/// The rate limit that bots have besides those of every user.
 #[derive(Default)]
 pub(super) struct HookLimiter {
     windows: BTreeMap<UserId, Window>,
 }
 
 impl HookLimiter {
-    /// Counts a message, or returns the seconds to wait when the limit is reached. `per_second`:
-    /// the limit that every user has; 0: none.
-    fn spend(&mut self, bot: UserId, per_second: u32, now_ms: u64) -> Result<(), u32> {
-        let fresh = Window { begun_ms: now_ms, messages: 0, second: 0, in_second: 0 };
+    /// Milliseconds until a bot may send.
+    fn wait_ms(&self, bot: UserId, now_ms: u64) -> u64 {
+        let Some(window) = self.windows.get(&bot) else { return 0 };
+        let is_spent = window.messages >= HOOK_MESSAGES_MAX;
+        if is_spent { window.end_ms().saturating_sub(now_ms) } else { 0 }
+    }
+
+    /// Counts a message.
+    fn note(&mut self, bot: UserId, now_ms: u64) {
+        let fresh = Window { begun_ms: now_ms, messages: 0 };
         let window = self.windows.entry(bot).or_insert(fresh);
-        let end_ms = window.begun_ms + HOOK_WINDOW_MS;
-        if now_ms >= end_ms {
-            window.begun_ms = now_ms;
-            window.messages = 0;
-        }
-        if window.second != now_ms / 1000 {
-            window.second = now_ms / 1000;
-            window.in_second = 0;
-        }
-        if per_second > 0 && window.in_second >= per_second {
-            return Err(1);
-        }
-        if window.messages >= HOOK_MESSAGES_MAX {
-            return Err(end_ms.saturating_sub(now_ms).div_ceil(1000) as u32);
+        if now_ms >= window.end_ms() {
+            *window = Window { begun_ms: now_ms, messages: 0 };
         }
         window.messages += 1;
-        window.in_second += 1;
-        Ok(())
     }
 
     /// Forgets windows that have ended.
     pub(super) fn trim(&mut self, now_ms: u64) {
-        self.windows.retain(|_, window| now_ms < window.begun_ms + HOOK_WINDOW_MS);
+        self.windows.retain(|_, window| now_ms < window.end_ms());
+    }
+}
+
+impl Window {
+    const fn end_ms(&self) -> u64 {
+        self.begun_ms + HOOK_WINDOW_MS
     }
 }
 
@@ -74,10 +72,19 @@ impl Service<'_> {
     /// disk when the turn ends with [`crate::service::TurnEnd::Committed`].
     ///
     /// # Errors
-    /// [`HookError`].
-    pub fn hook_message(&mut self, token: &Digest, text: &str) -> Result<(), HookError> {
+    /// [`HookError`]. After [`HookError::Busy`] the connection is resumed when to call again.
+    pub fn hook_message(
+        &mut self,
+        conn: ConnId,
+        token: &Digest,
+        text: &str,
+    ) -> Result<(), HookError> {
         match self.send_by_hook(token, text) {
             Ok(outcome) => outcome,
+            Err(HandlerError::Busy) => {
+                self.put_back(conn);
+                Err(HookError::Busy)
+            }
             Err(error) => {
                 self.reason(error);
                 Err(HookError::StorageFailed)
@@ -99,14 +106,11 @@ impl Service<'_> {
         if text.len() > self.config.content_bytes_max {
             return Ok(Err(HookError::TooLong));
         }
-        let wait_ns = self.send_wait_ns(bot, text.len())?;
+        let now_ms = self.clock.now_ms();
+        let mut wait_ns = self.send_wait_ns(bot, text.len())?;
+        wait_ns = wait_ns.max(self.limits.hooks.wait_ms(bot, now_ms) * 1_000_000);
         if wait_ns > 0 {
-            return Ok(Err(HookError::TooOften(
-                u32::try_from(wait_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX),
-            )));
-        }
-        let per_second = self.config.sends_per_second;
-        if let Err(seconds) = self.limits.hooks.spend(bot, per_second, self.clock.now_ms()) {
+            let seconds = u32::try_from(wait_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
             return Ok(Err(HookError::TooOften(seconds)));
         }
         match self.may_write() {
@@ -115,6 +119,7 @@ impl Service<'_> {
             }
             other => other?,
         }
+        self.limits.hooks.note(bot, now_ms);
         self.note_send(bot, text.len())?;
         let created = self.clock.next();
         let id = MessageId::at(created);
@@ -141,7 +146,7 @@ impl Service<'_> {
 
     /// Whether the last turn that wrote was stored: what `/healthz` reports.
     pub const fn is_storage_healthy(&self) -> bool {
-        !self.storage.is_failing && !self.waits_for_lock() && self.storage.lost.is_none()
+        !self.storage.is_failing && self.storage.lost.is_none()
     }
 }
 
@@ -155,29 +160,25 @@ mod tests {
     use crate::store::members::Member;
     use crate::store::{Database, Store};
 
+    const CONN: ConnId = ConnId { index: 0, generation: 0 };
+
     #[test]
     fn a_bot_sends_thirty_in_ten_seconds() {
         let mut limiter = HookLimiter::default();
         let (bot, other) = (UserId::new(1).unwrap(), UserId::new(2).unwrap());
         for n in 0..u64::from(HOOK_MESSAGES_MAX) {
-            assert_eq!(limiter.spend(bot, 0, 5_000 + n), Ok(()));
+            assert_eq!(limiter.wait_ms(bot, 5_000 + n), 0);
+            limiter.note(bot, 5_000 + n);
         }
-        assert_eq!(limiter.spend(bot, 0, 5_100), Err(10));
-        assert_eq!(limiter.spend(bot, 0, 14_999), Err(1));
-        assert_eq!(limiter.spend(other, 0, 5_100), Ok(()));
-        assert_eq!(limiter.spend(bot, 0, 15_000), Ok(()));
+        assert_eq!(limiter.wait_ms(bot, 5_100), 9_900);
+        assert_eq!(limiter.wait_ms(bot, 14_999), 1);
+        assert_eq!(limiter.wait_ms(other, 5_100), 0);
+        limiter.note(other, 5_100);
+        assert_eq!(limiter.wait_ms(bot, 15_000), 0);
+        limiter.note(bot, 15_000);
+        assert_eq!(limiter.wait_ms(bot, 15_000), 0);
         limiter.trim(20_000);
         assert_eq!(limiter.windows.len(), 1);
-    }
-
-    #[test]
-    fn the_bound_of_every_user_holds_for_bots() {
-        let mut limiter = HookLimiter::default();
-        let bot = UserId::new(1).unwrap();
-        assert_eq!(limiter.spend(bot, 2, 5_000), Ok(()));
-        assert_eq!(limiter.spend(bot, 2, 5_500), Ok(()));
-        assert_eq!(limiter.spend(bot, 2, 5_999), Err(1));
-        assert_eq!(limiter.spend(bot, 2, 6_000), Ok(()));
     }
 
     #[test]
@@ -199,7 +200,7 @@ mod tests {
         let mut service = Service::new(store, config, &random).unwrap();
         let mut turn = |digest: &Digest, text: &str| {
             service.begin_turn(1_700_000_000_000_000, 0);
-            let outcome = service.hook_message(digest, text);
+            let outcome = service.hook_message(CONN, digest, text);
             assert_eq!(service.end_turn(), TurnEnd::Committed);
             outcome
         };
@@ -212,9 +213,9 @@ mod tests {
         // The token of a bot that is disabled, or no longer a member, is unknown.
         service.store.begin_write().unwrap();
         service.store.set_disabled(bot, true).unwrap();
-        assert_eq!(service.hook_message(&token.digest(), "no"), Err(HookError::Unknown));
+        assert_eq!(service.hook_message(CONN, &token.digest(), "no"), Err(HookError::Unknown));
         service.store.set_disabled(bot, false).unwrap();
         service.store.remove_member(chat, bot).unwrap();
-        assert_eq!(service.hook_message(&token.digest(), "no"), Err(HookError::Unknown));
+        assert_eq!(service.hook_message(CONN, &token.digest(), "no"), Err(HookError::Unknown));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! The loop never blocks inside SQLite. A request that has to write is put back and its connection
 //! is held; once the lock is free, requests are handled again in the order in which they were put
-//! back. Meanwhile, reads go on. After two seconds the waiting requests are declined, and so are
-//! all later writes until one succeeds.
+//! back; messages of hooks after the requests of the same turn, as always. Meanwhile, reads go on.
+//! After two seconds the waiting requests are declined, and so are all later writes until one
+//! succeeds.
 
 use std::collections::VecDeque;
 
@@ -45,10 +46,11 @@ impl Service<'_> {
 
     /// Puts back a request that has to wait for the lock.
     pub(super) fn put_back(&mut self, conn: ConnId) {
+        // A connection of HTTP has no peer; the engine holds it.
         if let Some(peer) = self.presence.peers.get_mut(conn) {
             peer.state.waits_for_lock = true;
-            self.storage.write_lock.waiting.push_back(conn);
         }
+        self.storage.write_lock.waiting.push_back(conn);
     }
 
     /// Defers the result of a job if it cannot be written yet. False when it can.
@@ -82,8 +84,8 @@ impl Service<'_> {
         for conn in std::mem::take(&mut self.storage.write_lock.waiting) {
             if let Some(peer) = self.presence.peers.get_mut(conn) {
                 peer.state.waits_for_lock = false;
-                self.streams.resumed.push(conn);
             }
+            self.streams.resumed.push(conn);
         }
         self.streams.resumed[first..].reverse();
     }

@@ -51,6 +51,7 @@ mod full_disk;
 mod guards;
 mod held_lock;
 mod hook_cli;
+mod hooks;
 mod http;
 mod load;
 mod moderation;

@@ -1,0 +1,178 @@
+//! Messages of hooks (protocol section 9): what they wait for, what limits them, and how they are
+//! answered.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use crate::support::web::{self, Http};
+use crate::support::wire::*;
+use crate::support::{Server, eventually};
+
+/// Longer than anything takes that does not wait for the lock, on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(400);
+
+/// A group `ops` with a hook; returns the hook's path.
+fn add_hook(server: &Server, members: &[&str]) -> String {
+    for name in members {
+        server.add_user(name);
+    }
+    server.add_chat("ops", members);
+    let token = server.admin_ok(&["hook", "add", "ops", "monitor"], None);
+    format!("/hook/{}", token.trim_end())
+}
+
+fn hold(server: &Server) -> Connection {
+    let other = Connection::open(server.data()).expect("the data file");
+    other.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    other
+}
+
+fn request(path: &str, lines: &str, text: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n\
+         Content-Length: {}\r\n{lines}\r\n{text}",
+        text.len()
+    )
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+/// The status of an answer to a hook, and its Retry-After.
+#[track_caller]
+fn post(http: &mut Http, path: &str, text: &str) -> (u16, Option<u64>) {
+    let answer = http.ask(request(path, "", text));
+    let wait = answer.header("retry-after").map(|text| text.parse().expect("seconds"));
+    (answer.status, wait)
+}
+
+/// While another process holds the write lock, messages of hooks wait in their order like all
+/// writes, and pages and health checks do not.
+#[test]
+fn hooks_wait_for_the_write_lock() {
+    let server = Server::start();
+    let path = add_hook(&server, &["anna", "boris"]);
+    let (mut anna, mut boris) = (server.login("anna"), server.login("boris"));
+    let ops = anna.chat_id("ops");
+    let mut posts: Vec<Http> = (0..3).map(|_| Http::connect(server.address())).collect();
+    let mut page = Http::connect(server.address());
+    for round in 0..3 {
+        let other = hold(&server);
+        for (number, http) in posts.iter_mut().enumerate() {
+            // The next request on the same connection waits for its turn.
+            http.send(request(&path, "", &format!("{round}/{number}")) + &get("/nothing"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        anna.post(SEND_CHAT_MSG, body().id(ops).text("also waits"));
+        let begun = Instant::now();
+        assert_eq!(page.get("/", "").status, 200);
+        assert_eq!(page.get("/healthz", "").status, 200, "nothing has failed");
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        std::thread::sleep(Duration::from_millis(200));
+        other.execute_batch("COMMIT").expect("the end of the lock");
+        for http in &mut posts {
+            assert_eq!(http.answer(false).status, 204, "round {round}");
+            assert_eq!(http.answer(false).status, 404, "what came after it");
+        }
+        anna.answer().accepted();
+        let notified = boris.notified(ops, 4);
+        let mut got = contents(&notified);
+        got.retain(|text| *text != "also waits");
+        let expected: Vec<String> = (0..3).map(|number| format!("{round}/{number}")).collect();
+        assert_eq!(got, expected);
+        anna.drain();
+    }
+    assert!(!server.stderr().contains("cannot write"), "{}", server.stderr());
+}
+
+/// After two seconds a message of a hook that waits is declined, and kept nowhere; a client that
+/// has gone meanwhile, or has ended its side, does no harm.
+#[test]
+fn hooks_do_not_wait_for_ever() {
+    let server = Server::start();
+    let path = add_hook(&server, &["anna"]);
+    let other = hold(&server);
+    let begun = Instant::now();
+    let mut gone = Http::connect(server.address());
+    gone.send(request(&path, "", "gone"));
+    let mut half = Http::connect(server.address());
+    half.send(request(&path, "", "half"));
+    web::end(&half.stream);
+    let mut http = Http::connect(server.address());
+    http.send(request(&path, "", "held"));
+    std::thread::sleep(Duration::from_millis(100));
+    drop(gone);
+    for http in [&mut half, &mut http] {
+        let answer = http.answer(false);
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+        assert!(answer.text().contains("storage-failed"), "{answer:?}");
+    }
+    half.expect_end();
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(4), "{took:?}");
+    // Until a write succeeds, later ones are declined at once.
+    let begun = Instant::now();
+    assert_eq!(post(&mut http, &path, "held").0, 503);
+    assert_eq!(http.get("/healthz", "").status, 503);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    other.execute_batch("ROLLBACK").expect("the end of the lock");
+    eventually(|| post(&mut http, &path, "free").0 == 204);
+    let mut anna = server.login("anna");
+    let ops = anna.chat_id("ops");
+    assert_eq!(contents(&anna.history(ops)), ["free"]);
+}
+
+/// A server that stops answers the messages that wait.
+#[test]
+fn a_hook_that_waits_when_the_server_stops_is_answered() {
+    let mut server = Server::start();
+    let path = add_hook(&server, &[]);
+    let mut http = Http::connect(server.address());
+    let _other = hold(&server);
+    http.send(request(&path, "", "held"));
+    std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    server.stop_by("TERM");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(http.answer(false).status, 503);
+    http.expect_end();
+}
+
+/// A hook is answered when its client has ended its side or asks for the end of the connection, and
+/// before what came after it.
+#[test]
+fn hooks_are_answered_before_the_end_and_in_order() {
+    let server = Server::start();
+    let path = add_hook(&server, &[]);
+    let mut http = Http::connect(server.address());
+    http.send(request(&path, "Connection: close\r\n", "last"));
+    let answer = http.answer(false);
+    assert_eq!((answer.status, answer.header("connection")), (204, Some("close")));
+    http.expect_end();
+
+    let mut http = Http::connect(server.address());
+    http.send(request(&path, "", "half"));
+    web::end(&http.stream);
+    assert_eq!(http.answer(false).status, 204);
+    http.expect_end();
+
+    let mut http = Http::connect(server.address());
+    let all = [
+        get("/nothing"),
+        request(&path, "", "one"),
+        get("/healthz"),
+        request("/hook/0123", "", "x"),
+        request(&path, "", "two"),
+        get("/ws"),
+    ];
+    http.send(all.concat());
+    web::end(&http.stream);
+    let statuses = [404, 204, 200, 404, 204, 426];
+    for (n, status) in statuses.into_iter().enumerate() {
+        assert_eq!(http.answer(false).status, status, "{n}");
+    }
+    http.expect_end();
+}
