@@ -107,8 +107,12 @@ impl Service<'_> {
             return Ok(Err(HookError::TooLong));
         }
         let now_ms = self.clock.now_ms();
+        let slow_mode_s = self.store.chat(chat)?.map_or(0, |chat| chat.slow_mode_s);
         let mut wait_ns = self.send_wait_ns(bot, text.len())?;
         wait_ns = wait_ns.max(self.limits.hooks.wait_ms(bot, now_ms) * 1_000_000);
+        if slow_mode_s > 0 {
+            wait_ns = wait_ns.max(self.limits.sends.wait_ms(bot, chat, now_ms) * 1_000_000);
+        }
         if wait_ns > 0 {
             let seconds = u32::try_from(wait_ns.div_ceil(1_000_000_000)).unwrap_or(u32::MAX);
             return Ok(Err(HookError::TooOften(seconds)));
@@ -121,6 +125,10 @@ impl Service<'_> {
         }
         self.limits.hooks.note(bot, now_ms);
         self.note_send(bot, text.len())?;
+        if slow_mode_s > 0 {
+            let before = self.limits.sends.note((bot, chat), slow_mode_s, now_ms);
+            self.turn.limited_sends.push(before);
+        }
         let created = self.clock.next();
         let id = MessageId::at(created);
         if let Err(error) = self.store.add_message(chat, id, bot, text) {

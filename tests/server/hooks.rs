@@ -176,3 +176,55 @@ fn hooks_are_answered_before_the_end_and_in_order() {
     }
     http.expect_end();
 }
+
+/// Slow mode holds for a bot as for every member, and its wait is shortened with it.
+#[test]
+fn slow_mode_holds_for_bots() {
+    let server = Server::start();
+    let path = add_hook(&server, &["anna"]);
+    server.admin_ok(&["chat", "set", "ops", "--slow-mode", "3600"], None);
+    let mut http = Http::connect(server.address());
+    assert_eq!(post(&mut http, &path, "one"), (204, None));
+    let (status, wait) = post(&mut http, &path, "two");
+    assert_eq!(status, 429);
+    assert!(wait.is_some_and(|wait| (3590..=3600).contains(&wait)), "{wait:?}");
+    // Each member by itself.
+    let mut anna = server.login("anna");
+    let ops = anna.chat_id("ops");
+    anna.send(ops, "mine");
+    server.admin_ok(&["chat", "set", "ops", "--slow-mode", "0"], None);
+    eventually(|| post(&mut http, &path, "three").0 == 204);
+    assert_eq!(contents(&anna.history(ops)), ["one", "mine", "three"]);
+}
+
+/// The text of a day holds for a bot as for every user, across restarts too.
+#[test]
+fn the_text_of_a_day_holds_for_bots() {
+    let mut server = Server::with(&["--user-bytes-per-day", "10000"]);
+    let path = add_hook(&server, &[]);
+    let mut http = Http::connect(server.address());
+    assert_eq!(post(&mut http, &path, &"a".repeat(8_000)), (204, None));
+    let (status, wait) = post(&mut http, &path, &"b".repeat(2_001));
+    assert_eq!(status, 429);
+    assert!(wait.is_some_and(|wait| (1..=86_400).contains(&wait)), "{wait:?}");
+    assert_eq!(post(&mut http, &path, &"b".repeat(1_000)).0, 204);
+    server.stop_by("TERM");
+    server.restart();
+    let mut http = Http::connect(server.address());
+    assert_eq!(post(&mut http, &path, &"c".repeat(1_001)).0, 429);
+    assert_eq!(post(&mut http, &path, &"c".repeat(900)).0, 204);
+}
+
+/// `--sends-per-second` holds for a bot as for every user.
+#[test]
+fn sends_per_second_hold_for_bots() {
+    let server = Server::with(&["--sends-per-second", "2"]);
+    let path = add_hook(&server, &[]);
+    let mut http = Http::connect(server.address());
+    http.send((0..12).map(|n| request(&path, "", &n.to_string())).collect::<String>());
+    let statuses: Vec<u16> = (0..12).map(|_| http.answer(false).status).collect();
+    let stored = statuses.iter().filter(|status| **status == 204).count();
+    assert!((2..=6).contains(&stored), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [204, 429].contains(status)), "{statuses:?}");
+    eventually(|| post(&mut http, &path, "later").0 == 204);
+}
