@@ -29,15 +29,6 @@ const URLS_MAX = 100;
 const VISIBLE_EVERY_MS = 20_000;
 const WAKE_EVERY_MS = 3_000;
 
-/** Actions that are calls of the engine, with the same name and values. */
-const PLAIN = /** @type {const} */ ([
-  'login', 'retry', 'discard', 'edit', 'remove', 'react', 'reactions', 'markSeen', 'typing',
-  'setDraft', 'createChat', 'findChats', 'findUsers', 'joinChat', 'startChat', 'leaveChat',
-  'deleteChat', 'renameChat', 'setTitle', 'setChatPassword', 'setClosed', 'setNotify', 'setAdmin',
-  'setBan', 'addMember', 'members', 'search', 'invites', 'endInvite', 'useInvite',
-  'setUserDisabled', 'sessions', 'endSession', 'changePassword',
-]);
-
 class Client {
   phase = signal(/** @type {Phase} */ ('starting'));
   form = signal(/** @type {Form} */ ({}));
@@ -228,9 +219,8 @@ class Client {
   /** @returns {Actions} */
   #makeActions() {
     const call = (/** @type {string} */ method, /** @type {any[]} */ ...args) => this.tabs.call(method, args);
-    const plain = Object.fromEntries(PLAIN.map((name) => [name, (/** @type {any[]} */ ...args) => call(name, ...args)]));
-    return /** @type {Actions} */ ({
-      ...plain,
+    /** @type {Partial<Actions>} */
+    const own = {
       login: (name, password) => this.#login(name, password),
       register: (name, password, invite) => this.#register(name, password, invite),
       setPassword: async (login, code, password) => {
@@ -277,7 +267,11 @@ class Client {
       },
       reload: () => this.loadUpdate(),
       reconnect: () => void call('wake'),
-    });
+    };
+    // All others are what the engine does under the same name.
+    return /** @type {Actions} */ (new Proxy(own, {
+      get: (_, name) => Reflect.get(own, name) ?? call.bind(null, String(name)),
+    }));
   }
 
   /**

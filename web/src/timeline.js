@@ -13,7 +13,7 @@ import { toNodes } from './text.js';
 import {
   avatar, dayName, dayOf, explain, fail, formatSize, formatTime, hue, icon, plain, store, t,
 } from './ui/kit.js';
-import { effect, each, h, match, onCleanup, signal, untracked, when } from './view.js';
+import { effect, each, h, match, onCleanup, signal, when } from './view.js';
 
 /** @typedef {import('./types.js').Message} Message */
 /** @typedef {import('./types.js').Chat} Chat */
@@ -502,7 +502,7 @@ export function timelineView(chat, on) {
 function jumpButton(chat, onclick) {
   const count = () => Math.min(chat.value.unread, 999);
   return h('button', {
-    type: 'button', class: 'jump', onclick,
+    class: 'jump', onclick,
     'aria-label': () => t('Jump to newest') + (count() ? ` ${count()}` : ''),
   }, icon('down'), () => count() > 0 && h('span', { class: 'badge' }, String(count())));
 }
@@ -661,7 +661,7 @@ function renderMessage(row, chat) {
       }, time),
       isMine && match(() => tickOf(message(), chat.value), tick)))),
     h('button', {
-      type: 'button', class: 'message-more', 'aria-label': t('More'), 'data-act': 'menu',
+      class: 'message-more', 'aria-label': t('More'), 'data-act': 'menu',
       tabindex: -1, 'aria-haspopup': 'menu',
     })),
   match(() => reactionsKey(message()), () => reactionChips(message())),
@@ -723,7 +723,7 @@ function body(message, meta) {
 /** @param {import('./types.js').Quote} reply */
 function quote(reply) {
   return h('button', {
-    type: 'button', class: 'quote', 'data-act': 'jump', tabindex: -1,
+    class: 'quote', 'data-act': 'jump', tabindex: -1,
     style: { '--hue': String(hue(reply.sender)) },
   },
   h('span', { class: 'quote-name' }, reply.senderName || '…'),
@@ -756,8 +756,8 @@ function failure(message) {
     h('span', null, t('Not sent')),
     message.reason && h('span', { class: 'failed-reason' },
       explain({ code: message.code, text: message.reason })),
-    h('button', { type: 'button', class: 'link', 'data-act': 'retry' }, t('Try again')),
-    h('button', { type: 'button', class: 'link', 'data-act': 'discard' }, t('Discard')));
+    h('button', { class: 'link', 'data-act': 'retry' }, t('Try again')),
+    h('button', { class: 'link', 'data-act': 'discard' }, t('Discard')));
 }
 
 /** @param {Message} message */
@@ -770,7 +770,7 @@ function reactionChips(message) {
   const users = store.users.peek();
   return h('div', { class: 'chips' }, message.reactions.map(({ emoji, count, mine, users: ids }) =>
     h('button', {
-      type: 'button', class: 'chip', 'data-act': 'react', 'data-emoji': emoji, tabindex: -1,
+      class: 'chip', 'data-act': 'react', 'data-emoji': emoji, tabindex: -1,
       'aria-pressed': String(mine),
       title: ids.map((id) => users.get(id)?.name).filter(Boolean).join(', ') || null,
     }, h('span', { class: 'emoji' }, emoji), ' ', h('span', { class: 'count' }, String(count)))));
@@ -815,7 +815,7 @@ function whenNear(element, load) {
 function imageBox(file, isAlone) {
   const image = h('img', { alt: file.name, draggable: false });
   const box = h('button', {
-    type: 'button', class: 'image', 'data-act': 'view', 'data-file': file.id, tabindex: -1,
+    class: 'image', 'data-act': 'view', 'data-file': file.id, tabindex: -1,
     style: isAlone ? { '--w': String(file.width), '--h': String(file.height) } : {},
   }, image);
   whenNear(box, async () => {
@@ -836,7 +836,7 @@ function fileCard(file) {
   const got = signal(-1);
   // The button contains the name only, but covers the whole card.
   const button = h('button', {
-    type: 'button', class: 'file-name', 'data-file': file.id, tabindex: -1,
+    class: 'file-name', 'data-file': file.id, tabindex: -1,
     title: t('Save {name}', { name: file.name }),
     onclick: async () => {
       if (got.peek() >= 0) return;

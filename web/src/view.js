@@ -277,7 +277,8 @@ const SVG_TAGS = new Set(['svg', 'path', 'circle', 'rect', 'line', 'g', 'use', '
  * would be refused by the content security policy); `ref` gets the element; a key that is a
  * property of the element and not made for text (`value`, `checked`, `disabled` …) is set as such;
  * all others are attributes (null and false remove one, true gives an empty one). Any value but a
- * listener's may be a function: it is evaluated again when what it reads changes.
+ * listener's may be a function: it is evaluated again when what it reads changes. A button sends
+ * no form unless its `type` says so.
  * @param {string} tag
  * @param {Record<string, any> | null} [props]
  * @param {...Child} children
@@ -287,6 +288,7 @@ export function h(tag, props, ...children) {
   const element = SVG_TAGS.has(tag)
     ? document.createElementNS(SVG, tag)
     : document.createElement(tag);
+  if (tag === 'button') element.setAttribute('type', 'button');
   for (const [key, value] of Object.entries(props ?? {})) {
     if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
     else if (key === 'ref') value(element);

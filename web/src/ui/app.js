@@ -111,7 +111,7 @@ function connectionLine() {
   return h('div', { class: () => `connection ${text() && store.connection.value}` },
     h('div', { role: 'status' }, text),
     when(() => store.connection.value === 'offline' && text(), () => h('button', {
-      type: 'button', class: 'link', onclick: () => store.actions.reconnect(),
+      class: 'link', onclick: () => store.actions.reconnect(),
     }, t('Reconnect'))));
 }
 
@@ -125,9 +125,7 @@ function bottomLines() {
   const lines = h('div', { class: 'bottom-lines', 'aria-live': 'polite', popover: 'manual' },
     when(hasUpdate, () => h('div', { class: 'toast' },
       h('span', null, t('There is a new version.')),
-      h('button', {
-        type: 'button', class: 'link', onclick: () => store.actions.reload(),
-      }, t('Reload')))),
+      h('button', { class: 'link', onclick: () => store.actions.reload() }, t('Reload')))),
     match(() => store.notice.value, (notice) => notice && h('div', { class: 'toast' },
       h('span', null, t(notice)),
       iconButton('close', t('Close'), () => (store.notice.value = null)))),
@@ -399,7 +397,7 @@ function noChats() {
   return h('div', { class: 'list-empty' },
     h('div', { class: 'empty-icon' }, icon('chat')),
     h('p', null, t('You are in no chat yet.')),
-    h('button', { type: 'button', class: 'button primary', onclick: newChat },
+    h('button', { class: 'button primary', onclick: newChat },
       t('Start or find a chat')),
     h('p', { class: 'hint' },
       t('Got an invite link? Open it in this browser and you are in.')));
@@ -407,10 +405,10 @@ function noChats() {
 
 // --- Dialogs and keys ---------------------------------------------------------------------------
 
-export const newChat = () => void import('./newchat.js').then((it) => it.openNewChat());
+export const newChat = () => void import('./chats.js').then((it) => it.openNewChat());
 export const openSettings = () => void import('./settings.js').then((it) => it.openSettings());
 /** @param {number} id 0: all chats */
-export const openSearch = (id) => void import('./search.js').then((it) => it.openSearch(id));
+export const openSearch = (id) => void import('./choose.js').then((it) => it.openSearch(id));
 
 /** A search box with text takes the first Escape for itself. @param {KeyboardEvent} event */
 function clearSearch(event) {
@@ -431,12 +429,12 @@ function onKey(event) {
     && event.target.matches('input, textarea, select');
   const hasCtrl = event.ctrlKey || event.metaKey;
   if (hasCtrl && !event.shiftKey && event.code === 'KeyK') {
-    import('./switcher.js').then((it) => it.openSwitcher());
+    import('./choose.js').then((it) => it.openSwitcher());
   } else if (hasCtrl && event.code === 'KeyF' && event.shiftKey) openSearch(store.open.peek());
   else if (event.altKey && !hasCtrl && event.key === 'ArrowUp') step(-1, event.shiftKey);
   else if (event.altKey && !hasCtrl && event.key === 'ArrowDown') step(1, event.shiftKey);
   else if (event.key === '?' && !isTyping && !hasCtrl) {
-    import('./switcher.js').then((it) => it.openKeys());
+    import('./choose.js').then((it) => it.openKeys());
   } else return;
   event.preventDefault();
 }

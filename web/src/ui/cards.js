@@ -16,7 +16,7 @@ export function card(phase) {
       when(() => !isSecureContext, () => h('p', null, icon('alert'),
         t('This connection is not encrypted. Without https there are no notifications and no offline use.'))),
       h('p', { class: 'languages' }, Object.entries(LANGUAGES).map(([code, { name }]) => h('button', {
-        type: 'button', class: 'link', lang: code,
+        class: 'link', lang: code,
         'aria-current': () => (language.value === code ? 'true' : null),
         onclick: () => {
           saveSetting('language', code);
@@ -49,13 +49,6 @@ function passwordField(label, isNew) {
   });
 }
 
-/** @param {string} label @param {import('../view.js').Signal<boolean>} isBusy */
-function submitButton(label, isBusy) {
-  return h('button', {
-    type: 'submit', class: 'button primary wide', 'aria-disabled': () => (isBusy.value ? 'true' : null),
-  }, label);
-}
-
 function loginCard() {
   const { login, why, invite } = store.form.peek();
   return [
@@ -71,16 +64,16 @@ function loginCard() {
     actionForm({ class: 'form' }, async (form) => {
       const values = new FormData(form);
       await store.actions.login(String(values.get('name')).trim(), String(values.get('password')));
-    }, ({ isBusy }) => [
+    }, (submit) => [
       field(t('Name'), {
         name: 'name', required: true, value: login ?? '', autocomplete: 'username',
         autocapitalize: 'none', spellcheck: 'false', autofocus: !login,
       }),
       passwordField(t('Password'), false),
-      submitButton(t('Log in'), isBusy),
+      submit(t('Log in'), 'primary wide'),
     ]),
     when(() => store.server.value?.registration !== 'closed', () => h('button', {
-      type: 'button', class: 'link switch', onclick: () => store.actions.showForm('register'),
+      class: 'link switch', onclick: () => store.actions.showForm('register'),
     }, t('Create an account'))),
   ];
 }
@@ -94,7 +87,7 @@ function registerCard() {
       const values = new FormData(form);
       await store.actions.register(String(values.get('name')).trim(),
         String(values.get('password')), String(values.get('invite') ?? '').trim() || undefined);
-    }, ({ isBusy }) => [
+    }, (submit) => [
       field(t('Name'), {
         name: 'name', required: true, autocomplete: 'username', autocapitalize: 'none',
         spellcheck: 'false', autofocus: true, hint: t('Others see it. Letters, digits, “_”, “-” and “.”'),
@@ -105,10 +98,10 @@ function registerCard() {
         required: () => store.server.value?.registration === 'invite',
         hint: store.server.value?.registration === 'open' && !invite ? t('Only if you got one.') : '',
       }),
-      submitButton(t('Register'), isBusy),
+      submit(t('Register'), 'primary wide'),
     ]),
     h('button', {
-      type: 'button', class: 'link switch', onclick: () => store.actions.showForm('login'),
+      class: 'link switch', onclick: () => store.actions.showForm('login'),
     }, t('I have an account')),
   ];
 }
@@ -120,14 +113,14 @@ function resetCard() {
     actionForm({ class: 'form' }, async (form) => {
       const values = new FormData(form);
       await store.actions.setPassword(login ?? '', code ?? '', String(values.get('password')));
-    }, ({ isBusy }) => [
+    }, (submit) => [
       // Password managers need the user name next to the password.
       h('input', { type: 'text', autocomplete: 'username', value: login ?? '', hidden: true }),
       passwordField(t('New password'), true),
-      submitButton(t('Set password'), isBusy),
+      submit(t('Set password'), 'primary wide'),
     ]),
     h('button', {
-      type: 'button', class: 'link switch', onclick: () => store.actions.showForm('login'),
+      class: 'link switch', onclick: () => store.actions.showForm('login'),
     }, t('Log in')),
   ];
 }
@@ -138,7 +131,7 @@ function welcomeCard() {
     h('p', { class: 'dialog-text' },
       t('Open the link that the server printed when it was started. It makes the first account, which runs the server.')),
     h('button', {
-      type: 'button', class: 'link switch', onclick: () => store.actions.showForm('register'),
+      class: 'link switch', onclick: () => store.actions.showForm('register'),
     }, t('Create an account')),
   ];
 }
@@ -184,9 +177,9 @@ function nameStep() {
     const made = await makeLink({ chat: firstChat, uses: 25, days: 7 }, true);
     isLinkForMembers = made.isForMembers;
     firstLink.value = made.link;
-  }, ({ isBusy }) => [
+  }, (submit) => [
     field(t('Name of your first chat'), { name: 'name', required: true, placeholder: t('family') }),
-    h('button', { type: 'submit', class: 'button primary', disabled: () => isBusy.value }, t('Continue')),
+    submit(t('Continue')),
   ]);
 }
 
@@ -196,7 +189,7 @@ function linkStep() {
     match(() => firstLink.value, (link) => link && [
       it.linkView(link), isLinkForMembers && it.membersNote()])));
   return [place, h('div', { class: 'dialog-actions' }, h('button', {
-    type: 'button', class: 'button primary',
+    class: 'button primary',
     onclick: () => {
       firstStep.value = 0;
       openChat(firstChat);

@@ -105,7 +105,7 @@ function chatHead(chat) {
   return h('header', { class: 'chat-head' },
     iconButton('back', t('Back to the list'), showList, { class: 'icon-button back' }),
     h('button', {
-      type: 'button', class: 'head-avatar', 'aria-label': t('About this chat'),
+      class: 'head-avatar', 'aria-label': t('About this chat'),
       title: t('About this chat'), onclick: () => openChatSettings(id),
     }, match(() => chat.value.title, (title) => avatar(avatarId(chat.peek()), title))),
     h('div', { class: 'head-names', onclick: () => openChatSettings(id) },
@@ -114,13 +114,13 @@ function chatHead(chat) {
         () => about(chat.value))),
     iconButton('search', t('Search'), () => openSearch(id)),
     isGroup && iconButton('members', t('Members'), () =>
-      import('./members.js').then((it) => it.openMembers(id))),
+      import('./chats.js').then((it) => it.openMembers(id))),
     isGroup && iconButton('invite', t('Invite'), () =>
       import('./invite.js').then((it) => it.openInvite(id))));
 }
 
 /** @param {number} id */
-const openChatSettings = (id) => void import('./chatsettings.js').then((it) => it.openChatSettings(id));
+const openChatSettings = (id) => void import('./chats.js').then((it) => it.openChatSettings(id));
 
 /** @param {Chat} chat */
 function about(chat) {
@@ -137,7 +137,7 @@ function emptyChat(chat) {
     h('div', { class: 'empty-icon' }, icon('chat')),
     h('p', null, t('No messages yet. Say hello!')),
     kind === 'group' && chat.peek().isAdmin && h('button', {
-      type: 'button', class: 'button',
+      class: 'button',
       onclick: () => import('./invite.js').then((it) => it.openInvite(id)),
     }, t('Add people')));
 }
@@ -205,7 +205,7 @@ function messageMenu(message, element, event, { chat, mode }) {
     },
     canReply(message) && {
       label: t('React'), icon: 'smile',
-      run: () => import('./picker.js').then((it) =>
+      run: () => import('./choose.js').then((it) =>
         it.openPicker(opener, (emoji) => react(id, message, emoji))),
     },
     isStored && isMine && !message.deleted && {
@@ -216,7 +216,7 @@ function messageMenu(message, element, event, { chat, mode }) {
     },
     isStored && !message.deleted && message.reactions.length > 0 && {
       label: t('Who reacted'), icon: 'members',
-      run: () => import('./picker.js').then((it) => it.openReactions(id, message.id)),
+      run: () => import('./choose.js').then((it) => it.openReactions(id, message.id)),
     },
     isStored && (isMine || isAdmin) && !message.deleted && {
       label: t('Delete'), icon: 'trash', class: 'danger', run: () => remove(id, message),
@@ -270,7 +270,7 @@ function composerView(chat, mode, timeline) {
   const text = signal(chat.peek().draft);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let draftTimer;
-  const completion = signal(/** @type {import('./mentions.js').Completion | null} */ (null));
+  const completion = signal(/** @type {import('./choose.js').Completion | null} */ (null));
 
   const box = h('textarea', {
     'aria-label': t('Message'), placeholder: t('Message'), rows: 1, dir: 'auto',
@@ -331,7 +331,7 @@ function composerView(chat, mode, timeline) {
   function complete() {
     const before = box.value.slice(0, box.selectionStart);
     if (completion.peek() === null && !/(^|[^\p{L}\p{N}])@[^\s@]{0,32}$/u.test(before)) return;
-    import('./mentions.js').then(async (it) => {
+    import('./choose.js').then(async (it) => {
       completion.value = await it.complete(chat.peek(), box);
     });
   }
@@ -521,7 +521,7 @@ function uploadTray(chatId) {
         h('bdi', { class: 'upload-name' }, plain(name)),
         () => (error.value ? h('span', { class: 'upload-error' }, error.value)
           : h('progress', { max: size, value: () => sent.value, 'aria-label': name }))),
-      when(() => error.value, () => h('button', { type: 'button', class: 'link', onclick: retry },
+      when(() => error.value, () => h('button', { class: 'link', onclick: retry },
         t('Try again'))),
       iconButton('close', t('Cancel'), cancel));
   });

@@ -65,7 +65,7 @@ export async function openSendFiles(chatId, files, takeReply) {
       when(() => keepsOriginal.value, () => h('span', { class: 'hint' },
         t('They keep the place and the camera data that are in them.')))),
     h('div', { class: 'dialog-actions' },
-      h('button', { type: 'button', class: 'button', onclick: () => close() }, t('Cancel')),
+      h('button', { class: 'button', onclick: () => close() }, t('Cancel')),
       h('button', { type: 'submit', class: 'button primary', autofocus: true }, t('Send'))));
   });
   urls.forEach((url) => URL.revokeObjectURL(url));

@@ -2,9 +2,8 @@
  * The dialog that creates invite links, as text and as QR codes.
  */
 import { h, match, signal, when } from '../view.js';
-import {
-  actionForm, copyText, explain, fail, formatTime, icon, openPanel, store, t, tn,
-} from './kit.js';
+import { actionForm, copyText, fail, formatTime, icon, openPanel, store, t, tn } from './kit.js';
+import { asked } from './lists.js';
 
 /** @typedef {import('../types.js').Invite} Invite */
 
@@ -58,7 +57,7 @@ export function invitePanel(chatId) {
       isForMembers.value = made.isForMembers;
       link.value = made.link;
       listed.value += 1;
-    }, ({ isBusy }) => [
+    }, (submit) => [
       chatId !== 0 && h('label', { class: 'check' },
         h('input', { type: 'checkbox', name: 'registers', checked: true }),
         h('span', null, t('New people can make an account with it'))),
@@ -66,10 +65,9 @@ export function invitePanel(chatId) {
         choice(t('Good for'), 'uses', [1, 5, 25, 100],
           (n) => tn('{n} person', '{n} people', n), 25),
         choice(t('Until it expires'), 'days', [1, 7, 30, 365], (n) => tn('{n} day', '{n} days', n), 7)),
-      h('div', { class: 'dialog-actions' }, h('button', {
-        type: 'submit', class: () => (link.value ? 'button' : 'button primary'),
-        disabled: () => isBusy.value, autofocus: true,
-      }, t('Create link'))),
+      h('div', { class: 'dialog-actions' }, submit(t('Create link'), '', {
+        class: () => `button ${link.value ? '' : 'primary'}`, autofocus: true,
+      })),
     ]),
     inviteList(chatId, listed));
 }
@@ -112,10 +110,10 @@ export function linkView(text) {
           id: 'invite-link', readOnly: true, value: text,
           onfocus: (/** @type {any} */ event) => event.target.select(),
         }),
-        h('button', { type: 'button', class: 'button primary', onclick: () => copyText(text) },
+        h('button', { class: 'button primary', onclick: () => copyText(text) },
           icon('copy'), t('Copy')))),
     'share' in navigator && h('button', {
-      type: 'button', class: 'button',
+      class: 'button',
       onclick: () => navigator.share({ url: text }).catch(() => {}),
     }, t('Share…')));
 }
@@ -139,21 +137,18 @@ function qrImage(modules) {
  * @param {import('../view.js').Signal<number>} listed rises when there is a new one
  */
 function inviteList(chatId, listed) {
-  const invites = signal(/** @type {Invite[]} */ ([]));
-  const error = signal('');
-  const load = () => store.actions.invites(chatId).then((value) => (invites.value = value),
-    (failure) => (error.value = explain(failure)));
+  const { answer: invites, error, load } = asked(() => store.actions.invites(chatId));
   return h('div', null,
-    match(() => listed.value, () => void load()),
-    () => error.value && h('p', { class: 'error' }, error.value),
-    when(() => invites.value.length > 0, () => [
+    match(() => listed.value, (count) => void (count && load())),
+    error,
+    when(() => invites.value?.length, () => [
       h('h3', { class: 'section-title' }, t('Links that are still good')),
-      h('ul', { class: 'people' }, () => invites.value.map((invite) => h('li', { class: 'person' },
+      h('ul', { class: 'people' }, () => invites.value?.map((invite) => h('li', { class: 'person' },
         h('span', { class: 'person-about' },
           h('span', { class: 'person-name' }, `${invite.hint}…`),
           h('span', { class: 'person-note' }, inviteAbout(invite))),
         h('button', {
-          type: 'button', class: 'button small', 'aria-label': t('End {hint}', { hint: invite.hint }),
+          class: 'button small', 'aria-label': t('End {hint}', { hint: invite.hint }),
           onclick: () => store.actions.endInvite(invite.hint).then(load, fail),
         }, t('End')))))]));
 }

@@ -250,7 +250,7 @@ export function icon(name, className = '') {
  */
 export function iconButton(name, label, onclick, props) {
   return h('button', {
-    type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props,
+    class: 'icon-button', 'aria-label': label, title: label, onclick, ...props,
   }, icon(name));
 }
 
@@ -362,7 +362,8 @@ export function field(label, { hint, ...props }) {
  * A form that runs one action at a time and shows its error.
  * @param {Record<string, any>} props
  * @param {(form: HTMLFormElement) => Promise<any>} action
- * @param {(state: {isBusy: import('../view.js').Signal<boolean>}) => import('../view.js').Child} render
+ * @param {(submit: (label: string, className?: string, props?: Record<string, any>) => Element)
+ *   => import('../view.js').Child} render gets what makes the button that sends it
  */
 export function actionForm(props, action, render) {
   const isBusy = signal(false);
@@ -381,7 +382,10 @@ export function actionForm(props, action, render) {
       }
       isBusy.value = false;
     },
-  }, render({ isBusy }), () => error.value && h('p', { class: 'error', role: 'alert' },
+  }, render((label, className = 'primary', more) => h('button', {
+    type: 'submit', class: `button ${className}`,
+    'aria-disabled': () => (isBusy.value ? 'true' : null), ...more,
+  }, label)), () => error.value && h('p', { class: 'error', role: 'alert' },
     icon('alert'), h('span', null, error.value)));
 }
 
@@ -420,7 +424,7 @@ export function openMenu(opener, label, items, options = {}) {
     if (options.before) append(menu, options.before(close));
     for (const item of items) {
       menu.append(h('button', {
-        type: 'button', role: 'menuitem', tabindex: -1, class: `menu-item ${item.class ?? ''}`,
+        role: 'menuitem', tabindex: -1, class: `menu-item ${item.class ?? ''}`,
         onclick: () => {
           close();
           item.run();
@@ -496,8 +500,8 @@ export async function confirmDialog({ title, text, button }) {
   const answer = await openDialog({ title, role: 'alertdialog', class: 'small' }, (close) => [
     h('p', { class: 'dialog-text' }, text),
     h('div', { class: 'dialog-actions' },
-      h('button', { type: 'button', class: 'button', onclick: () => close(false) }, t('Cancel')),
-      h('button', { type: 'button', class: 'button danger', onclick: () => close(true) }, button)),
+      h('button', { class: 'button', onclick: () => close(false) }, t('Cancel')),
+      h('button', { class: 'button danger', onclick: () => close(true) }, button)),
   ]);
   return answer === true;
 }
@@ -512,7 +516,7 @@ export function openPanel(options, render) {
   return openDialog({
     ...options,
     header: h('button', {
-      type: 'button', class: 'icon-button', 'aria-label': t('Close'),
+      class: 'icon-button', 'aria-label': t('Close'),
       onclick: (/** @type {any} */ event) => event.currentTarget.closest('dialog').close(),
     }, icon('close')),
   }, render);

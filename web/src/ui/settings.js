@@ -4,13 +4,12 @@
 import { h, match, signal, when } from '../view.js';
 import { invitePanel, linkView } from './invite.js';
 import {
-  actionForm, applyTheme, avatar, confirmDialog, explain, fail, field, formatTime, icon, iconButton,
-  LANGUAGES, language, openMenu, openPanel, saveSetting, setLanguage, setting, shortTime, showToast,
-  store, t,
+  actionForm, applyTheme, avatar, confirmDialog, fail, field, formatTime, icon, iconButton,
+  LANGUAGES, language, openMenu, openPanel, saveSetting, setLanguage, setting, shortTime,
+  showToast, store, t,
 } from './kit.js';
-import { liveQuery, personRow } from './people.js';
+import { asked, errorLine, liveQuery, personRow, searchField } from './lists.js';
 
-/** @typedef {import('../types.js').Session} Session */
 /** @typedef {import('../types.js').User} User */
 
 export function openSettings() {
@@ -23,7 +22,7 @@ export function openSettings() {
           h('bdi', { class: 'chat-about-title' }, me.name),
           h('p', { class: 'hint' }, [store.server.peek()?.name, me.operator && t('operator')]
             .filter(Boolean).join(' · '))),
-        h('button', { type: 'button', class: 'button', onclick: () => logOut(close) }, t('Log out'))),
+        h('button', { class: 'button', onclick: () => logOut(close) }, t('Log out'))),
       looks(close),
       notifications(),
       fold('members', t('Sessions'), sessions),
@@ -134,7 +133,7 @@ function notifications() {
         h('span', { class: 'person-note' }, () => why || (isOn.value
           ? t('On. Each chat has its own choice in its settings.')
           : t('Off. You get none while this page is closed.'))))),
-    !why && h('button', { type: 'button', class: 'button', disabled: () => isBusy.value, onclick: toggle },
+    !why && h('button', { class: 'button', disabled: () => isBusy.value, onclick: toggle },
       () => (isOn.value ? t('Turn off') : t('Turn on'))));
 }
 
@@ -168,14 +167,9 @@ async function turnOff(subscription) {
 // --- Sessions and password ----------------------------------------------------------------------
 
 function sessions() {
-  const list = signal(/** @type {Session[]} */ ([]));
-  const error = signal('');
-  const load = () => store.actions.sessions().then((value) => (list.value = value),
-    (failure) => (error.value = explain(failure)));
-  load();
-  return h('div', null,
-    () => error.value && h('p', { class: 'error' }, error.value),
-    h('ul', { class: 'people' }, () => list.value.map((session) => h('li', { class: 'person' },
+  const { answer, error, load } = asked(store.actions.sessions);
+  return h('div', null, error,
+    h('ul', { class: 'people' }, () => answer.value?.map((session) => h('li', { class: 'person' },
       h('span', { class: 'person-about' },
         h('span', { class: 'person-name' }, session.current ? t('This browser') : session.address),
         h('span', { class: 'person-note' }, [
@@ -185,7 +179,7 @@ function sessions() {
           !session.attached && t('last used {time}', { time: shortTime(session.used) }),
         ].filter(Boolean).join(' · '))),
       !session.current && h('button', {
-        type: 'button', class: 'button small',
+        class: 'button small',
         'aria-label': t('End the session from {address}', { address: session.address }),
         onclick: () => store.actions.endSession(session.id).then(load, fail),
       }, t('End'))))));
@@ -197,7 +191,7 @@ function passwordChange() {
     await store.actions.changePassword(String(values.get('old')), String(values.get('new')));
     form.reset();
     showToast(t('Your password is changed. Your other sessions have ended.'));
-  }, ({ isBusy }) => [
+  }, (submit) => [
     field(t('Current password'), {
       name: 'old', type: 'password', required: true, autocomplete: 'current-password',
     }),
@@ -205,9 +199,7 @@ function passwordChange() {
       name: 'new', type: 'password', required: true, autocomplete: 'new-password',
       hint: t('At least 8 characters.'),
     }),
-    h('div', { class: 'dialog-actions' }, h('button', {
-      type: 'submit', class: 'button', disabled: () => isBusy.value,
-    }, t('Change password'))),
+    h('div', { class: 'dialog-actions' }, submit(t('Change password'), '')),
   ]);
 }
 
@@ -222,15 +214,11 @@ function users() {
       h('p', null, t('Send this link to {name}. It sets a new password, once, until {time}.', {
         name: made.name, time: formatTime('full', made.expires),
       })), linkView(made.link))),
-    h('div', { class: 'field' }, h('input', {
-      type: 'search', 'aria-label': t('Find a user'), placeholder: t('Find a user'),
-      autocomplete: 'off',
-      oninput: (/** @type {any} */ event) => {
-        live.set(event.target.value);
-        if (event.target.value === '') live.run();
-      },
-    })),
-    () => live.error.value && h('p', { class: 'error' }, live.error.value),
+    searchField(t('Find a user'), (text) => {
+      live.set(text);
+      if (text === '') live.run();
+    }),
+    errorLine(live.error),
     h('ul', { class: 'people' }, () => live.results.value.map((user) =>
       h('li', null, userRow(user, reset, live.run)))));
 }

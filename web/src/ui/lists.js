@@ -1,5 +1,5 @@
 /**
- * A text field that finds users while typing, and rows of users.
+ * Lists that come from the server: on opening, or while typing; and rows of users.
  */
 import { each, h, signal, when } from '../view.js';
 import { avatar, explain, store, t } from './kit.js';
@@ -53,6 +53,36 @@ export function liveQuery(ask) {
 }
 
 /**
+ * A field that searches while one types.
+ * @param {string} label
+ * @param {(text: string) => void} search
+ * @param {Record<string, any>} [props] of the input
+ */
+export function searchField(label, search, props) {
+  return h('div', { class: 'field' }, h('input', {
+    type: 'search', 'aria-label': label, placeholder: label, autocomplete: 'off',
+    oninput: (/** @type {any} */ event) => search(event.target.value), ...props,
+  }));
+}
+
+/** A line that says why something failed. @param {import('../view.js').Signal<string>} error */
+export const errorLine = (error) => () => error.value && h('p', { class: 'error' }, error.value);
+
+/**
+ * What the server is asked for when a screen opens.
+ * @template T
+ * @param {() => Promise<T>} ask
+ */
+export function asked(ask) {
+  const answer = signal(/** @type {T | null} */ (null));
+  const error = signal('');
+  const load = () => ask().then((value) => void (answer.value = value),
+    (failure) => void (error.value = explain(failure)));
+  load();
+  return { answer, error: errorLine(error), load };
+}
+
+/**
  * The name of a person, as far as it is known.
  * @param {number} id
  */
@@ -89,10 +119,7 @@ export function peopleField(label, ask, end) {
   each(list, () => live.results.value, (user) => user.id, (user) =>
     h('li', null, personRow(user.peek(), null, end(user.peek()))));
   return h('div', null,
-    h('div', { class: 'field' }, h('input', {
-      type: 'search', 'aria-label': label, placeholder: label, autocomplete: 'off',
-      oninput: (/** @type {any} */ event) => live.set(event.target.value),
-    })),
+    searchField(label, live.set),
     list,
     when(() => live.isDone.value && live.results.value.length === 0 && live.query.value !== '',
       () => h('p', { class: 'hint' }, () => live.error.value || t('Nobody found.'))));
