@@ -13,6 +13,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use brotli::enc::BrotliEncoderParams;
+use brotli::enc::backward_references::BrotliEncoderMode;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -284,15 +286,24 @@ impl Table {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(bytes)?;
         let compressed = encoder.finish()?;
-        let gzip = if compressed.len() < bytes.len() {
-            format!("Some(include_bytes!({:?}))", self.file(&compressed)?)
-        } else {
-            "None".to_owned()
-        };
+        let gzip = self.shorter(&compressed, bytes)?;
+        let mut compressed = Vec::new();
+        brotli::BrotliCompress(&mut &*bytes, &mut compressed, &brotli_params(bytes.len()))?;
+        let brotli = self.shorter(&compressed, bytes)?;
         let digest = format!("{:032x}", digest(bytes));
         Ok(format!(
-            "Content {{ digest: {digest:?}, plain: include_bytes!({plain:?}), gzip: {gzip} }}"
+            "Content {{ digest: {digest:?}, plain: include_bytes!({plain:?}), gzip: {gzip}, \
+             brotli: {brotli} }}"
         ))
+    }
+
+    /// The expression of a compressed content, if it is shorter than the plain one.
+    fn shorter(&mut self, compressed: &[u8], plain: &[u8]) -> Outcome<String> {
+        Ok(if compressed.len() < plain.len() {
+            format!("Some(include_bytes!({:?}))", self.file(compressed)?)
+        } else {
+            "None".to_owned()
+        })
     }
 
     fn file(&mut self, bytes: &[u8]) -> Outcome<String> {
@@ -309,6 +320,16 @@ impl Table {
         }
         text.push_str("]\n");
         Ok(fs::write(self.out.join("assets.rs"), text)?)
+    }
+}
+
+/// The densest that Brotli has: a text is compressed once and sent often.
+fn brotli_params(size: usize) -> BrotliEncoderParams {
+    BrotliEncoderParams {
+        quality: 11,
+        size_hint: size,
+        mode: BrotliEncoderMode::BROTLI_MODE_TEXT,
+        ..BrotliEncoderParams::default()
     }
 }
 

@@ -153,8 +153,8 @@ pub struct Answer<'a> {
     pub cache: Cache,
     /// The ETag, without quotes.
     pub etag: Option<Cow<'a, str>>,
-    /// The body is compressed.
-    pub is_gzip: bool,
+    /// The coding of the body, for Content-Encoding.
+    pub encoding: Option<&'static str>,
     /// The answer depends on Accept-Encoding.
     pub varies: bool,
     /// The allowed methods, for 405.
@@ -177,7 +177,7 @@ impl<'a> Answer<'a> {
             media_type: "text/plain; charset=utf-8",
             cache: Cache::Never,
             etag: None,
-            is_gzip: false,
+            encoding: None,
             varies: false,
             allow: None,
             retry_s: None,
@@ -211,8 +211,8 @@ impl<'a> Answer<'a> {
         if !self.status.is_bodiless() {
             write!(out, "Content-Type: {}\r\n", self.media_type)?;
             write!(out, "Content-Length: {}\r\n", self.body.len())?;
-            if self.is_gzip {
-                out.extend_from_slice(b"Content-Encoding: gzip\r\n");
+            if let Some(encoding) = self.encoding {
+                write!(out, "Content-Encoding: {encoding}\r\n")?;
             }
         }
         write!(out, "Cache-Control: {}\r\n", self.cache.value())?;

@@ -163,8 +163,11 @@ fn who_has_the_page_gets_no_second_one() {
     let plain = server.get("/", "").header("etag").expect("an ETag").to_owned();
     let gzip = server.get("/", "Accept-Encoding: gzip\r\n");
     let gzip_tag = gzip.header("etag").expect("an ETag").to_owned();
-    assert_ne!(plain, gzip_tag, "two encodings are two strong tags");
-    for known in [&plain, &gzip_tag, &format!("W/{plain}"), &format!("\"x\", {gzip_tag}")] {
+    let brotli = server.get("/", "Accept-Encoding: br\r\n");
+    let brotli_tag = brotli.header("etag").expect("an ETag").to_owned();
+    assert!(plain != gzip_tag && plain != brotli_tag && gzip_tag != brotli_tag, "strong tags");
+    let listed = format!("\"x\", {gzip_tag}");
+    for known in [&plain, &gzip_tag, &brotli_tag, &format!("W/{plain}"), &listed] {
         let got = server.get("/", &format!("If-None-Match: {known}\r\n"));
         assert_eq!(got.status(), "304", "{known}");
         assert!(got.body().is_empty());
@@ -181,15 +184,28 @@ fn who_has_the_page_gets_no_second_one() {
 fn gzip_is_for_who_accepts_it() {
     let server = Server::default();
     let plain = server.get("/", "").body().to_vec();
-    for accepted in ["gzip", "br, gzip", "GZIP;q=0.5", "*", "deflate, *;q=0.1", "gzip;q=1.0"] {
+    for accepted in ["gzip", "br;q=0, gzip", "GZIP;q=0.5", "*", "zstd, *;q=0.1", "gzip;q=1.0"] {
         let got = server.get("/", &format!("Accept-Encoding: {accepted}\r\n"));
         assert_eq!(got.header("content-encoding"), Some("gzip"), "{accepted}");
         assert_eq!(unpack(got.body()), plain);
     }
-    for refused in ["", "br", "identity", "gzip;q=0", "gzip; q=0.000", "*;q=0", "*, gzip;q=0"] {
+    for refused in ["", "zstd", "identity", "gzip;q=0", "gzip; q=0.000", "*;q=0", "*, gzip;q=0"] {
         let got = server.get("/", &format!("Accept-Encoding: {refused}\r\n"));
         assert_eq!(got.header("content-encoding"), None, "{refused}");
         assert_eq!(got.body(), plain);
+    }
+}
+
+#[test]
+fn brotli_is_for_clients_that_name_it() {
+    let server = Server::default();
+    let plain = server.get("/", "").body().to_vec();
+    for accepted in ["br", "gzip, deflate, br, zstd", "BR;q=0.5, gzip", "*;q=0, br"] {
+        let got = server.get("/", &format!("Accept-Encoding: {accepted}\r\n"));
+        assert_eq!(got.header("content-encoding"), Some("br"), "{accepted}");
+        let mut unpacked = Vec::new();
+        brotli::BrotliDecompress(&mut &got.body()[..], &mut unpacked).expect("Brotli");
+        assert_eq!(unpacked, plain);
     }
 }
 
