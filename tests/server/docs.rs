@@ -200,23 +200,92 @@ fn links_and_files_that_the_pages_name_exist() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/client.md",
+        "docs/lan.md",
         "docs/operations.md",
+        "docs/performance.md",
         "docs/protocol.md",
+        "docs/security.md",
+        "docs/testing.md",
+        "docs/web.md",
+        "clients/python/README.md",
     ] {
         let text = read(page);
         let folder = root.join(page).parent().expect("a folder").to_owned();
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for link in links.filter(|link| !link.contains("://")) {
-            assert!(folder.join(link).exists(), "{page}: there is no {link}");
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            assert!(folder.join(file).exists(), "{page}: there is no {link}");
+            if !anchor.is_empty() {
+                let target = fs::read_to_string(folder.join(file)).expect(file);
+                let mut headings = target.lines().filter(|line| line.starts_with('#'));
+                assert!(headings.any(|line| slug(line) == anchor), "{page}: there is no {link}");
+            }
         }
         for words in text.split('`').filter(|words| !words.contains([' ', '\n', '*'])) {
             if ["src/", "crates/", "tests/", "scripts/", "docs/", "packaging/"]
                 .iter()
                 .any(|top| words.starts_with(top))
             {
-                assert!(root.join(words).exists(), "{page}: there is no {words}");
+                let exists = [root, &root.join("web")].iter().any(|top| top.join(words).exists());
+                assert!(exists, "{page}: there is no {words}");
             }
         }
+    }
+}
+
+/// The anchor of a heading, as GitHub makes it.
+fn slug(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The names of the files in a folder that end in `ending`, without it.
+fn names_in(folder: &str, ending: &str) -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    let files = files.filter(|entry| entry.path().is_file());
+    let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
+}
+
+#[test]
+fn testing_lists_every_mutant_with_its_fault() {
+    let page = read("docs/testing.md");
+    let table = section(&page, "| mutant | fault | seeds |", "\n\n");
+    let mut listed = BTreeSet::new();
+    for row in table.lines().skip(2) {
+        let mut cells = row.trim_matches('|').split('|').map(str::trim);
+        let mut next = || cells.next().expect("a cell").to_owned();
+        listed.insert((next(), next()));
+    }
+    let fault = |name: &String| {
+        let patch = read(&format!("tests/mutants/{name}.patch"));
+        patch.lines().next().expect("a first line").trim().to_owned()
+    };
+    let names = names_in("tests/mutants", ".patch");
+    assert!(names.len() > 50, "{names:?}");
+    let there: BTreeSet<_> = names.into_iter().map(|name| (name.clone(), fault(&name))).collect();
+    assert_eq!(listed, there);
+}
+
+#[test]
+fn every_script_test_and_fuzz_target_is_documented() {
+    let testing = read("docs/testing.md");
+    let pages = ["docs/performance.md", "docs/security.md"].map(read).concat() + &testing;
+    let scripts = [names_in("scripts", ".py"), names_in("scripts", ".sh")];
+    assert!(scripts.iter().map(BTreeSet::len).sum::<usize>() > 20);
+    for (names, ending) in scripts.iter().zip([".py", ".sh"]) {
+        for name in names {
+            assert!(pages.contains(&format!("{name}{ending}")), "scripts/{name}{ending}");
+        }
+    }
+    for target in names_in("fuzz/fuzz_targets", ".rs") {
+        assert!(testing.contains(&format!("`{target}`")), "the fuzz target {target}");
+    }
+    let modules = names_in("tests/server", ".rs").into_iter();
+    for name in modules.filter(|name| name != "main" && !name.starts_with("api")) {
+        assert!(testing.contains(&format!("{name}.rs`")), "tests/server/{name}.rs");
     }
 }
 
