@@ -12,30 +12,11 @@
 #     --runs N          runs of each work (default 3)
 #     --seconds S       measured seconds of each work (default 5)
 #     --connections N   idle connections (default 5000)
+#     --only NAMES      only these works, separated by commas: fanout-200, fanout-1000, echo, idle
 #     --binary FILE     use this binary instead of building one
 #     --server-core N, --load-core N   the cores (default 0 and 1)
 
-. "$(dirname "$0")/load-common.sh"
-
-runs=3
-seconds=5
-idle=5000
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h) usage; exit 0 ;;
-    --*) has_value "$@" ;;
-    esac
-    case $1 in
-    --runs) runs=$2 ;;
-    --seconds) seconds=$2 ;;
-    --connections) idle=$2 ;;
-    --binary) binary=$2 ;;
-    --server-core) server_core=$2 ;;
-    --load-core) load_core=$2 ;;
-    *) say "unknown option $1"; usage >&2; exit 2 ;;
-    esac
-    shift 2
-done
+. "$(dirname "$0")/compare-common.sh"
 
 works() {
     cat <<WORKS
@@ -47,105 +28,39 @@ WORKS
 }
 
 # Version 2.0.11 does not start without a plain TCP listener.
-start_mosquitto() {
-    next_port
-    cat >"$dir/mosquitto.conf" <<CONF
-allow_anonymous true
-persistence false
-max_inflight_messages 0
-max_queued_messages 0
-listener $((port + 12001)) 127.0.0.1
+mosquitto_listener() {
+    cat <<CONF
+listener $((port - 12000)) 127.0.0.1
 listener $port 127.0.0.1
 protocol websockets
 socket_domain ipv4
 CONF
-    (on_core "$server_core" mosquitto -c "$dir/mosquitto.conf" >"$dir/mosquitto.log" 2>&1) &
-    server=$!
-    servers="$servers $server"
-    wait_for "$dir/mosquitto.log" grep -q 'running' "$dir/mosquitto.log"
 }
 
-start_nats() {
-    next_port
-    cat >"$dir/nats.conf" <<CONF
-listen: "127.0.0.1:-1"
-websocket { listen: "127.0.0.1:$port", no_tls: true, compression: false }
-max_connections: 20000
-CONF
-    (on_core "$server_core" nats-server -c "$dir/nats.conf" >"$dir/nats.log" 2>&1) &
-    server=$!
-    servers="$servers $server"
-    wait_for "$dir/nats.log" grep -q 'Server is ready' "$dir/nats.log"
-}
-
-start_ours() {
-    rm -f "$dir"/ours.db*
-    "$binary" load prepare --data "$dir/ours.db" --users "$users" >/dev/null
-    start_vestnik "$dir/ours.db"
-}
-
-# one_work SERVER WORK METRIC SCENARIO [OPTION…]: a line "work server value" in $dir/values.
-one_work() {
-    who=$1 work=$2 figure=$3
-    shift 3
-    case $who in
-    mosquitto) how="--ws --speak mqtt" ;;
-    nats) how="--ws --speak nats" ;;
-    vestnik) how="--ws" ;;
-    plain) how="" ;;
+speaks() {
+    case $1 in
+    mosquitto) echo --ws --speak mqtt ;;
+    nats) echo --ws --speak nats ;;
+    vestnik) echo --ws ;;
     esac
-    say "$who: $*"
-    # shellcheck disable=SC2086 # they are words or none
-    load "$@" $how --seconds "$seconds" --warmup 1 || : >"$dir/fault"
-    printf '%s %s %s\n' "$work" "$who" "$(field "$(cat "$dir/json")" "$figure")" >>"$dir/values"
 }
 
-need_binary
-users=$((idle > 1000 ? idle : 1000))
-: >"$dir/values"
-works >"$dir/works"
-run=1
-while [ "$run" -le "$runs" ]; do
-    say "run $run of $runs"
-    for who in mosquitto nats plain vestnik; do
-        case $who in
-        mosquitto) command -v mosquitto >/dev/null || { say "mosquitto is not installed"; continue; }
-            start_mosquitto ;;
-        nats) command -v nats-server >/dev/null || { say "nats-server is not installed"; continue; }
-            start_nats ;;
-        *) start_ours ;;
-        esac
-        while read -r work figure options; do
-            # shellcheck disable=SC2086 # the options are words
-            one_work "$who" "$work" "$figure" $options </dev/null
-        done <"$dir/works"
-        stop_server
-    done
-    run=$((run + 1))
-done
-
-# The median of each work and server. A ratio above 1 means that vestnik is better.
-sort -k1,1 -k2,2 -k3,3g "$dir/values" | awk '
-    function end() { if (n) median[work, who] = n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2; n = 0 }
-    { if ($1 != work || $2 != who) { end(); work = $1; who = $2 } v[++n] = $3 }
-    function cell(value) { return value == "" ? "-" : sprintf("%d", value) }
-    function ratio(work, theirs, ours) {
-        if (theirs + 0 <= 0 || ours + 0 <= 0) return "-"
-        return sprintf("%.2f", work == "idle" ? theirs / ours : ours / theirs)
-    }
+read_options "$@"
+measure mosquitto nats plain vestnik
+# shellcheck disable=SC2016 # it is awk
+table '
     END {
-        end()
         print "| work | figure | vestnik | vestnik in the clear | mosquitto | nats-server | of its own in the clear | than mosquitto | than nats-server |"
         print "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
         count = split("fanout-200 fanout-1000 echo idle", order, " ")
         for (i = 1; i <= count; i++) {
             work = order[i]
+            if (!(work in seen)) continue
             figure = work == "idle" ? "RSS bytes each" : "per server-CPU-second"
-            ours = median[work, "vestnik"]
+            ours = median[work, "vestnik"]; plain = median[work, "plain"]
+            mosquitto = median[work, "mosquitto"]; nats = median[work, "nats"]
             printf "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", work, figure, cell(ours),
-                cell(median[work, "plain"]), cell(median[work, "mosquitto"]), cell(median[work, "nats"]),
-                ratio(work, median[work, "plain"], ours), ratio(work, median[work, "mosquitto"], ours),
-                ratio(work, median[work, "nats"], ours)
+                cell(plain), cell(mosquitto), cell(nats), ratio(ours, plain, work == "idle"),
+                ratio(ours, mosquitto, work == "idle"), ratio(ours, nats, work == "idle")
         }
     }'
-[ ! -e "$dir/fault" ] || fail "something did not arrive as it should"
