@@ -13,7 +13,6 @@ mod input;
 mod job;
 mod media;
 mod model;
-mod newer;
 mod pause;
 mod perform;
 mod plain;

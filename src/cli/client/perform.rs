@@ -1,16 +1,26 @@
 //! How each job is done by the client library. Knows no screen and no thread.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use purpose::client::{Client, Error, Event, Message};
+use purpose::client::{Client, Error, Event, Message, NewInvite, Notify, ReactionChange};
 use vestnik::auth::password::Secret;
-use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 
 use super::job::{Job, News, PAGE_MESSAGES};
-use super::{newer, report};
+use super::report;
+use super::text::{Clock, harmless};
+use crate::cli::link;
 
 /// Chats, people and messages that a search gives at most.
-pub(super) const FOUND_MAX: u16 = 50;
+const FOUND_MAX: u16 = 50;
+/// People whose names are looked up for one list.
+const NAMES_MAX: usize = 100;
+/// Modules around a QR code: fewer than on paper, so that one fits into a window of 24 rows.
+const QUIET_MODULES: i32 = 2;
+
+/// What became of a job.
+type Outcome = Result<Vec<News>, Error>;
 
 /// What the client has around it.
 pub(super) struct Surroundings {
@@ -20,112 +30,185 @@ pub(super) struct Surroundings {
     pub(super) public_url: String,
 }
 
-/// Does all but what the worker does by itself: sending, marking, quitting.
-pub(super) fn perform(
-    client: &mut Client,
-    job: &Job,
-    surroundings: &Surroundings,
-) -> Result<Vec<News>, Error> {
-    let line = |line: String| Ok(vec![News::Lines(vec![line])]);
+/// Does all but what the worker does by itself.
+pub(super) fn perform(client: &mut Client, job: &Job, surroundings: &Surroundings) -> Outcome {
     match job {
         Job::Show { chat, messages } => show(client, *chat, *messages),
         Job::Join { name, password } => join(client, name, password.as_ref()),
         Job::Page { chat, before, messages } => page(client, *chat, *before, *messages),
-        Job::Direct(user) => {
-            let user = client.user_id(user)?;
-            let chat = client.start_chat(user)?;
-            show(client, chat, PAGE_MESSAGES)
-        }
-        Job::Create(name) => {
-            let chat = client.create_chat(name, None)?;
-            show(client, chat, PAGE_MESSAGES)
-        }
-        Job::Leave(chat) => {
-            client.leave(*chat).or_else(|error| unless(error, "not-member"))?;
-            Ok(vec![News::Event(Event::ChatGone(*chat))])
-        }
-        Job::DeleteChat(chat) => {
-            client.delete_chat(*chat).or_else(|error| unless(error, "no-such-chat"))?;
-            Ok(vec![News::Event(Event::ChatGone(*chat))])
-        }
-        Job::Find(prefix) => {
-            Ok(vec![News::Lines(report::found(&client.find_chats(prefix, FOUND_MAX)?))])
-        }
-        Job::Members(chat) => {
-            let members = client.members(*chat)?;
-            Ok(vec![News::Lines(report::members(&members)), News::Members(*chat, members)])
-        }
+        Job::Direct(user) => direct(client, user),
+        Job::Create(name) => create(client, name),
+        Job::Accept(code) => accept(client, code),
+        Job::Leave(chat) => leave(client, *chat),
+        Job::DeleteChat(chat) => delete_chat(client, *chat),
+        Job::Find(prefix) => Ok(lines(report::found(&client.find_chats(prefix, FOUND_MAX)?))),
         Job::Search { chat, words } => search(client, *chat, words),
-        Job::Edit { chat, message, content } => {
-            client.edit(*chat, *message, content)?;
-            again(client, *chat, *message)
+        Job::Edit { chat, message, content } => edit(client, *chat, *message, content),
+        Job::Delete { chat, message } => delete(client, *chat, *message),
+        Job::React { chat, message, on, emoji } => react(client, *chat, *message, *on, emoji),
+        Job::Reactions { chat, message } => reactions(client, *chat, *message),
+        Job::Members(chat) => members(client, *chat),
+        Job::Add { chat, user } => add(client, *chat, user),
+        Job::Title { chat, title } => set_title(client, *chat, title),
+        Job::Rename { chat, name } => rename(client, *chat, name),
+        Job::Lock { chat, password } => lock(client, *chat, password.as_ref()),
+        Job::Closed { chat, on } => close(client, *chat, *on),
+        Job::Admin { chat, user, on } => set_admin(client, *chat, user, *on),
+        Job::Ban { chat, user, on } => ban(client, *chat, user, *on),
+        Job::Notify { chat, notify } => set_notify(client, *chat, *notify),
+        Job::Invite { chat, with_qr, uses, days } => {
+            let new = NewInvite { registers: false, chat: Some(*chat), uses: *uses, days: *days };
+            invite(client, new, *with_qr, surroundings)
         }
-        Job::Delete { chat, message } => {
-            client.delete(*chat, *message).or_else(|error| match error.code() {
-                Some("no-such-message") => Ok(ServerTime::ZERO),
-                _ => Err(error),
-            })?;
-            again(client, *chat, *message)
-        }
-        Job::Whois(user) => {
-            let user = client.user_id(user)?;
-            line(report::user(&client.user(user)?))
-        }
-        Job::Sessions => Ok(vec![News::Lines(report::sessions(&client.sessions()?))]),
-        Job::End(session) => {
-            client.end_session(*session)?;
-            line(format!("session {session} has ended"))
-        }
-        Job::Password { old, new } => {
-            client.change_password(old.expose(), new.expose())?;
-            line("your password is changed; your other sessions have ended".to_owned())
-        }
-        _ if job.newer_feature().is_some() => newer::perform(client, job, surroundings),
-        _ => manage(client, job),
+        Job::Invites(chat) => invites(client, *chat),
+        Job::EndInvite(hint) => end_invite(client, hint),
+        Job::Users(prefix) => Ok(lines(report::users(&client.find_users(prefix, FOUND_MAX)?))),
+        Job::Whois(user) => whois(client, user),
+        Job::Reset(user) => reset(client, user),
+        Job::Disable { user, on } => disable(client, user, *on),
+        Job::Sessions => Ok(lines(report::sessions(&client.sessions()?))),
+        Job::End(session) => end_session(client, *session),
+        Job::Password { old, new } => change_password(client, old, new),
+        // The worker's own.
+        Job::Send { .. } | Job::Upload { .. } | Job::Save(_) | Job::Cancel => Ok(Vec::new()),
+        Job::Seen { .. } | Job::Typing(_) | Job::Quit { .. } => Ok(Vec::new()),
     }
 }
 
-/// What the admins of a chat do.
-fn manage(client: &mut Client, job: &Job) -> Result<Vec<News>, Error> {
-    let (chat, words) = match job {
-        Job::Title { chat, title } => {
-            client.set_title(*chat, title)?;
-            (*chat, "the title is changed".to_owned())
-        }
-        Job::Rename { chat, name } => {
-            client.rename_chat(*chat, name)?;
-            (*chat, format!("the chat is called {name} now"))
-        }
-        Job::Lock { chat, password } => {
-            client.set_chat_password(*chat, password.as_ref().map(Secret::expose))?;
-            let words = match password {
-                Some(_) => "who joins is asked for the password from now on",
-                None => "who joins is asked for no password from now on",
-            };
-            (*chat, words.to_owned())
-        }
-        Job::Admin { chat, user, on } => {
-            let id = client.user_id(user)?;
-            client.set_admin(*chat, id, *on)?;
-            (*chat, format!("{user} is {} admin", if *on { "an" } else { "no longer an" }))
-        }
-        Job::Ban { chat, user, on } => {
-            let id = client.user_id(user)?;
-            client.set_ban(*chat, id, *on)?;
-            (*chat, format!("{user} is {}", if *on { "banned" } else { "banned no longer" }))
-        }
-        // The rest is the worker's own.
-        _ => return Ok(Vec::new()),
+fn lines(lines: Vec<String>) -> Vec<News> {
+    vec![News::Lines(lines)]
+}
+
+fn line(line: impl Into<String>) -> Outcome {
+    Ok(lines(vec![line.into()]))
+}
+
+fn direct(client: &mut Client, user: &str) -> Outcome {
+    let user = client.user_id(user)?;
+    let chat = client.start_chat(user)?;
+    show(client, chat, PAGE_MESSAGES)
+}
+
+fn create(client: &mut Client, name: &str) -> Outcome {
+    let chat = client.create_chat(name, None)?;
+    show(client, chat, PAGE_MESSAGES)
+}
+
+fn accept(client: &mut Client, code: &str) -> Outcome {
+    let chat = client.use_invite(code)?;
+    show(client, chat, PAGE_MESSAGES)
+}
+
+fn leave(client: &mut Client, chat: ChatId) -> Outcome {
+    client.leave(chat).or_else(|error| unless(error, "not-member"))?;
+    Ok(vec![News::Event(Event::ChatGone(chat))])
+}
+
+fn delete_chat(client: &mut Client, chat: ChatId) -> Outcome {
+    client.delete_chat(chat).or_else(|error| unless(error, "no-such-chat"))?;
+    Ok(vec![News::Event(Event::ChatGone(chat))])
+}
+
+fn edit(client: &mut Client, chat: ChatId, message: MessageId, content: &str) -> Outcome {
+    client.edit(chat, message, content)?;
+    again(client, chat, message)
+}
+
+fn delete(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
+    client.delete(chat, message).or_else(|error| match error.code() {
+        Some("no-such-message") => Ok(ServerTime::ZERO),
+        _ => Err(error),
+    })?;
+    again(client, chat, message)
+}
+
+fn members(client: &mut Client, chat: ChatId) -> Outcome {
+    let members = client.members(chat)?;
+    Ok(vec![News::Lines(report::members(&members)), News::Members(chat, members)])
+}
+
+fn whois(client: &mut Client, user: &str) -> Outcome {
+    let user = client.user_id(user)?;
+    line(report::user(&client.user(user)?))
+}
+
+fn end_session(client: &mut Client, session: SessionId) -> Outcome {
+    client.end_session(session)?;
+    line(format!("session {session} has ended"))
+}
+
+fn change_password(client: &mut Client, old: &Secret, new: &Secret) -> Outcome {
+    client.change_password(old.expose(), new.expose())?;
+    line("your password is changed; your other sessions have ended")
+}
+
+fn add(client: &mut Client, chat: ChatId, user: &str) -> Outcome {
+    let id = client.user_id(user)?;
+    client.add_member(chat, id)?;
+    changed(client, chat, format!("{} is a member now", harmless(user)))
+}
+
+fn set_title(client: &mut Client, chat: ChatId, title: &str) -> Outcome {
+    client.set_title(chat, title)?;
+    changed(client, chat, "the title is changed".to_owned())
+}
+
+fn rename(client: &mut Client, chat: ChatId, name: &str) -> Outcome {
+    client.rename_chat(chat, name)?;
+    changed(client, chat, format!("the chat is called {name} now"))
+}
+
+fn lock(client: &mut Client, chat: ChatId, password: Option<&Secret>) -> Outcome {
+    client.set_chat_password(chat, password.map(Secret::expose))?;
+    let words = match password {
+        Some(_) => "who joins is asked for the password from now on",
+        None => "who joins is asked for no password from now on",
     };
-    changed(client, chat, words)
+    changed(client, chat, words.to_owned())
+}
+
+fn close(client: &mut Client, chat: ChatId, on: bool) -> Outcome {
+    client.set_chat_closed(chat, on)?;
+    let words = if on { "closed: who joins is added or invited" } else { "open again" };
+    changed(client, chat, format!("this chat is {words}"))
+}
+
+fn set_admin(client: &mut Client, chat: ChatId, user: &str, on: bool) -> Outcome {
+    let id = client.user_id(user)?;
+    client.set_admin(chat, id, on)?;
+    changed(client, chat, format!("{user} is {} admin", if on { "an" } else { "no longer an" }))
+}
+
+fn ban(client: &mut Client, chat: ChatId, user: &str, on: bool) -> Outcome {
+    let id = client.user_id(user)?;
+    client.set_ban(chat, id, on)?;
+    changed(client, chat, format!("{user} is {}", if on { "banned" } else { "banned no longer" }))
+}
+
+fn set_notify(client: &mut Client, chat: ChatId, notify: Notify) -> Outcome {
+    client.set_chat_notify(chat, notify)?;
+    let words = match notify {
+        Notify::All => "every message of this chat is pushed",
+        Notify::Mentions => "what mentions or answers you in this chat is pushed",
+        Notify::Nothing => "nothing of this chat is pushed",
+    };
+    changed(client, chat, words.to_owned())
+}
+
+fn end_invite(client: &mut Client, hint: &str) -> Outcome {
+    client.end_invite(hint)?;
+    line("the invite has ended")
+}
+
+fn disable(client: &mut Client, user: &str, on: bool) -> Outcome {
+    let id = client.user_id(user)?;
+    client.set_user_disabled(id, on)?;
+    let can = if on { "is locked out" } else { "can log in again" };
+    line(format!("{} {can}", harmless(user)))
 }
 
 /// A chat after it was changed, and what was done.
-pub(super) fn changed(
-    client: &mut Client,
-    chat: ChatId,
-    words: String,
-) -> Result<Vec<News>, Error> {
+fn changed(client: &mut Client, chat: ChatId, words: String) -> Outcome {
     let members = client.members(chat)?;
     Ok(vec![
         News::Event(Event::Chat(client.chat(chat)?)),
@@ -138,7 +221,7 @@ fn unless(error: Error, code: &str) -> Result<(), Error> {
     if error.code() == Some(code) { Ok(()) } else { Err(error) }
 }
 
-pub(super) fn show(client: &mut Client, chat: ChatId, messages: u16) -> Result<Vec<News>, Error> {
+fn show(client: &mut Client, chat: ChatId, messages: u16) -> Outcome {
     let info = client.chat(chat)?;
     let members = client.members(chat)?;
     let limit = usize::from(messages);
@@ -147,7 +230,7 @@ pub(super) fn show(client: &mut Client, chat: ChatId, messages: u16) -> Result<V
     Ok(vec![News::Opened { chat: Box::new(info), members, messages, is_whole }])
 }
 
-fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Result<Vec<News>, Error> {
+fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Outcome {
     let chat = client.chat_id(name)?;
     match client.join(chat, password.map(Secret::expose)) {
         Ok(()) => {}
@@ -160,19 +243,14 @@ fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Result<Ve
     show(client, chat, PAGE_MESSAGES)
 }
 
-fn page(
-    client: &mut Client,
-    chat: ChatId,
-    before: Option<MessageId>,
-    limit: u16,
-) -> Result<Vec<News>, Error> {
+fn page(client: &mut Client, chat: ChatId, before: Option<MessageId>, limit: u16) -> Outcome {
     let messages = client.page(chat, before, limit)?;
     let is_first = messages.len() < usize::from(limit);
     Ok(vec![News::Page { chat, messages, is_first }])
 }
 
 /// What became of a message of which the change was answered with a time alone.
-fn again(client: &mut Client, chat: ChatId, message: MessageId) -> Result<Vec<News>, Error> {
+fn again(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
     let changed = look_up(client, chat, message)?;
     Ok(changed.map(|changed| News::Message(chat, changed)).into_iter().collect())
 }
@@ -187,7 +265,7 @@ pub(super) fn look_up(
     Ok(client.page(chat, Some(next), 1)?.into_iter().find(|found| found.id == message))
 }
 
-fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Result<Vec<News>, Error> {
+fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Outcome {
     let found = client.search(chat, words, FOUND_MAX)?;
     let chats = client.my_chats()?;
     let mut lines = vec![format!("{} found", found.len())];
@@ -200,10 +278,94 @@ fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Result<Vec<
 }
 
 /// Somebody's name, or a number where nobody knows it.
-pub(super) fn name(client: &mut Client, user: UserId) -> Result<String, Error> {
+fn name(client: &mut Client, user: UserId) -> Result<String, Error> {
     match client.user(user) {
         Ok(user) => Ok(user.nickname),
         Err(error) if error.is_broken() => Err(error),
         Err(_) => Ok(report::nameless(user)),
     }
+}
+
+/// The names of the first people of a list, and numbers for the rest.
+fn names(
+    client: &mut Client,
+    users: &mut dyn Iterator<Item = UserId>,
+) -> Result<impl Fn(UserId) -> String + use<>, Error> {
+    let mut names = BTreeMap::new();
+    for user in users {
+        if names.len() < NAMES_MAX && !names.contains_key(&user) {
+            names.insert(user, name(client, user)?);
+        }
+    }
+    Ok(move |user| names.get(&user).cloned().unwrap_or_else(|| report::nameless(user)))
+}
+
+/// Reacts; my own reaction is no notification to me, but news all the same.
+fn react(client: &mut Client, chat: ChatId, message: MessageId, on: bool, emoji: &str) -> Outcome {
+    let updated = client.react(chat, message, on, emoji)?;
+    let me = client.session().and_then(|session| session.user);
+    let emoji = emoji.to_owned();
+    let change = me.map(|user| ReactionChange { chat, message, updated, user, on, emoji });
+    Ok(change.map(|change| News::Event(Event::Reaction(change))).into_iter().collect())
+}
+
+/// Who gave which reaction, one line for an emoji.
+fn reactions(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
+    let given = client.reactions(chat, message)?;
+    let name = names(client, &mut given.iter().map(|(user, _)| *user))?;
+    let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+    for (user, emoji) in given {
+        let name = name(user);
+        match lines.iter_mut().find(|(known, _)| *known == emoji) {
+            Some((_, users)) => users.push(harmless(&name)),
+            None => lines.push((emoji, vec![harmless(&name)])),
+        }
+    }
+    let line = |(emoji, users): (String, Vec<String>)| {
+        format!("{} {}", harmless(&emoji), users.join(", "))
+    };
+    let mut lines: Vec<String> = lines.into_iter().map(line).collect();
+    if lines.is_empty() {
+        lines.push("nobody has reacted to it".to_owned());
+    }
+    Ok(self::lines(lines))
+}
+
+fn invite(
+    client: &mut Client,
+    new: NewInvite,
+    with_qr: bool,
+    surroundings: &Surroundings,
+) -> Outcome {
+    let (uses, days) = (new.uses, new.days);
+    let url = &surroundings.public_url;
+    let code = harmless(&client.create_invite(new)?);
+    let link = format!("{url}/#invite={code}");
+    let uses = if uses == 1 { "one use".to_owned() } else { format!("{uses} uses") };
+    let days = if days == 1 { "a day".to_owned() } else { format!("{days} days") };
+    let mut lines = vec![format!("for {uses}, within {days}: {code}"), link.clone()];
+    if super::server::is_loopback_url(url) {
+        lines.push("the link works on this machine alone: set --public-url".to_owned());
+    }
+    // The code comes last, so that all of it can be seen in a small window.
+    let mut news = vec![News::Lines(lines)];
+    if with_qr {
+        news.extend(link::qr_rows(&link, QUIET_MODULES).ok().map(News::Qr));
+    }
+    Ok(news)
+}
+
+fn invites(client: &mut Client, chat: ChatId) -> Outcome {
+    let found = client.invites(Some(chat))?;
+    let name = names(client, &mut found.iter().filter_map(|invite| invite.creator))?;
+    Ok(lines(report::invites(&found, name)))
+}
+
+fn reset(client: &mut Client, user: &str) -> Outcome {
+    let id = client.user_id(user)?;
+    let reset = client.reset_password(id)?;
+    let clock = Clock::local();
+    let (day, time) = (clock.day(reset.expires), clock.short(reset.expires));
+    let user = harmless(user);
+    line(format!("a code for {user}, good until {day} {time}: {}", harmless(&reset.code)))
 }
