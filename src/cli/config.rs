@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use clap::Subcommand;
 use clap::builder::Resettable;
+use clap::{FromArgMatches as _, Subcommand};
 use vestnik::acme::{Storage, covered_by, schedule};
 use vestnik::certificate::read_certificates;
 use vestnik::config::{Acme, CertificateSource, Config, ConfigError, Options};
 use vestnik::net::tls::Identity;
 
 use super::failure::Failure;
-use super::{Context, Outcome, environment, file, serve, tree, usage};
+use super::{Context, Outcome, environment, file, tree, usage};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -62,7 +62,9 @@ fn environment_options(problems: &mut Vec<String>) -> Options {
         let Some(value) = std::env::var_os(variable) else { continue };
         let given = ["serve".into(), format!("--{name}={}", value.to_string_lossy())];
         match alone.clone().try_get_matches_from(given) {
-            Ok(found) => options = options.or(serve::options_from(&found)),
+            Ok(found) => {
+                options = options.or(Options::from_arg_matches(&found).unwrap_or_default());
+            }
             Err(error) => {
                 let line = usage::one_line(&error.render().to_string());
                 let why = line.split_once("': ").map_or(line.as_str(), |(_, why)| why);

@@ -2,20 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use vestnik::config::nearest;
+use vestnik::config::{self, VARIABLE_PREFIX, nearest};
 
 use super::tree;
-
-/// What every variable of ours begins with.
-const PREFIX: &str = "VESTNIK_";
 
 /// Variables that are no option: `VESTNIK_BINARY` names the program to scripts and tests.
 const OTHERS: [&str; 1] = ["VESTNIK_BINARY"];
 
 /// The variable of an option, `--tls-listen`.
 pub(super) fn variable_of(option: &str) -> Option<String> {
-    let name = option.strip_prefix("--")?;
-    Some(format!("{PREFIX}{}", name.to_uppercase().replace('-', "_")))
+    option.strip_prefix("--").map(config::variable_of)
 }
 
 /// A line for each variable that begins as ours do and is no option: a mistyped one would be
@@ -24,7 +20,7 @@ pub(super) fn unknown_variables() -> Vec<String> {
     let known = known_variables();
     let set = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let mut unknown: Vec<_> = set
-        .filter(|name| name.starts_with(PREFIX))
+        .filter(|name| name.starts_with(VARIABLE_PREFIX))
         .filter(|name| !known.contains(name) && !OTHERS.contains(&name.as_str()))
         .collect();
     unknown.sort();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clap::Subcommand;
-use vestnik::config::{Config, Options, PushContact, PushResolve, WebOrigin, push_host};
+use vestnik::config::{Config, PushOptions, WebOrigin};
 use vestnik::net::push_client::{PushClient, PushRules};
 use vestnik::push::vapid::VapidKey;
 use vestnik::push::{Job, Outcome as Sent, Urgency};
@@ -25,53 +25,20 @@ pub(super) enum Command {
         /// The user
         user: String,
         #[command(flatten)]
-        rules: Rules,
+        options: PushOptions,
         #[command(flatten)]
         format: Format,
     },
 }
 
-/// Options of `serve` that say where pushes go.
-#[derive(clap::Args)]
-pub(super) struct Rules {
-    /// Hosts that pushes may go to, as `serve` has them
-    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = push_host, env = "VESTNIK_PUSH_HOSTS", hide_env = true)]
-    push_hosts: Option<Vec<String>>,
-
-    /// Connect to this address for a host, as `serve` does
-    #[arg(
-        long,
-        value_name = "HOST=ADDR:PORT",
-        value_delimiter = ',',
-        env = "VESTNIK_PUSH_RESOLVE",
-        hide_env = true
-    )]
-    push_resolve: Option<Vec<PushResolve>>,
-
-    /// How push services reach you
-    #[arg(long, value_name = "MAIL-OR-URL", env = "VESTNIK_PUSH_CONTACT", hide_env = true)]
-    push_contact: Option<PushContact>,
-
-    /// The site that links name, such as https://chat.example.org
-    #[arg(long, value_name = "URL", env = "VESTNIK_PUBLIC_URL", hide_env = true)]
-    public_url: Option<WebOrigin>,
-}
-
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
-        Command::Test { user, rules, format } => test(&user, rules, format, context),
+        Command::Test { user, options, format } => test(&user, options, format, context),
     }
 }
 
-fn test(name: &str, rules: Rules, format: Format, context: &mut Context<'_>) -> Outcome {
-    let options = Options {
-        push_hosts: rules.push_hosts,
-        push_resolve: rules.push_resolve,
-        push_contact: rules.push_contact,
-        public_url: rules.public_url,
-        ..Options::default()
-    };
-    let config = Config::new(options.or(context.options.clone()))?;
+fn test(name: &str, options: PushOptions, format: Format, context: &mut Context<'_>) -> Outcome {
+    let config = Config::new(options.0.or(context.options.clone()))?;
     let (stored, subscriptions) = file::look(&context.data, |store| {
         let user = file::user(store, name)?;
         Ok((store.push_key()?, store.subscriptions_of(user.user)?))

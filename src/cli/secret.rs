@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Read};
 
 use ring::rand::SystemRandom;
 use vestnik::auth::password::{self, Kind, Password, Secret};
-use vestnik::config::{self, Options};
+use vestnik::config::Options;
 use zeroize::Zeroizing;
 
 use super::failure::Failure;
@@ -29,8 +29,8 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Gets a password and hashes it.
     pub(super) fn ask_and_hash(&self, kind: Kind, options: &Options) -> Result<String, Failure> {
-        let rounds = self.password_iterations.or(options.password_iterations);
-        let rounds = config::password_iterations(rounds)?;
+        let password_iterations = self.password_iterations.or(options.password_iterations);
+        let rounds = Options { password_iterations, ..Options::default() }.password_iterations()?;
         let given = if self.password_stdin { read_line()? } else { ask()? };
         hash(&prepare(&given, kind)?, rounds)
     }

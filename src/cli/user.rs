@@ -11,7 +11,6 @@ use vestnik::wire::answer::{USER_BOT, USER_OPERATOR};
 
 use super::failure::Failure;
 use super::output::{self, Cell, Consent, Format};
-use super::serve::on_off;
 use super::{Context, Outcome, file, link, purge, secret};
 
 mod remove;
@@ -50,7 +49,7 @@ pub(super) enum Command {
         /// The user
         name: String,
         /// Operators manage users and invites from a client
-        #[arg(long, value_name = "on|off", value_parser = on_off())]
+        #[arg(long, value_name = "on|off")]
         operator: OnOff,
     },
     /// Print a one-time code for a new password, valid for 24 hours

@@ -2,11 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-
-use serde::{Deserialize, Deserializer};
+use std::str::FromStr;
 
 use super::web::is_authority;
-use super::{ConfigError, wrong};
+use super::{ConfigError, Options, wrong};
 use crate::limits::{ACME_URL_BYTES_MAX, DOMAINS_MAX};
 
 /// Let's Encrypt, the authority when none is named,
@@ -37,14 +36,11 @@ pub(super) fn default_listeners() -> Vec<SocketAddr> {
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
 }
 
-/// Checks that the options go together.
-pub(super) fn acme(
-    domains: Option<Vec<String>>,
-    directory: Option<String>,
-    contact: Option<String>,
-    ca: Option<PathBuf>,
-) -> Result<Option<Acme>, ConfigError> {
-    let Some(domains) = domains else {
+/// Takes these options, and checks that they go together.
+pub(super) fn acme(options: &mut Options) -> Result<Option<Acme>, ConfigError> {
+    let (directory, contact) = (options.acme_directory.take(), options.acme_contact.take());
+    let ca = options.acme_ca.take();
+    let Some(domains) = options.domain.take() else {
         let idle = [
             ("acme-directory", directory.is_some()),
             ("acme-contact", contact.is_some()),
@@ -61,98 +57,89 @@ pub(super) fn acme(
     if domains.iter().enumerate().any(|(at, domain)| domains.iter().take(at).any(|d| d == domain)) {
         return wrong("domain names a domain twice".to_owned());
     }
-    let directory = directory.unwrap_or_else(|| LETS_ENCRYPT.to_owned());
-    Ok(Some(Acme { domains, directory, contact, ca }))
+    Ok(Some(Acme {
+        domains: domains.into_iter().map(|domain| domain.0).collect(),
+        directory: directory.map_or_else(|| LETS_ENCRYPT.to_owned(), |directory| directory.0),
+        contact: contact.map(|contact| contact.0),
+        ca,
+    }))
 }
 
-/// Parses a name for which there is to be a certificate.
-///
-/// # Errors
-/// When it is not the name of a host that an authority on the internet could know.
-pub fn domain(text: &str) -> Result<String, String> {
-    let name = text.trim().trim_end_matches('.');
-    let bad = |why: &str| Err(format!("{text:?} is not a domain, such as chat.example.org: {why}"));
-    if name.starts_with("*.") {
-        return bad("name each host, since the check by TLS knows no wildcards");
+/// A name for which there is to be a certificate: a host that an authority on the internet could
+/// know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain(String);
+
+impl FromStr for Domain {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.trim().trim_end_matches('.');
+        let bad =
+            |why: &str| Err(format!("{text:?} is not a domain, such as chat.example.org: {why}"));
+        if name.starts_with("*.") {
+            return bad("name each host, since the check by TLS knows no wildcards");
+        }
+        let Ok(ascii) = idna::domain_to_ascii_strict(name) else {
+            return bad("use letters, digits, hyphens and dots");
+        };
+        if ascii.len() > DOMAIN_BYTES_MAX {
+            return bad("it is too long");
+        }
+        let last = ascii.rsplit('.').next().unwrap_or_default();
+        if !ascii.contains('.') || last.bytes().all(|byte| byte.is_ascii_digit()) {
+            return bad(
+                "an authority knows only names of the internet (for a LAN: vestnik cert ca)",
+            );
+        }
+        Ok(Self(ascii))
     }
-    let Ok(ascii) = idna::domain_to_ascii_strict(name) else {
-        return bad("use letters, digits, hyphens and dots");
-    };
-    if ascii.len() > DOMAIN_BYTES_MAX {
-        return bad("it is too long");
-    }
-    let last = ascii.rsplit('.').next().unwrap_or_default();
-    if !ascii.contains('.') || last.bytes().all(|byte| byte.is_ascii_digit()) {
-        return bad("an authority knows only names of the internet (for a LAN: vestnik cert ca)");
-    }
-    Ok(ascii)
 }
 
-/// Parses the directory of an authority.
-///
-/// # Errors
-/// When it is not an address of HTTPS.
-pub fn acme_directory(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text == "staging" {
-        return Ok(LETS_ENCRYPT_STAGING.to_owned());
+/// The directory of an authority: an address of HTTPS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeDirectory(String);
+
+impl FromStr for AcmeDirectory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text == "staging" {
+            return Ok(Self(LETS_ENCRYPT_STAGING.to_owned()));
+        }
+        let is_directory = text.strip_prefix("https://").is_some_and(|rest| {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            is_authority(authority) && path.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        if !is_directory || text.len() > ACME_URL_BYTES_MAX {
+            return Err(format!(
+                "{text:?} is not the directory of an authority, such as {LETS_ENCRYPT}"
+            ));
+        }
+        Ok(Self(text.to_owned()))
     }
-    let is_directory = text.strip_prefix("https://").is_some_and(|rest| {
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        is_authority(authority) && path.bytes().all(|byte| byte.is_ascii_graphic())
-    });
-    if !is_directory || text.len() > ACME_URL_BYTES_MAX {
-        return Err(format!(
-            "{text:?} is not the directory of an authority, such as {LETS_ENCRYPT}"
-        ));
-    }
-    Ok(text.to_owned())
 }
 
-/// Parses the address at which an authority can reach the operator.
-///
-/// # Errors
-/// When it is not an address of mail.
-pub fn acme_contact(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    let mail = text.strip_prefix("mailto:").unwrap_or(text);
-    let is_mail = mail
-        .split_once('@')
-        .is_some_and(|(user, host)| !user.is_empty() && host.contains('.') && !host.contains('@'));
-    let is_plain = mail.chars().all(|c| c.is_ascii_graphic() && !",?&%\"<>".contains(c));
-    if is_mail && is_plain && mail.len() <= 254 {
-        return Ok(mail.to_owned());
+/// The address of mail at which an authority can reach the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeContact(String);
+
+impl FromStr for AcmeContact {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let mail = text.strip_prefix("mailto:").unwrap_or(text);
+        let is_mail = mail.split_once('@').is_some_and(|(user, host)| {
+            !user.is_empty() && host.contains('.') && !host.contains('@')
+        });
+        let is_plain = mail.chars().all(|c| c.is_ascii_graphic() && !",?&%\"<>".contains(c));
+        if is_mail && is_plain && mail.len() <= 254 {
+            return Ok(Self(mail.to_owned()));
+        }
+        Err(format!("{text:?} is not an address of mail, such as admin@example.org"))
     }
-    Err(format!("{text:?} is not an address of mail, such as admin@example.org"))
-}
-
-/// Domains as one text, separated by commas, or as an array of texts.
-pub(super) fn domains<'de, D: Deserializer<'de>>(
-    input: D,
-) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a domain, or an array of domains")]
-    enum Given {
-        Text(String),
-        Array(Vec<String>),
-    }
-    let domains: Result<Vec<_>, String> = match Given::deserialize(input)? {
-        Given::Text(text) => text.split(',').map(domain).collect(),
-        Given::Array(texts) => texts.iter().map(|text| domain(text)).collect(),
-    };
-    domains.map(Some).map_err(serde::de::Error::custom)
-}
-
-/// A directory in a file.
-pub(super) fn directory<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
-    let text = String::deserialize(input)?;
-    acme_directory(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-/// A contact in a file.
-pub(super) fn contact<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
-    let text = String::deserialize(input)?;
-    acme_contact(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -166,7 +153,7 @@ mod tests {
             ("чат.example", "xn--80a0bn.example"),
             ("a-b.c", "a-b.c"),
         ] {
-            assert_eq!(domain(given).as_deref(), Ok(name));
+            assert_eq!(given.parse(), Ok(Domain(name.to_owned())));
         }
         for wrong in [
             "",
@@ -182,31 +169,32 @@ mod tests {
             "a..b",
             "-a.b",
         ] {
-            let error = domain(wrong).expect_err(wrong);
+            let error = wrong.parse::<Domain>().expect_err(wrong);
             assert!(error.contains("is not a domain"), "{error}");
         }
     }
 
     #[test]
     fn a_directory_is_an_address_of_https() {
-        assert_eq!(acme_directory("staging").as_deref(), Ok(LETS_ENCRYPT_STAGING));
+        let staging = AcmeDirectory(LETS_ENCRYPT_STAGING.to_owned());
+        assert_eq!("staging".parse(), Ok(staging));
         for right in [LETS_ENCRYPT, "https://localhost:14000/dir", "https://a"] {
-            assert_eq!(acme_directory(right).as_deref(), Ok(right));
+            assert_eq!(right.parse(), Ok(AcmeDirectory(right.to_owned())));
         }
         for wrong in
             ["", "http://a/dir", "a.example/dir", "https://", "https://u@a/", "https://a/ b"]
         {
-            acme_directory(wrong).expect_err(wrong);
+            wrong.parse::<AcmeDirectory>().expect_err(wrong);
         }
     }
 
     #[test]
     fn a_contact_is_an_address_of_mail() {
         for (given, mail) in [("me@example.org", "me@example.org"), ("mailto:a@b.c", "a@b.c")] {
-            assert_eq!(acme_contact(given).as_deref(), Ok(mail));
+            assert_eq!(given.parse(), Ok(AcmeContact(mail.to_owned())));
         }
         for wrong in ["", "me", "@a.b", "a@b", "a@b.c,d@e.f", "a b@c.d", "a@b.c?d", "a@b@c.d"] {
-            acme_contact(wrong).expect_err(wrong);
+            wrong.parse::<AcmeContact>().expect_err(wrong);
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde::Deserialize as _;
-
 use super::{ConfigError, Options};
 
 impl Options {
@@ -60,13 +58,11 @@ impl Options {
         let mut options = Self::default();
         let mut problems = Vec::new();
         for (key, value) in table {
-            let line = line_of(toml, &key);
-            let shown = shown(&value);
-            let alone = toml::Table::from_iter([(key.clone(), value)]);
-            match Self::deserialize(alone) {
-                Ok(layer) => options = options.or(layer),
-                Err(error) => problems.push((line, reword(&key, &shown, error.message()))),
-            }
+            let problem = match Self::keys().any(|known| known == key) {
+                true => options.set(&key, &value).err().map(|why| format!("{key}{why}")),
+                false => Some(unknown(&key)),
+            };
+            problems.extend(problem.map(|what| (line_of(toml, &key), what)));
         }
         problems.sort();
         let problems = problems.into_iter();
@@ -85,47 +81,11 @@ fn line_of(toml: &str, key: &str) -> usize {
     toml.lines().position(is_key).map_or(1, |index| index + 1)
 }
 
-/// A value as it stands in the file, unless it is long.
-fn shown(value: &toml::Value) -> String {
-    match value {
-        toml::Value::Array(_) => "an array".to_owned(),
-        toml::Value::Table(_) => "a table".to_owned(),
-        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
-    }
-}
-
-/// What serde says of the value of a key, in words for people.
-fn reword(key: &str, shown: &str, message: &str) -> String {
-    let message = message.lines().next().unwrap_or_default();
-    if message.starts_with("unknown field") {
-        return match nearest(key, Options::keys()) {
-            Some(meant) => format!("{key} is not an option; did you mean {meant}?"),
-            None => format!("{key} is not an option; see 'vestnik serve --help'"),
-        };
-    }
-    if let Some(rest) = message.strip_prefix("unknown variant `") {
-        let wanted = rest.split_once('`').map_or("", |(_, wanted)| wanted);
-        let names: Vec<_> = wanted.split('`').skip(1).step_by(2).collect();
-        return format!("{key} must be one of {}, not {shown}", names.join(", "));
-    }
-    let typed = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
-    match typed.and_then(|rest| rest.split_once(", expected ")) {
-        Some((_, wanted)) => format!("{key} must be {}, not {shown}", kind(wanted)),
-        None if message.starts_with("an ") || message.starts_with("a ") => {
-            format!("{key} must be {message}")
-        }
-        None => format!("{key}: {message}"),
-    }
-}
-
-/// A type as serde names it.
-fn kind(wanted: &str) -> &str {
-    match wanted {
-        "f64" => "a number of seconds",
-        "u16" | "u32" | "u64" | "usize" => "a whole number from 0 up",
-        "a boolean" => "true or false",
-        "a string" | "path string" | "string only" => "text in quotes",
-        other => other,
+/// The line for a key that is no option.
+fn unknown(key: &str) -> String {
+    match nearest(key, Options::keys()) {
+        Some(meant) => format!("{key} is not an option; did you mean {meant}?"),
+        None => format!("{key} is not an option; see 'vestnik serve --help'"),
     }
 }
 

@@ -1,43 +1,52 @@
-//! Options of pushes: what they say, and where they go.
+//! Options of pushes: where they go, and how their services reach the operator.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer};
+use super::{ConfigError, wrong};
 
-use super::{ConfigError, push_host, wrong};
+/// The push services of the browsers: of Chrome, Firefox, Edge and Safari.
+pub const PUSH_HOSTS: [&str; 5] = [
+    "fcm.googleapis.com",
+    "updates.push.services.mozilla.com",
+    ".push.services.mozilla.com",
+    ".notify.windows.com",
+    ".push.apple.com",
+];
 
-/// What a push says of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PushContent {
-    /// Its author and its text.
-    Full,
-    /// Only that there is one.
-    None,
-}
+/// A host that pushes may go to, in lower case; one with a dot before it stands for all hosts below
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushHost(String);
 
-impl PushContent {
-    /// What may be written for it.
-    pub const NAMES: [&str; 2] = ["full", "none"];
-}
-
-impl FromStr for PushContent {
+impl FromStr for PushHost {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "full" => Ok(Self::Full),
-            "none" => Ok(Self::None),
-            _ => Err(format!("it is one of {}", Self::NAMES.join(", "))),
-        }
+        let host = text.trim().to_ascii_lowercase();
+        let name = host.strip_prefix('.').unwrap_or(&host);
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        // An address would be one of a machine of this network as easily as of a push service.
+        let is_name = name.split('.').all(is_label) && name.contains(|c: char| c.is_alphabetic());
+        if is_name { Ok(Self(host)) } else { Err(format!("{text:?} is not the name of a host")) }
+    }
+}
+
+/// The hosts that are set, or the push services of the browsers.
+pub(super) fn push_hosts(given: Option<Vec<PushHost>>) -> Result<Vec<String>, ConfigError> {
+    match given {
+        None => Ok(PUSH_HOSTS.map(str::to_owned).to_vec()),
+        Some(hosts) if hosts.is_empty() => wrong("push-hosts names no host".to_owned()),
+        Some(hosts) => Ok(hosts.into_iter().map(|host| host.0).collect()),
     }
 }
 
 /// How push services reach the operator: an address of mail or of a site, as `mailto:` or
 /// `https:` (RFC 8292, section 2.1).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushContact(String);
 
 impl PushContact {
@@ -68,14 +77,6 @@ impl FromStr for PushContact {
     }
 }
 
-impl TryFrom<String> for PushContact {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
 /// A host that is not resolved: connections to it go to this address. The operator's way to a push
 /// service in the own network, or on another port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,30 +92,14 @@ impl FromStr for PushResolve {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = text.trim().split_once('=').and_then(|(host, address)| {
-            let host = push_host(host).ok().filter(|host| !host.starts_with('.'))?;
-            Some(Self { host, address: address.parse().ok()? })
+            let host: PushHost =
+                host.parse().ok().filter(|host: &PushHost| !host.0.starts_with('.'))?;
+            Some(Self { host: host.0, address: address.parse().ok()? })
         });
         parsed.ok_or_else(|| {
             format!("{text:?} is not HOST=ADDR:PORT, such as ntfy.example.org=192.168.1.5:443")
         })
     }
-}
-
-/// Hosts with addresses as one text, separated by commas, or as an array of texts.
-pub(super) fn resolves<'de, D: Deserializer<'de>>(
-    input: D,
-) -> Result<Option<Vec<PushResolve>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "HOST=ADDR:PORT, or an array of these")]
-    enum Given {
-        Text(String),
-        Array(Vec<String>),
-    }
-    let values: Result<Vec<_>, String> = match Given::deserialize(input)? {
-        Given::Text(text) => text.split(',').map(str::parse).collect(),
-        Given::Array(texts) => texts.iter().map(|text| text.parse()).collect(),
-    };
-    values.map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Hosts that are not resolved are hosts that pushes may go to.
@@ -166,5 +151,18 @@ mod tests {
         let hosts = [".lan".to_owned()];
         assert!(check_resolves(std::slice::from_ref(&parsed), &hosts).is_ok());
         assert!(check_resolves(&[parsed], &["lan".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_push_host_is_a_name() {
+        assert_eq!(" Push.Example".parse(), Ok(PushHost("push.example".to_owned())));
+        assert_eq!(".example.org".parse(), Ok(PushHost(".example.org".to_owned())));
+        for text in ["", ".", "a..b", "a b", "https://a.b", "a.b:443", "127.0.0.1", "[::1]", "*.a"]
+        {
+            assert!(text.parse::<PushHost>().is_err(), "{text}");
+        }
+        for host in PUSH_HOSTS {
+            assert_eq!(host.parse(), Ok(PushHost(host.to_owned())));
+        }
     }
 }
