@@ -164,8 +164,8 @@ fn garbage(client: &mut Client, plan: &Plan) {
         _ if purpose == 0x01 || purpose == 0x03 && body.is_empty() => {}
         // A random HELLO would agree on a version that the client does not know.
         _ if purpose == 0x20 && client.state == State::New => {}
-        // Purposes that the model does not implement.
-        _ if client.is_11 && matches!(purpose, 0x37 | 0x51) => {}
+        // A purpose that the model does not implement.
+        _ if client.is_11 && purpose == 0x51 => {}
         _ => client.say(purpose, &body, None, Asking::Other),
     }
 }
@@ -603,8 +603,29 @@ fn an_invite(client: &mut Client, model: &Model) -> String {
     code.filter(|_| !client.rng.one_in(8)).unwrap_or_else(|| NO_CODE.to_owned())
 }
 
+/// FIND_USERS, mostly by a prefix that users have.
+fn find_users(client: &mut Client, model: &Model) {
+    let limit = client.rng.weighted(&[(1, 0), (2, 1), (2, 3), (4, 200), (1, u16::MAX)]);
+    let names: Vec<&String> = model.users.values().map(|user| &user.nickname).collect();
+    let name = client.rng.pick(&names).map_or("", |name| &name[..]);
+    let count = client.rng.weighted(&[(4, 1), (1, 3), (1, 32)]);
+    let start: String = name.chars().take(count).collect();
+    let prefix = match client.rng.below(12) {
+        0..4 => String::new(),
+        4 => "GUEST".to_owned(),
+        5 => "zz".to_owned(),
+        6 => "x".repeat(129),
+        7 => start.to_uppercase(),
+        _ => start,
+    };
+    say(client, &Request::FindUsers { prefix: &prefix, limit });
+}
+
 /// Requests of API 1.1 about accounts, members and invites.
 fn people(client: &mut Client, model: &Model, chat: ChatId) {
+    if client.rng.one_in(12) {
+        return find_users(client, model);
+    }
     let user = a_user(client, model);
     let flag = client.rng.one_in(2);
     let code = an_invite(client, model);

@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use vestnik::auth::password::{self, Kind};
+use vestnik::auth::token::HookToken;
 use vestnik::ids::{ChatId, ServerTime, SessionId, UserId};
 use vestnik::store::changes::Change;
 use vestnik::store::members::Member;
 use vestnik::store::open::Role;
+use vestnik::store::vacancies::Succession;
 use vestnik::store::{Database, Store, StoreResult};
 
 use crate::file;
@@ -30,6 +32,10 @@ pub(crate) enum Command {
     RemoveChat { chat: u32 },
     SlowMode { chat: u32, seconds: u32 },
     Lockdown { is_on: bool },
+    /// `vestnik hook add`; the id is known once the bot was added.
+    AddBot { chat: u32, user: u32, name: String, joined: i64 },
+    /// `vestnik user remove`, of a user who is not connected.
+    RemoveUser { user: u32 },
 }
 
 /// Chooses a change, if there is anything to change.
@@ -39,8 +45,9 @@ pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Comma
     let groups: Vec<u32> = groups.map(|(id, _)| *id).collect();
     let sessions: Vec<u32> = model.sessions.keys().copied().collect();
     let user = *rng.pick(&users)?;
-    Some(match rng.below(16) {
+    Some(match rng.below(18) {
         0..4 => Command::EndSession { session: *rng.pick(&sessions)? },
+        4 if model.users[&user].password.is_empty() => return None,
         4 => Command::Password { user, password: format!("by hand {}", rng.below(100)) },
         5 => Command::Disable { user, disabled: true },
         6..8 => Command::Disable { user, disabled: false },
@@ -57,12 +64,24 @@ pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Comma
             chat: *rng.pick(&groups)?,
             seconds: rng.weighted(&[(3, 0), (1, 1), (1, 60)]),
         },
-        _ => Command::Lockdown { is_on: rng.one_in(3) },
+        15 => Command::Lockdown { is_on: rng.one_in(3) },
+        16 => {
+            let (chat, name) = (*rng.pick(&groups)?, format!("bot{}", rng.below(6)));
+            if model.users.values().any(|user| user.nickname == name) {
+                return None;
+            }
+            Command::AddBot { chat, user: 0, name, joined: wall_us.max(0) }
+        }
+        _ => {
+            let may_go = model.may_be_removed(user);
+            let is_wanted = model.users[&user].nickname.starts_with("guest") || rng.one_in(3);
+            return (may_go && is_wanted).then_some(Command::RemoveUser { user });
+        }
     })
 }
 
 /// Makes the change in the database, in one transaction.
-pub(crate) fn run(command: &Command, rng: Rng) -> Check {
+pub(crate) fn run(command: &mut Command, rng: Rng) -> Check {
     let database = Database::open_with_vfs(Path::new(file::PATH), vfs::NAME, Role::Command, None)?;
     let mut store = Store::new(&database).map_err(|e| e.to_string())?;
     store.begin_write().map_err(|e| e.to_string())?;
@@ -70,7 +89,8 @@ pub(crate) fn run(command: &Command, rng: Rng) -> Check {
     store.commit().map(drop).map_err(|e| e.to_string())
 }
 
-fn change(command: &Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResult<()>> {
+#[allow(clippy::too_many_lines, reason = "one arm per command")]
+fn change(command: &mut Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResult<()>> {
     let user_id = |id: u32| UserId::new(id).ok_or("a user id of 0");
     let chat_id = |id: u32| ChatId::new(id).ok_or("a chat id of 0");
     Ok(match command {
@@ -125,5 +145,47 @@ fn change(command: &Command, store: &mut Store<'_>, rng: Rng) -> Check<StoreResu
             let set = store.set_lockdown(*is_on);
             set.and_then(|()| store.note_change(Change::PolicyChanged))
         }
+        Command::AddBot { chat, user, name, joined } => {
+            let chat = chat_id(*chat)?;
+            let joined = ServerTime::new(*joined).unwrap_or_default();
+            let added = store.add_user(name, name, &password::nobody(1), joined);
+            let added = added.map_err(|e| e.to_string())?.ok_or("the name of a bot is taken")?;
+            *user = added.get();
+            let seen = ServerTime::ZERO;
+            let member = Member { chat, user: added, admin: false, joined, seen };
+            let digest = HookToken::generate(&Secrets::new(rng)).map_err(|e| e.to_string())?;
+            let digest = digest.digest();
+            let done = store.add_member(member);
+            done.and_then(|_| store.note_change(Change::MemberJoined(chat, added)))
+                .and_then(|()| store.add_hook(&digest.0, added, chat, joined))
+        }
+        Command::RemoveUser { user } => remove_user(user_id(*user)?, store),
     })
+}
+
+/// What `vestnik user remove` does.
+fn remove_user(user: UserId, store: &mut Store<'_>) -> StoreResult<()> {
+    store.end_sessions(user, None)?;
+    store.note_change(Change::SessionsEnded(user))?;
+    for Member { chat, admin, .. } in store.memberships(user)? {
+        if store.chat(chat)?.is_some_and(|chat| chat.direct.is_some()) {
+            continue;
+        }
+        store.remove_member(chat, user)?;
+        store.note_change(Change::MemberLeft(chat, user))?;
+        match store.settle_departure(chat, admin, ServerTime::ZERO)? {
+            Succession::Unchanged => {}
+            Succession::Heir(heir) => store.note_change(Change::MadeAdmin(chat, heir))?,
+            Succession::Gone => store.note_change(Change::ChatRemoved(chat))?,
+        }
+    }
+    store.remove_bans_of(user)?;
+    let name = removed_name(user.get());
+    store.retire_user(user, &name, &name, &password::nobody(1))?;
+    store.note_change(Change::UserRenamed(user))
+}
+
+/// The name of an account that was removed.
+pub(crate) fn removed_name(user: u32) -> String {
+    format!("deleted-{user}")
 }

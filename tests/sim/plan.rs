@@ -111,6 +111,7 @@ impl Plan {
                     (2, 256 * 1024 * 1024),
                     (1, 10 * content_bytes_max as u64),
                 ]),
+                user_list_of_operators: rng.one_in(4),
             },
         }
     }

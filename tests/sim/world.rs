@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use vestnik::auth::password::{self, Kind};
-use vestnik::config::Registration;
+use vestnik::config::{Registration, UserList};
 use vestnik::ids::{ConnId, ServerTime};
 use vestnik::service::{Service, ServiceConfig};
 use vestnik::store::open::Role;
@@ -108,9 +108,8 @@ const BREADTH: [&str; 47] = [
 impl Report {
     /// Fails when an expected event has not occurred.
     pub(crate) fn is_broad(&self) {
-        // Simulated clients do not send these two yet; black-box tests do.
-        let is_left_out =
-            |purpose: &ToServer| matches!(purpose, ToServer::FindUsers | ToServer::SubscribePush);
+        // Simulated clients do not send this one yet; black-box tests do.
+        let is_left_out = |purpose: &ToServer| matches!(purpose, ToServer::SubscribePush);
         let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20 && !is_left_out(purpose);
         let purposes = ToServer::ALL.iter().filter(is_simulated);
         let purposes = purposes.map(|purpose| purpose.name());
@@ -243,6 +242,10 @@ impl World {
             registration: match rules.registration_open {
                 true => Registration::Open,
                 false => Registration::Closed,
+            },
+            user_list: match rules.user_list_of_operators {
+                true => UserList::Operators,
+                false => UserList::All,
             },
             sends_per_second: 0,
             user_bytes_per_day: rules.user_bytes_per_day,
@@ -553,10 +556,10 @@ impl World {
     /// Runs a command while the server runs, with disk faults turned off.
     fn do_by_hand(&mut self) -> Check {
         let chosen = command::choose(&mut self.rng, &self.model, self.clock.wall_us);
-        let Some(command) = chosen else { return Ok(()) };
+        let Some(mut command) = chosen else { return Ok(()) };
         self.trace(|| format!("by hand: {command:?}"));
         let faults = vfs::disk(Disk::behave);
-        let done = command::run(&command, self.rng.fork());
+        let done = command::run(&mut command, self.rng.fork());
         vfs::disk(|disk| disk.misbehave(faults));
         done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
         self.model.command(&command);

@@ -340,11 +340,11 @@ impl Model {
         let Some(found) = self.users.get(&user) else {
             return self.decline(turn, me.conn, me.task, "no-such-user");
         };
-        let mut flags = if self.is_online(user) { 2 } else { 0 };
-        if me.is_11 {
-            flags |= u8::from(found.is_operator) | if found.disabled { 4 } else { 0 };
-        }
-        let body = Out::default().u32(user).u8(flags).i64(found.created).str(&found.nickname).0;
+        let flags = if self.is_online(user) { 2 } else { 0 };
+        let body = match me.is_11 {
+            true => self.user_entry(user),
+            false => Out::default().u32(user).u8(flags).i64(found.created).str(&found.nickname).0,
+        };
         self.accept(turn, me.conn, me.task, &body)
     }
 

@@ -1,8 +1,8 @@
 //! The model of commands: they change the database at once, and connected clients when the server
 //! takes them up.
 
-use super::{Member, Model, Turn};
-use crate::command::Command;
+use super::{Chat, Member, Model, Turn, User};
+use crate::command::{Command, removed_name};
 use crate::wire::Check;
 
 impl Model {
@@ -26,13 +26,7 @@ impl Model {
                 self.made_admins = self.settle_disabled(*user, *disabled);
             }
             Command::AddMember { chat, user, admin, joined } => {
-                self.added_by_hand.insert((*chat, *user));
-                self.is_adding = true;
-                if let Some(chat) = self.chats.get_mut(chat) {
-                    let admin = std::mem::take(&mut chat.is_vacant) || *admin;
-                    let member = Member { admin, joined: *joined, seen: 0, notify: 0 };
-                    chat.members.insert(*user, member);
-                }
+                self.add_member_by_hand(*chat, *user, *admin, *joined);
             }
             Command::RemoveChat { chat } => {
                 self.is_removing = true;
@@ -48,6 +42,50 @@ impl Model {
                 }
             }
             Command::Lockdown { is_on } => self.lockdown_by_hand = Some(*is_on),
+            Command::AddBot { chat, user, name, joined } => {
+                self.last_user = self.last_user.max(*user);
+                let bot = User::new(name.clone(), String::new(), *joined);
+                self.users.insert(*user, User { is_bot: true, ..bot });
+                self.add_member_by_hand(*chat, *user, false, *joined);
+            }
+            Command::RemoveUser { user } => self.remove_user(*user),
+        }
+    }
+
+    fn add_member_by_hand(&mut self, chat: u32, user: u32, admin: bool, joined: i64) {
+        self.added_by_hand.insert((chat, user));
+        self.is_adding = true;
+        if let Some(chat) = self.chats.get_mut(&chat) {
+            let admin = std::mem::take(&mut chat.is_vacant) || admin;
+            chat.members.insert(user, Member { admin, joined, seen: 0, notify: 0 });
+        }
+    }
+
+    /// Whether a command may remove a user: one who is not connected, and not the last member of
+    /// a group.
+    pub(crate) fn may_be_removed(&self, user: u32) -> bool {
+        let is_alone = |chat: &Chat| {
+            let is_group = chat.direct.is_none() && chat.members.contains_key(&user);
+            is_group && chat.members.len() == 1
+        };
+        !self.is_online(user) && !self.chats.values().any(is_alone)
+    }
+
+    fn remove_user(&mut self, user: u32) {
+        self.note("removed a user");
+        self.sessions.retain(|_, session| session.user != user);
+        for chat in self.chats_of(user) {
+            let found = self.chats.get_mut(&chat).filter(|chat| chat.direct.is_none());
+            let Some(member) = found.and_then(|chat| chat.members.remove(&user)) else { continue };
+            self.disown(user, chat);
+            let heir = self.settle_departure(chat, member.admin);
+            self.left_by_hand.push((chat, heir));
+        }
+        self.chats.values_mut().for_each(|chat| _ = chat.bans.remove(&user));
+        if let Some(found) = self.users.get_mut(&user) {
+            let (created, form) = (found.created, found.form + 1);
+            let gone = User::new(removed_name(user), String::new(), created);
+            *found = User { disabled: true, form, ..gone };
         }
     }
 
@@ -88,7 +126,7 @@ impl Model {
                     self.owe_members_chat(chat, None);
                 }
             }
-            Command::AddMember { chat, user, .. } => {
+            Command::AddMember { chat, user, .. } | Command::AddBot { chat, user, .. } => {
                 let member = self.chats.get(chat).and_then(|chat| chat.members.get(user));
                 let Some(member) = member else { return Ok(()) };
                 let is_admin = member.admin;
@@ -116,6 +154,22 @@ impl Model {
             }
             Command::Lockdown { is_on } => {
                 (self.lockdown, self.lockdown_by_hand) = (*is_on, None);
+            }
+            Command::RemoveUser { user } => {
+                for (chat, heir) in std::mem::take(&mut self.left_by_hand) {
+                    self.notify_member(chat, *user, 2, None);
+                    if let Some(heir) = heir {
+                        self.notify_member(chat, heir, 3, None);
+                        self.owe_members_chat(chat, None);
+                    }
+                }
+                // The name is the title of direct chats.
+                for chat in self.chats_of(*user) {
+                    if let Some((one, other)) = self.chats[&chat].direct {
+                        let other = if one == *user { other } else { one };
+                        self.owe_user_chat(other, chat, None);
+                    }
+                }
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod accounts;
 mod by_hand;
 mod chats;
 pub(crate) mod extras;
+mod find_users;
 mod limits;
 mod manage;
 mod messages;
@@ -34,20 +35,27 @@ pub(crate) use streams::Stream;
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     pub(crate) nickname: String,
+    /// Empty: nobody can log in with a password (bots, and users who were removed).
     pub(crate) password: String,
     /// Incremented with every new password, since each gets a new stored form.
     pub(crate) form: u64,
     pub(crate) disabled: bool,
     pub(crate) created: i64,
     pub(crate) is_operator: bool,
+    pub(crate) is_bot: bool,
     /// The reset code, and when it expires.
     pub(crate) reset: Option<(String, i64)>,
 }
 
 impl User {
     fn new(nickname: String, password: String, created: i64) -> Self {
-        let (form, disabled, is_operator, reset) = (0, false, false, None);
-        Self { nickname, password, form, disabled, created, is_operator, reset }
+        let (form, disabled, is_operator, is_bot, reset) = (0, false, false, false, None);
+        Self { nickname, password, form, disabled, created, is_operator, is_bot, reset }
+    }
+
+    /// The flags of `users` in the database.
+    pub(crate) fn stored_flags(&self) -> u8 {
+        u8::from(self.is_operator) | if self.is_bot { 8 } else { 0 }
     }
 }
 
@@ -267,6 +275,8 @@ pub(crate) struct Rules {
     pub(crate) outbound_bytes_max: usize,
     pub(crate) session_lifetime_us: i64,
     pub(crate) registration_open: bool,
+    /// Only operators find users by name.
+    pub(crate) user_list_of_operators: bool,
     /// 0: no limit.
     pub(crate) user_bytes_per_day: u64,
 }
@@ -291,6 +301,9 @@ pub(crate) struct Model {
     removed_members: Vec<u32>,
     /// That chat.
     removed_chat: Option<(u32, Chat)>,
+    /// Groups that a removed user was in, and their new admins, if the server has not taken that
+    /// up.
+    left_by_hand: Vec<(u32, Option<u32>)>,
     /// Admins made by commands that the server has not taken up.
     pub(crate) made_admins: Vec<(u32, u32)>,
     /// Members added by commands: their time of joining is of the wall clock, outside the order of
@@ -473,6 +486,7 @@ impl Model {
             is_removing: false,
             removed_members: Vec::new(),
             removed_chat: None,
+            left_by_hand: Vec::new(),
             made_admins: Vec::new(),
             added_by_hand: BTreeSet::new(),
             unreadable: false,
@@ -514,6 +528,7 @@ impl Model {
         self.undone_ms = None;
         self.removed_members.clear();
         self.removed_chat = None;
+        self.left_by_hand.clear();
         self.made_admins.clear();
         self.lockdown = self.lockdown_by_hand.take().unwrap_or(self.lockdown);
         (self.is_adding, self.is_removing) = (false, false);

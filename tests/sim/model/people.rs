@@ -26,7 +26,7 @@ impl Model {
         }
     }
 
-    fn is_operator(&self, user: u32) -> bool {
+    pub(super) fn is_operator(&self, user: u32) -> bool {
         self.users.get(&user).is_some_and(|user| user.is_operator)
     }
 
@@ -49,8 +49,11 @@ impl Model {
         if !self.is_operator(me.user) {
             return self.decline(turn, me.conn, me.task, "forbidden");
         }
-        if !self.users.contains_key(&user) {
+        let Some(found) = self.users.get(&user) else {
             return self.decline(turn, me.conn, me.task, "no-such-user");
+        };
+        if found.is_bot {
+            return self.decline(turn, me.conn, me.task, "forbidden");
         }
         if let Some(code) = self.cannot_change(me) {
             return self.decline(turn, me.conn, me.task, code);

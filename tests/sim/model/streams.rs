@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vestnik::ids::ConnId;
 
+use super::find_users::UserSearch;
 use super::search::Search;
 use super::{Caller, Member, Model, Turn};
 use crate::wire::{ACCEPTED, Body, Check, DECLINED, Frame, Message};
@@ -55,6 +56,7 @@ pub(super) enum Kind {
         after: String,
         left: u16,
     },
+    Users(UserSearch),
     Members {
         chat: u32,
         asked: i64,
@@ -261,6 +263,7 @@ impl Model {
                 Kind::Updates { .. }
                 | Kind::MyChats { .. }
                 | Kind::Found { .. }
+                | Kind::Users(_)
                 | Kind::Stored { .. },
                 _,
             ) => None,
@@ -329,6 +332,7 @@ impl Model {
             Kind::Found { prefix, after, left } => {
                 self.found_piece(user, prefix, (after, left), body, is_last)
             }
+            Kind::Users(search) => self.users_piece(search, body, is_last),
             Kind::Members { .. } => self.members_piece(user, kind, body, is_last),
             Kind::Search(search) => self.search_piece(user, search, body, is_last),
             Kind::Stored { stored } if is_last && body.u64()? == *stored => body.end(),
