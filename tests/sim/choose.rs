@@ -2,7 +2,7 @@
 
 use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
 use vestnik::wire::extras::{Extras, put_attach, put_reply};
-use vestnik::wire::request::Request;
+use vestnik::wire::request::{PushKeys, Request};
 
 use crate::client::{Client, Kept, State};
 use crate::model::{Chat, Model};
@@ -164,8 +164,6 @@ fn garbage(client: &mut Client, plan: &Plan) {
         _ if purpose == 0x01 || purpose == 0x03 && body.is_empty() => {}
         // A random HELLO would agree on a version that the client does not know.
         _ if purpose == 0x20 && client.state == State::New => {}
-        // A purpose that the model does not implement.
-        _ if client.is_11 && purpose == 0x51 => {}
         _ => client.say(purpose, &body, None, Asking::Other),
     }
 }
@@ -302,6 +300,12 @@ fn some_text(client: &mut Client, plan: &Plan) -> String {
         let bytes = client.rng.below(plan.long_bytes + 8) as usize;
         let fill = client.rng.weighted(&[(1, "x"), (1, "ж")]);
         text = text + &fill.repeat(bytes / fill.len());
+    }
+    if client.rng.one_in(8) {
+        let number = client.rng.index(8);
+        let name = if client.rng.one_in(3) { "all".to_owned() } else { login_name(number) };
+        let before = client.rng.weighted(&[(8, ""), (1, "x")]);
+        text = format!("{text}{before}@{name}") + client.rng.weighted(&[(4, ""), (2, "!"), (1, "s")]);
     }
     if client.rng.one_in(100) {
         text.clear();
@@ -621,10 +625,57 @@ fn find_users(client: &mut Client, model: &Model) {
     say(client, &Request::FindUsers { prefix: &prefix, limit });
 }
 
+/// Endpoints that are not allowed.
+const BAD_ENDPOINTS: [&str; 9] = [
+    "http://push.example/1",
+    "https://push.example",
+    "https://push.example?1",
+    "https://push.example:80/1",
+    "https://push.example.evil.test/1",
+    "https://user@push.example/1",
+    "https://push.test/1",
+    "https://push.example/#1",
+    "https://127.0.0.1/1",
+];
+
+/// SUBSCRIBE_PUSH: with a new endpoint, the same again, one that is not allowed, or none.
+fn subscribe(client: &mut Client, model: &Model) {
+    client.sent += 1;
+    let (number, sent) = (client.number, client.sent);
+    let present = client.session.as_ref().and_then(|session| model.sessions.get(&session.id));
+    let present = present.and_then(|session| session.push.clone());
+    let kind = client.rng.below(16);
+    let good = match client.rng.below(3) {
+        0 => format!("https://PUSH.example:443/{number}.{sent}"),
+        1 => format!("https://a.b-c.push.test/?{number}.{sent}"),
+        _ => format!("https://push.example/{number}.{sent}"),
+    };
+    let (mut p256dh, mut auth) = ([client.rng.next() as u8; 65], [client.rng.next() as u8; 16]);
+    p256dh[0] = if kind == 0 { 2 } else { 4 };
+    let endpoint = match (kind, present) {
+        (1, _) => (*client.rng.pick(&BAD_ENDPOINTS).expect("some")).to_owned(),
+        (2, _) => good + &"x".repeat(1024),
+        (3, _) => return say(client, &Request::SubscribePush { endpoint: "", keys: None }),
+        // An endpoint without keys is malformed.
+        (4, _) => return client.say(0x51, b"https://push.example/1\0", None, Asking::Other),
+        (5..7, Some(present)) => {
+            p256dh.copy_from_slice(&present.keys[..65]);
+            auth.copy_from_slice(&present.keys[65..]);
+            present.endpoint
+        }
+        _ => good,
+    };
+    let keys = Some(PushKeys { p256dh: &p256dh, auth: &auth });
+    say(client, &Request::SubscribePush { endpoint: &endpoint, keys });
+}
+
 /// Requests of API 1.1 about accounts, members and invites.
 fn people(client: &mut Client, model: &Model, chat: ChatId) {
     if client.rng.one_in(12) {
         return find_users(client, model);
+    }
+    if client.rng.one_in(10) {
+        return subscribe(client, model);
     }
     let user = a_user(client, model);
     let flag = client.rng.one_in(2);

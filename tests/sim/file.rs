@@ -12,7 +12,7 @@ use vestnik::store::checksum::DAMAGED;
 use vestnik::store::open::Role;
 use vestnik::store::{Database, Store};
 
-use crate::model::{Message, Model};
+use crate::model::{Message, Model, Subscription};
 use crate::vfs;
 use crate::wire::Check;
 
@@ -100,6 +100,7 @@ fn compare_by(file: &Connection, model: &Model) -> Check {
         users(model, file)?;
         passwords(model, file)?;
         sessions(model, file)?;
+        subscriptions(model, file)?;
         chats(model, file)?;
         members(model, file)?;
         messages(model, file)?;
@@ -215,6 +216,40 @@ fn sessions(model: &Model, file: &Connection) -> Check {
         Some(id) => Err(format!("session {id} should be over")),
         None => Ok(()),
     }
+}
+
+/// Each session has its endpoint, and pushes wait for those alone.
+fn subscriptions(model: &Model, file: &Connection) -> Check {
+    let sql = "SELECT session_id, endpoint, p256dh, auth, created FROM push_subscriptions";
+    let there = rows(file, sql, |row| {
+        let (p256dh, auth): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
+        let (endpoint, created) = (row.get(1)?, row.get(4)?);
+        let keys = [p256dh, auth].concat();
+        Ok((row.get::<_, u32>(0)?, Subscription { endpoint, keys, created }))
+    })?;
+    let expected = model.sessions.iter().filter_map(|(id, session)| {
+        let push = session.push.clone()?;
+        Some((*id, push))
+    });
+    same("subscription", &there.into_iter().collect(), &expected.collect())?;
+    let sql = "SELECT session_id, chat_id, message_id FROM push_pending";
+    let pending: Vec<(u32, u32, i64)> =
+        rows(file, sql, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for (session, chat, message) in pending {
+        let owner = model.sessions.get(&session).filter(|session| session.push.is_some());
+        let owner = owner.ok_or_else(|| format!("a push waits for session {session}"))?;
+        let found = model.chats.get(&chat).and_then(|chat| chat.messages.get(&message));
+        if found.is_some_and(|found| found.sender == owner.user) {
+            return Err(format!("a push of message {message} waits for its sender"));
+        }
+    }
+    Ok(())
+}
+
+/// The endpoints in the database, by session.
+pub(crate) fn endpoints() -> Check<Vec<(u32, String)>> {
+    let sql = "SELECT session_id, endpoint FROM push_subscriptions";
+    rows(&open()?, sql, |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 fn chats(model: &Model, file: &Connection) -> Check {

@@ -14,11 +14,13 @@ use vestnik::http::{Site, Surface};
 use vestnik::ids::ConnId;
 use vestnik::outbox::Outbox;
 use vestnik::outbox::parts::Part;
+use vestnik::push;
 use vestnik::service::{Flow, Service, TurnEnd};
 
-use crate::file::{Look, Reader};
+use crate::file::{self, Look, Reader};
 use crate::model::{Fed, Input, Phase, Turn};
 use crate::pipe::Link;
+use crate::push_sender::PushSender;
 use crate::rng::Secrets;
 use crate::vfs;
 use crate::wire::{Check, DISCONNECT, Frame, frames, take_frame};
@@ -77,6 +79,7 @@ struct Net<'db> {
     jobs: VecDeque<(Job, ConnId, u64)>,
     /// The password work whose result is being handled.
     result: Option<(ConnId, u64)>,
+    pushes: PushSender,
     step: Step,
     /// Inputs of the service, and its frames that were not compared yet.
     fed: Vec<Fed>,
@@ -127,6 +130,7 @@ impl<'db> Host<'db> {
                 conns: BTreeMap::new(),
                 jobs: VecDeque::new(),
                 result: None,
+                pushes: PushSender::default(),
                 step: Step::Requests,
                 fed: Vec::new(),
                 carried: BTreeMap::new(),
@@ -326,6 +330,21 @@ impl Io for Turning<'_, '_> {
             self.w.forget_link(gone.link);
         }
         self.w.trace(|| format!("{conn} is closed"));
+    }
+
+    fn next_pushed(&mut self) -> Option<push::Done> {
+        let (endpoint, done) = self.net.pushes.next(&mut self.w.rng)?;
+        if matches!(done.outcome, push::Outcome::Gone { .. }) {
+            let sessions = self.w.model.sessions_of_endpoint(&endpoint);
+            let gone = sessions.into_iter().map(|session| (session, endpoint.clone()));
+            self.w.model.gone.extend(gone);
+        }
+        Some(done)
+    }
+
+    fn submit_push(&mut self, job: push::Job) -> bool {
+        self.net.pushes.taken.push(job);
+        true
     }
 
     fn write_shared(
@@ -713,12 +732,36 @@ impl Turning<'_, '_> {
         if is_dead(service) {
             return Ok(Fate::Dead);
         }
+        let undone = self.net.undone;
         self.note_undone(service);
         self.w.model.kept_house(service.last_time().micros());
         self.note_changes(service);
+        self.settle_pushes(service, self.net.undone == undone)?;
         let fed = std::mem::take(&mut self.net.fed);
         self.compare(service, &fed, TurnEnd::Committed)?;
         Ok(Fate::Alive)
+    }
+}
+
+impl Turning<'_, '_> {
+    /// Checks the pushes that this slice of housekeeping has handed over, and what it has stored
+    /// about earlier ones.
+    fn settle_pushes(&mut self, service: &Service<'_>, is_stored: bool) -> Check {
+        let is_settled = !service.has_sent_pushes() && !self.w.model.gone.is_empty();
+        if is_settled && is_stored {
+            self.w.model.settle_gone(None);
+        } else if is_settled {
+            let faults = vfs::disk(|disk| disk.behave());
+            let there = file::endpoints();
+            vfs::disk(|disk| disk.misbehave(faults));
+            self.w.model.settle_gone(Some(&there?));
+        }
+        for job in std::mem::take(&mut self.net.pushes.taken) {
+            self.w.trace(|| format!("a push to {}: {}", job.endpoint, job.text));
+            self.w.model.pushed(&job, service.last_time().micros())?;
+            self.net.pushes.send(job, &mut self.w.rng);
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ mod host;
 mod model;
 mod pipe;
 mod plan;
+mod push_sender;
 mod replica;
 mod rng;
 mod vfs;

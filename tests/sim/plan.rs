@@ -112,6 +112,7 @@ impl Plan {
                     (1, 10 * content_bytes_max as u64),
                 ]),
                 user_list_of_operators: rng.one_in(4),
+                push: !rng.one_in(4),
             },
         }
     }

@@ -20,7 +20,7 @@ use crate::command::{self, Command};
 use crate::disk::{Death, Disk, Doom, Faults};
 use crate::file::{self, Look, Reader};
 use crate::host::{Fate, Host};
-use crate::model::{Fed, Model, Turn};
+use crate::model::{self, Fed, Model, Turn};
 use crate::pipe::Link;
 use crate::plan::Plan;
 use crate::rng::{Rng, Secrets};
@@ -108,9 +108,7 @@ const BREADTH: [&str; 47] = [
 impl Report {
     /// Fails when an expected event has not occurred.
     pub(crate) fn is_broad(&self) {
-        // Simulated clients do not send this one yet; black-box tests do.
-        let is_left_out = |purpose: &ToServer| matches!(purpose, ToServer::SubscribePush);
-        let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20 && !is_left_out(purpose);
+        let is_simulated = |purpose: &&ToServer| purpose.byte() >= 0x20;
         let purposes = ToServer::ALL.iter().filter(is_simulated);
         let purposes = purposes.map(|purpose| purpose.name());
         let missing = |what: &&str| !self.seen.contains_key(*what);
@@ -247,6 +245,8 @@ impl World {
                 true => UserList::Operators,
                 false => UserList::All,
             },
+            push: rules.push,
+            push_hosts: model::PUSH_HOSTS.map(str::to_owned).to_vec(),
             sends_per_second: 0,
             user_bytes_per_day: rules.user_bytes_per_day,
             ..ServiceConfig::default()
@@ -342,7 +342,14 @@ impl World {
             disk.is_full = false;
             disk.faults = self.plan.faults;
         });
-        self.after_start(service.last_time().micros())?;
+        // A key that could not be stored leaves the server without pushes until its next start.
+        let failed_now = vfs::disk(|disk| disk.failed_reads + disk.failed_writes);
+        let is_push_on = service.push_key().is_some();
+        let is_sure = failed_now == failed && !is_full;
+        if is_sure && is_push_on != self.plan.rules.push {
+            return Err("pushes are not as configured".into());
+        }
+        self.after_start(service.last_time().micros(), is_push_on)?;
         let one_in = self.plan.copies_within_one_in;
         let rng = self.rng.fork();
         vfs::set_alongside(checkpointer.map(|checkpointer| Alongside {
@@ -389,9 +396,19 @@ impl World {
     }
 
     /// The database contains what was answered, and possibly the turn that was not.
-    fn after_start(&mut self, time: i64) -> Check {
+    fn after_start(&mut self, time: i64, is_push_on: bool) -> Check {
         self.model.restarted();
-        let maybe = self.maybe.take();
+        let mut maybe = self.maybe.take();
+        let has_gone = !self.model.gone.is_empty();
+        for model in [Some(&mut self.model), maybe.as_mut()].into_iter().flatten() {
+            model.is_push_on = is_push_on;
+            if has_gone {
+                let faults = vfs::disk(Disk::behave);
+                let there = file::endpoints();
+                vfs::disk(|disk| disk.misbehave(faults));
+                model.settle_gone(Some(&there?));
+            }
+        }
         self.report.either += u64::from(maybe.is_some());
         if maybe.is_some() {
             self.uneasy_turns = UNEASY_TURNS;

@@ -55,7 +55,7 @@ impl Model {
         if is_11 {
             let registration = if self.rules.registration_open { 2 } else { 0 };
             rest.i64()?;
-            rest.str()?;
+            self.note_push_key(rest.str()?)?;
             if rest.u8()? != registration {
                 return Err(format!("HELLO was answered with {body:?}"));
             }
@@ -167,7 +167,8 @@ impl Model {
         let created = turn.after;
         self.event(turn, created)?;
         let address = self.address(conn);
-        let row = Session { user, secret, created, used: created, used_latest: created, address };
+        let (used, used_latest, push) = (created, created, None);
+        let row = Session { user, secret, created, used, used_latest, address, push };
         self.sessions.insert(session, row);
         self.note("logged in");
         self.attach(conn, user, session);

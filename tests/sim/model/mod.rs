@@ -16,6 +16,7 @@ mod manage;
 mod messages;
 mod notify;
 mod people;
+mod pushes;
 mod received;
 mod requests;
 mod search;
@@ -29,6 +30,7 @@ use vestnik::ids::ConnId;
 use crate::command::Command;
 use crate::wire::{self, ACCEPTED, Check, DECLINED, Frame, Out};
 
+pub(crate) use pushes::{HOSTS as PUSH_HOSTS, Subscription};
 pub(crate) use received::Phase;
 pub(crate) use streams::Stream;
 
@@ -79,6 +81,8 @@ pub(crate) struct Session {
     pub(crate) used: i64,
     pub(crate) used_latest: i64,
     pub(crate) address: String,
+    /// Where its pushes go.
+    pub(crate) push: Option<Subscription>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -193,6 +197,8 @@ pub(crate) struct Conn {
     /// Whether it speaks 1.1.
     pub(crate) is_11: bool,
     pub(crate) attached: Option<Attached>,
+    /// When its last frame was handled, in milliseconds of the monotonic clock.
+    heard_ms: u64,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) stream: Option<Stream>,
     /// Task byte of the last notification, and number of notifications since the session was
@@ -277,6 +283,8 @@ pub(crate) struct Rules {
     pub(crate) registration_open: bool,
     /// Only operators find users by name.
     pub(crate) user_list_of_operators: bool,
+    /// Clients may subscribe to pushes.
+    pub(crate) push: bool,
     /// 0: no limit.
     pub(crate) user_bytes_per_day: u64,
 }
@@ -337,6 +345,13 @@ pub(crate) struct Model {
     reacted_ms: BTreeMap<u32, Vec<u64>>,
     /// The connection whose frames are being checked speaks 1.1.
     reads_11: bool,
+    /// The server has its key for pushes, so there are some.
+    pub(crate) is_push_on: bool,
+    /// That key, as HELLO returned it.
+    push_key: Option<String>,
+    /// Subscriptions that a push service has ended, by session and endpoint, if it is not known
+    /// whether the server has stored that.
+    pub(crate) gone: Vec<(u32, String)>,
     /// When a turn was last undone, in milliseconds of the monotonic clock.
     undone_ms: Option<u64>,
     /// How often each purpose was accepted, and each reason given.
@@ -505,6 +520,9 @@ impl Model {
             files: BTreeMap::new(),
             reacted_ms: BTreeMap::new(),
             reads_11: false,
+            is_push_on: false,
+            push_key: None,
+            gone: Vec::new(),
             undone_ms: None,
             seen: BTreeMap::new(),
         }
@@ -609,6 +627,11 @@ impl Model {
     /// Applies one input of a turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>, fed: &Fed) -> Check {
         turn.after = fed.after;
+        if let Input::Frame { conn, .. } = &fed.input
+            && let Some(conn) = self.conns.get_mut(conn)
+        {
+            conn.heard_ms = self.now_ms;
+        }
         match &fed.input {
             Input::Frame { conn, bytes } if turn.is_declined => {
                 self.refused_frame(turn, *conn, bytes, fed.suspended)

@@ -169,6 +169,9 @@ impl Model {
                 self.set_user_disabled(turn, me, user.get(), disabled)
             }
             Request::FindUsers { prefix, limit } => self.find_users(turn, me, prefix, limit),
+            Request::SubscribePush { endpoint, keys } => {
+                self.subscribe_push(turn, me, endpoint, keys)
+            }
             Request::AddMember { chat, user } => self.add_member(turn, me, chat.get(), user.get()),
             Request::SetChatClosed { chat, closed } => {
                 self.set_chat_closed(turn, me, chat.get(), closed)
