@@ -305,7 +305,8 @@ fn some_text(client: &mut Client, plan: &Plan) -> String {
         let number = client.rng.index(8);
         let name = if client.rng.one_in(3) { "all".to_owned() } else { login_name(number) };
         let before = client.rng.weighted(&[(8, ""), (1, "x")]);
-        text = format!("{text}{before}@{name}") + client.rng.weighted(&[(4, ""), (2, "!"), (1, "s")]);
+        text =
+            format!("{text}{before}@{name}") + client.rng.weighted(&[(4, ""), (2, "!"), (1, "s")]);
     }
     if client.rng.one_in(100) {
         text.clear();

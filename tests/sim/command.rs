@@ -4,16 +4,18 @@
 use std::path::Path;
 
 use vestnik::auth::password::{self, Kind};
-use vestnik::auth::token::HookToken;
+use vestnik::auth::token::{HookToken, InviteCode, ResetCode};
 use vestnik::ids::{ChatId, ServerTime, SessionId, UserId};
 use vestnik::store::changes::Change;
+use vestnik::store::invites;
 use vestnik::store::members::Member;
 use vestnik::store::open::Role;
 use vestnik::store::vacancies::Succession;
 use vestnik::store::{Database, Store, StoreResult};
+use vestnik::wire::answer::USER_OPERATOR;
 
 use crate::file;
-use crate::model::Model;
+use crate::model::{Invite, Model};
 use crate::rng::{Rng, Secrets};
 use crate::vfs;
 use crate::wire::Check;
@@ -22,7 +24,12 @@ use crate::wire::Check;
 /// age, whatever the wall clock does.
 const KEEP_DAYS: u32 = 7;
 
-/// A change by the command line.
+/// Days after which invites of the command line expire: no seed lasts as long.
+const INVITE_DAYS: u16 = 36_500;
+const DAY_US: i64 = 24 * 3600 * 1_000_000;
+
+/// A change by the command line. An invite is removed by its whole code, or by the part that lists
+/// show; the id of a bot is known once it was added; a user who is removed is not connected.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     EndSession { session: u32 },
@@ -32,10 +39,12 @@ pub(crate) enum Command {
     RemoveChat { chat: u32 },
     SlowMode { chat: u32, seconds: u32 },
     Lockdown { is_on: bool },
-    /// `vestnik hook add`; the id is known once the bot was added.
     AddBot { chat: u32, user: u32, name: String, joined: i64 },
-    /// `vestnik user remove`, of a user who is not connected.
     RemoveUser { user: u32 },
+    Operator { user: u32, is_on: bool },
+    Reset { user: u32, code: String, expires: i64 },
+    AddInvite { code: String, invite: Invite, created: i64 },
+    RemoveInvite { code: String, by_hint: bool },
 }
 
 /// Chooses a change, if there is anything to change.
@@ -45,6 +54,9 @@ pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Comma
     let groups: Vec<u32> = groups.map(|(id, _)| *id).collect();
     let sessions: Vec<u32> = model.sessions.keys().copied().collect();
     let user = *rng.pick(&users)?;
+    if rng.one_in(5) {
+        return choose_of_operators(rng, model, wall_us);
+    }
     Some(match rng.below(18) {
         0..4 => Command::EndSession { session: *rng.pick(&sessions)? },
         4 if model.users[&user].password.is_empty() => return None,
@@ -76,6 +88,38 @@ pub(crate) fn choose(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Comma
             let may_go = model.may_be_removed(user);
             let is_wanted = model.users[&user].nickname.starts_with("guest") || rng.one_in(3);
             return (may_go && is_wanted).then_some(Command::RemoveUser { user });
+        }
+    })
+}
+
+/// Chooses a change of what operators change by requests.
+fn choose_of_operators(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Command> {
+    let users: Vec<u32> = model.users.keys().copied().collect();
+    let codes: Vec<&String> = model.invites.keys().collect();
+    let groups = model.chats.iter().filter(|(_, chat)| chat.direct.is_none());
+    let groups: Vec<u32> = groups.map(|(id, _)| *id).collect();
+    let (user, chat) = (*rng.pick(&users)?, rng.pick(&groups).copied());
+    let found = &model.users[&user];
+    let (secrets, created) = (Secrets::new(rng.fork()), wall_us.max(0));
+    Some(match rng.below(8) {
+        0..2 if found.is_bot => return None,
+        0..2 => Command::Operator { user, is_on: !rng.one_in(3) },
+        2..4 if found.is_bot || found.disabled => return None,
+        2..4 => {
+            let code = ResetCode::generate(&secrets).ok()?.expose();
+            Command::Reset { user, code, expires: created + DAY_US }
+        }
+        4..7 => {
+            let chat = chat.filter(|_| rng.one_in(2));
+            let registers = chat.is_none() || rng.one_in(2);
+            let (uses_left, days, creator) = (1, INVITE_DAYS, 0);
+            let code = InviteCode::generate(&secrets).ok()?.expose();
+            let invite = Invite { registers, chat, uses_left, days, creator };
+            Command::AddInvite { code, invite, created }
+        }
+        _ => {
+            let code = (*rng.pick(&codes)?).clone();
+            Command::RemoveInvite { code, by_hint: rng.one_in(2) }
         }
     })
 }
@@ -160,6 +204,37 @@ fn change(command: &mut Command, store: &mut Store<'_>, rng: Rng) -> Check<Store
                 .and_then(|()| store.add_hook(&digest.0, added, chat, joined))
         }
         Command::RemoveUser { user } => remove_user(user_id(*user)?, store),
+        Command::Operator { user, is_on } => {
+            store.set_user_flag(user_id(*user)?, USER_OPERATOR, *is_on)
+        }
+        Command::Reset { user, code, expires } => {
+            let digest = ResetCode::parse(code).ok_or("a code that is none")?.digest();
+            let at = |micros: i64| ServerTime::new(micros).unwrap_or_default();
+            let (expires, created) = (at(*expires), at(*expires - DAY_US));
+            store.set_reset_code(user_id(*user)?, &digest.0, expires, created)
+        }
+        Command::AddInvite { code, invite, created } => {
+            let code = InviteCode::parse(code).ok_or("a code that is none")?;
+            let at = |micros: i64| ServerTime::new(micros).unwrap_or_default();
+            let row = invites::Invite {
+                hint: code.hint(),
+                uses_left: invite.uses_left.into(),
+                expires: at(*created + i64::from(invite.days) * DAY_US),
+                created: at(*created),
+                registers: invite.registers,
+                operator: false,
+                chat: invite.chat.and_then(ChatId::new),
+                creator: None,
+            };
+            store.add_invite(&code.digest().0, &row)
+        }
+        Command::RemoveInvite { code, by_hint } => {
+            let code = InviteCode::parse(code).ok_or("a code that is none")?;
+            match by_hint {
+                true => store.remove_invites_with_hint(&code.hint()).map(drop),
+                false => store.remove_invite(&code.digest().0).map(drop),
+            }
+        }
     })
 }
 

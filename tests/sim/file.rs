@@ -6,7 +6,8 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Row};
-use vestnik::auth::{password, token};
+use vestnik::auth::password;
+use vestnik::auth::token::{self, InviteCode, ResetCode};
 use vestnik::ids::ChatId;
 use vestnik::store::checksum::DAMAGED;
 use vestnik::store::open::Role;
@@ -99,6 +100,8 @@ fn compare_by(file: &Connection, model: &Model) -> Check {
         times(model, file)?;
         users(model, file)?;
         passwords(model, file)?;
+        codes(model, file)?;
+        invites(model, file)?;
         sessions(model, file)?;
         subscriptions(model, file)?;
         chats(model, file)?;
@@ -193,6 +196,46 @@ fn passwords(model: &Model, file: &Connection) -> Check {
     }
     Ok(())
 }
+
+/// A code for a password may be all that a turn changed.
+fn codes(model: &Model, file: &Connection) -> Check {
+    let there = rows(file, "SELECT user_id, digest, expires FROM reset_codes", |row| {
+        Ok((row.get::<_, u32>(0)?, (row.get(1)?, row.get(2)?)))
+    })?;
+    let mut expected = BTreeMap::new();
+    for (id, user) in &model.users {
+        let Some((code, expires)) = &user.reset else { continue };
+        let digest = ResetCode::parse(code).ok_or("a code that is none")?.digest();
+        expected.insert(*id, (digest.0.to_vec(), *expires));
+    }
+    same::<u32, (Vec<u8>, i64)>("the code of user", &there.into_iter().collect(), &expected)
+}
+
+/// So may an invite, or a use of it. Those that are used up stay.
+fn invites(model: &Model, file: &Connection) -> Check {
+    const DAY_US: i64 = 24 * 3600 * 1_000_000;
+    let sql = "SELECT digest, hint, registers, chat_id, uses_left, expires - created, creator,
+                      operator FROM invites";
+    let there: BTreeMap<Vec<u8>, InviteRow> = rows(file, sql, |row| {
+        let numbers: (bool, Option<u32>, u16, i64) =
+            (row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
+        Ok((row.get(0)?, (row.get(1)?, numbers, (row.get(6)?, row.get(7)?))))
+    })?
+    .into_iter()
+    .collect();
+    let mut expected = BTreeMap::new();
+    for (code, invite) in &model.invites {
+        let code = InviteCode::parse(code).ok_or("a code that is none")?;
+        let lasts_us = i64::from(invite.days) * DAY_US;
+        let numbers = (invite.registers, invite.chat, invite.uses_left, lasts_us);
+        let row = (code.hint(), numbers, (invite.creator, false));
+        expected.insert(code.digest().0.to_vec(), row);
+    }
+    same("the invite", &there, &expected)
+}
+
+/// Hint; whether it registers, chat, uses, duration; creator, and whether it makes operators.
+type InviteRow = (String, (bool, Option<u32>, u16, i64), (u32, bool));
 
 fn sessions(model: &Model, file: &Connection) -> Check {
     let sql = "SELECT session_id, user_id, digest, created, used FROM sessions";

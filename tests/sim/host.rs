@@ -333,7 +333,7 @@ impl Io for Turning<'_, '_> {
     }
 
     fn next_pushed(&mut self) -> Option<push::Done> {
-        let (endpoint, done) = self.net.pushes.next(&mut self.w.rng)?;
+        let (endpoint, done) = self.net.pushes.next_done(&mut self.w.rng)?;
         if matches!(done.outcome, push::Outcome::Gone { .. }) {
             let sessions = self.w.model.sessions_of_endpoint(&endpoint);
             let gone = sessions.into_iter().map(|session| (session, endpoint.clone()));

@@ -31,7 +31,7 @@ impl PushSender {
     }
 
     /// The next outcome, with its endpoint.
-    pub(crate) fn next(&mut self, rng: &mut Rng) -> Option<(String, Done)> {
+    pub(crate) fn next_done(&mut self, rng: &mut Rng) -> Option<(String, Done)> {
         if rng.one_in(3) { None } else { self.done.pop_front() }
     }
 }

@@ -581,7 +581,14 @@ impl World {
         done.map_err(|wrong| format!("{command:?}: {wrong}"))?;
         self.model.command(&command);
         // Re-enabling a user notifies nobody, except of a new admin.
-        let is_silent = matches!(command, Command::Disable { disabled: false, .. });
+        let is_silent = matches!(
+            command,
+            Command::Disable { disabled: false, .. }
+                | Command::Operator { .. }
+                | Command::Reset { .. }
+                | Command::AddInvite { .. }
+                | Command::RemoveInvite { .. }
+        );
         let leaves_note = !is_silent || !self.model.made_admins.is_empty();
         self.command = Some(command).filter(|_| leaves_note);
         Ok(())

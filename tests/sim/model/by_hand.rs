@@ -49,6 +49,20 @@ impl Model {
                 self.add_member_by_hand(*chat, *user, false, *joined);
             }
             Command::RemoveUser { user } => self.remove_user(*user),
+            Command::Operator { user, is_on } => {
+                if let Some(user) = self.users.get_mut(user) {
+                    user.is_operator = *is_on;
+                }
+            }
+            Command::Reset { user, code, expires } => {
+                if let Some(user) = self.users.get_mut(user) {
+                    user.reset = Some((code.clone(), *expires));
+                }
+            }
+            Command::AddInvite { code, invite, .. } => {
+                self.invites.insert(code.clone(), invite.clone());
+            }
+            Command::RemoveInvite { code, .. } => drop(self.invites.remove(code)),
         }
     }
 
@@ -155,6 +169,11 @@ impl Model {
             Command::Lockdown { is_on } => {
                 (self.lockdown, self.lockdown_by_hand) = (*is_on, None);
             }
+            // The server reads these from the database each time.
+            Command::Operator { .. }
+            | Command::Reset { .. }
+            | Command::AddInvite { .. }
+            | Command::RemoveInvite { .. } => {}
             Command::RemoveUser { user } => {
                 for (chat, heir) in std::mem::take(&mut self.left_by_hand) {
                     self.notify_member(chat, *user, 2, None);

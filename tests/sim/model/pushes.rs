@@ -133,9 +133,8 @@ impl Model {
                 continue;
             }
             let session = self.sessions.get_mut(&gone.0);
-            let ended = session.and_then(|session| {
-                session.push.take_if(|push| push.endpoint == gone.1)
-            });
+            let ended =
+                session.and_then(|session| session.push.take_if(|push| push.endpoint == gone.1));
             if ended.is_some() {
                 self.note("a subscription is over");
             }
@@ -171,7 +170,10 @@ impl Model {
                 && (job.urgency == Urgency::High) == (found.direct.is_some() || concerns)
         };
         if !found.messages.iter().rev().any(may_be) {
-            return Err(format!("a push for user {user} of no message in chat {chat}: {}", job.text));
+            return Err(format!(
+                "a push for user {user} of no message in chat {chat}: {}",
+                job.text
+            ));
         }
         self.note("pushed");
         Ok(())
@@ -205,12 +207,7 @@ impl Model {
     }
 
     /// What a push of a message says.
-    fn notice(
-        &self,
-        user: u32,
-        chat: u32,
-        (id, message): (i64, &Message),
-    ) -> serde_json::Value {
+    fn notice(&self, user: u32, chat: u32, (id, message): (i64, &Message)) -> serde_json::Value {
         let found = &self.chats[&chat];
         let sender = self.nickname(message.sender);
         let text = match message.content.is_empty() {
