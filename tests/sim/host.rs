@@ -477,6 +477,9 @@ impl Turning<'_, '_> {
                 }
             }
             Event::ConnectionsForgotten => {
+                if is_dead(service) {
+                    return Ok(Fate::Dead);
+                }
                 let sent = self.look(service)?;
                 self.received(&sent, Phase::Turn)?;
                 self.settle(service, false)?;
