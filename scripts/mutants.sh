@@ -26,6 +26,7 @@ git ls-files -z | grep -zv '^docs/' | xargs -0 cp --parents -t "$copy"
 cd "$copy"
 # The simulation needs the library only.
 rm -f src/main.rs
+sed -i "/^default-run/d" Cargo.toml
 export CARGO_TARGET_DIR=${VESTNIK_MUTANTS_TARGET:-$copy/target} RUST_BACKTRACE=0
 # As scripts/sim.sh builds it.
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
