@@ -228,6 +228,8 @@ fn load_or_make_key(store: &mut Store<'_>) -> Result<VapidKey, String> {
             let made = VapidKey::generate().map_err(|e| e.to_string())?;
             let now = store.server_time().map_err(|e| e.to_string())?;
             store.add_push_key(&made, now).map_err(|e| e.to_string())?;
+            // At once: where it cannot be stored, as on a full disk, the server starts without it.
+            store.commit().map_err(|e| e.to_string())?;
             made
         }
     };
