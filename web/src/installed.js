@@ -25,12 +25,8 @@ function workerUrl() {
 export async function install(client) {
   showBadge(client);
   if (!('serviceWorker' in navigator)) return;
-  const { serviceWorker } = navigator;
-  serviceWorker.addEventListener('message', ({ data }) => {
-    if (data?.kind === 'open' && Number.isInteger(data.chat)) location.hash = `#chat=${data.chat}`;
-  });
   try {
-    const registration = await serviceWorker.register(workerUrl(), { updateViaCache: 'none' });
+    const registration = await navigator.serviceWorker.register(workerUrl(), { updateViaCache: 'none' });
     watchUpdates(client, registration);
     keepSubscription(client, registration);
   } catch (error) {

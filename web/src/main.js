@@ -461,6 +461,10 @@ function watchPage(client) {
     if (!client.tabs.isLeader && client.connection.peek() !== 'online') wake();
   }, WAKE_EVERY_MS);
   addEventListener('hashchange', () => client.readLink());
+  // From here on, before the page is complete: what the worker says earlier waits, later is lost.
+  navigator.serviceWorker?.addEventListener('message', ({ data }) => {
+    if (data?.kind === 'open' && Number.isInteger(data.chat)) showChat(data.chat);
+  });
 }
 
 async function boot() {

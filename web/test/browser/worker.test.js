@@ -125,6 +125,8 @@ test('a push shows what it says, and always something; a click opens the chat', 
   const shown = await until(() => notifications(page), (list) => list.length === 1);
   assert.deepEqual(shown, [{ title: 'club', body: 'anna: hello', tag: 'chat-1' }]);
 
+  // A click that comes while the page still starts is not lost either.
+  await page.goto(server.url, { waitUntil: 'domcontentloaded' });
   const worker = context.serviceWorkers()[0];
   await worker.evaluate(async () => {
     const scope = /** @type {any} */ (self);
