@@ -45,8 +45,12 @@ impl Model {
             (ACCEPTED, Phase::Turn) => conn.answered(frame),
             (DECLINED, Phase::Pump) if conn.waiting.is_some() => self.refused(id, frame),
             (PART | ACCEPTED | DECLINED, Phase::Pump) => self.stream_frame(id, frame),
-            (DECLINED | DEAUTH | DISCONNECT, Phase::Turn) => Ok(()),
-            (HEARTBEAT | DISCONNECT, Phase::Pump) => Ok(()),
+            (DISCONNECT, _) => {
+                // Nothing follows it, so what was under way gets no answer.
+                (conn.waiting, conn.stream) = (None, None);
+                Ok(())
+            }
+            (DECLINED | DEAUTH, Phase::Turn) | (HEARTBEAT, Phase::Pump) => Ok(()),
             (MSG_NOTIFY, Phase::Turn) => conn.messages_notified(frame),
             (REACTION_NOTIFY, Phase::Turn) => conn.reaction_notified(frame),
             (MSG_NOTIFY, Phase::Pump) => self.messages_retold(id, frame),
