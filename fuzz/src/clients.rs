@@ -7,7 +7,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use vestnik::auth::helper::{self, Job, JobDone};
-use vestnik::engine::{Engine, Event, Io, Transfer};
+use vestnik::engine::{Engine, Event, Io, SharedWrite, Transfer};
 use vestnik::ids::ConnId;
 use vestnik::outbox::Outbox;
 use vestnik::outbox::parts::Part;
@@ -215,15 +215,15 @@ impl Io for Clients {
     fn write_shared(
         &mut self,
         conn: ConnId,
-        outbox: &mut Outbox,
+        queue: &mut SharedWrite<'_>,
         _peers: usize,
     ) -> Option<io::Result<usize>> {
-        if !self.sends_parts || outbox.slice_bytes(conn.index) == 0 {
+        if !self.sends_parts || queue.slice_bytes() == 0 {
             return None;
         }
-        let broadcast = outbox.broadcast().to_vec();
+        let broadcast = queue.broadcast().to_vec();
         let client = self.of(conn)?;
-        let sent = outbox.send_parts(conn.index, |part| {
+        let sent = queue.send(|part| {
             let bytes = match part {
                 Part::Own(bytes) => bytes,
                 Part::Slice(piece) => &broadcast[piece],

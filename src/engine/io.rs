@@ -4,9 +4,9 @@ use std::io;
 use std::ops::ControlFlow;
 
 use crate::auth::helper::{Job, JobDone};
+use crate::engine::shared_write::SharedWrite;
 use crate::ids::ConnId;
 use crate::metrics::Page;
-use crate::outbox::Outbox;
 use crate::push;
 use crate::service::{Flow, Service, TurnEnd};
 
@@ -59,7 +59,7 @@ pub trait Io {
     fn write_shared(
         &mut self,
         _conn: ConnId,
-        _outbox: &mut Outbox,
+        _queue: &mut SharedWrite<'_>,
         _peers: usize,
     ) -> Option<io::Result<usize>> {
         None

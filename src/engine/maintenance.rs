@@ -34,7 +34,13 @@ impl Engine<'_> {
         Ok(())
     }
 
-    pub(super) fn run_housekeeping(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+    /// Runs a slice of housekeeping if it is time. True: it waits for the next turn, since this one
+    /// `has_written` already.
+    pub(super) fn run_housekeeping(
+        &mut self,
+        io: &mut impl Io,
+        has_written: bool,
+    ) -> Result<bool, Stopped> {
         let now_ms = self.now.ms();
         while let Some(done) = io.next_pushed() {
             self.service.push_done(done);
@@ -42,7 +48,8 @@ impl Engine<'_> {
         let has_requests = !self.ready.is_empty();
         let is_time = is_time(now_ms, self.housekeeping_ms, has_requests)
             || self.service.has_sent_pushes() && !has_requests;
-        if is_time || self.service.wants_housekeeping() {
+        let is_due = is_time || self.service.wants_housekeeping();
+        if is_due && !has_written {
             let has_more = self.service.housekeeping_timed(|| io.elapsed_us());
             self.hand_over_pushes(io);
             self.housekeeping_ms =
@@ -50,7 +57,7 @@ impl Engine<'_> {
             self.observe(io, Event::Housekept)?;
             self.check_storage()?;
         }
-        Ok(())
+        Ok(is_due && has_written)
     }
 
     /// Passes pushes to the threads that send them. Without such threads a push fails.

@@ -31,6 +31,7 @@ mod output;
 mod protocol;
 mod read_buffer;
 mod scrape;
+mod shared_write;
 mod web;
 mod write_coalescer;
 
@@ -62,6 +63,7 @@ pub use connection::State;
 pub use deadlines::NEVER_MS;
 pub use input::looks_like_tls;
 pub use io::{Event, Io, Transfer};
+pub use shared_write::SharedWrite;
 
 /// The part of the configuration that the engine uses.
 #[derive(Clone, Debug)]
@@ -163,6 +165,10 @@ pub struct Engine<'db> {
     log_rate_limit: LogRateLimit,
     housekeeping_ms: u64,
     is_pump_waiting: bool,
+    /// HTTP requests or housekeeping wait for the next turn, which is theirs alone.
+    is_work_postponed: bool,
+    /// The last turn was such a one: events of before it are not handled yet.
+    has_skipped_requests: bool,
     stopping: Stopping,
 }
 
@@ -195,6 +201,8 @@ impl<'db> Engine<'db> {
             log_rate_limit: LogRateLimit::default(),
             housekeeping_ms: 0,
             is_pump_waiting: false,
+            is_work_postponed: false,
+            has_skipped_requests: false,
             stopping: Stopping::No,
             options,
         }
@@ -219,22 +227,33 @@ impl<'db> Engine<'db> {
     /// 2. Handle results of the password helper.
     /// 3. Read, parse and handle requests, within the turn's budgets.
     /// 4. COMMIT and release (group commit); when that fails, decline the requests.
-    /// 5. Handle HTTP requests; then work without a request: graceful shutdown, deadlines, streamed
-    ///    answers and backlogs. None of it writes, so nothing has to be undone.
-    /// 6. Housekeeping.
-    /// 7. Write once to each connection that got something. While requests keep coming, writes to
+    /// 5. Handle HTTP requests, with a COMMIT of their own.
+    /// 6. Work without a request: graceful shutdown, deadlines, streamed answers and backlogs. None
+    ///    of it writes, so nothing has to be undone.
+    /// 7. Housekeeping, with a COMMIT of its own.
+    /// 8. Write once to each connection that got something. While requests keep coming, writes to
     ///    many that are only notified may be coalesced with those of the next turn.
+    ///
+    /// Of 4, 5 and 7 only one writes, so a turn has one fsync: what finds that the turn has written
+    /// already waits for the next one, which reads no requests.
     ///
     /// # Errors
     /// When nothing may be sent any more: see [`Stopped`].
     pub fn turn(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         self.take_up_changes(io)?;
-        self.handle_results(io)?;
-        self.read(io)?;
+        self.has_skipped_requests = std::mem::take(&mut self.is_work_postponed);
+        if !self.has_skipped_requests {
+            self.handle_results(io)?;
+            self.read(io)?;
+        }
+        let mut has_written = self.service.has_written();
         let commit_us = self.end_turn(io)?;
-        self.serve_http(io)?;
+        if !has_written || self.stopping != Stopping::No {
+            has_written |= self.serve_http(io)?;
+        }
         self.run_maintenance(io)?;
-        self.run_housekeeping(io)?;
+        let is_housekeeping_postponed = self.run_housekeeping(io, has_written)?;
+        self.is_work_postponed = is_housekeeping_postponed || !self.http.is_empty();
         self.enqueue_resumed();
         self.flush(io);
         self.is_pump_waiting = self.service.may_pump();
@@ -401,6 +420,8 @@ impl<'db> Engine<'db> {
         !self.ready.is_empty()
             || !self.ended_connections.is_empty()
             || self.is_pump_waiting
+            || self.is_work_postponed
+            || self.has_skipped_requests
             || self.stopping == Stopping::Requested
             || self.service.outbox.has_dirty()
     }

@@ -5,6 +5,7 @@ use std::io;
 use crate::engine::connection::{Connection, Input, State};
 use crate::engine::io::Io;
 use crate::engine::protocol::Protocol;
+use crate::engine::shared_write::SharedWrite;
 use crate::engine::{Engine, Stopping, enqueue};
 use crate::ids::ConnId;
 use crate::outbox::Dirty;
@@ -52,10 +53,20 @@ impl Engine<'_> {
             // has not read yet.
             return self.service.outbox.empty(index);
         }
-        let is_plain = matches!(connection.protocol, Protocol::Purpose);
-        let is_worth = is_plain && connection.is_writable;
-        let shared = if is_worth && self.service.outbox.is_worth_parts(index) {
-            io.write_shared(conn, &mut self.service.outbox, peers)
+        let outbox = &mut self.service.outbox;
+        let (is_framed, framing) = match &mut connection.protocol {
+            Protocol::Purpose => (true, None),
+            Protocol::WebSocket(websocket) if connection.raw_bytes == 0 => {
+                (true, Some(&mut websocket.sender))
+            }
+            _ => (false, None),
+        };
+        let mut head_bytes = 0;
+        let shared = if is_framed && connection.is_writable && outbox.is_worth_parts(index) {
+            let mut queue = SharedWrite::new(outbox, index, framing);
+            let shared = io.write_shared(conn, &mut queue, peers);
+            head_bytes = queue.head_bytes();
+            shared
         } else {
             None
         };
@@ -64,8 +75,12 @@ impl Engine<'_> {
                 connection.progress_ms = self.now.ms();
                 // The stream is full; it reports when it accepts more.
                 connection.is_writable = self.service.outbox.pending_bytes(index) == 0;
-                self.service.metrics.sent_bytes += count as u64;
-                self.after_write(io, conn);
+                self.service.metrics.sent_bytes += (count + head_bytes) as u64;
+                if connection.is_writable && connection.protocol.wants_write() {
+                    self.flush_one(io, conn);
+                } else {
+                    self.after_write(io, conn);
+                }
             }
             Some(Err(e)) if !is_transient(&e) => self.write_failed(conn, &e),
             _ => {

@@ -107,10 +107,10 @@ impl Engine<'_> {
         }
     }
 
-    /// Handles what HTTP connections have sent, in turns of its own.
-    pub(super) fn serve_http(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+    /// Handles what HTTP connections have sent, in turns of its own. Returns whether it wrote.
+    pub(super) fn serve_http(&mut self, io: &mut impl Io) -> Result<bool, Stopped> {
         if self.http.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut calls = Vec::new();
         for conn in std::mem::take(&mut self.http) {
@@ -120,11 +120,10 @@ impl Engine<'_> {
         }
         // Whatever happens to the messages of hooks, the pages are sent.
         self.service.end_turn();
-        if !calls.is_empty() {
-            self.call_hooks(calls);
-        }
+        let has_written = !calls.is_empty() && self.call_hooks(calls);
         self.observe(io, Event::Served)?;
-        self.check_storage()
+        self.check_storage()?;
+        Ok(has_written)
     }
 
     /// Handles what one connection has sent, up to a message of a hook, which it returns.
@@ -294,8 +293,8 @@ impl Engine<'_> {
     // ---- hooks ---------------------------------------------------------------------------------
 
     /// Stores the messages of hooks in one turn, and answers in the next. Those that have to wait
-    /// for the write lock stay with their connections.
-    fn call_hooks(&mut self, calls: Vec<(ConnId, WaitingHook)>) {
+    /// for the write lock stay with their connections. Returns whether it wrote.
+    fn call_hooks(&mut self, calls: Vec<(ConnId, WaitingHook)>) -> bool {
         let mut called = Vec::with_capacity(calls.len());
         for (conn, call) in calls {
             let exchange = call.exchange;
@@ -307,6 +306,7 @@ impl Engine<'_> {
                 }
             }
         }
+        let has_written = self.service.has_written();
         let end = self.service.end_turn();
         for Called { conn, mut exchange, answer } in called {
             let answer = answer.unwrap_or_else(|| match end {
@@ -318,6 +318,7 @@ impl Engine<'_> {
             self.after_hook(conn, exchange.is_last);
         }
         self.service.end_turn();
+        has_written
     }
 
     /// Keeps a hook's message until the service resumes its connection.

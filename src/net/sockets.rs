@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mio::{Interest, Registry};
 
 use crate::auth::helper::{Job, JobDone, PasswordHelper};
-use crate::engine::{Io, Transfer};
+use crate::engine::{Io, SharedWrite, Transfer};
 use crate::ids::ConnId;
 use crate::limits::{DESCRIPTORS_RESERVED, TLS_WRITE_BYTES_MAX};
 use crate::logging::Logging;
@@ -16,7 +16,6 @@ use crate::net::push_sender::PushSender;
 use crate::net::reactor::token;
 use crate::net::transport::Transport;
 use crate::net::zero_copy::{self, ZeroCopyBuffer};
-use crate::outbox::Outbox;
 use crate::outbox::parts::Part;
 use crate::push;
 
@@ -164,11 +163,11 @@ impl Io for Sockets {
     fn write_shared(
         &mut self,
         conn: ConnId,
-        outbox: &mut Outbox,
+        queue: &mut SharedWrite<'_>,
         peers: usize,
     ) -> Option<io::Result<usize>> {
         let is_there = self.zero_copy.is_set()
-            || peers >= zero_copy::PEERS_MIN && self.zero_copy.put(outbox.broadcast());
+            || peers >= zero_copy::PEERS_MIN && self.zero_copy.put(queue.broadcast());
         let Some(Transport::Plain(socket)) = self.transports.get(conn.at())?.as_ref() else {
             return None;
         };
@@ -178,7 +177,7 @@ impl Io for Sockets {
         let zero_copy = &mut self.zero_copy;
         let mut socket_writer = socket;
         ZeroCopyBuffer::set_whole(socket, true);
-        let sent = outbox.send_parts(conn.index, |part| match part {
+        let sent = queue.send(|part| match part {
             Part::Own(bytes) => socket_writer.write(bytes),
             Part::Slice(piece) => zero_copy.send(socket, piece),
         });

@@ -24,6 +24,41 @@ pub enum Part<'a> {
     Slice(Range<usize>),
 }
 
+impl<'a> Part<'a> {
+    /// Bytes of the part.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.len(),
+            Self::Slice(range) => range.len(),
+        }
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its first bytes, at most `bytes_max`.
+    #[must_use]
+    pub fn first(&self, bytes_max: usize) -> Self {
+        let end = bytes_max.min(self.len());
+        match self {
+            Self::Own(bytes) => Self::Own(bytes.get(..end).unwrap_or_default()),
+            Self::Slice(range) => Self::Slice(range.start..range.start + end),
+        }
+    }
+
+    /// What follows its first `bytes` bytes.
+    #[must_use]
+    pub fn after(&self, bytes: usize) -> Part<'a> {
+        let start = bytes.min(self.len());
+        match self {
+            Self::Own(own) => Self::Own(own.get(start..).unwrap_or_default()),
+            Self::Slice(range) => Self::Slice(range.start + start..range.end),
+        }
+    }
+}
+
 impl Outbox {
     /// Whether zero-copy pays off for a queue. The queue must have been taken.
     pub fn is_worth_parts(&self, index: u32) -> bool {

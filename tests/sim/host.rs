@@ -9,10 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 
 use vestnik::auth::helper::{self, Job, JobDone};
-use vestnik::engine::{Engine, Event, Io, Now, Options, Ready, Stopped, Transfer};
+use vestnik::engine::{Engine, Event, Io, Now, Options, Ready, SharedWrite, Stopped, Transfer};
 use vestnik::http::{Site, Surface};
 use vestnik::ids::ConnId;
-use vestnik::outbox::Outbox;
 use vestnik::outbox::parts::Part;
 use vestnik::push;
 use vestnik::service::{Flow, Service, TurnEnd};
@@ -350,16 +349,16 @@ impl Io for Turning<'_, '_> {
     fn write_shared(
         &mut self,
         conn: ConnId,
-        outbox: &mut Outbox,
+        queue: &mut SharedWrite<'_>,
         _peers: usize,
     ) -> Option<io::Result<usize>> {
-        if !self.w.plan.sends_parts || outbox.slice_bytes(conn.index) == 0 {
+        if !self.w.plan.sends_parts || queue.slice_bytes() == 0 {
             return None;
         }
-        let broadcast = outbox.broadcast().to_vec();
+        let broadcast = queue.broadcast().to_vec();
         let at = self.net.conns.get_mut(&conn.index)?;
         let link = self.w.links.get_mut(&at.link).filter(|link| !link.is_broken)?;
-        let sent = outbox.send_parts(conn.index, |part| {
+        let sent = queue.send(|part| {
             Ok(link.down.write(match part {
                 Part::Own(bytes) => bytes,
                 Part::Slice(piece) => &broadcast[piece],
@@ -712,8 +711,7 @@ impl Turning<'_, '_> {
                 // It has its closing frames already, or is unknown to the service, since it speaks
                 // HTTP.
                 let had_them = self.net.had_last_bytes.contains(id);
-                // What was under way when it got them is not declined: nothing follows DISCONNECT.
-                if had_them || declined.is_empty() && !is_known(service, *id) {
+                if declined.is_empty() && (had_them || !is_known(service, *id)) {
                     continue;
                 }
                 return Err(format!("{id} got no last word"));

@@ -347,6 +347,8 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
 
   test('dialogs: names, Escape, and the focus goes back', async () => {
     const page = await open('scene=full#chat=1');
+    // The chat takes the focus when it is there, which may be after the first click.
+    await page.waitForFunction(() => document.activeElement?.getAttribute('aria-label') === 'Message');
     const dialogs = { 'New chat': 'New chat', Settings: 'Settings', Members: 'Members', Invite: 'Invite', Search: 'Search' };
     for (const [button, name] of Object.entries(dialogs)) {
       await page.getByRole('button', { name: button, exact: true }).click();
