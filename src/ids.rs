@@ -1,21 +1,22 @@
-//! Numbers with a meaning: those of the protocol, and the handle of a connection.
+//! Typed identifiers: those of the protocol, and the handle of a connection.
 
 use std::fmt;
 
 pub use purpose::ids::*;
 
-/// Names a connection: a place in the table of connections, and which of the connections that
-/// stood there. An old handle never reaches a newer connection in the same place.
+/// Identifies a connection: its index in the table of connections, and a generation.
+///
+/// An old handle never reaches a newer connection at the same index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId {
-    /// Place in the table.
+    /// Index in the table.
     pub index: u32,
-    /// Grows with each connection that takes the place.
+    /// Grows with each connection that uses the index.
     pub generation: u32,
 }
 
 impl ConnId {
-    /// The place as an index.
+    /// The index as `usize`.
     pub const fn at(self) -> usize {
         self.index as usize
     }

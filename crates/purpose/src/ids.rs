@@ -1,4 +1,4 @@
-//! Numbers with a meaning: identifiers and server time.
+//! Typed identifiers, and server time.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ macro_rules! id {
         pub struct $name(u32);
 
         impl $name {
-            /// The highest number, which nobody ever gets.
+            /// The highest number, which is never assigned.
             pub const MAX: Self = Self(u32::MAX);
 
             /// `None` for 0, which the protocol never uses.
@@ -17,7 +17,7 @@ macro_rules! id {
                 if raw == 0 { None } else { Some(Self(raw)) }
             }
 
-            /// From a row; `None` when the file holds what no id can be.
+            /// From a row; `None` if the number is not a valid id.
             pub fn from_row(raw: i64) -> Option<Self> {
                 u32::try_from(raw).ok().and_then(Self::new)
             }
@@ -27,7 +27,7 @@ macro_rules! id {
                 self.0
             }
 
-            /// The number as the file carries it.
+            /// The number as stored in the database.
             pub const fn row(self) -> i64 {
                 self.0 as i64
             }
@@ -42,15 +42,15 @@ macro_rules! id {
 }
 
 id!(
-    /// A user: 1 to 2^32-1, never given twice.
+    /// A user: 1 to 2^32-1, never reused.
     UserId
 );
 id!(
-    /// A chat, group or direct: 1 to 2^32-1, never given twice.
+    /// A chat, group or direct: 1 to 2^32-1, never reused.
     ChatId
 );
 id!(
-    /// A session: 1 to 2^32-1, never given twice.
+    /// A session: 1 to 2^32-1, never reused.
     SessionId
 );
 
