@@ -1,5 +1,5 @@
 /**
- * The virtualised list of a chat's messages: at most some 200 elements for any number of messages.
+ * The virtualised list of a chat's messages: at most some 120 elements for any number of messages.
  *
  * The scroller holds a slice of the loaded messages. When the reader comes near an end, the slice
  * grows there by a step and shrinks at the other end. After every change the scroll position is
@@ -28,8 +28,11 @@ import { effect, each, h, match, onCleanup, signal, when } from './view.js';
 
 // --- 1. Which messages are in the page ----------------------------------------------------------
 
-/** Most messages in the page; with the lines between days some 200 elements. */
-export const SLICE_MAX = 160;
+/**
+ * Most messages in the page: some three screens of short ones. All are painted anew when the slice
+ * moves, so that more would make frames longer.
+ */
+export const SLICE_MAX = 96;
 /** Messages by which the slice grows: more would take longer than a frame on a slow phone. */
 const STEP = 8;
 /** Messages of one sender within this time are one group. */
@@ -172,6 +175,8 @@ const END_PX = 48;
 const JUMP_PX = 240;
 /** Position of the first unread message, as a fraction of the height. */
 const LINE_AT = 0.25;
+/** Rows whose places are kept: the first of them may be gone with the next change. */
+const ANCHORS = 4;
 const SEEN_EVERY_MS = 400;
 const FLASH_MS = 1600;
 
@@ -257,9 +262,10 @@ export function timelineView(chat, on) {
       if (child.offsetTop + child.offsetHeight <= scroller.scrollTop) low = middle + 1;
       else high = middle;
     }
+    const { top } = scroller.getBoundingClientRect();
     anchors = [];
-    for (let at = low; at < children.length && anchors.length < 8; at += 1) {
-      anchors.push({ element: children[at], top: topOf(children[at]) });
+    for (let at = low; at < children.length && anchors.length < ANCHORS; at += 1) {
+      anchors.push({ element: children[at], top: children[at].getBoundingClientRect().top - top });
     }
     lastTop = scroller.scrollTop;
   }
@@ -322,9 +328,10 @@ export function timelineView(chat, on) {
     isAtEnd = isNewest() && (below < END_PX || (isAtEnd && scroller.scrollTop >= lastTop));
     showsJump.value = below > JUMP_PX || !isNewest();
     if (hasMoved) record();
-    const near = scroller.clientHeight;
-    if (scroller.scrollTop < near && range.start > 0) show(grow(range, items.length, 'up'));
-    else if (below < near && range.end < items.length) show(grow(range, items.length, 'down'));
+    // On a very high screen a slice is no three screens long: both ends would be near for ever.
+    const near = Math.min(scroller.clientHeight, (below + scroller.scrollTop) / 3);
+    if (scroller.scrollTop <= near && range.start > 0) show(grow(range, items.length, 'up'));
+    else if (below <= near && range.end < items.length) show(grow(range, items.length, 'down'));
     if (range.start < LOAD_BELOW && !timeline.atStart.peek()) load(timeline.loadOlder);
     else if (items.length - range.end < LOAD_BELOW && !timeline.atEnd.peek()) {
       load(timeline.loadNewer);

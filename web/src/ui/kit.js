@@ -156,10 +156,20 @@ export function formatTime(kind, time) {
     .format(new Date(time / 1000));
 }
 
-/** @param {number} time microseconds */
+/** The day that was asked for last, with the milliseconds at which it begins and ends. */
+let lastDay = { from: 0, to: 0, day: 0 };
+
+/** A number for the day of a time, in the reader's zone. @param {number} time microseconds */
 export function dayOf(time) {
-  const date = new Date(time / 1000);
-  return date.getFullYear() * 372 + date.getMonth() * 31 + date.getDate();
+  const ms = time / 1000;
+  if (ms >= lastDay.from && ms < lastDay.to) return lastDay.day;
+  const date = new Date(ms);
+  const [year, month, day] = [date.getFullYear(), date.getMonth(), date.getDate()];
+  lastDay = {
+    from: new Date(year, month, day).getTime(), to: new Date(year, month, day + 1).getTime(),
+    day: year * 372 + month * 31 + day,
+  };
+  return lastDay.day;
 }
 
 const DAY_MS = 86_400_000;
