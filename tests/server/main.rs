@@ -34,6 +34,8 @@ mod arbitrary;
 mod bounded;
 mod checkpoints;
 mod cli;
+mod cli_data;
+mod cli_people;
 mod client;
 mod client_cli;
 mod client_newer;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 pub(crate) mod api10;
 pub(crate) mod api11;
 pub(crate) mod client;
+pub(crate) mod folder;
 pub(crate) mod people11;
 pub(crate) mod push_service;
 pub(crate) mod server;

@@ -1,0 +1,230 @@
+//! Commands about the data file: who may read it, what is refused, backup, check, load prepare.
+
+use std::fs;
+
+use vestnik::ids::ServerTime;
+use vestnik::names::name_key;
+use vestnik::store::{Database, Store};
+
+use crate::support::folder::{Folder, has, one_line, row};
+
+#[test]
+fn only_the_owner_can_read_what_is_made() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::filled();
+    folder.done(&["backup", "copy.db"]);
+    for name in ["vestnik.db", "copy.db"] {
+        let mode = fs::metadata(folder.path(name)).expect(name).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_data_file_is_refused_and_left_alone() {
+    let folder = Folder::new();
+    let text = "shopping: milk, bread\n".repeat(300);
+    fs::write(folder.data(), &text).expect("a file");
+    for arguments in
+        [&["user", "list"][..], &["chat", "add", "hall"], &["check"], &["backup", "copy.db"]]
+    {
+        has(&folder.failed(arguments), &["vestnik.db"]);
+    }
+    assert_eq!(fs::read_to_string(folder.data()).expect("the file"), text);
+    assert!(!folder.path("copy.db").exists());
+}
+
+/// A file of two names would have two locks and two WALs: no command opens it until it has one.
+#[test]
+fn a_data_file_of_two_names_is_refused() {
+    let folder = Folder::filled();
+    fs::hard_link(folder.data(), folder.path("other.db")).expect("another name");
+    for data in ["vestnik.db", "other.db"] {
+        for arguments in [&["user", "list"][..], &["chat", "add", "attic"], &["check"]] {
+            let arguments: Vec<_> =
+                ["--data", data].into_iter().chain(arguments.to_vec()).collect();
+            has(&folder.failed(&arguments), &[data, "hard link"]);
+        }
+    }
+    fs::remove_file(folder.path("other.db")).expect("one name again");
+    folder.done(&["chat", "add", "attic"]);
+}
+
+/// What is no data file is named as such before anything waits for it or stands next to it.
+#[test]
+fn what_is_no_file_is_refused() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("vestnik.db")).expect("a folder");
+    has(&folder.failed(&["user", "list"]), &["vestnik.db", "not a regular file"]);
+    has(&folder.failed(&["serve"]), &["vestnik.db", "not a regular file"]);
+    assert!(!folder.path("vestnik.db.lock").exists());
+}
+
+#[test]
+fn commands_work_while_a_server_holds_the_file() {
+    let folder = Folder::filled();
+    let server = Database::open_server(&folder.data()).expect("the lock");
+    let mut store = Store::new(&server).expect("a store");
+    store.commit().expect("an end of looking");
+    let before = store.data_version().expect("a version");
+    folder.add_user("clara");
+    folder.done(&["chat", "join", "hall", "clara"]);
+    folder.done(&["check"]);
+    folder.done(&["backup", "copy.db"]);
+    assert_ne!(store.data_version().expect("a version"), before, "the server sees it");
+    assert!(store.user_by_key("clara").expect("users").is_some());
+}
+
+#[test]
+fn a_backup_is_a_whole_file_and_overwrites_nothing() {
+    let folder = Folder::filled();
+    folder.done(&["backup", "copy.db"]);
+    let list = folder.done(&["user", "list"]);
+    assert_eq!(folder.done(&["user", "list", "--data", "copy.db"]), list);
+    has(&folder.done(&["check", "--data", "copy.db"]), &["2 users", "1 chats"]);
+    has(&folder.failed(&["backup", "copy.db"]), &["copy.db", "exists"]);
+    has(&folder.failed(&["backup", "vestnik.db"]), &["vestnik.db", "exists"]);
+    has(&folder.failed(&["backup", "no-folder/copy.db"]), &["no-folder"]);
+    has(&folder.failed(&["backup", "x.db", "--data", "none.db"]), &["none.db"]);
+    assert!(!folder.path("x.db").exists());
+}
+
+#[test]
+fn a_backup_has_its_name_once_it_is_whole() {
+    let folder = Folder::filled();
+    // As one that was killed leaves it.
+    std::fs::write(folder.path("copy.db.partial"), "half").expect("room");
+    has(&folder.failed(&["backup", "copy.db"]), &["copy.db.partial", "exists", "remove"]);
+    assert!(!folder.path("copy.db").exists());
+    std::fs::remove_file(folder.path("copy.db.partial")).expect("there");
+    folder.done(&["backup", "copy.db"]);
+    assert!(!folder.path("copy.db.partial").exists());
+    folder.done(&["check", "--data", "copy.db"]);
+}
+
+#[test]
+fn check_lists_what_is_wrong() {
+    let folder = Folder::filled();
+    has(&folder.done(&["check"]), &["nothing is wrong", "2 users", "1 chats", "0 messages"]);
+    folder.damage(
+        "UPDATE chats SET member_count = 9; UPDATE users SET name_key = 'x' WHERE user_id = 1;
+         UPDATE users SET password = 'guess me' WHERE user_id = 2;",
+    );
+    let output = folder.run(&["check"], None);
+    has(&one_line(&output, 1), &["3 things", "backup"]);
+    let list = String::from_utf8(output.stdout).expect("UTF-8");
+    has(&list, &["chat 1 counts 9, has 1", "key: user 1", "match: user 2"]);
+    assert!(!list.contains("guess me"), "a stored password is nobody's to read");
+    assert_eq!(list.lines().count(), 3);
+}
+
+#[test]
+fn check_finds_damaged_pages() {
+    let folder = Folder::new();
+    folder.done(&["load", "prepare", "--users", "100", "--messages", "200"]);
+    folder.damage("PRAGMA wal_checkpoint(TRUNCATE)");
+    // Rows that an index should have and has not: only a look at all of the file shows.
+    folder.damage(
+        "PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = sql || ' AND 0' WHERE name = 'messages_updated';
+         PRAGMA writable_schema = RESET;
+         UPDATE messages SET updated = message_id + 1, status = 1;
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET sql = replace(sql, ' AND 0', '') WHERE name = 'messages_updated';",
+    );
+    let output = folder.run(&["check"], None);
+    one_line(&output, 1);
+    has(str::from_utf8(&output.stdout).expect("UTF-8"), &["messages_updated"]);
+}
+
+#[test]
+fn check_lists_what_is_wrong_with_a_file_that_others_refuse() {
+    let folder = Folder::new();
+    folder.done(&["load", "prepare", "--users", "100", "--messages", "2000"]);
+    folder.damage("PRAGMA wal_checkpoint(TRUNCATE)");
+    let mut bytes = std::fs::read(folder.data()).expect("the data file");
+    for page in [20, 25, 30] {
+        bytes[page * 4096..][..2048].fill(0x5a);
+    }
+    std::fs::write(folder.data(), bytes).expect("room");
+    has(&folder.failed(&["user", "list"]), &["damaged", "backup"]);
+    let output = folder.run(&["check"], None);
+    has(&one_line(&output, 1), &["things are wrong", "backup"]);
+    let list = str::from_utf8(&output.stdout).expect("UTF-8");
+    assert!(list.lines().count() >= 3, "{list}");
+    assert!(list.lines().all(|line| line.len() < 200), "{list}");
+}
+
+#[test]
+fn load_prepare_makes_users_who_are_members() {
+    use vestnik::auth::password::{prepare_attempt, rounds, verify};
+    let folder = Folder::new();
+    folder.done(&["load", "prepare", "--users", "3"]);
+    let user = folder.store(|store| store.user_by_key("load2").expect("users").expect("load2"));
+    assert_eq!(rounds(&user.password), Some(1));
+    assert!(verify(&user.password, &prepare_attempt("load-password").expect("a password")));
+    assert_eq!(row(&folder.done(&["chat", "list"]), "load")[2], "3");
+    // Again with more: what is there stays.
+    folder.done(&["load", "prepare", "--users", "5", "--chat", "load", "--chat", "Other"]);
+    let list = folder.done(&["chat", "list"]);
+    assert_eq!((&*row(&list, "load")[2], &*row(&list, "Other")[2]), ("5", "5"));
+    assert_eq!(folder.done(&["user", "list"]).lines().count(), 6);
+    has(&folder.done(&["check"]), &["5 users", "2 chats"]);
+}
+
+#[test]
+fn load_prepare_spreads_users_over_chats_as_the_load_does() {
+    let folder = Folder::new();
+    let prepare = ["load", "prepare", "--users", "5", "--chats", "2", "--spread"];
+    folder.done(&[&prepare[..], &["--messages", "20"]].concat());
+    let list = folder.done(&["chat", "list"]);
+    assert_eq!((&*row(&list, "load")[2], &*row(&list, "load-1")[2]), ("3", "2"));
+    has(&folder.done(&["check"]), &["5 users", "2 chats", "40 messages"]);
+    folder.store(|store| {
+        let chat = store.chat_by_key("load-1").expect("chats").expect("load-1").chat;
+        let given = store.server_time().expect("a time");
+        let mut senders = Vec::new();
+        let walk = store.messages_updated(chat, ServerTime::ZERO, given, |message| {
+            senders.push(message.sender);
+            true
+        });
+        assert!(walk.is_ok() && senders.len() == 20);
+        for sender in senders {
+            assert!(store.member(chat, sender).expect("members").is_some(), "{sender:?}");
+        }
+    });
+}
+
+#[test]
+fn load_prepare_stores_messages_below_the_times_to_come() {
+    let folder = Folder::new();
+    let prepare =
+        &["load", "prepare", "--users", "3", "--chat", "a", "--chat", "b", "--messages", "50"];
+    for _ in 0..2 {
+        folder.done(&[&prepare[..], &["--payload", "64"]].concat());
+    }
+    has(&folder.done(&["check"]), &["200 messages"]);
+    let key = name_key("a").expect("a key");
+    folder.store(|store| {
+        let chat = store.chat_by_key(&key).expect("chats").expect("a").chat;
+        let given = store.server_time().expect("a time");
+        let mut sizes = Vec::new();
+        store
+            .messages_updated(chat, ServerTime::ZERO, given, |message| {
+                sizes.push(message.content.len());
+                true
+            })
+            .expect("messages");
+        assert_eq!(sizes, [64; 100], "all of them at or below the last time given");
+    });
+}
+
+#[test]
+fn load_prepare_stores_no_messages_next_to_a_server() {
+    let folder = Folder::filled();
+    let server = Database::open_server(&folder.data()).expect("the lock");
+    let prepare = ["load", "prepare", "--users", "1"];
+    has(&folder.failed(&[&prepare[..], &["--messages", "1"]].concat()), &["vestnik.db"]);
+    assert_eq!(folder.done(&["user", "list"]).lines().count(), 3, "nothing was half done");
+    folder.done(&prepare);
+    drop(server);
+}
