@@ -5,7 +5,7 @@ use vestnik::auth::password::Kind;
 use vestnik::ids::{ChatId, ServerTime, UserId};
 use vestnik::store::changes::Change;
 use vestnik::store::members::Member;
-use vestnik::store::messages::Sweep;
+use vestnik::store::sweep::Sweep;
 use vestnik::store::{Database, Store, StoreResult};
 
 use super::failure::Failure;

@@ -8,8 +8,8 @@
 
 use crate::service::{HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
-use crate::store::messages::Sweep;
 use crate::store::purges::Found;
+use crate::store::sweep::Sweep;
 use crate::wire::codec::{Message, STATUS_DELETED};
 use crate::wire::extras::Extras;
 

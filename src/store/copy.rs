@@ -7,7 +7,8 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{self, describe_io};
-use super::open::{self, INCREMENTAL};
+use super::migrations::{INCREMENTAL, make_incremental};
+use super::open;
 use super::paths::{self, sibling_path};
 
 /// What to include in a copy of the database.
@@ -59,7 +60,7 @@ pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
     let arranged = sibling_path(copy, ".new");
     let text = arranged.to_str().ok_or("the name of the copy is not UTF-8")?;
     paths::create_private(&arranged).map_err(|e| format!("{text}: {}", describe_io(&e)))?;
-    let done = open::make_incremental(&db)
+    let done = make_incremental(&db)
         // VACUUM INTO accepts an empty file, which has the right mode already.
         .and_then(|()| db.execute("VACUUM INTO ?1", [text]))
         .map_err(failed)

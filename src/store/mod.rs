@@ -15,10 +15,12 @@ pub mod extras;
 pub mod files;
 pub mod hooks;
 mod identity;
+mod integrity;
 pub mod invites;
 pub mod ledger;
 pub mod members;
 pub mod messages;
+mod migrations;
 pub mod open;
 mod paths;
 pub mod purges;
@@ -28,6 +30,7 @@ pub mod reset_codes;
 pub mod search;
 pub mod sessions;
 pub mod subscriptions;
+pub mod sweep;
 pub mod transfer;
 pub mod unread;
 pub mod users;
@@ -426,7 +429,7 @@ impl<'db> Store<'db> {
     /// As every write.
     pub fn shrink(&mut self, pages: u32) -> StoreResult<bool> {
         let mode = self.get("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))?;
-        let is_incremental = mode == Some(open::INCREMENTAL);
+        let is_incremental = mode == Some(migrations::INCREMENTAL);
         let free = self.get("PRAGMA freelist_count", [], |row| row.get::<_, u32>(0))?;
         let free = free.unwrap_or_default();
         let Some(surplus) = free.checked_sub(FREE_PAGES_KEPT).filter(|_| is_incremental) else {

@@ -1,4 +1,4 @@
-//! Opening the database: the server's lock, checks of format and version, migrations, and pragmas.
+//! Opening the database: the server's lock, checks of format and version, and pragmas.
 
 use std::fmt;
 use std::fs::File;
@@ -12,23 +12,18 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
 
+use super::StoreResult;
 use super::checkpoint::{self, Checkpointer};
 use super::checksum::Damage;
 use super::copy::{self, Copying};
 use super::error::{self, Cause, describe_io};
 use super::identity::{self, Identity};
+use super::integrity::{look_for_damage, verify};
+use super::migrations::{APPLICATION_ID, SCHEMA_VERSION, migrate, refresh_skeletons};
 use super::paths::{self, sibling_path};
 use super::reserve::Reserve;
-use super::{Store, StoreResult};
-use crate::names::{SKELETONS_VERSION, Skeletons};
 
 pub use super::paths::lock;
-
-/// The application id of vestnik's SQLite files: "vest".
-const APPLICATION_ID: i32 = 0x7665_7374;
-
-/// The version of the tables in `schema.sql`.
-pub const SCHEMA_VERSION: i32 = 3;
 
 /// The oldest SQLite version that is accepted: before it, a WAL reset bug could corrupt the
 /// database.
@@ -37,21 +32,6 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// The smallest non-empty SQLite file: one page. SQLite itself takes a file of one byte for an
 /// empty one.
 const SQLITE_BYTES_MIN: u64 = 512;
-
-/// The schema of a new database.
-const SCHEMA: &str = include_str!("../../schema.sql");
-
-/// The migrations: index N brings a database of version N + 1 to the next one. Add a new table to
-/// `schema.sql` for new databases and to a new migration for old ones; a test compares the results.
-///
-/// They repeat tables of `schema.sql` on purpose. A migration stays as it was published, since the
-/// next ones begin with what it makes: the `file_chunks` of 2 lack the column that 3 adds. And
-/// `schema.sql` shows each table whole, with its comments, instead of a table and its alterations.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
-    [include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
-
-/// The mode of `PRAGMA auto_vacuum` in which free pages are returned to the disk on request.
-pub(super) const INCREMENTAL: i64 = 2;
 
 /// Capacity of the cache of prepared statements; larger than the number of statements.
 const STATEMENT_CACHE: usize = 256;
@@ -82,21 +62,6 @@ pub struct Database {
     checkpoints: Arc<checkpoint::Shared>,
     thread: Option<checkpoint::Thread>,
 }
-
-/// The result of SQLite's own check.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Integrity {
-    /// What is wrong, one line each.
-    pub wrong: Vec<String>,
-    /// Tables that were not checked, because the WAL grew too far.
-    pub left_out: Vec<String>,
-}
-
-/// Bytes by which the WAL may grow while one table is checked.
-const WAL_GROWTH_MAX: u64 = 32 << 20;
-
-/// Steps of SQLite between two checks of the WAL's size.
-const OPERATIONS_PER_LOOK: i32 = 1_000;
 
 /// The reason why a command cannot open a database: one line with what is wrong and what to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -271,7 +236,7 @@ impl Database {
         Ok(Self::of(db, path.to_owned(), identity))
     }
 
-    fn of(db: Connection, path: PathBuf, identity: Identity) -> Self {
+    pub(super) fn of(db: Connection, path: PathBuf, identity: Identity) -> Self {
         Self {
             db,
             _lock: None,
@@ -328,9 +293,18 @@ impl Database {
         &self.db
     }
 
+    pub(super) const fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+
     /// The state of checkpoints.
     pub(super) fn checkpoints(&self) -> &checkpoint::Shared {
         &self.checkpoints
+    }
+
+    /// The path, without links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) const fn identity(&self) -> &Identity {
@@ -374,76 +348,6 @@ impl Database {
         named.inspect_err(|_| {
             let _ = std::fs::remove_file(partial);
         })
-    }
-
-    /// SQLite's own check of every page and index. Alongside a server, each table is checked
-    /// separately, and one during whose check the WAL grows too far is left out.
-    ///
-    /// # Errors
-    /// When the database cannot be read at all.
-    pub fn integrity(&mut self, pause: &mut dyn FnMut()) -> Result<Integrity, String> {
-        let mut found = Integrity::default();
-        if !self.is_served() {
-            self.look_at(None, &mut found.wrong).map_err(|e| e.to_string())?;
-            return Ok(found);
-        }
-        let wal = sibling_path(&self.path, "-wal");
-        let bytes = move || wal.metadata().map_or(0, |wal| wal.len());
-        for table in self.tables().map_err(|e| e.to_string())? {
-            let before = bytes();
-            let bytes = bytes.clone();
-            let grows = move || bytes() > before + WAL_GROWTH_MAX;
-            let set = self.db.progress_handler(OPERATIONS_PER_LOOK, Some(grows));
-            let looked = set.and_then(|()| self.look_at(Some(&table), &mut found.wrong));
-            let unset = self.db.progress_handler(0, None::<fn() -> bool>);
-            match looked.and(unset) {
-                Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-                    found.left_out.push(table);
-                }
-                other => other.map_err(|e| e.to_string())?,
-            }
-            pause();
-        }
-        Ok(found)
-    }
-
-    /// Whether a server has the database open, as its lock shows.
-    fn is_served(&self) -> bool {
-        paths::open_existing(&sibling_path(&self.path, ".lock"))
-            .is_ok_and(|lock| lock.try_lock_shared().is_err())
-    }
-
-    fn tables(&self) -> rusqlite::Result<Vec<String>> {
-        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
-                   AND sql NOT LIKE '%fts5vocab%'";
-        let mut statement = self.db.prepare(sql)?;
-        statement.query_map([], |row| row.get(0))?.collect()
-    }
-
-    fn look_at(&self, table: Option<&str>, wrong: &mut Vec<String>) -> rusqlite::Result<()> {
-        let sql = match table {
-            Some(table) => format!("PRAGMA integrity_check(\"{table}\")"),
-            None => "PRAGMA integrity_check".to_owned(),
-        };
-        let mut statement = self.db.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        loop {
-            // An error ends the check; what it found before is still reported.
-            let text: String = match rows.next() {
-                Ok(Some(row)) => row.get(0)?,
-                Ok(None) => return Ok(()),
-                Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
-                    return Err(e);
-                }
-                Err(e) => {
-                    wrong.push(e.to_string());
-                    return Ok(());
-                }
-            };
-            // SQLite reports errors of pages as one text with many lines.
-            let headings = |line: &str| line == "ok" || line.starts_with("***");
-            wrong.extend(text.lines().filter(|line| !headings(line)).map(str::to_owned));
-        }
     }
 }
 
@@ -547,7 +451,7 @@ fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
 }
 
 /// The URI of a database that nobody changes; the only URI ever passed to SQLite.
-fn immutable(real: &Path) -> String {
+pub(super) fn immutable(real: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let mut uri = "file:".to_owned();
     for byte in real.as_os_str().as_bytes() {
@@ -610,35 +514,6 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
     if role == Role::Reader { Ok(()) } else { look_for_damage(&db).map_err(damaged) }
 }
 
-/// Whether every message and file of a copy is as it was written.
-fn verify(copy: &Path) -> Result<(), String> {
-    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let db = Connection::open_with_flags(immutable(copy), flags).map_err(|e| e.to_string())?;
-    let database = Database::of(db, copy.to_owned(), Identity::default());
-    if !database.is_current().map_err(|e| e.to_string())? {
-        return Ok(());
-    }
-    let (mut messages, mut chunks) = (0_u64, 0_u64);
-    let verified = Store::new(&database).and_then(|mut store| {
-        store.verify_all_messages(|_, _| messages += 1)?;
-        store.verify_all_chunks(|_, _| chunks += 1)
-    });
-    match verified {
-        Ok(()) if messages + chunks == 0 => Ok(()),
-        Ok(()) => {
-            let parts = match chunks {
-                0 => String::new(),
-                count => format!(" and {count} parts of files"),
-            };
-            Err(format!(
-                "{messages} messages{parts} are damaged, which `vestnik check` lists: nothing was \
-                 copied; --accept-damage copies the database all the same"
-            ))
-        }
-        Err(error) => Err(format!("the copy cannot be read: {error}")),
-    }
-}
-
 /// The error message when a database cannot be opened, and what to do.
 fn explain(path: &Path, db: Option<&Connection>, error: &rusqlite::Error) -> String {
     let name = path.display();
@@ -649,80 +524,6 @@ fn explain(path: &Path, db: Option<&Connection>, error: &rusqlite::Error) -> Str
         }
         cause => format!("{name}: {}", error::describe(error, cause, os_error)),
     }
-}
-
-/// Checks every page of a small database, and the root page of every table of a large one, so that
-/// the server starts quickly; `vestnik check` checks everything.
-fn look_for_damage(db: &Connection) -> rusqlite::Result<()> {
-    const PAGES_CHECKED_MAX: i64 = 4096;
-    let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
-    if pages <= PAGES_CHECKED_MAX {
-        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if found != "ok" {
-            let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-            return Err(rusqlite::Error::SqliteFailure(damage, Some(found)));
-        }
-        return Ok(());
-    }
-    // Virtual tables have no pages of their own, and those of the search index cannot be scanned.
-    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE '% VIRTUAL %'";
-    let mut tables = db.prepare(sql)?;
-    let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for table in names {
-        db.prepare(&format!("SELECT 1 FROM \"{table}\" LIMIT 1"))?.exists([])?;
-    }
-    Ok(())
-}
-
-/// Migrates the database to this version, completely or not at all.
-fn migrate(db: &mut Connection) -> rusqlite::Result<()> {
-    let version: i32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version == SCHEMA_VERSION {
-        return Ok(());
-    }
-    if version == 0 {
-        // Only an empty database accepts this mode.
-        make_incremental(db)?;
-    }
-    let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    // Another process may have migrated it meanwhile.
-    let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => transaction.execute_batch(SCHEMA)?,
-        _ => {
-            for step in MIGRATIONS.iter().skip(version as usize - 1) {
-                transaction.execute_batch(step)?;
-            }
-        }
-    }
-    refresh_skeletons(&transaction)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    transaction.commit()
-}
-
-/// Has a new database, or a copy, keep what it takes to give free pages back to the disk.
-pub(super) fn make_incremental(db: &Connection) -> rusqlite::Result<()> {
-    let mode: i64 = db.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
-    if mode == INCREMENTAL { Ok(()) } else { db.pragma_update(None, "auto_vacuum", INCREMENTAL) }
-}
-
-/// Computes the skeletons of all logins again if they are missing or of an older Unicode version.
-fn refresh_skeletons(db: &Connection) -> rusqlite::Result<()> {
-    let sql = "SELECT coalesce(max(value), 0) FROM meta WHERE key = 'skeletons_version'";
-    let version: i64 = db.query_row(sql, [], |row| row.get(0))?;
-    if version >= SKELETONS_VERSION {
-        return Ok(());
-    }
-    let mut users = db.prepare("SELECT user_id, nickname FROM users")?;
-    let mut keep = db.prepare("INSERT OR REPLACE INTO skeletons VALUES (?1, ?2, ?3)")?;
-    let mut rows = users.query([])?;
-    while let Some(row) = rows.next()? {
-        let looks = Skeletons::of(&row.get::<_, String>(1)?);
-        keep.execute((row.get::<_, i64>(0)?, &looks.stored, &looks.lower))?;
-    }
-    let sql = "INSERT OR REPLACE INTO meta VALUES ('skeletons_version', ?1)";
-    db.execute(sql, [SKELETONS_VERSION]).map(drop)
 }
 
 fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
@@ -769,14 +570,6 @@ mod tests {
 
     use super::*;
 
-    fn schema(db: &Connection) -> Vec<(String, Option<String>)> {
-        let mut rows =
-            db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a schema");
-        rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .and_then(Iterator::collect)
-            .expect("rows")
-    }
-
     #[test]
     fn statements_with_a_bound_limit_are_not_prepared_again() {
         let database = Database::in_memory().expect("memory");
@@ -786,27 +579,5 @@ mod tests {
             assert!(!select.exists((7, limit)).expect("an answer"));
         }
         assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
-    }
-
-    /// All tables and indexes with their SQL, without comments and whitespace: a migration may
-    /// format them differently.
-    fn shape(db: &Connection) -> Vec<(String, String)> {
-        let bare = |sql: &str| -> String {
-            let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
-            lines.flat_map(str::chars).filter(|c| !c.is_whitespace()).collect()
-        };
-        let rows = schema(db).into_iter();
-        rows.map(|(name, sql)| (name, bare(&sql.unwrap_or_default()))).collect()
-    }
-
-    #[test]
-    fn migrations_lead_to_the_schema() {
-        let fresh = Connection::open_in_memory().expect("memory");
-        fresh.execute_batch(SCHEMA).expect("valid SQL");
-        let mut old = Connection::open_in_memory().expect("memory");
-        old.execute_batch(include_str!("migrations/1.sql")).expect("valid SQL");
-        old.pragma_update(None, "user_version", 1).expect("a version");
-        migrate(&mut old).expect("valid SQL");
-        assert_eq!(shape(&fresh), shape(&old));
     }
 }

@@ -481,7 +481,7 @@ mod tests {
     use super::*;
     use crate::ids::UserId;
     use crate::store::Database;
-    use crate::store::messages::Sweep;
+    use crate::store::sweep::Sweep;
 
     fn at(micros: i64) -> ServerTime {
         ServerTime::new(micros).expect("positive")

@@ -3,7 +3,7 @@
 //! An import fills a chat without a name, which nobody can find, in many transactions alongside a
 //! running server, and names it at the end. Until then, [`Store::unnamed_chats`] lists it.
 
-use super::messages::Orphan;
+use super::sweep::Orphan;
 use super::{Store, StoreResult, checksum, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
 use crate::wire::codec::Message;

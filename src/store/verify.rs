@@ -249,7 +249,7 @@ mod tests {
             store.delete_message(chat, MessageId::at(at(n * 10)), at(100 + n)).expect("deleted");
         }
         store.remove_chat(chat).expect("removed");
-        let mut sweep = crate::store::messages::Sweep::default();
+        let mut sweep = crate::store::sweep::Sweep::default();
         while store.sweep_messages(&mut sweep, 2).expect("swept") {}
         while store.settle_pending(None).expect("settled") {}
         store.commit().expect("committed");
