@@ -8,7 +8,7 @@
 use crate::ids::{ChatId, FileId, UserId};
 use crate::limits::{FILE_CHUNK_BYTES, UPLOAD_IDLE_US, UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX};
 use crate::names::{is_file_name, is_media_type};
-use crate::service::history::{Progress, Source};
+use crate::service::stream::{Progress, Source};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::files::FileState;
 use crate::wire::codec::Put;

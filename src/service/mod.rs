@@ -11,7 +11,9 @@
 //! It has no sockets, clocks or randomness of its own: all are passed in.
 
 mod account;
+mod backlog;
 mod chat;
+mod chat_info;
 mod clock;
 mod clock_doubt;
 mod commands;
@@ -47,6 +49,7 @@ mod roster;
 mod search;
 mod send_limiter;
 mod session;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -2,7 +2,7 @@
 
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::EPHEMERAL_MEMBERS_MAX;
-use crate::service::history::Backlog;
+use crate::service::backlog::Backlog;
 use crate::service::{Caller, Service};
 use crate::store::StoreResult;
 use crate::wire::answer::MemberEvent;

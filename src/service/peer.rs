@@ -6,7 +6,8 @@ use crate::auth::helper::JobId;
 use crate::auth::password::Password;
 use crate::auth::token::Digest;
 use crate::ids::{ChatId, ConnId, ServerTime, SessionId, UserId};
-use crate::service::history::{Backlog, Stream};
+use crate::service::backlog::Backlog;
+use crate::service::stream::Stream;
 use crate::wire::Version;
 
 /// The session that is attached to a connection.

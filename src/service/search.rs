@@ -12,7 +12,7 @@
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::{INDEXED_WORD_BYTES_MAX, SEARCH_RESULTS_MAX};
-use crate::service::history::{Progress, Source};
+use crate::service::stream::{Progress, Source};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::StoreResult;
 use crate::store::search::chat_word;

@@ -15,7 +15,7 @@ use crate::auth::helper::JobId;
 use crate::ids::{ChatId, ConnId, ServerTime, UserId};
 use crate::limits::{HEARTBEAT_BYTES_MAX, NOTIFY_BYTES_MAX};
 use crate::outbox::{BROADCAST_HEAD_BYTES, Outbox};
-use crate::service::history::Backlog;
+use crate::service::backlog::Backlog;
 use crate::service::ledger::LedgerEntry;
 use crate::service::peer::{Peer, PeerState, Waiting};
 use crate::service::send_limiter::LimitedSender;
