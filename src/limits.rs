@@ -42,6 +42,9 @@ pub const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes that wait for all connections of one user; they share it evenly.
 pub const USER_OUTBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Bytes of incomplete or waiting requests that one user's connections may hold together.
+pub const USER_INBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Bytes that may wait for any connection, however many there are.
 pub const OUTBOUND_BYTES_MIN: usize = 4 * 1024;
 

@@ -61,10 +61,13 @@ pub enum Rejection {
     Descriptors,
     /// The socket could not be set up.
     Failed,
+    /// It held too many bytes of incomplete requests, and was closed for it.
+    Memory,
 }
 
 impl Rejection {
-    const ALL: [Self; 4] = [Self::Full, Self::Address, Self::Descriptors, Self::Failed];
+    const ALL: [Self; 5] =
+        [Self::Full, Self::Address, Self::Descriptors, Self::Failed, Self::Memory];
 
     const fn name(self) -> &'static str {
         match self {
@@ -72,6 +75,7 @@ impl Rejection {
             Self::Address => "address",
             Self::Descriptors => "descriptors",
             Self::Failed => "failed",
+            Self::Memory => "memory",
         }
     }
 }

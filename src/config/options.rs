@@ -215,7 +215,7 @@ options! {
         content_limit: usize = "BYTES", limits::CONTENT_BYTES_MAX, CONTENT_LIMIT_BYTES;
         /// Bytes that may wait for a slow consumer; beyond, notifications come later, from storage
         outbound_limit: usize = "BYTES", limits::OUTBOUND_BYTES_MAX, OUTBOUND_LIMIT_BYTES;
-        /// Bytes that may wait for all clients together; beyond, all are slow consumers sooner
+        /// Bytes of the buffers of all clients; beyond, peers that hold much of them are limited
         memory_limit: usize = "BYTES", limits::MEMORY_BYTES_MAX, MEMORY_LIMIT_BYTES;
         /// Largest file, in bytes; 0: no files
         file_limit: u64 = "BYTES", limits::FILE_BYTES_MAX, FILES_BYTES;

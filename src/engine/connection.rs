@@ -76,6 +76,8 @@ pub(super) struct Connection {
     pub(super) input: Input,
     /// Bytes read but not handled: the beginning of a frame, or frames that wait.
     pub(super) inbox: Vec<u8>,
+    /// How many bytes count as unhandled: those of the inbox, and those of other layers.
+    pub(super) inbound_bytes: usize,
     /// The stream may accept more bytes.
     pub(super) is_writable: bool,
     /// The connection is in the list of connections to read from.
@@ -118,6 +120,7 @@ impl Connection {
             state: State::Open,
             input: Input::Readable,
             inbox: Vec::new(),
+            inbound_bytes: 0,
             is_writable: true,
             is_enqueued: false,
             counted: None,
@@ -148,6 +151,11 @@ impl Connection {
             peer.waiting = None;
         }
         is_allowed
+    }
+
+    /// Bytes that it holds unhandled, apart from those of its stream.
+    pub(super) fn own_inbound_bytes(&self) -> usize {
+        self.inbox.capacity() + self.protocol.inbound_bytes()
     }
 
     /// Whether there may be something to read.

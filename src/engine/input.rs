@@ -69,8 +69,10 @@ impl Engine<'_> {
             budget.handshakes -= usize::from(is_handshaking);
             if state != State::Open {
                 self.discard(io, conn);
+                self.count_inbound(io, conn);
             } else if !connection.protocol.is_held() && !self.service.is_held(conn) {
                 outcome = self.read_one(io, conn, &mut budget);
+                self.count_inbound(io, conn);
                 if outcome.is_err() {
                     break;
                 }

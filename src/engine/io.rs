@@ -49,6 +49,11 @@ pub trait Io {
     /// Drops the stream.
     fn close(&mut self, conn: ConnId);
 
+    /// Bytes received that [`Io::read`] has not returned: incomplete TLS records.
+    fn inbound_bytes(&self, _conn: ConnId) -> usize {
+        0
+    }
+
     /// Whether a TLS handshake is in progress: no request can arrive yet, and reads are expensive.
     fn is_handshaking(&self, _conn: ConnId) -> bool {
         false

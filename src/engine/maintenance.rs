@@ -75,6 +75,7 @@ impl Engine<'_> {
     /// A turn of its own that does not write to the database, so it cannot fail with the requests.
     pub(super) fn run_maintenance(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         self.begin_shutdown();
+        self.shed_inbound();
         self.check_deadlines();
         while let Some((job, conn)) = self.service.pop_job() {
             io.submit(job, conn).map_err(Stopped::Helper)?;

@@ -23,6 +23,7 @@
 mod admission;
 mod connection;
 mod deadlines;
+mod inbound;
 mod input;
 mod io;
 mod log_rate_limit;
@@ -160,6 +161,10 @@ pub struct Engine<'db> {
     /// Connections that have ended: the service forgets them, and closed ones are dropped.
     ended_connections: Vec<ConnId>,
     buffer: ReadBuffer,
+    /// Bytes that all connections hold unhandled.
+    inbound_bytes: usize,
+    /// Connections that hold many of them: the sum of their users is checked in this turn.
+    users_to_check: Vec<ConnId>,
     deadlines: Deadlines,
     write_coalescer: WriteCoalescer,
     log_rate_limit: LogRateLimit,
@@ -196,6 +201,8 @@ impl<'db> Engine<'db> {
             ended_connections: Vec::new(),
             // Large enough for the longest frame, so an incomplete one can be completed.
             buffer: ReadBuffer::new(TURN_READ_BYTES_PER_CONNECTION.max(frame_bytes_max)),
+            inbound_bytes: 0,
+            users_to_check: Vec::new(),
             deadlines: Deadlines::default(),
             write_coalescer: WriteCoalescer::new(options.coalesced_connections_min),
             log_rate_limit: LogRateLimit::default(),
@@ -461,8 +468,10 @@ impl<'db> Engine<'db> {
             "Connections on their way out.",
             all().filter(is_closing).count(),
         );
-        let inbound: usize = all().map(|connection| connection.inbox.len()).sum();
-        page.gauge("inbound_bytes", "Bytes of frames that are incomplete, or wait.", inbound);
+        let help = "Bytes of requests that are incomplete, or wait.";
+        page.gauge("inbound_bytes", help, self.inbound_bytes);
+        let help = "Bytes of requests above which their largest holders are closed.";
+        page.gauge("inbound_limit_bytes", help, self.service.inbound_limit());
     }
 
     /// The metrics, in the text format of the metrics endpoint.
@@ -489,6 +498,7 @@ impl<'db> Engine<'db> {
             let what = format_args!("{conn} goes from {before:?} to {next:?}");
             self.service.metrics.internal_error(what);
         }
+        self.inbound_bytes -= std::mem::take(&mut connection.inbound_bytes);
         match next {
             State::Open => {}
             State::Flushing => {

@@ -132,6 +132,12 @@ impl Protocol {
         matches!(self, Self::WebSocket(websocket) if websocket.sender.wants_write())
     }
 
+    /// Bytes of a hook's message that waits.
+    pub(super) fn inbound_bytes(&self) -> usize {
+        let Self::Http(peer) = self else { return 0 };
+        peer.waiting.as_ref().map_or(0, |waiting| waiting.call.text.capacity())
+    }
+
     /// Whether a hook's message waits for the write lock.
     pub(super) fn is_held(&self) -> bool {
         let Self::Http(peer) = self else { return false };

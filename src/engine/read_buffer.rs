@@ -78,6 +78,8 @@ impl ReadBuffer {
             // An idle connection holds no buffer.
             *kept = Vec::new();
         } else {
+            // Not more than needed: whole buffers count under the memory limit.
+            kept.reserve_exact(rest.len());
             kept.extend_from_slice(rest);
         }
         self.wipe();

@@ -96,6 +96,12 @@ impl Engine<'_> {
         self.enter(conn, State::Flushing);
     }
 
+    /// Rejects a connection for the unhandled bytes that it holds.
+    pub(super) fn reject_for_memory(&mut self, conn: ConnId) {
+        let why = "too many requests are incomplete";
+        self.reject_http(conn, Status::Unavailable, why, Some(RETRY_S));
+    }
+
     /// The present phase has timed out.
     pub(super) fn expire_http(&mut self, conn: ConnId, phase: Phase) {
         match phase {
@@ -114,13 +120,14 @@ impl Engine<'_> {
         }
         let mut calls = Vec::new();
         for conn in std::mem::take(&mut self.http) {
-            if let Some(call) = self.serve_one(io, conn) {
-                calls.push((conn, call));
+            match self.serve_one(io, conn) {
+                Some(call) => calls.push((conn, call)),
+                None => self.count_inbound(io, conn),
             }
         }
         // Whatever happens to the messages of hooks, the pages are sent.
         self.service.end_turn();
-        let has_written = !calls.is_empty() && self.call_hooks(calls);
+        let has_written = !calls.is_empty() && self.call_hooks(io, calls);
         self.observe(io, Event::Served)?;
         self.check_storage()?;
         Ok(has_written)
@@ -294,7 +301,8 @@ impl Engine<'_> {
 
     /// Stores the messages of hooks in one turn, and answers in the next. Those that have to wait
     /// for the write lock stay with their connections. Returns whether it wrote.
-    fn call_hooks(&mut self, calls: Vec<(ConnId, WaitingHook)>) -> bool {
+    fn call_hooks(&mut self, io: &impl Io, calls: Vec<(ConnId, WaitingHook)>) -> bool {
+        let conns: Vec<ConnId> = calls.iter().map(|(conn, _)| *conn).collect();
         let mut called = Vec::with_capacity(calls.len());
         for (conn, call) in calls {
             let exchange = call.exchange;
@@ -318,6 +326,9 @@ impl Engine<'_> {
             self.after_hook(conn, exchange.is_last);
         }
         self.service.end_turn();
+        for conn in conns {
+            self.count_inbound(io, conn);
+        }
         has_written
     }
 

@@ -156,6 +156,10 @@ impl Io for Sockets {
         }
     }
 
+    fn inbound_bytes(&self, conn: ConnId) -> usize {
+        self.get(conn).map_or(0, Transport::inbound_bytes)
+    }
+
     fn is_handshaking(&self, conn: ConnId) -> bool {
         self.get(conn).is_some_and(Transport::is_handshaking)
     }

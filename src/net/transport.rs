@@ -83,6 +83,14 @@ impl Transport {
         }
     }
 
+    /// Memory held for bytes that were received and not read yet; 0 without TLS.
+    pub fn inbound_bytes(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(stream) => stream.inbound_bytes(),
+        }
+    }
+
     /// Bytes of TLS records received; 0 without TLS. They cost CPU time whatever they contain.
     pub fn record_bytes(&self) -> u64 {
         match self {

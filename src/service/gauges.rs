@@ -42,7 +42,7 @@ impl Service<'_> {
         page.gauge("long_answers", "Connections with an answer under way.", long_answers);
         page.gauge("outbound_bytes", "Bytes that wait to be sent.", self.outbox.buffered_bytes());
         let help = "Bytes that may wait for all peers together.";
-        page.gauge("outbound_limit_bytes", help, self.config.memory_bytes_max);
+        page.gauge("outbound_limit_bytes", help, self.outbound_share());
         self.describe_pushing(page);
         page.gauge(
             "password_queue",

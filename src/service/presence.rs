@@ -118,12 +118,39 @@ impl Service<'_> {
             user.and_then(|user| self.presence.roster.user(user)).map_or(1, |on| on.conns().len());
         let mut share = self.config.outbound_bytes_max;
         share = share.min(limits::USER_OUTBOUND_BYTES_MAX / own.max(1));
-        // The first half is first come, first served; the second is shared equally.
-        let half = self.config.memory_bytes_max / 2;
+        // The first half of its part is first come, first served; the second is shared equally.
+        let half = self.outbound_share() / 2;
         if self.outbox.buffered_bytes() > half {
             share = share.min(half / self.presence.connected.max(1));
         }
         share.max(limits::OUTBOUND_BYTES_MIN.min(self.config.outbound_bytes_max))
+    }
+
+    /// The part of the memory limit that is for inbound buffers alone.
+    const fn inbound_share(&self) -> usize {
+        self.config.memory_bytes_max / 4
+    }
+
+    /// The part of the memory limit for outbound buffers.
+    pub(super) const fn outbound_share(&self) -> usize {
+        self.config.memory_bytes_max - self.inbound_share()
+    }
+
+    /// Bytes that all peers together may hold in inbound buffers: what outbound ones do not use,
+    /// and a quarter of the memory limit in any case.
+    pub fn inbound_limit(&self) -> usize {
+        let left = self.config.memory_bytes_max.saturating_sub(self.outbox.buffered_bytes());
+        left.max(self.inbound_share())
+    }
+
+    /// The user of a connection; `None` without a session.
+    pub fn user_of(&self, conn: ConnId) -> Option<UserId> {
+        self.presence.peers.get(conn).and_then(Peer::user)
+    }
+
+    /// The indices of a user's connections.
+    pub fn connections_of(&self, user: UserId) -> &[u32] {
+        self.presence.roster.user(user).map_or(&[], |online| online.conns())
     }
 
     /// Whether a session is attached.

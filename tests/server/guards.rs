@@ -7,10 +7,11 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::Server;
 use crate::support::client::Client;
 use crate::support::server::{TempDir, serve_command, signal};
+use crate::support::web::{self, Http, WebSocket};
 use crate::support::wire::*;
+use crate::support::{Server, eventually};
 
 /// A server that is started by hand; killed when dropped.
 struct Bare {
@@ -139,4 +140,96 @@ fn sessions_that_read_nothing_share_a_budget() {
     let waiting = server.metrics()["outbound_bytes"];
     assert!(waiting < 14.0 * 1024.0 * 1024.0, "{waiting} bytes wait for {SESSIONS} sessions");
     drop(deaf);
+}
+
+/// The head of a frame, and most of its body.
+fn most_of_a_frame(body_bytes: usize) -> Vec<u8> {
+    let mut bytes = (body_bytes as u32).to_le_bytes().to_vec();
+    bytes.extend([SEND_CHAT_MSG, 1]);
+    bytes.resize(bytes.len() + body_bytes - body_bytes / 10, b'x');
+    bytes
+}
+
+/// Hundreds of peers that announce large requests and send most of them hold bounded memory, in
+/// frames, in messages of WebSockets and in bodies of hooks. The connections that go are theirs.
+#[test]
+fn unfinished_requests_are_bounded() {
+    const EACH: usize = 150;
+    const LIMIT: usize = 8 * 1024 * 1024;
+    let limit = LIMIT.to_string();
+    let options = ["--memory-limit", &limit, "--max-unauthorized-per-address", "0"];
+    let server = Server::with(&options);
+    let [(mut anna, _), (mut boris, _)] = server.users10(["anna", "boris"]);
+    let hall = anna.create_chat("hall");
+    let long = Frame::new(SEND_CHAT_MSG, 9, body().id(hall).text(&"a".repeat(16_000))).encode();
+    let (first, last) = long.split_at(15_000);
+    anna.write(first);
+    // What the first connections bring with them is not what is measured.
+    drop((0..EACH).map(|_| server.greeted()).collect::<Vec<_>>());
+    let before = server.resident_bytes();
+
+    let (mut frames, mut posts, mut sockets) = (Vec::new(), Vec::new(), Vec::new());
+    let part = most_of_a_frame(65_536);
+    for n in 0..EACH {
+        let mut peer = server.connect();
+        peer.write(&part);
+        frames.push(peer);
+        let mut post = Http::connect(server.address());
+        post.send("POST /hook/t HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n");
+        post.send("Content-Length: 65536\r\n\r\n");
+        post.send(&part[..58_000]);
+        posts.push(post);
+        let mut socket = WebSocket::open(&server);
+        // Fragments without an end.
+        socket.send(web::BINARY, &part[..30_000]);
+        socket.send(web::CONTINUATION, &part[30_000..]);
+        sockets.push(socket);
+        if n % 10 == 9 {
+            let waiting = server.metrics()["inbound_bytes"];
+            assert!(waiting <= (LIMIT + 2 * 1024 * 1024) as f64, "{waiting} bytes wait");
+            boris.ask(HEARTBEAT, b"served".to_vec()).accepted();
+        }
+    }
+    eventually(|| server.metrics()["inbound_bytes"] <= LIMIT as f64);
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 2 * LIMIT as u64, "{grown} bytes for {} peers", 3 * EACH);
+    let metrics = server.metrics();
+    assert!(metrics["connections_refused_total{why=\"memory\"}"] > EACH as f64);
+    assert_eq!(metrics["inbound_limit_bytes"], LIMIT as f64);
+    // Those who hold little go on, in the middle of a request as well, and newcomers get in.
+    anna.write(last);
+    anna.next_frame().expect("it was not closed").accepted();
+    server.login10("boris").ask(HEARTBEAT, b"in".to_vec()).accepted();
+    drop((frames, posts, sockets));
+    eventually(|| server.metrics()["inbound_bytes"] == 0.0);
+}
+
+/// However many connections of one user hold unfinished requests, the sum is bounded, and others
+/// keep theirs.
+#[test]
+fn unfinished_requests_of_a_user_share_a_budget() {
+    const SUM: f64 = 8.0 * 1024.0 * 1024.0;
+    const BODY: usize = 1024 * 1024;
+    let server = Server::with(&["--body-limit", "1048576"]);
+    let [(mut boris, _)] = server.users10(["boris"]);
+    server.add_user("anna");
+    let part = most_of_a_frame(BODY);
+    boris.write(&part);
+    let mut many: Vec<Client> = (0..20).map(|_| server.login10("anna")).collect();
+    for (n, client) in many.iter_mut().enumerate() {
+        // The later, the larger.
+        client.write(&part[..part.len() - 10_000 + n * 100]);
+    }
+    let own = part.len() as f64;
+    eventually(|| {
+        let waiting = server.metrics()["inbound_bytes"];
+        waiting > 6.0 * own && waiting <= SUM + own + 1024.0
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(server.metrics()["inbound_bytes"] <= SUM + own + 1024.0);
+    // A short body ends the frame of the other user: it is read to its end and answered.
+    boris.write(&vec![b'x'; BODY / 10]);
+    let answer = boris.next_frame().expect("it was not closed");
+    assert!(answer.body.starts_with(b"malformed"), "{answer:?}");
+    drop(many);
 }

@@ -169,6 +169,11 @@ impl TlsStream {
         !self.plaintext.is_empty() || matches!(self.failure, Failure::Untold(_))
     }
 
+    /// Memory held for incomplete records and plaintext that was not read yet.
+    pub fn inbound_bytes(&self) -> usize {
+        self.incoming.capacity() + self.plaintext.bytes.capacity()
+    }
+
     /// Bytes of records received.
     pub fn record_bytes(&self) -> u64 {
         self.record_bytes
@@ -201,6 +206,8 @@ impl TlsStream {
             {
                 self.fail(error);
             }
+            // No record is processed any more.
+            self.incoming = Vec::new();
         }
         self.flush()
     }
