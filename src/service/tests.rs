@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::auth::random::fixed::Counting;
 use crate::auth::token::SessionSecret;
-use crate::ids::{MessageId, SessionId};
+use crate::ids::{FileId, MessageId, SessionId};
 use crate::outbox::Dirty;
 use crate::store::Database;
 use crate::wire::extras::Extras;
@@ -50,13 +50,24 @@ impl<'db> Driven<'db> {
         session: SessionId,
         secret: &SessionSecret,
     ) -> Self {
+        Self::speaking(0, database, random, session, secret)
+    }
+
+    /// The same on API 1.`minor`.
+    fn speaking(
+        minor: u8,
+        database: &'db Database,
+        random: &'db Counting,
+        session: SessionId,
+        secret: &SessionSecret,
+    ) -> Self {
         let store = Store::new(database).expect("its tables");
         let service = Service::new(store, ServiceConfig::default(), random).expect("a service");
         let conn = ConnId { index: 0, generation: 0 };
         let mut driven = Self { service, conn, wall_us: BEGIN_US, now_ms: 0 };
         driven.service.begin_turn(driven.wall_us, driven.now_ms);
         driven.service.connected(conn, Ipv4Addr::LOCALHOST.into());
-        assert!(driven.ask(Request::Hello { major: 1, minor: 0 }).is_ok());
+        assert!(driven.ask(Request::Hello { major: 1, minor }).is_ok());
         let hash = std::str::from_utf8(secret.expose()).expect("hex digits");
         assert!(driven.ask(Request::RestoreSession { session, hash }).is_ok());
         driven
@@ -463,4 +474,87 @@ fn a_slow_reader_whose_chats_cannot_be_read_is_tried_again_later() {
     driven.now_ms += 1_000;
     pump(&mut driven);
     assert!(!driven.service.is_held(driven.conn), "it is never notified");
+}
+
+impl Driven<'_> {
+    /// Begins an upload of ten bytes.
+    fn begin_file(&mut self, chat: ChatId, name: &str) -> Result<FileId, String> {
+        let body = self.ask(Request::BeginFile {
+            chat,
+            size: 10,
+            width: 0,
+            height: 0,
+            media_type: "text/plain",
+            name,
+        })?;
+        let id = body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        Ok(id.and_then(FileId::new).expect("an id"))
+    }
+
+    /// Sends bytes of a file. Returns the reason when it is declined.
+    fn put_file(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> Result<(), String> {
+        self.service.begin_turn(self.wall_us, self.now_ms);
+        self.hand(Request::PutFile { file, offset, bytes });
+        assert_eq!(self.service.end_turn(), TurnEnd::Committed);
+        // It is answered from the budget of streamed answers.
+        self.service.pump();
+        self.answer().map(drop)
+    }
+}
+
+const MINUTE_US: i64 = 60_000_000;
+
+/// An unfinished upload is gone one hour after its last byte, also one that was complete and never
+/// sent. One that is in a message stays.
+#[test]
+fn an_unfinished_upload_is_gone_an_hour_after_its_last_byte() {
+    let (database, chat, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::speaking(1, &database, &random, session, &secret);
+    let begun = driven.begin_file(chat, "begun").expect("room");
+    let sent = driven.begin_file(chat, "sent").expect("room");
+    let complete = driven.begin_file(chat, "complete").expect("room");
+    driven.put_file(sent, 0, b"0123456789").expect("stored");
+    driven.put_file(complete, 0, b"0123456789").expect("stored");
+    let attach = [&[0x04, 8, 0][..], &sent.get().to_le_bytes()].concat();
+    let extras = Extras::trusted(&attach);
+    let request = Request::SendChatMsg { chat, content: "", nonce: Some(1), extras };
+    driven.ask(request).expect("sent");
+    driven.wait(59 * MINUTE_US);
+    driven.put_file(begun, 0, b"012").expect("an hour begins again");
+    driven.wait(2 * MINUTE_US);
+    assert!(driven.service.store.file(complete).expect("read").is_none(), "it stays for ever");
+    assert!(driven.service.store.file(begun).expect("read").is_some(), "it is gone too early");
+    driven.wait(57 * MINUTE_US);
+    driven.put_file(begun, 3, b"345").expect("not an hour since its last byte");
+    driven.wait(59 * MINUTE_US);
+    assert!(driven.service.store.file(begun).expect("read").is_some(), "it is gone too early");
+    driven.wait(2 * MINUTE_US);
+    let gone = driven.put_file(begun, 6, b"6789").expect_err("it is gone");
+    assert!(gone.starts_with("no-such-file"), "{gone}");
+    assert!(driven.service.store.file(sent).expect("read").is_some(), "it is in a message");
+    let usage = driven.service.store.file_usage(None).expect("read");
+    assert_eq!((usage.bytes, usage.uploads), (10, 0), "only the one in a message counts");
+}
+
+/// The seventeenth upload is declined, until the one that has waited longest for a byte has done so
+/// for a minute: then that one ends.
+#[test]
+fn an_upload_too_many_ends_the_idlest_after_a_minute() {
+    let (database, chat, session, secret) = file(0);
+    let random = Counting::default();
+    let mut driven = Driven::speaking(1, &database, &random, session, &secret);
+    let files: Vec<FileId> =
+        (0..16).map(|n| driven.begin_file(chat, &n.to_string()).expect("room")).collect();
+    let full = driven.begin_file(chat, "more").expect_err("sixteen are under way");
+    assert!(full.starts_with("quota-exceeded"), "{full}");
+    driven.wait(MINUTE_US - 1_000_000);
+    driven.put_file(files[0], 0, b"0").expect("stored");
+    assert!(driven.begin_file(chat, "more").is_err(), "none was idle for a minute");
+    driven.wait(10_000_000);
+    let more = driven.begin_file(chat, "more").expect("the idlest ends");
+    let there = |file: &FileId| driven.service.store.file(*file).expect("read").is_some();
+    let left: Vec<FileId> = files.iter().copied().filter(there).collect();
+    assert_eq!(left, [&files[..1], &files[2..]].concat());
+    driven.put_file(more, 0, b"0123456789").expect("it is under way");
 }

@@ -27,6 +27,7 @@ mod api11_accounts;
 mod api11_chats;
 mod api11_files;
 mod api11_invites;
+mod api11_permissions;
 mod api11_reactions;
 mod api11_replies;
 mod api11_versions;
