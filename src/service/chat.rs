@@ -199,12 +199,14 @@ impl Service<'_> {
     }
 
     pub(super) fn start_chat(&mut self, caller: Caller, other: UserId) -> HandlerResult {
-        if other == caller.user || self.store.user(other)?.is_none() {
-            return Err(Decline::NoSuchUser.into());
-        }
+        let found = self.store.user(other)?.filter(|_| other != caller.user);
+        let partner = found.ok_or(Decline::NoSuchUser)?;
         if let Some(found) = self.store.direct_chat(caller.user, other)? {
             self.accept(caller, |body| body.put_u32(found.chat.get()));
             return Ok(());
+        }
+        if partner.disabled {
+            return Err(Decline::NoSuchUser.into());
         }
         self.check_memberships(caller.user)?;
         self.may_write()?;

@@ -487,6 +487,28 @@ fn start_chat_with_nobody() {
     assert_eq!(anna.my_chats(), []);
 }
 
+/// Nobody begins a direct chat with a user who is disabled. One that is there stays as it is.
+#[test]
+fn start_chat_with_a_disabled_user() {
+    let server = Server::start();
+    let [(mut anna, _), (_boris, his), (_clara, hers)] = server.users10(["anna", "boris", "clara"]);
+    let chat = anna.start_chat(his);
+    for name in ["boris", "clara"] {
+        server.admin_ok(&["user", "disable", name], None);
+    }
+    anna.ask(START_CHAT, body().id(hers)).declined("no-such-user");
+    assert_eq!(anna.start_chat(his), chat);
+    anna.send(chat, "for later");
+    assert_eq!(anna.my_chats().len(), 1);
+    server.admin_ok(&["user", "enable", "clara"], None);
+    assert_ne!(anna.start_chat(hers), chat);
+    // Who is gone for good is disabled, too.
+    server.admin_ok(&["user", "remove", "boris", "--yes"], None);
+    assert_eq!(anna.start_chat(his), chat);
+    let mut dora = server.users10(["dora"]);
+    dora[0].0.ask(START_CHAT, body().id(his)).declined("no-such-user");
+}
+
 /// A direct chat does not exist for anybody else, whatever they ask, on 0.1 as well.
 #[test]
 fn a_direct_chat_is_hidden() {

@@ -405,6 +405,26 @@ fn commands_do_what_their_help_says() {
 }
 
 #[test]
+fn a_direct_chat_with_a_disabled_user_says_so() {
+    let server = hall();
+    server.add_user("clara");
+    let mut anna = Person::come(&server, "anna", "hall");
+    anna.say("/dm boris");
+    anna.say("/whois boris");
+    anna.note("boris is user");
+    server.admin_ok(&["user", "disable", "boris"], None);
+    server.admin_ok(&["user", "disable", "clara"], None);
+    anna.say("/open hall");
+    anna.say("/dm boris");
+    anna.note("boris is disabled and reads nothing");
+    // Without a direct chat from before there is nobody to talk to.
+    anna.say("/dm clara");
+    anna.note("no user has that name");
+    let (_, notes, _) = anna.leave();
+    assert!(!notes.iter().any(|note| note.contains("clara is disabled")), "{notes:?}");
+}
+
+#[test]
 fn what_others_send_does_not_act_on_the_terminal() {
     let server = hall();
     let anna = Person::come(&server, "anna", "hall");

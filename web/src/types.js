@@ -65,7 +65,8 @@
  * @property {number} unread counted up to 1000
  * @property {0|1|2} notify 0 everything, 1 mentions and answers, 2 nothing
  * @property {string} draft
- * @property {{id: number, online: boolean, seen: number}|null} peer of a direct chat, once known
+ * @property {{id: number, online: boolean, seen: number, disabled?: boolean}|null} peer of a direct
+ *   chat, once known
  * @property {string[]} typing names of who is typing now
  */
 

@@ -22,7 +22,7 @@ import { Sync, whole } from './sync.js';
  * @typedef {object} Entry
  * @property {WireChat} info
  * @property {Last|null} last
- * @property {{id: number, online: boolean, seen: number}|null} peer
+ * @property {{id: number, online: boolean, seen: number, disabled?: boolean}|null} peer
  * @property {number} added when it came to this list, by this browser's clock
  * @property {Map<number, ReturnType<typeof setTimeout>>} typing
  * @property {string} draft
@@ -319,8 +319,26 @@ export class UserData {
   async #readPeer(entry) {
     const members = await this.api.members(entry.info.id);
     const peer = members.find(({ id }) => id !== this.me.id);
-    if (peer) entry.peer = { id: peer.id, online: peer.online, seen: peer.seen };
+    if (peer) {
+      const { id, online, seen } = peer;
+      entry.peer = { id, online, seen, disabled: !online && entry.peer?.disabled };
+      if (!online) await this.#readDisabled(id);
+    }
     this.#saveChat(entry);
+  }
+
+  /**
+   * Asks whether a user who is offline is disabled.
+   * @param {number} id
+   */
+  async #readDisabled(id) {
+    const user = await this.request('GET_USER', [id]).catch(() => null);
+    if (!user) return;
+    this.#putUser(user);
+    for (const entry of this.#chats.values()) {
+      if (entry.peer?.id === id) entry.peer = { ...entry.peer, disabled: user.disabled };
+    }
+    this.#changed();
   }
 
   /** @param {Partial<User> & {id: number, name: string}} user */
@@ -468,7 +486,10 @@ export class UserData {
     const known = this.#users.get(user);
     if (known) this.#putUser({ ...known, online });
     for (const entry of this.#chats.values()) {
-      if (entry.peer?.id === user) entry.peer = { ...entry.peer, online };
+      if (entry.peer?.id !== user) continue;
+      // A user who is online is not disabled; one who has just gone may be.
+      entry.peer = { ...entry.peer, online, disabled: !online && entry.peer.disabled };
+      if (!online) this.#readDisabled(user);
     }
     this.#changed();
   }

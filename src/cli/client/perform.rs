@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use purpose::client::{Client, Error, Event, Message, NewInvite, Notify, ReactionChange};
+use purpose::client::{
+    Chat, Client, Error, Event, Member, Message, NewInvite, Notify, ReactionChange,
+};
 use vestnik::auth::password::Secret;
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 
@@ -227,7 +229,29 @@ fn show(client: &mut Client, chat: ChatId, messages: u16) -> Outcome {
     let limit = usize::from(messages);
     let messages = if limit == 0 { Vec::new() } else { client.page(chat, None, messages)? };
     let is_whole = messages.len() < limit;
-    Ok(vec![News::Opened { chat: Box::new(info), members, messages, is_whole }])
+    let disabled = disabled_partner(client, &info, &members)?;
+    let mut news = vec![News::Opened { chat: Box::new(info), members, messages, is_whole }];
+    news.extend(disabled.map(|line| News::Lines(vec![line])));
+    Ok(news)
+}
+
+/// A line that says that the other user of a direct chat is disabled.
+fn disabled_partner(
+    client: &mut Client,
+    chat: &Chat,
+    members: &[Member],
+) -> Result<Option<String>, Error> {
+    // A direct chat has the title of the other user's name.
+    let is_partner = |member: &&Member| chat.direct && member.nickname == chat.title;
+    let Some(partner) = members.iter().find(is_partner) else { return Ok(None) };
+    if partner.online {
+        return Ok(None);
+    }
+    match client.user(partner.user) {
+        Ok(user) => Ok(user.disabled.then(|| report::disabled(&user))),
+        Err(error) if error.is_broken() => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Outcome {

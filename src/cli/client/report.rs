@@ -71,6 +71,11 @@ pub(super) fn members(members: &[Member]) -> Vec<String> {
     members.iter().map(line).collect()
 }
 
+/// The other user of a direct chat is disabled.
+pub(super) fn disabled(user: &User) -> String {
+    format!("{} is disabled and reads nothing", harmless(&user.nickname))
+}
+
 /// Somebody.
 pub(super) fn user(user: &User) -> String {
     let since = Clock::local().day(user.created);

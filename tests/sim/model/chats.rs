@@ -263,6 +263,9 @@ impl Model {
         if let Some(chat) = found.map(|(id, _)| *id) {
             return self.accept(turn, me.conn, me.task, &chat.to_le_bytes());
         }
+        if self.users[&other].disabled {
+            return self.decline(turn, me.conn, me.task, "no-such-user");
+        }
         if let Some(code) = self.cannot_change(me) {
             return self.decline(turn, me.conn, me.task, code);
         }

@@ -127,6 +127,7 @@ function about(chat) {
   if (chat.typing.length > 0) return typingText(chat);
   if (chat.kind === 'group') return tn('{n} member', '{n} members', chat.members);
   if (chat.peer?.online) return t('online');
+  if (chat.peer?.disabled) return t('disabled');
   return chat.peer?.seen ? t('was here {time}', { time: shortTime(chat.peer.seen) }) : '';
 }
 

@@ -170,7 +170,10 @@ function chatAbout(chat) {
       h('bdi', { class: 'chat-about-title' }, () => chat.value?.title ?? title),
       h('p', { class: 'hint' }, () => {
         const now = chat.value;
-        if (!now || kind === 'direct') return now?.peer?.online ? t('online') : '';
+        if (!now || kind === 'direct') {
+          if (now?.peer?.disabled) return t('disabled');
+          return now?.peer?.online ? t('online') : '';
+        }
         return [now.name !== now.title && now.name, tn('{n} member', '{n} members', now.members),
           now.hasPassword && t('with a password'), now.isClosed && t('closed')]
           .filter(Boolean).join(' · ');
