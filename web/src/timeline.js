@@ -43,6 +43,14 @@ const LOAD_BELOW = 60;
 /** @param {Message} message */
 export const keyOf = (message) => message.localId ?? String(message.id);
 
+/** The time of the newest message that the server has. @param {readonly Message[]} items */
+function newestStored(items) {
+  for (let at = items.length - 1; at >= 0; at -= 1) {
+    if (items[at].state === 'stored') return items[at].created;
+  }
+  return 0;
+}
+
 /**
  * Moves a slice over from the old items to the new ones.
  * @param {Range} range
@@ -345,13 +353,16 @@ export function timelineView(chat, on) {
 
   function noteSeen() {
     const seen = Math.max(chat.peek().seen, seenAt);
-    if (!isWatched() || seenTimer || (items.at(-1)?.created ?? 0) <= seen) return;
+    if (!isWatched() || seenTimer || newestStored(items) <= seen) return;
     const bottom = scroller.scrollTop + scroller.clientHeight;
     const shown = rows.peek();
-    for (let at = shown.length - 1; at >= 0 && shown[at].time > seen; at -= 1) {
+    for (let at = shown.length - 1; at >= 0; at -= 1) {
       const { message } = shown[at];
+      // Times of messages that are not stored are those of this browser's clock.
+      if (message?.state !== 'stored') continue;
+      if (message.created <= seen) return;
       const element = /** @type {HTMLElement | undefined} */ (list.children[at]);
-      if (message?.state !== 'stored' || !element || element.offsetTop + 24 > bottom) continue;
+      if (!element || element.offsetTop + 24 > bottom) continue;
       markSeen(message.created);
       return;
     }
@@ -370,11 +381,15 @@ export function timelineView(chat, on) {
 
   /** @param {readonly Message[]} before */
   function noteNew(before) {
-    const newest = before.at(-1)?.created ?? 0;
+    const newest = newestStored(before);
+    const me = store.me.peek()?.id;
     /** @type {Message[]} */
     const fresh = [];
-    for (let at = items.length - 1; at >= 0 && items[at].created > newest; at -= 1) {
-      if (items[at].sender !== store.me.peek()?.id) fresh.unshift(items[at]);
+    for (let at = items.length - 1; at >= 0; at -= 1) {
+      const { state, created, sender } = items[at];
+      if (state !== 'stored') continue;
+      if (created <= newest) break;
+      if (sender !== me) fresh.unshift(items[at]);
     }
     if (fresh.length === 0 || !timeline.atEnd.peek()) return;
     for (const message of fresh.slice(-3)) {
@@ -496,8 +511,8 @@ export function timelineView(chat, on) {
     focus: () => scroller.focus(),
     markRead: () => {
       line.value = 0;
-      const newest = items.filter((message) => message.state === 'stored').at(-1);
-      if (newest) markSeen(Math.max(newest.created, chat.peek().lastTime));
+      const newest = newestStored(items);
+      if (newest) markSeen(Math.max(newest, chat.peek().lastTime));
     },
   };
 }

@@ -225,6 +225,7 @@ export default {
   'This chat asks for a password.': 'Для этого чата нужен пароль.',
   'This connection is not encrypted. Without https there are no notifications and no offline use.':
     'Соединение не зашифровано. Без https нет ни уведомлений, ни работы без сети.',
+  'Folders cannot be sent. Choose the files in them.': 'Папки нельзя отправить. Выберите файлы в них.',
   'This file is empty.': 'Этот файл пуст.',
   'This invite is not valid any more.': 'Это приглашение больше не действует.',
   'This invite is not valid: it was used up, ended or has expired.':

@@ -6,8 +6,8 @@
  */
 import { batch, computed, each, effect, h, match, mount, signal, untracked, when } from '../view.js';
 import {
-  applyTheme, avatar, closeMenus, fail, icon, iconButton, isPhone, language, plain, setLanguage, setStore, shortTime,
-  store, t, tn, toast,
+  applyTheme, avatar, closeMenus, fail, icon, iconButton, isComposing, isPhone, language, plain,
+  setLanguage, setStore, shortTime, store, t, tn, toast,
 } from './kit.js';
 
 /** @typedef {import('../types.js').Chat} Chat */
@@ -55,16 +55,35 @@ export async function start(value) {
   });
   effect(() => {
     // The end of the session closes its dialogs.
-    if (store.phase.value !== 'ready') {
-      closeMenus();
-      for (const dialog of document.querySelectorAll('dialog')) dialog.close();
-    }
+    if (store.phase.value !== 'ready') closeAll();
   });
   effect(leaveGoneChat);
-  addEventListener('popstate', () => store.phase.peek() === 'ready' && routeFromAddress());
+  addEventListener('popstate', onBack);
+  // Files that miss a chat would be opened in place of the page.
+  addEventListener('dragover', keepFilesOut);
+  addEventListener('drop', keepFilesOut);
   addEventListener('keydown', onKey);
   addEventListener('keydown', clearSearch, true);
   fitToKeyboard();
+}
+
+function closeAll() {
+  closeMenus();
+  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
+}
+
+/** Back: what was opened on a screen does not stay over the one before. */
+function onBack() {
+  if (store.phase.peek() !== 'ready') return;
+  closeAll();
+  routeFromAddress();
+}
+
+/** @param {DragEvent} event */
+function keepFilesOut(event) {
+  if (event.defaultPrevented || !event.dataTransfer?.types.includes('Files')) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = 'none';
 }
 
 function titleOf() {
@@ -291,7 +310,7 @@ function chatList() {
         oninput: (/** @type {any} */ event) => (filter.value = event.target.value),
         onkeydown: (/** @type {any} */ event) => {
           const first = shown.peek()[0];
-          if (event.key === 'Enter' && first) openChat(first.id);
+          if (event.key === 'Enter' && first && !isComposing(event)) openChat(first.id);
         },
       }))),
     h('div', { class: 'list-scroll' }, list,
@@ -423,7 +442,7 @@ function clearSearch(event) {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  if (store.phase.peek() !== 'ready' || event.defaultPrevented || event.isComposing) return;
+  if (store.phase.peek() !== 'ready' || event.defaultPrevented || isComposing(event)) return;
   if (document.querySelector('dialog[open], .menu-layer')) return;
   const isTyping = event.target instanceof HTMLElement
     && event.target.matches('input, textarea, select');

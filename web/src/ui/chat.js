@@ -7,8 +7,8 @@ import {
   announce, avatarId, openSearch, showList, typingText,
 } from './app.js';
 import {
-  avatar, confirmDialog, copyText, fail, formatSize, hue, icon, iconButton, isTouch, openMenu,
-  plain, shortTime, store, t, tn,
+  avatar, confirmDialog, copyText, fail, formatSize, hue, icon, iconButton, isComposing, isTouch,
+  openMenu, plain, shortTime, store, t, tn,
 } from './kit.js';
 
 /** @typedef {import('../types.js').Chat} Chat */
@@ -50,11 +50,21 @@ export function chatView(id) {
     if (!event.dataTransfer?.types.includes('Files') || !canAttach()) return;
     event.preventDefault();
     const section = /** @type {HTMLElement} */ (event.currentTarget);
-    if (event.type === 'drop') attach(id, [...event.dataTransfer.files], mode);
+    if (event.type === 'drop') attach(id, droppedFiles(event.dataTransfer), mode);
     const isOut = event.type === 'dragleave'
       && !section.contains(/** @type {Node | null} */ (event.relatedTarget));
     section.classList.toggle('dropping', event.type !== 'drop' && !isOut);
   }
+}
+
+/**
+ * Files that were dropped. A folder is among them as a file that cannot be read: it is left out.
+ * @param {DataTransfer} dropped
+ */
+function droppedFiles({ items, files }) {
+  const isFolder = [...items].filter(({ kind }) => kind === 'file')
+    .map((item) => item.webkitGetAsEntry?.()?.isDirectory);
+  return [...files].filter((_, index) => !isFolder[index]);
 }
 
 /** A message to show once its chat is open, e.g. a hit of a search. */
@@ -291,10 +301,11 @@ function composerView(chat, mode, timeline) {
     onblur: () => (completion.value = null),
     onclick: () => complete(),
     onpaste: (/** @type {ClipboardEvent} */ event) => {
-      const files = [...(event.clipboardData?.files ?? [])];
-      if (files.length === 0 || !canAttach()) return;
+      const { files, types = [] } = event.clipboardData ?? {};
+      // Office programs add a picture of the text that they copy: who pastes that wants the text.
+      if (!files?.length || types.includes('text/rtf') || !canAttach()) return;
       event.preventDefault();
-      attach(id, files, mode);
+      attach(id, [...files], mode);
     },
   });
   const picker = h('input', {
@@ -339,7 +350,7 @@ function composerView(chat, mode, timeline) {
 
   /** @param {KeyboardEvent} event */
   function key(event) {
-    if (event.isComposing) return;
+    if (isComposing(event)) return;
     const list = completion.peek();
     if (list && list.key(event, (next) => (completion.value = next), choose)) {
       event.preventDefault();

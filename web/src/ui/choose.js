@@ -6,7 +6,7 @@ import { each, h, openDialog, signal, when } from '../view.js';
 import { avatarId, openChat } from './app.js';
 import { jumpIn } from './chat.js';
 import {
-  avatar, hue, openMenu, openPanel, saveSetting, setting, shortTime, store, t,
+  avatar, hue, isComposing, openMenu, openPanel, saveSetting, setting, shortTime, store, t,
 } from './kit.js';
 import { asked, errorLine, liveQuery, personName, searchField } from './lists.js';
 
@@ -59,6 +59,7 @@ export function openSwitcher() {
           at.value = 0;
         },
         onkeydown: (/** @type {KeyboardEvent} */ event) => {
+          if (isComposing(event)) return;
           const count = found().length;
           if (event.key === 'ArrowDown') at.value = (at.peek() + 1) % Math.max(count, 1);
           else if (event.key === 'ArrowUp') at.value = (at.peek() + count - 1) % Math.max(count, 1);

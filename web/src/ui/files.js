@@ -26,7 +26,8 @@ export async function openSendFiles(chatId, files, takeReply) {
     fail({ code: '', text: refused.length > 0
       ? t('{name} is too large: {size}, and this server accepts {max}.', {
         name: refused[0].name, size: formatSize(refused[0].size), max: formatSize(max),
-      }) : t('This file is empty.') });
+      }) : files.length > 0 ? t('This file is empty.')
+        : t('Folders cannot be sent. Choose the files in them.') });
     return;
   }
   const chosen = signal(usable);
@@ -104,6 +105,8 @@ function sendRow(file, urls, leaveOut) {
 async function sendFiles(chatId, files, text, keepsOriginal, replyTo) {
   const entries = files.map((file) => makeEntry(chatId, file, keepsOriginal));
   uploads.value = [...uploads.value, ...entries.map((entry) => entry.upload)];
+  // What is not there yet when the page closes would be lost: the browser asks first.
+  addEventListener('beforeunload', askToStay);
   /** @type {FileInfo[]} */
   const sent = [];
   for (const entry of entries) {
@@ -116,6 +119,12 @@ async function sendFiles(chatId, files, text, keepsOriginal, replyTo) {
   } catch (error) {
     showToast(explain(error));
   }
+}
+
+/** @param {Event} event */
+function askToStay(event) {
+  if (uploads.peek().length > 0) event.preventDefault();
+  else removeEventListener('beforeunload', askToStay);
 }
 
 /**

@@ -496,6 +496,13 @@ function placeMenu(menu, opener, at) {
 
 // --- The rest -----------------------------------------------------------------------------------
 
+/**
+ * Whether a key belongs to an input method, which takes Enter and arrows for itself. Safari ends
+ * the composition before the key that did so, and marks that one by its code alone.
+ * @param {KeyboardEvent} event
+ */
+export const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
 /** One screen at a time: the list, or the chat. */
 export const isPhone = matchMedia('(max-width: 719px)');
 /** The primary pointer is a finger. */

@@ -3,7 +3,10 @@
  * accessibility, and that the security policy holds on every screen.
  */
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { browserPath, launch } from './browser.js';
 import { serve } from './server.js';
@@ -509,6 +512,117 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await page.getByRole('option', { name: 'boris' }).waitFor();
     await box(page).press('Enter');
     assert.equal(await box(page).inputValue(), 'hello @boris ');
+    await page.context().close();
+  });
+
+  test('Enter that ends a composition of an input method sends nothing', async () => {
+    const page = await open('scene=full#chat=2');
+    await box(page).fill('にほん');
+    for (const key of [{ isComposing: true }, { keyCode: 229 }]) {
+      await box(page).evaluate((element, more) => element.dispatchEvent(new KeyboardEvent('keydown', {
+        key: 'Enter', bubbles: true, cancelable: true, ...more,
+      })), key);
+    }
+    assert.equal(await box(page).inputValue(), 'にほん');
+    assert.equal(await article(page, 'にほん').count(), 0);
+    await page.context().close();
+  });
+
+  test('a picture is attached when it is pasted, but not with the text of an office program', async () => {
+    const page = await open('scene=full#chat=2');
+    const paste = (types) => box(page).evaluate((element, kinds) => {
+      const clipboardData = new DataTransfer();
+      clipboardData.items.add(new File(['x'], 'image.png', { type: 'image/png' }));
+      for (const type of kinds) clipboardData.setData(type, 'A1');
+      const event = new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true });
+      return element.dispatchEvent(event);
+    }, types);
+    assert.equal(await paste(['text/plain', 'text/rtf', 'text/html']), true, 'the text goes into the box');
+    assert.equal(await paste(['text/html']), false);
+    await page.getByRole('dialog', { name: 'Send file' }).getByText('image.png').waitFor();
+    await page.context().close();
+  });
+
+  test('what is dropped: files to send, no folders, and nothing in place of the page', async () => {
+    const page = await open('scene=full#chat=2');
+    const session = await page.context().newCDPSession(page);
+    const folder = mkdtempSync(join(tmpdir(), 'vestnik-drop-'));
+    const file = join(folder, 'notes.txt');
+    writeFileSync(file, 'notes');
+    const drop = async (x, files) => {
+      for (const type of ['dragEnter', 'dragOver', 'drop']) {
+        await session.send('Input.dispatchDragEvent', {
+          type, x, y: 400, data: { items: [], files, dragOperationsMask: 1 },
+        });
+      }
+    };
+    const address = page.url();
+    await drop(100, [file]);
+    await page.waitForTimeout(300);
+    assert.equal(page.url(), address);
+    assert.equal(await page.getByRole('dialog').count(), 0);
+    await drop(800, [folder]);
+    await page.getByText('Folders cannot be sent').waitFor();
+    await drop(800, [folder, file]);
+    const dialog = page.getByRole('dialog', { name: 'Send file' });
+    await dialog.getByText('notes.txt').waitFor();
+    assert.equal(await dialog.getByRole('listitem').count(), 1);
+    rmSync(folder, { recursive: true });
+    await page.context().close();
+  });
+
+  test('a page with an upload under way is not closed without a question', async () => {
+    const page = await open('scene=full#chat=2');
+    await page.evaluate(() => { window.store.uploadMs = 1_500; });
+    await page.locator('input[type=file]').setInputFiles([
+      { name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('notes') }]);
+    await page.getByRole('dialog').getByRole('button', { name: 'Send', exact: true }).click();
+    const upload = page.getByRole('group', { name: 'notes.txt' });
+    await upload.waitFor();
+    const asked = new Promise((resolve) => {
+      page.once('dialog', (question) => resolve(question.dismiss().then(() => question.type())));
+    });
+    await page.close({ runBeforeUnload: true });
+    assert.equal(await asked, 'beforeunload');
+    await upload.getByRole('button', { name: 'Cancel' }).click();
+    await upload.waitFor({ state: 'detached' });
+    const closed = page.waitForEvent('close');
+    await page.close({ runBeforeUnload: true });
+    await closed;
+    await page.context().close();
+  });
+
+  test('a message that was not sent does not keep later ones from being read', async () => {
+    const page = await open('scene=full#chat=2');
+    await box(page).fill('refuse this');
+    await box(page).press('Enter');
+    await article(page, 'refuse this').getByText('Not sent').waitFor();
+    for (const text of ['first answer', 'second answer']) {
+      // The message that failed stays at the end, with the time of its first attempt.
+      await page.evaluate((words) => {
+        const { items } = window.store.timeline(2);
+        window.store.receive(2, 2, words);
+        items.value = [...items.value].sort((a, b) => Number(a.state === 'failed') - Number(b.state === 'failed'));
+      }, text);
+      await page.locator('[aria-live=polite]', { hasText: text }).waitFor({ state: 'attached' });
+      await page.waitForFunction(() => window.store.chats.value.find((one) => one.id === 2).unread === 0);
+      await page.waitForTimeout(500);
+    }
+    await page.context().close();
+  });
+
+  test('Back leaves no dialog and no menu behind', async () => {
+    const page = await open('scene=full', PHONE);
+    const list = page.getByRole('navigation', { name: 'Chats' });
+    for (const opened of ['dialog', 'menu']) {
+      await list.getByRole('link', { name: /Семья/ }).click();
+      if (opened === 'dialog') await page.getByRole('button', { name: 'Members', exact: true }).click();
+      else await article(page, 'Which bus').getByRole('button', { name: 'More' }).click({ force: true });
+      await page.getByRole(opened).waitFor();
+      await page.goBack();
+      await list.getByRole('link', { name: /Семья/ }).waitFor();
+      assert.equal(await page.getByRole(opened).count(), 0);
+    }
     await page.context().close();
   });
 
