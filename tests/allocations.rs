@@ -1,7 +1,8 @@
-//! The hot path allocates nothing: a steady stream of SEND_CHAT_MSG to a chat with members online
-//! is handled, stored, sent and sent without one call of the allocator. SQLite has an allocator of
-//! its own and is left aside, and so is the index for searches, which is filled behind the
-//! requests.
+//! The hot path does not allocate: no call of the allocator per message in a steady stream of
+//! SEND_CHAT_MSG to a chat with members online.
+//!
+//! SQLite has its own allocator and does not count, nor does the search index, which is filled in
+//! the background.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,8 +1,7 @@
-//! The fuzz targets of `fuzz/`, for a moment: over the seed corpus, and over what a generator makes
-//! of it, the same in every run. The long form is `scripts/fuzz.sh`.
+//! Runs the fuzz targets of `fuzz/` briefly: over the seed corpus and deterministic mutations of it.
 //!
-//! `VESTNIK_FUZZ_RUNS` makes that many inputs of each, `VESTNIK_FUZZ_SEED` begins elsewhere, and
-//! `VESTNIK_FUZZ_INPUT` names a file that is the only input.
+//! The long form is `scripts/fuzz.sh`. `VESTNIK_FUZZ_RUNS` sets the number of inputs per target,
+//! `VESTNIK_FUZZ_SEED` the first seed, and `VESTNIK_FUZZ_INPUT` a file that is the only input.
 
 #[allow(unreachable_pub, reason = "the crate of the targets, compiled in here")]
 #[path = "../fuzz/src/lib.rs"]

@@ -1,6 +1,6 @@
-//! The house rules that a program can check: words, widths, file headers, arrows between modules.
+//! House rules that a program can check: words, widths, file headers, imports between modules.
 //!
-//! It reads the source as text and links nothing of the server, so that it takes no time:
+//! It reads the source as text and does not link the server, so it is fast:
 //! `cargo test --test tidy`.
 #![allow(clippy::unwrap_used, reason = "it reads a tree that is there")]
 

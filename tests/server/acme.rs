@@ -1,5 +1,4 @@
-//! Certificates from an ACME authority: `scripts/acme-check.py` against pebble, where it is
-//! installed.
+//! ACME certificates: runs `scripts/acme-check.py` against pebble, if it is installed.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! protocol.md section 4: users and chats by name, JOIN_CHAT with and without a password.
+//! Users and chats by name, and JOIN_CHAT with and without a password (protocol section 4).
 
 use crate::support::wire::*;
 use crate::support::{Client, Server, eventually};

@@ -1,7 +1,7 @@
-//! protocol.md section 3, "Durability" and "Server time": what was ACCEPTED is there after a
-//! `kill -9`, and time goes on.
+//! Durability and server time (protocol section 3): accepted changes survive `kill -9`, and time
+//! never runs backwards.
 //!
-//! How it stands with many connections that write while the server dies is in faults.rs.
+//! faults.rs has the same with many connections that write while the server is killed.
 
 use crate::support::wire::*;
 use crate::support::{Server, Session};

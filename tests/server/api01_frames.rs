@@ -1,4 +1,4 @@
-//! protocol.md sections 1 to 3: the stream of frames, whatever its pieces, and its two ends.
+//! The stream of frames, cut anywhere, and how each side ends it (protocol sections 1 to 3).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! protocol.md sections 3 and 7: time-outs of connections, and how many there may be.
+//! Timeouts and limits of connections (protocol sections 3 and 7).
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! protocol.md sections 3 and 4: SEND_CHAT_MSG, REQUEST_CHAT_MSG, MARK_SEEN, MSG_NOTIFY and the
-//! order of it all.
+//! SEND_CHAT_MSG, REQUEST_CHAT_MSG, MARK_SEEN, MSG_NOTIFY and their order (protocol sections 3
+//! and 4).
 
 use std::collections::HashSet;
 use std::sync::Barrier;

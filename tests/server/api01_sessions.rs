@@ -1,5 +1,5 @@
-//! protocol.md sections 3, 4 and 7: LOGIN, LOGOFF, RESTORE_SESSION, takeover, suspension, the
-//! limits of failures, and what the command line does to sessions.
+//! Sessions: LOGIN, LOGOFF, RESTORE_SESSION, takeover, suspension, rate limits of logins, and
+//! commands that end sessions (protocol sections 3, 4 and 7).
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 

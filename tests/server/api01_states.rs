@@ -1,5 +1,5 @@
-//! protocol.md sections 3 and 4: what is allowed when, which complaint comes first, and bodies
-//! that do not parse.
+//! The state machine of a connection: allowed requests, the order of checks, and malformed bodies
+//! (protocol sections 3 and 4).
 
 use crate::support::wire::*;
 use crate::support::{Client, PASSWORD, Server, client::login_body};

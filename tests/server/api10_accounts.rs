@@ -1,5 +1,5 @@
-//! protocol.md section 5: REGISTER_USER and invites, CHANGE_PASSWORD, GET_USER, GET_SESSIONS and
-//! END_SESSION.
+//! REGISTER_USER with invites, CHANGE_PASSWORD, GET_USER, GET_SESSIONS, END_SESSION (protocol
+//! section 5).
 
 use crate::support::api10::*;
 use crate::support::wire::*;

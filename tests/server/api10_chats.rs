@@ -1,4 +1,4 @@
-//! protocol.md section 5: making, finding, changing and leaving chats, direct chats, admins, bans.
+//! Creating, finding, changing and leaving chats; direct chats, admins, bans (protocol section 5).
 
 use crate::support::api10::*;
 use crate::support::wire::*;

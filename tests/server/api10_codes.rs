@@ -1,5 +1,7 @@
-//! protocol.md section 5, row by row: every purpose is accepted, declined with each code that its
-//! row names, and malformed. The rows are read from the page, so none can be added without a test.
+//! Every row of protocol section 5: each purpose is accepted, declined with each code of its row,
+//! and malformed.
+//!
+//! The rows are read from docs/protocol.md, so a new row needs a test.
 
 use std::collections::BTreeSet;
 use std::path::Path;

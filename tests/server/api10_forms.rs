@@ -1,5 +1,5 @@
-//! protocol.md section 5: HELLO of 1.0, bodies that do not parse, and who may ask for what: every
-//! purpose with a chat by outsiders, members and admins.
+//! HELLO of 1.0, malformed bodies, and permissions: every purpose with a chat by outsiders, members
+//! and admins (protocol section 5).
 
 use crate::support::api10::*;
 use crate::support::wire::*;

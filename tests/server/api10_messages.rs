@@ -1,4 +1,5 @@
-//! protocol.md section 5: nonces, edits, deletions, pages, updates, and long answers in PARTs.
+//! Nonces (idempotency keys), edits, deletions, pagination, updates, and streamed answers in PARTs
+//! (protocol section 5).
 
 use std::collections::BTreeMap;
 use std::slice::from_ref;

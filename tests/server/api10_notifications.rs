@@ -1,5 +1,5 @@
-//! protocol.md section 5: markers, typing and presence; what the command line changes; and that
-//! 0.1 hears nothing of it.
+//! Notifications of markers, typing, presence and commands; API 0.1 gets none of them (protocol
+//! section 5).
 
 use crate::support::api10::*;
 use crate::support::wire::*;

@@ -1,4 +1,4 @@
-//! protocol.md section 5: SEARCH_MSG, and that what is deleted is gone.
+//! SEARCH_MSG; deleted messages are not found (protocol section 5).
 
 use crate::support::api10::*;
 use crate::support::wire::*;

@@ -1,5 +1,4 @@
-//! API 1.1, accounts: operators, a new password by a code, finding and disabling users
-//! (protocol.md section 5a).
+//! API 1.1, accounts: operators, reset codes, finding and disabling users (protocol section 5a).
 
 use crate::support::api10::*;
 use crate::support::people11::*;

@@ -1,5 +1,5 @@
-//! API 1.1, chats: members that are added, closed chats, what is pushed, and the command line's
-//! twins (protocol.md section 5a).
+//! API 1.1, chats: adding members, closed chats, push settings, and the commands for the same
+//! (protocol section 5a).
 
 use crate::support::api10::*;
 use crate::support::people11::*;

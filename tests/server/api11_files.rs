@@ -1,5 +1,4 @@
-//! Files: BEGIN_FILE, PUT_FILE, GET_FILE, END_FILE, and messages with files (protocol.md section
-//! 5a).
+//! Files: BEGIN_FILE, PUT_FILE, GET_FILE, END_FILE, and messages with files (protocol section 5a).
 
 use crate::support::api10::*;
 use crate::support::api11::*;

@@ -1,5 +1,5 @@
-//! API 1.1, invites: made, listed, ended and used by the protocol and by the command line
-//! (protocol.md section 5a).
+//! API 1.1, invites: created, listed, ended and used by requests and by commands (protocol section
+//! 5a).
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! REACT, GET_REACTIONS and REACTION_NOTIFY (protocol.md section 5a).
+//! REACT, GET_REACTIONS and REACTION_NOTIFY (protocol section 5a).
 
 use crate::support::api10::*;
 use crate::support::api11::*;

@@ -1,4 +1,4 @@
-//! Replies and pages in both directions (protocol.md section 5a).
+//! Replies, and pagination in both directions (protocol section 5a).
 
 use crate::support::Server;
 use crate::support::api10::*;

@@ -1,5 +1,5 @@
-//! API 1.1 next to 0.1 and 1.0: what HELLO and LOGIN say, and structures by version
-//! (protocol.md section 5a).
+//! Versions 0.1, 1.0 and 1.1 side by side: answers to HELLO and LOGIN, and structures by version
+//! (protocol section 5a).
 
 use crate::support::wire::*;
 use crate::support::{PASSWORD, Server};

@@ -1,5 +1,5 @@
-//! Arbitrary input: whatever is sent, every request is answered once and in order, the server does
-//! not fall over, and its file stays sound.
+//! Arbitrary input: every request is answered once and in order, the server does not crash, and its
+//! database stays valid.
 
 use crate::support::wire::*;
 use crate::support::{Client, Dice, PASSWORD, Server, client::login_body};

@@ -1,5 +1,5 @@
-//! What one client does costs the others nothing, and the server a known amount of memory: who does
-//! not read, who writes drop by drop, who is reset in any phase.
+//! Slow consumers, drip feeders and resets: they cost other clients nothing, and the server bounded
+//! memory.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! The log of the data file, seen from outside: a thread brings it into the file while the server
-//! serves, it stays short, and what goes wrong with it costs nothing that was answered.
+//! WAL checkpointing from outside: the checkpointer works while the server runs, the WAL stays
+//! short, and failures lose nothing that was acknowledged.
 
 #![allow(
     clippy::disallowed_methods,

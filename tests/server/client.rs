@@ -1,5 +1,4 @@
-//! The crate's own client against the real server: what it hands over, and what survives a server
-//! that is killed.
+//! The Rust client library against the real server: its events, and reconnects after kills.
 
 use std::io::Cursor;
 use std::net::{SocketAddr, TcpListener};

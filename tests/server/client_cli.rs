@@ -1,5 +1,5 @@
-//! `vestnik client` by lines, against the real server: two people talk, the server is killed
-//! between two lines, and every line arrives once; who cannot come in is notified in one line.
+//! `vestnik client` in line mode against the real server: two users talk, the server is killed
+//! between two lines, every line arrives once; errors are one line.
 
 // Tests stand outside of the server: they start threads.
 #![allow(clippy::disallowed_methods)]

@@ -1,6 +1,5 @@
-//! What API 1.1 adds to `vestnik client`, against the real server: files that come whole over a
-//! connection that is cut, under names that do no harm; replies, reactions, invites; and what is
-//! said where the server is older.
+//! `vestnik client` with API 1.1: file transfers over broken connections, hostile file names,
+//! replies, reactions, invites, and messages about older servers.
 
 // Tests stand outside of the server: they start threads.
 #![allow(clippy::disallowed_methods)]

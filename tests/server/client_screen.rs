@@ -1,5 +1,4 @@
-//! `vestnik client` on the whole screen of a terminal: what is typed reaches the others, what they
-//! say is shown, and the terminal is given back as it was.
+//! `vestnik client` in full-screen mode: sending, receiving, and restoring the terminal.
 
 // Tests stand outside of the server: they start threads and read the clock.
 #![allow(clippy::disallowed_methods)]

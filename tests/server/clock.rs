@@ -1,5 +1,5 @@
-//! A clock that was wrong while nobody looked: nothing is deleted by age before the clock has been
-//! steady for a day, or the operator confirms it.
+//! A wall clock that jumped while the server was down: nothing expires until it was steady for a
+//! day, or the operator confirms it.
 
 use std::thread;
 use std::time::Duration;

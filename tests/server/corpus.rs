@@ -1,5 +1,4 @@
-//! Data files of every version that was ever released, in `tests/corpus/`: each is brought up to
-//! this version, serves, and has what it had.
+//! Databases of every released version, in `tests/corpus/`: each is migrated, served, and complete.
 
 use std::fs;
 use std::path::PathBuf;

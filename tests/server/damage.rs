@@ -1,4 +1,4 @@
-//! Bits of the database flip: damaged messages are isolated, found, and banned of backups.
+//! Flipped bits in the database: damaged messages are isolated, found, and not backed up.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Documents say what the code says: the protocol's tables, the options, the commands, the map.
+//! Documents match the code: tables of the protocol, options, commands, the code map, tests, links.
 
 use std::collections::BTreeSet;
 use std::fs;

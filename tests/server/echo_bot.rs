@@ -1,4 +1,4 @@
-//! The example of a bot, as it stands in the crate of the protocol, against the real server.
+//! The example bot of `crates/purpose` against the real server.
 
 // Tests stand outside of the server: they start threads.
 #![allow(clippy::disallowed_methods)]

@@ -1,5 +1,5 @@
-//! protocol.md section 5, DELETE_MSG: the content is gone from the files, the write-ahead log and
-//! the search index included, soon after.
+//! Erasing: the content of a deleted message soon leaves the database, the WAL and the search index
+//! (protocol section 5, DELETE_MSG).
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,5 +1,5 @@
-//! What goes wrong around the server: it dies in the middle of a stream, its file is held, foreign,
-//! newer or damaged, its port is taken, its options are wrong.
+//! Faults around the server: kills in the middle of a stream; a locked, foreign, newer or damaged
+//! database; a port in use; wrong options.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! The first start of a server: a link by which the operator makes an account.
+//! The first start: the link with which the operator creates an account.
 
 use crate::support::Server;
 use crate::support::web::Http;

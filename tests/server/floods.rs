@@ -1,4 +1,4 @@
-//! Clients that send as much as they can: they are served in their turn, and so are the others.
+//! Clients that flood the server with requests are served fairly, and so are the others.
 
 #![allow(
     clippy::disallowed_methods,

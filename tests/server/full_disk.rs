@@ -1,4 +1,4 @@
-//! A full disk: what frees space or keeps somebody out still works, and the server starts.
+//! A full disk: requests that free space or restrict users work, and the server starts.
 
 use std::fs;
 use std::path::PathBuf;

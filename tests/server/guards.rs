@@ -1,5 +1,4 @@
-//! What holds when peers flood the log, the table of connections and the outbound buffers, and what
-//! the service manager is notified of.
+//! Floods of log lines, connections and outbound bytes are bounded; notifications to systemd.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};

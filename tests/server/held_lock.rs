@@ -1,5 +1,5 @@
-//! Another process is writing to the database for a moment: who writes waits, in order, and nobody
-//! else notices.
+//! Another process holds the write lock for a moment: requests that write wait in order, others are
+//! served.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `vestnik hook`: bots are made, listed and ended.
+//! `vestnik hook`: adding, listing and removing bots.
 
 use crate::support::Server;
 

@@ -1,5 +1,4 @@
-//! Messages of hooks (protocol section 9): what they wait for, what limits them, and how they are
-//! answered.
+//! Messages of hooks: waiting for the write lock, rate limits, and answers (protocol section 9).
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The load generator against the real server: it finds every delivery, and a server without fault.
+//! The load generator against the real server: it counts every delivery and finds no fault.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

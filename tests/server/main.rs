@@ -1,8 +1,7 @@
-//! Black-box tests: the real binary in a folder of its own, driven over sockets, pipes and
-//! terminals.
+//! Black-box tests: the real binary in a temporary folder, driven over sockets, pipes, terminals.
 //!
-//! One crate, so that it links once: `cargo test --test server NAME` runs the tests whose path
-//! contains NAME (a file is a module: `cargo test --test server api10_search`).
+//! All tests are one crate, so that it links once. `cargo test --test server NAME` runs the tests
+//! whose path contains NAME (a file is a module: `cargo test --test server api10_search`).
 #![allow(
     clippy::disallowed_methods,
     reason = "tests stand outside of the server: they read the clock and start threads"

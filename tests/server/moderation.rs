@@ -1,4 +1,4 @@
-//! What an operator does about messages: `vestnik user purge` and `chat set --keep-days`.
+//! Moderation by the operator: `vestnik user purge` and `chat set --keep-days`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Paths are names of files and nothing else, and no file is written through a link.
+//! Paths are never read as URIs, and no file is written through a symbolic link.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

@@ -1,4 +1,4 @@
-//! Web Push (protocol section 5a): the real binary and a push service over HTTPS.
+//! Web Push: the real binary with a push service over HTTPS (protocol section 5a).
 
 use std::process::Command;
 

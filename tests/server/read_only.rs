@@ -1,4 +1,4 @@
-//! A database on a file system that can only be read.
+//! Commands on a read-only file system.
 
 use std::path::Path;
 use std::process::{Command, Output};

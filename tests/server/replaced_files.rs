@@ -1,4 +1,4 @@
-//! The database, its WAL or its lock is moved, replaced or deleted under the running server.
+//! The database, its WAL or its lock is moved, replaced or deleted while the server runs.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What the machine runs out of: the disk is full, the open files are used up.
+//! Exhausted resources: a full disk, and no free file descriptors.
 
 use std::fs;
 

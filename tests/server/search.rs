@@ -1,4 +1,4 @@
-//! protocol.md section 5: SEARCH_MSG, and that what is deleted leaves the file.
+//! SEARCH_MSG: queries, ranking, fairness of indexing, and erased words (protocol section 5).
 
 use std::time::{Duration, Instant};
 

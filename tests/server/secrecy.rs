@@ -1,5 +1,5 @@
-//! What must not leave does not leave: secrets by no log, answer or figure, whatever the level of
-//! the log; files to nobody but their owner, whatever the umask.
+//! Secrecy: no log line, answer or metric contains a secret at any log level, and files are
+//! readable by their owner only, whatever the umask.
 
 use std::fs;
 use std::io::{Read, Write};

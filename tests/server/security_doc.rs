@@ -1,4 +1,4 @@
-//! docs/security.md names a test for each measure; this sees to it that they exist.
+//! The tests that docs/security.md names for each measure exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};

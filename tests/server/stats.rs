@@ -1,4 +1,4 @@
-//! What the server notifies of itself: by `vestnik stats` through a Unix socket, and to Prometheus.
+//! Metrics: `vestnik stats` through the Unix socket, and the endpoint for Prometheus.
 
 use std::fs;
 use std::io::{Read, Write};

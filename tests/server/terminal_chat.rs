@@ -1,6 +1,8 @@
-//! The main job, by an example of the Python client: two people in two terminals talk in a
-//! chat with a password; one is cut off, comes back and reads exactly what was missed; the server
-//! is killed in between and nothing is gone.
+//! The main scenario with the Python example client: two users in two terminals and a chat with a
+//! password.
+//!
+//! One is disconnected and fetches exactly the missed messages; the server is killed in between,
+//! and nothing is lost.
 
 // Tests stand outside of the server: they start threads.
 #![allow(clippy::disallowed_methods)]

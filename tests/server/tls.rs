@@ -1,5 +1,4 @@
-//! TLS as the real binary speaks it: to whom, from which files, and what it says to those who do
-//! not speak it.
+//! TLS of the real binary: certificates from files, reloads, and peers that do not use TLS.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

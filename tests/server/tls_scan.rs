@@ -1,8 +1,8 @@
-//! TLS as others see it: a scan by openssl for old versions and weak suites, and that openssl and
-//! Python, whose TLS is not ours, can talk to the server.
+//! TLS tested with other implementations: a scan by openssl for old versions and weak suites, and
+//! connections by openssl and Python.
 //!
-//! What is offered to the server is all that the openssl at hand can do, down to its lowest
-//! security level. Where openssl or python3 is missing, a line says that nothing was tested.
+//! The scan offers everything that the installed openssl supports, at its lowest security level.
+//! Without openssl or python3, a line says that nothing was tested.
 
 use std::fs;
 use std::net::SocketAddr;

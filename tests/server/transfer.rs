@@ -1,4 +1,4 @@
-//! `vestnik export` and `vestnik import`: a chat leaves one file and comes into another as it was.
+//! `vestnik export` and `vestnik import`: a chat moves to another database unchanged.
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The tests of the protocol once more, over each of the other transports.
+//! Runs the protocol tests again over each of the other transports.
 
 use std::process::Command;
 

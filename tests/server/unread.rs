@@ -1,4 +1,4 @@
-//! protocol.md section 5: `last_message` and `unread` of chat_info, whatever came before.
+//! Unread counts: `last_message` and `unread` of chat_info after any history (protocol section 5).
 
 use std::time::Duration;
 

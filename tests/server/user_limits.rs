@@ -1,4 +1,5 @@
-//! The limits on users (protocol section 7), names, empty groups and heirs (section 5).
+//! Rate limits and quotas per user, names, groups without members, succession of admins (protocol
+//! sections 5 and 7).
 
 use std::time::Duration;
 

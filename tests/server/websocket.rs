@@ -1,4 +1,4 @@
-//! Purpose through a WebSocket (protocol section 9), against RFC 6455.
+//! Purpose through a WebSocket, checked against RFC 6455 (protocol section 9).
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
-//! Wrong uses of the command line: each gives one line that says what failed, on what, and what to
-//! do, and an exit code. The lines are exact, so that no change of one goes unnoticed.
+//! Wrong uses of the command line: each gives one line (what failed, on what, what to do) and an
+//! exit code.
+//!
+//! The lines are compared exactly, so that no change goes unnoticed.
 
 use std::fs;
 use std::net::TcpListener;

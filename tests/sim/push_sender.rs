@@ -1,4 +1,4 @@
-//! The simulated threads that send pushes, and what push services answer.
+//! The simulated threads that send pushes, and the answers of push services.
 
 use std::collections::VecDeque;
 
