@@ -1,4 +1,4 @@
-//! Runs the fuzz targets of `fuzz/` briefly: over the seed corpus and deterministic mutations of it.
+//! Runs the fuzz targets of `fuzz/` briefly: over the seeds and deterministic mutations of them.
 //!
 //! The long form is `scripts/fuzz.sh`. `VESTNIK_FUZZ_RUNS` sets the number of inputs per target,
 //! `VESTNIK_FUZZ_SEED` the first seed, and `VESTNIK_FUZZ_INPUT` a file that is the only input.
