@@ -778,8 +778,9 @@ function failure(message) {
     h('span', null, t('Not sent')),
     message.reason && h('span', { class: 'failed-reason' },
       explain({ code: message.code, text: message.reason })),
-    h('button', { class: 'link', 'data-act': 'retry' }, t('Try again')),
-    h('button', { class: 'link', 'data-act': 'discard' }, t('Discard')));
+    h('span', { class: 'failed-acts' },
+      h('button', { class: 'link', 'data-act': 'retry' }, t('Try again')),
+      h('button', { class: 'link', 'data-act': 'discard' }, t('Discard'))));
 }
 
 /** @param {Message} message */

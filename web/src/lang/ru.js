@@ -57,6 +57,7 @@ export default {
   'Disable {name}?': 'Отключить {name}?',
   Discard: 'Не отправлять',
   'Draft:': 'Черновик:',
+  Emoji: 'Эмодзи',
   'Drop files to send them': 'Отпустите файлы, чтобы отправить их',
   Edit: 'Изменить',
   'Edit message': 'Изменение сообщения',

@@ -217,7 +217,7 @@ function messageMenu(message, element, event, { chat, mode }) {
     canReply(message) && {
       label: t('React'), icon: 'smile',
       run: () => import('./choose.js').then((it) =>
-        it.openPicker(opener, (emoji) => react(id, message, emoji))),
+        it.openPicker(opener, t('React'), (emoji) => react(id, message, emoji))),
     },
     isStored && isMine && !message.deleted && {
       label: t('Edit'), icon: 'edit', run: () => (mode.value = { kind: 'edit', message }),
@@ -371,15 +371,23 @@ function composerView(chat, mode, timeline) {
     }
   }
 
+  /**
+   * Puts a text in place of what is selected.
+   * @param {string} added
+   * @param {number} [from]
+   */
+  function insert(added, from = box.selectionStart) {
+    box.setRangeText(added, from, box.selectionEnd, 'end');
+    text.value = box.value;
+    resize();
+    if (mode.peek()?.kind !== 'edit') saveDraft();
+    box.focus();
+  }
+
   /** @param {string} name */
   function choose(name) {
-    const at = box.selectionStart;
-    const start = box.value.slice(0, at).lastIndexOf('@');
-    box.setRangeText(`@${name} `, start, at, 'end');
-    text.value = box.value;
     completion.value = null;
-    saveDraft();
-    box.focus();
+    insert(`@${name} `, box.value.slice(0, box.selectionStart).lastIndexOf('@'));
   }
 
   async function submit() {
@@ -467,6 +475,11 @@ function composerView(chat, mode, timeline) {
       when(() => store.server.value && canAttach(), () =>
         iconButton('attach', t('Attach'), () => picker.click())),
       h('div', { class: 'box' }, box),
+      // The keyboards of touch screens have their own.
+      !isTouch.matches && iconButton('smile', t('Emoji'), (event) => {
+        const opener = /** @type {HTMLElement} */ (event.currentTarget);
+        import('./choose.js').then((it) => it.openPicker(opener, t('Emoji'), insert));
+      }, { 'aria-haspopup': 'menu' }),
       h('button', {
         type: 'submit', class: 'send', 'aria-label': t('Send'), title: t('Send'),
         'aria-disabled': () => (canSend() ? null : 'true'),

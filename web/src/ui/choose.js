@@ -272,12 +272,13 @@ function recent() {
 }
 
 /**
- * Opens the picker next to a message.
+ * Opens the picker next to what asked for it.
  * @param {HTMLElement} opener
+ * @param {string} label
  * @param {(emoji: string) => void} choose
  */
-export function openPicker(opener, choose) {
-  openMenu(opener, t('React'), [], {
+export function openPicker(opener, label, choose) {
+  openMenu(opener, label, [], {
     before: (close) => {
       const item = (/** @type {string} */ emoji) => h('button', {
         role: 'menuitem', class: 'emoji-item', tabindex: -1, 'aria-label': emoji,

@@ -515,6 +515,20 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await page.context().close();
   });
 
+  test('an emoji goes into the text where the caret is', async () => {
+    const page = await open('scene=full#chat=2');
+    await box(page).fill('onetwo');
+    await box(page).evaluate((element) => element.setSelectionRange(3, 3));
+    await page.getByRole('button', { name: 'Emoji', exact: true }).click();
+    await page.getByRole('menu', { name: 'Emoji' }).getByRole('menuitem', { name: '🔥' }).click();
+    await page.keyboard.type(' ');
+    assert.equal(await box(page).inputValue(), 'one🔥 two');
+    await page.context().close();
+    const phone = await open('scene=full#chat=2', PHONE);
+    assert.equal(await phone.getByRole('button', { name: 'Emoji' }).count(), 0);
+    await phone.context().close();
+  });
+
   test('Enter that ends a composition of an input method sends nothing', async () => {
     const page = await open('scene=full#chat=2');
     await box(page).fill('にほん');
