@@ -1,5 +1,7 @@
-//! The backlog of slow consumers: notifications that had no room, delivered later from the database
-//! in order of server time (protocol section 3, slow readers).
+//! The backlog of a slow consumer: notifications that its outbound buffer had no capacity for.
+//!
+//! They are delivered later from the database, in order of server time (protocol section 3, "Slow
+//! consumers").
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! What clients ask about chats: names, lists, members (protocol section 4).
+//! Reads about chats: names, passwords, lists, members (protocol sections 4 and 5).
 
 use crate::ids::{ChatId, ServerTime, UserId};
 use crate::limits::FOUND_CHATS_MAX;

@@ -1,4 +1,4 @@
-//! Messages that clients ask for: ranges, pages, and updates by cursor, as streamed answers.
+//! Reads of messages: ranges, pagination, and updates by cursor; long ones as streamed answers.
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::{LEGACY_PACK_BYTES_MAX, STREAM_BYTES_PER_TURN};

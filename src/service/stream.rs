@@ -1,5 +1,7 @@
-//! Streamed answers, and what connections with room get next: pieces of such an answer, then of
-//! their backlog, read from the database within a budget (protocol section 2, PART).
+//! Streamed answers in PARTs, and the order in which connections are refilled (protocol section 2).
+//!
+//! A connection whose outbound buffer has capacity gets parts of its streamed answer, then of its
+//! backlog, read from the database within the budget of a turn.
 
 use crate::ids::{ChatId, ConnId, FileId, MessageId, ServerTime, UserId};
 use crate::limits::{PIECE_BYTES_MAX, STREAM_BYTES_PER_TURN, STREAM_TURN_BYTES};
