@@ -28,7 +28,7 @@ const POLL_PAUSE_MAX: Duration = Duration::from_secs(15);
 const TLS_ALPN: &str = "tls-alpn-01";
 
 /// Callbacks of an attempt into the server, and the present time.
-pub(super) struct Around<'a> {
+pub(super) struct Callbacks<'a> {
     /// Makes the server answer with the certificate of a challenge; `None` ends that.
     pub(super) answer: &'a mut dyn FnMut(Option<Challenge>) -> Result<(), Failure>,
     /// Sleeps. Fails when the server shuts down.
@@ -41,16 +41,16 @@ pub(super) struct Around<'a> {
 pub(super) fn attempt(
     acme: &Acme,
     storage: &Storage,
-    around: &mut Around<'_>,
+    callbacks: &mut Callbacks<'_>,
 ) -> Result<Validity, Failure> {
     storage.prepare()?;
     let mut client = Client::open(acme, storage.account_key()?)?;
     client.register(acme.contact.as_deref())?;
     let stored = match storage.order(&acme.domains) {
-        Some(stored) if may_go_on(&mut client, &stored)? => stored,
+        Some(stored) if can_continue(&mut client, &stored)? => stored,
         _ => begin(&mut client, acme, storage)?,
     };
-    let outcome = complete(&mut client, acme, storage, &stored, around);
+    let outcome = complete(&mut client, acme, storage, &stored, callbacks);
     if !outcome.as_ref().is_err_and(|failure| failure.keeps_order) {
         storage.forget_order();
     }
@@ -58,7 +58,7 @@ pub(super) fn attempt(
 }
 
 /// Whether the order of an earlier attempt can be continued.
-fn may_go_on(client: &mut Client, stored: &StoredOrder) -> Result<bool, Failure> {
+fn can_continue(client: &mut Client, stored: &StoredOrder) -> Result<bool, Failure> {
     match client.order(&stored.url) {
         Ok(order) => Ok(!matches!(order.status, Status::Invalid | Status::Over)),
         // This error does not mean that the order is lost.
@@ -82,7 +82,7 @@ fn complete(
     acme: &Acme,
     storage: &Storage,
     stored: &StoredOrder,
-    around: &mut Around<'_>,
+    callbacks: &mut Callbacks<'_>,
 ) -> Result<Validity, Failure> {
     let damaged = || Failure::new("the key of the order is damaged");
     let pkcs8 = stored.key().ok_or_else(damaged)?;
@@ -94,7 +94,7 @@ fn complete(
         match order.status {
             Status::Pending if !is_authorized => {
                 for authorization in &order.authorizations {
-                    authorize(client, acme, authorization, around)?;
+                    authorize(client, acme, authorization, callbacks)?;
                 }
                 is_authorized = true;
                 continue;
@@ -107,15 +107,16 @@ fn complete(
             Status::Valid => {
                 let url = order.certificate.unwrap_or_default();
                 let chain = client.certificate(&url)?;
-                return keep(acme, storage, &key, chain, around.now);
+                return keep(acme, storage, &key, chain, callbacks.now);
             }
             Status::Pending | Status::Ready | Status::Processing => {}
             Status::Invalid | Status::Over => {
-                let problem = order.error.unwrap_or_else(|| Problem::of("the order is void"));
+                let problem =
+                    order.error.unwrap_or_else(|| Problem::with_detail("the order is void"));
                 return Err(problem.explain(name));
             }
         }
-        pause(around, order.retry_after)?;
+        pause(callbacks, order.retry_after)?;
     }
     Err(undecided(client))
 }
@@ -125,7 +126,7 @@ fn authorize(
     client: &mut Client,
     acme: &Acme,
     url: &str,
-    around: &mut Around<'_>,
+    callbacks: &mut Callbacks<'_>,
 ) -> Result<(), Failure> {
     let authorization = client.authorization(url)?;
     if authorization.status == Status::Valid {
@@ -146,10 +147,10 @@ fn authorize(
         )));
     };
     let authorization = client.key_authorization(&offer.token);
-    (around.answer)(Some(challenge(&name, &authorization)?))?;
-    let checked = check(client, url, &name, &offer, around);
+    (callbacks.answer)(Some(challenge(&name, &authorization)?))?;
+    let checked = check(client, url, &name, &offer, callbacks);
     // An error here changes nothing: the check is over.
-    let _ = (around.answer)(None);
+    let _ = (callbacks.answer)(None);
     checked
 }
 
@@ -159,7 +160,7 @@ fn check(
     url: &str,
     name: &str,
     offer: &Offer,
-    around: &mut Around<'_>,
+    callbacks: &mut Callbacks<'_>,
 ) -> Result<(), Failure> {
     if offer.status == Status::Pending {
         client.answer(offer)?;
@@ -171,21 +172,21 @@ fn check(
             Status::Pending | Status::Processing => {}
             _ => {
                 let failed = authorization.challenges.into_iter().find_map(|offer| offer.error);
-                let problem = failed.unwrap_or_else(|| Problem::of("the check failed"));
+                let problem = failed.unwrap_or_else(|| Problem::with_detail("the check failed"));
                 return Err(problem.explain(name));
             }
         }
-        pause(around, authorization.retry_after)?;
+        pause(callbacks, authorization.retry_after)?;
     }
     Err(undecided(client))
 }
 
-fn pause(around: &mut Around<'_>, asked: Option<Duration>) -> Result<(), Failure> {
-    (around.pause)(asked.unwrap_or(POLL_PAUSE).clamp(Duration::from_secs(1), POLL_PAUSE_MAX))
+fn pause(callbacks: &mut Callbacks<'_>, asked: Option<Duration>) -> Result<(), Failure> {
+    (callbacks.pause)(asked.unwrap_or(POLL_PAUSE).clamp(Duration::from_secs(1), POLL_PAUSE_MAX))
 }
 
 fn undecided(client: &Client) -> Failure {
-    Failure::passing(format!("{} comes to no decision", client.host()))
+    Failure::transient(format!("{} comes to no decision", client.host()))
 }
 
 /// Makes the certificate that answers a challenge (RFC 8737, section 3).

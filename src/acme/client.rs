@@ -219,8 +219,9 @@ fn parse<T: DeserializeOwned>(http: &Http, answer: &Answer) -> Result<T, Failure
 
 /// The problem in an error answer; an answer without one becomes a problem with its status.
 fn problem(http: &Http, answer: &Answer) -> Problem {
-    serde_json::from_slice(&answer.body)
-        .unwrap_or_else(|_| Problem::of(format!("{} answers {}", http.host(), answer.status)))
+    serde_json::from_slice(&answer.body).unwrap_or_else(|_| {
+        Problem::with_detail(format!("{} answers {}", http.host(), answer.status))
+    })
 }
 
 fn no_acme(http: &Http) -> Failure {

@@ -27,7 +27,7 @@ impl Failure {
     }
 
     /// A transient failure: the next attempt continues the order.
-    pub(super) fn passing(message: impl Into<String>) -> Self {
+    pub(super) fn transient(message: impl Into<String>) -> Self {
         Self { keeps_order: true, ..Self::new(message) }
     }
 }
@@ -42,7 +42,7 @@ impl From<crate::certificate::CertificateError> for Failure {
     /// A certificate that cannot be written (a full disk) keeps the order: the next attempt
     /// downloads the same certificate again.
     fn from(error: crate::certificate::CertificateError) -> Self {
-        Self::passing(error.to_string())
+        Self::transient(error.to_string())
     }
 }
 
@@ -65,7 +65,7 @@ struct Identifier {
 
 impl Problem {
     /// A problem with a text and no type.
-    pub(super) fn of(detail: impl Into<String>) -> Self {
+    pub(super) fn with_detail(detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..Self::default() }
     }
 

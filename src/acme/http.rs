@@ -154,7 +154,7 @@ impl Http {
             ureq::Error::ConnectionFailed => "it cannot be connected to".to_owned(),
             _ => "it answers something that is not HTTP".to_owned(),
         };
-        Failure::passing(format!("cannot ask {host}: {why}"))
+        Failure::transient(format!("cannot ask {host}: {why}"))
     }
 }
 

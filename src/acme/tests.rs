@@ -12,7 +12,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
-use super::attempt::{Around, attempt};
+use super::attempt::{Callbacks, attempt};
 use super::failure::Failure;
 use super::storage::{Storage, StoredOrder};
 use super::{Now, Worker};
@@ -98,7 +98,7 @@ impl Authority {
     /// answer.
     fn attempt(&self) -> (Result<Validity, Failure>, usize, Vec<Option<String>>) {
         let (pauses, answers) = (RefCell::new(0), RefCell::new(Vec::new()));
-        let mut around = Around {
+        let mut callbacks = Callbacks {
             answer: &mut |challenge| {
                 answers.borrow_mut().push(challenge.map(|challenge| challenge.name));
                 Ok(())
@@ -109,7 +109,7 @@ impl Authority {
             },
             now: NOW,
         };
-        let outcome = attempt(&self.acme, &self.storage, &mut around);
+        let outcome = attempt(&self.acme, &self.storage, &mut callbacks);
         (outcome, pauses.into_inner(), answers.into_inner())
     }
 

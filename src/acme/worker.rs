@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::Challenge;
-use super::attempt::{Around, attempt};
+use super::attempt::{Callbacks, attempt};
 use super::failure::Failure;
 use super::schedule::{self, State, readable};
 use super::storage::{Storage, covered_by};
@@ -72,7 +72,7 @@ impl Worker {
             commands,
             events: events_out,
             wake: Box::new(wake),
-            drawn: draw(),
+            jitter: random_jitter(),
         };
         Builder::new().name("vestnik-acme".to_owned()).spawn(move || work.run())?;
         Ok(Self { again, events })
@@ -102,7 +102,7 @@ struct Work {
     events: Sender<(Event, SyncSender<()>)>,
     wake: Box<dyn Fn() + Send>,
     /// Jitter while there is no certificate: 0 to 999.
-    drawn: u16,
+    jitter: u16,
 }
 
 /// The attempts of this process.
@@ -120,7 +120,7 @@ struct History {
 
 impl History {
     /// Resets the failures, so that the next attempt does not wait.
-    fn forgive(&mut self) {
+    fn reset_failures(&mut self) {
         *self = Self { succeeded_at: self.succeeded_at, ..Self::default() };
     }
 }
@@ -144,7 +144,7 @@ impl Work {
             }
             match outcome {
                 Ok(validity) => {
-                    history.forgive();
+                    history.reset_failures();
                     history.succeeded_at = Some((self.clock)().forward);
                     self.renewed(validity);
                 }
@@ -166,7 +166,7 @@ impl Work {
                 return Ok(());
             }
             match self.commands.recv_timeout(wait.min(WAIT_MAX)) {
-                Ok(()) => history.forgive(),
+                Ok(()) => history.reset_failures(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
             }
@@ -182,7 +182,7 @@ impl Work {
             failures: history.failures,
             since_failure: now.forward.saturating_sub(history.failed_at),
             retry_after: history.retry_after,
-            jitter: known.map_or(self.drawn, |(_, drawn)| drawn),
+            jitter: known.map_or(self.jitter, |(_, jitter)| jitter),
         };
         schedule::wait(&state, now.wall)
     }
@@ -194,8 +194,8 @@ impl Work {
             Err(RecvTimeoutError::Disconnected) => Err(stopping()),
         };
         let now = (self.clock)().wall;
-        let mut around = Around { answer: &mut answer, pause: &mut pause, now };
-        attempt(&self.acme, &self.storage, &mut around)
+        let mut callbacks = Callbacks { answer: &mut answer, pause: &mut pause, now };
+        attempt(&self.acme, &self.storage, &mut callbacks)
     }
 
     /// Sends an event to the event loop, and waits until it was applied.
@@ -205,7 +205,7 @@ impl Work {
         (self.wake)();
         match wait.recv_timeout(APPLY_TIMEOUT) {
             Err(RecvTimeoutError::Timeout) => {
-                Err(Failure::passing("the server is too busy to answer the authority"))
+                Err(Failure::transient("the server is too busy to answer the authority"))
             }
             _ => Ok(()),
         }
@@ -215,8 +215,8 @@ impl Work {
         if let Err(failure) = self.ask(Event::Renewed) {
             log::error!("{failure}");
         }
-        let drawn = covered_by(self.storage.pair(), &self.acme.domains);
-        let renewal = schedule::renewal(validity, drawn.map_or(0, |(_, drawn)| drawn));
+        let jitter = covered_by(self.storage.pair(), &self.acme.domains);
+        let renewal = schedule::renewal(validity, jitter.map_or(0, |(_, jitter)| jitter));
         log::info!(
             "the certificate for {} is good until {} and will be renewed at {}",
             self.acme.domains.join(", "),
@@ -243,7 +243,7 @@ impl Work {
 }
 
 fn stopping() -> Failure {
-    Failure::passing("the server stops")
+    Failure::transient("the server stops")
 }
 
 fn date(time: Duration) -> String {
@@ -252,7 +252,7 @@ fn date(time: Duration) -> String {
     date.map_or_else(|| "an unknown date".to_owned(), |date| date.to_string())
 }
 
-fn draw() -> u16 {
+fn random_jitter() -> u16 {
     let mut bytes = [0; 2];
     // Without random bytes the jitter is 0, which only means that servers may renew together.
     let _ = SystemRandom::new().fill(&mut bytes);

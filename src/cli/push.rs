@@ -88,8 +88,10 @@ fn row(subscription: &Subscription, sent: Sent) -> [Cell; 4] {
     let (status, answer) = match sent {
         Sent::Delivered { status } => (status, "delivered".to_owned()),
         Sent::Gone { status } => (status, "the subscription is over".to_owned()),
-        Sent::Declined { status, said, .. } if said.is_empty() => (status, "declined".to_owned()),
-        Sent::Declined { status, said, .. } => (status, format!("declined: {said}")),
+        Sent::Declined { status, excerpt, .. } if excerpt.is_empty() => {
+            (status, "declined".to_owned())
+        }
+        Sent::Declined { status, excerpt, .. } => (status, format!("declined: {excerpt}")),
         Sent::Failed { why, .. } | Sent::Impossible(why) => (0, why),
     };
     [

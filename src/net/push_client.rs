@@ -32,7 +32,7 @@ const PUSH_S: u64 = 20;
 /// Seconds of [`PUSH_S`] for connecting and the TLS handshake.
 const CONNECT_S: u64 = 10;
 /// Longest part of an answer's body in a log line, in characters.
-const SAID_CHARS: usize = 200;
+const EXCERPT_CHARS: usize = 200;
 /// Longest header of an answer, in bytes.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Seconds after which an idle connection is closed.
@@ -117,7 +117,7 @@ impl PushClient {
             Ok(mut answer) => {
                 let status = answer.status().as_u16();
                 let retry_after_s = retry_after_s(answer.headers(), job.now_s);
-                outcome(status, retry_after_s, said(answer.body_mut().as_reader()))
+                outcome(status, retry_after_s, excerpt(answer.body_mut().as_reader()))
             }
             Err(error) => failed(&error),
         }
@@ -125,22 +125,22 @@ impl PushClient {
 }
 
 /// The outcome that an HTTP status means.
-fn outcome(status: u16, retry_after_s: Option<u64>, said: String) -> Outcome {
+fn outcome(status: u16, retry_after_s: Option<u64>, excerpt: String) -> Outcome {
     match status {
         200..=299 => Outcome::Delivered { status },
         404 | 410 => Outcome::Gone { status },
-        _ => Outcome::Declined { status, retry_after_s, said },
+        _ => Outcome::Declined { status, retry_after_s, excerpt },
     }
 }
 
 /// The beginning of an answer's body, on one line.
-fn said(body: impl io::Read) -> String {
+fn excerpt(body: impl io::Read) -> String {
     let mut bytes = Vec::new();
     // If reading fails, the part that was read is enough.
     let _ = body.take(PUSH_ANSWER_BYTES_MAX).read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|c| !c.is_control()).take(SAID_CHARS).collect()
+    line.chars().filter(|c| !c.is_control()).take(EXCERPT_CHARS).collect()
 }
 
 /// The Retry-After header in seconds. It holds a number of seconds or a date.
@@ -494,8 +494,11 @@ mod tests {
     fn little_of_an_answer_is_read_and_shown_on_one_line() {
         let long = "x ".repeat(1_000_000);
         let mut rest = long.as_bytes();
-        assert_eq!(said(&mut rest).chars().count(), SAID_CHARS);
+        assert_eq!(excerpt(&mut rest).chars().count(), EXCERPT_CHARS);
         assert_eq!(long.len() - rest.len(), PUSH_ANSWER_BYTES_MAX as usize);
-        assert_eq!(said(&b" {\n\"reason\":\t\"\x1bno\"}\xff"[..]), "{ \"reason\": \"no\"}\u{fffd}");
+        assert_eq!(
+            excerpt(&b" {\n\"reason\":\t\"\x1bno\"}\xff"[..]),
+            "{ \"reason\": \"no\"}\u{fffd}"
+        );
     }
 }

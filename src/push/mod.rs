@@ -80,7 +80,7 @@ pub enum Outcome {
         /// Retry-After in seconds, if the answer had one.
         retry_after_s: Option<u64>,
         /// The beginning of the answer's body, for the log line.
-        said: String,
+        excerpt: String,
     },
     /// There was no valid answer.
     Failed {

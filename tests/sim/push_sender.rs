@@ -21,7 +21,7 @@ impl PushSender {
             0..2 => Outcome::Gone { status: 410 },
             2..4 => {
                 let retry_after_s = Some(rng.below(100)).filter(|_| rng.one_in(2));
-                Outcome::Declined { status: 429, retry_after_s, said: "later".to_owned() }
+                Outcome::Declined { status: 429, retry_after_s, excerpt: "later".to_owned() }
             }
             4..6 => Outcome::Failed { why: "no answer".to_owned(), is_unreachable: rng.one_in(2) },
             6 => Outcome::Impossible("no key".to_owned()),

@@ -202,7 +202,7 @@ impl Conn {
                 Ok(bytes) => {
                     shared.total.bytes_in += bytes as u64;
                     let end = carried + bytes;
-                    let used = self.understand(&buffer[..end], shared);
+                    let used = self.handle_bytes(&buffer[..end], shared);
                     self.carry.clear();
                     self.carry.extend_from_slice(&buffer[used..end]);
                     // A short read has drained the stream: more bytes cause another event.
@@ -224,12 +224,12 @@ impl Conn {
     }
 
     /// Handles the complete frames at the front of `bytes`. Returns their length.
-    fn understand(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
+    fn handle_bytes(&mut self, bytes: &[u8], shared: &mut Shared) -> usize {
         match self.dialect {
-            Dialect::Purpose(version) => native::understand(self, version, bytes, shared),
-            Dialect::Resp => resp::understand(self, bytes, shared),
-            Dialect::Mqtt => mqtt::understand(self, bytes, shared),
-            Dialect::Nats => nats::understand(self, bytes, shared),
+            Dialect::Purpose(version) => native::handle_bytes(self, version, bytes, shared),
+            Dialect::Resp => resp::handle_bytes(self, bytes, shared),
+            Dialect::Mqtt => mqtt::handle_bytes(self, bytes, shared),
+            Dialect::Nats => nats::handle_bytes(self, bytes, shared),
         }
     }
 

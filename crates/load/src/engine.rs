@@ -497,9 +497,9 @@ fn shared(args: &LoadRunArgs, plan: &Plan) -> Result<Shared, String> {
     }
     match scenario::dialect(args, 0) {
         Dialect::Purpose(_) => {}
-        Dialect::Resp => resp::know(args.scenario == Scenario::Durable, &mut shared),
-        Dialect::Mqtt => mqtt::know(&mut shared),
-        Dialect::Nats => nats::know(&mut shared),
+        Dialect::Resp => resp::build_templates(args.scenario == Scenario::Durable, &mut shared),
+        Dialect::Mqtt => mqtt::build_templates(&mut shared),
+        Dialect::Nats => nats::build_templates(&mut shared),
     }
     if !matches!(scenario::dialect(args, 0), Dialect::Purpose(_)) {
         shared.own = 0;

@@ -32,7 +32,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
 }
 
 /// Builds the packets that send to the chats.
-pub(super) fn know(shared: &mut Shared) {
+pub(super) fn build_templates(shared: &mut Shared) {
     // PINGREQ has no body.
     shared.echoes_text = false;
     for book in &mut shared.books {
@@ -104,7 +104,7 @@ fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
 }
 
 /// Handles the complete packets at the front of `bytes`. Returns their length.
-pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
+pub(super) fn handle_bytes(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
     let mut used = 0;
     while let Some((kind, body, length)) = parse(&bytes[used..]) {
         used += length;

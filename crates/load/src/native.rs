@@ -154,7 +154,7 @@ fn ephemeral(conn: &mut Conn, version: Version, shared: &Shared) {
 }
 
 /// Handles the complete frames at the front of `bytes`. Returns their length.
-pub(super) fn understand(
+pub(super) fn handle_bytes(
     conn: &mut Conn,
     version: Version,
     bytes: &[u8],

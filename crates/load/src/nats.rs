@@ -18,7 +18,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
 }
 
 /// Builds the commands that send to the chats.
-pub(super) fn know(shared: &mut Shared) {
+pub(super) fn build_templates(shared: &mut Shared) {
     // PING has no text.
     shared.echoes_text = false;
     for book in &mut shared.books {
@@ -78,7 +78,7 @@ fn line(bytes: &[u8]) -> Option<(Line<'_>, usize)> {
 }
 
 /// Handles the complete lines at the front of `bytes`. Returns their length.
-pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
+pub(super) fn handle_bytes(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
     let mut used = 0;
     while let Some((line, length)) = line(&bytes[used..]) {
         used += length;

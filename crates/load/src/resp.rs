@@ -23,7 +23,7 @@ pub(super) fn begin(conn: &mut Conn, shared: &mut Shared) {
 }
 
 /// Builds the commands that send to the chats: PUBLISH, or XADD if messages are to be durable.
-pub(super) fn know(is_durable: bool, shared: &mut Shared) {
+pub(super) fn build_templates(is_durable: bool, shared: &mut Shared) {
     for book in &mut shared.books {
         let (name, text) = (book.name.as_bytes(), shared.payload.text());
         book.template.clear();
@@ -115,7 +115,7 @@ fn reply(bytes: &[u8]) -> Option<(Reply<'_>, usize)> {
 }
 
 /// Handles the complete replies at the front of `bytes`. Returns their length.
-pub(super) fn understand(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
+pub(super) fn handle_bytes(conn: &mut Conn, bytes: &[u8], shared: &mut Shared) -> usize {
     let mut used = 0;
     while let Some((reply, length)) = reply(&bytes[used..]) {
         used += length;

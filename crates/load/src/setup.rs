@@ -59,7 +59,7 @@ pub(super) fn accepted(
             let Ok(chat) = body.chat_id() else {
                 return shared.fail("an id of a chat does not parse".to_owned());
             };
-            know(pending.slot.into(), chat, shared);
+            set_template(pending.slot.into(), chat, shared);
             self::chat(conn, shared);
         }
         Kind::Join => joined(conn, version, shared),
@@ -89,7 +89,7 @@ fn chat(conn: &mut Conn, shared: &Shared) {
 }
 
 /// Stores the id of a chat, and builds the template of a send to it.
-fn know(slot: usize, chat: ChatId, shared: &mut Shared) {
+fn set_template(slot: usize, chat: ChatId, shared: &mut Shared) {
     let content = std::str::from_utf8(shared.payload.text()).unwrap_or_default();
     let mut template = Vec::new();
     Request::SendChatMsg { chat, content, nonce: None, extras: Extras::NONE }

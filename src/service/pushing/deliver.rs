@@ -133,9 +133,9 @@ impl Service<'_> {
                 self.store.remove_push(session, chat, push.message)?;
                 self.store.end_subscription(session, &push.endpoint).map(drop)
             }
-            Outcome::Declined { status, retry_after_s, said } => {
+            Outcome::Declined { status, retry_after_s, excerpt } => {
                 counts.declined += 1;
-                log::warn!("{host} declined a push ({status} {said}); it is tried again");
+                log::warn!("{host} declined a push ({status} {excerpt}); it is tried again");
                 self.delay_push(push, retry_after_s, now)
             }
             Outcome::Impossible(why) => {

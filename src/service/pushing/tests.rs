@@ -230,7 +230,8 @@ fn attempts_go_on_for_a_day_ever_more_rarely() {
         let step = if second % 10 == 0 { 10 } else { continue };
         driven.wall_us += (step - 1) * SECOND_US;
         driven.now_ms += (step as u64 - 1) * 1_000;
-        let declined = Outcome::Declined { status: 503, retry_after_s: None, said: String::new() };
+        let declined =
+            Outcome::Declined { status: 503, retry_after_s: None, excerpt: String::new() };
         if !driven.run(1, |_| declined.clone()).is_empty() {
             times.push(second);
         }
@@ -252,7 +253,7 @@ fn a_service_is_asked_again_when_it_wants() {
     let busy = |_: &Job| Outcome::Declined {
         status: 429,
         retry_after_s: Some(600),
-        said: "slow down".to_owned(),
+        excerpt: "slow down".to_owned(),
     };
     assert_eq!(driven.run(12, busy).len(), 1);
     driven.run(580, nobody);
