@@ -1,9 +1,9 @@
-//! What is typed: a message, or a command that begins with a slash. Knows no state.
+//! Parses input lines: a message, or a command that begins with a slash. Has no state.
 
 use purpose::client::Notify;
 use vestnik::auth::password::Secret;
 
-/// Every command, with what it takes and what it does, in the order of `/help`.
+/// Every command with its arguments and its description, in the order of `/help`.
 pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("help", "", "this list"),
     ("chats", "", "my chats, with what is unread"),
@@ -50,7 +50,7 @@ pub(super) const TABLE: &[(&str, &str, &str)] = &[
     ("quit", "", "leave (`/q`); the session is kept"),
 ];
 
-/// Words for emoji that are hard to type, in the order of `/help`.
+/// Short names of emoji, in the order of `/help`.
 pub(super) const EMOJI: &[(&str, &str)] = &[
     ("+1", "👍"),
     ("heart", "❤️"),
@@ -61,14 +61,14 @@ pub(super) const EMOJI: &[(&str, &str)] = &[
     ("thanks", "🙏"),
 ];
 
-/// A message of the open chat: the Nth from the end, of one sender where it names one.
+/// A reference to a message of the open chat: the Nth from the end, optionally of one sender.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Target {
     pub(super) back: usize,
     pub(super) user: Option<String>,
 }
 
-/// What was typed.
+/// A parsed input line.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Typed {
     /// Nothing.
@@ -198,7 +198,7 @@ fn command(name: &str, rest: &str) -> Option<Command> {
     })
 }
 
-/// The commands that need API 1.1.
+/// Commands that need API 1.1.
 fn newer(name: &str, rest: &str) -> Option<Command> {
     let word = || one_word(rest);
     let nothing = |command| rest.is_empty().then_some(command);
@@ -245,7 +245,7 @@ fn newer(name: &str, rest: &str) -> Option<Command> {
     })
 }
 
-/// `-N` and `@USER` in front, and what follows.
+/// Parses `-N` and `@USER` at the beginning; returns them and the rest.
 fn target(rest: &str) -> Option<(Target, &str)> {
     let (back, rest) = back(rest)?;
     let (first, then) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -257,7 +257,7 @@ fn target(rest: &str) -> Option<(Target, &str)> {
     }
 }
 
-/// The path of a file, in quotes where it holds spaces, and what follows.
+/// Parses the path of a file, quoted if it contains spaces; returns it and the rest.
 fn path(rest: &str) -> Option<(&str, &str)> {
     let (path, then) = match rest.strip_prefix('"') {
         Some(quoted) => quoted.split_once('"')?,
@@ -277,14 +277,14 @@ fn invite(rest: &str) -> Option<Command> {
     words.next().is_none().then_some(Command::Invite { with_qr, uses, days })
 }
 
-/// The message that a half-typed command is about, where it names one.
+/// The message that a half-typed command refers to, if any.
 pub(super) fn aim(line: &str) -> Option<Target> {
     let (name, rest) = line.strip_prefix('/')?.split_once(char::is_whitespace)?;
     let is_about_one = matches!(name, "reply" | "react" | "reactions");
     is_about_one.then(|| target(rest.trim_start()))?.map(|(target, _)| target)
 }
 
-/// The code in a link into the browser client; a code as it is.
+/// The code in an invite link; a plain code is returned unchanged.
 pub(super) fn invite_code(typed: &str) -> &str {
     typed.split_once("#invite=").map_or(typed, |(_, code)| code)
 }
@@ -301,13 +301,13 @@ fn join(rest: &str) -> Option<Command> {
     (!name.is_empty()).then(|| Command::Join { name: name.to_owned(), password })
 }
 
-/// `-N` in controller, counted from 1, and what follows.
+/// Parses `-N` at the beginning, counted from 1; returns it and the rest.
 fn back(rest: &str) -> Option<(usize, &str)> {
     let (first, then) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let Some(digits) = first.strip_prefix('-').filter(|digits| is_number(digits)) else {
         return Some((1, rest));
     };
-    // A number that is too large names no message: it is never the text of a change.
+    // A number that is too large refers to no message, but it is never taken as text.
     let back = digits.parse().ok().filter(|&back| back > 0)?;
     Some((back, then.trim_start()))
 }

@@ -1,4 +1,4 @@
-//! What commands ask for, given what is open and loaded: a job, or a line that says why not.
+//! Executes commands on the controller's state: each becomes a job for the worker, or an error.
 
 use purpose::client::{File, Message};
 use vestnik::ids::{MessageId, SessionId, UserId};
@@ -14,7 +14,7 @@ fn no_such_message() -> String {
 }
 
 impl Controller {
-    /// What a command asks for.
+    /// Executes a command.
     pub(super) fn command(&mut self, command: Command) -> Result<Effect, String> {
         let job = match command {
             Command::Help => return Ok(Effect::Note(command::help())),
@@ -70,7 +70,7 @@ impl Controller {
         Ok(self.ask(job))
     }
 
-    /// A command about the open chat.
+    /// Executes a command about the open chat.
     fn command_here(&self, command: Command) -> Result<Job, String> {
         let chat = self.here()?;
         Ok(match command {
@@ -129,7 +129,7 @@ impl Controller {
         self.model.member(name).ok_or_else(words)
     }
 
-    /// The message that a command is about: one of others, unless it names somebody.
+    /// The message that a command refers to: by default the last one of other users.
     pub(super) fn target(&self, target: &Target) -> Result<MessageId, String> {
         let sender = target.user.as_deref().map(|name| self.sender(name)).transpose()?;
         let me = self.model.me;
@@ -141,7 +141,7 @@ impl Controller {
         found.map(|message| message.id).ok_or_else(no_such_message)
     }
 
-    /// The files of a message that has some.
+    /// The files of the last message that has some.
     fn files(&self, target: &Target) -> Result<Vec<File>, String> {
         let sender = target.user.as_deref().map(|name| self.sender(name)).transpose()?;
         let fits = |message: &Message| {
@@ -152,7 +152,7 @@ impl Controller {
         found.map(|message| message.files.clone()).ok_or_else(words)
     }
 
-    /// Asks for older messages of the open chat, if there are some to ask for.
+    /// Requests older messages of the open chat, unless its beginning is loaded.
     pub(super) fn older(&mut self) -> Option<Effect> {
         let view = self.model.open_view()?;
         if self.is_paging || view.is_whole || view.is_full() {

@@ -1,5 +1,6 @@
-//! What the client does about what is typed and what comes, the same for both user interfaces:
-//! events in, effects out. Knows neither terminal nor thread.
+//! The controller: turns input and news into effects, for both user interfaces.
+//!
+//! Must not know the terminal or threads.
 
 use std::collections::VecDeque;
 
@@ -15,48 +16,48 @@ use super::model::{Model, Taken};
 use super::report;
 use super::text::harmless;
 
-/// Longest message that is handed on: the server has a bound of its own, and says so, but more
-/// than a frame would end the connection.
+/// Longest message that is passed to the worker, in bytes. The server has a lower bound and
+/// declines longer ones, but a frame that is too large would end the connection.
 const CONTENT_BYTES_MAX: usize = BODY_BYTES_MAX - 64;
 
-/// What is to be done about an event.
+/// An effect of an event.
 pub(super) enum Effect {
-    /// Ask the server.
+    /// Pass a job to the worker.
     Ask(Job),
-    /// A message of the open chat is to be shown.
+    /// Show a message of the open chat.
     Message(Message),
-    /// A message of the open chat that is shown was reacted to: what to say of it by lines.
+    /// A shown message got a reaction; the text is for line mode.
     Reacted(String),
-    /// A file has come further.
+    /// Progress of a file.
     Progress(Progress),
-    /// A file of mine is sent: what to say of it by lines.
+    /// A file was sent; the text is for line mode.
     Sent(String),
-    /// The rows of a QR code are to be shown.
+    /// Show a QR code, by rows.
     Qr(Vec<String>),
-    /// Something is to be said, in lines that are harmless.
+    /// Show lines of text, without control characters.
     Note(Vec<String>),
-    /// Something failed.
+    /// Show an error.
     Failure(String),
-    /// Ask for something that is not shown.
+    /// Ask for input that is not echoed.
     Question(Question),
     /// The worker has ended.
     End(Result<(), String>),
 }
 
-/// What is asked for without showing what is typed.
+/// A question whose answer is not echoed.
 pub(super) enum Question {
     /// The password of a chat, to join it.
     ToJoin { name: String },
     /// A new password for a chat.
     OfChat { chat: ChatId, first: Option<Secret> },
-    /// My password as it is.
+    /// The user's present password.
     Mine,
-    /// My new password.
+    /// The user's new password.
     MyNext { old: Secret, first: Option<Secret> },
 }
 
 impl Question {
-    /// What to say before the answer.
+    /// The prompt.
     pub(super) fn prompt(&self) -> String {
         match self {
             Self::ToJoin { name } => format!("Password of {}: ", harmless(name)),
@@ -68,18 +69,18 @@ impl Question {
     }
 }
 
-/// A message of mine that the server has not answered.
+/// An own message that the server has not answered.
 pub(super) struct Unsent {
     pub(super) chat: ChatId,
     pub(super) nonce: u64,
     pub(super) content: String,
     pub(super) reply: Option<MessageId>,
-    /// The file that is sent with it, as it was named.
+    /// The file that is sent with it, as typed.
     pub(super) file: Option<String>,
 }
 
 impl Unsent {
-    /// What was typed, in one harmless line.
+    /// The typed text in one line, without control characters.
     pub(super) fn line(&self) -> String {
         let file = self.file.as_deref().map(|file| format!("[{}]", harmless(file)));
         let content = Some(harmless(&self.content)).filter(|content| !content.is_empty());
@@ -87,38 +88,38 @@ impl Unsent {
     }
 }
 
-/// Whether the connection stands.
+/// The state of the connection.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Link {
     Connected,
-    /// Lost, and why.
+    /// Lost, with the reason.
     Lost(String),
 }
 
-/// The state of the client.
+/// The state of the controller.
 pub(super) struct Controller {
     pub(super) model: Model,
     pub(super) link: Link,
     pub(super) unsent: VecDeque<Unsent>,
-    /// How far files have come.
+    /// Progress of transfers.
     pub(super) transfers: Vec<Progress>,
-    /// Commands to send or save files that the worker has not done.
+    /// Commands for files that the worker has not finished.
     transferring: usize,
     /// Commands that the worker has not answered.
     pub(super) asked: usize,
-    /// Whether older messages are on their way.
+    /// Whether older messages were requested.
     pub(super) is_paging: bool,
-    /// The newest message when the line was begun that is typed now; nothing where lines come
-    /// whole. What others say meanwhile is not answered by mistake.
+    /// The newest message when the present input line was begun; `None` in line mode. Newer
+    /// messages are not the target of `/reply` and `/react`.
     pub(super) as_of: Option<MessageId>,
     next_nonce: u64,
-    /// Messages that a chat is opened with.
+    /// Messages to load when a chat is opened.
     history: u16,
     was_lost: bool,
 }
 
 impl Controller {
-    /// The nonces begin somewhere: they must differ from those of other runs.
+    /// The first nonce is random, so that nonces differ from those of other runs.
     pub(super) fn new(model: Model, first_nonce: u64, history: u16) -> Self {
         Self {
             model,
@@ -135,17 +136,17 @@ impl Controller {
         }
     }
 
-    /// Whether everything typed is done.
+    /// Whether all typed messages and commands are done.
     pub(super) fn is_settled(&self) -> bool {
         self.unsent.is_empty() && self.asked == 0 && self.transferring == 0
     }
 
-    /// Whether files alone are not done: they come as far as they can while other things are said.
+    /// Whether only transfers are left: they continue while other lines are typed.
     pub(super) fn waits_for_files_alone(&self) -> bool {
         self.asked == 0 && self.unsent.iter().all(|unsent| unsent.file.is_some())
     }
 
-    /// Whether a command is not done, that for a file included.
+    /// Whether a command is in progress, including those for files.
     pub(super) fn is_at_work(&self) -> bool {
         self.asked > 0 || self.transferring > 0
     }
@@ -155,7 +156,7 @@ impl Controller {
         Effect::Ask(job)
     }
 
-    /// Opens a chat of mine: with what is kept of it at once, with the rest when it comes.
+    /// Opens a chat: shows its cached messages at once, and the rest when they are loaded.
     pub(super) fn show(&mut self, chat: ChatId) -> Effect {
         let messages = if self.model.open.is_none() { self.history } else { PAGE_MESSAGES };
         self.model.switch(chat);
@@ -167,7 +168,7 @@ impl Controller {
         Effect::Ask(job)
     }
 
-    /// A line was typed.
+    /// Handles a typed line.
     pub(super) fn typed(&mut self, line: &str) -> Vec<Effect> {
         match command::parse(line) {
             Ok(Typed::Nothing) => Vec::new(),
@@ -183,7 +184,7 @@ impl Controller {
         }
     }
 
-    /// Sends a text, as an answer to another message where that is given.
+    /// Sends a text, optionally as a reply.
     pub(super) fn say(
         &mut self,
         chat: ChatId,
@@ -197,7 +198,7 @@ impl Controller {
         Effect::Ask(Job::Send { chat, nonce, content, reply, files: Vec::new() })
     }
 
-    /// Notes a message that is to be sent; its nonce.
+    /// Records an outgoing message; returns its nonce.
     pub(super) fn not_sent_yet(
         &mut self,
         chat: ChatId,
@@ -211,12 +212,12 @@ impl Controller {
         nonce
     }
 
-    /// The chat that is open, for what cannot be done without one.
+    /// The open chat, or an error line if there is none.
     pub(super) fn here(&self) -> Result<ChatId, String> {
         self.model.open.ok_or_else(|| "no chat is open: /join NAME or /open NAME".to_owned())
     }
 
-    /// A question was answered.
+    /// Handles the answer to a question.
     pub(super) fn answered(&mut self, question: Question, answer: Secret) -> Effect {
         match question {
             Question::ToJoin { name } => self.ask(Job::Join { name, password: Some(answer) }),
@@ -239,7 +240,7 @@ impl Controller {
         }
     }
 
-    /// Something came from the worker.
+    /// Handles news from the worker.
     pub(super) fn heard(&mut self, news: News) -> Vec<Effect> {
         match news {
             News::Connected => self.connected(),
@@ -327,7 +328,7 @@ impl Controller {
         if is_first { vec![Effect::Note(note)] } else { Vec::new() }
     }
 
-    /// The messages of a chat are on the screen, so they are seen.
+    /// Moves the read marker, since the messages of a chat are on the screen.
     fn shown(&mut self, chat: ChatId, messages: Vec<Message>) -> Vec<Effect> {
         let newest = messages.iter().map(|message| message.created).max();
         let mut effects: Vec<Effect> = messages.into_iter().map(Effect::Message).collect();
@@ -391,7 +392,7 @@ impl Controller {
         }
     }
 
-    /// Somebody reacted to a message of a chat that is kept, or took it back.
+    /// Handles a reaction that was added or removed.
     fn reacted(&mut self, change: &ReactionChange) -> Vec<Effect> {
         let who = harmless(&self.model.name(change.user));
         let is_open = self.model.open == Some(change.chat);
@@ -406,7 +407,7 @@ impl Controller {
         vec![Effect::Reacted(format!("{who} {what} {emoji} to {author}: {quote}"))]
     }
 
-    /// The reactions of a message, where it is not known whose is new.
+    /// The reactions of a message, for when it is not known which one is new.
     fn reactions_line(&self, message: &Message) -> String {
         let author = harmless(&self.model.name(message.sender));
         let reactions = report::reactions(&message.reactions, self.model.me);

@@ -1,5 +1,4 @@
-//! Coming in: who is it, the kept session or the password, and the chat to begin with. All of it
-//! before there is any screen.
+//! Login: user name, saved session or password, and the first chat, before there is a screen.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -15,7 +14,7 @@ use super::saved_session::{Folder, Slot};
 use super::server::Server;
 use super::text::harmless;
 
-/// Who comes in, and how.
+/// Options for the login.
 #[derive(clap::Args)]
 pub(super) struct EnterArguments {
     /// Who you are [default: who came last, or asked for]
@@ -43,16 +42,16 @@ pub(super) struct EnterArguments {
     pub(super) forget: bool,
 }
 
-/// Somebody who is in.
+/// A logged-in user.
 pub(super) struct Entered {
     pub(super) client: Client,
     pub(super) me: UserId,
     pub(super) name: String,
-    /// Where the session is kept; without one it ends with the client.
+    /// Where the session is saved; `None`: it ends with the client.
     pub(super) slot: Option<Slot>,
 }
 
-/// Connects, and restores the kept session or logs in.
+/// Connects, and restores the saved session or logs in.
 pub(super) fn enter(
     arguments: &EnterArguments,
     server: &Server,
@@ -73,7 +72,7 @@ pub(super) fn enter(
     let has_session = restore(&mut client, slot.as_ref().filter(|_| !arguments.register))?;
     if has_session {
         if arguments.password_stdin {
-            // The line is there, and is no message.
+            // Consume the line: it is the password, not a message.
             lines.password()?;
         }
     } else {
@@ -86,7 +85,7 @@ pub(super) fn enter(
     Ok(Entered { client, me, name, slot })
 }
 
-/// Ends the kept session, on the server and here.
+/// Ends the saved session, on the server and locally.
 pub(super) fn forget(arguments: &EnterArguments, server: &Server) -> Result<(), Failure> {
     let folder =
         Folder::find().ok_or_else(|| Failure::new("no session is kept: HOME is not set"))?;
@@ -127,7 +126,7 @@ fn connect(server: &Server) -> Result<Client, Failure> {
         .map_err(|error| server.unreachable(&error))
 }
 
-/// Who it is: as said, or who came last, or asked for.
+/// The user name: from the options, of the last login, or asked for.
 fn who(
     arguments: &EnterArguments,
     server: &Server,
@@ -156,7 +155,7 @@ fn who(
     }
 }
 
-/// The place of the session, unless another client holds it.
+/// The slot of the session, unless another client has locked it.
 fn take_slot(folder: &Folder, server: &Server, user: &str) -> Option<Slot> {
     let words = match folder.slot(&server.name, user) {
         Ok(Some(slot)) => return Some(slot),
@@ -169,7 +168,7 @@ fn take_slot(folder: &Folder, server: &Server, user: &str) -> Option<Slot> {
     None
 }
 
-/// Restores the kept session; `false` when there is none that lives.
+/// Restores the saved session; false if there is no valid one.
 fn restore(client: &mut Client, slot: Option<&Slot>) -> Result<bool, Failure> {
     let Some((slot, session)) = slot.and_then(|slot| slot.read().map(|session| (slot, session)))
     else {
@@ -179,7 +178,7 @@ fn restore(client: &mut Client, slot: Option<&Slot>) -> Result<bool, Failure> {
         Ok(()) => Ok(true),
         Err(error) if error.code() == Some("bad-session") => {
             note("the kept session has ended");
-            // Another is written over it, or else this one is refused again.
+            // It is overwritten by the next session, or declined again.
             let _ = slot.forget();
             Ok(false)
         }
@@ -210,17 +209,17 @@ fn log_in(
     client.login(user, password.expose()).map(drop).map_err(|error| declined(&error))
 }
 
-/// Reconnects when typing the password took longer than the server waits: half a minute for a
-/// login, somewhat longer for a HEARTBEAT.
+/// Reconnects if typing the password took longer than the server's timeouts for the login and for
+/// HEARTBEAT.
 fn come_back(client: &mut Client) -> Result<(), Failure> {
     match client.heartbeat() {
         Err(error) if error.is_broken() => client.reconnect().map_err(|error| declined(&error)),
-        // Whatever else is wrong, the next request will say.
+        // Any other error shows at the next request.
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Keeps the session for the next time; whether that worked.
+/// Saves the session; returns whether that worked.
 fn keep(slot: &Slot, server: &Server, name: &str, client: &Client) -> bool {
     let Some(session) = client.session() else { return false };
     let written = slot.write(&server.name, name, session);
@@ -230,7 +229,7 @@ fn keep(slot: &Slot, server: &Server, name: &str, client: &Client) -> bool {
     written.is_ok()
 }
 
-/// Finds the chat to begin with, and becomes a member if need be.
+/// Finds the first chat, and joins it if necessary.
 pub(super) fn chat(client: &mut Client, name: &str) -> Result<ChatId, Failure> {
     let chat = client.chat_id(name).map_err(|error| about(name, &error))?;
     let mut password = None;
@@ -257,7 +256,7 @@ fn ask_for_chat(name: &str) -> Result<Secret, Failure> {
     ask(&format!("Password of {}: ", harmless(name)))
 }
 
-/// Asks on the terminal without showing what is typed.
+/// Asks on the terminal without echo.
 pub(super) fn ask(prompt: &str) -> Result<Secret, Failure> {
     if !io::stdin().is_terminal() {
         let words = "there is no terminal to ask for a password: say --password-stdin and give it \
@@ -286,7 +285,7 @@ fn about(chat: &str, error: &Error) -> Failure {
     }
 }
 
-/// Prints a line next to the conversation.
+/// Prints a line on standard error.
 pub(super) fn note(words: &str) {
     // When standard error is closed, nobody wants to know.
     let _ = writeln!(io::stderr(), "-- {words}");

@@ -1,4 +1,4 @@
-//! The two ends between the controller and the worker: jobs go one way, news the other.
+//! The channels between controller and worker: jobs in one direction, news in the other.
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::job::{Job, News};
 use super::waker::{WakeReceiver, Waker};
 use super::worker::now;
 
-/// The controller's side of the worker.
+/// The controller's end.
 pub(super) struct Handle {
     pub(super) jobs: Sender<Job>,
     pub(super) waker: Waker,
@@ -16,14 +16,14 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Gives the worker something to do.
+    /// Passes a job to the worker.
     pub(super) fn ask(&self, job: Job) {
-        // A worker that has ended has said so.
+        // A worker that has ended has sent its last news.
         let _ = self.jobs.send(job);
         self.waker.ring();
     }
 
-    /// What has come until now.
+    /// The news that have arrived.
     pub(super) fn news(&self) -> Vec<News> {
         self.receiver.hush();
         let mut all = Vec::new();
@@ -61,7 +61,7 @@ impl Handle {
     }
 }
 
-/// Where news go.
+/// The worker's end for news.
 pub(super) struct Outlet {
     pub(super) news: SyncSender<News>,
     pub(super) waker: Waker,
@@ -69,8 +69,8 @@ pub(super) struct Outlet {
 
 impl Outlet {
     pub(super) fn report(&self, news: News) {
-        // A full queue means that the controller was woken already; one that has ended
-        // needs nothing.
+        // If the queue is full, the controller was woken already; if it has ended, there is
+        // nobody to wake.
         let _ = self.news.send(news);
         self.waker.ring();
     }

@@ -1,5 +1,4 @@
-//! Lines of standard input, as they come: read only when there is something to read, and never
-//! more than is handed out or kept for the next call.
+//! Lines of standard input, read without blocking and in bounded memory.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,15 +8,15 @@ use zeroize::Zeroize;
 
 use super::super::failure::Failure;
 
-/// Longest line that is taken; of a longer one the rest is passed over.
+/// Longest line, in bytes; the rest of a longer one is skipped.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// A line, or what is wrong with it.
+/// A line, or the reason why it is not valid.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Line {
     Text(String),
     TooLong,
-    /// Not UTF-8, so no text that could be sent as it is.
+    /// Not UTF-8.
     NotText,
 }
 
@@ -25,7 +24,7 @@ pub(super) enum Line {
 pub(super) struct Lines {
     bytes: Vec<u8>,
     has_ended: bool,
-    /// Whether the rest of a line that is too long is being passed over.
+    /// Whether the rest of a line that is too long is being skipped.
     is_skipping: bool,
 }
 
@@ -34,17 +33,17 @@ impl Lines {
         Self { bytes: Vec::new(), has_ended: false, is_skipping: false }
     }
 
-    /// What to wait for before [`Lines::read`].
+    /// The file descriptor to poll before [`Lines::read`].
     pub(super) fn input() -> io::Stdin {
         io::stdin()
     }
 
-    /// Whether nothing more can come.
+    /// Whether the input has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Reads once, which waits unless something is there.
+    /// Reads once; blocks if there is no input.
     pub(super) fn read(&mut self) -> io::Result<()> {
         let stdin = io::stdin();
         self.read_from(stdin.as_fd())
@@ -62,7 +61,7 @@ impl Lines {
         Ok(())
     }
 
-    /// What the next line begins with, if one is whole.
+    /// The beginning of the next line, if one is complete.
     pub(super) fn next_begins(&self) -> Option<u8> {
         let is_whole = self.bytes.contains(&b'\n')
             || self.bytes.len() > LINE_BYTES_MAX
@@ -70,7 +69,7 @@ impl Lines {
         self.bytes.first().copied().filter(|_| is_whole)
     }
 
-    /// The next line that is whole; at the end of the input also the last without its newline.
+    /// The next complete line; at the end of the input also a last line without a newline.
     pub(super) fn next(&mut self) -> Option<Line> {
         loop {
             let end = self.bytes.iter().position(|&byte| byte == b'\n');
@@ -98,7 +97,7 @@ impl Lines {
         }
     }
 
-    /// Waits for one line, which is a password.
+    /// Waits for one line: a password.
     pub(super) fn password(&mut self) -> Result<Secret, Failure> {
         loop {
             match self.next() {

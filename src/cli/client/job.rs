@@ -1,5 +1,6 @@
-//! What the controller asks of the server, and what it receives. Each job is one or a few requests;
-//! knows no screen and no thread.
+//! Jobs for the worker, each one or a few requests, and news for the controller.
+//!
+//! Must not know the screen or threads.
 
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use purpose::client::{Chat, Event, File, Member, Message, Notify, Sent};
 use vestnik::auth::password::Secret;
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 
-/// Messages asked for at once.
+/// Messages per page.
 pub(super) const PAGE_MESSAGES: u16 = 50;
 
-/// Something to be done, in the order given.
+/// A job. The worker does jobs in order.
 pub(super) enum Job {
-    /// Sends a message; its nonce makes that safe to repeat.
+    /// Sends a message; its nonce makes that idempotent.
     Send {
         chat: ChatId,
         nonce: u64,
@@ -27,9 +28,9 @@ pub(super) enum Job {
         path: String,
         content: String,
     },
-    /// Stores files of a message in the folder for them.
+    /// Saves the files of a message.
     Save(Vec<File>),
-    /// Gives up all files that are on their way.
+    /// Cancels all transfers.
     Cancel,
     React {
         chat: ChatId,
@@ -41,17 +42,17 @@ pub(super) enum Job {
         chat: ChatId,
         message: MessageId,
     },
-    /// Brings all that is needed to show a chat, with its newest `messages`.
+    /// Loads a chat with its newest `messages`.
     Show {
         chat: ChatId,
         messages: u16,
     },
-    /// Becomes a member by name, and shows the chat.
+    /// Joins a chat by name, and loads it.
     Join {
         name: String,
         password: Option<Secret>,
     },
-    /// Messages older than one.
+    /// Loads messages older than one.
     Page {
         chat: ChatId,
         before: Option<MessageId>,
@@ -132,66 +133,66 @@ pub(super) enum Job {
     },
     Sessions,
     End(SessionId),
-    /// Everything of the chat up to this time was shown.
+    /// Moves the read marker: everything of the chat up to this time was shown.
     Seen {
         chat: ChatId,
         time: ServerTime,
     },
-    /// I am typing.
+    /// Notifies others that the user is typing.
     Typing(ChatId),
-    /// Ends the connection, and the session, too, if that is asked for.
+    /// Closes the connection; optionally ends the session.
     Quit {
         logoff: bool,
     },
 }
 
-/// What the front hears.
+/// News for the controller.
 pub(super) enum News {
-    /// The connection stands, and everything missed was reported.
+    /// The connection is up, and the catch-up is complete.
     Connected,
-    /// It is lost, and is tried again.
+    /// The connection is lost; the worker reconnects.
     Lost { why: String },
-    /// All my chats.
+    /// The list of the user's chats.
     Chats(Vec<Chat>),
-    /// Somebody's name.
+    /// The name of a user.
     Name(UserId, String),
-    /// Who is in a chat.
+    /// The members of a chat.
     Members(ChatId, Vec<Member>),
-    /// A chat was joined or asked for: its members and its newest messages, ascending.
+    /// A chat was joined or loaded: its members and its newest messages, ascending.
     Opened { chat: Box<Chat>, members: Vec<Member>, messages: Vec<Message>, is_whole: bool },
-    /// Older messages, ascending; fewer than asked for when the beginning is among them.
+    /// Older messages, ascending; fewer than requested if they include the beginning.
     Page { chat: ChatId, messages: Vec<Message>, is_first: bool },
     /// A message that was missed, sent, edited or deleted.
     Message(ChatId, Message),
-    /// An older message that another one answers.
+    /// An older message that is quoted by a reply.
     Quoted(ChatId, Message),
-    /// Anything else that the server says.
+    /// Any other event.
     Event(Event),
-    /// A message of mine is stored.
+    /// An own message is stored.
     Sent { chat: ChatId, nonce: u64, sent: Sent, files: Vec<File> },
-    /// A message of mine is refused for good.
+    /// An own message was declined for good.
     NotSent { nonce: u64, why: String },
-    /// A message of mine has to wait.
+    /// An own message has to wait.
     Slowed { why: String, pause: Duration },
-    /// How far a file has come.
+    /// Progress of a transfer.
     Progress(Progress),
-    /// The transfer with this key is over, or none was begun.
+    /// The transfer with this key has ended, or was not begun.
     TransferEnded(u64),
     /// The rows of a QR code.
     Qr(Vec<String>),
-    /// The chat asks for a password.
+    /// Joining the chat needs a password.
     PasswordNeeded { name: String },
-    /// A job that is no message, marker or typing notice has been dealt with.
+    /// A job other than a message, a marker or typing is done.
     Done,
-    /// The outcome of a command, for a person.
+    /// The result of a command, as text.
     Lines(Vec<String>),
     /// A command failed.
     Failed(String),
-    /// The session is over, and nothing more will come.
+    /// The session has ended; these are the last news.
     Ended(Result<(), String>),
 }
 
-/// How far a file has come.
+/// The progress of a transfer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Progress {
     /// Names the transfer: the nonce of the message for an upload.
@@ -203,14 +204,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// In hundredths of the whole.
+    /// In percent.
     pub(super) fn percent(&self) -> u64 {
         u64::try_from(u128::from(self.done) * 100 / u128::from(self.size.max(1))).unwrap_or(100)
     }
 }
 
 impl Job {
-    /// Whether it may be done again when nobody knows whether it was done.
+    /// Whether the job is idempotent, and can be repeated after a lost answer.
     pub(super) fn is_safe_to_repeat(&self) -> bool {
         !matches!(
             self,
@@ -218,7 +219,7 @@ impl Job {
         )
     }
 
-    /// What API 1.1 has and an older server lacks, if the job needs it.
+    /// The feature of API 1.1 that the job needs, if any.
     pub(super) fn newer_feature(&self) -> Option<&'static str> {
         Some(match self {
             Self::Send { reply: Some(_), .. } => "replies",

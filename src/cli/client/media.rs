@@ -1,6 +1,6 @@
-//! What kind of file something is, by its name and its first bytes, for those who receive it.
+//! Media types of files by name, and sizes of images by their first bytes.
 
-/// Endings of names, and the media types of such files.
+/// File name extensions and their media types.
 const TYPES: &[(&str, &str)] = &[
     ("7z", "application/x-7z-compressed"),
     ("avif", "image/avif"),
@@ -32,7 +32,7 @@ const TYPES: &[(&str, &str)] = &[
     ("zst", "application/zstd"),
 ];
 
-/// Bytes of a file in which [`dimensions`] looks for its size in pixels.
+/// Bytes of a file that [`dimensions`] reads.
 pub(super) const HEAD_BYTES: usize = 64 * 1024;
 
 /// The media type of a file by its name.
@@ -62,13 +62,13 @@ fn gif(head: &[u8]) -> Option<(u16, u16)> {
     Some((side(0)?, side(2)?))
 }
 
-/// Goes from segment to segment up to the first that begins a frame.
+/// Walks the segments of a JPEG up to the first start of frame.
 fn jpeg(head: &[u8]) -> Option<(u16, u16)> {
     let mut rest = head.strip_prefix(b"\xff\xd8")?;
     loop {
         let kind = *rest.strip_prefix(b"\xff")?.first()?;
         let word = |at| Some(u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?));
-        // Among the kinds that begin frames are three of tables.
+        // Three markers in the range of starts of frames are tables.
         if matches!(kind, 0xC0..=0xCF) && !matches!(kind, 0xC4 | 0xC8 | 0xCC) {
             return Some((word(7)?, word(5)?));
         }

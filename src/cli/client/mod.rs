@@ -1,8 +1,8 @@
-//! `vestnik client`: a chat in a terminal, by lines or on the whole screen.
+//! `vestnik client`: the terminal client, in line mode or full screen.
 //!
-//! Owns everything between a person and the client library. One thread talks to the server
-//! (`worker`), the other to the person: `controller` decides what is done about what is typed and
-//! what comes, `plain` and `screen` are its two user interfaces. Must not know the server's inside.
+//! Owns everything between the user and the client library. One thread has the connection
+//! (`worker`), the other the user: `controller` handles input and news, `plain` and `screen` are
+//! its two user interfaces. Must not know the inside of the server.
 
 mod command;
 mod commands;
@@ -99,7 +99,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     };
     let model = Model::new(entered.me, entered.name.clone());
     let by_lines = arguments.plain || !is_terminal();
-    // A screen has room for more than one wants to scroll past.
+    // A full screen shows more messages than line mode should print.
     let history = if by_lines { arguments.history } else { arguments.history.max(PAGE_MESSAGES) };
     let controller = Controller::new(model, RandomState::new().hash_one(()), history);
     let cannot = |error: io::Error| Failure::Failed(format!("cannot start: {error}"));
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// Rings when the process is asked to end.
+/// Wakes the main thread when the process gets a signal to end.
 fn signals() -> io::Result<WakeReceiver> {
     let (waker, receiver) = waker::pair()?;
     let waker = waker.into_inner();
@@ -134,7 +134,7 @@ fn signals() -> io::Result<WakeReceiver> {
     Ok(receiver)
 }
 
-/// Whether a person sits at both ends, and the terminal can place the cursor.
+/// Whether standard input and output are terminals that can position the cursor.
 fn is_terminal() -> bool {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stdin().is_terminal() && io::stdout().is_terminal() && !is_dumb

@@ -1,4 +1,4 @@
-//! What is known of chats, people and messages: changed by news, read by both user interfaces.
+//! The model: chats, users and cached messages. News change it, both user interfaces read it.
 
 #[cfg(test)]
 mod tests;
@@ -13,52 +13,52 @@ use vestnik::wire::answer::MemberEvent;
 use super::report;
 use super::text::harmless;
 
-/// Messages kept of the chat that is open; the oldest go first, and can be read again.
+/// Cached messages of the open chat, at most; the oldest are dropped first, and can be reloaded.
 const OPEN_MESSAGES_MAX: usize = 5_000;
-/// Their text, in bytes.
+/// Text of the cached messages of the open chat, at most, in bytes.
 const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Names kept; beyond it they are forgotten, and a user without a name is shown as a number.
+/// Cached names, at most; then the cache is cleared, and unknown users are shown as numbers.
 const NAMES_MAX: usize = 100_000;
-/// Messages kept of a chat that was open.
+/// Cached messages of a chat that was open before, at most.
 const SHUT_MESSAGES_MAX: usize = 100;
-/// Older messages kept of a chat because others answer them.
+/// Cached older messages of a chat that are quoted by replies, at most.
 const QUOTES_MAX: usize = 500;
 
-/// What a message that came was to us.
+/// How a received message relates to the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Taken {
-    /// Not known before.
+    /// New.
     New,
-    /// Edited or deleted since.
+    /// Edited or deleted.
     Changed,
-    /// Reacted to since.
+    /// Its reactions changed.
     Reacted,
-    /// Known as it is, or older than what is kept.
+    /// Unchanged, or older than the cached messages.
     Known,
-    /// Of a chat that was not opened yet: counted, not kept.
+    /// Of a chat that was not opened yet: counted, but not cached.
     Counted,
 }
 
-/// A chat, and what is kept of its messages: the newest without a gap.
+/// A chat with its cached messages: the newest ones, without gaps.
 pub(super) struct ChatView {
     pub(super) info: Chat,
     pub(super) unread: u32,
     pub(super) messages: BTreeMap<MessageId, Message>,
-    /// Messages from before those, which some of them answer.
+    /// Older messages that are quoted by replies.
     quotes: BTreeMap<MessageId, Message>,
-    /// Whether messages were asked for; those that come are kept from then on.
+    /// Whether messages were requested; from then on live messages are cached.
     pub(super) is_loaded: bool,
-    /// Whether the oldest kept is the first of all.
+    /// Whether the oldest cached message is the first of the chat.
     pub(super) is_whole: bool,
     pub(super) members: Vec<Member>,
     bytes: usize,
-    /// The newest that was counted.
+    /// The newest message that was counted.
     newest: ServerTime,
-    /// The newest that was kept when another chat was opened: what came since was not shown.
+    /// The newest message when another chat was opened: later ones were not shown.
     left_at: Option<MessageId>,
 }
 
-/// Everything.
+/// The model.
 pub(super) struct Model {
     pub(super) me: UserId,
     pub(super) my_name: String,
@@ -90,7 +90,7 @@ impl ChatView {
         }
         let known = self.messages.get(&message.id);
         let taken = match known {
-            // What came with the same time replaces what is here: it may know of more.
+            // With an equal time the received message replaces the cached one: it may be newer.
             Some(known) if known.updated > message.updated || *known == message => {
                 return Taken::Known;
             }
@@ -105,12 +105,12 @@ impl ChatView {
         taken
     }
 
-    /// A message that is kept, or one that others answer.
+    /// A cached message, also one that is only quoted.
     pub(super) fn message(&self, id: MessageId) -> Option<&Message> {
         self.messages.get(&id).or_else(|| self.quotes.get(&id))
     }
 
-    /// A reaction was given or taken back; the message if that changes it.
+    /// Applies a reaction; returns the message if that changes it.
     fn react(&mut self, change: &ReactionChange) -> Option<&Message> {
         let message = self.messages.get_mut(&change.message)?;
         let before = weight(message);
@@ -121,7 +121,7 @@ impl ChatView {
         Some(message)
     }
 
-    /// Somebody came, went, or changed.
+    /// Applies a change of a member.
     pub(super) fn change_member(&mut self, user: UserId, event: MemberEvent, nickname: String) {
         let known = self.members.iter_mut().find(|member| member.user == user);
         match event {
@@ -145,14 +145,14 @@ impl ChatView {
         }
     }
 
-    /// I have seen everything up to here, on another screen.
+    /// The read marker was moved by another client of the user.
     pub(super) fn see(&mut self, time: ServerTime) {
         if time >= self.newest {
             self.unread = 0;
         }
     }
 
-    /// Whether there is no room for older messages.
+    /// Whether the cache has no capacity for older messages.
     pub(super) fn is_full(&self) -> bool {
         self.messages.len() >= OPEN_MESSAGES_MAX || self.bytes >= OPEN_BYTES_MAX
     }
@@ -166,14 +166,14 @@ impl ChatView {
     }
 }
 
-/// Bytes that a message holds, about.
+/// Approximate memory of a message, in bytes.
 fn weight(message: &Message) -> usize {
     let files = message.files.iter().map(|file| 64 + file.name.len() + file.media_type.len());
     let reactions = message.reactions.iter().map(|reaction| 64 + 4 * reaction.shown.len());
     message.content.len() + files.sum::<usize>() + reactions.sum::<usize>()
 }
 
-/// Whether two states of a message differ in reactions alone.
+/// Whether two states of a message differ in reactions only.
 fn is_same_text(one: &Message, other: &Message) -> bool {
     one.content == other.content
         && (one.edited, one.deleted) == (other.edited, other.deleted)
@@ -186,7 +186,7 @@ impl Model {
         Self { me, my_name, chats: BTreeMap::new(), open: None, online: HashSet::new(), names }
     }
 
-    /// The chat that is open.
+    /// The open chat.
     pub(super) fn open_view(&self) -> Option<&ChatView> {
         self.chats.get(&self.open?)
     }
@@ -203,7 +203,7 @@ impl Model {
         self.names.insert(user, name);
     }
 
-    /// My chats as they are listed: groups by name, then people.
+    /// The user's chats in the order of lists: groups by name, then direct chats.
     pub(super) fn listed(&self) -> Vec<&ChatView> {
         let mut listed: Vec<&ChatView> = self.chats.values().collect();
         listed.sort_by_cached_key(|view| {
@@ -213,7 +213,7 @@ impl Model {
         listed
     }
 
-    /// The chat of mine with this name; `@` before it means a person.
+    /// The user's chat with this name; `@NAME` is a direct chat.
     pub(super) fn find(&self, name: &str) -> Option<ChatId> {
         let (name, only_direct) = match name.strip_prefix('@') {
             Some(name) => (name, true),
@@ -228,12 +228,12 @@ impl Model {
         self.listed().iter().find(is_it).map(|view| view.info.id)
     }
 
-    /// The other side of a direct chat, where it is known.
+    /// The other user of a direct chat, if known.
     pub(super) fn other_side(&self, view: &ChatView) -> Option<UserId> {
         view.members.iter().map(|member| member.user).find(|&user| user != self.me)
     }
 
-    /// All my chats, as the server has them now.
+    /// Replaces the list of the user's chats.
     pub(super) fn take_chats(&mut self, chats: Vec<Chat>) {
         let ids: BTreeSet<ChatId> = chats.iter().map(|chat| chat.id).collect();
         self.chats.retain(|id, _| ids.contains(id));
@@ -245,7 +245,7 @@ impl Model {
         }
     }
 
-    /// A chat that is mine, as the server has it now.
+    /// Adds or updates a chat of the user.
     pub(super) fn take_chat(&mut self, chat: Chat) {
         let is_open = self.open == Some(chat.id);
         let view = self.chats.entry(chat.id).or_insert_with(|| ChatView::new(chat.clone()));
@@ -272,7 +272,7 @@ impl Model {
         }
     }
 
-    /// A chat is no longer mine.
+    /// Removes a chat.
     pub(super) fn drop_chat(&mut self, chat: ChatId) -> Option<ChatView> {
         if self.open == Some(chat) {
             self.open = None;
@@ -280,7 +280,7 @@ impl Model {
         self.chats.remove(&chat)
     }
 
-    /// Another chat of mine is open from now on, with what is kept of it.
+    /// Opens another chat with its cached messages.
     pub(super) fn switch(&mut self, chat: ChatId) {
         if self.open == Some(chat) || !self.chats.contains_key(&chat) {
             return;
@@ -295,8 +295,8 @@ impl Model {
         }
     }
 
-    /// Opens a chat with its newest messages. What is kept of it stays if the two meet; else it
-    /// would leave a gap. Gives the messages that were not shown yet, ascending.
+    /// Opens a chat with its newest messages. Cached ones stay if they overlap; otherwise there
+    /// would be a gap. Returns the messages that were not shown yet, ascending.
     pub(super) fn open(
         &mut self,
         chat: Chat,
@@ -323,7 +323,7 @@ impl Model {
         messages.into_iter().filter(is_news).collect()
     }
 
-    /// Older messages of a chat; gives those that are new to us, ascending.
+    /// Adds older messages of a chat; returns the new ones, ascending.
     pub(super) fn take_page(
         &mut self,
         chat: ChatId,
@@ -335,7 +335,7 @@ impl Model {
         messages.into_iter().filter(|message| view.put(message.clone()) == Taken::New).collect()
     }
 
-    /// A message that came by itself.
+    /// Applies a live message.
     pub(super) fn take(&mut self, chat: ChatId, message: Message) -> Taken {
         let is_open = self.open == Some(chat);
         let is_mine = message.sender == self.me;
@@ -365,7 +365,7 @@ impl Model {
         taken
     }
 
-    /// An older message that is answered by another one.
+    /// Adds an older message that is quoted by a reply.
     pub(super) fn quote(&mut self, chat: ChatId, message: Message) {
         let Some(view) = self.chats.get_mut(&chat) else { return };
         view.quotes.insert(message.id, message);
@@ -374,7 +374,7 @@ impl Model {
         }
     }
 
-    /// Whom and what a message of the open chat answers, in one harmless line.
+    /// The quote of a reply in the open chat, in one line without control characters.
     pub(super) fn answered(&self, message: MessageId) -> String {
         match self.open_view().and_then(|view| view.message(message)) {
             Some(found) => {
@@ -385,18 +385,18 @@ impl Model {
         }
     }
 
-    /// A reaction was given or taken back; the message, if it is kept and that changes it.
+    /// Applies a reaction; returns the message if it is cached and that changes it.
     pub(super) fn react(&mut self, change: &ReactionChange) -> Option<&Message> {
         self.chats.get_mut(&change.chat)?.react(change)
     }
 
-    /// The newest message of the open chat that is kept.
+    /// The newest cached message of the open chat.
     pub(super) fn newest(&self) -> Option<MessageId> {
         self.open_view()?.messages.keys().next_back().copied()
     }
 
-    /// The nth message from the end of the open chat, of those that fit and are still there. Those
-    /// of others that are newer than `as_of` do not count: they came while the line was typed.
+    /// The nth message from the end of the open chat, of those that match and are not deleted.
+    /// Messages of others newer than `as_of` do not count: they came while the line was typed.
     pub(super) fn nth_last(
         &self,
         back: usize,

@@ -1,16 +1,16 @@
-//! How long to wait before something is tried again.
+//! Pauses before retries: exponential backoff with jitter.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The second pause before a new connection; there is none before the first try.
+/// Pause before the second attempt to reconnect; there is none before the first.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest of them.
+/// Longest pause before an attempt to reconnect.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Pause after a temporary decline that names no time, as a [`Duration`].
 const REFUSED_PAUSE: Duration = Duration::from_secs(3);
 
-/// How long to wait after a temporary decline; `None` for a permanent one.
+/// The pause after a temporary decline; `None` for a permanent one.
 pub(super) fn pause_after(code: &str, number: Option<i64>) -> Option<Duration> {
     match code {
         "rate-limited" => {
@@ -22,7 +22,7 @@ pub(super) fn pause_after(code: &str, number: Option<i64>) -> Option<Duration> {
     }
 }
 
-/// Twice as long, up to a bound, and somewhat more or less, so that not everybody comes at once.
+/// Doubles a pause up to the bound, with jitter.
 pub(super) fn longer(pause: Duration) -> Duration {
     let doubled = (2 * pause).clamp(PAUSE_MIN, PAUSE_MAX);
     let dice = RandomState::new().hash_one(()) % 512;

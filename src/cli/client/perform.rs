@@ -1,4 +1,4 @@
-//! How each job is done by the client library. Knows no screen and no thread.
+//! Performs jobs with the client library. Must not know the screen or threads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,25 +14,25 @@ use super::report;
 use super::text::{Clock, harmless};
 use crate::cli::link;
 
-/// Chats, people and messages that a search gives at most.
+/// Chats, users or messages in the result of a search, at most.
 const FOUND_MAX: u16 = 50;
-/// People whose names are looked up for one list.
+/// Users whose names are looked up for one list, at most.
 const NAMES_MAX: usize = 100;
-/// Modules around a QR code: fewer than on paper, so that one fits into a window of 24 rows.
+/// Quiet zone of a QR code, in modules: smaller than on paper, so that the code fits into 24 rows.
 const QUIET_MODULES: i32 = 2;
 
-/// What became of a job.
+/// The outcome of a job.
 type Outcome = Result<Vec<News>, Error>;
 
-/// What the client has around it.
+/// The environment of jobs.
 pub(super) struct Surroundings {
     /// Where files are saved.
     pub(super) folder: PathBuf,
-    /// The address of the browser client, with which links begin.
+    /// The address of the browser client, for links.
     pub(super) public_url: String,
 }
 
-/// Does all but what the worker does by itself.
+/// Performs a job, except those that the worker does by itself.
 pub(super) fn perform(client: &mut Client, job: &Job, surroundings: &Surroundings) -> Outcome {
     match job {
         Job::Show { chat, messages } => show(client, *chat, *messages),
@@ -71,7 +71,7 @@ pub(super) fn perform(client: &mut Client, job: &Job, surroundings: &Surrounding
         Job::Sessions => Ok(lines(report::sessions(&client.sessions()?))),
         Job::End(session) => end_session(client, *session),
         Job::Password { old, new } => change_password(client, old, new),
-        // The worker's own.
+        // Done by the worker.
         Job::Send { .. } | Job::Upload { .. } | Job::Save(_) | Job::Cancel => Ok(Vec::new()),
         Job::Seen { .. } | Job::Typing(_) | Job::Quit { .. } => Ok(Vec::new()),
     }
@@ -209,7 +209,7 @@ fn disable(client: &mut Client, user: &str, on: bool) -> Outcome {
     line(format!("{} {can}", harmless(user)))
 }
 
-/// A chat after it was changed, and what was done.
+/// Reloads a changed chat, and reports the change.
 fn changed(client: &mut Client, chat: ChatId, words: String) -> Outcome {
     let members = client.members(chat)?;
     Ok(vec![
@@ -241,7 +241,7 @@ fn disabled_partner(
     chat: &Chat,
     members: &[Member],
 ) -> Result<Option<String>, Error> {
-    // A direct chat has the title of the other user's name.
+    // The title of a direct chat is the other user's name.
     let is_partner = |member: &&Member| chat.direct && member.nickname == chat.title;
     let Some(partner) = members.iter().find(is_partner) else { return Ok(None) };
     if partner.online {
@@ -273,13 +273,13 @@ fn page(client: &mut Client, chat: ChatId, before: Option<MessageId>, limit: u16
     Ok(vec![News::Page { chat, messages, is_first }])
 }
 
-/// What became of a message of which the change was answered with a time alone.
+/// Reloads a message after a change that was answered with a time only.
 fn again(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
     let changed = look_up(client, chat, message)?;
     Ok(changed.map(|changed| News::Message(chat, changed)).into_iter().collect())
 }
 
-/// One message, as it is now.
+/// Loads one message.
 pub(super) fn look_up(
     client: &mut Client,
     chat: ChatId,
@@ -301,7 +301,7 @@ fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Outcome {
     Ok(vec![News::Lines(lines)])
 }
 
-/// Somebody's name, or a number where nobody knows it.
+/// The name of a user, or the id if it is unknown.
 fn name(client: &mut Client, user: UserId) -> Result<String, Error> {
     match client.user(user) {
         Ok(user) => Ok(user.nickname),
@@ -310,7 +310,7 @@ fn name(client: &mut Client, user: UserId) -> Result<String, Error> {
     }
 }
 
-/// The names of the first people of a list, and numbers for the rest.
+/// The names of the first users of a list, and ids for the rest.
 fn names(
     client: &mut Client,
     users: &mut dyn Iterator<Item = UserId>,
@@ -324,7 +324,7 @@ fn names(
     Ok(move |user| names.get(&user).cloned().unwrap_or_else(|| report::nameless(user)))
 }
 
-/// Reacts; my own reaction is no notification to me, but news all the same.
+/// Adds or removes a reaction, and reports it: the server does not notify the own connection.
 fn react(client: &mut Client, chat: ChatId, message: MessageId, on: bool, emoji: &str) -> Outcome {
     let updated = client.react(chat, message, on, emoji)?;
     let me = client.session().and_then(|session| session.user);
@@ -333,7 +333,7 @@ fn react(client: &mut Client, chat: ChatId, message: MessageId, on: bool, emoji:
     Ok(change.map(|change| News::Event(Event::Reaction(change))).into_iter().collect())
 }
 
-/// Who gave which reaction, one line for an emoji.
+/// The users of each reaction, one line per emoji.
 fn reactions(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
     let given = client.reactions(chat, message)?;
     let name = names(client, &mut given.iter().map(|(user, _)| *user))?;
@@ -371,7 +371,7 @@ fn invite(
     if super::server::is_loopback_url(url) {
         lines.push("the link works on this machine alone: set --public-url".to_owned());
     }
-    // The code comes last, so that all of it can be seen in a small window.
+    // The QR code comes last, so that all of it is visible in a small window.
     let mut news = vec![News::Lines(lines)];
     if with_qr {
         news.extend(link::qr_rows(&link, QUIET_MODULES).ok().map(News::Qr));

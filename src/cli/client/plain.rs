@@ -1,5 +1,6 @@
-//! The client by lines: for pipes, scripts, and terminals that can do no more. Messages go to
-//! standard output, everything else to standard error.
+//! Line mode: for pipes, scripts and simple terminals.
+//!
+//! Messages go to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -21,25 +22,25 @@ use super::text::{Clock, harmless};
 use super::waker::WakeReceiver;
 use super::worker;
 
-/// What may be on its way to the server before the next line is read.
+/// Unfinished messages and commands above which the next line is not read.
 const UNSETTLED_MAX: usize = 64;
-/// Time for the good-bye.
+/// Time limit for closing the connection.
 const END_WAIT: Duration = Duration::from_secs(3);
-/// Time between two lines about the progress of files.
+/// Interval of progress lines.
 const REPORT_PAUSE: Duration = Duration::from_secs(5);
 
-/// The state of a conversation by lines.
+/// The state of line mode.
 pub(super) struct Plain<'a> {
     controller: Controller,
     worker: Handle,
     lines: Lines,
     clock: Clock,
     out: &'a mut dyn Write,
-    /// Whether somebody sits there who sees what failed.
+    /// Whether standard error is a terminal.
     is_watched: bool,
-    /// Standard output is closed.
+    /// Standard output was closed.
     nobody_reads: bool,
-    /// Which file it was last printed of how far it has come, and when.
+    /// The file and the time of the last progress line.
     reported: Option<(u64, Instant)>,
     failures: usize,
     end: Option<Result<(), String>>,
@@ -68,8 +69,8 @@ impl<'a> Plain<'a> {
         }
     }
 
-    /// Talks until the input ends and everything typed is answered. `signals` rings when the
-    /// process is to end. Gives whether the session was given up.
+    /// Runs until the input ends and everything is answered. `signals` is readable when the process
+    /// has to end. Returns whether the session was ended.
     pub(super) fn run(
         mut self,
         chat: Option<ChatId>,
@@ -104,8 +105,7 @@ impl<'a> Plain<'a> {
         self.finish()
     }
 
-    /// Whether the server keeps up with what is typed. A script's next line waits for files; a
-    /// person goes on meanwhile.
+    /// Whether the next line may be read (backpressure). In a script it also waits for transfers.
     fn keeps_up(&self) -> bool {
         let is_at_work = match self.is_watched {
             true => self.controller.asked > 0,
@@ -114,7 +114,7 @@ impl<'a> Plain<'a> {
         !is_at_work && self.controller.unsent.len() < UNSETTLED_MAX
     }
 
-    /// Takes lines while the server keeps up. A command waits for all that was typed before it.
+    /// Handles lines while the server keeps up. A command waits for all earlier lines.
     fn take_lines(&mut self) -> Outcome {
         while self.end.is_none() && self.keeps_up() {
             let is_free = self.controller.is_settled()
@@ -201,7 +201,7 @@ impl<'a> Plain<'a> {
         self.check_written(written)
     }
 
-    /// Reports how far a file has come, now and then.
+    /// Prints the progress of a file at intervals.
     fn report(&mut self, progress: &Progress) {
         let now = worker::now();
         let is_too_soon =
@@ -215,7 +215,7 @@ impl<'a> Plain<'a> {
         note(&format!("{does} {name}: {} % of {size}", progress.percent()));
     }
 
-    /// That nobody reads what is written does not keep from sending what is typed.
+    /// A closed standard output does not prevent sending.
     fn check_written(&mut self, written: io::Result<()>) -> Outcome {
         match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -232,7 +232,7 @@ impl<'a> Plain<'a> {
         self.finish()
     }
 
-    /// What was typed before is sent first, and may fail.
+    /// Closes the connection after earlier lines were sent, which may fail.
     fn say_good_bye(&mut self) {
         self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
         for news in self.worker.end(END_WAIT) {
@@ -245,7 +245,7 @@ impl<'a> Plain<'a> {
         }
     }
 
-    /// Prints what was not sent, and how it ended.
+    /// Prints the unsent messages and the end.
     fn finish(mut self) -> Result<bool, Failure> {
         let flushed = self.out.flush();
         self.check_written(flushed)?;
@@ -268,7 +268,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// A message in one line: who answers what, the text, files, reactions.
+/// Formats a message in one line: quote, text, files, reactions.
 fn line(model: &Model, message: &Message) -> String {
     let name = harmless(&model.name(message.sender));
     let mut parts = Vec::new();
@@ -289,13 +289,13 @@ fn line(model: &Model, message: &Message) -> String {
     format!("{name}: {}", parts.join(" "))
 }
 
-/// Prints a QR code, for cameras where standard error is a terminal.
+/// Prints a QR code; on a terminal in black on white, for cameras.
 fn print_qr(rows: &[String]) {
     let mut out = io::stderr();
     let is_terminal = out.is_terminal();
     for row in rows {
         let row = if is_terminal { link::paper(row) } else { row.clone() };
-        // When standard error is closed, nobody wants to know.
+        // An error is ignored: without standard error there is no place to report it.
         let _ = writeln!(out, "{row}");
     }
 }

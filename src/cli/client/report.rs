@@ -1,24 +1,24 @@
-//! What the server answers, in lines for a person.
+//! Formats answers of the server as lines of text.
 
 use purpose::client::{Chat, File, Invite, Member, Message, Notify, Reaction, SessionInfo, User};
 use vestnik::ids::{ServerTime, UserId};
 
 use super::text::{Clock, cut, harmless, width};
 
-/// Columns of a message that is shown where another one answers it.
+/// Columns of a quoted message.
 const QUOTE_COLUMNS: usize = 60;
 
-/// A chat as people call it: its name, or `@` and who the other is.
+/// The display name of a chat: its name, or `@` and the other user.
 pub(super) fn chat_name(chat: &Chat) -> String {
     if chat.direct { format!("@{}", harmless(&chat.title)) } else { harmless(&chat.name) }
 }
 
-/// Somebody whose name nobody knows any more.
+/// The display name of a user whose name is unknown.
 pub(super) fn nameless(user: UserId) -> String {
     format!("user {user}")
 }
 
-/// One's own chats.
+/// The list of the user's chats.
 pub(super) fn chats<'a>(chats: impl Iterator<Item = (&'a Chat, u32)>) -> Vec<String> {
     let line = |(chat, unread): (&Chat, u32)| {
         let unread = match unread {
@@ -38,7 +38,7 @@ pub(super) fn chats<'a>(chats: impl Iterator<Item = (&'a Chat, u32)>) -> Vec<Str
     or_none(lines, "you are in no chat: /find lists some, /join NAME joins one")
 }
 
-/// Chats that were looked for.
+/// Chats that were found.
 pub(super) fn found(chats: &[Chat]) -> Vec<String> {
     let line = |chat: &Chat| {
         let mine = if chat.member { ", yours" } else { "" };
@@ -57,7 +57,7 @@ fn title(chat: &Chat) -> String {
     }
 }
 
-/// Who is in a chat.
+/// The members of a chat.
 pub(super) fn members(members: &[Member]) -> Vec<String> {
     let line = |member: &Member| {
         let mut line = harmless(&member.nickname);
@@ -71,7 +71,7 @@ pub(super) fn members(members: &[Member]) -> Vec<String> {
     members.iter().map(line).collect()
 }
 
-/// The other user of a direct chat is disabled.
+/// The line about a disabled user of a direct chat.
 pub(super) fn disabled(user: &User) -> String {
     format!("{} is disabled and reads nothing", harmless(&user.nickname))
 }
@@ -83,7 +83,7 @@ pub(super) fn user(user: &User) -> String {
     format!("{name} is user {}{}, here since {since}", user.id, traits(user))
 }
 
-/// People who were looked for.
+/// Users who were found.
 pub(super) fn users(users: &[User]) -> Vec<String> {
     let line = |user: &User| format!("{}{}", harmless(&user.nickname), traits(user));
     or_none(users.iter().map(line).collect(), "nobody is listed whose name begins so")
@@ -120,7 +120,7 @@ pub(super) fn invites(invites: &[Invite], name: impl Fn(UserId) -> String) -> Ve
     or_none(invites.iter().map(line).collect(), "no invite into this chat can be used")
 }
 
-/// A size as people say it.
+/// A size in a readable unit.
 pub(super) fn size(bytes: u64) -> String {
     let in_units = |unit: f64| format!("{:.1}", bytes as f64 / unit);
     match bytes {
@@ -141,7 +141,7 @@ pub(super) fn file(file: &File) -> String {
     format!("[{}{pixels}, {}]", harmless(&file.name), size(file.size))
 }
 
-/// The reactions of a message; those that are mine stand in brackets.
+/// The reactions of a message; the user's own are in brackets.
 pub(super) fn reactions(reactions: &[Reaction], me: UserId) -> String {
     let one = |reaction: &Reaction| {
         let shown = format!("{} {}", harmless(&reaction.emoji), reaction.count);
@@ -150,7 +150,7 @@ pub(super) fn reactions(reactions: &[Reaction], me: UserId) -> String {
     reactions.iter().map(one).collect::<Vec<_>>().join("  ")
 }
 
-/// A message in a few words: the beginning of its text, or its first file.
+/// A short form of a message: the beginning of its text, or its first file.
 pub(super) fn quote(message: &Message) -> String {
     let words = match (message.deleted, message.files.first()) {
         (true, _) => "(deleted)".to_owned(),
@@ -160,7 +160,7 @@ pub(super) fn quote(message: &Message) -> String {
     shortened(&words, QUOTE_COLUMNS)
 }
 
-/// A text in at most `columns`, with an ellipsis where some is left out.
+/// Truncates a text to `columns`, with an ellipsis.
 pub(super) fn shortened(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -168,7 +168,7 @@ pub(super) fn shortened(text: &str, columns: usize) -> String {
     format!("{}…", cut(text, columns.saturating_sub(1)).trim_end())
 }
 
-/// One's own sessions.
+/// The user's sessions.
 pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
     let clock = Clock::local();
     let line = |session: &SessionInfo| {
@@ -189,7 +189,7 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
     sessions.iter().map(line).collect()
 }
 
-/// A message that was found.
+/// A search result.
 pub(super) fn hit(chat: &str, sender: &str, message: &Message) -> String {
     let clock = Clock::local();
     let (day, time) = (clock.day(message.created), clock.short(message.created));

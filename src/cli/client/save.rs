@@ -1,5 +1,4 @@
-//! Where files of others are stored: in one folder, under names that do no harm there, and never
-//! over another file.
+//! Saves files of other users: in one folder, under safe names, without overwriting any file.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -7,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::output::harmless_char;
 
-/// Longest name, in bytes: file systems take 255, and a number or an ending may follow.
+/// Longest name, in bytes: file systems allow 255, and a number or an ending may follow.
 const NAME_BYTES_MAX: usize = 200;
-/// Longest part behind the last dot that is kept when a name is cut.
+/// Longest extension that is kept when a name is cut, in bytes.
 const ENDING_BYTES_MAX: usize = 16;
-/// Names that are tried when one is taken.
+/// Names that are tried before giving up.
 const NUMBERS_MAX: u32 = 1000;
 
-/// A name as somebody else gave it, made one that can be stored: no path, no hidden file, nothing
-/// that a terminal, a shell or another system reads as more than a name.
+/// Converts an untrusted name to a safe one: no path, no hidden file, nothing special to a
+/// terminal, a shell or another system.
 pub(super) fn safe_name(name: &str) -> String {
     let is_special = |c: char| matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|');
     let is_hidden = |c: char| matches!(c, '\u{200C}' | '\u{200D}');
@@ -25,13 +24,13 @@ pub(super) fn safe_name(name: &str) -> String {
         _ => c,
     };
     let plain: String = name.chars().map(plain).collect();
-    // A dot in front hides a file, a dash makes an option of it, a tilde is somebody's home.
+    // A leading dot hides a file, a dash makes it an option, a tilde is a home folder.
     let bare = plain.trim_start_matches(['.', '-', '~', ' ']).trim_end_matches(['.', ' ']);
     let cut = shorten(bare);
     if cut.is_empty() { "file".to_owned() } else { cut }
 }
 
-/// The name in at most [`NAME_BYTES_MAX`] bytes, with its ending.
+/// Cuts a name to [`NAME_BYTES_MAX`] bytes, keeping its extension.
 fn shorten(name: &str) -> String {
     if name.len() <= NAME_BYTES_MAX {
         return name.to_owned();
@@ -45,7 +44,7 @@ fn shorten(name: &str) -> String {
     format!("{}{ending}", stem.get(..end).unwrap_or(stem))
 }
 
-/// A name and its ending with the dot.
+/// Splits a name into stem and extension with the dot.
 fn split(name: &str) -> (&str, &str) {
     match name.rfind('.') {
         Some(dot) if dot > 0 => name.split_at(dot),
@@ -53,14 +52,14 @@ fn split(name: &str) -> (&str, &str) {
     }
 }
 
-/// `NAME`, then `NAME (2)` and so on, the ending kept at the end.
+/// `NAME`, then `NAME (2)` and so on, before the extension.
 fn numbered(name: &str, number: u32) -> String {
     let (stem, ending) = split(name);
     if number == 1 { name.to_owned() } else { format!("{stem} ({number}){ending}") }
 }
 
-/// A file that is being written. Its name ends in `.partial` until it is whole; one that is given
-/// up is removed.
+/// A file that is being written. Its name ends in `.partial` until it is complete; an abandoned one
+/// is removed.
 pub(super) struct Partial {
     folder: PathBuf,
     name: String,
@@ -70,7 +69,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Begins a file in a folder for a name as somebody else gave it.
+    /// Creates a file in a folder for an untrusted name.
     pub(super) fn create(folder: &Path, name: &str) -> io::Result<Self> {
         let name = safe_name(name);
         let ending = |name: &str| format!("{name}.partial");
@@ -82,10 +81,10 @@ impl Partial {
         self.file.write_all(bytes)
     }
 
-    /// Gives the file its name, or one with a number where that is taken; the path.
+    /// Renames the complete file, with a number if the name is taken; returns the path.
     pub(super) fn finish(mut self) -> io::Result<PathBuf> {
         self.file.flush()?;
-        // An empty file of ours reserves the name: nothing else is ever written over.
+        // An empty new file reserves the name, so that nothing else is overwritten.
         let (path, _) = create_new(&self.folder, &self.name, str::to_owned)?;
         if let Err(error) = fs::rename(&self.path, &path) {
             let _ = fs::remove_file(&path);
@@ -99,13 +98,13 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         if !self.is_whole {
-            // What cannot be removed is seen by its ending.
+            // If it cannot be removed, its ending shows that it is incomplete.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Makes a file that was not there, under the first name that is free. Never follows a link.
+/// Creates a new file under the first free name. Never follows a link.
 fn create_new(
     folder: &Path,
     name: &str,

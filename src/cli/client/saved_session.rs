@@ -1,7 +1,8 @@
-//! Sessions that are kept from one run to the next, so that the password is asked for once: a file
-//! each, for its owner alone, under the folder for state of the user.
+//! Saved sessions, so that the password is asked for once.
 //!
-//! A session serves one connection at a time, so who uses a file holds its lock.
+//! Each is a file in the user's state folder, readable by its owner only.
+//!
+//! A session has one connection at a time, so a client locks the file of its session.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -18,16 +19,16 @@ use zeroize::{Zeroize, Zeroizing};
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// Where sessions are kept.
+/// The folder of saved sessions.
 pub(super) struct Folder(PathBuf);
 
-/// The place of one user's session on one server, held by this process.
+/// The slot of one user's session on one server, locked by this process.
 pub(super) struct Slot {
     file: PathBuf,
     _lock: File,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Serialize, Deserialize)]
 struct SavedSession {
     server: String,
@@ -44,7 +45,7 @@ impl Drop for SavedSession {
 }
 
 impl Folder {
-    /// `$XDG_STATE_HOME/vestnik`, or that under `~/.local/state`; `None` where there is neither.
+    /// `$XDG_STATE_HOME/vestnik`, or `~/.local/state/vestnik`; `None` if neither variable is set.
     pub(super) fn find() -> Option<Self> {
         let absolute =
             |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -58,7 +59,7 @@ impl Folder {
         Self(path)
     }
 
-    /// The fingerprint of the certificate that was pinned for a server, if one was.
+    /// The pinned fingerprint of a server, if any.
     pub(super) fn pin(&self, server: &str) -> Option<String> {
         let mut text = String::new();
         let file = File::open(self.pin_file(server)).ok()?;
@@ -66,7 +67,7 @@ impl Folder {
         Some(text.trim().to_owned()).filter(|pin| !pin.is_empty())
     }
 
-    /// Remembers the certificate of a server, so that nobody connects to it in the clear later.
+    /// Pins the fingerprint of a server, so that later connections use TLS with it.
     pub(super) fn remember_pin(&self, server: &str, fingerprint: &str) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let new = self.0.join(format!("{}.new-pin", encode(server)));
@@ -81,7 +82,7 @@ impl Folder {
         self.0.join(format!("{}.pin", encode(server)))
     }
 
-    /// Takes the place of a session; `None` when another process holds it.
+    /// Locks the slot of a session; `None` if another process has it.
     pub(super) fn slot(&self, server: &str, user: &str) -> io::Result<Option<Slot>> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let name = format!("{}@{}", encode(&user_key(user)), encode(server));
@@ -96,7 +97,7 @@ impl Folder {
         }
     }
 
-    /// Whose session on this server was made last.
+    /// The user of the newest session on this server.
     pub(super) fn last_user(&self, server: &str) -> Option<String> {
         let end = format!("@{}.session", encode(server));
         let files = fs::read_dir(&self.0).ok()?.flatten();
@@ -110,7 +111,7 @@ impl Folder {
 }
 
 impl Slot {
-    /// The session that is kept, if any. A file that is damaged counts as none.
+    /// Loads the saved session, if any. A damaged file counts as none.
     pub(super) fn read(&self) -> Option<Session> {
         let kept = read(&self.file)?;
         Some(Session {
@@ -120,7 +121,7 @@ impl Slot {
         })
     }
 
-    /// Keeps a session: the file is there wholly, or as it was.
+    /// Saves a session atomically.
     pub(super) fn write(&self, server: &str, user: &str, session: &Session) -> io::Result<()> {
         let kept = SavedSession {
             server: server.to_owned(),
@@ -138,7 +139,7 @@ impl Slot {
         fs::rename(new, &self.file)
     }
 
-    /// Forgets the session.
+    /// Deletes the saved session.
     pub(super) fn forget(&self) -> io::Result<()> {
         match fs::remove_file(&self.file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -153,12 +154,12 @@ fn read(path: &Path) -> Option<SavedSession> {
     toml::from_str(&text).ok()
 }
 
-/// A name as the server compares it; what is no name stays as it is, and will be refused.
+/// A name in the server's form for comparison; an invalid one is unchanged, and will be declined.
 fn user_key(user: &str) -> String {
     name_key(user).unwrap_or_else(|| user.to_owned())
 }
 
-/// As a part of a file's name: nothing that leads elsewhere.
+/// Encodes a text as a part of a file name, without path separators.
 fn encode(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {

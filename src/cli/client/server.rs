@@ -1,4 +1,4 @@
-//! Where the server is, and how to speak to it: addresses, and whom to trust.
+//! The server's address, the transport, and which certificates to trust.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ const PLAIN_PORT: u16 = 7420;
 /// Default port for TLS, as the documents use it.
 const TLS_PORT: u16 = 7421;
 
-/// How the server is reached.
+/// Options of the connection.
 #[derive(clap::Args)]
 pub(super) struct ServerArguments {
     /// The server: a name or an address, and a port unless it is 7420, or 7421 for TLS; or the
@@ -58,18 +58,17 @@ pub(super) struct ServerArguments {
 
 /// A server.
 pub(super) struct Server {
-    /// As it is shown, and as sessions are kept for it.
+    /// The address as shown, and as the key of saved sessions.
     pub(super) name: String,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) tls: Option<Tls>,
     pub(super) websocket: Option<WebSocketUrl>,
-    /// The fingerprint to remember once the server has shown that certificate.
+    /// The fingerprint to pin after the first connection.
     pub(super) pin: Option<String>,
 }
 
 impl ServerArguments {
-    /// Finds the server, with the certificate that was pinned for it before unless an option says
-    /// whom to trust.
+    /// Resolves the options. Without an option for trust, the server's pinned fingerprint is used.
     pub(super) fn server(&self, folder: Option<&Folder>) -> Result<Server, Failure> {
         let is_set = self.tls || self.tls_ca.is_some() || self.tls_fingerprint.is_some();
         let remembered = folder.filter(|_| !is_set && !self.allow_plaintext).and_then(|folder| {
@@ -85,7 +84,7 @@ impl ServerArguments {
         }
     }
 
-    /// What links into the browser client begin with: one port serves it and the protocol.
+    /// The base of links into the browser client, which is on the same port.
     pub(super) fn public_url(&self, server: &Server) -> String {
         if let Some(url) = &self.public_url {
             return url.to_string();
@@ -114,7 +113,7 @@ impl ServerArguments {
         Ok(Server { name: name(host, port), addresses, tls, websocket: None, pin })
     }
 
-    /// The same by the address of a WebSocket, which says itself whether it is over TLS.
+    /// Like the above for a WebSocket URL, whose scheme says whether it uses TLS.
     fn find_websocket(&self, fingerprint: Option<&str>) -> Result<Server, Failure> {
         let url: WebSocketUrl = self.address.parse().map_err(Failure::Usage)?;
         let wants_tls = self.tls || self.tls_ca.is_some() || fingerprint.is_some();
@@ -128,7 +127,7 @@ impl ServerArguments {
     }
 
     fn resolve(&self, host: &str, port: u16, is_tls: bool) -> Result<Vec<SocketAddr>, Failure> {
-        // The resolver wants names of other scripts as punycode; addresses stay as they are.
+        // The resolver needs punycode for names in other scripts; addresses are unchanged.
         let ascii = idna::domain_to_ascii(host);
         let resolvable = ascii.as_deref().unwrap_or(host);
         let resolved = (resolvable, port).to_socket_addrs();
@@ -156,8 +155,7 @@ impl ServerArguments {
 }
 
 impl Server {
-    /// Options of a client that a person waits for. It comes back by itself, so the library's
-    /// calls do not.
+    /// Options of the library. The worker reconnects by itself, so the library's calls do not.
     pub(super) fn options(&self) -> Options {
         Options {
             tls: self.tls.clone(),
@@ -167,7 +165,7 @@ impl Server {
         }
     }
 
-    /// Why nobody was reached, and what may help.
+    /// The error message for a failed connection, with a hint.
     pub(super) fn unreachable(&self, error: &Error) -> Failure {
         let name = &self.name;
         let words = error.to_string();
@@ -191,27 +189,27 @@ impl Server {
     }
 }
 
-/// A server as it is shown, and as sessions and certificates are remembered for it.
+/// The canonical form of an address, as shown and as the key of saved sessions.
 fn name(host: &str, port: u16) -> String {
     let host = host.to_lowercase();
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Whether an address of the browser client leads nowhere but to the machine that it is opened on.
+/// Whether an address of the browser client works on this machine only.
 pub(super) fn is_loopback_url(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = split(authority, PLAIN_PORT).map_or(authority, |(host, _)| host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Host and port of an address as people write it.
+/// Parses host and port.
 fn split(address: &str, default_port: u16) -> Option<(&str, u16)> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
             (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
         }
-        // An IPv6 address has more than one colon, and no port without brackets.
+        // An IPv6 address has several colons, and needs brackets to have a port.
         None if address.matches(':').count() > 1 => (address, None),
         None => match address.split_once(':') {
             Some((host, port)) => (host, Some(port)),

@@ -1,4 +1,4 @@
-//! Text of others made harmless for a terminal, how wide it is there, and times.
+//! Sanitising untrusted text for a terminal, text widths, and times.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -8,26 +8,26 @@ use vestnik::ids::ServerTime;
 
 use crate::cli::output::harmless_char;
 
-/// What stands for the end of a line within one line.
+/// The sign for a line break within one line.
 const LINE_END: char = '⏎';
 
-/// One line without a character that moves the cursor, changes colours, turns the direction of
-/// the text or hides: nothing that somebody sends reaches the terminal as a command.
+/// Sanitises text to one line, without characters that move the cursor, change colours or the text
+/// direction, or are invisible.
 pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { LINE_END } else { harmless_char(c) }).collect()
 }
 
-/// The same, line by line.
+/// Sanitises text line by line.
 pub(super) fn harmless_lines(text: &str) -> impl Iterator<Item = String> {
     text.split('\n').map(|line| line.chars().map(harmless_char).collect())
 }
 
-/// Columns that a text takes.
+/// The width of a text, in columns.
 pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The longest beginning that fits into `columns`.
+/// The longest prefix that fits into `columns`.
 pub(super) fn cut(text: &str, columns: usize) -> &str {
     let mut used = 0;
     for (at, grapheme) in text.grapheme_indices(true) {
@@ -39,7 +39,7 @@ pub(super) fn cut(text: &str, columns: usize) -> &str {
     text
 }
 
-/// Breaks one line into rows of at most `columns`, at spaces where there are some.
+/// Wraps one line into rows of at most `columns`, at spaces if possible.
 pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut rows = Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     rows
 }
 
-/// The words of a line and what is between them; a sign that ends a word stays with it.
+/// The words of a line and the separators; punctuation at the end of a word stays with it.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     let ends_word = |sign: &str| matches!(sign, "." | "," | ";" | ":" | "!" | "?" | ")" | "…");
     let mut rest = line;
@@ -80,7 +80,7 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 pub(super) struct Clock(TimeZone);
 
 impl Clock {
-    /// The zone of this system, or UTC when nobody knows.
+    /// The system's time zone, or UTC if it is unknown.
     pub(super) fn local() -> Self {
         Self(TimeZone::try_system().unwrap_or(TimeZone::UTC))
     }
@@ -112,7 +112,7 @@ impl Clock {
     }
 
     fn format(&self, format: &str, time: ServerTime) -> String {
-        // No server has a time past what can be shown, and none of a hostile one matters.
+        // Times out of range come only from a hostile server.
         let stamp = Timestamp::from_microsecond(time.micros()).unwrap_or(Timestamp::MAX);
         stamp.to_zoned(self.0.clone()).strftime(format).to_string()
     }

@@ -1,5 +1,6 @@
-//! Files on their way, one request at a time, so that messages go on in between. What was stored
-//! before a connection broke is not sent or read again.
+//! Uploads and downloads, one request at a time, with messages in between.
+//!
+//! They resume after a break: stored bytes are not transferred again.
 
 use std::collections::VecDeque;
 use std::fs::File as Stored;
@@ -15,28 +16,28 @@ use super::save::Partial;
 use super::text::harmless;
 use crate::cli::output::reason;
 
-/// Bytes asked for at once: the most that the protocol gives.
+/// Bytes per request: the maximum of the protocol.
 const PIECE_BYTES: u32 = 64 * 1024;
-/// Longest name of a file that is sent, in bytes.
+/// Longest name of an uploaded file, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// What one step of a transfer came to.
+/// The result of one step of a transfer.
 pub(super) enum Step {
     /// There is more to do.
     More,
-    /// A file of several is saved under this path.
+    /// One of several files was saved under this path.
     Saved(File, PathBuf),
-    /// The upload is whole: it can be sent.
+    /// The upload is complete, and can be sent.
     Uploaded(File),
-    /// Every file is saved.
+    /// All files are saved.
     Done,
 }
 
-/// Why a step failed.
+/// The error of a step.
 pub(super) enum Failed {
-    /// The connection is of no more use, or the server says no: it may be for now.
+    /// The connection broke, or the server declined; it may be temporary.
     Server(Error),
-    /// For good, and why.
+    /// Permanent, with the reason.
     Here(String),
 }
 
@@ -46,7 +47,7 @@ impl From<Error> for Failed {
     }
 }
 
-/// A file that is uploaded, to be sent in a message with this nonce.
+/// An upload, to be sent in a message with this nonce.
 pub(super) struct Upload {
     pub(super) chat: ChatId,
     pub(super) nonce: u64,
@@ -59,12 +60,12 @@ pub(super) struct Upload {
     width: u16,
     height: u16,
     id: Option<FileId>,
-    /// Whether it was begun a second time, because the server had dropped it.
+    /// Whether it was begun again, because the server had dropped it.
     is_again: bool,
 }
 
 impl Upload {
-    /// Opens a file to be sent.
+    /// Opens a file for an upload.
     pub(super) fn open(
         (chat, nonce): (ChatId, u64),
         path: &str,
@@ -74,7 +75,7 @@ impl Upload {
         let shown = harmless(path);
         let cannot = |error: io::Error| format!("cannot read {shown}: {}", reason(&error));
         let path = home(path);
-        // Opening a pipe would wait for its other end.
+        // Opening a pipe would block until its other end is opened.
         let kind = path.metadata().map_err(cannot)?;
         if !kind.is_file() {
             return Err(format!("{shown} is not a file that can be sent"));
@@ -157,18 +158,18 @@ impl Upload {
         }
     }
 
-    /// Gives it up, so that it takes none of the user's quota.
+    /// Cancels the upload, so that it does not use the user's quota.
     pub(super) fn end(&self, client: &mut Client) {
         if let Some(id) = self.id {
-            // What cannot be ended now ends by itself after an hour.
+            // If this fails, the server drops the upload after an hour.
             let _ = client.end_file(id);
         }
     }
 }
 
-/// Files that are saved, one after the other.
+/// Downloads of files, one after the other.
 pub(super) struct Download {
-    /// Names it among the transfers of this client.
+    /// The key of the transfer.
     pub(super) key: u64,
     folder: PathBuf,
     files: VecDeque<File>,
@@ -182,7 +183,7 @@ impl Download {
         Self { key, folder, files: files.into(), current: None, offset: 0 }
     }
 
-    /// The file that is being saved.
+    /// The file that is being written.
     pub(super) fn file(&self) -> Option<&File> {
         self.files.front()
     }
@@ -201,7 +202,7 @@ impl Download {
         let bytes = match client.get_file(file.id, self.offset, PIECE_BYTES) {
             Ok(bytes) => bytes,
             Err(error) => {
-                // It goes on from here when the connection is back.
+                // It resumes here after the reconnect.
                 self.current = Some(partial);
                 return Err(error.into());
             }
@@ -225,7 +226,7 @@ impl Download {
     }
 }
 
-/// A path as it is typed: `~/` is the home of the user.
+/// Expands a typed path: `~/` is the user's home.
 pub(super) fn home(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
@@ -233,7 +234,7 @@ pub(super) fn home(path: &str) -> PathBuf {
     }
 }
 
-/// The name under which a file is sent: that of the file, as the protocol allows it.
+/// The name of an uploaded file, made valid for the protocol.
 fn sent_name(path: &Path) -> String {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let allowed = |c: char| if c.is_control() || c == '\\' { '_' } else { c };

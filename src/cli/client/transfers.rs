@@ -1,4 +1,4 @@
-//! All files on their way: each gets one request in turn, and what came of it is reported.
+//! All transfers in progress, in round robin: one request each, with progress reports.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::text::harmless;
 use super::transfer::{Download, Failed, Step, Upload};
 use super::worker::{Stop, now};
 
-/// Time between two reports of how far files have come.
+/// Interval of progress reports.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
 enum Transfer {
@@ -22,13 +22,13 @@ enum Transfer {
     Download(Download),
 }
 
-/// Files on their way.
+/// The transfers in progress.
 #[derive(Default)]
 pub(super) struct Transfers {
     running: VecDeque<Transfer>,
-    /// Messages that can be sent, since their files are uploaded.
+    /// Messages whose files are uploaded, ready to be sent.
     pub(super) uploaded: Vec<Job>,
-    /// Until when the server wants no more of it.
+    /// The time until which the transfer is paused.
     paused: Option<Instant>,
     reported: Option<Instant>,
     downloads: u64,
@@ -55,12 +55,12 @@ impl Transfer {
 }
 
 impl Transfers {
-    /// When a transfer that waits can go on.
+    /// The time at which the next paused transfer can continue.
     pub(super) fn due(&self) -> Option<Instant> {
         self.paused
     }
 
-    /// Begins what a job asks for.
+    /// Begins the transfer of a job.
     pub(super) fn begin(
         &mut self,
         job: &Job,
@@ -81,7 +81,7 @@ impl Transfers {
             }
             Job::Save(files) => {
                 self.downloads += 1;
-                // Counted from the other end than the nonces of uploads, which are random.
+                // Counted down from the maximum, since the nonces of uploads are random.
                 let key = u64::MAX - self.downloads;
                 Transfer::Download(Download::new(key, &surroundings.folder, files.clone()))
             }
@@ -91,8 +91,8 @@ impl Transfers {
         self.running.push_back(transfer);
     }
 
-    /// Makes one request of the next transfer; whether there was one to make. After an error that
-    /// breaks the connection it is made again on the next.
+    /// Makes one request of the next transfer; returns whether there was one. After an error that
+    /// breaks the connection it is repeated on the next connection.
     pub(super) fn step(&mut self, client: &mut Client, news: &Outlet) -> Result<bool, Stop> {
         let begun = now();
         if self.paused.is_some_and(|until| begun < until) {
@@ -161,7 +161,7 @@ impl Transfers {
         news.report(News::TransferEnded(transfer.key()));
     }
 
-    /// Gives all of them up.
+    /// Cancels all transfers.
     pub(super) fn cancel(&mut self, client: &mut Client, news: &Outlet) {
         for transfer in std::mem::take(&mut self.running) {
             let why = "it was cancelled".to_owned();
@@ -171,7 +171,7 @@ impl Transfers {
     }
 }
 
-/// A file that was saved; under another name where its own would do harm or is taken.
+/// The line for a saved file, with its path if its name was changed.
 fn saved(file: &File, path: &str) -> String {
     format!("saved {}, {}", harmless(path), report::size(file.size))
 }

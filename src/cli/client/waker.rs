@@ -1,14 +1,14 @@
-//! Waking a thread that waits for file descriptors: a waker on one side, an receiver on the other.
+//! Wakes a thread that polls file descriptors: a waker at one end, a receiver at the other.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-/// Rings in another thread.
+/// The end that wakes.
 #[derive(Debug)]
 pub(super) struct Waker(UnixStream);
 
-/// Can be read once its waker has rung.
+/// The end that becomes readable.
 #[derive(Debug)]
 pub(super) struct WakeReceiver(UnixStream);
 
@@ -20,19 +20,19 @@ pub(super) fn pair() -> io::Result<(Waker, WakeReceiver)> {
 }
 
 impl Waker {
-    /// Wakes the other side, which is awake anyway when the pipe is full.
+    /// Wakes the other end. If the pipe is full, it was woken already.
     pub(super) fn ring(&self) {
         let _ = (&self.0).write(&[1]);
     }
 
-    /// For a signal, which rings by itself.
+    /// The file descriptor, for a signal handler to write to.
     pub(super) fn into_inner(self) -> UnixStream {
         self.0
     }
 }
 
 impl WakeReceiver {
-    /// Takes all that has rung until now; whether something has.
+    /// Consumes all wake-ups; returns whether there was one.
     pub(super) fn hush(&self) -> bool {
         let mut bytes = [0; 64];
         let mut rang = false;

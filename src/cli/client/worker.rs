@@ -1,8 +1,7 @@
-//! The thread that talks to the server: does the jobs in their order, reports what comes, and comes
-//! back when the connection is lost. Knows no screen.
+//! The worker thread, which has the connection: performs jobs in order, reports news, reconnects.
 //!
-//! A job stays in its queue until the server has answered it, so that what was asked before the
-//! connection broke is asked again on the next; a message carries its nonce and is stored once.
+//! A job stays in the queue until the server has answered it, so it is repeated after a break;
+//! messages have nonces (idempotency keys) and are stored once. Must not know the screen.
 
 mod introduce;
 
@@ -24,28 +23,28 @@ use super::text::harmless;
 use super::transfers::Transfers;
 use super::waker::{self, WakeReceiver};
 
-/// News that may wait for the controller; past that the worker waits, and so does the server.
+/// News queued for the controller, at most; then the worker blocks (backpressure).
 const NEWS_MAX: usize = 1024;
-/// Silence after which the worker asks for a sign of life: a dead path sends nothing that says so.
+/// Silence after which the worker sends HEARTBEAT, to detect a dead connection.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
-/// Time between two markers of what was seen.
+/// Interval of read markers.
 const SEEN_PAUSE: Duration = Duration::from_millis(500);
-/// Time for the rest of a frame whose beginning has come.
+/// Time limit for the rest of an incomplete frame.
 const REST_WAIT: Duration = Duration::from_millis(20);
-/// Direct chats whose other side is looked up, to show whether they are there.
+/// Direct chats whose other user is looked up for presence, at most.
 const DIRECT_MAX: usize = 50;
-/// Names kept; past that they are asked for anew.
+/// Cached names, at most; then the cache is cleared.
 const NAMES_MAX: usize = 10_000;
-/// Messages remembered as known to the controller; past that they are looked up anew.
+/// Messages remembered as known to the controller, at most; then the set is cleared.
 const QUOTED_MAX: usize = 20_000;
 
-/// Now: the client stands outside of the server and may read the clock.
+/// The present time. The client is not part of the server, so it may read the clock.
 #[allow(clippy::disallowed_methods)]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// Starts the worker on a client that is logged in.
+/// Starts the worker with a logged-in client.
 pub(super) fn start(client: Client, surroundings: Surroundings) -> io::Result<Handle> {
     let (jobs, jobs_in) = channel();
     let (news_out, news) = sync_channel(NEWS_MAX);
@@ -71,9 +70,9 @@ pub(super) fn start(client: Client, surroundings: Surroundings) -> io::Result<Ha
     Ok(Handle { jobs, waker, news, receiver })
 }
 
-/// Why the worker stopped serving.
+/// The reason why serving jobs stopped.
 pub(super) enum Stop {
-    /// The connection is of no more use, or the server could not do for now what was asked.
+    /// The connection broke, or the server declined a job temporarily.
     Broken(Error),
     /// The session is over; the words say why.
     Over(String),
