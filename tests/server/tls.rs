@@ -178,6 +178,28 @@ fn a_handshake_that_stops_is_closed() {
     }
 }
 
+/// Incomplete records count as inbound bytes, and no more once their connections are closed.
+#[test]
+fn incomplete_records_count_under_the_memory_limit() {
+    const PEERS: usize = 40;
+    let (server, _folder) = server();
+    // The head of the longest record, and most of a ClientHello.
+    let mut part = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03".to_vec();
+    part.resize(15_000, 0);
+    let peers: Vec<TcpStream> = (0..PEERS)
+        .map(|_| {
+            let mut peer = TcpStream::connect(tls_address(&server)).expect("a connection");
+            peer.write_all(&part).expect("written");
+            peer
+        })
+        .collect();
+    let all = (PEERS * part.len()) as f64;
+    eventually(|| server.metrics()["inbound_bytes"] >= all);
+    assert!(server.metrics()["inbound_bytes"] < 2.0 * all);
+    drop(peers);
+    eventually(|| server.metrics()["inbound_bytes"] == 0.0);
+}
+
 /// HELLO in the clear to the TLS port: an alert, the end, and one line that says why.
 #[test]
 fn plaintext_to_the_tls_port() {
