@@ -1,12 +1,14 @@
-//! Admission of unauthenticated connections: which one is evicted when the table is full.
+//! Admission of connections: their ids, and which unauthenticated one is evicted when the table is
+//! full.
 //!
-//! Owns their counts per address and network. The oldest connection of the largest network is
+//! Owns the counts of these per address and network. The oldest connection of the largest network is
 //! evicted, so no network can lock out the others, however many addresses it has.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::auth::throttle::Network;
 use crate::engine::connection::Counted;
+use crate::engine::scrape::Scrapes;
 use crate::ids::ConnId;
 
 /// Entries of ended connections that a network's list may hold, beyond twice those in use.
@@ -18,6 +20,24 @@ struct NetworkPeers {
     count: usize,
     /// Oldest first. Entries that have ended, or have a session by now, are skipped.
     order: VecDeque<ConnId>,
+}
+
+/// Who may connect, and under which id.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// The generation of the next connection's id.
+    pub(super) next_generation: u32,
+    pub(super) unauthenticated: Unauthenticated,
+    pub(super) scrapes: Scrapes,
+    /// Connections evicted in this turn; they are dropped at its end.
+    pub(super) evicted: usize,
+}
+
+impl Admission {
+    pub(super) fn begin_turn(&mut self) {
+        self.evicted = 0;
+        self.scrapes.begin_turn();
+    }
 }
 
 /// All unauthenticated connections.

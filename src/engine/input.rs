@@ -49,7 +49,8 @@ impl Engine<'_> {
     /// Reads from the ready connections, within the turn's budget. Connections that found it spent
     /// come first in the next turn.
     pub(super) fn read(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        let mut reading = std::mem::replace(&mut self.ready, std::mem::take(&mut self.reading));
+        let mut reading =
+            std::mem::replace(&mut self.queues.ready, std::mem::take(&mut self.queues.reading));
         let mut budget = Budget { bytes: TURN_READ_BYTES, handshakes: TURN_HANDSHAKES };
         let mut first_passed_over = None;
         let mut outcome = Ok(());
@@ -62,8 +63,8 @@ impl Engine<'_> {
             let state = connection.state();
             let is_handshaking = io.is_handshaking(conn);
             if budget.bytes == 0 || is_handshaking && budget.handshakes == 0 {
-                first_passed_over.get_or_insert(self.ready.len());
-                enqueue(&mut self.ready, connection);
+                first_passed_over.get_or_insert(self.queues.ready.len());
+                enqueue(&mut self.queues.ready, connection);
                 continue;
             }
             budget.handshakes -= usize::from(is_handshaking);
@@ -80,9 +81,9 @@ impl Engine<'_> {
         }
         reading.clear();
         if let Some(first) = first_passed_over {
-            self.ready.rotate_left(first);
+            self.queues.ready.rotate_left(first);
         }
-        self.reading = reading;
+        self.queues.reading = reading;
         outcome
     }
 
@@ -167,7 +168,7 @@ impl Engine<'_> {
             Protocol::Undecided => {
                 self.buffer.end(0, &mut connection.inbox);
                 if connection.is_readable() {
-                    enqueue(&mut self.ready, connection);
+                    enqueue(&mut self.queues.ready, connection);
                 }
             }
             // HTTP requests are handled after the turn's COMMIT.
@@ -175,7 +176,7 @@ impl Engine<'_> {
                 self.buffer.note_secret();
                 self.buffer.end(0, &mut connection.inbox);
                 if connection.state() == State::Open {
-                    self.http.push(conn);
+                    self.queues.http.push(conn);
                 }
             }
         }
@@ -239,7 +240,7 @@ impl Engine<'_> {
             // Reading continues when the connection is resumed.
             Flow::Hold | Flow::PutBack => {}
             Flow::Continue if has_whole_frame || connection.is_readable() => {
-                enqueue(&mut self.ready, connection);
+                enqueue(&mut self.queues.ready, connection);
             }
             // All complete frames are handled: send the answers, then end.
             Flow::Continue if connection.input == Input::Ended => {
@@ -282,7 +283,7 @@ impl Engine<'_> {
             Ok(transfer) => {
                 self.buffer.fill(transfer.bytes);
                 self.buffer.note_secret();
-                enqueue(&mut self.ready, connection);
+                enqueue(&mut self.queues.ready, connection);
                 let is_draining = connection.state() == State::Draining;
                 if let Protocol::WebSocket(websocket) = &mut connection.protocol
                     && is_draining
@@ -300,7 +301,7 @@ impl Engine<'_> {
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => connection.input = Input::Drained,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {
-                enqueue(&mut self.ready, connection);
+                enqueue(&mut self.queues.ready, connection);
             }
             Err(_) => self.mark_closed(conn),
         }

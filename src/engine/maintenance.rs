@@ -25,8 +25,8 @@ const fn is_time(now_ms: u64, due_ms: u64, has_requests: bool) -> bool {
 
 impl Engine<'_> {
     pub(super) fn take_up_changes(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        let is_due = self.now.ms() >= self.housekeeping_ms;
-        if is_due || !self.ready.is_empty() || io.is_helper_busy() {
+        let is_due = self.now.ms() >= self.schedule.housekeeping_ms;
+        if is_due || !self.queues.ready.is_empty() || io.is_helper_busy() {
             self.service.take_up_changes();
             self.observe(io, Event::ChangesTaken)?;
             self.check_storage()?;
@@ -45,14 +45,14 @@ impl Engine<'_> {
         while let Some(done) = io.next_pushed() {
             self.service.push_done(done);
         }
-        let has_requests = !self.ready.is_empty();
-        let is_time = is_time(now_ms, self.housekeeping_ms, has_requests)
+        let has_requests = !self.queues.ready.is_empty();
+        let is_time = is_time(now_ms, self.schedule.housekeeping_ms, has_requests)
             || self.service.has_sent_pushes() && !has_requests;
         let is_due = is_time || self.service.wants_housekeeping();
         if is_due && !has_written {
             let has_more = self.service.housekeeping_timed(|| io.elapsed_us());
             self.hand_over_pushes(io);
-            self.housekeeping_ms =
+            self.schedule.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
             self.observe(io, Event::Housekept)?;
             self.check_storage()?;
@@ -87,10 +87,10 @@ impl Engine<'_> {
 
     /// Makes the service forget the connections that have ended, and drops the closed ones.
     pub(super) fn forget_ended(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        if self.ended_connections.is_empty() {
+        if self.queues.ended.is_empty() {
             return Ok(());
         }
-        for conn in std::mem::take(&mut self.ended_connections) {
+        for conn in std::mem::take(&mut self.queues.ended) {
             let Some(connection) = self.connections.get(conn.at()) else { continue };
             if connection.id != conn {
                 continue;
@@ -113,10 +113,10 @@ impl Engine<'_> {
 
     /// Graceful shutdown: queues the closing frames of every connection, once.
     fn begin_shutdown(&mut self) {
-        if self.stopping != Stopping::Requested {
+        if self.schedule.stopping != Stopping::Requested {
             return;
         }
-        self.stopping = Stopping::Disconnecting;
+        self.schedule.stopping = Stopping::Disconnecting;
         self.service.disconnect_all();
         let open = |(_, connection): (usize, &super::Connection)| {
             (connection.state() == State::Open).then_some(connection.id)

@@ -51,13 +51,12 @@ use crate::service::Service;
 use crate::service::write_lock::LOCK_POLL_MS;
 use crate::store::StoreError;
 
-use admission::Unauthenticated;
+use admission::Admission;
 use connection::{Connection, Counted, Input};
 use deadlines::Deadlines;
 use log_rate_limit::LogRateLimit;
 use protocol::Protocol;
 use read_buffer::ReadBuffer;
-use scrape::Scrapes;
 use write_coalescer::WriteCoalescer;
 
 pub use connection::State;
@@ -148,18 +147,8 @@ pub struct Engine<'db> {
     options: Options,
     now: Now,
     connections: Slab<Connection>,
-    next_generation: u32,
-    unauthenticated: Unauthenticated,
-    scrapes: Scrapes,
-    /// Connections evicted in this turn; they are dropped at its end.
-    evicted: usize,
-    /// HTTP connections that sent something in this turn.
-    http: Vec<ConnId>,
-    /// Connections to read from, and a spare list that swaps with it.
-    ready: Vec<ConnId>,
-    reading: Vec<ConnId>,
-    /// Connections that have ended: the service forgets them, and closed ones are dropped.
-    ended_connections: Vec<ConnId>,
+    admission: Admission,
+    queues: Queues,
     buffer: ReadBuffer,
     /// Bytes that all connections hold unhandled.
     inbound_bytes: usize,
@@ -168,7 +157,27 @@ pub struct Engine<'db> {
     deadlines: Deadlines,
     write_coalescer: WriteCoalescer,
     log_rate_limit: LogRateLimit,
+    schedule: Schedule,
+}
+
+/// Connections that wait for a step of a turn.
+#[derive(Debug, Default)]
+struct Queues {
+    /// To be read from, and a spare list that swaps with it.
+    ready: Vec<ConnId>,
+    reading: Vec<ConnId>,
+    /// HTTP connections that sent something: their requests are handled after the COMMIT.
+    http: Vec<ConnId>,
+    /// Ended: the service forgets them, and closed ones are dropped.
+    ended: Vec<ConnId>,
+}
+
+/// Work of the next turns that no connection asks for.
+#[derive(Debug)]
+struct Schedule {
+    /// When the next slice of housekeeping is due.
     housekeeping_ms: u64,
+    /// Streamed answers or backlogs can go on.
     is_pump_waiting: bool,
     /// HTTP requests or housekeeping wait for the next turn, which is theirs alone.
     is_work_postponed: bool,
@@ -191,14 +200,8 @@ impl<'db> Engine<'db> {
             service,
             now: Now::default(),
             connections: Slab::new(),
-            next_generation: 0,
-            unauthenticated: Unauthenticated::default(),
-            scrapes: Scrapes::default(),
-            evicted: 0,
-            http: Vec::new(),
-            ready: Vec::new(),
-            reading: Vec::new(),
-            ended_connections: Vec::new(),
+            admission: Admission::default(),
+            queues: Queues::default(),
             // Large enough for the longest frame, so an incomplete one can be completed.
             buffer: ReadBuffer::new(TURN_READ_BYTES_PER_CONNECTION.max(frame_bytes_max)),
             inbound_bytes: 0,
@@ -206,11 +209,13 @@ impl<'db> Engine<'db> {
             deadlines: Deadlines::default(),
             write_coalescer: WriteCoalescer::new(options.coalesced_connections_min),
             log_rate_limit: LogRateLimit::default(),
-            housekeeping_ms: 0,
-            is_pump_waiting: false,
-            is_work_postponed: false,
-            has_skipped_requests: false,
-            stopping: Stopping::No,
+            schedule: Schedule {
+                housekeeping_ms: 0,
+                is_pump_waiting: false,
+                is_work_postponed: false,
+                has_skipped_requests: false,
+                stopping: Stopping::No,
+            },
             options,
         }
     }
@@ -223,8 +228,7 @@ impl<'db> Engine<'db> {
     pub fn begin_turn(&mut self, io: &mut impl Io, now: Now) -> Result<(), Stopped> {
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
-        self.evicted = 0;
-        self.scrapes.begin_turn();
+        self.admission.begin_turn();
         self.forget_ended(io)
     }
 
@@ -248,22 +252,22 @@ impl<'db> Engine<'db> {
     /// When nothing may be sent any more: see [`Stopped`].
     pub fn turn(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         self.take_up_changes(io)?;
-        self.has_skipped_requests = std::mem::take(&mut self.is_work_postponed);
-        if !self.has_skipped_requests {
+        self.schedule.has_skipped_requests = std::mem::take(&mut self.schedule.is_work_postponed);
+        if !self.schedule.has_skipped_requests {
             self.handle_results(io)?;
             self.read(io)?;
         }
         let mut has_written = self.service.has_written();
         let commit_us = self.end_turn(io)?;
-        if !has_written || self.stopping != Stopping::No {
+        if !has_written || self.schedule.stopping != Stopping::No {
             has_written |= self.serve_http(io)?;
         }
         self.run_maintenance(io)?;
         let is_housekeeping_postponed = self.run_housekeeping(io, has_written)?;
-        self.is_work_postponed = is_housekeeping_postponed || !self.http.is_empty();
+        self.schedule.is_work_postponed = is_housekeeping_postponed || !self.queues.http.is_empty();
         self.enqueue_resumed();
         self.flush(io);
-        self.is_pump_waiting = self.service.may_pump();
+        self.schedule.is_pump_waiting = self.service.may_pump();
         self.service.metrics.turn(io.elapsed_us(), commit_us);
         Ok(())
     }
@@ -332,20 +336,22 @@ impl<'db> Engine<'db> {
         let is_proxy = self.options.site.is_proxy(address);
         let counted = Counted { origin: Origin::of(address), is_web: false };
         let most = self.options.unauthorized_per_address_max;
-        if most > 0 && self.unauthenticated.of(counted) >= most && !is_proxy {
+        if most > 0 && self.admission.unauthenticated.of(counted) >= most && !is_proxy {
             return Err(Rejection::Address);
         }
-        if self.connections.len() - self.evicted >= self.options.connections_max && !self.evict() {
+        if self.connections.len() - self.admission.evicted >= self.options.connections_max
+            && !self.evict()
+        {
             return Err(Rejection::Full);
         }
         let conn = self.insert(address, Surface::Public, open)?;
         if let Some(connection) = self.connections.get_mut(conn.at()) {
             if !is_proxy {
                 connection.counted = Some(counted);
-                self.unauthenticated.add(conn, counted);
+                self.admission.unauthenticated.add(conn, counted);
             }
             // Its first bytes often come with it.
-            enqueue(&mut self.ready, connection);
+            enqueue(&mut self.queues.ready, connection);
         }
         self.service.connected(conn, address);
         self.arm(conn);
@@ -360,8 +366,8 @@ impl<'db> Engine<'db> {
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Rejection> {
         let entry = self.connections.vacant_entry();
-        let conn = ConnId { index: entry.key() as u32, generation: self.next_generation };
-        self.next_generation = (self.next_generation + 1) % GENERATIONS;
+        let conn = ConnId { index: entry.key() as u32, generation: self.admission.next_generation };
+        self.admission.next_generation = (self.admission.next_generation + 1) % GENERATIONS;
         open(conn).map_err(|error| {
             log::warn!("cannot set up a connection from {address}: {error}");
             Rejection::Failed
@@ -373,18 +379,18 @@ impl<'db> Engine<'db> {
     /// Evicts the oldest unauthenticated connection of the largest network, for a new one. One that
     /// waits for a password check is evicted only if there is no other.
     fn evict(&mut self) -> bool {
-        if self.evicted >= EVICTED_PER_TURN_MAX {
+        if self.admission.evicted >= EVICTED_PER_TURN_MAX {
             return false;
         }
         let (connections, service) = (&self.connections, &self.service);
         let is_in = |conn| is_counted(connections, conn);
         let is_waiting = |conn| service.is_waiting(conn);
-        let Some(conn) = self.unauthenticated.oldest_of_largest(is_in, is_waiting) else {
+        let Some(conn) = self.admission.unauthenticated.oldest_of_largest(is_in, is_waiting) else {
             return false;
         };
         log::debug!("{conn} is evicted for a new connection");
         self.service.metrics.count_rejection(Rejection::Full);
-        self.evicted += 1;
+        self.admission.evicted += 1;
         self.uncount(conn);
         self.mark_closed(conn);
         true
@@ -409,14 +415,14 @@ impl<'db> Engine<'db> {
             input => input,
         };
         if ready.readable || ready.ended {
-            enqueue(&mut self.ready, connection);
+            enqueue(&mut self.queues.ready, connection);
         }
     }
 
     /// Begins a graceful shutdown: in the next turn every connection gets its closing frames.
     pub fn stop(&mut self) {
-        if self.stopping == Stopping::No {
-            self.stopping = Stopping::Requested;
+        if self.schedule.stopping == Stopping::No {
+            self.schedule.stopping = Stopping::Requested;
         }
     }
 
@@ -424,12 +430,12 @@ impl<'db> Engine<'db> {
 
     /// Whether the next turn has work to do without any event.
     pub fn is_busy(&self) -> bool {
-        !self.ready.is_empty()
-            || !self.ended_connections.is_empty()
-            || self.is_pump_waiting
-            || self.is_work_postponed
-            || self.has_skipped_requests
-            || self.stopping == Stopping::Requested
+        !self.queues.ready.is_empty()
+            || !self.queues.ended.is_empty()
+            || self.schedule.is_pump_waiting
+            || self.schedule.is_work_postponed
+            || self.schedule.has_skipped_requests
+            || self.schedule.stopping == Stopping::Requested
             || self.service.outbox.has_dirty()
     }
 
@@ -439,7 +445,7 @@ impl<'db> Engine<'db> {
             true => self.now.ms() + LOCK_POLL_MS,
             false => u64::MAX,
         };
-        self.deadlines.next_ms().min(self.housekeeping_ms).min(lock_ms)
+        self.deadlines.next_ms().min(self.schedule.housekeeping_ms).min(lock_ms)
     }
 
     /// Number of connections.
@@ -509,10 +515,10 @@ impl<'db> Engine<'db> {
                 self.enqueue(conn);
             }
             State::Draining => {
-                self.ended_connections.push(conn);
+                self.queues.ended.push(conn);
                 self.enqueue(conn);
             }
-            State::Closed => self.ended_connections.push(conn),
+            State::Closed => self.queues.ended.push(conn),
         }
     }
 
@@ -528,7 +534,7 @@ impl<'db> Engine<'db> {
         if let Some(connection) = self.connections.get_mut(conn.at())
             && connection.id == conn
         {
-            enqueue(&mut self.ready, connection);
+            enqueue(&mut self.queues.ready, connection);
         }
     }
 
@@ -546,7 +552,7 @@ impl<'db> Engine<'db> {
             let origin = Origin::of(connection.address);
             let counted = Counted { origin, is_web: connection.protocol.is_web() };
             connection.counted = Some(counted);
-            self.unauthenticated.add(conn, counted);
+            self.admission.unauthenticated.add(conn, counted);
             self.arm(conn);
         }
     }
@@ -556,7 +562,7 @@ impl<'db> Engine<'db> {
         let found = self.connections.get_mut(conn.at()).filter(|found| found.id == conn);
         let Some(counted) = found.and_then(|connection| connection.counted.take()) else { return };
         let connections = &self.connections;
-        self.unauthenticated.remove(counted, |conn| is_counted(connections, conn));
+        self.admission.unauthenticated.remove(counted, |conn| is_counted(connections, conn));
     }
 }
 

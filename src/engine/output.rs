@@ -16,7 +16,7 @@ impl Engine<'_> {
         let now_us = self.now.us;
         let peers = self.service.outbox.dirty_count();
         let broadcast_bytes = self.service.outbox.broadcast().len();
-        let may_hold = self.stopping == Stopping::No
+        let may_hold = self.schedule.stopping == Stopping::No
             && self.write_coalescer.may_hold(peers, broadcast_bytes, now_us);
         while let Some(Dirty { index, is_notified_only }) = self.service.outbox.take_dirty() {
             let pending_bytes = self.service.outbox.pending_bytes(index);
@@ -160,7 +160,7 @@ impl Engine<'_> {
         };
         let has_input = connection.is_readable() || has_whole;
         if has_input && !connection.protocol.is_held() && !self.service.is_held(conn) {
-            enqueue(&mut self.ready, connection);
+            enqueue(&mut self.queues.ready, connection);
         }
     }
 

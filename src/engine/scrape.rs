@@ -43,19 +43,19 @@ impl Engine<'_> {
             let found = connections.get(conn.at()).filter(|found| found.id == *conn);
             found.is_some_and(|found| found.state() != State::Closed)
         };
-        self.scrapes.open.retain(is_open);
-        if self.scrapes.open.len() >= SCRAPES_MAX
-            && let Some(oldest) = self.scrapes.open.pop_front()
+        self.admission.scrapes.open.retain(is_open);
+        if self.admission.scrapes.open.len() >= SCRAPES_MAX
+            && let Some(oldest) = self.admission.scrapes.open.pop_front()
         {
             log::debug!("{oldest} is evicted for a new scrape");
             self.mark_closed(oldest);
         }
         let now_ms = self.now.ms();
         let conn = self.insert(address, surface, open)?;
-        self.scrapes.open.push_back(conn);
+        self.admission.scrapes.open.push_back(conn);
         if let Some(connection) = self.connections.get_mut(conn.at()) {
             connection.protocol = Protocol::Http(Box::new(HttpPeer::new(now_ms)));
-            enqueue(&mut self.ready, connection);
+            enqueue(&mut self.queues.ready, connection);
         }
         self.arm(conn);
         Ok(conn)
@@ -63,11 +63,11 @@ impl Engine<'_> {
 
     /// The metrics of this turn, rendered once for all its scrapes.
     pub(super) fn metrics_page(&mut self, io: &impl Io) -> String {
-        if let Some(page) = &self.scrapes.page {
+        if let Some(page) = &self.admission.scrapes.page {
             return page.clone();
         }
         let page = self.render_metrics(io);
-        self.scrapes.page = Some(page.clone());
+        self.admission.scrapes.page = Some(page.clone());
         page
     }
 }

@@ -77,13 +77,13 @@ impl Engine<'_> {
         }
         self.uncount(conn);
         let most = self.options.unauthorized_per_address_max * HTTP_CONNECTIONS_FACTOR;
-        if most > 0 && self.unauthenticated.of(counted) >= most {
+        if most > 0 && self.admission.unauthenticated.of(counted) >= most {
             return false;
         }
         if let Some(connection) = self.connections.get_mut(conn.at()) {
             connection.counted = Some(counted);
         }
-        self.unauthenticated.add(conn, counted);
+        self.admission.unauthenticated.add(conn, counted);
         true
     }
 
@@ -115,11 +115,11 @@ impl Engine<'_> {
 
     /// Handles what HTTP connections have sent, in turns of its own. Returns whether it wrote.
     pub(super) fn serve_http(&mut self, io: &mut impl Io) -> Result<bool, Stopped> {
-        if self.http.is_empty() {
+        if self.queues.http.is_empty() {
             return Ok(false);
         }
         let mut calls = Vec::new();
-        for conn in std::mem::take(&mut self.http) {
+        for conn in std::mem::take(&mut self.queues.http) {
             match self.serve_one(io, conn) {
                 Some(call) => calls.push((conn, call)),
                 None => self.count_inbound(io, conn),
@@ -196,7 +196,7 @@ impl Engine<'_> {
                 let is_full = self.service.outbox.pending_bytes(conn.index) >= QUEUE_BYTES_MAX;
                 let may_go_on = !left.is_empty() && requests == REQUESTS_PER_TURN;
                 if may_go_on || connection.is_readable() {
-                    enqueue(&mut self.ready, connection);
+                    enqueue(&mut self.queues.ready, connection);
                 } else if connection.input == Input::Ended && !is_full {
                     self.enter(conn, State::Flushing);
                 }
@@ -375,7 +375,7 @@ impl Engine<'_> {
         if is_last {
             self.enter(conn, State::Flushing);
         } else if left > 0 || connection.is_readable() {
-            enqueue(&mut self.ready, connection);
+            enqueue(&mut self.queues.ready, connection);
         } else if connection.input == Input::Ended {
             self.enter(conn, State::Flushing);
         }
@@ -409,7 +409,7 @@ impl Engine<'_> {
             }
         }
         connection.inbox = inbox;
-        enqueue(&mut self.ready, connection);
+        enqueue(&mut self.queues.ready, connection);
     }
 }
 

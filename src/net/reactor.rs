@@ -58,14 +58,20 @@ pub(super) struct Reactor<'a, 'db> {
     sockets: Sockets,
     poll: Poll,
     signals: Signals,
-    listeners: Vec<Listener>,
+    acceptor: Acceptor,
     stats_socket: StatsSocket,
     service_manager: ServiceManager,
     certificate: CertificateKeeper,
-    spare: Spare,
-    accept_again_ms: u64,
     /// When the graceful shutdown gives up on the peers that have not taken their closing frames.
     stopping_until_ms: Option<u64>,
+}
+
+/// The listeners, and what it takes to accept from them.
+struct Acceptor {
+    listeners: Vec<Listener>,
+    spare: Spare,
+    /// After the file descriptors ran out: when to accept again.
+    again_ms: u64,
 }
 
 impl<'a, 'db> Reactor<'a, 'db> {
@@ -102,12 +108,10 @@ impl<'a, 'db> Reactor<'a, 'db> {
             sockets: Sockets::new(PasswordHelper::start(wake)?, push_sender, logging, &config.data),
             poll,
             signals,
-            listeners,
+            acceptor: Acceptor { listeners, spare: Spare::new(), again_ms: NEVER_MS },
             stats_socket,
             service_manager: ServiceManager::from_environment(),
             certificate,
-            spare: Spare::new(),
-            accept_again_ms: NEVER_MS,
             stopping_until_ms: None,
         })
     }
@@ -171,12 +175,12 @@ impl<'a, 'db> Reactor<'a, 'db> {
     // ---- waiting -------------------------------------------------------------------------------
 
     fn wait(&mut self, events: &mut Events) -> Result<(), ServeError> {
-        let may_accept = self.accept_again_ms == NEVER_MS;
+        let may_accept = self.acceptor.again_ms == NEVER_MS;
         let is_busy = self.engine.is_busy()
-            || may_accept && self.listeners.iter().any(|listener| listener.is_ready);
+            || may_accept && self.acceptor.listeners.iter().any(|listener| listener.is_ready);
         let until_ms = [
             self.engine.next_ms(),
-            self.accept_again_ms,
+            self.acceptor.again_ms,
             self.stopping_until_ms.unwrap_or(NEVER_MS),
             self.stats_socket.next_ms(),
             self.service_manager.next_ms(),
@@ -229,7 +233,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                 (SIGNALS, _) => self.signals.drain(),
                 (_, SPECIAL) => {
                     let place = conn.index.wrapping_sub(FIRST_LISTENER) as usize;
-                    if let Some(listener) = self.listeners.get_mut(place) {
+                    if let Some(listener) = self.acceptor.listeners.get_mut(place) {
                         listener.is_ready = true;
                     }
                 }
@@ -250,22 +254,22 @@ impl<'a, 'db> Reactor<'a, 'db> {
 
     fn accept(&mut self) {
         // File descriptors may be free again.
-        if self.accept_again_ms != NEVER_MS && self.clock().now_ms() >= self.accept_again_ms {
-            self.accept_again_ms = NEVER_MS;
+        if self.acceptor.again_ms != NEVER_MS && self.clock().now_ms() >= self.acceptor.again_ms {
+            self.acceptor.again_ms = NEVER_MS;
         }
-        if self.accept_again_ms != NEVER_MS {
+        if self.acceptor.again_ms != NEVER_MS {
             return;
         }
         let mut left = ACCEPTS_PER_TURN;
-        for place in 0..self.listeners.len() {
+        for place in 0..self.acceptor.listeners.len() {
             while left > 0 {
                 left -= 1;
-                let Some(listener) = self.listeners.get_mut(place) else { break };
+                let Some(listener) = self.acceptor.listeners.get_mut(place) else { break };
                 if !listener.is_ready {
                     break;
                 }
                 let port = listener.port;
-                match self.spare.accept(&listener.socket) {
+                match self.acceptor.spare.accept(&listener.socket) {
                     Accepted::Stream(stream, address) => {
                         let address = address.ip().to_canonical();
                         // A rejected connection is closed without a byte, and counted.
@@ -279,7 +283,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
                     Accepted::Lost => {}
                     Accepted::NoDescriptors => {
                         self.engine.service.metrics.count_rejection(Rejection::Descriptors);
-                        self.accept_again_ms = self.clock().now_ms() + RETRY_MS;
+                        self.acceptor.again_ms = self.clock().now_ms() + RETRY_MS;
                         return;
                     }
                 }
@@ -297,7 +301,7 @@ impl<'a, 'db> Reactor<'a, 'db> {
             log::info!("stopping");
             self.service_manager.stopping();
             self.stopping_until_ms = Some(self.clock().now_ms() + self.config.shutdown_timeout_ms);
-            self.listeners.clear();
+            self.acceptor.listeners.clear();
             self.stats_socket.close();
             self.engine.stop();
         }
