@@ -23,48 +23,48 @@ pub use web::{Network, WebOrigin, is_authority};
 
 use crate::limits;
 
-/// The settings of a server, checked: each within its bounds, and no two against each other.
+/// The checked settings of a server: each is within its bounds, and none contradicts another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The data file.
     pub data: PathBuf,
-    /// Where plain TCP is taken; port 0 picks a free one. May be empty when TLS is on.
+    /// Listeners for plain TCP; port 0 picks a free one. May be empty if TLS is on.
     pub listen: Vec<SocketAddr>,
-    /// Where and with which certificate TLS is taken.
+    /// TLS listeners and their certificate.
     pub tls: Option<Tls>,
     /// Who may register over the network.
     pub registration: Registration,
-    /// Who may make invites that register.
+    /// Who may create invites that register.
     pub invites_by: InvitesBy,
-    /// Who may look for users by name.
+    /// Who may search for users by name.
     pub user_list: UserList,
     /// Whether clients may subscribe to pushes.
     pub push: bool,
-    /// Hosts that pushes may go to; one with a dot before it stands for all hosts below it.
+    /// Hosts to which pushes may be sent; a leading dot stands for all hosts below it.
     pub push_hosts: Vec<String>,
-    /// What a push says of a message.
+    /// The content of pushes.
     pub push_content: PushContent,
-    /// How push services reach the operator.
+    /// Contact of the operator for push services.
     pub push_contact: Option<PushContact>,
-    /// Hosts of push services that are not resolved.
+    /// Hosts of push services with a fixed address.
     pub push_resolve: Vec<PushResolve>,
     /// PBKDF2 rounds for new passwords.
     pub password_iterations: u32,
     /// Days after which an unused session ends.
     pub session_days: u32,
-    /// A connection that is not authorized by then is closed.
+    /// Time after which an unauthorized connection is closed.
     pub auth_timeout_ms: u64,
-    /// Silence of the client after which the server asks with HEARTBEAT.
+    /// Silence of the client after which the server sends HEARTBEAT.
     pub idle_timeout_ms: u64,
-    /// Silence after that question after which the server closes.
+    /// Silence after HEARTBEAT after which the server closes.
     pub heartbeat_timeout_ms: u64,
-    /// A peer that takes nothing for so long while bytes wait for it is closed.
+    /// Time after which a peer that reads nothing, while bytes wait for it, is disconnected.
     pub stall_timeout_ms: u64,
-    /// How long the server reads on after it ended its side of a connection.
+    /// Time for which the server continues to read after it ended its side of a connection.
     pub drain_timeout_ms: u64,
-    /// How long peers get to take their last bytes when the server stops.
+    /// Time that a graceful shutdown gives peers to read their last bytes.
     pub shutdown_timeout_ms: u64,
-    /// Connections at once; the limit of open files may allow fewer.
+    /// Connections at once, at most; the limit of open files may allow fewer.
     pub max_connections: usize,
     /// Unauthorized connections of one address at once; 0: no limit.
     pub max_unauthorized_per_address: usize,
@@ -72,7 +72,7 @@ pub struct Config {
     pub body_limit_bytes: usize,
     /// Longest content of a message, in bytes of UTF-8.
     pub content_limit_bytes: usize,
-    /// Bytes that wait for one peer, past which notifications are left out.
+    /// Outbound buffer of one peer, in bytes, above which it is a slow consumer with a backlog.
     pub outbound_limit_bytes: usize,
     /// Bytes that wait for all peers together, about.
     pub memory_limit_bytes: usize,
@@ -82,52 +82,52 @@ pub struct Config {
     pub user_bytes_per_day: u64,
     /// Largest file, in bytes; 0: no files.
     pub file_limit_bytes: u64,
-    /// Most bytes of the files of one user.
+    /// Quota of files of one user, in bytes.
     pub user_files_limit_bytes: u64,
-    /// Most bytes of all files.
+    /// Quota of all files, in bytes.
     pub files_limit_bytes: u64,
     /// Bytes that files leave free on the disk.
     pub disk_reserve_bytes: u64,
     /// Start although the database holds times more than a day ahead of the clock.
     pub accept_future_time: bool,
-    /// Where metrics are served to Prometheus, if anywhere.
+    /// Listener of the metrics endpoint for Prometheus, if any.
     pub metrics_listen: Option<SocketAddr>,
-    /// The Unix socket on which `vestnik stats` asks.
+    /// The Unix socket of `vestnik stats`.
     pub stats_socket: PathBuf,
     /// Serve HTTP and WebSocket on the listeners, too.
     pub web: bool,
     /// Origins of web pages that may open a WebSocket, besides the server's own.
     pub web_origin: Vec<WebOrigin>,
-    /// Proxies whose X-Forwarded-For names the client.
+    /// Proxies whose X-Forwarded-For is trusted.
     pub trusted_proxy: Vec<Network>,
-    /// The site that links name.
+    /// The origin of links.
     pub public_url: Option<WebOrigin>,
 }
 
-/// TLS: all of it or nothing.
+/// The settings of TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Where TLS is taken: at least one address; port 0 picks a free one.
+    /// Listeners: at least one address; port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
-    /// Where the certificate comes from.
+    /// The source of the certificate.
     pub certificate: CertificateSource,
 }
 
-/// Where the certificate of the TLS listeners comes from.
+/// The source of the certificate of the TLS listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// From files that somebody else renews.
+    /// Files that another program renews.
     Files {
         /// The certificate and its chain, as PEM.
         cert: PathBuf,
         /// Its private key, as PEM.
         key: PathBuf,
     },
-    /// From an ACME authority.
+    /// An ACME authority.
     Acme(Acme),
 }
 
-/// One line that begins with the option that is wrong, and says why.
+/// An error of an option: one line that begins with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
@@ -139,10 +139,10 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The data file when none is named.
+/// The default data file.
 pub const DATA: &str = "vestnik.db";
 
-/// Where plain TCP is taken when no listener is named.
+/// The default listener for plain TCP.
 pub const LISTEN: &str = "127.0.0.1:7420";
 
 /// Bytes of a body around a message's content: chat, nonce, NUL, and a reserve.
@@ -163,7 +163,7 @@ impl Config {
                 Ok(_) => return Err(problems),
                 Err(error) => error,
             };
-            // The next problem shows when the option that has this one is not set.
+            // Unset the option with this problem, to find the next one.
             let option = error.0.split([' ', ':']).next().unwrap_or_default().to_owned();
             problems.push(error);
             if !options.unset(&option) {
@@ -325,7 +325,7 @@ fn tls(options: &mut Options, acme: Option<Acme>) -> Result<Option<Tls>, ConfigE
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
-    // 127.0.0.1 may come as the IPv6 address that stands for it.
+    // 127.0.0.1 may be given as an IPv4-mapped IPv6 address.
     address.ip().to_canonical().is_loopback()
 }
 

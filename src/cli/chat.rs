@@ -17,7 +17,7 @@ mod settings;
 
 pub(super) use members::leave;
 
-/// Messages of a removed chat taken away in one transaction.
+/// Messages of a removed chat that are deleted in one transaction.
 const SWEEP_SLICE: u32 = 2000;
 
 #[derive(Subcommand)]
@@ -195,7 +195,7 @@ fn add(
     Ok(())
 }
 
-/// Makes a user a member from now on, with nothing read.
+/// Adds a user to a chat, with no message read.
 pub(super) fn add_member(
     store: &mut Store<'_>,
     chat: ChatId,
@@ -213,7 +213,7 @@ fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outco
         let user = file::user(store, user)?;
         if let Some(member) = store.member(chat.chat, user.user)? {
             if admin && !member.admin {
-                // Else a chat that has no admin could never get one.
+                // Otherwise a chat without an admin could never get one.
                 store.set_admin(chat.chat, user.user, true)?;
                 store.note_change(Change::ChatChanged(chat.chat))?;
                 return Ok((chat, user));
@@ -282,8 +282,8 @@ fn remove(name: &str, consent: Consent, context: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// Deletes the messages of removed chats, in slices. A running server does that itself between
-/// other work; that its lock is held shows that one runs.
+/// Deletes the messages of removed chats in slices, unless a server runs (it holds the lock) and
+/// does that itself in the background.
 pub(super) fn sweep(context: &Context<'_>) -> Outcome {
     let Ok(database) = Database::open_server(&context.data) else {
         return Ok(());

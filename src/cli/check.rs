@@ -39,7 +39,7 @@ pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     } else {
         match Store::new(&database).and_then(|mut store| store.check(RULES, &mut || pause.take())) {
             Ok(report) => report,
-            // With damage such that rows cannot be read, what SQLite found says more.
+            // If rows cannot be read at all, SQLite's own findings are more useful.
             Err(_) if !wrong.is_empty() => Report::default(),
             Err(error) => return Err(failed(error.to_string())),
         }
@@ -102,7 +102,7 @@ fn as_json(wrong: &[String], report: &Report, is_structure_only: bool) -> serde_
 
 fn print(data: &str, wrong: &[String], report: &Report, context: &mut Context<'_>) -> Outcome {
     for line in wrong {
-        // That a reader sees only the first line must not hide that something is wrong.
+        // A reader that stops after the first line must still see the exit code.
         let _ = writeln!(context.out, "{line}");
     }
     if !wrong.is_empty() {

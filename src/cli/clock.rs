@@ -1,4 +1,4 @@
-//! `vestnik clock`: whether the server believes the machine's clock.
+//! `vestnik clock`: whether the server trusts the machine's clock.
 
 use clap::Subcommand;
 use vestnik::store::changes::Change;

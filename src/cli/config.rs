@@ -1,4 +1,4 @@
-//! `vestnik config check`: every problem of the options at once.
+//! `vestnik config check`: reports every problem of the options at once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(super) fn run(
     report(&problems, context)
 }
 
-/// Prints the problems, each on its line.
+/// Prints the problems, one per line.
 fn report(problems: &[String], context: &mut Context<'_>) -> Outcome {
     for problem in problems {
         writeln!(context.out, "{}", problem.replace(char::is_control, " "))?;
@@ -48,8 +48,8 @@ fn report(problems: &[String], context: &mut Context<'_>) -> Outcome {
     }
 }
 
-/// The options of `serve` that the environment holds, each parsed by itself: one that is wrong does
-/// not hide the next.
+/// Reads the options of `serve` in the environment. Each is parsed separately, so that one error
+/// does not hide the next.
 fn environment_options(problems: &mut Vec<String>) -> Options {
     let root = tree();
     let Some(serve) = root.find_subcommand("serve") else { return Options::default() };
@@ -75,7 +75,7 @@ fn environment_options(problems: &mut Vec<String>) -> Options {
     options
 }
 
-/// What the options name and the server would not find.
+/// Files and folders of the options that do not exist or cannot be used.
 fn file_problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let folder = config.data.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -96,7 +96,7 @@ fn file_problems(config: &Config) -> Vec<String> {
     problems
 }
 
-/// Whether a certificate that the server renews by itself should have been renewed long ago.
+/// Whether the renewal of an ACME certificate is overdue.
 fn overdue(data: &Path, acme: &Acme) -> Option<String> {
     let storage = Storage::new(data, acme);
     let (validity, _) = covered_by(storage.pair(), &acme.domains)?;
@@ -114,7 +114,7 @@ fn now() -> Duration {
     Duration::from_micros(file::now().micros().unsigned_abs())
 }
 
-/// What is wrong with a pair: one that is about to expire is a problem, too.
+/// Problems of a certificate and its key; an imminent expiry is one, too.
 fn load(cert: &Path, key: &Path) -> Result<(), String> {
     let identity = Identity::load(cert, key).map_err(|error| error.to_string())?;
     identity.expiry_warning(now()).map_or(Ok(()), |warning| Err(format!("{warning}: renew it")))

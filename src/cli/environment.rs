@@ -1,4 +1,4 @@
-//! Environment variables: which of them are options, and which are mistyped.
+//! Environment variables: those that are options, and warnings of mistyped ones.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use vestnik::config::{self, VARIABLE_PREFIX, nearest};
 
 use super::tree;
 
-/// Variables that are no option: `VESTNIK_BINARY` names the program to scripts and tests.
+/// Variables that are not options: `VESTNIK_BINARY` is the binary's path for scripts and tests.
 const OTHERS: [&str; 1] = ["VESTNIK_BINARY"];
 
 /// The variable of an option, `--tls-listen`.
@@ -14,8 +14,8 @@ pub(super) fn variable_of(option: &str) -> Option<String> {
     option.strip_prefix("--").map(config::variable_of)
 }
 
-/// A line for each variable that begins as ours do and is no option: a mistyped one would be
-/// ignored without it.
+/// A warning for each variable that begins with `VESTNIK_` and is not an option: otherwise a
+/// mistyped one would be ignored silently.
 pub(super) fn unknown_variables() -> Vec<String> {
     let known = known_variables();
     let set = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());

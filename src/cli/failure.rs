@@ -1,4 +1,4 @@
-//! How a command fails: one line on standard error, and an exit code.
+//! Failures of commands: one line on standard error, and an exit code.
 
 use std::io;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use vestnik::store::open::OpenError;
 
 use super::{Outcome, output};
 
-/// Why a command did not do what was asked.
+/// The failure of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// Exit code 1: the message says what failed, on what, and what to do.
@@ -29,7 +29,7 @@ impl Failure {
     }
 }
 
-/// For writes to standard output; other input and output is explained where it fails.
+/// For writes to standard output; other I/O errors are described where they occur.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -57,7 +57,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-/// A message in plain words: without the numbers that the system gives its errors.
+/// The message of an I/O error, without the system's error number.
 fn in_plain_words(words: &str) -> String {
     let words = words.replace("No such file or directory", "it does not exist");
     let mut parts = words.split(" (os error ");
@@ -68,7 +68,7 @@ fn in_plain_words(words: &str) -> String {
     plain
 }
 
-/// Prints how a command ended, and gives its exit code.
+/// Prints the failure of a command, and returns the exit code.
 pub(super) fn end(outcome: Outcome) -> ExitCode {
     let (words, code) = match outcome {
         Ok(()) | Err(Failure::NobodyReads) => return ExitCode::SUCCESS,
@@ -76,9 +76,9 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
         Err(Failure::Usage(words)) => (words, 2),
         Err(Failure::StorageLost(words)) => (words, 3),
     };
-    // Arguments that the message repeats may hold any character; it stays one line.
+    // The message may repeat arguments with any characters, but it has to stay one line.
     let words = in_plain_words(&words.replace(char::is_control, " "));
-    // With standard error closed, too, only the exit code is left.
+    // If standard error is closed as well, only the exit code is left.
     logging::last_line(&format!("vestnik: {words}\n"));
     ExitCode::from(code)
 }

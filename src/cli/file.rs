@@ -1,4 +1,4 @@
-//! The database as commands use it: one transaction each, to read or to change.
+//! Access of commands to the database: one transaction each, to read or to change.
 
 #![allow(clippy::disallowed_methods)] // A command reads the clock once, where the server's is not at hand.
 
@@ -14,7 +14,7 @@ use vestnik::store::{Database, Fault, Store, StoreError};
 use super::failure::Failure;
 use super::output;
 
-/// Why a command's work on the database ended early.
+/// The error of a command's transaction.
 pub(super) enum Stop {
     /// The database failed.
     Store(StoreError),
@@ -34,7 +34,7 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Reads the database, which must exist; it may be one that can only be read.
+/// Runs a transaction that reads the database, which must exist; it may be read-only.
 pub(super) fn look<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
@@ -43,8 +43,10 @@ pub(super) fn look<T>(
     with_store(data, &database, work)
 }
 
-/// Changes the database, which must exist, in one transaction. On a full disk it may use the space
-/// that is reserved for that: an operator's change may free some, or lock a user out.
+/// Runs a transaction that changes the database, which must exist.
+///
+/// On a full disk it may use the reserved space, since an operator's change may free some or lock a
+/// user out.
 pub(super) fn change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
@@ -54,7 +56,7 @@ pub(super) fn change<T>(
     write(data, &database, work)
 }
 
-/// Checks that the folder exists in which a file is to be made.
+/// Checks that the folder of a new file exists.
 pub(super) fn check_folder(path: &Path) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
@@ -67,7 +69,7 @@ pub(super) fn check_folder(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// As [`change`], and makes the database when it is missing.
+/// Like [`change`], and creates the database if it is missing.
 pub(super) fn make_or_change<T>(
     data: &Path,
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
@@ -84,7 +86,7 @@ pub(super) fn write<T>(
     work: impl FnOnce(&mut Store<'_>) -> Result<T, Stop>,
 ) -> Result<T, Failure> {
     with_store(data, database, |store| {
-        // Before the first read, so that what was read still holds when it is acted on.
+        // Lock before the first read, so that it is still true at the write.
         store.begin_write()?;
         work(store)
     })
@@ -113,24 +115,23 @@ fn with_store<T>(
     })
 }
 
-/// The wall clock: for when something was made or a user joined. Never for messages, whose times
-/// the server gives.
+/// The wall clock, for times of creation and joining. Not for messages, which get server time.
 pub(super) fn now() -> ServerTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).ok().and_then(ServerTime::new).unwrap_or_default()
 }
 
-/// Reads a login that is to be given.
+/// Parses a new login.
 pub(super) fn parse_login(given: &str) -> Result<Name, Failure> {
     Name::parse(given).map_err(|bad| not_valid(given, bad))
 }
 
-/// Reads a name that is or was one in a database, perhaps under older rules.
+/// Parses an existing name, which may follow older rules.
 pub(super) fn parse_stored(given: &str) -> Result<Name, Failure> {
     Name::parse_stored(given).map_err(|bad| not_valid(given, bad))
 }
 
-/// Reads a name of a group that is to be given.
+/// Parses a new name of a group.
 pub(super) fn parse_group(given: &str) -> Result<Name, Failure> {
     Name::parse_group(given).map_err(|bad| not_valid(given, bad))
 }
@@ -159,7 +160,7 @@ pub(super) fn chat(store: &mut Store<'_>, name: &str) -> Result<Chat, Stop> {
     found.ok_or_else(|| Failure::Failed(none()).into())
 }
 
-/// What a person typed, as it stands in a message.
+/// Typed text, quoted for a message.
 pub(super) fn quoted(given: &str) -> String {
     let harmless: String = given.chars().map(output::harmless_char).collect();
     format!("\"{harmless}\"")

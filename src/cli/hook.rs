@@ -65,7 +65,7 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
 fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcome {
     let name = file::parse_login(given)?;
     let token = HookToken::generate(&SystemRandom::new()).map_err(Failure::new)?;
-    // A bot has no password that anybody knows.
+    // Nobody can log in as the bot: no known password matches this hash.
     let password = nobody(PASSWORD_ITERATIONS);
     file::change(&context.data, |store| {
         let chat = file::chat(store, chat)?;
@@ -88,7 +88,7 @@ fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcom
     Ok(())
 }
 
-/// The user of a hook that was removed, who writes again.
+/// Enables the user of a removed hook again.
 fn former_bot(
     store: &mut Store<'_>,
     user: &User,

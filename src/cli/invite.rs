@@ -14,7 +14,7 @@ use super::{Context, Outcome, file, link, number};
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// How often a code is made anew when its first characters are those of another.
+/// Attempts to create a code whose first characters are unique.
 const HINT_TRIES: usize = 16;
 
 #[derive(Subcommand)]
@@ -68,7 +68,7 @@ pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
 }
 
 fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
-    // A link that cannot be made fails before an invite is made.
+    // Fail before an invite is created if its link cannot be built.
     let fragment = |code: &str| format!("invite={code}");
     arguments.link.text(String::new(), fragment, &context.options)?;
     let created = file::now();
@@ -97,7 +97,7 @@ fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
     if arguments.qr { link::write_qr(context.out, &text) } else { Ok(()) }
 }
 
-/// A code whose first characters no other invite shows.
+/// Generates a code whose first characters are unique among the invites.
 fn fresh_code(store: &mut Store<'_>) -> Result<InviteCode, Stop> {
     for _ in 0..HINT_TRIES {
         let code = InviteCode::generate(&SystemRandom::new()).map_err(Failure::new)?;

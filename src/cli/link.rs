@@ -8,7 +8,7 @@ use vestnik::config::{Options, WebOrigin};
 use super::Outcome;
 use super::failure::Failure;
 
-/// How a code is printed.
+/// Options for printing a code.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Print a link into the browser client instead of the code
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// What is to be printed: the code, or the link that `fragment` makes of it.
+    /// The text to print: the code, or the link with the `fragment` of it.
     pub(super) fn text(
         &self,
         code: String,
@@ -41,11 +41,10 @@ impl Arguments {
     }
 }
 
-/// Modules of the quiet zone around a QR code that cameras need.
+/// Width of the quiet zone of a QR code, in modules.
 const QUIET_MODULES: i32 = 4;
 
-/// Writes a text as a QR code of half blocks. The modules are dark on light, as the colours are set
-/// here, whatever those of the terminal are.
+/// Writes a text as a QR code of half blocks, dark on light whatever the colours of the terminal.
 pub(super) fn write_qr(out: &mut dyn Write, text: &str) -> Outcome {
     for row in qr_rows(text, QUIET_MODULES)? {
         writeln!(out, "{}", paper(&row))?;
@@ -64,7 +63,7 @@ pub(super) fn qr_rows(text: &str, quiet: i32) -> Result<Vec<String>, Failure> {
     let code = QrCode::encode_text(text, QrCodeEcc::Medium)
         .map_err(|_| Failure::new("the link is too long for a QR code: leave out --qr"))?;
     let all = || -quiet..code.size() + quiet;
-    // Two modules stand on each other in one character.
+    // One character shows two modules, one above the other.
     let block = |x, y| match (code.get_module(x, y), code.get_module(x, y + 1)) {
         (true, true) => '█',
         (true, false) => '▀',

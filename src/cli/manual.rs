@@ -1,4 +1,4 @@
-//! `vestnik completions` and `vestnik man`: what shells and `man` know of the commands.
+//! `vestnik completions` and `vestnik man`: shell completions and manual pages.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub(super) fn completions(arguments: &CompletionsArguments, context: &mut Contex
         Target::Zsh => Shell::Zsh,
         Target::Fish => Shell::Fish,
     };
-    // First to memory: the generator panics when it cannot write.
+    // Generate into memory: the generator panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut tree(), "vestnik", &mut script);
     Ok(context.out.write_all(&script)?)

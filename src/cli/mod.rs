@@ -1,8 +1,7 @@
 //! The command line: one file per command, and exit codes.
 //!
-//! Owns what is printed and when a command has failed. A command that changes the database does so
-//! in one transaction, while a server runs on it or not; what the server has to notify its clients
-//! of is noted in the same transaction.
+//! Owns the output and the exit codes. A command changes the database in one transaction, whether a
+//! server runs or not, and records in the same transaction what the server has to notify.
 
 mod backup;
 mod cert;
@@ -45,7 +44,7 @@ use vestnik::config::{DATA, Options};
 
 use failure::Failure;
 
-/// What a command gives.
+/// The result of a command.
 type Outcome = Result<(), Failure>;
 
 const EXAMPLES: &str = "\
@@ -137,17 +136,17 @@ enum Command {
     Load(load::Command),
 }
 
-/// What commands need besides their own arguments.
+/// The environment of a command.
 struct Context<'a> {
     /// The data file.
     data: PathBuf,
-    /// The layers below the command's own arguments.
+    /// The layers of options below the command's own arguments.
     options: Options,
     /// Standard output.
     out: &'a mut dyn Write,
 }
 
-/// Runs the command that the arguments of the process name.
+/// Runs the command in the arguments of the process.
 pub(crate) fn main() -> ExitCode {
     let parsed = tree().try_get_matches().and_then(|found| Arguments::from_arg_matches(&found));
     let outcome = match parsed {

@@ -1,4 +1,4 @@
-//! How commands write lists, times and questions.
+//! Output of commands: lists, times and questions.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
@@ -8,7 +8,7 @@ use vestnik::ids::ServerTime;
 
 use super::failure::Failure;
 
-/// What stands for a character that a terminal would act on.
+/// The replacement of control characters.
 const INSTEAD: char = '\u{FFFD}';
 
 /// The option of every command that lists or shows.
@@ -28,7 +28,7 @@ pub(super) struct Consent {
 }
 
 impl Consent {
-    /// Asks on the terminal whether to go on. `loss` says what cannot be undone.
+    /// Asks for confirmation on the terminal. `loss` says what cannot be undone.
     pub(super) fn ask(self, loss: &str) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
@@ -54,7 +54,7 @@ impl Consent {
     }
 }
 
-/// One value of a list: a cell of the table for people, a typed value in JSON.
+/// One value of a list: a cell of the table, and a typed value in JSON.
 #[derive(Clone, Debug)]
 pub(super) enum Cell {
     Text(String),
@@ -117,8 +117,8 @@ impl From<ServerTime> for Cell {
     }
 }
 
-/// Writes a list: a table, or a JSON array with one object per row, whose members are named as the
-/// columns are, in lower case.
+/// Writes a list: a table, or a JSON array with one object per row, whose members have the names of
+/// the columns in lower case.
 pub(super) fn list<const N: usize>(
     out: &mut dyn Write,
     format: Format,
@@ -142,12 +142,12 @@ pub(super) fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
     writeln!(out, "{value}")
 }
 
-/// The name of a column as that of a member: `KEEP-DAYS` is `keep_days`.
+/// The JSON member of a column: `KEEP-DAYS` is `keep_days`.
 fn member_name(heading: &str) -> String {
     heading.to_lowercase().replace('-', "_")
 }
 
-/// Why the system refused something, without the number that it gives the error.
+/// The message of a system error, without its number.
 pub(super) fn reason(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound {
         return "it does not exist".to_owned();

@@ -1,4 +1,4 @@
-//! Passwords typed on the terminal without being shown.
+//! Reads passwords from the terminal without echo.
 //!
 //! The terminal delivers Ctrl-C as a byte while it asks, so that the echo is on again before the
 //! process ends: a signal would end it with the echo still off, and leave a shell that shows

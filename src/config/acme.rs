@@ -8,29 +8,29 @@ use super::web::is_authority;
 use super::{ConfigError, Options, wrong};
 use crate::limits::{ACME_URL_BYTES_MAX, DOMAINS_MAX};
 
-/// Let's Encrypt, the authority when none is named,
+/// The directory of Let's Encrypt, the default authority.
 pub(super) const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
-/// and its rehearsal, whose certificates nobody trusts: `staging` for short.
+/// The staging directory of Let's Encrypt (`staging`), whose certificates nobody trusts.
 pub(super) const LETS_ENCRYPT_STAGING: &str =
     "https://acme-staging-v02.api.letsencrypt.org/directory";
 
-/// Longest domain, in bytes: a file bears its name.
+/// Longest domain, in bytes: it becomes a file name.
 const DOMAIN_BYTES_MAX: usize = 240;
 
-/// A certificate that the server gets and renews by itself.
+/// The settings of ACME.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
-    /// The names that it is for, the one that links name first.
+    /// The names of the certificate; links use the first.
     pub domains: Vec<String>,
     /// The directory of the authority.
     pub directory: String,
-    /// Where the authority can reach the operator.
+    /// Mail address of the operator for the authority.
     pub contact: Option<String>,
-    /// Authorities that the directory's own certificate may be of; `None`: those of the system.
+    /// Trusted authorities for the directory's own certificate; `None`: those of the system.
     pub ca: Option<PathBuf>,
 }
 
-/// Where TLS is accepted when a domain is set and no listener.
+/// The default TLS listeners if a domain is set.
 pub(super) fn default_listeners() -> Vec<SocketAddr> {
     let port = 443;
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]

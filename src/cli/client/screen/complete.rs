@@ -1,13 +1,13 @@
-//! What Tab makes of a half-typed word: names that fit, and paths of files.
+//! Tab completion of names and file paths.
 
 use std::path::MAIN_SEPARATOR;
 
 use super::super::transfer::home;
 
-/// Names of a folder that are read for one completion.
+/// Names of a folder that are read for one completion, at most.
 const NAMES_MAX: usize = 10_000;
 
-/// What all of these begin with, as the first writes it.
+/// The common prefix of these, in the spelling of the first.
 pub(super) fn common_beginning(names: &[String]) -> Option<String> {
     let (first, rest) = names.split_first()?;
     let mut common = first.as_str();

@@ -1,4 +1,4 @@
-//! From the state of the screen to what it shows. Pure: the time zone and the size are given.
+//! Draws the state of the screen to a frame. Pure functions: time zone and size are arguments.
 
 use purpose::client::Message;
 use vestnik::ids::{MessageId, UserId};
@@ -10,22 +10,22 @@ use super::super::text::{Clock, harmless, harmless_lines, width, wrap};
 use super::frame::{Frame, Style};
 use super::state::{Note, NoteKind, Screen};
 
-/// A screen narrower than this has no list of chats.
+/// Columns below which there is no list of chats.
 const LIST_FROM_COLUMNS: usize = 60;
 /// Columns of the list, at most.
 const LIST_COLUMNS_MAX: usize = 24;
 /// Columns of the time before a message.
 const TIME_COLUMNS: usize = 6;
 
-/// Columns of the name of a file in the line below, at most.
+/// Columns of a file name in the status line, at most.
 const NAME_COLUMNS_MAX: usize = 24;
 
-/// A row of the conversation: texts with their styles, from the column on where it begins.
+/// A row of the conversation: texts with their styles, and its first column.
 type Line = Vec<(Style, String)>;
 
-/// A message to be drawn, or one that is not sent yet. All of it but the content is harmless.
+/// A message to draw, sent or not. Only its content is not sanitised yet.
 struct Said<'a> {
-    /// What stands before it: the time.
+    /// The time before it.
     mark: String,
     name: String,
     style: Style,
@@ -40,13 +40,13 @@ fn indented(style: Style, text: String) -> Line {
 }
 
 impl Screen {
-    /// Columns of the list of chats, its border included.
+    /// Columns of the list of chats, including its border.
     fn list_columns(&self) -> usize {
         let columns = self.size.0;
         if columns < LIST_FROM_COLUMNS { 0 } else { (columns / 4).min(LIST_COLUMNS_MAX) }
     }
 
-    /// Rows for messages: all but the head, the line below and what is typed.
+    /// Rows for messages: all but the head, the status line and the input.
     pub(super) fn message_rows(&self) -> usize {
         self.size.1.saturating_sub(3)
     }
@@ -60,7 +60,7 @@ impl Screen {
         self.message_lines(message, &Clock::local()).len()
     }
 
-    /// Rows of everything that is kept of the open chat.
+    /// Rows of all cached messages of the open chat.
     pub(super) fn rows_in_all(&self) -> usize {
         self.conversation(&Clock::local(), usize::MAX).len()
     }
@@ -86,7 +86,7 @@ impl Screen {
         let rows = self.size.1.saturating_sub(2);
         let listed = self.controller.model.listed();
         let open = listed.iter().position(|view| Some(view.info.id) == self.controller.model.open);
-        // The open one can be seen, however many there are.
+        // Scroll so that the open chat is visible.
         let first = open.unwrap_or(0).saturating_sub(rows.saturating_sub(1));
         for row in 0..rows {
             frame.put((columns - 1, row), columns, Style::Dim, "│");
@@ -159,7 +159,7 @@ impl Screen {
             Some(_) => "",
         };
         frame.put((left + 1, 1), self.size.0, Style::Dim, hint);
-        // The newest stand at the bottom.
+        // The newest messages are at the bottom.
         let first = 1 + rows - shown.len();
         for (row, line) in shown.iter().enumerate() {
             let mut at = left;
@@ -169,8 +169,8 @@ impl Screen {
         }
     }
 
-    /// The last rows of the open chat, at least `rows_min` unless there are fewer: messages, notes
-    /// where they were said, and what is not sent yet.
+    /// The last rows of the open chat, at least `rows_min` if there are as many: messages, notes in
+    /// their places, and unsent messages.
     fn conversation(&self, clock: &Clock, rows_min: usize) -> Vec<Line> {
         let model = &self.controller.model;
         let mut blocks: Vec<Vec<Line>> = Vec::new();
@@ -334,7 +334,7 @@ impl Screen {
         frame.put((end + 1, row), columns, Style::Bar, &right);
     }
 
-    /// What goes on while there is a connection.
+    /// The status line while connected.
     fn doing(&self) -> String {
         match self.controller.transfers.as_slice() {
             [] if self.controller.unsent.is_empty() => "connected".to_owned(),
@@ -352,7 +352,7 @@ impl Screen {
     fn draw_input(&self, frame: &mut Frame, row: usize) {
         let columns = self.size.0;
         if let Some((question, answer)) = &self.question {
-            // How long a password is, is nobody's business either.
+            // The length of a password is not shown either.
             let typed = if answer.is_empty() { "" } else { "(not shown)" };
             let at = frame.put((0, row), columns, Style::Bold, &question.prompt());
             let at = frame.put((at, row), columns, Style::Dim, typed);

@@ -1,5 +1,4 @@
-//! The line that is being typed: editing by what people see as characters, and what was typed
-//! before.
+//! The line editor: edits by grapheme clusters, and has a history.
 
 use std::collections::VecDeque;
 
@@ -7,19 +6,19 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::super::text::{harmless, width};
 
-/// Lines remembered.
+/// Lines in the history, at most.
 const HISTORY_MAX: usize = 200;
 /// Longest text, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
-/// A text with a place in it.
+/// A text with a cursor.
 #[derive(Default)]
 pub(super) struct Editor {
     text: String,
-    /// A byte of the text, between two characters.
+    /// The cursor: a byte index between two characters.
     at: usize,
     history: VecDeque<String>,
-    /// Which of the lines before is shown, counted from the newest; and what was typed meanwhile.
+    /// The shown line of the history, counted from the newest, and the typed text meanwhile.
     recalled: Option<(usize, String)>,
 }
 
@@ -32,7 +31,7 @@ impl Editor {
         self.text.is_empty()
     }
 
-    /// The text up to the place.
+    /// The text before the cursor.
     pub(super) fn before(&self) -> &str {
         self.text.get(..self.at).unwrap_or(&self.text)
     }
@@ -41,7 +40,7 @@ impl Editor {
         self.text.get(self.at..).unwrap_or_default()
     }
 
-    /// Puts a text in, without what is no text.
+    /// Inserts a text without control characters.
     pub(super) fn insert(&mut self, text: &str) {
         for c in text.chars() {
             let c = if c == '\t' { ' ' } else { c };
@@ -53,7 +52,7 @@ impl Editor {
         }
     }
 
-    /// Replaces the last `bytes` before the place.
+    /// Replaces the last `bytes` before the cursor.
     pub(super) fn replace_before(&mut self, bytes: usize, text: &str) {
         self.remove_before(bytes);
         self.insert(text);
@@ -75,7 +74,7 @@ impl Editor {
         self.after().graphemes(true).next().map_or(0, str::len)
     }
 
-    /// Bytes from the place back to the beginning of a word.
+    /// Bytes from the cursor back to the beginning of a word.
     fn word_before(&self) -> usize {
         let before = self.before();
         let words = before.trim_end();
@@ -137,7 +136,7 @@ impl Editor {
         self.remove_before(self.word_before());
     }
 
-    /// Replaces the text, with the cursor at its end. What was being recalled is over.
+    /// Replaces the text, with the cursor at its end, and leaves the history.
     pub(super) fn set(&mut self, text: String) {
         self.text = text;
         self.at = self.text.len();
@@ -150,7 +149,7 @@ impl Editor {
         self.recalled = None;
     }
 
-    /// Takes the text away, and remembers it, unless there is a secret in it.
+    /// Removes the text and adds it to the history, unless it contains a secret.
     pub(super) fn take(&mut self, is_secret: bool) -> String {
         let text = std::mem::take(&mut self.text);
         self.at = 0;
@@ -162,13 +161,13 @@ impl Editor {
         text
     }
 
-    /// Takes the text away, and forgets it: it is a password.
+    /// Removes the text without the history: it is a password.
     pub(super) fn take_secret(&mut self) -> String {
         self.at = 0;
         std::mem::take(&mut self.text)
     }
 
-    /// Shows the line before, or with `is_newer` the one after; what was being typed comes last.
+    /// Shows the previous line of the history, or with `is_newer` the next; the typed text is last.
     pub(super) fn recall(&mut self, is_newer: bool) {
         let place = self.recalled.as_ref().map(|(place, _)| *place);
         let next = match (place, is_newer) {
@@ -195,8 +194,8 @@ impl Editor {
         self.end();
     }
 
-    /// What fits into `columns`, and the column of the cursor: the text is scrolled so that
-    /// the place can be seen.
+    /// The part of the text that fits into `columns`, and the column of the cursor. The text is
+    /// scrolled so that the cursor is visible.
     pub(super) fn view(&self, columns: usize) -> (String, usize) {
         let columns = columns.max(2);
         let before = harmless(self.before());

@@ -1,22 +1,22 @@
-//! What the screen shows, as values; and the bytes that bring a terminal from one to the next.
+//! Frames: the content of the screen as values, and the bytes that update a terminal to the next.
 
 use std::fmt::Write as _;
 
 use super::super::text::{cut, width};
 
-/// How a text looks.
+/// The style of a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Style {
     Plain,
     Dim,
     Bold,
-    /// Light on dark, or the other way round.
+    /// Inverted.
     Bar,
     /// In one of six colours, bold.
     Colour(u8),
-    /// What went wrong.
+    /// An error.
     Alarm,
-    /// Black on white, whatever the terminal's colours are.
+    /// Black on white, whatever the colours of the terminal.
     Paper,
 }
 
@@ -28,12 +28,12 @@ pub(super) struct Span {
     pub(super) text: String,
 }
 
-/// A whole screen: `columns` wide, a row for each line. No text goes over the edge.
+/// A frame: `columns` wide, with a row for each line. No text exceeds the width.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Frame {
     columns: usize,
     rows: Vec<Vec<Span>>,
-    /// Column and row.
+    /// The cursor: column and row.
     pub(super) cursor: (usize, usize),
 }
 
@@ -42,7 +42,7 @@ impl Frame {
         Self { columns, rows: vec![Vec::new(); rows], cursor: (0, 0) }
     }
 
-    /// Puts a text at a place, up to the column `end`; gives the column behind it.
+    /// Puts a text at a position, up to the column `end`; returns the column after it.
     pub(super) fn put(
         &mut self,
         (at, row): (usize, usize),
@@ -86,10 +86,9 @@ impl Frame {
     }
 }
 
-/// The bytes that make a terminal show `next`, given that it shows `shown`. Rows that are alike
-/// are left alone.
+/// The bytes that change a terminal from `shown` to `next`. Equal rows are not sent again.
 pub(super) fn paint(shown: Option<&Frame>, next: &Frame, has_colours: bool) -> String {
-    // All at once where the terminal can, with the cursor out of the way.
+    // As one synchronised update if the terminal supports it, with the cursor hidden.
     let mut out = "\x1b[?2026h\x1b[?25l".to_owned();
     let shown =
         shown.filter(|shown| shown.columns == next.columns && shown.rows.len() == next.rows.len());

@@ -1,18 +1,19 @@
-//! Bytes of a terminal into keys: UTF-8, control characters, and the sequences that every terminal
-//! of today sends. What is not known is passed over.
+//! Parses a terminal's bytes into keys: UTF-8, control characters, and common escape sequences.
+//!
+//! Unknown sequences are skipped.
 
-/// Longest sequence that is waited for to be whole.
+/// Longest escape sequence, in bytes.
 const SEQUENCE_BYTES_MAX: usize = 32;
-/// Longest answer of a terminal that is dropped whole.
+/// Longest answer of a terminal that is skipped as a whole, in bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
-/// Longest text that is pasted at once; more is left out.
+/// Longest pasted text, in bytes; the rest is dropped.
 const PASTE_BYTES_MAX: usize = 64 * 1024;
 
 const ESC: u8 = 0x1B;
 const PASTE_BEGINS: &[u8] = b"\x1b[200~";
 const PASTE_ENDS: &[u8] = b"\x1b[201~";
 
-/// A key, or a text that was pasted.
+/// A key, or a pasted text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Key {
     Char(char),
@@ -39,7 +40,7 @@ pub(super) enum Key {
     Paste(String),
 }
 
-/// What came and is no key yet.
+/// The parser, with incomplete input.
 #[derive(Default)]
 pub(super) struct Keys {
     bytes: Vec<u8>,
@@ -50,13 +51,13 @@ pub(super) struct Keys {
     answer: Option<usize>,
 }
 
-/// What the bytes begin with.
+/// The beginning of the input.
 enum Found {
-    /// This many bytes, which are a key or nothing that is known.
+    /// This many bytes: a key, or an unknown sequence.
     Key(usize, Option<Key>),
     /// A string sequence begins: `ESC` and `]`, `P`, `X`, `^` or `_` (ECMA-48, 5.6).
     Answer,
-    /// Not all of it is here.
+    /// An incomplete sequence.
     More,
 }
 
@@ -65,13 +66,14 @@ impl Keys {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether the beginning of something waits for its rest, which may never come: the key Esc
-    /// is such a beginning.
+    /// Whether an incomplete sequence waits for its rest, which may never come: the key Esc looks
+    /// like one.
     pub(super) fn is_waiting(&self) -> bool {
         !self.bytes.is_empty() && self.paste.is_none() && self.answer.is_none()
     }
 
-    /// No more came for a while: what waits is all there is.
+    /// Handles a pause in the input: a lone ESC byte is the key Esc; any other incomplete sequence
+    /// is dropped.
     pub(super) fn give_up_waiting(&mut self) -> Option<Key> {
         let was_escape = self.bytes == [ESC];
         self.bytes.clear();

@@ -1,5 +1,7 @@
-//! The client on the whole screen of a terminal. `state` is what there is, driven by keys and
-//! news; `draw` makes a `frame` of it; this file and `terminal` are all that touches the terminal.
+//! Full-screen mode of the terminal client.
+//!
+//! Keys and news change `state`, `draw` turns it into a `frame`; only this file and `terminal`
+//! touch the terminal.
 
 mod complete;
 mod draw;
@@ -32,12 +34,12 @@ use keys::{Key, Keys};
 use state::Screen;
 use terminal::Terminal;
 
-/// Time for the rest of a sequence that a key sends.
+/// Time limit for the rest of an escape sequence.
 const REST_WAIT: Duration = Duration::from_millis(50);
-/// Time for the good-bye.
+/// Time limit for closing the connection.
 const END_WAIT: Duration = Duration::from_secs(3);
 
-/// Talks until the person leaves, or the session ends; whether the session was given up.
+/// Runs until the user quits or the session ends; returns whether the session was ended.
 pub(super) fn run(
     controller: Controller,
     title: String,
@@ -69,7 +71,7 @@ pub(super) fn run(
     let mut failed = Vec::new();
     if !matches!(shell.screen.end, Some(Err(_))) {
         worker.ask(Job::Quit { logoff: shell.screen.logoff });
-        // What was typed before is sent first, and may fail.
+        // Earlier messages are sent first, which may fail.
         for news in worker.end(END_WAIT) {
             failed.extend(shell.screen.controller.heard(news).into_iter().filter_map(|effect| {
                 match effect {
@@ -138,7 +140,7 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// Waits for something to happen; whether there is input.
+    /// Waits for an event; returns whether there is input.
     fn wait(
         &self,
         signals: &WakeReceiver,
@@ -191,7 +193,7 @@ impl Shell<'_> {
     }
 }
 
-/// Prints on the terminal what was typed and not sent, and how it ended.
+/// Prints the unsent messages and the end on the terminal.
 fn finish(screen: &Screen, is_all_done: bool) -> Result<bool, Failure> {
     for unsent in &screen.controller.unsent {
         note(&format!("not sent: {}", unsent.line()));

@@ -1,4 +1,4 @@
-//! The state of the screen: keys and news in, jobs out. Knows no terminal.
+//! The state of the screen: keys and news in, jobs out. Must not know the terminal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use super::complete;
 use super::editor::Editor;
 use super::keys::Key;
 
-/// How long somebody is shown as typing after the last word of it.
+/// Time for which a user is shown as typing after the last TYPING_NOTIFY.
 const TYPING_SHOWN: Duration = Duration::from_secs(6);
 /// Pause between two TYPING requests.
 const TYPING_PAUSE: Duration = Duration::from_secs(4);
-/// Notes kept; the oldest go.
+/// Notes, at most; the oldest are dropped.
 const NOTES_MAX: usize = 500;
 
-/// A line of the client itself, at its place in the conversation.
+/// A note: a line of the client itself, at a position in the conversation.
 pub(super) struct Note {
     pub(super) chat: Option<ChatId>,
     /// The newest message at that time.
@@ -32,7 +32,7 @@ pub(super) struct Note {
     pub(super) kind: NoteKind,
 }
 
-/// How a note is shown.
+/// The style of a note.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NoteKind {
     Plain,
@@ -41,29 +41,29 @@ pub(super) enum NoteKind {
     Qr,
 }
 
-/// Everything that the screen shows.
+/// The state of the screen.
 pub(in super::super) struct Screen {
     pub(in super::super) controller: Controller,
-    /// Who I am where, for the line below.
+    /// User and server, for the status line.
     pub(super) title: String,
     pub(super) editor: Editor,
-    /// Half-typed lines of the chats that are not open.
+    /// Drafts of the chats that are not open.
     pub(super) drafts: BTreeMap<ChatId, String>,
-    /// The chat that the line in the editor is meant for.
+    /// The chat of the line in the editor.
     draft_chat: Option<ChatId>,
-    /// What is asked for, and what is typed of the answer.
+    /// The open question, and the typed answer.
     pub(super) question: Option<(Question, Editor)>,
     pub(super) notes: VecDeque<Note>,
-    /// Rows between the newest and the last row that is shown.
+    /// Scroll position: rows between the newest row and the last shown one.
     pub(super) scroll: usize,
     /// Columns and rows.
     pub(super) size: (usize, usize),
     typing: BTreeMap<(ChatId, UserId), Instant>,
     typing_sent: Option<Instant>,
-    /// What will have been seen once the newest is shown.
+    /// The read marker to send once the newest message is shown.
     unseen: Option<(ChatId, ServerTime)>,
     is_warned: bool,
-    /// How it ended.
+    /// The reason of the end.
     pub(super) end: Option<Result<(), String>>,
     pub(super) logoff: bool,
 }
@@ -93,7 +93,7 @@ impl Screen {
         }
     }
 
-    /// Something came from the worker.
+    /// Handles news from the worker.
     pub(super) fn heard(&mut self, news: News, now: Instant) -> Vec<Job> {
         match &news {
             News::Event(Event::Typing { chat, user }) => {
@@ -113,8 +113,8 @@ impl Screen {
         jobs
     }
 
-    /// Puts the half-typed line aside when another chat is open now, and takes up that chat's:
-    /// Enter sends a line to nobody but those whom it was typed for.
+    /// Swaps drafts when another chat was opened, so that Enter sends a line only to the chat for
+    /// which it was typed.
     pub(super) fn switch_draft(&mut self) {
         let open = self.controller.model.open;
         if open == self.draft_chat {
@@ -124,7 +124,7 @@ impl Screen {
         let is_empty = self.editor.is_empty();
         match left {
             Some(chat) if !is_empty => _ = self.drafts.insert(chat, self.editor.text().to_owned()),
-            // Typed before any chat was open: for the one that opens now.
+            // It was typed before any chat was open, so it belongs to this one.
             None if !is_empty => return,
             _ => {}
         }
@@ -134,7 +134,7 @@ impl Screen {
         self.note_beginning();
     }
 
-    /// Does what can be done here; the rest is for the worker.
+    /// Applies an effect; returns the jobs for the worker.
     pub(super) fn act(&mut self, effects: Vec<Effect>) -> Vec<Job> {
         let mut jobs = Vec::new();
         for effect in effects {
@@ -147,7 +147,7 @@ impl Screen {
                     self.unseen = Some((chat, time));
                 }
                 Effect::Ask(job) => jobs.push(job),
-                // It is in the model, and will be drawn; what the person reads stays in its place.
+                // It is in the model and will be drawn; the scroll position stays.
                 Effect::Message(message) => {
                     let is_newest =
                         self.controller.model.open_view().is_some_and(|view| {
@@ -157,7 +157,7 @@ impl Screen {
                         self.scroll += self.rows_of(&message);
                     }
                 }
-                // What is drawn shows it already.
+                // The frame shows it already.
                 Effect::Reacted(_) | Effect::Progress(_) | Effect::Sent(_) => {}
                 Effect::Qr(rows) => self.show_qr(rows),
                 Effect::Note(lines) => self.note(lines, NoteKind::Plain),
@@ -179,10 +179,10 @@ impl Screen {
         self.scroll = 0;
     }
 
-    /// Shows a QR code, if there is room for one.
+    /// Shows a QR code, if it fits.
     fn show_qr(&mut self, rows: Vec<String>) {
         let columns = rows.first().map_or(0, |row| width(row));
-        // The lines with the link stand below it.
+        // The lines with the link are below it.
         if rows.len() <= self.message_rows() && columns <= self.text_columns() {
             self.note(rows, NoteKind::Qr);
         } else {
@@ -191,7 +191,7 @@ impl Screen {
         }
     }
 
-    /// A key was pressed.
+    /// Handles a key.
     pub(super) fn pressed(&mut self, key: Key, now: Instant) -> Vec<Job> {
         let jobs = if key == Key::Ctrl('c') {
             self.interrupt();
@@ -205,7 +205,7 @@ impl Screen {
         jobs
     }
 
-    /// A line that is begun is about the messages that are there now, not about later ones.
+    /// Notes the newest message when a line is begun: `/reply` does not refer to later ones.
     fn note_beginning(&mut self) {
         if self.editor.is_empty() {
             self.controller.as_of = None;
@@ -214,7 +214,7 @@ impl Screen {
         }
     }
 
-    /// Which message the line that is typed is about, for the person to see.
+    /// The target message of the typed command, for the status line.
     pub(super) fn aim(&self) -> Option<String> {
         let target = command::aim(self.editor.text())?;
         let message = self.controller.target(&target).ok()?;
@@ -243,7 +243,7 @@ impl Screen {
         Vec::new()
     }
 
-    /// Ctrl-C: drops the question, or the half-typed line; with neither, leaves.
+    /// Ctrl-C: cancels the question, or clears the typed line; with neither, quits.
     fn interrupt(&mut self) {
         if self.question.take().is_some() {
             return;
@@ -255,7 +255,7 @@ impl Screen {
         }
     }
 
-    /// Leaves; what is not sent or saved asks for a second Ctrl-C.
+    /// Quits; with unsent messages or transfers only at a second Ctrl-C.
     fn leave(&mut self) {
         let unsent = self.controller.unsent.len();
         let is_saving = self.controller.transfers.iter().any(|transfer| !transfer.is_upload);
@@ -320,7 +320,7 @@ impl Screen {
         let page = self.message_rows().saturating_sub(2).max(1);
         let top = self.rows_in_all().saturating_sub(self.message_rows());
         self.scroll = (self.scroll + page).min(top);
-        // Older ones are asked for before the last row of what is here has been reached.
+        // Older messages are requested before the oldest loaded row is reached.
         if self.scroll + page >= top {
             let effects = self.controller.older().into_iter().collect();
             return self.act(effects);
@@ -334,7 +334,7 @@ impl Screen {
         if self.scroll == 0 { self.seen_now().into_iter().collect() } else { Vec::new() }
     }
 
-    /// Opens the next chat of the list, or the one before.
+    /// Opens the next or previous chat of the list.
     fn step(&mut self, is_forward: bool) -> Vec<Job> {
         let listed: Vec<ChatId> =
             self.controller.model.listed().iter().map(|view| view.info.id).collect();
@@ -360,7 +360,7 @@ impl Screen {
         }
     }
 
-    /// Opens a chat with something unread, or completes what stands before the cursor.
+    /// Opens a chat with unread messages, or completes the word before the cursor.
     fn tab(&mut self) -> Vec<Job> {
         if self.editor.is_empty() {
             let listed = self.controller.model.listed();
@@ -391,8 +391,8 @@ impl Screen {
         Vec::new()
     }
 
-    /// What a word may become: a command in the beginning, a chat behind one, a member; the sender
-    /// of a message behind `@`, and words for emoji.
+    /// Completions of a word: commands at the beginning, chats after some commands, members,
+    /// senders of messages after `@`, and short names of emoji.
     fn candidates(&self, word: &str, is_first: bool, before: &str) -> Vec<String> {
         let beginning = word.to_lowercase();
         let fits = |name: &String| name.to_lowercase().starts_with(&beginning);
@@ -418,14 +418,14 @@ impl Screen {
         names
     }
 
-    /// Who types in the open chat.
+    /// The users who are typing in the open chat.
     pub(super) fn typists(&self) -> Vec<String> {
         let Some(open) = self.controller.model.open else { return Vec::new() };
         let here = self.typing.keys().filter(|(chat, _)| *chat == open);
         here.map(|(_, user)| self.controller.model.name(*user)).collect()
     }
 
-    /// Forgets who has stopped typing; when to look again.
+    /// Removes users who have stopped typing; returns when to check again.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Duration> {
         self.typing.retain(|_, until| *until > now);
         let next = self.typing.values().min()?;
@@ -433,7 +433,7 @@ impl Screen {
     }
 }
 
-/// What keys do to a text.
+/// Applies a key to the editor.
 fn edit(editor: &mut Editor, key: Key) {
     match key {
         Key::Char(c) => editor.insert(c.encode_utf8(&mut [0; 4])),

@@ -1,15 +1,15 @@
-//! The terminal itself: raw while the screen is ours, as it was before when it is given back.
+//! The terminal: raw mode and the alternate screen, and restoring both.
 
 use std::io::{self, Write};
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// The other screen, keys as they are typed, pastes marked, no wrapping at the edge.
+/// Enters the alternate screen, with bracketed paste and without line wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?2004h\x1b[?7l\x1b[2J";
 const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?25h\x1b[?1049l";
 
-/// A terminal that is ours until this is dropped.
+/// A terminal in raw mode; dropping it restores the terminal.
 pub(super) struct Terminal<'a> {
     out: &'a mut dyn Write,
     before: Termios,
@@ -34,7 +34,7 @@ impl<'a> Terminal<'a> {
         Ok(tcsetattr(io::stdin(), OptionalActions::Now, &self.before)?)
     }
 
-    /// Gives the terminal to the shell, and comes back when the shell says so.
+    /// Suspends the process (Ctrl-Z), and takes the terminal back after `fg`.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         self.leave()?;
         kill_process(getpid(), Signal::TSTP)?;
@@ -59,7 +59,7 @@ impl<'a> Terminal<'a> {
 
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
+        // An error is ignored: a closed terminal needs no restoring.
         let _ = self.leave();
     }
 }
