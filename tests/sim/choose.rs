@@ -8,7 +8,7 @@ use crate::client::{Client, Kept, State};
 use crate::model::{Chat, Model};
 use crate::plan::Plan;
 use crate::replica::{Asking, Next};
-use crate::wire::DECLINED;
+use crate::wire::{DECLINED, DELETED};
 
 const CHAT_NAMES: [&str; 10] =
     ["hall", "Hall", "зал", "ЗАЛ", "a", "b-1", "kitchen", "Кухня", "x.y", "hal"];
@@ -273,6 +273,16 @@ fn a_message(client: &mut Client, model: &Model, user: u32, chat: ChatId) -> Mes
     MessageId::new(id as u64).expect("positive")
 }
 
+/// One of the newest messages that are not deleted, of any author.
+fn any_message(client: &mut Client, model: &Model, chat: ChatId) -> MessageId {
+    let messages = model.chats.get(&chat.get()).map(|chat| &chat.messages);
+    let newest = messages.into_iter().flat_map(|messages| messages.iter().rev());
+    let there = newest.filter(|(_, message)| message.status & DELETED == 0).take(10);
+    let ids: Vec<i64> = there.map(|(id, _)| *id).collect();
+    let id = client.rng.pick(&ids).copied().unwrap_or(model.high + 5);
+    MessageId::new(id as u64).expect("positive")
+}
+
 /// A time: the present, a random one, one at which something happened, or one next to it.
 fn a_time(client: &mut Client, model: &Model, chat: ChatId) -> ServerTime {
     let chat = model.chats.get(&chat.get());
@@ -409,8 +419,23 @@ fn send_with_extras(client: &mut Client, model: &Model, chat: ChatId, text: &str
     client.say(frame[4], &frame[6..], None, asking);
 }
 
+/// A chat of the user in which a slow consumer on 1.1 is notified of reactions.
+fn chat_of_a_slow_one(client: &mut Client, model: &Model, user: u32) -> Option<ChatId> {
+    let slow = model.conns.values().filter(|conn| conn.behind && conn.is_11);
+    let slow: Vec<u32> = slow.filter_map(|conn| conn.listener()).collect();
+    let mine = model.chats_of(user).into_iter();
+    let is_slow = |chat: &u32| slow.iter().any(|user| model.is_member(*user, *chat));
+    let chats: Vec<u32> = mine.filter(is_slow).collect();
+    client.rng.pick(&chats).and_then(|chat| ChatId::new(*chat))
+}
+
 fn react(client: &mut Client, model: &Model, user: u32, chat: ChatId) {
-    let message = a_message(client, model, user, chat);
+    let slow = if client.rng.one_in(2) { chat_of_a_slow_one(client, model, user) } else { None };
+    let chat = slow.unwrap_or(chat);
+    let message = match client.rng.one_in(3) {
+        true => a_message(client, model, user, chat),
+        false => any_message(client, model, chat),
+    };
     let emoji = *client.rng.pick(&EMOJI).expect("some");
     let on = !client.rng.one_in(3);
     match client.rng.below(8) {
@@ -675,7 +700,9 @@ fn people(client: &mut Client, model: &Model, chat: ChatId) {
     if client.rng.one_in(12) {
         return find_users(client, model);
     }
-    if client.rng.one_in(10) {
+    let session = client.session.as_ref().and_then(|session| model.sessions.get(&session.id));
+    let is_subscribed = session.is_some_and(|session| session.push.is_some());
+    if client.rng.one_in(if is_subscribed { 12 } else { 3 }) {
         return subscribe(client, model);
     }
     let user = a_user(client, model);

@@ -682,7 +682,7 @@ impl Model {
         self.chats.iter().find(|(_, chat)| is_it(chat)).map(|(id, _)| *id)
     }
 
-    fn is_member(&self, user: u32, chat: u32) -> bool {
+    pub(crate) fn is_member(&self, user: u32, chat: u32) -> bool {
         self.chats.get(&chat).is_some_and(|chat| chat.members.contains_key(&user))
     }
 
