@@ -1,4 +1,4 @@
-//! Sending, changing and marking messages (protocol sections 4 and 5).
+//! Sending (idempotent by a nonce), changing and marking messages (protocol sections 4 and 5).
 
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::service::roster::Membership;
