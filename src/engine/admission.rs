@@ -1,8 +1,8 @@
 //! Admission of connections: their ids, and which unauthenticated one is evicted when the table is
 //! full.
 //!
-//! Owns the counts of these per address and network. The oldest connection of the largest network is
-//! evicted, so no network can lock out the others, however many addresses it has.
+//! Owns the counts of these per address and network. The oldest connection of the largest network
+//! is evicted, so no network can lock out the others, however many addresses it has.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
