@@ -68,6 +68,21 @@ test('two people talk', async () => {
   await close();
 });
 
+test('a direct chat says that the other user is disabled, at once and after a reload', async () => {
+  const { a, boris, close } = await pair();
+  await joinChat(a, boris);
+  const about = a.locator('.head-about');
+  await about.filter({ hasText: 'online' }).waitFor();
+  server.command('user', 'disable', boris);
+  await about.filter({ hasText: 'disabled' }).waitFor();
+  await a.reload();
+  await about.filter({ hasText: 'disabled' }).waitFor();
+  server.command('user', 'enable', boris);
+  await a.reload();
+  await about.filter({ hasNotText: 'disabled' }).waitFor();
+  await close();
+});
+
 test(`the server is killed ${KILLS} times in the middle of sends: nothing is lost or doubled`, async () => {
   const { a, b, close } = await pair();
   let count = 0;
