@@ -125,8 +125,16 @@ impl Cache {
     }
 }
 
-/// Security headers of every answer. The page may load only its own parts, cannot be framed, and
-/// gets only two browser features.
+/// Security headers of an asset: it is a part of the page, and loads nothing as a document of its
+/// own. The page's policies have no effect on parts, and would be a third of what they weigh.
+const ASSET_SECURITY: &str = "\
+Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n\
+X-Content-Type-Options: nosniff\r\n\
+Referrer-Policy: no-referrer\r\n\
+Cross-Origin-Resource-Policy: same-origin\r\n";
+
+/// Security headers of every other answer. The page may load only its own parts, cannot be framed,
+/// and gets only two browser features.
 const SECURITY: &str = "\
 Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
 connect-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; worker-src 'self'; \
@@ -238,7 +246,11 @@ impl<'a> Answer<'a> {
         } else if exchange.is_last {
             out.extend_from_slice(b"Connection: close\r\n");
         }
-        out.extend_from_slice(SECURITY.as_bytes());
+        let security = match self.cache {
+            Cache::Immutable => ASSET_SECURITY,
+            Cache::Never | Cache::Confirmed => SECURITY,
+        };
+        out.extend_from_slice(security.as_bytes());
         out.extend_from_slice(b"\r\n");
         Ok(())
     }

@@ -243,6 +243,20 @@ fn every_answer_carries_what_keeps_browsers_safe() {
 }
 
 #[test]
+fn the_head_of_an_asset_is_short_and_safe() {
+    let server = Server::default();
+    let page = String::from_utf8(server.get("/", "").body().to_vec()).unwrap();
+    let part = page.split('"').find(|text| text.starts_with("/a/")).expect("an asset");
+    let got = server.get(part, "Accept-Encoding: br\r\n");
+    let policy = "default-src 'none'; frame-ancestors 'none'";
+    assert_eq!(got.header("content-security-policy"), Some(policy));
+    assert_eq!(got.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(got.header("cross-origin-resource-policy"), Some("same-origin"));
+    let length = got.out.find("\r\n\r\n").expect("a head");
+    assert!(length < 550, "a head of {length} bytes");
+}
+
+#[test]
 fn the_first_run_has_a_page_of_its_own() {
     let empty = Server { is_empty: true, ..Server::default() };
     let (first, later) = (empty.get("/", ""), Server::default().get("/", ""));
