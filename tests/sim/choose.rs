@@ -170,6 +170,13 @@ fn garbage(client: &mut Client, plan: &Plan) {
 
 /// LOGIN, RESTORE_SESSION or REGISTER_USER.
 fn enter(client: &mut Client, plan: &Plan, model: &Model) {
+    // Another registration waits for its password with the last use of an invite.
+    if client.modern
+        && let Some(code) = model.invite_in_use()
+        && client.rng.one_in(2)
+    {
+        return register(client, "password guest", Some(code));
+    }
     let choice = client.rng.below(20);
     let others: Vec<u32> = model.sessions.keys().copied().collect();
     match (&client.session, choice) {
@@ -190,12 +197,15 @@ fn enter(client: &mut Client, plan: &Plan, model: &Model) {
             }
         }
         (_, 17) if client.modern => {
-            let number = client.rng.below(20);
-            let login = format!("guest{number}");
             let password = client.rng.weighted(&[(4, "password guest"), (1, "short")]);
-            let code = an_invite(client, model);
-            let invite = Some(&code[..]).filter(|_| client.rng.one_in(2));
-            say(client, &Request::RegisterUser { login: &login, password, invite });
+            let good = model.invites.iter();
+            let good = good.filter(|(_, invite)| invite.registers && invite.uses_left > 0);
+            let good: Vec<&String> = good.map(|(code, _)| code).collect();
+            let code = client.rng.pick(&good).map(|code| (*code).clone());
+            let code = code.filter(|_| !client.rng.one_in(3));
+            let code = code.unwrap_or_else(|| an_invite(client, model));
+            let invite = Some(&code[..]).filter(|_| !client.rng.one_in(3));
+            register(client, password, invite);
         }
         (_, 18) if client.is_11 => {
             let codes = model
@@ -211,6 +221,11 @@ fn enter(client: &mut Client, plan: &Plan, model: &Model) {
         }
         _ => login(client, plan, model),
     }
+}
+
+fn register(client: &mut Client, password: &str, invite: Option<&str>) {
+    let login = format!("guest{}", client.rng.below(20));
+    say(client, &Request::RegisterUser { login: &login, password, invite });
 }
 
 fn restore(client: &mut Client, kept: Kept) {

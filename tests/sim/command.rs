@@ -118,7 +118,8 @@ fn choose_of_operators(rng: &mut Rng, model: &Model, wall_us: i64) -> Option<Com
             Command::AddInvite { code, invite, created }
         }
         _ => {
-            let code = (*rng.pick(&codes)?).clone();
+            let code = model.invite_in_use().map(str::to_owned);
+            let code = code.or_else(|| rng.pick(&codes).map(|code| (*code).clone()))?;
             Command::RemoveInvite { code, by_hint: rng.one_in(2) }
         }
     })

@@ -635,6 +635,13 @@ impl Turning<'_, '_> {
                 }
             }
         }
+        for one in &fed {
+            if let Input::Closing { conn } = one.input
+                && !service.outbox.is_closed(conn.index)
+            {
+                return Err(format!("{conn} was closing, and is not after its turn"));
+            }
+        }
         self.compare(service, &fed, end)?;
         self.copy();
         self.net.failed_reads_before = failed_reads();

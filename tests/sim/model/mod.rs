@@ -665,7 +665,10 @@ impl Model {
         match frame.purpose {
             wire::ACCEPTED | wire::PART => Ok(()),
             DECLINED => self.declined(turn, conn, frame.task, suspended),
-            wire::DISCONNECT if frame.body.is_empty() => Ok(()),
+            wire::DISCONNECT if frame.body.is_empty() => {
+                self.closing(conn);
+                Ok(())
+            }
             wire::HEARTBEAT if frame.body.len() <= 1024 => {
                 self.accept(turn, conn, frame.task, &frame.body)
             }

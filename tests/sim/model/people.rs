@@ -387,6 +387,17 @@ impl Model {
         Ok(())
     }
 
+    /// An invite whose last use a registration needs that waits for its password.
+    pub(crate) fn invite_in_use(&self) -> Option<&str> {
+        let waiting = self.conns.values().filter_map(|conn| conn.waiting.as_ref());
+        let mut codes = waiting.filter_map(|waiting| match &waiting.intent {
+            Intent::Register { invite: Some(code), .. } => Some(code),
+            _ => None,
+        });
+        let is_last = |code: &&String| self.good_invite(code).is_some_and(|it| it.uses_left == 1);
+        codes.find(is_last).map(|code| &code[..])
+    }
+
     fn spend_invite(&mut self, code: &str) {
         if let Some(invite) = self.invites.get_mut(code) {
             invite.uses_left -= 1;

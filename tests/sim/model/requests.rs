@@ -37,7 +37,10 @@ impl Model {
                 return self.decline(turn, conn, frame.task, "malformed");
             }
             Some(ToServer::Heartbeat) => return self.accept(turn, conn, frame.task, &frame.body),
-            Some(ToServer::Disconnect) if frame.body.is_empty() => return Ok(()),
+            Some(ToServer::Disconnect) if frame.body.is_empty() => {
+                self.closing(conn);
+                return Ok(());
+            }
             Some(ToServer::Disconnect) => return self.decline(turn, conn, frame.task, "malformed"),
             _ => {}
         }
