@@ -18,7 +18,7 @@ pub use acme::Acme;
 pub use file::nearest;
 pub use options::{CONTENT_LIMIT_BYTES_MAX, Options, PushOptions, VARIABLE_PREFIX, variable_of};
 pub use push::{PUSH_HOSTS, PushContact, PushResolve};
-pub use value::{InvitesBy, OnOff, PushContent, Registration, UserList};
+pub use value::{Checkpoints, InvitesBy, OnOff, PushContent, Registration, UserList};
 pub use web::{Network, WebOrigin, is_authority};
 
 use crate::limits;
@@ -88,6 +88,8 @@ pub struct Config {
     pub files_limit_bytes: u64,
     /// Bytes that files leave free on the disk.
     pub disk_reserve_bytes: u64,
+    /// Which program checkpoints the WAL.
+    pub checkpoints: Checkpoints,
     /// Start although the database holds times more than a day ahead of the clock.
     pub accept_future_time: bool,
     /// Listener of the metrics endpoint for Prometheus, if any.
@@ -224,6 +226,7 @@ impl Config {
             user_files_limit_bytes: options.user_files_limit()?,
             files_limit_bytes: options.files_limit()?,
             disk_reserve_bytes: options.disk_reserve()?,
+            checkpoints: options.checkpoints.unwrap_or(Checkpoints::Own),
             accept_future_time: options.accept_future_time.unwrap_or(false),
             metrics_listen: options.metrics_listen,
             web: options.web != Some(OnOff::Off),

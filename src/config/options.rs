@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
 use super::acme::{AcmeContact, AcmeDirectory, Domain};
 use super::push::{PushContact, PushHost, PushResolve};
-use super::value::{InvitesBy, PushContent, Registration, UserList};
+use super::value::{Checkpoints, InvitesBy, PushContent, Registration, UserList};
 use super::value::{Number, OnOff, OptionValue, Seconds};
 use super::web::{Network, WebOrigin};
 use super::{ConfigError, DATA, wrong};
@@ -232,6 +232,9 @@ options! {
         /// Serve metrics to `vestnik stats` on this Unix socket
         /// [default: the data file's name and .sock]
         stats_socket: PathBuf = "FILE";
+        /// Which program checkpoints the WAL: this one, or another one such as Litestream
+        /// [default: own]
+        checkpoints: Checkpoints = "own|external";
         /// Start although the database holds times more than a day ahead of the clock
         accept_future_time: bool = "BOOL";
     }

@@ -70,6 +70,7 @@ fn every_option_of_the_file_arrives() {
         user-files-limit = 11
         files-limit = 12
         disk-reserve = 13
+        checkpoints = "external"
         accept-future-time = true
         metrics-listen = "127.0.0.1:4"
         stats-socket = "/run/v.sock"
@@ -115,6 +116,7 @@ fn every_option_of_the_file_arrives() {
         user_files_limit_bytes: 11,
         files_limit_bytes: 12,
         disk_reserve_bytes: 13,
+        checkpoints: Checkpoints::External,
         accept_future_time: true,
         metrics_listen: Some(address("127.0.0.1:4")),
         stats_socket: "/run/v.sock".into(),

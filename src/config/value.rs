@@ -331,4 +331,11 @@ choices! {
         /// Only that there is one.
         None = "none",
     }
+    /// Which program checkpoints the WAL.
+    Checkpoints {
+        /// The server.
+        Own = "own",
+        /// Another program, such as Litestream; the server never does.
+        External = "external",
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ring::rand::SystemRandom;
 
-use crate::config::{CertificateSource, Config};
+use crate::config::{CertificateSource, Checkpoints, Config};
 use crate::logging::Logging;
 use crate::net::clock::Clock;
 use crate::net::first_run;
@@ -51,7 +51,10 @@ impl From<String> for ServeError {
 /// [`ServeError`].
 pub fn serve(config: &Config, logging: &Logging) -> Result<(), ServeError> {
     let certificate = CertificateKeeper::load(config)?;
-    let mut database = Database::open_server(&config.data)?;
+    let mut database = match config.checkpoints {
+        Checkpoints::Own => Database::open_server(&config.data)?,
+        Checkpoints::External => Database::open_replicated_server(&config.data)?,
+    };
     warn_of_readers(&config.data);
     database.start_copying()?;
     let mut store = Store::new(&database).map_err(|e| format!("{}: {e}", config.data.display()))?;

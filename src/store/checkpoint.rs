@@ -38,6 +38,8 @@ const LOG_PAGES: c_int = 2000;
 /// State shared by the loop and the thread.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    /// Another program checkpoints the WAL; this one never does.
+    is_external: bool,
     /// The thread was woken, and has not finished.
     is_working: AtomicBool,
     is_failing: AtomicBool,
@@ -59,6 +61,16 @@ pub struct Checkpoints {
 }
 
 impl Shared {
+    /// For a database whose WAL another program checkpoints.
+    pub(super) fn external() -> Self {
+        Self { is_external: true, ..Self::default() }
+    }
+
+    /// Whether another program checkpoints the WAL.
+    pub(super) const fn is_external(&self) -> bool {
+        self.is_external
+    }
+
     /// Whether the thread is running a checkpoint, and so holds the lock that every checkpoint
     /// needs.
     pub(super) fn is_working(&self) -> bool {

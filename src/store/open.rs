@@ -91,6 +91,9 @@ impl fmt::Display for OpenError {
 pub enum Role {
     /// The server: exclusive, and never waits more than a moment for another process.
     Server,
+    /// The server, where another program checkpoints the WAL: it leaves that to it even at the
+    /// start and at the end.
+    ReplicatedServer,
     /// A command that may write while the server runs: waits for the write lock.
     Command,
     /// A command that only reads, even from a read-only file system. It changes nothing, and
@@ -106,16 +109,29 @@ impl Database {
     /// One line that says what is wrong and what to do: another server has it, it is not
     /// vestnik's, newer than this program, damaged, or cannot be read or made.
     pub fn open_server(path: &Path) -> Result<Self, String> {
+        Self::open_as(path, Role::Server)
+    }
+
+    /// Opens the database for a server that never checkpoints the WAL, since another program does
+    /// (Litestream copies the WAL, and must see all of it).
+    ///
+    /// # Errors
+    /// As [`Database::open_server`].
+    pub fn open_replicated_server(path: &Path) -> Result<Self, String> {
+        Self::open_as(path, Role::ReplicatedServer)
+    }
+
+    fn open_as(path: &Path, role: Role) -> Result<Self, String> {
         let is_there = path.exists();
         if is_there {
             // SQLite needs some free space even to read.
             reserve_of(path)?.give_up_when_full();
             // A file that is not ours gets no lock file next to it.
-            check_header(path, Role::Server)?;
+            check_header(path, role)?;
         }
         paths::create_missing(path)?;
         let lock = lock_for_server(path)?;
-        let mut database = open(path, Role::Server)?;
+        let mut database = open(path, role)?;
         let real = database.path.clone();
         database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
         database.identity.record(&lock);
@@ -249,11 +265,15 @@ impl Database {
         }
     }
 
-    /// Starts the checkpointer thread, which takes most checkpoints over from COMMIT.
+    /// Starts the checkpointer thread, which takes most checkpoints over from COMMIT; unless
+    /// another program checkpoints the WAL.
     ///
     /// # Errors
     /// When there is no room for one more thread, or SQLite cannot open the file again.
     pub fn start_copying(&mut self) -> Result<(), String> {
+        if self.checkpoints.is_external() {
+            return Ok(());
+        }
         let checkpointer = self.checkpointer(None)?;
         let thread = checkpoint::Thread::start(checkpointer);
         self.thread = Some(thread.map_err(|e| format!("cannot start a thread: {e}"))?);
@@ -397,7 +417,7 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
     identity.watch(&real);
     let db = match role {
         Role::Reader => connect_to_read(path, &real)?,
-        Role::Server | Role::Command => {
+        Role::Server | Role::ReplicatedServer | Role::Command => {
             let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
             let fail = |e: &rusqlite::Error| explain(path, None, e);
             let mut db = Connection::open_with_flags(&real, flags).map_err(|e| fail(&e))?;
@@ -410,8 +430,15 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
         }
     };
     identity.still_same().map_err(|e| e.to_string())?;
-    identity.watch(&sibling_path(&real, "-wal"));
-    Ok(Database::of(db, real, identity))
+    let wal = sibling_path(&real, "-wal");
+    identity.watch(&wal);
+    let mut database = Database::of(db, real, identity);
+    if role == Role::ReplicatedServer {
+        // After a crash the WAL may contain a turn that is only in the system's cache.
+        paths::sync(&wal)?;
+        database.checkpoints = Arc::new(checkpoint::Shared::external());
+    }
+    Ok(database)
 }
 
 /// A connection that writes nothing. Without a WAL, SQLite creates and deletes one; where it
@@ -537,9 +564,12 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     // prepared again for each call.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match role {
-        Role::Server => {
+        Role::Server | Role::ReplicatedServer => {
+            let is_external = role == Role::ReplicatedServer;
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
-            db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+            let pages = if is_external { 0 } else { CHECKPOINT_PAGES };
+            db.pragma_update(None, "wal_autocheckpoint", pages)?;
+            db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_external)?;
             // The loop must not block inside SQLite; commands hold the lock only briefly.
             db.busy_timeout(BUSY_TIMEOUT)?;
             // On a full disk, keep the old ones until the next start.
@@ -549,6 +579,9 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             });
             if let Err(error) = refreshed {
                 log::debug!("what logins look like is not computed anew: {error}");
+            }
+            if is_external {
+                return Ok(());
             }
             // After a crash the WAL may contain a turn that is only in the system's cache. Clients
             // are about to get answers from it, so it is synced to disk first.

@@ -84,6 +84,36 @@ fn the_thread_does_it_alone_when_it_can() {
     server.admin_ok(&["check"], None);
 }
 
+/// Where another program checkpoints the WAL, the server never does: not under load, not after a
+/// deletion, not at the end, not at the start. Nothing is lost by that.
+#[test]
+fn another_program_may_do_it_alone() {
+    const SENDS: usize = 800;
+    let mut server = Server::with(&["--checkpoints", "external"]);
+    server.add_user("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login("anna");
+    let hall = anna.chat_id("hall");
+    for number in 0..SENDS {
+        anna.send(hall, &long(number));
+    }
+    let wal = server.data().with_file_name("t.db-wal");
+    let wal_bytes = || fs::metadata(&wal).expect("the WAL").len();
+    let written = wal_bytes();
+    assert!(written as f64 > SENDS as f64 * 16_000.0, "all of it is in the WAL: {written}");
+    assert_eq!((by(&server, "thread"), by(&server, "loop")), (0.0, 0.0));
+    drop(anna);
+    let (ended, _) = server.stop_by("TERM");
+    assert!(ended.success());
+    assert!(wal_bytes() >= written, "the end has emptied the WAL");
+    server.restart();
+    assert!(wal_bytes() >= written, "the start has emptied the WAL");
+    server.kill();
+    server.restart();
+    assert_eq!(server.login("anna").history(hall).len(), SENDS);
+    server.admin_ok(&["check"], None);
+}
+
 /// Has the calls of the thread fail from now on; `None` without strace.
 fn have_thread_fail(server: &Server, calls: &str) -> Option<Child> {
     if Command::new("strace").arg("-V").output().is_err() {
