@@ -63,11 +63,14 @@ impl Unauthenticated {
         network_peers.count += 1;
         network_peers.order.push_back(conn);
         self.sizes.insert((network_peers.count, network));
+        debug_assert_eq!(self.sizes.len(), self.networks.len());
     }
 
     /// Uncounts a connection that has a session now, or is gone. `is_in`: whether a connection is
     /// still unauthenticated.
     pub(super) fn remove(&mut self, counted: Counted, is_in: impl Fn(ConnId) -> bool) {
+        debug_assert!(self.origins.contains_key(&counted), "{counted:?} is not counted");
+        debug_assert!(self.networks.contains_key(&counted.origin.network()));
         if let Some(count) = self.origins.get_mut(&counted) {
             *count -= 1;
             if *count == 0 {
@@ -82,6 +85,7 @@ impl Unauthenticated {
             self.networks.remove(&network);
             return;
         }
+        debug_assert!(network_peers.count <= network_peers.order.len());
         self.sizes.insert((network_peers.count, network));
         if network_peers.order.len() > 2 * network_peers.count + STALE_MAX {
             network_peers.order.retain(|conn| is_in(*conn));

@@ -25,6 +25,7 @@ impl Deadlines {
     /// Adds a deadline. The connection stores it too; an entry that differs from the stored one is
     /// stale.
     pub(super) fn push(&mut self, at_ms: u64, conn: ConnId) {
+        debug_assert_ne!(at_ms, NEVER_MS, "{conn} waits for a deadline that never comes");
         self.heap.push(Reverse((at_ms, conn)));
     }
 

@@ -87,19 +87,21 @@ impl Engine<'_> {
         let before = std::mem::replace(&mut connection.inbound_bytes, bytes);
         self.inbound_bytes = self.inbound_bytes - before + bytes;
         if bytes > UNCHECKED_BYTES_MAX && bytes > before {
-            self.users_to_check.push(conn);
+            self.queues.users_to_check.push(conn);
         }
     }
 
     /// Closes connections while peers hold more inbound bytes than the memory limit allows.
     pub(super) fn shed_inbound(&mut self) {
-        for conn in std::mem::take(&mut self.users_to_check) {
+        for conn in std::mem::take(&mut self.queues.users_to_check) {
             self.shed_user(conn);
         }
         let limit = self.service.inbound_limit();
         if self.inbound_bytes <= limit {
             return;
         }
+        let held = || self.connections.iter().map(|(_, connection)| connection.inbound_bytes);
+        debug_assert_eq!(self.inbound_bytes, held().sum::<usize>());
         // An eighth more than necessary, so that the next search is not due at once.
         let excess = self.inbound_bytes - (limit - limit / 8);
         let mut holders: HashMap<Holder, Held> = HashMap::new();

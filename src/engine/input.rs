@@ -51,6 +51,7 @@ impl Engine<'_> {
     pub(super) fn read(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
         let mut reading =
             std::mem::replace(&mut self.queues.ready, std::mem::take(&mut self.queues.reading));
+        debug_assert!(self.queues.ready.is_empty(), "the spare list has connections");
         let mut budget = Budget { bytes: TURN_READ_BYTES, handshakes: TURN_HANDSHAKES };
         let mut first_passed_over = None;
         let mut outcome = Ok(());
@@ -59,6 +60,7 @@ impl Engine<'_> {
             if connection.id != conn {
                 continue;
             }
+            debug_assert!(connection.is_enqueued, "{conn} is listed twice");
             connection.is_enqueued = false;
             let state = connection.state();
             let is_handshaking = io.is_handshaking(conn);
@@ -99,6 +101,7 @@ impl Engine<'_> {
         budget: &mut Budget,
     ) -> Result<(), Stopped> {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        debug_assert_eq!((connection.id, connection.state()), (conn, State::Open));
         self.buffer.begin(&connection.inbox);
         let kept_bytes = connection.inbox.len();
         let mut cost = 0;
@@ -222,6 +225,7 @@ impl Engine<'_> {
                     let is_secret =
                         ToServer::from_byte(frame.purpose).is_some_and(ToServer::has_secret);
                     let whole = rest.get(..bytes).unwrap_or_default();
+                    debug_assert_eq!(whole.len(), bytes, "a parsed frame is complete");
                     let event = Event::Frame { conn, bytes: whole, flow };
                     if io.observe(event, &mut self.service).is_break() {
                         return Err(Stopped::Observer);
@@ -233,6 +237,7 @@ impl Engine<'_> {
                 }
             }
         }
+        debug_assert!(requests <= self.options.requests_per_turn_max);
         let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
         self.buffer.end(at, &mut connection.inbox);
         match flow {

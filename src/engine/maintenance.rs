@@ -50,6 +50,7 @@ impl Engine<'_> {
             || self.service.has_sent_pushes() && !has_requests;
         let is_due = is_time || self.service.wants_housekeeping();
         if is_due && !has_written {
+            debug_assert!(!self.service.has_written(), "housekeeping has a COMMIT of its own");
             let has_more = self.service.housekeeping_timed(|| io.elapsed_us());
             self.hand_over_pushes(io);
             self.schedule.housekeeping_ms =
@@ -96,6 +97,7 @@ impl Engine<'_> {
                 continue;
             }
             let (state, address) = (connection.state(), connection.address);
+            debug_assert!(state >= State::Draining, "{conn} has not ended");
             self.service.closed(conn);
             self.service.outbox.remove(conn.index);
             self.observe(io, Event::ConnectionForgotten(conn))?;
@@ -183,6 +185,7 @@ impl Engine<'_> {
 
     fn act(&mut self, conn: ConnId, due: Due) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert_eq!(connection.id, conn, "another connection has its place");
         let address = connection.address;
         match due {
             Due::Probe => {

@@ -152,8 +152,6 @@ pub struct Engine<'db> {
     buffer: ReadBuffer,
     /// Bytes that all connections hold unhandled.
     inbound_bytes: usize,
-    /// Connections that hold many of them: the sum of their users is checked in this turn.
-    users_to_check: Vec<ConnId>,
     deadlines: Deadlines,
     write_coalescer: WriteCoalescer,
     log_rate_limit: LogRateLimit,
@@ -168,6 +166,8 @@ struct Queues {
     reading: Vec<ConnId>,
     /// HTTP connections that sent something: their requests are handled after the COMMIT.
     http: Vec<ConnId>,
+    /// They hold many unhandled bytes: the sum of their users is checked.
+    users_to_check: Vec<ConnId>,
     /// Ended: the service forgets them, and closed ones are dropped.
     ended: Vec<ConnId>,
 }
@@ -205,7 +205,6 @@ impl<'db> Engine<'db> {
             // Large enough for the longest frame, so an incomplete one can be completed.
             buffer: ReadBuffer::new(TURN_READ_BYTES_PER_CONNECTION.max(frame_bytes_max)),
             inbound_bytes: 0,
-            users_to_check: Vec::new(),
             deadlines: Deadlines::default(),
             write_coalescer: WriteCoalescer::new(options.coalesced_connections_min),
             log_rate_limit: LogRateLimit::default(),
@@ -226,6 +225,7 @@ impl<'db> Engine<'db> {
     /// # Errors
     /// When nothing may be sent any more: see [`Stopped`].
     pub fn begin_turn(&mut self, io: &mut impl Io, now: Now) -> Result<(), Stopped> {
+        debug_assert!(now.us >= self.now.us, "the monotonic clock goes back");
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
         self.admission.begin_turn();
@@ -266,6 +266,7 @@ impl<'db> Engine<'db> {
         let is_housekeeping_postponed = self.run_housekeeping(io, has_written)?;
         self.schedule.is_work_postponed = is_housekeeping_postponed || !self.queues.http.is_empty();
         self.enqueue_resumed();
+        debug_assert!(!self.service.has_written(), "something leaves before its COMMIT");
         self.flush(io);
         self.schedule.is_pump_waiting = self.service.may_pump();
         self.service.metrics.turn(io.elapsed_us(), commit_us);
@@ -281,6 +282,7 @@ impl<'db> Engine<'db> {
         let commit_us = begun_us.map_or(0, |begun_us| io.elapsed_us() - begun_us);
         self.observe(io, Event::Ended(end))?;
         self.check_storage()?;
+        debug_assert!(!self.service.has_written(), "the turn is not over");
         Ok(commit_us)
     }
 
@@ -339,6 +341,7 @@ impl<'db> Engine<'db> {
         if most > 0 && self.admission.unauthenticated.of(counted) >= most && !is_proxy {
             return Err(Rejection::Address);
         }
+        debug_assert!(self.admission.evicted <= self.connections.len());
         if self.connections.len() - self.admission.evicted >= self.options.connections_max
             && !self.evict()
         {
@@ -365,7 +368,9 @@ impl<'db> Engine<'db> {
         surface: Surface,
         open: impl FnOnce(ConnId) -> std_io::Result<()>,
     ) -> Result<ConnId, Rejection> {
+        debug_assert!(self.admission.next_generation < GENERATIONS);
         let entry = self.connections.vacant_entry();
+        debug_assert!(entry.key() < u32::MAX as usize, "connections are bounded");
         let conn = ConnId { index: entry.key() as u32, generation: self.admission.next_generation };
         self.admission.next_generation = (self.admission.next_generation + 1) % GENERATIONS;
         open(conn).map_err(|error| {
@@ -388,6 +393,7 @@ impl<'db> Engine<'db> {
         let Some(conn) = self.admission.unauthenticated.oldest_of_largest(is_in, is_waiting) else {
             return false;
         };
+        debug_assert!(is_counted(&self.connections, conn), "only what is counted is evicted");
         log::debug!("{conn} is evicted for a new connection");
         self.service.metrics.count_rejection(Rejection::Full);
         self.admission.evicted += 1;
@@ -499,6 +505,7 @@ impl<'db> Engine<'db> {
     /// Moves a connection to a later state.
     fn enter(&mut self, conn: ConnId, next: State) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert_eq!(connection.id, conn, "another connection has its place");
         let before = connection.state();
         if !connection.enter(next, self.now.ms()) {
             let what = format_args!("{conn} goes from {before:?} to {next:?}");
@@ -528,6 +535,7 @@ impl<'db> Engine<'db> {
         if self.state(conn).is_some_and(|state| state != State::Closed) {
             self.enter(conn, State::Closed);
         }
+        debug_assert!(self.state(conn).is_none_or(|state| state == State::Closed));
     }
 
     fn enqueue(&mut self, conn: ConnId) {

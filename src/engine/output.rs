@@ -97,6 +97,7 @@ impl Engine<'_> {
         while connection.is_writable {
             let waiting = self.service.outbox.sendable(index);
             let (head, body) = next_chunk(&mut connection.protocol, connection.raw_bytes, waiting);
+            let offered_bytes = head.len() + body.len();
             let written = if !head.is_empty() || !body.is_empty() {
                 io.write(conn, head, body)
             } else if io.wants_write(conn) {
@@ -109,6 +110,7 @@ impl Engine<'_> {
                 Ok(transfer) => {
                     connection.progress_ms = self.now.ms();
                     connection.is_writable = !transfer.is_exhausted;
+                    debug_assert!(transfer.bytes <= offered_bytes, "more is sent than offered");
                     let sent = take_sent(connection, transfer.bytes);
                     self.service.outbox.advance(index, sent);
                     self.service.metrics.sent_bytes += transfer.bytes as u64;
@@ -220,6 +222,7 @@ fn take_sent(connection: &mut Connection, count: usize) -> usize {
     match &mut connection.protocol {
         Protocol::WebSocket(websocket) if connection.raw_bytes == 0 => websocket.sender.sent(count),
         Protocol::WebSocket(_) => {
+            debug_assert!(count <= connection.raw_bytes, "a message begins after these");
             connection.raw_bytes -= count.min(connection.raw_bytes);
             count
         }

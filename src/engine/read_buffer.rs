@@ -38,6 +38,7 @@ impl ReadBuffer {
     /// Lets a protocol layer decode the bytes from `from` on, in place. `layer` returns how many
     /// are left, at the front.
     pub(super) fn unwrap(&mut self, from: usize, layer: impl FnOnce(&mut [u8]) -> usize) {
+        debug_assert!(from <= self.used && self.used <= self.bytes.len());
         let left = self.bytes.get_mut(from..self.used).map_or(0, layer);
         debug_assert!(left <= self.used - from, "a layer adds no bytes");
         self.used = self.used.min(from + left);
@@ -68,6 +69,7 @@ impl ReadBuffer {
     /// Ends with a connection: keeps its bytes from `from` on in `kept`. Wipes both if there may
     /// have been a secret in them.
     pub(super) fn end(&mut self, from: usize, kept: &mut Vec<u8>) {
+        debug_assert!(from <= self.used, "more was handled than was read");
         let rest = self.bytes.get(from..self.used).unwrap_or_default();
         self.has_secret |= begins_secret(rest);
         if self.has_secret {
@@ -92,6 +94,7 @@ impl ReadBuffer {
     }
 
     fn wipe(&mut self) {
+        debug_assert!(self.used <= self.used_max && self.used_max <= self.bytes.len());
         self.used = 0;
         let used_max = std::mem::take(&mut self.used_max);
         if std::mem::take(&mut self.has_secret)

@@ -53,6 +53,7 @@ impl Engine<'_> {
         let now_ms = self.now.ms();
         let conn = self.insert(address, surface, open)?;
         self.admission.scrapes.open.push_back(conn);
+        debug_assert!(self.admission.scrapes.open.len() <= SCRAPES_MAX);
         if let Some(connection) = self.connections.get_mut(conn.at()) {
             connection.protocol = Protocol::Http(Box::new(HttpPeer::new(now_ms)));
             enqueue(&mut self.queues.ready, connection);

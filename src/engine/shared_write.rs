@@ -75,12 +75,14 @@ fn send_framed(
             0 => (false, chunk.body_bytes.min(part.len())),
             length => (true, length),
         };
+        debug_assert!(length > 0, "nothing follows a Close frame");
         let next = if is_head { Part::Own(chunk.head) } else { part.first(length) };
         let count = match write(next) {
             // The parts before this one are accepted all the same.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             result => result?,
         };
+        debug_assert!(count <= length, "more was accepted than offered");
         sender.sent(count);
         if is_head {
             *head_bytes += count;

@@ -153,6 +153,7 @@ impl Engine<'_> {
             }
             let rest = bytes.get(at..).unwrap_or_default();
             let (used, next) = self.request(io, conn, rest);
+            debug_assert!(used <= rest.len(), "a request takes what has arrived");
             at += used;
             requests += 1;
             if !matches!(next, Next::Request) {
@@ -208,6 +209,7 @@ impl Engine<'_> {
 
     /// Handles one request at the front of `bytes`. Returns how many bytes it took.
     fn request(&mut self, io: &mut impl Io, conn: ConnId, bytes: &[u8]) -> (usize, Next) {
+        debug_assert!(!bytes.is_empty());
         let Self { connections, service, options, now, .. } = self;
         let Some(connection) = connections.get_mut(conn.at()) else { return (0, Next::Close) };
         let Protocol::Http(peer) = &mut connection.protocol else { return (0, Next::Close) };
@@ -316,6 +318,7 @@ impl Engine<'_> {
         }
         let has_written = self.service.has_written();
         let end = self.service.end_turn();
+        debug_assert!(!self.service.has_written(), "an answer reports its own COMMIT");
         for Called { conn, mut exchange, answer } in called {
             let answer = answer.unwrap_or_else(|| match end {
                 TurnEnd::Committed => Answer::status(Status::NoContent),
@@ -336,7 +339,10 @@ impl Engine<'_> {
     fn hold_hook(&mut self, conn: ConnId, call: WaitingHook) {
         let now_ms = self.now.ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
-        let Protocol::Http(peer) = &mut connection.protocol else { return };
+        let Protocol::Http(peer) = &mut connection.protocol else {
+            let what = format_args!("the message of a hook is lost: {conn} does not speak HTTP");
+            return self.service.metrics.internal_error(what);
+        };
         peer.waiting = Some(Box::new(WaitingHook { is_held: true, ..call }));
         // The server causes the wait, not the peer.
         peer.note(0, true, now_ms);
@@ -388,6 +394,7 @@ impl Engine<'_> {
     fn upgrade(&mut self, conn: ConnId, peer: &Peer) {
         let now_ms = self.now.ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert!(matches!(connection.protocol, Protocol::Http(_)), "{conn} asked by HTTP");
         connection.protocol = Protocol::WebSocket(Box::new(WebSocket::new()));
         // The answer to the upgrade is sent raw, not as a message.
         connection.raw_bytes = self.service.outbox.pending_bytes(conn.index);

@@ -51,6 +51,7 @@ impl WriteCoalescer {
         if self.held.is_empty() {
             self.since_us = now_us;
         }
+        debug_assert!(now_us >= self.since_us, "time goes back");
         self.held.push(index);
         true
     }
@@ -66,6 +67,7 @@ impl WriteCoalescer {
 
     /// Reuses the capacity of a released list.
     pub(super) fn keep(&mut self, mut list: Vec<u32>) {
+        debug_assert!(self.held.is_empty(), "a write was delayed while delayed ones were made");
         list.clear();
         if self.held.is_empty() {
             self.held = list;

@@ -138,6 +138,7 @@ impl Outbox {
         range: Range<usize>,
     ) {
         debug_assert!(range.end <= self.broadcast.len(), "{range:?} is not in the buffer");
+        debug_assert!(range.start <= range.end && self.slices.len() < NONE as usize);
         let number = self.slices.len() as u32;
         if self.is_closed(index) {
             return;
@@ -152,6 +153,7 @@ impl Outbox {
             queue.first_slice = number;
             self.sliced_queues += 1;
         }
+        queue.check_invariants();
         let at = queue.bytes.len();
         if let Some(last) = self.slices.get_mut(last as usize) {
             last.next = number;
@@ -269,6 +271,7 @@ impl Outbox {
         for &index in &self.dirty {
             if let Some(queue) = self.queues.get_mut(index as usize) {
                 queue.release();
+                queue.check_invariants();
             }
         }
         self.slices_released = self.slices.len();
@@ -277,6 +280,8 @@ impl Outbox {
 
     /// Discards everything staged: the turn is undone.
     pub fn discard(&mut self) {
+        debug_assert!(self.slices_released <= self.slices.len());
+        debug_assert!(self.broadcast_kept <= self.broadcast.len());
         for place in 0..self.dirty.len() {
             let Some(&index) = self.dirty.get(place) else { break };
             let Some(queue) = self.queues.get_mut(index as usize) else { continue };
@@ -302,6 +307,7 @@ impl Outbox {
             last = next;
             next = slice.next;
         }
+        debug_assert!(kept_bytes <= queue.slice_bytes());
         self.buffered_bytes -= queue.slice_bytes() - kept_bytes;
         if last == NONE {
             self.forget_slices(index);
@@ -316,11 +322,13 @@ impl Outbox {
     fn forget_slices(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
         if queue.first_slice != NONE {
+            debug_assert!(self.sliced_queues > 0);
             queue.first_slice = NONE;
             queue.last_slice = NONE;
             queue.slice_bytes = 0;
             self.sliced_queues -= 1;
         }
+        queue.check_invariants();
     }
 
     /// Whether a dirty connection waits to be taken.
@@ -351,6 +359,7 @@ impl Outbox {
         self.taken += 1;
         let mut is_notified_only = false;
         if let Some(queue) = self.queues.get_mut(index as usize) {
+            debug_assert!(queue.is_dirty, "{index} is listed twice");
             queue.is_dirty = false;
             is_notified_only = !std::mem::take(&mut queue.has_own);
         }
@@ -363,7 +372,9 @@ impl Outbox {
         if queue.first_slice == NONE {
             return;
         }
+        let pending_bytes = queue.pending_bytes();
         let first = self.slices.get(queue.first_slice as usize).map_or(0, |first| first.at);
+        debug_assert!(queue.sent() <= first && first <= queue.bytes.len());
         let mut own = std::mem::take(&mut queue.bytes);
         let mut whole = std::mem::take(&mut self.scratch);
         if whole.capacity() == 0 {
@@ -387,6 +398,7 @@ impl Outbox {
         let mut next = queue.first_slice;
         while let Some(slice) = self.slices.get(next as usize) {
             let at = slice.at - base;
+            debug_assert!(own.get(from..at).is_some(), "a slice is out of its place");
             whole.extend_from_slice(own.get(from..at).unwrap_or_default());
             whole.extend_from_slice(&slice.head);
             match self.broadcast.get(slice.range.clone()) {
@@ -402,6 +414,7 @@ impl Outbox {
         queue.check_invariants();
         self.forget_slices(index);
         self.keep_spare(own);
+        debug_assert_eq!(self.pending_bytes(index), pending_bytes, "flattening loses nothing");
     }
 
     /// Released bytes that are not sent yet.
@@ -455,11 +468,13 @@ impl Outbox {
         if let Some(queue) = self.queues.get_mut(index as usize) {
             queue.closing = Closing::Open;
         }
+        debug_assert_eq!(self.pending_bytes(index), 0);
     }
 
     /// Drops all bytes of a queue. A closed queue stays closed.
     pub fn empty(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        debug_assert!(queue.pending_bytes() <= self.buffered_bytes);
         self.buffered_bytes -= queue.pending_bytes();
         self.forget_slices(index);
         self.reclaim(index);

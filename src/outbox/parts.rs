@@ -74,6 +74,7 @@ impl Outbox {
             slices += 1;
             next = slice.next;
         }
+        debug_assert!(slices > 0, "bytes of no slice");
         queue.slice_bytes() >= slices * PIECE_BYTES_MIN
     }
 
@@ -133,6 +134,7 @@ impl Outbox {
         loop {
             let slice = (next != NONE).then(|| self.slices.get(next as usize)).flatten();
             let upto = slice.map_or(queue.bytes.len(), |slice| slice.at);
+            debug_assert!(queue.bytes.get(from..upto).is_some(), "a slice is out of its place");
             gap.clear();
             gap.extend_from_slice(queue.bytes.get(from..upto).unwrap_or_default());
             if let Some(slice) = slice {
@@ -140,6 +142,7 @@ impl Outbox {
             }
             if !gap.is_empty() {
                 let count = send(Part::Own(gap))?;
+                debug_assert!(count <= gap.len(), "more was accepted than offered");
                 *sent_bytes += count;
                 if count < gap.len() {
                     return Ok(false);
@@ -149,6 +152,7 @@ impl Outbox {
             let mut range = slice.range.clone();
             while !range.is_empty() {
                 let count = send(Part::Slice(range.clone()))?;
+                debug_assert!(count <= range.len(), "more was accepted than offered");
                 if count == 0 {
                     return Ok(false);
                 }

@@ -58,6 +58,7 @@ impl Queue {
     }
 
     pub(super) fn release(&mut self) {
+        debug_assert!(self.bytes.len() <= u32::MAX as usize, "a queue is bounded");
         self.released = self.bytes.len() as u32;
         if self.closing == Closing::Staged {
             self.closing = Closing::Released;
@@ -76,6 +77,8 @@ impl Queue {
 
     pub(super) fn check_invariants(&self) {
         debug_assert!(self.sent <= self.released && self.released() <= self.bytes.len());
+        debug_assert_eq!(self.first_slice == NONE, self.last_slice == NONE);
+        debug_assert!(self.first_slice != NONE || self.slice_bytes == 0, "bytes of no slice");
     }
 
     /// Closing frames are staged: nothing more is staged after them.

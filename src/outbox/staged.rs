@@ -24,6 +24,7 @@ impl StagedFrames {
     }
 
     pub(super) fn note_reason(&mut self, reason: Decline) {
+        debug_assert!(reason.index() < self.by_reason.len());
         if let Some(count) = self.by_reason.get_mut(reason.index()) {
             *count += 1;
         }

@@ -25,8 +25,10 @@ pub fn part(out: &mut Vec<u8>, task: u8, write: impl FnOnce(&mut Vec<u8>)) {
 #[inline]
 pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
     frame::write(out, ToClient::Declined.byte(), task, |body| {
+        let start = body.len();
         // Writing to a Vec cannot fail.
         let _ = write!(Text(body), "{reason}");
+        debug_assert!(!body.iter().skip(start).any(|&byte| byte == 0), "it is one str");
         body.put_u8(0);
     });
 }
@@ -34,6 +36,7 @@ pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
 /// Appends a frame without a request: HEARTBEAT, DISCONNECT or DEAUTH (task 0, no body).
 #[inline]
 pub fn bare(out: &mut Vec<u8>, purpose: ToClient) {
+    debug_assert!(matches!(purpose, ToClient::Heartbeat | ToClient::Disconnect | ToClient::Deauth));
     frame::write(out, purpose.byte(), 0, |_| {});
 }
 
@@ -96,6 +99,9 @@ pub struct ChatInfo<'a> {
 /// Appends a chat_info, as the version encodes it.
 #[inline]
 pub fn put_chat_info(out: &mut Vec<u8>, version: Version, info: &ChatInfo<'_>) {
+    debug_assert!(info.kind == CHAT_KIND_GROUP || info.kind == CHAT_KIND_DIRECT);
+    debug_assert!(info.flags & !(CHAT_HAS_PASSWORD | CHAT_MEMBER | CHAT_ADMIN | CHAT_CLOSED) == 0);
+    debug_assert!(info.flags & (CHAT_ADMIN | CHAT_MEMBER) != CHAT_ADMIN, "an admin is a member");
     let is_longer = version.has_extras();
     out.put_u32(info.chat.get());
     out.put_u8(info.kind);
@@ -130,6 +136,7 @@ pub const MEMBER_BANNED: u8 = 0x04;
 /// Appends a user of section 5a.
 #[inline]
 pub fn put_user(out: &mut Vec<u8>, user: UserId, flags: u8, created: ServerTime, nickname: &str) {
+    debug_assert!(flags & !(USER_OPERATOR | USER_ONLINE | USER_DISABLED | USER_BOT) == 0);
     out.put_u32(user.get());
     out.put_u8(flags);
     out.put_time(created);
@@ -139,6 +146,8 @@ pub fn put_user(out: &mut Vec<u8>, user: UserId, flags: u8, created: ServerTime,
 /// Appends a member of section 5.
 #[inline]
 pub fn put_member(out: &mut Vec<u8>, user: UserId, flags: u8, seen: ServerTime, nickname: &str) {
+    debug_assert!(flags & !(MEMBER_ADMIN | MEMBER_ONLINE | MEMBER_BANNED) == 0);
+    debug_assert!(flags & MEMBER_BANNED == 0 || flags & MEMBER_ADMIN == 0, "no admin is banned");
     out.put_u32(user.get());
     out.put_u8(flags);
     out.put_time(seen);

@@ -351,7 +351,9 @@ impl Put for Vec<u8> {
 /// Appends a message, as the version encodes it in packs.
 #[inline]
 pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
+    let start = out.len();
     out.put_message_head(message);
+    debug_assert_eq!(out.len() - start + 1, MESSAGE_OVERHEAD_BYTES, "all but the NUL");
     if version.has_extras() {
         out.put_str(message.content);
         put_extras(out, message.extras.bytes());
@@ -360,6 +362,7 @@ pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
     } else {
         put_content_with_files(out, message.content, message.extras);
     }
+    debug_assert!(out.len() - start <= message.bytes(version), "limits rely on this size");
 }
 
 /// Appends the extras of a message, after its content.

@@ -100,7 +100,9 @@ impl<'a> Iterator for Reactions<'a> {
     #[inline]
     fn next(&mut self) -> Option<Reaction<'a>> {
         let mut body = Reader::new(self.0);
-        let reaction = Reaction::read(&mut body).ok()?;
+        let reaction = Reaction::read(&mut body);
+        debug_assert!(reaction.is_ok() || self.0.is_empty(), "reactions are checked");
+        let reaction = reaction.ok()?;
         self.0 = body.take_rest();
         Some(reaction)
     }
@@ -170,7 +172,11 @@ impl<'a> Extras<'a> {
     #[inline]
     pub fn iter(self) -> impl Iterator<Item = Extra<'a>> {
         let mut body = Reader::new(self.0);
-        std::iter::from_fn(move || if body.is_empty() { None } else { next(&mut body).ok() })
+        std::iter::from_fn(move || {
+            let found = (!body.is_empty()).then(|| next(&mut body))?;
+            debug_assert!(found.is_ok(), "extras are checked, or encoded here");
+            found.ok()
+        })
     }
 
     /// The answered message.
@@ -245,6 +251,7 @@ fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let length_at = out.len();
     out.put_u16(0);
     write(out);
+    debug_assert!(out.len() - length_at - 2 <= usize::from(u16::MAX), "an extra is short");
     let length = (out.len() - length_at - 2) as u16;
     if let Some(place) = out.get_mut(length_at..length_at + 2) {
         place.copy_from_slice(&length.to_le_bytes());
@@ -287,6 +294,7 @@ pub fn put_reactions(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]) {
     out.put_str(emoji);
     out.put_u16(count);
+    debug_assert!(shown.len() <= usize::from(u8::MAX) && shown.len() <= usize::from(count));
     out.put_u8(shown.len() as u8);
     for user in shown {
         out.put_u32(user.get());

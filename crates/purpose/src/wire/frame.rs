@@ -69,6 +69,8 @@ pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut V
     let start = out.len();
     out.put_bytes(&[0, 0, 0, 0, purpose, task]);
     write(out);
+    debug_assert!(out.len() >= start + HEADER_BYTES, "a body only appends");
+    debug_assert!(out.len() - start - HEADER_BYTES <= u32::MAX as usize);
     let length = (out.len() - start - HEADER_BYTES) as u32;
     if let Some(field) = out.get_mut(start..start + 4) {
         field.copy_from_slice(&length.to_le_bytes());
@@ -78,6 +80,7 @@ pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut V
 /// The header of a frame with a body of `body_bytes`.
 #[inline]
 pub fn header(body_bytes: usize, purpose: u8, task: u8) -> [u8; HEADER_BYTES] {
+    debug_assert!(body_bytes <= u32::MAX as usize);
     let [a, b, c, d] = (body_bytes as u32).to_le_bytes();
     [a, b, c, d, purpose, task]
 }

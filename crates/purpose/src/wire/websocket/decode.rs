@@ -141,6 +141,8 @@ impl Decoder {
                 break;
             }
         }
+        debug_assert!(payload_bytes <= used, "there are fewer payload bytes than bytes");
+        debug_assert!(end.is_none() || self.is_over());
         Unwrapped { payload_bytes, end }
     }
 
@@ -170,6 +172,7 @@ impl Decoder {
                     return (used + count, Event::Payload(used..used + count));
                 }
                 Part::Control(opcode) => {
+                    debug_assert!(self.left <= CONTROL_PAYLOAD_BYTES_MAX as u64);
                     let length = self.left as usize;
                     let count = self.take(rest);
                     let part = rest.get(..count).unwrap_or_default();
@@ -199,17 +202,20 @@ impl Decoder {
     }
 
     fn end_frame(&mut self) {
+        debug_assert_eq!(self.left, 0, "the payload is not complete");
         self.part = Part::Head;
         self.head_bytes = 0;
     }
 
     fn fail(&mut self, code: CloseCode) -> Event {
+        debug_assert!(!self.is_over(), "a stream fails once");
         self.part = Part::Over;
         self.control = None;
         Event::Failed(code)
     }
 
     fn control_event(&mut self, opcode: u8, control: Control) -> Event {
+        debug_assert!(matches!(opcode, CLOSE | PING | PONG), "{opcode} is not a control frame");
         match opcode {
             PING => Event::Ping(control),
             PONG => Event::Pong,
@@ -226,6 +232,8 @@ impl Decoder {
     /// Handles one byte of a head. An error is noticed at the first byte that shows it.
     fn head_byte(&mut self, byte: u8) -> Result<(), CloseCode> {
         let at = usize::from(self.head_bytes);
+        debug_assert!(at < HEAD_BYTES_MAX, "a head has no more bytes");
+        debug_assert!(at > 0 || self.left == 0, "the last payload is not complete");
         if let Some(place) = self.head.get_mut(at) {
             *place = byte;
         }

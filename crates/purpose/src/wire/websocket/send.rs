@@ -75,6 +75,9 @@ impl Sender {
         }
         self.control.extend_from_slice(&[FIN | PONG, payload.len() as u8]);
         self.control.extend_from_slice(payload);
+        debug_assert!(
+            self.control.len() <= WEBSOCKET_CONTROL_BYTES_MAX + 2 + CONTROL_PAYLOAD_BYTES_MAX
+        );
     }
 
     /// The end of the control frame that is partly sent.
@@ -83,6 +86,7 @@ impl Sender {
         while end < usize::from(self.control_sent) {
             end += 2 + self.control.get(end + 1).map_or(0, |&length| usize::from(length));
         }
+        debug_assert!(end <= self.control.len(), "only complete frames are queued");
         end
     }
 
@@ -124,6 +128,7 @@ impl Sender {
     /// belong to the stream.
     pub fn sent(&mut self, count: usize) -> usize {
         if self.is_between_frames() {
+            debug_assert!(usize::from(self.control_sent) + count <= self.control.len());
             self.control_sent += count as u16;
             if usize::from(self.control_sent) >= self.control.len() {
                 // An idle connection holds no buffer.
@@ -134,6 +139,7 @@ impl Sender {
         }
         let of_head = count.min(usize::from(self.head_bytes - self.head_sent));
         self.head_sent += of_head as u8;
+        debug_assert!(count - of_head <= usize::from(self.left), "more was sent than offered");
         let of_body = (count - of_head).min(usize::from(self.left));
         self.left -= of_body as u16;
         of_body
@@ -144,6 +150,7 @@ impl Sender {
     }
 
     fn begin_frame(&mut self, waiting: usize) {
+        debug_assert!(self.is_between_frames() && self.control.is_empty());
         match self.closing {
             Closing::Begun => return,
             _ if waiting > 0 => {
@@ -163,6 +170,7 @@ impl Sender {
             }
         }
         self.head_sent = 0;
+        debug_assert!(usize::from(self.head_bytes) <= HEAD_BYTES && !self.is_between_frames());
     }
 }
 
