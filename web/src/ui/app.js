@@ -280,7 +280,7 @@ function showPane(pane, id) {
 function emptyPane() {
   return when(() => isNewServer.value && !isNarrow.value, stepsPlace, () => h('div', { class: 'empty' },
     h('div', { class: 'empty-icon' }, icon('chat')),
-    h('p', null, t('Choose a chat to read it.')),
+    when(() => store.chats.value.length > 0, () => h('p', null, t('Choose a chat to read it.'))),
     h('p', { class: 'keys-hint' }, h('kbd', null, 'Ctrl'), ' ', h('kbd', null, 'K'), ' ',
       t('switches chats'), ' · ', h('kbd', null, '?'), ' ', t('shows all keys'))));
 }
@@ -360,11 +360,14 @@ function chatRow(chat) {
     h('span', { class: 'row-bottom' },
       h('span', { class: 'row-preview', id: describedBy }, () => preview(chat.value)),
       when(() => chat.value.unread > 0, () => h('span', { class: 'badge', 'aria-hidden': 'true' },
-        () => (chat.value.unread >= 1000 ? '999+' : String(chat.value.unread)))))));
+        () => badgeText(chat.value))))));
 }
 
 /** A direct chat has the colour of the person. @param {Chat} chat */
 export const avatarId = (chat) => chat.peer?.id ?? chat.id;
+
+/** @param {Chat} chat */
+export const badgeText = ({ unread }) => (unread >= 1000 ? '999+' : String(unread));
 
 /** @param {Chat} chat */
 function unreadText({ unread }) {

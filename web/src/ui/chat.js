@@ -377,11 +377,10 @@ function composerView(chat, mode, timeline) {
    * @param {number} [from]
    */
   function insert(added, from = box.selectionStart) {
-    box.setRangeText(added, from, box.selectionEnd, 'end');
-    text.value = box.value;
-    resize();
-    if (mode.peek()?.kind !== 'edit') saveDraft();
     box.focus();
+    box.setSelectionRange(from, box.selectionEnd);
+    // As if it were typed: the box gets an input event, and the insertion can be undone.
+    document.execCommand('insertText', false, added);
   }
 
   /** @param {string} name */

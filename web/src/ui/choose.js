@@ -3,7 +3,7 @@
  * reaction; and the list of keys.
  */
 import { each, h, openDialog, signal, when } from '../view.js';
-import { avatarId, openChat } from './app.js';
+import { avatarId, badgeText, openChat } from './app.js';
 import { jumpIn } from './chat.js';
 import {
   avatar, hue, isComposing, openMenu, openPanel, saveSetting, setting, shortTime, store, t,
@@ -48,7 +48,7 @@ export function openSwitcher() {
       onclick: () => go(chat.peek().id),
     }, h('div', { class: 'person' }, avatar(avatarId(chat.peek()), chat.peek().title, 'small'),
       h('bdi', { class: 'person-name' }, () => chat.value.title),
-      () => chat.value.unread > 0 && h('span', { class: 'badge' }, String(chat.value.unread)))));
+      () => chat.value.unread > 0 && h('span', { class: 'badge' }, badgeText(chat.value)))));
     return h('div', { class: 'panel-body' },
       h('div', { class: 'field' }, h('input', {
         type: 'text', role: 'combobox', 'aria-label': t('Go to chat'), placeholder: t('Go to chat'),

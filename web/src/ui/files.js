@@ -213,8 +213,8 @@ export function openImage(file, message) {
     return [
       h('div', { class: 'lightbox-bar' },
         h('div', { class: 'lightbox-about' },
-          h('strong', null, message.senderName), ' ',
-          h('span', null, formatTime('full', message.created))),
+          h('strong', null, message.senderName),
+          h('div', null, formatTime('full', message.created))),
         iconButton('save', t('Save'), () => store.actions.download(file).catch(fail)),
         iconButton('close', t('Close'), () => close())),
       h('div', {
