@@ -42,6 +42,8 @@ struct Conn {
     is_closing: bool,
     /// It was read from in this turn.
     is_read: bool,
+    /// Its client has sent DISCONNECT.
+    has_parted: bool,
     /// How many of its queued bytes were compared.
     looked: usize,
 }
@@ -271,6 +273,7 @@ fn accept(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
                 is_parted: false,
                 is_closing: false,
                 is_read: false,
+                has_parted: false,
                 looked: 0,
             };
             conns.insert(conn.index, entry);
@@ -326,6 +329,11 @@ impl Io for Turning<'_, '_> {
 
     fn close(&mut self, conn: ConnId) {
         if let Some(gone) = self.net.conns.remove(&conn.index) {
+            let link = self.w.links.get(&gone.link);
+            if let Some(link) = link.filter(|link| link.is_cut_off() && !gone.has_parted) {
+                let client = link.client;
+                self.fail(format!("{conn} of client {client} ended its side, and is cut off"));
+            }
             self.w.forget_link(gone.link);
         }
         self.w.trace(|| format!("{conn} is closed"));
@@ -493,6 +501,9 @@ impl Turning<'_, '_> {
 
     fn note_frame(&mut self, service: &Service<'_>, conn: ConnId, bytes: &[u8], flow: Flow) {
         if let Some((frame, _)) = take_frame(bytes) {
+            if let Some(at) = self.net.conns.get_mut(&conn.index) {
+                at.has_parted |= frame.purpose == DISCONNECT;
+            }
             self.w.trace(|| format!("{conn} -> {} ({flow:?})", frame.words()));
         }
         self.fed(service, Input::Frame { conn, bytes: bytes.to_vec() }, conn);

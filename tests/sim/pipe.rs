@@ -120,6 +120,13 @@ impl Link {
         is_open && (moves_up || !self.down.is_empty())
     }
 
+    /// Whether the client has ended its side and read all that came, but gets no end of the
+    /// server's side.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let is_open = !self.is_broken && !self.is_silent && !self.down.is_ended;
+        is_open && self.up.is_over() && self.down.is_empty()
+    }
+
     pub(crate) fn step(&mut self, rng: &mut Rng, is_urgent: bool) {
         if self.is_broken || self.is_silent {
             return;
