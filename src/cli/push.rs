@@ -25,7 +25,7 @@ pub(super) enum Command {
         /// The user
         user: String,
         #[command(flatten)]
-        options: PushOptions,
+        options: Box<PushOptions>,
         #[command(flatten)]
         format: Format,
     },
@@ -33,7 +33,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: Command, context: &mut Context<'_>) -> Outcome {
     match command {
-        Command::Test { user, options, format } => test(&user, options, format, context),
+        Command::Test { user, options, format } => test(&user, *options, format, context),
     }
 }
 
