@@ -571,7 +571,7 @@ fn leave(client: &mut Client) {
             client.say(0x03, &[], None, Asking::Other);
             client.has_ended = true;
         }
-        2 => client.has_ended = true,
+        2 => (client.has_ended, client.hung_up) = (true, true),
         3..6 if last != 0 => {
             client.say_raw(DECLINED, last, b"no\0");
             client.is_suspended = true;

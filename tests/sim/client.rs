@@ -60,6 +60,8 @@ pub(crate) struct Client {
     /// Steps for which it does not read.
     pub(crate) stalls: u64,
     pub(crate) has_ended: bool,
+    /// It has ended its side of the stream, and nothing else.
+    pub(crate) hung_up: bool,
     /// The task byte of the last notification, to decline it.
     pub(crate) last_notification: u8,
     /// Nonces sent, each with its chat and content: a repeated nonce must have the same ones.
@@ -88,6 +90,7 @@ impl Client {
             next_task: 0,
             stalls: 0,
             has_ended: false,
+            hung_up: false,
             last_notification: 0,
             nonces: Vec::new(),
             sent: 0,
@@ -110,7 +113,7 @@ impl Client {
         self.inbox.clear();
         self.asked.clear();
         self.stalls = 0;
-        self.has_ended = false;
+        (self.has_ended, self.hung_up) = (false, false);
         self.last_notification = 0;
         self.replica.detached();
     }
@@ -126,6 +129,17 @@ impl Client {
 
     pub(crate) fn waits(&self) -> usize {
         self.asked.len()
+    }
+
+    /// The request that was not answered although the client has ended only its own side, when the
+    /// server has ended the stream.
+    pub(crate) fn unanswered(&self) -> Check {
+        match self.waits_for().filter(|_| self.hung_up) {
+            Some(asked) => {
+                Err(format!("client {} ended its side, and got no answer to {asked}", self.number))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whether it is in the state that a client at rest should be in.
@@ -160,6 +174,9 @@ impl Client {
 
     /// Sends a frame; `session`: that of a RESTORE_SESSION.
     pub(crate) fn say(&mut self, purpose: u8, body: &[u8], session: Option<Kept>, asking: Asking) {
+        if self.hung_up {
+            return;
+        }
         self.next_task = self.next_task % 255 + 1;
         let task = self.next_task;
         self.say_raw(purpose, task, body);
@@ -171,6 +188,9 @@ impl Client {
     }
 
     pub(crate) fn say_raw(&mut self, purpose: u8, task: u8, body: &[u8]) {
+        if self.hung_up {
+            return;
+        }
         self.unsent.extend_from_slice(&(body.len() as u32).to_le_bytes());
         self.unsent.extend_from_slice(&[purpose, task]);
         self.unsent.extend_from_slice(body);
@@ -247,7 +267,7 @@ impl Client {
             }
             DISCONNECT => {
                 // Sends only what is queued.
-                self.has_ended = true;
+                (self.has_ended, self.hung_up) = (true, false);
                 Ok(())
             }
             DEAUTH => {

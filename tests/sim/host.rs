@@ -44,6 +44,10 @@ struct Conn {
     is_read: bool,
     /// Its client has sent DISCONNECT.
     has_parted: bool,
+    /// The network has not been reported writable since it was full.
+    is_blocked: bool,
+    /// The end of the client's side was reported.
+    is_end_known: bool,
     /// How many of its queued bytes were compared.
     looked: usize,
 }
@@ -232,18 +236,22 @@ fn failed_reads() -> u64 {
     vfs::disk(|disk| disk.failed_reads)
 }
 
-/// Reports the network's events.
+/// Reports the network's events, each once, as an edge-triggered poll does.
 fn report_events(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
     let mut events = Vec::new();
     for conn in io.net.conns.values_mut() {
         conn.is_read = false;
         let Some(link) = io.w.links.get_mut(&conn.link) else { continue };
+        let is_over = link.is_broken || link.up.end_has_arrived();
         let ready = Ready {
             readable: std::mem::take(&mut link.is_news),
-            writable: link.is_broken || link.down.has_room(),
-            ended: link.is_broken || link.up.end_has_arrived(),
+            writable: conn.is_blocked && (link.is_broken || link.down.has_room()),
+            ended: is_over && !std::mem::replace(&mut conn.is_end_known, is_over),
         };
-        events.push((conn.id, ready));
+        conn.is_blocked &= !ready.writable;
+        if ready.readable || ready.writable || ready.ended {
+            events.push((conn.id, ready));
+        }
     }
     if io.w.rng.one_in(4) {
         events.reverse();
@@ -274,6 +282,8 @@ fn accept(engine: &mut Engine<'_>, io: &mut Turning<'_, '_>) {
                 is_closing: false,
                 is_read: false,
                 has_parted: false,
+                is_blocked: true,
+                is_end_known: false,
                 looked: 0,
             };
             conns.insert(conn.index, entry);
@@ -295,8 +305,9 @@ impl Io for Turning<'_, '_> {
         let link = self.w.links.get_mut(&at.link).filter(|link| !link.is_broken);
         let Some(link) = link else { return Err(io::ErrorKind::ConnectionReset.into()) };
         if at.is_read {
-            // The rest arrives later.
+            // The rest, and perhaps the end, arrive later.
             link.is_news = true;
+            at.is_end_known = false;
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if link.up.is_over() {
@@ -315,8 +326,10 @@ impl Io for Turning<'_, '_> {
         let link = self.link(conn)?;
         let of_head = link.down.write(head);
         let of_body = if of_head == head.len() { link.down.write(body) } else { 0 };
+        let is_full = !link.down.has_room();
         if let Some(at) = self.net.conns.get_mut(&conn.index) {
             at.looked -= of_body;
+            at.is_blocked |= is_full;
         }
         let bytes = of_head + of_body;
         Ok(Transfer { bytes, cost: bytes, is_exhausted: bytes < head.len() + body.len() })
@@ -373,6 +386,7 @@ impl Io for Turning<'_, '_> {
             }))
         });
         at.looked -= sent.as_ref().copied().unwrap_or_default();
+        at.is_blocked |= !link.down.has_room();
         Some(sent)
     }
 

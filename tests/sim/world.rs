@@ -742,6 +742,9 @@ impl World {
             client.act(&self.plan, &self.model);
         }
         client.exchange(link, self.is_quiet)?;
+        if link.down.is_over() && !link.is_broken {
+            client.unanswered()?;
+        }
         if link.is_broken && (link.down.is_empty() || self.rng.one_in(2)) || link.down.is_over() {
             link.is_broken |= !link.down.is_over();
             link.up.is_ended = true;
