@@ -7,9 +7,9 @@ use super::{Context, Outcome, file, output};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Show the clock, the newest time in the database, and whether messages go by age
+    /// Show the clock, the newest time in the database, and whether data expires
     Show,
-    /// Say that the clock is right: messages, sessions and invites go by age again
+    /// Confirm that the clock is right, so that messages, sessions and invites expire again
     Confirm,
 }
 
@@ -27,7 +27,7 @@ fn show(context: &mut Context<'_>) -> Outcome {
     writeln!(context.out, "newest server time:    {}", output::time(newest))?;
     let hours = doubt_ms.div_ceil(3_600_000);
     let state = match hours {
-        0 => "the clock is believed: what is too old is deleted".to_owned(),
+        0 => "the clock is trusted: expired data is deleted".to_owned(),
         hours => format!(
             "the clock has jumped: nothing is deleted by age for {hours} more hours of a steady \
              clock, or until 'vestnik clock confirm'"
@@ -41,5 +41,5 @@ fn confirm(context: &mut Context<'_>) -> Outcome {
         store.set_clock_doubt(0)?;
         Ok(store.note_change(Change::PolicyChanged)?)
     })?;
-    Ok(writeln!(context.out, "the clock is confirmed: what is too old is deleted")?)
+    Ok(writeln!(context.out, "the clock is confirmed: expired data is deleted")?)
 }

@@ -104,7 +104,7 @@ enum Command {
     Push(push::Command),
     /// Stop registrations and joins, or allow them again
     Lockdown(lockdown::Arguments),
-    /// Show whether the clock is believed, or confirm it after a jump
+    /// Show whether the clock is trusted, or confirm it after a jump
     #[command(subcommand)]
     Clock(clock::Command),
     /// Copy the database, while the server runs or not

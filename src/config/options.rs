@@ -125,36 +125,34 @@ options! {
         /// Accept unencrypted connections here; port 0 picks a free one; may be repeated
         /// [default: 127.0.0.1:7420]
         listen: Vec<SocketAddr> = "ADDR:PORT";
-        /// Accept unencrypted connections on addresses that are not loopback, too: passwords cross
-        /// the network in the clear
+        /// Accept unencrypted connections on addresses other than loopback, too; passwords then
+        /// cross the network in the clear
         allow_plaintext: bool = "BOOL";
-        /// Accept TLS connections here; may be repeated; without --listen there is no plain TCP
-        /// then
+        /// Accept TLS connections here; may be repeated; turns plain TCP off unless --listen is set
         tls_listen: Vec<SocketAddr> = "ADDR:PORT";
         /// The certificate and its chain
         tls_cert: PathBuf = "PEM";
         /// The certificate's private key
         tls_key: PathBuf = "PEM";
-        /// Get a certificate for this name, and renew it: the server is reached at port 443 of the
-        /// name, and listens there without --tls-listen; may be repeated. This agrees to the terms
-        /// of the authority
+        /// Get a certificate for this domain name by ACME, and renew it; listens on port 443 unless
+        /// --tls-listen is set; may be repeated. This accepts the authority's terms of service
         domain: Vec<Domain> = "NAME";
-        /// The ACME authority that issues it, or `staging`, the rehearsal of Let's Encrypt
+        /// The ACME directory to get it from, or `staging` for that of Let's Encrypt
         /// [default: Let's Encrypt]
         acme_directory: AcmeDirectory = "URL";
-        /// Where that authority can reach you
+        /// Your mail address, for messages of the ACME authority
         acme_contact: AcmeContact = "MAIL";
-        /// Who vouches for that authority [default: whom the system trusts]
+        /// Root certificates to trust for the ACME directory's site [default: the system's]
         acme_ca: PathBuf = "PEM";
     }
     "Web" {
         /// Serve the browser client, WebSocket and hooks on the same ports [default: on]
         web: OnOff = "on|off";
-        /// Let pages of another site open a WebSocket; may be repeated
+        /// Another origin whose pages may open a WebSocket; may be repeated
         web_origin: Vec<WebOrigin> = "URL";
-        /// Believe the X-Forwarded-For of this proxy; may be repeated [default: nobody's]
+        /// Trust X-Forwarded-For of this proxy or network; may be repeated [default: none]
         trusted_proxy: Vec<Network> = "ADDR[/BITS]";
-        /// The site that links name, such as https://chat.example.org
+        /// The URL that links begin with, such as https://chat.example.org
         public_url: WebOrigin = "URL";
     }
     "People" {
@@ -168,62 +166,61 @@ options! {
         user_list: UserList = "WHO";
         /// Let clients subscribe to pushes: on or off [default: off]
         push: OnOff = "on|off";
-        /// Hosts that pushes may go to; `.HOST` is all hosts below it
-        /// [default: the services of the browsers]
+        /// Hosts of push services that may be used; `.HOST` includes all its subdomains
+        /// [default: those of the browsers]
         push_hosts: Vec<PushHost> = "HOST";
-        /// What a push says: author and text of the message, or nothing of it [default: full]
+        /// Content of a push: author and text of the message, or neither [default: full]
         push_content: PushContent = "WHAT";
-        /// How push services reach you: an address of mail or of a site [default: --public-url]
+        /// Contact for push services: a mail address or a URL [default: --public-url]
         push_contact: PushContact = "MAIL-OR-URL";
-        /// Connect to this address for a host of --push-hosts, instead of resolving its name: a
-        /// push service in your own network; may be repeated
+        /// Connect to this address for a host of --push-hosts instead of resolving it, for a push
+        /// service in your own network; may be repeated
         push_resolve: Vec<PushResolve> = "HOST=ADDR:PORT";
-        /// PBKDF2 rounds for new passwords; each stored hash keeps its own
+        /// PBKDF2 iterations for new passwords; each stored hash keeps its own
         password_iterations: u32 = "N", limits::PASSWORD_ITERATIONS, ITERATIONS;
         /// Days after which an unused session ends
         session_days: u32 = "N", limits::SESSION_DAYS, SESSION_DAYS;
-        /// Messages and edits of one user in a second; 0: any number
+        /// Messages and edits of one user per second; 0: no limit
         sends_per_second: u32 = "N", 0, SENDS_PER_SECOND;
-        /// Bytes of text that one user may send and edit in a day of UTC; 0: any number
+        /// Bytes of text that one user may send and edit per day (UTC); 0: no limit
         user_bytes_per_day: u64 = "BYTES", limits::USER_TEXT_BYTES_PER_DAY, 0..=u64::MAX;
     }
     "Time-outs, in seconds" {
         /// To log in, counted from the start of a connection
         auth_timeout: Seconds = "SECONDS", Seconds::from_s(limits::AUTH_TIMEOUT_S), TIMEOUT;
-        /// Without a byte from a client before the server sends HEARTBEAT
+        /// Without input from a client, after which the server sends HEARTBEAT
         idle_timeout: Seconds = "SECONDS", Seconds::from_s(limits::IDLE_TIMEOUT_S), TIMEOUT;
-        /// To answer that HEARTBEAT
+        /// For the client to answer that HEARTBEAT
         heartbeat_timeout: Seconds =
             "SECONDS", Seconds::from_s(limits::HEARTBEAT_TIMEOUT_S), TIMEOUT;
-        /// For which a client may read nothing while bytes wait for it
+        /// Without progress of a client that has bytes to read
         stall_timeout: Seconds = "SECONDS", Seconds::from_s(limits::STALL_TIMEOUT_S), TIMEOUT;
-        /// For which the server reads on after it ended a connection, so that its last bytes
-        /// arrive
+        /// To wait for a client's end of the connection after the server has ended it
         drain_timeout: Seconds = "SECONDS", Seconds::from_ms(limits::DRAIN_TIMEOUT_MS), TIMEOUT;
-        /// For clients to receive their last bytes when the server stops
+        /// To deliver what is queued when the server stops
         shutdown_timeout: Seconds = "SECONDS", Seconds::from_s(limits::SHUTDOWN_TIMEOUT_S), TIMEOUT;
     }
     "Limits" {
-        /// Connections; the limit of open files may allow fewer
+        /// Connections at the same time; the limit of open files may allow fewer
         max_connections: usize = "N", limits::CONNECTIONS_MAX, CONNECTIONS;
-        /// Connections of one address that are not logged in; 0: any number
+        /// Connections of one address that are not logged in; 0: no limit
         max_unauthorized_per_address: usize =
             "N", limits::UNAUTHORIZED_PER_ADDRESS_MAX, 0..=usize::MAX;
         /// Longest body of a frame from a client
         body_limit: usize = "BYTES", limits::BODY_BYTES_MAX, BODY_LIMIT_BYTES;
         /// Longest content of a message
         content_limit: usize = "BYTES", limits::CONTENT_BYTES_MAX, CONTENT_LIMIT_BYTES;
-        /// Bytes that may wait for a slow consumer; beyond, notifications come later, from storage
+        /// Outbound buffer of a client; beyond, notifications are sent later, from the database
         outbound_limit: usize = "BYTES", limits::OUTBOUND_BYTES_MAX, OUTBOUND_LIMIT_BYTES;
-        /// Bytes of the buffers of all clients; beyond, peers that hold much of them are limited
+        /// Buffers of all clients; beyond, those that hold the most are limited first
         memory_limit: usize = "BYTES", limits::MEMORY_BYTES_MAX, MEMORY_LIMIT_BYTES;
         /// Largest file, in bytes; 0: no files
         file_limit: u64 = "BYTES", limits::FILE_BYTES_MAX, FILES_BYTES;
-        /// Most bytes of the files of one user
+        /// Quota of one user's files
         user_files_limit: u64 = "BYTES", limits::USER_FILES_BYTES_MAX, FILES_BYTES;
-        /// Most bytes of all files
+        /// Quota of all files
         files_limit: u64 = "BYTES", limits::FILES_BYTES_MAX, FILES_BYTES;
-        /// Bytes that files leave free on the disk
+        /// Free disk space below which no file is accepted
         disk_reserve: u64 = "BYTES", limits::DISK_RESERVE_BYTES, FILES_BYTES;
     }
     "Operation" {

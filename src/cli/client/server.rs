@@ -177,8 +177,8 @@ impl Server {
                 ": connect by a name that is in it, or pin it by --tls-fingerprint"
             }
             _ if words.contains("invalid peer certificate") => {
-                ": nobody who is trusted vouches for it; pin it by --tls-fingerprint, or name who \
-                 does by --tls-ca"
+                ": no trusted authority has issued it; pin it by --tls-fingerprint, or name its \
+                 authority by --tls-ca"
             }
             Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => "",
             Error::Closed if self.tls.is_some() => ": is this its TLS port?",
