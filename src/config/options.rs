@@ -51,6 +51,7 @@ macro_rules! options {
         /// One layer of options, each set or not. In the place of a list that is set, the lower
         /// layers' do not count.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[allow(rustdoc::bare_urls, reason = "the help text, which is not Markdown")]
         pub struct Options {$($(
             $(#[doc = $help])+
             pub $name: Option<$type>,

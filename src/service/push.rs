@@ -1,6 +1,6 @@
 //! Decides which messages cause a push, to which sessions and when (protocol section 5a).
 //!
-//! Pure functions. [`super::pushing`] schedules pushes; `net::push_sender` sends them.
+//! Pure functions. `service::pushing` schedules pushes; `net::push_sender` sends them.
 
 use crate::names;
 use crate::service::{Caller, HandlerResult, Service};
