@@ -291,12 +291,13 @@ impl Engine<'_> {
                 enqueue(&mut self.queues.ready, connection);
                 let is_draining = connection.state() == State::Draining;
                 if let Protocol::WebSocket(websocket) = &mut connection.protocol
-                    && is_draining
                     && !websocket.has_ended
+                    && !websocket.is_peer_closed
                 {
-                    // A WebSocket ends with the peer's Close frame; then the stream below it ends.
+                    // A WebSocket ends with the peer's Close frame, which may come before this
+                    // side's is sent; then the stream below it ends.
                     self.buffer.unwrap(0, |bytes| websocket.unwrap(bytes).0);
-                    if websocket.is_peer_closed {
+                    if websocket.is_peer_closed && is_draining {
                         websocket.has_ended = true;
                         if io.end(conn).is_err() {
                             self.mark_closed(conn);

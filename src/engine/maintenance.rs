@@ -24,14 +24,16 @@ const fn is_time(now_ms: u64, due_ms: u64, has_requests: bool) -> bool {
 }
 
 impl Engine<'_> {
-    pub(super) fn take_up_changes(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+    /// Takes up changes by the command line. Returns whether that wrote to the database.
+    pub(super) fn take_up_changes(&mut self, io: &mut impl Io) -> Result<bool, Stopped> {
+        let mut has_written = false;
         let is_due = self.now.ms() >= self.schedule.housekeeping_ms;
         if is_due || !self.queues.ready.is_empty() || io.is_helper_busy() {
-            self.service.take_up_changes();
+            has_written = self.service.take_up_changes();
             self.observe(io, Event::ChangesTaken)?;
             self.check_storage()?;
         }
-        Ok(())
+        Ok(has_written)
     }
 
     /// Runs a slice of housekeeping if it is time. True: it waits for the next turn, since this one

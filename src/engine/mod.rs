@@ -234,7 +234,7 @@ impl<'db> Engine<'db> {
 
     /// One turn.
     ///
-    /// 1. Apply changes of the command line: the requests of this turn see them.
+    /// 1. Apply changes of the command line, with a COMMIT of their own: later requests see them.
     /// 2. Handle results of the password helper.
     /// 3. Read, parse and handle requests, within the turn's budgets.
     /// 4. COMMIT and release (group commit); when that fails, decline the requests.
@@ -245,19 +245,23 @@ impl<'db> Engine<'db> {
     /// 8. Write once to each connection that got something. While requests keep coming, writes to
     ///    many that are only notified may be coalesced with those of the next turn.
     ///
-    /// Of 4, 5 and 7 only one writes, so a turn has one fsync: what finds that the turn has written
-    /// already waits for the next one, which reads no requests.
+    /// Of 1, 4, 5 and 7 only one writes, so a turn has one fsync. Requests wait for the next turn
+    /// when changes have written. HTTP and housekeeping wait when requests have, and then the next
+    /// turn reads no requests.
     ///
     /// # Errors
     /// When nothing may be sent any more: see [`Stopped`].
     pub fn turn(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
-        self.take_up_changes(io)?;
-        self.schedule.has_skipped_requests = std::mem::take(&mut self.schedule.is_work_postponed);
+        let mut has_written = self.take_up_changes(io)?;
+        let had_skipped = self.schedule.has_skipped_requests;
+        // However many changes come, every other turn is for requests.
+        self.schedule.has_skipped_requests =
+            std::mem::take(&mut self.schedule.is_work_postponed) || has_written && !had_skipped;
         if !self.schedule.has_skipped_requests {
             self.handle_results(io)?;
             self.read(io)?;
         }
-        let mut has_written = self.service.has_written();
+        has_written |= self.service.has_written();
         let commit_us = self.end_turn(io)?;
         if !has_written || self.schedule.stopping != Stopping::No {
             has_written |= self.serve_http(io)?;

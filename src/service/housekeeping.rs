@@ -104,14 +104,17 @@ impl Housekeeping {
 
 impl Service<'_> {
     /// Acts on changes by the command line, before the turn's requests: a client that has seen a
-    /// command succeed also sees its effect. Each change is a turn of its own.
-    pub fn take_up_changes(&mut self) {
+    /// command succeed also sees its effect. Each change is a turn of its own. True when that wrote
+    /// to the database.
+    pub fn take_up_changes(&mut self) -> bool {
+        let commits_before = self.storage.commits;
         if let Err(error) = self.try_take_up_changes() {
             self.turn.failed = Some(error.clone());
             self.end_turn();
             // No request may be answered from outdated caches.
             self.turn.failed = Some(error);
         }
+        self.storage.commits > commits_before
     }
 
     fn try_take_up_changes(&mut self) -> StoreResult<()> {

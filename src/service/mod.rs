@@ -171,6 +171,8 @@ struct Storage {
     write_lock: write_lock::WriteLock,
     /// Nobody can know what is on disk: the process has to end.
     lost: Option<StoreError>,
+    /// COMMITs that wrote, since the start.
+    commits: u64,
     /// SQLite's count of changed rows at the last COMMIT or undo.
     rows_changed: u64,
     /// Nobody was registered when this was last read.
@@ -243,6 +245,7 @@ impl<'db> Service<'db> {
             },
             write_lock: write_lock::WriteLock::default(),
             lost: None,
+            commits: 0,
             rows_changed: store.rows_changed(),
             may_be_empty: true,
             lockdown,
@@ -367,6 +370,7 @@ impl<'db> Service<'db> {
     }
 
     fn note_commit(&mut self) {
+        self.storage.commits += 1;
         let before = std::mem::replace(&mut self.storage.rows_changed, self.store.rows_changed());
         self.metrics.commit_rows.observe(self.storage.rows_changed.saturating_sub(before));
         if std::mem::take(&mut self.storage.is_failing) {

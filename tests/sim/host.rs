@@ -343,7 +343,9 @@ impl Io for Turning<'_, '_> {
     fn close(&mut self, conn: ConnId) {
         if let Some(gone) = self.net.conns.remove(&conn.index) {
             let link = self.w.links.get(&gone.link);
-            if let Some(link) = link.filter(|link| link.is_cut_off() && !gone.has_parted) {
+            // With bytes still queued, it has read too slowly.
+            let is_served = !gone.has_parted && gone.looked == 0;
+            if let Some(link) = link.filter(|link| link.is_cut_off() && is_served) {
                 let client = link.client;
                 self.fail(format!("{conn} of client {client} ended its side, and is cut off"));
             }
