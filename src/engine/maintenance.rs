@@ -47,7 +47,8 @@ impl Engine<'_> {
         while let Some(done) = io.next_pushed() {
             self.service.push_done(done);
         }
-        let has_requests = !self.queues.ready.is_empty();
+        // In a turn that reads none, they do not postpone it again.
+        let has_requests = !self.queues.ready.is_empty() && !self.schedule.has_skipped_requests;
         let is_time = is_time(now_ms, self.schedule.housekeeping_ms, has_requests)
             || self.service.has_sent_pushes() && !has_requests;
         let is_due = is_time || self.service.wants_housekeeping();

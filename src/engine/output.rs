@@ -15,6 +15,10 @@ impl Engine<'_> {
     pub(super) fn flush(&mut self, io: &mut impl Io) {
         let now_us = self.now.us;
         let peers = self.service.outbox.dirty_count();
+        if peers == 0 && self.schedule.has_skipped_requests {
+            // The next turn comes at once, with requests: held writes wait for it.
+            return;
+        }
         let broadcast_bytes = self.service.outbox.broadcast().len();
         let may_hold = self.schedule.stopping == Stopping::No
             && self.write_coalescer.may_hold(peers, broadcast_bytes, now_us);
