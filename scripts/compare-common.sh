@@ -19,13 +19,9 @@ read_options() {
         esac
         case $1 in
         --runs) runs=$2 ;;
-        --seconds) seconds=$2 ;;
         --connections) idle=$2 ;;
         --only) only=$2 ;;
-        --binary) binary=$2 ;;
-        --server-core) server_core=$2 ;;
-        --load-core) load_core=$2 ;;
-        *) say "unknown option $1"; usage >&2; exit 2 ;;
+        *) common_option "$@" || unknown_option "$1" ;;
         esac
         shift 2
     done

@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
     --help | -h) usage; exit 0 ;;
     --profile) profile=yes ;;
     --binary) has_value "$@"; binary=$2; shift ;;
-    -*) say "unknown option $1"; usage >&2; exit 2 ;;
+    -*) unknown_option "$1" ;;
     *) break ;;
     esac
     shift

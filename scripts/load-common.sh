@@ -54,6 +54,24 @@ usage() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
 }
 
+# common_option OPTION VALUE: takes an option that every script has; fails for others.
+common_option() {
+    case $1 in
+    --seconds) seconds=$2 ;;
+    --binary) binary=$2 ;;
+    --server-core) server_core=$2 ;;
+    --load-core) load_core=$2 ;;
+    *) return 1 ;;
+    esac
+}
+
+# unknown_option OPTION: ends with the help.
+unknown_option() {
+    say "unknown option $1"
+    usage >&2
+    exit 2
+}
+
 # The core of the server, and that of the load; without two cores nothing is pinned.
 server_core=0
 load_core=1

@@ -29,15 +29,11 @@ while [ $# -gt 0 ]; do
     --*) has_value "$@" ;;
     esac
     case $1 in
-    --seconds) seconds=$2 ;;
     --connections) idle=$2 ;;
     --messages) messages=$2 ;;
     --api) api=$2 ;;
     --only) only=$2 ;;
-    --binary) binary=$2 ;;
-    --server-core) server_core=$2 ;;
-    --load-core) load_core=$2 ;;
-    *) say "unknown option $1"; usage >&2; exit 2 ;;
+    *) common_option "$@" || unknown_option "$1" ;;
     esac
     shift 2
 done

@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
     --lines) lines=$2; shift ;;
     --calls) calls="--call-graph dwarf,16384" ;;
     --binary) binary=$2; shift ;;
-    -*) say "unknown option $1"; usage >&2; exit 2 ;;
+    -*) unknown_option "$1" ;;
     *) break ;;
     esac
     shift

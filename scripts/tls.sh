@@ -22,15 +22,13 @@ runs=3
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h) usage; exit 0 ;;
-    --connections) connections=$2 ;;
-    --seconds) seconds=$2 ;;
-    --runs) runs=$2 ;;
-    --binary) binary=$2 ;;
-    --server-core) server_core=$2 ;;
-    --load-core) load_core=$2 ;;
-    *) say "unknown option $1"; usage >&2; exit 2 ;;
+    --*) has_value "$@" ;;
     esac
-    [ $# -ge 2 ] || fail "$1 needs a value"
+    case $1 in
+    --connections) connections=$2 ;;
+    --runs) runs=$2 ;;
+    *) common_option "$@" || unknown_option "$1" ;;
+    esac
     shift 2
 done
 
