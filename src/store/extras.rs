@@ -394,11 +394,8 @@ impl Store<'_> {
 mod tests {
     use super::*;
     use crate::store::Database;
+    use crate::store::messages::tests::at;
     use crate::wire::extras::Extras;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
 
     fn user(id: u32) -> UserId {
         UserId::new(id).expect("not 0")

@@ -328,10 +328,7 @@ impl Store<'_> {
 mod tests {
     use super::*;
     use crate::store::Database;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
+    use crate::store::messages::tests::at;
 
     const NEW: FileInfo<'static> = FileInfo {
         id: FileId::MAX,

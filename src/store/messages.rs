@@ -407,21 +407,26 @@ impl Store<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::Database;
 
-    fn at(micros: i64) -> ServerTime {
+    pub(crate) fn at(micros: i64) -> ServerTime {
         ServerTime::new(micros).expect("positive")
     }
 
-    fn with_store(test: impl FnOnce(&mut Store<'_>, ChatId, UserId)) {
+    pub(crate) fn with_store(test: impl FnOnce(&mut Store<'_>, ChatId, UserId)) {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");
         test(&mut store, ChatId::new(7).expect("not 0"), UserId::new(9).expect("not 0"));
     }
 
-    fn range(store: &mut Store<'_>, chat: ChatId, from: i64, to: i64) -> Vec<(i64, String)> {
+    pub(crate) fn range(
+        store: &mut Store<'_>,
+        chat: ChatId,
+        from: i64,
+        to: i64,
+    ) -> Vec<(i64, String)> {
         let mut found = Vec::new();
         let walk = store.messages_updated(chat, at(from), at(to), |m| {
             found.push((m.updated.micros(), m.content.to_owned()));

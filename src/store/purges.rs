@@ -124,10 +124,7 @@ impl Store<'_> {
 mod tests {
     use super::*;
     use crate::store::Database;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
+    use crate::store::messages::tests::at;
 
     #[test]
     fn all_messages_of_a_user_are_found_once() {

@@ -55,10 +55,7 @@ impl Store<'_> {
 mod tests {
     use super::*;
     use crate::store::Database;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
+    use crate::store::messages::tests::at;
 
     #[test]
     fn a_code_ends_with_its_time_the_next_code_and_the_next_password() {

@@ -481,11 +481,8 @@ mod tests {
     use super::*;
     use crate::ids::UserId;
     use crate::store::Database;
+    use crate::store::messages::tests::at;
     use crate::store::sweep::Sweep;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
 
     fn message(micros: i64) -> MessageId {
         MessageId::at(at(micros))

@@ -155,10 +155,7 @@ mod tests {
     use crate::ids::MessageId;
     use crate::store::Database;
     use crate::store::members::Member;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
+    use crate::store::messages::tests::at;
 
     fn user(id: u32) -> UserId {
         UserId::new(id).expect("not 0")

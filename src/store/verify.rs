@@ -184,10 +184,7 @@ mod tests {
     use super::*;
     use crate::ids::{ChatId, MessageId, ServerTime, UserId};
     use crate::store::Database;
-
-    fn at(micros: i64) -> ServerTime {
-        ServerTime::new(micros).expect("positive")
-    }
+    use crate::store::messages::tests::at;
 
     #[test]
     fn damage_is_found_isolated_and_can_be_deleted() {
