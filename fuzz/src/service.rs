@@ -281,7 +281,8 @@ impl<'db> World<'db> {
         self.now_ms += passed_ms;
         self.wall_us += passed_ms as i64 * 1000;
         self.engine.set_back_to_back(self.is_back_to_back);
-        let now = Now { wall_us: self.wall_us, us: self.now_ms * 1000 };
+        let us = self.now_ms * 1000;
+        let now = Now { wall_us: self.wall_us, us, idle_us: passed_ms * 1000 };
         let begun = self.engine.begin_turn(&mut self.clients, now);
         self.note(begun, false);
     }

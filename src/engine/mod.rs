@@ -101,6 +101,8 @@ pub struct Now {
     pub wall_us: i64,
     /// Microseconds of the monotonic clock.
     pub us: u64,
+    /// Microseconds for which the loop was idle before the turn.
+    pub idle_us: u64,
 }
 
 impl Now {
@@ -228,6 +230,7 @@ impl<'db> Engine<'db> {
         debug_assert!(now.us >= self.now.us, "the monotonic clock goes back");
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
+        self.service.note_idle(now.idle_us);
         self.admission.begin_turn();
         self.forget_ended(io)
     }

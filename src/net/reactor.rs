@@ -142,11 +142,13 @@ impl<'a, 'db> Reactor<'a, 'db> {
 
     /// One turn: wait, accept, run the engine, and serve `vestnik stats`.
     fn turn(&mut self, events: &mut Events) -> Result<(), ServeError> {
+        let idle_from_us = self.clock().now_us() + self.clock().passed_us();
         self.wait(events)?;
         self.sockets.clock.read();
         self.service_manager.turn(self.sockets.clock.now_ms());
         self.certificate.turn(self.sockets.clock.now_ms(), self.sockets.clock.wall_us());
-        let now = Now { wall_us: self.clock().wall_us(), us: self.clock().now_us() };
+        let (wall_us, us) = (self.clock().wall_us(), self.clock().now_us());
+        let now = Now { wall_us, us, idle_us: us.saturating_sub(idle_from_us) };
         let begun = self.engine.begin_turn(&mut self.sockets, now);
         self.check(begun)?;
         self.note_events(events);

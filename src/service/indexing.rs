@@ -2,8 +2,9 @@
 //! index in slices between turns.
 //!
 //! Users take turns, so a flood of one user's messages delays nobody else. A search waits only for
-//! the chats that it searches. While requests come, slices get a budget of the loop's time. Merge
-//! steps come between slices of indexing, so the index never has to be merged all at once.
+//! the chats that it searches. While requests come, slices get a budget of the loop's spare time,
+//! and of all time while a search waits. Merge steps come between slices of indexing, so the index
+//! never has to be merged all at once.
 //!
 //! The database records the time up to which everything is indexed. After a crash or an undone
 //! turn, all chats are scanned for later messages; after a queue overflowed, only its chats are.
@@ -27,9 +28,10 @@ const BYTES_PER_USER: usize = 2 * 1024;
 /// Milliseconds between background slices while requests come and no work is left over. A slice and
 /// its sync delay every request, so this keeps the delayed requests below one in a hundred.
 const BUSY_SLICE_MS: u64 = 500;
-/// Budget when work is left over, in microseconds per millisecond,
-const BUDGET_US_PER_MS: i64 = 200;
-/// the same when a search waits for it,
+/// Budget when work is left over: these per cent of the loop's idle time beyond three quarters of
+/// all time, so a loop that is busy for a quarter of the time indexes only a slice now and then,
+const SPARE_PER_CENT: i64 = 80;
+/// when a search waits for it, in microseconds per millisecond,
 const WANTED_BUDGET_US_PER_MS: i64 = 500;
 /// and the most that may be saved up, in microseconds.
 const BUDGET_US_MAX: i64 = 20_000;
@@ -69,6 +71,10 @@ impl Queue {
     }
 
     fn push(&mut self, user: UserId, chat: ChatId, id: MessageId) {
+        // The scan of the gap finds it. So a flood costs nothing here once it has overflowed.
+        if self.gaps.contains_key(&chat) {
+            return;
+        }
         if self.len() >= QUEUE_MAX {
             self.sort();
             self.drop_largest();
@@ -190,6 +196,8 @@ pub(super) struct Indexing {
     /// Budget of slices in microseconds; at or below 0 they wait.
     budget_us: i64,
     budget_at_ms: u64,
+    /// Time for which the loop was idle since then, in microseconds.
+    idle_us: u64,
     last_slice_ms: u64,
     blocked_until_ms: u64,
 }
@@ -215,6 +223,7 @@ impl Indexing {
             has_work_left: false,
             budget_us: BUDGET_US_MAX,
             budget_at_ms: 0,
+            idle_us: 0,
             last_slice_ms: 0,
             blocked_until_ms: 0,
         })
@@ -294,6 +303,11 @@ impl Indexing {
         self.is_busy = true;
     }
 
+    /// Notes that the loop was idle for so long before this turn.
+    pub(super) const fn note_idle(&mut self, idle_us: u64) {
+        self.idle_us = self.idle_us.saturating_add(idle_us);
+    }
+
     /// Whether requests came before the last call of [`Indexing::should_yield`].
     pub(super) const fn was_busy(&self) -> bool {
         self.was_busy
@@ -304,8 +318,14 @@ impl Indexing {
     pub(super) fn should_yield(&mut self, now_ms: u64) -> bool {
         self.was_busy = std::mem::take(&mut self.is_busy);
         let passed_ms = now_ms.saturating_sub(std::mem::replace(&mut self.budget_at_ms, now_ms));
-        let rate = if self.is_wanted { WANTED_BUDGET_US_PER_MS } else { BUDGET_US_PER_MS };
-        let gained_us = rate.saturating_mul(i64::try_from(passed_ms).unwrap_or(i64::MAX));
+        let passed_ms = i64::try_from(passed_ms).unwrap_or(i64::MAX);
+        let idle_us = i64::try_from(std::mem::take(&mut self.idle_us)).unwrap_or(i64::MAX);
+        let gained_us = if self.is_wanted {
+            passed_ms.saturating_mul(WANTED_BUDGET_US_PER_MS)
+        } else {
+            let spare_us = idle_us.saturating_sub(passed_ms.saturating_mul(750)).max(0);
+            spare_us.saturating_mul(SPARE_PER_CENT) / 100
+        };
         self.budget_us = self.budget_us.saturating_add(gained_us).min(BUDGET_US_MAX);
         if !self.was_busy {
             return false;
@@ -338,6 +358,12 @@ impl Indexing {
 }
 
 impl Service<'_> {
+    /// Notes that the loop was idle for so many microseconds before this turn: background work
+    /// gets its share of them.
+    pub const fn note_idle(&mut self, idle_us: u64) {
+        self.background.indexing.note_idle(idle_us);
+    }
+
     /// Whether this turn should call [`Service::housekeeping`] at once: a search waits for the
     /// index, or a slice of erasing is due.
     pub fn wants_housekeeping(&self) -> bool {
@@ -524,16 +550,19 @@ mod tests {
         assert!(!indexing.should_yield(10_500), "it has waited for long enough");
     }
 
-    /// Work that is left over has a budget, and a larger one while a search waits.
+    /// Work that is left over gets a share of the time that the loop has to spare, and half of all
+    /// time while a search waits.
     #[test]
-    fn what_is_left_over_has_a_share_of_the_time() {
+    fn what_is_left_over_has_a_share_of_the_spare_time() {
         let database = Database::in_memory().expect("memory");
         let mut store = Store::new(&database).expect("tables");
         let mut indexing = Indexing::start(&mut store).expect("read");
-        let mut slices = |is_wanted: bool| {
+        let mut slices = |idle_us: u64, is_wanted: bool| {
             let mut slices = 0;
-            for now_ms in 10_000..11_000 {
+            indexing.budget_us = 0;
+            for now_ms in 10_001..11_000 {
                 indexing.note_request();
+                indexing.note_idle(idle_us);
                 indexing.has_work_left = true;
                 indexing.is_wanted = is_wanted;
                 if !indexing.should_yield(now_ms) {
@@ -542,11 +571,14 @@ mod tests {
                     slices += 1;
                 }
             }
-            indexing.budget_at_ms = 10_000;
+            (indexing.budget_at_ms, indexing.last_slice_ms) = (10_000, 10_000);
             slices
         };
-        let (shared, wanted) = (slices(false), slices(true));
-        assert!((18..=25).contains(&shared), "{shared} slices of 10 ms in a second");
+        slices(0, false);
+        assert_eq!(slices(700, false), 1, "slices of 10 ms in a second of a busy loop");
+        let shared = slices(990, false);
+        assert!((17..=25).contains(&shared), "{shared} slices in a second of an idle loop");
+        let wanted = slices(0, true);
         assert!((45..=55).contains(&wanted), "{wanted}");
     }
 
@@ -592,5 +624,8 @@ mod tests {
         );
         assert_eq!(queue.oldest(), Some(message(1)));
         assert!(queue.len() < 10);
+        let before = queue.len();
+        queue.push(user(3), chat(1), message(QUEUE_MAX as i64 + 2));
+        assert_eq!(queue.len(), before, "the scan of the gap finds it");
     }
 }

@@ -16,8 +16,8 @@ use crate::limits::{
     TEXT_RESERVED_BYTES_MAX,
 };
 use crate::service::{Caller, HandlerResult, Service};
-use crate::store::StoreResult;
 use crate::store::ledger::Used;
+use crate::store::{Store, StoreResult};
 use crate::wire::decline::Decline;
 
 /// Reservations that make up a day's bytes of text: about as many rows are written per user and
@@ -55,6 +55,34 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// A user's entry for `today`, read from the database if it is not in memory.
+    fn entry(
+        &mut self,
+        store: &mut Store<'_>,
+        user: UserId,
+        today: i64,
+        now_ms: u64,
+    ) -> StoreResult<&mut LedgerEntry> {
+        if self.entries.len() >= LEDGER_ENTRIES_MAX && !self.entries.contains_key(&user) {
+            // Safe to drop: the database holds its reservation, and the next lookup reads it.
+            let any = self.entries.keys().next().copied();
+            any.map(|any| self.entries.remove(&any));
+        }
+        let entry = match self.entries.entry(user) {
+            hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            hash_map::Entry::Vacant(place) => {
+                let used = store.used(user, today)?;
+                place.insert(LedgerEntry { used, reserved: used, ..LedgerEntry::default() })
+            }
+        };
+        if entry.used.day != today {
+            let fresh = Used { day: today, bytes: 0, groups: 0 };
+            (entry.used, entry.reserved) = (fresh, fresh);
+        }
+        entry.touched_ms = now_ms;
+        Ok(entry)
+    }
+
     /// Restores an entry when its turn is undone.
     pub(super) fn take_back(&mut self, user: UserId, before: LedgerEntry) {
         self.entries.insert(user, before);
@@ -186,36 +214,17 @@ impl Service<'_> {
     /// A user's entry for today.
     fn ledger_entry(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
         let (today, now_ms) = (self.today(), self.clock.now_ms());
-        let entries = &mut self.limits.ledger.entries;
-        if entries.len() >= LEDGER_ENTRIES_MAX && !entries.contains_key(&user) {
-            // Safe to drop: the database holds its reservation, and the next lookup reads it.
-            let any = entries.keys().next().copied();
-            any.map(|any| entries.remove(&any));
-        }
-        let entry = match entries.entry(user) {
-            hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            hash_map::Entry::Vacant(place) => {
-                let used = self.store.used(user, today)?;
-                place.insert(LedgerEntry { used, reserved: used, ..LedgerEntry::default() })
-            }
-        };
-        if entry.used.day != today {
-            let fresh = Used { day: today, bytes: 0, groups: 0 };
-            (entry.used, entry.reserved) = (fresh, fresh);
-        }
-        entry.touched_ms = now_ms;
-        Ok(entry)
+        self.limits.ledger.entry(&mut self.store, user, today, now_ms)
     }
 
     /// The same, mutable: saves the entry first, for an undo of the turn.
     fn ledger_entry_mut(&mut self, user: UserId) -> StoreResult<&mut LedgerEntry> {
-        let number = self.turn.number;
-        let entry = *self.ledger_entry(user)?;
-        if entry.saved_in != number {
-            self.turn.ledger.push((user, entry));
+        let (today, now_ms) = (self.today(), self.clock.now_ms());
+        let entry = self.limits.ledger.entry(&mut self.store, user, today, now_ms)?;
+        if entry.saved_in != self.turn.number {
+            self.turn.ledger.push((user, *entry));
+            entry.saved_in = self.turn.number;
         }
-        let entry = self.ledger_entry(user)?;
-        entry.saved_in = number;
         Ok(entry)
     }
 

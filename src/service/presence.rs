@@ -9,6 +9,9 @@ use crate::service::peer::Peer;
 use crate::service::roster::Roster;
 use crate::store::StoreResult;
 
+/// Bytes that are below the part of each of a user's connections, however many there are.
+const USER_PART_BYTES: usize = limits::USER_OUTBOUND_BYTES_MAX / limits::SESSIONS_PER_USER_MAX;
+
 /// Everybody who is connected.
 #[derive(Default)]
 pub(super) struct Presence {
@@ -103,8 +106,12 @@ impl Service<'_> {
 
     /// Bytes that may wait for a connection before it counts as a slow consumer.
     pub(crate) fn outbound_limit(&self, index: u32) -> usize {
-        // The common case: far below any limit.
-        if self.outbox.pending_bytes(index) <= limits::OUTBOUND_BYTES_MIN {
+        // The common cases: far below any limit, or below every user's part while there is room.
+        let pending = self.outbox.pending_bytes(index);
+        if pending <= limits::OUTBOUND_BYTES_MIN
+            || pending <= USER_PART_BYTES
+                && self.outbox.buffered_bytes() <= self.outbound_share() / 2
+        {
             return self.config.outbound_bytes_max;
         }
         self.outbound_budget(index)

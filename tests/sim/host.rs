@@ -86,6 +86,8 @@ struct Net<'db> {
     result: Option<(ConnId, u64)>,
     pushes: PushSender,
     step: Step,
+    /// When the last turn was, in microseconds.
+    turned_us: u64,
     /// Inputs of the service, and its frames that were not compared yet.
     fed: Vec<Fed>,
     carried: Sent,
@@ -137,6 +139,7 @@ impl<'db> Host<'db> {
                 result: None,
                 pushes: PushSender::default(),
                 step: Step::Requests,
+                turned_us: w.clock.now_ms * 1000,
                 fed: Vec::new(),
                 carried: BTreeMap::new(),
                 staged: BTreeMap::new(),
@@ -161,7 +164,10 @@ impl<'db> Host<'db> {
         let us = w.clock.now_ms * 1000;
         let is_back_to_back = !w.is_quiet && w.rng.one_in(w.plan.holds_one_in);
         self.engine.set_back_to_back(is_back_to_back);
-        let now = Now { wall_us: w.clock.wall_us, us };
+        // A turn takes no time, so the loop is idle unless it is said to be busy.
+        let idle_us = if is_back_to_back { 0 } else { us - net.turned_us };
+        net.turned_us = us;
+        let now = Now { wall_us: w.clock.wall_us, us, idle_us };
         let mut io = Turning { net, w };
         let outcome = self.engine.begin_turn(&mut io, now).and_then(|()| {
             report_events(&mut self.engine, &mut io);
