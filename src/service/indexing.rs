@@ -358,7 +358,7 @@ impl Indexing {
 }
 
 impl Service<'_> {
-    /// Notes that the loop was idle for so many microseconds before this turn: background work
+    /// Notes for how many microseconds the loop was idle before this turn: background work
     /// gets its share of them.
     pub const fn note_idle(&mut self, idle_us: u64) {
         self.background.indexing.note_idle(idle_us);

@@ -1,9 +1,9 @@
 //! Checksums of messages and chunks of files, so that damage by the disk does not go unnoticed.
 //!
 //! It is CRC-32C: it detects all changes within 32 consecutive bits, and all but one in 2^32 of the
-//! others. The checksum of a message is stored in its row. It covers the message's key, sender, status bits
-//! and content, but not the time of the last change: the index of changed messages contains that,
-//! too, and SQLite's own check compares the two.
+//! others. The checksum of a message is stored in its row. It covers the message's key, sender,
+//! status bits and content, but not the time of the last change: the index of changed messages
+//! contains that, too, and SQLite's own check compares the two.
 
 use std::cell::Cell;
 

@@ -164,7 +164,7 @@ impl<'db> Host<'db> {
         let us = w.clock.now_ms * 1000;
         let is_back_to_back = !w.is_quiet && w.rng.one_in(w.plan.holds_one_in);
         self.engine.set_back_to_back(is_back_to_back);
-        // A turn takes no time, so the loop is idle unless it is said to be busy.
+        // A turn takes no time, so the loop is idle unless it is set to be busy.
         let idle_us = if is_back_to_back { 0 } else { us - net.turned_us };
         net.turned_us = us;
         let now = Now { wall_us: w.clock.wall_us, us, idle_us };
