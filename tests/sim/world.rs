@@ -548,10 +548,8 @@ impl World {
             let Some(text) = self.rng.pick(&texts).cloned() else { return Ok(()) };
             let bit = self.rng.below(text.len() as u64 * 8) as usize;
             let places: Vec<usize> = vfs::disk(|disk| {
-                let bytes = disk.bytes_mut(file::PATH).map(|bytes| &*bytes);
-                let windows = bytes.into_iter().flat_map(|bytes| bytes.windows(text.len()));
-                let found = windows.enumerate().filter(|(_, part)| *part == text.as_bytes());
-                found.map(|(place, _)| place).collect()
+                let bytes = disk.bytes_mut(file::PATH).map_or(&[][..], |bytes| &*bytes);
+                memchr::memmem::find_iter(bytes, text.as_bytes()).collect()
             });
             let Some(place) = self.rng.pick(&places).copied() else { continue };
             let flip = || {
