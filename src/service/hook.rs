@@ -55,6 +55,13 @@ impl HookLimiter {
         window.messages += 1;
     }
 
+    /// Uncounts a message that was not stored.
+    pub(super) fn take_back(&mut self, bot: UserId) {
+        if let Some(window) = self.windows.get_mut(&bot) {
+            window.messages = window.messages.saturating_sub(1);
+        }
+    }
+
     /// Forgets windows that have ended.
     pub(super) fn trim(&mut self, now_ms: u64) {
         self.windows.retain(|_, window| now_ms < window.end_ms());
@@ -124,6 +131,7 @@ impl Service<'_> {
             other => other?,
         }
         self.limits.hooks.note(bot, now_ms);
+        self.turn.hooked.push(bot);
         self.note_send(bot, text.len())?;
         if slow_mode_s > 0 {
             let before = self.limits.sends.note((bot, chat), slow_mode_s, now_ms);
@@ -185,6 +193,12 @@ mod tests {
         assert_eq!(limiter.wait_ms(bot, 15_000), 0);
         limiter.note(bot, 15_000);
         assert_eq!(limiter.wait_ms(bot, 15_000), 0);
+        for n in 1..u64::from(HOOK_MESSAGES_MAX) {
+            limiter.note(bot, 15_000 + n);
+        }
+        assert_eq!(limiter.wait_ms(bot, 16_000), 9_000);
+        limiter.take_back(bot);
+        assert_eq!(limiter.wait_ms(bot, 16_000), 0, "a message of an undone turn does not count");
         limiter.trim(20_000);
         assert_eq!(limiter.windows.len(), 1);
     }

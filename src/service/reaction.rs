@@ -167,9 +167,9 @@ impl Service<'_> {
         index: u32,
         notice: &mut ReactionNotice<'_>,
     ) -> StoreResult<()> {
+        let is_slow = self.outbox.pending_bytes(index) > self.outbound_limit(index);
         let Some(peer) = self.presence.peers.at_mut(index) else { return Ok(()) };
         let form = form(peer, notice.needs_message);
-        let is_slow = self.outbox.pending_bytes(index) > self.config.outbound_bytes_max;
         let Some(form) = form else { return Ok(()) };
         if peer.backlog.is_some() || is_slow {
             if !self.outbox.is_closed(index) {

@@ -278,6 +278,8 @@ pub(crate) struct Turn {
     pub(crate) ledger: Vec<(UserId, LedgerEntry)>,
     /// Users whose reactions were counted, once per reaction.
     pub(crate) reacted: Vec<UserId>,
+    /// Bots whose messages were counted, once per message.
+    pub(crate) hooked: Vec<UserId>,
     /// Backlogs dropped in this turn, to be restored if it is undone.
     pub(crate) dropped: Vec<(ConnId, Box<Backlog>)>,
     /// The error for which the turn cannot be committed.
@@ -296,6 +298,7 @@ impl Turn {
         self.limited_sends.clear();
         self.ledger.clear();
         self.reacted.clear();
+        self.hooked.clear();
         self.dropped.clear();
         self.failed = None;
     }

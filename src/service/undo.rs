@@ -99,6 +99,9 @@ impl Service<'_> {
         for user in std::mem::take(&mut self.turn.reacted) {
             self.limits.reactions.take_back(user);
         }
+        for bot in std::mem::take(&mut self.turn.hooked) {
+            self.limits.hooks.take_back(bot);
+        }
         for old in std::mem::take(&mut self.turn.limited_sends).iter().rev() {
             self.limits.sends.take_back(old);
         }
