@@ -417,7 +417,10 @@ impl<'db> Engine<'db> {
         }
         if ready.writable {
             connection.is_writable = true;
-            if self.service.outbox.pending_bytes(conn.index) > 0 || io.wants_write(conn) {
+            let is_waiting = self.service.outbox.pending_bytes(conn.index) > 0
+                || connection.protocol.wants_write()
+                || io.wants_write(conn);
+            if is_waiting {
                 self.service.outbox.touch(conn.index);
             }
         }
