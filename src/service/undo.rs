@@ -1,5 +1,6 @@
 //! Undoing a turn that cannot be committed: everything is restored as before it (invariant 2).
 
+use crate::ids::ConnId;
 use crate::service::Service;
 use crate::service::turn::{HandledRequest, IfUndone};
 use crate::store::{Fault, StoreError};
@@ -70,6 +71,9 @@ impl Service<'_> {
         let mut requests = std::mem::take(&mut self.turn.requests);
         for &HandledRequest { conn, task, answer } in &requests {
             let index = conn.index;
+            if !matches!(answer, IfUndone::Suspend | IfUndone::Close) {
+                self.decline_waiting(conn);
+            }
             match answer {
                 IfUndone::Decline => self.outbox.decline(index, task, Decline::StorageFailed),
                 IfUndone::Echo(echo) => {
@@ -86,6 +90,15 @@ impl Service<'_> {
         }
         requests.clear();
         self.turn.requests = requests;
+    }
+
+    /// Declines the request that a connection waits for again. In the undone turn it was abandoned,
+    /// since its session had ended, so later requests were handled, whose answers come after it.
+    fn decline_waiting(&mut self, conn: ConnId) {
+        let peer = self.presence.peers.get_mut(conn);
+        let Some(waiting) = peer.and_then(|peer| peer.waiting.take()) else { return };
+        self.passwords.jobs.remove(&waiting.job);
+        self.outbox.decline(conn.index, waiting.task, Decline::StorageFailed);
     }
 
     /// Restores backlogs and rate limits as they were before the turn.

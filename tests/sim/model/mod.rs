@@ -645,6 +645,9 @@ impl Model {
                 Ok(())
             }
             Input::Oversized { conn, task } => {
+                if turn.is_declined {
+                    self.refuse_waiting(turn, *conn)?;
+                }
                 self.decline(turn, *conn, *task, "too-large")?;
                 let bye = turn.next(*conn)?;
                 let is_bye = bye.purpose == wire::DISCONNECT;
@@ -670,9 +673,23 @@ impl Model {
                 Ok(())
             }
             wire::HEARTBEAT if frame.body.len() <= 1024 => {
+                self.refuse_waiting(turn, conn)?;
                 self.accept(turn, conn, frame.task, &frame.body)
             }
-            _ => self.decline(turn, conn, frame.task, "storage-failed"),
+            _ => {
+                self.refuse_waiting(turn, conn)?;
+                self.decline(turn, conn, frame.task, "storage-failed")
+            }
+        }
+    }
+
+    /// An earlier request still waits for password work: the session had ended in the undone turn,
+    /// so later requests were handled. Its answer comes before theirs.
+    fn refuse_waiting(&mut self, turn: &mut Turn<'_>, conn: ConnId) -> Check {
+        let waiting = self.conns.get_mut(&conn).and_then(|state| state.waiting.take());
+        match waiting {
+            Some(waiting) => self.decline(turn, conn, waiting.task, "storage-failed"),
+            None => Ok(()),
         }
     }
 
