@@ -162,7 +162,7 @@ impl Service<'_> {
 
     /// Whether the last turn that wrote was stored: what `/healthz` reports.
     pub const fn is_storage_healthy(&self) -> bool {
-        !self.storage.is_failing && self.storage.lost.is_none()
+        !self.storage.is_failing && !self.storage.full_disk.is_full && self.storage.lost.is_none()
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     is_external: bool,
     /// The thread was woken, and has not finished.
     is_working: AtomicBool,
+    /// No checkpoint is run: on a full disk it would fill the space that small requests need.
+    is_paused: AtomicBool,
     is_failing: AtomicBool,
     by_thread: AtomicU64,
     by_loop: AtomicU64,
@@ -75,6 +77,16 @@ impl Shared {
     /// needs.
     pub(super) fn is_working(&self) -> bool {
         self.is_working.load(Ordering::Acquire)
+    }
+
+    /// Pauses or resumes checkpoints. One in progress is completed.
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.is_paused.store(is_paused, Ordering::Release);
+    }
+
+    /// Whether checkpoints are paused.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
     }
 
     /// An error if nobody can know what is on the disk.
@@ -179,7 +191,7 @@ struct Hook {
 
 impl Hook {
     fn committed(&mut self, wal: &mut Wal, pages: c_int) {
-        if self.shared.lost.get().is_some() {
+        if self.shared.lost.get().is_some() || self.shared.is_paused() {
             return;
         }
         match self.schedule.next(pages, !self.shared.is_working()) {
@@ -241,7 +253,7 @@ impl Checkpointer {
     pub fn work(&self) {
         let _free = Free(&self.shared);
         let _ = self.wakes.try_recv();
-        if !self.is_lost() {
+        if !self.is_lost() && !self.shared.is_paused() {
             let copied = self.db.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE);
             self.shared.note(&self.shared.by_thread, copied);
         }

@@ -335,18 +335,25 @@ impl<'db> Store<'db> {
 
     /// Deletes the reserve file. True if there was one: from now on, only requests that free space
     /// or block a user should write.
+    ///
+    /// Checkpoints are paused first, since they would fill the space at once. While one is in
+    /// progress the reserve stays, for the next call.
     pub fn give_up_reserve(&self) -> bool {
-        self.reserve.give_up()
+        self.checkpoints.pause(true);
+        !self.checkpoints.is_working() && self.reserve.give_up()
     }
 
     /// The same, but only if the disk is full.
     pub fn give_up_reserve_when_full(&self) -> bool {
-        self.reserve.give_up_when_full()
+        self.reserve.is_disk_full() && self.give_up_reserve()
     }
 
-    /// Creates the reserve file again if there is space. False while the disk is still full.
+    /// Creates the reserve file again if there is space. False while the disk is still full; then
+    /// checkpoints are paused as long as they would make the database larger.
     pub fn hold_reserve(&self) -> bool {
-        self.reserve.hold()
+        let has_space = self.reserve.hold();
+        self.checkpoints.pause(!has_space && reserve::growth_bytes(self.db) > 0);
+        has_space
     }
 
     /// Whether the reserve was given up and the disk is still full.
@@ -431,6 +438,9 @@ impl<'db> Store<'db> {
         self.checkpoints.still_known()?;
         if self.checkpoints.is_external() {
             return Ok(true);
+        }
+        if self.checkpoints.is_paused() {
+            return Ok(false);
         }
         self.set_busy_timeout(false);
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";

@@ -21,7 +21,7 @@ use super::identity::{self, Identity};
 use super::integrity::{look_for_damage, verify};
 use super::migrations::{APPLICATION_ID, SCHEMA_VERSION, migrate, refresh_skeletons};
 use super::paths::{self, sibling_path};
-use super::reserve::Reserve;
+use super::reserve::{self, Reserve};
 
 pub use super::paths::lock;
 
@@ -243,6 +243,9 @@ impl Database {
         let db = db.and_then(|mut db| {
             migrate(&mut db)?;
             settings(&db, role)?;
+            if role == Role::Server {
+                checkpoint_at_start(&db)?;
+            }
             Ok(db)
         });
         let db = db.map_err(|e| e.to_string())?;
@@ -433,10 +436,18 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
     let wal = sibling_path(&real, "-wal");
     identity.watch(&wal);
     let mut database = Database::of(db, real, identity);
-    if role == Role::ReplicatedServer {
+    match role {
+        Role::Reader | Role::Command => {}
+        // On a full disk the checkpoint would take the space that small requests need.
+        Role::Server if !reserve::is_checkpoint_too_large(&database.db) => {
+            checkpoint_at_start(&database.db).map_err(|e| explain(path, Some(&database.db), &e))?;
+        }
         // After a crash the WAL may contain a turn that is only in the system's cache.
-        paths::sync(&wal)?;
-        database.checkpoints = Arc::new(checkpoint::Shared::external());
+        Role::Server => paths::sync(&wal)?,
+        Role::ReplicatedServer => {
+            paths::sync(&wal)?;
+            database.checkpoints = Arc::new(checkpoint::Shared::external());
+        }
     }
     Ok(database)
 }
@@ -564,6 +575,12 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     // prepared again for each call.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match role {
+        // A command's change is small. A checkpoint could fill a disk that is nearly full; the
+        // server runs one, or closing the database does.
+        Role::Command => {
+            db.pragma_update(None, "wal_autocheckpoint", 0)?;
+            db.busy_timeout(Duration::from_secs(10))
+        }
         Role::Server | Role::ReplicatedServer => {
             let is_external = role == Role::ReplicatedServer;
             db.pragma_update(None, "cache_size", CACHE_KIB)?;
@@ -580,21 +597,22 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
             if let Err(error) = refreshed {
                 log::debug!("what logins look like is not computed anew: {error}");
             }
-            if is_external {
-                return Ok(());
-            }
-            // After a crash the WAL may contain a turn that is only in the system's cache. Clients
-            // are about to get answers from it, so it is synced to disk first.
-            let copied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            // The WAL is synced before its pages are copied, so a disk without space for the copy
-            // need not prevent the start.
-            copied.or_else(|e| match error::cause(&e, error::system_errno(db)) {
-                Cause::Full | Cause::FileLimit => Ok(()),
-                _ => Err(e),
-            })
+            Ok(())
         }
-        Role::Command | Role::Reader => db.busy_timeout(Duration::from_secs(10)),
+        Role::Reader => db.busy_timeout(Duration::from_secs(10)),
     }
+}
+
+/// Checkpoints the WAL before the first answer. After a crash it may contain a turn that is only in
+/// the system's cache; a checkpoint syncs it first.
+fn checkpoint_at_start(db: &Connection) -> rusqlite::Result<()> {
+    let copied = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    // The WAL is synced before its pages are copied, so a disk without space for the copy need not
+    // prevent the start.
+    copied.or_else(|e| match error::cause(&e, error::system_errno(db)) {
+        Cause::Full | Cause::FileLimit => Ok(()),
+        _ => Err(e),
+    })
 }
 
 #[cfg(test)]

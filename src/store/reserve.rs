@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use rusqlite::Connection;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::paths;
@@ -34,6 +35,21 @@ pub(super) struct Reserve {
 fn space(path: &Path) -> Option<(u64, u64)> {
     let disk = statvfs(path.parent()?).ok()?;
     Some((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
+}
+
+/// Bytes by which a checkpoint makes the database file larger.
+pub(super) fn growth_bytes(db: &Connection) -> u64 {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let needed = db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap_or_default();
+    let file = db.path().and_then(|path| std::fs::metadata(path).ok());
+    file.map_or(0, |file| u64::try_from(needed).unwrap_or_default().saturating_sub(file.len()))
+}
+
+/// Whether a checkpoint would leave less free space than the reserve.
+pub(super) fn is_checkpoint_too_large(db: &Connection) -> bool {
+    let growth = growth_bytes(db);
+    let free = db.path().and_then(|path| space(Path::new(path)));
+    growth > 0 && free.is_some_and(|(_, free)| free < growth.saturating_add(RESERVE_BYTES))
 }
 
 impl Reserve {
@@ -87,10 +103,15 @@ impl Reserve {
         given
     }
 
+    /// Whether the disk is full: the next transactions may fail.
+    pub(super) fn is_disk_full(&self) -> bool {
+        let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
+        free < FULL_BYTES
+    }
+
     /// Deletes the reserve if the disk is full. True if there was one.
     pub(super) fn give_up_when_full(&self) -> bool {
-        let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
-        free < FULL_BYTES && self.give_up()
+        self.is_disk_full() && self.give_up()
     }
 
     /// Whether the reserve was given up and is not back yet.

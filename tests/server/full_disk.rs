@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::support::api10::DELETE_MSG;
 use crate::support::client::login_body;
+use crate::support::web::Http;
 use crate::support::wire::*;
 use crate::support::{Client, PASSWORD, Server, eventually};
 
@@ -92,6 +93,37 @@ fn what_makes_room_works_on_a_full_disk() {
     let _ = fs::remove_file(more);
     fs::remove_file(ballast).expect("the ballast gone");
     eventually(|| anna.ask(SEND_CHAT_MSG, body().id(hall).text("space")).purpose == ACCEPTED);
+    server.admin_ok(&["check"], None);
+}
+
+/// Sends fill the disk, with much in the WAL that is not checkpointed. The reserve is not spent on
+/// that: small requests work long after.
+#[test]
+fn checkpoints_do_not_take_the_reserve() {
+    let Some(server) = Server::on_small_disk(24 * 1024, &["--user-bytes-per-day", "0"]) else {
+        return;
+    };
+    for name in ["anna", "boris", "clara"] {
+        server.add_user(name);
+    }
+    server.add_chat("hall", &["anna", "boris", "clara"]);
+    let mut anna = server.login10("anna");
+    let (hall, clara) = (anna.chat_id("hall"), anna.user_id("clara"));
+    let first = anna.send(hall, "first").id;
+    send_until_declined(&mut anna, hall);
+    // The checkpointer, woken by the last COMMITs, has had time for its work.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    anna.ask(SEND_CHAT_MSG, body().id(hall).text("x")).declined("storage-failed");
+    assert_eq!(Http::connect(server.address()).get("/healthz", "").status, 503);
+
+    anna.delete(hall, first);
+    for is_banned in [true, false, true] {
+        let _ = anna.set_ban(hall, clara, is_banned).accepted();
+    }
+    server.login10("boris").ask(LOGOFF, body()).accepted();
+    server.admin_ok(&["user", "disable", "boris"], None);
+    server.admin_ok(&["lockdown", "on"], None);
+    server.admin_ok(&["lockdown", "off"], None);
     server.admin_ok(&["check"], None);
 }
 
