@@ -592,3 +592,62 @@ fn replies_and_reactions_move() {
     boris.react(hall, first.id, false, "-");
     other.admin_ok(&["check"], None);
 }
+
+/// A closed chat stays closed, members keep their level of pushes, and senders who are bots stay
+/// bots. Files of before, without these fields, still come in.
+#[test]
+fn what_hides_a_chat_and_marks_its_people_moves() {
+    let old = Server::start();
+    let [(mut anna, _), (mut bot, _)] = old.users10(["anna", "bot"]);
+    let hall = anna.create_chat("hall");
+    bot.join(hall);
+    bot.send(hall, "built");
+    old.admin_ok(&["chat", "close", "hall"], None);
+    let db = rusqlite::Connection::open(old.data()).expect("the database");
+    db.execute_batch(
+        "UPDATE members SET notify = 2 WHERE user_id = 1;
+         UPDATE users SET flags = 8 WHERE user_id = 2;",
+    )
+    .expect("room");
+    let (path, good) = lines(&old, "hall");
+    let file = path.to_str().expect("UTF-8");
+
+    let new = Server::start();
+    let [(_, _), (mut dora, _)] = new.users10(["anna", "dora"]);
+    new.admin_ok(&["import", file, "--add-users"], None);
+    assert_eq!(dora.find_chats("", 10), [], "who is no member does not see it");
+    let is_closed = |server: &Server, name: &str| {
+        let json = server.admin_ok(&["chat", "list", "--json"], None);
+        let chats: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let chats = chats.as_array().expect("an array");
+        chats.iter().find(|chat| chat["name"] == name).expect("the chat")["closed"] == true
+    };
+    assert!(is_closed(&new, "hall"));
+    let (_, again) = lines(&new, "hall");
+    assert_eq!((&again[0], &again[1]), (&good[0], &good[1]), "the chat, and anna with her level");
+    assert_eq!(again.last(), good.last());
+    let users = new.admin_ok(&["user", "list", "--json"], None);
+    let users: serde_json::Value = serde_json::from_str(&users).expect("JSON");
+    let is_bot = |name: &str| {
+        let mut users = users.as_array().expect("an array").iter();
+        users.find(|user| user["name"] == name).expect("the user")["bot"] == true
+    };
+    assert!(is_bot("bot") && !is_bot("anna"));
+
+    for (from, to) in [("\"notify\":2", "\"notify\":3"), ("\"closed\":true", "\"closed\":1")] {
+        let text = good.join("\n") + "\n";
+        assert!(text.contains(from), "{from}: {text}");
+        std::fs::write(&path, text.replace(from, to)).expect("room");
+        failed(&new, &["import", file, "--as", "other"]);
+    }
+    let mut text = good.join("\n") + "\n";
+    for field in [",\"closed\":true", ",\"notify\":2", "\"bot\":true,"] {
+        assert!(text.contains(field), "{field}: {text}");
+        text = text.replace(field, "");
+    }
+    std::fs::write(&path, text).expect("room");
+    let third = Server::start();
+    third.add_user("anna");
+    third.admin_ok(&["import", file, "--add-users"], None);
+    assert!(!is_closed(&third, "hall"));
+}

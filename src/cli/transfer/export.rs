@@ -1,7 +1,7 @@
 //! `vestnik export`: writes a chat as lines of JSON. Knows nothing of how they are read.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use vestnik::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
 use vestnik::limits::FILE_CHUNK_BYTES;
 use vestnik::store::Store;
 use vestnik::store::chats::Chat;
+use vestnik::store::users::User;
+use vestnik::wire::answer::USER_BOT;
 use vestnik::wire::base64;
 use vestnik::wire::codec::{Message, STATUS_DELETED, STATUS_EDITED};
 use vestnik::wire::extras::{FileInfo, put_file_lines};
@@ -115,17 +117,21 @@ fn write_chat(
             created: chat.created.micros(),
             slow_mode_s: chat.slow_mode_s,
             keep_days: chat.keep_days,
+            closed: chat.closed,
         };
         let mut slice = Vec::new();
         write_line(&mut slice, &Line::Chat(head))?;
         write_people(store, chat.chat, &mut slice)?;
-        let names: HashMap<_, _> =
-            store.users()?.into_iter().map(|user| (user.user, user.nickname)).collect();
+        let users = store.users()?;
+        let is_bot = |user: &&User| user.flags & USER_BOT != 0;
+        let bots = users.iter().filter(is_bot).map(|user| user.user).collect();
+        let names = users.into_iter().map(|user| (user.user, user.nickname)).collect();
         let last = MessageId::at(store.server_time()?.max(file::now()));
         let mut export = Export {
             chat: chat.chat,
             last,
             names,
+            bots,
             with_files: !arguments.without_files,
             count: 0,
             out,
@@ -144,6 +150,7 @@ struct Export<'a> {
     /// Up to this message.
     last: MessageId,
     names: HashMap<UserId, String>,
+    bots: HashSet<UserId>,
     with_files: bool,
     /// Messages written.
     count: u64,
@@ -260,6 +267,7 @@ impl Export<'_> {
         MessageLine {
             id: message.created.micros(),
             sender: self.names.get(&message.sender).map_or("", String::as_str).into(),
+            bot: self.bots.contains(&message.sender),
             updated: (message.updated != message.created).then(|| message.updated.micros()),
             edited: message.status & STATUS_EDITED != 0,
             deleted: message.status & STATUS_DELETED != 0,
@@ -320,6 +328,7 @@ fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Res
                 admin: member.admin,
                 joined: member.joined.micros(),
                 seen: member.seen.micros(),
+                notify: store.notify_level(chat, member.user)?,
             };
             write_line(out, &Line::Member(line))?;
         }

@@ -64,6 +64,10 @@ pub(super) struct ChatLine {
     pub(super) created: i64,
     pub(super) slow_mode_s: u32,
     pub(super) keep_days: u32,
+    /// Hidden from users who are not members. Older versions reject the field, and with it the
+    /// chat, instead of opening it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) closed: bool,
 }
 
 #[derive(Serialize, Deserialize, Debug, Clone)]
@@ -74,6 +78,9 @@ pub(super) struct MemberLine {
     pub(super) joined: i64,
     /// The member's marker; 0 when nothing was read.
     pub(super) seen: i64,
+    /// Pushes: 0 all, 1 mentions and replies, 2 none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) notify: u8,
 }
 
 #[derive(Serialize, Deserialize, Debug, Clone)]
@@ -89,6 +96,9 @@ pub(super) struct MessageLine<'a> {
     pub(super) id: i64,
     #[serde(borrow)]
     pub(super) sender: Cow<'a, str>,
+    /// Whether the sender is a bot.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) bot: bool,
     /// When it was edited, deleted, or last reacted to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) updated: Option<i64>,
@@ -145,4 +155,9 @@ pub(super) struct EndLine {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 const fn is_false(flag: &bool) -> bool {
     !*flag
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u8) -> bool {
+    *number == 0
 }

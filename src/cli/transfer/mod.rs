@@ -22,6 +22,7 @@ use vestnik::store::files::FileState;
 use vestnik::store::members::Member;
 use vestnik::store::search::Unindexed;
 use vestnik::store::{Database, Store};
+use vestnik::wire::answer::USER_BOT;
 use vestnik::wire::codec::{Message, STATUS_DELETED};
 use vestnik::wire::extras::{Extras, FileInfo};
 
@@ -229,7 +230,8 @@ impl Place<'_> {
                 let user = match store.user_id_by_key(parsed.key())? {
                     Some(user) => user,
                     None if add_users => {
-                        add_user(store, &file::parse_login(name).map_err(on_line)?)?
+                        let is_bot = summary.bots.contains(name);
+                        add_user(store, &file::parse_login(name).map_err(on_line)?, is_bot)?
                     }
                     None => {
                         let words = format!(
@@ -350,6 +352,8 @@ impl Place<'_> {
         file::write(self.data, self.database, |store| {
             name.is_free(store)?;
             is_there(store, chat)?;
+            // Before the chat can be found by a name.
+            store.set_chat_closed(chat, summary.chat.closed)?;
             match name {
                 Called::Group(name) => store.rename_chat(chat, name.text(), name.key())?,
                 Called::Direct(two) => make_direct(store, chat, two)?,
@@ -365,6 +369,7 @@ impl Place<'_> {
                 let time = |micros| ServerTime::new(micros).unwrap_or_default();
                 let (joined, seen) = (time(line.joined), time(line.seen));
                 store.add_member(Member { chat, user, admin: line.admin, joined, seen })?;
+                store.set_notify_level(chat, user, line.notify)?;
                 store.note_change(Change::MemberJoined(chat, user))?;
             }
             for name in summary.chat.direct.iter().flatten() {
@@ -417,12 +422,15 @@ fn known(store: &mut Store<'_>, name: &str) -> Result<Option<UserId>, Stop> {
 }
 
 /// Somebody who wrote, and cannot log in until the operator lets them.
-fn add_user(store: &mut Store<'_>, name: &Name) -> Result<UserId, Stop> {
+fn add_user(store: &mut Store<'_>, name: &Name, is_bot: bool) -> Result<UserId, Stop> {
     let stored = nobody(PASSWORD_ITERATIONS);
     let added = store.add_user(name.text(), name.key(), &stored, file::now())?;
     let taken = || Failure::Failed(format!("there is a user {:?} already", name.text()));
     let user = added.ok_or_else(taken)?;
     store.set_disabled(user, true)?;
+    if is_bot {
+        store.set_user_flag(user, USER_BOT, true)?;
+    }
     Ok(user)
 }
 

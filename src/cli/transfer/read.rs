@@ -1,7 +1,7 @@
 //! Reading an exported chat: each line is checked before any of it enters the data file.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,9 @@ const LINE_BYTES_MAX: u64 = 6 * CONTENT_LIMIT_BYTES_MAX as u64 + 4096;
 /// Lines that stand for the files of one message: names, sizes and what is around them.
 const FILE_LINES_BYTES_MAX: usize = MESSAGE_FILES_MAX * (FILE_NAME_BYTES_MAX + 32);
 
+/// The highest level of `notify`: no pushes.
+const NOTIFY_MAX: u8 = 2;
+
 /// What is known of an export once all of it was read.
 pub(super) struct Summary {
     pub(super) chat: ChatLine,
@@ -37,6 +40,8 @@ pub(super) struct Summary {
     pub(super) banned: Vec<String>,
     /// All senders, each with the first line that names them.
     pub(super) senders: HashMap<String, u64>,
+    /// Those of them that are bots.
+    pub(super) bots: HashSet<String>,
     /// Of all messages, ascending.
     pub(super) ids: Vec<MessageId>,
     /// The latest time in the file.
@@ -250,7 +255,7 @@ fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
     if let Some([one, other]) = &chat.direct {
         let keys = (Name::parse_stored(one), Name::parse_stored(other));
         let are_two = matches!(&keys, (Ok(a), Ok(b)) if a.key() != b.key());
-        if !are_two || !chat.name.is_empty() || chat.password {
+        if !are_two || !chat.name.is_empty() || chat.password || chat.closed {
             return Err("is a direct chat, and not one of two users alone".to_owned());
         }
     }
@@ -260,6 +265,7 @@ fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
         members: Vec::new(),
         banned: Vec::new(),
         senders: HashMap::new(),
+        bots: HashSet::new(),
         ids: Vec::new(),
         latest,
         files: Files::default(),
@@ -279,6 +285,9 @@ fn add(
             past(member.joined, now)?;
             if member.seen < 0 {
                 return Err("has a marker before all time".to_owned());
+            }
+            if member.notify > NOTIFY_MAX {
+                return Err(format!("has a notify above {NOTIFY_MAX}"));
             }
             if let Some(two) = &summary.chat.direct
                 && (member.admin || !two.contains(&member.name))
@@ -306,6 +315,9 @@ fn add(
             }
             summary.ids.push(id);
             summary.latest = summary.latest.max(updated);
+            if line.bot && !summary.bots.contains(&*line.sender) {
+                summary.bots.insert(line.sender.clone().into_owned());
+            }
             add_sender(summary, number, line.sender, "sender")?;
         }
         Line::Reaction(line) => {
