@@ -42,7 +42,7 @@ pub(super) fn pages(db: &Connection, copy: &Path) -> Result<(), String> {
 /// database is of a version that could not return free pages to the disk.
 pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
     let flags = open::OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let db = Connection::open_with_flags(copy, flags).map_err(|e| e.to_string())?;
+    let db = Connection::open_with_flags(copy, flags).map_err(|e| error::message_of(&e))?;
     let failed = |e: rusqlite::Error| error::explain(&db, e).to_string();
     // A copy that is interrupted before its rename is discarded, so it needs neither durability nor
     // a WAL.

@@ -87,10 +87,7 @@ pub(super) fn explain(db: &Connection, error: rusqlite::Error) -> StoreError {
 
 /// The message: what happened and what to do, in one line without the path of the database.
 pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> String {
-    let sqlite = match error {
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        _ => error.to_string(),
-    };
+    let sqlite = message_of(error);
     match cause {
         Cause::Full => {
             "the disk is full: free some space on it; nothing is lost, and no backup has \
@@ -121,6 +118,16 @@ pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> 
         ),
         Cause::Other => sqlite,
     }
+}
+
+/// The message of SQLite in one line, without the SQL that it is about, which may be very long.
+pub(super) fn message_of(error: &rusqlite::Error) -> String {
+    let message = match error {
+        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        _ => error.to_string(),
+    };
+    message.replace(char::is_control, " ")
 }
 
 /// The message of the system, without the error number.

@@ -221,9 +221,9 @@ impl Database {
     /// # Errors
     /// When there is no memory for it.
     pub fn in_memory() -> Result<Self, String> {
-        let mut db = Connection::open_in_memory().map_err(|e| e.to_string())?;
-        migrate(&mut db).map_err(|e| e.to_string())?;
-        settings(&db, Role::Server).map_err(|e| e.to_string())?;
+        let mut db = Connection::open_in_memory().map_err(|e| error::message_of(&e))?;
+        migrate(&mut db).map_err(|e| error::message_of(&e))?;
+        settings(&db, Role::Server).map_err(|e| error::message_of(&e))?;
         Ok(Self::of(db, PathBuf::new(), Identity::default()))
     }
 
@@ -248,7 +248,7 @@ impl Database {
             }
             Ok(db)
         });
-        let db = db.map_err(|e| e.to_string())?;
+        let db = db.map_err(|e| error::message_of(&e))?;
         let mut identity = look_up.map_or_else(Identity::default, Identity::new);
         identity.watch(path);
         identity.watch(&sibling_path(path, "-wal"));
@@ -543,7 +543,9 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
     if application == 0 && version == 0 && tables == 0 && role != Role::Reader {
         return Ok(());
     }
-    if application != i64::from(APPLICATION_ID) {
+    // The version comes in one transaction with the tables.
+    let has_version = version > 0 || (version == 0 && tables == 0);
+    if application != i64::from(APPLICATION_ID) || !has_version {
         return Err(format!("{name}: this is not a vestnik data file"));
     }
     if version > i64::from(SCHEMA_VERSION) {
