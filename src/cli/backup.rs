@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// Leave out the bytes of files: the copy shows their names, and declines to give them
     #[arg(long)]
     without_files: bool,
-    /// Keep the copy although messages or files in it are damaged
+    /// Keep the copy although it is damaged
     #[arg(long)]
     accept_damage: bool,
 }

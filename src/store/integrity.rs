@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::Store;
+use super::error::message_of;
 use super::identity::Identity;
 use super::open::{Database, OPEN, immutable};
 use super::paths::{self, sibling_path};
@@ -33,12 +34,12 @@ impl Database {
     pub fn integrity(&mut self, pause: &mut dyn FnMut()) -> Result<Integrity, String> {
         let mut found = Integrity::default();
         if !self.is_served() {
-            self.look_at(None, &mut found.wrong).map_err(|e| e.to_string())?;
+            self.look_at(None, &mut found.wrong).map_err(|e| message_of(&e))?;
             return Ok(found);
         }
         let wal = sibling_path(self.path(), "-wal");
         let bytes = move || wal.metadata().map_or(0, |wal| wal.len());
-        for table in self.tables().map_err(|e| e.to_string())? {
+        for table in self.tables().map_err(|e| message_of(&e))? {
             let before = bytes();
             let bytes = bytes.clone();
             let grows = move || bytes() > before + WAL_GROWTH_MAX;
@@ -49,7 +50,7 @@ impl Database {
                 Err(e) if e.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
                     found.left_out.push(table);
                 }
-                other => other.map_err(|e| e.to_string())?,
+                other => other.map_err(|e| message_of(&e))?,
             }
             pause();
         }
@@ -85,7 +86,7 @@ impl Database {
                     return Err(e);
                 }
                 Err(e) => {
-                    wrong.push(e.to_string());
+                    wrong.push(message_of(&e));
                     return Ok(());
                 }
             };
@@ -96,12 +97,20 @@ impl Database {
     }
 }
 
-/// Whether every message and file of a copy is as it was written.
+/// Whether every page of a copy is sound, and every message and file as it was written.
 pub(super) fn verify(copy: &Path) -> Result<(), String> {
     let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let db = Connection::open_with_flags(immutable(copy), flags).map_err(|e| e.to_string())?;
+    let unreadable = |e: rusqlite::Error| format!("the copy cannot be read: {}", message_of(&e));
+    let db = Connection::open_with_flags(immutable(copy), flags).map_err(unreadable)?;
+    // Tables and indexes that no message and no file is in.
+    if let Some(damage) = quick_check(&db).map_err(unreadable)? {
+        return Err(format!(
+            "the database is damaged ({damage}), which `vestnik check` lists: nothing was copied; \
+             --accept-damage copies it all the same"
+        ));
+    }
     let database = Database::of(db, copy.to_owned(), Identity::default());
-    if !database.is_current().map_err(|e| e.to_string())? {
+    if !database.is_current().map_err(unreadable)? {
         return Ok(());
     }
     let (mut messages, mut chunks) = (0_u64, 0_u64);
@@ -125,25 +134,38 @@ pub(super) fn verify(copy: &Path) -> Result<(), String> {
     }
 }
 
+/// The first damage that SQLite finds in any page, in one line.
+fn quick_check(db: &Connection) -> rusqlite::Result<Option<String>> {
+    let found: String = match db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)) {
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => message_of(&e),
+        other => other?,
+    };
+    // The line before damage of a page names the database.
+    let first = found.lines().find(|line| !line.starts_with("***")).unwrap_or(&found);
+    Ok((first != "ok").then(|| first.to_owned()))
+}
+
 /// Checks every page of a small database, and the root page of every table of a large one, so that
 /// the server starts quickly; `vestnik check` checks everything.
 pub(super) fn look_for_damage(db: &Connection) -> rusqlite::Result<()> {
     const PAGES_CHECKED_MAX: i64 = 4096;
     let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     if pages <= PAGES_CHECKED_MAX {
-        let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if found != "ok" {
-            let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-            return Err(rusqlite::Error::SqliteFailure(damage, Some(found)));
-        }
-        return Ok(());
+        return match quick_check(db)? {
+            None => Ok(()),
+            Some(found) => {
+                let damage = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+                Err(rusqlite::Error::SqliteFailure(damage, Some(found)))
+            }
+        };
     }
     // Virtual tables have no pages of their own, and those of the search index cannot be scanned.
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE '% VIRTUAL %'";
     let mut tables = db.prepare(sql)?;
     let names: Vec<String> = tables.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for table in names {
-        db.prepare(&format!("SELECT 1 FROM \"{table}\" LIMIT 1"))?.exists([])?;
+        // An index that covers the columns would be read in place of the table.
+        db.prepare(&format!("SELECT * FROM \"{table}\" NOT INDEXED LIMIT 1"))?.exists([])?;
     }
     Ok(())
 }

@@ -228,3 +228,94 @@ fn load_prepare_stores_no_messages_next_to_a_server() {
     folder.done(&prepare);
     drop(server);
 }
+
+/// The pages of the data file, with all that was written in it.
+fn pages(folder: &Folder) -> Vec<u8> {
+    folder.damage("PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::read(folder.data()).expect("the data file")
+}
+
+/// Whatever page is damaged, a backup either holds what `check` accepts, or is not made.
+#[test]
+fn a_backup_of_a_damaged_database_is_not_completed() {
+    let folder = Folder::filled();
+    folder.add_session("anna");
+    let sound = pages(&folder);
+    let (mut refused, mut copied) = (0, 0);
+    for page in 1..sound.len() / 4096 {
+        let mut bytes = sound.clone();
+        bytes[page * 4096..][..4096].fill(0);
+        fs::write(folder.data(), bytes).expect("room");
+        let output = folder.run(&["backup", "copy.db"], None);
+        if output.status.code() == Some(0) {
+            folder.done(&["check", "--data", "copy.db"]);
+            fs::remove_file(folder.path("copy.db")).expect("the copy");
+            copied += 1;
+        } else {
+            has(&one_line(&output, 1), &["damaged"]);
+            assert!(!folder.path("copy.db").exists() && !folder.path("copy.db.partial").exists());
+            refused += 1;
+        }
+    }
+    assert!(refused > 40, "{refused} refused, {copied} copied");
+    fs::write(folder.data(), {
+        let mut bytes = sound.clone();
+        bytes[root_of(&folder, &sound, "users") * 4096..][..4096].fill(0);
+        bytes
+    })
+    .expect("room");
+    has(&folder.failed(&["backup", "copy.db"]), &["`vestnik check`", "--accept-damage"]);
+    folder.done(&["backup", "copy.db", "--accept-damage"]);
+}
+
+/// The index of the root page of a table of this sound file.
+fn root_of(folder: &Folder, sound: &[u8], table: &str) -> usize {
+    let path = folder.path("sound.db");
+    fs::write(&path, sound).expect("room");
+    let db = rusqlite::Connection::open(&path).expect("the file");
+    let sql = "SELECT rootpage - 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let page: u32 = db.query_row(sql, [table], |row| row.get(0)).expect("the table");
+    page as usize
+}
+
+/// A large database is not read as a whole at the start, but the root page of each table is, also
+/// where an index has all that a query needs.
+#[test]
+fn a_damaged_root_page_of_a_large_database_is_found_at_the_start() {
+    let folder = Folder::filled();
+    folder.add_session("anna");
+    folder.damage("CREATE TABLE filler (x); INSERT INTO filler VALUES (zeroblob(18 << 20))");
+    let sound = pages(&folder);
+    assert!(sound.len() / 4096 > 4096);
+    folder.done(&["clock", "confirm"]);
+    for table in ["users", "chats", "members", "sessions", "invites", "files", "meta"] {
+        let mut bytes = sound.clone();
+        bytes[root_of(&folder, &sound, table) * 4096..][..4096].fill(0);
+        fs::write(folder.data(), bytes).expect("room");
+        has(&folder.failed(&["clock", "confirm"]), &["damaged", "backup"]);
+    }
+}
+
+/// A file with the mark of vestnik's that has tables and no version, or one below zero.
+#[test]
+fn a_file_of_an_impossible_version_is_refused_in_one_short_line() {
+    let folder = Folder::filled();
+    for version in [0, -1] {
+        folder.damage(&format!("PRAGMA user_version = {version}"));
+        for arguments in [&["user", "list"][..], &["backup", "copy.db"], &["check"]] {
+            let line = folder.failed(arguments);
+            has(&line, &["this is not a vestnik data file"]);
+            assert!(line.len() < 200, "{line}");
+        }
+    }
+}
+
+/// Tables that lack a column make a statement fail, whose text is not shown.
+#[test]
+fn an_error_does_not_show_sql() {
+    let folder = Folder::filled();
+    folder.damage("ALTER TABLE users RENAME COLUMN created TO made");
+    let line = folder.failed(&["user", "list"]);
+    has(&line, &["no such column"]);
+    assert!(!line.contains("SELECT"), "{line}");
+}
