@@ -1,6 +1,6 @@
 //! Request bodies of hooks: plain text, or JSON in the format of Slack.
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::http::request::Request;
@@ -29,24 +29,11 @@ impl Format {
             let value = value.trim().trim_matches('"');
             name.trim().eq_ignore_ascii_case("charset")
                 && !value.eq_ignore_ascii_case("utf-8")
+                && !value.eq_ignore_ascii_case("utf8")
                 && !value.eq_ignore_ascii_case("us-ascii")
         });
         (!has_other_charset).then_some(format)
     }
-}
-
-/// The parts of Slack's JSON that become the message. Everything else (colors, fields, buttons) is
-/// ignored.
-#[derive(Deserialize)]
-struct Message {
-    text: Option<String>,
-    attachments: Option<Vec<Attachment>>,
-}
-
-#[derive(Deserialize)]
-struct Attachment {
-    title: Option<String>,
-    text: Option<String>,
 }
 
 /// Extracts the text of a body. The error is a line for people.
@@ -62,23 +49,43 @@ pub(super) fn text(format: Format, body: &[u8]) -> Result<Zeroizing<String>, &'s
         return Err("the text holds a NUL");
     }
     if text.is_empty() {
-        return Err("the text is empty");
+        return Err(match format {
+            Format::Text => "the text is empty",
+            Format::Json => "the text, and the title and text of each attachment, are empty",
+        });
     }
     Ok(text)
 }
 
+/// The parts of Slack's JSON that become the message. Everything else (colors, fields, buttons) is
+/// ignored.
 fn json_text(body: &[u8]) -> Result<String, &'static str> {
-    let message: Message = serde_json::from_slice(body)
-        .map_err(|_| "the body is not JSON with a text or attachments")?;
-    if message.text.is_none() && message.attachments.is_none() {
+    let message: Value = serde_json::from_slice(body).map_err(|_| "the body is not JSON")?;
+    let message = message.as_object().ok_or("the JSON is not an object")?;
+    let attachments = match message.get("attachments") {
+        None | Some(Value::Null) => None,
+        Some(Value::Array(attachments)) => Some(attachments.as_slice()),
+        Some(_) => return Err("the attachments are not an array"),
+    };
+    let text = string(message, "text")?;
+    if text.is_none() && attachments.is_none() {
         return Err("the JSON has neither text nor attachments");
     }
-    let attachments = message.attachments.unwrap_or_default();
-    let parts = attachments.into_iter().flat_map(|attachment| [attachment.title, attachment.text]);
-    let lines: Vec<String> = std::iter::once(message.text)
-        .chain(parts)
-        .flatten()
-        .filter(|text| !text.is_empty())
-        .collect();
+    let mut lines: Vec<&str> = text.into_iter().collect();
+    for attachment in attachments.unwrap_or_default() {
+        let attachment = attachment.as_object().ok_or("an attachment is not an object")?;
+        lines.extend(string(attachment, "title")?);
+        lines.extend(string(attachment, "text")?);
+    }
+    lines.retain(|line| !line.is_empty());
     Ok(lines.join("\n"))
+}
+
+/// A member that is a string, if it is there.
+fn string<'a>(object: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, &'static str> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err("a text or title is not a string"),
+    }
 }

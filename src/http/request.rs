@@ -173,7 +173,7 @@ fn request_line(line: &[u8]) -> Result<(Method, &str, bool), Status> {
         "POST" => Method::Post,
         // A tunnel, and the preface of HTTP/2.
         "CONNECT" | "PRI" | "" => return Err(Status::BadRequest),
-        _ if method.bytes().all(|byte| byte.is_ascii_uppercase()) => Method::Other,
+        _ if method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') => Method::Other,
         _ => return Err(Status::BadRequest),
     };
     let is_old = match version.strip_prefix("HTTP/").map(str::as_bytes) {

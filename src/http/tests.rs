@@ -371,6 +371,7 @@ fn methods() {
         ("DELETE", "/sw.js", "GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
         ("PUT", "/ws", "GET"),
+        ("M-SEARCH", "/", "GET, HEAD"),
         ("GET", "/hook/t", "POST"),
         ("HEAD", "/hook/t", "POST"),
     ] {
@@ -564,6 +565,10 @@ fn a_hook_is_text_or_json() {
         (JSON, r#"{"attachments":[]}"#),
         (JSON, r#"{"content":"not ours"}"#),
         (JSON, r#"{"text":"a"} x"#),
+        (JSON, r#"["hi",null]"#),
+        (JSON, r#"{"attachments":[["t","x"]]}"#),
+        (JSON, r#"{"attachments":{"text":"x"}}"#),
+        (JSON, r#"{"attachments":[{"title":5}]}"#),
     ] {
         let got = hook(lines, body);
         assert_eq!((got.status(), got.is_last()), ("400", true), "{body}");

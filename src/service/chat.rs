@@ -421,7 +421,12 @@ impl Service<'_> {
             self.accept(caller, |_| {});
             return Ok(());
         }
-        if !admin && self.store.admin_count(chat)? <= 1 {
+        // Neither a disabled user nor a bot can act as an admin.
+        let can_act = self.store.user(user)?.is_some_and(|user| user.can_log_in());
+        if admin && self.store.is_bot(user)? {
+            return Err(Decline::Forbidden("a bot cannot be an admin").into());
+        }
+        if !admin && can_act && self.store.admin_count(chat)? <= 1 {
             return Err(Decline::LastAdmin.into());
         }
         self.may_change(caller)?;

@@ -10,6 +10,7 @@ use crate::limits::{PASSWORD_ITERATIONS, SESSIONS_PER_USER_MAX};
 use crate::names;
 use crate::service::peer::{Attached, Checked, Intent, Peer};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
+use crate::store::users::User;
 use crate::wire::Version;
 use crate::wire::answer;
 use crate::wire::codec::Put;
@@ -116,7 +117,7 @@ impl Service<'_> {
         login: String,
         password: Password,
     ) -> HandlerResult {
-        let user = self.store.user_by_key(&login)?.filter(|user| !user.disabled);
+        let user = self.store.user_by_key(&login)?.filter(User::can_log_in);
         let (user, stored) = user.map(|found| (found.user, found.password)).unzip();
         self.queue_comparison(conn, task, Checked { password, stored }, true, |checked| {
             Intent::Login { user, login, checked }
@@ -138,7 +139,7 @@ impl Service<'_> {
         }
         let found = match user {
             // A user who was disabled meanwhile cannot log in.
-            Some(user) => self.store.user(user)?.filter(|user| !user.disabled),
+            Some(user) => self.store.user(user)?.filter(User::can_log_in),
             None => None,
         };
         let Some(origin) = self.origin(conn) else { return Ok(()) };

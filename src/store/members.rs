@@ -84,12 +84,13 @@ impl Store<'_> {
     }
 
     /// Makes a user a member; the caller has checked that they are none. In a group without an
-    /// admin, the user becomes its admin. Returns whether that happened.
+    /// admin, the user becomes its admin, unless it is a bot. Returns whether that happened.
     ///
     /// # Errors
     /// As every write.
     pub fn add_member(&mut self, new: Member) -> StoreResult<bool> {
-        let is_admin = self.take_vacancy(new.chat)? || new.admin;
+        let fills_vacancy = !self.is_bot(new.user)? && self.take_vacancy(new.chat)?;
+        let is_admin = fills_vacancy || new.admin;
         self.run(
             "INSERT INTO members (chat_id, user_id, admin, joined, seen) VALUES (?1, ?2, ?3, ?4, ?5)",
             (
@@ -178,23 +179,24 @@ impl Store<'_> {
         self.run(sql, (chat.row(), user.row(), notify)).map(drop)
     }
 
-    /// Number of admins of a chat who are not disabled.
+    /// Number of admins of a chat who are neither disabled nor bots.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn admin_count(&mut self, chat: ChatId) -> StoreResult<u32> {
         let sql = "SELECT count(*) FROM members m JOIN users u USING (user_id)
-                   WHERE m.chat_id = ?1 AND m.admin = 1 AND u.disabled = 0";
+                   WHERE m.chat_id = ?1 AND m.admin = 1 AND u.disabled = 0 AND u.flags & 8 = 0";
         Ok(self.get(sql, [chat.row()], |row| row.get(0))?.unwrap_or(0))
     }
 
-    /// The member of longest standing who is not disabled.
+    /// The member of longest standing who is neither disabled nor a bot.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn longest_standing(&mut self, chat: ChatId) -> StoreResult<Option<UserId>> {
         let sql = "SELECT m.user_id FROM members m JOIN users u USING (user_id)
-                   WHERE m.chat_id = ?1 AND u.disabled = 0 ORDER BY m.joined, m.user_id LIMIT 1";
+                   WHERE m.chat_id = ?1 AND u.disabled = 0 AND u.flags & 8 = 0
+                   ORDER BY m.joined, m.user_id LIMIT 1";
         self.get(sql, [chat.row()], |row| id(UserId::from_row, 0, row.get(0)?))
     }
 

@@ -3,6 +3,7 @@
 use super::{Store, StoreResult, id, time};
 use crate::ids::{ServerTime, UserId};
 use crate::names::Skeletons;
+use crate::wire::answer::USER_BOT;
 use rusqlite::Row;
 
 /// A row of `users`. Holds a password hash, so it has no `Debug`.
@@ -20,6 +21,13 @@ pub struct User {
     pub created: ServerTime,
     /// The stored bits of protocol section 5a: operator and bot.
     pub flags: u8,
+}
+
+impl User {
+    /// Whether the user can log in: bots and disabled users cannot.
+    pub const fn can_log_in(&self) -> bool {
+        !self.disabled && self.flags & USER_BOT == 0
+    }
 }
 
 const COLUMNS: &str = "user_id, nickname, password, disabled, created, flags";

@@ -71,13 +71,16 @@ impl Store<'_> {
         Ok(heirs)
     }
 
-    /// Makes an enabled user the admin of their groups that have a vacancy. Returns the groups in
-    /// which they were not admin before.
+    /// Makes an enabled user, unless it is a bot, the admin of their groups that have a vacancy.
+    /// Returns the groups in which they were not admin before.
     ///
     /// # Errors
     /// As every write.
     pub fn settle_enabled(&mut self, user: UserId) -> StoreResult<Vec<ChatId>> {
         let mut made = Vec::new();
+        if self.is_bot(user)? {
+            return Ok(made);
+        }
         for member in self.memberships(user)? {
             if self.take_vacancy(member.chat)? && !member.admin {
                 self.set_admin(member.chat, user, true)?;

@@ -624,6 +624,11 @@ fn set_chat_admin_declined() {
     anna.set_admin(hall, me, false).accepted_empty();
     anna.set_admin(hall, me, true).declined("forbidden");
     boris.set_admin(hall, his, false).declined("last-admin");
+    // A disabled admin does not count, so demoting one leaves the chat its last admin.
+    boris.set_admin(hall, me, true).accepted_empty();
+    server.admin_ok(&["user", "disable", "anna"], None);
+    boris.set_admin(hall, his, false).declined("last-admin");
+    boris.set_admin(hall, me, false).accepted_empty();
 }
 
 // SET_CHAT_BAN and GET_MEMBERS.

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use crate::support::client::login_body;
 use crate::support::web::{self, Http};
 use crate::support::wire::*;
-use crate::support::{Server, eventually};
+use crate::support::{PASSWORD, Server, eventually};
 
 /// Longer than anything takes that does not wait for the lock, on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(400);
@@ -226,4 +227,45 @@ fn sends_per_second_hold_for_bots() {
     assert!((2..=6).contains(&stored), "{statuses:?}");
     assert!(statuses.iter().all(|status| [204, 429].contains(status)), "{statuses:?}");
     eventually(|| post(&mut http, &path, "later").0 == 204);
+}
+
+/// A bot cannot log in, whatever password it has, and is never an admin: neither made one nor as
+/// the member of longest standing.
+#[test]
+fn a_bot_neither_logs_in_nor_leads() {
+    let server = Server::start();
+    add_hook(&server, &["anna"]);
+    server.add_user("boris");
+    server.admin_ok(&["chat", "join", "ops", "boris"], None);
+    let file = Connection::open(server.data()).expect("the data file");
+    let copy = "UPDATE users SET password = (SELECT password FROM users WHERE nickname = 'anna')
+                WHERE nickname = 'monitor'";
+    assert_eq!(file.execute(copy, []), Ok(1));
+    let mut greeted = server.greeted();
+    greeted.ask(LOGIN, login_body("monitor", PASSWORD)).declined("bad-credentials");
+
+    let (mut anna, mut boris) = (server.login10("anna"), server.login10("boris"));
+    let ops = anna.chat_id("ops");
+    let bot = anna.user_id("monitor");
+    anna.set_admin(ops, bot, true).declined("forbidden");
+    anna.leave(ops);
+    let his = boris.user_id("boris");
+    boris.set_admin(ops, his, false).declined("last-admin");
+}
+
+/// A bot that is added to a group without an admin does not become one; the next person does.
+#[test]
+fn a_bot_fills_no_vacancy() {
+    let server = Server::start();
+    add_hook(&server, &["boris"]);
+    server.add_user("anna");
+    server.admin_ok(&["chat", "kick", "ops", "boris"], None);
+    server.admin_ok(&["hook", "add", "ops", "other"], None);
+    for state in ["disable", "enable"] {
+        server.admin_ok(&["user", state, "other"], None);
+    }
+    server.admin_ok(&["chat", "join", "ops", "anna"], None);
+    let mut anna = server.login10("anna");
+    let (ops, me) = (anna.chat_id("ops"), anna.user_id("anna"));
+    anna.set_admin(ops, me, false).declined("last-admin");
 }

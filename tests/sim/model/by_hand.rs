@@ -69,8 +69,9 @@ impl Model {
     fn add_member_by_hand(&mut self, chat: u32, user: u32, admin: bool, joined: i64) {
         self.added_by_hand.insert((chat, user));
         self.is_adding = true;
+        let is_bot = self.users[&user].is_bot;
         if let Some(chat) = self.chats.get_mut(&chat) {
-            let admin = std::mem::take(&mut chat.is_vacant) || admin;
+            let admin = !is_bot && std::mem::take(&mut chat.is_vacant) || admin;
             chat.members.insert(user, Member { admin, joined, seen: 0, notify: 0 });
         }
     }
@@ -106,6 +107,7 @@ impl Model {
     /// Which users become admins of which chats because a user was disabled or enabled.
     pub(super) fn settle_disabled(&mut self, user: u32, disabled: bool) -> Vec<(u32, u32)> {
         let mut made = Vec::new();
+        let is_bot = self.users[&user].is_bot;
         for chat in self.chats_of(user) {
             let Some(found) = self.chats.get_mut(&chat).filter(|chat| chat.direct.is_none()) else {
                 continue;
@@ -114,7 +116,7 @@ impl Model {
             if disabled {
                 let was_admin = member.admin;
                 made.extend(self.settle_departure(chat, was_admin).map(|heir| (chat, heir)));
-            } else if std::mem::take(&mut found.is_vacant) && !member.admin {
+            } else if !is_bot && std::mem::take(&mut found.is_vacant) && !member.admin {
                 member.admin = true;
                 made.push((chat, user));
             }

@@ -1,7 +1,7 @@
 //! The model of finding, creating, joining and leaving chats.
 
 use super::accounts::{is_attempt, is_name};
-use super::{Caller, Chat, Checked, Intent, Member, Model, Turn, key};
+use super::{Caller, Chat, Checked, Intent, Member, Model, Turn, User, key};
 use crate::wire::{Body, Check};
 use vestnik::ids::ConnId;
 
@@ -307,7 +307,7 @@ impl Model {
     /// After a member left a group, or an admin was disabled: the new admin, if any.
     pub(super) fn settle_departure(&mut self, chat: u32, was_admin: bool) -> Option<u32> {
         let users = &self.users;
-        let is_enabled = |user: &u32| users.get(user).is_some_and(|user| !user.disabled);
+        let is_enabled = |user: &u32| users.get(user).is_some_and(User::can_act);
         let found = self.chats.get_mut(&chat).filter(|chat| chat.direct.is_none())?;
         if found.members.is_empty() {
             found.is_vacant = true;

@@ -3,7 +3,7 @@
 use vestnik::ids::ConnId;
 
 use super::accounts::{is_attempt, is_name};
-use super::{Caller, Chat, Checked, Intent, Model, Turn, key};
+use super::{Caller, Chat, Checked, Intent, Model, Turn, User, key};
 use crate::wire::Check;
 
 const TITLE_CHARS_MAX: usize = 128;
@@ -198,10 +198,13 @@ impl Model {
             return self.decline(turn, me.conn, me.task, "not-member");
         };
         let is_so_already = member.admin == admin;
-        let is_enabled = |user: &u32| self.users.get(user).is_some_and(|user| !user.disabled);
-        let admins = members.iter().filter(|(user, member)| member.admin && is_enabled(user));
+        let can_act = |user: &u32| self.users.get(user).is_some_and(User::can_act);
+        let admins = members.iter().filter(|(user, member)| member.admin && can_act(user));
         let admins = admins.count();
-        if !is_so_already && !admin && admins <= 1 {
+        if !is_so_already && admin && self.users.get(&user).is_some_and(|user| user.is_bot) {
+            return self.decline(turn, me.conn, me.task, "forbidden");
+        }
+        if !is_so_already && !admin && can_act(&user) && admins <= 1 {
             return self.decline(turn, me.conn, me.task, "last-admin");
         }
         if is_so_already {

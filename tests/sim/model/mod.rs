@@ -55,6 +55,11 @@ impl User {
         Self { nickname, password, form, disabled, created, is_operator, is_bot, reset }
     }
 
+    /// Whether the user can act as an admin: bots and disabled users cannot.
+    pub(crate) const fn can_act(&self) -> bool {
+        !self.disabled && !self.is_bot
+    }
+
     /// The flags of `users` in the database.
     pub(crate) fn stored_flags(&self) -> u8 {
         u8::from(self.is_operator) | if self.is_bot { 8 } else { 0 }
