@@ -227,6 +227,8 @@ export class Database {
         else if (value !== undefined) objects.put(value, key);
         else objects.delete(store === 'messages' && key.length !== 2 ? ofChat(key[0], key[2]) : key);
       }
+      // A page that closes right now does not live to see it commit by itself.
+      transaction.commit?.();
     });
   }
 

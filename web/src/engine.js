@@ -281,6 +281,7 @@ export class Engine {
       this.#visibleAt = Date.now();
       if (this.#session || !this.#wasGreeted) this.link.wake();
     },
+    unplugged: async () => this.link.unplugged(),
     online: () => this.online(),
     login: async (/** @type {string} */ name, /** @type {string} */ password) => {
       await this.#greeted();

@@ -33,7 +33,7 @@ const ASKED_MAX = 500;
 const KEPT = 200;
 
 /** @param {string} text */
-const escapeRegExp = (text) => text.replace(/[.*+?^${}()|[\]\\-]/g, '\\$&');
+const escapeRegExp = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
 /**
  * Whether a text mentions somebody (protocol, section 5a).
@@ -53,6 +53,8 @@ export class History {
   atEnd = signal(true);
   loaded = signal(false);
   firstUnread = signal(0);
+  /** Whether `firstUnread` is known: only then can the view be placed. */
+  ready = signal(false);
 
   /** @type {WireMessage[]} ascending */
   #messages = [];
@@ -89,7 +91,13 @@ export class History {
 
   /** Opens the chat at the first unread message. */
   open() {
-    this.#opening ??= this.#open().finally(() => { this.#opening = undefined; });
+    if (!this.#opening) {
+      this.ready.value = false;
+      this.#opening = this.#open().finally(() => {
+        this.#opening = undefined;
+        this.ready.value = true;
+      });
+    }
     return this.#opening;
   }
 
@@ -263,6 +271,8 @@ export class History {
     this.#outgoing = entries;
     if (sent) {
       this.#localIds.set(sent.message.id, sent.localId);
+      // Seen before its local id was known: its element would be replaced by the next change.
+      this.#forgetViews(({ id }) => id === sent.message.id);
       this.apply([whole(this.chat, sent.message)]);
     } else this.#show();
   }

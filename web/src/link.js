@@ -112,6 +112,14 @@ export class Link {
   }
 
   /**
+   * The browser reports that the network is gone: the socket is dead, though nothing closed it. A
+   * server on this machine answers the next attempt at once.
+   */
+  unplugged() {
+    if (!this.#isStopped && this.#socket) this.#lost();
+  }
+
+  /**
    * @template {RequestName} N
    * @param {N} name
    * @param {any[]} [values]

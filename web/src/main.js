@@ -315,8 +315,10 @@ class Client {
   /** @param {number} chat */
   async #openChat(chat) {
     this.#history ??= await import('./history.js');
+    // Before the view is there, so that it waits for the first unread message.
+    const opening = this.timeline(chat).open();
     this.open.value = chat;
-    await this.timeline(chat).open();
+    await opening;
   }
 
   /** Returns an id that grows, also within one millisecond, and differs between tabs. */
@@ -454,6 +456,7 @@ function watchPage(client) {
   document.addEventListener('visibilitychange', wake);
   addEventListener('pageshow', wake);
   addEventListener('online', wake);
+  addEventListener('offline', () => void client.tabs.call('unplugged').catch(() => undefined));
   addEventListener('focus', wake);
   setInterval(() => document.hidden || client.tabs.call('visible').catch(() => undefined), VISIBLE_EVERY_MS);
   // Timers of a hidden leader are throttled, so a visible tab triggers the next attempt.

@@ -198,12 +198,13 @@ export class Sync {
       writes.push(['meta', 'cursor', cursor]);
     }
     await this.db.write(writes);
-    this.owner.onChanged(changes);
+    // Before the change: a message that was sent is not shown a second time for a moment.
     for (const { change, sent } of inbox) {
       if (!sent || !('message' in change)) continue;
       this.outgoing = this.outgoing.filter((each) => each !== sent);
       this.owner.onOutgoing(sent.chat, this.waiting(sent.chat), { localId: sent.localId, message: change.message });
     }
+    this.owner.onChanged(changes);
   }
 
   /**

@@ -407,7 +407,7 @@ export function timelineView(chat, on) {
   // Runs after the present flush of signals: only then are the rows in the page and measurable.
   effect(() => {
     const next = timeline.items.value;
-    if (timeline.loaded.value) queueMicrotask(() => update(next));
+    if (timeline.loaded.value && timeline.ready.value) queueMicrotask(() => update(next));
   });
 
   /** @param {readonly Message[]} next */
@@ -482,7 +482,7 @@ export function timelineView(chat, on) {
   }
 
   const observer = new ResizeObserver(() => {
-    if (!isPlaced) timeline.loaded.peek() && place();
+    if (!isPlaced) timeline.loaded.peek() && timeline.ready.peek() && place();
     else if (!followReader()) restore();
     schedule();
   });

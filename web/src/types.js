@@ -131,6 +131,7 @@
  * @property {Signal<boolean>} atStart nothing older is left to load
  * @property {Signal<boolean>} atEnd nothing newer is left to load
  * @property {Signal<boolean>} loaded false until the first items are there
+ * @property {Signal<boolean>} ready whether `firstUnread` is known: only then the view is placed
  * @property {Signal<number>} firstUnread id of the first unread message when the chat was opened;
  *   0: none
  * @property {() => Promise<void>} loadOlder
@@ -180,6 +181,7 @@
  *   emoji: string}[]>} reactions
  * @property {(chatId: number, time: number) => Promise<void>} markSeen
  * @property {(chatId: number) => void} typing may be called for every key
+ * @property {() => Promise<void>} online settles with the next attached session
  * @property {(chatId: number, text: string) => Promise<void>} setDraft
  * @property {(name: string, password?: string, closed?: boolean) => Promise<number>} createChat
  * @property {(prefix: string) => Promise<Chat[]>} findChats

@@ -224,14 +224,19 @@ export class UserData {
   #mergeChats(infos) {
     const mine = new Set(infos.map(({ id }) => id));
     for (const id of [...this.#chats.keys()]) if (!mine.has(id)) this.#dropChat(id);
-    for (const info of infos) this.#putChat(info);
+    // In a new browser none of them has just come: those without messages go last.
+    const added = this.#chats.size === 0 ? 0 : undefined;
+    for (const info of infos) this.#putChat(info, added);
   }
 
-  /** @param {WireChat} info */
-  #putChat(info) {
+  /**
+   * @param {WireChat} info
+   * @param {number} [added] when it came to this list
+   */
+  #putChat(info, added = Date.now() * 1000) {
     const known = this.#chats.get(info.id);
     const entry = known ?? {
-      info, last: null, peer: null, added: Date.now() * 1000, typing: new Map(), draft: '',
+      info, last: null, peer: null, added, typing: new Map(), draft: '',
     };
     const seen = Math.max(info.seen, known?.info.seen ?? 0);
     // My marker has not reached the server yet.

@@ -49,7 +49,10 @@ export async function start(value) {
   });
   effect(() => {
     if (store.phase.value !== 'ready' || store.open.value !== 0) isNewServer.value = false;
-    else if (store.chats.value.length === 0 && store.users.value.size <= 1) {
+    else if (store.chats.value.length > 0) {
+      // After a login the chats come later than the first screen.
+      if (!hasBegun) isNewServer.value = false;
+    } else if (store.users.value.size <= 1) {
       isNewServer.value = Boolean(store.me.value?.operator);
     }
   });
@@ -184,7 +187,13 @@ function routeFromAddress() {
     history.replaceState({}, '', location.pathname);
     history.pushState({ above: true }, '', `#chat=${id}`);
   }
-  store.actions.openChat(id).catch((error) => {
+  const open = () => store.actions.openChat(id);
+  open().catch(async (error) => {
+    // At the start the page is there before the connection.
+    if (error?.code !== 'offline') throw error;
+    await store.actions.online();
+    if (store.open.peek() === id) await open();
+  }).catch((error) => {
     fail(error);
     showList();
   });
@@ -388,7 +397,7 @@ function preview(chat) {
   const last = chat.lastMessage;
   if (!last) return '';
   if (last.deleted) return t('Message deleted');
-  const text = oneLine(last.text) || last.files.join(', ');
+  const text = oneLine(last.text) || plain(last.files.join(', '));
   const isMine = last.sender === store.me.peek()?.id;
   if (last.state === 'failed') return [h('span', { class: 'draft' }, t('Not sent')), ' ', text];
   if (isMine) return [h('span', { class: 'row-sender' }, t('You:')), ' ', text];
@@ -408,6 +417,9 @@ export function typingText({ typing, kind }) {
 
 /** Whether to show the first steps of a new server's operator, until a chat is opened. */
 const isNewServer = signal(false);
+/** Whether the first chat is made by the steps: any other chat ends them. */
+let hasBegun = false;
+export const beginSteps = () => void (hasBegun = true);
 
 function stepsPlace() {
   const place = h('div', { class: 'steps-place' });

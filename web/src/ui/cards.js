@@ -3,7 +3,7 @@
  * server.
  */
 import { h, match, mount, signal, when } from '../view.js';
-import { openChat } from './app.js';
+import { beginSteps, openChat } from './app.js';
 import { actionForm, field, icon, LANGUAGES, language, saveSetting, setLanguage, store, t } from './kit.js';
 
 /** @param {import('../types.js').Phase} phase */
@@ -171,6 +171,7 @@ function step(number, title, body) {
 
 function nameStep() {
   return actionForm({ class: 'form' }, async (form) => {
+    beginSteps();
     firstChat = await store.actions.createChat(String(new FormData(form).get('name')).trim());
     firstStep.value = 2;
     const { makeLink } = await import('./invite.js');

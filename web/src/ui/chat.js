@@ -83,7 +83,7 @@ export const jumpIn = (chat, message) => void (jump.value = { chat, message });
 function pendingJump(id, timeline) {
   effect(() => {
     const wanted = jump.value;
-    if (wanted?.chat !== id || !store.timeline(id).loaded.value) return;
+    if (wanted?.chat !== id || !store.timeline(id).loaded.value || !store.timeline(id).ready.value) return;
     untracked(() => {
       jump.value = null;
       setTimeout(() => timeline.jumpTo(wanted.message).catch(fail), 30);
@@ -329,6 +329,8 @@ function composerView(chat, mode, timeline) {
   }
 
   function saveDraft() {
+    // The first change is saved at once: the session can end, or the page close, before the next.
+    if (draftTimer === undefined) writeDraft();
     clearTimeout(draftTimer);
     draftTimer = setTimeout(flushDraft, DRAFT_MS);
   }
@@ -336,8 +338,12 @@ function composerView(chat, mode, timeline) {
   function flushDraft() {
     clearTimeout(draftTimer);
     draftTimer = undefined;
-    if (mode.peek()?.kind === 'edit' || chat.peek().draft === box.value) return;
-    store.actions.setDraft(id, box.value).catch(() => {});
+    writeDraft();
+  }
+
+  function writeDraft() {
+    const draft = draftAside ?? box.value;
+    if (chat.peek().draft !== draft) store.actions.setDraft(id, draft).catch(() => {});
   }
 
   function complete() {
@@ -411,9 +417,10 @@ function composerView(chat, mode, timeline) {
     setText('');
     mode.value = null;
     clearTimeout(draftTimer);
+    draftTimer = undefined;
     try {
       await store.actions.send(id, value, { replyTo: current?.message.id });
-      store.actions.setDraft(id, '').catch(() => {});
+      flushDraft();
     } catch (error) {
       // Queueing failed: keep the text.
       if (box.value === '') setText(value);
@@ -437,12 +444,14 @@ function composerView(chat, mode, timeline) {
       if (current) box.focus();
     });
   });
-  // Show a draft from another tab, unless the user is typing here.
+  // Show a draft from storage or from another tab, unless the user has typed here meanwhile.
+  let shownDraft = box.value;
   effect(() => {
     const draft = chat.value.draft;
     untracked(() => {
-      const isFree = document.activeElement !== box && !draftTimer && draftAside === null;
+      const isFree = box.value === shownDraft && !draftTimer && draftAside === null;
       if (isFree && box.value !== draft) setText(draft);
+      shownDraft = draft;
     });
   });
   addEventListener('pagehide', flushDraft);

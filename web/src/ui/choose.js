@@ -214,23 +214,28 @@ export async function complete(chat, box) {
   const all = { id: 0, name: 'all' };
   const shown = [...(chat.isAdmin && 'all'.startsWith(start) ? [all] : []), ...names]
     .slice(0, NAMES_MAX);
-  return shown.length > 0 ? completion(shown, 0) : null;
+  return shown.length > 0 ? completion(shown, 0, start) : null;
 }
 
 /**
  * @param {{id: number, name: string}[]} shown
  * @param {number} at
+ * @param {string} typed in lower case
  * @returns {Completion}
  */
-function completion(shown, at) {
+function completion(shown, at, typed) {
   return {
     at,
     key(event, set, choose) {
-      if (event.key === 'ArrowDown') set(completion(shown, (at + 1) % shown.length));
+      if (event.key === 'ArrowDown') set(completion(shown, (at + 1) % shown.length, typed));
       else if (event.key === 'ArrowUp') {
-        set(completion(shown, (at + shown.length - 1) % shown.length));
+        set(completion(shown, (at + shown.length - 1) % shown.length, typed));
       } else if (event.key === 'Escape') set(null);
-      else if ((event.key === 'Enter' && !event.shiftKey) || event.key === 'Tab') {
+      else if (event.key === 'Enter' && at === 0 && shown.some(({ name }) => name.toLowerCase() === typed)) {
+        // The name is there in full: Enter sends.
+        set(null);
+        return false;
+      } else if ((event.key === 'Enter' && !event.shiftKey) || event.key === 'Tab') {
         choose(shown[at].name);
       } else return false;
       return true;

@@ -136,7 +136,7 @@ function format(key, make) {
 
 /** @type {Record<string, Intl.DateTimeFormatOptions>} */
 const TIMES = {
-  time: { hour: '2-digit', minute: '2-digit' },
+  time: { hour: 'numeric', minute: '2-digit' },
   weekday: { weekday: 'short' },
   day: { day: 'numeric', month: 'short' },
   date: { day: 'numeric', month: 'numeric', year: '2-digit' },
@@ -230,7 +230,7 @@ const ICONS = {
   link: 'M8.5 11.5a3 3 0 0 0 4.2 0l3-3a3 3 0 0 0-4.2-4.2L10.3 5.5M11.5 8.5a3 3 0 0 0-4.2 0l-3 3a3 3 0 0 0 4.2 4.2l1.2-1.2',
   lock: 'M5 9h10v8H5zM7 9V6.5a3 3 0 0 1 6 0V9',
   members: 'M7.5 10a3 3 0 1 0 0-6 3 3 0 0 0 0 6ZM2 16.5c.5-3 2.8-4.5 5.5-4.5s5 1.5 5.5 4.5M13 4.3a3 3 0 0 1 0 5.4M15 12.3c1.6.6 2.7 2 3 4.2',
-  more: 'M4.5 9.8a.2.2 0 1 0 0 .4.2.2 0 0 0 0-.4ZM10 9.8a.2.2 0 1 0 0 .4.2.2 0 0 0 0-.4ZM15.5 9.8a.2.2 0 1 0 0 .4.2.2 0 0 0 0-.4Z',
+  more: 'M4.5 10h.01M10 10h.01M15.5 10h.01',
   plus: 'M10 4v12M4 10h12',
   reply: 'M8 5 3 10l5 5M3 10h8c3.5 0 5.5 2 6 5.5',
   save: 'M10 3v10M5.5 9l4.5 4.5L14.5 9M3.5 17h13',
