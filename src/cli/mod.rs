@@ -150,7 +150,10 @@ struct Context<'a> {
 pub(crate) fn main() -> ExitCode {
     let parsed = tree().try_get_matches().and_then(|found| Arguments::from_arg_matches(&found));
     let outcome = match parsed {
-        Ok(arguments) => run(arguments),
+        Ok(arguments) => match usage::contradiction(std::env::args_os()) {
+            Some(words) => Err(Failure::Usage(words)),
+            None => run(arguments),
+        },
         Err(error) => {
             let words = std::env::args_os().skip(1);
             let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();

@@ -1,8 +1,13 @@
 //! Wrong usage in one line: what clap found, in words that name the argument and say what to do.
 
+use std::ffi::{OsStr, OsString};
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, Command};
 
 use super::failure::Failure;
+use super::file::quoted;
 use super::{Outcome, environment, tree};
 
 /// Turns an error of clap into help on standard output, or into one line. `words` are the arguments
@@ -29,6 +34,44 @@ pub(super) fn explain(error: &clap::Error, words: &[String]) -> Outcome {
             Err(Failure::Usage(format!("{line}; see '{command} --help'")))
         }
     }
+}
+
+/// What is wrong with options of every command that have one value before the command and another
+/// one after it: clap takes the last, and the command could act on the wrong data file.
+pub(super) fn contradiction(words: impl IntoIterator<Item = OsString>) -> Option<String> {
+    let tree = tree();
+    let globals: Vec<_> = tree.get_arguments().filter(|one| one.is_global_set()).cloned().collect();
+    let found = on_each_level(tree, &globals).try_get_matches_from(words).ok()?;
+    globals.iter().find_map(|option| {
+        let id = option.get_id().as_str();
+        let mut given: Vec<&OsStr> = Vec::new();
+        let mut level = Some(&found);
+        while let Some(matches) = level {
+            if matches.value_source(id) == Some(ValueSource::CommandLine) {
+                given.extend(matches.get_raw(id).into_iter().flatten());
+            }
+            level = matches.subcommand().map(|(_, below)| below);
+        }
+        let first = given.first()?;
+        let other = given.iter().find(|value| *value != first)?;
+        let name = option.get_long().unwrap_or(id);
+        let show = |value: &OsStr| quoted(&value.to_string_lossy());
+        let (first, other) = (show(first), show(other));
+        Some(format!("--{name} is given twice, {first} and {other}: give it once"))
+    })
+}
+
+/// The tree with options of its own at each command, in place of those that all have in common,
+/// whose values clap merges.
+fn on_each_level(command: Command, globals: &[Arg]) -> Command {
+    let command = globals.iter().fold(command, |command, option| {
+        let is_there = command.get_arguments().any(|one| one.get_id() == option.get_id());
+        match is_there {
+            true => command.mut_arg(option.get_id(), |option| option.global(false)),
+            false => command.arg(option.clone().global(false)),
+        }
+    });
+    command.mut_subcommands(|below| on_each_level(below, globals))
 }
 
 /// The argument that an error is about, and the environment variable that its value came from.
@@ -117,6 +160,29 @@ mod tests {
         let said = "error: invalid value '0' for '<N>': 0 is not in 1..\n";
         let line = "invalid value '0' for '<N>': it must be a whole number at least 1";
         assert_eq!(one_line(said), line);
+    }
+
+    #[test]
+    fn a_value_before_the_command_and_another_after_it_contradict() {
+        let of = |words: &str| contradiction(words.split(' ').map(OsString::from));
+        for words in [
+            "v --data a serve --data b",
+            "v --data=a user list --data b",
+            "v user --data a list --data b",
+            "v --data a user --data b list",
+            "v --config a serve --config b",
+            "v --data a user --data b list --data a",
+        ] {
+            let found = of(words).unwrap_or_default();
+            assert!(found.contains("is given twice"), "{words}: {found}");
+        }
+        for words in
+            ["v --data a serve", "v serve --data a", "v --data a user list --data a", "v --data a"]
+        {
+            assert_eq!(of(words), None, "{words}");
+        }
+        // A value that looks like the option is none.
+        assert_eq!(of("v --data a chat title hall -- --data"), None);
     }
 
     #[test]

@@ -273,3 +273,16 @@ fn a_certificate_that_ends_soon_is_a_problem() {
     has(&printed, &["c.pem expires in 9 days: renew it"]);
     assert_eq!((code, printed.lines().count()), (Some(2), 1));
 }
+
+/// Two data files in one command would leave it to chance which one it acts on.
+#[test]
+fn an_option_on_both_sides_of_the_command_has_one_value() {
+    let folder = Folder::filled();
+    let twice = ["--data", "vestnik.db", "user", "remove", "anna", "--yes", "--data", "b.db"];
+    has(&folder.misused(&twice), &["--data", "twice", "vestnik.db", "b.db"]);
+    let named = ["--config", "a.toml", "serve", "--config", "b.toml"];
+    fs::write(folder.path("a.toml"), "").expect("room");
+    fs::write(folder.path("b.toml"), "").expect("room");
+    has(&folder.misused(&named), &["--config", "twice"]);
+    folder.done(&["--data", "vestnik.db", "user", "list", "--data", "vestnik.db"]);
+}
