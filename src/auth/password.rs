@@ -172,6 +172,11 @@ pub fn nobody(rounds: u32) -> String {
     format!("{SCHEME}${rounds}${}${}", Hex(&[0; SALT_BYTES]), Hex(&[0; HASH_BYTES]))
 }
 
+/// Whether a stored password is that of [`nobody`].
+pub fn is_nobodys(stored: &str) -> bool {
+    rounds(stored).is_some_and(|rounds| nobody(rounds) == stored)
+}
+
 /// Does the work of verifying with this number of rounds, and discards the result.
 pub fn verify_nothing(password: &Password, rounds: u32) {
     let mut derived = Zeroizing::new([0; HASH_BYTES]);
@@ -337,6 +342,9 @@ mod tests {
             hash(&secret("x"), ROUNDS, &Counting::default()).unwrap().len()
         );
         assert!(!verify(&nobody(ROUNDS), &secret("correct horse")));
+        assert!(is_nobodys(&nobody(ROUNDS)) && is_nobodys(&nobody(ROUNDS + 1)));
+        let stored = hash(&secret("x"), ROUNDS, &Counting::default()).unwrap();
+        assert!(!is_nobodys(&stored) && !is_nobodys(""));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use ring::rand::SystemRandom;
 use vestnik::auth::password::nobody;
 use vestnik::auth::token::HookToken;
 use vestnik::config::WebOrigin;
+use vestnik::ids::UserId;
 use vestnik::limits::PASSWORD_ITERATIONS;
-use vestnik::names::Name;
+use vestnik::names::{Name, name_key};
 use vestnik::store::Store;
 use vestnik::store::changes::Change;
 use vestnik::store::users::User;
@@ -14,6 +15,7 @@ use vestnik::store::users::User;
 use super::failure::Failure;
 use super::file::Stop;
 use super::output::{self, Cell, Format};
+use super::user::taken;
 use super::{Context, Outcome, chat, file};
 
 #[derive(Subcommand)]
@@ -71,10 +73,9 @@ fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcom
         let chat = file::chat(store, chat)?;
         let user = match store.user_by_key(name.key())? {
             None => store.add_user(name.text(), name.key(), &password, file::now())?,
-            Some(user) => Some(former_bot(store, &user, &name)?),
+            Some(user) => Some(former_bot(store, &user, &name, &password)?),
         };
-        let taken = || Failure::Failed(format!("there is a user {given:?} already"));
-        let user = user.ok_or_else(taken)?;
+        let user = user.ok_or_else(|| taken(given))?;
         if store.is_banned(chat.chat, user)? {
             let words = format!("{given} is banned from {}: unban it first", chat.name);
             return Err(Failure::Failed(words).into());
@@ -88,20 +89,25 @@ fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcom
     Ok(())
 }
 
-/// Enables the user of a removed hook again.
+/// Enables the user of a removed hook again, as one who cannot log in.
 fn former_bot(
     store: &mut Store<'_>,
     user: &User,
     name: &Name,
-) -> Result<vestnik::ids::UserId, Stop> {
+    password: &str,
+) -> Result<UserId, Stop> {
     let has_hook = store.hooks()?.iter().any(|hook| hook.user == user.user);
     if has_hook {
         let words = format!("there is a hook {} already: remove it first", user.nickname);
         return Err(Failure::Failed(words).into());
     }
     if !store.is_bot(user.user)? {
-        return Err(Failure::Failed(format!("there is a user {} already", name.text())).into());
+        return Err(taken(name.text()).into());
     }
+    // One that was set by hand goes, with the sessions made with it.
+    store.change_password(user.user, password)?;
+    store.end_sessions(user.user, None)?;
+    store.note_change(Change::SessionsEnded(user.user))?;
     store.set_disabled(user.user, false)?;
     Ok(user.user)
 }
@@ -124,10 +130,17 @@ fn list(format: Format, context: &mut Context<'_>) -> Outcome {
 
 fn remove(name: &str, context: &mut Context<'_>) -> Outcome {
     let user = file::change(&context.data, |store| {
-        let user = file::user(store, name)?;
+        let user = match name_key(name) {
+            Some(key) => store.user_by_key(&key)?,
+            None => None,
+        };
+        let none = || {
+            let name = file::quoted(name);
+            Failure::Failed(format!("there is no hook {name}: see 'vestnik hook list'"))
+        };
+        let user = user.ok_or_else(none)?;
         if !store.remove_hook(user.user)? {
-            let words = format!("there is no hook {name:?}: see 'vestnik hook list'");
-            return Err(Failure::Failed(words).into());
+            return Err(none().into());
         }
         store.set_disabled(user.user, true)?;
         store.end_sessions(user.user, None)?;

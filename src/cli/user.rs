@@ -6,10 +6,13 @@ use vestnik::auth::password::Kind;
 use vestnik::auth::token::ResetCode;
 use vestnik::config::OnOff;
 use vestnik::ids::ServerTime;
+use vestnik::store::Store;
 use vestnik::store::changes::Change;
+use vestnik::store::users::User;
 use vestnik::wire::answer::{USER_BOT, USER_OPERATOR};
 
 use super::failure::Failure;
+use super::file::Stop;
 use super::output::{self, Cell, Consent, Format};
 use super::{Context, Outcome, file, link, purge, secret};
 
@@ -118,10 +121,10 @@ fn add(given: &str, password: &secret::Arguments, context: &mut Context<'_>) -> 
 
 fn passwd(name: &str, password: &secret::Arguments, context: &mut Context<'_>) -> Outcome {
     // A mistyped name fails before anybody types a password twice.
-    file::look(&context.data, |store| file::user(store, name).map(drop))?;
+    file::look(&context.data, |store| who_can_log_in(store, name).map(drop))?;
     let hash = password.ask_and_hash(Kind::User, &context.options)?;
     let user = file::change(&context.data, |store| {
-        let user = file::user(store, name)?;
+        let user = who_can_log_in(store, name)?;
         store.change_password(user.user, &hash)?;
         store.end_sessions(user.user, None)?;
         store.note_change(Change::SessionsEnded(user.user))?;
@@ -131,9 +134,29 @@ fn passwd(name: &str, password: &secret::Arguments, context: &mut Context<'_>) -
     Ok(())
 }
 
+/// A user with this name who may have a password.
+fn who_can_log_in(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
+    let user = not_removed(store, name)?;
+    if user.flags & USER_BOT != 0 {
+        let words = format!("{} is a bot, which has a token in place of a password", user.nickname);
+        return Err(Failure::Failed(format!("{words}: see 'vestnik hook --help'")).into());
+    }
+    Ok(user)
+}
+
+/// A user with this name whose account was not removed.
+fn not_removed(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
+    let user = file::user(store, name)?;
+    if remove::is_removed(&user) {
+        let words = format!("the account {} was removed: add a user instead", user.nickname);
+        return Err(Failure::Failed(words).into());
+    }
+    Ok(user)
+}
+
 fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcome {
     let user = file::change(&context.data, |store| {
-        let user = file::user(store, name)?;
+        let user = not_removed(store, name)?;
         store.set_disabled(user.user, disabled)?;
         let mut made = Vec::new();
         if disabled {
@@ -155,7 +178,7 @@ fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcom
 
 fn set(name: &str, is_operator: bool, context: &mut Context<'_>) -> Outcome {
     let user = file::change(&context.data, |store| {
-        let user = file::user(store, name)?;
+        let user = not_removed(store, name)?;
         if user.flags & USER_BOT != 0 {
             let words = format!("{} is a bot, which is never an operator", user.nickname);
             return Err(Failure::Failed(words).into());
@@ -200,7 +223,7 @@ fn percent_encoded(name: &str) -> String {
     text
 }
 
-fn taken(name: &str) -> Failure {
+pub(super) fn taken(name: &str) -> Failure {
     Failure::Failed(format!(
         "there is a user {name:?}, or one whose name looks like it, already: choose another name"
     ))
@@ -209,7 +232,7 @@ fn taken(name: &str) -> Failure {
 fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
     let new = file::parse_login(given)?;
     let user = file::change(&context.data, |store| {
-        let user = file::user(store, name)?;
+        let user = not_removed(store, name)?;
         if store.is_login_taken(new.text(), new.key(), Some(user.user))? {
             return Err(taken(given).into());
         }

@@ -283,3 +283,52 @@ fn a_lockdown_is_set_and_noted() {
     assert_eq!(folder.changes(), [Some(Change::PolicyChanged); 2]);
     has(&folder.misused(&["lockdown", "perhaps"]), &["on, off"]);
 }
+
+/// A bot has no password: neither before nor after its hook is removed, nor with another one.
+#[test]
+fn a_bot_gets_no_password() {
+    let folder = Folder::filled();
+    folder.done(&["hook", "add", "hall", "bot"]);
+    let passwd = ["user", "passwd", "bot", "--password-stdin", "--password-iterations", "1"];
+    let refused = |name: &str| {
+        let mut passwd = passwd;
+        passwd[2] = name;
+        one_line(&folder.run(&passwd, Some("correct horse\n")), 1)
+    };
+    has(&refused("bot"), &["bot is a bot", "token"]);
+    folder.done(&["hook", "remove", "bot"]);
+    has(&refused("bot"), &["bot is a bot"]);
+    // One that an older version accepted goes with the next hook, as its sessions do.
+    let stored = folder.store(|store| {
+        let anna = store.user_by_key("anna").expect("users").expect("anna").password;
+        let bot = store.user_by_key("bot").expect("users").expect("the bot").user;
+        store.set_password(bot, &anna).expect("room");
+        anna
+    });
+    folder.add_session("bot");
+    folder.done(&["hook", "add", "hall", "bot"]);
+    let bot = folder.store(|store| store.user_by_key("bot").expect("users").expect("the bot"));
+    assert!(bot.password != stored && vestnik::auth::password::is_nobodys(&bot.password));
+    assert_eq!(folder.done(&["session", "list"]).lines().count(), 1, "the heading");
+}
+
+/// What is left of a removed account holds its messages together, and is not a user again.
+#[test]
+fn a_removed_account_is_not_brought_back() {
+    let folder = Folder::filled();
+    folder.done(&["user", "remove", "boris", "--yes"]);
+    let passwd = ["user", "passwd", "deleted-2", "--password-stdin", "--password-iterations", "1"];
+    let line = one_line(&folder.run(&passwd, Some("correct horse\n")), 1);
+    has(&line, &["deleted-2 was removed", "add a user"]);
+    for command in [
+        &["user", "enable", "deleted-2"][..],
+        &["user", "rename", "deleted-2", "boris"],
+        &["user", "set", "deleted-2", "--operator", "on"],
+    ] {
+        has(&folder.failed(command), &["deleted-2 was removed"]);
+    }
+    // A login of that form with a password is a user like any other.
+    folder.add_user("deleted-3");
+    folder.done(&["user", "disable", "deleted-3"]);
+    folder.done(&["user", "enable", "deleted-3"]);
+}
