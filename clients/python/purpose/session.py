@@ -119,6 +119,7 @@ class SessionBase:
 
     def login(self, login, password):
         """Begins a session. Messages from now on are delivered."""
+        self._all_are_stale()
         body = self._reader(self.request(wire.LOGIN, text(login) + text(password)))
         self._session, self._login = (body.u32(), body.str()), login
         before = self.user_id
@@ -130,6 +131,7 @@ class SessionBase:
             self._cursors.clear()
             self._received.clear()
             self._my_chats.clear()
+            self._stale.clear()
             self._floors.clear()
             self._since = 0 if self._from_start else self._now()
         self._begin()
@@ -155,6 +157,7 @@ class SessionBase:
         self._begin()
 
     def _restore(self):
+        self._all_are_stale()
         session_id, session_hash = self._session
         request = wire.U32.pack(session_id) + text(session_hash)
         body = self._reader(self.request(wire.RESTORE_SESSION, request))
@@ -183,6 +186,12 @@ class SessionBase:
         if owner is not None and name_key(owner) != name_key(login):
             raise ValueError(f"{self._state_file} holds the session of {owner}, not of {login}: "
                              "use another state file")
+
+    def _all_are_stale(self):
+        """Marks all chats before a session is attached: notifications that come before catch-up
+        begins must not move cursors past what was missed."""
+        for chat in self._my_chats:
+            self._is_stale(chat)
 
     def _begin(self):
         """Starts catch-up after a session was attached."""

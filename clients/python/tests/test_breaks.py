@@ -50,6 +50,40 @@ class Breaks(WithServer):
                 self.assertEqual([m.id for c, m in got if c == chat],
                                  [message for c, message in sent if c == chat])
 
+    def test_what_comes_while_a_session_is_attached_hides_nothing(self):
+        with self.client("anna") as anna, self.client("boris") as boris:
+            chat = anna.create_chat("gap")
+            boris.join_chat(chat)
+            got = self.collect(boris)
+            anna.send(chat, "before")
+            while not got:
+                boris.poll(0.05)
+
+            def attach(again, count):
+                """Another message comes after the session is attached, before catch-up begins."""
+                begin = boris._begin
+
+                def slowly():
+                    anna.send(chat, "live")
+                    time.sleep(0.2)
+                    boris._begin = begin
+                    begin()
+
+                boris._link.close()
+                anna.send(chat, "missed")
+                boris._begin = slowly
+                again()
+                self.pump(boris, lambda: len(got) == count)
+
+            def restore():
+                boris._connect()
+                boris.restore(boris.state)
+
+            attach(boris.reconnect, 3)
+            attach(restore, 5)
+            self.assertEqual([message.content for _, message in got],
+                             ["before", "missed", "live", "missed", "live"])
+
     def poll_over_breaks(self, client):
         try:
             client.poll(0.05)
