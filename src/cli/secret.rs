@@ -49,7 +49,7 @@ pub(super) fn prepare(given: &Secret, kind: Kind) -> Result<Password, Failure> {
     password::prepare(given.expose(), kind).map_err(Failure::new)
 }
 
-/// The first line of standard input, without its newline.
+/// The first line of standard input, without its end.
 fn read_line() -> Result<Secret, Failure> {
     let cannot = |e: std::io::Error| {
         Failure::Failed(format!("cannot read standard input: {}", output::reason(&e)))
@@ -60,8 +60,9 @@ fn read_line() -> Result<Secret, Failure> {
     if line.is_empty() {
         return Err(Failure::new("standard input holds no password: write it as one line"));
     }
-    if line.last() == Some(&b'\n') {
-        line.pop();
+    // A line of Windows ends in both.
+    if line.pop_if(|last| *last == b'\n').is_some() {
+        line.pop_if(|last| *last == b'\r');
     }
     let text = str::from_utf8(&line).map_err(|_| Failure::new("the password is not UTF-8"))?;
     Ok(Secret::new(text.to_owned()))

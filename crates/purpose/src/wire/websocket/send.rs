@@ -34,6 +34,7 @@ enum Closing {
 pub struct Sender {
     /// Complete Pong frames, to be sent between messages.
     control: Vec<u8>,
+    /// How much of the first of them is sent.
     control_sent: u16,
     /// Payload bytes of the present message not sent yet.
     left: u16,
@@ -71,23 +72,17 @@ impl Sender {
         }
         if self.control.len() + 2 + payload.len() > WEBSOCKET_CONTROL_BYTES_MAX {
             // A frame that is partly sent must be completed.
-            self.control.truncate(self.frame_under_way_end());
+            let kept = if self.control_sent > 0 { self.first_frame_bytes() } else { 0 };
+            self.control.truncate(kept);
         }
         self.control.extend_from_slice(&[FIN | PONG, payload.len() as u8]);
         self.control.extend_from_slice(payload);
-        debug_assert!(
-            self.control.len() <= WEBSOCKET_CONTROL_BYTES_MAX + 2 + CONTROL_PAYLOAD_BYTES_MAX
-        );
+        debug_assert!(self.control.len() <= WEBSOCKET_CONTROL_BYTES_MAX);
     }
 
-    /// The end of the control frame that is partly sent.
-    fn frame_under_way_end(&self) -> usize {
-        let mut end = 0;
-        while end < usize::from(self.control_sent) {
-            end += 2 + self.control.get(end + 1).map_or(0, |&length| usize::from(length));
-        }
-        debug_assert!(end <= self.control.len(), "only complete frames are queued");
-        end
+    /// Bytes of the first control frame.
+    fn first_frame_bytes(&self) -> usize {
+        2 + self.control.get(1).map_or(0, |&length| usize::from(length))
     }
 
     /// Closes this side after everything that waits is sent. Later calls do not change the code.
@@ -128,13 +123,7 @@ impl Sender {
     /// belong to the stream.
     pub fn sent(&mut self, count: usize) -> usize {
         if self.is_between_frames() {
-            debug_assert!(usize::from(self.control_sent) + count <= self.control.len());
-            self.control_sent += count as u16;
-            if usize::from(self.control_sent) >= self.control.len() {
-                // An idle connection holds no buffer.
-                self.control = Vec::new();
-                self.control_sent = 0;
-            }
+            self.note_control_sent(count);
             return 0;
         }
         let of_head = count.min(usize::from(self.head_bytes - self.head_sent));
@@ -143,6 +132,23 @@ impl Sender {
         let of_body = (count - of_head).min(usize::from(self.left));
         self.left -= of_body as u16;
         of_body
+    }
+
+    /// Drops the control frames that are sent completely, so the queue stays within its limit
+    /// however slowly the transport accepts it.
+    fn note_control_sent(&mut self, count: usize) {
+        let mut sent = usize::from(self.control_sent) + count;
+        debug_assert!(sent <= self.control.len(), "more was sent than offered");
+        while sent > 0 && sent >= self.first_frame_bytes() {
+            let frame_bytes = self.first_frame_bytes().min(self.control.len());
+            self.control.drain(..frame_bytes);
+            sent = sent.saturating_sub(frame_bytes);
+        }
+        self.control_sent = sent as u16;
+        if self.control.is_empty() {
+            // An idle connection holds no buffer.
+            self.control = Vec::new();
+        }
     }
 
     const fn is_between_frames(&self) -> bool {
@@ -242,7 +248,7 @@ mod tests {
         sender.sent(1);
         for _ in 0..1000 {
             sender.pong(&payload);
-            assert!(sender.control.len() <= WEBSOCKET_CONTROL_BYTES_MAX + 2 * payload.len());
+            assert!(sender.control.len() <= WEBSOCKET_CONTROL_BYTES_MAX);
         }
         sender.pong(b"newest");
         let mut out = vec![FIN | PONG];
@@ -256,6 +262,21 @@ mod tests {
         }
         assert!(out.ends_with(b"newest"));
         assert!(!sender.wants_write());
+    }
+
+    /// A transport that never takes all of them: what is sent does not count.
+    #[test]
+    fn pongs_that_are_taken_slowly_stay_bounded() {
+        let mut sender = Sender::new();
+        let payload = [9; CONTROL_PAYLOAD_BYTES_MAX];
+        for round in 0..5_000 {
+            sender.pong(&payload);
+            sender.pong(&payload);
+            let waiting = sender.chunk(0).head.len();
+            sender.sent((1 + round % 200).min(waiting - 1));
+            assert!(sender.control.len() <= WEBSOCKET_CONTROL_BYTES_MAX);
+            assert!(usize::from(sender.control_sent) < 2 + payload.len());
+        }
     }
 
     #[test]
