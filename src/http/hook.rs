@@ -60,6 +60,8 @@ pub(super) fn text(format: Format, body: &[u8]) -> Result<Zeroizing<String>, &'s
 /// The parts of Slack's JSON that become the message. Everything else (colors, fields, buttons) is
 /// ignored.
 fn json_text(body: &[u8]) -> Result<String, &'static str> {
+    // Some senders begin with a byte order mark, which RFC 8259 lets a reader ignore.
+    let body = body.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(body);
     let message: Value = serde_json::from_slice(body).map_err(|_| "the body is not JSON")?;
     let message = message.as_object().ok_or("the JSON is not an object")?;
     let attachments = match message.get("attachments") {

@@ -544,6 +544,7 @@ fn a_hook_is_text_or_json() {
     assert_eq!(text_of(TEXT, "one\ntwo\n"), "one\ntwo", "as curl sends what echo wrote");
     assert_eq!(text_of("content-type: TEXT/PLAIN\r\n", "Привет"), "Привет");
     assert_eq!(text_of(JSON, r#"{"text": "hi", "channel": "x", "more": [1, {}]}"#), "hi");
+    assert_eq!(text_of(JSON, "\u{FEFF}{\"text\": \"after a byte order mark\"}").len(), 23);
     let both =
         r#"{"text":"a","attachments":[{"title":"b","text":"c"},{"title":"","text":"d"},{}]}"#;
     assert_eq!(text_of(JSON, both), "a\nb\nc\nd");
