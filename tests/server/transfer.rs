@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::support::server::vestnik;
+use crate::support::folder::{Folder, has, one_line};
+use crate::support::server::{run, vestnik};
 use crate::support::wire::*;
 use crate::support::{Client, Server, eventually};
 
@@ -650,4 +651,20 @@ fn what_hides_a_chat_and_marks_its_people_moves() {
     third.add_user("anna");
     third.admin_ok(&["import", file, "--add-users"], None);
     assert!(!is_closed(&third, "hall"));
+}
+
+/// A file that cannot be written is named, and is not left; `-` is no file.
+#[test]
+fn a_failed_export_names_its_file() {
+    let folder = Folder::new();
+    folder.done(&["load", "prepare", "--users", "1", "--messages", "5000"]);
+    let script = "trap '' XFSZ; ulimit -f 200; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_vestnik")]);
+    command.args(["export", "load", "--output", "out.jsonl"]).current_dir(&folder.0);
+    let line = one_line(&run(command, None), 1);
+    has(&line, &["cannot write out.jsonl: ", "too large"]);
+    assert!(!folder.path("out.jsonl").exists());
+    assert!(folder.done(&["export", "load", "-o", "-"]).lines().count() > 5000);
+    assert!(!folder.path("-").exists());
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -44,28 +45,31 @@ pub(in crate::cli) struct ExportArguments {
     /// Leave out the bytes of files: each is a line behind the text of its message
     #[arg(long)]
     without_files: bool,
-    /// Write to this file, which must not exist yet, and which only its owner can read
+    /// Write to this file, which must not exist yet, and which only its owner can read; `-` for
+    /// standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 pub(in crate::cli) fn export(arguments: &ExportArguments, context: &mut Command<'_>) -> Outcome {
-    let Some(path) = &arguments.output else {
+    // As `import` reads `-`.
+    let Some(path) = arguments.output.as_deref().filter(|path| *path != Path::new("-")) else {
         return write_chat(&context.data, arguments, context.out).map(drop);
     };
-    let cannot = |e: std::io::Error| {
-        Failure::Failed(format!("cannot write {}: {}", path.display(), output::reason(&e)))
-    };
+    let cannot_for = |why: &str| Failure::Failed(format!("cannot write {}: {why}", path.display()));
+    let cannot = |e: std::io::Error| cannot_for(&output::reason(&e));
     file::check_folder(path)?;
     let mut options = std::fs::OpenOptions::new();
     let target = options.write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    let mut out = BufWriter::new(target);
+    let mut out = BufWriter::new(Target { file: target, failed: None });
     let written = write_chat(&context.data, arguments, &mut out).and_then(|count| {
-        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(cannot)?;
+        out.flush().and_then(|()| out.get_ref().file.sync_all()).map_err(cannot)?;
         Ok(count)
     });
-    let count = written.inspect_err(|_| {
+    let count = written.map_err(|failure| {
         let _ = std::fs::remove_file(path);
+        // Not a failure of standard output, for which it was taken on its way.
+        out.get_ref().failed.as_deref().map_or(failure, cannot_for)
     })?;
     let what = match (&arguments.name, arguments.direct.as_deref()) {
         (_, Some([one, other])) => format!("the direct chat of {one} and {other}"),
@@ -73,6 +77,22 @@ pub(in crate::cli) fn export(arguments: &ExportArguments, context: &mut Command<
     };
     writeln!(context.out, "wrote {count} messages of {what} to {}", path.display())?;
     Ok(())
+}
+
+/// A file that keeps the reason why it could not be written.
+struct Target {
+    file: File,
+    failed: Option<String>,
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes).inspect_err(|e| self.failed = Some(output::reason(e)))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// The chat that is asked for, and the names of the two whose direct chat it is.

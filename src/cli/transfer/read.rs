@@ -230,8 +230,11 @@ fn parse(text: &str) -> Result<Line<'_>, String> {
         serde_json::error::Category::Data => {
             let what = error.to_string();
             // The line that serde counts is always the first.
-            let what = what.split(" at line ").next().unwrap_or_default();
+            let what = what.split(" at line ").next().unwrap_or_default().replace('`', "\"");
             format!("is not one of an exported chat: {what}")
+        }
+        _ if serde_json::from_str::<serde_json::Value>(text).is_ok() => {
+            "is not one of an exported chat: name a file that 'vestnik export' wrote".to_owned()
         }
         _ => "is not JSON: name a file that 'vestnik export' wrote".to_owned(),
     })
