@@ -91,7 +91,9 @@ fn reason(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => "it does not exist".to_owned(),
         ErrorKind::AlreadyExists => "it exists already".to_owned(),
-        ErrorKind::PermissionDenied => "this user may not".to_owned(),
+        ErrorKind::PermissionDenied => {
+            "permission denied; run this as the user that owns it".to_owned()
+        }
         ErrorKind::IsADirectory => "it is a folder".to_owned(),
         ErrorKind::StorageFull => "the disk is full".to_owned(),
         kind => kind.to_string(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use vestnik::auth::password;
 use vestnik::names::Name;
 use vestnik::store::check::{Report, Rules};
-use vestnik::store::{Database, Store};
+use vestnik::store::{Database, RUN_CHECK, Store};
 
 use super::failure::Failure;
 use super::output::{self, Format};
@@ -27,8 +27,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     let data = context.data.display().to_string();
-    let failed = |error: String| Failure::Failed(format!("{data}: {error}"));
-    let mut database = Database::open_reader(&context.data).map_err(Failure::Failed)?;
+    // This is that command.
+    let failed =
+        |error: String| Failure::Failed(format!("{data}: {}", error.replace(RUN_CHECK, "")));
+    let unopened = |error: String| Failure::Failed(error.replace(RUN_CHECK, ""));
+    let mut database = Database::open_reader(&context.data).map_err(unopened)?;
     let mut pause = Pause::new();
     let integrity = database.integrity(&mut || pause.take()).map_err(failed)?;
     let mut wrong = integrity.wrong;

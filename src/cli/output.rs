@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use vestnik::ids::ServerTime;
+pub(super) use vestnik::store::describe_io as reason;
 
 use super::failure::Failure;
 
@@ -145,21 +146,6 @@ pub(super) fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 /// The JSON member of a column: `KEEP-DAYS` is `keep_days`.
 fn member_name(heading: &str) -> String {
     heading.to_lowercase().replace('-', "_")
-}
-
-/// The message of a system error, without its number.
-pub(super) fn reason(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::NotFound {
-        return "it does not exist".to_owned();
-    }
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        // It is the middle of a line here.
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => text.to_owned(),
-    }
 }
 
 /// Writes rows under a heading, in columns. Only the last column may hold spaces, so that a script

@@ -22,7 +22,7 @@ impl Options {
             Err(error) => {
                 let why = match error.kind() {
                     std::io::ErrorKind::NotFound => "the file does not exist".to_owned(),
-                    std::io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+                    std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
                     std::io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
                     std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
                     kind => format!("it cannot be read: {kind}"),

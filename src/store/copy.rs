@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::error::{self, describe_io};
+use super::error::{self, describe_path};
 use super::migrations::{INCREMENTAL, make_incremental};
 use super::open;
 use super::paths::{self, sibling_path};
@@ -59,14 +59,12 @@ pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
     }
     let arranged = sibling_path(copy, ".new");
     let text = arranged.to_str().ok_or("the name of the copy is not UTF-8")?;
-    paths::create_private(&arranged).map_err(|e| format!("{text}: {}", describe_io(&e)))?;
+    paths::create_private(&arranged).map_err(|e| describe_path(&arranged, &e))?;
     let done = make_incremental(&db)
         // VACUUM INTO accepts an empty file, which has the right mode already.
         .and_then(|()| db.execute("VACUUM INTO ?1", [text]))
         .map_err(failed)
-        .and_then(|_| {
-            std::fs::rename(&arranged, copy).map_err(|e| format!("{text}: {}", describe_io(&e)))
-        });
+        .and_then(|_| std::fs::rename(&arranged, copy).map_err(|e| describe_path(&arranged, &e)));
     done.inspect_err(|_| {
         let _ = std::fs::remove_file(&arranged);
     })

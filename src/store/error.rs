@@ -2,6 +2,8 @@
 //! disk, a failing disk and a damaged database require different actions.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
@@ -85,6 +87,9 @@ pub(super) fn explain(db: &Connection, error: rusqlite::Error) -> StoreError {
     StoreError { fault: fault(&error, os_error), cause, message }
 }
 
+/// The advice to run a command, in the message about a damaged database.
+pub const RUN_CHECK: &str = "run `vestnik check`, ";
+
 /// The message: what happened and what to do, in one line without the path of the database.
 pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> String {
     let sqlite = message_of(error);
@@ -100,7 +105,7 @@ pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> 
         Cause::Disk => {
             let os_error = match os_error {
                 0 => String::new(),
-                code => format!(": {}", describe_io(&std::io::Error::from_raw_os_error(code))),
+                code => format!(": {}", describe_io(&io::Error::from_raw_os_error(code))),
             };
             format!(
                 "the disk reports an error ({sqlite}{os_error}): look at the system's log, and \
@@ -108,10 +113,15 @@ pub(super) fn describe(error: &rusqlite::Error, cause: Cause, os_error: i32) -> 
             )
         }
         Cause::Damaged => format!(
-            "the database is damaged ({sqlite}): keep a copy of it with its -wal file, run \
-             `vestnik check`, and restore a backup"
+            "the database is damaged ({sqlite}): keep a copy of it with its -wal file, \
+             {RUN_CHECK}and restore a backup"
         ),
         Cause::Busy => format!("another process is writing to it, try again ({sqlite})"),
+        Cause::Denied if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            "it cannot be opened: run this as the user that owns it, its folder and the files \
+             next to it; a change needs a file system that can be written"
+                .to_owned()
+        }
         Cause::Denied => format!(
             "it cannot be written from here ({sqlite}): run this as the user that owns it, its \
              folder and the files next to it, on a file system that can be written"
@@ -130,13 +140,38 @@ pub(super) fn message_of(error: &rusqlite::Error) -> String {
     message.replace(char::is_control, " ")
 }
 
-/// The message of the system, without the error number.
-pub fn describe_io(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error ") {
-        Some((text, _)) => text.to_owned(),
-        None => text,
+/// The message for an error of the system, as the end of a line and without the error number.
+pub fn describe_io(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "it does not exist".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::AlreadyExists => "it exists already".to_owned(),
+        ErrorKind::NotADirectory => "a part of its path is not a folder".to_owned(),
+        ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        ErrorKind::StorageFull => "the disk is full".to_owned(),
+        ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "its file system is read-only".to_owned(),
+        ErrorKind::InvalidFilename => "its name is too long or not valid".to_owned(),
+        ErrorKind::FileTooLarge => {
+            "it is too large for the limit of this process (`ulimit -f`)".to_owned()
+        }
+        _ => {
+            let text = error.to_string();
+            let text = text.split(" (os error ").next().unwrap_or_default();
+            let mut chars = text.chars();
+            let first = chars.next().into_iter().flat_map(char::to_lowercase);
+            first.chain(chars).collect()
+        }
     }
+}
+
+/// The message for an error of the system about a file, and what to do.
+pub(super) fn describe_path(path: &Path, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => "; run this as the user that owns it and its folder",
+        _ => "",
+    };
+    format!("{}: {}{advice}", path.display(), describe_io(error))
 }
 
 /// The cause of an error.
@@ -231,10 +266,31 @@ mod tests {
         assert!(message(ffi::SQLITE_IOERR_WRITE, 27).contains("ulimit"));
         let failing = message(ffi::SQLITE_IOERR_READ, 5);
         assert!(
-            failing.contains("reports an error") && failing.contains("Input/output"),
+            failing.contains("reports an error") && failing.contains("input/output"),
             "{failing}"
         );
         assert!(!failing.contains("os error"), "{failing}");
         assert!(message(ffi::SQLITE_CORRUPT, 0).contains("restore a backup"));
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_opened_has_no_words_of_sqlite() {
+        let uri = Some("unable to open database file: file:/x.db?immutable=1".to_owned());
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), uri);
+        let message = describe(&error, cause(&error, 13), 13);
+        assert!(message.starts_with("it cannot be opened: run this as"), "{message}");
+        assert!(!message.contains("unable") && !message.contains("immutable"), "{message}");
+        assert!(describe(&failure(ffi::SQLITE_READONLY), Cause::Denied, 0).contains("be written"));
+    }
+
+    #[test]
+    fn errors_of_the_system_are_in_plain_words() {
+        let of = |code| describe_path(Path::new("x"), &io::Error::from_raw_os_error(code));
+        let owner = "x: permission denied; run this as the user that owns it and its folder";
+        assert_eq!(of(13), owner);
+        assert_eq!(of(2), "x: it does not exist");
+        assert_eq!(of(20), "x: a part of its path is not a folder");
+        assert_eq!(of(28), "x: the disk is full");
+        assert_eq!(of(5), "x: input/output error");
     }
 }

@@ -38,7 +38,7 @@ pub mod vacancies;
 pub mod verify;
 
 pub use copy::Copying;
-pub use error::{Cause, Fault, StoreError, describe_io};
+pub use error::{Cause, Fault, RUN_CHECK, StoreError, describe_io};
 pub use identity::{FileId, LookUp};
 pub use open::Database;
 

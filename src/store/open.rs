@@ -16,7 +16,7 @@ use super::StoreResult;
 use super::checkpoint::{self, Checkpointer};
 use super::checksum::Damage;
 use super::copy::{self, Copying};
-use super::error::{self, Cause, describe_io};
+use super::error::{self, Cause, describe_path};
 use super::identity::{self, Identity};
 use super::integrity::{look_for_damage, verify};
 use super::migrations::{APPLICATION_ID, SCHEMA_VERSION, migrate, refresh_skeletons};
@@ -352,8 +352,7 @@ impl Database {
     /// # Errors
     /// The error of SQLite; or damage, unless that is accepted.
     pub fn copy_to(&self, target: &Path, copying: Copying) -> Result<(), String> {
-        let target = &paths::real_new(target)
-            .map_err(|e| format!("{}: {}", target.display(), describe_io(&e)))?;
+        let target = &paths::real_new(target).map_err(|e| describe_path(target, &e))?;
         let partial = &sibling_path(target, ".partial");
         let text = partial.to_str().ok_or("the name of the copy is not UTF-8")?;
         paths::create_private(partial).map_err(|e| match e.kind() {
@@ -361,7 +360,7 @@ impl Database {
                 "{text}: exists already: another backup is writing it, or was interrupted: then \
                  remove it"
             ),
-            _ => format!("{text}: {}", describe_io(&e)),
+            _ => describe_path(partial, &e),
         })?;
         let named = copy::pages(&self.db, partial)
             .and_then(|()| copy::arrange(partial, copying))
@@ -390,7 +389,7 @@ impl Drop for Database {
 
 /// The reserve of the database at a path.
 fn reserve_of(path: &Path) -> Result<Reserve, String> {
-    let real = paths::real(path).map_err(|e| format!("{}: {}", path.display(), describe_io(&e)))?;
+    let real = paths::real(path).map_err(|e| describe_path(path, &e))?;
     Ok(Reserve::of(&real))
 }
 
@@ -456,7 +455,7 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
 /// cannot, nobody else can write either, and the database is read as it is.
 fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
     let wal_bytes = sibling_path(real, "-wal").metadata().map_or(0, |wal| wal.len());
-    let access = match wal_bytes {
+    let flags = match wal_bytes {
         0 => OpenFlags::SQLITE_OPEN_READ_WRITE,
         // If it is the last connection, closing it would checkpoint the WAL.
         _ => OpenFlags::SQLITE_OPEN_READ_ONLY,
@@ -467,18 +466,18 @@ fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
         // A connection opened for writing may have become read-only.
         Ok(db)
     };
-    let opened = Connection::open_with_flags(real, OPEN | access).and_then(usable);
-    let error = match opened {
+    let opened = Connection::open_with_flags(real, OPEN | flags).and_then(usable);
+    match opened {
         Ok(db) => return Ok(db),
         Err(error) if error::cause(&error, 0) != Cause::Denied => {
             return Err(explain(path, None, &error));
         }
-        Err(error) => error,
-    };
-    if wal_bytes > 0 {
+        Err(_) => {}
+    }
+    if wal_bytes > 0 && access(real, Access::READ_OK).is_ok() {
         return Err(format!(
-            "{}: its file system cannot be written, and changes wait in {}: copy both files to a \
-             folder that can be written, and use the copy ({error})",
+            "{}: it cannot be written from here, and changes wait in {}: run this as the user that \
+             owns it, or copy both files to a folder that can be written, and use the copy",
             path.display(),
             sibling_path(path, "-wal").display()
         ));
@@ -506,8 +505,13 @@ pub(super) fn immutable(real: &Path) -> String {
 fn cannot_open(path: &Path, error: &std::io::Error) -> String {
     let name = path.display();
     match error.kind() {
-        ErrorKind::NotFound => format!("{name}: no such data file (name it with --data)"),
-        _ => format!("{name}: {}", describe_io(error)),
+        ErrorKind::NotFound if path.is_symlink() => {
+            format!("{name}: this is a link to a file that does not exist: correct or remove it")
+        }
+        ErrorKind::NotFound => format!(
+            "{name}: no such data file: name another by --data, or make it by 'vestnik user add'"
+        ),
+        _ => describe_path(path, error),
     }
 }
 

@@ -3,14 +3,14 @@
 //! A command may run as root in a folder that another user can write to. So no file is created or
 //! opened through a symbolic link, and only a newly created file changes its owner.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
-use super::error::describe_io;
+use super::error::describe_path;
 
 /// The path of a sibling file of another one.
 pub(super) fn sibling_path(path: &Path, suffix: &str) -> PathBuf {
@@ -46,8 +46,30 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
 pub(super) fn create_missing(path: &Path) -> Result<(), String> {
     match create_private(path) {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(format!("{}: {}", path.display(), describe_io(&e))),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            close_to_others(path);
+            Ok(())
+        }
+        Err(e) => Err(describe_path(path, &e)),
+    }
+}
+
+/// Gives an empty file, which is about to become the database, the mode of a new one. One with
+/// data keeps the mode that its owner chose, and is not opened: SQLite may have locks on it.
+fn close_to_others(path: &Path) {
+    const OTHERS: u32 = 0o077;
+    let is_open = |metadata: &Metadata| metadata.len() == 0 && metadata.mode() & OTHERS != 0;
+    if !path.metadata().is_ok_and(|metadata| is_open(&metadata)) {
+        return;
+    }
+    let closed = real(path).and_then(|path| open_existing(&path)).and_then(|file| {
+        if file.metadata()?.len() > 0 {
+            return Ok(());
+        }
+        file.set_permissions(Permissions::from_mode(0o600))
+    });
+    if let Err(error) = closed {
+        log::debug!("{} keeps its mode: {error}", path.display());
     }
 }
 
@@ -86,9 +108,9 @@ pub(super) fn open_existing(path: &Path) -> io::Result<File> {
 /// One line, when there is no data file or the lock file cannot be created.
 pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
     // By whatever link the database is reached, its lock is the same.
-    let real = real(data).map_err(|e| format!("{}: {}", data.display(), describe_io(&e)))?;
+    let real = real(data).map_err(|e| describe_path(data, &e))?;
     let name = sibling_path(&real, suffix);
-    let failed = |e: io::Error| format!("{}: {}", name.display(), describe_io(&e));
+    let failed = |e: io::Error| describe_path(&name, &e);
     let file = match create_private(&name) {
         Ok(file) => {
             // A lock file created by root must not lock out the owner of the database.
@@ -108,14 +130,14 @@ pub fn lock(data: &Path, suffix: &str) -> Result<Option<File>, String> {
 /// Syncs a file.
 pub(super) fn sync(path: &Path) -> Result<(), String> {
     let synced = File::open(path).and_then(|file| file.sync_all());
-    synced.map_err(|e| format!("{}: {}", path.display(), describe_io(&e)))
+    synced.map_err(|e| describe_path(path, &e))
 }
 
 /// Renames a file within its folder. Fails if the new name exists.
 pub(super) fn rename_noclobber(file: &Path, name: &Path) -> Result<(), String> {
     let failed = |e: io::Error| match e.kind() {
         ErrorKind::AlreadyExists => format!("{}: exists already", name.display()),
-        _ => format!("{}: {}", name.display(), describe_io(&e)),
+        _ => describe_path(name, &e),
     };
     match renameat_with(CWD, file, CWD, name, RenameFlags::NOREPLACE) {
         Ok(()) => {}

@@ -1,6 +1,7 @@
 //! Commands about the data file: who may read it, what is refused, backup, check, load prepare.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use vestnik::ids::ServerTime;
 use vestnik::names::name_key;
@@ -10,7 +11,6 @@ use crate::support::folder::{Folder, has, one_line, row};
 
 #[test]
 fn only_the_owner_can_read_what_is_made() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = Folder::filled();
     folder.done(&["backup", "copy.db"]);
     for name in ["vestnik.db", "copy.db"] {
@@ -318,4 +318,48 @@ fn an_error_does_not_show_sql() {
     let line = folder.failed(&["user", "list"]);
     has(&line, &["no such column"]);
     assert!(!line.contains("SELECT"), "{line}");
+}
+
+/// An empty file that was there before gets the mode of a new data file.
+#[test]
+fn an_empty_file_becomes_a_private_one() {
+    let folder = Folder::new();
+    fs::write(folder.data(), "").expect("room");
+    fs::set_permissions(folder.data(), fs::Permissions::from_mode(0o644)).expect("own file");
+    folder.done(&["chat", "add", "hall"]);
+    let mode = fs::metadata(folder.data()).expect("the data file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // With data in it, the owner's choice stays.
+    fs::set_permissions(folder.data(), fs::Permissions::from_mode(0o640)).expect("own file");
+    folder.done(&["chat", "add", "kitchen"]);
+    let mode = fs::metadata(folder.data()).expect("the data file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+/// A path that leads nowhere is named with the reason, in the same words everywhere.
+#[test]
+fn a_path_that_leads_nowhere_is_explained() {
+    let folder = Folder::filled();
+    let line = folder.failed(&["user", "list", "--data", "x.db"]);
+    has(&line, &["x.db: no such data file", "--data", "'vestnik user add'"]);
+    std::os::unix::fs::symlink("nowhere.db", folder.path("link.db")).expect("a link");
+    for command in [&["user", "list"][..], &["chat", "add", "hall"]] {
+        let command = [command, &["--data", "link.db"]].concat();
+        has(&folder.failed(&command), &["link.db", "a link to a file that does not exist"]);
+    }
+    let line = folder.failed(&["user", "list", "--data", "vestnik.db/x"]);
+    has(&line, &["vestnik.db/x: a part of its path is not a folder"]);
+}
+
+/// `check` does not advise to run `check`.
+#[test]
+fn check_of_a_file_that_cannot_be_read_at_all_advises_what_to_do() {
+    let folder = Folder::filled();
+    let mut bytes = pages(&folder);
+    bytes[100..4096].fill(0x5a);
+    fs::write(folder.data(), bytes).expect("room");
+    let line = folder.failed(&["check"]);
+    has(&line, &["the database is damaged", "keep a copy", "restore a backup"]);
+    assert!(!line.contains("run `vestnik check`"), "{line}");
+    has(&folder.failed(&["user", "list"]), &["run `vestnik check`"]);
 }
