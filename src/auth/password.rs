@@ -89,6 +89,7 @@ pub enum BadPassword {
 impl fmt::Display for BadPassword {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::TooShort(1) => f.write_str("a password must not be empty"),
             Self::TooShort(least) => write!(f, "a password has at least {least} characters here"),
             Self::TooLong => write!(f, "a password has at most {PASSWORD_BYTES_MAX} bytes"),
         }

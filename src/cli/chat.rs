@@ -208,7 +208,7 @@ pub(super) fn add_member(
 }
 
 fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outcome {
-    let (chat, user) = file::change(&context.data, |store| {
+    let (chat, user, is_known) = file::change(&context.data, |store| {
         let chat = file::chat(store, name)?;
         let user = file::user(store, user)?;
         if let Some(member) = store.member(chat.chat, user.user)? {
@@ -216,9 +216,10 @@ fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outco
                 // Otherwise a chat without an admin could never get one.
                 store.set_admin(chat.chat, user.user, true)?;
                 store.note_change(Change::ChatChanged(chat.chat))?;
-                return Ok((chat, user));
+                return Ok((chat, user, true));
             }
-            let words = format!("{} is a member of {} already", user.nickname, chat.name);
+            let role = if member.admin { "an admin" } else { "a member" };
+            let words = format!("{} is {role} of {} already", user.nickname, chat.name);
             return Err(Failure::Failed(words).into());
         }
         if store.is_banned(chat.chat, user.user)? {
@@ -229,9 +230,14 @@ fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outco
             return Err(Failure::Failed(words).into());
         }
         add_member(store, chat.chat, user.user, admin, file::now())?;
-        Ok((chat, user))
+        Ok((chat, user, false))
     })?;
-    writeln!(context.out, "{} is a member of {}", user.nickname, chat.name)?;
+    let role = match (admin, is_known) {
+        (true, true) => "an admin of",
+        (true, false) => "a member and an admin of",
+        (false, _) => "a member of",
+    };
+    writeln!(context.out, "{} is {role} {}", user.nickname, chat.name)?;
     Ok(())
 }
 

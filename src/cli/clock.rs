@@ -1,6 +1,7 @@
 //! `vestnik clock`: whether the server trusts the machine's clock.
 
 use clap::Subcommand;
+use vestnik::ids::ServerTime;
 use vestnik::store::changes::Change;
 
 use super::{Context, Outcome, file, output};
@@ -24,7 +25,11 @@ fn show(context: &mut Context<'_>) -> Outcome {
     let (newest, doubt_ms) =
         file::look(&context.data, |store| Ok((store.server_time()?, store.clock_doubt()?)))?;
     writeln!(context.out, "clock of this machine: {}", output::time(file::now()))?;
-    writeln!(context.out, "newest server time:    {}", output::time(newest))?;
+    let newest = match newest {
+        ServerTime::ZERO => "none yet".to_owned(),
+        newest => output::time(newest),
+    };
+    writeln!(context.out, "newest server time:    {newest}")?;
     let hours = doubt_ms.div_ceil(3_600_000);
     let state = match hours {
         0 => "the clock is trusted: expired data is deleted".to_owned(),

@@ -35,8 +35,8 @@ pub(super) enum Command {
 
 #[derive(clap::Args)]
 pub(super) struct AddArguments {
-    /// How often it can be used
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1..=1_000_000_u32))]
+    /// How often it can be used: up to 65535
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number(1..=65_535_u32))]
     uses: u32,
 
     /// Days until it expires

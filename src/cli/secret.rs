@@ -14,6 +14,11 @@ use super::output;
 /// such.
 const LINE_BYTES_MAX: u64 = 4096;
 
+/// The message when there is nobody to ask.
+pub(super) const NO_TERMINAL: &str = "there is no terminal to ask for a password: pass \
+                                      --password-stdin, and the password as one line of standard \
+                                      input";
+
 /// How a password is given and hashed.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -71,9 +76,7 @@ fn read_line() -> Result<Secret, Failure> {
 /// Asks on the terminal twice, and does not show what is typed.
 fn ask() -> Result<Secret, Failure> {
     if !std::io::stdin().is_terminal() {
-        let words = "there is no terminal to ask for a password: pass --password-stdin, and the \
-                     password as one line of standard input";
-        return Err(Failure::Usage(words.to_owned()));
+        return Err(Failure::Usage(NO_TERMINAL.to_owned()));
     }
     let prompt = |words: &str| {
         super::prompt::read_secret(words).map_err(|e| {

@@ -114,10 +114,19 @@ pub(super) fn one_line(rendered: &str) -> String {
         .replace("value was not a boolean", "it must be true or false")
         .replace("unrecognized subcommand", "unknown command")
         .replace("the following required arguments were not provided:", "missing:");
-    let line = without_range(&line);
+    let line = without_group(&without_range(&line));
     match text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
         Some(tip) => format!("{line} ({})", tip.replace("subcommand", "command")),
         None => line,
+    }
+}
+
+/// A line whose group is written in words: `missing: <--a <N>|--b>` asks for one of both options.
+fn without_group(line: &str) -> String {
+    let group = line.strip_prefix("missing: <--").and_then(|rest| rest.strip_suffix('>'));
+    match group {
+        Some(group) => format!("missing: --{}", group.replace('|', " or ")),
+        None => line.to_owned(),
     }
 }
 

@@ -158,7 +158,7 @@ fn chats_that_cannot_be_added_or_joined() {
     });
     has(&folder.failed(&["chat", "join", "hall", "boris"]), &["banned"]);
     let output = folder.run(&["chat", "add", "y", "--password-stdin"], Some("\n"));
-    has(&one_line(&output, 1), &["at least 1"]);
+    has(&one_line(&output, 1), &["must not be empty"]);
 }
 
 #[test]
@@ -183,7 +183,8 @@ fn a_member_becomes_an_admin() {
     folder.done(&["chat", "add", "hall"]);
     folder.done(&["chat", "join", "hall", "anna"]);
     has(&folder.failed(&["chat", "join", "hall", "anna"]), &["already"]);
-    folder.done(&["chat", "join", "hall", "anna", "--admin"]);
+    let said = folder.done(&["chat", "join", "hall", "anna", "--admin"]);
+    assert_eq!(said, "anna is an admin of hall\n");
     folder.store(|store| {
         let chat = store.chat_by_key("hall").expect("chats").expect("hall").chat;
         let user = store.user_by_key("anna").expect("users").expect("anna").user;

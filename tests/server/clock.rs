@@ -84,3 +84,11 @@ fn an_invite_lives_by_the_clock_that_made_it() {
     let request = body().text("boris").text(PASSWORD).text(code.trim());
     boris.ask(REGISTER_USER, request).accepted();
 }
+
+/// A new database has no server time, and not the year 1970.
+#[test]
+fn a_new_database_has_no_newest_time() {
+    let folder = crate::support::folder::Folder::filled();
+    let shown = folder.done(&["clock", "show"]);
+    assert!(shown.contains("newest server time:    none yet"), "{shown}");
+}

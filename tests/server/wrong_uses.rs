@@ -61,7 +61,7 @@ const USES: &[Use] = &[
     wrong(
         "chat set hall",
         2,
-        "missing: <--slow-mode <SECONDS>|--keep-days <N>>; see 'vestnik chat set --help'",
+        "missing: --slow-mode <SECONDS> or --keep-days <N>; see 'vestnik chat set --help'",
     ),
     wrong(
         "chat set hall --keep-days -1",
@@ -72,7 +72,7 @@ const USES: &[Use] = &[
     wrong(
         "invite add --uses 0",
         2,
-        "invalid value '0' for '--uses <N>': it must be a whole number from 1 to 1000000; see \
+        "invalid value '0' for '--uses <N>': it must be a whole number from 1 to 65535; see \
          'vestnik invite add --help'",
     ),
     wrong("invite add --no-register", 2, "missing: --chat <NAME>; see 'vestnik invite add --help'"),
@@ -220,7 +220,21 @@ const USES: &[Use] = &[
     // Chats, sessions and invites.
     wrong("chat add hall", 1, "there is a chat \"hall\" already: choose another name"),
     wrong("chat join nowhere anna", 1, "there is no chat \"nowhere\": see 'vestnik chat list'"),
-    wrong("chat join hall anna", 1, "anna is a member of hall already"),
+    wrong("chat join hall anna", 1, "anna is an admin of hall already"),
+    with("<\n", "chat passwd hall --password-stdin", 1, "a password must not be empty"),
+    wrong(
+        "chat passwd hall",
+        2,
+        "there is no terminal to ask for a password: pass --password-stdin, and the password as \
+         one line of standard input; or pass --none to remove the password",
+    ),
+    wrong("hook remove nosuch", 1, "there is no hook \"nosuch\": see 'vestnik hook list'"),
+    wrong("hook remove anna", 1, "there is no hook \"anna\": see 'vestnik hook list'"),
+    wrong(
+        "hook add hall anna",
+        1,
+        "there is a user \"anna\", or one whose name looks like it, already: choose another name",
+    ),
     wrong("chat kick hall boris", 1, "user boris is not a member of hall"),
     wrong("chat unban hall boris", 1, "user boris is not banned from hall"),
     wrong("chat open hall", 1, "chat hall is open already"),
@@ -252,7 +266,19 @@ const USES: &[Use] = &[
         1,
         "no certificate in junk.txt: a PEM file with BEGIN CERTIFICATE is needed",
     ),
+    with(
+        "<{}",
+        "import -",
+        1,
+        "-: line 1 is not one of an exported chat: name a file that 'vestnik export' wrote",
+    ),
     // The network.
+    wrong(
+        "client https://chat.example.org/",
+        2,
+        "https://chat.example.org/ is for browsers: write wss://chat.example.org/ws, or \
+         HOST:PORT",
+    ),
     wrong("stats", 1, "no server answers on t.db.sock: start one, or name its database by --data"),
     wrong(
         "serve --listen 127.0.0.1:#",

@@ -51,7 +51,15 @@ pub(super) fn passwd(
     // A mistyped name fails before anybody types a password twice.
     file::look(&context.data, |store| file::chat(store, name).map(drop))?;
     let hash = match password {
-        Some(password) => Some(password.ask_and_hash(Kind::Chat, &context.options)?),
+        Some(password) => {
+            let hash = password.ask_and_hash(Kind::Chat, &context.options);
+            Some(hash.map_err(|failure| match failure {
+                Failure::Usage(words) if words == secret::NO_TERMINAL => {
+                    Failure::Usage(format!("{words}; or pass --none to remove the password"))
+                }
+                other => other,
+            })?)
+        }
         None => None,
     };
     let chat = file::change(&context.data, |store| {

@@ -1,5 +1,6 @@
 //! The server's address, the transport, and which certificates to trust.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use purpose::client::{Error, Options, Tls, WebSocketUrl};
 use vestnik::config::WebOrigin;
 
 use super::super::failure::Failure;
+use super::super::output;
 use super::saved_session::Folder;
 
 /// Default port for unencrypted TCP.
@@ -102,6 +104,10 @@ impl ServerArguments {
         if WebSocketUrl::is_like(&self.address) {
             return self.find_websocket(fingerprint);
         }
+        if let Some(url) = address_of_browser(&self.address) {
+            let words = format!("{} is for browsers: write {url}, or HOST:PORT", self.address);
+            return Err(Failure::Usage(words));
+        }
         let is_tls = self.tls || self.tls_ca.is_some() || fingerprint.is_some();
         let default_port = if is_tls { TLS_PORT } else { PLAIN_PORT };
         let (host, port) = split(&self.address, default_port).ok_or_else(|| {
@@ -132,7 +138,7 @@ impl ServerArguments {
         let resolvable = ascii.as_deref().unwrap_or(host);
         let resolved = (resolvable, port).to_socket_addrs();
         let addresses: Vec<SocketAddr> = resolved
-            .map_err(|error| Failure::Failed(format!("cannot find {host}: {error}")))?
+            .map_err(|error| Failure::Failed(format!("cannot find {host}: {}", why(&error))))?
             .collect();
         if !is_tls && !self.allow_plaintext && addresses.iter().any(|at| !at.ip().is_loopback()) {
             return Err(Failure::Usage(format!(
@@ -223,6 +229,23 @@ fn split(address: &str, default_port: u16) -> Option<(&str, u16)> {
     (!host.is_empty()).then_some((host, port))
 }
 
+/// The WebSocket of the server whose browser client has this address.
+fn address_of_browser(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next().filter(|host| !host.is_empty())?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "https" => Some(format!("wss://{host}/ws")),
+        "http" => Some(format!("ws://{host}/ws")),
+        _ => None,
+    }
+}
+
+/// The reason why a name was not found, without what the resolver puts before it.
+fn why(error: &io::Error) -> String {
+    let text = output::reason(error);
+    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,5 +318,19 @@ mod tests {
         };
         let server = pinned.server(None).unwrap();
         assert_eq!((server.name.as_str(), server.tls.is_some()), ("192.0.2.1:7421", true));
+    }
+
+    #[test]
+    fn the_address_of_the_browser_names_the_websocket() {
+        for (address, url) in [
+            ("https://chat.example.org", Some("wss://chat.example.org/ws")),
+            ("HTTPS://chat.example.org:8443/#invite=x", Some("wss://chat.example.org:8443/ws")),
+            ("http://[::1]:7420/", Some("ws://[::1]:7420/ws")),
+            ("chat.example.org", None),
+            ("wss://chat.example.org/ws", None),
+            ("https://", None),
+        ] {
+            assert_eq!(address_of_browser(address).as_deref(), url, "{address}");
+        }
     }
 }

@@ -71,7 +71,15 @@ impl fmt::Display for Error {
 /// An error of the system. The number that it gives its errors says nothing to people.
 fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error ").next().unwrap_or_default().to_owned()
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    // It is the end of a line here. A word in capitals, such as TLS, stays as it is.
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
 }
 
 impl error::Error for Error {
@@ -152,5 +160,13 @@ mod tests {
         assert_eq!(Declined::new("odd").code(), "odd");
         assert_eq!(Declined::new("odd").words(), "");
         assert_eq!(Declined::new("a: 1 or 2").number(), None);
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_the_end_of_a_line() {
+        let text = |code| Error::Io(io::Error::from_raw_os_error(code)).to_string();
+        assert_eq!(text(111), "connection refused");
+        assert_eq!(without_number(&io::Error::other("TLS failed")), "TLS failed");
+        assert_eq!(without_number(&io::Error::other("")), "");
     }
 }
