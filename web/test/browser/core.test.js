@@ -132,6 +132,108 @@ test('what is written offline is sent after the tab was closed and opened again'
   await close();
 });
 
+test('a page that closes at once loses neither the message that was sent nor the draft', async () => {
+  const { a, b, contexts, close } = await pair();
+  const address = a.url();
+  let page = a;
+  for (let n = 0; n < 5; n += 1) {
+    await send(page, `sent and closed ${n}.`);
+    await page.close();
+    page = await open(contexts[0], address);
+    for (const each of [page, b]) {
+      const article = messages(each).filter({ hasText: `sent and closed ${n}.` });
+      await article.waitFor();
+      assert.equal(await article.count(), 1);
+    }
+  }
+  const box = page.getByRole('textbox', { name: 'Message', exact: true });
+  assert.equal(await box.inputValue(), '');
+  await box.fill('half a thought');
+  await page.reload();
+  await until(() => box.inputValue(), (text) => text === 'half a thought');
+  await close();
+});
+
+test('what is new is below a line, at a first visit, after scrolling, and after a way back', async () => {
+  const { a, b, boris, chat, close } = await pair();
+  await b.close();
+  for (let n = 0; n < 30; n += 1) await send(a, `news ${n}.`);
+  await until(() => stored(a), ({ outbox }) => outbox === 0);
+  const context = await visitor();
+  const page = await open(context);
+  await logIn(page, boris);
+  const link = page.getByRole('navigation', { name: 'Chats' }).getByRole('link', { name: chat });
+  await link.click();
+  const line = page.getByRole('separator', { name: 'New messages', exact: true });
+  const below = () => line.evaluate((element) => element.nextElementSibling?.textContent ?? '');
+  await line.waitFor();
+  assert.match(await below(), /news 0\./);
+  const log = page.getByRole('log', { name: 'Messages' });
+  for (const place of [1, 0]) {
+    await log.evaluate((element, at) => { element.scrollTop = at * element.scrollHeight; }, place);
+    await page.waitForTimeout(300);
+  }
+  assert.match(await below(), /news 0\./);
+  await page.getByRole('button', { name: /^Jump to newest/ }).click();
+  await link.filter({ hasNotText: 'unread' }).waitFor();
+  await page.goBack();
+  await send(a, 'later');
+  await page.getByRole('link', { name: `${chat} 1 unread`, exact: true }).click();
+  await line.waitFor();
+  assert.match(await below(), /later/);
+  await context.close();
+  await close();
+});
+
+test('an address of a chat opens it after a first login', async () => {
+  const { a, anna, close } = await pair();
+  await send(a, 'read me');
+  // It depends on the moment whether the page or the connection is there first.
+  for (const start of ['', '', '', a.url()]) {
+    const context = await visitor();
+    const page = await open(context, start || server.url);
+    await logIn(page, anna);
+    if (start === '') {
+      await page.goto('about:blank');
+      await page.goto(a.url());
+    }
+    await messages(page).filter({ hasText: 'read me' }).waitFor();
+    await context.close();
+  }
+  await close();
+});
+
+test('in a new browser an operator sees the chats, those without messages last, and no first steps', async () => {
+  const { a, anna, chat, close } = await pair();
+  await send(a, 'a message');
+  const empty = fresh('empty');
+  await createChat(a, empty);
+  server.command('user', 'set', anna, '--operator', 'on');
+  // It depends on the moment whether the first screen or the chats are there first.
+  for (let n = 0; n < 3; n += 1) {
+    const context = await visitor();
+    const page = await open(context);
+    await logIn(page, anna);
+    const links = page.getByRole('navigation', { name: 'Chats' }).getByRole('link');
+    await until(() => links.allInnerTexts(), (texts) => texts.length === 2 && texts[0].includes(chat));
+    await page.waitForTimeout(500);
+    assert.deepEqual((await links.allInnerTexts()).map((text) => text.includes(empty)), [false, true]);
+    assert.equal(await page.getByText('Welcome to your server').count(), 0);
+    await context.close();
+  }
+  await close();
+});
+
+test('the status says at once that the network is gone', async () => {
+  const { a, contexts, close } = await pair();
+  await contexts[0].setOffline(true);
+  const status = a.getByRole('status').filter({ hasText: 'Offline: messages will be sent when you are back' });
+  await status.waitFor({ timeout: 3_000 });
+  await contexts[0].setOffline(false);
+  await status.waitFor({ state: 'detached' });
+  await close();
+});
+
 test('the status says when the server is gone, and nothing when it is back', async () => {
   const { a, close } = await pair();
   await server.stop();
@@ -157,6 +259,40 @@ test('two tabs share one connection; the second takes over when the first closes
   await send(second, 'from the second again');
   await messages(b).filter({ hasText: 'from the second again' }).waitFor();
   assert.equal(await messages(b).filter({ hasText: 'from the second again' }).count(), 1);
+  await close();
+});
+
+/** Counts, in each frame, messages that are shown twice, and elements of messages that went. */
+function watchMessages() {
+  const log = document.querySelector('[role=log]');
+  window.seen = { twice: 0, removed: 0 };
+  new MutationObserver((changes) => {
+    const removed = changes.flatMap(({ removedNodes }) => [...removedNodes]);
+    window.seen.removed += removed.filter(({ nodeName }) => nodeName === 'ARTICLE').length;
+  }).observe(log, { subtree: true, childList: true });
+  const look = () => {
+    const texts = [...log.querySelectorAll('article')].map((node) => /mine \d+\./.exec(node.textContent)?.[0]);
+    window.seen.twice += texts.length - new Set(texts).size;
+    requestAnimationFrame(look);
+  };
+  look();
+}
+
+test('own messages are shown once in each tab, by one element', async () => {
+  const { a, contexts, close } = await pair();
+  await send(a, 'first');
+  const second = await open(contexts[0], a.url());
+  for (const page of [a, second]) {
+    await messages(page).filter({ hasText: 'first' }).waitFor();
+    await page.waitForTimeout(300);
+    await page.evaluate(watchMessages);
+  }
+  for (let n = 0; n < 12; n += 1) await send(n < 8 ? second : a, `mine ${n}.`);
+  for (const page of [a, second]) {
+    await messages(page).filter({ hasText: 'mine 11.' }).waitFor();
+    await page.waitForTimeout(300);
+    assert.deepEqual(await page.evaluate(() => window.seen), { twice: 0, removed: 0 });
+  }
   await close();
 });
 
@@ -189,6 +325,19 @@ test('a session that ends elsewhere leads to the login; the draft waits for the 
   await other.close();
   await close();
   assert.equal(contexts.length, 2);
+});
+
+test('what is in the box when a session ends elsewhere is there after the login', async () => {
+  const { a, anna, chat, close } = await pair();
+  const sessions = JSON.parse(server.command('session', 'list', anna, '--json'));
+  const box = a.getByRole('textbox', { name: 'Message', exact: true });
+  await box.fill('just typed');
+  for (const { id } of sessions) server.command('session', 'end', String(id));
+  await a.getByRole('button', { name: 'Log in' }).waitFor();
+  await logIn(a, anna);
+  if (!await box.isVisible()) await a.getByRole('navigation', { name: 'Chats' }).getByText(chat).click();
+  await until(() => box.inputValue(), (text) => text === 'just typed');
+  await close();
 });
 
 /**

@@ -261,7 +261,7 @@ function makeTimeline(id, messages, store) {
   });
   const wait = () => new Promise((resolve) => setTimeout(resolve, 20));
   return {
-    items, atStart, atEnd, loaded: signal(true), firstUnread: signal(unread?.id ?? 0),
+    items, atStart, atEnd, loaded: signal(true), ready: signal(true), firstUnread: signal(unread?.id ?? 0),
     async loadOlder() {
       await wait();
       start = Math.max(0, start - PAGE);
@@ -478,6 +478,7 @@ function makeActions(store, messages) {
     },
     async download(file) { calls.push(['download', file.name]); },
     async reload() { calls.push(['reload']); },
+    async online() { await wait(); },
     reconnect() { calls.push(['reconnect']); },
   };
   actions.deleteChat = actions.leaveChat;

@@ -512,6 +512,12 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await page.getByRole('option', { name: 'boris' }).waitFor();
     await box(page).press('Enter');
     assert.equal(await box(page).inputValue(), 'hello @boris ');
+    // A name that is whole needs no choice: Enter sends.
+    await box(page).pressSequentially('and @boris');
+    await page.getByRole('option', { name: 'boris' }).waitFor();
+    await box(page).press('Enter');
+    await article(page, 'hello @boris and @boris').waitFor();
+    assert.equal(await box(page).inputValue(), '');
     await page.context().close();
   });
 
@@ -625,6 +631,23 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
       await page.waitForFunction(() => window.store.chats.value.find((one) => one.id === 2).unread === 0);
       await page.waitForTimeout(500);
     }
+    await page.context().close();
+  });
+
+  test('the line about the connection covers no chat on a phone', async () => {
+    const page = await open('scene=full&connection=offline', PHONE);
+    await page.getByRole('status').filter({ hasText: 'Offline' }).waitFor();
+    await page.waitForTimeout(1_200);
+    const overlap = await page.evaluate(() => {
+      const [line, first] = ['.connection', 'nav li'].map((name) =>
+        document.querySelector(name).getBoundingClientRect());
+      return Math.min(line.bottom, first.bottom) - Math.max(line.top, first.top);
+    });
+    assert.ok(overlap <= 0, `the line covers ${overlap} px of the first chat`);
+    // What it covers further down can be tapped all the same.
+    const status = await page.getByRole('status').boundingBox();
+    await page.touchscreen.tap(status.x + 8, status.y + status.height / 2);
+    await box(page).waitFor();
     await page.context().close();
   });
 

@@ -184,6 +184,8 @@ test('a name is mentioned where neither letter nor digit touches it', () => {
   assert.ok(mentions('да, @Борис.', 'борис'));
   assert.ok(mentions('@a.b', 'a.b'));
   assert.ok(!mentions('@axb', 'a.b'));
+  assert.ok(mentions('hi @anna-maria!', 'Anna-Maria'));
+  assert.ok(!mentions('@anna', 'Anna-Maria'));
 });
 
 test('a reaction of mine that is not among those that are named is asked for, once', async () => {
