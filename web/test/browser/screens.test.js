@@ -458,6 +458,14 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await page.context().close();
   });
 
+  test('the time of a file is below its card', async () => {
+    const page = await open('scene=full#chat=1');
+    const gap = await page.locator('.file-card').last().evaluate((card) =>
+      card.nextElementSibling.getBoundingClientRect().top - card.getBoundingClientRect().bottom);
+    assert.ok(gap >= 0, `the card covers ${-gap} px of the time`);
+    await page.context().close();
+  });
+
   test('keys: chats, the switcher, the last message, and the list of keys', async () => {
     const page = await open('scene=full');
     await page.keyboard.press('Alt+ArrowDown');
