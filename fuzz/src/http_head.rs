@@ -16,7 +16,7 @@ pub fn http_head(data: &[u8]) {
     let site = Site {
         origins: vec!["https://chat.example.org".parse().expect("an origin")],
         trusted: vec!["127.0.0.0/8".parse().expect("a network")],
-        public_host: Some("chat.example.org".to_owned()),
+        public_url: "https://chat.example.org".parse().ok(),
     };
     let setting = Setting {
         site: &site,

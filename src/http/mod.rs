@@ -57,8 +57,8 @@ pub struct Site {
     pub origins: Vec<WebOrigin>,
     /// Proxies whose X-Forwarded-For is trusted.
     pub trusted: Vec<Network>,
-    /// The host of the server's public links, which may also request metrics on loopback.
-    pub public_host: Option<String>,
+    /// Where the server's links begin. Its host may also request metrics on loopback.
+    pub public_url: Option<WebOrigin>,
 }
 
 impl Site {
@@ -67,7 +67,7 @@ impl Site {
         Self {
             origins: config.web_origin.clone(),
             trusted: config.trusted_proxy.clone(),
-            public_host: config.public_url.as_ref().map(|url| url.authority().to_owned()),
+            public_url: config.public_url.clone(),
         }
     }
 

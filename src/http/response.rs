@@ -175,7 +175,7 @@ pub struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     /// An answer with one line of text.
-    pub fn text(status: Status, line: &'a str) -> Self {
+    pub fn text(status: Status, line: &str) -> Self {
         let mut body = line.as_bytes().to_vec();
         if !body.is_empty() {
             body.push(b'\n');

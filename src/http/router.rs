@@ -59,6 +59,7 @@ fn public<'a>(request: &Request<'a>, setting: &Setting<'_>) -> Route<'a> {
     }
     match request.path {
         "/healthz" => read_only(request, Route::Health),
+        "/public-url" => read_only(request, Route::Answer(public_url(setting.site))),
         "/ws" => match request.method {
             Method::Get | Method::Head => match upgrade::check(request, setting.site) {
                 Ok((accept, has_protocol)) => Route::Upgrade { accept, has_protocol },
@@ -72,6 +73,14 @@ fn public<'a>(request: &Request<'a>, setting: &Setting<'_>) -> Route<'a> {
             }
             None => Route::Answer(Answer::status(Status::NotFound)),
         },
+    }
+}
+
+/// Where links begin, for the browser client: it may be open at another address.
+fn public_url(site: &Site) -> Answer<'static> {
+    match &site.public_url {
+        Some(url) => Answer::text(Status::Ok, url.as_str()),
+        None => Answer::status(Status::NoContent),
     }
 }
 
@@ -108,8 +117,8 @@ fn is_local_name(request: &Request<'_>, site: &Site) -> bool {
         None => authority.split(':').next().unwrap_or_default(),
     };
     let host = host.to_ascii_lowercase();
-    let is_public = site.public_host.as_deref().is_some_and(|public| {
-        public.split(':').next().is_some_and(|name| !name.starts_with('[') && name == host)
+    let is_public = site.public_url.as_ref().is_some_and(|url| {
+        url.authority().split(':').next().is_some_and(|name| !name.starts_with('[') && name == host)
     });
     host.parse::<IpAddr>().is_ok()
         || host == "localhost"

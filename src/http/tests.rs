@@ -370,6 +370,7 @@ fn methods() {
         ("OPTIONS", "/", "GET, HEAD"),
         ("DELETE", "/sw.js", "GET, HEAD"),
         ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/public-url", "GET, HEAD"),
         ("PUT", "/ws", "GET"),
         ("M-SEARCH", "/", "GET, HEAD"),
         ("GET", "/hook/t", "POST"),
@@ -671,7 +672,8 @@ fn a_body_that_waits_to_be_asked_for_is() {
 
 #[test]
 fn metrics_on_loopback_are_for_local_names() {
-    let site = Site { public_host: Some("chat.example.org:8443".to_owned()), ..Site::default() };
+    let url = "https://chat.example.org:8443".parse().unwrap();
+    let site = Site { public_url: Some(url), ..Site::default() };
     let local = Server { site, surface: Surface::LocalMetrics, is_empty: false };
     let ask = |server: &Server, host: &str, path: &str| {
         server.ask(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
@@ -693,12 +695,23 @@ fn metrics_on_loopback_are_for_local_names() {
     }
     let public = Server { surface: Surface::Metrics, ..Server::default() };
     assert!(matches!(ask(&public, "metrics.example", "/metrics").step, Step::Metrics(_)));
-    for path in ["/", "/ws", "/healthz", "/hook/t"] {
+    for path in ["/", "/ws", "/healthz", "/public-url", "/hook/t"] {
         assert_eq!(ask(&public, "a", path).status(), "404", "{path}");
     }
     let got = public.ask("POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((got.status(), got.header("allow")), ("405", Some("GET, HEAD")));
     assert_eq!(Server::default().get("/metrics", "").status(), "404");
+}
+
+#[test]
+fn the_browser_client_learns_where_links_begin() {
+    let url = "https://chat.example.org:8443/".parse().unwrap();
+    let site = Site { public_url: Some(url), ..Site::default() };
+    let got = Server { site, ..Server::default() }.get("/public-url", "");
+    assert_eq!((got.status(), got.body()), ("200", &b"https://chat.example.org:8443\n"[..]));
+    assert_eq!(got.header("cache-control"), Some("no-store"));
+    let got = Server::default().get("/public-url", "");
+    assert_eq!((got.status(), got.body()), ("204", &b""[..]));
 }
 
 #[test]

@@ -246,12 +246,12 @@ class Client {
         call('send', { localId: this.#nextLocalId(), chat, text, reply: replyTo, files }),
       createInvite: async (what) => {
         const code = await call('createInvite', what);
-        return { code, link: `${location.origin}/#invite=${code}` };
+        return { code, link: `${await site()}/#invite=${code}` };
       },
       resetPassword: async (user) => {
         const { code, expires } = await call('resetPassword', user);
         const name = this.#name(user);
-        return { code, expires, link: `${location.origin}/#reset=${encodeURIComponent(name)}:${code}` };
+        return { code, expires, link: `${await site()}/#reset=${encodeURIComponent(name)}:${code}` };
       },
       subscribePush: (subscription) => call('subscribePush', subscription && {
         endpoint: subscription.endpoint,
@@ -433,6 +433,10 @@ function showChat(chat) {
 
 /** Whether the server had no users when it served the page. */
 const isEmptyServer = () => document.querySelector('meta[name=vestnik-empty]')?.getAttribute('content') === '1';
+
+/** Where links begin: at the public URL, if the server has one. */
+const site = () => fetch('/public-url').then((answer) => (answer.ok ? answer.text() : '')).catch(() => '')
+  .then((url) => url.trim() || location.origin);
 
 const socketUrl = () => `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}/ws`;
 

@@ -154,6 +154,33 @@ test('where registration is closed, invites are for those who have an account, a
   await closed.end();
 });
 
+test('links begin at the public URL, whatever address the page has', async () => {
+  const behind = await new RealServer({ options: ['--public-url', 'https://chat.example.org'] }).start();
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  watch.follow(page, behind.url);
+  await page.goto(behind.url);
+  await register(page, 'operator');
+  behind.command('user', 'set', 'operator', '--operator', 'on');
+  behind.command('user', 'add', 'guest', '--password-stdin');
+  await page.reload();
+  await createChat(page, 'family');
+  await page.getByRole('button', { name: 'Invite', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Create link' }).click();
+  const link = page.getByRole('textbox', { name: 'Link' });
+  await until(() => link.inputValue(), (text) => text.startsWith('https://chat.example.org/#invite='));
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', { name: 'Settings', exact: true }).click();
+  const dialog = page.getByRole('dialog', { name: 'Settings' });
+  await dialog.locator('summary', { hasText: 'Users' }).click();
+  await dialog.getByRole('button', { name: 'More about guest' }).click();
+  await page.getByRole('menuitem', { name: 'Make a reset link' }).click();
+  await until(() => link.inputValue(), (text) => text.startsWith('https://chat.example.org/#reset=guest:'));
+  await context.close();
+  await behind.end();
+});
+
 test('nothing complained, and no page asked another origin', () => {
   assert.deepEqual(watch.problems, []);
 });
