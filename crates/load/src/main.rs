@@ -70,7 +70,15 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(arguments) = Arguments::parse().command;
+    let Command::Run(arguments) = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(error) if error.use_stderr() => {
+            let _ = writeln!(std::io::stderr().lock(), "error: {}", one_line(&error));
+            return ExitCode::from(2);
+        }
+        // Help or the version.
+        Err(error) => error.exit(),
+    };
     let mut out = std::io::stdout().lock();
     let (message, code) = match run(&arguments, &mut out) {
         Ok(()) => return ExitCode::SUCCESS,
@@ -80,6 +88,17 @@ fn main() -> ExitCode {
     // If this fails as well, nobody can read it.
     let _ = writeln!(std::io::stderr().lock(), "error: {message}");
     ExitCode::from(code)
+}
+
+/// Wrong arguments in one line: the first paragraph of what clap found.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing; see --help".to_owned();
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let words = text.split("\n\n").next().unwrap_or_default().split_whitespace();
+    format!("{}; see --help", words.collect::<Vec<_>>().join(" "))
 }
 
 /// What to put on the server.

@@ -274,3 +274,21 @@ fn what_cannot_work_is_refused() {
     let plan = scenario::plans(&args).expect("it can be done").swap_remove(0);
     assert!(engine::run(&args, plan).is_err(), "nobody listens there");
 }
+
+#[test]
+fn wrong_arguments_are_explained_in_one_line() {
+    let line = |words: &[&str]| match Arguments::try_parse_from(words) {
+        Ok(_) => panic!("{words:?} are accepted"),
+        Err(error) => one_line(&error),
+    };
+    assert_eq!(line(&["vestnik-load"]), "a command is missing; see --help");
+    for words in [
+        &["vestnik-load", "run"][..],
+        &["vestnik-load", "run", "echo", "--what"],
+        &["vestnik-load", "run", "nothing"],
+    ] {
+        let line = line(words);
+        assert!(!line.contains('\n') && line.ends_with("; see --help"), "{line}");
+        assert!(!line.contains("Usage"), "{line}");
+    }
+}
