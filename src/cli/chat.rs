@@ -6,7 +6,9 @@ use vestnik::ids::{ChatId, ServerTime, UserId};
 use vestnik::store::changes::Change;
 use vestnik::store::members::Member;
 use vestnik::store::sweep::Sweep;
+use vestnik::store::users::User;
 use vestnik::store::{Database, Store, StoreResult};
+use vestnik::wire::answer::USER_BOT;
 
 use super::failure::Failure;
 use super::output::{self, Cell, Consent, Format};
@@ -187,6 +189,7 @@ fn add(
         let chat = added.ok_or_else(taken)?;
         if let Some(admin) = admin {
             let admin = file::user(store, admin)?;
+            can_be_admin(&admin)?;
             add_member(store, chat, admin.user, true, now)?;
         }
         Ok(chat)
@@ -207,10 +210,21 @@ pub(super) fn add_member(
     store.note_change(Change::MemberJoined(chat, user))
 }
 
+/// Fails for a bot, which cannot log in to rename a chat, ban and the like.
+fn can_be_admin(user: &User) -> Result<(), Failure> {
+    if user.flags & USER_BOT == 0 {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!("{} is a bot, which cannot be an admin", user.nickname)))
+}
+
 fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outcome {
     let (chat, user, is_known) = file::change(&context.data, |store| {
         let chat = file::chat(store, name)?;
         let user = file::user(store, user)?;
+        if admin {
+            can_be_admin(&user)?;
+        }
         if let Some(member) = store.member(chat.chat, user.user)? {
             if admin && !member.admin {
                 // Otherwise a chat without an admin could never get one.

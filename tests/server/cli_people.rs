@@ -297,6 +297,12 @@ fn a_bot_gets_no_password() {
         one_line(&folder.run(&passwd, Some("correct horse\n")), 1)
     };
     has(&refused("bot"), &["bot is a bot", "token"]);
+    // Nor does it administer a chat, for which it had to log in.
+    for command in [&["chat", "join", "hall", "bot"][..], &["chat", "add", "new"]] {
+        let name = if command[1] == "add" { Some("bot") } else { None };
+        let command = [command, &["--admin"], name.as_slice()].concat();
+        has(&folder.failed(&command), &["bot is a bot", "admin"]);
+    }
     folder.done(&["hook", "remove", "bot"]);
     has(&refused("bot"), &["bot is a bot"]);
     // One that an older version accepted goes with the next hook, as its sessions do.
