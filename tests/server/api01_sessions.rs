@@ -458,6 +458,8 @@ fn declined_to_nothing_is_ignored() {
     let hall = anna.chat_id("hall");
     let no = || body().text("forbidden: no");
     boris.write_frame(DECLINED, 1, no());
+    // Its answer shows that the server has read what came before: no notification 1 exists yet.
+    boris.chat_id("hall");
     anna.send(hall, "one");
     let (task, _) = boris.notify(hall);
     boris.write_frame(ACCEPTED, task, []);
