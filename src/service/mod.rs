@@ -293,7 +293,6 @@ impl<'db> Service<'db> {
             self.note_clock(event);
         }
         self.streams.scanned_bytes = 0;
-        self.store.begin_turn(now_ms);
         self.outbox.begin_turn();
         self.turn.begin();
         self.poll_write_lock();

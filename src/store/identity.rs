@@ -1,8 +1,9 @@
 //! Detects that open files were moved, replaced or deleted.
 //!
 //! A database that was moved while it is open accepts writes that nobody will find again, and a
-//! second server could open the file that has its name now. So housekeeping and COMMIT compare the
-//! inodes at the paths with those that were opened, at most once per millisecond.
+//! second server could open the file that has its name now. So housekeeping and every COMMIT
+//! compare the inodes at the paths with those that were opened. It takes 3 to 4 us, a twentieth of
+//! a small turn; once per millisecond would be cheaper, but accept messages into a deleted file.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -90,10 +90,6 @@ pub struct Store<'db> {
     time_reserved: ServerTime,
     /// The new value of `time_reserved` when the present transaction commits.
     time_reserving: ServerTime,
-    /// When the present turn began, in milliseconds; `None` for commands, which have no turns.
-    turn_ms: Option<u64>,
-    /// When the paths of the files were last looked up by a COMMIT.
-    checked_ms: Option<u64>,
 }
 
 impl<'db> Store<'db> {
@@ -123,8 +119,6 @@ impl<'db> Store<'db> {
             left_index: 0,
             time_reserved: ServerTime::ZERO,
             time_reserving: ServerTime::ZERO,
-            turn_ms: None,
-            checked_ms: None,
         };
         store.time_reserved = store.server_time()?;
         store.time_reserving = store.time_reserved;
@@ -271,7 +265,7 @@ impl<'db> Store<'db> {
             Transaction::Write => true,
         };
         let ready = self.still_open().and_then(|()| self.checkpoints.still_known());
-        let ready = ready.and_then(|()| if wrote { self.still_same_now() } else { Ok(()) });
+        let ready = ready.and_then(|()| if wrote { self.still_same() } else { Ok(()) });
         if let Err(error) = ready {
             self.roll_back();
             return Err(error);
@@ -298,21 +292,6 @@ impl<'db> Store<'db> {
         self.time_reserving = self.time_reserved;
         self.is_search_unsure = true;
         self.is_light = false;
-    }
-
-    /// The time of the turn that begins, in milliseconds of a monotonic clock.
-    pub const fn begin_turn(&mut self, now_ms: u64) {
-        self.turn_ms = Some(now_ms);
-    }
-
-    /// [`Store::still_same`], once per millisecond: it looks up three paths, which is a twentieth
-    /// of the cost of a small turn.
-    fn still_same_now(&mut self) -> StoreResult<()> {
-        if self.turn_ms.is_none() || self.turn_ms != self.checked_ms {
-            self.still_same()?;
-            self.checked_ms = self.turn_ms;
-        }
-        Ok(())
     }
 
     /// Checks that the database and its WAL are still the files at their paths.
