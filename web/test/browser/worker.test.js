@@ -109,20 +109,38 @@ const notifications = (page) => page.evaluate(async () => {
   return (await registration.getNotifications()).map(({ title, body, tag }) => ({ title, body, tag }));
 });
 
+/**
+ * Pushes, and waits for what is shown. Chromium drops a message of its tools now and then, so it
+ * is delivered up to three times; all have the same tag.
+ * @param {import('playwright-core').BrowserContext} context
+ * @param {import('playwright-core').Page} page
+ * @param {string} data
+ * @param {string} tag
+ */
+async function pushed(context, page, data, tag) {
+  for (let left = 2; ; left -= 1) {
+    await push(context, page, data);
+    try {
+      return await until(() => notifications(page), (list) => list.some((each) => each.tag === tag), 5_000);
+    } catch (error) {
+      if (left === 0) throw error;
+    }
+  }
+}
+
 test('a push shows what it says, and always something; a click opens the chat', async () => {
   const { page, context } = await visit('boris');
   await createChat(page, 'club');
   const chat = Number(/#chat=(\d+)/.exec(page.url())?.[1]);
   await page.keyboard.press('Escape');
   await page.goto(server.url);
-  await push(context, page, JSON.stringify({
+  const shown = await pushed(context, page, JSON.stringify({
     web_push: 8030,
     notification: {
       title: 'club', body: 'anna: hello', navigate: `${server.url}#chat=${chat}`, tag: 'chat-1', app_badge: 3,
     },
     app_badge: 3,
-  }));
-  const shown = await until(() => notifications(page), (list) => list.length === 1);
+  }), 'chat-1');
   assert.deepEqual(shown, [{ title: 'club', body: 'anna: hello', tag: 'chat-1' }]);
 
   // A click that comes while the page still starts is not lost either.
@@ -135,8 +153,7 @@ test('a push shows what it says, and always something; a click opens the chat', 
   });
   await page.getByRole('heading', { name: 'club' }).waitFor();
 
-  await push(context, page, 'not JSON at all');
-  await until(() => notifications(page), (list) => list.length >= 1 && list.some(({ tag }) => tag === 'vestnik'));
+  await pushed(context, page, 'not JSON at all', 'vestnik');
   await context.close();
 });
 
