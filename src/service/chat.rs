@@ -11,8 +11,9 @@ use crate::service::peer::{Checked, Intent};
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::chats::Chat;
 use crate::store::members::Member;
+use crate::store::users::User;
 use crate::store::vacancies::Succession;
-use crate::wire::answer::MemberEvent;
+use crate::wire::answer::{MemberEvent, USER_BOT};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
 
@@ -422,8 +423,9 @@ impl Service<'_> {
             return Ok(());
         }
         // Neither a disabled user nor a bot can act as an admin.
-        let can_act = self.store.user(user)?.is_some_and(|user| user.can_log_in());
-        if admin && self.store.is_bot(user)? {
+        let target = self.store.user(user)?;
+        let can_act = target.as_ref().is_some_and(User::can_log_in);
+        if admin && target.is_some_and(|user| user.flags & USER_BOT != 0) {
             return Err(Decline::Forbidden("a bot cannot be an admin").into());
         }
         if !admin && can_act && self.store.admin_count(chat)? <= 1 {
