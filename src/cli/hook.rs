@@ -80,10 +80,12 @@ fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcom
             let words = format!("{given} is banned from {}: unban it first", chat.name);
             return Err(Failure::Failed(words).into());
         }
+        // First of all it becomes a bot, since one fills no vacancy of a group without an admin.
+        store.add_hook(&token.digest().0, user, chat.chat, file::now())?;
         if store.member(chat.chat, user)?.is_none() {
             chat::add_member(store, chat.chat, user, false, file::now())?;
         }
-        Ok(store.add_hook(&token.digest().0, user, chat.chat, file::now())?)
+        Ok(())
     })?;
     writeln!(context.out, "{base}{}", token.expose())?;
     Ok(())

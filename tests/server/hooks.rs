@@ -253,19 +253,22 @@ fn a_bot_neither_logs_in_nor_leads() {
     boris.set_admin(ops, his, false).declined("last-admin");
 }
 
-/// A bot that is added to a group without an admin does not become one; the next person does.
+/// A bot that is added to a group without an admin does not become one, nor does one that is
+/// enabled in it; the next person does.
 #[test]
 fn a_bot_fills_no_vacancy() {
-    let server = Server::start();
-    add_hook(&server, &["boris"]);
-    server.add_user("anna");
-    server.admin_ok(&["chat", "kick", "ops", "boris"], None);
-    server.admin_ok(&["hook", "add", "ops", "other"], None);
-    for state in ["disable", "enable"] {
-        server.admin_ok(&["user", state, "other"], None);
+    for states in [&[][..], &["disable", "enable"]] {
+        let server = Server::start();
+        add_hook(&server, &["boris"]);
+        server.add_user("anna");
+        server.admin_ok(&["chat", "kick", "ops", "boris"], None);
+        server.admin_ok(&["hook", "add", "ops", "other"], None);
+        for state in states {
+            server.admin_ok(&["user", state, "other"], None);
+        }
+        server.admin_ok(&["chat", "join", "ops", "anna"], None);
+        let mut anna = server.login10("anna");
+        let (ops, me) = (anna.chat_id("ops"), anna.user_id("anna"));
+        anna.set_admin(ops, me, false).declined("last-admin");
     }
-    server.admin_ok(&["chat", "join", "ops", "anna"], None);
-    let mut anna = server.login10("anna");
-    let (ops, me) = (anna.chat_id("ops"), anna.user_id("anna"));
-    anna.set_admin(ops, me, false).declined("last-admin");
 }

@@ -200,9 +200,9 @@ fn change(command: &mut Command, store: &mut Store<'_>, rng: Rng) -> Check<Store
             let member = Member { chat, user: added, admin: false, joined, seen };
             let digest = HookToken::generate(&Secrets::new(rng)).map_err(|e| e.to_string())?;
             let digest = digest.digest();
-            let done = store.add_member(member);
-            done.and_then(|_| store.note_change(Change::MemberJoined(chat, added)))
-                .and_then(|()| store.add_hook(&digest.0, added, chat, joined))
+            let done = store.add_hook(&digest.0, added, chat, joined);
+            done.and_then(|()| store.add_member(member))
+                .and_then(|_| store.note_change(Change::MemberJoined(chat, added)))
         }
         Command::RemoveUser { user } => remove_user(user_id(*user)?, store),
         Command::Operator { user, is_on } => {
