@@ -46,11 +46,32 @@ pub(super) fn attempt(
     storage.prepare()?;
     let mut client = Client::open(acme, storage.account_key()?)?;
     client.register(acme.contact.as_deref())?;
-    let stored = match storage.order(&acme.domains) {
-        Some(stored) if can_continue(&mut client, &stored)? => stored,
-        _ => begin(&mut client, acme, storage)?,
-    };
-    let outcome = complete(&mut client, acme, storage, &stored, callbacks);
+    if let Some(stored) = storage.order(&acme.domains)
+        && can_continue(&mut client, &stored)?
+    {
+        let outcome = settle(&mut client, acme, storage, &stored, callbacks);
+        match &outcome {
+            // The authority may have checked while the server was not there to answer, so this
+            // says little about the name.
+            Err(failure) if !failure.keeps_order => {
+                log::info!("the earlier order failed: {failure}; asking for another one");
+            }
+            _ => return outcome,
+        }
+    }
+    let stored = begin(&mut client, acme, storage)?;
+    settle(&mut client, acme, storage, &stored, callbacks)
+}
+
+/// Completes an order, and forgets it unless the next attempt can continue it.
+fn settle(
+    client: &mut Client,
+    acme: &Acme,
+    storage: &Storage,
+    stored: &StoredOrder,
+    callbacks: &mut Callbacks<'_>,
+) -> Result<Validity, Failure> {
+    let outcome = complete(client, acme, storage, stored, callbacks);
     if !outcome.as_ref().is_err_and(|failure| failure.keeps_order) {
         storage.forget_order();
     }

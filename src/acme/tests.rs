@@ -453,6 +453,24 @@ fn an_order_that_is_void_is_replaced_by_another() {
     assert_eq!(authority.requests("/new-order"), 1);
 }
 
+/// The authority has checked while the server was down: the order failed, but not by its name.
+#[test]
+fn a_continued_order_that_fails_is_replaced_once() {
+    let authority = with_origin("replaced", |path, count, origin| {
+        let challenges = json!([{ "type": "tls-alpn-01", "url": format!("{origin}/challenge"),
+            "token": "t", "status": "pending" }]);
+        let status = if count < 2 { "invalid" } else { "valid" };
+        checked(path, challenges, status, "pending", origin)
+    });
+    authority.storage.prepare().unwrap();
+    let order = authority.acme.directory.replace("/dir", "/order");
+    let key = rcgen::KeyPair::generate().unwrap().serialize_der();
+    let stored = StoredOrder::new(order, &authority.acme.domains, &key);
+    authority.storage.keep_order(&stored).unwrap();
+    let _ = authority.attempt();
+    assert_eq!((authority.requests("/new-order"), authority.requests("/challenge")), (1, 1));
+}
+
 #[test]
 fn a_certificate_that_clients_would_refuse_is_not_kept() {
     let pem = |names: &[&str], now: Duration| {
