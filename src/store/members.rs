@@ -84,12 +84,17 @@ impl Store<'_> {
     }
 
     /// Makes a user a member; the caller has checked that they are none. In a group without an
-    /// admin, the user becomes its admin, unless it is a bot. Returns whether that happened.
+    /// admin, the user becomes its admin, unless it is a bot or disabled. Returns whether that
+    /// happened.
     ///
     /// # Errors
     /// As every write.
     pub fn add_member(&mut self, new: Member) -> StoreResult<bool> {
-        let fills_vacancy = !self.is_bot(new.user)? && self.take_vacancy(new.chat)?;
+        let can_act = self.user(new.user)?.is_some_and(|user| user.can_log_in());
+        let fills_vacancy = can_act && self.take_vacancy(new.chat)?;
+        if !can_act {
+            self.note_not_empty(new.chat)?;
+        }
         let is_admin = fills_vacancy || new.admin;
         self.run(
             "INSERT INTO members (chat_id, user_id, admin, joined, seen) VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -114,6 +114,12 @@ impl Store<'_> {
         Ok(true)
     }
 
+    /// Notes that a group has members again, none of whom can be its admin: it is neither hidden
+    /// nor removed.
+    pub(super) fn note_not_empty(&mut self, chat: ChatId) -> StoreResult<()> {
+        self.run("UPDATE vacancies SET emptied = NULL WHERE chat_id = ?1", [chat.row()]).map(drop)
+    }
+
     /// Groups without members since before this time, up to `limit`.
     ///
     /// # Errors

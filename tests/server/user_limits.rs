@@ -163,30 +163,41 @@ fn groups_that_everybody_has_left() {
     assert!(boris.user_id("boris") == boris_id);
 }
 
-/// Empty groups go after thirty days, with their messages.
+/// Empty groups go after thirty days, with their messages. One whose only member is a bot or a
+/// disabled user is not empty.
 #[test]
 fn empty_groups_go_after_thirty_days() {
     let mut server = Server::start();
-    let [(mut anna, _)] = server.users10(["anna"]);
-    for name in ["old", "new"] {
+    let [(mut anna, _), _] = server.users10(["anna", "boris"]);
+    for name in ["old", "new", "monitored", "frozen"] {
         let chat = anna.create_chat(name);
         anna.send(chat, "quicksilver");
         anna.leave(chat);
     }
+    assert_eq!(anna.find_chats("", 9), []);
+    server.admin_ok(&["user", "disable", "boris"], None);
+    server.admin_ok(&["hook", "add", "monitored", "monitor"], None);
+    server.admin_ok(&["chat", "join", "frozen", "boris"], None);
+    let shown = anna.find_chats("", 9);
+    assert_eq!(shown.iter().map(|chat| &*chat.name).collect::<Vec<_>>(), ["frozen", "monitored"]);
     server.stop_by("TERM");
     let file = rusqlite::Connection::open(server.data()).expect("the database");
     let day_us = 86_400_000_000_i64;
     let sql = "UPDATE vacancies SET emptied = emptied - ?1
                WHERE chat_id = (SELECT chat_id FROM chats WHERE name = ?2)";
-    for (name, days) in [("old", 31), ("new", 29)] {
+    for (name, days) in [("old", 31), ("new", 29), ("monitored", 31), ("frozen", 31)] {
         assert_eq!(file.execute(sql, (days * day_us, name)), Ok(1));
     }
     drop(file);
     server.restart();
     let list = || server.admin_ok(&["chat", "list"], None);
     crate::support::in_time(|| !list().contains("old"));
-    assert!(list().contains("new"));
+    assert!(["new", "monitored", "frozen"].iter().all(|name| list().contains(name)));
+    server.admin_ok(&["user", "enable", "boris"], None);
     server.admin_ok(&["check"], None);
+    let mut boris = server.login10("boris");
+    let frozen = boris.chat_id("frozen");
+    assert_ne!(boris.chat(frozen).flags & I_AM_ADMIN, 0, "enabled, he fills the vacancy");
 }
 
 /// When the only admin is disabled, the longest-standing member becomes admin; where all are

@@ -69,9 +69,9 @@ impl Model {
     fn add_member_by_hand(&mut self, chat: u32, user: u32, admin: bool, joined: i64) {
         self.added_by_hand.insert((chat, user));
         self.is_adding = true;
-        let is_bot = self.users[&user].is_bot;
+        let can_act = self.users[&user].can_act();
         if let Some(chat) = self.chats.get_mut(&chat) {
-            let admin = !is_bot && std::mem::take(&mut chat.is_vacant) || admin;
+            let admin = can_act && std::mem::take(&mut chat.is_vacant) || admin;
             chat.members.insert(user, Member { admin, joined, seen: 0, notify: 0 });
         }
     }

@@ -178,9 +178,9 @@ impl Model {
     }
 
     fn become_member(&mut self, chat: u32, user: u32, joined: i64, asker: Option<ConnId>) {
-        let is_bot = self.users[&user].is_bot;
+        let can_act = self.users[&user].can_act();
         if let Some(chat) = self.chats.get_mut(&chat) {
-            let admin = !is_bot && std::mem::take(&mut chat.is_vacant);
+            let admin = can_act && std::mem::take(&mut chat.is_vacant);
             chat.members.insert(user, Member { admin, joined, seen: 0, notify: 0 });
         }
         self.owe_user_chat(user, chat, asker);
