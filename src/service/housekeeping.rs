@@ -44,7 +44,7 @@ pub(super) struct Housekeeping {
     /// The newest change before the start. Nobody was connected then, so nobody is notified.
     before_start: i64,
     /// Changes that were deleted from the database and not acted on yet.
-    taken: VecDeque<Change>,
+    pub(super) taken: VecDeque<Change>,
     /// How many changes were acted on.
     pub(super) acted_on: u64,
     pub(super) erasing: Erasing,

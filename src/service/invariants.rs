@@ -26,6 +26,13 @@ impl Service<'_> {
         self.background.housekeeping.acted_on
     }
 
+    /// Whether the server has yet to act on changes of the command line that it has taken, because
+    /// the database could not be read.
+    #[doc(hidden)]
+    pub fn has_changes_waiting(&self) -> bool {
+        !self.background.housekeeping.taken.is_empty()
+    }
+
     /// Compares the caches in memory with each other and with the database. Skips the database
     /// while it cannot be read.
     ///

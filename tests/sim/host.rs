@@ -568,6 +568,7 @@ impl Turning<'_, '_> {
 
     /// Changes by commands are notified at once, and not undone with the turn.
     fn note_changes(&mut self, service: &Service<'_>) {
+        self.w.model.changes_wait = service.has_changes_waiting();
         let acted_on = service.changes_acted_on();
         if std::mem::replace(&mut self.net.acted_on, acted_on) != acted_on
             && let Some(command) = self.w.command.take()

@@ -487,7 +487,8 @@ impl World {
         // No other process finds a database that was moved away.
         let is_there = !self.is_moved;
         let is_busy = is_there && !self.is_quiet;
-        if is_busy && self.command.is_none() && self.rng.one_in(self.plan.by_hand_one_in) {
+        let is_taken_up = self.command.is_none() && !self.model.changes_wait;
+        if is_busy && is_taken_up && self.rng.one_in(self.plan.by_hand_one_in) {
             self.do_by_hand()?;
         }
         if host.reader.is_some() && self.rng.one_in(20) {

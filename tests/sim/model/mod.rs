@@ -310,6 +310,9 @@ pub(crate) struct Model {
     is_adding: bool,
     /// A chat was removed by a command that the server has not taken up.
     is_removing: bool,
+    /// Whether the server has acted on some changes of the last command, and not on all, because
+    /// the database could not be read: what they owe comes later.
+    pub(crate) changes_wait: bool,
     /// Members of a chat that was removed by a command not taken up yet.
     removed_members: Vec<u32>,
     /// That chat.
@@ -504,6 +507,7 @@ impl Model {
             lockdown_by_hand: None,
             is_adding: false,
             is_removing: false,
+            changes_wait: false,
             removed_members: Vec::new(),
             removed_chat: None,
             left_by_hand: Vec::new(),
@@ -553,6 +557,7 @@ impl Model {
         self.removed_chat = None;
         self.left_by_hand.clear();
         self.made_admins.clear();
+        self.changes_wait = false;
         self.lockdown = self.lockdown_by_hand.take().unwrap_or(self.lockdown);
         (self.is_adding, self.is_removing) = (false, false);
         for chat in self.chats.values_mut() {

@@ -136,7 +136,10 @@ impl Model {
         if behind && !conn.behind && pending.is_some_and(|pending| pending <= limit) {
             return Err(format!("{id} is behind with {pending:?} bytes waiting"));
         }
-        if !behind && let Some(owes) = conn.owes() {
+        if !behind
+            && !self.changes_wait
+            && let Some(owes) = conn.owes()
+        {
             return Err(format!("{id} was not notified of {owes}"));
         }
         let has_room = pending.is_some_and(|pending| pending <= limit / 2);
@@ -186,7 +189,7 @@ impl Model {
                 now.is_some_and(|now| now.updated == message.updated)
             });
         }
-        match conn.owes() {
+        match conn.owes().filter(|_| !self.changes_wait) {
             Some(owes) => Err(format!("{id} is live again and was not notified of {owes}")),
             None => Ok(()),
         }
