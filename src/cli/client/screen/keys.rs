@@ -75,7 +75,7 @@ impl Keys {
     /// Handles a pause in the input: a lone ESC byte is the key Esc; any other incomplete sequence
     /// is dropped.
     pub(super) fn give_up_waiting(&mut self) -> Option<Key> {
-        let was_escape = self.bytes == [ESC];
+        let was_escape = self.bytes.iter().all(|&byte| byte == ESC);
         self.bytes.clear();
         was_escape.then_some(Key::Escape)
     }
@@ -157,6 +157,11 @@ impl Keys {
 fn find(bytes: &[u8]) -> Found {
     match bytes {
         [] | [ESC] => Found::More,
+        // F1 to F5 of the Linux console.
+        [ESC, b'[', b'[', rest @ ..] => match rest {
+            [] => Found::More,
+            [..] => Found::Key(4, None),
+        },
         [ESC, b'[', rest @ ..] => csi(rest),
         [ESC, b'O', rest @ ..] => match rest {
             [] => Found::More,
@@ -165,6 +170,13 @@ fn find(bytes: &[u8]) -> Found {
         // Alone it may still be Alt and a key.
         [ESC, b']' | b'P' | b'X' | b'^' | b'_'] => Found::More,
         [ESC, b']' | b'P' | b'X' | b'^' | b'_', ..] => Found::Answer,
+        [ESC, ESC] => Found::More,
+        // A key with Alt, as some terminals send it.
+        [ESC, ESC, b'[' | b'O', ..] => match find(bytes.get(1..).unwrap_or_default()) {
+            Found::Key(bytes, Some(key)) => Found::Key(1 + bytes, Some(with_alt(key))),
+            Found::More => Found::More,
+            Found::Key(..) | Found::Answer => Found::Key(1, Some(Key::Escape)),
+        },
         // Esc typed twice, or before something else.
         [ESC, ESC, ..] => Found::Key(1, Some(Key::Escape)),
         [ESC, rest @ ..] => match character(rest) {
@@ -198,6 +210,16 @@ fn alt(c: char) -> Option<Key> {
     })
 }
 
+fn with_alt(key: Key) -> Key {
+    match key {
+        Key::Up => Key::AltUp,
+        Key::Down => Key::AltDown,
+        Key::Left => Key::WordLeft,
+        Key::Right => Key::WordRight,
+        key => key,
+    }
+}
+
 /// The first character, whole; bytes that are none count as one.
 fn character(bytes: &[u8]) -> Option<(usize, char)> {
     let longest = bytes.get(..4.min(bytes.len()))?;
@@ -224,35 +246,40 @@ fn csi(rest: &[u8]) -> Found {
     let mut numbers = str::from_utf8(parameters).unwrap_or_default().split(';');
     let mut number = || numbers.next().and_then(|digits| digits.parse::<u32>().ok());
     let (first, modifiers) = (number(), number().unwrap_or(1).saturating_sub(1));
+    let third = number();
     let key = match (last, first) {
         (Some(b'~'), Some(1 | 7)) => Some(Key::Home),
         (Some(b'~'), Some(4 | 8)) => Some(Key::End),
         (Some(b'~'), Some(3)) => Some(Key::Delete),
         (Some(b'~'), Some(5)) => Some(Key::PageUp),
         (Some(b'~'), Some(6)) => Some(Key::PageDown),
+        // Enter, where a terminal reports Shift with it: by itself, or set up by its user.
+        (Some(b'~'), Some(27)) if third == Some(13) => Some(enter(modifiers)),
+        (Some(b'u'), Some(13)) => Some(enter(modifiers)),
         (Some(last), _) => arrow(last, modifiers),
         (None, _) => None,
     };
     Found::Key(2 + end + 1, key)
 }
 
+/// Enter; with Shift, Alt or Ctrl it begins another line.
+fn enter(modifiers: u32) -> Key {
+    if modifiers & (1 | 2 | 4) == 0 { Key::Enter } else { Key::Ctrl('j') }
+}
+
 /// An arrow and its like; `modifiers` are 1 Shift, 2 Alt, 4 Ctrl.
 fn arrow(last: u8, modifiers: u32) -> Option<Key> {
-    let is_modified = modifiers & (2 | 4) != 0;
-    Some(match (last, is_modified) {
-        (b'A', false) => Key::Up,
-        (b'A', true) => Key::AltUp,
-        (b'B', false) => Key::Down,
-        (b'B', true) => Key::AltDown,
-        (b'C', false) => Key::Right,
-        (b'C', true) => Key::WordRight,
-        (b'D', false) => Key::Left,
-        (b'D', true) => Key::WordLeft,
-        (b'H', _) => Key::Home,
-        (b'F', _) => Key::End,
-        (b'M', _) => Key::Enter,
+    let key = match last {
+        b'A' => Key::Up,
+        b'B' => Key::Down,
+        b'C' => Key::Right,
+        b'D' => Key::Left,
+        b'H' => Key::Home,
+        b'F' => Key::End,
+        b'M' => Key::Enter,
         _ => return None,
-    })
+    };
+    Some(if modifiers & (2 | 4) == 0 { key } else { with_alt(key) })
 }
 
 #[cfg(test)]
@@ -280,6 +307,23 @@ mod tests {
             keys(b"\x1bb\x1b[99;99Xz\xff!"),
             [Key::Alt('b'), Key::Char('z'), Key::Char(char::REPLACEMENT_CHARACTER), Key::Char('!')]
         );
+    }
+
+    #[test]
+    fn keys_come_as_different_terminals_send_them() {
+        // Alt-Up of xterm; of rxvt and of Terminal on macOS.
+        assert_eq!(keys(b"\x1b[1;3A\x1b\x1b[A\x1b\x1bOA"), [Key::AltUp, Key::AltUp, Key::AltUp]);
+        assert_eq!(keys(b"\x1b\x1b[5~\x1b\x1b[D"), [Key::PageUp, Key::WordLeft]);
+        assert_eq!(keys(b"\x1b\x1bx"), [Key::Escape, Key::Alt('x')]);
+        // Esc before a paste stays one key.
+        let paste = Key::Paste("a\n".to_owned());
+        assert_eq!(keys(b"\x1b\x1b[200~a\r\x1b[201~"), [Key::Escape, paste]);
+        // F1 and F5 of the Linux console.
+        assert_eq!(keys(b"\x1b[[A\x1b[[Ea"), [Key::Char('a')]);
+        // Alt-Enter everywhere, Shift-Enter of some, and Enter of those.
+        assert_eq!(keys(b"\x1b\r\x1b[27;2;13~\x1b[13;2u"), vec![Key::Ctrl('j'); 3]);
+        assert_eq!(keys(b"\x1b[13u\x1bOM"), [Key::Enter, Key::Enter]);
+        assert_eq!(keys(b"\x1b[27;5;9~\x1b[97;5u"), []);
     }
 
     #[test]
@@ -339,6 +383,9 @@ mod tests {
         keys.push(b"\x1b");
         assert_eq!(keys.next(), None);
         assert!(keys.is_waiting());
+        assert_eq!(keys.give_up_waiting(), Some(Key::Escape));
+        keys.push(b"\x1b\x1b");
+        assert_eq!(keys.next(), None);
         assert_eq!(keys.give_up_waiting(), Some(Key::Escape));
         keys.push(b"\x1b[1");
         assert_eq!(keys.next(), None);
