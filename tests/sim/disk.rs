@@ -340,6 +340,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Whether a sync of a file that is there has ever failed.
+    pub(crate) fn has_failed_syncs(&self) -> bool {
+        self.names.values().any(|&inode| self.files[inode].failed_syncs > 0)
+    }
+
     pub(crate) fn size(&self, inode: usize) -> usize {
         self.files[inode].shown.len()
     }

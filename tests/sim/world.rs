@@ -360,7 +360,9 @@ impl World {
         let mut host = Host::new(service, &random, self);
         while self.report.turns < self.plan.turns {
             if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
-                self.quieten(&mut host)?;
+                if self.quieten(&mut host)? == Fate::Dead {
+                    return Ok(self.was_lost());
+                }
             }
             if self.rng.one_in(self.plan.moves_one_in) && !host.is_losing() {
                 if self.lose_the_file(&mut host)? == Fate::Dead {
@@ -383,7 +385,9 @@ impl World {
             vfs::disk(Disk::die);
             return Ok(false);
         }
-        self.quieten(&mut host)?;
+        if self.quieten(&mut host)? == Fate::Dead {
+            return Ok(self.was_lost());
+        }
         if self.rng.one_in(2) {
             return Ok(true);
         }
@@ -593,8 +597,15 @@ impl World {
         Ok(())
     }
 
+    /// The process ends because it found its database lost. False: the run goes on.
+    fn was_lost(&mut self) -> bool {
+        self.report.lost += 1;
+        vfs::disk(Disk::die);
+        false
+    }
+
     /// Lets everything come to rest: all requests are answered, and all notifications delivered.
-    fn quieten(&mut self, host: &mut Host<'_>) -> Check {
+    fn quieten(&mut self, host: &mut Host<'_>) -> Check<Fate> {
         self.is_quiet = true;
         let faults = vfs::disk(|disk| disk.behave());
         let (mut still, mut turns) = (0, 0);
@@ -604,6 +615,11 @@ impl World {
                 return Err(self.why_no_rest(host));
             }
             if self.live_a_turn(host)? == Fate::Dead {
+                // A sync that failed for the server before is reported to the checkpointer now.
+                if host.is_losing() && vfs::disk(|disk| disk.has_failed_syncs()) {
+                    self.is_quiet = false;
+                    return Ok(Fate::Dead);
+                }
                 return Err("the server died in peace".into());
             }
             let is_moving = self.links.values().any(Link::is_moving);
@@ -624,7 +640,7 @@ impl World {
         self.compare(None)?;
         self.is_quiet = false;
         vfs::disk(|disk| disk.misbehave(faults));
-        Ok(())
+        Ok(Fate::Alive)
     }
 
     fn why_no_rest(&self, host: &Host<'_>) -> String {
