@@ -2,6 +2,9 @@
 
 use purpose::client::Notify;
 use vestnik::auth::password::Secret;
+use vestnik::ids::SessionId;
+
+use super::job::{ChatJob, Job};
 
 /// Every command with its arguments and its description, in the order of `/help`.
 pub(super) const TABLE: &[(&str, &str, &str)] = &[
@@ -79,19 +82,15 @@ pub(super) enum Typed {
     Command(Command),
 }
 
-/// A command, named as in [`TABLE`].
+/// A command: a job, a job for the open chat, or what depends on the state of the client.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Command {
+    Job(Job),
+    InChat(ChatJob),
     Help,
     Chats,
     Open(String),
-    Join { name: String, password: Option<Secret> },
-    Leave,
-    Find(String),
-    Direct(String),
-    Members,
     More,
-    Search { words: String, everywhere: bool },
     Edit { back: usize, content: String },
     Delete { back: usize, user: Option<String> },
     Reply { to: Target, content: String },
@@ -99,31 +98,21 @@ pub(super) enum Command {
     Reactions(Target),
     SendFile { path: String, content: String },
     Save(Target),
-    Cancel,
-    Whois(String),
-    Users(String),
-    Add(String),
-    Invite { with_qr: bool, uses: u16, days: u16 },
-    Invites,
-    EndInvite(String),
-    Accept(String),
-    Closed(bool),
-    Notify(Notify),
-    Create(String),
-    Title(String),
-    Rename(String),
     Lock,
-    Unlock,
-    Admin { user: String, on: bool },
-    Ban { user: String, on: bool },
     DeleteChat(String),
     Password,
-    Sessions,
-    End(u32),
-    Reset(String),
-    Disable { user: String, on: bool },
-    Logoff,
-    Quit,
+}
+
+impl From<Job> for Command {
+    fn from(job: Job) -> Self {
+        Self::Job(job)
+    }
+}
+
+impl From<ChatJob> for Command {
+    fn from(job: ChatJob) -> Self {
+        Self::InChat(job)
+    }
 }
 
 /// Parses a line; `Err` shows the command's usage. Two slashes begin a message with one.
@@ -160,14 +149,14 @@ fn command(name: &str, rest: &str) -> Option<Command> {
         "help" => Command::Help,
         "chats" => nothing(Command::Chats)?,
         "open" => Command::Open(word()?),
-        "join" => join(rest)?,
-        "leave" => nothing(Command::Leave)?,
-        "find" => Command::Find(rest.to_owned()),
-        "dm" => Command::Direct(word()?),
-        "members" => nothing(Command::Members)?,
+        "join" => join(rest)?.into(),
+        "leave" => nothing(ChatJob::Leave.into())?,
+        "find" => Job::Find(rest.to_owned()).into(),
+        "dm" => Job::Direct(word()?.trim_start_matches('@').to_owned()).into(),
+        "members" => nothing(ChatJob::Members.into())?,
         "more" => nothing(Command::More)?,
-        "search" => Command::Search { words: some()?, everywhere: false },
-        "search-all" => Command::Search { words: some()?, everywhere: true },
+        "search" => ChatJob::Search(some()?).into(),
+        "search-all" => Job::SearchAll(some()?).into(),
         "edit" => {
             let (back, content) = back(rest)?;
             Command::Edit {
@@ -180,20 +169,20 @@ fn command(name: &str, rest: &str) -> Option<Command> {
             let user = if user.is_empty() { None } else { Some(one_word(user)?) };
             Command::Delete { back, user }
         }
-        "whois" => Command::Whois(word()?),
-        "create" => Command::Create(word()?),
-        "title" => Command::Title(rest.to_owned()),
-        "rename" => Command::Rename(word()?),
+        "whois" => Job::Whois(word()?).into(),
+        "create" => Job::Create(word()?).into(),
+        "title" => ChatJob::Title(rest.to_owned()).into(),
+        "rename" => ChatJob::Rename(word()?).into(),
         "lock" => nothing(Command::Lock)?,
-        "unlock" => nothing(Command::Unlock)?,
-        "admin" => switch(rest).map(|(user, on)| Command::Admin { user, on })?,
-        "ban" => switch(rest).map(|(user, on)| Command::Ban { user, on })?,
+        "unlock" => nothing(ChatJob::Lock(None).into())?,
+        "admin" => switch(rest).map(|(user, on)| ChatJob::Admin { user, on })?.into(),
+        "ban" => switch(rest).map(|(user, on)| ChatJob::Ban { user, on })?.into(),
         "delete-chat" => Command::DeleteChat(word()?),
         "password" => nothing(Command::Password)?,
-        "sessions" => nothing(Command::Sessions)?,
-        "end" => Command::End(rest.parse().ok()?),
-        "logoff" => nothing(Command::Logoff)?,
-        "quit" => nothing(Command::Quit)?,
+        "sessions" => nothing(Job::Sessions.into())?,
+        "end" => Job::End(SessionId::new(rest.parse().ok()?)?).into(),
+        "logoff" => nothing(Job::Quit { logoff: true }.into())?,
+        "quit" => nothing(Job::Quit { logoff: false }.into())?,
         _ => return None,
     })
 }
@@ -225,22 +214,23 @@ fn newer(name: &str, rest: &str) -> Option<Command> {
             Command::SendFile { path: path.to_owned(), content: content.to_owned() }
         }
         "save" => Command::Save(target(rest).filter(|(_, rest)| rest.is_empty())?.0),
-        "cancel" => nothing(Command::Cancel)?,
-        "users" => Command::Users(rest.to_owned()),
-        "add" => Command::Add(word()?),
-        "invite" => invite(rest)?,
-        "invites" => nothing(Command::Invites)?,
-        "uninvite" => Command::EndInvite(word()?),
-        "accept" => Command::Accept(invite_code(&word()?).to_owned()),
-        "closed" => Command::Closed(on_or_off(rest)?),
-        "notify" => Command::Notify(match rest {
+        "cancel" => nothing(Job::Cancel.into())?,
+        "users" => Job::Users(rest.to_owned()).into(),
+        "add" => ChatJob::Add(word()?).into(),
+        "invite" => invite(rest)?.into(),
+        "invites" => nothing(ChatJob::Invites.into())?,
+        "uninvite" => Job::EndInvite(word()?).into(),
+        "accept" => Job::Accept(invite_code(&word()?).to_owned()).into(),
+        "closed" => ChatJob::Closed(on_or_off(rest)?).into(),
+        "notify" => ChatJob::Notify(match rest {
             "all" => Notify::All,
             "mentions" => Notify::Mentions,
             "none" => Notify::Nothing,
             _ => return None,
-        }),
-        "reset" => Command::Reset(word()?),
-        "disable" => switch(rest).map(|(user, on)| Command::Disable { user, on })?,
+        })
+        .into(),
+        "reset" => Job::Reset(word()?).into(),
+        "disable" => switch(rest).map(|(user, on)| Job::Disable { user, on })?.into(),
         _ => return None,
     })
 }
@@ -266,7 +256,7 @@ fn path(rest: &str) -> Option<(&str, &str)> {
     (!path.is_empty()).then(|| (path, then.trim_start()))
 }
 
-fn invite(rest: &str) -> Option<Command> {
+fn invite(rest: &str) -> Option<ChatJob> {
     let mut words = rest.split_whitespace().peekable();
     let with_qr = words.next_if_eq(&"qr").is_some();
     let mut number = |default| match words.next() {
@@ -274,7 +264,7 @@ fn invite(rest: &str) -> Option<Command> {
         None => Some(default),
     };
     let (uses, days) = (number(1)?, number(7)?);
-    words.next().is_none().then_some(Command::Invite { with_qr, uses, days })
+    words.next().is_none().then_some(ChatJob::Invite { with_qr, uses, days })
 }
 
 /// The message that a half-typed command refers to, if any.
@@ -293,12 +283,12 @@ fn one_word(rest: &str) -> Option<String> {
     (!rest.is_empty() && !rest.contains(char::is_whitespace)).then(|| rest.to_owned())
 }
 
-fn join(rest: &str) -> Option<Command> {
+fn join(rest: &str) -> Option<Job> {
     let (name, password) = match rest.split_once(char::is_whitespace) {
         Some((name, password)) => (name, Some(Secret::new(password.trim_start().to_owned()))),
         None => (rest, None),
     };
-    (!name.is_empty()).then(|| Command::Join { name: name.to_owned(), password })
+    (!name.is_empty()).then(|| Job::Join { name: name.to_owned(), password })
 }
 
 /// Parses `-N` at the beginning, counted from 1; returns it and the rest.
@@ -366,15 +356,19 @@ mod tests {
         let password = Some(Secret::new("two words".to_owned()));
         assert_eq!(
             typed("/join hall two words"),
-            Command::Join { name: "hall".to_owned(), password }
+            Job::Join { name: "hall".to_owned(), password }.into()
         );
         assert_eq!(typed("/edit -2 a b"), Command::Edit { back: 2, content: "a b".to_owned() });
         assert_eq!(typed("/edit - b"), Command::Edit { back: 1, content: "- b".to_owned() });
         assert_eq!(typed("/delete"), Command::Delete { back: 1, user: None });
         let user = Some("boris".to_owned());
         assert_eq!(typed("/delete -3 boris"), Command::Delete { back: 3, user });
-        assert_eq!(typed("/ban boris off"), Command::Ban { user: "boris".to_owned(), on: false });
-        assert_eq!(typed("/end 7"), Command::End(7));
+        assert_eq!(
+            typed("/ban boris off"),
+            ChatJob::Ban { user: "boris".to_owned(), on: false }.into()
+        );
+        let session = SessionId::new(7).unwrap();
+        assert_eq!(typed("/end 7"), Job::End(session).into());
         assert_eq!(parse("/ban boris"), Err("usage: /ban USER on|off".to_owned()));
         assert_eq!(parse("/leave hall"), Err("usage: /leave".to_owned()));
         for bad in [
@@ -386,6 +380,7 @@ mod tests {
             "/edit -99999999999999999999 x",
             "/delete -99999999999999999999",
             "/end x",
+            "/end 0",
             "/dm",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
@@ -431,13 +426,13 @@ mod tests {
         assert_eq!(typed("/send a.txt"), file("a.txt", ""));
         assert_eq!(typed("/send a.txt  look at it"), file("a.txt", "look at it"));
         assert_eq!(typed("/send \"a b.txt\" look"), file("a b.txt", "look"));
-        let invite = |with_qr, uses, days| Command::Invite { with_qr, uses, days };
+        let invite = |with_qr, uses, days| ChatJob::Invite { with_qr, uses, days }.into();
         assert_eq!(typed("/invite"), invite(false, 1, 7));
         assert_eq!(typed("/invite qr 5"), invite(true, 5, 7));
         assert_eq!(typed("/invite 5 30"), invite(false, 5, 30));
         let code = "abcd-efgh".to_owned();
-        assert_eq!(typed("/accept abcd-efgh"), Command::Accept(code.clone()));
-        assert_eq!(typed("/accept https://chat.lan/#invite=abcd-efgh"), Command::Accept(code));
+        assert_eq!(typed("/accept abcd-efgh"), Job::Accept(code.clone()).into());
+        assert_eq!(typed("/accept https://chat.lan/#invite=abcd-efgh"), Job::Accept(code).into());
         for bad in ["/send", "/send \"a b", "/send \"\"", "/invite 0", "/invite 1 2 3", "/accept"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

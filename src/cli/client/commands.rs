@@ -1,7 +1,7 @@
 //! Executes commands on the controller's state: each becomes a job for the worker, or an error.
 
 use purpose::client::{File, Message};
-use vestnik::ids::{MessageId, SessionId, UserId};
+use vestnik::ids::{MessageId, UserId};
 
 use super::command::{self, Command, Target};
 use super::controller::{Controller, Effect, Question};
@@ -47,41 +47,14 @@ impl Controller {
             }
             Command::Password => return Ok(Effect::Question(Question::Mine)),
             Command::More => return self.older().ok_or_else(|| self.why_no_more()),
-            Command::Join { name, password } => Job::Join { name, password },
-            Command::Find(prefix) => Job::Find(prefix),
-            Command::Direct(user) => Job::Direct(user.trim_start_matches('@').to_owned()),
-            Command::Whois(user) => Job::Whois(user),
-            Command::Create(name) => Job::Create(name),
-            Command::Users(prefix) => Job::Users(prefix),
-            Command::Accept(code) => Job::Accept(code),
-            Command::EndInvite(hint) => Job::EndInvite(hint),
-            Command::Reset(user) => Job::Reset(user),
-            Command::Disable { user, on } => Job::Disable { user, on },
-            Command::Cancel => Job::Cancel,
-            Command::Sessions => Job::Sessions,
-            Command::End(id) => {
-                Job::End(SessionId::new(id).ok_or_else(|| "there is no session 0".to_owned())?)
-            }
-            Command::Search { words, everywhere: true } => Job::Search { chat: None, words },
-            Command::Logoff => Job::Quit { logoff: true },
-            Command::Quit => Job::Quit { logoff: false },
-            here => self.command_here(here)?,
-        };
-        Ok(self.ask(job))
-    }
-
-    /// Executes a command about the open chat.
-    fn command_here(&self, command: Command) -> Result<Job, String> {
-        let chat = self.here()?;
-        Ok(match command {
-            Command::Leave => Job::Leave(chat),
-            Command::Members => Job::Members(chat),
-            Command::Search { words, .. } => Job::Search { chat: Some(chat), words },
+            Command::Job(job) => job,
+            Command::InChat(job) => Job::InChat(self.here()?, job),
             Command::Edit { back, content } => {
-                let message = self.nth_last(self.model.me, back)?;
+                let (chat, message) = (self.here()?, self.nth_last(self.model.me, back)?);
                 Job::Edit { chat, message, content }
             }
             Command::Delete { back, user } => {
+                let chat = self.here()?;
                 let sender = match user {
                     Some(name) => self.sender(&name)?,
                     None => self.model.me,
@@ -89,29 +62,21 @@ impl Controller {
                 Job::Delete { chat, message: self.nth_last(sender, back)? }
             }
             Command::React { to, emoji, on } => {
-                Job::React { chat, message: self.target(&to)?, on, emoji }
+                Job::React { chat: self.here()?, message: self.target(&to)?, on, emoji }
             }
-            Command::Reactions(to) => Job::Reactions { chat, message: self.target(&to)? },
-            Command::Add(user) => Job::Add { chat, user },
-            Command::Invite { with_qr, uses, days } => Job::Invite { chat, with_qr, uses, days },
-            Command::Invites => Job::Invites(chat),
-            Command::Closed(on) => Job::Closed { chat, on },
-            Command::Notify(notify) => Job::Notify { chat, notify },
-            Command::Title(title) => Job::Title { chat, title },
-            Command::Rename(name) => Job::Rename { chat, name },
-            Command::Unlock => Job::Lock { chat, password: None },
-            Command::Admin { user, on } => Job::Admin { chat, user, on },
-            Command::Ban { user, on } => Job::Ban { chat, user, on },
+            Command::Reactions(to) => {
+                Job::Reactions { chat: self.here()?, message: self.target(&to)? }
+            }
             Command::DeleteChat(name) => {
+                let chat = self.here()?;
                 if self.model.find(&name) != Some(chat) {
-                    return Err(
-                        "to delete this chat with all its messages, say its name".to_owned()
-                    );
+                    let words = "to delete this chat with all its messages, say its name";
+                    return Err(words.to_owned());
                 }
                 Job::DeleteChat(chat)
             }
-            _ => return Err("that is not for a chat".to_owned()),
-        })
+        };
+        Ok(self.ask(job))
     }
 
     fn nth_last(&self, sender: UserId, back: usize) -> Result<MessageId, String> {

@@ -11,7 +11,7 @@ use vestnik::limits::BODY_BYTES_MAX;
 use vestnik::wire::answer::MemberEvent;
 
 use super::command::{self, Typed};
-use super::job::{Job, News, PAGE_MESSAGES, Progress};
+use super::job::{ChatJob, Job, News, PAGE_MESSAGES, Progress};
 use super::model::{Model, Taken};
 use super::report;
 use super::text::harmless;
@@ -232,7 +232,7 @@ impl Controller {
                 Effect::Question(Question::OfChat { chat, first: Some(answer) })
             }
             Question::OfChat { chat, first: Some(first) } if first == answer => {
-                self.ask(Job::Lock { chat, password: Some(answer) })
+                self.ask(Job::InChat(chat, ChatJob::Lock(Some(answer))))
             }
             Question::MyNext { .. } | Question::OfChat { .. } => {
                 Effect::Failure("the two differ: nothing was changed".to_owned())

@@ -12,138 +12,84 @@ use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 pub(super) const PAGE_MESSAGES: u16 = 50;
 
 /// A job. The worker does jobs in order.
+#[derive(PartialEq, Eq, Debug)]
 pub(super) enum Job {
     /// Sends a message; its nonce makes that idempotent.
-    Send {
-        chat: ChatId,
-        nonce: u64,
-        content: String,
-        reply: Option<MessageId>,
-        files: Vec<File>,
-    },
+    Send { chat: ChatId, nonce: u64, content: String, reply: Option<MessageId>, files: Vec<File> },
     /// Uploads a file, and sends it in a message with this nonce.
-    Upload {
-        chat: ChatId,
-        nonce: u64,
-        path: String,
-        content: String,
-    },
+    Upload { chat: ChatId, nonce: u64, path: String, content: String },
     /// Saves the files of a message.
     Save(Vec<File>),
     /// Cancels all transfers.
     Cancel,
-    React {
-        chat: ChatId,
-        message: MessageId,
-        on: bool,
-        emoji: String,
-    },
-    Reactions {
-        chat: ChatId,
-        message: MessageId,
-    },
     /// Loads a chat with its newest `messages`.
-    Show {
-        chat: ChatId,
-        messages: u16,
-    },
+    Show { chat: ChatId, messages: u16 },
     /// Joins a chat by name, and loads it.
-    Join {
-        name: String,
-        password: Option<Secret>,
-    },
+    Join { name: String, password: Option<Secret> },
     /// Loads messages older than one.
-    Page {
-        chat: ChatId,
-        before: Option<MessageId>,
-        messages: u16,
-    },
-    Leave(ChatId),
-    Find(String),
-    Direct(String),
-    Members(ChatId),
-    Search {
-        chat: Option<ChatId>,
-        words: String,
-    },
-    Edit {
-        chat: ChatId,
-        message: MessageId,
-        content: String,
-    },
-    Delete {
-        chat: ChatId,
-        message: MessageId,
-    },
-    Whois(String),
-    Users(String),
-    Add {
-        chat: ChatId,
-        user: String,
-    },
-    Invite {
-        chat: ChatId,
-        with_qr: bool,
-        uses: u16,
-        days: u16,
-    },
-    Invites(ChatId),
-    EndInvite(String),
-    Accept(String),
-    Closed {
-        chat: ChatId,
-        on: bool,
-    },
-    Notify {
-        chat: ChatId,
-        notify: Notify,
-    },
-    Reset(String),
-    Disable {
-        user: String,
-        on: bool,
-    },
-    Create(String),
-    Title {
-        chat: ChatId,
-        title: String,
-    },
-    Rename {
-        chat: ChatId,
-        name: String,
-    },
-    Lock {
-        chat: ChatId,
-        password: Option<Secret>,
-    },
-    Admin {
-        chat: ChatId,
-        user: String,
-        on: bool,
-    },
-    Ban {
-        chat: ChatId,
-        user: String,
-        on: bool,
-    },
+    Page { chat: ChatId, before: Option<MessageId>, messages: u16 },
+    /// Does something with a chat.
+    InChat(ChatId, ChatJob),
+    /// Changes the text of a message.
+    Edit { chat: ChatId, message: MessageId, content: String },
+    /// Deletes a message.
+    Delete { chat: ChatId, message: MessageId },
+    /// Adds or removes a reaction.
+    React { chat: ChatId, message: MessageId, on: bool, emoji: String },
+    /// Lists who reacted to a message.
+    Reactions { chat: ChatId, message: MessageId },
+    /// Deletes a chat.
     DeleteChat(ChatId),
-    Password {
-        old: Secret,
-        new: Secret,
-    },
+    /// Lists chats by a prefix.
+    Find(String),
+    /// Opens the direct chat with a user.
+    Direct(String),
+    /// Searches all chats.
+    SearchAll(String),
+    /// Shows a user.
+    Whois(String),
+    /// Lists users by a prefix.
+    Users(String),
+    /// Ends an invite.
+    EndInvite(String),
+    /// Joins a chat by the code of an invite.
+    Accept(String),
+    /// Makes a code for a user's new password.
+    Reset(String),
+    /// Disables or enables a user.
+    Disable { user: String, on: bool },
+    /// Creates a chat.
+    Create(String),
+    /// Changes the user's password.
+    Password { old: Secret, new: Secret },
+    /// Lists the user's sessions.
     Sessions,
+    /// Ends a session.
     End(SessionId),
     /// Moves the read marker: everything of the chat up to this time was shown.
-    Seen {
-        chat: ChatId,
-        time: ServerTime,
-    },
+    Seen { chat: ChatId, time: ServerTime },
     /// Notifies others that the user is typing.
     Typing(ChatId),
     /// Closes the connection; optionally ends the session.
-    Quit {
-        logoff: bool,
-    },
+    Quit { logoff: bool },
+}
+
+/// What a job does with a chat.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum ChatJob {
+    Leave,
+    Members,
+    Search(String),
+    Add(String),
+    Invite { with_qr: bool, uses: u16, days: u16 },
+    Invites,
+    Closed(bool),
+    Notify(Notify),
+    Title(String),
+    Rename(String),
+    Lock(Option<Secret>),
+    Admin { user: String, on: bool },
+    Ban { user: String, on: bool },
 }
 
 /// News for the controller.
@@ -215,7 +161,10 @@ impl Job {
     pub(super) fn is_safe_to_repeat(&self) -> bool {
         !matches!(
             self,
-            Self::Password { .. } | Self::Create(_) | Self::Invite { .. } | Self::Reset(_)
+            Self::Password { .. }
+                | Self::Create(_)
+                | Self::InChat(_, ChatJob::Invite { .. })
+                | Self::Reset(_)
         )
     }
 
@@ -226,12 +175,14 @@ impl Job {
             Self::Upload { .. } | Self::Save(_) => "files",
             Self::React { .. } | Self::Reactions { .. } => "reactions",
             Self::Users(_) => "a list of its users",
-            Self::Add { .. } => "a way to add members",
-            Self::Invite { .. } | Self::Invites(_) | Self::EndInvite(_) | Self::Accept(_) => {
-                "invites into chats"
-            }
-            Self::Closed { .. } => "closed chats",
-            Self::Notify { .. } => "pushes",
+            Self::EndInvite(_) | Self::Accept(_) => "invites into chats",
+            Self::InChat(_, job) => match job {
+                ChatJob::Add(_) => "a way to add members",
+                ChatJob::Invite { .. } | ChatJob::Invites => "invites into chats",
+                ChatJob::Closed(_) => "closed chats",
+                ChatJob::Notify(_) => "pushes",
+                _ => return None,
+            },
             Self::Reset(_) | Self::Disable { .. } => "operators",
             _ => return None,
         })

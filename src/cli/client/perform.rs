@@ -9,7 +9,7 @@ use purpose::client::{
 use vestnik::auth::password::Secret;
 use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 
-use super::job::{Job, News, PAGE_MESSAGES};
+use super::job::{ChatJob, Job, News, PAGE_MESSAGES};
 use super::report;
 use super::text::{Clock, harmless};
 use crate::cli::link;
@@ -41,28 +41,14 @@ pub(super) fn perform(client: &mut Client, job: &Job, surroundings: &Surrounding
         Job::Direct(user) => direct(client, user),
         Job::Create(name) => create(client, name),
         Job::Accept(code) => accept(client, code),
-        Job::Leave(chat) => leave(client, *chat),
         Job::DeleteChat(chat) => delete_chat(client, *chat),
+        Job::SearchAll(words) => search(client, None, words),
+        Job::InChat(chat, job) => in_chat(client, *chat, job, surroundings),
         Job::Find(prefix) => Ok(lines(report::found(&client.find_chats(prefix, FOUND_MAX)?))),
-        Job::Search { chat, words } => search(client, *chat, words),
         Job::Edit { chat, message, content } => edit(client, *chat, *message, content),
         Job::Delete { chat, message } => delete(client, *chat, *message),
         Job::React { chat, message, on, emoji } => react(client, *chat, *message, *on, emoji),
         Job::Reactions { chat, message } => reactions(client, *chat, *message),
-        Job::Members(chat) => members(client, *chat),
-        Job::Add { chat, user } => add(client, *chat, user),
-        Job::Title { chat, title } => set_title(client, *chat, title),
-        Job::Rename { chat, name } => rename(client, *chat, name),
-        Job::Lock { chat, password } => lock(client, *chat, password.as_ref()),
-        Job::Closed { chat, on } => close(client, *chat, *on),
-        Job::Admin { chat, user, on } => set_admin(client, *chat, user, *on),
-        Job::Ban { chat, user, on } => ban(client, *chat, user, *on),
-        Job::Notify { chat, notify } => set_notify(client, *chat, *notify),
-        Job::Invite { chat, with_qr, uses, days } => {
-            let new = NewInvite { registers: false, chat: Some(*chat), uses: *uses, days: *days };
-            invite(client, new, *with_qr, surroundings)
-        }
-        Job::Invites(chat) => invites(client, *chat),
         Job::EndInvite(hint) => end_invite(client, hint),
         Job::Users(prefix) => Ok(lines(report::users(&client.find_users(prefix, FOUND_MAX)?))),
         Job::Whois(user) => whois(client, user),
@@ -75,6 +61,78 @@ pub(super) fn perform(client: &mut Client, job: &Job, surroundings: &Surrounding
         Job::Send { .. } | Job::Upload { .. } | Job::Save(_) | Job::Cancel => Ok(Vec::new()),
         Job::Seen { .. } | Job::Typing(_) | Job::Quit { .. } => Ok(Vec::new()),
     }
+}
+
+/// Performs a job about a chat.
+fn in_chat(
+    client: &mut Client,
+    chat: ChatId,
+    job: &ChatJob,
+    surroundings: &Surroundings,
+) -> Outcome {
+    let done = match job {
+        ChatJob::Leave => {
+            client.leave(chat).or_else(|error| unless(error, "not-member"))?;
+            return Ok(vec![News::Event(Event::ChatGone(chat))]);
+        }
+        ChatJob::Members => {
+            let members = client.members(chat)?;
+            return Ok(vec![News::Lines(report::members(&members)), News::Members(chat, members)]);
+        }
+        ChatJob::Search(words) => return search(client, Some(chat), words),
+        ChatJob::Invite { with_qr, uses, days } => {
+            let new = NewInvite { registers: false, chat: Some(chat), uses: *uses, days: *days };
+            return invite(client, new, *with_qr, surroundings);
+        }
+        ChatJob::Invites => return invites(client, chat),
+        ChatJob::Add(user) => {
+            let id = client.user_id(user)?;
+            client.add_member(chat, id)?;
+            format!("{} is a member now", harmless(user))
+        }
+        ChatJob::Admin { user, on } => {
+            let id = client.user_id(user)?;
+            client.set_admin(chat, id, *on)?;
+            format!("{} is {} admin", harmless(user), if *on { "an" } else { "no longer an" })
+        }
+        ChatJob::Ban { user, on } => {
+            let id = client.user_id(user)?;
+            client.set_ban(chat, id, *on)?;
+            format!("{} is banned{}", harmless(user), if *on { "" } else { " no longer" })
+        }
+        ChatJob::Title(title) => {
+            client.set_title(chat, title)?;
+            "the title is changed".to_owned()
+        }
+        ChatJob::Rename(name) => {
+            client.rename_chat(chat, name)?;
+            format!("the chat is called {} now", harmless(name))
+        }
+        ChatJob::Lock(password) => {
+            client.set_chat_password(chat, password.as_ref().map(Secret::expose))?;
+            let which = if password.is_some() { "the" } else { "no" };
+            format!("who joins is asked for {which} password from now on")
+        }
+        ChatJob::Closed(on) => {
+            client.set_chat_closed(chat, *on)?;
+            let is = if *on { "closed: who joins is added or invited" } else { "open again" };
+            format!("this chat is {is}")
+        }
+        ChatJob::Notify(notify) => {
+            client.set_chat_notify(chat, *notify)?;
+            let what = match notify {
+                Notify::All => "every message of this chat is pushed",
+                Notify::Mentions => "what mentions or answers you in this chat is pushed",
+                Notify::Nothing => "nothing of this chat is pushed",
+            };
+            what.to_owned()
+        }
+    };
+    // The chat has changed, so it is loaded again.
+    let members = client.members(chat)?;
+    let info = client.chat(chat)?;
+    let changed = [News::Event(Event::Chat(info)), News::Members(chat, members)];
+    Ok(changed.into_iter().chain(lines(vec![done])).collect())
 }
 
 fn lines(lines: Vec<String>) -> Vec<News> {
@@ -101,11 +159,6 @@ fn accept(client: &mut Client, code: &str) -> Outcome {
     show(client, chat, PAGE_MESSAGES)
 }
 
-fn leave(client: &mut Client, chat: ChatId) -> Outcome {
-    client.leave(chat).or_else(|error| unless(error, "not-member"))?;
-    Ok(vec![News::Event(Event::ChatGone(chat))])
-}
-
 fn delete_chat(client: &mut Client, chat: ChatId) -> Outcome {
     client.delete_chat(chat).or_else(|error| unless(error, "no-such-chat"))?;
     Ok(vec![News::Event(Event::ChatGone(chat))])
@@ -124,11 +177,6 @@ fn delete(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
     again(client, chat, message)
 }
 
-fn members(client: &mut Client, chat: ChatId) -> Outcome {
-    let members = client.members(chat)?;
-    Ok(vec![News::Lines(report::members(&members)), News::Members(chat, members)])
-}
-
 fn whois(client: &mut Client, user: &str) -> Outcome {
     let user = client.user_id(user)?;
     line(report::user(&client.user(user)?))
@@ -144,59 +192,6 @@ fn change_password(client: &mut Client, old: &Secret, new: &Secret) -> Outcome {
     line("your password is changed; your other sessions have ended")
 }
 
-fn add(client: &mut Client, chat: ChatId, user: &str) -> Outcome {
-    let id = client.user_id(user)?;
-    client.add_member(chat, id)?;
-    changed(client, chat, format!("{} is a member now", harmless(user)))
-}
-
-fn set_title(client: &mut Client, chat: ChatId, title: &str) -> Outcome {
-    client.set_title(chat, title)?;
-    changed(client, chat, "the title is changed".to_owned())
-}
-
-fn rename(client: &mut Client, chat: ChatId, name: &str) -> Outcome {
-    client.rename_chat(chat, name)?;
-    changed(client, chat, format!("the chat is called {name} now"))
-}
-
-fn lock(client: &mut Client, chat: ChatId, password: Option<&Secret>) -> Outcome {
-    client.set_chat_password(chat, password.map(Secret::expose))?;
-    let words = match password {
-        Some(_) => "who joins is asked for the password from now on",
-        None => "who joins is asked for no password from now on",
-    };
-    changed(client, chat, words.to_owned())
-}
-
-fn close(client: &mut Client, chat: ChatId, on: bool) -> Outcome {
-    client.set_chat_closed(chat, on)?;
-    let words = if on { "closed: who joins is added or invited" } else { "open again" };
-    changed(client, chat, format!("this chat is {words}"))
-}
-
-fn set_admin(client: &mut Client, chat: ChatId, user: &str, on: bool) -> Outcome {
-    let id = client.user_id(user)?;
-    client.set_admin(chat, id, on)?;
-    changed(client, chat, format!("{user} is {} admin", if on { "an" } else { "no longer an" }))
-}
-
-fn ban(client: &mut Client, chat: ChatId, user: &str, on: bool) -> Outcome {
-    let id = client.user_id(user)?;
-    client.set_ban(chat, id, on)?;
-    changed(client, chat, format!("{user} is {}", if on { "banned" } else { "banned no longer" }))
-}
-
-fn set_notify(client: &mut Client, chat: ChatId, notify: Notify) -> Outcome {
-    client.set_chat_notify(chat, notify)?;
-    let words = match notify {
-        Notify::All => "every message of this chat is pushed",
-        Notify::Mentions => "what mentions or answers you in this chat is pushed",
-        Notify::Nothing => "nothing of this chat is pushed",
-    };
-    changed(client, chat, words.to_owned())
-}
-
 fn end_invite(client: &mut Client, hint: &str) -> Outcome {
     client.end_invite(hint)?;
     line("the invite has ended")
@@ -207,16 +202,6 @@ fn disable(client: &mut Client, user: &str, on: bool) -> Outcome {
     client.set_user_disabled(id, on)?;
     let can = if on { "is locked out" } else { "can log in again" };
     line(format!("{} {can}", harmless(user)))
-}
-
-/// Reloads a changed chat, and reports the change.
-fn changed(client: &mut Client, chat: ChatId, words: String) -> Outcome {
-    let members = client.members(chat)?;
-    Ok(vec![
-        News::Event(Event::Chat(client.chat(chat)?)),
-        News::Members(chat, members),
-        News::Lines(vec![words]),
-    ])
 }
 
 fn unless(error: Error, code: &str) -> Result<(), Error> {

@@ -290,7 +290,7 @@ impl Screen {
 
     fn enter(&mut self) -> Vec<Job> {
         let with_password = command::parse(self.editor.text()).is_ok_and(|typed| {
-            matches!(typed, Typed::Command(Command::Join { password: Some(_), .. }))
+            matches!(typed, Typed::Command(Command::Job(Job::Join { password: Some(_), .. })))
         });
         let line = self.editor.take(with_password);
         self.typing_sent = None;
