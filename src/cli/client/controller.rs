@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use purpose::client::{Event, File, Message, ReactionChange, Sent};
 use vestnik::auth::password::Secret;
-use vestnik::ids::{ChatId, MessageId, ServerTime, UserId};
+use vestnik::ids::{ChatId, MessageId, UserId};
 use vestnik::limits::BODY_BYTES_MAX;
 use vestnik::wire::answer::MemberEvent;
 
@@ -26,12 +26,10 @@ pub(super) enum Effect {
     Ask(Job),
     /// Show a message of the open chat.
     Message(Message),
-    /// A shown message got a reaction; the text is for line mode.
-    Reacted(String),
+    /// Something that is shown has changed; the text is for line mode.
+    Changed(String),
     /// Progress of a file.
     Progress(Progress),
-    /// A file was sent; the text is for line mode.
-    Sent(String),
     /// Show a QR code, by rows.
     Qr(Vec<String>),
     /// Show lines of text, without control characters.
@@ -243,73 +241,66 @@ impl Controller {
     /// Handles news from the worker.
     pub(super) fn heard(&mut self, news: News) -> Vec<Effect> {
         match news {
-            News::Connected => self.connected(),
-            News::Lost { why } => self.lost(why),
-            News::Chats(chats) => {
-                self.model.take_chats(chats);
-                Vec::new()
+            News::Chats(chats) => self.model.take_chats(chats),
+            News::Name(user, name) => self.model.learn_name(user, name),
+            News::Members(chat, members) => self.model.take_members(chat, members),
+            News::Quoted(chat, message) => self.model.quote(chat, message),
+            News::Done => self.asked = self.asked.saturating_sub(1),
+            News::TransferEnded(key) => {
+                self.transfers.retain(|transfer| transfer.key != key);
+                self.transferring = self.transferring.saturating_sub(1);
             }
-            News::Name(user, name) => {
-                self.model.learn_name(user, name);
-                Vec::new()
-            }
-            News::Members(chat, members) => {
-                self.model.take_members(chat, members);
-                Vec::new()
-            }
+            News::Connected => return self.connected(),
+            News::Lost { why } => return self.lost(why),
             News::Opened { chat, members, messages, is_whole } => {
                 let id = chat.id;
                 let new = self.model.open(*chat, messages, is_whole);
                 self.model.take_members(id, members);
-                self.shown(id, new)
+                return self.shown(id, new);
             }
             News::Page { chat, messages, is_first } => {
                 self.is_paging = false;
                 let new = self.model.take_page(chat, messages, is_first);
                 if self.model.open == Some(chat) {
-                    new.into_iter().map(Effect::Message).collect()
-                } else {
-                    Vec::new()
+                    return new.into_iter().map(Effect::Message).collect();
                 }
             }
-            News::Message(chat, message) => self.message(chat, message),
-            News::Quoted(chat, message) => {
-                self.model.quote(chat, message);
-                Vec::new()
-            }
-            News::Event(event) => self.event(event),
-            News::Sent { chat, nonce, sent, files } => self.sent(chat, nonce, sent, files),
+            News::Message(chat, message) => return self.message(chat, message),
+            News::Event(event) => return self.event(event),
+            News::Sent { chat, nonce, sent, files } => return self.sent(chat, nonce, sent, files),
             News::NotSent { nonce, why } => {
-                let line = self.take_unsent(nonce).map(|unsent| unsent.line());
-                vec![Effect::Failure(format!("not sent: {why}: {}", line.unwrap_or_default()))]
+                let line = self.take_unsent(nonce).map(|unsent| unsent.line()).unwrap_or_default();
+                return vec![Effect::Failure(format!("not sent: {why}: {line}"))];
             }
             News::Progress(progress) => {
                 self.progress(progress.clone());
-                vec![Effect::Progress(progress)]
+                return vec![Effect::Progress(progress)];
             }
-            News::TransferEnded(key) => {
-                self.transfers.retain(|transfer| transfer.key != key);
-                self.transferring = self.transferring.saturating_sub(1);
-                Vec::new()
-            }
-            News::Qr(rows) => vec![Effect::Qr(rows)],
+            News::Qr(rows) => return vec![Effect::Qr(rows)],
             News::Slowed { why, pause } => {
-                vec![Effect::Note(vec![format!("{why}: sent in {} s", pause.as_secs())])]
+                return vec![Effect::Note(vec![format!("{why}: sent in {} s", pause.as_secs())])];
             }
             News::PasswordNeeded { name } => {
-                vec![Effect::Question(Question::ToJoin { name })]
+                return vec![Effect::Question(Question::ToJoin { name })];
             }
-            News::Lines(lines) => vec![Effect::Note(lines)],
+            News::Lines(lines) => return vec![Effect::Note(lines)],
             News::Failed(words) => {
                 self.is_paging = false;
-                vec![Effect::Failure(words)]
+                return vec![Effect::Failure(words)];
             }
-            News::Done => {
-                self.asked = self.asked.saturating_sub(1);
-                Vec::new()
-            }
-            News::Ended(end) => vec![Effect::End(end)],
+            News::Ended(end) => return vec![Effect::End(end)],
         }
+        Vec::new()
+    }
+
+    /// Handles the last news. Returns what failed: nothing else is shown any more.
+    pub(super) fn heard_last(&mut self, news: Vec<News>) -> Vec<String> {
+        let effects = news.into_iter().flat_map(|news| self.heard(news));
+        let failed = effects.filter_map(|effect| match effect {
+            Effect::Failure(words) => Some(words),
+            _ => None,
+        });
+        failed.collect()
     }
 
     fn connected(&mut self) -> Vec<Effect> {
@@ -332,12 +323,8 @@ impl Controller {
     fn shown(&mut self, chat: ChatId, messages: Vec<Message>) -> Vec<Effect> {
         let newest = messages.iter().map(|message| message.created).max();
         let mut effects: Vec<Effect> = messages.into_iter().map(Effect::Message).collect();
-        effects.extend(newest.map(|time| self.seen(chat, time)));
+        effects.extend(newest.map(|time| Effect::Ask(Job::Seen { chat, time })));
         effects
-    }
-
-    fn seen(&self, chat: ChatId, time: ServerTime) -> Effect {
-        Effect::Ask(Job::Seen { chat, time })
     }
 
     fn message(&mut self, chat: ChatId, message: Message) -> Vec<Effect> {
@@ -349,7 +336,7 @@ impl Controller {
                 Taken::New if is_mine => vec![Effect::Message(message)],
                 Taken::New => self.shown(chat, vec![message]),
                 Taken::Changed => vec![Effect::Message(message)],
-                Taken::Reacted => vec![Effect::Reacted(self.reactions_line(&message))],
+                Taken::Reacted => vec![Effect::Changed(self.reactions_line(&message))],
                 Taken::Known | Taken::Counted => Vec::new(),
             };
         }
@@ -381,7 +368,7 @@ impl Controller {
         if shown.is_empty() {
             Vec::new()
         } else {
-            vec![Effect::Sent(format!("sent {}", shown.join(" ")))]
+            vec![Effect::Changed(format!("sent {}", shown.join(" ")))]
         }
     }
 
@@ -404,7 +391,7 @@ impl Controller {
         if !is_open {
             return Vec::new();
         }
-        vec![Effect::Reacted(format!("{who} {what} {emoji} to {author}: {quote}"))]
+        vec![Effect::Changed(format!("{who} {what} {emoji} to {author}: {quote}"))]
     }
 
     /// The reactions of a message, for when it is not known which one is new.

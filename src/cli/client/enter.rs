@@ -182,7 +182,7 @@ fn restore(client: &mut Client, slot: Option<&Slot>) -> Result<bool, Failure> {
             let _ = slot.forget();
             Ok(false)
         }
-        Err(error) => Err(declined(&error)),
+        Err(error) => Err(cannot("come in", &error)),
     }
 }
 
@@ -204,16 +204,20 @@ fn log_in(
     };
     if arguments.register {
         let invite = arguments.invite.as_deref().map(command::invite_code);
-        client.register(user, password.expose(), invite).map_err(|error| declined(&error))?;
+        client
+            .register(user, password.expose(), invite)
+            .map_err(|error| cannot("come in", &error))?;
     }
-    client.login(user, password.expose()).map(drop).map_err(|error| declined(&error))
+    client.login(user, password.expose()).map(drop).map_err(|error| cannot("come in", &error))
 }
 
 /// Reconnects if typing the password took longer than the server's timeouts for the login and for
 /// HEARTBEAT.
 fn come_back(client: &mut Client) -> Result<(), Failure> {
     match client.heartbeat() {
-        Err(error) if error.is_broken() => client.reconnect().map_err(|error| declined(&error)),
+        Err(error) if error.is_broken() => {
+            client.reconnect().map_err(|error| cannot("come in", &error))
+        }
         // Any other error shows at the next request.
         Ok(()) | Err(_) => Ok(()),
     }
@@ -231,7 +235,7 @@ fn keep(slot: &Slot, server: &Server, name: &str, client: &Client) -> bool {
 
 /// Finds the first chat, and joins it if necessary.
 pub(super) fn chat(client: &mut Client, name: &str) -> Result<ChatId, Failure> {
-    let chat = client.chat_id(name).map_err(|error| about(name, &error))?;
+    let chat = client.chat_id(name).map_err(|error| cannot(&format!("open {name}"), &error))?;
     let mut password = None;
     loop {
         match client.join(chat, password.as_ref().map(Secret::expose)) {
@@ -241,7 +245,7 @@ pub(super) fn chat(client: &mut Client, name: &str) -> Result<ChatId, Failure> {
                 password = Some(ask_for_chat(name)?);
                 come_back(client)?;
             }
-            Err(error) => return Err(about(name, &error)),
+            Err(error) => return Err(cannot(&format!("open {name}"), &error)),
         }
     }
 }
@@ -267,19 +271,10 @@ pub(super) fn ask(prompt: &str) -> Result<Secret, Failure> {
         .map_err(|error| Failure::Failed(format!("cannot ask for a password: {error}")))
 }
 
-fn declined(error: &Error) -> Failure {
+fn cannot(what: &str, error: &Error) -> Failure {
     match error {
         Error::Declined(declined) => {
-            Failure::Failed(format!("cannot come in: {}", declined.words()))
-        }
-        error => Failure::new(error),
-    }
-}
-
-fn about(chat: &str, error: &Error) -> Failure {
-    match error {
-        Error::Declined(declined) => {
-            Failure::Failed(format!("cannot open {chat}: {}", declined.words()))
+            Failure::Failed(format!("cannot {what}: {}", declined.words()))
         }
         error => Failure::new(error),
     }

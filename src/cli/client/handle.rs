@@ -7,11 +7,15 @@ use super::job::{Job, News};
 use super::waker::{WakeReceiver, Waker};
 use super::worker::now;
 
+/// Time limit for closing the connection.
+const END_WAIT: Duration = Duration::from_secs(3);
+
 /// The controller's end.
 pub(super) struct Handle {
     pub(super) jobs: Sender<Job>,
     pub(super) waker: Waker,
     pub(super) news: Receiver<News>,
+    /// Readable when there are news.
     pub(super) receiver: WakeReceiver,
 }
 
@@ -40,10 +44,11 @@ impl Handle {
         }
     }
 
-    /// Waits for the end, which must have been asked for; gives up after `wait`. The news that came
-    /// until then: what was being sent may have been sent.
-    pub(super) fn end(&self, wait: Duration) -> Vec<News> {
-        let deadline = now() + wait;
+    /// Closes the connection, and waits for the end a while. Returns the news that came until then:
+    /// what was being sent may have been sent.
+    pub(super) fn end(&self, logoff: bool) -> Vec<News> {
+        self.ask(Job::Quit { logoff });
+        let deadline = now() + END_WAIT;
         let left = || deadline.saturating_duration_since(now());
         let mut all = Vec::new();
         while let Ok(news) = self.news.recv_timeout(left()) {
@@ -53,11 +58,6 @@ impl Handle {
             all.push(news);
         }
         all
-    }
-
-    /// Can be read when there are news.
-    pub(super) fn receiver(&self) -> &WakeReceiver {
-        &self.receiver
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) enum Line {
 }
 
 /// Standard input.
+#[derive(Default)]
 pub(super) struct Lines {
     bytes: Vec<u8>,
     has_ended: bool,
@@ -29,15 +30,6 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn new() -> Self {
-        Self { bytes: Vec::new(), has_ended: false, is_skipping: false }
-    }
-
-    /// The file descriptor to poll before [`Lines::read`].
-    pub(super) fn input() -> io::Stdin {
-        io::stdin()
-    }
-
     /// Whether the input has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended
@@ -129,7 +121,7 @@ mod tests {
     /// What lines come of these pieces.
     fn lines(pieces: &[&[u8]]) -> Vec<Line> {
         let (mut here, there) = UnixStream::pair().unwrap();
-        let mut lines = Lines::new();
+        let mut lines = Lines::default();
         let mut all = Vec::new();
         for piece in pieces {
             here.write_all(piece).unwrap();

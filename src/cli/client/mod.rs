@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, context: &mut Context<'_>) -> Outcome {
     if arguments.enter.forget {
         return enter::forget(&arguments.enter, &server);
     }
-    let mut lines = Lines::new();
+    let mut lines = Lines::default();
     let mut entered = enter::enter(&arguments.enter, &server, &mut lines)?;
     let chat = match &arguments.chat {
         Some(name) => Some(enter::chat(&mut entered.client, name)?),

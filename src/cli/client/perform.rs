@@ -7,7 +7,7 @@ use purpose::client::{
     Chat, Client, Error, Event, Member, Message, NewInvite, Notify, ReactionChange,
 };
 use vestnik::auth::password::Secret;
-use vestnik::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
+use vestnik::ids::{ChatId, MessageId, UserId};
 
 use super::job::{ChatJob, Job, News, PAGE_MESSAGES};
 use super::report;
@@ -37,29 +37,74 @@ pub(super) fn perform(client: &mut Client, job: &Job, surroundings: &Surrounding
     match job {
         Job::Show { chat, messages } => show(client, *chat, *messages),
         Job::Join { name, password } => join(client, name, password.as_ref()),
-        Job::Page { chat, before, messages } => page(client, *chat, *before, *messages),
-        Job::Direct(user) => direct(client, user),
-        Job::Create(name) => create(client, name),
-        Job::Accept(code) => accept(client, code),
-        Job::DeleteChat(chat) => delete_chat(client, *chat),
+        Job::Page { chat, before, messages: limit } => {
+            let messages = client.page(*chat, *before, *limit)?;
+            let is_first = messages.len() < usize::from(*limit);
+            Ok(vec![News::Page { chat: *chat, messages, is_first }])
+        }
+        Job::Direct(user) => {
+            let user = client.user_id(user)?;
+            let chat = client.start_chat(user)?;
+            show(client, chat, PAGE_MESSAGES)
+        }
+        Job::Create(name) => {
+            let chat = client.create_chat(name, None)?;
+            show(client, chat, PAGE_MESSAGES)
+        }
+        Job::Accept(code) => {
+            let chat = client.use_invite(code)?;
+            show(client, chat, PAGE_MESSAGES)
+        }
+        Job::DeleteChat(chat) => gone(*chat, client.delete_chat(*chat), "no-such-chat"),
         Job::SearchAll(words) => search(client, None, words),
         Job::InChat(chat, job) => in_chat(client, *chat, job, surroundings),
         Job::Find(prefix) => Ok(lines(report::found(&client.find_chats(prefix, FOUND_MAX)?))),
-        Job::Edit { chat, message, content } => edit(client, *chat, *message, content),
-        Job::Delete { chat, message } => delete(client, *chat, *message),
+        Job::Edit { chat, message, content } => {
+            client.edit(*chat, *message, content)?;
+            again(client, *chat, *message)
+        }
+        Job::Delete { chat, message } => match client.delete(*chat, *message) {
+            Err(error) if error.code() != Some("no-such-message") => Err(error),
+            Ok(_) | Err(_) => again(client, *chat, *message),
+        },
         Job::React { chat, message, on, emoji } => react(client, *chat, *message, *on, emoji),
         Job::Reactions { chat, message } => reactions(client, *chat, *message),
-        Job::EndInvite(hint) => end_invite(client, hint),
+        Job::EndInvite(hint) => {
+            client.end_invite(hint)?;
+            line("the invite has ended")
+        }
         Job::Users(prefix) => Ok(lines(report::users(&client.find_users(prefix, FOUND_MAX)?))),
-        Job::Whois(user) => whois(client, user),
+        Job::Whois(user) => {
+            let user = client.user_id(user)?;
+            line(report::user(&client.user(user)?))
+        }
         Job::Reset(user) => reset(client, user),
-        Job::Disable { user, on } => disable(client, user, *on),
+        Job::Disable { user, on } => {
+            let id = client.user_id(user)?;
+            client.set_user_disabled(id, *on)?;
+            let can = if *on { "is locked out" } else { "can log in again" };
+            line(format!("{} {can}", harmless(user)))
+        }
         Job::Sessions => Ok(lines(report::sessions(&client.sessions()?))),
-        Job::End(session) => end_session(client, *session),
-        Job::Password { old, new } => change_password(client, old, new),
+        Job::End(session) => {
+            client.end_session(*session)?;
+            line(format!("session {session} has ended"))
+        }
+        Job::Password { old, new } => {
+            client.change_password(old.expose(), new.expose())?;
+            line("your password is changed; your other sessions have ended")
+        }
         // Done by the worker.
         Job::Send { .. } | Job::Upload { .. } | Job::Save(_) | Job::Cancel => Ok(Vec::new()),
         Job::Seen { .. } | Job::Typing(_) | Job::Quit { .. } => Ok(Vec::new()),
+    }
+}
+
+/// Reports that a chat is gone; the code says that it was before.
+fn gone(chat: ChatId, left: Result<(), Error>, code: &str) -> Outcome {
+    match left {
+        Err(error) if error.code() != Some(code) => Err(error),
+        Ok(()) | Err(_) => Ok(vec![News::Event(Event::ChatGone(chat))]),
     }
 }
 
@@ -71,10 +116,7 @@ fn in_chat(
     surroundings: &Surroundings,
 ) -> Outcome {
     let done = match job {
-        ChatJob::Leave => {
-            client.leave(chat).or_else(|error| unless(error, "not-member"))?;
-            return Ok(vec![News::Event(Event::ChatGone(chat))]);
-        }
+        ChatJob::Leave => return gone(chat, client.leave(chat), "not-member"),
         ChatJob::Members => {
             let members = client.members(chat)?;
             return Ok(vec![News::Lines(report::members(&members)), News::Members(chat, members)]);
@@ -143,71 +185,6 @@ fn line(line: impl Into<String>) -> Outcome {
     Ok(lines(vec![line.into()]))
 }
 
-fn direct(client: &mut Client, user: &str) -> Outcome {
-    let user = client.user_id(user)?;
-    let chat = client.start_chat(user)?;
-    show(client, chat, PAGE_MESSAGES)
-}
-
-fn create(client: &mut Client, name: &str) -> Outcome {
-    let chat = client.create_chat(name, None)?;
-    show(client, chat, PAGE_MESSAGES)
-}
-
-fn accept(client: &mut Client, code: &str) -> Outcome {
-    let chat = client.use_invite(code)?;
-    show(client, chat, PAGE_MESSAGES)
-}
-
-fn delete_chat(client: &mut Client, chat: ChatId) -> Outcome {
-    client.delete_chat(chat).or_else(|error| unless(error, "no-such-chat"))?;
-    Ok(vec![News::Event(Event::ChatGone(chat))])
-}
-
-fn edit(client: &mut Client, chat: ChatId, message: MessageId, content: &str) -> Outcome {
-    client.edit(chat, message, content)?;
-    again(client, chat, message)
-}
-
-fn delete(client: &mut Client, chat: ChatId, message: MessageId) -> Outcome {
-    client.delete(chat, message).or_else(|error| match error.code() {
-        Some("no-such-message") => Ok(ServerTime::ZERO),
-        _ => Err(error),
-    })?;
-    again(client, chat, message)
-}
-
-fn whois(client: &mut Client, user: &str) -> Outcome {
-    let user = client.user_id(user)?;
-    line(report::user(&client.user(user)?))
-}
-
-fn end_session(client: &mut Client, session: SessionId) -> Outcome {
-    client.end_session(session)?;
-    line(format!("session {session} has ended"))
-}
-
-fn change_password(client: &mut Client, old: &Secret, new: &Secret) -> Outcome {
-    client.change_password(old.expose(), new.expose())?;
-    line("your password is changed; your other sessions have ended")
-}
-
-fn end_invite(client: &mut Client, hint: &str) -> Outcome {
-    client.end_invite(hint)?;
-    line("the invite has ended")
-}
-
-fn disable(client: &mut Client, user: &str, on: bool) -> Outcome {
-    let id = client.user_id(user)?;
-    client.set_user_disabled(id, on)?;
-    let can = if on { "is locked out" } else { "can log in again" };
-    line(format!("{} {can}", harmless(user)))
-}
-
-fn unless(error: Error, code: &str) -> Result<(), Error> {
-    if error.code() == Some(code) { Ok(()) } else { Err(error) }
-}
-
 fn show(client: &mut Client, chat: ChatId, messages: u16) -> Outcome {
     let info = client.chat(chat)?;
     let members = client.members(chat)?;
@@ -250,12 +227,6 @@ fn join(client: &mut Client, name: &str, password: Option<&Secret>) -> Outcome {
         Err(error) => return Err(error),
     }
     show(client, chat, PAGE_MESSAGES)
-}
-
-fn page(client: &mut Client, chat: ChatId, before: Option<MessageId>, limit: u16) -> Outcome {
-    let messages = client.page(chat, before, limit)?;
-    let is_first = messages.len() < usize::from(limit);
-    Ok(vec![News::Page { chat, messages, is_first }])
 }
 
 /// Reloads a message after a change that was answered with a time only.
@@ -373,8 +344,7 @@ fn invites(client: &mut Client, chat: ChatId) -> Outcome {
 fn reset(client: &mut Client, user: &str) -> Outcome {
     let id = client.user_id(user)?;
     let reset = client.reset_password(id)?;
-    let clock = Clock::local();
-    let (day, time) = (clock.day(reset.expires), clock.short(reset.expires));
-    let user = harmless(user);
-    line(format!("a code for {user}, good until {day} {time}: {}", harmless(&reset.code)))
+    let until = Clock::local().minute(reset.expires);
+    let (user, code) = (harmless(user), harmless(&reset.code));
+    line(format!("a code for {user}, good until {until}: {code}"))
 }

@@ -24,8 +24,6 @@ use super::worker;
 
 /// Unfinished messages and commands above which the next line is not read.
 const UNSETTLED_MAX: usize = 64;
-/// Time limit for closing the connection.
-const END_WAIT: Duration = Duration::from_secs(3);
 /// Interval of progress lines.
 const REPORT_PAUSE: Duration = Duration::from_secs(5);
 
@@ -140,11 +138,11 @@ impl<'a> Plain<'a> {
     }
 
     fn wait(&mut self, signals: &WakeReceiver) -> Outcome {
-        let stdin = Lines::input();
+        let stdin = io::stdin();
         let takes_input =
             !self.lines.has_ended() && self.keeps_up() && self.lines.next_begins().is_none();
         let mut waiting = vec![
-            PollFd::new(self.worker.receiver(), PollFlags::IN),
+            PollFd::new(&self.worker.receiver, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
         if takes_input {
@@ -168,7 +166,7 @@ impl<'a> Plain<'a> {
             }
             Effect::Ask(job) => self.worker.ask(job),
             Effect::Message(message) => self.print(&message)?,
-            Effect::Reacted(line) | Effect::Sent(line) => note(&line),
+            Effect::Changed(line) => note(&line),
             Effect::Progress(progress) => self.report(&progress),
             Effect::Qr(rows) => print_qr(&rows),
             Effect::Note(lines) => lines.iter().for_each(|line| note(line)),
@@ -234,14 +232,9 @@ impl<'a> Plain<'a> {
 
     /// Closes the connection after earlier lines were sent, which may fail.
     fn say_good_bye(&mut self) {
-        self.worker.ask(Job::Quit { logoff: self.logoff_at_end });
-        for news in self.worker.end(END_WAIT) {
-            for effect in self.controller.heard(news) {
-                if let Effect::Failure(words) = effect {
-                    self.failures += 1;
-                    note(&words);
-                }
-            }
+        for words in self.controller.heard_last(self.worker.end(self.logoff_at_end)) {
+            self.failures += 1;
+            note(&words);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Formats answers of the server as lines of text.
 
 use purpose::client::{Chat, File, Invite, Member, Message, Notify, Reaction, SessionInfo, User};
-use vestnik::ids::{ServerTime, UserId};
+use vestnik::ids::UserId;
 
 use super::text::{Clock, cut, harmless, width};
 
@@ -60,13 +60,9 @@ fn title(chat: &Chat) -> String {
 /// The members of a chat.
 pub(super) fn members(members: &[Member]) -> Vec<String> {
     let line = |member: &Member| {
-        let mut line = harmless(&member.nickname);
-        for (is_so, word) in
-            [(member.admin, ", admin"), (member.online, ", online"), (member.banned, ", banned")]
-        {
-            line.push_str(if is_so { word } else { "" });
-        }
-        line
+        let traits =
+            [(member.admin, ", admin"), (member.online, ", online"), (member.banned, ", banned")];
+        harmless(&member.nickname) + &those_of(&traits)
     };
     members.iter().map(line).collect()
 }
@@ -90,13 +86,18 @@ pub(super) fn users(users: &[User]) -> Vec<String> {
 }
 
 fn traits(user: &User) -> String {
-    let mut traits = String::from(if user.online { ", online" } else { ", away" });
-    for (is_so, word) in
-        [(user.operator, ", operator"), (user.bot, ", a bot"), (user.disabled, ", disabled")]
-    {
-        traits.push_str(if is_so { word } else { "" });
-    }
-    traits
+    those_of(&[
+        (user.online, ", online"),
+        (!user.online, ", away"),
+        (user.operator, ", operator"),
+        (user.bot, ", a bot"),
+        (user.disabled, ", disabled"),
+    ])
+}
+
+/// The words of what is so.
+fn those_of(traits: &[(bool, &str)]) -> String {
+    traits.iter().filter(|(is_so, _)| *is_so).map(|(_, word)| *word).collect()
 }
 
 /// The invites into a chat.
@@ -109,13 +110,9 @@ pub(super) fn invites(invites: &[Invite], name: impl Fn(UserId) -> String) -> Ve
             None => "the command line".to_owned(),
         };
         let registers = if invite.registers { ", registers" } else { "" };
-        format!(
-            "{}…, {} {uses} left, until {} {}, by {by}{registers}",
-            harmless(&invite.hint),
-            invite.uses_left,
-            clock.day(invite.expires),
-            clock.short(invite.expires),
-        )
+        let (hint, left) = (harmless(&invite.hint), invite.uses_left);
+        let until = clock.minute(invite.expires);
+        format!("{hint}…, {left} {uses} left, until {until}, by {by}{registers}")
     };
     or_none(invites.iter().map(line).collect(), "no invite into this chat can be used")
 }
@@ -172,7 +169,6 @@ pub(super) fn shortened(text: &str, columns: usize) -> String {
 pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
     let clock = Clock::local();
     let line = |session: &SessionInfo| {
-        let time = |time: ServerTime| format!("{} {}", clock.day(time), clock.short(time));
         let which = match (session.this, session.attached) {
             (true, _) => ", this one",
             (false, true) => ", connected",
@@ -182,8 +178,8 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
             "session {}: from {}, since {}, used {}{which}",
             session.id,
             harmless(&session.address),
-            time(session.created),
-            time(session.used),
+            clock.minute(session.created),
+            clock.minute(session.used),
         )
     };
     sessions.iter().map(line).collect()
@@ -191,12 +187,11 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
 
 /// A search result.
 pub(super) fn hit(chat: &str, sender: &str, message: &Message) -> String {
-    let clock = Clock::local();
-    let (day, time) = (clock.day(message.created), clock.short(message.created));
+    let time = Clock::local().minute(message.created);
     let files = message.files.iter().map(file);
     let content = Some(harmless(&message.content)).filter(|content| !content.is_empty());
     let parts: Vec<String> = content.into_iter().chain(files).collect();
-    format!("[{day} {time}] {chat} {}: {}", harmless(sender), parts.join(" "))
+    format!("[{time}] {chat} {}: {}", harmless(sender), parts.join(" "))
 }
 
 fn or_none(lines: Vec<String>, words: &str) -> Vec<String> {
@@ -205,7 +200,7 @@ fn or_none(lines: Vec<String>, words: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use vestnik::ids::{FileId, MessageId};
+    use vestnik::ids::{FileId, MessageId, ServerTime};
 
     use super::*;
 

@@ -71,11 +71,7 @@ impl Folder {
     pub(super) fn remember_pin(&self, server: &str, fingerprint: &str) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let new = self.0.join(format!("{}.new-pin", encode(server)));
-        let _ = fs::remove_file(&new);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        writeln!(file, "{fingerprint}")?;
-        file.sync_all()?;
-        fs::rename(new, self.pin_file(server))
+        write(new, &self.pin_file(server), &format!("{fingerprint}\n"))
     }
 
     fn pin_file(&self, server: &str) -> PathBuf {
@@ -131,12 +127,7 @@ impl Slot {
             hash: session.hash.clone(),
         };
         let text = Zeroizing::new(toml::to_string(&kept).map_err(io::Error::other)?);
-        let new = self.file.with_extension("new");
-        let _ = fs::remove_file(&new);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(new, &self.file)
+        write(self.file.with_extension("new"), &self.file, &text)
     }
 
     /// Deletes the saved session.
@@ -146,6 +137,15 @@ impl Slot {
             other => other,
         }
     }
+}
+
+/// Writes a file that only its owner can read, first under another name.
+fn write(new: PathBuf, path: &Path, text: &str) -> io::Result<()> {
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 fn read(path: &Path) -> Option<SavedSession> {

@@ -105,6 +105,11 @@ impl Clock {
         self.format("%Y-%m-%d", time)
     }
 
+    /// The day, hour and minute.
+    pub(super) fn minute(&self, time: ServerTime) -> String {
+        self.format("%Y-%m-%d %H:%M", time)
+    }
+
     /// The time, and the day unless it is that of `now`.
     pub(super) fn full(&self, time: ServerTime, now: ServerTime) -> String {
         let day = self.day(time);

@@ -28,8 +28,8 @@ pub(super) struct Transfers {
     running: VecDeque<Transfer>,
     /// Messages whose files are uploaded, ready to be sent.
     pub(super) uploaded: Vec<Job>,
-    /// The time until which the transfer is paused.
-    paused: Option<Instant>,
+    /// The time until which all transfers are paused.
+    pub(super) paused: Option<Instant>,
     reported: Option<Instant>,
     downloads: u64,
 }
@@ -55,11 +55,6 @@ impl Transfer {
 }
 
 impl Transfers {
-    /// The time at which the next paused transfer can continue.
-    pub(super) fn due(&self) -> Option<Instant> {
-        self.paused
-    }
-
     /// Begins the transfer of a job.
     pub(super) fn begin(
         &mut self,

@@ -183,9 +183,9 @@ impl Worker {
         let begun = now();
         let slowed = self.slowed.values().min().copied();
         let seen = (!self.seen.is_empty()).then(|| self.seen_sent + SEEN_PAUSE);
-        let paused = self.transfers.due();
         let silence = self.heard + SILENCE_MAX;
-        let due = slowed.into_iter().chain(seen).chain(paused).chain([silence]).min();
+        let due =
+            slowed.into_iter().chain(seen).chain(self.transfers.paused).chain([silence]).min();
         let timeout = due.map_or(SILENCE_MAX, |due| due.saturating_duration_since(begun));
         let something_came = self.client.wait_with(&self.receiver, timeout)?;
         if something_came {

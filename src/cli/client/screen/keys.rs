@@ -75,6 +75,9 @@ impl Keys {
     /// Handles a pause in the input: a lone ESC byte is the key Esc; any other incomplete sequence
     /// is dropped.
     pub(super) fn give_up_waiting(&mut self) -> Option<Key> {
+        if !self.is_waiting() {
+            return None;
+        }
         let was_escape = self.bytes.iter().all(|&byte| byte == ESC);
         self.bytes.clear();
         was_escape.then_some(Key::Escape)
@@ -347,9 +350,7 @@ mod tests {
         for part in [&b"\x1b]11;rgb:00"[..], b"00/1111", b"/2222\x1b", b"\\"] {
             late.push(part);
             assert_eq!(late.next(), None, "{part:?}");
-            if late.is_waiting() {
-                assert_eq!(late.give_up_waiting(), None);
-            }
+            assert_eq!(late.give_up_waiting(), None);
         }
         late.push(b"e");
         assert_eq!(late.next(), Some(Key::Char('e')));

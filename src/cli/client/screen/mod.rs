@@ -22,7 +22,7 @@ use signal_hook::low_level::pipe;
 use vestnik::ids::ChatId;
 
 use super::super::failure::Failure;
-use super::controller::{Controller, Effect};
+use super::controller::Controller;
 use super::enter::note;
 use super::handle::Handle;
 use super::job::Job;
@@ -36,8 +36,6 @@ use terminal::Terminal;
 
 /// Time limit for the rest of an escape sequence.
 const REST_WAIT: Duration = Duration::from_millis(50);
-/// Time limit for closing the connection.
-const END_WAIT: Duration = Duration::from_secs(3);
 
 /// Runs until the user quits or the session ends; returns whether the session was ended.
 pub(super) fn run(
@@ -70,16 +68,8 @@ pub(super) fn run(
     shell.screen.logoff |= !keeps_session;
     let mut failed = Vec::new();
     if !matches!(shell.screen.end, Some(Err(_))) {
-        worker.ask(Job::Quit { logoff: shell.screen.logoff });
         // Earlier messages are sent first, which may fail.
-        for news in worker.end(END_WAIT) {
-            failed.extend(shell.screen.controller.heard(news).into_iter().filter_map(|effect| {
-                match effect {
-                    Effect::Failure(words) => Some(words),
-                    _ => None,
-                }
-            }));
-        }
+        failed = shell.screen.controller.heard_last(worker.end(shell.screen.logoff));
     }
     let Shell { screen, terminal, .. } = shell;
     // The terminal is restored before anything more is printed.
@@ -119,7 +109,7 @@ impl Shell<'_> {
             let now = worker::now();
             if has_input {
                 self.read(now)?;
-            } else if let Some(key) = self.rest_of_key() {
+            } else if let Some(key) = self.keys.give_up_waiting() {
                 let jobs = self.screen.pressed(key, now);
                 self.ask(jobs);
             }
@@ -150,7 +140,7 @@ impl Shell<'_> {
         let stdin = io::stdin();
         let mut waiting = [
             PollFd::new(&stdin, PollFlags::IN),
-            PollFd::new(self.worker.receiver(), PollFlags::IN),
+            PollFd::new(&self.worker.receiver, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(resized, PollFlags::IN),
         ];
@@ -186,10 +176,6 @@ impl Shell<'_> {
             self.ask(jobs);
         }
         Ok(())
-    }
-
-    fn rest_of_key(&mut self) -> Option<Key> {
-        if self.keys.is_waiting() { self.keys.give_up_waiting() } else { None }
     }
 }
 

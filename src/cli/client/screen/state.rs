@@ -158,7 +158,7 @@ impl Screen {
                     }
                 }
                 // The frame shows it already.
-                Effect::Reacted(_) | Effect::Progress(_) | Effect::Sent(_) => {}
+                Effect::Changed(_) | Effect::Progress(_) => {}
                 Effect::Qr(rows) => self.show_qr(rows),
                 Effect::Note(lines) => self.note(lines, NoteKind::Plain),
                 Effect::Failure(words) => self.note(vec![words], NoteKind::Failure),
