@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::super::text::{harmless, width};
+use super::keys::Key;
 
 /// Lines in the history, at most.
 const HISTORY_MAX: usize = 200;
@@ -91,49 +92,28 @@ impl Editor {
         gap + rest.find(char::is_whitespace).unwrap_or(rest.len())
     }
 
-    pub(super) fn backspace(&mut self) {
-        self.remove_before(self.last_before());
-    }
-
-    pub(super) fn delete(&mut self) {
-        let end = self.at + self.first_after();
-        self.text.replace_range(self.at..end, "");
-    }
-
-    pub(super) fn left(&mut self) {
-        self.at -= self.last_before();
-    }
-
-    pub(super) fn right(&mut self) {
-        self.at += self.first_after();
-    }
-
-    pub(super) fn word_left(&mut self) {
-        self.at -= self.word_before();
-    }
-
-    pub(super) fn word_right(&mut self) {
-        self.at += self.word_after();
-    }
-
-    pub(super) fn home(&mut self) {
-        self.at = 0;
-    }
-
-    pub(super) fn end(&mut self) {
-        self.at = self.text.len();
-    }
-
-    pub(super) fn kill_before(&mut self) {
-        self.remove_before(self.at);
-    }
-
-    pub(super) fn kill_after(&mut self) {
-        self.text.truncate(self.at);
-    }
-
-    pub(super) fn kill_word(&mut self) {
-        self.remove_before(self.word_before());
+    /// Applies a key, as shells do.
+    pub(super) fn press(&mut self, key: Key) {
+        match key {
+            Key::Char(c) => self.insert(c.encode_utf8(&mut [0; 4])),
+            Key::Paste(text) => self.insert(&text),
+            Key::Backspace => self.remove_before(self.last_before()),
+            Key::Delete | Key::Ctrl('d') => {
+                self.text.replace_range(self.at..self.at + self.first_after(), "");
+            }
+            Key::Left | Key::Ctrl('b') => self.at -= self.last_before(),
+            Key::Right | Key::Ctrl('f') => self.at += self.first_after(),
+            Key::WordLeft | Key::Alt('b') => self.at -= self.word_before(),
+            Key::WordRight | Key::Alt('f') => self.at += self.word_after(),
+            Key::Home | Key::Ctrl('a') => self.at = 0,
+            Key::End | Key::Ctrl('e') => self.at = self.text.len(),
+            Key::Ctrl('u') => self.remove_before(self.at),
+            Key::Ctrl('k') => self.text.truncate(self.at),
+            Key::Ctrl('w') => self.remove_before(self.word_before()),
+            Key::Up => self.recall(false),
+            Key::Down => self.recall(true),
+            _ => {}
+        }
     }
 
     /// Replaces the text, with the cursor at its end, and leaves the history.
@@ -144,9 +124,7 @@ impl Editor {
     }
 
     pub(super) fn clear(&mut self) {
-        self.text.clear();
-        self.at = 0;
-        self.recalled = None;
+        self.set(String::new());
     }
 
     /// Removes the text and adds it to the history, unless it contains a secret.
@@ -168,7 +146,7 @@ impl Editor {
     }
 
     /// Shows the previous line of the history, or with `is_newer` the next; the typed text is last.
-    pub(super) fn recall(&mut self, is_newer: bool) {
+    fn recall(&mut self, is_newer: bool) {
         let place = self.recalled.as_ref().map(|(place, _)| *place);
         let next = match (place, is_newer) {
             (None, true) => return,
@@ -191,7 +169,7 @@ impl Editor {
                 self.text = self.recalled.take().map(|(_, draft)| draft).unwrap_or_default();
             }
         }
-        self.end();
+        self.at = self.text.len();
     }
 
     /// The part of the text that fits into `columns`, and the column of the cursor. The text is
@@ -235,34 +213,34 @@ mod tests {
     #[test]
     fn what_people_see_as_one_character_is_one() {
         let mut editor = typed("a👩‍👩‍👧e\u{301}");
-        editor.backspace();
+        editor.press(Key::Backspace);
         assert_eq!(editor.text(), "a👩‍👩‍👧");
-        editor.left();
+        editor.press(Key::Left);
         editor.insert("b");
-        editor.delete();
+        editor.press(Key::Delete);
         assert_eq!(editor.text(), "ab");
-        editor.delete();
-        editor.right();
-        editor.home();
-        editor.left();
-        editor.backspace();
+        editor.press(Key::Delete);
+        editor.press(Key::Right);
+        editor.press(Key::Home);
+        editor.press(Key::Left);
+        editor.press(Key::Backspace);
         assert_eq!(editor.text(), "ab");
     }
 
     #[test]
     fn words_are_passed_and_killed() {
         let mut editor = typed("one  две\u{3000}three ");
-        editor.kill_word();
+        editor.press(Key::Ctrl('w'));
         assert_eq!(editor.text(), "one  две\u{3000}");
-        editor.word_left();
-        editor.word_left();
+        editor.press(Key::WordLeft);
+        editor.press(Key::WordLeft);
         assert_eq!(editor.before(), "");
-        editor.word_right();
+        editor.press(Key::WordRight);
         assert_eq!(editor.before(), "one");
-        editor.kill_after();
+        editor.press(Key::Ctrl('k'));
         editor.insert("!\u{7}\t?\u{1b}");
         assert_eq!(editor.text(), "one! ?");
-        editor.kill_before();
+        editor.press(Key::Ctrl('u'));
         assert!(editor.is_empty());
     }
 
@@ -275,19 +253,19 @@ mod tests {
         editor.insert("/join cellar tea");
         editor.take(true);
         editor.insert("draft");
-        editor.recall(true);
+        editor.press(Key::Down);
         assert_eq!(editor.text(), "draft");
         for line in ["two", "one", "one"] {
-            editor.recall(false);
+            editor.press(Key::Up);
             assert_eq!(editor.text(), line);
         }
-        editor.recall(true);
-        editor.recall(true);
+        editor.press(Key::Down);
+        editor.press(Key::Down);
         assert_eq!(editor.text(), "draft");
         editor.clear();
         editor.insert("secret");
         assert_eq!(editor.take_secret(), "secret");
-        editor.recall(false);
+        editor.press(Key::Up);
         assert_eq!(editor.text(), "two");
     }
 
@@ -295,14 +273,14 @@ mod tests {
     fn the_place_is_always_seen() {
         let mut editor = typed("one two three 日本語");
         assert_eq!(editor.view(10), ("ee 日本語".to_owned(), 9));
-        editor.home();
+        editor.press(Key::Home);
         assert_eq!(editor.view(10), ("one two th".to_owned(), 0));
         for _ in 0..20 {
             for columns in 2..12 {
                 let (seen, column) = editor.view(columns);
                 assert!(width(&seen) <= columns && column < columns);
             }
-            editor.right();
+            editor.press(Key::Right);
         }
         assert_eq!(typed("a\nb").view(9).0, "a⏎b");
     }

@@ -231,14 +231,12 @@ impl Screen {
             Key::Ctrl('n') | Key::AltDown => return self.step(true),
             Key::Ctrl('p') | Key::AltUp => return self.step(false),
             Key::Escape => self.editor.clear(),
-            Key::Up => self.editor.recall(false),
-            Key::Down => self.editor.recall(true),
             Key::Ctrl('j') => self.editor.insert("\n"),
             Key::Char(_) | Key::Paste(_) => {
-                edit(&mut self.editor, key);
+                self.editor.press(key);
                 return self.send_typing(now);
             }
-            key => edit(&mut self.editor, key),
+            key => self.editor.press(key),
         }
         Vec::new()
     }
@@ -281,7 +279,7 @@ impl Screen {
                 return self.act(vec![effect]);
             }
             key => {
-                edit(&mut editor, key);
+                editor.press(key);
                 self.question = Some((question, editor));
             }
         }
@@ -430,25 +428,5 @@ impl Screen {
         self.typing.retain(|_, until| *until > now);
         let next = self.typing.values().min()?;
         Some(next.saturating_duration_since(now))
-    }
-}
-
-/// Applies a key to the editor.
-fn edit(editor: &mut Editor, key: Key) {
-    match key {
-        Key::Char(c) => editor.insert(c.encode_utf8(&mut [0; 4])),
-        Key::Paste(text) => editor.insert(&text),
-        Key::Backspace | Key::Ctrl('h') => editor.backspace(),
-        Key::Delete | Key::Ctrl('d') => editor.delete(),
-        Key::Left | Key::Ctrl('b') => editor.left(),
-        Key::Right | Key::Ctrl('f') => editor.right(),
-        Key::WordLeft | Key::Alt('b') => editor.word_left(),
-        Key::WordRight | Key::Alt('f') => editor.word_right(),
-        Key::Home | Key::Ctrl('a') => editor.home(),
-        Key::End | Key::Ctrl('e') => editor.end(),
-        Key::Ctrl('u') => editor.kill_before(),
-        Key::Ctrl('k') => editor.kill_after(),
-        Key::Ctrl('w') => editor.kill_word(),
-        _ => {}
     }
 }
