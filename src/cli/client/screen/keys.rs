@@ -2,12 +2,17 @@
 //!
 //! Unknown sequences are skipped.
 
+use std::time::{Duration, Instant};
+
 /// Longest escape sequence, in bytes.
 const SEQUENCE_BYTES_MAX: usize = 32;
 /// Longest answer of a terminal that is skipped as a whole, in bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 /// Longest pasted text, in bytes; the rest is dropped.
 const PASTE_BYTES_MAX: usize = 64 * 1024;
+
+/// Time limit for the rest of an escape sequence.
+const REST_WAIT: Duration = Duration::from_millis(50);
 
 const ESC: u8 = 0x1B;
 const PASTE_BEGINS: &[u8] = b"\x1b[200~";
@@ -44,6 +49,8 @@ pub(super) enum Key {
 #[derive(Default)]
 pub(super) struct Keys {
     bytes: Vec<u8>,
+    /// When the last bytes came.
+    pushed: Option<Instant>,
     /// The text of a paste that has not ended.
     paste: Option<Vec<u8>>,
     /// Bytes dropped so far of an answer of the terminal that has not ended (OSC, DCS and the
@@ -62,20 +69,23 @@ enum Found {
 }
 
 impl Keys {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
+        self.pushed = Some(now);
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Whether an incomplete sequence waits for its rest, which may never come: the key Esc looks
+    /// How long an incomplete sequence waits for its rest, which may never come: the key Esc looks
     /// like one.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.bytes.is_empty() && self.paste.is_none() && self.answer.is_none()
+    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
+        let is_waiting = !self.bytes.is_empty() && self.paste.is_none() && self.answer.is_none();
+        let pushed = self.pushed.filter(|_| is_waiting)?;
+        Some((pushed + REST_WAIT).saturating_duration_since(now))
     }
 
     /// Handles a pause in the input: a lone ESC byte is the key Esc; any other incomplete sequence
     /// is dropped.
-    pub(super) fn give_up_waiting(&mut self) -> Option<Key> {
-        if !self.is_waiting() {
+    pub(super) fn give_up_waiting(&mut self, now: Instant) -> Option<Key> {
+        if self.wait(now) != Some(Duration::ZERO) {
             return None;
         }
         let was_escape = self.bytes.iter().all(|&byte| byte == ESC);
@@ -289,9 +299,14 @@ fn arrow(last: u8, modifiers: u32) -> Option<Key> {
 mod tests {
     use super::*;
 
+    #[allow(clippy::disallowed_methods, reason = "a moment to count from")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn keys(bytes: &[u8]) -> Vec<Key> {
         let mut keys = Keys::default();
-        keys.push(bytes);
+        keys.push(bytes, now());
         std::iter::from_fn(|| keys.next()).collect()
     }
 
@@ -348,18 +363,18 @@ mod tests {
         // It comes in parts, however long the pauses are.
         let mut late = Keys::default();
         for part in [&b"\x1b]11;rgb:00"[..], b"00/1111", b"/2222\x1b", b"\\"] {
-            late.push(part);
+            late.push(part, now());
             assert_eq!(late.next(), None, "{part:?}");
-            assert_eq!(late.give_up_waiting(), None);
+            assert_eq!(late.give_up_waiting(now() + REST_WAIT), None);
         }
-        late.push(b"e");
+        late.push(b"e", now());
         assert_eq!(late.next(), Some(Key::Char('e')));
         // One that never ends takes neither the keyboard nor memory.
         let mut endless = Keys::default();
-        endless.push(b"\x1b]52;");
-        endless.push(&vec![b'x'; ANSWER_BYTES_MAX]);
+        endless.push(b"\x1b]52;", now());
+        endless.push(&vec![b'x'; ANSWER_BYTES_MAX], now());
         while endless.next().is_some() {}
-        endless.push(b"\x03f");
+        endless.push(b"\x03f", now());
         assert_eq!(endless.next(), Some(Key::Ctrl('c')));
         assert_eq!(endless.next(), Some(Key::Char('f')));
     }
@@ -370,31 +385,47 @@ mod tests {
         let mut keys = Keys::default();
         let mut found = Vec::new();
         for byte in typed {
-            keys.push(&[*byte]);
+            keys.push(&[*byte], now());
             found.extend(std::iter::from_fn(|| keys.next()));
         }
         let paste = Key::Paste("a".to_owned());
         assert_eq!(found, [Key::Char('日'), Key::AltUp, paste, Key::Alt('b')]);
-        assert!(!keys.is_waiting());
+        assert!(keys.wait(now()).is_none());
     }
 
     #[test]
     fn esc_alone_is_a_key_when_nothing_follows() {
         let mut keys = Keys::default();
-        keys.push(b"\x1b");
+        keys.push(b"\x1b", now());
         assert_eq!(keys.next(), None);
-        assert!(keys.is_waiting());
-        assert_eq!(keys.give_up_waiting(), Some(Key::Escape));
-        keys.push(b"\x1b\x1b");
+        assert!(keys.wait(now()).is_some());
+        assert_eq!(keys.give_up_waiting(now() + REST_WAIT), Some(Key::Escape));
+        keys.push(b"\x1b\x1b", now());
         assert_eq!(keys.next(), None);
-        assert_eq!(keys.give_up_waiting(), Some(Key::Escape));
-        keys.push(b"\x1b[1");
+        assert_eq!(keys.give_up_waiting(now() + REST_WAIT), Some(Key::Escape));
+        keys.push(b"\x1b[1", now());
         assert_eq!(keys.next(), None);
-        assert_eq!(keys.give_up_waiting(), None);
-        keys.push(b"\x1b[");
-        keys.push(&[b'1'; 100]);
-        keys.push(b"a");
+        assert_eq!(keys.give_up_waiting(now() + REST_WAIT), None);
+        keys.push(b"\x1b[", now());
+        keys.push(&[b'1'; 100], now());
+        keys.push(b"a", now());
         assert_eq!(keys.next(), None);
+    }
+
+    /// Something else that happens meanwhile does not end the wait.
+    #[test]
+    fn the_rest_of_a_key_has_its_time() {
+        let begun = now();
+        let mut keys = Keys::default();
+        assert_eq!(keys.wait(begun), None);
+        keys.push(b"\x1b", begun);
+        assert_eq!(keys.next(), None);
+        let soon = begun + REST_WAIT / 2;
+        assert_eq!(keys.wait(soon), Some(REST_WAIT / 2));
+        assert_eq!(keys.give_up_waiting(soon), None);
+        keys.push(b"[D", soon);
+        assert_eq!(keys.next(), Some(Key::Left));
+        assert_eq!(keys.give_up_waiting(begun + 2 * REST_WAIT), None);
     }
 
     #[test]
@@ -405,7 +436,7 @@ mod tests {
             for _ in 0..20 {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let byte = (seed >> 33) as u8;
-                keys.push(&[if byte > 200 { ESC } else { byte }]);
+                keys.push(&[if byte > 200 { ESC } else { byte }], now());
                 while keys.next().is_some() {}
             }
             assert!(keys.bytes.len() <= SEQUENCE_BYTES_MAX + 1);

@@ -34,9 +34,6 @@ use keys::{Key, Keys};
 use state::Screen;
 use terminal::Terminal;
 
-/// Time limit for the rest of an escape sequence.
-const REST_WAIT: Duration = Duration::from_millis(50);
-
 /// Runs until the user quits or the session ends; returns whether the session was ended.
 pub(super) fn run(
     controller: Controller,
@@ -98,18 +95,20 @@ impl Shell<'_> {
         while self.screen.end.is_none() {
             let now = worker::now();
             let due = self.screen.expire(now);
+            let due = self.keys.wait(now).or(due);
             self.show()?;
             let has_input = self.wait(signals, resized, due)?;
             if signals.hush() {
                 return Ok(());
             }
             if resized.hush() {
-                self.screen.size = Terminal::size();
+                let jobs = self.screen.resize(Terminal::size());
+                self.ask(jobs);
             }
             let now = worker::now();
             if has_input {
                 self.read(now)?;
-            } else if let Some(key) = self.keys.give_up_waiting() {
+            } else if let Some(key) = self.keys.give_up_waiting(now) {
                 let jobs = self.screen.pressed(key, now);
                 self.ask(jobs);
             }
@@ -144,8 +143,7 @@ impl Shell<'_> {
             PollFd::new(signals, PollFlags::IN),
             PollFd::new(resized, PollFlags::IN),
         ];
-        let timeout = if self.keys.is_waiting() { Some(REST_WAIT) } else { due };
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let timeout = due.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut waiting, timeout.as_ref()) {
             Ok(_) => Ok(!waiting[0].revents().is_empty()),
             Err(rustix::io::Errno::INTR) => Ok(false),
@@ -161,13 +159,14 @@ impl Shell<'_> {
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        self.keys.push(bytes.get(..count).unwrap_or_default());
+        self.keys.push(bytes.get(..count).unwrap_or_default(), now);
         while let Some(key) = self.keys.next() {
             match key {
                 Key::Ctrl('l') => self.shown = None,
                 Key::Ctrl('z') => {
                     self.terminal.suspend()?;
-                    self.screen.size = Terminal::size();
+                    let jobs = self.screen.resize(Terminal::size());
+                    self.ask(jobs);
                     self.shown = None;
                 }
                 _ => {}

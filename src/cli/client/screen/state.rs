@@ -328,8 +328,19 @@ impl Screen {
 
     fn scroll_down(&mut self) -> Vec<Job> {
         let page = self.message_rows().saturating_sub(2).max(1);
-        self.scroll = self.scroll.saturating_sub(page);
-        if self.scroll == 0 { self.seen_now().into_iter().collect() } else { Vec::new() }
+        self.scroll_to(self.scroll.saturating_sub(page))
+    }
+
+    fn scroll_to(&mut self, scroll: usize) -> Vec<Job> {
+        self.scroll = scroll;
+        if scroll == 0 { self.seen_now().into_iter().collect() } else { Vec::new() }
+    }
+
+    /// Takes a new size of the screen, which may show all that was below it.
+    pub(super) fn resize(&mut self, size: (usize, usize)) -> Vec<Job> {
+        self.size = size;
+        let top = self.rows_in_all().saturating_sub(self.message_rows());
+        self.scroll_to(self.scroll.min(top))
     }
 
     /// Opens the next or previous chat of the list.

@@ -286,6 +286,20 @@ fn older_messages_are_asked_for_when_they_are_scrolled_to_and_nothing_moves() {
     assert_eq!(seat.conversation().pop().as_deref(), Some("20:16 boris: new"));
 }
 
+#[test]
+fn what_a_larger_window_shows_is_seen_and_no_more_is_below() {
+    let messages: Vec<Message> = (0..20).map(|n| said(n, BORIS, &n.to_string())).collect();
+    let mut seat = Seat::in_hall((40, 10), messages);
+    seat.presses(Key::PageUp);
+    assert!(seat.hears(News::Message(chat(HALL), said(99, BORIS, "new"))).is_empty());
+    assert!(seat.screen.resize((40, 12)).is_empty());
+    assert!(seat.rows()[10].contains("more below"));
+    let jobs = seat.screen.resize((40, 40));
+    assert!(matches!(jobs.as_slice(), [Job::Seen { time: seen, .. }] if *seen == time(99)));
+    assert!(!seat.rows()[38].contains("more below"), "{:?}", seat.rows()[38]);
+    assert_eq!(seat.conversation().pop().as_deref(), Some("20:16 boris: new"));
+}
+
 /// Jobs of several keys.
 trait Concat {
     fn concat_jobs(self) -> Vec<Job>;
