@@ -144,7 +144,6 @@ pub(super) fn parse(line: &str) -> Result<Typed, String> {
 fn command(name: &str, rest: &str) -> Option<Command> {
     let word = || one_word(rest);
     let nothing = |command| rest.is_empty().then_some(command);
-    let some = || (!rest.is_empty()).then(|| rest.to_owned());
     Some(match name {
         "help" => Command::Help,
         "chats" => nothing(Command::Chats)?,
@@ -155,14 +154,11 @@ fn command(name: &str, rest: &str) -> Option<Command> {
         "dm" => Job::Direct(word()?.trim_start_matches('@').to_owned()).into(),
         "members" => nothing(ChatJob::Members.into())?,
         "more" => nothing(Command::More)?,
-        "search" => ChatJob::Search(some()?).into(),
-        "search-all" => Job::SearchAll(some()?).into(),
+        "search" => ChatJob::Search(some(rest)?).into(),
+        "search-all" => Job::SearchAll(some(rest)?).into(),
         "edit" => {
             let (back, content) = back(rest)?;
-            Command::Edit {
-                back,
-                content: Some(content).filter(|text| !text.is_empty())?.to_owned(),
-            }
+            Command::Edit { back, content: some(content)? }
         }
         "delete" => {
             let (back, user) = back(rest)?;
@@ -194,8 +190,7 @@ fn newer(name: &str, rest: &str) -> Option<Command> {
     Some(match name {
         "reply" => {
             let (to, content) = target(rest)?;
-            let content = Some(content).filter(|text| !text.is_empty())?.to_owned();
-            Command::Reply { to, content }
+            Command::Reply { to, content: some(content)? }
         }
         "react" => {
             let (to, rest) = target(rest)?;
@@ -279,8 +274,12 @@ pub(super) fn invite_code(typed: &str) -> &str {
     typed.split_once("#invite=").map_or(typed, |(_, code)| code)
 }
 
+fn some(rest: &str) -> Option<String> {
+    (!rest.is_empty()).then(|| rest.to_owned())
+}
+
 fn one_word(rest: &str) -> Option<String> {
-    (!rest.is_empty() && !rest.contains(char::is_whitespace)).then(|| rest.to_owned())
+    some(rest).filter(|word| !word.contains(char::is_whitespace))
 }
 
 fn join(rest: &str) -> Option<Job> {

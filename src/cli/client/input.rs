@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::io::{read, retry_on_intr};
 use vestnik::auth::password::Secret;
 use zeroize::Zeroize;
 
@@ -43,12 +44,9 @@ impl Lines {
 
     fn read_from(&mut self, from: BorrowedFd<'_>) -> io::Result<()> {
         let mut chunk = [0; 4096];
-        match rustix::io::read(from, &mut chunk) {
-            Ok(0) => self.has_ended = true,
-            Ok(count) => self.bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let count = retry_on_intr(|| read(from, &mut chunk))?;
+        self.has_ended = count == 0;
+        self.bytes.extend_from_slice(chunk.get(..count).unwrap_or_default());
         chunk.zeroize();
         Ok(())
     }

@@ -15,8 +15,8 @@ use super::text::harmless;
 
 /// Cached messages of the open chat, at most; the oldest are dropped first, and can be reloaded.
 const OPEN_MESSAGES_MAX: usize = 5_000;
-/// Text of the cached messages of the open chat, at most, in bytes.
-const OPEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Text of the cached messages of a chat, at most, in bytes.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Cached names, at most; then the cache is cleared, and unknown users are shown as numbers.
 const NAMES_MAX: usize = 100_000;
 /// Cached messages of a chat that was open before, at most.
@@ -154,11 +154,11 @@ impl ChatView {
 
     /// Whether the cache has no capacity for older messages.
     pub(super) fn is_full(&self) -> bool {
-        self.messages.len() >= OPEN_MESSAGES_MAX || self.bytes >= OPEN_BYTES_MAX
+        self.messages.len() >= OPEN_MESSAGES_MAX || self.bytes >= BYTES_MAX
     }
 
-    fn shrink(&mut self, messages_max: usize, bytes_max: usize) {
-        while self.messages.len() > messages_max || self.bytes > bytes_max {
+    fn shrink(&mut self, messages_max: usize) {
+        while self.messages.len() > messages_max || self.bytes > BYTES_MAX {
             let Some((_, old)) = self.messages.pop_first() else { return };
             self.bytes -= weight(&old);
             self.is_whole = false;
@@ -287,7 +287,7 @@ impl Model {
         }
         if let Some(view) = self.open.and_then(|open| self.chats.get_mut(&open)) {
             view.left_at = view.messages.keys().next_back().copied();
-            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
+            view.shrink(SHUT_MESSAGES_MAX);
         }
         self.open = Some(chat);
         if let Some(view) = self.chats.get_mut(&chat) {
@@ -357,11 +357,7 @@ impl Model {
             return Taken::Known;
         }
         let taken = view.put(message);
-        if is_open {
-            view.shrink(OPEN_MESSAGES_MAX, OPEN_BYTES_MAX);
-        } else {
-            view.shrink(SHUT_MESSAGES_MAX, OPEN_BYTES_MAX);
-        }
+        view.shrink(if is_open { OPEN_MESSAGES_MAX } else { SHUT_MESSAGES_MAX });
         taken
     }
 

@@ -248,13 +248,13 @@ pub(super) fn look_up(
 fn search(client: &mut Client, chat: Option<ChatId>, words: &str) -> Outcome {
     let found = client.search(chat, words, FOUND_MAX)?;
     let chats = client.my_chats()?;
+    let name = names(client, &mut found.iter().map(|(_, message)| message.sender))?;
     let mut lines = vec![format!("{} found", found.len())];
     for (chat, message) in &found {
         let chat_name = chats.iter().find(|info| info.id == *chat).map(report::chat_name);
-        let sender = name(client, message.sender)?;
-        lines.push(report::hit(&chat_name.unwrap_or_default(), &sender, message));
+        lines.push(report::hit(&chat_name.unwrap_or_default(), &name(message.sender), message));
     }
-    Ok(vec![News::Lines(lines)])
+    Ok(self::lines(lines))
 }
 
 /// The name of a user, or the id if it is unknown.

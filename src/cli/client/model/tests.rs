@@ -59,7 +59,7 @@ fn what_is_kept_is_bounded_by_number_and_by_size() {
     assert!(view.is_full() && !view.is_whole);
     // What went is not new when it comes again.
     assert_eq!(model.take(chat().id, message(3, "x")), Taken::Known);
-    let huge = "x".repeat(OPEN_BYTES_MAX / 2);
+    let huge = "x".repeat(BYTES_MAX / 2);
     for at in 1..4 {
         model.take(chat().id, message(1_000_000 + at, &huge));
     }

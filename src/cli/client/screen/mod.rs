@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use signal_hook::consts::SIGWINCH;
 use signal_hook::low_level::pipe;
 use vestnik::ids::ChatId;
@@ -153,12 +154,10 @@ impl Shell<'_> {
 
     fn read(&mut self, now: Instant) -> io::Result<()> {
         let mut bytes = [0; 4096];
-        let count = match rustix::io::read(io::stdin(), &mut bytes) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => count,
-            Err(rustix::io::Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let count = retry_on_intr(|| rustix::io::read(io::stdin(), &mut bytes))?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         self.keys.push(bytes.get(..count).unwrap_or_default(), now);
         while let Some(key) = self.keys.next() {
             match key {
