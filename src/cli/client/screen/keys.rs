@@ -178,6 +178,8 @@ fn find(bytes: &[u8]) -> Found {
         [ESC, b'[', rest @ ..] => csi(rest),
         [ESC, b'O', rest @ ..] => match rest {
             [] => Found::More,
+            // An arrow with Ctrl, as rxvt sends it.
+            [last @ b'a'..=b'd', ..] => Found::Key(3, arrow(last.to_ascii_uppercase(), 4)),
             [last, ..] => Found::Key(3, arrow(*last, 0)),
         },
         // Alone it may still be Alt and a key.
@@ -333,6 +335,8 @@ mod tests {
         assert_eq!(keys(b"\x1b[1;3A\x1b\x1b[A\x1b\x1bOA"), [Key::AltUp, Key::AltUp, Key::AltUp]);
         assert_eq!(keys(b"\x1b\x1b[5~\x1b\x1b[D"), [Key::PageUp, Key::WordLeft]);
         assert_eq!(keys(b"\x1b\x1bx"), [Key::Escape, Key::Alt('x')]);
+        // Ctrl-Left of xterm and of rxvt.
+        assert_eq!(keys(b"\x1b[1;5D\x1bOd"), [Key::WordLeft, Key::WordLeft]);
         // Esc before a paste stays one key.
         let paste = Key::Paste("a\n".to_owned());
         assert_eq!(keys(b"\x1b\x1b[200~a\r\x1b[201~"), [Key::Escape, paste]);
