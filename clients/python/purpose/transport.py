@@ -18,6 +18,8 @@ BODY_BYTES_MAX = 2 << 20
 # Bytes read ahead while a send waits for the server.
 READ_AHEAD_BYTES_MAX = 16 << 20
 RECEIVE_BYTES = 1 << 16
+# Reads after a deadline, for what has arrived by then: a flood must not go on forever.
+LATE_READS_MAX = 2 * BODY_BYTES_MAX // RECEIVE_BYTES
 
 
 class Link:
@@ -34,6 +36,8 @@ class Link:
     def __init__(self, address, tls=None, timeout=60, path=None, source=None, plain=None):
         self.web = None
         self.buffer, self.at = bytearray(), 0
+        # Replies of the WebSocket of which a part may be sent; they have to be completed first.
+        self._begun, self._is_sending = b"", False
         self.last_byte = time.monotonic()
         self.timeout = timeout
         source = (source, 0) if source else None
@@ -64,14 +68,16 @@ class Link:
 
         Reads meanwhile, because the server stops reading from a client that does not read answers
         (backpressure)."""
-        if self.web:
-            data = self.web.outgoing + self.web.wrap(data)
-            self.web.outgoing = b""
-        self.send_raw(data)
+        self.send_raw(self.web.wrap(data) if self.web else data)
 
     def send_raw(self, data):
-        """Sends bytes below the WebSocket, if there is one."""
+        """Sends bytes below the WebSocket, if there is one.
+
+        Replies that become due meanwhile wait: nothing may be put into a half-sent frame."""
+        if self.web:
+            data, self._begun = self._begun + self.web.take_replies() + data, b""
         left, deadline = memoryview(data), time.monotonic() + self.timeout
+        self._is_sending = True
         try:
             while left:
                 try:
@@ -88,9 +94,14 @@ class Link:
             if isinstance(error, Disconnected):
                 raise
             raise Disconnected(f"the connection broke: {error}") from error
+        finally:
+            self._is_sending = False
+        if self.web:
+            self._send_replies()
 
     def receive(self, deadline):
         """Returns the next frame as (purpose, task, body); None when none arrives in time."""
+        late_reads = 0
         while True:
             if len(self.buffer) - self.at >= HEADER.size:
                 length, purpose, task = HEADER.unpack_from(self.buffer, self.at)
@@ -102,17 +113,15 @@ class Link:
                     body = bytes(self.buffer[self.at + HEADER.size : end])
                     self.at = end
                     return purpose, task, body
-            if not self._fill(deadline):
+            # Received bytes are handled even if the deadline has passed.
+            is_late = time.monotonic() >= deadline
+            late_reads += is_late
+            if late_reads > LATE_READS_MAX:
                 return None
-
-    def _fill(self, deadline):
-        # Received bytes are handled even if the deadline has passed.
-        if self._read():
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        self._wait(deadline, select.POLLIN)
-        return True
+            if not self._read():
+                if is_late:
+                    return None
+                self._wait(deadline, select.POLLIN)
 
     def _wait(self, deadline, events):
         poll = select.poll()
@@ -149,22 +158,30 @@ class Link:
             self._end_web()
             if not payload:
                 raise Disconnected("the server closed the WebSocket")
-        elif self.web.outgoing:
-            try:
-                sent = self.socket.send(self.web.outgoing)
-                self.web.outgoing = self.web.outgoing[sent:]
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                pass  # goes with the next send
-            except OSError as error:
-                self.close()
-                raise Disconnected(f"the connection broke: {error}") from error
+        elif not self._is_sending:
+            self._send_replies()
         return payload
 
-    def _end_web(self):
+    def _send_replies(self):
+        """Sends the replies of the WebSocket, as far as the socket accepts them."""
+        # Over TLS, bytes that were offered once have to be offered again.
+        self._begun = self._begun or self.web.take_replies()
+        if not self._begun:
+            return
         try:
-            self.socket.send(self.web.outgoing)
-        except OSError:
-            pass  # the other side may be gone already
+            self._begun = self._begun[self.socket.send(self._begun) :]
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass  # they go with the next send
+        except OSError as error:
+            self.close()
+            raise Disconnected(f"the connection broke: {error}") from error
+
+    def _end_web(self):
+        if not self._is_sending:
+            try:
+                self.socket.send(self._begun + self.web.take_replies())
+            except OSError:
+                pass  # the other side may be gone already
         self.close()
 
     def close(self):
@@ -204,12 +221,16 @@ def shake_hands(plain, address, path, is_tls=False):
 class WebSocket:
     """Client side of a WebSocket (RFC 6455) without I/O.
 
-    Encodes bytes into frames and decodes them. Replies to send (Pong, Close) wait in `outgoing`."""
+    Encodes bytes into frames and decodes them. The replies to send are those of `take_replies`: a
+    Close, and a Pong for the latest Ping only, so that a flood of Pings costs no memory."""
 
     CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+    # Longest payload of a Close, Ping or Pong.
+    CONTROL_BYTES_MAX = 125
 
     def __init__(self):
-        self.raw, self.outgoing, self.is_over = bytearray(), b"", False
+        self.raw, self.is_over = bytearray(), False
+        self._is_fragmented, self._pong, self._close = False, b"", b""
 
     @classmethod
     def wrap(cls, data, opcode=BINARY, is_last=True):
@@ -226,40 +247,57 @@ class WebSocket:
         masked = int.from_bytes(data, "big") ^ int.from_bytes(whole, "big")
         return head + mask + masked.to_bytes(size, "big")
 
+    def take_replies(self):
+        """Takes the frames that are due as replies."""
+        replies, self._pong, self._close = self._pong + self._close, b"", b""
+        return replies
+
     def unwrap(self, chunk):
         """Decodes received bytes; returns those of Purpose."""
         self.raw += chunk
-        payload, at = bytearray(), 0
+        payload, at, ping = bytearray(), 0, None
         while not self.is_over and (found := self._frame(at)):
-            opcode, start, at = found
+            opcode, is_last, start, at = found
             content = bytes(self.raw[start:at])
             if opcode in (self.CONTINUATION, self.BINARY):
+                if (opcode == self.CONTINUATION) != self._is_fragmented:
+                    raise ProtocolError("a frame of a WebSocket that is out of place")
+                self._is_fragmented = not is_last
                 payload += content
             elif opcode == self.PING:
-                self.outgoing += self.wrap(content, self.PONG)
+                ping = content
             elif opcode == self.CLOSE:
+                if len(content) == 1:
+                    raise ProtocolError("half a code in the Close of a WebSocket")
                 self.is_over = True
-                self.outgoing += self.wrap(content[:2], self.CLOSE)
+                self._close = self.wrap(content[:2], self.CLOSE)
+        if ping is not None:
+            self._pong = self.wrap(ping, self.PONG)
         del self.raw[:at]
         return bytes(payload)
 
     def _frame(self, at):
-        """The opcode of the frame at an index, and start and end of its payload.
-
-        None when the frame is incomplete."""
+        """The frame at an index: opcode, whether it is the last of its message, and its payload's
+        start and end. None when the frame is incomplete."""
         if len(self.raw) - at < 2:
             return None
         first, size, start = self.raw[at], self.raw[at + 1], at + 2
-        if size > 127 or first & 0x70 or first & 0x0F not in (0, self.BINARY, 8, 9, 10):
+        opcode, is_last = first & 0x0F, bool(first & 0x80)
+        if size > 127 or first & 0x70 or opcode not in (0, self.BINARY, 8, 9, 10):
             raise ProtocolError("a frame that is none of WebSocket")
+        if opcode >= self.CLOSE and (size > self.CONTROL_BYTES_MAX or not is_last):
+            raise ProtocolError("a control frame of a WebSocket that is too long or in pieces")
         if size >= 126:
+            shortest = 126 if size == 126 else 1 << 16
             start += 2 if size == 126 else 8
             if len(self.raw) < start:
                 return None
             size = int.from_bytes(self.raw[at + 2 : start], "big")
+            if size < shortest:
+                raise ProtocolError("a length of a WebSocket that is not in its shortest form")
         if size > BODY_BYTES_MAX:
             raise ProtocolError("a message longer than any answer")
-        return (first & 0x0F, start, start + size) if len(self.raw) >= start + size else None
+        return (opcode, is_last, start, start + size) if len(self.raw) >= start + size else None
 
 
 class Tls:

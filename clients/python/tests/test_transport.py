@@ -51,13 +51,31 @@ class ThroughWebSocket(WithServer):
         got = b"".join(layer.unwrap(stream[at : at + 1]) for at in range(len(stream)))
         self.assertEqual(got, b"hiab" + b"z" * 128)
         self.assertTrue(layer.is_over)
-        answers = layer.outgoing
+        answers = layer.take_replies()
         self.assertEqual((answers[0], answers[1]), (0x8A, 0x81))
         self.assertEqual(answers[6] ^ answers[2], ord("p"))
         self.assertEqual(answers[7], 0x88)
-        for wrong in (b"\xc2\x00", b"\x81\x00", b"\x82\x80"):
-            with self.assertRaises(ProtocolError):
+        for wrong in (
+            b"\xc2\x00", b"\x81\x00", b"\x82\x80",
+            # A long Ping, one in pieces, and a Close with half a code.
+            b"\x89\x7e\x00\x7e" + b"p" * 126, b"\x09\x01p", b"\x88\x01\x03",
+            # A continuation of nothing, and a message inside another one.
+            b"\x80\x01a", b"\x02\x01a\x82\x01b",
+            # Lengths that are longer than they need be.
+            b"\x82\x7e\x00\x05hello", b"\x82\x7f" + b"\0" * 6 + b"\xff\xffz",
+        ):
+            with self.assertRaises(ProtocolError, msg=wrong):
                 WebSocket().unwrap(wrong)
+
+    def test_a_flood_of_pings_costs_one_pong(self):
+        layer = WebSocket()
+        for number in range(1000):
+            layer.unwrap(b"\x89\x04%04d" % number)
+        (fin_and_opcode, size), mask, payload = (
+            (pong := layer.take_replies())[:2], pong[2:6], pong[6:]
+        )
+        self.assertEqual((fin_and_opcode, size, len(payload)), (0x8A, 0x84, 4))
+        self.assertEqual(bytes(a ^ b for a, b in zip(mask, payload)), b"0999")
 
 
 class OverTls(WithServer):
