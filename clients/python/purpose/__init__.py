@@ -30,7 +30,7 @@ Python 3.9 or newer.
 from .calls import invite_code
 from .chat_copy import ChatCopy
 from .errors import Declined, Disconnected, ProtocolError, PurposeError, SessionEnded
-from .files import FileBase
+from .files import FileBase, local_name
 from .transport import Link, Tls, WebSocket
 from .wire import (
     API_0_1, API_1_0, API_1_1, NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING,
@@ -46,10 +46,11 @@ class Client(FileBase):
                  through a WebSocket, wss over TLS
     tls          use TLS; fingerprint (as `vestnik cert fingerprint` prints it) and ca_file imply it
     version      highest API to use: API_1_1, API_1_0 or API_0_1; `server` has the actual version
-    timeout      seconds to connect, and from a request to its answer
+    timeout      seconds to connect, and from a request to its answer or the next part of that
     retry_seconds  seconds for which to retry a broken connection; None: forever, 0: never
     state_file   file that saves the session and the cursors over a restart; see `start`
     queue_bytes  bound of the events that wait for the callbacks
+    answer_bytes  bound of one answer, such as that of `request_updates`
     from_start   deliver all messages of the user's chats, not only those after the first login
     source       local address to connect from
     """
@@ -60,5 +61,5 @@ __all__ = [
     "File", "Hello", "Invite", "Link", "Member", "Message", "NOTIFY_EVERYTHING", "NOTIFY_MENTIONS",
     "NOTIFY_NOTHING", "ProtocolError", "PurposeError", "REGISTRATION_CLOSED",
     "REGISTRATION_INVITE", "REGISTRATION_OPEN", "Reaction", "ReactionChange", "ResetCode", "Sent",
-    "Session", "SessionEnded", "Tls", "User", "WebSocket", "invite_code",
+    "Session", "SessionEnded", "Tls", "User", "WebSocket", "invite_code", "local_name",
 ]

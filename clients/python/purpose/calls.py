@@ -4,7 +4,7 @@ import secrets
 import struct
 
 from . import wire
-from .errors import Declined
+from .errors import Declined, ProtocolError
 from .events import EventBase
 from .wire import Reader, text
 
@@ -48,6 +48,7 @@ class CallBase(EventBase):
                 raise
             joined = False
         self._is_mine(chat)
+        self._note_chat(chat)
         return joined
 
     def _send(self, chat, content, nonce, extras):
@@ -72,7 +73,9 @@ class CallBase(EventBase):
             except Declined as declined:
                 if declined.code != "too-large":
                     raise
-                fits = declined.number
+                fits, words = declined.number, declined.words
+            if fits is None or not start <= fits <= (wire.TIME_MAX if end is None else end):
+                raise ProtocolError(f"no range of the chat fits: {words}")
             times = wire.TIME.pack(start) + wire.TIME.pack(fits)
             pack = self._safe(wire.REQUEST_CHAT_MSG, wire.U32.pack(chat) + times)
             messages += self._reader(pack).all(Reader.message)
@@ -114,6 +117,7 @@ class CallBase(EventBase):
         # A new chat needs no catch-up.
         self._my_chats.add(chat)
         self._cursors.setdefault(chat, self._since)
+        self._note_chat(chat)
         return chat
 
     def leave_chat(self, chat):
@@ -124,6 +128,7 @@ class CallBase(EventBase):
         """Returns the direct chat with a user; creates it if there is none."""
         chat = Reader(self._safe(wire.START_CHAT, wire.U32.pack(user))).u32()
         self._is_mine(chat)
+        self._note_chat(chat)
         return chat
 
     def delete_chat(self, chat):
@@ -132,17 +137,28 @@ class CallBase(EventBase):
 
     def rename_chat(self, chat, name):
         self._safe(wire.RENAME_CHAT, wire.U32.pack(chat) + text(name))
+        self._note_chat(chat)
 
     def set_chat_title(self, chat, title):
         self._safe(wire.SET_CHAT_TITLE, wire.U32.pack(chat) + text(title))
+        self._note_chat(chat)
 
     def set_chat_password(self, chat, password=None):
         """Sets the password of a chat; without one, joining needs none."""
         body = wire.U32.pack(chat) + (b"" if password is None else text(password))
         self._safe(wire.SET_CHAT_PASSWORD, body)
+        self._note_chat(chat)
 
     def set_chat_admin(self, chat, user, is_admin=True):
-        self._safe(wire.SET_CHAT_ADMIN, struct.pack("<II?", chat, user, is_admin))
+        connections = self._connections
+        try:
+            self._safe(wire.SET_CHAT_ADMIN, struct.pack("<II?", chat, user, is_admin))
+        except Declined as declined:
+            # Repeated after a break, by somebody who has given it up with the first request.
+            is_done = user == self.user_id and not is_admin and declined.code == "forbidden"
+            if not is_done or self._connections == connections:
+                raise
+        self._note_chat(chat)
 
     def set_chat_ban(self, chat, user, is_banned=True):
         """Bans a user, who is removed and cannot join again; or lifts the ban."""
@@ -178,6 +194,9 @@ class CallBase(EventBase):
         updated = Reader(answer).time()
         if self.has_files:
             self._note_own(chat, message_id(message), updated)
+        elif self._handlers["changed"]:
+            # Before API 1.1 the answer says nothing of the changes of others.
+            self._enqueue(("changed", (chat, message_id(message))))
         return updated
 
     def request_chat_page(self, chat, message=0, limit=50, newer=False):
@@ -243,10 +262,12 @@ class CallBase(EventBase):
     def set_chat_closed(self, chat, is_closed=True):
         """For admins: closes a chat, so that it does not exist for users who are not members."""
         self._safe(wire.SET_CHAT_CLOSED, struct.pack("<I?", chat, is_closed))
+        self._note_chat(chat)
 
     def set_chat_notify(self, chat, notify):
         """Sets which messages cause pushes: NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING."""
         self._safe(wire.SET_CHAT_NOTIFY, struct.pack("<IB", chat, notify))
+        self._note_chat(chat)
 
     def subscribe_push(self, endpoint="", p256dh=b"", auth=b""):
         """Subscribes this session to pushes: the endpoint, and the keys as bytes (65 and 16).
@@ -287,8 +308,20 @@ class CallBase(EventBase):
         self.request(wire.END_INVITE, text(hint))
 
     def use_invite(self, code):
-        """Joins the chat of an invite, by its code or link. Returns the chat id."""
-        body = text(invite_code(code))
-        chat = Reader(self._safe(wire.USE_INVITE, body)).u32()
+        """Joins the chat of an invite, by its code or link. Returns the chat id.
+
+        If the answer is lost in a break and the invite is used up by then, the chat is known as the
+        only one that is new; if others have added the user to chats meanwhile, `bad-invite` is
+        raised, and `get_my_chats` has the chat."""
+        body, connections = text(invite_code(code)), self._connections
+        before = set(self._my_chats)
+        try:
+            chat = Reader(self._safe(wire.USE_INVITE, body)).u32()
+        except Declined as declined:
+            new = self._my_chats - before
+            if declined.code != "bad-invite" or self._connections == connections or len(new) != 1:
+                raise
+            chat, = new
         self._is_mine(chat)
+        self._note_chat(chat)
         return chat

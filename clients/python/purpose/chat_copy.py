@@ -15,14 +15,20 @@ class ChatCopy:
     `messages[chat][id]` is a message with its files and reactions, `info[chat]` the latest
     `ChatInfo` of a chat. Both change while `run` or `poll` deliver events. Deleted messages stay,
     with empty content. Create the copy before the session, on a client with `from_start`.
+
+    With a state file the copy is read from the server again when the program starts. Messages that
+    were delivered before go to the copy only, not to the callbacks.
     """
 
     def __init__(self, client):
         if not client._from_start:
             raise ValueError("a copy needs a client with from_start=True")
         self._client = client
+        client._has_copy = True
         self.messages, self.info = {}, {}
         client.on("message")(self._message)
+        client.on("known")(self._message)
+        client.on("changed")(self._fetch)
         client.on("reaction")(self._reaction)
         client.on("own")(self._own)
         client.on("chat")(self._chat)
@@ -46,10 +52,17 @@ class ChatCopy:
         if message is not None and message.updated < change.updated:
             known[change.message] = with_reaction(message, change)
 
-    def _own(self, chat, message, _updated):
-        # Fetch the present message: others may have changed it since.
+    def _own(self, chat, message, updated):
+        self._fetch(chat, message, updated)
+
+    def _fetch(self, chat, message, updated=0):
+        """Reads the present message: others may have changed it since."""
+        client = self._client
         try:
-            page = self._client.request_chat_page(chat, message - 1, 1, newer=True)
+            if client.is_modern:
+                page = client.request_chat_page(chat, message + 1, 1)
+            else:
+                page = client.request_chat_msg(chat, updated, updated)
         except Declined:
             return  # it is mine no more, as the next events say
         for found in page:

@@ -1,6 +1,12 @@
 """The exceptions of the client."""
 
 
+import re
+
+# Digits of the largest number in a message.
+_DIGITS_MAX = 19
+
+
 class PurposeError(Exception):
     """Base class of the exceptions."""
 
@@ -14,11 +20,11 @@ class Declined(PurposeError):
 
     @property
     def number(self):
-        """The number in the message; None if there is none.
+        """The first number in the message; None if there is none.
 
         `rate-limited`, `not-ready`: seconds. `too-large`: a time. `bad-offset`: bytes."""
-        digits = "".join(c if c.isdigit() else " " for c in self.words).split()
-        return int(digits[0]) if digits else None
+        found = re.search("[0-9]+", self.words)
+        return int(found[0]) if found and len(found[0]) <= _DIGITS_MAX else None
 
 
 class Disconnected(PurposeError, ConnectionError):

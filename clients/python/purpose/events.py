@@ -1,12 +1,13 @@
 """Events: notifications are delivered to callbacks, and gaps are read from the server."""
 
+import collections
 import time
 
 from . import wire
-from .errors import Declined, Disconnected, SessionEnded
+from .errors import Declined, Disconnected, ProtocolError, SessionEnded
 from .session import (
     ANSWER_SECONDS, CATCH_UP_WINDOW, FRESH_MAX, HELD_MAX, OWN_MAX, SAVE_SECONDS, SILENCE_SECONDS,
-    SessionBase,
+    SLICES_MAX, SessionBase,
 )
 from .wire import Reader
 
@@ -25,8 +26,9 @@ class EventBase(SessionBase):
                                  delivered before
         reaction(chat, change)   a live `ReactionChange`; missed ones arrive as a message event
                                  with all reactions
-        chat(info)               the user is a member of the chat (for each chat when a session
-                                 begins), or the chat has changed
+        chat(info)               the user is a member of the chat (for each chat when the program
+                                 begins), or the chat has changed: its name, title, flags or
+                                 `notify`, by anybody; also while the client was offline
         chat_gone(chat)          the user is not a member any more
         member(chat, user, event, nickname)    1 joined, 2 left, 3 admin, 4 no admin, 5 banned
         seen(chat, user, time), typing(chat, user), presence(user, is_online)
@@ -55,7 +57,8 @@ class EventBase(SessionBase):
         elif purpose == wire.CHAT_NOTIFY:
             info = body.chat_info()
             self._is_mine(info.id)
-            self._push(("chat", (info,)))
+            self._shown.pop(info.id, None)
+            self._show_chat(info)
         elif purpose == wire.CHAT_GONE:
             self._chat_is_gone(body.u32())
         elif purpose == wire.MEMBER_NOTIFY:
@@ -68,12 +71,9 @@ class EventBase(SessionBase):
             self._push(("presence", (body.u32(), bool(body.u8()))))
 
     def _push(self, event):
-        """Queues an event that may be dropped when the queue is full."""
+        """Queues an ephemeral event, which is dropped when the queue is full."""
         if self._queued_bytes <= self._queue_bytes:
             self._enqueue(event)
-        elif event[0] == "chat":
-            # The list of chats is read again once there is capacity; the rest was ephemeral.
-            self._chats_missed = True
 
     def _enqueue(self, event):
         self._queue.append(event)
@@ -93,10 +93,40 @@ class EventBase(SessionBase):
             self._cursors.setdefault(chat, self._since)
             self._is_stale(chat)
 
+    def _show_chat(self, info):
+        """Queues the event `chat`, unless the callbacks know the chat as it is."""
+        shown = info._replace(members=0, last_message=0, seen=0, unread=0)
+        if self._shown.get(info.id) == shown:
+            return
+        if self._queued_bytes > self._queue_bytes:
+            # The list of chats is read again once there is capacity.
+            self._chats_missed = True
+            return
+        self._shown[info.id] = shown
+        self._enqueue(("chat", (info,)))
+
+    def _note_chat(self, chat):
+        """Notes that this client has changed a chat: the server notifies the others only."""
+        if self.is_modern and self._handlers["chat"]:
+            self._changed_chats.add(chat)
+
+    def _read_changed_chat(self):
+        chat = next(iter(self._changed_chats))
+        try:
+            info = self._reader(self.request(wire.GET_CHAT, wire.U32.pack(chat))).chat_info()
+            if info.is_member:
+                self._show_chat(info)
+        except Declined as declined:
+            if self._session and declined.code not in ("not-member", "no-such-chat"):
+                raise
+        self._changed_chats.discard(chat)
+
     def _chat_is_left(self, chat):
         was_mine = chat in self._my_chats
         self._reading.pop(chat, None)
-        self._fits.pop(chat, None)
+        self._slices.pop(chat, None)
+        self._shown.pop(chat, None)
+        self._changed_chats.discard(chat)
         self._floors.pop(chat, None)
         self._fresh.pop(chat, None)
         self._stale.discard(chat)
@@ -104,6 +134,7 @@ class EventBase(SessionBase):
         if self._from_start:
             self._cursors.pop(chat, None)
             self._received.pop(chat, None)
+            self._known_upto.pop(chat, None)
         # Otherwise its cursor stays, in case the chat is joined again.
         if was_mine:
             self._enqueue(("left", (chat,)))
@@ -147,6 +178,8 @@ class EventBase(SessionBase):
 
     def _known(self, chat, message, received):
         """The name of the event for a message, and the message with `is_new` set."""
+        if message.updated <= self._known_upto.get(chat, -1):
+            return "known", message
         is_first = self._is_first(chat, message, received)
         if self._own.pop(message.id, False):
             if message.created == message.updated:
@@ -186,41 +219,77 @@ class EventBase(SessionBase):
 
     def _catch_up(self):
         """Continues to read chats from which changes may be missing."""
-        asked = []
-        for chat in sorted(self._stale)[:CATCH_UP_WINDOW]:
+        asked, expected_bytes = [], 0
+        for chat in sorted(self._stale):
+            slices = self._slices.setdefault(chat, collections.deque())
+            upto, size = slices[0] if slices else (None, 0)
+            expected_bytes += size
+            has_room = len(asked) < CATCH_UP_WINDOW and expected_bytes <= self._queue_bytes
+            if asked and not has_room:
+                break
+            if slices:
+                slices.popleft()
             self._stale.discard(chat)
             self._reading[chat] = []
-            upto = self._fits.pop(chat, None)
-            asked.append((chat, upto, self._ask_range(chat, upto)))
-        for chat, upto, pending in asked:
+            rest = []
+            asked.append((chat, upto, rest, self._ask_range(chat, upto, rest)))
+        for chat, upto, rest, pending in asked:
             try:
                 self._await(pending)
-                if upto is not None:
-                    self._is_stale(chat)
+                self._plan(chat, upto, rest)
             except Declined as declined:
-                self._range_declined(chat, declined)
+                self._range_declined(chat, upto, declined)
             for change in self._reading.pop(chat, ()):
                 self._queue_change(chat, change)
             if chat not in self._stale:
                 self._floors.pop(chat, None)
                 self._fresh.pop(chat, None)
+                self._slices.pop(chat, None)
 
-    def _ask_range(self, chat, upto):
+    def _ask_range(self, chat, upto, rest):
         def take(part):
             for message in self._reader(part).all(Reader.message):
                 if chat in self._reading:
                     self._queue_change(chat, message)
+                    if chat in self._stale:
+                        self._note_rest(rest, message)
 
-        since = self._received.get(chat, self._since) + 1
+        since = min(self._received.get(chat, self._since) + 1, wire.TIME_MAX)
         body = wire.U32.pack(chat) + wire.TIME.pack(since)
         body += b"" if upto is None else wire.TIME.pack(upto)
         return self._ask(wire.REQUEST_CHAT_MSG, body, take)
 
-    def _range_declined(self, chat, declined):
+    def _note_rest(self, rest, message):
+        """Notes a message for which the queue is full, in slices that each fit the queue.
+
+        So the rest of a long range is read once more, and not again and again."""
+        size = _event_bytes(("message", (0, message)))
+        if not rest or (rest[-1][1] + size > self._queue_bytes and len(rest) < SLICES_MAX):
+            rest.append((message.updated, size))
+        else:
+            rest[-1] = (message.updated, rest[-1][1] + size)
+
+    def _plan(self, chat, upto, rest):
+        """Notes what of a chat is to be read after a range up to a time (None: without end)."""
+        slices = self._slices.get(chat)
+        if slices is None:
+            return  # the chat was left meanwhile
+        if rest:
+            rest[-1] = (upto, rest[-1][1])
+            slices.extendleft(reversed(rest))
+        if upto is not None or slices:
+            self._is_stale(chat)
+
+    def _range_declined(self, chat, upto, declined):
         if declined.code == "too-large":
             # An answer of API 0.1 holds no more; the rest is requested after it.
-            self._fits[chat] = declined.number
-            self._is_stale(chat)
+            fits = declined.number
+            received = self._received.get(chat, self._since)
+            if fits is None or not received < fits <= (upto or wire.TIME_MAX):
+                raise ProtocolError(f"no range of the chat fits: {declined}") from declined
+            if chat in self._slices:
+                self._slices[chat].appendleft((fits, 0))
+                self._is_stale(chat)
         elif declined.code in ("not-member", "no-such-chat"):
             self._chat_is_gone(chat)
         elif self._session:
@@ -239,14 +308,20 @@ class EventBase(SessionBase):
                 raise SessionEnded("no session is attached")
             if self._chats_missed:
                 self._begin()
+                continue
+            if self._changed_chats:
+                self._read_changed_chat()
+                continue
             if self._stale:
                 self._catch_up()
                 continue
             silent_until = self._link.last_byte + SILENCE_SECONDS
             if self._ping:
                 silent_until = self._ping[1]
-            if self._pump(min(deadline, silent_until)):
+            save_at = self._saved + SAVE_SECONDS if self._is_unsaved else float("inf")
+            if self._pump(min(deadline, silent_until, save_at)):
                 continue
+            self._save_in_time()
             now = time.monotonic()
             if now >= silent_until:
                 self._ask_for_life(now)
@@ -267,18 +342,29 @@ class EventBase(SessionBase):
     def _dispatch(self):
         name, values = event = self._queue.popleft()
         self._queued_bytes -= _event_bytes(event)
+        handlers = self._handlers[name]
+        failed, at = self._failed
+        at = at if failed is event else 0
         try:
-            for handler in self._handlers.get(name, ()):
-                handler(*values)
+            while at < len(handlers):
+                handlers[at](*values)
+                at += 1
         except Disconnected:
-            # Its callback failed: it is delivered again after the reconnect.
+            # This callback failed: it and those after it are called again after the reconnect.
+            self._failed = (event, at)
             self._queue.appendleft(event)
             self._queued_bytes += _event_bytes(event)
             raise
+        self._failed = (None, 0)
         if name in _CHANGES:
+            self._breaks = 0
             chat, updated = values[0], values[-1] if name == "own" else values[1].updated
             self._cursors[chat] = max(updated, self._cursors.get(chat, 0))
-        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self._is_unsaved = True
+        self._save_in_time()
+
+    def _save_in_time(self):
+        if self._is_unsaved and time.monotonic() >= self._saved + SAVE_SECONDS:
             self.save()
 
     def run(self):
@@ -288,7 +374,8 @@ class EventBase(SessionBase):
             try:
                 self.poll(SILENCE_SECONDS)
             except Disconnected as broken:
-                self._mend(broken)
+                self._breaks += 1
+                self._mend(broken, self._breaks)
         self.save()
 
     def stop(self):
@@ -310,7 +397,7 @@ class EventBase(SessionBase):
 def _event_bytes(event):
     """Approximate memory of a queued event."""
     name, values = event
-    if name != "message":
+    if name not in ("message", "known"):
         return 96
     message = values[1]
     extras = 400 * len(message.files) + sum(100 + 8 * len(r.users) for r in message.reactions)

@@ -16,6 +16,10 @@ from .wire import File, Reader, text
 WINDOW = 8
 # Bytes per request; the server returns no more.
 CHUNK_BYTES = 64 * 1024
+# Files of a message, at most.
+FILES_MAX = 10
+# Bytes of a file's name, as most file systems limit them, and of its ending.
+NAME_BYTES_MAX, ENDING_BYTES_MAX = 255, 32
 _PUT, _GET, _BEGIN = struct.Struct("<QQ"), struct.Struct("<QQI"), struct.Struct("<IQHH")
 
 
@@ -28,13 +32,14 @@ class FileBase(CallBase):
         On API 1.0 and newer it is idempotent: the message is stored once, however often the
         connection breaks. Pass your own `nonce` to extend that over a restart.
 
-        files      attachments, up to ten: paths, which are uploaded first, or results of `upload`
+        files      attachments, up to ten: sources as `upload` accepts them, which are uploaded
+                   first, or results of `upload`; a single one needs no list
         reply_to   the message of the same chat that it answers, or its id
         progress   called as `progress(bytes, size)` during uploads
         """
         if (files or reply_to) and not self.has_files:
             raise ValueError("files and replies need API 1.1")
-        ids = []
+        files, ids = _each_file(files), []
         for file in files:
             if not isinstance(file, (int, File)):
                 file = self.upload(chat, file, progress=progress)
@@ -63,7 +68,7 @@ class FileBase(CallBase):
             name = name or os.path.basename(path) or "file"
             media_type = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
             file = self.begin_file(chat, size, name, media_type, width, height)
-            self._put_all(file, stream, progress)
+            self._put_all(file, stream, progress, is_new=True)
         return file
 
     def continue_upload(self, file, source, progress=None):
@@ -73,7 +78,7 @@ class FileBase(CallBase):
         with _opened(source) as (stream, size, _):
             if size != file.size:
                 raise ValueError(f"the source has {size} bytes, and the upload {file.size}")
-            self._put_all(file, stream, progress)
+            self._put_all(file, stream, progress, is_new=False)
 
     def begin_file(self, chat, size, name, media_type="application/octet-stream", width=0,
                    height=0):
@@ -91,27 +96,46 @@ class FileBase(CallBase):
 
     def end_file(self, file):
         """Abandons an upload. A file in a message is not changed."""
-        self._safe(wire.END_FILE, wire.U64.pack(file if isinstance(file, int) else file.id))
+        connections = self._connections
+        try:
+            self._safe(wire.END_FILE, wire.U64.pack(file if isinstance(file, int) else file.id))
+        except Declined as declined:
+            # After a break: the first request has ended it, and its answer was lost.
+            if declined.code != "no-such-file" or self._connections == connections:
+                raise
 
-    def _put_all(self, file, stream, progress):
-        start, stored = stream.seek(0, os.SEEK_CUR), 0
+    def _put_all(self, file, stream, progress, is_new):
+        # What is stored of an upload that is not new is asked for with its next byte: if it is
+        # stored already, `bad-offset` says how much is.
+        start, stored, breaks = stream.seek(0, os.SEEK_CUR), 0, 0
+
+        def note(now_stored, size):
+            nonlocal stored, breaks
+            stored, breaks = now_stored, 0
+            if progress:
+                progress(stored, size)
+
         while stored < file.size:
-            stream.seek(start + stored)
             try:
-                stored = self._put_run(file, stream, stored, progress)
+                if not is_new:
+                    stored = self._put_run(file, stream, start, stored, note, 1)
+                is_new = True
+                stored = self._put_run(file, stream, start, stored, note)
             except Disconnected as broken:
-                # The answer to the next chunk says how much of it arrived.
-                self._mend(broken)
+                is_new, breaks = False, breaks + 1
+                self._mend_request(broken, breaks)
 
-    def _put_run(self, file, stream, stored, progress):
-        """Sends chunks from an offset on, several in flight.
+    def _put_run(self, file, stream, start, stored, progress, limit=None):
+        """Sends chunks from an offset on, several in flight; with `limit` so many bytes only.
 
-        Returns the stored size at the end of the file, or the offset that the server expects."""
+        Returns the stored size after them, or the offset that the server expects."""
         chunk_bytes = min(self.server.max_body - _PUT.size, CHUNK_BYTES)
         window, sent, elsewhere = collections.deque(), stored, None
-        while window or (sent < file.size and elsewhere is None):
-            if sent < file.size and elsewhere is None and len(window) < WINDOW:
-                data = stream.read(min(chunk_bytes, file.size - sent))
+        end = file.size if limit is None else min(stored + limit, file.size)
+        stream.seek(start + stored)
+        while window or (sent < end and elsewhere is None):
+            if sent < end and elsewhere is None and len(window) < WINDOW:
+                data = stream.read(min(chunk_bytes, end - sent))
                 if not data:
                     raise ValueError("the source is shorter than what was announced")
                 window.append(self._ask(wire.PUT_FILE, _PUT.pack(file.id, sent) + data))
@@ -121,14 +145,16 @@ class FileBase(CallBase):
             try:
                 self._await(pending)
             except Declined as declined:
-                if declined.code != "bad-offset" or declined.number == stored:
+                number = declined.number
+                if declined.code != "bad-offset" or number in (None, stored) or number > file.size:
                     raise
                 # The chunks after it are declined, too.
-                elsewhere = declined.number if elsewhere is None else elsewhere
+                elsewhere = number if elsewhere is None else elsewhere
                 continue
-            stored = Reader(pending.body()).u64()
-            if progress:
-                progress(stored, file.size)
+            before, stored = stored, Reader(pending.body()).u64()
+            if not before < stored <= sent:
+                raise ProtocolError("a chunk of a file that was stored elsewhere")
+            progress(stored, file.size)
         return stored if elsewhere is None else elsewhere
 
     # --- downloading ---
@@ -138,7 +164,8 @@ class FileBase(CallBase):
 
         file      a `File`, as in `Message.files`
         target    a path, a folder (the file keeps its name and replaces nothing), or a binary file
-                  to write to; None: return the bytes
+                  to write to; None: return the bytes. In a folder, a name that is too long for
+                  the file system is cut
         progress  called as `progress(bytes, size)`
 
         Resumes by itself when the connection breaks. With a path it also resumes after a restart:
@@ -150,9 +177,12 @@ class FileBase(CallBase):
             for chunk in self._chunks(file, 0, progress):
                 target.write(chunk)
             return None
-        in_folder = os.path.isdir(target)
-        path = os.path.join(target, _own_name(file.name)) if in_folder else os.fspath(target)
-        part = f"{path}.{file.id}.part"
+        path, in_folder = os.fsdecode(target), os.path.isdir(target)
+        if in_folder:
+            path = os.path.join(path, local_name(file))
+        folder, name = os.path.split(path)
+        ending = f".{file.id}.part"
+        part = os.path.join(folder, _shortened(name, NAME_BYTES_MAX - len(ending)) + ending)
         with open(part, "ab") as stream:
             found = stream.seek(0, os.SEEK_END)
             if found > file.size:
@@ -171,15 +201,17 @@ class FileBase(CallBase):
 
     def _chunks(self, file, at, progress):
         """Yields the bytes of a file from an offset on, with several requests in flight."""
+        breaks = 0
         while at < file.size:
             try:
                 for chunk in self._chunk_run(file, at):
-                    at += len(chunk)
+                    at, breaks = at + len(chunk), 0
                     yield chunk
                     if progress:
                         progress(at, file.size)
             except Disconnected as broken:
-                self._mend(broken)
+                breaks += 1
+                self._mend_request(broken, breaks)
 
     def _chunk_run(self, file, at):
         window, asked = collections.deque(), at
@@ -196,6 +228,17 @@ class FileBase(CallBase):
             if len(chunk) != length:
                 raise ProtocolError("a file is shorter than its message says")
             yield chunk
+
+
+def _each_file(files):
+    """The attachments as a list; a single one, too, of which many kinds are iterable."""
+    single = (str, bytes, bytearray, memoryview, os.PathLike, File, int)
+    if isinstance(files, single) or hasattr(files, "read"):
+        files = [files] if files else []
+    files = list(files)
+    if len(files) > FILES_MAX:
+        raise ValueError(f"a message has at most {FILES_MAX} files")
+    return files
 
 
 @contextlib.contextmanager
@@ -215,11 +258,30 @@ def _opened(source):
             yield stream, os.fstat(stream.fileno()).st_size, path
 
 
-def _own_name(name):
-    """A safe file name: a name from the server must not lead out of a folder."""
+def local_name(file, prefix=""):
+    """Returns a name under which a folder can hold a `File`: its own, or that cut to fit.
+
+    With `f"{file.id}-"` as `prefix`, no two files have the same."""
     forbidden = "/\\:" if os.name == "nt" else "/\\"
-    if name in ("", ".", "..") or any(c in forbidden or ord(c) < 32 for c in name):
-        raise ProtocolError(f"{name!r} is not the name of a file: choose a path for it")
+    if file.name in ("", ".", "..") or any(c in forbidden or ord(c) < 32 for c in file.name):
+        # It must not lead out of the folder.
+        raise ProtocolError(f"{file.name!r} is not the name of a file: choose a path for it")
+    # The incomplete file has this name and more; so has one of several with the same name.
+    return _shortened(prefix + file.name, NAME_BYTES_MAX - len(f".{file.id}.part"))
+
+
+def _shortened(name, bytes_max):
+    """A name of at most so many bytes; its ending is kept, unless that is long itself."""
+    if len(os.fsencode(name)) <= bytes_max:
+        return name
+    stem, ending = os.path.splitext(name)
+    ending = _cut(ending, ENDING_BYTES_MAX)
+    return _cut(stem, bytes_max - len(os.fsencode(ending))) + ending
+
+
+def _cut(name, bytes_max):
+    while len(os.fsencode(name)) > bytes_max:
+        name = name[:-1]
     return name
 
 

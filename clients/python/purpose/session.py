@@ -22,27 +22,33 @@ CATCH_UP_WINDOW = 32
 HELD_MAX = 1000
 # Own messages that are remembered, to match them in a range.
 OWN_MAX = 4096
+# Slices into which a range is divided that does not fit the queue.
+SLICES_MAX = 10_000
 # Ids of messages remembered during the catch-up of a chat, to know which are new.
 FRESH_MAX = 100_000
 # Seconds of silence before HEARTBEAT is sent, and seconds for its answer.
 SILENCE_SECONDS, ANSWER_SECONDS = 60, 30
-# Longest pause between two attempts to connect, in seconds.
-PAUSE_SECONDS_MAX = 30
+# Longest pause between two attempts to connect, in seconds, and longest one that a server sets.
+PAUSE_SECONDS_MAX, LIMITED_SECONDS_MAX = 30, 300
+# Breaks of one request after which it is not repeated any more, and those without a pause.
+BREAKS_MAX, BREAKS_AT_ONCE = 12, 3
 # The state file is written at most this often, in seconds.
 SAVE_SECONDS = 1
 
+# The last two are for `ChatCopy`: messages that the callbacks know, and changes by this client that
+# come in no order with others.
 EVENTS = (
     "message", "reaction", "chat", "chat_gone", "member", "seen", "typing", "presence", "deauth",
-    "reconnect", "own", "left",
+    "reconnect", "own", "left", "known", "changed",
 )
 
 
 class Pending:
     """A request that waits for its answer."""
 
-    def __init__(self, task, on_part=None):
-        self.task, self.on_part = task, on_part
-        self.parts, self.is_done, self.error = [], False, None
+    def __init__(self, task, purpose, on_part=None):
+        self.task, self.purpose, self.on_part = task, purpose, on_part
+        self.parts, self.part_bytes, self.is_done, self.error = [], 0, False, None
 
     def body(self):
         return b"".join(self.parts)
@@ -58,7 +64,7 @@ class SessionBase:
 
     def __init__(self, address, *, tls=False, fingerprint=None, ca_file=None, server_name=None,
                  version=wire.API_1_1, timeout=60, retry_seconds=None, state_file=None,
-                 queue_bytes=8 << 20, from_start=False, source=None):
+                 queue_bytes=8 << 20, answer_bytes=256 << 20, from_start=False, source=None):
         self._path, self._source = None, source
         if isinstance(address, str) and "://" in address:
             self._address, self._path, is_secure = split_url(address)
@@ -72,34 +78,50 @@ class SessionBase:
         uses_tls = tls or fingerprint or ca_file
         self._tls = Tls(fingerprint, ca_file, server_name) if uses_tls else None
         self.version, self.server = tuple(version), None
-        self._timeout, self._retry_seconds, self._queue_bytes = timeout, retry_seconds, queue_bytes
-        self._state_file, self._saved = state_file, 0
+        self._timeout, self._retry_seconds = timeout, retry_seconds
+        self._queue_bytes, self._answer_bytes = queue_bytes, answer_bytes
+        self._state_file, self._saved, self._is_unsaved = state_file, 0, False
         self._from_start = from_start
         self._login, self._session = None, None
         self.user_id, self.user_flags = None, 0
         # Cursors of each chat: up to which time changes were delivered, and were received.
         self._since, self._cursors, self._received = 0, {}, {}
         self._my_chats, self._chats_missed = set(), False
+        # Whether there was a session; whether a `ChatCopy` needs all messages, and up to which time
+        # an earlier process has delivered them.
+        self._has_begun, self._has_copy, self._known_upto = False, False, {}
+        # Chats as the callbacks know them, and those that this client has changed.
+        self._shown, self._changed_chats = {}, set()
         # Chats in catch-up: the start of the range, and live changes since.
         self._floors, self._fresh = {}, {}
         self._handlers = {name: [] for name in EVENTS}
         self._own = collections.OrderedDict()
         self._queue, self._queued_bytes = collections.deque(), 0
+        # The event of which a callback failed, and the index of that callback.
+        self._failed = (None, 0)
         self._stopped = False
         self._notified_task = 0
+        # Connections so far, and breaks since the last change that was delivered.
+        self._connections, self._breaks = 0, 0
         self._connect()
 
     # --- connection and session ---
 
     def _connect(self):
-        self._pending, self._task = {}, 0
+        self._connections, self._is_closed = self._connections + 1, False
+        self._pending, self._task, self._answered_at = {}, 0, 0
         # Chats from which changes may be missing, and live changes of those being read.
-        self._stale, self._reading, self._fits = set(), {}, {}
+        self._stale, self._reading, self._slices = set(), {}, {}
         self._ping = None
         self._link = Link(self._address, self._tls, self._timeout, self._path, self._source)
-        hello = Reader(self.request(wire.HELLO, bytes(self.version))).hello()
-        if hello.major != self.version[0] or hello.version > self.version:
-            raise ProtocolError(f"the server answered HELLO with API {hello.major}.{hello.minor}")
+        try:
+            hello = Reader(self.request(wire.HELLO, bytes(self.version))).hello()
+            if hello.major != self.version[0] or hello.version > self.version:
+                version = f"{hello.major}.{hello.minor}"
+                raise ProtocolError(f"the server answered HELLO with API {version}")
+        except BaseException:
+            self._link.close()
+            raise
         self.server = hello
 
     @property
@@ -127,13 +149,16 @@ class SessionBase:
             self._take_user(body)
         else:
             self.user_id = Reader(self.request(wire.GET_USER_ID, text(login))).u32()
-        if before != self.user_id or not self._since:
+        if before != self.user_id or not self._has_begun:
+            self._shown.clear()
+            self._known_upto.clear()
             self._cursors.clear()
             self._received.clear()
             self._my_chats.clear()
             self._stale.clear()
             self._floors.clear()
             self._since = 0 if self._from_start else self._now()
+            self._has_begun = True
         self._begin()
 
     def _take_user(self, body):
@@ -145,7 +170,10 @@ class SessionBase:
         """The present server time, from GET_SESSIONS; on API 0.1 the local clock."""
         if self.is_modern:
             sessions = Reader(self.request(wire.GET_SESSIONS)).all(Reader.session)
-            return next(session.created for session in sessions if session.is_this)
+            for session in sessions:
+                if session.is_this:
+                    return session.created
+            raise ProtocolError("GET_SESSIONS does not have the session in use")
         return int(time.time() * 1_000_000)
 
     def restore(self, state):
@@ -202,9 +230,9 @@ class SessionBase:
             chats = {info.id for info in infos}
             for chat in self._my_chats - chats:
                 self._chat_is_gone(chat)
+            self._changed_chats.clear()
             for info in infos:
-                if info.id not in self._my_chats:
-                    self._push(("chat", (info,)))
+                self._show_chat(info)
         self._my_chats = chats
         for chat in chats:
             self._is_stale(chat)
@@ -236,7 +264,7 @@ class SessionBase:
                         raise SessionEnded("the session has ended") from error
                     if error.code not in ("rate-limited", "storage-failed", "shutting-down"):
                         raise
-                    wait = error.number or wait
+                    wait = min(error.number or wait, LIMITED_SECONDS_MAX)
                 passed = time.monotonic() - begun
                 if self._retry_seconds is not None and passed + wait > self._retry_seconds:
                     raise
@@ -244,14 +272,31 @@ class SessionBase:
                 time.sleep(wait)
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
-    def _mend(self, broken):
-        """Handles a break during an idempotent call: reconnects, or raises the error."""
-        if not self._session or self._retry_seconds == 0:
+    def _mend(self, broken, breaks=1):
+        """Handles a break during an idempotent call: reconnects, or raises the error.
+
+        `breaks` is how many there were in a row: each new connection may break as well."""
+        if not self._session or self._retry_seconds == 0 or self._is_closed:
             raise broken
+        if breaks > BREAKS_AT_ONCE:
+            pause = min(0.1 * 2 ** (breaks - BREAKS_AT_ONCE), PAUSE_SECONDS_MAX)
+            if self._retry_seconds is not None:
+                pause = min(pause, self._retry_seconds)
+            time.sleep(pause * random.uniform(0.5, 1))
         self.reconnect()
 
+    def _mend_request(self, broken, breaks):
+        """Like `_mend`, for a request that may be what breaks the connections."""
+        if breaks >= BREAKS_MAX:
+            raise ProtocolError(f"{breaks} connections broke during one request: {broken}") \
+                from broken
+        self._mend(broken, breaks)
+
     def close(self):
-        """Sends DISCONNECT and closes the connection. The session stays valid."""
+        """Sends DISCONNECT and closes the connection.
+
+        The session stays valid: `reconnect` restores it. Until then calls raise `Disconnected`."""
+        self._is_closed = True
         try:
             self._link.send(frame(wire.DISCONNECT, 0))
         except Disconnected:
@@ -268,8 +313,9 @@ class SessionBase:
     def fileno(self):
         """File descriptor of the socket, for `select`.
 
-        When it is readable, call `poll(0)` until that returns False. It changes with a `reconnect`
-        event."""
+        Call `poll(0)` until it returns False when the socket is readable, once after `login` or
+        `start`, and after every other call: a call reads the events that come before its answer.
+        The descriptor changes with a `reconnect` event."""
         return self._link.fileno()
 
     # --- what is kept over a restart ---
@@ -291,9 +337,17 @@ class SessionBase:
         self._cursors = {int(chat): time for chat, time in state["cursors"].items()}
         self._received = dict(self._cursors)
         self._my_chats = set(state["chats"])
+        self._has_begun = self.user_id is not None
+        if self._has_copy:
+            # Everything is read again, for the copy; the callbacks know the messages up to here.
+            known = {chat: self._since for chat in self._my_chats}
+            self._known_upto = {**known, **self._cursors}
+            self._floors = dict(self._known_upto)
+            self._since, self._received = 0, {}
 
     def save(self):
         """Writes the state file atomically, readable by its owner only."""
+        self._is_unsaved = False
         if not self._state_file:
             return
         new_file = f"{self._state_file}.new"
@@ -329,33 +383,46 @@ class SessionBase:
         return pending.body()
 
     def _ask(self, purpose, body=b"", on_part=None):
-        while len(self._pending) >= 255:
-            self._pump_or_give_up()
+        limit = self.server.max_body if self.server else wire.BODY_BYTES_MAX
+        if len(body) > limit:
+            # The server would close the connection.
+            raise Declined(f"too-large: a body has at most {limit} bytes")
+        if len(self._pending) >= 255:
+            self._wait_for(next(iter(self._pending.values())))
         while self._task in self._pending or self._task == 0:
             self._task = (self._task + 1) % 256
-        pending = self._pending[self._task] = Pending(self._task, on_part)
+        pending = self._pending[self._task] = Pending(self._task, purpose, on_part)
         self._link.send(frame(purpose, self._task, body))
         self._task = (self._task + 1) % 256
         return pending
 
     def _await(self, pending):
-        while not pending.is_done:
-            self._pump_or_give_up()
+        self._wait_for(pending)
         if pending.error:
             raise pending.error
 
-    def _pump_or_give_up(self):
-        if not self._pump(time.monotonic() + self._timeout):
-            self._link.close()
-            raise Disconnected("the server does not answer")
+    def _wait_for(self, pending):
+        """Waits for an answer. Gives up when for `timeout` seconds nothing of an answer came.
+
+        Answers come in the order of the requests, so those of earlier ones count; notifications
+        do not."""
+        self._answered_at = time.monotonic()
+        while not pending.is_done:
+            is_received = self._pump(self._answered_at + self._timeout)
+            is_late = time.monotonic() > self._answered_at + self._timeout
+            if not is_received or (is_late and not pending.is_done):
+                self._link.close()
+                raise Disconnected("the server does not answer")
 
     def _safe(self, purpose, body=b""):
         """Like `request`, for idempotent requests: repeats it after a break."""
+        breaks = 0
         while True:
             try:
                 return self.request(purpose, body)
             except Disconnected as broken:
-                self._mend(broken)
+                breaks += 1
+                self._mend_request(broken, breaks)
 
     def _pump(self, deadline):
         """Receives and dispatches one frame. False when none arrived before the deadline."""
@@ -378,11 +445,21 @@ class SessionBase:
         pending = self._pending.get(task)
         if not pending:
             return
+        if purpose == wire.PART and pending.purpose not in wire.PACKS:
+            self._link.close()
+            raise ProtocolError("a PART of an answer that has none")
+        if body or purpose != wire.PART:
+            self._answered_at = time.monotonic()
         if purpose == wire.DECLINED:
             pending.error = Declined(Reader(body).str())
         elif pending.on_part:
             pending.on_part(body)
         else:
+            pending.part_bytes += len(body)
+            if pending.part_bytes > self._answer_bytes:
+                self._link.close()
+                raise ProtocolError(f"an answer of more than {self._answer_bytes} bytes: request "
+                                    "a shorter range, or set answer_bytes")
             pending.parts.append(body)
         if purpose != wire.PART:
             pending.is_done = True

@@ -34,6 +34,12 @@ MSG_NOTIFY, DEAUTH = 0x20, 0x22
 CHAT_NOTIFY, CHAT_GONE, MEMBER_NOTIFY, SEEN_NOTIFY = range(0x30, 0x34)
 TYPING_NOTIFY, PRESENCE_NOTIFY, REACTION_NOTIFY = range(0x34, 0x37)
 
+# Requests whose answer is a pack, which PARTs may precede.
+PACKS = frozenset((
+    REQUEST_CHAT_MSG, GET_SESSIONS, GET_MY_CHATS, GET_MEMBERS, FIND_CHATS, REQUEST_CHAT_PAGE,
+    SEARCH_MSG, REQUEST_UPDATES, FIND_USERS, GET_REACTIONS, GET_INVITES,
+))
+
 # Extras of a message.
 REPLY, FILE, REACTIONS, ATTACH = 0x01, 0x02, 0x03, 0x04
 
@@ -43,6 +49,10 @@ NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING = 0, 1, 2
 REGISTRATION_CLOSED, REGISTRATION_INVITE, REGISTRATION_OPEN = 0, 1, 2
 # Users that a reaction shows, at most.
 SHOWN_MAX = 20
+# Longest body to a server that does not say it.
+BODY_BYTES_MAX = 64 * 1024
+# The latest time.
+TIME_MAX = (1 << 63) - 1
 
 HEADER = struct.Struct("<IBB")
 U8, U16, U32 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I")
@@ -200,7 +210,7 @@ class Hello(NamedTuple):
 
     major: int
     minor: int
-    max_body: int = 64 * 1024
+    max_body: int = BODY_BYTES_MAX
     max_content: int = 16 * 1024
     server: str = ""
     max_file: int = 0

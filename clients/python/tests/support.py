@@ -104,7 +104,7 @@ class WithServer(unittest.TestCase):
 
     def client(self, name=None, address=None, **options):
         client = Client(address or self.server.address, timeout=20, **options)
-        self.addCleanup(client._link.close)
+        self.addCleanup(lambda: client._link.close())
         if name:
             client.login(name, PASSWORD)
         return client

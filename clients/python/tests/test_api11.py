@@ -7,9 +7,10 @@ import os
 import random
 import secrets
 import subprocess
+import threading
 
 from purpose import (
-    API_1_0, API_1_1, NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING, REGISTRATION_INVITE,
+    API_0_1, API_1_0, API_1_1, NOTIFY_EVERYTHING, NOTIFY_MENTIONS, NOTIFY_NOTHING, REGISTRATION_INVITE,
     ChatCopy, Disconnected, SessionEnded, invite_code,
 )
 
@@ -150,6 +151,16 @@ class Invites(WithServer):
             with self.client("vera") as vera:
                 self.assertDeclined("bad-invite", vera.use_invite, code)
             self.assertDeclined("bad-invite", anna.end_invite, invite.hint)
+
+    def test_used_up_by_a_lost_answer(self):
+        gate = self.gate()
+        with self.client("anna") as anna, self.client("boris", gate.address) as boris:
+            chat = anna.create_chat("once-only")
+            code = anna.create_invite(chat, uses=1)
+            gate.swallow_answers = True
+            threading.Timer(0.3, gate.cut).start()
+            self.assertEqual(boris.use_invite(code), chat)
+            self.assertDeclined("bad-invite", boris.use_invite, code)
 
     def test_registering(self):
         with self.client("anna") as anna, self.client() as new:
@@ -385,6 +396,63 @@ class Copies(WithServer):
             self.assertEqual(message.reactions[0].count, 22)
             self.assertEqual(len(message.reactions[0].users), 20)
             self.assertEqual({chat: {sent.id: message}}[chat], self.fresh("boris")[chat])
+
+    def test_a_copy_over_a_restart(self):
+        state = os.path.join(self.folder.name, "copy.json")
+        with self.client("anna") as anna:
+            chat = anna.create_chat("restarted")
+            sent = [anna.send(chat, f"before {number}") for number in range(20)]
+            anna.react(chat, sent[3], "\N{PARTY POPPER}")
+            heard = []
+            for start in range(3):
+                with self.client(from_start=True, state_file=state) as boris:
+                    copy, infos = ChatCopy(boris), self.collect(boris, "chat")
+                    got = self.collect(boris)
+                    boris.start("boris", PASSWORD)
+                    boris.join_chat(chat)
+                    self.settle(boris)
+                    self.assertEqual({m.id: m for m in copy.of(chat)}, self.fresh("boris")[chat])
+                    self.assertEqual(copy.info[chat].name, "restarted")
+                    self.assertIn(chat, [info.id for info, in infos])
+                    heard.append([(m.content, m.is_new) for c, m in got if c == chat])
+                anna.edit_msg(chat, sent[start], f"edited {start}")
+                anna.send(chat, f"after {start}")
+            self.assertEqual(len(heard[0]), 20)
+            self.assertEqual(heard[1:], [[(f"edited {n}", False), (f"after {n}", True)]
+                                         for n in range(2)])
+
+    def test_a_copy_of_one_who_logs_in_again(self):
+        with self.client("anna") as anna, self.client(from_start=True) as boris:
+            chat, copy, got = anna.create_chat("again"), ChatCopy(boris), self.collect(boris)
+            boris.login("boris", PASSWORD)
+            boris.join_chat(chat)
+            anna.send(chat, "one")
+            self.settle(boris)
+            boris.logoff()
+            anna.send(chat, "two")
+            boris.login("boris", PASSWORD)
+            self.settle(boris)
+            self.assertEqual([m.content for c, m in got if c == chat], ["one", "two"])
+            self.assertEqual([m.content for m in copy.of(chat)], ["one", "two"])
+
+    def test_a_copy_on_older_versions(self):
+        for version in (API_0_1, API_1_0):
+            with self.client("anna") as anna, \
+                    self.client(from_start=True, version=version) as boris:
+                chat, copy = anna.create_chat(f"old{version[0]}"), ChatCopy(boris)
+                boris.login("boris", PASSWORD)
+                boris.join_chat(chat)
+                self.settle(boris)
+                mine = boris.send(chat, "mine")
+                anna.send(chat, "hers")
+                if version == API_1_0:
+                    boris.edit_msg(chat, mine, "mine, edited")
+                    self.settle(boris)
+                    deleted = boris.send(chat, "gone")
+                    boris.delete_msg(chat, deleted)
+                self.settle(boris)
+                fresh = {message.id: message for message in boris.request_chat_msg(chat)}
+                self.assertEqual({m.id: m for m in copy.of(chat)}, fresh)
 
     def test_a_copy_needs_the_beginning(self):
         with self.client() as client, self.assertRaises(ValueError):

@@ -140,6 +140,27 @@ class Breaks(WithServer):
             with open(state, encoding="utf-8") as file:
                 self.assertIsNone(json.load(file)["session"])
 
+    def test_what_was_delivered_is_saved_without_further_events(self):
+        state = os.path.join(self.folder.name, "idle.json")
+        with self.client("anna") as anna, self.client(state_file=state) as boris:
+            boris.start("boris", PASSWORD)
+            chat = anna.create_chat("idle")
+            boris.join_chat(chat)
+            got, sent = self.collect(boris), [anna.send(chat, str(number)) for number in range(9)]
+            self.pump(boris, lambda: len(got) == 9)
+            boris.poll(1.5)
+            with open(state, encoding="utf-8") as file:
+                self.assertEqual(json.load(file)["cursors"][str(chat)], sent[-1].created)
+
+    def test_a_closed_client_stays_closed(self):
+        with self.client("anna") as anna:
+            hall = anna.get_chat_id("hall")
+        with self.assertRaises(Disconnected):
+            anna.send(hall, "after the end")
+        anna.reconnect()
+        self.assertTrue(anna.send(hall, "open again").id)
+        anna.close()
+
     def test_a_session_taken_over_is_not_fought_for(self):
         with self.client("anna") as first:
             with self.client() as second:
@@ -162,6 +183,48 @@ class Breaks(WithServer):
             self.assertEqual(len(got), 1)
             boris.resume()
             self.pump(boris, lambda: len(got) == 2)
+
+    def test_a_callback_that_succeeded_is_not_called_again(self):
+        with self.client("anna") as anna, self.client("boris") as boris:
+            chat, calls = anna.create_chat("callbacks"), []
+            boris.join_chat(chat)
+            boris.on("message")(lambda _chat, message: calls.append("first"))
+
+            @boris.on("message")
+            def fail_once(_chat, _message):
+                calls.append("second")
+                if calls.count("second") == 1:
+                    raise Disconnected("just now")
+
+            boris.on("message")(lambda _chat, message: calls.append("third"))
+            anna.send(chat, "one")
+            with self.assertRaises(Disconnected):
+                self.pump(boris, lambda: False)
+            self.pump(boris, lambda: "third" in calls)
+            anna.send(chat, "two")
+            self.pump(boris, lambda: calls.count("third") == 2)
+            self.assertEqual(calls, ["first", "second", "second", "third",
+                                     "first", "second", "third"])
+
+    def test_a_long_history_is_read_twice_at_most(self):
+        with self.client("anna") as anna, self.client("boris", queue_bytes=200_000) as boris:
+            chats = [anna.create_chat(f"history{number}") for number in range(3)]
+            sent = [(chat, anna.send(chat, f"{number} " + "x" * 16_000).id)
+                    for chat in chats for number in range(100)]
+            for chat in chats:
+                boris.join_chat(chat)
+                boris.watch(chat)
+            got, received, reader = self.collect(boris), 0, boris._answered
+
+            def count(purpose, task, body):
+                nonlocal received
+                received += len(body)
+                reader(purpose, task, body)
+
+            boris._answered = count
+            self.pump(boris, lambda: len(got) == 300)
+            self.assertEqual(sorted((chat, message.id) for chat, message in got), sorted(sent))
+            self.assertLess(received, 2.2 * 300 * 16_000)
 
     def test_what_is_not_safe_to_repeat_is_not_repeated(self):
         gate = self.gate()

@@ -140,6 +140,57 @@ class Calls(WithServer):
             self.assertDeclined("bad-query", boris.search_msg, "")
             self.assertDeclined("empty-message", anna.send, chat, "")
 
+    def test_a_body_that_is_too_long(self):
+        with self.client("anna") as anna:
+            chat, back = anna.create_chat("bulky"), self.collect(anna, "reconnect")
+            for size in (70_000, 10 << 20):
+                self.assertDeclined("too-large", anna.send, chat, "x" * size)
+            anna.send(chat, "short")
+            self.settle(anna)
+            self.assertEqual(back, [])
+
+    def test_chat_events_of_what_oneself_has_done(self):
+        with self.client("anna") as anna, self.client("boris") as boris:
+            infos = self.collect(boris, "chat")
+            self.settle(boris)
+            infos.clear()
+            joined = anna.create_chat("by-anna")
+            created = boris.create_chat("by-boris")
+            boris.join_chat(joined)
+            self.settle(boris)
+            self.assertEqual(sorted(info.id for info, in infos), sorted([joined, created]))
+            infos.clear()
+            boris.rename_chat(created, "by-boris-2")
+            boris.set_chat_title(created, "A title")
+            boris.set_chat_password(created, "sesame")
+            self.settle(boris)
+            (info,), = infos
+            self.assertEqual((info.name, info.title, info.has_password),
+                             ("by-boris-2", "A title", True))
+            direct = boris.start_chat(anna.user_id)
+            self.settle(boris)
+            self.assertEqual((infos[-1][0].id, infos[-1][0].title), (direct, "anna"))
+            boris.leave_chat(joined)
+            boris.join_chat(joined)
+            self.settle(boris)
+            self.assertEqual(infos[-1][0].id, joined)
+
+    def test_chat_events_of_what_was_missed(self):
+        gate = self.gate()
+        with self.client("anna") as anna, self.client("boris", gate.address) as boris:
+            chats = [anna.create_chat(f"missed{number}") for number in range(2)]
+            infos = self.collect(boris, "chat")
+            for chat in chats:
+                boris.join_chat(chat)
+            self.settle(boris)
+            gate.cut()
+            anna.set_chat_title(chats[1], "changed while away")
+            boris.reconnect()
+            infos.clear()
+            self.settle(boris)
+            self.assertEqual([(info.id, info.title) for info, in infos],
+                             [(chats[1], "changed while away")])
+
     def test_presence(self):
         with self.client("anna") as anna:
             seen = self.collect(anna, "presence")

@@ -60,3 +60,23 @@ class ArchiveBot(WithServer):
             answer = said[0][1]
             self.assertEqual((answer.content, answer.reply_to), ("2 files", question.id))
             self.assertEqual(anna.download(answer.files[0]), b"a.txt\nb.txt\n")
+
+    def test_a_file_that_cannot_be_saved_does_not_end_it(self):
+        folder = os.path.join(self.folder.name, "hindered")
+        with self.client("anna") as anna:
+            hall = anna.get_chat_id("hall")
+            present, reactions = self.collect(anna, "presence"), self.collect(anna, "reaction")
+            bot = self.start(folder)
+            self.pump(anna, lambda: present)
+            hindered = anna.upload(hall, b"no", name="a.txt")
+            # Where the file belongs there is a folder.
+            os.mkdir(os.path.join(folder, f"{hindered.id}-a.txt.{hindered.id}.part"))
+            anna.send(hall, files=hindered)
+            long = anna.send(hall, files=anna.upload(hall, b"yes", name="n" * 250 + ".txt"))
+            self.pump(anna, lambda: reactions)
+            self.assertEqual(reactions[0][1].message, long.id)
+            self.assertIsNone(bot.poll())
+            name = max(os.listdir(folder), key=len)
+            with open(os.path.join(folder, name), "rb") as file:
+                self.assertEqual(file.read(), b"yes")
+            self.assertTrue(name.endswith("nnn.txt"), name)

@@ -4,11 +4,12 @@ import functools
 import hashlib
 import io
 import os
+import pathlib
 import random
 import threading
 import time
 
-from purpose import Client, Declined, Disconnected, File, ProtocolError
+from purpose import Client, Declined, Disconnected, File, ProtocolError, local_name, wire
 
 from .support import PASSWORD, WithServer
 
@@ -94,6 +95,41 @@ class Sending(WithServer):
                 with open(path, "rb") as found:
                     self.assertEqual(found.read(), data)
             self.assertEqual(len(os.listdir(folder)), 5)
+
+    def test_one_file_needs_no_list(self):
+        path = os.path.join(self.folder.name, "one.txt")
+        with open(path, "wb") as file:
+            file.write(b"one")
+        with self.client("anna") as anna:
+            chat = anna.create_chat("single")
+            uploaded = anna.upload(chat, b"one", name="one.txt")
+            for source in (path, pathlib.Path(path), b"one", io.BytesIO(b"one"), uploaded):
+                anna.send(chat, files=source)
+                file, = anna.request_chat_page(chat, limit=1)[0].files
+                self.assertEqual(anna.download(file), b"one")
+            with self.assertRaises(ValueError):
+                anna.send(chat, files=[path] * 11)
+
+    def test_long_names_are_cut(self):
+        folder = os.path.join(self.folder.name, "long")
+        os.mkdir(folder)
+        with self.client("anna") as anna:
+            chat = anna.create_chat("long-names")
+            for name in ("n" * 251 + ".txt", "\N{CYRILLIC SMALL LETTER ZHE}" * 125 + ".jpeg",
+                         "a." + "e" * 253):
+                file = anna.upload(chat, b"content", name=name)
+                anna.send(chat, files=file)
+                paths = [anna.download(file, folder) for _ in range(2)]
+                # A path of the user's own is not cut; its incomplete file is.
+                paths.append(anna.download(file, os.path.join(folder, "p" * 255)))
+                for path in paths:
+                    with open(path, "rb") as found:
+                        self.assertEqual(found.read(), b"content")
+                stem, ending = os.path.splitext(name)
+                self.assertTrue(os.path.basename(paths[0]).startswith(stem[:100]))
+                self.assertEqual(os.path.splitext(paths[0])[1], ending[:32])
+        for name in ("n" * 300, "e." + "x" * 300):
+            self.assertLess(len(local_name(File(7, 1, 0, 0, "a/b", name), "7-")), 255)
 
     def test_what_is_declined(self):
         with self.client("anna") as anna, self.client("boris") as boris:
@@ -202,6 +238,37 @@ class Cuts(WithServer):
             anna.send(chat, "once", files=[file])
             message, = anna.request_chat_page(chat)
             self.assertEqual(anna.download(message.files[0]), self.data[: 2 * MIB])
+
+    def test_stored_bytes_are_not_sent_again(self):
+        gate = self.gate()
+        with self.client("anna", gate.address) as anna:
+            chat, sent, ask = anna.create_chat("sparing"), [], anna._ask
+
+            def count(purpose, body=b"", on_part=None):
+                if purpose == wire.PUT_FILE:
+                    sent.append(len(body) - 16)
+                return ask(purpose, body, on_part)
+
+            def lose():
+                gate.swallow_answers = True
+                threading.Timer(0.3, gate.cut).start()
+
+            anna._ask = count
+            progress = CutAt(lose, 2 * MIB)
+            file = anna.upload(chat, self.data[: 6 * MIB], progress=progress)
+            self.assertGreaterEqual(progress.count, 2)
+            self.assertLessEqual(sum(sent), 6 * MIB + progress.count)
+            anna.send(chat, files=file)
+            self.assertEqual(anna.download(file), self.data[: 6 * MIB])
+
+    def test_an_upload_that_is_ended_twice(self):
+        gate = self.gate()
+        with self.client("anna", gate.address) as anna:
+            file = anna.begin_file(anna.create_chat("ended"), 10, "gone")
+            gate.swallow_answers = True
+            threading.Timer(0.3, gate.cut).start()
+            anna.end_file(file)
+            self.assertDeclined("no-such-file", anna.put_file, file.id, 0, b"1")
 
     def test_going_on_in_another_process(self):
         gate = self.gate()
