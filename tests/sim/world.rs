@@ -623,7 +623,9 @@ impl World {
                 return Err("the server died in peace".into());
             }
             let is_moving = self.links.values().any(Link::is_moving);
-            let is_calm = self.clients.iter().all(Client::is_calm);
+            // One that reads slowly has perhaps not noticed that its connection is gone.
+            let is_calm = |client: &Client| client.is_calm() && !self.is_cut_off(client);
+            let is_calm = self.clients.iter().all(is_calm);
             let is_at_rest = !is_moving && is_calm && self.command.is_none() && host.is_idle();
             still = if is_at_rest { still + 1 } else { 0 };
         }
@@ -667,6 +669,12 @@ impl World {
             self.report.copies += 1;
         }
         Ok(())
+    }
+
+    /// Whether the connection that a client believes to have is gone.
+    fn is_cut_off(&self, client: &Client) -> bool {
+        let link = client.link.map(|id| self.links.get(&id));
+        link.is_some_and(|link| link.is_none_or(|link| link.is_broken))
     }
 
     /// Whether the client of a connection does not read any more.
