@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use purpose::client::{Client, Cursor, Error, Event, Message, NewMessage, Options};
+use purpose::client::{Client, Error, Event, Message, NewMessage, Options};
 use purpose::ids::{ChatId, ServerTime, UserId};
 
 /// How long it waits for an event before it asks the server for a sign of life.
@@ -103,10 +103,8 @@ impl Bot {
     fn start(address: &str, name: &str, password: &str) -> Result<Self, Error> {
         let mut client = Client::connect(address, Options::default())?;
         let me = client.login(name, password)?.user;
-        let chats = client.my_chats()?;
-        let since = chats.iter().map(|chat| chat.last_message).max().unwrap_or_default();
-        let known = chats.iter().map(|chat| (chat.id, since)).collect();
-        client.set_cursor(Cursor { all: since, chats: known });
+        // The login began the cursor: nothing before it is answered.
+        let since = client.cursor().all;
         let (direct, bots) = (HashSet::new(), HashMap::new());
         Ok(Self { client, name: name.to_owned(), me, since, direct, bots })
     }

@@ -2,7 +2,7 @@
 //! row of the protocol's tables names, as [`Error::Declined`].
 
 use super::answer::{self, pack, whole};
-use super::{Chat, Client, Error, Member, Message, Sent, Session, SessionInfo, User};
+use super::{Chat, Client, Cursor, Error, Member, Message, Sent, Session, SessionInfo, User};
 use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::Version;
 use crate::wire::codec::Reader;
@@ -19,26 +19,53 @@ fn identity(body: &mut Reader<'_>) -> Result<Option<UserId>, Error> {
 /// The calls of API 0.1.
 #[allow(clippy::missing_errors_doc)] // said once, above
 impl Client {
-    /// Logs in. From here on messages come as events; the cursor starts with the first.
+    /// Logs in. From here on messages come as events, and on API 1.0 and later the cursor begins
+    /// here: a catch-up brings nothing that was sent before. Where this client has a cursor of the
+    /// same user already, since a session of theirs has ended or by [`Client::set_cursor`], it
+    /// stays, and [`Event::Missed`](super::Event::Missed) comes next.
+    ///
+    /// After an error that comes behind the login itself the connection is closed.
     pub fn login(&mut self, login: &str, password: &str) -> Result<Session, Error> {
         let body = self.request(&Request::Login { login, password })?;
         let session = whole(&body, |body| {
             let (id, hash) = (body.session_id()?, body.str()?.to_owned());
             Ok(Session { id, hash, user: identity(body)? })
         })?;
+        self.events.start_over();
+        let is_other = matches!((self.cursor_user, session.user), (Some(a), Some(b)) if a != b);
+        if is_other {
+            self.cursor = Cursor::default();
+        }
+        if is_other || !self.has_cursor {
+            // What comes from now on follows on the cursor.
+            self.events.forgive();
+            self.events.caught_up();
+            if let Err(error) = self.begin_cursor() {
+                self.link.close();
+                return Err(error);
+            }
+        }
+        self.cursor_user = session.user.or(self.cursor_user);
         self.session = Some(session.clone());
-        self.events.forgive();
-        self.events.caught_up();
         Ok(session)
     }
 
     /// Attaches a session again. [`Event::Missed`](super::Event::Missed) comes next: follow it
-    /// with [`Client::catch_up`], after [`Client::set_cursor`] if one was kept.
+    /// with [`Client::catch_up`], after [`Client::set_cursor`] if one was kept. Without one the
+    /// catch-up brings everything there is.
     pub fn restore(&mut self, session: &Session) -> Result<(), Error> {
+        self.attach(session)?;
+        self.has_cursor = true;
+        Ok(())
+    }
+
+    pub(super) fn attach(&mut self, session: &Session) -> Result<(), Error> {
         let request = Request::RestoreSession { session: session.id, hash: &session.hash };
         let body = self.request(&request)?;
         let user = whole(&body, identity)?;
-        self.session = Some(Session { user: user.or(session.user), ..session.clone() });
+        let user = user.or(session.user);
+        self.session = Some(Session { user, ..session.clone() });
+        self.cursor_user = user.or(self.cursor_user);
         self.events.start_over();
         Ok(())
     }

@@ -153,6 +153,12 @@ impl Events {
         }
     }
 
+    /// The cursor was set: nothing that waits follows on it.
+    pub(super) fn detach(&mut self) {
+        self.queue.iter_mut().for_each(|(_, live)| *live = false);
+        self.miss();
+    }
+
     /// From now on something is missing.
     pub(super) fn miss(&mut self) {
         self.missed = true;
@@ -169,9 +175,13 @@ impl Events {
         self.live = !self.missed;
     }
 
-    /// The connection was lost: messages that wait come again with the catch-up.
+    /// Another connection or session begins. Messages and reactions that wait come again with the
+    /// catch-up: one of them, handed out before it, would move the cursor past the others. A DEAUTH
+    /// was about the session before.
     pub(super) fn start_over(&mut self) {
-        self.queue.retain(|(event, _)| !matches!(event, Event::Message { .. }));
+        self.queue.retain(|(event, _)| {
+            !matches!(event, Event::Message { .. } | Event::Reaction(_) | Event::Deauth)
+        });
         self.bytes = self.queue.iter().map(|(event, _)| event.bytes()).sum();
         self.miss();
     }
@@ -295,6 +305,28 @@ mod tests {
         let expected =
             [(Event::ChatGone(chat), true), (Event::Missed, false), (Event::Deauth, false)];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_moves_the_cursor_does_not_outlive_its_connection() {
+        let mut events = Events::new(1000);
+        let (chat, user) = (ChatId::new(1).expect("not 0"), UserId::new(2).expect("not 0"));
+        let updated = ServerTime::new(106).expect("positive");
+        events.take(ToClient::MsgNotify, Version::V1_0, &notify(105)).expect("well formed");
+        events.push(Event::Reaction(ReactionChange {
+            chat,
+            message: MessageId::at(updated),
+            updated,
+            user,
+            on: true,
+            emoji: "+".to_owned(),
+        }));
+        events.push(Event::Deauth);
+        events.push(Event::Typing { chat, user });
+        events.start_over();
+        let seen: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
+        assert_eq!(seen, [(Event::Typing { chat, user }, true), (Event::Missed, false)]);
+        assert_eq!(events.bytes, 0);
     }
 
     #[test]

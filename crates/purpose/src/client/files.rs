@@ -218,8 +218,10 @@ impl Client {
         while *reconnects < self.options.reconnects_max && self.session.is_some() {
             *reconnects += 1;
             match self.reconnect() {
+                Ok(()) => return Ok(()),
                 Err(again) if again.is_broken() => error = again,
-                other => return other,
+                // It says no to the session, and nothing of the file: the caller reconnects.
+                Err(_) => return Err(error),
             }
             std::thread::sleep(Duration::from_millis(50) * *reconnects);
         }

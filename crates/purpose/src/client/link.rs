@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Options;
-use super::error::Error;
+use super::error::{Declined, Error};
 use super::tls::Stream;
 use super::websocket::WebSocket;
 use crate::limits::{HEADER_BYTES, LEGACY_PACK_BYTES_MAX};
+use crate::wire::decline::Decline;
 use crate::wire::frame::{self, Parsed};
 
 /// Longest body taken from a server: the greatest that the protocol lets one frame have is the
@@ -21,6 +22,9 @@ const BODY_BYTES_MAX: usize = 2 * LEGACY_PACK_BYTES_MAX;
 
 /// Least room offered to one read, in bytes.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Longest wait for the rest of a TLS record whose start has come.
+const RECORD_WAIT: Duration = Duration::from_millis(1);
 
 /// Now. The client is a tool outside the server: it may read the clock.
 #[allow(clippy::disallowed_methods)]
@@ -75,13 +79,29 @@ impl Link {
         Ok(Self { stream, websocket, buffer, start: 0, end, outbound, closed: false })
     }
 
-    /// Sends what `write` appends.
+    /// Sends the frame that `write` appends.
     pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+        self.send_within(usize::MAX, write)
+    }
+
+    /// Sends the frame that `write` appends, unless its body is longer than the server takes: that
+    /// would end the connection.
+    pub(super) fn send_within(
+        &mut self,
+        body_bytes_max: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), Error> {
         if self.closed {
             return Err(Error::Closed);
         }
         self.outbound.clear();
         write(&mut self.outbound);
+        if self.outbound.len().saturating_sub(HEADER_BYTES) > body_bytes_max {
+            self.outbound.fill(0);
+            self.outbound = Vec::new();
+            let reason = Decline::FrameTooLarge(body_bytes_max).to_string();
+            return Err(Error::Declined(Declined::new(&reason)));
+        }
         let sent = match &mut self.websocket {
             Some(websocket) => websocket.send(&mut self.stream, &self.outbound),
             None => self.stream.write_all(&self.outbound),
@@ -121,6 +141,27 @@ impl Link {
         !matches!(frame::parse(waiting, BODY_BYTES_MAX), Parsed::Incomplete)
     }
 
+    /// Reads once, if anything has come; whether it has. Does not wait.
+    pub(super) fn read_ready(&mut self) -> Result<bool, Error> {
+        if self.closed {
+            return Err(Error::Closed);
+        }
+        if !self.stream.holds_bytes()? {
+            let mut waiting = [PollFd::new(self.stream.socket(), PollFlags::IN)];
+            let ready = poll(&mut waiting, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+            match ready {
+                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(false),
+                Ok(_) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+        match self.read(RECORD_WAIT) {
+            Ok(()) => Ok(true),
+            Err(Error::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until something has come here (then true), or `other` can be read, or
     /// the time is over.
     pub(super) fn wait_with(
@@ -153,15 +194,20 @@ impl Link {
         if self.closed {
             return Err(Error::Closed);
         }
+        let wait = deadline.saturating_duration_since(now());
+        if wait.is_zero() {
+            return Err(Error::TimedOut);
+        }
+        self.read(wait)
+    }
+
+    /// Reads once, waiting this long at most; not zero.
+    fn read(&mut self, wait: Duration) -> Result<(), Error> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
         if self.buffer.len() < self.end + READ_BYTES {
             self.buffer.resize((2 * self.end).max(self.end + READ_BYTES), 0);
-        }
-        let wait = deadline.saturating_duration_since(now());
-        if wait.is_zero() {
-            return Err(Error::TimedOut);
         }
         self.stream.socket().set_read_timeout(Some(wait))?;
         let room = self.buffer.get_mut(self.end..).unwrap_or_default();

@@ -54,6 +54,7 @@
 //! stored once. Either way [`Event::Missed`] comes next, and [`Client::catch_up`] reads what was
 //! missed.
 
+mod address;
 mod answer;
 mod calls;
 mod error;
@@ -67,11 +68,11 @@ mod tests;
 mod tls;
 mod websocket;
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+pub use address::Address;
 pub use answer::{
     Chat, File, Invite, Member, Message, Reaction, Registration, Sent, ServerInfo, Session,
     SessionInfo, User,
@@ -84,7 +85,7 @@ pub use sync::Cursor;
 pub use tls::{Tls, TlsError};
 pub use websocket::WebSocketUrl;
 
-use crate::ids::ServerTime;
+use crate::ids::UserId;
 use crate::wire::Version;
 use crate::wire::codec::{Put, Reader};
 use crate::wire::purpose::{ToClient, ToServer};
@@ -100,7 +101,8 @@ pub struct Options {
     pub version: Version,
     /// Time to connect, and for one write.
     pub connect_timeout: Duration,
-    /// Time from a request to its answer, or from one PART to the next.
+    /// Time from a request to its answer, or to the first bytes of it, and from there to the next.
+    /// Nothing else that the server sends makes it longer.
     pub answer_timeout: Duration,
     /// Bytes of events that wait for [`Client::next_event`].
     pub queue_bytes_max: usize,
@@ -130,15 +132,42 @@ impl Default for Options {
     }
 }
 
+/// Longest answer that is handed over piece by piece, in bytes: more than a server stores.
+const ANSWER_BYTES_MAX: u64 = 1 << 40;
+
+/// Whether an answer is a pack, the only kind that comes in PARTs.
+const fn is_pack(purpose: ToServer) -> bool {
+    matches!(
+        purpose,
+        ToServer::RequestChatMsg
+            | ToServer::GetSessions
+            | ToServer::FindUsers
+            | ToServer::GetMyChats
+            | ToServer::GetMembers
+            | ToServer::FindChats
+            | ToServer::RequestChatPage
+            | ToServer::SearchMsg
+            | ToServer::RequestUpdates
+            | ToServer::GetReactions
+            | ToServer::GetInvites
+    )
+}
+
 /// A connection to a server, and the session that outlives it.
 pub struct Client {
     link: Link,
+    address: Address,
+    /// What it resolved to last.
     addresses: Vec<SocketAddr>,
     options: Options,
     task: u8,
     session: Option<Session>,
     events: Events,
     cursor: Cursor,
+    /// Whether the cursor says what was seen; without, LOGIN begins one.
+    has_cursor: bool,
+    /// Whose chats the cursor is about.
+    cursor_user: Option<UserId>,
     nonce: u64,
     /// What HELLO agreed on.
     version: Version,
@@ -147,21 +176,25 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and says HELLO.
+    /// Connects and says HELLO. A name is resolved now, and again by each [`Client::reconnect`].
     ///
     /// # Errors
     /// The network's, [`Error::TimedOut`], or `unsupported-version`.
-    pub fn connect(address: impl ToSocketAddrs, options: Options) -> Result<Self, Error> {
-        let addresses: Vec<_> = address.to_socket_addrs()?.collect();
+    pub fn connect(address: impl Into<Address>, options: Options) -> Result<Self, Error> {
+        let address = address.into();
+        let addresses = address.resolve()?;
         let link = Link::open(&addresses, &options)?;
         let mut client = Self {
             link,
+            address,
             addresses,
             events: Events::new(options.queue_bytes_max),
             options,
             task: 0,
             session: None,
-            cursor: Cursor { all: ServerTime::ZERO, chats: BTreeMap::new() },
+            cursor: Cursor::default(),
+            has_cursor: false,
+            cursor_user: None,
             nonce: sync::random(),
             version: Version::V0_1,
             server: ServerInfo::default(),
@@ -212,23 +245,23 @@ impl Client {
     pub fn request(&mut self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
         let bytes_max = self.options.answer_bytes_max;
         let mut whole = Vec::new();
-        let mut fits = true;
         self.request_parts(request, |part| {
-            fits &= whole.len() + part.len() <= bytes_max;
-            if fits {
-                whole.extend_from_slice(part);
+            if whole.len() + part.len() > bytes_max {
+                return Err(Error::TooLong);
             }
+            whole.extend_from_slice(part);
             Ok(())
         })?;
-        if fits { Ok(whole) } else { Err(Error::TooLong) }
+        Ok(whole)
     }
 
     /// Asks for something and hands over the answer piece by piece, as it comes. Each piece holds
     /// whole entries; the last may be empty.
     ///
     /// # Errors
-    /// [`Error::Declined`] (also after some pieces), the end of the connection, or the first error
-    /// of `piece`, which does not see the rest.
+    /// [`Error::Declined`] (also after some pieces, and by this client for a body that is longer
+    /// than the server reads), the end of the connection, or the first error of `piece`, which does
+    /// not see the rest.
     pub fn request_parts(
         &mut self,
         request: &Request<'_>,
@@ -236,17 +269,42 @@ impl Client {
     ) -> Result<(), Error> {
         self.task = self.task % u8::MAX + 1;
         let task = self.task;
-        self.link.send(|out| request.write(out, task))?;
+        let body_bytes_max = match request {
+            Request::Hello { .. } => usize::MAX,
+            // The server did not say.
+            _ if self.version < Version::V1_0 => usize::MAX,
+            _ => self.server.body_bytes_max,
+        };
+        self.link.send_within(body_bytes_max, |out| request.write(out, task))?;
+        let comes_in_parts = self.version >= Version::V1_0 && is_pack(request.purpose());
+        let mut bytes_left = if comes_in_parts { ANSWER_BYTES_MAX } else { 0 };
+        let mut deadline = link::now() + self.options.answer_timeout;
         let mut outcome = Ok(());
         loop {
-            let frame = self.link.receive(link::now() + self.options.answer_timeout)?;
+            let frame = self.link.receive(deadline)?;
             let purpose = ToClient::from_byte(frame.purpose);
             match purpose {
                 Some(ToClient::Accepted) if frame.task == task => {
                     return outcome.and_then(|()| piece(self.link.body(&frame)));
                 }
                 Some(ToClient::Part) if frame.task == task => {
-                    outcome = outcome.and_then(|()| piece(self.link.body(&frame)));
+                    let part = self.link.body(&frame);
+                    if !comes_in_parts || part.len() as u64 > bytes_left {
+                        self.link.close();
+                        return Err(Error::Protocol("an answer longer than it can be"));
+                    }
+                    bytes_left -= part.len() as u64;
+                    // What brings nothing is no reason to wait longer.
+                    if !part.is_empty() {
+                        deadline = link::now() + self.options.answer_timeout;
+                    }
+                    if outcome.is_ok() {
+                        outcome = piece(part);
+                        // The rest is of no use; where it is long the connection is not, either.
+                        if outcome.is_err() {
+                            bytes_left = self.options.answer_bytes_max as u64;
+                        }
+                    }
                 }
                 Some(ToClient::Declined) if frame.task == task => {
                     let reason = Reader::new(self.link.body(&frame)).str()?;
@@ -259,18 +317,23 @@ impl Client {
     }
 
     /// What is next: from the queue, or from the network within `wait`. `None` when nothing came.
+    /// With no `wait` at all it takes what is here already.
     ///
     /// # Errors
     /// The end of the connection.
     pub fn next_event(&mut self, wait: Duration) -> Result<Option<Event>, Error> {
         let deadline = link::now() + wait;
+        let mut may_read = wait.is_zero();
         loop {
             if let Some((event, live)) = self.events.pop() {
                 self.cursor.note(&event, live);
                 return Ok(Some(event));
             }
             if wait.is_zero() && !self.link.has_frame() {
-                return Ok(None);
+                // Once: a server that does not stop sending does not keep the caller here.
+                if !std::mem::take(&mut may_read) || !self.link.read_ready()? {
+                    return Ok(None);
+                }
             }
             match self.link.receive(deadline) {
                 Ok(frame) => {
@@ -309,7 +372,13 @@ impl Client {
                 self.link.close();
                 Err(Error::Closed)
             }
-            _ => self.events.take(purpose, self.version, self.link.body(frame)),
+            _ => {
+                let body = self.link.body(frame);
+                if purpose == ToClient::MsgNotify && self.version == Version::V0_1 {
+                    self.cursor.hear_of(body)?;
+                }
+                self.events.take(purpose, self.version, body)
+            }
         }
     }
 

@@ -18,8 +18,9 @@ use crate::wire::request::Request;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Up to where the caller has seen everything. Store it with what was seen, and hand it to
-/// [`Client::set_cursor`] before the first catch-up of another day.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// [`Client::set_cursor`] when another run of the program has logged in or restored its session.
+/// The default is the beginning: everything there is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
     /// API 1.0: everything of the chats below up to here.
     pub all: ServerTime,
@@ -45,6 +46,17 @@ impl Cursor {
         }
     }
 
+    /// A message of a chat came on API 0.1, before it waits or is left out. The catch-up, which
+    /// only reads chats that it knows, has to bring it if it is lost on the way to the caller.
+    pub(super) fn hear_of(&mut self, body: &[u8]) -> Result<(), Error> {
+        let mut body = Reader::new(body);
+        let chat = body.chat_id()?;
+        let updated = body.message(Version::V0_1)?.updated;
+        let before = ServerTime::new(updated.micros() - 1).unwrap_or_default();
+        self.chats.entry(chat).or_insert(before);
+        Ok(())
+    }
+
     fn seen(&mut self, chat: ChatId, updated: ServerTime) {
         let cursor = self.chats.entry(chat).or_default();
         *cursor = (*cursor).max(updated);
@@ -62,9 +74,27 @@ impl Client {
         &self.cursor
     }
 
-    /// Goes on from what was seen at another time.
+    /// Goes on from what was seen at another time. [`Event::Missed`] comes next: follow it with
+    /// [`Client::catch_up`].
     pub fn set_cursor(&mut self, cursor: Cursor) {
         self.cursor = cursor;
+        self.has_cursor = true;
+        self.events.detach();
+    }
+
+    /// Begins the cursor where the session began: nothing before is news.
+    pub(super) fn begin_cursor(&mut self) -> Result<(), Error> {
+        self.has_cursor = false;
+        if self.version() >= Version::V1_0 {
+            let sessions = self.sessions()?;
+            let this = sessions.iter().find(|session| session.this);
+            let this = this.ok_or(Error::Protocol("GET_SESSIONS leaves out the session"))?;
+            self.cursor.all = this.created;
+            let chats = self.my_chats()?;
+            self.cursor.chats.extend(chats.iter().map(|chat| (chat.id, this.created)));
+        }
+        self.has_cursor = true;
+        Ok(())
     }
 
     /// Declares that everything of a chat up to `since` is seen, and that the chat is to be caught
@@ -73,28 +103,43 @@ impl Client {
         self.cursor.chats.insert(chat, since);
     }
 
-    /// Makes a new connection and restores the session. [`Event::Missed`] comes next.
+    /// Makes a new connection, to what the server's name resolves to now, and restores the session.
+    /// [`Event::Missed`] comes next.
     ///
     /// # Errors
-    /// The network's, or `bad-session` when the session has ended.
+    /// The network's; `bad-session` when the session has ended, where [`Client::login`] may follow;
+    /// or a code that passes, such as `rate-limited`: wait, and call this again.
     pub fn reconnect(&mut self) -> Result<(), Error> {
         self.link.close();
+        // A name that does not resolve now may still be where it was.
+        if let Ok(addresses) = self.address.resolve()
+            && !addresses.is_empty()
+        {
+            self.addresses = addresses;
+        }
         self.link = Link::open(&self.addresses, &self.options)?;
         self.events.start_over();
-        self.hello()?;
-        match self.session.clone() {
-            Some(session) => self.restore(&session),
+        let outcome = self.hello().and_then(|()| match self.session.clone() {
+            Some(session) => self.attach(&session),
             None => Ok(()),
+        });
+        // Without its session a connection declines everything `login-required`. Only LOGIN helps
+        // when the session has ended, and it may follow on this connection.
+        if outcome.as_ref().is_err_and(|error| error.code() != Some("bad-session")) {
+            self.link.close();
         }
+        outcome
     }
 
     /// Sends a message. On API 1.0, when the connection breaks before the answer, it is made anew
     /// up to [`Options::reconnects_max`](super::Options::reconnects_max) times and the message
-    /// sent again under the same nonce: it is stored once. On 0.1 the error says that nobody
-    /// knows; the catch-up after [`Client::reconnect`] shows the message if it was stored.
+    /// sent again under the same nonce: it is stored once. When that fails, and always on 0.1, the
+    /// error [is of a broken connection](Error::is_broken) and nobody knows; the catch-up after
+    /// [`Client::reconnect`] shows the message if it was stored.
     ///
     /// # Errors
-    /// Those of SEND_CHAT_MSG, or the end of the connection.
+    /// Those of SEND_CHAT_MSG, `too-large` for what is longer than the server reads, or the end of
+    /// the connection.
     pub fn send(&mut self, chat: ChatId, content: &str) -> Result<Sent, Error> {
         let nonce = self.next_nonce();
         self.send_with_nonce(chat, content, nonce)
@@ -135,8 +180,12 @@ impl Client {
             if self.version() == Version::V0_1 || self.session.is_none() {
                 break;
             }
-            outcome =
-                self.reconnect().and_then(|()| self.send_once(chat, content, Some(nonce), extras));
+            match self.reconnect() {
+                Ok(()) => outcome = self.send_once(chat, content, Some(nonce), extras),
+                Err(error) if error.is_broken() => outcome = Err(error),
+                // It says no to the session. Of the message nobody knows: the caller reconnects.
+                Err(_) => break,
+            }
             if outcome.is_err() {
                 std::thread::sleep(pause);
                 pause = (2 * pause).min(PAUSE_MAX);
@@ -149,19 +198,27 @@ impl Client {
     /// moves the cursor. Answers an [`Event::Missed`] that still waits. Live events go on from
     /// there, those that came meanwhile included; a message may come both ways (its id and
     /// `updated` identify it). After an error the cursor of what was not read to its end is where
-    /// it was.
+    /// it was, and [`Event::Missed`] comes again.
     ///
     /// # Errors
     /// The end of the connection, or `login-required`.
     pub fn catch_up(&mut self, mut each: impl FnMut(ChatId, Message)) -> Result<(), Error> {
         self.events.forgive();
-        let newest = match self.version() {
-            Version::V1_0 | Version::V1_1 => self.catch_up_all(&mut each)?,
-            Version::V0_1 => self.catch_up_chats(&mut each)?,
+        let read = match self.version() {
+            Version::V1_0 | Version::V1_1 => self.catch_up_all(&mut each),
+            Version::V0_1 => self.catch_up_chats(&mut each),
         };
-        self.cursor.all = self.cursor.all.max(newest);
-        self.events.caught_up();
-        Ok(())
+        match read {
+            Ok(newest) => {
+                self.cursor.all = self.cursor.all.max(newest);
+                self.events.caught_up();
+                Ok(())
+            }
+            Err(error) => {
+                self.events.miss();
+                Err(error)
+            }
+        }
     }
 
     fn catch_up_all(
@@ -169,13 +226,18 @@ impl Client {
         each: &mut impl FnMut(ChatId, Message),
     ) -> Result<ServerTime, Error> {
         let all = self.cursor.all;
-        let chats: Vec<ChatId> = self.my_chats()?.into_iter().map(|chat| chat.id).collect();
+        let mut chats: Vec<ChatId> = self.my_chats()?.into_iter().map(|chat| chat.id).collect();
+        let mut gone = Vec::new();
         for &chat in &chats {
             // From zero the updates hold the whole of a chat, known or not.
             if all > ServerTime::ZERO && !self.cursor.chats.contains_key(&chat) {
-                self.range(chat, ServerTime::ZERO, Some(all), |message| each(chat, message))?;
+                match self.range(chat, ServerTime::ZERO, Some(all), |message| each(chat, message)) {
+                    Err(error) if is_gone(&error) => gone.push(chat),
+                    other => other?,
+                }
             }
         }
+        chats.retain(|chat| !gone.contains(chat));
         let mut newest = all;
         let version = self.version();
         self.request_parts(&Request::RequestUpdates { from: all.next() }, |piece| {
@@ -207,7 +269,7 @@ impl Client {
                 each(chat, message);
             });
             match read {
-                Err(error) if matches!(error.code(), Some("not-member" | "no-such-chat")) => {
+                Err(error) if is_gone(&error) => {
                     self.cursor.chats.remove(&chat);
                 }
                 other => {
@@ -259,6 +321,11 @@ impl Client {
             Ok(())
         })
     }
+}
+
+/// Whether a chat is not the caller's any more.
+fn is_gone(error: &Error) -> bool {
+    matches!(error.code(), Some("not-member" | "no-such-chat"))
 }
 
 /// Up to where a range that is `too-large` for one answer fits.

@@ -1,12 +1,15 @@
 //! The client against a server of a few lines that says exactly what each test needs.
 
+mod breaks;
+mod hostile;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::*;
-use crate::ids::{ChatId, MessageId, SessionId, UserId};
+use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::answer as say;
 use crate::wire::codec::{self, Put};
 use crate::wire::decline::Decline;
@@ -43,12 +46,65 @@ fn notify(out: &mut Vec<u8>, chat: u32, at: i64) {
     });
 }
 
+/// When the session of a login was made.
+const SESSION_CREATED: i64 = 2;
+
+/// Answers what begins a session; whether it was that.
+fn greet(task: u8, request: &Request<'_>, out: &mut Vec<u8>) -> bool {
+    match *request {
+        Request::Hello { major, minor } => {
+            say::accepted(out, task, |body| body.put_bytes(&[major, minor]));
+        }
+        Request::Login { .. } => say::accepted(out, task, |body| {
+            body.put_u32(3);
+            body.put_str("secret");
+        }),
+        Request::RestoreSession { session, hash } => {
+            assert_eq!((session, hash), (SessionId::new(3).expect("not 0"), "secret"));
+            say::accepted(out, task, |_| {});
+        }
+        Request::GetSessions => say::accepted(out, task, |body| {
+            for (id, flags, created) in [(2, 2, 1), (3, 3, SESSION_CREATED)] {
+                body.put_u32(id);
+                body.put_u8(flags);
+                body.put_time(time(created));
+                body.put_time(time(created));
+                body.put_str("127.0.0.1");
+            }
+        }),
+        _ => return false,
+    }
+    true
+}
+
+fn put_chat(out: &mut Vec<u8>, version: Version, id: u32) {
+    let info = say::ChatInfo {
+        chat: chat(id),
+        kind: say::CHAT_KIND_GROUP,
+        flags: say::CHAT_MEMBER,
+        members: 2,
+        last_message: ServerTime::ZERO,
+        seen: ServerTime::ZERO,
+        unread: 0,
+        name: "",
+        title: "",
+        notify: 0,
+    };
+    say::put_chat_info(out, version, &info);
+}
+
 /// What a test's server does with one request: writes frames, and says whether to go on.
 type Handler = fn(connection: u32, task: u8, request: &Request<'_>, out: &mut Vec<u8>) -> bool;
 
-/// Serves one connection after the other with `handler` until the test ends; HELLO, LOGIN and
-/// RESTORE_SESSION are answered here. Every request is reported to the test as text.
+/// Serves one connection after the other with `handler` until the test ends; HELLO, LOGIN, what a
+/// login asks for, and RESTORE_SESSION are answered here. Every request is reported to the test as
+/// text.
 fn serve(version: Version, handler: Handler) -> (SocketAddr, Receiver<String>) {
+    serve_all(version, handler, false)
+}
+
+/// As above; with `is_raw` the handler gets all requests.
+fn serve_all(version: Version, handler: Handler, is_raw: bool) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (report, heard) = channel();
@@ -56,7 +112,7 @@ fn serve(version: Version, handler: Handler) -> (SocketAddr, Receiver<String>) {
         .spawn(move || {
             for connection in 0.. {
                 let Ok((stream, _)) = listener.accept() else { return };
-                serve_one(stream, version, connection, handler, &report);
+                serve_one(stream, version, connection, (handler, is_raw), &report);
             }
         })
         .expect("a thread");
@@ -67,11 +123,12 @@ fn serve_one(
     mut stream: TcpStream,
     version: Version,
     connection: u32,
-    handler: Handler,
+    (handler, is_raw): (Handler, bool),
     report: &Sender<String>,
 ) {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
+    let mut begins = false;
     loop {
         let Parsed::Frame(frame) = parse(&bytes, 1 << 20) else {
             match stream.read(&mut chunk) {
@@ -89,24 +146,15 @@ fn serve_one(
         // A test that has ended hears nothing.
         let _ = report.send(words);
         let mut out = Vec::new();
-        let goes_on = match request {
-            Request::Hello { major, minor } => {
-                say::accepted(&mut out, frame.task, |body| body.put_bytes(&[major, minor]));
-                true
-            }
-            Request::Login { .. } => {
-                say::accepted(&mut out, frame.task, |body| {
-                    body.put_u32(3);
-                    body.put_str("secret");
-                });
-                true
-            }
-            Request::RestoreSession { session, hash } => {
-                assert_eq!((session, hash), (SessionId::new(3).expect("not 0"), "secret"));
-                say::accepted(&mut out, frame.task, |_| {});
-                true
-            }
-            _ => handler(connection, frame.task, &request, &mut out),
+        begins |= matches!(request, Request::Login { .. });
+        let goes_on = if is_raw {
+            handler(connection, frame.task, &request, &mut out)
+        } else if matches!(request, Request::GetMyChats) && std::mem::take(&mut begins) {
+            say::accepted(&mut out, frame.task, |body| put_chat(body, version, 7));
+            true
+        } else {
+            greet(frame.task, &request, &mut out)
+                || handler(connection, frame.task, &request, &mut out)
         };
         let whole = frame.bytes();
         bytes.drain(..whole);
@@ -134,7 +182,10 @@ fn heard(from: &Receiver<String>) -> Vec<String> {
 
 #[test]
 fn parts_are_assembled_and_what_comes_between_them_waits() {
-    let (address, from) = serve(Version::V1_0, |_, task, _, out| {
+    let (address, from) = serve(Version::V1_0, |_, task, request, out| {
+        if !matches!(request, Request::RequestChatMsg { .. }) {
+            return true;
+        }
         say::part(out, task, |body| put_message(body, 10, "one"));
         say::bare(out, ToClient::Heartbeat);
         notify(out, 7, 30);
@@ -188,7 +239,7 @@ fn a_send_that_loses_its_connection_is_repeated_with_its_nonce() {
     let sends: Vec<_> = heard.iter().filter(|words| words.starts_with("SEND")).collect();
     assert_eq!(sends.len(), 2);
     assert_eq!(sends[0], sends[1], "the same nonce");
-    assert_eq!(heard[3..5], ["HELLO", "RESTORE_SESSION"]);
+    assert_eq!(heard[5..7], ["HELLO", "RESTORE_SESSION"]);
 }
 
 #[test]
@@ -203,24 +254,8 @@ fn a_send_on_0_1_is_not_repeated() {
 fn missed_messages(task: u8, request: &Request<'_>, out: &mut Vec<u8>) {
     match *request {
         Request::GetMyChats => say::accepted(out, task, |body| {
-            for id in [7, 8] {
-                say::put_chat_info(
-                    body,
-                    Version::V1_0,
-                    &say::ChatInfo {
-                        chat: chat(id),
-                        kind: say::CHAT_KIND_GROUP,
-                        flags: say::CHAT_MEMBER,
-                        members: 2,
-                        last_message: ServerTime::ZERO,
-                        seen: ServerTime::ZERO,
-                        unread: 0,
-                        name: "",
-                        title: "",
-                        notify: 0,
-                    },
-                );
-            }
+            put_chat(body, Version::V1_0, 7);
+            put_chat(body, Version::V1_0, 8);
         }),
         Request::RequestChatMsg { chat: id, from, to } => {
             assert_eq!((id, from, to), (chat(8), ServerTime::ZERO, Some(time(10))));
@@ -359,5 +394,5 @@ fn older_versions_are_not_asked_for_what_they_do_not_know() {
         assert_eq!(error.code(), Some("unknown-purpose"));
     }
     drop(client);
-    assert_eq!(heard.try_iter().last().as_deref(), Some("LOGIN"));
+    assert_eq!(heard.try_iter().last().as_deref(), Some("GET_MY_CHATS"));
 }
