@@ -95,7 +95,8 @@ class EventBase(SessionBase):
 
     def _show_chat(self, info):
         """Queues the event `chat`, unless the callbacks know the chat as it is."""
-        shown = info._replace(members=0, last_message=0, seen=0, unread=0)
+        # A hash takes less memory than the texts.
+        shown = hash(info._replace(members=0, last_message=0, seen=0, unread=0))
         if self._shown.get(info.id) == shown:
             return
         if self._queued_bytes > self._queue_bytes:
@@ -397,8 +398,10 @@ class EventBase(SessionBase):
 def _event_bytes(event):
     """Approximate memory of a queued event."""
     name, values = event
-    if name not in ("message", "known"):
-        return 96
-    message = values[1]
-    extras = 400 * len(message.files) + sum(100 + 8 * len(r.users) for r in message.reactions)
-    return 128 + len(message.content) + extras
+    if name in ("message", "known"):
+        message = values[1]
+        extras = 400 * len(message.files) + sum(100 + 8 * len(r.users) for r in message.reactions)
+        return 128 + len(message.content) + extras
+    # Texts are short, but for those of a server that breaks the rules.
+    fields = values[0] if name == "chat" else values[1] if name == "reaction" else values
+    return 128 + sum(len(field) for field in fields if isinstance(field, str))

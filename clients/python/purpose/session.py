@@ -90,7 +90,7 @@ class SessionBase:
         # Whether there was a session; whether a `ChatCopy` needs all messages, and up to which time
         # an earlier process has delivered them.
         self._has_begun, self._has_copy, self._known_upto = False, False, {}
-        # Chats as the callbacks know them, and those that this client has changed.
+        # Hashes of the chats as the callbacks know them, and those that this client has changed.
         self._shown, self._changed_chats = {}, set()
         # Chats in catch-up: the start of the range, and live changes since.
         self._floors, self._fresh = {}, {}

@@ -83,6 +83,23 @@ class Answers(WithFake):
         with self.assertRaises(Disconnected):
             client.get_user(7)
 
+    def test_events_with_long_texts_are_bounded(self):
+        info = INFO[4:-7] + wire.text("n" * 100_000) + wire.text("") + b"\0"
+
+        def notify(peer, task, _body):
+            for chat in range(2, 100):
+                peer.send(wire.CHAT_NOTIFY, 1, wire.U32.pack(chat) + info)
+                peer.send(wire.MEMBER_NOTIFY, 1, wire.U32.pack(chat) + wire.U32.pack(8) + b"\1"
+                          + wire.text("n" * 100_000))
+            peer.accept(task, wire.U32.pack(8) + b"\0" + wire.TIME.pack(5) + wire.text("boris"))
+
+        client = self.client(self.fake({wire.GET_USER: notify}), queue_bytes=1 << 20)
+        client.get_user(8)
+        kept = sum(len(field) for _, values in client._queue
+                   for field in (values[0] if isinstance(values[0], tuple) else values)
+                   if isinstance(field, str))
+        self.assertLess(kept, 2 << 20)
+
     def test_a_session_that_is_not_listed(self):
         fake = self.fake({wire.GET_SESSIONS: lambda peer, task, _: peer.accept(task)})
         with self.assertRaisesRegex(ProtocolError, "GET_SESSIONS"):
