@@ -6,8 +6,8 @@ import time
 from . import wire
 from .errors import Declined, Disconnected, ProtocolError, SessionEnded
 from .session import (
-    ANSWER_SECONDS, CATCH_UP_WINDOW, FRESH_MAX, HELD_MAX, OWN_MAX, SAVE_SECONDS, SILENCE_SECONDS,
-    SLICES_MAX, SessionBase,
+    ANSWER_SECONDS, CATCH_UP_WINDOW, FRESH_MAX, HELD_MAX, OWN_MAX, PAUSE_SECONDS_MAX, SAVE_SECONDS,
+    SILENCE_SECONDS, SLICES_MAX, TRANSIENT, SessionBase,
 )
 from .wire import Reader
 
@@ -234,6 +234,17 @@ class EventBase(SessionBase):
             self._reading[chat] = []
             rest = []
             asked.append((chat, upto, rest, self._ask_range(chat, upto, rest)))
+        try:
+            self._take_ranges(asked)
+        except BaseException:
+            # What has not been read is still missing.
+            for chat, *_ in asked:
+                if self._reading.pop(chat, None) is not None:
+                    self._is_stale(chat)
+            raise
+
+    def _take_ranges(self, asked):
+        """Waits for the ranges of several chats."""
         for chat, upto, rest, pending in asked:
             try:
                 self._await(pending)
@@ -307,14 +318,8 @@ class EventBase(SessionBase):
         while not self._queue:
             if not self._session:
                 raise SessionEnded("no session is attached")
-            if self._chats_missed:
-                self._begin()
-                continue
-            if self._changed_chats:
-                self._read_changed_chat()
-                continue
-            if self._stale:
-                self._catch_up()
+            if self._chats_missed or self._changed_chats or self._stale:
+                self._read_missed()
                 continue
             silent_until = self._link.last_byte + SILENCE_SECONDS
             if self._ping:
@@ -330,6 +335,22 @@ class EventBase(SessionBase):
                 return False
         self._dispatch()
         return True
+
+    def _read_missed(self):
+        """Reads from the server what the callbacks do not know."""
+        try:
+            if self._chats_missed:
+                self._begin()
+            elif self._changed_chats:
+                self._read_changed_chat()
+            else:
+                self._catch_up()
+        except Declined as declined:
+            if declined.code not in TRANSIENT:
+                raise
+            # It is read after a reconnect, which waits longer each time.
+            self._link.close()
+            raise Disconnected(f"the server cannot be read: {declined}") from declined
 
     def _ask_for_life(self, now):
         """Detects a dead connection: sends HEARTBEAT, and gives up without an answer."""
@@ -370,13 +391,15 @@ class EventBase(SessionBase):
 
     def run(self):
         """Delivers events until `stop` is called, and reconnects as needed."""
-        self._stopped = False
+        self._stopped, mended_at = False, time.monotonic()
         while not self._stopped:
             try:
                 self.poll(SILENCE_SECONDS)
             except Disconnected as broken:
-                self._breaks += 1
+                is_lasting = time.monotonic() > mended_at + PAUSE_SECONDS_MAX
+                self._breaks = 1 if is_lasting else self._breaks + 1
                 self._mend(broken, self._breaks)
+                mended_at = time.monotonic()
         self.save()
 
     def stop(self):

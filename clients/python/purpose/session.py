@@ -30,6 +30,8 @@ FRESH_MAX = 100_000
 SILENCE_SECONDS, ANSWER_SECONDS = 60, 30
 # Longest pause between two attempts to connect, in seconds, and longest one that a server sets.
 PAUSE_SECONDS_MAX, LIMITED_SECONDS_MAX = 30, 300
+# Reasons that pass by themselves.
+TRANSIENT = ("rate-limited", "storage-failed", "shutting-down")
 # Breaks of one request after which it is not repeated any more, and those without a pause.
 BREAKS_MAX, BREAKS_AT_ONCE = 12, 3
 # The state file is written at most this often, in seconds.
@@ -223,7 +225,6 @@ class SessionBase:
 
     def _begin(self):
         """Starts catch-up after a session was attached."""
-        self._chats_missed = False
         chats = set(self._my_chats)
         if self.is_modern:
             infos = self._reader(self.request(wire.GET_MY_CHATS)).all(Reader.chat_info)
@@ -231,6 +232,7 @@ class SessionBase:
             for chat in self._my_chats - chats:
                 self._chat_is_gone(chat)
             self._changed_chats.clear()
+            self._chats_missed = False
             for info in infos:
                 self._show_chat(info)
         self._my_chats = chats
@@ -262,7 +264,7 @@ class SessionBase:
                     if error.code == "bad-session":
                         self._session = None
                         raise SessionEnded("the session has ended") from error
-                    if error.code not in ("rate-limited", "storage-failed", "shutting-down"):
+                    if error.code not in TRANSIENT:
                         raise
                     wait = min(error.number or wait, LIMITED_SECONDS_MAX)
                 passed = time.monotonic() - begun
@@ -342,7 +344,7 @@ class SessionBase:
             # Everything is read again, for the copy; the callbacks know the messages up to here.
             known = {chat: self._since for chat in self._my_chats}
             self._known_upto = {**known, **self._cursors}
-            self._floors = dict(self._known_upto)
+            self._cursors, self._floors = dict(self._known_upto), dict(self._known_upto)
             self._since, self._received = 0, {}
 
     def save(self):

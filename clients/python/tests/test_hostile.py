@@ -8,7 +8,7 @@ import time
 import unittest
 from unittest import mock
 
-from purpose import Client, Declined, Disconnected, ProtocolError, session, wire
+from purpose import Client, Declined, Disconnected, ProtocolError, events, session, wire
 
 from .fake import INFO, FakeServer, message
 
@@ -112,7 +112,7 @@ class Answers(WithFake):
             with self.assertRaises(ProtocolError, msg=words):
                 client.request_chat_msg(1, 5)
             with self.assertRaises(ProtocolError, msg=words):
-                while True:
+                for _ in range(100):
                     client.poll(0)
 
 
@@ -173,6 +173,56 @@ class Breaks(WithFake):
         with mock.patch.object(session.time, "sleep", sleep):
             client.run()
         self.assertGreater(pauses[-1], 10)
+
+
+    def test_connections_that_last_are_mended_at_once(self):
+        def hang_up_soon(peer, task, _body):
+            peer.accept(task, INFO)
+            threading.Event().wait(0.2)
+            peer.socket.shutdown(socket.SHUT_RDWR)
+
+        fake = self.fake({wire.GET_MY_CHATS: hang_up_soon})
+        client, count = self.client(fake, retry_seconds=None), 0
+
+        @client.on("reconnect")
+        def stop_late():
+            nonlocal count
+            count += 1
+            if count == 8:
+                client.stop()
+
+        with mock.patch.object(events, "PAUSE_SECONDS_MAX", 0.05), \
+                mock.patch.object(session.time, "sleep") as sleep:
+            client.run()
+        sleep.assert_not_called()
+
+
+class Reading(WithFake):
+    """A server that cannot be read for a while."""
+
+    def test_a_range_that_is_declined_at_first(self):
+        for reason, code in (("storage-failed: try again", None), ("odd: no", "odd")):
+            reasons = [reason]
+
+            def answer(peer, task, _body, reasons=reasons):
+                if reasons:
+                    peer.decline(task, reasons.pop())
+                else:
+                    peer.accept(task, message(5, "found"))
+
+            fake = self.fake({wire.REQUEST_CHAT_MSG: answer})
+            client, got = self.client(fake, from_start=True, retry_seconds=None), []
+
+            @client.on("message")
+            def stop(_chat, found, got=got, client=client):
+                got.append(found.content)
+                client.stop()
+
+            if code:
+                with self.assertRaises(Declined):
+                    client.run()
+            client.run()
+            self.assertEqual(got, ["found"])
 
 
 class HalfSent(WithFake):
