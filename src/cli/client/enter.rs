@@ -122,7 +122,7 @@ pub(super) fn forget(arguments: &EnterArguments, server: &Server) -> Result<(), 
 }
 
 fn connect(server: &Server) -> Result<Client, Failure> {
-    Client::connect(server.addresses.as_slice(), server.options())
+    Client::connect(server.address.clone(), server.options())
         .map_err(|error| server.unreachable(&error))
 }
 

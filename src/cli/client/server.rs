@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use purpose::client::{Error, Options, Tls, WebSocketUrl};
+use purpose::client::{Address, Error, Options, Tls, WebSocketUrl};
 use vestnik::config::WebOrigin;
 
 use super::super::failure::Failure;
@@ -62,7 +62,7 @@ pub(super) struct ServerArguments {
 pub(super) struct Server {
     /// The address as shown, and as the key of saved sessions.
     pub(super) name: String,
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) address: Address,
     pub(super) tls: Option<Tls>,
     pub(super) websocket: Option<WebSocketUrl>,
     /// The fingerprint to pin after the first connection.
@@ -114,9 +114,9 @@ impl ServerArguments {
             Failure::Usage(format!("{} is not an address: write HOST or HOST:PORT", self.address))
         })?;
         let tls = if is_tls { Some(self.trust(fingerprint, host)?) } else { None };
-        let addresses = self.resolve(host, port, is_tls)?;
+        let address = self.resolve(host, port, is_tls)?;
         let pin = self.tls_fingerprint.clone();
-        Ok(Server { name: name(host, port), addresses, tls, websocket: None, pin })
+        Ok(Server { name: name(host, port), address, tls, websocket: None, pin })
     }
 
     /// Like the above for a WebSocket URL, whose scheme says whether it uses TLS.
@@ -127,12 +127,13 @@ impl ServerArguments {
             return Err(Failure::Usage(format!("{url} is not over TLS: write wss://")));
         }
         let tls = if url.is_tls { Some(self.trust(fingerprint, &url.host)?) } else { None };
-        let addresses = self.resolve(&url.host, url.port, url.is_tls)?;
+        let address = self.resolve(&url.host, url.port, url.is_tls)?;
         let pin = self.tls_fingerprint.clone();
-        Ok(Server { name: self.address.clone(), addresses, tls, websocket: Some(url), pin })
+        Ok(Server { name: self.address.clone(), address, tls, websocket: Some(url), pin })
     }
 
-    fn resolve(&self, host: &str, port: u16, is_tls: bool) -> Result<Vec<SocketAddr>, Failure> {
+    /// Finds the host, and checks that passwords may go there unencrypted.
+    fn resolve(&self, host: &str, port: u16, is_tls: bool) -> Result<Address, Failure> {
         // The resolver needs punycode for names in other scripts; addresses are unchanged.
         let ascii = idna::domain_to_ascii(host);
         let resolvable = ascii.as_deref().unwrap_or(host);
@@ -140,13 +141,17 @@ impl ServerArguments {
         let addresses: Vec<SocketAddr> = resolved
             .map_err(|error| Failure::Failed(format!("cannot find {host}: {}", why(&error))))?
             .collect();
-        if !is_tls && !self.allow_plaintext && addresses.iter().any(|at| !at.ip().is_loopback()) {
+        if is_tls || self.allow_plaintext {
+            return Ok((host, port).into());
+        }
+        if addresses.iter().any(|at| !at.ip().is_loopback()) {
             return Err(Failure::Usage(format!(
                 "{host} is not this machine, and plain TCP would show the password to the network: \
                  say --tls, --tls-fingerprint or --tls-ca; or --allow-plaintext"
             )));
         }
-        Ok(addresses)
+        // What was checked stays: the name could mean another machine at the next connection.
+        Ok(addresses.into())
     }
 
     fn trust(&self, fingerprint: Option<&str>, host: &str) -> Result<Tls, Failure> {

@@ -137,9 +137,12 @@ impl Worker {
     /// Reports my chats. What changes from here on is news.
     fn begin(&mut self) -> Result<(), Stop> {
         let chats = self.client.my_chats()?;
-        let newest = chats.iter().map(|chat| chat.last_message).max().unwrap_or_default();
-        let known = chats.iter().map(|chat| (chat.id, ServerTime::ZERO)).collect();
-        self.client.set_cursor(Cursor { all: newest, chats: known });
+        // LOGIN begins the cursor by itself; a session that was restored has none.
+        if self.client.cursor().all == ServerTime::ZERO {
+            let newest = chats.iter().map(|chat| chat.last_message).max().unwrap_or_default();
+            let known = chats.iter().map(|chat| (chat.id, ServerTime::ZERO)).collect();
+            self.client.set_cursor(Cursor { all: newest, chats: known });
+        }
         self.report_chats(chats)?;
         self.news.report(News::Connected);
         Ok(())

@@ -42,7 +42,7 @@ pub enum Event {
     Reaction(ReactionChange),
     /// The session ended, or another connection took it over: log in or restore again.
     Deauth,
-    /// Something was missed: the queue was full, or the connection was made anew.
+    /// Something was missed: the queue was full, the connection was made anew, or the cursor set.
     /// [`Client::catch_up`](super::Client::catch_up) brings the messages; the state of chats is
     /// for [`Client::my_chats`](super::Client::my_chats).
     Missed,

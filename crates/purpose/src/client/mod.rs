@@ -14,8 +14,10 @@
 //! client.send(hall, "hello")?;
 //! loop {
 //!     match client.next_event(Duration::from_secs(45))? {
-//!         Some(Event::Message { message, .. }) => println!("{}", message.content),
-//!         Some(Event::Missed) => client.catch_up(|_, message| println!("{}", message.content))?,
+//!         Some(Event::Message { message, .. }) => println!("{:?}", message.content),
+//!         Some(Event::Missed) => {
+//!             client.catch_up(|_, message| println!("{:?}", message.content))?;
+//!         }
 //!         Some(Event::Deauth) => break,
 //!         Some(_) => {}
 //!         None => client.heartbeat()?,
@@ -25,6 +27,7 @@
 //! # }
 //! ```
 //!
+//! The loop ends when the connection breaks, or when the session ends.
 //! `examples/echo_bot.rs` is the whole of a bot: it comes back after a broken connection, answers
 //! what it missed once, and leaves other bots alone. A bot that only says things needs no client:
 //! `vestnik hook add` makes an address that an HTTP request writes to.
@@ -36,6 +39,13 @@
 //! of an older version declines what it does not know by the code `unknown-purpose`;
 //! [`Client::version`] says what is spoken. Text, names and emoji come as others wrote them: do not
 //! print them raw on a terminal, and do not make paths of them.
+//!
+//! **Where it begins.** [`Client::login`] begins a [`Cursor`] at the present: a catch-up brings what
+//! was sent after it, this client's own messages as well, which do not come as events. A program
+//! that goes on where another run of it ended stores [`Client::cursor`] and [`Client::session`], and
+//! hands them to [`Client::restore`] and [`Client::set_cursor`]; without the cursor the catch-up
+//! brings everything there is. On API 0.1 it reads only the chats that messages came from, and
+//! those that [`Client::watch`] names.
 //!
 //! **Reading.** Bytes are read while a call waits: for its answer, or in [`Client::next_event`].
 //! What comes unasked meanwhile waits in a queue of at most [`Options::queue_bytes_max`]; past
@@ -49,10 +59,11 @@
 //! time 0 once the server speaks 1.1.
 //!
 //! **When the connection breaks** a call fails with an error that [`Error::is_broken`].
-//! [`Client::reconnect`] makes a new connection and restores the session; on API 1.0
-//! [`Client::send`] does it by itself and sends again with the same nonce, so that the message is
-//! stored once. Either way [`Event::Missed`] comes next, and [`Client::catch_up`] reads what was
-//! missed.
+//! [`Client::reconnect`] makes a new connection and restores the session. It does not wait: pause
+//! before you call it again, longer each time, or as long as `rate-limited` says. After
+//! `bad-session`, log in. On API 1.0 and later [`Client::send`] reconnects by itself and sends
+//! again with the same nonce, so that the message is stored once; uploads and downloads go on.
+//! Either way [`Event::Missed`] comes next, and [`Client::catch_up`] reads what was missed.
 
 mod address;
 mod answer;
@@ -101,8 +112,8 @@ pub struct Options {
     pub version: Version,
     /// Time to connect, and for one write.
     pub connect_timeout: Duration,
-    /// Time from a request to its answer, or to the first bytes of it, and from there to the next.
-    /// Nothing else that the server sends makes it longer.
+    /// Time from a request to its answer, or to the first PART of it, and from each PART to the
+    /// next. Nothing else that the server sends makes it longer.
     pub answer_timeout: Duration,
     /// Bytes of events that wait for [`Client::next_event`].
     pub queue_bytes_max: usize,
@@ -113,7 +124,8 @@ pub struct Options {
     /// The address of a WebSocket to go through; the bytes of Purpose alone without. Whether it is
     /// over TLS depends on [`Options::tls`].
     pub websocket: Option<WebSocketUrl>,
-    /// How often [`Client::send`] makes the connection anew before it gives up; 0: never.
+    /// How often [`Client::send`], and a transfer of a file between two pieces, makes the connection
+    /// anew before it gives up; 0: never.
     pub reconnects_max: u32,
 }
 

@@ -22,7 +22,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The default is the beginning: everything there is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cursor {
-    /// API 1.0: everything of the chats below up to here.
+    /// API 1.0 and later: everything of the chats below up to here.
     pub all: ServerTime,
     /// The chats that are known. On API 0.1, which has no list of one's chats, each has a cursor
     /// of its own; on 1.0 the times have no meaning.
