@@ -294,7 +294,8 @@ class CallBase(EventBase):
     def create_invite(self, chat=0, *, registers=False, uses=1, days=7):
         """Creates an invite into a chat, or one with which to register, or both. Returns its code.
 
-        The code cannot be fetched again."""
+        The first is for the chat's admins; one that registers is for operators, unless the server
+        lets admins create it. The code cannot be fetched again."""
         return Reader(self.request(
             wire.CREATE_INVITE, _NEW_INVITE.pack(registers, uses, days, chat)
         )).str()

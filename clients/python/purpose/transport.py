@@ -56,9 +56,9 @@ class Link:
             self.socket.setblocking(False)
         except BaseException as error:
             self.socket.close()
-            if isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError):
-                raise Disconnected(f"no connection to {address[0]}:{address[1]}: {error}") from error
-            raise
+            if not isinstance(error, OSError) or isinstance(error, ssl.SSLCertVerificationError):
+                raise
+            raise Disconnected(f"no connection to {address[0]}:{address[1]}: {error}") from error
 
     def fileno(self):
         return self.socket.fileno()
