@@ -7,7 +7,10 @@
 #[allow(dead_code, reason = "a test runs all but its main")]
 mod bot;
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write, copy};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -116,6 +119,50 @@ fn it_comes_back_and_answers_what_it_missed_once() {
     });
 }
 
+/// Passes connections on to a server. What a client sends once the flag is set ends its connection.
+fn cutter(server: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let cut = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cut);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("a connection");
+            let mut upstream = TcpStream::connect(server).expect("it listens");
+            let mut down =
+                (upstream.try_clone().expect("a handle"), client.try_clone().expect("a handle"));
+            thread::spawn(move || copy(&mut down.0, &mut down.1));
+            let flag = Arc::clone(&flag);
+            thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while let Ok(bytes @ 1..) = client.read(&mut chunk) {
+                    if flag.swap(false, Ordering::SeqCst)
+                        || upstream.write_all(&chunk[..bytes]).is_err()
+                    {
+                        break;
+                    }
+                }
+                // Either may have ended before.
+                let _ = (client.shutdown(Shutdown::Both), upstream.shutdown(Shutdown::Both));
+            });
+        }
+    });
+    (address, cut)
+}
+
+/// The message has come, so that no catch-up brings it again.
+#[test]
+fn a_message_whose_answer_fails_is_answered_later() {
+    let (_server, address) = hall(&["echo"]);
+    let (mut anna, hall) = anna(address);
+    let (through, cut) = cutter(address);
+    begin(&mut anna, through, "echo");
+    cut.store(true, Ordering::SeqCst);
+    anna.send(hall, "@echo kept").expect("a member");
+    assert_eq!(next(&mut anna, WAIT).expect("an answer").content, "kept");
+    assert!(!cut.load(Ordering::SeqCst), "the connection was cut");
+}
+
 /// Neither a bot that says so, nor two of these, go on for ever.
 #[test]
 fn it_leaves_other_bots_alone() {
@@ -138,7 +185,7 @@ fn it_leaves_other_bots_alone() {
         "POST /hook/{token} HTTP/1.1\r\nHost: {address}\r\nContent-Type: text/plain\r\n\
          Content-Length: {bytes}\r\n\r\n{text}"
     );
-    std::io::Write::write_all(&mut hook, request.as_bytes()).expect("it reads");
+    hook.write_all(request.as_bytes()).expect("it reads");
     assert_eq!(next(&mut anna, WAIT).expect("the bot's").content, text);
     assert_eq!(next(&mut anna, SILENCE), None);
 }

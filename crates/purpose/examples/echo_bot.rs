@@ -9,6 +9,8 @@
 //! things in it are worth keeping in any bot:
 //!
 //! - **It goes on when the connection breaks**, and then reads what it missed from its cursor on.
+//!   The cursor is past a message as soon as the bot has it, so the message waits until it is
+//!   answered.
 //! - **It answers once.** The id of a message is the nonce of the answer, so that a message that
 //!   comes twice (live and by the catch-up, or since it was edited or reacted to) is answered by
 //!   one message.
@@ -17,7 +19,7 @@
 //!   without the flag: since answers are replies, those are left alone, too.
 //! - **It waits when it is asked to**: `rate-limited` says for how many seconds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::stdin;
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -80,10 +82,12 @@ fn pause_after(error: &Error, last: Duration) -> Option<Duration> {
             let seconds = declined.number().and_then(|seconds| u64::try_from(seconds).ok());
             Some(Duration::from_secs(seconds.unwrap_or(1)))
         }
-        Error::Declined(declined) => {
-            let passes = matches!(declined.code(), "storage-failed" | "shutting-down");
-            passes.then_some(PAUSE_MAX)
-        }
+        Error::Declined(declined) => match declined.code() {
+            "storage-failed" | "shutting-down" => Some(PAUSE_MAX),
+            // The session has ended: another follows.
+            "login-required" => Some(Duration::from_secs(1)),
+            _ => None,
+        },
         _ => Some((2 * last).clamp(Duration::from_millis(100), PAUSE_MAX)),
     }
 }
@@ -95,6 +99,8 @@ struct Bot {
     /// Only what was said since the start is answered.
     since: ServerTime,
     direct: HashSet<ChatId>,
+    /// Messages that are not answered yet, the oldest first.
+    waiting: VecDeque<(ChatId, Message)>,
     /// Whether a user is a bot.
     bots: HashMap<UserId, bool>,
 }
@@ -105,8 +111,8 @@ impl Bot {
         let me = client.login(name, password)?.user;
         // The login began the cursor: nothing before it is answered.
         let since = client.cursor().all;
-        let (direct, bots) = (HashSet::new(), HashMap::new());
-        Ok(Self { client, name: name.to_owned(), me, since, direct, bots })
+        let (direct, waiting, bots) = (HashSet::new(), VecDeque::new(), HashMap::new());
+        Ok(Self { client, name: name.to_owned(), me, since, direct, waiting, bots })
     }
 
     /// Makes the connection anew; the session too, if it has ended.
@@ -123,8 +129,14 @@ impl Bot {
     fn serve(&mut self) -> Result<(), Error> {
         self.catch_up()?;
         loop {
+            while let Some((chat, message)) = self.waiting.pop_front() {
+                if let Err(error) = self.answer(chat, &message) {
+                    self.waiting.push_front((chat, message));
+                    return Err(error);
+                }
+            }
             match self.client.next_event(SILENCE_MAX)? {
-                Some(Event::Message { chat, message }) => self.answer(chat, &message)?,
+                Some(Event::Message { chat, message }) => self.waiting.push_back((chat, message)),
                 Some(Event::Chat(chat)) if chat.direct => drop(self.direct.insert(chat.id)),
                 Some(Event::Missed) => self.catch_up()?,
                 Some(Event::Deauth) => return Ok(()),
@@ -138,9 +150,8 @@ impl Bot {
     fn catch_up(&mut self) -> Result<(), Error> {
         let chats = self.client.my_chats()?;
         self.direct = chats.iter().filter(|chat| chat.direct).map(|chat| chat.id).collect();
-        let mut missed = Vec::new();
-        self.client.catch_up(|chat, message| missed.push((chat, message)))?;
-        missed.iter().try_for_each(|(chat, message)| self.answer(*chat, message))
+        let waiting = &mut self.waiting;
+        self.client.catch_up(|chat, message| waiting.push_back((chat, message)))
     }
 
     fn answer(&mut self, chat: ChatId, message: &Message) -> Result<(), Error> {
@@ -152,7 +163,9 @@ impl Bot {
         loop {
             match self.client.send_with_nonce(chat, answer, message.id.get()) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_broken() => return Err(error),
+                Err(error) if error.is_broken() || error.code() == Some("login-required") => {
+                    return Err(error);
+                }
                 Err(error) => match pause_after(&error, Duration::ZERO) {
                     Some(wait) => sleep(wait),
                     // Such as a message that was deleted meanwhile, or a chat that is not mine now.
@@ -185,9 +198,9 @@ impl Bot {
         }
         let is_bot = match self.client.user(user) {
             Ok(user) => user.bot,
-            Err(error) if error.is_broken() => return Err(error),
             // A user who is gone needs no answer.
-            Err(_) => true,
+            Err(error) if error.code() == Some("no-such-user") => true,
+            Err(error) => return Err(error),
         };
         if self.bots.len() >= USERS_MAX {
             self.bots.clear();

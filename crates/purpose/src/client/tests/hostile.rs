@@ -25,7 +25,7 @@ fn a_body_that_is_longer_than_the_server_reads_is_not_sent() {
         true,
     );
     let mut client = client(address, Version::V1_0);
-    let error = client.send(chat(7), &"x".repeat(10 << 20)).expect_err("too large");
+    let error = client.send(chat(7), &"x".repeat(20_000)).expect_err("too large");
     assert_eq!(error.to_string(), "too-large: a body has at most 1000 bytes");
     assert_eq!(client.chat_id("hall").expect("connected"), chat(9));
     assert!(heard(&from).iter().all(|words| !words.starts_with("SEND")));
