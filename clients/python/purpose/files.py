@@ -126,7 +126,7 @@ class FileBase(CallBase):
                 self._mend_request(broken, breaks)
 
     def _put_run(self, file, stream, start, stored, progress, limit=None):
-        """Sends chunks from an offset on, several in flight; with `limit` so many bytes only.
+        """Sends chunks from an offset on, several in flight; at most `limit` bytes if given.
 
         Returns the stored size after them, or the offset that the server expects."""
         chunk_bytes = min(self.server.max_body - _PUT.size, CHUNK_BYTES)
@@ -271,7 +271,7 @@ def local_name(file, prefix=""):
 
 
 def _shortened(name, bytes_max):
-    """A name of at most so many bytes; its ending is kept, unless that is long itself."""
+    """A name of at most `bytes_max` bytes; its ending is kept, unless that is long itself."""
     if len(os.fsencode(name)) <= bytes_max:
         return name
     stem, ending = os.path.splitext(name)
