@@ -6,7 +6,7 @@ use serde_json::json;
 use vestnik::auth::password;
 use vestnik::names::Name;
 use vestnik::store::check::{Report, Rules};
-use vestnik::store::{Database, RUN_CHECK, Store};
+use vestnik::store::{Database, RUN_CHECK, Store, header_damage};
 
 use super::failure::Failure;
 use super::output::{self, Format};
@@ -31,10 +31,11 @@ pub(super) fn run(arguments: Arguments, context: &mut Context<'_>) -> Outcome {
     let failed =
         |error: String| Failure::Failed(format!("{data}: {}", error.replace(RUN_CHECK, "")));
     let unopened = |error: String| Failure::Failed(error.replace(RUN_CHECK, ""));
+    let damage = header_damage(&context.data);
     let mut database = Database::open_reader(&context.data).map_err(unopened)?;
     let mut pause = Pause::new();
     let integrity = database.integrity(&mut || pause.take()).map_err(failed)?;
-    let mut wrong = integrity.wrong;
+    let mut wrong: Vec<_> = damage.into_iter().chain(integrity.wrong).collect();
     let is_current = database.is_current().map_err(|e| failed(e.to_string()))?;
     let is_structure_only = !is_current && wrong.is_empty();
     let report = if is_structure_only {

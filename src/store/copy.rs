@@ -1,6 +1,7 @@
 //! Copies of the database, for backups: a snapshot of its pages first, which is then processed
 //! without holding back the server.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -26,13 +27,60 @@ const FILES_LEFT_OUT: &str = "files_left_out";
 /// A copy is compacted when at least one page in this many is free.
 const FREE_PAGES_DIVISOR: i64 = 8;
 
+/// The endings of files next to a database that belong to it.
+const OWN_ENDINGS: [&str; 9] = [
+    "-wal",
+    "-shm",
+    "-journal",
+    ".lock",
+    ".import",
+    ".reserve",
+    ".sock",
+    ".partial",
+    ".partial.new",
+];
+
+/// The endings of files that SQLite puts next to a database while it writes.
+const SQLITE_ENDINGS: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// Rejects a name for a copy of the database that a file of the database itself has, or will have.
+pub(super) fn check_name(database: &Path, target: &Path) -> Result<(), String> {
+    if OWN_ENDINGS.iter().all(|ending| sibling_path(database, ending) != target) {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: this name belongs to the files of {}: name another file",
+        target.display(),
+        database.display()
+    ))
+}
+
+/// Removes what an interrupted copy of this name left next to it. The caller has created the file
+/// at `partial`, so no other process writes any of these.
+pub(super) fn remove_leftovers(partial: &Path) -> Result<(), String> {
+    let compacted = sibling_path(partial, ".new");
+    let journals = [partial, &compacted]
+        .into_iter()
+        .flat_map(|file| SQLITE_ENDINGS.iter().map(|ending| sibling_path(file, ending)));
+    for path in journals.chain([compacted.clone()]) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(describe_path(&path, &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Copies all pages into an empty file, as one snapshot.
 pub(super) fn pages(db: &Connection, copy: &Path) -> Result<(), String> {
-    let failed = |e: rusqlite::Error| error::explain(db, e).to_string();
     let flags = open::OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let mut target = Connection::open_with_flags(copy, flags).map_err(failed)?;
+    let target = Connection::open_with_flags(copy, flags);
+    let mut target = target.map_err(|e| error::explain(db, e).to_string())?;
     let outcome = Backup::new(db, &mut target).and_then(|backup| backup.step(-1));
-    match outcome.map_err(failed)? {
+    // SQLite keeps the errno of a backup with the connection that it writes to.
+    match outcome.map_err(|e| error::explain(&target, e).to_string())? {
         StepResult::Done => Ok(()),
         _ => Err("another process holds the database: try again".to_owned()),
     }
@@ -65,9 +113,8 @@ pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
         .and_then(|()| db.execute("VACUUM INTO ?1", [text]))
         .map_err(failed)
         .and_then(|_| std::fs::rename(&arranged, copy).map_err(|e| describe_path(&arranged, &e)));
-    done.inspect_err(|_| {
-        let _ = std::fs::remove_file(&arranged);
-    })
+    // The caller removes what is left after an error, once this connection is closed.
+    done
 }
 
 /// Removes the bytes of files from a copy, and unfinished uploads. Messages keep the names and

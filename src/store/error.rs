@@ -155,6 +155,10 @@ pub fn describe_io(error: &io::Error) -> String {
         ErrorKind::FileTooLarge => {
             "it is too large for the limit of this process (`ulimit -f`)".to_owned()
         }
+        // std and socket2 check the length of a socket's path themselves.
+        ErrorKind::InvalidInput if error.to_string().contains("SUN_LEN") => {
+            "its path is too long for a socket".to_owned()
+        }
         _ => {
             let text = error.to_string();
             let text = text.split(" (os error ").next().unwrap_or_default();

@@ -1,5 +1,8 @@
 //! SQLite's own checks of a database, and the check of a copy.
 
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -24,6 +27,30 @@ const WAL_GROWTH_MAX: u64 = 32 << 20;
 
 /// Steps of SQLite between two checks of the WAL's size.
 const OPERATIONS_PER_LOOK: i32 = 1_000;
+
+/// Bytes of the header of a database that are the versions of its format, for writing and reading.
+const FORMATS: Range<usize> = 18..20;
+
+/// The highest version of the format: that of a database with a WAL.
+const FORMAT_MAX: u8 = 2;
+
+/// What is wrong with the header of a database, if its versions of the format are not valid: SQLite
+/// then only reads it, and its own check finds nothing.
+///
+/// No connection of this process may have it open: closing the file would drop SQLite's locks.
+pub fn header_damage(path: &Path) -> Option<String> {
+    if !path.is_file() {
+        return None;
+    }
+    let mut header = [0; FORMATS.end];
+    let file = File::open(path).ok()?;
+    file.read_exact_at(&mut header, 0).ok()?;
+    let formats = header.get(FORMATS)?;
+    let is_valid = formats.iter().all(|format| (1..=FORMAT_MAX).contains(format));
+    (!is_valid).then(|| {
+        "its header has no valid version of the format, so nothing can be written".to_owned()
+    })
+}
 
 impl Database {
     /// SQLite's own check of every page and index. Alongside a server, each table is checked

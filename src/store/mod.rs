@@ -40,6 +40,7 @@ pub mod verify;
 pub use copy::Copying;
 pub use error::{Cause, Fault, RUN_CHECK, StoreError, describe_io};
 pub use identity::{FileId, LookUp};
+pub use integrity::header_damage;
 pub use open::Database;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};

@@ -18,7 +18,7 @@ use super::checksum::Damage;
 use super::copy::{self, Copying};
 use super::error::{self, Cause, describe_path};
 use super::identity::{self, Identity};
-use super::integrity::{look_for_damage, verify};
+use super::integrity::{self, look_for_damage, verify};
 use super::migrations::{APPLICATION_ID, SCHEMA_VERSION, migrate, refresh_skeletons};
 use super::paths::{self, sibling_path};
 use super::reserve::{self, Reserve};
@@ -129,9 +129,9 @@ impl Database {
             // A file that is not ours gets no lock file next to it.
             check_header(path, role)?;
         }
-        paths::create_missing(path)?;
-        let lock = lock_for_server(path)?;
-        let mut database = open(path, role)?;
+        let is_new = paths::create_missing(path)?;
+        let opened = lock_for_server(path).and_then(|lock| Ok((open(path, role, is_new)?, lock)));
+        let (mut database, lock) = or_remove(path, is_new, opened)?;
         let real = database.path.clone();
         database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
         database.identity.record(&lock);
@@ -145,11 +145,15 @@ impl Database {
     /// it is missing.
     ///
     /// # Errors
-    /// As [`Database::open_server`], and when it is missing.
+    /// As [`Database::open_server`], and when it is missing. An empty one is refused, too: it was
+    /// truncated, and a command must not make a new server of it.
     pub fn open_command(path: &Path, make: bool) -> Result<Self, OpenError> {
-        if make {
-            paths::create_missing(path)?;
-        }
+        let is_new = make && paths::create_missing(path)?;
+        let opened = Self::open_for_command(path, is_new);
+        or_remove(path, is_new, opened)
+    }
+
+    fn open_for_command(path: &Path, is_new: bool) -> Result<Self, OpenError> {
         let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
         let mut identity = Identity::new(identity::on_disk);
         identity.watch(&real);
@@ -159,16 +163,16 @@ impl Database {
         {
             identity.compare_with(&lock).map_err(OpenError::Replaced)?;
         }
-        Ok(open(path, Role::Command)?)
+        Ok(open(path, Role::Command, is_new)?)
     }
 
     /// Opens the database for a command that only reads, even if it is damaged or on a read-only
     /// file system.
     ///
     /// # Errors
-    /// As [`Database::open_command`], and when it is empty.
+    /// As [`Database::open_command`].
     pub fn open_reader(path: &Path) -> Result<Self, String> {
-        open(path, Role::Reader)
+        open(path, Role::Reader, false)
     }
 
     /// Opens the database for a command that only reads rows: as [`Database::open_command`] or, if
@@ -343,8 +347,7 @@ impl Database {
     }
 
     /// Writes a consistent copy of the database to `target`, which must not exist. The copy is
-    /// named
-    /// `.partial` until it is complete and synced; an interrupted one keeps that name.
+    /// named `.partial` until it is complete and synced; an interrupted one keeps that name.
     ///
     /// All pages are read at once and processed afterwards, because the WAL cannot be truncated
     /// while they are read.
@@ -353,6 +356,7 @@ impl Database {
     /// The error of SQLite; or damage, unless that is accepted.
     pub fn copy_to(&self, target: &Path, copying: Copying) -> Result<(), String> {
         let target = &paths::real_new(target).map_err(|e| describe_path(target, &e))?;
+        copy::check_name(&self.path, target)?;
         let partial = &sibling_path(target, ".partial");
         let text = partial.to_str().ok_or("the name of the copy is not UTF-8")?;
         paths::create_private(partial).map_err(|e| match e.kind() {
@@ -362,12 +366,17 @@ impl Database {
             ),
             _ => describe_path(partial, &e),
         })?;
-        let named = copy::pages(&self.db, partial)
-            .and_then(|()| copy::arrange(partial, copying))
+        let copied = copy::remove_leftovers(partial).and_then(|()| {
+            let copied = copy::pages(&self.db, partial);
+            let copied = copied.and_then(|()| copy::arrange(partial, copying));
+            copied.map_err(|e| format!("cannot copy {} to {text}: {e}", self.path.display()))
+        });
+        let named = copied
             .and_then(|()| if copying.accepts_damage { Ok(()) } else { verify(partial) })
             .and_then(|()| paths::sync(partial))
             .and_then(|()| paths::rename_noclobber(partial, target));
         named.inspect_err(|_| {
+            let _ = copy::remove_leftovers(partial);
             let _ = std::fs::remove_file(partial);
         })
     }
@@ -409,11 +418,23 @@ fn lock_for_server(path: &Path) -> Result<File, String> {
 pub(super) const OPEN: OpenFlags =
     OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 
-fn open(path: &Path, role: Role) -> Result<Database, String> {
+/// What opening a database led to; removes a new one that was not filled.
+fn or_remove<T, E>(path: &Path, is_new: bool, opened: Result<T, E>) -> Result<T, E> {
+    opened.inspect_err(|_| {
+        if is_new {
+            paths::remove_if_empty(path);
+        }
+    })
+}
+
+/// `is_new`: this process has just created it.
+fn open(path: &Path, role: Role, is_new: bool) -> Result<Database, String> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(format!("SQLite {} is too old to be trusted", rusqlite::version()));
     }
-    check_header(path, role)?;
+    if !is_new {
+        check_header(path, role)?;
+    }
     let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
     let mut identity = Identity::new(identity::on_disk);
     identity.watch(&real);
@@ -428,6 +449,16 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
                 .and_then(|()| migrate(&mut db))
                 .and_then(|()| settings(&db, role));
             set.map_err(|e| explain(path, Some(&db), &e))?;
+            // SQLite only reads a database of a later format than its own.
+            if db.is_readonly("main").unwrap_or_default()
+                && let Some(damage) = integrity::header_damage(&real)
+            {
+                return Err(format!(
+                    "{}: the database is damaged ({damage}): keep a copy of it with its -wal \
+                     file, and restore a backup",
+                    path.display()
+                ));
+            }
             db
         }
     };
@@ -515,7 +546,7 @@ fn cannot_open(path: &Path, error: &std::io::Error) -> String {
     }
 }
 
-/// Rejects files that are neither empty nor vestnik's. It uses a read-only connection, so a
+/// Rejects files that are not vestnik's, and empty ones. It uses a read-only connection, so a
 /// rejected file stays unchanged.
 fn check_header(path: &Path, role: Role) -> Result<(), String> {
     let name = path.display();
@@ -530,10 +561,13 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
              corrupt it: remove one of the names"
         ));
     }
-    let bytes = metadata.len();
-    if bytes == 0 && role == Role::Reader {
-        return Err(format!("{name}: the file is empty, and not a vestnik data file"));
+    if paths::stays_empty(path) {
+        return Err(format!(
+            "{name}: the file is empty, and not a vestnik data file: restore a backup, or remove \
+             it to begin with an empty server"
+        ));
     }
+    let bytes = path.metadata().map_or(0, |file| file.len());
     if (1..SQLITE_BYTES_MIN).contains(&bytes) {
         return Err(format!("{name}: this is not a vestnik data file"));
     }

@@ -3,10 +3,11 @@
 //! A command may run as root in a folder that another user can write to. So no file is created or
 //! opened through a symbolic link, and only a newly created file changes its owner.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
@@ -41,35 +42,34 @@ pub(super) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Creates an empty database file, unless it exists. SQLite gives its WAL and shared memory the
-/// same mode.
-pub(super) fn create_missing(path: &Path) -> Result<(), String> {
+/// Creates an empty database file, unless it exists; true if it did. SQLite gives its WAL and
+/// shared memory the same mode.
+pub(super) fn create_missing(path: &Path) -> Result<bool, String> {
     match create_private(path) {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            close_to_others(path);
-            Ok(())
-        }
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(describe_path(path, &e)),
     }
 }
 
-/// Gives an empty file, which is about to become the database, the mode of a new one. One with
-/// data keeps the mode that its owner chose, and is not opened: SQLite may have locks on it.
-fn close_to_others(path: &Path) {
-    const OTHERS: u32 = 0o077;
-    let is_open = |metadata: &Metadata| metadata.len() == 0 && metadata.mode() & OTHERS != 0;
-    if !path.metadata().is_ok_and(|metadata| is_open(&metadata)) {
-        return;
-    }
-    let closed = real(path).and_then(|path| open_existing(&path)).and_then(|file| {
-        if file.metadata()?.len() > 0 {
-            return Ok(());
+/// Whether a database is empty, and stays so: another process may just have created it, and is
+/// about to fill it.
+pub(super) fn stays_empty(path: &Path) -> bool {
+    const TRIES: u32 = 100;
+    let is_empty = || path.metadata().is_ok_and(|file| file.len() == 0);
+    for _ in 0..TRIES {
+        if !is_empty() {
+            return false;
         }
-        file.set_permissions(Permissions::from_mode(0o600))
-    });
-    if let Err(error) = closed {
-        log::debug!("{} keeps its mode: {error}", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    is_empty()
+}
+
+/// Removes a new database that could not be filled, since an empty one would be refused.
+pub(super) fn remove_if_empty(path: &Path) {
+    if path.metadata().is_ok_and(|file| file.len() == 0) {
+        let _ = std::fs::remove_file(path);
     }
 }
 

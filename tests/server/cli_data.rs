@@ -101,6 +101,52 @@ fn a_backup_has_its_name_once_it_is_whole() {
     folder.done(&["check", "--data", "copy.db"]);
 }
 
+/// A copy that was killed while it was compacted leaves more than its `.partial`. The next one
+/// removes the rest, once the operator has deleted that.
+#[test]
+fn a_backup_removes_what_an_interrupted_one_left() {
+    let folder = Folder::filled();
+    let left = ["-journal", "-wal", "-shm", ".new", ".new-journal"];
+    for ending in left {
+        std::fs::write(folder.path(&format!("copy.db.partial{ending}")), "half").expect("room");
+    }
+    folder.damage("CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(4000000)); DROP TABLE t");
+    folder.done(&["backup", "copy.db", "--without-files"]);
+    for ending in left {
+        assert!(!folder.path(&format!("copy.db.partial{ending}")).exists(), "{ending}");
+    }
+    folder.done(&["check", "--data", "copy.db"]);
+}
+
+/// A copy never takes the name of a file that belongs to the database.
+#[test]
+fn a_backup_takes_no_name_of_the_databases_own_files() {
+    let folder = Folder::filled();
+    for ending in ["-wal", "-shm", "-journal", ".lock", ".reserve", ".sock", ".partial"] {
+        let name = format!("vestnik.db{ending}");
+        let is_there = folder.path(&name).exists();
+        let line = folder.failed(&["backup", &name]);
+        has(&line, &[&name, if is_there { "exists" } else { "another file" }]);
+        assert_eq!(folder.path(&name).exists(), is_there, "{name}");
+    }
+    folder.done(&["backup", "vestnik.db-2026-11-30"]);
+}
+
+/// A copy that does not fit names both files, and leaves none.
+#[test]
+fn a_backup_without_room_names_its_files_and_leaves_none() {
+    let folder = Folder::filled();
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(&folder.0).env("VESTNIK", env!("CARGO_BIN_EXE_vestnik"));
+    command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$VESTNIK\" backup copy.db"]);
+    let line = one_line(&command.output().expect("a shell"), 1);
+    has(&line, &["vestnik.db", "copy.db.partial", "ulimit"]);
+    let names = fs::read_dir(&folder.0).expect("the folder");
+    let names = names.map(|entry| entry.expect("a name").file_name().into_string().expect("UTF-8"));
+    let left: Vec<_> = names.filter(|name| name.starts_with("copy")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn check_lists_what_is_wrong() {
     let folder = Folder::filled();
@@ -320,20 +366,74 @@ fn an_error_does_not_show_sql() {
     assert!(!line.contains("SELECT"), "{line}");
 }
 
-/// An empty file that was there before gets the mode of a new data file.
+/// An empty file is a database that was truncated: no command makes a new one of it.
 #[test]
-fn an_empty_file_becomes_a_private_one() {
+fn an_empty_file_is_refused_and_stays_empty() {
     let folder = Folder::new();
     fs::write(folder.data(), "").expect("room");
-    fs::set_permissions(folder.data(), fs::Permissions::from_mode(0o644)).expect("own file");
+    let commands: [&[&str]; 7] = [
+        &["user", "list"],
+        &["chat", "add", "hall"],
+        &["chat", "title", "hall", "x"],
+        &["invite", "add"],
+        &["check"],
+        &["backup", "copy.db"],
+        &["serve", "--listen", "127.0.0.1:0"],
+    ];
+    for command in commands {
+        has(&folder.failed(command), &["vestnik.db", "is empty", "restore a backup"]);
+        assert_eq!(fs::metadata(folder.data()).expect("the file").len(), 0, "{command:?}");
+    }
+    fs::remove_file(folder.data()).expect("the file");
     folder.done(&["chat", "add", "hall"]);
-    let mode = fs::metadata(folder.data()).expect("the data file").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    // With data in it, the owner's choice stays.
+    // The mode of the data file is its owner's choice from then on.
     fs::set_permissions(folder.data(), fs::Permissions::from_mode(0o640)).expect("own file");
     folder.done(&["chat", "add", "kitchen"]);
     let mode = fs::metadata(folder.data()).expect("the data file").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
+}
+
+/// Commands that create the database at the same moment wait for each other.
+#[test]
+fn several_commands_may_create_the_database_at_once() {
+    let folder = Folder::new();
+    let started = ["a", "b", "c", "d"].map(|name| {
+        let mut command = folder.command(&["chat", "add", name]);
+        command.spawn().expect("a command")
+    });
+    for child in started {
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(folder.done(&["chat", "list"]).lines().count(), 5);
+}
+
+/// A database that cannot be filled does not stay behind empty.
+#[test]
+fn a_database_without_room_is_not_left_empty() {
+    let folder = Folder::new();
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(&folder.0).env("VESTNIK", env!("CARGO_BIN_EXE_vestnik"));
+    command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$VESTNIK\" chat add hall"]);
+    has(&one_line(&command.output().expect("a shell"), 1), &["vestnik.db", "ulimit"]);
+    assert!(!folder.data().exists());
+    folder.done(&["chat", "add", "hall"]);
+}
+
+/// With a version of the format that SQLite does not know, it only reads: `check` says so, and so
+/// does a command that should write.
+#[test]
+fn check_finds_a_header_that_forbids_writing() {
+    let folder = Folder::filled();
+    let mut bytes = pages(&folder);
+    bytes[18] = 7;
+    fs::write(folder.data(), bytes).expect("room");
+    let output = folder.run(&["check"], None);
+    one_line(&output, 1);
+    has(str::from_utf8(&output.stdout).expect("UTF-8"), &["header", "nothing can be written"]);
+    for command in [&["chat", "add", "attic"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+        has(&folder.failed(command), &["vestnik.db", "damaged", "header", "backup"]);
+    }
 }
 
 /// A path that leads nowhere is named with the reason, in the same words everywhere.

@@ -474,9 +474,9 @@ fn serve_briefly(dir: &TempDir, data: &Path) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// An empty file is as good as none: the server makes its tables in it.
+/// An empty database is one that was truncated: the server does not begin anew in it.
 #[test]
-fn an_empty_file_is_filled() {
+fn an_empty_database_is_refused() {
     let mut server = Server::start();
     server.kill();
     let data = server.data();
@@ -484,6 +484,10 @@ fn an_empty_file_is_filled() {
         let _ = fs::remove_file(server.dir().join(name));
     }
     fs::write(&data, "").expect("an empty file");
+    let words = expect_failure(&serve(server.dir(), &data, &[]));
+    assert!(words.contains("is empty") && words.contains("restore a backup"), "{words}");
+    assert_eq!(data.metadata().expect("the file").len(), 0);
+    fs::remove_file(&data).expect("the file");
     server.restart();
     server.add_user("anna");
     server.login("anna");
