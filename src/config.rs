@@ -187,6 +187,9 @@ impl Config {
     /// # Errors
     /// An option out of its bounds, or two that contradict each other.
     pub fn new(mut options: Options) -> Result<Self, ConfigError> {
+        // Before the bounds of each, so that an error names the lower bound that counts.
+        let content = options.content_limit()?;
+        check_sizes(content, options.body_limit, options.outbound_limit)?;
         let stats_socket = options.stats_socket();
         let data = options.data.take().unwrap_or_else(|| DATA.into());
         let acme = acme::acme(&mut options)?;
@@ -217,7 +220,7 @@ impl Config {
             max_connections: options.max_connections()?,
             max_unauthorized_per_address: options.max_unauthorized_per_address()?,
             body_limit_bytes: options.body_limit()?,
-            content_limit_bytes: options.content_limit()?,
+            content_limit_bytes: content,
             outbound_limit_bytes: options.outbound_limit()?,
             memory_limit_bytes: options.memory_limit()?,
             sends_per_second: options.sends_per_second()?,
@@ -235,29 +238,10 @@ impl Config {
             // An authority checks a domain at port 443: that is where browsers find it, too.
             public_url: options.public_url.take().or(site),
         };
-        config.check_sizes()?;
+        check_sizes(content, Some(config.body_limit_bytes), Some(config.outbound_limit_bytes))?;
         push::check_resolves(&config.push_resolve, &config.push_hosts)?;
         config.check_listeners(options.allow_plaintext.unwrap_or(false))?;
         Ok(config)
-    }
-
-    fn check_sizes(&self) -> Result<(), ConfigError> {
-        let content = self.content_limit_bytes;
-        let least = content + CONTENT_OVERHEAD_BYTES;
-        if self.body_limit_bytes < least {
-            return wrong(format!(
-                "body-limit must be at least {least}, so that a content of {content} bytes \
-                 (content-limit) fits into a body"
-            ));
-        }
-        let least = content + limits::PIECE_BYTES_MAX;
-        if self.outbound_limit_bytes < least {
-            return wrong(format!(
-                "outbound-limit must be at least {least}, so that a content of {content} bytes \
-                 (content-limit) fits into a piece of an answer"
-            ));
-        }
-        Ok(())
     }
 
     fn check_listeners(&self, allow_plaintext: bool) -> Result<(), ConfigError> {
@@ -287,6 +271,29 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Checks the limits that have to leave space for a content of this length.
+fn check_sizes(
+    content: usize,
+    body: Option<usize>,
+    outbound: Option<usize>,
+) -> Result<(), ConfigError> {
+    let least = (content + CONTENT_OVERHEAD_BYTES).max(options::BODY_LIMIT_BYTES_MIN);
+    if body.is_some_and(|body| body < least) {
+        return wrong(format!(
+            "body-limit must be at least {least}, so that a content of {content} bytes \
+             (content-limit) and every other request fit into a body"
+        ));
+    }
+    let least = content + limits::PIECE_BYTES_MAX;
+    if outbound.is_some_and(|outbound| outbound < least) {
+        return wrong(format!(
+            "outbound-limit must be at least {least}, so that a content of {content} bytes \
+             (content-limit) fits into a piece of an answer"
+        ));
+    }
+    Ok(())
 }
 
 /// Plain TCP on loopback when no listener of either kind is set.

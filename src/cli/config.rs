@@ -1,5 +1,7 @@
 //! `vestnik config check`: reports every problem of the options at once.
 
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use vestnik::config::{Acme, CertificateSource, Config, ConfigError, Options};
 use vestnik::net::tls::Identity;
 
 use super::failure::Failure;
-use super::{Context, Outcome, environment, file, tree, usage};
+use super::{Context, Outcome, environment, file, output, tree, usage};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -84,6 +86,8 @@ fn file_problems(config: &Config) -> Vec<String> {
     {
         problems.push(format!("data: the folder {} does not exist", folder.display()));
     }
+    problems.extend(data_problem(&config.data));
+    problems.extend(socket_problem(&config.stats_socket));
     match config.tls.as_ref().map(|tls| &tls.certificate) {
         Some(CertificateSource::Files { cert, key }) => problems.extend(load(cert, key).err()),
         Some(CertificateSource::Acme(acme)) => {
@@ -94,6 +98,31 @@ fn file_problems(config: &Config) -> Vec<String> {
         None => {}
     }
     problems
+}
+
+/// What stands in the place of the data file, and is none.
+fn data_problem(data: &Path) -> Option<String> {
+    let found = data.metadata().ok()?;
+    let problem = match (found.is_file(), found.len()) {
+        (false, _) => "is not a regular file",
+        (true, 0) => "is empty: restore a backup, or remove it",
+        (true, _) => return None,
+    };
+    Some(format!("data: {} {problem}", data.display()))
+}
+
+/// Why the socket of `vestnik stats` cannot be created at this path.
+fn socket_problem(path: &Path) -> Option<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let problem = match path.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => "is there, and is not a socket".to_owned(),
+        _ if folder.is_some_and(|folder| !folder.is_dir()) => "is in no folder".to_owned(),
+        _ => match SocketAddr::from_pathname(path) {
+            Err(error) => output::reason(&error),
+            Ok(_) => return None,
+        },
+    };
+    Some(format!("stats-socket: {} {problem}", path.display()))
 }
 
 /// Whether the renewal of an ACME certificate is overdue.

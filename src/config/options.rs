@@ -18,7 +18,7 @@ use crate::limits;
 /// From where every request but SEND_CHAT_MSG and EDIT_MSG fits at its longest, to what one
 /// connection may make the server hold of an unfinished frame.
 const BODY_LIMIT_BYTES: RangeInclusive<usize> = BODY_LIMIT_BYTES_MIN..=1024 * 1024;
-const BODY_LIMIT_BYTES_MIN: usize = 2 * 1024;
+pub(super) const BODY_LIMIT_BYTES_MIN: usize = 2 * 1024;
 /// What `--content-limit` may be set to.
 const CONTENT_LIMIT_BYTES: RangeInclusive<usize> = 1..=CONTENT_LIMIT_BYTES_MAX;
 /// The longest content that any server can be set to accept.

@@ -226,7 +226,12 @@ fn values_have_bounds() {
     refused("content-limit = 0", "content-limit");
     refused("content-limit = 65536", "body-limit must be at least 65600");
     refused("content-limit = 60000\noutbound-limit = 65536", "outbound-limit");
-    refused("outbound-limit = 100", "outbound-limit");
+    // One lower bound, whatever the number.
+    refused("outbound-limit = 100", "at least 49152");
+    refused("outbound-limit = 40000", "at least 49152");
+    refused("body-limit = 100", "at least 16448");
+    refused("body-limit = 3000", "at least 16448");
+    refused("body-limit = 100\ncontent-limit = 1", "at least 2048");
 }
 
 #[test]

@@ -50,7 +50,11 @@ impl OptionValue for PathBuf {
     }
 
     fn from_toml(value: &toml::Value) -> Result<Self, String> {
-        value.as_str().map_or_else(|| must_be("text in quotes", value), |text| Ok(text.into()))
+        match value.as_str() {
+            Some("") => must_be("the path of a file", value),
+            Some(text) => Ok(text.into()),
+            None => must_be("text in quotes", value),
+        }
     }
 }
 
