@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // A command reads the clock once, where the server's is not at hand.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use vestnik::store::users::User;
 use vestnik::store::{Database, Fault, Store, StoreError};
 
 use super::failure::Failure;
-use super::output;
+use super::{Outcome, output};
 
 /// The error of a command's transaction.
 pub(super) enum Stop {
@@ -112,6 +113,23 @@ fn with_store<T>(
             Stop::Store(error) => about_file(error),
             Stop::Failure(failure) => failure,
         }
+    })
+}
+
+/// Prints a secret that the database will hold only a digest of, within the transaction that stores
+/// it: if nobody can get it, it is not stored.
+pub(super) fn reveal(
+    out: &mut dyn Write,
+    print: impl FnOnce(&mut dyn Write) -> Outcome,
+) -> Result<(), Stop> {
+    let printed = print(out).and_then(|()| Ok(out.flush()?));
+    printed.map_err(|failure| match failure {
+        Failure::Failed(words) => Failure::Failed(format!("{words}; nothing was stored")).into(),
+        Failure::NobodyReads => {
+            let words = "nobody reads standard output: nothing was stored";
+            Failure::Failed(words.to_owned()).into()
+        }
+        failure => failure.into(),
     })
 }
 

@@ -69,6 +69,7 @@ fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcom
     let token = HookToken::generate(&SystemRandom::new()).map_err(Failure::new)?;
     // Nobody can log in as the bot: no known password matches this hash.
     let password = nobody(PASSWORD_ITERATIONS);
+    let out = &mut *context.out;
     file::change(&context.data, |store| {
         let chat = file::chat(store, chat)?;
         let user = match store.user_by_key(name.key())? {
@@ -85,10 +86,8 @@ fn add(chat: &str, given: &str, base: &str, context: &mut Context<'_>) -> Outcom
         if store.member(chat.chat, user)?.is_none() {
             chat::add_member(store, chat.chat, user, false, file::now())?;
         }
-        Ok(())
-    })?;
-    writeln!(context.out, "{base}{}", token.expose())?;
-    Ok(())
+        file::reveal(out, |out| Ok(writeln!(out, "{base}{}", token.expose())?))
+    })
 }
 
 /// Enables the user of a removed hook again, as one who cannot log in.

@@ -73,7 +73,8 @@ fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
     arguments.link.text(String::new(), fragment, &context.options)?;
     let created = file::now();
     let expires = created.micros().saturating_add(i64::from(arguments.days) * DAY_US);
-    let code = file::make_or_change(&context.data, |store| {
+    let (link, out) = (&arguments.link, &mut *context.out);
+    file::make_or_change(&context.data, |store| {
         let chat = match &arguments.chat {
             Some(name) => Some(file::chat(store, name)?.chat),
             None => None,
@@ -90,11 +91,12 @@ fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
             creator: None,
         };
         store.add_invite(&code.digest().0, &invite)?;
-        Ok(code)
-    })?;
-    let text = arguments.link.text(code.expose(), fragment, &context.options)?;
-    writeln!(context.out, "{text}")?;
-    if arguments.qr { link::write_qr(context.out, &text) } else { Ok(()) }
+        let text = link.text(code.expose(), fragment, &context.options)?;
+        file::reveal(out, |out| {
+            writeln!(out, "{text}")?;
+            if arguments.qr { link::write_qr(out, &text) } else { Ok(()) }
+        })
+    })
 }
 
 /// Generates a code whose first characters are unique among the invites.

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 
+use serde::Serialize as _;
 use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 use vestnik::ids::ServerTime;
@@ -140,7 +141,42 @@ pub(super) fn list<const N: usize>(
 
 /// Writes one JSON value on a line of its own.
 pub(super) fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
-    writeln!(out, "{value}")
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, PlainJson))?;
+    out.write_all(b"\n")
+}
+
+/// Compact JSON in which no character acts on a terminal: those that [`harmless_char`] replaces
+/// stand as escapes, which mean the same to every reader of JSON.
+pub(super) struct PlainJson;
+
+impl serde_json::ser::Formatter for PlainJson {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts_on_terminal(*c)) {
+            let (before, after) = rest.split_at(at);
+            write!(writer, "{before}")?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = after.get(c.len_utf8()..).unwrap_or_default();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+fn acts_on_terminal(c: char) -> bool {
+    /// Below it, most letters of most texts need no table.
+    const TABLE_FROM: char = '\u{600}';
+    match c {
+        '\u{7F}'..='\u{9F}' => true,
+        _ if c.is_ascii() => false,
+        _ if c < TABLE_FROM => c == '\u{AD}',
+        _ => harmless_char(c) != c,
+    }
 }
 
 /// The JSON member of a column: `KEEP-DAYS` is `keep_days`.
@@ -250,6 +286,19 @@ mod tests {
             {"name": "a b", "keep_days": 7, "by": null, "open": true}
         ]);
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn nothing_in_json_acts_on_a_terminal() {
+        let text =
+            "a\u{9b}31mb \u{202e}c\u{2066} é \u{7f} \u{ad}\u{61c}\u{feff}\u{e0001} щ\u{200d}👍";
+        let mut out = Vec::new();
+        list(&mut out, Format { json: true }, ["TITLE"], &[[Cell::from(text)]]).unwrap();
+        let json = String::from_utf8(out).unwrap();
+        let escaped = "a\\u009b31mb \\u202ec\\u2066 é \\u007f \\u00ad\\u061c\\ufeff\\udb40\\udc01 щ\u{200d}👍";
+        assert_eq!(json, format!("[{{\"title\":\"{escaped}\"}}]\n"));
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value, serde_json::json!([{ "title": text }]));
     }
 
     #[test]

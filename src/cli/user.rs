@@ -198,16 +198,16 @@ fn reset(name: &str, link: &link::Arguments, context: &mut Context<'_>) -> Outco
     let text = link.text(code.expose(), fragment, &context.options)?;
     let expires = now.micros().saturating_add(RESET_CODE_US);
     let expires = ServerTime::new(expires).unwrap_or(ServerTime::MAX);
+    let out = &mut *context.out;
     file::change(&context.data, |store| {
         let user = file::user(store, name)?;
         if user.disabled || user.flags & USER_BOT != 0 {
             let words = format!("user {} cannot log in, so it gets no code", user.nickname);
             return Err(Failure::Failed(words).into());
         }
-        Ok(store.set_reset_code(user.user, &code.digest().0, expires, now)?)
-    })?;
-    writeln!(context.out, "{text}")?;
-    Ok(())
+        store.set_reset_code(user.user, &code.digest().0, expires, now)?;
+        file::reveal(out, |out| Ok(writeln!(out, "{text}")?))
+    })
 }
 
 /// A name as it stands in a link: letters that are not ASCII as their bytes.

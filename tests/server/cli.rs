@@ -190,6 +190,43 @@ fn lists_are_json_when_asked() {
     has(report["wrong"][0].as_str().expect("text"), &["chat 1 counts 9"]);
 }
 
+/// What users have put into titles stands in JSON as escapes: exact, and nothing for a terminal.
+#[test]
+fn json_has_nothing_that_acts_on_a_terminal() {
+    let folder = Folder::filled();
+    let title = "x\u{9b}31m \u{202e}abc";
+    folder.done(&["chat", "title", "hall", "plain"]);
+    folder.damage(&format!("UPDATE chats SET title = '{title}'"));
+    let printed = folder.done(&["chat", "list", "--json"]);
+    has(&printed, &["x\\u009b31m \\u202eabc"]);
+    let chats: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(chats[0]["title"], title);
+}
+
+/// A secret that could not be printed would be lost, for only its digest is stored: then nothing
+/// is.
+#[test]
+fn a_secret_that_nobody_gets_is_not_stored() {
+    let folder = Folder::filled();
+    for command in [
+        &["invite", "add"][..],
+        &["invite", "add", "--chat", "hall", "--qr"],
+        &["user", "reset", "anna"],
+        &["hook", "add", "hall", "monitor"],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let mut command = folder.command(command);
+        command.stdout(full);
+        has(&one_line(&run(command, None), 1), &["standard output", "full", "nothing was stored"]);
+    }
+    assert_eq!(folder.done(&["invite", "list", "--json"]), "[]\n");
+    assert_eq!(folder.done(&["hook", "list", "--json"]), "[]\n");
+    assert!(!folder.done(&["user", "list"]).contains("monitor"));
+    let is_reset = "SELECT count(*) FROM reset_codes";
+    let db = rusqlite::Connection::open(folder.data()).expect("the data file");
+    assert_eq!(db.query_row(is_reset, [], |row| row.get(0)), Ok(0));
+}
+
 #[test]
 fn nothing_printed_has_a_hash_in_it() {
     let folder = Folder::filled();
@@ -285,4 +322,29 @@ fn an_option_on_both_sides_of_the_command_has_one_value() {
     fs::write(folder.path("b.toml"), "").expect("room");
     has(&folder.misused(&named), &["--config", "twice"]);
     folder.done(&["--data", "vestnik.db", "user", "list", "--data", "vestnik.db"]);
+}
+
+/// Paths at which the server would not start, or only without `vestnik stats`.
+#[test]
+fn config_check_looks_at_the_paths_of_the_options() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("some-folder")).expect("a folder");
+    fs::write(folder.path("a-file"), "").expect("room");
+    let long = format!("stats-socket = '{}'", "x".repeat(200));
+    for (options, problem) in [
+        ("data = 'some-folder'", "data: some-folder is not a regular file"),
+        ("data = 'a-file'", "data: a-file is empty"),
+        ("data = ''", "line 1: data must be the path of a file, not \"\""),
+        ("stats-socket = ''", "line 1: stats-socket must be the path of a file, not \"\""),
+        ("stats-socket = 'a-file'", "stats-socket: a-file is there, and is not a socket"),
+        ("stats-socket = 'none/a'", "stats-socket: none/a is in no folder"),
+        (&long, "its path is too long for a socket"),
+    ] {
+        fs::write(folder.path("o.toml"), options).expect("a file");
+        let output = folder.run(&["--config", "o.toml", "config", "check"], None);
+        assert_eq!(output.status.code(), Some(2), "{options}: {output:?}");
+        has(str::from_utf8(&output.stdout).expect("UTF-8"), &[problem]);
+    }
+    fs::write(folder.path("o.toml"), "data = 'new.db'\nstats-socket = 'new.sock'").expect("a file");
+    folder.done(&["--config", "o.toml", "config", "check"]);
 }

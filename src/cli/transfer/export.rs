@@ -381,49 +381,8 @@ fn content_with_files<'a>(message: &'a Message<'_>) -> Cow<'a, str> {
 }
 
 fn write_line(out: &mut dyn Write, line: &Line<'_>) -> Result<(), Failure> {
-    line.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, Plain))
+    line.serialize(&mut serde_json::Serializer::with_formatter(&mut *out, output::PlainJson))
         .map_err(|e| Failure::from(std::io::Error::from(e)))?;
     out.write_all(b"\n")?;
     Ok(())
-}
-
-/// Compact JSON in which no character acts on a terminal: C1 controls and those that turn the
-/// direction of text stand as escapes, which mean the same to every reader of JSON.
-struct Plain;
-
-impl serde_json::ser::Formatter for Plain {
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> std::io::Result<()> {
-        let mut rest = fragment;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts_on_terminal(*c)) {
-            let (before, after) = rest.split_at(at);
-            write!(writer, "{before}\\u{:04x}", u32::from(c))?;
-            rest = after.get(c.len_utf8()..).unwrap_or_default();
-        }
-        writer.write_all(rest.as_bytes())
-    }
-}
-
-fn acts_on_terminal(c: char) -> bool {
-    matches!(c,
-        '\u{7F}'..='\u{9F}' | '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}'
-        | '\u{2066}'..='\u{2069}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_in_an_export_acts_on_a_terminal() {
-        let text = "a\u{9b}31mb \u{202e}c\u{2066} é \u{7f}";
-        let mut out = Vec::new();
-        text.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Plain)).unwrap();
-        let json = String::from_utf8(out).unwrap();
-        assert_eq!(json, "\"a\\u009b31mb \\u202ec\\u2066 é \\u007f\"");
-        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
-    }
 }
