@@ -31,6 +31,34 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// callers.
 const QUIET_LIBRARIES: [&str; 3] = ["rustls", "ureq", "ureq_proto"];
 
+/// The variable that says which lines are logged,
+const FILTER_VARIABLE: &str = "RUST_LOG";
+/// and what counts without it.
+const FILTER_DEFAULT: &str = "info";
+
+/// The crates whose lines this program logs.
+const OWN_CRATES: [&str; 2] = ["vestnik", "purpose"];
+
+/// Whether a filter has a level for all lines, or one for those of this program. env_logger takes a
+/// misspelt level for the name of a module, and then logs nothing.
+fn shows_own_lines(filter: &str) -> bool {
+    let mut parts = filter.split('/');
+    let directives = parts.next().unwrap_or_default();
+    // After the first slash stands a pattern; with a second one, env_logger ignores everything.
+    let is_valid = parts.nth(1).is_none();
+    let is_level = |text: &str| text.trim().parse::<log::LevelFilter>().is_ok();
+    let is_own = |module: &str| {
+        let module = module.trim();
+        let name = module.split("::").next().unwrap_or_default();
+        OWN_CRATES.iter().any(|own| name == *own || (module == name && own.starts_with(name)))
+    };
+    let useful = |directive: &str| match directive.split_once('=') {
+        Some((module, level)) => is_own(module) && (is_level(level) || level.trim().is_empty()),
+        None => is_level(directive) || is_own(directive),
+    };
+    is_valid && directives.split(',').filter(|one| !one.trim().is_empty()).any(useful)
+}
+
 /// The end of the log that its owner keeps: dropping it waits a moment for the last lines.
 #[derive(Clone, Debug, Default)]
 pub struct Logging {
@@ -45,15 +73,22 @@ struct Counts {
 }
 
 impl Logging {
-    /// Begins to log to standard error what RUST_LOG asks for (by default from `info` on).
+    /// Begins to log to standard error what RUST_LOG asks for (by default from `info` on). A value
+    /// that would hide all of this program's lines does not count.
     ///
     /// # Errors
     /// When there is no room for a thread, or somebody else logs already.
     pub fn start() -> io::Result<Self> {
         let logging = Self::default();
         let queue = logging.queue(io::stderr())?;
-        let level = env_logger::Env::default().default_filter_or("info");
-        let mut builder = env_logger::Builder::from_env(level);
+        let asked = std::env::var_os(FILTER_VARIABLE).unwrap_or_default();
+        let asked = asked.to_string_lossy();
+        let is_useful = shows_own_lines(&asked);
+        let mut builder = env_logger::Builder::new();
+        builder.parse_filters(if is_useful { &asked } else { FILTER_DEFAULT });
+        if let Ok(style) = std::env::var("RUST_LOG_STYLE") {
+            builder.parse_write_style(&style);
+        }
         for library in QUIET_LIBRARIES {
             builder.filter_module(library, log::LevelFilter::Off);
         }
@@ -64,6 +99,12 @@ impl Logging {
         log::set_max_level(inner.filter());
         log::set_boxed_logger(Box::new(Limited { inner, sites: Mutex::default() }))
             .map_err(io::Error::other)?;
+        if !is_useful && !asked.trim().is_empty() {
+            log::warn!(
+                "{FILTER_VARIABLE}={asked:?} names no level (error, warn, info, debug, trace, off) \
+                 for this program: `{FILTER_DEFAULT}` is used"
+            );
+        }
         Ok(logging)
     }
 
@@ -267,6 +308,30 @@ mod tests {
         queue.write_all(&vec![b'x'; 100 * LOG_LINE_BYTES_MAX]).unwrap();
         go.send(()).unwrap();
         assert_eq!(lines.recv().unwrap().len(), LOG_LINE_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_filter_that_hides_everything_is_recognized() {
+        let useful = [
+            "warn",
+            "DEBUG",
+            "off",
+            " info ",
+            "vestnik",
+            "vestnik=debug",
+            "vestnik::net=trace",
+            "rustls=warn,vestnik=info",
+            "wran,error",
+            "info/pattern",
+            "purpose=debug",
+            "vestnik=",
+        ];
+        for filter in useful {
+            assert!(shows_own_lines(filter), "{filter}");
+        }
+        for filter in ["", ",", "wran", "rustls=debug", "vestnik=wran", "info/a/b", "vestnikx"] {
+            assert!(!shows_own_lines(filter), "{filter}");
+        }
     }
 
     #[test]

@@ -232,3 +232,12 @@ fn unfinished_requests_of_a_user_share_a_budget() {
     assert!(answer.body.starts_with(b"malformed"), "{answer:?}");
     drop(many);
 }
+
+/// A filter that would hide every line does not count.
+#[test]
+fn a_misspelt_level_of_the_log_is_named() {
+    let mut server = Server::after("export RUST_LOG=wran", &[]);
+    server.stop_by("TERM");
+    let log = server.stderr();
+    assert!(log.contains("RUST_LOG=\"wran\" names no level") && log.contains("INFO"), "{log}");
+}
