@@ -15,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
+use rustix::fs::OFlags;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -96,6 +97,7 @@ fn reason(error: &io::Error) -> String {
         }
         ErrorKind::IsADirectory => "it is a folder".to_owned(),
         ErrorKind::StorageFull => "the disk is full".to_owned(),
+        ErrorKind::Other => error.to_string(),
         kind => kind.to_string(),
     }
 }
@@ -158,8 +160,15 @@ pub fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError>
 fn read_pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     // Enough capacity for every key: growing would leave a copy of the key in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
-    File::open(file)
-        .and_then(|open| open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes))
+    // The event loop reads these files, and a pipe could block it.
+    let options =
+        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(file);
+    options
+        .and_then(|open| match open.metadata()?.is_file() {
+            true => open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes),
+            false if open.metadata()?.is_dir() => Err(ErrorKind::IsADirectory.into()),
+            false => Err(io::Error::other("it is not a regular file")),
+        })
         .map_err(|error| {
             CertificateError(format!("cannot read {}: {}", file.display(), reason(&error)))
         })?;

@@ -13,6 +13,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
 use crate::engine::NEVER_MS;
+use crate::store::describe_io;
 
 /// The socket of the service manager, and when it expects the next keepalive.
 #[derive(Debug, Default)]
@@ -29,13 +30,13 @@ impl ServiceManager {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let socket = connect(name.as_bytes());
         if let Err(error) = &socket {
-            log::warn!("cannot notify the service manager: {error}");
+            let (name, reason) = (name.to_string_lossy(), describe_io(error));
+            log::warn!("cannot notify the service manager at {name:?}: {reason}");
         }
         let limit_us = env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
         let is_mine =
             env::var("WATCHDOG_PID").map_or(true, |text| text.parse() == Ok(std::process::id()));
-        // Half of the limit, as the manual recommends.
-        let every_ms = limit_us.filter(|_| is_mine).map(|us| (us / 2_000).max(1));
+        let every_ms = keepalive_ms(limit_us.filter(|_| is_mine));
         Self { socket: socket.ok(), every_ms, next_ms: 0 }
     }
 
@@ -68,9 +69,14 @@ impl ServiceManager {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(state.as_bytes())
         {
-            log::debug!("cannot notify the service manager of {state}: {error}");
+            log::debug!("cannot notify the service manager of {state}: {}", describe_io(&error));
         }
     }
+}
+
+/// Half of the watchdog's limit, as the manual recommends; a limit of 0 means that there is none.
+fn keepalive_ms(limit_us: Option<u64>) -> Option<u64> {
+    limit_us.filter(|us| *us > 0).map(|us| (us / 2_000).max(1))
 }
 
 /// Connects to a socket: a path, or `@` and an abstract name.
@@ -88,4 +94,24 @@ fn address(name: &[u8]) -> io::Result<SocketAddr> {
         return SocketAddr::from_abstract_name(rest);
     }
     SocketAddr::from_pathname(Path::new(std::ffi::OsStr::from_bytes(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_without_a_limit_gets_no_keepalives() {
+        assert_eq!(keepalive_ms(None), None);
+        assert_eq!(keepalive_ms(Some(0)), None);
+        assert_eq!(keepalive_ms(Some(1)), Some(1));
+        assert_eq!(keepalive_ms(Some(30_000_000)), Some(15_000));
+    }
+
+    #[test]
+    fn a_socket_that_is_not_there_is_named_in_plain_words() {
+        let reason = |name: &[u8]| describe_io(&connect(name).expect_err("no such socket"));
+        assert_eq!(reason(b"/nowhere/notify"), "it does not exist");
+        assert_eq!(reason(&[b'x'; 200]), "its path is too long for a socket");
+    }
 }

@@ -16,6 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::engine::NEVER_MS;
 use crate::limits::{SCRAPES_MAX, STATS_TIMEOUT_MS};
+use crate::store::describe_io;
 
 /// Milliseconds to wait before accepting again after an error.
 const RETRY_MS: u64 = 1000;
@@ -140,7 +141,8 @@ impl StatsSocket {
         let listener = match listen_on_file(path) {
             Ok(listener) => Some(listener),
             Err(error) => {
-                log::warn!("`vestnik stats` will not work: {}: {error}", path.display());
+                let reason = describe_io(&error);
+                log::warn!("`vestnik stats` will not work: {}: {reason}", path.display());
                 None
             }
         };
@@ -201,7 +203,8 @@ impl StatsSocket {
                     next_ms = if is_all { NEVER_MS } else { now_ms };
                 }
                 Err(error) => {
-                    log::debug!("cannot accept a connection of `vestnik stats`: {error}");
+                    let reason = describe_io(&error);
+                    log::debug!("cannot accept a connection of `vestnik stats`: {reason}");
                     next_ms = now_ms + RETRY_MS;
                 }
             }

@@ -8,9 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::support::Server;
 use crate::support::server::{run, samples};
 use crate::support::wire::*;
+use crate::support::{Server, eventually};
 use rusqlite::Connection;
 
 fn socket(server: &Server) -> PathBuf {
@@ -169,6 +169,20 @@ fn what_is_in_the_sockets_place_is_left_alone() {
     let kind = fs::metadata(socket(&server)).expect("the socket").file_type();
     assert!(kind.is_socket());
     assert_eq!(server.stderr().matches("`vestnik stats` will not work").count(), 2);
+}
+
+/// The reason for a missing socket is in plain words.
+#[test]
+fn a_socket_that_cannot_be_made_is_explained() {
+    for (path, reason) in [
+        ("none/metrics", "none/metrics: it does not exist"),
+        (&"x".repeat(200), "its path is too long for a socket"),
+    ] {
+        let server = Server::with(&["--stats-socket", path]);
+        eventually(|| server.stderr().contains("will not work"));
+        let log = server.stderr();
+        assert!(log.contains(reason) && !log.contains("os error"), "{log}");
+    }
 }
 
 /// The socket can be named, for the server and for who asks.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -255,6 +256,27 @@ fn a_certificate_is_swapped_while_everybody_talks() {
     assert!(TlsClient::try_connect(tls_address(&server), stale.path()).is_err());
     TlsClient::connect(tls_address(&server), folder.path()).is_alive(b"the new pair is in use");
     old.is_alive(b"nobody was dropped");
+}
+
+/// A pipe in the place of the certificate is refused, at the start and by SIGHUP: reading it could
+/// wait forever.
+#[test]
+fn a_certificate_from_a_pipe_is_refused() {
+    let (server, folder) = server();
+    let cert = folder.join("cert.pem");
+    fs::remove_file(&cert).expect("removed");
+    let made = Command::new("mkfifo").arg(&cert).status().expect("mkfifo");
+    assert!(made.success());
+    signal(server.process_id(), "HUP");
+    eventually(|| server.stderr().contains("not a regular file"));
+    let (cert, key) = (cert.to_str().expect("UTF-8"), folder.join("key.pem"));
+    let other = TempDir::new();
+    let mut command = vestnik(other.path());
+    command.args(["serve", "--tls-listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key"]);
+    let output = command.arg(key).output().expect("its end");
+    let line = String::from_utf8_lossy(&output.stderr);
+    assert!(line.contains("cert.pem: it is not a regular file"), "{line}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// Pairs good and bad are taken and refused while eight connections talk without a pause: each
