@@ -8,17 +8,21 @@ use crate::config::Config;
 use crate::ids::ServerTime;
 use crate::net::listener::{Listener, Port};
 use crate::service::DAY_US;
-use crate::store::Store;
 use crate::store::invites::Invite;
+use crate::store::{Store, StoreResult};
 
 /// Creates an invite when the database has no users: one use, valid for a day, its user becomes an
-/// operator. It replaces the invite of an earlier start.
+/// operator. It replaces the invite of an earlier start, which goes, too, when there are users.
 pub(super) fn first_invite(
     store: &mut Store<'_>,
     random: &dyn RandomSource,
     wall_us: i64,
 ) -> Result<Option<InviteCode>, String> {
     if store.has_users().map_err(|e| e.to_string())? {
+        // They are good for nothing already, so that a full disk is no reason to complain here.
+        if remove_void(store).is_err() {
+            store.roll_back();
+        }
         return Ok(None);
     }
     let code = InviteCode::generate(random).map_err(|e| e.to_string())?;
@@ -44,6 +48,16 @@ pub(super) fn first_invite(
             Err(error.to_string())
         }
     }
+}
+
+/// Removes the invites of earlier starts, which users have made void.
+fn remove_void(store: &mut Store<'_>) -> StoreResult<()> {
+    // Most starts find none, and need not write.
+    if store.has_first_invites()? {
+        store.remove_first_invites()?;
+        store.commit()?;
+    }
+    Ok(())
 }
 
 /// The line that explains how to create the first user.

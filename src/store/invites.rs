@@ -20,7 +20,8 @@ pub struct Invite {
     pub created: ServerTime,
     /// It allows registration.
     pub registers: bool,
-    /// The user registered with it becomes an operator, even if registration is closed.
+    /// The user registered with it becomes an operator, even if registration is closed. It is void
+    /// as soon as there is a user.
     pub operator: bool,
     /// The chat that its user joins.
     pub chat: Option<ChatId>,
@@ -36,6 +37,10 @@ impl Invite {
 }
 
 const COLUMNS: &str = "hint, uses_left, expires, created, registers, operator, chat_id, creator";
+
+/// The condition of invites that users have not made void: those that create operators count as
+/// not there as soon as there is a user.
+const NOT_VOID: &str = "(operator = 0 OR NOT EXISTS (SELECT 1 FROM users))";
 
 /// The digest and the rest of a row.
 pub type Found = (Vec<u8>, Invite);
@@ -55,6 +60,15 @@ fn invite(row: &Row<'_>) -> rusqlite::Result<Invite> {
 }
 
 impl Store<'_> {
+    /// Whether there is an invite that creates an operator.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn has_first_invites(&mut self) -> StoreResult<bool> {
+        let sql = "SELECT 1 FROM invites WHERE operator = 1 LIMIT 1";
+        Ok(self.get(sql, [], |_| Ok(()))?.is_some())
+    }
+
     /// Removes all invites that create operators.
     ///
     /// # Errors
@@ -87,12 +101,13 @@ impl Store<'_> {
         .map(drop)
     }
 
-    /// All invites, newest last.
+    /// All invites but void ones, newest last.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn invites(&mut self) -> StoreResult<Vec<Invite>> {
-        self.all(&format!("SELECT {COLUMNS} FROM invites ORDER BY created, hint"), [], invite)
+        let sql = format!("SELECT {COLUMNS} FROM invites WHERE {NOT_VOID} ORDER BY created, hint");
+        self.all(&sql, [], invite)
     }
 
     /// Invites that can be used now, of one chat or of all, oldest first.
@@ -107,18 +122,20 @@ impl Store<'_> {
         let bounds = (chat.map(ChatId::row), now.micros(), LISTED_INVITES_MAX);
         let which = if chat.is_some() { "chat_id = ?1" } else { "?1 IS NULL" };
         let sql = format!(
-            "SELECT {COLUMNS} FROM invites WHERE {which} AND uses_left > 0 AND expires > ?2
+            "SELECT {COLUMNS} FROM invites
+             WHERE {which} AND uses_left > 0 AND expires > ?2 AND {NOT_VOID}
              ORDER BY created, hint LIMIT ?3"
         );
         self.all(&sql, bounds, invite)
     }
 
-    /// The invite with this digest.
+    /// The invite with this digest, unless it is void.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn invite(&mut self, digest: &[u8]) -> StoreResult<Option<Invite>> {
-        self.get(&format!("SELECT {COLUMNS} FROM invites WHERE digest = ?1"), [digest], invite)
+        let sql = format!("SELECT {COLUMNS} FROM invites WHERE digest = ?1 AND {NOT_VOID}");
+        self.get(&sql, [digest], invite)
     }
 
     /// The invites whose code has this prefix, with their digests. New invites have unique

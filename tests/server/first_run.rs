@@ -52,6 +52,37 @@ fn a_server_without_users_prints_a_link_that_makes_an_operator() {
 }
 
 #[test]
+fn a_user_of_the_command_line_makes_the_link_void() {
+    for options in [&[][..], &["--registration", "invite"]] {
+        let mut server = Server::with(options);
+        let code = code(&line(&server).expect("a line"));
+        server.add_user("anna");
+        assert_eq!(register(&server, "mallory", &code).purpose, DECLINED, "{options:?}");
+        let listed = server.admin_ok(&["invite", "list", "--json"], None);
+        assert_eq!(listed.trim(), "[]", "a void invite is none");
+        assert!(server.stop_by("TERM").0.success());
+        server.restart();
+        let count: rusqlite::Result<i64> = rusqlite::Connection::open(server.data())
+            .and_then(|db| db.query_row("SELECT count(*) FROM invites", [], |row| row.get(0)));
+        assert_eq!(count, Ok(0), "the start removes it");
+        assert_eq!(register(&server, "mallory", &code).purpose, DECLINED, "{options:?}");
+    }
+}
+
+#[test]
+fn an_open_server_gives_no_operators_to_old_clients() {
+    // On 1.0, an invite that is none is ignored where registration needs none.
+    let server = Server::with(&["--registration", "open"]);
+    let code = code(&line(&server).expect("a line"));
+    server.add_user("anna");
+    register(&server, "boris", &code).accepted();
+    let listed = server.admin_ok(&["user", "list", "--json"], None);
+    let users: serde_json::Value = serde_json::from_str(&listed).expect("one JSON value");
+    let operators = users.as_array().expect("an array");
+    assert!(operators.iter().all(|user| user["operator"] == false), "{listed}");
+}
+
+#[test]
 fn the_link_names_the_public_site() {
     let server = Server::with(&["--public-url", "https://chat.example.org"]);
     let line = line(&server).expect("a line");
