@@ -71,7 +71,10 @@ impl Link {
         let mut stream = Stream::begin(socket, options.tls.as_ref())?;
         let mut buffer = Vec::new();
         let websocket = match &options.websocket {
-            Some(url) => Some(WebSocket::open(&mut stream, url, &mut buffer)?),
+            Some(url) => {
+                let deadline = now() + options.connect_timeout;
+                Some(WebSocket::open(&mut stream, url, &mut buffer, deadline)?)
+            }
             None => None,
         };
         let end = buffer.len();

@@ -40,12 +40,12 @@
 //! [`Client::version`] says what is spoken. Text, names and emoji come as others wrote them: do not
 //! print them raw on a terminal, and do not make paths of them.
 //!
-//! **Where it begins.** [`Client::login`] begins a [`Cursor`] at the present: a catch-up brings what
-//! was sent after it, this client's own messages as well, which do not come as events. A program
-//! that goes on where another run of it ended stores [`Client::cursor`] and [`Client::session`], and
-//! hands them to [`Client::restore`] and [`Client::set_cursor`]; without the cursor the catch-up
-//! brings everything there is. On API 0.1 it reads only the chats that messages came from, and
-//! those that [`Client::watch`] names.
+//! **Where it begins.** [`Client::login`] begins a [`Cursor`] at the present: a catch-up brings
+//! what was sent after it, this client's own messages as well, which do not come as events. A
+//! program that goes on where another run of it ended stores [`Client::cursor`] and
+//! [`Client::session`], and hands them to [`Client::set_cursor`] and [`Client::restore`]; without
+//! the cursor the catch-up brings everything there is. On API 0.1 it reads only the chats that
+//! messages came from, and those that [`Client::watch`] names.
 //!
 //! **Reading.** Bytes are read while a call waits: for its answer, or in [`Client::next_event`].
 //! What comes unasked meanwhile waits in a queue of at most [`Options::queue_bytes_max`]; past
@@ -124,8 +124,8 @@ pub struct Options {
     /// The address of a WebSocket to go through; the bytes of Purpose alone without. Whether it is
     /// over TLS depends on [`Options::tls`].
     pub websocket: Option<WebSocketUrl>,
-    /// How often [`Client::send`], and a transfer of a file between two pieces, makes the connection
-    /// anew before it gives up; 0: never.
+    /// How often [`Client::send`], and a transfer of a file between two pieces, makes the
+    /// connection anew before it gives up; 0: never.
     pub reconnects_max: u32,
 }
 

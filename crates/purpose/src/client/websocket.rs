@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::time::Instant;
 
 use super::error::Error;
+use super::link::now;
 use super::sync::random;
 use super::tls::Stream;
 use crate::wire::base64;
@@ -105,11 +107,12 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Shakes hands. What came behind the server's head is appended to `early`.
+    /// Shakes hands until the deadline. What came behind the server's head is appended to `early`.
     pub(super) fn open(
         stream: &mut Stream,
         url: &WebSocketUrl,
         early: &mut Vec<u8>,
+        deadline: Instant,
     ) -> Result<Self, Error> {
         let mut bits = [0; 16];
         for half in bits.chunks_exact_mut(8) {
@@ -123,7 +126,7 @@ impl WebSocket {
              Sec-WebSocket-Protocol: purpose\r\n\r\n"
         );
         stream.write_all(request.as_bytes())?;
-        let head_bytes = read_head(stream, early)?;
+        let head_bytes = read_head(stream, early, deadline)?;
         let head = early.get(..head_bytes).unwrap_or_default();
         check_head(&String::from_utf8_lossy(head), &key)?;
         early.drain(..head_bytes);
@@ -200,7 +203,7 @@ impl WebSocket {
 }
 
 /// Reads until the head of an answer is whole, and says how long it is.
-fn read_head(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<usize, Error> {
+fn read_head(stream: &mut Stream, bytes: &mut Vec<u8>, deadline: Instant) -> Result<usize, Error> {
     let mut chunk = [0; 2048];
     loop {
         if let Some(at) = bytes.windows(4).position(|end| end == b"\r\n\r\n") {
@@ -209,6 +212,11 @@ fn read_head(stream: &mut Stream, bytes: &mut Vec<u8>) -> Result<usize, Error> {
         if bytes.len() > HEAD_BYTES_MAX {
             return Err(Error::Protocol("a head of HTTP without end"));
         }
+        let wait = deadline.saturating_duration_since(now());
+        if wait.is_zero() {
+            return Err(Error::TimedOut);
+        }
+        stream.socket().set_read_timeout(Some(wait))?;
         match stream.read(&mut chunk)? {
             0 => return Err(Error::Closed),
             count => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),

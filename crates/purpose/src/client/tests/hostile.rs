@@ -111,3 +111,26 @@ fn next_event_takes_what_is_here_without_waiting() {
     };
     assert!(matches!(event, Some(Event::Message { .. })), "{event:?}");
 }
+
+#[test]
+fn a_handshake_that_comes_byte_by_byte_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let trickle = move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        for _ in 0..500 {
+            if stream.write_all(b"x").is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    std::thread::Builder::new().spawn(trickle).expect("a thread");
+    let options = Options {
+        websocket: Some(format!("ws://{address}/ws").parse().expect("an address")),
+        connect_timeout: Duration::from_millis(200),
+        ..Options::default()
+    };
+    let outcome = Client::connect(address, options).map(drop);
+    assert!(matches!(outcome, Err(Error::TimedOut)), "{outcome:?}");
+}
