@@ -283,7 +283,7 @@ fn check_sizes(
     if body.is_some_and(|body| body < least) {
         return wrong(format!(
             "body-limit must be at least {least}, so that a content of {content} bytes \
-             (content-limit) and every other request fit into a body"
+             (content-limit) fits into a body"
         ));
     }
     let least = content + limits::PIECE_BYTES_MAX;
