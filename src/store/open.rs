@@ -53,7 +53,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_millis(2);
 pub struct Database {
     // Fields are dropped in this order: SQLite must close the database before the lock is released.
     db: Connection,
-    _lock: Option<File>,
+    lock: Option<File>,
     /// The path, without links.
     path: PathBuf,
     identity: Identity,
@@ -133,9 +133,9 @@ impl Database {
         let opened = lock_for_server(path).and_then(|lock| Ok((open(path, role, is_new)?, lock)));
         let (mut database, lock) = or_remove(path, is_new, opened)?;
         let real = database.path.clone();
-        database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
         database.identity.record(&lock);
-        database._lock = Some(lock);
+        database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
+        database.lock = Some(lock);
         database.reserve = Reserve::of(&real);
         database.reserve.hold();
         Ok(database)
@@ -155,13 +155,10 @@ impl Database {
 
     fn open_for_command(path: &Path, is_new: bool) -> Result<Self, OpenError> {
         let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
-        let mut identity = Identity::new(identity::on_disk);
-        identity.watch(&real);
-        identity.watch(&sibling_path(&real, "-wal"));
         if let Ok(lock) = paths::open_existing(&sibling_path(&real, ".lock"))
             && lock.try_lock_shared().is_err()
         {
-            identity.compare_with(&lock).map_err(OpenError::Replaced)?;
+            identity::compare_with_server(&lock, &real).map_err(OpenError::Replaced)?;
         }
         Ok(open(path, Role::Command, is_new)?)
     }
@@ -262,7 +259,7 @@ impl Database {
     pub(super) fn of(db: Connection, path: PathBuf, identity: Identity) -> Self {
         Self {
             db,
-            _lock: None,
+            lock: None,
             path,
             identity,
             reserve: Reserve::default(),
@@ -393,6 +390,9 @@ impl Drop for Database {
                 log::error!("{error}");
             }
         }
+        if let Some(lock) = &self.lock {
+            identity::clear_record(lock);
+        }
     }
 }
 
@@ -407,6 +407,7 @@ fn lock_for_server(path: &Path) -> Result<File, String> {
     const TRIES: u32 = 20;
     for _ in 0..TRIES {
         if let Some(lock) = lock(path, ".lock")? {
+            identity::clear_record(&lock);
             return Ok(lock);
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -465,6 +466,10 @@ fn open(path: &Path, role: Role, is_new: bool) -> Result<Database, String> {
     identity.still_same().map_err(|e| e.to_string())?;
     let wal = sibling_path(&real, "-wal");
     identity.watch(&wal);
+    // SQLite has opened it with the first read, and keeps it until the last connection closes.
+    if role != Role::Reader {
+        identity.watch(&sibling_path(&real, "-shm"));
+    }
     let mut database = Database::of(db, real, identity);
     match role {
         Role::Reader | Role::Command => {}

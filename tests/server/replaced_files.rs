@@ -1,14 +1,17 @@
 //! The database, its WAL or its lock is moved, replaced or deleted while the server runs.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
+use crate::support::server::{signal, vestnik};
 use crate::support::wire::*;
 use crate::support::{Server, eventually};
 
 /// What somebody does to the files of a running server.
 type Harm = fn(&Server);
 
-const HARMS: [(&str, Harm); 6] = [
+const HARMS: [(&str, Harm); 8] = [
     ("moved", |server| fs::rename(server.data(), server.dir().join("moved.db")).expect("moved")),
     ("deleted", |server| fs::remove_file(server.data()).expect("deleted")),
     ("replaced", |server| {
@@ -22,6 +25,13 @@ const HARMS: [(&str, Harm); 6] = [
     ("with another WAL", |server| {
         fs::write(server.dir().join("other"), "").expect("a file");
         fs::rename(server.dir().join("other"), server.dir().join("t.db-wal")).expect("replaced");
+    }),
+    ("without shared memory", |server| {
+        fs::remove_file(server.dir().join("t.db-shm")).expect("deleted");
+    }),
+    ("with other shared memory", |server| {
+        fs::remove_file(server.dir().join("t.db-shm")).expect("deleted");
+        server.admin_ok(&["check"], None);
     }),
     ("without a lock", |server| {
         fs::remove_file(server.dir().join("t.db.lock")).expect("deleted");
@@ -55,18 +65,48 @@ fn a_server_whose_files_are_gone_ends() {
 /// A command does not change a database that a running server does not have open.
 #[test]
 fn a_command_leaves_a_replaced_database_alone() {
-    let server = Server::start();
+    for name in ["t.db", "t.db-wal", "t.db-shm"] {
+        let server = Server::start();
+        server.add_user("anna");
+        let copy = server.dir().join("copy.db");
+        server.admin_ok(&["backup", copy.to_str().expect("UTF-8")], None);
+        // A server that cannot notice it now.
+        signal(server.process_id(), "STOP");
+        if name == "t.db" {
+            fs::rename(&copy, server.data()).expect("replaced");
+        } else {
+            fs::remove_file(server.dir().join(name)).expect("deleted");
+        }
+        let output = server.admin(&["user", "disable", "anna"], None);
+        signal(server.process_id(), "CONT");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{name}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        let words = format!("{name} is not the file that the running server has open");
+        assert!(stderr.contains(&words) && stderr.contains("stop the server first"), "{stderr}");
+        eventually(|| server.stderr().contains("moved, replaced or deleted"));
+    }
+}
+
+/// Commands run while servers start and end, and never take that for replaced files.
+#[test]
+fn a_command_works_while_a_server_starts_or_ends() {
+    let mut server = Server::start();
     server.add_user("anna");
-    let copy = server.dir().join("copy.db");
-    server.admin_ok(&["backup", copy.to_str().expect("UTF-8")], None);
-    // A server that cannot notice it now.
-    crate::support::server::signal(server.process_id(), "STOP");
-    fs::rename(&copy, server.data()).expect("replaced");
-    let output = server.admin(&["user", "disable", "anna"], None);
-    crate::support::server::signal(server.process_id(), "CONT");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.contains("stop the server first"), "{stderr}");
-    eventually(|| server.stderr().contains("moved, replaced or deleted"));
+    for round in 0..12 {
+        let mut command = vestnik(server.dir().path());
+        command.arg("--data").arg(server.data()).args(["user", "enable", "anna"]);
+        let commands = thread::spawn(move || {
+            for _ in 0..4 {
+                let output = command.output().expect("a command");
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(0), "{round}: {stderr}");
+            }
+        });
+        thread::sleep(Duration::from_millis(5 * round));
+        signal(server.process_id(), "TERM");
+        server.wait_for_end();
+        server.restart();
+        commands.join().expect("the commands");
+    }
 }
