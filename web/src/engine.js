@@ -216,7 +216,8 @@ export class Engine {
    */
   async #ended(why, keepsUnsent) {
     const user = this.#user;
-    globalThis.caches?.delete(this.imageCache).catch(() => undefined);
+    // Where storage is blocked, even the look at it may throw.
+    Promise.resolve().then(() => caches.delete(this.imageCache)).catch(() => undefined);
     this.#user = this.#session = null;
     this.#isAuthorized = false;
     const connection = this.link.isOnline ? 'online' : this.state.connection;

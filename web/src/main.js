@@ -236,7 +236,7 @@ class Client {
         await call('logout');
       },
       showForm: (phase) => {
-        this.phase.value = phase;
+        this.phase.value = this.#auth === 'in' ? 'ready' : phase;
       },
       openChat: (chat) => this.#openChat(chat),
       closeChat: () => {

@@ -426,6 +426,8 @@ export class Sync {
   async retry(localId) {
     const entry = this.outgoing.find((each) => each.localId === localId);
     if (!entry || entry.state !== 'failed') return;
+    // A message that was replied to is gone: send it without.
+    if (entry.code === 'no-such-message') entry.reply = 0;
     await this.#mark(entry, 'sending');
     this.#sendAll(entry.chat);
   }

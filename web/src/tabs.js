@@ -93,8 +93,15 @@ export class Tabs {
     locks.request(this.name, steal ? { steal } : {}, () => {
       this.#lead();
       return new Promise((resolve) => { this.#release = () => resolve(undefined); });
-    }).catch(() => {
-      // Another tab stole the lock, because this one did not answer.
+    }).catch(({ name }) => {
+      // Another tab stole the lock, because this one did not answer. Where cookies are blocked,
+      // locks are denied, as is all storage: each tab leads.
+      if (name === 'SecurityError') {
+        this.channel?.close();
+        this.channel = null;
+        this.locks = undefined;
+        return this.#lead();
+      }
       this.#depose();
       this.#queue();
     });

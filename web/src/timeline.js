@@ -340,9 +340,9 @@ export function timelineView(chat, on) {
     const near = Math.min(scroller.clientHeight, (below + scroller.scrollTop) / 3);
     if (scroller.scrollTop <= near && range.start > 0) show(grow(range, items.length, 'up'));
     else if (below <= near && range.end < items.length) show(grow(range, items.length, 'down'));
-    if (range.start < LOAD_BELOW && !timeline.atStart.peek()) load(timeline.loadOlder);
+    if (range.start < LOAD_BELOW && !timeline.atStart.peek()) load(() => timeline.loadOlder());
     else if (items.length - range.end < LOAD_BELOW && !timeline.atEnd.peek()) {
-      load(timeline.loadNewer);
+      load(() => timeline.loadNewer());
     }
     noteSeen();
   }
@@ -504,7 +504,10 @@ export function timelineView(chat, on) {
 
   return {
     element: h('div', { class: 'timeline' }, scroller,
-      when(() => showsJump.value, () => jumpButton(chat, () => toEnd().catch(() => {})))),
+      when(() => showsJump.value, () => jumpButton(chat, () => {
+        scroller.focus({ preventScroll: true });
+        toEnd().catch(() => {});
+      }))),
     jumpTo,
     toEnd,
     find,
@@ -640,7 +643,7 @@ function swallow(event) {
  */
 function renderRow(row, chat, line) {
   const { kind, time } = row.peek();
-  if (kind === 'day') return h('div', { class: 'day' }, h('span', null, dayName(time)));
+  if (kind === 'day') return h('div', { class: 'day' }, h('span', null, () => dayName(time)));
   if (kind === 'unread') {
     return h('div', {
       class: 'unread-line', role: 'separator', 'aria-label': t('New messages'),
@@ -650,7 +653,7 @@ function renderRow(row, chat, line) {
 }
 
 /** @param {Message} message */
-const fileNames = (message) => message.files.map((file) => file.name).join(', ');
+const fileNames = (message) => message.files.map((file) => plain(file.name)).join(', ');
 
 /**
  * @param {import('./view.js').ReadonlySignal<Row & {kind: 'message'}>} row

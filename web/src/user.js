@@ -348,13 +348,24 @@ export class UserData {
 
   /** @param {Partial<User> & {id: number, name: string}} user */
   #putUser(user) {
-    const known = this.#users.get(user.id);
-    const next = {
-      online: false, operator: false, bot: false, disabled: false, ...known, ...user,
-    };
-    this.#users.set(user.id, next);
-    if (known?.name !== user.name) this.db.write([['users', user.id, next]]);
-    this.#emit({ type: 'users', users: [next] });
+    this.#putUsers([user]);
+  }
+
+  /** @param {(Partial<User> & {id: number, name: string})[]} users */
+  #putUsers(users) {
+    /** @type {import('./db.js').Change[]} */
+    const writes = [];
+    const all = users.map((user) => {
+      const known = this.#users.get(user.id);
+      const next = {
+        online: false, operator: false, bot: false, disabled: false, ...known, ...user,
+      };
+      this.#users.set(user.id, next);
+      if (known?.name !== user.name) writes.push(['users', user.id, next]);
+      return next;
+    });
+    if (writes.length > 0) this.db.write(writes);
+    this.#emit({ type: 'users', users: all });
   }
 
   /**
@@ -604,7 +615,7 @@ export class UserData {
       addMember: changing('ADD_MEMBER'),
       members: async (/** @type {number} */ chat) => {
         const members = await request('GET_MEMBERS', [chat]);
-        members.forEach(({ id, name, online }) => this.#putUser({ id, name, online }));
+        this.#putUsers(members.map(({ id, name, online }) => ({ id, name, online })));
         return members;
       },
       createInvite: async (/** @type {{chat?: number, registers?: boolean, uses?: number, days?: number}} */ what) => {

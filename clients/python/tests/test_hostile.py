@@ -141,10 +141,10 @@ class Breaks(WithFake):
     """Requests that break every connection."""
 
     def test_one_request_is_not_repeated_for_ever(self):
-        def hang_up(peer, _task, _body):
+        def close_it(peer, _task, _body):
             peer.socket.shutdown(socket.SHUT_RDWR)
 
-        asked = {wire.GET_USER: hang_up, wire.PUT_FILE: hang_up, wire.GET_FILE: hang_up,
+        asked = {wire.GET_USER: close_it, wire.PUT_FILE: close_it, wire.GET_FILE: close_it,
                  wire.BEGIN_FILE: lambda peer, task, _: peer.accept(task, wire.U64.pack(5))}
         fake = self.fake(asked)
         client = self.client(fake, retry_seconds=None)
@@ -159,10 +159,10 @@ class Breaks(WithFake):
         self.assertEqual(fake.requests.count(wire.GET_USER), session.BREAKS_MAX)
 
     def test_a_range_that_breaks_is_read_ever_more_rarely(self):
-        def hang_up(peer, _task, _body):
+        def close_it(peer, _task, _body):
             peer.socket.shutdown(socket.SHUT_RDWR)
 
-        client = self.client(self.fake({wire.REQUEST_CHAT_MSG: hang_up}), retry_seconds=None)
+        client = self.client(self.fake({wire.REQUEST_CHAT_MSG: close_it}), retry_seconds=None)
         pauses = []
 
         def sleep(seconds):
@@ -176,12 +176,12 @@ class Breaks(WithFake):
 
 
     def test_connections_that_last_are_mended_at_once(self):
-        def hang_up_soon(peer, task, _body):
+        def close_soon(peer, task, _body):
             peer.accept(task, INFO)
             threading.Event().wait(0.2)
             peer.socket.shutdown(socket.SHUT_RDWR)
 
-        fake = self.fake({wire.GET_MY_CHATS: hang_up_soon})
+        fake = self.fake({wire.GET_MY_CHATS: close_soon})
         client, count = self.client(fake, retry_seconds=None), 0
 
         @client.on("reconnect")

@@ -7,7 +7,7 @@
 import { batch, computed, each, effect, h, match, mount, signal, untracked, when } from '../view.js';
 import {
   applyTheme, avatar, closeMenus, fail, icon, iconButton, isComposing, isPhone, language, plain,
-  setLanguage, setStore, shortTime, store, t, tn, toast,
+  setLanguage, setStore, shortTime, showToast, store, t, tn, toast, watchDay,
 } from './kit.js';
 
 /** @typedef {import('../types.js').Chat} Chat */
@@ -68,6 +68,7 @@ export async function start(value) {
   addEventListener('keydown', onKey);
   addEventListener('keydown', clearSearch, true);
   fitToKeyboard();
+  watchDay();
 }
 
 function closeAll() {
@@ -102,12 +103,17 @@ const openChat_ = computed(() => store.phase.value === 'ready'
 /** The chat that was shown last, to detect that it is gone. */
 let shownChat = 0;
 
-/** Returns to the list when the open chat was left or deleted. */
+/** Returns to the list when others deleted the open chat or ended the membership. */
 function leaveGoneChat() {
   const chat = openChat_.value;
   const isGone = !chat && shownChat !== 0 && shownChat === store.open.peek();
   shownChat = chat?.id ?? 0;
-  if (isGone) untracked(showList);
+  if (!isGone) return;
+  untracked(() => {
+    closeAll();
+    showList();
+    showToast(t('You are not a member of this chat.'));
+  });
 }
 
 /** @param {import('../types.js').Phase} phase */
@@ -306,6 +312,9 @@ function chatList() {
   });
   const list = h('ul', { class: 'chat-list' });
   each(list, () => shown.value, (chat) => chat.id, chatRow);
+  effect(() => {
+    if (store.open.value) queueMicrotask(() => list.querySelector('.open')?.scrollIntoView({ block: 'nearest' }));
+  });
   return h('nav', { class: 'list-pane', 'aria-label': t('Chats') },
     h('header', { class: 'list-head' },
       h('h1', { class: 'list-title' }, () => store.server.value?.name || t('Chats')),

@@ -410,7 +410,12 @@ function composerView(chat, mode, timeline) {
     if (current?.kind === 'edit') {
       mode.value = null;
       if (value !== current.message.text) {
-        await store.actions.edit(id, current.message.id, value).catch(fail);
+        await store.actions.edit(id, current.message.id, value).catch((error) => {
+          fail(error);
+          if (mode.peek()) return;
+          mode.value = current;
+          setText(value);
+        });
       }
       return;
     }

@@ -230,10 +230,9 @@ function adminPart(chat, close) {
           button: t('Delete'),
         });
         if (!isSure) return;
-        await store.actions.deleteChat(id).then(() => {
-          close();
-          showList();
-        }, fail);
+        close();
+        showList();
+        await store.actions.deleteChat(id).catch(fail);
       },
     }, icon('trash'), t('Delete chat')));
 }
@@ -266,10 +265,9 @@ async function leave(chat, close) {
     button: t('Leave'),
   });
   if (!isSure) return;
-  await store.actions.leaveChat(chat.id).then(() => {
-    close();
-    showList();
-  }, fail);
+  close();
+  showList();
+  await store.actions.leaveChat(chat.id).catch(fail);
 }
 
 // --- Members: admins add, ban and appoint here ---------------------------------------------------
@@ -293,7 +291,7 @@ function membersPanel(chatId, close) {
   const screen = { chatId, isAdmin, load, close };
 
   const list = h('ul', { class: 'people' });
-  each(list, () => (members.value ?? []).filter((one) => !one.banned && fits(one)),
+  each(list, () => (members.value ?? []).filter((one) => !one.banned && fits(one)).slice(0, 200),
     (one) => one.id, (one) => h('li', null, () => memberRow(one.value, screen)));
   const banned = h('ul', { class: 'people' });
   each(banned, () => (members.value ?? []).filter((one) => one.banned && fits(one)),

@@ -136,7 +136,7 @@ function format(key, make) {
 
 /** @type {Record<string, Intl.DateTimeFormatOptions>} */
 const TIMES = {
-  time: { hour: 'numeric', minute: '2-digit' },
+  time: { timeStyle: 'short' },
   weekday: { weekday: 'short' },
   day: { day: 'numeric', month: 'short' },
   date: { day: 'numeric', month: 'numeric', year: '2-digit' },
@@ -152,7 +152,10 @@ const TIMES = {
  * @returns {string}
  */
 export function formatTime(kind, time) {
-  return format(kind, () => new Intl.DateTimeFormat(locale, TIMES[kind]))
+  return format(kind, () => new Intl.DateTimeFormat(locale, { ...TIMES[kind], ...(TIMES[kind].timeStyle && {
+    // As the reader's region has it, whatever the language.
+    hourCycle: new Intl.DateTimeFormat(navigator.language, { hour: 'numeric' }).resolvedOptions().hourCycle,
+  }) }))
     .format(new Date(time / 1000));
 }
 
@@ -174,13 +177,17 @@ export function dayOf(time) {
 
 const DAY_MS = 86_400_000;
 
+/** The present day, for what says `Today`. */
+const today = signal(dayOf(Date.now() * 1000));
+export const watchDay = () => setInterval(() => (today.value = dayOf(Date.now() * 1000)), 30_000);
+
 /**
  * A short form for lists: the time today, the weekday this week, else the date.
  * @param {number} time microseconds
  */
 export function shortTime(time) {
   const now = Date.now();
-  if (dayOf(time) === dayOf(now * 1000)) return formatTime('time', time);
+  if (dayOf(time) === today.value) return formatTime('time', time);
   const age = now - time / 1000;
   if (age < 6 * DAY_MS) return formatTime('weekday', time);
   return formatTime(age < 300 * DAY_MS ? 'day' : 'date', time);
@@ -192,7 +199,7 @@ export function shortTime(time) {
  */
 export function dayName(time) {
   const now = Date.now();
-  if (dayOf(time) === dayOf(now * 1000)) return t('Today');
+  if (dayOf(time) === today.value) return t('Today');
   if (dayOf(time) === dayOf((now - DAY_MS) * 1000)) return t('Yesterday');
   return formatTime(now - time / 1000 < 300 * DAY_MS ? 'longDay' : 'longDate', time);
 }
@@ -345,6 +352,7 @@ export function explain(error) {
   const failure = /** @type {Failure} */ (error);
   const reason = REASONS[failure?.code];
   if (reason) return t(reason, { n: failure.number || 1 });
+  if (failure?.code === 'bad-password' && /8/.test(failure.text)) return t('At least 8 characters.');
   return failure?.text || t('That did not work. Try again.');
 }
 

@@ -169,7 +169,7 @@ async function turnOff(subscription) {
 function sessions() {
   const { answer, error, load } = asked(store.actions.sessions);
   return h('div', null, error,
-    h('ul', { class: 'people' }, () => answer.value?.map((session) => h('li', { class: 'person' },
+    h('ul', { class: 'people' }, () => answer.value?.sort((a, b) => Number(b.current) - Number(a.current)).map((session) => h('li', { class: 'person' },
       h('span', { class: 'person-about' },
         h('span', { class: 'person-name' }, session.current ? t('This browser') : session.address),
         h('span', { class: 'person-note' }, [

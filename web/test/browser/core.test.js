@@ -40,7 +40,7 @@ async function visitor(options) {
 async function open(context, url = server.url) {
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
-  watch.follow(page, server.url);
+  watch.follow(page, url);
   await page.goto(url);
   return page;
 }
@@ -66,6 +66,56 @@ test('two people talk', async () => {
   await send(b, 'hello back');
   await messages(a).filter({ hasText: 'hello back' }).waitFor();
   await close();
+});
+
+test('history loads above while it is scrolled, without a jump, and a page at rest does nothing', async () => {
+  const own = await new RealServer().start();
+  await own.stop();
+  own.command('load', 'prepare', '--users', '1', '--messages', '300');
+  await own.start();
+  const context = await visitor();
+  const page = await open(context, own.url);
+  await logIn(page, 'load0', 'load-password');
+  await page.getByRole('link', { name: /^load/ }).click();
+  const log = page.getByRole('log', { name: 'Messages' });
+  await messages(page).first().waitFor();
+  let worst = 0;
+  const seen = new Set();
+  await until(async () => {
+    const { moved, ids, isTop } = await log.evaluate(async (scroller) => {
+      const frame = () => new Promise((resolve) => requestAnimationFrame(resolve));
+      const articles = () => [...scroller.querySelectorAll('article')];
+      const { top } = scroller.getBoundingClientRect();
+      const shown = articles().find((one) => one.getBoundingClientRect().bottom > top + 10);
+      const [place, before] = [shown?.getBoundingClientRect().top ?? 0, scroller.scrollTop];
+      scroller.scrollTop -= 200;
+      const by = before - scroller.scrollTop;
+      for (let wait = 0; wait < 6; wait += 1) await frame();
+      const at = shown?.isConnected ? shown.getBoundingClientRect().top : place + by;
+      return {
+        moved: Math.abs(at - place - by), isTop: scroller.scrollTop === 0,
+        ids: articles().map((one) => one.dataset.key),
+      };
+    });
+    worst = Math.max(worst, moved);
+    ids.forEach((id) => seen.add(id));
+    return isTop && seen.size;
+  }, (count) => count >= 300, 60_000);
+  assert.ok(worst <= 2, `what was shown moved by ${worst} px`);
+  const frames = await page.evaluate(async () => {
+    const original = window.requestAnimationFrame;
+    let asked = 0;
+    window.requestAnimationFrame = (callback) => {
+      asked += 1;
+      return original(callback);
+    };
+    await new Promise((resolve) => { setTimeout(resolve, 1000); });
+    window.requestAnimationFrame = original;
+    return asked;
+  });
+  assert.ok(frames < 5, `${frames} frames asked for in a second of rest`);
+  await context.close();
+  await own.end();
 });
 
 test('a direct chat says that the other user is disabled, at once and after a reload', async () => {

@@ -120,10 +120,11 @@ export async function register(page, name) {
 /**
  * @param {import('playwright-core').Page} page
  * @param {string} name
+ * @param {string} [password]
  */
-export async function logIn(page, name) {
+export async function logIn(page, name, password = PASSWORD) {
   await page.getByRole('textbox', { name: 'Name' }).fill(name);
-  await page.getByRole('textbox', { name: 'Password', exact: true }).fill(PASSWORD);
+  await page.getByRole('textbox', { name: 'Password', exact: true }).fill(password);
   await page.getByRole('button', { name: 'Log in' }).click();
   await page.getByRole('navigation', { name: 'Chats' }).waitFor();
 }
