@@ -105,10 +105,21 @@ impl Name {
         &self.key
     }
 
+    /// Whether it has the form of the name of a removed account: `deleted-17`, `deleted-17-2`.
+    pub fn is_of_removed(&self) -> bool {
+        has_form_of_removed(&self.key, |c| c.is_ascii_digit())
+    }
+
     /// The name and its key.
     pub fn into_parts(self) -> (String, String) {
         (self.text, self.key)
     }
+}
+
+/// Whether a text is `deleted-`, a number, and perhaps `-` and another number.
+fn has_form_of_removed(text: &str, is_digit: impl Fn(char) -> bool) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.chars().all(&is_digit);
+    text.strip_prefix("deleted-").is_some_and(|rest| rest.splitn(2, '-').all(is_number))
 }
 
 /// The UTS 39 skeletons of a login. Two logins look alike when any of their skeletons are equal.
@@ -124,6 +135,12 @@ impl Skeletons {
     /// The skeletons of a valid name.
     pub fn of(nickname: &str) -> Self {
         Self { stored: skeleton(nickname).collect(), lower: skeleton(&folded(nickname)).collect() }
+    }
+
+    /// Whether the login looks like the name of a removed account.
+    pub fn are_of_removed(&self) -> bool {
+        let digits: String = skeleton("0123456789").collect();
+        [&self.stored, &self.lower].iter().any(|s| has_form_of_removed(s, |c| digits.contains(c)))
     }
 }
 

@@ -16,7 +16,7 @@ use super::file::Stop;
 use super::output::{self, Cell, Consent, Format};
 use super::{Context, Outcome, file, link, purge, secret};
 
-mod remove;
+pub(super) mod remove;
 
 /// How long a code for a new password can be used, in microseconds.
 const RESET_CODE_US: i64 = 24 * 60 * 60 * 1_000_000;

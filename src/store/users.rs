@@ -130,12 +130,38 @@ impl Store<'_> {
         Ok(UserId::from_row(row))
     }
 
-    /// Whether a login belongs to a user other than `except`, or looks like it (protocol section
-    /// 7).
+    /// Adds a row without a name, which [`Self::retire_user`] names before the COMMIT: a removed
+    /// account is named after its id.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn add_unnamed_user(&mut self, created: ServerTime) -> StoreResult<UserId> {
+        let sql =
+            "INSERT INTO users (nickname, name_key, password, created) VALUES ('', '', '', ?1)";
+        let row = self.insert(sql, [created.micros()])?;
+        Ok(id(UserId::from_row, 0, row)?)
+    }
+
+    /// Whether a login belongs to a user other than `except`, or looks like it, or like the name of
+    /// a removed account, which no user may choose (protocol section 7).
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn is_login_taken(
+        &mut self,
+        nickname: &str,
+        key: &str,
+        except: Option<UserId>,
+    ) -> StoreResult<bool> {
+        let looks = Skeletons::of(nickname);
+        Ok(looks.are_of_removed() || self.is_login_of_another(nickname, key, except)?)
+    }
+
+    /// Whether a login belongs to a user other than `except`, or looks like it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_login_of_another(
         &mut self,
         nickname: &str,
         key: &str,

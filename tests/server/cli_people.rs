@@ -334,8 +334,21 @@ fn a_removed_account_is_not_brought_back() {
     ] {
         has(&folder.failed(command), &["deleted-2 was removed"]);
     }
-    // A login of that form with a password is a user like any other.
-    folder.add_user("deleted-3");
+    // Nobody else gets a login of that form, or one that looks like it.
+    folder.add_user("clara");
+    for name in ["deleted-3", "DELETED-3", "deleted-3-2", "deIeted-3", "deleted-lO"] {
+        let add = ["user", "add", name, "--password-stdin", "--password-iterations", "1"];
+        has(&one_line(&folder.run(&add, Some("correct horse\n")), 1), &[name, "already"]);
+        has(&folder.failed(&["user", "rename", "clara", name]), &[name, "already"]);
+    }
+    for name in ["deleted", "deleted-", "deleted-3x", "deleted-3-2-1", "undeleted-3"] {
+        folder.done(&["user", "rename", "clara", name]);
+        folder.done(&["user", "rename", name, "clara"]);
+    }
+    // One of before, with a password, is a user like any other.
+    folder.damage(
+        "UPDATE users SET nickname = 'deleted-3', name_key = 'deleted-3' WHERE user_id = 3",
+    );
     folder.done(&["user", "disable", "deleted-3"]);
     folder.done(&["user", "enable", "deleted-3"]);
 }

@@ -28,6 +28,7 @@ use vestnik::wire::extras::{Extras, FileInfo};
 
 use super::failure::Failure;
 use super::file::{self, Stop};
+use super::user::remove::add_removed;
 use super::{Context, Outcome, chat, secret};
 use line::FileLine;
 use read::{Checked, Entry, Source, Summary};
@@ -86,7 +87,7 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
     let (chat, senders) = place.begin(&summary, arguments.add_users)?;
     let done = place
         .fill(&source, now, chat, &senders)
-        .and_then(|()| place.finish(&summary, chat, &name, password.as_deref()));
+        .and_then(|()| place.finish(&summary, chat, &senders, &name, password.as_deref()));
     if let Err(failure) = done {
         // What cannot be taken away now, the next import takes away.
         let _ = place.take_unfinished_away().and_then(|()| chat::sweep(context));
@@ -100,8 +101,8 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
         Called::Direct([one, other]) => writeln!(
             context.out,
             "added the direct chat of {} and {} with id {chat} and {count} messages",
-            one.text(),
-            other.text()
+            place.name_now(&senders, one)?,
+            place.name_now(&senders, other)?
         )?,
     }
     Ok(())
@@ -145,6 +146,8 @@ impl Called {
     fn is_free(&self, store: &mut Store<'_>) -> Result<(), Stop> {
         match self {
             Self::Group(name) => name_is_free(store, name),
+            // The removed account will be a new one.
+            Self::Direct(two) if two.iter().any(Name::is_of_removed) => Ok(()),
             Self::Direct([one, other]) => {
                 let one = store.user_id_by_key(one.key())?;
                 let other = store.user_id_by_key(other.key())?;
@@ -222,12 +225,17 @@ impl Place<'_> {
             let mut senders = HashMap::new();
             let two = summary.chat.direct.iter().flatten().map(|name| (name, &1));
             for (name, line) in two.chain(&summary.senders) {
+                if senders.contains_key(name) {
+                    continue;
+                }
                 let on_line = |failure| match failure {
                     Failure::Failed(message) => Failure::Failed(format!("line {line}: {message}")),
                     other => other,
                 };
                 let parsed = file::parse_stored(name).map_err(on_line)?;
                 let user = match store.user_id_by_key(parsed.key())? {
+                    // The account with this name is another, or even a user's.
+                    _ if parsed.is_of_removed() => add_removed(store)?,
                     Some(user) => user,
                     None if add_users => {
                         let is_bot = summary.bots.contains(name);
@@ -249,6 +257,17 @@ impl Place<'_> {
             let created = ServerTime::new(summary.chat.created).unwrap_or_default();
             let chat = store.add_unnamed_chat(&nobody(PASSWORD_ITERATIONS), created)?;
             Ok((chat, senders))
+        })
+    }
+
+    /// The name that somebody of a direct chat has here.
+    fn name_now(&self, senders: &HashMap<String, UserId>, name: &Name) -> Result<String, Failure> {
+        file::look(self.data, |store| {
+            let user = match known(store, senders, name.text())? {
+                Some(user) => store.user(user)?,
+                None => None,
+            };
+            Ok(user.map_or_else(|| name.text().to_owned(), |user| user.nickname))
         })
     }
 
@@ -346,6 +365,7 @@ impl Place<'_> {
         &self,
         summary: &Summary,
         chat: ChatId,
+        senders: &HashMap<String, UserId>,
         name: &Called,
         password: Option<&str>,
     ) -> Outcome {
@@ -356,13 +376,13 @@ impl Place<'_> {
             store.set_chat_closed(chat, summary.chat.closed)?;
             match name {
                 Called::Group(name) => store.rename_chat(chat, name.text(), name.key())?,
-                Called::Direct(two) => make_direct(store, chat, two)?,
+                Called::Direct(two) => make_direct(store, chat, senders, two)?,
             }
             store.set_chat_title(chat, &summary.chat.title)?;
             store.set_chat_password(chat, password)?;
             store.set_chat_policy(chat, summary.chat.slow_mode_s, summary.chat.keep_days)?;
             for line in &summary.members {
-                let Some(user) = known(store, &line.name)? else { continue };
+                let Some(user) = known(store, senders, &line.name)? else { continue };
                 if store.member(chat, user)?.is_some() {
                     continue;
                 }
@@ -373,7 +393,7 @@ impl Place<'_> {
                 store.note_change(Change::MemberJoined(chat, user))?;
             }
             for name in summary.chat.direct.iter().flatten() {
-                let Some(user) = known(store, name)? else { continue };
+                let Some(user) = known(store, senders, name)? else { continue };
                 if store.member(chat, user)?.is_none() {
                     let joined = ServerTime::new(summary.chat.created).unwrap_or_default();
                     let seen = ServerTime::ZERO;
@@ -382,7 +402,7 @@ impl Place<'_> {
                 }
             }
             for name in &summary.banned {
-                if let Some(user) = known(store, name)? {
+                if let Some(user) = known(store, senders, name)? {
                     store.set_banned(chat, user, true)?;
                 }
             }
@@ -400,10 +420,15 @@ fn is_there(store: &mut Store<'_>, chat: ChatId) -> Result<(), Stop> {
 }
 
 /// Makes the chat that of two users; both are members of it, whatever members the export names.
-fn make_direct(store: &mut Store<'_>, chat: ChatId, two: &[Name; 2]) -> Result<(), Stop> {
+fn make_direct(
+    store: &mut Store<'_>,
+    chat: ChatId,
+    senders: &HashMap<String, UserId>,
+    two: &[Name; 2],
+) -> Result<(), Stop> {
     let mut users = Vec::new();
     for name in two {
-        let user = store.user_id_by_key(name.key())?;
+        let user = known(store, senders, name.text())?;
         let gone = || Failure::Failed(format!("there is no user {:?} any more", name.text()));
         users.push(user.ok_or_else(gone)?);
     }
@@ -413,9 +438,14 @@ fn make_direct(store: &mut Store<'_>, chat: ChatId, two: &[Name; 2]) -> Result<(
     Ok(())
 }
 
-/// The user of this name, if there is one.
-fn known(store: &mut Store<'_>, name: &str) -> Result<Option<UserId>, Stop> {
+/// The user of this name, if there is one; of a removed account, what the import has made of it.
+fn known(
+    store: &mut Store<'_>,
+    senders: &HashMap<String, UserId>,
+    name: &str,
+) -> Result<Option<UserId>, Stop> {
     match Name::parse_stored(name) {
+        Ok(parsed) if parsed.is_of_removed() => Ok(senders.get(name).copied()),
         Ok(name) => Ok(store.user_id_by_key(name.key())?),
         Err(_) => Ok(None),
     }

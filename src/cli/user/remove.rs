@@ -47,14 +47,25 @@ fn remove(store: &mut Store<'_>, user: UserId) -> Result<(), Stop> {
         }
     }
     store.remove_bans_of(user)?;
-    let name = free_name(store, user)?;
-    store.retire_user(user, name.text(), name.key(), &nobody(PASSWORD_ITERATIONS))?;
+    retire(store, user)?;
     store.note_change(Change::UserRenamed(user))?;
     Ok(())
 }
 
+/// Adds what would be left of a removed account.
+pub(in crate::cli) fn add_removed(store: &mut Store<'_>) -> Result<UserId, Stop> {
+    let user = store.add_unnamed_user(file::now())?;
+    retire(store, user)?;
+    Ok(user)
+}
+
+fn retire(store: &mut Store<'_>, user: UserId) -> Result<(), Stop> {
+    let name = free_name(store, user)?;
+    Ok(store.retire_user(user, name.text(), name.key(), &nobody(PASSWORD_ITERATIONS))?)
+}
+
 /// Whether this is what is left of a removed account: its name holds its own id, and nobody's
-/// password. A user who chose such a name has a password.
+/// password. A user who chose such a name, when that was possible, has a password.
 pub(super) fn is_removed(user: &User) -> bool {
     let is_free_name = |ending| user.nickname == format!("deleted-{}{ending}", user.user);
     user.disabled && is_nobodys(&user.password) && ENDINGS.iter().any(is_free_name)
@@ -68,7 +79,7 @@ fn free_name(store: &mut Store<'_>, user: UserId) -> Result<Name, Stop> {
     for ending in ENDINGS {
         let name = format!("deleted-{user}{ending}");
         if let Ok(name) = Name::parse(&name)
-            && !store.is_login_taken(name.text(), name.key(), Some(user))?
+            && !store.is_login_of_another(name.text(), name.key(), Some(user))?
         {
             return Ok(name);
         }
