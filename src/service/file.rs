@@ -139,7 +139,8 @@ impl Service<'_> {
                 bytes.clear();
                 let read = self.store.read_file(id, offset, length, &mut bytes);
                 // A copy of the database without the bytes of files.
-                let is_left_out = bytes.is_empty() && offset < file.stored && length > 0;
+                let end = if file.message.is_some() { file.size } else { file.stored };
+                let is_left_out = bytes.is_empty() && offset < end && length > 0;
                 if read == Ok(true) && !is_left_out {
                     self.accept(caller, |body| body.put_bytes(&bytes));
                 }

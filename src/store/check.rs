@@ -341,7 +341,8 @@ const EXTRAS: &[Rule] = &[
         "files that are counted wrong",
         "SELECT 'user ' || user_id FROM file_usage u
          WHERE bytes <> (SELECT coalesce(sum(size), 0) FROM files f
-                         WHERE u.user_id IN (0, f.user_id))
+                         WHERE u.user_id IN (0, f.user_id)
+                           AND (message_id IS NULL OR stored = size))
             OR uploads <> (SELECT count(*) FROM files f
                            WHERE message_id IS NULL AND u.user_id IN (0, f.user_id))",
     ),

@@ -22,7 +22,7 @@ pub struct Copying {
 }
 
 /// The key of `meta` with the highest file id whose bytes a copy has left out.
-const FILES_LEFT_OUT: &str = "files_left_out";
+pub(super) const FILES_LEFT_OUT: &str = "files_left_out";
 
 /// A copy is compacted when at least one page in this many is free.
 const FREE_PAGES_DIVISOR: i64 = 8;
@@ -118,7 +118,7 @@ pub(super) fn arrange(copy: &Path, copying: Copying) -> Result<(), String> {
 }
 
 /// Removes the bytes of files from a copy, and unfinished uploads. Messages keep the names and
-/// sizes of their files.
+/// sizes of their files, which no longer count as used.
 fn leave_files_out(db: &Connection) -> rusqlite::Result<()> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'file_chunks')";
     let has_files: bool = db.query_row(sql, [], |row| row.get(0))?;
@@ -130,10 +130,8 @@ fn leave_files_out(db: &Connection) -> rusqlite::Result<()> {
          DELETE FROM file_chunks;
          DELETE FROM files_erased;
          DELETE FROM files WHERE message_id IS NULL;
+         UPDATE files SET stored = 0;
          DELETE FROM file_usage;
-         INSERT INTO file_usage
-            SELECT user_id, sum(size), 0 FROM files GROUP BY user_id
-            UNION ALL SELECT 0, sum(size), 0 FROM files HAVING count(*) > 0;
          INSERT OR REPLACE INTO meta
             SELECT '{FILES_LEFT_OUT}', coalesce(max(file_id), 0) FROM files;
          COMMIT"

@@ -6,6 +6,7 @@
 
 use rusqlite::Row;
 
+use super::copy::FILES_LEFT_OUT;
 use super::{Store, StoreResult, bytes, checksum, id, time};
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, UserId};
 use crate::limits::FILE_CHUNK_BYTES;
@@ -34,6 +35,11 @@ impl FileState {
     /// Whether it is complete.
     pub const fn is_complete(&self) -> bool {
         self.stored == self.size
+    }
+
+    /// The bytes of it that count as used: none of a file that a copy has left out.
+    const fn used_bytes(&self) -> u64 {
+        if self.message.is_none() || self.is_complete() { self.size } else { 0 }
     }
 }
 
@@ -72,6 +78,15 @@ impl Store<'_> {
     pub fn file(&mut self, file_id: FileId) -> StoreResult<Option<FileState>> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE file_id = ?1");
         self.get(&sql, [file_id.row()], file)
+    }
+
+    /// The last file whose bytes are not here because a copy of the database has left them out.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn files_left_out(&mut self) -> StoreResult<Option<FileId>> {
+        let sql = "SELECT value FROM meta WHERE key = ?1";
+        Ok(self.get(sql, [FILES_LEFT_OUT], |row| row.get(0))?.and_then(FileId::from_row))
     }
 
     /// The total of a user's files, or of all files.
@@ -234,7 +249,7 @@ impl Store<'_> {
         self.run("DELETE FROM files WHERE file_id = ?1", [file.id.row()])?;
         self.run("INSERT INTO files_erased (file_id) VALUES (?1)", [file.id.row()])?;
         let uploads = if file.message.is_none() { -1 } else { 0 };
-        self.change_usage(file.user.row(), -(file.size as i64), uploads)
+        self.change_usage(file.user.row(), -(file.used_bytes() as i64), uploads)
     }
 
     fn remove_all(&mut self, files: &[FileState]) -> StoreResult<()> {

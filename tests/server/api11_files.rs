@@ -356,6 +356,14 @@ fn a_backup_can_leave_files_out() {
     let new = anna.upload(hall, "new", b"new");
     anna.send_with(hall, "", 0, &[new]);
     assert_eq!(anna.download(new), b"new");
+    // Quotas count what is there.
+    let used = || {
+        let sql = "SELECT sum(bytes) FROM file_usage WHERE user_id = 0";
+        let db = rusqlite::Connection::open(other.data()).expect("the database");
+        db.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a sum")
+    };
+    assert_eq!(used(), 3);
     anna.delete(hall, message);
+    assert_eq!(used(), 3);
     other.admin_ok(&["check"], None);
 }
