@@ -668,3 +668,131 @@ fn a_failed_export_names_its_file() {
     assert!(folder.done(&["export", "load", "-o", "-"]).lines().count() > 5000);
     assert!(!folder.path("-").exists());
 }
+
+/// What a removed account wrote never goes to the user or the account that has its name here.
+#[test]
+fn removed_accounts_stay_removed() {
+    let old = Server::start();
+    let [(mut anna, _), (mut boris, boris_id)] = old.users10(["anna", "boris"]);
+    let direct = anna.start_chat(boris_id);
+    boris.send(direct, "only for you");
+    let hall = anna.create_chat("hall");
+    boris.join(hall);
+    boris.send(hall, "by boris");
+    old.admin_ok(&["user", "remove", "boris", "--yes"], None);
+    let group = old.admin_ok(&["export", "hall"], None);
+    let pair = old.admin_ok(&["export", "--direct", "anna", "deleted-2"], None);
+
+    let new = Server::start();
+    let [(mut anna, _), (mut victor, victor_id)] = new.users10(["anna", "victor"]);
+    // A login of older rules.
+    let db = rusqlite::Connection::open(new.data()).expect("the database");
+    let sql = "UPDATE users SET nickname = 'deleted-2', name_key = 'deleted-2' WHERE user_id = 2";
+    db.execute(sql, []).expect("renamed");
+    drop(db);
+    new.admin_ok(&["import", "-"], Some(&group));
+    let said = new.admin_ok(&["import", "-", "--add-users"], Some(&pair));
+    assert!(said.contains("of anna and deleted-4 with id"), "{said}");
+    assert!(victor.my_chats().is_empty());
+    let chats: Vec<_> = anna.my_chats().iter().map(|chat| chat.id).collect();
+    for (chat, text) in chats.into_iter().zip(["by boris", "only for you"]) {
+        let got = anna.range(chat, 0, None);
+        assert_eq!(got.iter().map(|m| m.content.as_str()).collect::<Vec<_>>(), [text]);
+        assert_ne!(got[0].sender, victor_id);
+    }
+    for name in ["deleted-3", "deleted-4"] {
+        assert!(failed(&new, &["user", "enable", name]).contains("was removed"), "{name}");
+        assert!(failed(&new, &["user", "passwd", name]).contains("was removed"), "{name}");
+    }
+    new.admin_ok(&["check"], None);
+}
+
+/// Who comes while an export is written is not in it, nor anything that they do.
+#[test]
+fn an_export_knows_nobody_who_came_later() {
+    let server = Server::start();
+    let [(mut anna, _)] = server.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let first = anna.send(hall, "first").id;
+    anna.react(hall, first, true, "+");
+    let long = "x".repeat(16_000);
+    for _ in 0..60 {
+        anna.send(hall, &long);
+    }
+    let mut command = vestnik(server.dir().path());
+    command.args(["export", "hall", "--data"]).arg(server.data()).stdout(Stdio::piped());
+    let mut export = command.spawn().expect("the binary starts");
+    // Its pipe is full by then.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let [(mut clara, _)] = server.users11(["clara"]);
+    clara.join(hall);
+    clara.react(hall, first, true, "-");
+    let text = clara.send(hall, "by clara").id;
+    anna.react(hall, text, true, "+");
+    let mut written = String::new();
+    let mut out = export.stdout.take().expect("a pipe");
+    std::io::Read::read_to_string(&mut out, &mut written).expect("all of it");
+    assert!(export.wait().expect("its end").success());
+    assert!(!written.contains("\"user\":\"\"") && !written.contains("clara"), "people");
+    assert_eq!(written.matches("{\"reaction\"").count(), 1);
+    let new = Server::start();
+    new.add_user("anna");
+    new.admin_ok(&["import", "-"], Some(&written));
+    new.admin_ok(&["check"], None);
+}
+
+/// From a copy without the bytes of files, messages come with a line for each.
+#[test]
+fn a_copy_without_files_can_be_exported() {
+    let old = Server::start();
+    let [(mut anna, _)] = old.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let file = anna.upload(hall, "a.txt", b"hello");
+    anna.send_with(hall, "look", 0, &[file]);
+    let copy = old.dir().join("copy.db");
+    old.admin_ok(&["backup", copy.to_str().expect("UTF-8"), "--without-files"], None);
+    let old = Server::on_copy_of(&copy);
+    let mut anna = old.login11("anna");
+    let file = anna.upload(hall, "new", b"new");
+    anna.send_with(hall, "", 0, &[file]);
+    let text = old.admin_ok(&["export", "hall"], None);
+    let new = Server::start();
+    new.add_user("anna");
+    new.admin_ok(&["import", "-"], Some(&text));
+    let mut anna = new.login11("anna");
+    let chat = anna.my_chats()[0].id;
+    let page = anna.page(chat, 0, 5);
+    assert_eq!(contents(&page), ["look\n[a.txt, 5 bytes]", ""]);
+    assert_eq!(anna.download(page[1].extras.files[0].id), b"new");
+    // Bytes that are missing for another reason are damage.
+    let db = rusqlite::Connection::open(old.data()).expect("the database");
+    db.execute("DELETE FROM file_chunks", []).expect("deleted");
+    drop(db);
+    assert!(failed(&old, &["export", "hall"]).contains("\"new\" is damaged"));
+}
+
+/// A deleted message has neither a reply nor reactions, which `check` would complain of.
+#[test]
+fn a_deleted_message_comes_without_extras() {
+    let server = Server::start();
+    let [(mut anna, _)] = server.users11(["anna"]);
+    let hall = anna.create_chat("hall");
+    let first = anna.send(hall, "first");
+    let second = anna.send_with(hall, "second", first.id, &[]);
+    anna.react(hall, second.id, true, "+");
+    let (path, lines) = lines(&server, "hall");
+    let file = path.to_str().expect("UTF-8");
+    let other = Server::start();
+    other.add_user("anna");
+    let at = lines.iter().position(|line| line.contains("second")).expect("the message");
+    let reply = format!(",\"reply\":{}", first.id);
+    assert!(lines[at].contains(&reply), "{}", lines[at]);
+    let mut wrong = lines.clone();
+    wrong[at] = wrong[at].replace("\"content\":\"second\"", "\"deleted\":true,\"content\":\"\"");
+    std::fs::write(&path, wrong.join("\n") + "\n").expect("room");
+    assert!(failed(&other, &["import", file]).contains("is deleted, and answers"));
+    wrong[at] = wrong[at].replace(&reply, "");
+    std::fs::write(&path, wrong.join("\n") + "\n").expect("room");
+    assert!(failed(&other, &["import", file]).contains("a message that is deleted"));
+    other.admin_ok(&["check"], None);
+}

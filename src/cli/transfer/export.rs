@@ -117,8 +117,9 @@ fn asked_for(
 /// that stalls must not keep the WAL from being checkpointed.
 const SLICE_BYTES: usize = 256 * 1024;
 
-/// Writes all lines: the messages that were there at the beginning, each as it is when it is read;
-/// how many there are.
+/// Writes all lines, and returns the number of messages. Settings and people are those of the
+/// beginning; messages and reactions come as they are when they are read, up to about that time,
+/// and only those of users who were there.
 fn write_chat(
     data: &Path,
     arguments: &ExportArguments,
@@ -150,15 +151,17 @@ fn write_chat(
         let mut export = Export {
             chat: chat.chat,
             last,
+            newest: None,
             names,
             bots,
             with_files: !arguments.without_files,
+            left_out: store.files_left_out()?,
             count: 0,
             out,
         };
         export.write_messages(store, slice)?;
-        let Export { names, count, out, .. } = export;
-        write_reactions(store, chat.chat, last, &names, out)?;
+        export.write_reactions(store)?;
+        let Export { count, out, .. } = export;
         write_line(out, &Line::End(EndLine { messages: count }))?;
         Ok(count)
     })
@@ -169,9 +172,13 @@ struct Export<'a> {
     chat: ChatId,
     /// Up to this message.
     last: MessageId,
+    /// The last message written.
+    newest: Option<MessageId>,
     names: HashMap<UserId, String>,
     bots: HashSet<UserId>,
     with_files: bool,
+    /// The last file whose bytes a copy of the database has left out.
+    left_out: Option<FileId>,
     /// Messages written.
     count: u64,
     out: &'a mut dyn Write,
@@ -187,27 +194,37 @@ impl Export<'_> {
         let mut next = Some(MessageId::at(ServerTime::ZERO));
         while let Some(from) = next {
             let (mut has_messages, mut files, mut written) = (false, Vec::new(), Ok(()));
+            let mut is_past = false;
             next = store.messages_by_id(self.chat, from, self.last, |message| {
                 if slice.len() >= SLICE_BYTES || written.is_err() {
                     return false;
                 }
-                if self.with_files && message.extras.files().next().is_some() {
+                // A user who came after the beginning: so did this message, and all behind it.
+                is_past = !self.names.contains_key(&message.sender);
+                if is_past {
+                    return false;
+                }
+                if self.has_bytes(message) {
                     if !has_messages {
                         files = self.files_of(message);
                     }
                     return false;
                 }
                 (has_messages, self.count) = (true, self.count + 1);
+                self.newest = Some(message.id);
                 written = write_line(&mut slice, &Line::Message(self.message_line(message, false)));
                 true
             })?;
+            if is_past {
+                next = None;
+            }
             let is_there = store.chat(self.chat)?.is_some();
             store.commit()?;
             written?;
             self.out.write_all(&slice).map_err(Failure::from)?;
             slice.clear();
             if !is_there {
-                return Err(Failure::new("the chat was removed while it was exported").into());
+                return Err(chat_removed().into());
             }
             if let Some(message) = next.filter(|_| !files.is_empty()) {
                 self.write_files(store, &files)?;
@@ -215,6 +232,11 @@ impl Export<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether files of the message are written before it.
+    fn has_bytes(&self, message: &Message<'_>) -> bool {
+        self.with_files && message.extras.files().any(|file| Some(file.id) > self.left_out)
     }
 
     fn files_of(&self, message: &Message<'_>) -> Vec<ToWrite> {
@@ -244,13 +266,15 @@ impl Export<'_> {
                 let is_sound = store.read_file(*id, offset, FILE_CHUNK_BYTES, &mut bytes)?;
                 store.commit()?;
                 if !is_sound {
-                    let words = format!(
-                        "the file {name:?} is damaged, see `vestnik check`: delete its message, or \
-                         export --without-files"
-                    );
-                    return Err(Failure::Failed(words).into());
+                    return Err(damaged(name).into());
                 }
                 if bytes.is_empty() {
+                    // Its message was deleted meanwhile, or bytes are missing.
+                    let is_there = store.file(*id)?.is_some();
+                    store.commit()?;
+                    if is_there {
+                        return Err(damaged(name).into());
+                    }
                     break;
                 }
                 digest.update(&bytes);
@@ -278,7 +302,9 @@ impl Export<'_> {
         })?;
         store.commit()?;
         written?;
-        self.count += u64::from(!line.is_empty());
+        if !line.is_empty() {
+            (self.count, self.newest) = (self.count + 1, Some(id));
+        }
         self.out.write_all(&line).map_err(Failure::from)?;
         Ok(Some(MessageId::at(id.created().next())).filter(|next| *next <= self.last))
     }
@@ -295,6 +321,46 @@ impl Export<'_> {
             reply: message.extras.reply().map(|id| id.created().micros()),
         }
     }
+
+    /// Writes the reactions to the messages that were written, in slices.
+    fn write_reactions(&mut self, store: &mut Store<'_>) -> Result<(), Stop> {
+        let Some(newest) = self.newest else { return Ok(()) };
+        let mut next = Some((MessageId::at(ServerTime::ZERO), ServerTime::ZERO));
+        while let Some(from) = next.take() {
+            let (mut slice, mut written) = (Vec::new(), Ok(()));
+            store.all_reactions(self.chat, from, |reaction| {
+                if reaction.message > newest || written.is_err() {
+                    return false;
+                }
+                if slice.len() >= SLICE_BYTES {
+                    next = Some((reaction.message, reaction.given));
+                    return false;
+                }
+                // The user may have come after the beginning.
+                let is_past = reaction.given > self.last.created();
+                let Some(user) = self.names.get(&reaction.user).filter(|_| !is_past) else {
+                    return true;
+                };
+                let line = ReactionLine {
+                    message: reaction.message.created().micros(),
+                    user: user.as_str().into(),
+                    emoji: reaction.emoji.into(),
+                    since: reaction.since.micros(),
+                    given: reaction.given.micros(),
+                };
+                written = write_line(&mut slice, &Line::Reaction(line));
+                true
+            })?;
+            let is_there = store.chat(self.chat)?.is_some();
+            store.commit()?;
+            written?;
+            self.out.write_all(&slice).map_err(Failure::from)?;
+            if !is_there {
+                return Err(chat_removed().into());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Bytes as digits.
@@ -302,40 +368,15 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the reactions to the messages up to `last`, in slices.
-fn write_reactions(
-    store: &mut Store<'_>,
-    chat: ChatId,
-    last: MessageId,
-    names: &HashMap<UserId, String>,
-    out: &mut dyn Write,
-) -> Result<(), Stop> {
-    let mut next = Some((MessageId::at(ServerTime::ZERO), ServerTime::ZERO));
-    while let Some(from) = next.take() {
-        let (mut slice, mut written) = (Vec::new(), Ok(()));
-        store.all_reactions(chat, from, |reaction| {
-            if reaction.message > last || written.is_err() {
-                return false;
-            }
-            if slice.len() >= SLICE_BYTES {
-                next = Some((reaction.message, reaction.given));
-                return false;
-            }
-            let line = ReactionLine {
-                message: reaction.message.created().micros(),
-                user: names.get(&reaction.user).map_or("", String::as_str).into(),
-                emoji: reaction.emoji.into(),
-                since: reaction.since.micros(),
-                given: reaction.given.micros(),
-            };
-            written = write_line(&mut slice, &Line::Reaction(line));
-            true
-        })?;
-        store.commit()?;
-        written?;
-        out.write_all(&slice).map_err(Failure::from)?;
-    }
-    Ok(())
+fn damaged(name: &str) -> Failure {
+    Failure::Failed(format!(
+        "the file {name:?} is damaged, see `vestnik check`: delete its message, or export \
+         --without-files"
+    ))
+}
+
+fn chat_removed() -> Failure {
+    Failure::new("the chat was removed while it was exported")
 }
 
 fn write_people(store: &mut Store<'_>, chat: ChatId, out: &mut dyn Write) -> Result<(), Stop> {

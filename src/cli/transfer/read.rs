@@ -44,6 +44,8 @@ pub(super) struct Summary {
     pub(super) bots: HashSet<String>,
     /// Of all messages, ascending.
     pub(super) ids: Vec<MessageId>,
+    /// Those that are deleted, ascending.
+    deleted: Vec<MessageId>,
     /// The latest time in the file.
     pub(super) latest: ServerTime,
     files: Files,
@@ -270,6 +272,7 @@ fn begin(chat: ChatLine, now: ServerTime) -> Result<Summary, String> {
         senders: HashMap::new(),
         bots: HashSet::new(),
         ids: Vec::new(),
+        deleted: Vec::new(),
         latest,
         files: Files::default(),
     })
@@ -317,6 +320,9 @@ fn add(
                 return Err("does not come after the message before it".to_owned());
             }
             summary.ids.push(id);
+            if line.deleted {
+                summary.deleted.push(id);
+            }
             summary.latest = summary.latest.max(updated);
             if line.bot && !summary.bots.contains(&*line.sender) {
                 summary.bots.insert(line.sender.clone().into_owned());
@@ -360,6 +366,9 @@ fn check_reaction(
     if summary.ids.binary_search(&message).is_err() {
         return Err("is a reaction to no message that came before it".to_owned());
     }
+    if summary.deleted.binary_search(&message).is_ok() {
+        return Err("is a reaction to a message that is deleted".to_owned());
+    }
     let (since, given) = (past(line.since, now)?, past(line.given, now)?);
     if since < message.created() || given < since {
         return Err("is a reaction from before its message or its emoji".to_owned());
@@ -395,6 +404,9 @@ fn check_line(
     }
     if line.deleted != line.content.is_empty() && (line.deleted || files == 0) {
         return Err("has a content and is deleted, or has none and is not".to_owned());
+    }
+    if line.deleted && line.reply.is_some() {
+        return Err("is deleted, and answers a message".to_owned());
     }
     if line.reply.is_some_and(|reply| reply <= 0 || reply >= line.id) {
         return Err("answers no message that came before it".to_owned());
