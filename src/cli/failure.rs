@@ -9,6 +9,9 @@ use vestnik::store::open::OpenError;
 
 use super::{Outcome, output};
 
+/// Longest message, in characters: it may repeat a text of a server, of any length.
+const CHARS_MAX: usize = 2000;
+
 /// The failure of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -68,6 +71,17 @@ fn in_plain_words(words: &str) -> String {
     plain
 }
 
+/// The message as one line of limited length, without characters that act on a terminal. It may
+/// repeat arguments and texts of a server with any characters.
+fn in_one_line(words: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { output::harmless_char(c) };
+    let mut line: String = words.chars().take(CHARS_MAX).map(shown).collect();
+    if words.chars().nth(CHARS_MAX).is_some() {
+        line.push('…');
+    }
+    line
+}
+
 /// Prints the failure of a command, and returns the exit code.
 pub(super) fn end(outcome: Outcome) -> ExitCode {
     let (words, code) = match outcome {
@@ -76,8 +90,7 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
         Err(Failure::Usage(words)) => (words, 2),
         Err(Failure::StorageLost(words)) => (words, 3),
     };
-    // The message may repeat arguments with any characters, but it has to stay one line.
-    let words = in_plain_words(&words.replace(char::is_control, " "));
+    let words = in_plain_words(&in_one_line(&words));
     // If standard error is closed as well, only the exit code is left.
     logging::last_line(&format!("vestnik: {words}\n"));
     ExitCode::from(code)
@@ -86,6 +99,15 @@ pub(super) fn end(outcome: Outcome) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_one_line_that_nothing_acts_on() {
+        assert_eq!(in_one_line("a\nb\x1b[2J\u{202e}c é"), "a b [2J\u{fffd}c é");
+        let long = in_one_line(&"é".repeat(1 << 20));
+        assert_eq!(long.chars().count(), CHARS_MAX + 1);
+        assert!(long.ends_with("é…"));
+        assert_eq!(in_one_line(&"x".repeat(CHARS_MAX)), "x".repeat(CHARS_MAX));
+    }
 
     #[test]
     fn messages_hold_no_numbers_of_the_system() {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use serde::Serialize as _;
 use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
+use unicode_width::UnicodeWidthStr;
 use vestnik::ids::ServerTime;
 pub(super) use vestnik::store::describe_io as reason;
 
@@ -191,10 +192,10 @@ fn table<const N: usize>(
     heading: [&str; N],
     rows: &[[String; N]],
 ) -> io::Result<()> {
-    let mut widths = heading.map(|cell| cell.chars().count());
+    let mut widths = heading.map(UnicodeWidthStr::width);
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
+            *width = harmless(cell).width().max(*width);
         }
     }
     line(out, &heading, &widths)?;
@@ -219,6 +220,10 @@ pub(super) fn harmless_char(c: char) -> char {
     }
 }
 
+fn harmless(cell: &str) -> String {
+    cell.chars().map(harmless_char).collect()
+}
+
 fn line<const N: usize>(
     out: &mut dyn Write,
     cells: &[&str; N],
@@ -226,8 +231,10 @@ fn line<const N: usize>(
 ) -> io::Result<()> {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        let cell: String = cell.chars().map(harmless_char).collect();
-        line.push_str(&format!("{cell:width$}  "));
+        let cell = harmless(cell);
+        line.push_str(&cell);
+        // Padding of the standard library counts characters, and some take two columns.
+        line.push_str(&" ".repeat(width.saturating_sub(cell.width()) + 2));
     }
     writeln!(out, "{}", line.trim_end())
 }
@@ -286,6 +293,16 @@ mod tests {
             {"name": "a b", "keep_days": 7, "by": null, "open": true}
         ]);
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn columns_stand_below_each_other_in_every_script() {
+        let row = |name: &str| [Cell::from(name), Cell::from("x")];
+        let rows = [row("日本語"), row("e\u{301}a"), row("anna")];
+        let mut out = Vec::new();
+        list(&mut out, Format { json: false }, ["NAME", "BY"], &rows).unwrap();
+        let shown = "NAME    BY\n日本語  x\ne\u{301}a      x\nanna    x\n";
+        assert_eq!(String::from_utf8(out).unwrap(), shown);
     }
 
     #[test]

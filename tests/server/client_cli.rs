@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::support::server::{run, vestnik};
 use crate::support::{PASSWORD, Server};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a line may take to arrive, coming back included.
 const WAIT: Duration = Duration::from_secs(30);
@@ -100,6 +101,13 @@ impl Person {
         let rest = self.lines.iter().map(|line| said(&line)).collect();
         let notes = self.notes.iter().collect();
         (rest, notes, self.child.wait().expect("its end").code())
+    }
+
+    /// Sends a signal while the input is open; the exit code.
+    #[track_caller]
+    fn stopped_by(&mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        self.child.wait().expect("its end").code()
     }
 }
 
@@ -543,4 +551,17 @@ fn a_line_that_is_not_utf_8_is_not_sent() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(!shown.contains('\u{fffd}'), "{shown}");
+}
+
+#[test]
+fn a_script_that_is_stopped_by_a_signal_learns_that_its_input_was_not_all_sent() {
+    let server = hall();
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut anna = Person::come(&server, "anna", "hall");
+        anna.say("before");
+        anna.say("/whois anna");
+        anna.note("anna is user");
+        assert_eq!(anna.stopped_by(signal), Some(1));
+        anna.note("stopped by a signal: not all input was sent");
+    }
 }

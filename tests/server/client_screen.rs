@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::server::{run, vestnik};
 use crate::support::{PASSWORD, Server, TempDir};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 /// How long something may take to be shown.
 const WAIT: Duration = Duration::from_secs(30);
@@ -226,6 +227,30 @@ fn a_file_on_its_way_is_given_up() {
     assert_eq!(anna.end(), Some(0));
     let said = server.admin_ok(&["export", "hall"], None);
     assert!(said.contains("meanwhile") && !said.contains("large"), "{said}");
+}
+
+/// A shell has the terminal while the client is stopped, and sets its modes.
+#[test]
+fn the_screen_is_back_after_a_stop_by_a_signal() {
+    let server = hall();
+    let arguments = ["--user", "anna", "--chat", "hall", "--password-stdin"];
+    let Some(mut anna) = Terminal::open(&server, &arguments) else { return };
+    let before = tcgetattr(&anna.side).expect("a terminal");
+    anna.press(&format!("{PASSWORD}\n"));
+    // The wheel does not recall earlier input.
+    anna.until("\x1b[?1007l");
+    anna.until("2 members");
+    let pid = Pid::from_child(&anna.child);
+    kill_process(pid, Signal::STOP).expect("it runs");
+    tcsetattr(&anna.side, OptionalActions::Now, &before).expect("a terminal");
+    kill_process(pid, Signal::CONT).expect("it is stopped");
+    anna.until("\x1b[2J");
+    anna.until("2 members");
+    let modes = tcgetattr(&anna.side).expect("a terminal").local_modes;
+    assert!(!modes.intersects(LocalModes::ICANON | LocalModes::ECHO));
+    anna.press("\x03");
+    assert_eq!(anna.end(), Some(0));
+    assert_eq!(tcgetattr(&anna.side).expect("a terminal").local_modes, before.local_modes);
 }
 
 #[test]

@@ -270,6 +270,8 @@ impl Controller {
             News::Sent { chat, nonce, sent, files } => return self.sent(chat, nonce, sent, files),
             News::NotSent { nonce, why } => {
                 let line = self.take_unsent(nonce).map(|unsent| unsent.line()).unwrap_or_default();
+                // The reason has to stay on the screen, however long the message is.
+                let line = report::shortened(&line, report::EXCERPT_COLUMNS);
                 return vec![Effect::Failure(format!("not sent: {why}: {line}"))];
             }
             News::Progress(progress) => {

@@ -10,6 +10,7 @@ use super::super::failure::Failure;
 use super::super::prompt;
 use super::command;
 use super::input::{Line, Lines};
+use super::report;
 use super::saved_session::{Folder, Slot};
 use super::server::Server;
 use super::text::harmless;
@@ -274,9 +275,9 @@ pub(super) fn ask(prompt: &str) -> Result<Secret, Failure> {
 fn cannot(what: &str, error: &Error) -> Failure {
     match error {
         Error::Declined(declined) => {
-            Failure::Failed(format!("cannot {what}: {}", declined.words()))
+            Failure::Failed(format!("cannot {what}: {}", report::reason(declined.words())))
         }
-        error => Failure::new(error),
+        error => Failure::Failed(report::reason(&error.to_string())),
     }
 }
 

@@ -92,7 +92,7 @@ impl<'a> Plain<'a> {
             }
             self.wait(signals)?;
             if signals.hush() {
-                return self.leave();
+                return self.stop();
             }
             for news in self.worker.news() {
                 for effect in self.controller.heard(news) {
@@ -222,6 +222,16 @@ impl<'a> Plain<'a> {
             }
             written => Ok(written?),
         }
+    }
+
+    /// Ends at a signal. A script has to know that the rest of its input was not sent.
+    fn stop(mut self) -> Result<bool, Failure> {
+        if self.is_watched || (self.lines.has_ended() && self.lines.next_begins().is_none()) {
+            return self.leave();
+        }
+        self.say_good_bye();
+        self.end = Some(Err("stopped by a signal: not all input was sent".to_owned()));
+        self.finish()
     }
 
     fn leave(mut self) -> Result<bool, Failure> {

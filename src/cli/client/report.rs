@@ -7,6 +7,11 @@ use super::text::{Clock, cut, harmless, width};
 
 /// Columns of a quoted message.
 const QUOTE_COLUMNS: usize = 60;
+/// Columns of a text of which the beginning is enough: a search result, a declined message.
+pub(super) const EXCERPT_COLUMNS: usize = 300;
+/// Columns and bytes of a reason that a server gave.
+const REASON_COLUMNS_MAX: usize = 300;
+const REASON_BYTES_MAX: usize = 4096;
 
 /// The display name of a chat: its name, or `@` and the other user.
 pub(super) fn chat_name(chat: &Chat) -> String {
@@ -165,6 +170,13 @@ pub(super) fn shortened(text: &str, columns: usize) -> String {
     format!("{}…", cut(text, columns.saturating_sub(1)).trim_end())
 }
 
+/// A reason that a server gave, as one short line: its text may hold anything.
+pub(super) fn reason(words: &str) -> String {
+    // Sanitising is limited to what may be shown.
+    let end = words.floor_char_boundary(REASON_BYTES_MAX);
+    shortened(&harmless(words.get(..end).unwrap_or_default()), REASON_COLUMNS_MAX)
+}
+
 /// The user's sessions.
 pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
     let clock = Clock::local();
@@ -189,7 +201,8 @@ pub(super) fn sessions(sessions: &[SessionInfo]) -> Vec<String> {
 pub(super) fn hit(chat: &str, sender: &str, message: &Message) -> String {
     let time = Clock::local().minute(message.created);
     let files = message.files.iter().map(file);
-    let content = Some(harmless(&message.content)).filter(|content| !content.is_empty());
+    let content = shortened(&harmless(&message.content), EXCERPT_COLUMNS);
+    let content = Some(content).filter(|content| !content.is_empty());
     let parts: Vec<String> = content.into_iter().chain(files).collect();
     format!("[{time}] {chat} {}: {}", harmless(sender), parts.join(" "))
 }
@@ -203,6 +216,13 @@ mod tests {
     use vestnik::ids::{FileId, MessageId, ServerTime};
 
     use super::*;
+
+    #[test]
+    fn reasons_are_short_and_harmless() {
+        assert_eq!(reason("no\u{202e}\u{1b}[2J"), "no\u{fffd}\u{fffd}[2J");
+        let long = reason(&"日".repeat(1 << 20));
+        assert!(width(&long) <= REASON_COLUMNS_MAX && long.ends_with('…'), "{long}");
+    }
 
     #[test]
     fn sizes_are_short() {

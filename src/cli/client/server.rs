@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use purpose::client::{Address, Error, Options, Tls, WebSocketUrl};
+use rustls::CertificateError;
 use vestnik::config::WebOrigin;
 
 use super::super::failure::Failure;
 use super::super::output;
+use super::report;
 use super::saved_session::Folder;
 
 /// Default port for unencrypted TCP.
@@ -179,17 +181,10 @@ impl Server {
     /// The error message for a failed connection, with a hint.
     pub(super) fn unreachable(&self, error: &Error) -> Failure {
         let name = &self.name;
-        let words = error.to_string();
+        let words = report::reason(&described(error));
         let help = match error {
             Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
                 ": does `vestnik serve` run there?"
-            }
-            _ if words.contains("not valid for name") => {
-                ": connect by a name that is in it, or pin it by --tls-fingerprint"
-            }
-            _ if words.contains("invalid peer certificate") => {
-                ": no trusted authority has issued it; pin it by --tls-fingerprint, or name its \
-                 authority by --tls-ca"
             }
             Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData => "",
             Error::Closed if self.tls.is_some() => ": is this its TLS port?",
@@ -197,6 +192,51 @@ impl Server {
             _ => "",
         };
         Failure::Failed(format!("cannot talk to {name}: {words}{help}"))
+    }
+}
+
+/// The message of a failed connection; about a certificate also what to do.
+pub(super) fn described(error: &Error) -> String {
+    let cause = match error {
+        Error::Io(io) => io.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()),
+        _ => None,
+    };
+    match cause {
+        Some(rustls::Error::InvalidCertificate(why)) => untrusted(why).to_owned(),
+        // The library's own check of a pinned certificate.
+        Some(rustls::Error::General(words)) => {
+            format!("{words}; if its operator says so, pass this one by --tls-fingerprint")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Why a certificate is not trusted, and what to do.
+fn untrusted(why: &CertificateError) -> &'static str {
+    use CertificateError as Why;
+    match why {
+        Why::Expired | Why::ExpiredContext { .. } => {
+            "its certificate has expired: renew it on the server, or set the clock of this machine"
+        }
+        Why::NotValidYet | Why::NotValidYetContext { .. } => {
+            "its certificate is not valid yet: set the clock of this machine, or of the server"
+        }
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+            "its certificate is not for the name in the address: connect by a name that is in \
+             it, or pin it by --tls-fingerprint"
+        }
+        Why::UnknownIssuer => {
+            "no trusted authority has issued its certificate: pin it by --tls-fingerprint, or name \
+             its authority by --tls-ca"
+        }
+        // The cause has a type of another library, and only its name says which one it is.
+        Why::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority, not of a server: pin it by --tls-fingerprint"
+        }
+        _ => {
+            "its certificate is not a valid one: give the server another, or pin it by \
+              --tls-fingerprint"
+        }
     }
 }
 
@@ -305,6 +345,36 @@ mod tests {
         ] {
             assert_eq!(is_loopback_url(url), is_here, "{url}");
         }
+    }
+
+    #[test]
+    fn certificates_that_are_not_trusted_are_explained() {
+        let said = |error: rustls::Error| {
+            let server = arguments("127.0.0.1", true, false).server(None).ok();
+            let error = Error::Io(io::Error::new(io::ErrorKind::InvalidData, error));
+            match server.map(|server| server.unreachable(&error)) {
+                Some(Failure::Failed(words)) => words,
+                // A machine without certificates.
+                _ => format!(": {}", described(&error)),
+            }
+        };
+        let ca = "CaUsedAsEndEntity";
+        let other = rustls::OtherError(std::sync::Arc::new(io::Error::other(ca)));
+        for (why, words) in [
+            (CertificateError::Expired, ": its certificate has expired: renew it"),
+            (CertificateError::NotValidYet, ": its certificate is not valid yet: set the clock"),
+            (CertificateError::NotValidForName, ": its certificate is not for the name"),
+            (CertificateError::UnknownIssuer, ": no trusted authority has issued"),
+            (CertificateError::Other(other), ": its certificate is that of an authority"),
+            (CertificateError::BadSignature, ": its certificate is not a valid one"),
+        ] {
+            let said = said(rustls::Error::InvalidCertificate(why));
+            assert!(said.contains(words) && said.contains(": "), "{said}");
+            assert!(!said.contains("Other") && !said.contains("invalid peer"), "{said}");
+        }
+        let pin = "the server's certificate is not the pinned one: its fingerprint is AB";
+        let said = said(rustls::Error::General(pin.to_owned()));
+        assert!(said.contains(pin) && !said.contains("unexpected error"), "{said}");
     }
 
     #[test]

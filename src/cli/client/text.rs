@@ -9,17 +9,38 @@ use vestnik::ids::ServerTime;
 use crate::cli::output::harmless_char;
 
 /// The sign for a line break within one line.
-const LINE_END: char = '⏎';
+const LINE_END: &str = "⏎";
+/// The flags of England, Scotland and Wales: a black flag and invisible tags. No other tags pass,
+/// since they could hide a text.
+const TAGGED_FLAGS: [&str; 3] = [
+    "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+    "🏴\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+    "🏴\u{e0067}\u{e0062}\u{e0077}\u{e006c}\u{e0073}\u{e007f}",
+];
 
 /// Sanitises text to one line, without characters that move the cursor, change colours or the text
 /// direction, or are invisible.
 pub(super) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c == '\n' { LINE_END } else { harmless_char(c) }).collect()
+    without_commands(&text.replace('\n', LINE_END))
 }
 
 /// Sanitises text line by line.
 pub(super) fn harmless_lines(text: &str) -> impl Iterator<Item = String> {
-    text.split('\n').map(|line| line.chars().map(harmless_char).collect())
+    text.split('\n').map(without_commands)
+}
+
+fn without_commands(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let flag = TAGGED_FLAGS.iter().find(|flag| c == '🏴' && rest.starts_with(**flag));
+        match flag {
+            Some(flag) => shown.push_str(flag),
+            None => shown.push(harmless_char(c)),
+        }
+        rest = rest.get(flag.map_or(c.len_utf8(), |flag| flag.len())..).unwrap_or_default();
+    }
+    shown
 }
 
 /// The width of a text, in columns.
@@ -39,13 +60,15 @@ pub(super) fn cut(text: &str, columns: usize) -> &str {
     text
 }
 
-/// Wraps one line into rows of at most `columns`, at spaces if possible.
+/// Wraps one line into rows of at most `columns`, at spaces if possible. A word that is longer than
+/// a row begins where it stands.
 pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     let columns = columns.max(2);
     let mut rows = Vec::new();
     let mut row = String::new();
     for word in words(line) {
-        if width(&row) + width(word) > columns && !row.is_empty() {
+        let fits_a_row = width(word) <= columns;
+        if fits_a_row && width(&row) + width(word) > columns && !row.is_empty() {
             rows.push(std::mem::take(&mut row));
         }
         if row.is_empty() && word == " " && !rows.is_empty() {
@@ -62,12 +85,14 @@ pub(super) fn wrap(line: &str, columns: usize) -> Vec<String> {
     rows
 }
 
-/// The words of a line and the separators; punctuation at the end of a word stays with it.
+/// The words of a line and the separators; punctuation at the end of a word, and an opening sign
+/// before it, stay with it.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     let ends_word = |sign: &str| matches!(sign, "." | "," | ";" | ":" | "!" | "?" | ")" | "…");
     let mut rest = line;
     std::iter::from_fn(move || {
-        let mut bounds = rest.split_word_bound_indices().skip(1);
+        let before_end = if rest.starts_with(['(', '[', '«', '„', '“']) { 2 } else { 1 };
+        let mut bounds = rest.split_word_bound_indices().skip(before_end);
         let is_space = rest.starts_with(char::is_whitespace);
         let end = bounds.find(|(_, next)| is_space || !ends_word(next));
         let (word, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
@@ -141,6 +166,11 @@ mod tests {
         );
         assert_eq!(harmless("one\ntwo\tthree"), "one⏎two three");
         assert_eq!(harmless_lines("one\ntwo\r").collect::<Vec<_>>(), ["one", "two\u{fffd}"]);
+        assert_eq!(harmless("🏴\u{e0067}\u{e007f}"), "🏴\u{fffd}\u{fffd}");
+        for flag in TAGGED_FLAGS {
+            assert_eq!(harmless(&format!("a{flag}\u{e0067}")), format!("a{flag}\u{fffd}"));
+            assert_eq!(width(flag), 2);
+        }
         for good in ["Привет, мир!", "👩‍👩‍👧", "می‌خواهم", "日本語", "e\u{301}"]
         {
             assert_eq!(harmless(good), good);
@@ -150,6 +180,8 @@ mod tests {
     #[test]
     fn lines_break_at_spaces_and_by_what_they_take() {
         assert_eq!(wrap("one two three", 8), ["one two ", "three"]);
+        assert_eq!(wrap("a: onetwothree", 6), ["a: one", "twothr", "ee"]);
+        assert_eq!(wrap("x [onetwo, 3]", 8), ["x ", "[onetwo,", "3]"]);
         assert_eq!(wrap("onetwothree", 4), ["onet", "woth", "ree"]);
         assert_eq!(wrap("日本語です", 5), ["日本", "語で", "す"]);
         assert_eq!(wrap("one, two.", 8), ["one, ", "two."]);

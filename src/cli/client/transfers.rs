@@ -142,9 +142,9 @@ impl Transfers {
                     self.running.push_front(transfer);
                     return;
                 }
-                harmless(why.words())
+                report::reason(why.words())
             }
-            Failed::Server(error) => error.to_string(),
+            Failed::Server(error) => report::reason(&error.to_string()),
         };
         match &transfer {
             Transfer::Upload(upload) => {

@@ -19,7 +19,8 @@ use super::handle::{Handle, Outlet};
 use super::job::{Job, News};
 use super::pause::{longer, pause_after};
 use super::perform::{self, Surroundings};
-use super::text::harmless;
+use super::report;
+use super::server;
 use super::transfers::Transfers;
 use super::waker::{self, WakeReceiver};
 
@@ -89,7 +90,7 @@ impl From<Error> for Stop {
         if will_pass || error.is_broken() {
             Self::Broken(error)
         } else {
-            Self::Over(error.to_string())
+            Self::Over(report::reason(&error.to_string()))
         }
     }
 }
@@ -259,10 +260,10 @@ impl Worker {
         match perform::perform(&mut self.client, job, &self.surroundings) {
             Ok(news) => news.into_iter().try_for_each(|news| self.report(news))?,
             Err(Error::Declined(why)) => {
-                self.news.report(News::Failed(harmless(why.words())));
+                self.news.report(News::Failed(report::reason(why.words())));
             }
             Err(error) if error.is_broken() => return Err(Stop::Broken(error)),
-            Err(error) => self.news.report(News::Failed(error.to_string())),
+            Err(error) => self.news.report(News::Failed(report::reason(&error.to_string()))),
         }
         self.news.report(News::Done);
         Ok(true)
@@ -311,7 +312,7 @@ impl Worker {
             Err(Error::Declined(why)) => why,
             Err(error) => return Err(error.into()),
         };
-        let words = harmless(why.words());
+        let words = report::reason(why.words());
         match pause_after(why.code(), why.number()) {
             Some(pause) => {
                 self.slowed.insert(chat, now() + pause);
@@ -448,14 +449,14 @@ impl Worker {
 
     /// Makes a new connection, however long it takes.
     fn come_back(&mut self, error: &Error) -> Result<(), Stop> {
-        let mut why = error.to_string();
+        let mut why = server::described(error);
         let mut pause = match error {
             Error::Declined(declined) => pause_after(declined.code(), declined.number()),
             _ => None,
         }
         .unwrap_or_default();
         loop {
-            self.news.report(News::Lost { why: harmless(&why) });
+            self.news.report(News::Lost { why: report::reason(&why) });
             self.sleep(pause)?;
             match self.client.reconnect() {
                 Ok(()) => return Ok(()),
@@ -467,7 +468,7 @@ impl Worker {
                     pause = wait;
                 }
                 Err(error) => {
-                    why = error.to_string();
+                    why = server::described(&error);
                     pause = longer(pause);
                 }
             }
@@ -501,7 +502,10 @@ impl Worker {
         let _ = self.mark_all();
         self.transfers.cancel(&mut self.client, &self.news);
         if logoff {
-            let words = |error| format!("the session is forgotten here, but not ended: {error}");
+            let words = |error: Error| {
+                let why = report::reason(&error.to_string());
+                format!("the session is forgotten here, but not ended: {why}")
+            };
             self.client.logoff().map_err(words)?;
         }
         Ok(())
@@ -511,6 +515,6 @@ impl Worker {
 fn session_over(code: &str, words: &str) -> String {
     match code {
         "bad-session" => "the session has ended: log in again".to_owned(),
-        _ => harmless(words),
+        _ => report::reason(words),
     }
 }

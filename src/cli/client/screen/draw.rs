@@ -14,6 +14,8 @@ use super::state::{Note, NoteKind, Screen};
 const LIST_FROM_COLUMNS: usize = 60;
 /// Columns of the list, at most.
 const LIST_COLUMNS_MAX: usize = 24;
+/// Columns that the name of the chat needs before the number of members is shown, at most.
+const NAME_COLUMNS_MIN: usize = 12;
 /// Columns of the time before a message.
 const TIME_COLUMNS: usize = 6;
 
@@ -128,7 +130,12 @@ impl Screen {
         if !view.info.direct && !view.info.title.is_empty() {
             head.push_str(&format!(" — {}", harmless(&view.info.title)));
         }
-        let people = self.people(view);
+        let mut people = self.people(view);
+        // In a narrow window the name comes first.
+        let name = width(&head).min(NAME_COLUMNS_MIN);
+        if left + name + width(&people) + 3 > columns {
+            people.clear();
+        }
         let end = columns.saturating_sub(width(&people) + 2);
         frame.put((left + 1, 0), end, Style::Bar, &head);
         frame.put((end + 1, 0), columns, Style::Bar, &people);

@@ -123,18 +123,17 @@ impl Editor {
         self.recalled = None;
     }
 
-    pub(super) fn clear(&mut self) {
-        self.set(String::new());
-    }
-
-    /// Removes the text and adds it to the history, unless it contains a secret.
-    pub(super) fn take(&mut self, is_secret: bool) -> String {
+    /// Removes the text and adds it to the history, unless it contains a secret; so too the typed
+    /// text from which the history was entered.
+    pub(super) fn take(&mut self, is_secret: fn(&str) -> bool) -> String {
         let text = std::mem::take(&mut self.text);
         self.at = 0;
-        self.recalled = None;
-        if !is_secret && !text.trim().is_empty() && self.history.front() != Some(&text) {
-            self.history.push_front(text.clone());
-            self.history.truncate(HISTORY_MAX);
+        let draft = self.recalled.take().map(|(_, draft)| draft);
+        for line in draft.iter().chain([&text]) {
+            if !line.trim().is_empty() && self.history.front() != Some(line) && !is_secret(line) {
+                self.history.push_front(line.clone());
+                self.history.truncate(HISTORY_MAX);
+            }
         }
         text
     }
@@ -247,11 +246,11 @@ mod tests {
     #[test]
     fn what_was_typed_before_comes_back_and_the_draft_too() {
         let mut editor = typed("one");
-        assert_eq!(editor.take(false), "one");
+        assert_eq!(editor.take(|_| false), "one");
         editor.insert("two");
-        editor.take(false);
+        editor.take(|_| false);
         editor.insert("/join cellar tea");
-        editor.take(true);
+        editor.take(|_| true);
         editor.insert("draft");
         editor.press(Key::Down);
         assert_eq!(editor.text(), "draft");
@@ -262,11 +261,24 @@ mod tests {
         editor.press(Key::Down);
         editor.press(Key::Down);
         assert_eq!(editor.text(), "draft");
-        editor.clear();
+        editor.set(String::new());
         editor.insert("secret");
         assert_eq!(editor.take_secret(), "secret");
         editor.press(Key::Up);
         assert_eq!(editor.text(), "two");
+    }
+
+    #[test]
+    fn the_draft_is_kept_when_an_older_line_is_taken() {
+        let mut editor = typed("one");
+        editor.take(|_| false);
+        editor.insert("draft");
+        editor.press(Key::Up);
+        assert_eq!(editor.take(|_| false), "one");
+        for line in ["one", "draft", "one"] {
+            editor.press(Key::Up);
+            assert_eq!(editor.text(), line);
+        }
     }
 
     #[test]

@@ -14,6 +14,10 @@ const PASTE_BYTES_MAX: usize = 64 * 1024;
 /// Time limit for the rest of an escape sequence.
 const REST_WAIT: Duration = Duration::from_millis(50);
 
+/// Pause after which Ctrl-C ends a paste whose end is missing. At once it may be part of the text.
+const PASTE_PAUSE: Duration = Duration::from_millis(500);
+
+const CTRL_C: u8 = 0x03;
 const ESC: u8 = 0x1B;
 const PASTE_BEGINS: &[u8] = b"\x1b[200~";
 const PASTE_ENDS: &[u8] = b"\x1b[201~";
@@ -53,6 +57,8 @@ pub(super) struct Keys {
     pushed: Option<Instant>,
     /// The text of a paste that has not ended.
     paste: Option<Vec<u8>>,
+    /// Whether that paste was ended by Ctrl-C.
+    is_paste_broken: bool,
     /// Bytes dropped so far of an answer of the terminal that has not ended (OSC, DCS and the
     /// like). It may come late and in parts, and is nothing that somebody typed.
     answer: Option<usize>,
@@ -70,6 +76,12 @@ enum Found {
 
 impl Keys {
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) {
+        let is_late = self.pushed.is_some_and(|pushed| now >= pushed + PASTE_PAUSE);
+        if let Some(paste) = self.paste.as_mut().filter(|_| is_late && bytes == [CTRL_C]) {
+            let room = PASTE_BYTES_MAX.saturating_sub(paste.len());
+            paste.extend(self.bytes.drain(..).take(room));
+            self.is_paste_broken = true;
+        }
         self.pushed = Some(now);
         self.bytes.extend_from_slice(bytes);
     }
@@ -153,6 +165,9 @@ impl Keys {
     }
 
     fn pasted(&mut self) -> Option<Key> {
+        if std::mem::take(&mut self.is_paste_broken) {
+            return self.paste.take().map(|paste| Key::Paste(text_of(&paste)));
+        }
         let paste = self.paste.as_mut()?;
         let end = self.bytes.windows(PASTE_ENDS.len()).position(|bytes| bytes == PASTE_ENDS);
         // The end may be cut in two by what was read at once.
@@ -162,9 +177,13 @@ impl Keys {
         end?;
         self.bytes.drain(..PASTE_ENDS.len());
         let paste = self.paste.take().unwrap_or_default();
-        let text = String::from_utf8_lossy(&paste).replace("\r\n", "\n").replace('\r', "\n");
-        Some(Key::Paste(text))
+        Some(Key::Paste(text_of(&paste)))
     }
+}
+
+/// The text of a paste, with the line ends of a message.
+fn text_of(paste: &[u8]) -> String {
+    String::from_utf8_lossy(paste).replace("\r\n", "\n").replace('\r', "\n")
 }
 
 fn find(bytes: &[u8]) -> Found {
@@ -357,6 +376,25 @@ mod tests {
         long.extend(vec![b'x'; 2 * PASTE_BYTES_MAX]);
         long.extend(PASTE_ENDS);
         assert_eq!(keys(&long), [Key::Paste("x".repeat(PASTE_BYTES_MAX))]);
+    }
+
+    /// A hostile text holds no Ctrl-C that ends its paste.
+    #[test]
+    fn ctrl_c_after_a_pause_ends_a_paste_without_end() {
+        let begun = now();
+        let mut keys = Keys::default();
+        keys.push(b"\x1b[200~one\rtw", begun);
+        assert_eq!(keys.next(), None);
+        keys.push(b"\x03", begun);
+        assert_eq!(keys.next(), None);
+        keys.push(b"o\x03/quit\r", begun + PASTE_PAUSE);
+        assert_eq!(keys.next(), None);
+        keys.push(b"\x03", begun + 2 * PASTE_PAUSE);
+        let text = "one\ntw\u{3}o\u{3}/quit\n";
+        assert_eq!(keys.next(), Some(Key::Paste(text.to_owned())));
+        assert_eq!(keys.next(), Some(Key::Ctrl('c')));
+        keys.push(b"x", begun + 2 * PASTE_PAUSE);
+        assert_eq!(keys.next(), Some(Key::Char('x')));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
-use signal_hook::consts::SIGWINCH;
+use signal_hook::consts::{SIGCONT, SIGWINCH};
 use signal_hook::low_level::pipe;
 use vestnik::ids::ChatId;
 
@@ -47,6 +47,8 @@ pub(super) fn run(
     let cannot = |error: io::Error| Failure::Failed(format!("cannot use this terminal: {error}"));
     let (waker, resized) = waker::pair().map_err(cannot)?;
     pipe::register(SIGWINCH, waker.into_inner()).map_err(cannot)?;
+    let (waker, continued) = waker::pair().map_err(cannot)?;
+    pipe::register(SIGCONT, waker.into_inner()).map_err(cannot)?;
     let screen = Screen::new(controller, title, Terminal::size());
     let terminal = Terminal::take(out).map_err(cannot)?;
     let mut shell = Shell {
@@ -62,7 +64,7 @@ pub(super) fn run(
     let jobs = shell.screen.act(effects);
     shell.screen.switch_draft();
     shell.ask(jobs);
-    let outcome = shell.talk(signals, &resized).map_err(cannot);
+    let outcome = shell.talk(&Signals { end: signals, resized, continued }).map_err(cannot);
     shell.screen.logoff |= !keeps_session;
     let mut failed = Vec::new();
     if !matches!(shell.screen.end, Some(Err(_))) {
@@ -75,6 +77,13 @@ pub(super) fn run(
     outcome?;
     failed.iter().for_each(|words| note(words));
     finish(&screen, failed.is_empty())
+}
+
+/// Receivers of signals: to end, of a new size, and to continue after a stop.
+struct Signals<'a> {
+    end: &'a WakeReceiver,
+    resized: WakeReceiver,
+    continued: WakeReceiver,
 }
 
 struct Shell<'a> {
@@ -92,17 +101,22 @@ impl Shell<'_> {
         jobs.into_iter().for_each(|job| self.worker.ask(job));
     }
 
-    fn talk(&mut self, signals: &WakeReceiver, resized: &WakeReceiver) -> io::Result<()> {
+    fn talk(&mut self, signals: &Signals<'_>) -> io::Result<()> {
         while self.screen.end.is_none() {
             let now = worker::now();
             let due = self.screen.expire(now);
             let due = self.keys.wait(now).or(due);
             self.show()?;
-            let has_input = self.wait(signals, resized, due)?;
-            if signals.hush() {
+            let has_input = self.wait(signals, due)?;
+            if signals.end.hush() {
                 return Ok(());
             }
-            if resized.hush() {
+            let was_stopped = signals.continued.hush();
+            if was_stopped {
+                self.terminal.enter()?;
+                self.shown = None;
+            }
+            if signals.resized.hush() || was_stopped {
                 let jobs = self.screen.resize(Terminal::size());
                 self.ask(jobs);
             }
@@ -131,18 +145,14 @@ impl Shell<'_> {
     }
 
     /// Waits for an event; returns whether there is input.
-    fn wait(
-        &self,
-        signals: &WakeReceiver,
-        resized: &WakeReceiver,
-        due: Option<Duration>,
-    ) -> io::Result<bool> {
+    fn wait(&self, signals: &Signals<'_>, due: Option<Duration>) -> io::Result<bool> {
         let stdin = io::stdin();
         let mut waiting = [
             PollFd::new(&stdin, PollFlags::IN),
             PollFd::new(&self.worker.receiver, PollFlags::IN),
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::new(resized, PollFlags::IN),
+            PollFd::new(signals.end, PollFlags::IN),
+            PollFd::new(&signals.resized, PollFlags::IN),
+            PollFd::new(&signals.continued, PollFlags::IN),
         ];
         let timeout = due.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut waiting, timeout.as_ref()) {

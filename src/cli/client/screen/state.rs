@@ -230,7 +230,7 @@ impl Screen {
             Key::PageDown => return self.scroll_down(),
             Key::Ctrl('n') | Key::AltDown => return self.step(true),
             Key::Ctrl('p') | Key::AltUp => return self.step(false),
-            Key::Escape => self.editor.clear(),
+            Key::Escape => _ = self.editor.take(holds_password),
             Key::Ctrl('j') => self.editor.insert("\n"),
             Key::Char(_) | Key::Paste(_) => {
                 self.editor.press(key);
@@ -241,7 +241,8 @@ impl Screen {
         Vec::new()
     }
 
-    /// Ctrl-C: cancels the question, or clears the typed line; with neither, quits.
+    /// Ctrl-C: cancels the question, or clears the typed line, which the history keeps; with
+    /// neither, quits.
     fn interrupt(&mut self) {
         if self.question.take().is_some() {
             return;
@@ -249,7 +250,7 @@ impl Screen {
         if self.editor.is_empty() {
             self.leave();
         } else {
-            self.editor.clear();
+            self.editor.take(holds_password);
         }
     }
 
@@ -287,10 +288,7 @@ impl Screen {
     }
 
     fn enter(&mut self) -> Vec<Job> {
-        let with_password = command::parse(self.editor.text()).is_ok_and(|typed| {
-            matches!(typed, Typed::Command(Command::Job(Job::Join { password: Some(_), .. })))
-        });
-        let line = self.editor.take(with_password);
+        let line = self.editor.take(holds_password);
         self.typing_sent = None;
         self.scroll = 0;
         let effects = self.controller.typed(&line);
@@ -440,4 +438,11 @@ impl Screen {
         let next = self.typing.values().min()?;
         Some(next.saturating_duration_since(now))
     }
+}
+
+/// Whether a line holds a password, which the history must not keep.
+fn holds_password(line: &str) -> bool {
+    command::parse(line).is_ok_and(|typed| {
+        matches!(typed, Typed::Command(Command::Job(Job::Join { password: Some(_), .. })))
+    })
 }

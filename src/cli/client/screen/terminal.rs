@@ -2,12 +2,16 @@
 
 use std::io::{self, Write};
 
+use rustix::io::retry_on_intr;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// Enters the alternate screen, with bracketed paste and without line wrapping.
-const ENTER: &str = "\x1b[?1049h\x1b[?2004h\x1b[?7l\x1b[2J";
-const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?25h\x1b[?1049l";
+/// Saves whether the wheel of the mouse sends arrows, which would recall earlier input.
+const SAVE: &str = "\x1b[?1007s";
+/// Enters the alternate screen, with bracketed paste, without line wrapping and wheel arrows.
+const ENTER: &str = "\x1b[?1049h\x1b[?2004h\x1b[?7l\x1b[?1007l\x1b[2J";
+/// Terminals that cannot restore a saved mode mostly have the arrows of the wheel by default.
+const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?2004l\x1b[?1007h\x1b[?1007r\x1b[?25h\x1b[?1049l";
 
 /// A terminal in raw mode; dropping it restores the terminal.
 pub(super) struct Terminal<'a> {
@@ -18,14 +22,17 @@ pub(super) struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     pub(super) fn take(out: &'a mut dyn Write) -> io::Result<Self> {
         let mut terminal = Self { out, before: tcgetattr(io::stdin())? };
+        terminal.write(SAVE)?;
         terminal.enter()?;
         Ok(terminal)
     }
 
-    fn enter(&mut self) -> io::Result<()> {
+    /// Enters raw mode and the alternate screen; again after the process was stopped by a signal,
+    /// as a shell has the terminal meanwhile.
+    pub(super) fn enter(&mut self) -> io::Result<()> {
         let mut raw = self.before.clone();
         raw.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        retry_on_intr(|| tcsetattr(io::stdin(), OptionalActions::Now, &raw))?;
         self.write(ENTER)
     }
 
@@ -38,6 +45,7 @@ impl<'a> Terminal<'a> {
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         self.leave()?;
         kill_process(getpid(), Signal::TSTP)?;
+        self.write(SAVE)?;
         self.enter()
     }
 

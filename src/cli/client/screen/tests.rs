@@ -649,3 +649,49 @@ fn a_reply_goes_to_what_was_there_when_it_was_begun_and_its_target_is_shown() {
     let [Job::Edit { message, .. }] = jobs.as_slice() else { panic!("it is changed") };
     assert_eq!(*message, MessageId::at(time(9)));
 }
+
+/// Esc looks like the beginning of an arrow that came in two parts.
+#[test]
+fn a_line_that_is_cleared_is_in_the_history() {
+    let mut seat = Seat::in_hall((80, 24), Vec::new());
+    for key in [Key::Escape, Key::Ctrl('c')] {
+        seat.types("a long draft");
+        seat.presses(key);
+        assert!(seat.screen.editor.is_empty() && seat.screen.end.is_none());
+        seat.presses(Key::Up);
+        assert_eq!(seat.screen.editor.text(), "a long draft");
+        seat.presses(Key::Ctrl('u'));
+    }
+    seat.types("/join cellar tea");
+    seat.presses(Key::Escape);
+    seat.presses(Key::Up);
+    assert_eq!(seat.screen.editor.text(), "a long draft");
+}
+
+#[test]
+fn the_reason_of_a_long_declined_message_stays_on_the_screen() {
+    let mut seat = Seat::in_hall((80, 24), Vec::new());
+    let jobs = seat.types(&format!("{}\n", "word ".repeat(3000)));
+    let nonce = nonce_of(&jobs).expect("it is sent");
+    seat.hears(News::NotSent { nonce, why: "too long".to_owned() });
+    let rows = seat.rows();
+    assert!(rows.iter().any(|row| row.contains("not sent: too long: word")), "{rows:#?}");
+    seat.presses(Key::Up);
+    assert!(seat.screen.editor.text().starts_with("word word"));
+}
+
+#[test]
+fn a_narrow_window_shows_the_name_of_the_chat() {
+    for columns in 8..60 {
+        let seat = Seat::in_hall((columns, 24), Vec::new());
+        let rows = seat.rows();
+        assert!(rows[0].contains("hall"), "{columns}: {rows:#?}");
+    }
+}
+
+#[test]
+fn a_long_word_begins_next_to_the_name() {
+    let seat = Seat::in_hall((30, 24), vec![said(1, BORIS, &"x".repeat(60))]);
+    let rows = seat.rows();
+    assert!(rows.iter().any(|row| row.contains("boris: xxx")), "{rows:#?}");
+}
