@@ -25,6 +25,15 @@ const NAME_COLUMNS_MAX: usize = 24;
 /// A row of the conversation: texts with their styles, and its first column.
 type Line = Vec<(Style, String)>;
 
+/// Rows of the conversation, kept while nothing of it changes: wrapping thousands of rows at every
+/// key is slow.
+pub(super) struct Drawn {
+    size: (usize, usize),
+    /// The rows that were asked for.
+    rows_min: usize,
+    lines: Vec<Line>,
+}
+
 /// A message to draw, sent or not. Only its content is not sanitised yet.
 struct Said<'a> {
     /// The time before it.
@@ -156,7 +165,19 @@ impl Screen {
 
     fn draw_messages(&self, frame: &mut Frame, left: usize, clock: &Clock) {
         let rows = self.message_rows();
-        let lines = self.conversation(clock, rows + self.scroll);
+        let rows_min = rows + self.scroll;
+        let mut drawn = self.drawn.borrow_mut();
+        let drawn = match drawn
+            .take()
+            .filter(|drawn| drawn.size == self.size && drawn.rows_min >= rows_min)
+        {
+            Some(known) => drawn.insert(known),
+            None => {
+                let (size, lines) = (self.size, self.conversation(clock, rows_min));
+                drawn.insert(Drawn { size, rows_min, lines })
+            }
+        };
+        let lines = &drawn.lines;
         let end = lines.len().saturating_sub(self.scroll.min(lines.len().saturating_sub(rows)));
         let begin = end.saturating_sub(rows);
         let shown = lines.get(begin..end).unwrap_or_default();

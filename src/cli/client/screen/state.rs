@@ -1,5 +1,6 @@
 //! The state of the screen: keys and news in, jobs out. Must not know the terminal.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use super::super::job::{Job, News};
 use super::super::report;
 use super::super::text::width;
 use super::complete;
+use super::draw::Drawn;
 use super::editor::Editor;
 use super::keys::Key;
 
@@ -66,6 +68,8 @@ pub(in super::super) struct Screen {
     /// The reason of the end.
     pub(super) end: Option<Result<(), String>>,
     pub(super) logoff: bool,
+    /// The rows of the conversation as they were last drawn.
+    pub(super) drawn: RefCell<Option<Drawn>>,
 }
 
 impl Screen {
@@ -90,11 +94,13 @@ impl Screen {
             is_warned: false,
             end: None,
             logoff: false,
+            drawn: RefCell::new(None),
         }
     }
 
     /// Handles news from the worker.
     pub(super) fn heard(&mut self, news: News, now: Instant) -> Vec<Job> {
+        self.forget_rows();
         match &news {
             News::Event(Event::Typing { chat, user }) => {
                 self.typing.insert((*chat, *user), now + TYPING_SHOWN);
@@ -136,6 +142,7 @@ impl Screen {
 
     /// Applies an effect; returns the jobs for the worker.
     pub(super) fn act(&mut self, effects: Vec<Effect>) -> Vec<Job> {
+        self.forget_rows();
         let mut jobs = Vec::new();
         for effect in effects {
             match effect {
@@ -169,7 +176,13 @@ impl Screen {
         jobs
     }
 
+    /// Forgets the drawn conversation: something of it has changed.
+    fn forget_rows(&mut self) {
+        *self.drawn.get_mut() = None;
+    }
+
     fn note(&mut self, lines: Vec<String>, kind: NoteKind) {
+        self.forget_rows();
         let chat = self.controller.model.open;
         let after = self.controller.model.newest();
         self.notes.push_back(Note { chat, after, lines, kind });
@@ -193,6 +206,10 @@ impl Screen {
 
     /// Handles a key.
     pub(super) fn pressed(&mut self, key: Key, now: Instant) -> Vec<Job> {
+        // Enter and keys that change the chat may change anything; typing does not.
+        if !matches!(key, Key::Char(_) | Key::Paste(_) | Key::PageUp | Key::PageDown) {
+            self.forget_rows();
+        }
         let jobs = if key == Key::Ctrl('c') {
             self.interrupt();
             Vec::new()
@@ -337,6 +354,7 @@ impl Screen {
     /// Takes a new size of the screen, which may show all that was below it.
     pub(super) fn resize(&mut self, size: (usize, usize)) -> Vec<Job> {
         self.size = size;
+        self.forget_rows();
         let top = self.rows_in_all().saturating_sub(self.message_rows());
         self.scroll_to(self.scroll.min(top))
     }

@@ -509,8 +509,14 @@ fn no_keys_and_no_size_make_it_stumble() {
                 said(turn, BORIS, "more\nthan one"),
             ));
         }
-        seat.screen.size = (dice(90) as usize, dice(30) as usize);
-        seat.rows();
+        if dice(4) == 0 {
+            seat.screen.size = (dice(90) as usize, dice(30) as usize);
+        }
+        // Rows that were kept are those that would be drawn anew.
+        let shown = seat.rows();
+        *seat.screen.drawn.get_mut() = None;
+        let anew = seat.rows();
+        assert_eq!(shown, anew);
     }
 }
 
@@ -694,4 +700,22 @@ fn a_long_word_begins_next_to_the_name() {
     let seat = Seat::in_hall((30, 24), vec![said(1, BORIS, &"x".repeat(60))]);
     let rows = seat.rows();
     assert!(rows.iter().any(|row| row.contains("boris: xxx")), "{rows:#?}");
+}
+
+/// Typing in a conversation that is scrolled far up wraps nothing again, and what changes shows.
+#[test]
+fn rows_are_kept_until_something_changes() {
+    let messages = (0..40).map(|second| said(second, BORIS, "hello")).collect();
+    let mut seat = Seat::in_hall((80, 12), messages);
+    seat.presses(Key::PageUp);
+    let before = seat.rows();
+    let kept = seat.screen.drawn.borrow().is_some();
+    seat.types("abc");
+    assert!(kept && seat.screen.drawn.borrow().is_some());
+    assert_eq!(seat.rows()[1..10], before[1..10]);
+    seat.presses(Key::PageDown);
+    seat.hears(News::Message(chat(HALL), said(50, BORIS, "new")));
+    assert!(seat.rows().iter().any(|row| row.contains("boris: new")));
+    seat.screen.resize((60, 8));
+    assert!(seat.rows().iter().any(|row| row.contains("boris: new")));
 }
