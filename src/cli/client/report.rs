@@ -9,9 +9,9 @@ use super::text::{Clock, cut, harmless, width};
 const QUOTE_COLUMNS: usize = 60;
 /// Columns of a text of which the beginning is enough: a search result, a declined message.
 pub(super) const EXCERPT_COLUMNS: usize = 300;
-/// Columns and bytes of a reason that a server gave.
+/// Columns and characters of a reason that a server gave.
 const REASON_COLUMNS_MAX: usize = 300;
-const REASON_BYTES_MAX: usize = 4096;
+const REASON_CHARS_MAX: usize = 1000;
 
 /// The display name of a chat: its name, or `@` and the other user.
 pub(super) fn chat_name(chat: &Chat) -> String {
@@ -173,8 +173,8 @@ pub(super) fn shortened(text: &str, columns: usize) -> String {
 /// A reason that a server gave, as one short line: its text may hold anything.
 pub(super) fn reason(words: &str) -> String {
     // Sanitising is limited to what may be shown.
-    let end = words.floor_char_boundary(REASON_BYTES_MAX);
-    shortened(&harmless(words.get(..end).unwrap_or_default()), REASON_COLUMNS_MAX)
+    let beginning: String = words.chars().take(REASON_CHARS_MAX).collect();
+    shortened(&harmless(&beginning), REASON_COLUMNS_MAX)
 }
 
 /// The user's sessions.
