@@ -359,10 +359,9 @@ impl World {
         }));
         let mut host = Host::new(service, &random, self);
         while self.report.turns < self.plan.turns {
-            if !host.is_losing() && self.rng.one_in(self.plan.rests_one_in) {
-                if self.quieten(&mut host)? == Fate::Dead {
-                    return Ok(self.was_lost());
-                }
+            let rests = !host.is_losing() && self.rng.one_in(self.plan.rests_one_in);
+            if rests && self.quieten(&mut host)? == Fate::Dead {
+                return Ok(self.was_lost());
             }
             if self.rng.one_in(self.plan.moves_one_in) && !host.is_losing() {
                 if self.lose_the_file(&mut host)? == Fate::Dead {

@@ -215,9 +215,9 @@ export class Engine {
    * @param {boolean} keepsUnsent keep drafts and unsent messages for the same user
    */
   async #ended(why, keepsUnsent) {
-    const user = this.#user;
+    const [user, images] = [this.#user, this.imageCache];
     // Where storage is blocked, even the look at it may throw.
-    Promise.resolve().then(() => caches.delete(this.imageCache)).catch(() => undefined);
+    Promise.resolve().then(() => caches.delete(images)).catch(() => undefined);
     this.#user = this.#session = null;
     this.#isAuthorized = false;
     const connection = this.link.isOnline ? 'online' : this.state.connection;
