@@ -129,9 +129,9 @@ impl Database {
             // A file that is not ours gets no lock file next to it.
             check_header(path, role)?;
         }
-        let is_new = paths::create_missing(path)?;
-        let opened = lock_for_server(path).and_then(|lock| Ok((open(path, role, is_new)?, lock)));
-        let (mut database, lock) = or_remove(path, is_new, opened)?;
+        create_missing(path)?;
+        let lock = lock_for_server(path)?;
+        let mut database = open(path, role)?;
         let real = database.path.clone();
         database.identity.record(&lock);
         database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
@@ -148,19 +148,16 @@ impl Database {
     /// As [`Database::open_server`], and when it is missing. An empty one is refused, too: it was
     /// truncated, and a command must not make a new server of it.
     pub fn open_command(path: &Path, make: bool) -> Result<Self, OpenError> {
-        let is_new = make && paths::create_missing(path)?;
-        let opened = Self::open_for_command(path, is_new);
-        or_remove(path, is_new, opened)
-    }
-
-    fn open_for_command(path: &Path, is_new: bool) -> Result<Self, OpenError> {
+        if make {
+            create_missing(path)?;
+        }
         let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
         if let Ok(lock) = paths::open_existing(&sibling_path(&real, ".lock"))
             && lock.try_lock_shared().is_err()
         {
             identity::compare_with_server(&lock, &real).map_err(OpenError::Replaced)?;
         }
-        Ok(open(path, Role::Command, is_new)?)
+        Ok(open(path, Role::Command)?)
     }
 
     /// Opens the database for a command that only reads, even if it is damaged or on a read-only
@@ -169,7 +166,7 @@ impl Database {
     /// # Errors
     /// As [`Database::open_command`].
     pub fn open_reader(path: &Path) -> Result<Self, String> {
-        open(path, Role::Reader, false)
+        open(path, Role::Reader)
     }
 
     /// Opens the database for a command that only reads rows: as [`Database::open_command`] or, if
@@ -419,23 +416,36 @@ fn lock_for_server(path: &Path) -> Result<File, String> {
 pub(super) const OPEN: OpenFlags =
     OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
 
-/// What opening a database led to; removes a new one that was not filled.
-fn or_remove<T, E>(path: &Path, is_new: bool, opened: Result<T, E>) -> Result<T, E> {
-    opened.inspect_err(|_| {
-        if is_new {
-            paths::remove_if_empty(path);
-        }
-    })
+/// Creates the database, unless it exists. It gets its name once it is complete, so that an
+/// interrupted start leaves no empty file, which is refused.
+fn create_missing(path: &Path) -> Result<(), String> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let real = paths::real_new(path).map_err(|e| describe_path(path, &e))?;
+    // Several processes may create it at once: each makes its own, and the first one counts.
+    let new = sibling_path(&real, &format!(".new-{}", std::process::id()));
+    let made = fill(path, &new).and_then(|()| paths::rename_noclobber(&new, &real));
+    if made.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    if real.exists() { Ok(()) } else { made }
 }
 
-/// `is_new`: this process has just created it.
-fn open(path: &Path, role: Role, is_new: bool) -> Result<Database, String> {
+/// Makes an empty database, which will have the name `path`.
+fn fill(path: &Path, new: &Path) -> Result<(), String> {
+    // SQLite gives the WAL and the shared memory the same mode.
+    paths::create_private(new).map_err(|e| describe_path(path, &e))?;
+    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let mut db = Connection::open_with_flags(new, flags).map_err(|e| explain(path, None, &e))?;
+    migrate(&mut db).map_err(|e| explain(path, Some(&db), &e))
+}
+
+fn open(path: &Path, role: Role) -> Result<Database, String> {
     if rusqlite::version_number() < SQLITE_VERSION_MIN {
         return Err(format!("SQLite {} is too old to be trusted", rusqlite::version()));
     }
-    if !is_new {
-        check_header(path, role)?;
-    }
+    check_header(path, role)?;
     let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
     let mut identity = Identity::new(identity::on_disk);
     identity.watch(&real);
@@ -566,14 +576,13 @@ fn check_header(path: &Path, role: Role) -> Result<(), String> {
              corrupt it: remove one of the names"
         ));
     }
-    if paths::stays_empty(path) {
+    if metadata.len() == 0 {
         return Err(format!(
             "{name}: the file is empty, and not a vestnik data file: restore a backup, or remove \
              it to begin with an empty server"
         ));
     }
-    let bytes = path.metadata().map_or(0, |file| file.len());
-    if (1..SQLITE_BYTES_MIN).contains(&bytes) {
+    if metadata.len() < SQLITE_BYTES_MIN {
         return Err(format!("{name}: this is not a vestnik data file"));
     }
     let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;

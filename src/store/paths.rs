@@ -7,7 +7,6 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
@@ -40,37 +39,6 @@ pub(super) fn real_new(path: &Path) -> io::Result<PathBuf> {
 pub(super) fn create_private(path: &Path) -> io::Result<File> {
     // O_EXCL does not follow links.
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
-}
-
-/// Creates an empty database file, unless it exists; true if it did. SQLite gives its WAL and
-/// shared memory the same mode.
-pub(super) fn create_missing(path: &Path) -> Result<bool, String> {
-    match create_private(path) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(e) => Err(describe_path(path, &e)),
-    }
-}
-
-/// Whether a database is empty, and stays so: another process may just have created it, and is
-/// about to fill it.
-pub(super) fn stays_empty(path: &Path) -> bool {
-    const TRIES: u32 = 100;
-    let is_empty = || path.metadata().is_ok_and(|file| file.len() == 0);
-    for _ in 0..TRIES {
-        if !is_empty() {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    is_empty()
-}
-
-/// Removes a new database that could not be filled, since an empty one would be refused.
-pub(super) fn remove_if_empty(path: &Path) {
-    if path.metadata().is_ok_and(|file| file.len() == 0) {
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 /// Changes the owner of a new file to that of another one, if this process may.
