@@ -758,7 +758,8 @@ fn a_copy_without_files_can_be_exported() {
     let text = old.admin_ok(&["export", "hall"], None);
     let new = Server::start();
     new.add_user("anna");
-    new.admin_ok(&["import", "-"], Some(&text));
+    // A server on a copy goes on after the time that the first one had reserved: it may be ahead.
+    crate::support::in_time(|| new.admin(&["import", "-"], Some(&text)).status.success());
     let mut anna = new.login11("anna");
     let chat = anna.my_chats()[0].id;
     let page = anna.page(chat, 0, 5);
