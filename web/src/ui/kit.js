@@ -136,7 +136,7 @@ function format(key, make) {
 
 /** @type {Record<string, Intl.DateTimeFormatOptions>} */
 const TIMES = {
-  time: { timeStyle: 'short' },
+  time: { hour: 'numeric', minute: '2-digit' },
   weekday: { weekday: 'short' },
   day: { day: 'numeric', month: 'short' },
   date: { day: 'numeric', month: 'numeric', year: '2-digit' },
@@ -152,10 +152,7 @@ const TIMES = {
  * @returns {string}
  */
 export function formatTime(kind, time) {
-  return format(kind, () => new Intl.DateTimeFormat(locale, { ...TIMES[kind], ...(TIMES[kind].timeStyle && {
-    // As the reader's region has it, whatever the language.
-    hourCycle: new Intl.DateTimeFormat(navigator.language, { hour: 'numeric' }).resolvedOptions().hourCycle,
-  }) }))
+  return format(kind, () => new Intl.DateTimeFormat(locale, TIMES[kind]))
     .format(new Date(time / 1000));
 }
 
