@@ -136,7 +136,7 @@ function format(key, make) {
 
 /** @type {Record<string, Intl.DateTimeFormatOptions>} */
 const TIMES = {
-  time: { hour: 'numeric', minute: '2-digit' },
+  time: { timeStyle: 'short' },
   weekday: { weekday: 'short' },
   day: { day: 'numeric', month: 'short' },
   date: { day: 'numeric', month: 'numeric', year: '2-digit' },
