@@ -55,8 +55,8 @@ pub(super) fn check_name(database: &Path, target: &Path) -> Result<(), String> {
     ))
 }
 
-/// Removes what an interrupted copy of this name left next to it. The caller has created the file
-/// at `partial`, so no other process writes any of these.
+/// Removes what an interrupted copy, or creation, of this name left next to it. The caller has
+/// created the file at `partial`, so no other process writes any of these.
 pub(super) fn remove_leftovers(partial: &Path) -> Result<(), String> {
     let compacted = sibling_path(partial, ".new");
     let journals = [partial, &compacted]

@@ -425,9 +425,14 @@ fn create_missing(path: &Path) -> Result<(), String> {
     let real = paths::real_new(path).map_err(|e| describe_path(path, &e))?;
     // Several processes may create it at once: each makes its own, and the first one counts.
     let new = sibling_path(&real, &format!(".new-{}", std::process::id()));
+    let remove_new = || {
+        let _ = std::fs::remove_file(&new);
+    };
+    // A process with the same id, which in a container is no chance, may have been killed here.
+    remove_new();
     let made = fill(path, &new).and_then(|()| paths::rename_noclobber(&new, &real));
     if made.is_err() {
-        let _ = std::fs::remove_file(&new);
+        remove_new();
     }
     if real.exists() { Ok(()) } else { made }
 }
@@ -436,6 +441,7 @@ fn create_missing(path: &Path) -> Result<(), String> {
 fn fill(path: &Path, new: &Path) -> Result<(), String> {
     // SQLite gives the WAL and the shared memory the same mode.
     paths::create_private(new).map_err(|e| describe_path(path, &e))?;
+    copy::remove_leftovers(new)?;
     let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
     let mut db = Connection::open_with_flags(new, flags).map_err(|e| explain(path, None, &e))?;
     migrate(&mut db).map_err(|e| explain(path, Some(&db), &e))

@@ -420,6 +420,24 @@ fn a_database_without_room_is_not_left_empty() {
     folder.done(&["chat", "add", "hall"]);
 }
 
+/// What a process left that was killed while it created the database does not disturb the next one,
+/// which in a container has the same id.
+#[test]
+fn a_creation_follows_one_that_was_killed() {
+    let folder = Folder::new();
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(&folder.0).env("VESTNIK", env!("CARGO_BIN_EXE_vestnik"));
+    let left = "echo half > vestnik.db.new-$$; echo half > vestnik.db.new-$$-journal";
+    command.args(["-c", &format!("{left}; exec \"$VESTNIK\" chat add hall")]);
+    let output = command.output().expect("a shell");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let names = fs::read_dir(&folder.0).expect("the folder");
+    let names = names.map(|entry| entry.expect("a name").file_name().into_string().expect("UTF-8"));
+    let left: Vec<_> = names.filter(|name| name.contains(".new")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    folder.done(&["check"]);
+}
+
 /// With a version of the format that SQLite does not know, it only reads: `check` says so, and so
 /// does a command that should write.
 #[test]
