@@ -161,13 +161,14 @@ fn read_pem(file: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     // Enough capacity for every key: growing would leave a copy of the key in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
     // The event loop reads these files, and a pipe could block it.
-    let options =
-        OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(file);
-    options
-        .and_then(|open| match open.metadata()?.is_file() {
-            true => open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes),
-            false if open.metadata()?.is_dir() => Err(ErrorKind::IsADirectory.into()),
-            false => Err(io::Error::other("it is not a regular file")),
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(file)
+        .and_then(|open| match open.metadata()?.file_type() {
+            kind if kind.is_file() => open.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes),
+            kind if kind.is_dir() => Err(ErrorKind::IsADirectory.into()),
+            _ => Err(io::Error::other("it is not a regular file")),
         })
         .map_err(|error| {
             CertificateError(format!("cannot read {}: {}", file.display(), reason(&error)))
