@@ -112,7 +112,8 @@ function leaveGoneChat() {
   untracked(() => {
     closeAll();
     showList();
-    showToast(t('You are not a member of this chat.'));
+    // A link that resets a password hides the chats, too.
+    if (store.phase.peek() === 'ready') showToast(t('You are not a member of this chat.'));
   });
 }
 

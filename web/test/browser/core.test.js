@@ -346,6 +346,20 @@ test('own messages are shown once in each tab, by one element', async () => {
   await close();
 });
 
+test('who is removed from the open chat is notified, and who leaves it is not', async () => {
+  const { a, b, boris, chat, close } = await pair();
+  const notice = (page) => page.getByText('You are not a member of this chat.');
+  server.command('chat', 'kick', chat, boris);
+  await notice(b).waitFor();
+  await b.getByRole('heading', { name: chat, exact: true }).waitFor({ state: 'hidden' });
+  await a.getByRole('button', { name: 'About this chat' }).click();
+  await a.getByRole('button', { name: 'Leave chat' }).click();
+  await a.getByRole('alertdialog').getByRole('button', { name: 'Leave' }).click();
+  await a.getByRole('navigation', { name: 'Chats' }).getByText(chat).waitFor({ state: 'detached' });
+  assert.equal(await notice(a).count(), 0);
+  await close();
+});
+
 test('a session that ends elsewhere leads to the login; the draft waits for the same user alone', async () => {
   const { a, anna, chat, contexts, close } = await pair();
   await a.getByRole('textbox', { name: 'Message', exact: true }).fill('a secret draft');
@@ -361,6 +375,7 @@ test('a session that ends elsewhere leads to the login; the draft waits for the 
   await logIn(elsewhere, anna);
   await endOtherSessions(elsewhere);
   await a.getByRole('button', { name: 'Log in' }).waitFor();
+  assert.doesNotMatch(await a.locator('body').innerText(), /not a member/);
   // Somebody else on the same browser sees nothing of it.
   const carl = fresh('carl');
   await register(a, carl);
