@@ -104,12 +104,34 @@ class Peer:
         self.send(wire.DECLINED, task, wire.text(reason))
 
 
-class FakeServer:
+class Listener:
+    """Accepts connections on a port of its own; `accepted` gets each socket."""
+
+    def __init__(self):
+        self.threads = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    def start(self, work, *values):
+        thread = threading.Thread(target=work, args=values, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def accept_all(self):
+        while True:
+            try:
+                plain, _ = self.listener.accept()
+            except OSError:
+                return
+            self.accepted(plain)
+
+
+class FakeServer(Listener):
     """Accepts connections; `answers[purpose](peer, task, body)` answers a request.
 
     `requests` lists the purposes that arrived, `errors` what a client did wrong."""
 
     def __init__(self, answers=None, is_web=False, receive_bytes=None):
+        super().__init__()
         self.answers = {
             wire.HELLO: lambda peer, task, _: peer.accept(task, hello()),
             wire.LOGIN: lambda peer, task, _: peer.accept(
@@ -121,27 +143,16 @@ class FakeServer:
             **(answers or {}),
         }
         self.is_web, self.requests, self.errors = is_web, [], []
-        self.threads, self.sockets = [], []
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.sockets = []
         if receive_bytes:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         host, port = self.listener.getsockname()
         self.address = f"ws://{host}:{port}/ws" if is_web else (host, port)
-        self.start(self._accept)
+        self.start(self.accept_all)
 
-    def start(self, work, *values):
-        thread = threading.Thread(target=work, args=values, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-
-    def _accept(self):
-        while True:
-            try:
-                plain, _ = self.listener.accept()
-            except OSError:
-                return
-            self.sockets.append(plain)
-            self.start(self._serve, plain)
+    def accepted(self, plain):
+        self.sockets.append(plain)
+        self.start(self._serve, plain)
 
     def _serve(self, plain):
         try:

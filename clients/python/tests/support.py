@@ -8,7 +8,6 @@ import pathlib
 import socket
 import sys
 import tempfile
-import threading
 import time
 import unittest
 
@@ -19,39 +18,31 @@ sys.path[:0] = [str(HERE.parent), str(ROOT / "scripts")]
 from harness import PASSWORD, Server  # noqa: E402
 from purpose import Client, Declined, wire  # noqa: E402
 
+from .fake import Listener  # noqa: E402
+
 BINARY = os.environ.get("VESTNIK_BINARY", str(ROOT / "target" / "debug" / "vestnik"))
 NAMES = ["anna", "boris", "vera"]
 
 
-class Gate:
+class Gate(Listener):
     """A way to the server that can be cut: what a bad network is to a client."""
 
     def __init__(self, target):
+        super().__init__()
         self.target, self.pairs, self.is_open = target, [], True
-        self.over, self.threads = [], []
+        self.over = []
         self.swallow_answers = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
-        self._start(self._accept)
+        self.start(self.accept_all)
 
-    def _start(self, work, *values):
-        thread = threading.Thread(target=work, args=values, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            if not self.is_open:
-                client.close()
-                continue
-            server = socket.create_connection(self.target)
-            self.pairs.append((client, server))
-            for source, sink in ((client, server), (server, client)):
-                self._start(self._copy, source, sink, source is server)
+    def accepted(self, client):
+        if not self.is_open:
+            client.close()
+            return
+        server = socket.create_connection(self.target)
+        self.pairs.append((client, server))
+        for source, sink in ((client, server), (server, client)):
+            self.start(self._copy, source, sink, source is server)
 
     def _copy(self, source, sink, is_answer):
         try:
