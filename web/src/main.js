@@ -353,9 +353,12 @@ class Client {
 
   // --- Links in the address ---
 
-  /** Reads a code from the address, and removes it there. */
-  readLink() {
-    const { hash } = location;
+  /**
+   * Reads a code from the address, and removes it there.
+   * @param {string} [kept] what to read without one: the code of before a reload
+   */
+  readLink(kept = '') {
+    const hash = location.hash || kept;
     if (hash === '' || /^#chat=\d{1,10}$/.test(hash)) return;
     history.replaceState(history.state, '', location.pathname + location.search);
     const [, kind, value] = /^#(invite|reset)=([^]+)$/.exec(hash) ?? [];
@@ -369,7 +372,7 @@ class Client {
 
   /** @param {string} invite */
   async #onInvite(invite) {
-    this.form.value = { invite };
+    this.form.value = { invite, link: `#invite=${invite}` };
     if (this.#auth === 'starting') await untilAuth(this);
     if (this.#auth === 'in') {
       this.form.value = {};
@@ -386,7 +389,7 @@ class Client {
     const [login, code] = [decode(value.slice(0, Math.max(colon, 0))), value.slice(colon + 1)];
     if (!login || !/^[\w-]{1,200}$/.test(code)) return false;
     batch(() => {
-      this.form.value = { login, code };
+      this.form.value = { login, code, link: `#reset=${value}` };
       this.phase.value = 'reset';
     });
     return true;
@@ -412,6 +415,20 @@ function loadAhead() {
   for (const part of [import('./user.js'), import('./history.js'), import('./ui/chat.js')]) {
     part.catch(() => undefined);
   }
+}
+
+/**
+ * The link whose code is not used yet, for a reload: it is no longer in the address.
+ * @param {string} [link] replaces it
+ */
+function keptLink(link) {
+  try {
+    if (link === undefined) return sessionStorage.vestnikLink;
+    sessionStorage.vestnikLink = link;
+  } catch {
+    // Without storage a reload loses it.
+  }
+  return undefined;
 }
 
 /** @param {string} text */
@@ -479,7 +496,11 @@ async function boot() {
   const slot = locks ? 'vestnik' : await (await import('./slots.js')).claim();
   const client = new Client(slot, locks);
   watchPage(client);
-  client.readLink();
+  client.readLink(keptLink());
+  effect(() => {
+    const { invite, link = '' } = client.form.value;
+    keptLink(invite || client.phase.value === 'reset' ? link : '');
+  });
   client.tabs.start();
   const { start } = await import('./ui/app.js');
   await start(/** @type {import('./types.js').Store} */ (/** @type {unknown} */ (client)));

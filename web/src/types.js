@@ -44,6 +44,7 @@
  * @property {string} [login]
  * @property {string} [invite]
  * @property {string} [code]
+ * @property {string} [link] the part of an address that it came by
  * @property {'ended'|'reset-done'|''} [why] `ended`: the session was ended elsewhere
  */
 

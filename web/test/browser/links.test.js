@@ -85,6 +85,53 @@ test('an invite joins those who have an account, logged in or not', async () => 
   await context.close();
 });
 
+test('a reload keeps the code of a link until it is used, in this tab alone', async () => {
+  const { page, context } = await visit('#invite=AAAABBBBCCCC');
+  const code = page.getByRole('textbox', { name: 'Invite code' });
+  assert.equal(await code.inputValue(), 'AAAABBBBCCCC');
+  await page.reload();
+  assert.equal(await code.inputValue(), 'AAAABBBBCCCC');
+  assert.equal(new URL(page.url()).hash, '');
+  await page.getByRole('button', { name: 'I have an account' }).click();
+  await page.reload();
+  assert.equal(await code.inputValue(), 'AAAABBBBCCCC');
+  const other = await context.newPage();
+  await other.goto(server.url);
+  await other.getByRole('button', { name: 'Log in' }).waitFor();
+  await page.getByRole('button', { name: 'I have an account' }).click();
+  await logIn(page, 'guest');
+  await page.getByText('This invite is not valid any more.').waitFor();
+  await page.reload();
+  await page.getByRole('navigation', { name: 'Chats' }).waitFor();
+  assert.equal(await page.getByText('This invite is not valid any more.').count(), 0);
+  await context.close();
+
+  const reset = await visit('#reset=guest:AAAABBBB');
+  await reset.page.getByRole('textbox', { name: 'New password' }).waitFor();
+  await reset.page.reload();
+  await reset.page.getByText('For guest.').waitFor();
+  await reset.page.getByRole('button', { name: 'Log in' }).click();
+  await reset.page.getByRole('textbox', { name: 'Name' }).waitFor();
+  await reset.page.reload();
+  await reset.page.getByRole('button', { name: 'Log in' }).waitFor();
+  assert.equal(await reset.page.getByRole('textbox', { name: 'New password' }).count(), 0);
+  await reset.context.close();
+});
+
+test('without storage a link works, and a reload loses it', async () => {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  watch.follow(page, server.url);
+  await page.addInitScript(() => {
+    Object.defineProperty(window, 'sessionStorage', { get: () => { throw new DOMException('', 'SecurityError'); } });
+  });
+  await page.goto(`${server.url}#invite=AAAABBBBCCCC`);
+  await page.getByRole('textbox', { name: 'Invite code' }).waitFor();
+  await page.reload();
+  await page.getByRole('button', { name: 'Log in' }).waitFor();
+  await context.close();
+});
+
 test('an invite that is no more shows one line', async () => {
   const { page, context } = await visit();
   await logIn(page, 'guest');
