@@ -121,6 +121,21 @@ export const plain = (name) => name.replace(/[\u061C\u200E\u200F\u202A-\u202E\u2
 
 // --- Times and sizes ----------------------------------------------------------------------------
 
+/**
+ * Writes 24 hours where the reader does, in a language that the reader may only read: its own form
+ * can have a.m. and p.m.
+ */
+function hours() {
+  try {
+    const { hourCycle } = new Intl.DateTimeFormat(navigator.language, { hour: 'numeric' }).resolvedOptions();
+    // h24 would call the first hour of a day 24.
+    return hourCycle?.[1] === '2' ? 'h23' : undefined;
+  } catch {
+    // WebKitGTK has a name of the C library here, e.g. `c`.
+    return undefined;
+  }
+}
+
 /** @type {Map<string, any>} Making an Intl format costs more than using it a thousand times. */
 const formats = new Map();
 
@@ -152,7 +167,7 @@ const TIMES = {
  * @returns {string}
  */
 export function formatTime(kind, time) {
-  return format(kind, () => new Intl.DateTimeFormat(locale, TIMES[kind]))
+  return format(kind, () => new Intl.DateTimeFormat(locale, { ...TIMES[kind], hourCycle: hours() }))
     .format(new Date(time / 1000));
 }
 
