@@ -516,6 +516,7 @@ export function openDialog(options, render) {
         role: options.role ?? 'dialog',
         'aria-labelledby': id,
         onclose: () => {
+          closed();
           dispose();
           dialog.remove();
           if (opener instanceof HTMLElement && opener.isConnected) {
@@ -530,6 +531,7 @@ export function openDialog(options, render) {
           if (event.target === dialog) dialog.close();
         },
       });
+      const closed = addLayer(() => dialog.close());
       const close = (/** @type {R | undefined} */ value) => {
         result = value;
         dialog.close();
@@ -543,4 +545,68 @@ export function openDialog(options, render) {
       dialog.showModal();
     });
   });
+}
+
+// --- 4. Layers ----------------------------------------------------------------------------------
+
+/** What closes the dialogs and menus that are open, the newest last. @type {(() => void)[]} */
+const layers = [];
+
+/** How many layers the present entry of the history has. */
+export const layerCount = () => history.state?.layers ?? 0;
+
+/**
+ * Notes that a dialog or a menu is open.
+ * @param {() => void} close
+ * @returns {() => void} to be called when it has closed
+ */
+export function addLayer(close) {
+  layers.push(close);
+  settle();
+  return () => {
+    const at = layers.indexOf(close);
+    if (at >= 0) layers.splice(at, 1);
+    settle();
+  };
+}
+
+/** Closes the layers above the lowest `count`. */
+export function closeLayers(count = 0) {
+  for (const close of layers.splice(count).reverse()) close();
+}
+
+let settled = Promise.resolve();
+/** A step of the history is done by then, or there is none to go. */
+const STEP_LIMIT_MS = 500;
+
+/**
+ * Brings the history in line with the layers. On touch devices each has an entry, which Back takes
+ * away; when a layer closes otherwise, its entry goes before anything else enters the history.
+ * @returns {Promise<void>}
+ */
+export function settle() {
+  settled = settled.then(() => {
+    const left = layerCount() - layers.length;
+    if (left <= 0) {
+      if (matchMedia('(pointer: coarse)').matches) {
+        for (let n = layerCount() + 1; n <= layers.length; n += 1) {
+          history.pushState({ ...history.state, layers: n }, '');
+        }
+      }
+      return undefined;
+    }
+    return new Promise((resolve) => {
+      const end = (/** @type {Event} */ event) => {
+        event.stopImmediatePropagation();
+        resolve();
+      };
+      addEventListener('popstate', end, { once: true, capture: true });
+      setTimeout(() => {
+        removeEventListener('popstate', end, true);
+        resolve();
+      }, STEP_LIMIT_MS);
+      history.go(-left);
+    });
+  });
+  return settled;
 }

@@ -4,9 +4,12 @@
  * Wide windows show the list and a chat side by side; narrow ones show one of them, with the chat
  * one step of the browser's history above the list. The address is `#chat=ID` while one is open.
  */
-import { batch, computed, each, effect, h, match, mount, signal, untracked, when } from '../view.js';
 import {
-  applyTheme, avatar, closeMenus, fail, icon, iconButton, isComposing, isPhone, language, plain,
+  batch, closeLayers, computed, each, effect, h, layerCount, match, mount, settle, signal,
+  untracked, when,
+} from '../view.js';
+import {
+  applyTheme, avatar, fail, icon, iconButton, isComposing, isPhone, language, plain,
   setLanguage, setStore, shortTime, showToast, store, t, tn, toast, watchDay,
 } from './kit.js';
 
@@ -45,7 +48,7 @@ export async function start(value) {
   });
   effect(() => {
     if (store.phase.value !== 'ready') return;
-    untracked(routeFromAddress);
+    untracked(() => routeFromAddress(true));
   });
   effect(() => {
     if (store.phase.value !== 'ready' || store.open.value !== 0) isNewServer.value = false;
@@ -58,29 +61,29 @@ export async function start(value) {
   });
   effect(() => {
     // The end of the session closes its dialogs.
-    if (store.phase.value !== 'ready') closeAll();
+    if (store.phase.value !== 'ready') closeLayers();
   });
   effect(leaveGoneChat);
   addEventListener('popstate', onBack);
+  // A reload closed what was open.
+  settle();
   // Files that miss a chat would be opened in place of the page.
   addEventListener('dragover', keepFilesOut);
   addEventListener('drop', keepFilesOut);
+  addEventListener('unhandledrejection', onFailedImport);
   addEventListener('keydown', onKey);
   addEventListener('keydown', clearSearch, true);
   fitToKeyboard();
   watchDay();
 }
 
-function closeAll() {
-  closeMenus();
-  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
-}
-
-/** Back: what was opened on a screen does not stay over the one before. */
+/** Back closes what was opened last, or leads to the screen before. */
 function onBack() {
   if (store.phase.peek() !== 'ready') return;
-  closeAll();
+  // What was opened on a screen does not stay over another.
+  closeLayers(chatOf(location.hash) === store.open.peek() ? layerCount() : 0);
   routeFromAddress();
+  settle();
 }
 
 /** @param {DragEvent} event */
@@ -110,7 +113,6 @@ function leaveGoneChat() {
   shownChat = chat?.id ?? 0;
   if (!isGone) return;
   untracked(() => {
-    closeAll();
     showList();
     // A link that resets a password hides the chats, too.
     if (store.phase.peek() === 'ready') showToast(t('You are not a member of this chat.'));
@@ -144,8 +146,23 @@ function connectionLine() {
     }, t('Reconnect'))));
 }
 
+/** Whether a part of the page is missing: the server has another version by now. */
+const isOld = signal(false);
+
+/**
+ * A button does nothing when its part of the page does not load.
+ * @param {PromiseRejectionEvent} event
+ */
+function onFailedImport({ reason }) {
+  // No browser gives it a type of its own, but each names the module.
+  if (!/module/.test(reason?.message)) return;
+  if (store.connection.peek() === 'online') isOld.value = true;
+  else fail({ code: 'offline' });
+}
+
 /** On a phone the notice is shown on the list only: in a chat it would cover the newest message. */
-const hasUpdate = () => store.update.value && !(isNarrow.value && store.open.value !== 0);
+const hasUpdate = () => isOld.value
+  || (store.update.value && !(isNarrow.value && store.open.value !== 0));
 
 /** Time for which a notice is shown: notices are longer than toasts. */
 const NOTICE_MS = 15_000;
@@ -182,14 +199,14 @@ function bottomLines() {
 const chatOf = (hash) => Number(/^#chat=(\d{1,10})$/.exec(hash)?.[1] ?? 0);
 
 /** Follows the address, after Back and at the start. */
-function routeFromAddress() {
+function routeFromAddress(isStart = false) {
   const id = chatOf(location.hash);
   if (id === store.open.peek()) return;
   if (id === 0) {
     store.actions.closeChat();
     return;
   }
-  if (history.state?.above !== true && isPhone.matches) {
+  if (history.state?.above !== true && isStart && isPhone.matches) {
     // Opened by a link: put the list below in the history, so that Back leads there.
     history.replaceState({}, '', location.pathname);
     history.pushState({ above: true }, '', `#chat=${id}`);
@@ -211,6 +228,8 @@ function routeFromAddress() {
  * @param {number} id
  */
 export async function openChat(id) {
+  closeLayers();
+  await settle();
   if (id !== store.open.peek()) {
     const address = `#chat=${id}`;
     // On a phone, the list stays one step below when the chat changes.
@@ -227,8 +246,10 @@ export async function openChat(id) {
 }
 
 /** Goes back to the list. */
-export function showList() {
+export async function showList() {
+  closeLayers();
   if (store.open.peek() !== 0) store.actions.closeChat();
+  await settle();
   if (chatOf(location.hash) === 0) return;
   if (history.state?.above === true && isPhone.matches) history.back();
   else history.replaceState({}, '', location.pathname);

@@ -8,7 +8,7 @@ import {
 } from './app.js';
 import {
   avatar, confirmDialog, copyText, fail, formatSize, hue, icon, iconButton, isComposing, isTouch,
-  openMenu, plain, shortTime, store, t, tn,
+  plain, shortTime, store, t, tn,
 } from './kit.js';
 
 /** @typedef {import('../types.js').Chat} Chat */
@@ -240,7 +240,7 @@ function messageMenu(message, element, event, { chat, mode }) {
   if (items.length === 0) return;
   const at = event.type === 'contextmenu' && event instanceof MouseEvent && event.clientX > 0
     ? { x: event.clientX, y: event.clientY } : {};
-  openMenu(opener, t('Message'), /** @type {any} */ (items), at);
+  import('./choose.js').then((it) => it.openMenu(opener, t('Message'), /** @type {any} */ (items), at));
 }
 
 /**

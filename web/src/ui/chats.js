@@ -3,8 +3,9 @@
  */
 import { computed, each, h, signal, when } from '../view.js';
 import { avatarId, openChat, showList } from './app.js';
+import { openMenu } from './choose.js';
 import {
-  actionForm, avatar, confirmDialog, fail, field, icon, iconButton, isTouch, openMenu, openPanel,
+  actionForm, avatar, confirmDialog, fail, field, icon, iconButton, isTouch, openPanel,
   shortTime, showToast, store, t, tn,
 } from './kit.js';
 import { asked, errorLine, liveQuery, peopleField, personRow, searchField } from './lists.js';
@@ -336,7 +337,7 @@ function memberRow(member, screen) {
  */
 function memberItems(member, { chatId, isAdmin, load, close }) {
   const change = (/** @type {Promise<void>} */ done) => done.then(load, fail);
-  /** @type {import('./kit.js').MenuItem[]} */
+  /** @type {import('./choose.js').MenuItem[]} */
   const items = [{
     label: t('Write to {name}', { name: member.name }), icon: 'chat',
     run: () => store.actions.startChat(member.id).then((id) => {

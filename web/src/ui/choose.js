@@ -1,12 +1,12 @@
 /**
  * Choosing from lists: a chat by its name, a message by its words, a member behind an `@`, a
- * reaction; and the list of keys.
+ * reaction, from a menu; and the list of keys.
  */
-import { each, h, openDialog, signal, when } from '../view.js';
+import { addLayer, append, each, h, openDialog, root, signal, when } from '../view.js';
 import { avatarId, badgeText, openChat } from './app.js';
 import { jumpIn } from './chat.js';
 import {
-  avatar, hue, isComposing, openMenu, openPanel, saveSetting, setting, shortTime, store, t,
+  avatar, hue, icon, isComposing, isPhone, openPanel, saveSetting, setting, shortTime, store, t,
 } from './kit.js';
 import { asked, errorLine, liveQuery, personName, searchField } from './lists.js';
 
@@ -250,6 +250,101 @@ function completion(shown, at, typed) {
     }, avatar(id, name, 'tiny'), h('bdi', null, name),
     id === 0 && h('span', { class: 'hint' }, t('everybody here'))))),
   };
+}
+
+// --- Menus --------------------------------------------------------------------------------------
+
+/**
+ * @typedef {{label: string, icon?: keyof typeof import('./kit.js').ICONS, class?: string, run: () => void}} MenuItem
+ */
+
+/** @type {(() => void) | null} */
+let closeMenu = null;
+
+/**
+ * Opens a menu at a point, or under the element that opened it. On a narrow screen it is a sheet
+ * at the bottom. Arrow keys move, Escape closes; the focus goes back to `opener`.
+ * @param {HTMLElement} opener
+ * @param {string} label
+ * @param {MenuItem[]} items
+ * @param {{x?: number, y?: number, before?: (close: () => void) => import('../view.js').Child}} [options]
+ */
+export function openMenu(opener, label, items, options = {}) {
+  closeMenu?.();
+  root((dispose) => {
+    const close = () => {
+      if (closeMenu !== close) return;
+      closeMenu = null;
+      closed();
+      const hadFocus = layer.contains(document.activeElement);
+      dispose();
+      layer.remove();
+      if (hadFocus && opener.isConnected) opener.focus({ preventScroll: true });
+    };
+    closeMenu = close;
+    const closed = addLayer(close);
+    const menu = h('div', { role: 'menu', class: 'menu', 'aria-label': label, tabindex: -1 });
+    if (options.before) append(menu, options.before(close));
+    for (const item of items) {
+      menu.append(h('button', {
+        role: 'menuitem', tabindex: -1, class: `menu-item ${item.class ?? ''}`,
+        onclick: () => {
+          close();
+          item.run();
+        },
+      }, item.icon && icon(item.icon), h('span', null, item.label)));
+    }
+    const layer = h('div', {
+      class: 'menu-layer',
+      onkeydown: (/** @type {KeyboardEvent} */ event) => menuKey(event, menu, close),
+      onpointerdown: (/** @type {PointerEvent} */ event) => {
+        if (event.target !== layer) return;
+        event.preventDefault();
+        close();
+      },
+      oncontextmenu: (/** @type {Event} */ event) => event.preventDefault(),
+    }, menu);
+    // While a modal dialog is open, elements outside of it are inert.
+    (opener.closest('dialog, main') ?? document.body).append(layer);
+    placeMenu(menu, opener, options);
+    menu.querySelector('[role=menuitem]')?.focus({ preventScroll: true });
+  });
+}
+
+/**
+ * @param {KeyboardEvent} event
+ * @param {HTMLElement} menu
+ * @param {() => void} close
+ */
+function menuKey(event, menu, close) {
+  const items = /** @type {HTMLElement[]} */ ([...menu.querySelectorAll('[role=menuitem]')]);
+  const at = items.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+  /** @type {Record<string, number>} */
+  const moves = {
+    ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1,
+    Home: 0, End: items.length - 1,
+  };
+  if (event.key === 'Escape' || event.key === 'Tab') close();
+  else if (event.key in moves) items.at(moves[event.key] % items.length)?.focus();
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+/**
+ * @param {HTMLElement} menu
+ * @param {HTMLElement} opener
+ * @param {{x?: number, y?: number}} at
+ */
+function placeMenu(menu, opener, at) {
+  if (isPhone.matches) return;
+  const box = opener.getBoundingClientRect();
+  const [width, height] = [menu.offsetWidth, menu.offsetHeight];
+  const x = at.x ?? (box.left + width > innerWidth - 8 ? box.right - width : box.left);
+  let y = at.y ?? box.bottom + 4;
+  if (y + height > innerHeight - 8) y = (at.y ?? box.top - 4) - height;
+  menu.style.left = `${Math.max(8, Math.min(x, innerWidth - width - 8))}px`;
+  menu.style.top = `${Math.max(8, Math.min(y, innerHeight - height - 8))}px`;
 }
 
 // --- Reactions -----------------------------------------------------------------------------------

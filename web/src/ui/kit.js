@@ -1,10 +1,10 @@
 /**
- * Shared by all screens: languages, times, icons, avatars, menus, forms and toasts.
+ * Shared by all screens: languages, times, icons, avatars, forms and toasts.
  *
  * The English text is the key of every string: `t('Log in')`. Another language is a module of lang/
  * with a translation for each, loaded when needed. `tn` takes the singular and the plural form.
  */
-import { append, h, openDialog, root, signal } from '../view.js';
+import { h, openDialog, signal } from '../view.js';
 
 /** @typedef {import('../types.js').Store} Store */
 /** @typedef {import('../types.js').Failure} Failure */
@@ -230,7 +230,7 @@ export function formatSize(bytes) {
 // --- Icons and avatars --------------------------------------------------------------------------
 
 /** Paths in a box of 20 px, with strokes of 1.5 px. */
-const ICONS = {
+export const ICONS = {
   alert: 'M10 3 18 17H2ZM10 8v4M10 14.4v.1',
   attach: 'm16.5 9.5-6.4 6.4a4 4 0 0 1-5.7-5.7l6.8-6.8a2.7 2.7 0 0 1 3.8 3.8l-6.8 6.8a1.3 1.3 0 0 1-1.9-1.9l6-6',
   back: 'M12.5 4 6.5 10l6 6',
@@ -417,101 +417,6 @@ export function actionForm(props, action, render) {
     'aria-disabled': () => (isBusy.value ? 'true' : null), ...more,
   }, label)), () => error.value && h('p', { class: 'error', role: 'alert' },
     icon('alert'), h('span', null, error.value)));
-}
-
-// --- Menus --------------------------------------------------------------------------------------
-
-/**
- * @typedef {{label: string, icon?: keyof typeof ICONS, class?: string, run: () => void}} MenuItem
- */
-
-/** @type {(() => void) | null} */
-let closeMenu = null;
-
-export const closeMenus = () => closeMenu?.();
-
-/**
- * Opens a menu at a point, or under the element that opened it. On a narrow screen it is a sheet
- * at the bottom. Arrow keys move, Escape closes; the focus goes back to `opener`.
- * @param {HTMLElement} opener
- * @param {string} label
- * @param {MenuItem[]} items
- * @param {{x?: number, y?: number, before?: (close: () => void) => import('../view.js').Child}} [options]
- */
-export function openMenu(opener, label, items, options = {}) {
-  closeMenu?.();
-  root((dispose) => {
-    const close = () => {
-      if (closeMenu !== close) return;
-      closeMenu = null;
-      const hadFocus = layer.contains(document.activeElement);
-      dispose();
-      layer.remove();
-      if (hadFocus && opener.isConnected) opener.focus({ preventScroll: true });
-    };
-    closeMenu = close;
-    const menu = h('div', { role: 'menu', class: 'menu', 'aria-label': label, tabindex: -1 });
-    if (options.before) append(menu, options.before(close));
-    for (const item of items) {
-      menu.append(h('button', {
-        role: 'menuitem', tabindex: -1, class: `menu-item ${item.class ?? ''}`,
-        onclick: () => {
-          close();
-          item.run();
-        },
-      }, item.icon && icon(item.icon), h('span', null, item.label)));
-    }
-    const layer = h('div', {
-      class: 'menu-layer',
-      onkeydown: (/** @type {KeyboardEvent} */ event) => menuKey(event, menu, close),
-      onpointerdown: (/** @type {PointerEvent} */ event) => {
-        if (event.target !== layer) return;
-        event.preventDefault();
-        close();
-      },
-      oncontextmenu: (/** @type {Event} */ event) => event.preventDefault(),
-    }, menu);
-    // While a modal dialog is open, elements outside of it are inert.
-    (opener.closest('dialog, main') ?? document.body).append(layer);
-    placeMenu(menu, opener, options);
-    menu.querySelector('[role=menuitem]')?.focus({ preventScroll: true });
-  });
-}
-
-/**
- * @param {KeyboardEvent} event
- * @param {HTMLElement} menu
- * @param {() => void} close
- */
-function menuKey(event, menu, close) {
-  const items = /** @type {HTMLElement[]} */ ([...menu.querySelectorAll('[role=menuitem]')]);
-  const at = items.indexOf(/** @type {HTMLElement} */ (document.activeElement));
-  /** @type {Record<string, number>} */
-  const moves = {
-    ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1,
-    Home: 0, End: items.length - 1,
-  };
-  if (event.key === 'Escape' || event.key === 'Tab') close();
-  else if (event.key in moves) items.at(moves[event.key] % items.length)?.focus();
-  else return;
-  event.preventDefault();
-  event.stopPropagation();
-}
-
-/**
- * @param {HTMLElement} menu
- * @param {HTMLElement} opener
- * @param {{x?: number, y?: number}} at
- */
-function placeMenu(menu, opener, at) {
-  if (isPhone.matches) return;
-  const box = opener.getBoundingClientRect();
-  const [width, height] = [menu.offsetWidth, menu.offsetHeight];
-  const x = at.x ?? (box.left + width > innerWidth - 8 ? box.right - width : box.left);
-  let y = at.y ?? box.bottom + 4;
-  if (y + height > innerHeight - 8) y = (at.y ?? box.top - 4) - height;
-  menu.style.left = `${Math.max(8, Math.min(x, innerWidth - width - 8))}px`;
-  menu.style.top = `${Math.max(8, Math.min(y, innerHeight - height - 8))}px`;
 }
 
 // --- The rest -----------------------------------------------------------------------------------

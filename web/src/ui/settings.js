@@ -1,11 +1,12 @@
 /**
  * The settings: appearance, notifications, sessions, password; for operators users and invites.
  */
-import { h, match, signal, when } from '../view.js';
+import { h, match, settle, signal, when } from '../view.js';
 import { invitePanel, linkView } from './invite.js';
+import { openMenu } from './choose.js';
 import {
   actionForm, applyTheme, avatar, confirmDialog, fail, field, formatTime, icon, iconButton,
-  LANGUAGES, language, openMenu, openPanel, saveSetting, setLanguage, setting, shortTime,
+  LANGUAGES, language, openPanel, saveSetting, setLanguage, setting, shortTime,
   showToast, store, t,
 } from './kit.js';
 import { asked, errorLine, liveQuery, personRow, searchField } from './lists.js';
@@ -56,6 +57,7 @@ async function logOut(close) {
   });
   if (!isSure) return;
   close();
+  await settle();
   history.replaceState({}, '', location.pathname);
   await store.actions.logout().catch(fail);
 }

@@ -683,21 +683,6 @@ describe('the interface', { skip: !browserPath && 'no Chromium here' }, () => {
     await page.context().close();
   });
 
-  test('Back leaves no dialog and no menu behind', async () => {
-    const page = await open('scene=full', PHONE);
-    const list = page.getByRole('navigation', { name: 'Chats' });
-    for (const opened of ['dialog', 'menu']) {
-      await list.getByRole('link', { name: /Семья/ }).click();
-      if (opened === 'dialog') await page.getByRole('button', { name: 'Members', exact: true }).click();
-      else await article(page, 'Which bus').getByRole('button', { name: 'More' }).click({ force: true });
-      await page.getByRole(opened).waitFor();
-      await page.goBack();
-      await list.getByRole('link', { name: /Семья/ }).waitFor();
-      assert.equal(await page.getByRole(opened).count(), 0);
-    }
-    await page.context().close();
-  });
-
   test('two screens on a phone, one step of Back apart', async () => {
     const page = await open('scene=full', PHONE);
     const list = page.getByRole('navigation', { name: 'Chats' });

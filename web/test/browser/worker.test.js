@@ -158,13 +158,18 @@ test('a push shows what it says, and always something; a click opens the chat', 
 });
 
 /**
- * Passes everything on to the server, but for a worker that is another one once `isNew`.
- * @param {{isNew: boolean}} version
+ * Passes everything on to the server, but for a worker that is another one once `isNew`, and for
+ * parts, which are not there while `isGone`.
+ * @param {{isNew: boolean, isGone?: boolean}} version
  * @returns {Promise<{url: string, close: () => void}>}
  */
 async function proxy(version) {
   const target = { host: '127.0.0.1', port: server.port };
   const front = createServer((incoming, outgoing) => {
+    if (version.isGone && incoming.url?.startsWith('/a/')) {
+      outgoing.writeHead(404).end();
+      return;
+    }
     // Whole and not compressed: an answer that only confirms could not be changed.
     const { 'if-none-match': known, 'accept-encoding': encodings, ...headers } = incoming.headers;
     request({ ...target, path: incoming.url, method: incoming.method, headers }, (answer) => {
@@ -210,6 +215,30 @@ test('a new version waits until it is asked for, or nobody looks', async () => {
   await until(() => page.evaluate(() => Reflect.get(window, 'isOldPage') === undefined).catch(() => false), (is) => is);
   await page.getByRole('navigation', { name: 'Chats' }).waitFor();
   assert.equal(await reload.count(), 0);
+  await context.close();
+  front.close();
+});
+
+test('a page of an older version, without a worker, offers to load the new one', async () => {
+  const version = { isNew: false, isGone: false };
+  const front = await proxy(version);
+  const context = await browser.newContext({ serviceWorkers: 'block' });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  await page.goto(front.url);
+  await register(page, 'elsa');
+  await createChat(page, 'attic');
+  version.isGone = true;
+  await page.getByRole('button', { name: 'Settings', exact: true }).click();
+  const line = page.locator('.toast').filter({ hasText: 'There is a new version.' });
+  const reload = line.getByRole('button', { name: 'Reload' });
+  await reload.waitFor();
+  assert.equal(await page.locator('.toast').count(), 1);
+  version.isGone = false;
+  await reload.click();
+  await line.waitFor({ state: 'detached' });
+  await page.getByRole('button', { name: 'Settings', exact: true }).click();
+  await page.getByRole('dialog', { name: 'Settings' }).waitFor();
   await context.close();
   front.close();
 });
