@@ -142,6 +142,11 @@ impl Metrics {
         }
     }
 
+    /// Received frames of one purpose.
+    pub fn frames_received_of(&self, purpose: u8) -> u64 {
+        self.received.get(usize::from(purpose)).copied().unwrap_or(0)
+    }
+
     /// Counts frames of one purpose that are released.
     pub fn frames_sent(&mut self, purpose: u8, frames: u32) {
         if let Some(count) = self.sent.get_mut(usize::from(purpose)) {

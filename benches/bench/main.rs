@@ -2,9 +2,9 @@
 //! for one part. `cargo test` runs every body once on a small file.
 //!
 //! `cargo bench -- bare-sqlite` does the same work by the store and by bare SQLite in turn, and
-//! prints the ratios; `layout` does it in two layouts of the table of messages; `times BODY N` does
-//! one body N times and nothing else, for a tool that counts instructions
-//! (`scripts/instructions.sh`).
+//! prints the ratios; `layout` does it in two layouts of the table of messages; `bare-sockets`
+//! measures what the system takes for an echo; `times BODY N` does one body N times and nothing
+//! else, for a tool that counts instructions (`scripts/instructions.sh`).
 //!
 //! `VESTNIK_BENCH_ROWS` is the number of stored messages that reads are measured on (1,000,000);
 //! `VESTNIK_BENCH_FOLDER` is where files are made: where memory is a disk, a sync costs nothing.
@@ -16,6 +16,7 @@
 )]
 
 mod bare;
+mod bare_sockets;
 mod bare_sqlite;
 mod chats;
 mod files;
@@ -48,12 +49,14 @@ fn main() {
     let words = arguments.iter().filter(|word| !word.starts_with('-')).map(String::as_str);
     match words.collect::<Vec<_>>()[..] {
         ["bare-sqlite"] => return bare_sqlite::run(),
+        ["bare-sockets"] => return bare_sockets::run(),
         ["layout"] => return layout::run(),
         ["times", body, times] => return times::run(body, times.parse().expect("a number")),
         _ => {}
     }
     if !files::is_measuring() {
         bare_sqlite::run();
+        bare_sockets::run();
         layout::run();
         times::BODIES.iter().for_each(|body| times::run(body, 1));
     }

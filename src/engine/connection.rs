@@ -65,9 +65,7 @@ pub(super) struct Counted {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnId,
-    /// The remote address of its socket.
-    pub(super) socket: IpAddr,
-    /// The address that all limits count for: that of the socket, or the one that a trusted proxy
+    /// The address that all limits count for: that of its socket, or the one that a trusted proxy
     /// names.
     pub(super) address: IpAddr,
     pub(super) surface: Surface,
@@ -113,7 +111,6 @@ impl Connection {
     pub(super) fn new(id: ConnId, address: IpAddr, surface: Surface, now_ms: u64) -> Self {
         Self {
             id,
-            socket: address,
             address,
             surface,
             protocol: Protocol::Undecided,

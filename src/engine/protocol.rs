@@ -1,5 +1,7 @@
 //! The protocol of a connection: the layer between its stream and frames of Purpose.
 
+use std::net::IpAddr;
+
 use crate::http::{self, Exchange, HookCall, Http};
 use crate::limits::{HTTP_BODY_TIMEOUT_S, HTTP_HEAD_TIMEOUT_S, HTTP_IDLE_TIMEOUT_S};
 use crate::wire::websocket::{CloseCode, Decoder, Role, Sender, StreamEnd};
@@ -65,6 +67,8 @@ impl WebSocket {
 #[derive(Debug)]
 pub(super) struct HttpPeer {
     pub(super) http: Http,
+    /// The remote address of its socket, which is that of a proxy if there is one.
+    pub(super) socket: IpAddr,
     /// It waits for the next step of `phase` since then.
     since_ms: u64,
     phase: Phase,
@@ -93,8 +97,9 @@ pub(super) enum Phase {
 }
 
 impl HttpPeer {
-    pub(super) fn new(now_ms: u64) -> Self {
-        Self { http: Http::default(), since_ms: now_ms, phase: Phase::Idle, waiting: None }
+    pub(super) fn new(socket: IpAddr, now_ms: u64) -> Self {
+        let http = Http::default();
+        Self { http, socket, since_ms: now_ms, phase: Phase::Idle, waiting: None }
     }
 
     /// Updates the phase; `left`: unhandled bytes.

@@ -55,7 +55,8 @@ impl Engine<'_> {
         self.admission.scrapes.open.push_back(conn);
         debug_assert!(self.admission.scrapes.open.len() <= SCRAPES_MAX);
         if let Some(connection) = self.connections.get_mut(conn.at()) {
-            connection.protocol = Protocol::Http(Box::new(HttpPeer::new(now_ms)));
+            connection.protocol =
+                Protocol::Http(Box::new(HttpPeer::new(connection.address, now_ms)));
             enqueue(&mut self.queues.ready, connection);
         }
         self.arm(conn);

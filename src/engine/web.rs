@@ -56,7 +56,7 @@ impl Engine<'_> {
         // The service knows only connections of Purpose.
         self.service.closed(conn);
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
-        connection.protocol = Protocol::Http(Box::new(HttpPeer::new(now_ms)));
+        connection.protocol = Protocol::Http(Box::new(HttpPeer::new(connection.address, now_ms)));
         if !self.options.web {
             let why = "HTTP is turned off on this server (--web off)";
             return self.reject_http(conn, Status::Forbidden, why, None);
@@ -216,7 +216,7 @@ impl Engine<'_> {
         let setting = Setting {
             site: &options.site,
             surface: connection.surface,
-            socket: connection.socket,
+            socket: peer.socket,
             is_empty: service.has_no_users(),
             wall_us: now.wall_us,
         };
@@ -287,7 +287,7 @@ impl Engine<'_> {
             let message = format_args!(
                 "{conn} from {} sends X-Forwarded-For but is not a --trusted-proxy: its own address \
                  counts",
-                connection.socket
+                peer.address
             );
             self.log_rate_limit.say(self.now.ms(), message);
         }

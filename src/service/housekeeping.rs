@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use crate::ids::ServerTime;
 use crate::limits::EMPTY_GROUP_DAYS;
 use crate::service::erasing::Erasing;
+use crate::service::page_cache::PageCache;
 use crate::service::session::TOUCH_US;
 use crate::service::verifying::Verifying;
 use crate::service::{DAY_US, HandlerResult, Service, TurnEnd};
@@ -55,6 +56,7 @@ pub(super) struct Housekeeping {
     touched_upto: usize,
     wal_truncation: WalTruncation,
     pub(super) verifying: Verifying,
+    page_cache: PageCache,
     /// When the doubt about the clock was last stored, in milliseconds; `None`: store it now.
     pub(super) doubt_noted_ms: Option<u64>,
 }
@@ -90,6 +92,7 @@ impl Housekeeping {
             touched_upto: 0,
             wal_truncation: WalTruncation::default(),
             verifying: Verifying::default(),
+            page_cache: PageCache::default(),
             doubt_noted_ms: Some(0),
         })
     }
@@ -199,6 +202,7 @@ impl Service<'_> {
             self.outbox.trim();
             self.report_damage();
         }
+        self.size_page_cache()?;
         self.probe_storage()?;
         let mut more = self.background_slice()?;
         if !self.storage.full_disk.is_full {
@@ -206,6 +210,12 @@ impl Service<'_> {
         }
         self.schedule_wal_truncation();
         Ok(self.background.housekeeping.has_changes || more)
+    }
+
+    fn size_page_cache(&mut self) -> StoreResult<()> {
+        let now_ms = self.clock.now_ms();
+        let cache = &mut self.background.housekeeping.page_cache;
+        cache.next_kib(&self.metrics, now_ms).map_or(Ok(()), |kib| self.store.set_page_cache(kib))
     }
 
     /// While writes fail, tries one per second, so that recovery is noticed even if nobody writes.

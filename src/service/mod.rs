@@ -34,6 +34,7 @@ mod membership;
 mod message;
 mod notify;
 mod operators;
+mod page_cache;
 mod password_queue;
 mod passwords;
 mod peer;

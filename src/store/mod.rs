@@ -356,6 +356,14 @@ impl<'db> Store<'db> {
         }
     }
 
+    /// Sets how many KiB SQLite's page cache may take. What it holds beyond them is freed.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn set_page_cache(&self, kib: u32) -> StoreResult<()> {
+        Ok(open::set_page_cache(self.db, kib)?)
+    }
+
     /// Whether nobody may register or join a chat.
     ///
     /// # Errors

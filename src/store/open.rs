@@ -36,8 +36,10 @@ const SQLITE_BYTES_MIN: u64 = 512;
 /// Capacity of the cache of prepared statements; larger than the number of statements.
 const STATEMENT_CACHE: usize = 256;
 
-/// SQLite's page cache; negative: KiB, as in its pragma.
-const CACHE_KIB: i32 = -16_384;
+/// SQLite's page cache in KiB: while users make many requests,
+pub const PAGE_CACHE_KIB_MAX: u32 = 16_384;
+/// and otherwise.
+pub const PAGE_CACHE_KIB_MIN: u32 = 256;
 
 /// Pages of the WAL at which a COMMIT checkpoints, if there is no checkpointer thread. Half of
 /// SQLite's default: the loop serves nobody meanwhile (about 3 us per page and two syncs), so the
@@ -643,7 +645,7 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
         }
         Role::Server | Role::ReplicatedServer => {
             let is_external = role == Role::ReplicatedServer;
-            db.pragma_update(None, "cache_size", CACHE_KIB)?;
+            set_page_cache(db, PAGE_CACHE_KIB_MIN)?;
             let pages = if is_external { 0 } else { CHECKPOINT_PAGES };
             db.pragma_update(None, "wal_autocheckpoint", pages)?;
             db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_external)?;
@@ -661,6 +663,12 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
         }
         Role::Reader => db.busy_timeout(Duration::from_secs(10)),
     }
+}
+
+/// Sets how many KiB SQLite's page cache may take; what it holds beyond them is freed.
+pub(super) fn set_page_cache(db: &Connection, kib: u32) -> rusqlite::Result<()> {
+    // Negative means KiB, positive pages.
+    db.pragma_update(None, "cache_size", -i64::from(kib))
 }
 
 /// Checkpoints the WAL before the first answer. After a crash it may contain a turn that is only in
