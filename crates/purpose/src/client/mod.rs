@@ -147,24 +147,6 @@ impl Default for Options {
 /// Longest answer that is handed over piece by piece, in bytes: more than a server stores.
 const ANSWER_BYTES_MAX: u64 = 1 << 40;
 
-/// Whether an answer is a pack, the only kind that comes in PARTs.
-const fn is_pack(purpose: ToServer) -> bool {
-    matches!(
-        purpose,
-        ToServer::RequestChatMsg
-            | ToServer::GetSessions
-            | ToServer::FindUsers
-            | ToServer::GetMyChats
-            | ToServer::GetMembers
-            | ToServer::FindChats
-            | ToServer::RequestChatPage
-            | ToServer::SearchMsg
-            | ToServer::RequestUpdates
-            | ToServer::GetReactions
-            | ToServer::GetInvites
-    )
-}
-
 /// A connection to a server, and the session that outlives it.
 pub struct Client {
     link: Link,
@@ -288,7 +270,7 @@ impl Client {
             _ => self.server.body_bytes_max,
         };
         self.link.send_within(body_bytes_max, |out| request.write(out, task))?;
-        let comes_in_parts = self.version >= Version::V1_0 && is_pack(request.purpose());
+        let comes_in_parts = self.version >= Version::V1_0 && request.purpose().has_parts();
         let mut bytes_left = if comes_in_parts { ANSWER_BYTES_MAX } else { 0 };
         let mut deadline = link::now() + self.options.answer_timeout;
         let mut outcome = Ok(());

@@ -75,15 +75,18 @@ macro_rules! purposes {
     };
 }
 
-/// A row: byte, variant, name, first version, state, whether the body contains a secret, fields. A
-/// field names its type, and a codec if the type has several.
+/// A row: byte, variant, name, first version, state, fields. After the state, `secret`: the body
+/// contains one; `parts`: the answer may come in PARTs. A field names its type, and a codec if the
+/// type has several.
 macro_rules! requests {
     (@codec) => { Plain };
     (@codec $codec:ident) => { $codec };
-    (@is) => { false };
-    (@is secret) => { true };
+    (@has_secret secret) => { true };
+    (@has_secret $($mark:ident)?) => { false };
+    (@has_parts parts) => { true };
+    (@has_parts $($mark:ident)?) => { false };
     ($(
-        $byte:literal $variant:ident $wire:literal $version:ident $needs:ident $($secret:ident)?
+        $byte:literal $variant:ident $wire:literal $version:ident $needs:ident $($mark:ident)?
         $({ $($field:ident: $type:ty $(as $codec:ident)?),* })?;
     )*) => {
         purposes! {
@@ -96,7 +99,12 @@ macro_rules! requests {
             /// Whether a body may contain a password or an equivalent secret: the read buffer is
             /// wiped then.
             pub const fn has_secret(self) -> bool {
-                match self { $(Self::$variant => requests!(@is $($secret)?),)* }
+                match self { $(Self::$variant => requests!(@has_secret $($mark)?),)* }
+            }
+
+            /// Whether its answer may come in PARTs (protocol section 2).
+            pub const fn has_parts(self) -> bool {
+                match self { $(Self::$variant => requests!(@has_parts $($mark)?),)* }
             }
         }
 
@@ -167,7 +175,7 @@ requests! {
         chat: ChatId, content: &'a str, nonce: Option<u64> as Nonce,
         extras: Extras<'a> as SentExtras
     };
-    0x29 RequestChatMsg  "REQUEST_CHAT_MSG"  V0_1 Session {
+    0x29 RequestChatMsg  "REQUEST_CHAT_MSG"  V0_1 Session parts {
         chat: ChatId, from: ServerTime, to: Option<ServerTime>
     };
     0x2A MarkSeen        "MARK_SEEN"         V0_1 Session { chat: ChatId, time: ServerTime };
@@ -176,13 +184,13 @@ requests! {
     };
     0x31 ChangePassword  "CHANGE_PASSWORD"   V1_0 Session secret { old: &'a str, new: &'a str };
     0x32 GetUser         "GET_USER"          V1_0 Session { user: UserId };
-    0x33 GetSessions     "GET_SESSIONS"      V1_0 Session;
+    0x33 GetSessions     "GET_SESSIONS"      V1_0 Session parts;
     0x34 EndSession      "END_SESSION"       V1_0 Session { session: SessionId };
     0x35 SetPassword     "SET_PASSWORD"      V1_1 Greeted secret {
         login: &'a str, code: &'a str, password: &'a str
     };
     0x36 ResetPassword   "RESET_PASSWORD"    V1_1 Session { user: UserId };
-    0x37 FindUsers       "FIND_USERS"        V1_1 Session { prefix: &'a str, limit: u16 };
+    0x37 FindUsers       "FIND_USERS"        V1_1 Session parts { prefix: &'a str, limit: u16 };
     0x38 CreateChat      "CREATE_CHAT"       V1_0 Session secret {
         name: &'a str, password: Option<&'a str>
     };
@@ -201,9 +209,9 @@ requests! {
         chat: ChatId, user: UserId, banned: bool
     };
     0x41 GetChat         "GET_CHAT"          V1_0 Session { chat: ChatId };
-    0x42 GetMyChats      "GET_MY_CHATS"      V1_0 Session;
-    0x43 GetMembers      "GET_MEMBERS"       V1_0 Session { chat: ChatId };
-    0x44 FindChats       "FIND_CHATS"        V1_0 Session { prefix: &'a str, limit: u16 };
+    0x42 GetMyChats      "GET_MY_CHATS"      V1_0 Session parts;
+    0x43 GetMembers      "GET_MEMBERS"       V1_0 Session parts { chat: ChatId };
+    0x44 FindChats       "FIND_CHATS"        V1_0 Session parts { prefix: &'a str, limit: u16 };
     0x45 SetUserDisabled "SET_USER_DISABLED" V1_1 Session { user: UserId, disabled: bool };
     0x46 AddMember       "ADD_MEMBER"        V1_1 Session { chat: ChatId, user: UserId };
     0x47 SetChatClosed   "SET_CHAT_CLOSED"   V1_1 Session { chat: ChatId, closed: bool };
@@ -211,18 +219,20 @@ requests! {
         chat: ChatId, message: MessageId, content: &'a str
     };
     0x49 DeleteMsg       "DELETE_MSG"        V1_0 Session { chat: ChatId, message: MessageId };
-    0x4A RequestChatPage "REQUEST_CHAT_PAGE" V1_0 Session {
+    0x4A RequestChatPage "REQUEST_CHAT_PAGE" V1_0 Session parts {
         chat: ChatId, before: Option<MessageId> as OrZero, limit: u16, newer: bool as LaterFlag
     };
-    0x4B SearchMsg       "SEARCH_MSG"        V1_0 Session {
+    0x4B SearchMsg       "SEARCH_MSG"        V1_0 Session parts {
         chat: Option<ChatId> as OrZero, limit: u16, query: &'a str
     };
-    0x4C RequestUpdates  "REQUEST_UPDATES"   V1_0 Session { from: ServerTime };
+    0x4C RequestUpdates  "REQUEST_UPDATES"   V1_0 Session parts { from: ServerTime };
     0x4D Typing          "TYPING"            V1_0 Session { chat: ChatId };
     0x4E React           "REACT"             V1_1 Session {
         chat: ChatId, message: MessageId, on: bool, emoji: &'a str
     };
-    0x4F GetReactions    "GET_REACTIONS"     V1_1 Session { chat: ChatId, message: MessageId };
+    0x4F GetReactions    "GET_REACTIONS"     V1_1 Session parts {
+        chat: ChatId, message: MessageId
+    };
     0x50 SetChatNotify   "SET_CHAT_NOTIFY"   V1_1 Session {
         chat: ChatId, notify: u8 as NotifyLevel
     };
@@ -232,7 +242,7 @@ requests! {
     0x52 CreateInvite    "CREATE_INVITE"     V1_1 Session {
         registers: bool, uses: u16, days: u16, chat: Option<ChatId> as OrZero
     };
-    0x53 GetInvites      "GET_INVITES"       V1_1 Session { chat: Option<ChatId> as OrZero };
+    0x53 GetInvites      "GET_INVITES"       V1_1 Session parts { chat: Option<ChatId> as OrZero };
     0x54 EndInvite       "END_INVITE"        V1_1 Session { hint: &'a str };
     0x55 UseInvite       "USE_INVITE"        V1_1 Session secret { code: &'a str };
     0x58 BeginFile       "BEGIN_FILE"        V1_1 Session {
