@@ -9,8 +9,8 @@ import {
   untracked, when,
 } from '../view.js';
 import {
-  applyTheme, avatar, fail, icon, iconButton, isComposing, isPhone, language, plain,
-  setLanguage, setStore, shortTime, showToast, store, t, tn, toast, watchDay,
+  applyTheme, avatar, fail, icon, iconButton, isComposing, isMissing, isOld, isPhone, language,
+  plain, setLanguage, setStore, shortTime, showToast, store, t, tn, toast, watchDay, zone,
 } from './kit.js';
 
 /** @typedef {import('../types.js').Chat} Chat */
@@ -33,7 +33,7 @@ export async function start(value) {
   applyTheme();
   await setLanguage();
   mount(document.body, () => [
-    match(() => language.value, () => [
+    match(() => language.value + zone.value, () => [
       match(() => store.phase.value, screen),
       connectionLine(),
       bottomLines(),
@@ -146,19 +146,11 @@ function connectionLine() {
     }, t('Reconnect'))));
 }
 
-/** Whether a part of the page is missing: the server has another version by now. */
-const isOld = signal(false);
-
 /**
  * A button does nothing when its part of the page does not load.
  * @param {PromiseRejectionEvent} event
  */
-function onFailedImport({ reason }) {
-  // No browser gives it a type of its own, but each names the module.
-  if (!/module/.test(reason?.message)) return;
-  if (store.connection.peek() === 'online') isOld.value = true;
-  else fail({ code: 'offline' });
-}
+const onFailedImport = ({ reason }) => isMissing(reason) && fail(reason);
 
 /** On a phone the notice is shown on the list only: in a chat it would cover the newest message. */
 const hasUpdate = () => isOld.value

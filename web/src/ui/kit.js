@@ -191,7 +191,15 @@ const DAY_MS = 86_400_000;
 
 /** The present day, for what says `Today`. */
 const today = signal(dayOf(Date.now() * 1000));
-export const watchDay = () => setInterval(() => (today.value = dayOf(Date.now() * 1000)), 30_000);
+const zoneNow = () => new Intl.DateTimeFormat().resolvedOptions().timeZone;
+/** The reader's time zone, for all times: it changes on a journey. */
+export const zone = signal(zoneNow());
+export const watchDay = () => setInterval(() => {
+  formats.clear();
+  lastDay.to = 0;
+  zone.value = zoneNow();
+  today.value = dayOf(Date.now() * 1000);
+}, 30_000);
 
 /**
  * A short form for lists: the time today, the weekday this week, else the date.
@@ -356,12 +364,27 @@ const REASONS = {
   'too-many': 'There are too many different reactions.',
 };
 
+/** Whether a part of the page did not load from a server that is there: it has a new version. */
+export const isOld = signal(false);
+
+/**
+ * Whether a part of the page did not load. No browser gives that a type of its own, but each names
+ * the imported module.
+ * @param {any} error
+ */
+export function isMissing(error) {
+  const is = /import\w+ (a )?module/i.test(error?.text ?? error?.message);
+  if (is && store.connection.peek() === 'online') isOld.value = true;
+  return is;
+}
+
 /**
  * The message for a failed action.
  * @param {unknown} error
  */
 export function explain(error) {
   const failure = /** @type {Failure} */ (error);
+  if (isMissing(error)) return t(isOld.peek() ? 'There is a new version.' : REASONS.offline);
   const reason = REASONS[failure?.code];
   if (reason) return t(reason, { n: failure.number || 1 });
   if (failure?.code === 'bad-password' && /8/.test(failure.text)) return t('At least 8 characters.');
@@ -369,7 +392,8 @@ export function explain(error) {
 }
 
 /** Reports a failure that has no place of its own on the screen. @param {unknown} error */
-export const fail = (error) => showToast(explain(error));
+export const fail = (error) =>
+  void (isMissing(error) && isOld.peek() ? 0 : showToast(explain(error)));
 
 // --- Forms --------------------------------------------------------------------------------------
 

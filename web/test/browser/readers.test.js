@@ -38,6 +38,7 @@ async function open(address, options = DESK, prepare = () => {}) {
 const list = (page) => page.getByRole('navigation', { name: 'Chats' });
 const article = (page, text) => page.getByRole('article').filter({ hasText: text }).last();
 const more = (page, text) => article(page, text).getByRole('button', { name: 'More' });
+const box = (page) => page.getByRole('textbox', { name: 'Message', exact: true });
 const entries = (page) => page.evaluate(() => history.length);
 
 /** The state of the entry of the history that is shown. */
@@ -82,6 +83,44 @@ describe('the interface, as readers set it up', { skip: !browserPath && 'no Chro
     });
     await article(page, 'Which bus').waitFor();
     assert.equal(await midnight(page), '00:29');
+    await page.context().close();
+  });
+
+  test('after a journey times are those of the new zone', async () => {
+    const page = await open('scene=full');
+    await page.clock.install();
+    await page.reload();
+    await list(page).getByRole('link', { name: /Семья/ }).click();
+    await box(page).fill('half a thought');
+    const label = () => article(page, 'Which bus').getAttribute('aria-label');
+    const before = await label();
+    const session = await page.context().newCDPSession(page);
+    // A zone that the machines of tests hardly have.
+    await session.send('Emulation.setTimezoneOverride', { timezoneId: 'Asia/Kathmandu' });
+    await page.clock.fastForward(31_000);
+    await until(label, (text) => text !== null && text !== before);
+    assert.equal(await box(page).inputValue(), 'half a thought');
+    await page.context().close();
+  });
+
+  test('a menu with more than fits on the screen scrolls', async () => {
+    const page = await open('scene=full#chat=1', { viewport: { width: 320, height: 256 } });
+    await article(page, 'Yes!!').getByRole('button', { name: 'More' }).click({ force: true });
+    const menu = page.getByRole('menu');
+    await menu.waitFor();
+    assert.ok((await menu.boundingBox())?.y >= 0);
+    await menu.getByRole('menuitem', { name: 'Delete' }).scrollIntoViewIfNeeded();
+    await menu.getByRole('menuitem', { name: 'Reply' }).click();
+    await page.getByText('Reply to anna').waitFor();
+    await page.context().close();
+  });
+
+  test('a long name of the server wraps next to a button', async () => {
+    const page = await open('scene=full', { viewport: { width: 320, height: 640 } });
+    await page.getByRole('button', { name: 'Settings' }).click();
+    const names = page.locator('dialog .chat-about-names');
+    await names.evaluate((element) => { element.lastChild.textContent = 'W'.repeat(60); });
+    assert.ok(await names.evaluate((element) => element.scrollWidth <= element.clientWidth));
     await page.context().close();
   });
 
@@ -181,7 +220,7 @@ describe('the interface, as readers set it up', { skip: !browserPath && 'no Chro
 
   test('a keyboard on the screen covers neither the composer nor a dialog', async () => {
     const page = await open('scene=full#chat=1', PHONE);
-    const composer = page.getByRole('textbox', { name: 'Message', exact: true });
+    const composer = box(page);
     await composer.waitFor();
     await page.evaluate(() => {
       Object.defineProperty(visualViewport, 'height', { value: innerHeight - 280, configurable: true });
@@ -215,7 +254,7 @@ describe('the interface, as readers set it up', { skip: !browserPath && 'no Chro
     test(`Back closes what was opened last, and nothing else, on a ${device}`, async () => {
       const page = await open('scene=full', options);
       await list(page).getByRole('link', { name: /Семья/ }).click();
-      const isChat = () => page.getByRole('textbox', { name: 'Message', exact: true }).isVisible();
+      const isChat = () => box(page).isVisible();
       const dialog = page.getByRole('dialog');
       const menu = page.getByRole('menu');
       /** @type {[string, () => Promise<void>, import('playwright-core').Locator][]} */
@@ -233,7 +272,7 @@ describe('the interface, as readers set it up', { skip: !browserPath && 'no Chro
           await image.click();
         }, dialog],
       ];
-      await page.getByRole('textbox', { name: 'Message', exact: true }).waitFor();
+      await box(page).waitFor();
       const address = page.url();
       for (const [what, act, opened] of openings) {
         await act();

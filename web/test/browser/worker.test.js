@@ -7,7 +7,7 @@ import { connect } from 'node:net';
 import { after, before, test } from 'node:test';
 
 import { launch } from './browser.js';
-import { RealServer, Watch, createChat, messages, register, send, until } from './real.js';
+import { PASSWORD, RealServer, Watch, createChat, messages, register, send, until } from './real.js';
 
 /** @type {import('playwright-core').Browser} */
 let browser;
@@ -226,7 +226,16 @@ test('a page of an older version, without a worker, offers to load the new one',
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
   await page.goto(front.url);
-  await register(page, 'elsa');
+  await page.getByRole('button', { name: 'Create an account' }).click();
+  await page.getByRole('textbox', { name: 'Name' }).fill('emil');
+  await page.getByRole('textbox', { name: 'Password', exact: true }).fill(PASSWORD);
+  version.isGone = true;
+  await page.getByRole('button', { name: 'Register' }).click();
+  assert.equal(await page.getByRole('alert').innerText(), 'There is a new version.');
+  await page.getByRole('button', { name: 'Reload' }).waitFor();
+  version.isGone = false;
+  await page.getByRole('button', { name: 'Reload' }).click();
+  await page.getByRole('navigation', { name: 'Chats' }).waitFor();
   await createChat(page, 'attic');
   version.isGone = true;
   await page.getByRole('button', { name: 'Settings', exact: true }).click();
