@@ -78,6 +78,15 @@ impl Store<'_> {
 
     /// Up to `limit` users whose name key has the prefix `prefix` and is above `after`, by name.
     ///
+    /// The highest id that a user ever had.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn highest_user_id(&mut self) -> StoreResult<Option<UserId>> {
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'users'";
+        Ok(self.get(sql, [], |row| row.get(0))?.and_then(UserId::from_row))
+    }
+
     /// # Errors
     /// When the database cannot be read.
     pub fn users_by_prefix(

@@ -147,10 +147,12 @@ fn write_chat(
         let is_bot = |user: &&User| user.flags & USER_BOT != 0;
         let bots = users.iter().filter(is_bot).map(|user| user.user).collect();
         let names = users.into_iter().map(|user| (user.user, user.nickname)).collect();
+        let last_user = store.highest_user_id()?;
         let last = MessageId::at(store.server_time()?.max(file::now()));
         let mut export = Export {
             chat: chat.chat,
             last,
+            last_user,
             newest: None,
             names,
             bots,
@@ -172,6 +174,8 @@ struct Export<'a> {
     chat: ChatId,
     /// Up to this message.
     last: MessageId,
+    /// The last user who was there at the beginning.
+    last_user: Option<UserId>,
     /// The last message written.
     newest: Option<MessageId>,
     names: HashMap<UserId, String>,
@@ -200,7 +204,7 @@ impl Export<'_> {
                     return false;
                 }
                 // A user who came after the beginning: so did this message, and all behind it.
-                is_past = !self.names.contains_key(&message.sender);
+                is_past = self.name_of(message.sender).is_none();
                 if is_past {
                     return false;
                 }
@@ -240,7 +244,7 @@ impl Export<'_> {
     }
 
     fn files_of(&self, message: &Message<'_>) -> Vec<ToWrite> {
-        let user = self.names.get(&message.sender).cloned().unwrap_or_default();
+        let user = self.name_of(message.sender).unwrap_or(Cow::Borrowed("")).into_owned();
         let line = |file: FileInfo<'_>| FileLine {
             message: message.created.micros(),
             user: user.clone().into(),
@@ -309,10 +313,20 @@ impl Export<'_> {
         Ok(Some(MessageId::at(id.created().next())).filter(|next| *next <= self.last))
     }
 
+    /// The name of a user; `None` if they came after the beginning. The row of another one may be
+    /// lost: what they wrote is then that of a removed account.
+    fn name_of(&self, user: UserId) -> Option<Cow<'_, str>> {
+        match self.names.get(&user) {
+            Some(name) => Some(name.into()),
+            None if Some(user) > self.last_user => None,
+            None => Some(format!("deleted-{user}").into()),
+        }
+    }
+
     fn message_line<'a>(&'a self, message: &'a Message<'_>, has_files: bool) -> MessageLine<'a> {
         MessageLine {
             id: message.created.micros(),
-            sender: self.names.get(&message.sender).map_or("", String::as_str).into(),
+            sender: self.name_of(message.sender).unwrap_or(Cow::Borrowed("")),
             bot: self.bots.contains(&message.sender),
             updated: (message.updated != message.created).then(|| message.updated.micros()),
             edited: message.status & STATUS_EDITED != 0,
@@ -338,12 +352,12 @@ impl Export<'_> {
                 }
                 // The user may have come after the beginning.
                 let is_past = reaction.given > self.last.created();
-                let Some(user) = self.names.get(&reaction.user).filter(|_| !is_past) else {
+                let Some(user) = self.name_of(reaction.user).filter(|_| !is_past) else {
                     return true;
                 };
                 let line = ReactionLine {
                     message: reaction.message.created().micros(),
-                    user: user.as_str().into(),
+                    user,
                     emoji: reaction.emoji.into(),
                     since: reaction.since.micros(),
                     given: reaction.given.micros(),
