@@ -589,6 +589,30 @@ fn a_hook_is_text_or_json() {
 }
 
 #[test]
+fn members_that_are_not_read_may_be_anything() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for ignored in [
+        r#""fallback":"cut \ud83d""#.to_owned(),
+        r#""\ud83d":1"#.to_owned(),
+        r#""ts":1e999"#.to_owned(),
+        r#""ts":-123456789012345678901234567890"#.to_owned(),
+        format!(r#""fields":{}"#, nested(200)),
+        format!(r#""fields":{}"#, nested(15_000)),
+    ] {
+        let body = format!(r#"{{{ignored},"text":"a","attachments":[{{{ignored},"title":"b"}}]}}"#);
+        assert_eq!(text_of(JSON, &body), "a\nb", "{ignored:.40}");
+    }
+    // Of the body, a title is none of what is read; of an attachment, attachments.
+    let swapped = r#"{"title":5,"text":"a","attachments":[{"attachments":5,"text":"b"}]}"#;
+    assert_eq!(text_of(JSON, swapped), "a\nb");
+    // It has to be JSON all the same.
+    for broken in [r#""x":"\q""#, r#""x":[}"#, r#""x":tru"#, r#""x":01"#, r#"x:1"#] {
+        let body = format!(r#"{{{broken},"text":"a"}}"#);
+        assert_eq!(hook(JSON, &body).status(), "400", "{broken}");
+    }
+}
+
+#[test]
 fn what_services_send_to_a_slack_url_is_read() {
     // Uptime Kuma: a notification, and its test.
     let kuma = r##"{"text":"Uptime Kuma Alert\n[shop] [🔴 Down] connect ECONNREFUSED 10.0.0.5:443",
