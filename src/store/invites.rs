@@ -39,8 +39,8 @@ impl Invite {
 const COLUMNS: &str = "hint, uses_left, expires, created, registers, operator, chat_id, creator";
 
 /// The condition of invites that users have not made void: those that create operators count as
-/// not there as soon as there is a user.
-const NOT_VOID: &str = "(operator = 0 OR NOT EXISTS (SELECT 1 FROM users))";
+/// not there as soon as there is a user, as [`Store::has_users`] counts them.
+const NOT_VOID: &str = "(operator = 0 OR NOT EXISTS (SELECT 1 FROM users WHERE flags & 8 = 0))";
 
 /// The digest and the rest of a row.
 pub type Found = (Vec<u8>, Invite);

@@ -60,12 +60,14 @@ impl Store<'_> {
         self.get(&format!("SELECT {COLUMNS} FROM users WHERE user_id = ?1"), [user_id.row()], user)
     }
 
-    /// Whether there is a user.
+    /// Whether there is a user other than bots: those cannot log in, and the command line adds
+    /// them before anyone has registered.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn has_users(&mut self) -> StoreResult<bool> {
-        Ok(self.get("SELECT 1 FROM users LIMIT 1", [], |_| Ok(()))?.is_some())
+        let sql = "SELECT 1 FROM users WHERE flags & 8 = 0 LIMIT 1";
+        Ok(self.get(sql, [], |_| Ok(()))?.is_some())
     }
 
     /// All users, by name.
@@ -76,8 +78,6 @@ impl Store<'_> {
         self.all(&format!("SELECT {COLUMNS} FROM users ORDER BY name_key"), [], user)
     }
 
-    /// Up to `limit` users whose name key has the prefix `prefix` and is above `after`, by name.
-    ///
     /// The highest id that a user ever had.
     ///
     /// # Errors
@@ -87,6 +87,8 @@ impl Store<'_> {
         Ok(self.get(sql, [], |row| row.get(0))?.and_then(UserId::from_row))
     }
 
+    /// Up to `limit` users whose name key has the prefix `prefix` and is above `after`, by name.
+    ///
     /// # Errors
     /// When the database cannot be read.
     pub fn users_by_prefix(

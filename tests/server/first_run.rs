@@ -69,6 +69,34 @@ fn a_user_of_the_command_line_makes_the_link_void() {
     }
 }
 
+/// Bots cannot log in: the server still has no users, whether they came before the start or after.
+#[test]
+fn a_bot_does_not_make_the_link_void() {
+    let mut server = Server::start();
+    server.admin_ok(&["chat", "add", "ops"], None);
+    server.admin_ok(&["hook", "add", "ops", "monitor"], None);
+    let first = code(&line(&server).expect("a line"));
+    assert!(server.admin_ok(&["invite", "list"], None).contains(&first[..4]));
+    assert!(server.stop_by("TERM").0.success());
+    server.restart();
+    let second = code(&line(&server).expect("a line"));
+    assert_ne!(first, second);
+    let page = Http::connect(server.address()).get("/", "").text();
+    assert!(page.contains("content=\"1\""), "the page of the first run: {page}");
+    register(&server, "anna", &second).accepted();
+    let page = Http::connect(server.address()).get("/", "").text();
+    assert!(page.contains("content=\"0\""), "{page}");
+    assert_eq!(register(&server, "boris", &second).purpose, DECLINED);
+    let mut anna = server.connect();
+    anna.hello(1, 1);
+    let answer = anna.ask(LOGIN, *b"anna\0correct horse\0").accepted();
+    assert!(answer.last().is_some_and(|flags| flags & 1 != 0), "an operator");
+    assert!(server.stop_by("TERM").0.success());
+    let before = server.stderr().matches("no users yet").count();
+    server.restart();
+    assert_eq!(server.stderr().matches("no users yet").count(), before);
+}
+
 #[test]
 fn an_open_server_gives_no_operators_to_old_clients() {
     // On 1.0, an invite that is none is ignored where registration needs none.
