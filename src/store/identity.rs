@@ -18,8 +18,12 @@ use std::time::Duration;
 use super::paths::sibling_path;
 use super::{StoreError, StoreResult};
 
-/// Bytes of the record in the lock file: enough for its files, each two numbers of 64 bits.
-const RECORD_BYTES: usize = 128;
+/// Bytes of the record in the lock file: enough for its files, each two numbers of 64 bits, and the
+/// word behind them.
+const RECORD_BYTES: usize = 160;
+
+/// The last word of the record when another program than the server checkpoints the WAL.
+const EXTERNAL: &str = "external";
 
 /// Files in the record: the database, its WAL, and the index of that in shared memory.
 const RECORDED_MAX: usize = 3;
@@ -66,10 +70,12 @@ impl Identity {
     }
 
     /// Stores the identities of the watched files in the lock file, for commands that run
-    /// alongside. If the disk has no space for that, commands only lose this check.
-    pub(super) fn record(&self, lock: &File) {
+    /// alongside, and whether another program checkpoints the WAL. If the disk has no space for
+    /// that, commands only lose this check.
+    pub(super) fn record(&self, lock: &File, is_external: bool) {
         let ids = self.watched.iter().take(RECORDED_MAX);
-        write_record(lock, &ids.map(|(_, id)| *id).collect::<Vec<_>>());
+        let ids: Vec<_> = ids.map(|(_, id)| *id).collect();
+        write_record(lock, &ids, if is_external { EXTERNAL } else { "" });
     }
 
     /// Checks that all files are still at their paths.
@@ -93,24 +99,33 @@ impl Identity {
 
 /// Empties the record in the lock file: while a server starts or ends, files come and go.
 pub(super) fn clear_record(lock: &File) {
-    write_record(lock, &[]);
+    write_record(lock, &[], "");
 }
 
-fn write_record(lock: &File, ids: &[FileId]) {
-    let record: String = ids.iter().map(|(dev, ino)| format!("{dev} {ino} ")).collect();
-    let record = format!("{record:<width$}\n", width = RECORD_BYTES - 1);
+fn write_record(lock: &File, ids: &[FileId], last: &str) {
+    let ids: String = ids.iter().map(|(dev, ino)| format!("{dev} {ino} ")).collect();
+    let record = format!("{:<width$}\n", ids + last, width = RECORD_BYTES - 1);
     if let Err(error) = lock.write_all_at(record.as_bytes(), 0) {
         log::debug!("the lock file has no record: {error}");
     }
 }
 
-fn read_record(lock: &File) -> Vec<FileId> {
+fn record_text(lock: &File) -> String {
     let mut bytes = [0; RECORD_BYTES];
     let count = lock.read_at(&mut bytes, 0).unwrap_or_default();
-    let record = std::str::from_utf8(bytes.get(..count).unwrap_or_default()).unwrap_or_default();
+    String::from_utf8_lossy(bytes.get(..count).unwrap_or_default()).into_owned()
+}
+
+fn read_record(lock: &File) -> Vec<FileId> {
+    let record = record_text(lock);
     let numbers = record.split_whitespace().map_while(|number| number.parse().ok());
     let numbers: Vec<u64> = numbers.collect();
     numbers.as_chunks().0.iter().map(|[dev, ino]| (*dev, *ino)).collect()
+}
+
+/// Whether the server which holds this lock leaves checkpoints to another program.
+pub(super) fn is_external(lock: &File) -> bool {
+    record_text(lock).split_whitespace().next_back() == Some(EXTERNAL)
 }
 
 /// Compares a database and the files next to it with the identities that the server which holds

@@ -1,5 +1,6 @@
 //! Opening the database: the server's lock, checks of format and version, and pragmas.
 
+use std::ffi::c_int;
 use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
 
@@ -135,7 +137,7 @@ impl Database {
         let lock = lock_for_server(path)?;
         let mut database = open(path, role)?;
         let real = database.path.clone();
-        database.identity.record(&lock);
+        database.identity.record(&lock, role == Role::ReplicatedServer);
         database.identity.watch_open(&sibling_path(&real, ".lock"), &lock);
         database.lock = Some(lock);
         database.reserve = Reserve::of(&real);
@@ -209,6 +211,25 @@ impl Database {
         if let Ok(reserve) = reserve_of(path) {
             reserve.give_up_when_full();
         }
+    }
+
+    /// Makes each COMMIT of a command checkpoint the WAL when it is long, unless a server runs that
+    /// leaves this to another program. For a command that writes much: the WAL would grow by
+    /// everything it writes, so that the disk would have to hold it twice.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn checkpoint_often(&mut self) -> Result<(), String> {
+        let lock_path = sibling_path(&self.path, ".lock");
+        let hook = move |wal: &mut Wal, pages: c_int| {
+            if pages >= CHECKPOINT_PAGES && !is_left_to_another(&lock_path) {
+                // What cannot be checkpointed now stays in the WAL, where it is safe.
+                let _ = wal.checkpoint();
+            }
+            Ok(())
+        };
+        let set = self.db.wal_hook(Some(hook));
+        set.map_err(|e| explain(&self.path, Some(&self.db), &e))
     }
 
     /// The compiled-in version of SQLite.
@@ -412,6 +433,12 @@ fn lock_for_server(path: &Path) -> Result<File, String> {
         std::thread::sleep(Duration::from_millis(5));
     }
     Err(format!("{}: another vestnik serves this database", path.display()))
+}
+
+/// Whether a server with this lock runs and leaves checkpoints to another program.
+fn is_left_to_another(lock_path: &Path) -> bool {
+    paths::open_existing(lock_path)
+        .is_ok_and(|lock| lock.try_lock_shared().is_err() && identity::is_external(&lock))
 }
 
 /// The flags of every connection. The path has no links left in it, and gets none.
@@ -637,8 +664,8 @@ fn settings(db: &Connection, role: Role) -> rusqlite::Result<()> {
     // prepared again for each call.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     match role {
-        // A command's change is small. A checkpoint could fill a disk that is nearly full; the
-        // server runs one, or closing the database does.
+        // Most changes of commands are small. A checkpoint could fill a disk that is nearly full;
+        // the server runs one, or closing the database does.
         Role::Command => {
             db.pragma_update(None, "wal_autocheckpoint", 0)?;
             db.busy_timeout(Duration::from_secs(10))

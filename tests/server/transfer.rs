@@ -653,6 +653,80 @@ fn what_hides_a_chat_and_marks_its_people_moves() {
     assert!(!is_closed(&third, "hall"));
 }
 
+/// Who is a bot here is no admin of what comes in, whatever they were; another member is, as when
+/// the bot had left. Without one who can be, the next who joins is.
+#[test]
+fn an_import_makes_no_bot_an_admin() {
+    let old = Server::start();
+    let [(mut mon, _), (mut anna, _), (mut boris, _)] = old.users10(["mon", "anna", "boris"]);
+    let hall = mon.create_chat("hall");
+    anna.join(hall);
+    boris.join(hall);
+    anna.send(hall, "one");
+    let written = old.admin_ok(&["export", "hall"], None);
+    let admins = |server: &Server, chat: &str| -> Vec<String> {
+        let json = server.admin_ok(&["chat", "members", chat, "--json"], None);
+        let members: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let members = members.as_array().expect("an array").iter();
+        let admins = members.filter(|member| member["role"] == "admin");
+        admins.map(|member| member["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(admins(&old, "hall"), ["mon"]);
+    for has_other in [true, false] {
+        let new = Server::start();
+        let [(mut dora, _)] = new.users10(["dora"]);
+        if has_other {
+            new.add_user("boris");
+            new.add_user("anna");
+        }
+        new.admin_ok(&["chat", "add", "ops"], None);
+        new.admin_ok(&["hook", "add", "ops", "mon"], None);
+        new.admin_ok(&["import", "-", "--add-users"], Some(&written));
+        if has_other {
+            assert_eq!(admins(&new, "hall"), ["anna"], "who came before boris");
+        } else {
+            assert!(admins(&new, "hall").is_empty());
+            let hall = dora.chat_id("hall");
+            dora.join(hall);
+            assert_eq!(admins(&new, "hall"), ["dora"]);
+        }
+        new.admin_ok(&["check"], None);
+    }
+}
+
+/// The WAL does not grow by everything that an import writes, unless the server leaves it to
+/// another program.
+#[test]
+fn an_import_does_not_let_the_wal_grow() {
+    const MIB: u64 = 1024 * 1024;
+    let old = Server::start();
+    let [(mut anna, _)] = old.users10(["anna"]);
+    let hall = anna.create_chat("hall");
+    anna.send(hall, &"x".repeat(15_000));
+    let (path, lines) = lines(&old, "hall");
+    let message = lines.iter().position(|line| line.contains("xxx")).expect("the message");
+    let value: serde_json::Value = serde_json::from_str(&lines[message]).expect("JSON");
+    let id = value["message"]["id"].as_i64().expect("a time");
+    let mut text = lines[..message].join("\n") + "\n";
+    // 24 MiB of text.
+    for n in (0..1_600).rev() {
+        text += &lines[message].replace(&id.to_string(), &(id - n).to_string());
+        text.push('\n');
+    }
+    text += "{\"end\":{\"messages\":1600}}\n";
+    std::fs::write(&path, text).expect("room");
+    for options in [&[][..], &["--checkpoints", "external"]] {
+        let new = Server::with(options);
+        new.add_user("anna");
+        new.admin_ok(&["import", path.to_str().expect("UTF-8")], None);
+        let wal = format!("{}-wal", new.data().display());
+        let bytes = std::fs::metadata(wal).expect("the WAL").len();
+        // A batch of 500 messages is 7.5 MiB.
+        let is_as_expected = if options.is_empty() { bytes < 16 * MIB } else { bytes > 24 * MIB };
+        assert!(is_as_expected, "{options:?}: a WAL of {bytes} bytes");
+    }
+}
+
 /// A file that cannot be written is named, and is not left; `-` is no file.
 #[test]
 fn a_failed_export_names_its_file() {

@@ -66,7 +66,8 @@ pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> 
     let summary = read::check(&source, now)?;
     let name = Called::from(arguments, &summary)?;
     let password = password(arguments, &summary, context)?;
-    let database = Database::open_command(&context.data, false)?;
+    let mut database = Database::open_command(&context.data, false)?;
+    database.checkpoint_often().map_err(Failure::Failed)?;
     let _lock = lock(&context.data)?;
     let place = Place { data: &context.data, database: &database };
     file::look(place.data, |store| name.is_free(store))?;
