@@ -815,6 +815,44 @@ fn an_export_knows_nobody_who_came_later() {
     new.admin_ok(&["check"], None);
 }
 
+/// Who has lost their row of users to damage has not come later: their messages and reactions are
+/// those of a removed account, and everything behind them is there.
+#[test]
+fn an_export_does_not_end_at_a_sender_whose_row_is_lost() {
+    let server = Server::start();
+    let [(mut anna, _), (mut boris, boris_id)] = server.users11(["anna", "boris"]);
+    let hall = anna.create_chat("hall");
+    boris.join(hall);
+    let first = anna.send(hall, "one").id;
+    let file = boris.upload(hall, "a.txt", b"of boris");
+    boris.send_with(hall, "two", 0, &[file]);
+    boris.send(hall, "three");
+    boris.react(hall, first, true, "+");
+    anna.send(hall, "four");
+    let db = rusqlite::Connection::open(server.data()).expect("the database");
+    db.pragma_update(None, "foreign_keys", false).expect("set");
+    db.execute("DELETE FROM users WHERE user_id = ?1", [boris_id]).expect("deleted");
+    drop(db);
+    let written = server.admin_ok(&["export", "hall"], None);
+    let senders = [("one", "anna"), ("two", "deleted-2"), ("three", "deleted-2"), ("four", "anna")];
+    let messages: Vec<_> =
+        written.lines().filter(|line| line.starts_with("{\"message\"")).collect();
+    assert_eq!(messages.len(), senders.len(), "{written}");
+    for (line, (text, sender)) in messages.into_iter().zip(senders) {
+        has(line, &[&format!("\"sender\":\"{sender}\""), text]);
+    }
+    assert!(written.ends_with("{\"end\":{\"messages\":4}}\n"), "{written}");
+    let new = Server::start();
+    let [(mut anna, _)] = new.users11(["anna"]);
+    new.admin_ok(&["import", "-"], Some(&written));
+    let hall = anna.chat_id("hall");
+    let got = anna.page(hall, 0, 10);
+    assert_eq!(contents(&got), ["one", "two", "three", "four"]);
+    assert_eq!(got[0].extras.reactions.len(), 1);
+    assert_eq!(got[1].extras.files.len(), 1);
+    new.admin_ok(&["check"], None);
+}
+
 /// From a copy without the bytes of files, messages come with a line for each.
 #[test]
 fn a_copy_without_files_can_be_exported() {
@@ -871,41 +909,3 @@ fn a_deleted_message_comes_without_extras() {
     assert!(failed(&other, &["import", file]).contains("a message that is deleted"));
     other.admin_ok(&["check"], None);
 }
-/// Who has lost their row of users to damage has not come later: their messages and reactions are
-/// those of a removed account, and everything behind them is there.
-#[test]
-fn an_export_does_not_end_at_a_sender_whose_row_is_lost() {
-    let server = Server::start();
-    let [(mut anna, _), (mut boris, boris_id)] = server.users11(["anna", "boris"]);
-    let hall = anna.create_chat("hall");
-    boris.join(hall);
-    let first = anna.send(hall, "one").id;
-    let file = boris.upload(hall, "a.txt", b"of boris");
-    boris.send_with(hall, "two", 0, &[file]);
-    boris.send(hall, "three");
-    boris.react(hall, first, true, "+");
-    anna.send(hall, "four");
-    let db = rusqlite::Connection::open(server.data()).expect("the database");
-    db.pragma_update(None, "foreign_keys", false).expect("set");
-    db.execute("DELETE FROM users WHERE user_id = ?1", [boris_id]).expect("deleted");
-    drop(db);
-    let written = server.admin_ok(&["export", "hall"], None);
-    let senders = [("one", "anna"), ("two", "deleted-2"), ("three", "deleted-2"), ("four", "anna")];
-    let messages: Vec<_> =
-        written.lines().filter(|line| line.starts_with("{\"message\"")).collect();
-    assert_eq!(messages.len(), senders.len(), "{written}");
-    for (line, (text, sender)) in messages.into_iter().zip(senders) {
-        has(line, &[&format!("\"sender\":\"{sender}\""), text]);
-    }
-    assert!(written.ends_with("{\"end\":{\"messages\":4}}\n"), "{written}");
-    let new = Server::start();
-    let [(mut anna, _)] = new.users11(["anna"]);
-    new.admin_ok(&["import", "-"], Some(&written));
-    let hall = anna.chat_id("hall");
-    let got = anna.page(hall, 0, 10);
-    assert_eq!(contents(&got), ["one", "two", "three", "four"]);
-    assert_eq!(got[0].extras.reactions.len(), 1);
-    assert_eq!(got[1].extras.files.len(), 1);
-    new.admin_ok(&["check"], None);
-}
-

@@ -382,6 +382,7 @@ impl Place<'_> {
             store.set_chat_title(chat, &summary.chat.title)?;
             store.set_chat_password(chat, password)?;
             store.set_chat_policy(chat, summary.chat.slow_mode_s, summary.chat.keep_days)?;
+            let mut has_admin_bot = false;
             for line in &summary.members {
                 let Some(user) = known(store, senders, &line.name)? else { continue };
                 if store.member(chat, user)?.is_some() {
@@ -389,9 +390,17 @@ impl Place<'_> {
                 }
                 let time = |micros| ServerTime::new(micros).unwrap_or_default();
                 let (joined, seen) = (time(line.joined), time(line.seen));
-                store.add_member(Member { chat, user, admin: line.admin, joined, seen })?;
+                // A bot cannot log in: it would be an admin who can do nothing.
+                let is_bot = store.is_bot(user)?;
+                has_admin_bot |= line.admin && is_bot;
+                let admin = line.admin && !is_bot;
+                store.add_member(Member { chat, user, admin, joined, seen })?;
                 store.set_notify_level(chat, user, line.notify)?;
                 store.note_change(Change::MemberJoined(chat, user))?;
+            }
+            if has_admin_bot {
+                // As when the bot had left: another member may have to become the admin.
+                store.settle_departure(chat, true, file::now())?;
             }
             for name in summary.chat.direct.iter().flatten() {
                 let Some(user) = known(store, senders, name)? else { continue };
