@@ -55,7 +55,7 @@ function watchUpdates(client, registration) {
   registration.addEventListener('updatefound', () => {
     const worker = registration.installing;
     worker?.addEventListener('statechange', () => {
-      if (worker.state === 'installed' && navigator.serviceWorker.controller) client.update.value = true;
+      if (worker.state === 'installed' && navigator.serviceWorker.controller) client.update.value ||= true;
     });
   });
   client.loadUpdate = async () => {

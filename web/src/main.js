@@ -39,7 +39,7 @@ class Client {
   open = signal(0);
   users = signal(/** @type {Map<number, User>} */ (new Map()));
   notice = signal(/** @type {string|null} */ (null));
-  update = signal(false);
+  update = signal(/** @type {boolean|'old'} */ (false));
 
   /** @type {'starting'|'out'|'in'} */
   #auth = 'starting';
@@ -290,12 +290,21 @@ class Client {
    * @param {string} name
    * @param {string} password
    * @param {string} [invite]
+   * @returns {Promise<void>}
    */
-  async #register(name, password, invite) {
+  async #register(name, password, invite = '') {
     loadAhead();
-    await this.tabs.call('register', [name, password, invite ?? '']);
+    const register = (/** @type {string} */ code) => this.tabs.call('register', [name, password, code]);
+    let left = '';
+    await register(invite).catch((error) => {
+      if (error.code !== 'bad-invite' || this.server.peek()?.registration !== 'open') throw error;
+      // The invite is into a chat only: it is used once the account is there.
+      left = invite;
+      return register('');
+    });
     this.form.value = {};
     document.querySelector('meta[name=vestnik-empty]')?.remove();
+    if (left) return this.#useInvite(left);
     // An invite can lead into a chat, which is then a new user's only one.
     const [chat] = this.chats.peek();
     if (invite && chat) showChat(chat.id);
@@ -363,8 +372,7 @@ class Client {
     history.replaceState(history.state, '', location.pathname + location.search);
     const [, kind, value] = /^#(invite|reset)=([^]+)$/.exec(hash) ?? [];
     if (kind === 'invite' && /^[\w-]{1,200}$/.test(value)) this.#onInvite(value);
-    else if (kind === 'reset' && this.#onReset(value)) return;
-    else if (kind !== 'invite' || !/^[\w-]{1,200}$/.test(value)) {
+    else if (kind !== 'reset' || !this.#onReset(value)) {
       this.#said.delete('badLink');
       this.say('badLink');
     }

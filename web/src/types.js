@@ -240,7 +240,7 @@
  * @property {Signal<Map<number, User>>} users
  * @property {Signal<string|null>} notice one line for the person; a key of lang/*.js; set it to
  *   null to close it
- * @property {Signal<boolean>} update a new version waits
+ * @property {Signal<boolean|'old'>} update a new version waits; `old`: the server has this one no more
  * @property {Actions} actions
  * @property {(chatId: number) => Timeline} timeline
  */

@@ -596,15 +596,13 @@ export function settle() {
       return undefined;
     }
     return new Promise((resolve) => {
-      const end = (/** @type {Event} */ event) => {
-        event.stopImmediatePropagation();
-        resolve();
-      };
-      addEventListener('popstate', end, { once: true, capture: true });
-      setTimeout(() => {
+      const end = (/** @type {Event | undefined} */ event) => {
+        event?.stopImmediatePropagation();
         removeEventListener('popstate', end, true);
         resolve();
-      }, STEP_LIMIT_MS);
+      };
+      addEventListener('popstate', end, true);
+      setTimeout(end, STEP_LIMIT_MS);
       history.go(-left);
     });
   });

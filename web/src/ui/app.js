@@ -9,7 +9,7 @@ import {
   untracked, when,
 } from '../view.js';
 import {
-  applyTheme, avatar, fail, icon, iconButton, isComposing, isMissing, isOld, isPhone, language,
+  applyTheme, avatar, fail, icon, iconButton, isComposing, isMissing, isPhone, language,
   plain, setLanguage, setStore, shortTime, showToast, store, t, tn, toast, watchDay, zone,
 } from './kit.js';
 
@@ -153,7 +153,7 @@ function connectionLine() {
 const onFailedImport = ({ reason }) => isMissing(reason) && fail(reason);
 
 /** On a phone the notice is shown on the list only: in a chat it would cover the newest message. */
-const hasUpdate = () => isOld.value
+const hasUpdate = () => store.update.value === 'old'
   || (store.update.value && !(isNarrow.value && store.open.value !== 0));
 
 /** Time for which a notice is shown: notices are longer than toasts. */

@@ -129,11 +129,11 @@ function hours() {
   try {
     const { hourCycle } = new Intl.DateTimeFormat(navigator.language, { hour: 'numeric' }).resolvedOptions();
     // h24 would call the first hour of a day 24.
-    return hourCycle?.[1] === '2' ? 'h23' : undefined;
+    if (hourCycle?.[1] === '2') return 'h23';
   } catch {
     // WebKitGTK has a name of the C library here, e.g. `c`.
-    return undefined;
   }
+  return undefined;
 }
 
 /** @type {Map<string, any>} Making an Intl format costs more than using it a thousand times. */
@@ -364,17 +364,14 @@ const REASONS = {
   'too-many': 'There are too many different reactions.',
 };
 
-/** Whether a part of the page did not load from a server that is there: it has a new version. */
-export const isOld = signal(false);
-
 /**
- * Whether a part of the page did not load. No browser gives that a type of its own, but each names
- * the imported module.
+ * Whether a part of the page did not load: where the server is there, it has a new version. No
+ * browser gives that error a type of its own, but each names the imported module.
  * @param {any} error
  */
 export function isMissing(error) {
   const is = /import\w+ (a )?module/i.test(error?.text ?? error?.message);
-  if (is && store.connection.peek() === 'online') isOld.value = true;
+  if (is && store.connection.peek() === 'online') store.update.value = 'old';
   return is;
 }
 
@@ -384,7 +381,7 @@ export function isMissing(error) {
  */
 export function explain(error) {
   const failure = /** @type {Failure} */ (error);
-  if (isMissing(error)) return t(isOld.peek() ? 'There is a new version.' : REASONS.offline);
+  if (isMissing(error)) return t(store.update.peek() ? 'There is a new version.' : REASONS.offline);
   const reason = REASONS[failure?.code];
   if (reason) return t(reason, { n: failure.number || 1 });
   if (failure?.code === 'bad-password' && /8/.test(failure.text)) return t('At least 8 characters.');
@@ -393,7 +390,7 @@ export function explain(error) {
 
 /** Reports a failure that has no place of its own on the screen. @param {unknown} error */
 export const fail = (error) =>
-  void (isMissing(error) && isOld.peek() ? 0 : showToast(explain(error)));
+  void (isMissing(error) && store.update.peek() ? 0 : showToast(explain(error)));
 
 // --- Forms --------------------------------------------------------------------------------------
 

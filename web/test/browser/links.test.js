@@ -201,6 +201,33 @@ test('where registration is closed, invites are for those who have an account, a
   await closed.end();
 });
 
+test('where anybody can register, an invite by a chat admin makes an account and leads into the chat', async () => {
+  const open = await new RealServer({ registration: 'open' }).start();
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  await page.goto(open.url);
+  await register(page, 'anna');
+  await createChat(page, 'club');
+  await page.getByRole('button', { name: 'Invite', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Create link' }).click();
+  const link = await until(() => page.getByRole('textbox', { name: 'Link' }).inputValue(), (text) => text.includes('#invite='));
+  const guest = await (await browser.newContext()).newPage();
+  guest.setDefaultTimeout(15_000);
+  await guest.goto(link);
+  await register(guest, 'boris');
+  await guest.getByRole('heading', { name: 'club' }).waitFor();
+  await guest.context().close();
+  const late = await (await browser.newContext()).newPage();
+  late.setDefaultTimeout(15_000);
+  await late.goto(`${open.url}#invite=AAAABBBBCCCC`);
+  await register(late, 'carl');
+  await late.getByText('This invite is not valid any more.').waitFor();
+  await late.context().close();
+  await context.close();
+  await open.end();
+});
+
 test('links begin at the public URL, whatever address the page has', async () => {
   const behind = await new RealServer({ options: ['--public-url', 'https://chat.example.org'] }).start();
   const context = await browser.newContext();
