@@ -68,13 +68,11 @@ impl Link {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(options.connect_timeout))?;
         socket.set_read_timeout(Some(options.connect_timeout))?;
-        let mut stream = Stream::begin(socket, options.tls.as_ref())?;
+        let deadline = now() + options.connect_timeout;
+        let mut stream = Stream::begin(socket, options.tls.as_ref(), deadline)?;
         let mut buffer = Vec::new();
         let websocket = match &options.websocket {
-            Some(url) => {
-                let deadline = now() + options.connect_timeout;
-                Some(WebSocket::open(&mut stream, url, &mut buffer, deadline)?)
-            }
+            Some(url) => Some(WebSocket::open(&mut stream, url, &mut buffer, deadline)?),
             None => None,
         };
         let end = buffer.len();

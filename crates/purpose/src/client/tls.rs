@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -21,6 +22,8 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
     StreamOwned,
 };
+
+use super::link::now;
 
 /// TLS to one server, and what makes its certificate a good one.
 #[derive(Clone)]
@@ -193,15 +196,36 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Shakes hands, if that is asked for, within the timeouts of the socket.
-    pub(super) fn begin(socket: TcpStream, tls: Option<&Tls>) -> io::Result<Self> {
+    /// Shakes hands until the deadline, if that is asked for.
+    pub(super) fn begin(
+        socket: TcpStream,
+        tls: Option<&Tls>,
+        deadline: Instant,
+    ) -> io::Result<Self> {
         let Some(tls) = tls else { return Ok(Self::Plain(socket)) };
         let connection = ClientConnection::new(Arc::clone(&tls.config), tls.name.clone())
             .map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(connection, socket);
+        // `complete_io` would go on for as long as anything comes, even if byte by byte.
         while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock).map_err(explain)?;
+            send(&mut stream)?;
+            let wait = deadline.saturating_duration_since(now());
+            if wait.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            stream.sock.set_read_timeout(Some(wait))?;
+            match stream.conn.read_tls(&mut stream.sock) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
+            if let Err(error) = stream.conn.process_new_packets() {
+                // The server is sent the alert that says why.
+                let _ = send(&mut stream);
+                return Err(explain(io::Error::new(io::ErrorKind::InvalidData, error)));
+            }
         }
+        send(&mut stream)?;
         Ok(Self::Tls(Box::new(stream)))
     }
 
@@ -249,6 +273,17 @@ impl Stream {
         }
         let _ = self.socket().shutdown(Shutdown::Both);
     }
+}
+
+/// Sends the messages of a handshake that are due.
+fn send(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> io::Result<()> {
+    while stream.conn.wants_write() {
+        match stream.conn.write_tls(&mut stream.sock) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// An error of TLS in words: a peer that speaks something else says nothing that TLS could read.

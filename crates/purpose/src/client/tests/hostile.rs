@@ -112,12 +112,13 @@ fn next_event_takes_what_is_here_without_waiting() {
     assert!(matches!(event, Some(Event::Message { .. })), "{event:?}");
 }
 
-#[test]
-fn a_handshake_that_comes_byte_by_byte_is_not_waited_for() {
+/// A server that writes `head`, and then a byte now and then.
+fn trickle(head: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound");
     let trickle = move || {
         let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.write_all(head);
         for _ in 0..500 {
             if stream.write_all(b"x").is_err() {
                 return;
@@ -126,11 +127,21 @@ fn a_handshake_that_comes_byte_by_byte_is_not_waited_for() {
         }
     };
     std::thread::Builder::new().spawn(trickle).expect("a thread");
-    let options = Options {
-        websocket: Some(format!("ws://{address}/ws").parse().expect("an address")),
-        connect_timeout: Duration::from_millis(200),
-        ..Options::default()
-    };
-    let outcome = Client::connect(address, options).map(drop);
-    assert!(matches!(outcome, Err(Error::TimedOut)), "{outcome:?}");
+    address
+}
+
+#[test]
+fn a_handshake_that_comes_byte_by_byte_is_not_waited_for() {
+    let address = trickle(b"");
+    let websocket = Some(format!("ws://{address}/ws").parse().expect("an address"));
+    // A record of a handshake, of 16 KiB.
+    let secure = trickle(b"\x16\x03\x03\x40\x00");
+    let tls = Some(Tls::pinned(&"ab".repeat(32), "127.0.0.1").expect("a fingerprint"));
+    let options = Options { connect_timeout: Duration::from_millis(200), ..Options::default() };
+    for (address, options) in
+        [(address, Options { websocket, ..options.clone() }), (secure, Options { tls, ..options })]
+    {
+        let outcome = Client::connect(address, options).map(drop);
+        assert!(matches!(outcome, Err(Error::TimedOut)), "{outcome:?}");
+    }
 }
