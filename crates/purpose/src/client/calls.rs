@@ -52,9 +52,13 @@ impl Client {
 
     /// Attaches a session again. [`Event::Missed`](super::Event::Missed) comes next: follow it
     /// with [`Client::catch_up`], after [`Client::set_cursor`] if one was kept. Without one the
-    /// catch-up brings everything there is.
+    /// catch-up brings everything there is. A cursor of a session of another user is dropped.
     pub fn restore(&mut self, session: &Session) -> Result<(), Error> {
+        let before = self.cursor_user;
         self.attach(session)?;
+        if matches!((before, self.cursor_user), (Some(a), Some(b)) if a != b) {
+            self.cursor = Cursor::default();
+        }
         self.has_cursor = true;
         Ok(())
     }

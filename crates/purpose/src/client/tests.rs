@@ -250,6 +250,46 @@ fn a_send_on_0_1_is_not_repeated() {
     assert_eq!(heard(&from), ["HELLO", "LOGIN", "SEND_CHAT_MSG"]);
 }
 
+/// A cursor is of one user: another one whose session is restored begins at the beginning, unless
+/// theirs was set.
+#[test]
+fn a_session_of_another_user_does_not_go_on_from_the_cursor_of_the_first() {
+    let handler: Handler = |_, task, request, out| {
+        match request {
+            Request::Login { login, .. } => say::accepted(out, task, |body| {
+                body.put_u32(3);
+                body.put_str("secret");
+                body.put_u32(if *login == "anna" { 1 } else { 2 });
+            }),
+            Request::GetMyChats => {
+                say::accepted(out, task, |body| put_chat(body, Version::V1_0, 7));
+            }
+            Request::Logoff => say::accepted(out, task, |_| {}),
+            _ => return greet(task, request, out),
+        }
+        true
+    };
+    let (address, _heard) = serve_all(Version::V1_0, handler, true);
+    let mut client = client(address, Version::V1_0);
+    assert_eq!(client.cursor().all, time(SESSION_CREATED));
+    let of_anna = client.session().expect("logged in").clone();
+    let user = Some(UserId::new(2).expect("not 0"));
+    let of_boris = Session { user, ..of_anna.clone() };
+    client.logoff().expect("accepted");
+    client.restore(&of_boris).expect("accepted");
+    assert_eq!(client.cursor(), &Cursor::default());
+    // Of the same user, also after a while without a session, it stays.
+    client.logoff().expect("accepted");
+    client.set_cursor(Cursor { all: time(9), ..Cursor::default() });
+    client.restore(&of_anna).expect("accepted");
+    assert_eq!(client.cursor().all, time(9), "it was set for who comes next");
+    client.restore(&of_anna).expect("accepted");
+    assert_eq!(client.cursor().all, time(9));
+    client.set_cursor(Cursor { all: time(10), ..Cursor::default() });
+    client.restore(&of_boris).expect("accepted");
+    assert_eq!(client.cursor(), &Cursor::default(), "it was set with a session of anna");
+}
+
 /// Answers as a server with chats 7 and 8: of 8, which the client does not know, a message at 4.
 fn missed_messages(task: u8, request: &Request<'_>, out: &mut Vec<u8>) {
     match *request {
