@@ -199,8 +199,15 @@ def shake_hands(plain, address, path, is_tls=False):
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key.decode()}\r\n"
         "Sec-WebSocket-Protocol: purpose\r\n\r\n".encode()
     )
-    answer = bytearray()
+    # The socket's timeout is that of one read; here it is the time for the whole answer.
+    timeout, answer = plain.gettimeout(), bytearray()
+    deadline = None if timeout is None else time.monotonic() + timeout
     while b"\r\n\r\n" not in answer:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Disconnected(f"no answer of HTTP within {timeout} s")
+            plain.settimeout(left)
         chunk = plain.recv(4096)
         if not chunk or len(answer) > 8192:
             raise Disconnected("no answer of HTTP")

@@ -10,7 +10,7 @@ from unittest import mock
 
 from purpose import Client, Declined, Disconnected, ProtocolError, events, session, wire
 
-from .fake import INFO, FakeServer, message
+from .fake import INFO, FakeServer, Listener, message
 
 
 class WithFake(unittest.TestCase):
@@ -27,6 +27,40 @@ class WithFake(unittest.TestCase):
         if login:
             client.login("anna", "correct horse")
         return client
+
+
+class Trickle(Listener):
+    """Answers the handshake of a WebSocket with a byte now and then."""
+
+    def __init__(self):
+        super().__init__()
+        self.start(self.accept_all)
+
+    def accepted(self, plain):
+        self.start(self._send, plain)
+
+    @staticmethod
+    def _send(plain):
+        with plain:
+            try:
+                for _ in range(200):
+                    plain.sendall(b"x")
+                    time.sleep(0.05)
+            except OSError:
+                pass  # the client is gone
+
+
+class Handshakes(unittest.TestCase):
+    """Handshakes that do not end."""
+
+    def test_bytes_do_not_extend_the_time_for_a_handshake(self):
+        server = Trickle()
+        self.addCleanup(server.listener.close)
+        begun = time.monotonic()
+        with self.assertRaisesRegex(Disconnected, "within 0.5 s|timed out"):
+            port = server.listener.getsockname()[1]
+            Client(f"ws://127.0.0.1:{port}/ws", timeout=0.5, retry_seconds=0)
+        self.assertLess(time.monotonic() - begun, 3)
 
 
 class Answers(WithFake):
