@@ -132,6 +132,8 @@ impl Database {
             reserve_of(path)?.give_up_when_full();
             // A file that is not ours gets no lock file next to it.
             check_header(path, role)?;
+        } else if path.is_symlink() {
+            paths::real(path).map_err(|e| cannot_open(path, &e))?;
         }
         create_missing(path)?;
         let lock = lock_for_server(path)?;

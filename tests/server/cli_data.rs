@@ -461,7 +461,8 @@ fn a_path_that_leads_nowhere_is_explained() {
     let line = folder.failed(&["user", "list", "--data", "x.db"]);
     has(&line, &["x.db: no such data file", "--data", "'vestnik user add'"]);
     std::os::unix::fs::symlink("nowhere.db", folder.path("link.db")).expect("a link");
-    for command in [&["user", "list"][..], &["chat", "add", "hall"]] {
+    let serve = &["serve", "--listen", "127.0.0.1:0"][..];
+    for command in [&["user", "list"][..], &["chat", "add", "hall"], serve] {
         let command = [command, &["--data", "link.db"]].concat();
         has(&folder.failed(&command), &["link.db", "a link to a file that does not exist"]);
     }
