@@ -489,25 +489,22 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
     let db = match role {
         Role::Reader => connect_to_read(path, &real)?,
         Role::Server | Role::ReplicatedServer | Role::Command => {
-            let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
-            let fail = |e: &rusqlite::Error| explain(path, None, e);
-            let mut db = Connection::open_with_flags(&real, flags).map_err(|e| fail(&e))?;
-            let set = db
-                .busy_timeout(Duration::from_secs(5))
-                .and_then(|()| migrate(&mut db))
-                .and_then(|()| settings(&db, role));
-            set.map_err(|e| explain(path, Some(&db), &e))?;
+            let db = connect_to_write(path, &real, role)?;
             // SQLite only reads a database of a later format than its own.
-            if db.is_readonly("main").unwrap_or_default()
-                && let Some(damage) = integrity::header_damage(&real)
-            {
-                return Err(format!(
-                    "{}: the database is damaged ({damage}): keep a copy of it with its -wal \
-                     file, and restore a backup",
-                    path.display()
-                ));
+            if db.is_readonly("main").unwrap_or_default() {
+                // The header may be read only while no connection is open.
+                drop(db);
+                if let Some(damage) = integrity::header_damage(&real) {
+                    return Err(format!(
+                        "{}: the database is damaged ({damage}): keep a copy of it with its -wal \
+                         file, and restore a backup",
+                        path.display()
+                    ));
+                }
+                connect_to_write(path, &real, role)?
+            } else {
+                db
             }
-            db
         }
     };
     identity.still_same().map_err(|e| e.to_string())?;
@@ -532,6 +529,19 @@ fn open(path: &Path, role: Role) -> Result<Database, String> {
         }
     }
     Ok(database)
+}
+
+/// A connection to a database that is brought to the schema of this version.
+fn connect_to_write(path: &Path, real: &Path, role: Role) -> Result<Connection, String> {
+    let flags = OPEN | OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let opened = Connection::open_with_flags(real, flags);
+    let mut db = opened.map_err(|e| explain(path, None, &e))?;
+    let set = db
+        .busy_timeout(Duration::from_secs(5))
+        .and_then(|()| migrate(&mut db))
+        .and_then(|()| settings(&db, role));
+    set.map_err(|e| explain(path, Some(&db), &e))?;
+    Ok(db)
 }
 
 /// A connection that writes nothing. Without a WAL, SQLite creates and deletes one; where it
