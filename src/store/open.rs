@@ -13,6 +13,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::StoreResult;
 use super::checkpoint::{self, Checkpointer};
@@ -462,10 +464,32 @@ fn create_missing(path: &Path) -> Result<(), String> {
     // A process with the same id, which in a container is no chance, may have been killed here.
     remove_new();
     let made = fill(path, &new).and_then(|()| paths::rename_noclobber(&new, &real));
-    if made.is_err() {
-        remove_new();
+    match made {
+        Ok(()) => remove_unfinished(&real),
+        Err(_) => remove_new(),
     }
     if real.exists() { Ok(()) } else { made }
+}
+
+/// Removes the databases `NAME.new-PID` of processes that were killed while they created this one.
+/// It has its name now, so a process that is still at it, where this one cannot see it, goes on
+/// with this one.
+fn remove_unfinished(real: &Path) {
+    let beginning = sibling_path(real, ".new-");
+    let (Some(folder), Some(beginning)) = (real.parent(), beginning.file_name()) else { return };
+    let Some(beginning) = beginning.to_str() else { return };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(beginning));
+        let Some(rest) = rest else { continue };
+        let (pid, ending) = rest.split_once('-').unwrap_or((rest, ""));
+        let is_known = matches!(ending, "" | "journal" | "wal" | "shm");
+        let pid = pid.parse().ok().filter(|_| is_known).and_then(Pid::from_raw);
+        // Not being allowed to signal it means that it is there.
+        if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Makes an empty database, which will have the name `path`.

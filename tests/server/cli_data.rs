@@ -438,6 +438,36 @@ fn a_creation_follows_one_that_was_killed() {
     folder.done(&["check"]);
 }
 
+/// It does not stay there either, unless its process is still at it, or it is something else.
+#[test]
+fn what_killed_creations_left_is_removed() {
+    let folder = Folder::new();
+    let mut ended = std::process::Command::new("true").spawn().expect("a process");
+    ended.wait().expect("its end");
+    let gone = ended.id();
+    let new = |rest: &str| folder.path(&format!("vestnik.db.new-{rest}"));
+    let removed = [format!("{gone}"), format!("{gone}-journal"), format!("{gone}-wal")];
+    let own = std::process::id();
+    let kept = [
+        format!("{own}"),
+        format!("{own}-journal"),
+        format!("{gone}-notes"),
+        format!("x{gone}"),
+        "0".to_owned(),
+        String::new(),
+    ];
+    for name in removed.iter().chain(&kept) {
+        fs::write(new(name), "half").expect("room");
+    }
+    folder.done(&["chat", "add", "hall"]);
+    for name in removed {
+        assert!(!new(&name).exists(), "{name}");
+    }
+    for name in kept {
+        assert!(new(&name).exists(), "{name}");
+    }
+}
+
 /// With a version of the format that SQLite does not know, it only reads: `check` says so, and so
 /// does a command that should write.
 #[test]
