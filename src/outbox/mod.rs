@@ -27,6 +27,7 @@
 //!
 //! [`Service::end_turn`]: crate::service::Service::end_turn
 
+mod invariants;
 pub mod parts;
 mod queue;
 mod staged;
@@ -117,6 +118,7 @@ impl Outbox {
         }
         debug_assert_eq!(self.slices.len(), self.slices_released);
         self.broadcast_kept = self.broadcast.len();
+        self.check_sums();
     }
 
     /// The broadcast buffer.
@@ -156,6 +158,8 @@ impl Outbox {
         queue.check_invariants();
         let at = queue.bytes.len();
         if let Some(last) = self.slices.get_mut(last as usize) {
+            debug_assert!(last.next == NONE, "the last slice has no next one");
+            debug_assert!(last.at <= at, "slices are in the order of the queue's bytes");
             last.next = number;
         }
         self.slices.push(BroadcastSlice { at, head, range, next: NONE });
@@ -194,6 +198,10 @@ impl Outbox {
 
     /// Stages a frame without a request: HEARTBEAT, DISCONNECT or DEAUTH (task 0, no body).
     pub fn stage_bare(&mut self, index: u32, purpose: ToClient) {
+        debug_assert!(
+            matches!(purpose, ToClient::Heartbeat | ToClient::Disconnect | ToClient::Deauth),
+            "{purpose:?} has a body or answers a request"
+        );
         self.stage_frame(index, purpose, 0, |_| {});
     }
 
@@ -207,6 +215,11 @@ impl Outbox {
 
     /// Stages a number of PART frames, followed by the ACCEPTED if the answer is complete.
     pub fn stage_answer(&mut self, index: u32, frames: &[u8], parts: u32, is_whole: bool) {
+        debug_assert_eq!(
+            invariants::frame_count(frames),
+            Some(parts as usize + usize::from(is_whole)),
+            "the frames are whole, and as many as are counted"
+        );
         if self.stage(index, |out| out.extend_from_slice(frames)) {
             self.staged.note(ToClient::Part, parts);
             self.staged.note(ToClient::Accepted, u32::from(is_whole));
@@ -225,10 +238,12 @@ impl Outbox {
         if queue.bytes.capacity() == 0 {
             queue.bytes = self.spares.pop().unwrap_or_default();
             self.spares_idle = self.spares_idle.min(self.spares.len());
+            debug_assert!(queue.bytes.is_empty(), "a spare buffer has bytes of another connection");
         }
         queue.has_own = true;
         let before = queue.bytes.len();
         write(&mut queue.bytes);
+        debug_assert!(queue.bytes.len() >= before, "frames are only appended");
         self.buffered_bytes += queue.bytes.len() - before;
         if queue.bytes.is_empty() {
             self.reclaim(index);
@@ -239,6 +254,7 @@ impl Outbox {
     /// Stages a MSG_NOTIFY derived from the broadcast buffer; `write` appends the whole frame.
     pub fn stage_from_broadcast(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
         let broadcast = std::mem::take(&mut self.broadcast);
+        debug_assert!(self.broadcast_kept <= broadcast.len(), "older bytes are in the buffer");
         if self.stage(index, |out| write(out, &broadcast)) {
             self.staged.note(ToClient::MsgNotify, 1);
         }
@@ -274,6 +290,7 @@ impl Outbox {
                 queue.check_invariants();
             }
         }
+        debug_assert!(self.slices_released <= self.slices.len(), "a released slice is gone");
         self.slices_released = self.slices.len();
         self.staged.release(metrics);
     }
@@ -294,6 +311,7 @@ impl Outbox {
         self.slices.truncate(self.slices_released);
         self.broadcast.truncate(self.broadcast_kept);
         self.staged.discard();
+        self.check_sums();
     }
 
     /// Removes a queue's unreleased slices.
@@ -315,6 +333,8 @@ impl Outbox {
             slice.next = NONE;
             queue.last_slice = last;
             queue.slice_bytes = kept_bytes as u32;
+            debug_assert!((last as usize) < self.slices_released, "only released slices are kept");
+            queue.check_invariants();
         }
     }
 
@@ -360,6 +380,11 @@ impl Outbox {
         let mut is_notified_only = false;
         if let Some(queue) = self.queues.get_mut(index as usize) {
             debug_assert!(queue.is_dirty, "{index} is listed twice");
+            debug_assert_eq!(
+                queue.released(),
+                queue.bytes.len(),
+                "{index} is sent before a COMMIT"
+            );
             queue.is_dirty = false;
             is_notified_only = !std::mem::take(&mut queue.has_own);
         }
@@ -372,6 +397,8 @@ impl Outbox {
         if queue.first_slice == NONE {
             return;
         }
+        debug_assert_eq!(queue.released(), queue.bytes.len(), "what is flattened is released");
+        debug_assert!((queue.last_slice as usize) < self.slices_released, "so are its slices");
         let pending_bytes = queue.pending_bytes();
         let first = self.slices.get(queue.first_slice as usize).map_or(0, |first| first.at);
         debug_assert!(queue.sent() <= first && first <= queue.bytes.len());
@@ -381,6 +408,7 @@ impl Outbox {
             whole = self.spares.pop().unwrap_or_default();
             self.spares_idle = self.spares_idle.min(self.spares.len());
         }
+        debug_assert!(whole.is_empty(), "a spare buffer has bytes of another connection");
         // Start of the part that has to be moved: the bytes before it stay.
         let base;
         if first - queue.sent() > SPARE_BYTES_MAX {
@@ -453,12 +481,15 @@ impl Outbox {
         queue.check_invariants();
         if queue.first_slice != NONE {
             // Slices store positions in the queue, so its bytes must not move.
+            let first = self.slices.get(queue.first_slice as usize);
+            debug_assert!(first.is_some_and(|first| queue.sent() <= first.at), "a slice is passed");
         } else if queue.sent() == queue.bytes.len() {
             self.reclaim(index);
         } else if queue.sent() >= COMPACT_BYTES && queue.sent() >= queue.bytes.len() / 2 {
             queue.bytes.drain(..queue.sent());
             queue.released -= queue.sent;
             queue.sent = 0;
+            queue.check_invariants();
         }
     }
 
@@ -469,6 +500,7 @@ impl Outbox {
             queue.closing = Closing::Open;
         }
         debug_assert_eq!(self.pending_bytes(index), 0);
+        debug_assert!(!self.is_closed(index), "the next connection finds an open queue");
     }
 
     /// Drops all bytes of a queue. A closed queue stays closed.
@@ -483,6 +515,10 @@ impl Outbox {
     /// Takes the buffer of an empty queue for reuse.
     fn reclaim(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(index as usize) else { return };
+        debug_assert!(
+            queue.first_slice == NONE || queue.bytes.is_empty(),
+            "slices store positions in these bytes"
+        );
         queue.sent = 0;
         queue.released = 0;
         let bytes = std::mem::take(&mut queue.bytes);
@@ -503,6 +539,10 @@ impl Outbox {
 
     /// Frees the spare buffers that were not needed since the last call.
     pub fn trim(&mut self) {
+        debug_assert!(
+            self.spares_idle <= self.spares.len(),
+            "more spares were idle than there are"
+        );
         let needed = self.spares.len() - self.spares_idle.min(self.spares.len());
         self.spares.truncate(needed);
         self.spares.shrink_to(needed * 2);

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::Range;
 
 use super::queue::NONE;
-use super::{Outbox, SPARE_BYTES_MAX};
+use super::{BROADCAST_HEAD_BYTES, Outbox, SPARE_BYTES_MAX};
 
 /// Bytes of slices in one queue above which zero-copy pays off.
 const SHARED_BYTES_MIN: usize = 24 * 1024;
@@ -51,6 +51,7 @@ impl<'a> Part<'a> {
     /// What follows its first `bytes` bytes.
     #[must_use]
     pub fn after(&self, bytes: usize) -> Part<'a> {
+        debug_assert!(bytes <= self.len(), "{bytes} of {} bytes were accepted", self.len());
         let start = bytes.min(self.len());
         match self {
             Self::Own(own) => Self::Own(own.get(start..).unwrap_or_default()),
@@ -68,13 +69,14 @@ impl Outbox {
         {
             return false;
         }
-        let mut slices = 0;
+        let (mut slices, mut bytes) = (0, 0);
         let mut next = queue.first_slice;
         while let Some(slice) = self.slices.get(next as usize) {
             slices += 1;
+            bytes += BROADCAST_HEAD_BYTES + slice.range.len();
             next = slice.next;
         }
-        debug_assert!(slices > 0, "bytes of no slice");
+        debug_assert_eq!(bytes, queue.slice_bytes(), "the bytes of the slices are counted");
         queue.slice_bytes() >= slices * PIECE_BYTES_MIN
     }
 
@@ -88,16 +90,20 @@ impl Outbox {
         index: u32,
         send: impl FnMut(Part<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        let pending_bytes = self.pending_bytes(index);
         let mut gap = std::mem::take(&mut self.gap);
         let mut sent_bytes = 0;
         let outcome = self.try_parts(index, &mut gap, &mut sent_bytes, send);
         self.gap = gap;
+        debug_assert!(sent_bytes <= pending_bytes, "more was sent than waited");
         if matches!(outcome, Ok(true)) {
+            debug_assert_eq!(sent_bytes, pending_bytes, "a queue is sent whole");
             self.empty(index);
             return Ok(sent_bytes);
         }
         self.flatten(index);
         self.advance(index, sent_bytes);
+        debug_assert_eq!(self.pending_bytes(index), pending_bytes - sent_bytes);
         match outcome {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(sent_bytes),
@@ -117,6 +123,7 @@ impl Outbox {
             Ok(bytes.len())
         });
         debug_assert!(matches!(copied, Ok(true)));
+        debug_assert_eq!(all.len(), self.pending_bytes(index), "a copy is whole");
         all
     }
 
@@ -150,6 +157,7 @@ impl Outbox {
             }
             let Some(slice) = slice else { return Ok(true) };
             let mut range = slice.range.clone();
+            debug_assert!(range.end <= self.broadcast.len(), "a slice outlives its broadcast");
             while !range.is_empty() {
                 let count = send(Part::Slice(range.clone()))?;
                 debug_assert!(count <= range.len(), "more was accepted than offered");
@@ -167,7 +175,6 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use super::super::BROADCAST_HEAD_BYTES;
     use super::*;
     use crate::metrics::Metrics;
     use crate::wire::purpose::ToClient;

@@ -1,5 +1,7 @@
 //! The queue of one connection, and whether it has its closing frames.
 
+use super::BROADCAST_HEAD_BYTES;
+
 /// Index of no slice.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -72,6 +74,7 @@ impl Queue {
 
     /// Bytes not sent yet, staged ones included.
     pub(super) const fn pending_bytes(&self) -> usize {
+        debug_assert!(self.sent() <= self.bytes.len(), "sent bytes are among the queue's");
         self.bytes.len() - self.sent() + self.slice_bytes()
     }
 
@@ -79,6 +82,8 @@ impl Queue {
         debug_assert!(self.sent <= self.released && self.released() <= self.bytes.len());
         debug_assert_eq!(self.first_slice == NONE, self.last_slice == NONE);
         debug_assert!(self.first_slice != NONE || self.slice_bytes == 0, "bytes of no slice");
+        debug_assert!(self.first_slice == NONE || self.slice_bytes() >= BROADCAST_HEAD_BYTES);
+        debug_assert!(self.first_slice <= self.last_slice, "slices are in the order of staging");
     }
 
     /// Closing frames are staged: nothing more is staged after them.

@@ -28,6 +28,11 @@ impl StagedFrames {
         if let Some(count) = self.by_reason.get_mut(reason.index()) {
             *count += 1;
         }
+        debug_assert!(
+            self.by_reason.iter().sum::<u32>()
+                == self.by_purpose[usize::from(ToClient::Declined.byte())],
+            "every DECLINED has one reason"
+        );
     }
 
     /// Forgets the counts of a turn that is undone.
@@ -53,5 +58,6 @@ impl StagedFrames {
         for (index, count) in self.by_reason.iter_mut().enumerate() {
             metrics.declined(index, std::mem::take(count));
         }
+        debug_assert!(self.by_purpose.iter().all(|count| *count == 0), "a purpose is not listed");
     }
 }
