@@ -28,6 +28,10 @@ pub fn declined(out: &mut Vec<u8>, task: u8, reason: Decline) {
         let start = body.len();
         // Writing to a Vec cannot fail.
         let _ = write!(Text(body), "{reason}");
+        debug_assert!(
+            body.len() > start + reason.code().len() + 2,
+            "a reason has code and message"
+        );
         debug_assert!(!body.iter().skip(start).any(|&byte| byte == 0), "it is one str");
         body.put_u8(0);
     });
@@ -102,6 +106,10 @@ pub fn put_chat_info(out: &mut Vec<u8>, version: Version, info: &ChatInfo<'_>) {
     debug_assert!(info.kind == CHAT_KIND_GROUP || info.kind == CHAT_KIND_DIRECT);
     debug_assert!(info.flags & !(CHAT_HAS_PASSWORD | CHAT_MEMBER | CHAT_ADMIN | CHAT_CLOSED) == 0);
     debug_assert!(info.flags & (CHAT_ADMIN | CHAT_MEMBER) != CHAT_ADMIN, "an admin is a member");
+    debug_assert!(
+        info.kind == CHAT_KIND_GROUP || info.name.is_empty(),
+        "a direct chat has no name"
+    );
     let is_longer = version.has_extras();
     out.put_u32(info.chat.get());
     out.put_u8(info.kind);

@@ -13,6 +13,7 @@ pub fn encode(bytes: &[u8]) -> String {
             text.push(if digit <= chunk.len() { char::from(DIGITS[index]) } else { '=' });
         }
     }
+    debug_assert_eq!(text.len(), bytes.len().div_ceil(3) * 4, "four digits for three bytes");
     text
 }
 
@@ -20,6 +21,7 @@ pub fn encode(bytes: &[u8]) -> String {
 pub fn encode_url(bytes: &[u8]) -> String {
     let mut text = encode(bytes);
     text.truncate(text.trim_end_matches('=').len());
+    debug_assert_eq!(text.len(), (bytes.len() * 4).div_ceil(3), "only the padding is cut off");
     text.replace('+', "-").replace('/', "_")
 }
 
@@ -53,10 +55,12 @@ pub fn decode_url(text: &str) -> Option<Vec<u8>> {
 }
 
 fn decode_digits(digits: impl ExactSizeIterator<Item = u8>) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(digits.len() * 3 / 4);
+    let bytes_max = digits.len() * 3 / 4;
+    let mut bytes = Vec::with_capacity(bytes_max);
     let (mut bits, mut count) = (0_u32, 0);
     for digit in digits {
         let value = VALUES.get(usize::from(digit)).copied().filter(|value| *value < 64)?;
+        debug_assert!(count < 8, "whole bytes are taken out at once");
         bits = bits << 6 | u32::from(value);
         count += 6;
         if count >= 8 {
@@ -64,6 +68,7 @@ fn decode_digits(digits: impl ExactSizeIterator<Item = u8>) -> Option<Vec<u8>> {
             bytes.push((bits >> count) as u8);
         }
     }
+    debug_assert_eq!(bytes.len(), bytes_max, "six bits for each digit");
     // The bits left over are fewer than a digit, and must be zero.
     (count < 6 && bits & ((1 << count) - 1) == 0).then_some(bytes)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ids::{ChatId, FileId, MessageId, ServerTime, SessionId, UserId};
+use crate::limits::MESSAGE_FILES_MAX;
 use crate::wire::Version;
 use crate::wire::extras::{self, Extras};
 
@@ -363,12 +364,21 @@ pub fn put_message(out: &mut Vec<u8>, version: Version, message: &Message<'_>) {
         put_content_with_files(out, message.content, message.extras);
     }
     debug_assert!(out.len() - start <= message.bytes(version), "limits rely on this size");
+    debug_assert!(reads_back(out.get(start..), version, message), "a client reads another message");
+}
+
+/// Whether an encoded message decodes to the same. Older versions show files as text.
+fn reads_back(bytes: Option<&[u8]>, version: Version, message: &Message<'_>) -> bool {
+    let mut body = Reader::new(bytes.unwrap_or_default());
+    let read = body.message(version);
+    let is_shown_as_text = !version.has_extras() && !message.extras.is_empty();
+    body.is_empty() && (read == Ok(*message) || is_shown_as_text && read.is_ok())
 }
 
 /// Appends the extras of a message, after its content.
 #[inline]
 pub fn put_extras(out: &mut Vec<u8>, extras: &[u8]) {
-    debug_assert!(extras.len() <= usize::from(u16::MAX));
+    debug_assert!(extras.len() <= usize::from(u16::MAX), "the length has 16 bits");
     out.put_u16(extras.len() as u16);
     out.put_bytes(extras);
 }
@@ -376,6 +386,7 @@ pub fn put_extras(out: &mut Vec<u8>, extras: &[u8]) {
 /// Appends the content for versions without extras: the text, and a line for each file.
 #[cold]
 fn put_content_with_files(out: &mut Vec<u8>, content: &str, extras: Extras<'_>) {
+    debug_assert!(extras.files().count() <= MESSAGE_FILES_MAX, "a message has few files");
     out.put_bytes(content.as_bytes());
     extras::put_file_lines(out, extras, !content.is_empty());
     out.put_u8(0);

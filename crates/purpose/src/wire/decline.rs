@@ -108,11 +108,28 @@ reasons! {
         QuotaExceeded(why: &'static str) "{why}";
 }
 
+const _: () = {
+    // A client finds the end of the code at the first colon.
+    let mut index = 0;
+    while index < CODES.len() {
+        let code = CODES[index].as_bytes();
+        assert!(!code.is_empty(), "a code has letters");
+        let mut at = 0;
+        while at < code.len() {
+            assert!(code[at].is_ascii_lowercase() || code[at] == b'-', "letters and hyphens");
+            at += 1;
+        }
+        index += 1;
+    }
+};
+
 impl Decline {
     /// The index of its code in [`CODES`].
     pub fn index(self) -> usize {
         let code = self.code();
-        CODES.iter().position(|known| *known == code).unwrap_or(CODES.len())
+        let index = CODES.iter().position(|known| *known == code);
+        debug_assert!(index.is_some(), "{code} is in the list of codes");
+        index.unwrap_or(CODES.len())
     }
 }
 

@@ -5,7 +5,10 @@
 use std::fmt::Write as _;
 
 use crate::ids::{FileId, MessageId, UserId};
-use crate::limits::MESSAGE_FILES_MAX;
+use crate::limits::{
+    EMOJI_BYTES_MAX, EMOJI_PER_MESSAGE_MAX, FILE_NAME_BYTES_MAX, MEDIA_TYPE_BYTES_MAX,
+    MESSAGE_FILES_MAX,
+};
 use crate::wire::codec::{Malformed, Put, Reader, Text};
 
 /// Kind: the answered message.
@@ -103,7 +106,9 @@ impl<'a> Iterator for Reactions<'a> {
         let reaction = Reaction::read(&mut body);
         debug_assert!(reaction.is_ok() || self.0.is_empty(), "reactions are checked");
         let reaction = reaction.ok()?;
-        self.0 = body.take_rest();
+        let rest = body.take_rest();
+        debug_assert!(rest.len() < self.0.len(), "a reaction has bytes");
+        self.0 = rest;
         Some(reaction)
     }
 }
@@ -258,15 +263,27 @@ fn put(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
+/// Reads the extra from `start` to the end of `out`; `None` if it is not exactly one.
+fn read_last(out: &[u8], start: usize) -> Option<Extra<'_>> {
+    let mut body = Reader::new(out.get(start..)?);
+    let extra = next(&mut body).ok()?;
+    body.is_empty().then_some(extra)
+}
+
 /// Appends the answered message.
 #[inline]
 pub fn put_reply(out: &mut Vec<u8>, id: MessageId) {
+    let start = out.len();
     put(out, REPLY, |out| out.put_u64(id.get()));
+    debug_assert_eq!(read_last(out, start), Some(Extra::Reply(id)), "a reader finds the same");
 }
 
 /// Appends a file, as sent to readers.
 #[inline]
 pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
+    let start = out.len();
+    debug_assert!(file.name.len() <= FILE_NAME_BYTES_MAX, "names are checked");
+    debug_assert!(file.media_type.len() <= MEDIA_TYPE_BYTES_MAX, "media types are checked");
     put(out, FILE, |out| {
         out.put_u64(file.id.get());
         out.put_u64(file.size);
@@ -275,23 +292,32 @@ pub fn put_file(out: &mut Vec<u8>, file: &FileInfo<'_>) {
         out.put_str(file.media_type);
         out.put_str(file.name);
     });
+    debug_assert_eq!(read_last(out, start), Some(Extra::File(*file)), "a reader finds the same");
 }
 
 /// Appends a file, as the sender attaches it.
 #[inline]
 pub fn put_attach(out: &mut Vec<u8>, id: FileId) {
+    let start = out.len();
     put(out, ATTACH, |out| out.put_u64(id.get()));
+    debug_assert_eq!(read_last(out, start), Some(Extra::Attach(id)), "a reader finds the same");
 }
 
 /// Appends the reactions; `write` appends each by [`put_reaction`].
 #[inline]
 pub fn put_reactions(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
     put(out, REACTIONS, write);
+    debug_assert!(
+        matches!(read_last(out, start), Some(Extra::Reactions(all)) if all.count() <= EMOJI_PER_MESSAGE_MAX),
+        "they are whole, and no more than a message has"
+    );
 }
 
 /// Appends one emoji.
 #[inline]
 pub fn put_reaction(out: &mut Vec<u8>, emoji: &str, count: u16, shown: &[UserId]) {
+    debug_assert!(!emoji.is_empty() && emoji.len() <= EMOJI_BYTES_MAX, "emoji are checked");
     out.put_str(emoji);
     out.put_u16(count);
     debug_assert!(shown.len() <= usize::from(u8::MAX) && shown.len() <= usize::from(count));

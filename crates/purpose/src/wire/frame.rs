@@ -75,12 +75,17 @@ pub fn write(out: &mut Vec<u8>, purpose: u8, task: u8, write: impl FnOnce(&mut V
     if let Some(field) = out.get_mut(start..start + 4) {
         field.copy_from_slice(&length.to_le_bytes());
     }
+    debug_assert_eq!(
+        out.get(start..).map(|frame| parse(frame, length as usize)),
+        out.get(start + HEADER_BYTES..).map(|body| Parsed::Frame(Frame { purpose, task, body })),
+        "the header and its body read back"
+    );
 }
 
 /// The header of a frame with a body of `body_bytes`.
 #[inline]
 pub fn header(body_bytes: usize, purpose: u8, task: u8) -> [u8; HEADER_BYTES] {
-    debug_assert!(body_bytes <= u32::MAX as usize);
+    debug_assert!(body_bytes <= u32::MAX as usize, "the length has 32 bits");
     let [a, b, c, d] = (body_bytes as u32).to_le_bytes();
     [a, b, c, d, purpose, task]
 }

@@ -277,6 +277,39 @@ purposes! {
     0x36 ReactionNotify  "REACTION_NOTIFY"   V1_1 Session;
 }
 
+const _: () = {
+    // Rows are sorted, so no byte is used twice.
+    let mut at = 1;
+    while at < ToServer::ALL.len() {
+        assert!(ToServer::ALL[at - 1].byte() < ToServer::ALL[at].byte(), "requests by their bytes");
+        at += 1;
+    }
+    at = 1;
+    while at < ToClient::ALL.len() {
+        assert!(ToClient::ALL[at - 1].byte() < ToClient::ALL[at].byte(), "frames by their bytes");
+        at += 1;
+    }
+    // Both sides answer with the same bytes.
+    at = 0;
+    while at < ToClient::ALL.len() {
+        let purpose = ToClient::ALL[at];
+        if matches!(purpose.needs(), Needs::IsAnswer) {
+            let other = ToServer::from_byte(purpose.byte());
+            assert!(matches!(other, Some(p) if matches!(p.needs(), Needs::IsAnswer)), "an answer");
+        }
+        at += 1;
+    }
+    // An answer is not answered, and a secret comes only from a client that has said HELLO.
+    at = 0;
+    while at < ToServer::ALL.len() {
+        let purpose = ToServer::ALL[at];
+        let is_request = matches!(purpose.needs(), Needs::Greeted | Needs::Session);
+        assert!(is_request || !purpose.has_parts(), "what has no answer has no parts");
+        assert!(is_request || !purpose.has_secret(), "no secret before HELLO");
+        at += 1;
+    }
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

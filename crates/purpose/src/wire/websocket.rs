@@ -52,6 +52,8 @@ const LENGTH_64: u8 = 127;
 const _: () = {
     assert!(WEBSOCKET_MESSAGE_BYTES_MAX <= u16::MAX as usize, "a server's head has 4 bytes");
     assert!(WEBSOCKET_CONTROL_BYTES_MAX >= 2 + CONTROL_PAYLOAD_BYTES_MAX);
+    assert!(CONTROL_PAYLOAD_BYTES_MAX < LENGTH_16 as usize, "a control frame has a short length");
+    assert!(CLOSE > BINARY && CLOSE < PING && PING < PONG, "control opcodes are the highest");
 };
 
 /// The suffix that RFC 6455 appends to a key.
@@ -63,7 +65,9 @@ pub fn accept(key: &str) -> String {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key.as_bytes());
     context.update(KEY_SUFFIX.as_bytes());
-    base64::encode(context.finish().as_ref())
+    let text = base64::encode(context.finish().as_ref());
+    debug_assert_eq!(text.len(), 28, "the digest has 20 bytes");
+    text
 }
 
 /// The side of a connection. A client masks what it sends, a server does not.
@@ -106,6 +110,7 @@ impl CloseCode {
 
 /// XORs bytes with a mask, starting at offset `phase` of the mask. Returns the next offset.
 pub fn apply_mask(bytes: &mut [u8], mask: [u8; 4], phase: u8) -> u8 {
+    debug_assert!(phase < 4, "a mask has 4 bytes");
     let [a, b, c, d] = mask;
     let mask = match phase % 4 {
         0 => [a, b, c, d],
@@ -129,6 +134,11 @@ pub fn apply_mask(bytes: &mut [u8], mask: [u8; 4], phase: u8) -> u8 {
 /// Appends a complete masked frame, as a client sends it.
 pub fn put_masked(out: &mut Vec<u8>, kind: ClientFrame, mask: [u8; 4], payload: &[u8]) {
     let length = payload.len();
+    debug_assert!(
+        kind == ClientFrame::Binary || length <= CONTROL_PAYLOAD_BYTES_MAX,
+        "a control frame is short"
+    );
+    let before = out.len();
     out.push(FIN | kind as u8);
     match length {
         0..=125 => out.push(MASKED | length as u8),
@@ -143,6 +153,7 @@ pub fn put_masked(out: &mut Vec<u8>, kind: ClientFrame, mask: [u8; 4], payload: 
     }
     out.extend_from_slice(&mask);
     let start = out.len();
+    debug_assert!(start - before <= HEAD_BYTES_MAX, "the longest head");
     out.extend_from_slice(payload);
     if let Some(sent) = out.get_mut(start..) {
         apply_mask(sent, mask, 0);

@@ -19,12 +19,13 @@ impl Control {
 
     /// The payload, unmasked.
     pub fn bytes(&self) -> &[u8] {
+        debug_assert!(usize::from(self.length) <= CONTROL_PAYLOAD_BYTES_MAX);
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 
     fn push(&mut self, part: &[u8]) {
         let start = usize::from(self.length);
-        debug_assert!(start + part.len() <= CONTROL_PAYLOAD_BYTES_MAX);
+        debug_assert!(start + part.len() <= CONTROL_PAYLOAD_BYTES_MAX, "the head was checked");
         if let Some(place) = self.bytes.get_mut(start..start + part.len()) {
             place.copy_from_slice(part);
             self.length += part.len() as u8;
@@ -123,11 +124,19 @@ impl Decoder {
     pub fn unwrap(&mut self, bytes: &mut [u8], mut answer: impl FnMut(&Control)) -> Unwrapped {
         let (mut used, mut payload_bytes, mut end) = (0, 0, None);
         while let Some(rest) = bytes.get_mut(used..) {
+            let rest_bytes = rest.len();
             let (count, event) = self.next(rest);
+            debug_assert!(count <= rest_bytes, "more was consumed than there is");
+            debug_assert!(
+                if event == Event::Incomplete { count == rest_bytes } else { count > 0 },
+                "everything is consumed, and each event consumes something"
+            );
             match event {
                 Event::Incomplete => break,
                 Event::Payload(place) => {
                     let (from, to) = (used + place.start, used + place.end);
+                    debug_assert!(payload_bytes <= from, "bytes move to the front only");
+                    debug_assert_eq!(place.end, count, "a payload is the last that is consumed");
                     bytes.copy_within(from..to, payload_bytes);
                     payload_bytes += place.len();
                 }
@@ -173,6 +182,7 @@ impl Decoder {
                 }
                 Part::Control(opcode) => {
                     debug_assert!(self.left <= CONTROL_PAYLOAD_BYTES_MAX as u64);
+                    debug_assert!(opcode >= CLOSE, "data is not collected");
                     let length = self.left as usize;
                     let count = self.take(rest);
                     let part = rest.get(..count).unwrap_or_default();
@@ -192,6 +202,7 @@ impl Decoder {
 
     /// Unmasks the payload that has arrived. Returns its length.
     fn take(&mut self, bytes: &mut [u8]) -> usize {
+        debug_assert!(matches!(self.part, Part::Data | Part::Control(_)), "{:?}", self.part);
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         let taken = bytes.get_mut(..count).unwrap_or_default();
         if self.role == Role::Server {
@@ -203,6 +214,7 @@ impl Decoder {
 
     fn end_frame(&mut self) {
         debug_assert_eq!(self.left, 0, "the payload is not complete");
+        debug_assert!(self.control.is_none(), "a control frame ends when its payload is taken");
         self.part = Part::Head;
         self.head_bytes = 0;
     }
@@ -216,6 +228,7 @@ impl Decoder {
 
     fn control_event(&mut self, opcode: u8, control: Control) -> Event {
         debug_assert!(matches!(opcode, CLOSE | PING | PONG), "{opcode} is not a control frame");
+        debug_assert!(self.left == 0 && self.part == Part::Head, "the frame is complete");
         match opcode {
             PING => Event::Ping(control),
             PONG => Event::Pong,
@@ -267,11 +280,17 @@ impl Decoder {
             CONTINUATION | BINARY => Part::Data,
             opcode => Part::Control(opcode),
         };
+        debug_assert_eq!(at + 1, 2 + length_bytes + mask_bytes, "the head is complete");
+        debug_assert!(
+            self.part == Part::Data || self.left <= CONTROL_PAYLOAD_BYTES_MAX as u64,
+            "the length of a control frame was checked"
+        );
         Ok(())
     }
 
     /// Checks the reserved bits, the opcode, and whether it is allowed now.
     fn check_first(&mut self, first: u8) -> Result<(), CloseCode> {
+        debug_assert!(self.left == 0 && self.control.is_none(), "the last frame is complete");
         let is_final = first & FIN != 0;
         let opcode = first & OPCODE;
         let is_known = match opcode {
@@ -292,6 +311,7 @@ impl Decoder {
     /// Checks the mask, and the length of a control frame. Text is rejected only here, because a
     /// missing mask is the first error.
     fn check_second(&self, second: u8) -> Result<(), CloseCode> {
+        debug_assert_eq!(self.head_bytes, 2, "the second byte is checked");
         let [first, ..] = self.head;
         let is_control = first & OPCODE >= CLOSE;
         let is_masked = second & MASKED != 0;
@@ -308,6 +328,7 @@ impl Decoder {
 
 /// The length of a payload; `None` if a shorter encoding exists.
 fn length(short: u8, bytes: &[u8; HEAD_BYTES_MAX - 2]) -> Option<u64> {
+    debug_assert!(short <= LENGTH, "seven bits");
     let [a, b, c, d, e, f, g, h, ..] = *bytes;
     match short {
         LENGTH_16 => {
@@ -324,6 +345,7 @@ fn length(short: u8, bytes: &[u8; HEAD_BYTES_MAX - 2]) -> Option<u64> {
 
 /// The code of a Close payload, which may be empty.
 fn close_code(payload: &[u8]) -> Result<Option<CloseCode>, CloseCode> {
+    debug_assert!(payload.len() <= CONTROL_PAYLOAD_BYTES_MAX, "a Close frame is short");
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(None) } else { Err(CloseCode::PROTOCOL) };
     };

@@ -66,7 +66,7 @@ impl Sender {
 
     /// Queues a Pong. Above a limit, the newest replaces the others, as RFC 6455 allows.
     pub fn pong(&mut self, payload: &[u8]) {
-        debug_assert!(payload.len() <= CONTROL_PAYLOAD_BYTES_MAX);
+        debug_assert!(payload.len() <= CONTROL_PAYLOAD_BYTES_MAX, "a Ping was longer");
         if self.closing != Closing::Open {
             return;
         }
@@ -82,6 +82,10 @@ impl Sender {
 
     /// Bytes of the first control frame.
     fn first_frame_bytes(&self) -> usize {
+        debug_assert!(
+            self.control.first().is_none_or(|&first| first == FIN | PONG),
+            "the queue begins with the head of a frame"
+        );
         2 + self.control.get(1).map_or(0, |&length| usize::from(length))
     }
 
@@ -115,6 +119,7 @@ impl Sender {
             self.begin_frame(waiting);
         }
         debug_assert!(waiting >= usize::from(self.left), "what was promised is gone");
+        debug_assert!(self.closing != Closing::Begun || self.left == 0, "nothing follows a Close");
         let head = self.head.get(usize::from(self.head_sent)..usize::from(self.head_bytes));
         Chunk { head: head.unwrap_or_default(), body_bytes: usize::from(self.left) }
     }
@@ -126,11 +131,13 @@ impl Sender {
             self.note_control_sent(count);
             return 0;
         }
+        debug_assert!(self.head_sent <= self.head_bytes, "more of the head was sent than it has");
         let of_head = count.min(usize::from(self.head_bytes - self.head_sent));
         self.head_sent += of_head as u8;
         debug_assert!(count - of_head <= usize::from(self.left), "more was sent than offered");
         let of_body = (count - of_head).min(usize::from(self.left));
         self.left -= of_body as u16;
+        debug_assert!(of_body == 0 || self.head_sent == self.head_bytes, "the head is sent first");
         of_body
     }
 
@@ -144,6 +151,8 @@ impl Sender {
             self.control.drain(..frame_bytes);
             sent = sent.saturating_sub(frame_bytes);
         }
+        debug_assert!(sent == 0 || sent < self.first_frame_bytes(), "a part of the first frame");
+        debug_assert!(sent <= self.control.len(), "a frame that is partly sent is still there");
         self.control_sent = sent as u16;
         if self.control.is_empty() {
             // An idle connection holds no buffer.
@@ -173,6 +182,7 @@ impl Sender {
                 self.head_bytes = if code.is_some() { 4 } else { 2 };
                 self.head = [FIN | CLOSE, self.head_bytes - 2, high, low];
                 self.closing = Closing::Begun;
+                debug_assert_eq!(self.left, 0, "a Close follows everything that waits");
             }
         }
         self.head_sent = 0;
