@@ -59,9 +59,11 @@ impl Unauthenticated {
         *self.origins.entry(counted).or_default() += 1;
         let network = counted.origin.network();
         let network_peers = self.networks.entry(network).or_default();
-        self.sizes.remove(&(network_peers.count, network));
+        let was_sorted = self.sizes.remove(&(network_peers.count, network));
+        debug_assert_eq!(was_sorted, network_peers.count > 0, "{network:?} is sorted by its count");
         network_peers.count += 1;
         network_peers.order.push_back(conn);
+        debug_assert!(network_peers.count <= network_peers.order.len(), "all are in the order");
         self.sizes.insert((network_peers.count, network));
         debug_assert_eq!(self.sizes.len(), self.networks.len());
     }
@@ -69,7 +71,7 @@ impl Unauthenticated {
     /// Uncounts a connection that has a session now, or is gone. `is_in`: whether a connection is
     /// still unauthenticated.
     pub(super) fn remove(&mut self, counted: Counted, is_in: impl Fn(ConnId) -> bool) {
-        debug_assert!(self.origins.contains_key(&counted), "{counted:?} is not counted");
+        debug_assert!(self.of(counted) > 0, "{counted:?} is not counted");
         debug_assert!(self.networks.contains_key(&counted.origin.network()));
         if let Some(count) = self.origins.get_mut(&counted) {
             *count -= 1;
@@ -79,10 +81,12 @@ impl Unauthenticated {
         }
         let network = counted.origin.network();
         let Some(network_peers) = self.networks.get_mut(&network) else { return };
-        self.sizes.remove(&(network_peers.count, network));
+        let was_sorted = self.sizes.remove(&(network_peers.count, network));
+        debug_assert!(was_sorted && network_peers.count > 0, "{network:?} is sorted by its count");
         network_peers.count = network_peers.count.saturating_sub(1);
         if network_peers.count == 0 {
             self.networks.remove(&network);
+            debug_assert_eq!(self.sizes.len(), self.networks.len(), "each network has one size");
             return;
         }
         debug_assert!(network_peers.count <= network_peers.order.len());
@@ -90,6 +94,11 @@ impl Unauthenticated {
         if network_peers.order.len() > 2 * network_peers.count + STALE_MAX {
             network_peers.order.retain(|conn| is_in(*conn));
         }
+    }
+
+    /// Number of all connections.
+    pub(super) fn total(&self) -> usize {
+        self.networks.values().map(|network_peers| network_peers.count).sum()
     }
 
     /// The oldest connection of the largest network that is not `excused`; an excused one only if
@@ -106,6 +115,7 @@ impl Unauthenticated {
         }
         let found = network_peers.order.iter().position(|conn| is_in(*conn) && !is_excused(*conn));
         let first = network_peers.order.front().map(|_| 0);
+        debug_assert!(first.is_some(), "a network that is counted has a connection");
         network_peers.order.get(found.or(first)?).copied()
     }
 }

@@ -147,6 +147,7 @@ impl Connection {
         if let Protocol::Http(peer) = &mut self.protocol {
             peer.waiting = None;
         }
+        debug_assert_eq!(self.own_inbound_bytes(), 0, "{} handles no more bytes", self.id);
         is_allowed
     }
 
@@ -164,6 +165,11 @@ impl Connection {
     pub(super) fn deadline(&self, options: &Options, facts: &Facts) -> (u64, Due) {
         let stall_ms = self.progress_ms.saturating_add(options.stall_timeout_ms);
         let stalled = (stall_ms, Due::Drop("the peer stopped reading"));
+        debug_assert!(!self.is_probed || !self.protocol.is_http(), "HTTP has no HEARTBEAT");
+        debug_assert!(
+            facts.unauthorized_since_ms.is_none() || !self.protocol.is_http(),
+            "the service knows no connection of HTTP"
+        );
         match self.state {
             State::Open => {}
             State::Flushing => return stalled,

@@ -35,6 +35,8 @@ impl Deadlines {
         if self.heap.len() > 2 * live + STALE_MAX {
             self.heap.retain(|&Reverse((at_ms, conn))| is_live(at_ms, conn));
             self.heap.shrink_to(2 * live + STALE_MAX);
+            // An entry may be pushed again at the time of a stale one.
+            debug_assert!(self.heap.len() <= 2 * live, "a live entry for each connection");
         }
     }
 

@@ -53,12 +53,20 @@ struct Held {
     connections: Vec<(usize, ConnId)>,
 }
 
+impl Held {
+    /// Whether the sum is that of the connections.
+    fn is_counted(&self) -> bool {
+        self.bytes == self.connections.iter().map(|(bytes, _)| bytes).sum::<usize>()
+    }
+}
+
 /// The connections that have to go until `excess` bytes are free: always the largest of the holder
 /// who holds the most.
 fn largest_first(holders: HashMap<Holder, Held>, mut excess: usize) -> Vec<ConnId> {
     let mut heap: BinaryHeap<(usize, Holder)> = BinaryHeap::with_capacity(holders.len());
     let mut holders = holders;
     for (holder, held) in &mut holders {
+        debug_assert!(held.is_counted(), "{holder:?} holds what its connections do");
         held.connections.sort_unstable();
         heap.push((holder.weigh(held.bytes), *holder));
     }
@@ -68,6 +76,7 @@ fn largest_first(holders: HashMap<Holder, Held>, mut excess: usize) -> Vec<ConnI
     {
         let Some(held) = holders.get_mut(&holder) else { continue };
         let Some((bytes, conn)) = held.connections.pop() else { continue };
+        debug_assert!(bytes <= held.bytes, "{conn} holds more than {holder:?}");
         chosen.push(conn);
         excess = excess.saturating_sub(bytes);
         held.bytes -= bytes;
@@ -85,6 +94,7 @@ impl Engine<'_> {
         }
         let bytes = connection.own_inbound_bytes() + io.inbound_bytes(conn);
         let before = std::mem::replace(&mut connection.inbound_bytes, bytes);
+        debug_assert!(before <= self.inbound_bytes, "{conn} is not in the sum");
         self.inbound_bytes = self.inbound_bytes - before + bytes;
         if bytes > UNCHECKED_BYTES_MAX && bytes > before {
             self.queues.users_to_check.push(conn);
@@ -115,6 +125,14 @@ impl Engine<'_> {
         for conn in largest_first(holders, excess) {
             self.shed(conn);
         }
+        debug_assert!(
+            self.inbound_bytes <= limit
+                || self
+                    .connections
+                    .iter()
+                    .all(|(_, found)| { found.inbound_bytes == 0 || found.state() != State::Open }),
+            "the sum is within its limit, or nobody is left to close"
+        );
     }
 
     /// Closes the largest connections of a connection's user while the user holds too much.
@@ -128,9 +146,15 @@ impl Engine<'_> {
             let Some(connection) = found.filter(|found| found.state() == State::Open) else {
                 continue;
             };
+            debug_assert_eq!(
+                self.service.user_of(connection.id),
+                Some(user),
+                "a connection of {user}"
+            );
             held.bytes += connection.inbound_bytes;
             held.connections.push((connection.inbound_bytes, connection.id));
         }
+        debug_assert!(held.bytes <= self.inbound_bytes, "a user holds a part of the sum");
         if held.bytes > limit {
             let excess = held.bytes - limit;
             let holders = HashMap::from([(Holder::User(user), held)]);
@@ -150,6 +174,7 @@ impl Engine<'_> {
     /// Closes a connection for the bytes that it holds.
     fn shed(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get(conn.at()) else { return };
+        debug_assert_eq!((connection.id, connection.state()), (conn, State::Open), "closed once");
         let message = format_args!(
             "{conn} from {} is closed: {} bytes of it wait, and all peers hold too many",
             connection.address, connection.inbound_bytes

@@ -7,7 +7,7 @@ use crate::engine::io::{Event, Io};
 use crate::engine::protocol::Protocol;
 use crate::engine::{Engine, Stopped, enqueue};
 use crate::ids::ConnId;
-use crate::limits::{TURN_HANDSHAKES, TURN_READ_BYTES};
+use crate::limits::{HEADER_BYTES, TURN_HANDSHAKES, TURN_READ_BYTES};
 use crate::service::Flow;
 use crate::wire::frame::{self, Parsed};
 use crate::wire::purpose::ToServer;
@@ -64,6 +64,7 @@ impl Engine<'_> {
             connection.is_enqueued = false;
             let state = connection.state();
             let is_handshaking = io.is_handshaking(conn);
+            debug_assert!(self.buffer.bytes().is_empty(), "bytes of another connection are left");
             if budget.bytes == 0 || is_handshaking && budget.handshakes == 0 {
                 first_passed_over.get_or_insert(self.queues.ready.len());
                 enqueue(&mut self.queues.ready, connection);
@@ -82,6 +83,8 @@ impl Engine<'_> {
             }
         }
         reading.clear();
+        debug_assert!(self.queues.reading.is_empty(), "the spare list is in use");
+        debug_assert!(first_passed_over.is_none_or(|first| first < self.queues.ready.len()));
         if let Some(first) = first_passed_over {
             self.queues.ready.rotate_left(first);
         }
@@ -104,6 +107,7 @@ impl Engine<'_> {
         debug_assert_eq!((connection.id, connection.state()), (conn, State::Open));
         self.buffer.begin(&connection.inbox);
         let kept_bytes = connection.inbox.len();
+        debug_assert_eq!(self.buffer.bytes().len(), kept_bytes, "what was kept comes first");
         let mut cost = 0;
         let cost_max = 2 * self.buffer.free().len();
         while connection.is_readable() && cost < cost_max {
@@ -117,6 +121,10 @@ impl Engine<'_> {
                     self.buffer.fill(transfer.bytes);
                     cost += transfer.cost;
                     self.service.metrics.received_bytes += transfer.bytes as u64;
+                    debug_assert!(
+                        self.now.ms() >= connection.heard_ms,
+                        "{conn} sent in the future"
+                    );
                     connection.heard_ms = self.now.ms();
                     connection.is_probed = false;
                     // A stream that is ending is read until its end is found.
@@ -166,9 +174,14 @@ impl Engine<'_> {
             }
         }
         let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        debug_assert!(
+            connection.state() == State::Open || connection.protocol.is_http(),
+            "only HTTP rejects {conn} before its bytes are handled"
+        );
         match connection.protocol {
             Protocol::Purpose | Protocol::WebSocket(_) => return self.handle_frames(io, conn),
             Protocol::Undecided => {
+                debug_assert!(self.buffer.bytes().len() < HEADER_BYTES, "{conn} is decided by now");
                 self.buffer.end(0, &mut connection.inbox);
                 if connection.is_readable() {
                     enqueue(&mut self.queues.ready, connection);
@@ -177,9 +190,12 @@ impl Engine<'_> {
             // HTTP requests are handled after the turn's COMMIT.
             Protocol::Http(_) => {
                 self.buffer.note_secret();
-                self.buffer.end(0, &mut connection.inbox);
                 if connection.state() == State::Open {
+                    self.buffer.end(0, &mut connection.inbox);
                     self.queues.http.push(conn);
+                } else {
+                    // It was rejected: an inbox would be kept, and counted, until it is closed.
+                    self.buffer.abandon();
                 }
             }
         }
@@ -206,6 +222,7 @@ impl Engine<'_> {
         let (mut at, mut requests, mut flow) = (0, 0, Flow::Continue);
         let mut has_whole_frame = false;
         while flow == Flow::Continue {
+            debug_assert!(at <= self.buffer.bytes().len(), "more was handled than has arrived");
             let rest = self.buffer.bytes().get(at..).unwrap_or_default();
             match frame::parse(rest, body_bytes_max) {
                 Parsed::Incomplete => break,
@@ -216,6 +233,7 @@ impl Engine<'_> {
                 Parsed::TooLarge { task } => {
                     self.log_oversized(conn, at);
                     flow = self.service.oversized(conn, task);
+                    debug_assert_eq!(flow, Flow::Close, "the next frame cannot be found");
                     self.observe(io, Event::Oversized { conn, task })?;
                 }
                 Parsed::Frame(frame) => {
@@ -238,7 +256,12 @@ impl Engine<'_> {
             }
         }
         debug_assert!(requests <= self.options.requests_per_turn_max);
+        debug_assert!(
+            !matches!(flow, Flow::Hold | Flow::PutBack) || self.service.is_held(conn),
+            "{conn} waits for nothing"
+        );
         let Some(connection) = self.connections.get_mut(conn.at()) else { return Ok(()) };
+        debug_assert_eq!(connection.state(), State::Open, "{conn} is closed by its requests");
         self.buffer.end(at, &mut connection.inbox);
         match flow {
             Flow::Close => self.enter(conn, State::Flushing),
@@ -277,6 +300,8 @@ impl Engine<'_> {
         if !connection.is_readable() || connection.state() == State::Closed {
             return;
         }
+        debug_assert!(connection.state() > State::Open, "{conn} still handles requests");
+        debug_assert!(connection.inbox.is_empty(), "{conn} handles no more bytes");
         self.buffer.begin(&[]);
         match io.read(conn, self.buffer.free()) {
             Ok(transfer) if transfer.bytes == 0 => {

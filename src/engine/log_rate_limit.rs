@@ -35,6 +35,8 @@ impl LogRateLimit {
             self.until_ms = now_ms.saturating_add(UNAUTHENTICATED_LOG_LINES_MS);
             self.left = UNAUTHENTICATED_LOG_LINES_MAX;
         }
+        debug_assert!(self.until_ms <= now_ms.saturating_add(UNAUTHENTICATED_LOG_LINES_MS));
+        debug_assert!(self.left <= UNAUTHENTICATED_LOG_LINES_MAX, "a window has few lines");
         if self.left == 0 {
             self.withheld = self.withheld.saturating_add(1);
             return None;

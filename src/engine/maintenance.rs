@@ -26,6 +26,7 @@ const fn is_time(now_ms: u64, due_ms: u64, has_requests: bool) -> bool {
 impl Engine<'_> {
     /// Takes up changes by the command line. Returns whether that wrote to the database.
     pub(super) fn take_up_changes(&mut self, io: &mut impl Io) -> Result<bool, Stopped> {
+        debug_assert!(!self.service.has_written(), "the last turn is not over");
         let mut has_written = false;
         let is_due = self.now.ms() >= self.schedule.housekeeping_ms;
         if is_due || !self.queues.ready.is_empty() || io.is_helper_busy() {
@@ -58,6 +59,7 @@ impl Engine<'_> {
             self.hand_over_pushes(io);
             self.schedule.housekeeping_ms =
                 now_ms + if has_more { MORE_HOUSEKEEPING_MS } else { HOUSEKEEPING_MS };
+            debug_assert!(!self.service.has_written(), "a slice ends with its COMMIT");
             self.observe(io, Event::Housekept)?;
             self.check_storage()?;
         }
@@ -78,10 +80,12 @@ impl Engine<'_> {
 
     /// A turn of its own that does not write to the database, so it cannot fail with the requests.
     pub(super) fn run_maintenance(&mut self, io: &mut impl Io) -> Result<(), Stopped> {
+        debug_assert!(!self.service.has_written(), "requests have a COMMIT of their own");
         self.begin_shutdown();
         self.shed_inbound();
         self.check_deadlines();
         while let Some((job, conn)) = self.service.pop_job() {
+            debug_assert!(self.service.is_waiting(conn), "{conn} does not wait for a password");
             io.submit(job, conn).map_err(Stopped::Helper)?;
         }
         self.service.pump();
@@ -103,11 +107,14 @@ impl Engine<'_> {
             debug_assert!(state >= State::Draining, "{conn} has not ended");
             self.service.closed(conn);
             self.service.outbox.remove(conn.index);
+            debug_assert!(!self.service.is_authorized(conn), "{conn} keeps its session");
             self.observe(io, Event::ConnectionForgotten(conn))?;
             if state == State::Closed {
                 self.uncount(conn);
                 io.close(conn);
-                self.connections.remove(conn.at());
+                let removed = self.connections.remove(conn.at());
+                debug_assert_eq!(removed.inbound_bytes, 0, "{conn} stays in the sum");
+                debug_assert!(removed.counted.is_none(), "{conn} stays in the counts");
                 log::debug!("{conn} from {address} is closed");
             }
         }
@@ -131,6 +138,10 @@ impl Engine<'_> {
             self.give_up_hook(conn);
             self.enter(conn, State::Flushing);
         }
+        debug_assert!(
+            self.connections.iter().all(|(_, connection)| connection.state() > State::Open),
+            "a connection outlives the shutdown"
+        );
     }
 
     // ---- deadlines -----------------------------------------------------------------------------
@@ -165,6 +176,9 @@ impl Engine<'_> {
                 connection.is_some_and(|found| found.timer_ms == at_ms)
             });
         }
+        let armed = self.connections.get(conn.at()).map(|connection| connection.timer_ms);
+        debug_assert!(armed.is_some_and(|armed_ms| armed_ms <= at_ms), "{conn} is armed later");
+        debug_assert!(armed.is_some_and(|armed_ms| self.deadlines.next_ms() <= armed_ms));
     }
 
     fn check_deadlines(&mut self) {
@@ -174,6 +188,7 @@ impl Engine<'_> {
             if connection.id != conn || connection.timer_ms != at_ms {
                 continue;
             }
+            debug_assert!(at_ms <= now_ms, "{conn} is due later");
             connection.timer_ms = NEVER_MS;
             let is_writable = connection.is_writable;
             let facts = self.facts(conn, is_writable);
@@ -192,6 +207,8 @@ impl Engine<'_> {
         let address = connection.address;
         match due {
             Due::Probe => {
+                debug_assert!(!connection.is_probed, "{conn} is probed twice");
+                debug_assert_eq!(connection.state(), State::Open, "{conn} answers no HEARTBEAT");
                 connection.is_probed = true;
                 connection.heard_ms = self.now.ms();
                 self.service.stage_bare(conn, ToClient::Heartbeat);

@@ -25,6 +25,7 @@ mod connection;
 mod deadlines;
 mod inbound;
 mod input;
+mod invariants;
 mod io;
 mod log_rate_limit;
 mod maintenance;
@@ -198,6 +199,8 @@ impl<'db> Engine<'db> {
     /// An engine without connections.
     pub fn new(service: Service<'db>, options: Options) -> Self {
         let frame_bytes_max = options.body_bytes_max + HEADER_BYTES;
+        debug_assert!(options.requests_per_turn_max > 0, "each turn handles requests");
+        debug_assert!(options.body_bytes_max <= u32::MAX as usize, "a length has 32 bits");
         Self {
             service,
             now: Now::default(),
@@ -228,6 +231,7 @@ impl<'db> Engine<'db> {
     /// When nothing may be sent any more: see [`Stopped`].
     pub fn begin_turn(&mut self, io: &mut impl Io, now: Now) -> Result<(), Stopped> {
         debug_assert!(now.us >= self.now.us, "the monotonic clock goes back");
+        debug_assert!(self.service.lost().is_none(), "nothing follows a lost database");
         self.now = now;
         self.service.begin_turn(now.wall_us, now.ms());
         self.service.note_idle(now.idle_us);
@@ -276,6 +280,7 @@ impl<'db> Engine<'db> {
         debug_assert!(!self.service.has_written(), "something leaves before its COMMIT");
         self.flush(io);
         self.schedule.is_pump_waiting = self.service.may_pump();
+        self.check_connections();
         self.service.metrics.turn(io.elapsed_us(), commit_us);
         Ok(())
     }
@@ -365,6 +370,8 @@ impl<'db> Engine<'db> {
         }
         self.service.connected(conn, address);
         self.arm(conn);
+        debug_assert!(is_proxy || is_counted(&self.connections, conn), "{conn} counts");
+        debug_assert_eq!(self.service.outbox.pending_bytes(conn.index), 0, "bytes of an older one");
         Ok(conn)
     }
 
@@ -406,6 +413,8 @@ impl<'db> Engine<'db> {
         self.admission.evicted += 1;
         self.uncount(conn);
         self.mark_closed(conn);
+        debug_assert!(self.admission.evicted <= EVICTED_PER_TURN_MAX);
+        debug_assert!(!is_counted(&self.connections, conn), "{conn} is evicted once");
         true
     }
 
@@ -521,6 +530,7 @@ impl<'db> Engine<'db> {
             let what = format_args!("{conn} goes from {before:?} to {next:?}");
             self.service.metrics.internal_error(what);
         }
+        debug_assert!(connection.inbound_bytes <= self.inbound_bytes, "{conn} is not in the sum");
         self.inbound_bytes -= std::mem::take(&mut connection.inbound_bytes);
         match next {
             State::Open => {}
@@ -537,6 +547,8 @@ impl<'db> Engine<'db> {
             }
             State::Closed => self.queues.ended.push(conn),
         }
+        debug_assert_eq!(self.state(conn), Some(before.max(next)), "a state is never left behind");
+        debug_assert!(next != State::Flushing || self.service.outbox.is_closed(conn.index));
     }
 
     /// Marks a connection closed. It is dropped after the turn's requests, since others may still
@@ -581,6 +593,7 @@ impl<'db> Engine<'db> {
         let Some(counted) = found.and_then(|connection| connection.counted.take()) else { return };
         let connections = &self.connections;
         self.admission.unauthenticated.remove(counted, |conn| is_counted(connections, conn));
+        debug_assert!(!is_counted(connections, conn), "{conn} counts no longer");
     }
 }
 

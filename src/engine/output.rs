@@ -19,6 +19,7 @@ impl Engine<'_> {
             // The next turn comes at once, with requests: held writes wait for it.
             return;
         }
+        debug_assert!(!self.service.has_written(), "something leaves before its COMMIT");
         let broadcast_bytes = self.service.outbox.broadcast().len();
         let may_hold = self.schedule.stopping == Stopping::No
             && self.write_coalescer.may_hold(peers, broadcast_bytes, now_us);
@@ -57,6 +58,7 @@ impl Engine<'_> {
             // has not read yet.
             return self.service.outbox.empty(index);
         }
+        let pending_bytes = self.service.outbox.pending_bytes(index);
         let outbox = &mut self.service.outbox;
         let (is_framed, framing) = match &mut connection.protocol {
             Protocol::Purpose => (true, None),
@@ -76,6 +78,9 @@ impl Engine<'_> {
         };
         match shared {
             Some(Ok(count)) => {
+                let left = self.service.outbox.pending_bytes(index);
+                debug_assert_eq!(count + left, pending_bytes, "each byte is sent, or waits");
+                debug_assert_eq!(self.service.outbox.slice_bytes(index), 0, "the rest is flat");
                 connection.progress_ms = self.now.ms();
                 // The stream is full; it reports when it accepts more.
                 connection.is_writable = self.service.outbox.pending_bytes(index) == 0;
@@ -99,6 +104,7 @@ impl Engine<'_> {
         let index = conn.index;
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
         while connection.is_writable {
+            debug_assert_eq!(self.service.outbox.slice_bytes(index), 0, "slices stand in between");
             let waiting = self.service.outbox.sendable(index);
             let (head, body) = next_chunk(&mut connection.protocol, connection.raw_bytes, waiting);
             let offered_bytes = head.len() + body.len();
@@ -115,7 +121,12 @@ impl Engine<'_> {
                     connection.progress_ms = self.now.ms();
                     connection.is_writable = !transfer.is_exhausted;
                     debug_assert!(transfer.bytes <= offered_bytes, "more is sent than offered");
+                    debug_assert!(
+                        transfer.bytes > 0 || transfer.is_exhausted || offered_bytes == 0,
+                        "a stream that accepts nothing is exhausted"
+                    );
                     let sent = take_sent(connection, transfer.bytes);
+                    debug_assert!(sent <= transfer.bytes, "heads are not of the queue");
                     self.service.outbox.advance(index, sent);
                     self.service.metrics.sent_bytes += transfer.bytes as u64;
                 }
@@ -151,6 +162,8 @@ impl Engine<'_> {
     /// The queue is empty: reads again from a connection that had to wait for that.
     fn after_flush(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert_eq!(self.service.outbox.pending_bytes(conn.index), 0, "{conn} has to wait");
+        debug_assert_eq!(connection.state(), State::Open, "{conn} reads no more");
         if connection.is_enqueued {
             return;
         }
@@ -173,6 +186,8 @@ impl Engine<'_> {
     /// Everything is sent: ends this side, and waits a limited time for the peer to end its own.
     fn end_own_side(&mut self, io: &mut impl Io, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert_eq!(connection.state(), State::Flushing, "{conn} ends its side once");
+        debug_assert_eq!(self.service.outbox.pending_bytes(conn.index), 0, "{conn} is not flushed");
         let is_peer_closed = match &mut connection.protocol {
             // After sending Close, wait for the peer's Close before the stream below it ends.
             Protocol::WebSocket(websocket) if !websocket.is_peer_closed => {
@@ -214,10 +229,17 @@ fn next_chunk<'a>(
     match protocol {
         Protocol::WebSocket(websocket) if raw_bytes == 0 => {
             let chunk = websocket.sender.chunk(waiting.len());
+            debug_assert!(chunk.body_bytes <= waiting.len(), "a message has bytes that wait");
             (chunk.head, waiting.get(..chunk.body_bytes).unwrap_or_default())
         }
-        Protocol::WebSocket(_) => (&[], waiting.get(..raw_bytes).unwrap_or(waiting)),
-        _ => (&[], waiting),
+        Protocol::WebSocket(_) => {
+            debug_assert!(raw_bytes <= waiting.len(), "the answer to the upgrade is whole");
+            (&[], waiting.get(..raw_bytes).unwrap_or(waiting))
+        }
+        _ => {
+            debug_assert_eq!(raw_bytes, 0, "without messages, none begins later");
+            (&[], waiting)
+        }
     }
 }
 

@@ -47,7 +47,9 @@ impl WebSocket {
     /// number, and whether the peer's side has ended.
     pub(super) fn unwrap(&mut self, bytes: &mut [u8]) -> (usize, bool) {
         let Self { decoder, sender, .. } = self;
+        debug_assert!(!self.is_peer_closed || bytes.is_empty(), "bytes after the end are handled");
         let unwrapped = decoder.unwrap(bytes, |ping| sender.pong(ping.bytes()));
+        debug_assert!(unwrapped.payload_bytes <= bytes.len(), "a payload is part of its frame");
         match unwrapped.end {
             None => return (unwrapped.payload_bytes, false),
             Some(StreamEnd::Closed(code)) => self.close_code = Some(code),
@@ -59,6 +61,7 @@ impl WebSocket {
 
     /// Queues a Close frame after everything that waits.
     pub(super) fn close(&mut self) {
+        debug_assert_eq!(self.close_code.is_some(), self.is_peer_closed, "an end has a code");
         self.sender.close(self.close_code.unwrap_or(Some(CloseCode::NORMAL)));
     }
 }
@@ -109,6 +112,7 @@ impl HttpPeer {
             0 => Phase::Idle,
             _ => Phase::Head,
         };
+        debug_assert!(now_ms >= self.since_ms, "a phase begins in the future");
         if phase != self.phase || has_answered {
             self.phase = phase;
             self.since_ms = now_ms;
@@ -122,6 +126,10 @@ impl HttpPeer {
             Phase::Head => HTTP_HEAD_TIMEOUT_S,
             Phase::Body => HTTP_BODY_TIMEOUT_S,
         };
+        debug_assert!(
+            self.waiting.is_none() || self.phase != Phase::Body,
+            "a hook's message has arrived before it waits"
+        );
         (self.since_ms.saturating_add(seconds * 1000), self.phase)
     }
 }
@@ -147,6 +155,11 @@ impl Protocol {
     pub(super) fn is_held(&self) -> bool {
         let Self::Http(peer) = self else { return false };
         peer.waiting.as_ref().is_some_and(|waiting| waiting.is_held)
+    }
+
+    /// Whether it speaks HTTP.
+    pub(super) const fn is_http(&self) -> bool {
+        matches!(self, Self::Http(_))
     }
 
     /// Whether it counts as a browser's connection for its address.

@@ -31,6 +31,7 @@ impl ReadBuffer {
         if let (Some(place), Some(kept)) = (self.bytes.get_mut(..count), kept.get(..count)) {
             place.copy_from_slice(kept);
         }
+        debug_assert!(!self.has_secret && self.used_max == 0, "the last bytes were not wiped");
         self.used = count;
         self.used_max = count;
     }
@@ -84,6 +85,8 @@ impl ReadBuffer {
             kept.reserve_exact(rest.len());
             kept.extend_from_slice(rest);
         }
+        debug_assert_eq!(kept.len(), self.used.saturating_sub(from), "what is unhandled is kept");
+        debug_assert_eq!(kept.is_empty(), kept.capacity() == 0, "an empty inbox holds no buffer");
         self.wipe();
     }
 

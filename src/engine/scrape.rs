@@ -38,6 +38,7 @@ impl Engine<'_> {
         surface: Surface,
         open: impl FnOnce(ConnId) -> std::io::Result<()>,
     ) -> Result<ConnId, Rejection> {
+        debug_assert!(surface != Surface::Public, "{surface:?} is no listener for metrics");
         let connections = &self.connections;
         let is_open = |conn: &ConnId| {
             let found = connections.get(conn.at()).filter(|found| found.id == *conn);
@@ -49,12 +50,14 @@ impl Engine<'_> {
         {
             log::debug!("{oldest} is evicted for a new scrape");
             self.mark_closed(oldest);
+            debug_assert_eq!(self.state(oldest), Some(State::Closed), "{oldest} was open");
         }
         let now_ms = self.now.ms();
         let conn = self.insert(address, surface, open)?;
         self.admission.scrapes.open.push_back(conn);
         debug_assert!(self.admission.scrapes.open.len() <= SCRAPES_MAX);
         if let Some(connection) = self.connections.get_mut(conn.at()) {
+            debug_assert!(connection.is_scrape(), "{conn} came by another listener");
             connection.protocol =
                 Protocol::Http(Box::new(HttpPeer::new(connection.address, now_ms)));
             enqueue(&mut self.queues.ready, connection);

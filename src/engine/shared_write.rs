@@ -48,9 +48,14 @@ impl<'a> SharedWrite<'a> {
         let Self { outbox, index, framing, head_bytes } = self;
         let Some(sender) = framing else { return outbox.send_parts(*index, write) };
         let mut waiting = outbox.pending_bytes(*index);
-        outbox.send_parts(*index, |part| {
+        let sent = outbox.send_parts(*index, |part| {
             send_framed(sender, &mut waiting, head_bytes, part, &mut write)
-        })
+        });
+        debug_assert!(
+            sent.is_err() || waiting == outbox.pending_bytes(*index),
+            "both count the same bytes"
+        );
+        sent
     }
 
     /// Bytes of heads that the stream accepted.
@@ -69,6 +74,8 @@ fn send_framed(
     write: &mut impl FnMut(Part<'_>) -> io::Result<usize>,
 ) -> io::Result<usize> {
     let mut accepted_bytes = 0;
+    let part_bytes = part.len();
+    debug_assert!(part_bytes <= *waiting, "a part is among the bytes that wait");
     while !part.is_empty() {
         let chunk = sender.chunk(*waiting);
         let (is_head, length) = match chunk.head.len() {
@@ -95,6 +102,7 @@ fn send_framed(
             break;
         }
     }
+    debug_assert_eq!(accepted_bytes + part.len(), part_bytes, "each byte is accepted, or waits");
     Ok(accepted_bytes)
 }
 

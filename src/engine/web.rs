@@ -10,7 +10,7 @@ use crate::auth::throttle::Origin;
 use crate::engine::connection::{Counted, Input, State};
 use crate::engine::io::{Event, Io};
 use crate::engine::protocol::{HttpPeer, Phase, Protocol, WaitingHook, WebSocket};
-use crate::engine::{Engine, Stopped, enqueue};
+use crate::engine::{Engine, Stopped, enqueue, is_counted};
 use crate::http::{self, Answer, Exchange, Peer, Setting, Status, Step};
 use crate::ids::ConnId;
 use crate::limits::HTTP_CONNECTIONS_FACTOR;
@@ -56,6 +56,8 @@ impl Engine<'_> {
         // The service knows only connections of Purpose.
         self.service.closed(conn);
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert!(matches!(connection.protocol, Protocol::Undecided), "{conn} has a protocol");
+        debug_assert_eq!(self.service.outbox.pending_bytes(conn.index), 0, "{conn} got an answer");
         connection.protocol = Protocol::Http(Box::new(HttpPeer::new(connection.address, now_ms)));
         if !self.options.web {
             let why = "HTTP is turned off on this server (--web off)";
@@ -76,6 +78,7 @@ impl Engine<'_> {
             return true;
         }
         self.uncount(conn);
+        debug_assert!(!is_counted(&self.connections, conn), "{conn} counts once");
         let most = self.options.unauthorized_per_address_max * HTTP_CONNECTIONS_FACTOR;
         if most > 0 && self.admission.unauthenticated.of(counted) >= most {
             return false;
@@ -90,6 +93,7 @@ impl Engine<'_> {
     /// Answers a connection with an error, and closes it.
     fn reject_http(&mut self, conn: ConnId, status: Status, why: &str, retry_s: Option<u32>) {
         let wall_us = self.now.wall_us;
+        debug_assert_eq!(self.state(conn), Some(State::Open), "{conn} is closed already");
         self.service.outbox.stage(conn.index, |out| {
             http::put_last(status, why, retry_s, wall_us, out);
         });
@@ -125,6 +129,7 @@ impl Engine<'_> {
                 None => self.count_inbound(io, conn),
             }
         }
+        debug_assert!(!self.service.has_written(), "pages write nothing");
         // Whatever happens to the messages of hooks, the pages are sent.
         self.service.end_turn();
         let has_written = !calls.is_empty() && self.call_hooks(io, calls);
@@ -178,6 +183,12 @@ impl Engine<'_> {
     ) -> Option<WaitingHook> {
         let now_ms = self.now.ms();
         let connection = self.connections.get_mut(conn.at())?;
+        debug_assert!(connection.inbox.is_empty(), "the bytes left over replace other ones");
+        debug_assert_eq!(
+            matches!(next, Next::Rejected),
+            connection.state() > State::Open,
+            "{conn} is closed here, unless it was rejected"
+        );
         match next {
             Next::Rejected => {}
             Next::Close => self.enter(conn, State::Flushing),
@@ -209,10 +220,15 @@ impl Engine<'_> {
 
     /// Handles one request at the front of `bytes`. Returns how many bytes it took.
     fn request(&mut self, io: &mut impl Io, conn: ConnId, bytes: &[u8]) -> (usize, Next) {
-        debug_assert!(!bytes.is_empty());
+        debug_assert!(!bytes.is_empty(), "a request has bytes");
         let Self { connections, service, options, now, .. } = self;
         let Some(connection) = connections.get_mut(conn.at()) else { return (0, Next::Close) };
-        let Protocol::Http(peer) = &mut connection.protocol else { return (0, Next::Close) };
+        let Protocol::Http(peer) = &mut connection.protocol else {
+            service
+                .metrics
+                .internal_error(format_args!("a request of {conn}, which speaks no HTTP"));
+            return (0, Next::Close);
+        };
         let setting = Setting {
             site: &options.site,
             surface: connection.surface,
@@ -304,6 +320,7 @@ impl Engine<'_> {
     /// Stores the messages of hooks in one turn, and answers in the next. Those that have to wait
     /// for the write lock stay with their connections. Returns whether it wrote.
     fn call_hooks(&mut self, io: &impl Io, calls: Vec<(ConnId, WaitingHook)>) -> bool {
+        debug_assert!(!self.service.has_written(), "hooks have a COMMIT of their own");
         let conns: Vec<ConnId> = calls.iter().map(|(conn, _)| *conn).collect();
         let mut called = Vec::with_capacity(calls.len());
         for (conn, call) in calls {
@@ -343,6 +360,7 @@ impl Engine<'_> {
             let what = format_args!("the message of a hook is lost: {conn} does not speak HTTP");
             return self.service.metrics.internal_error(what);
         };
+        debug_assert!(peer.waiting.is_none(), "{conn} waits for one message at a time");
         peer.waiting = Some(Box::new(WaitingHook { is_held: true, ..call }));
         // The server causes the wait, not the peer.
         peer.note(0, true, now_ms);
@@ -374,6 +392,7 @@ impl Engine<'_> {
     fn after_hook(&mut self, conn: ConnId, is_last: bool) {
         let now_ms = self.now.ms();
         let Some(connection) = self.connections.get_mut(conn.at()) else { return };
+        debug_assert_eq!((connection.id, connection.state()), (conn, State::Open), "it waits");
         let left = connection.inbox.len();
         if let Protocol::Http(peer) = &mut connection.protocol {
             peer.note(left, true, now_ms);
@@ -398,6 +417,8 @@ impl Engine<'_> {
         connection.protocol = Protocol::WebSocket(Box::new(WebSocket::new()));
         // The answer to the upgrade is sent raw, not as a message.
         connection.raw_bytes = self.service.outbox.pending_bytes(conn.index);
+        debug_assert!(connection.raw_bytes > 0, "an upgrade is answered");
+        debug_assert!(!self.service.is_authorized(conn), "HTTP has no session");
         connection.heard_ms = now_ms;
         self.service.connected(conn, peer.address);
         log::debug!("{conn} from {} is a WebSocket", peer.address);
@@ -410,6 +431,7 @@ impl Engine<'_> {
         let mut inbox = std::mem::take(&mut connection.inbox);
         if let Protocol::WebSocket(websocket) = &mut connection.protocol {
             let (payload_bytes, has_ended) = websocket.unwrap(&mut inbox);
+            debug_assert!(payload_bytes <= inbox.len(), "a layer adds no bytes");
             inbox.truncate(payload_bytes);
             if has_ended {
                 connection.input = Input::Ended;

@@ -52,6 +52,7 @@ impl WriteCoalescer {
             self.since_us = now_us;
         }
         debug_assert!(now_us >= self.since_us, "time goes back");
+        debug_assert!(self.is_back_to_back, "only busy turns delay writes");
         self.held.push(index);
         true
     }
@@ -72,6 +73,11 @@ impl WriteCoalescer {
         if self.held.is_empty() {
             self.held = list;
         }
+    }
+
+    /// Whether a write is delayed.
+    pub(super) const fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Microseconds to busy-poll for the next request while writes are delayed.
