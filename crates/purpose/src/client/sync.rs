@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// Goes on from what was seen at another time. [`Event::Missed`] comes next: follow it with
-    /// [`Client::catch_up`]. Before there is a session, it is for the user whose session comes next.
+    /// [`Client::catch_up`]. Without a session, it is for the user whose session is next.
     pub fn set_cursor(&mut self, cursor: Cursor) {
         self.cursor = cursor;
         self.cursor_user = self.session.as_ref().and_then(|session| session.user);
