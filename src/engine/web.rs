@@ -224,9 +224,7 @@ impl Engine<'_> {
         let Self { connections, service, options, now, .. } = self;
         let Some(connection) = connections.get_mut(conn.at()) else { return (0, Next::Close) };
         let Protocol::Http(peer) = &mut connection.protocol else {
-            service
-                .metrics
-                .internal_error(format_args!("a request of {conn}, which speaks no HTTP"));
+            service.metrics.internal_error(format_args!("a request of {conn}, which has no HTTP"));
             return (0, Next::Close);
         };
         let setting = Setting {

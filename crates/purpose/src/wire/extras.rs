@@ -309,7 +309,10 @@ pub fn put_reactions(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     put(out, REACTIONS, write);
     debug_assert!(
-        matches!(read_last(out, start), Some(Extra::Reactions(all)) if all.count() <= EMOJI_PER_MESSAGE_MAX),
+        matches!(
+            read_last(out, start),
+            Some(Extra::Reactions(all)) if all.count() <= EMOJI_PER_MESSAGE_MAX
+        ),
         "they are whole, and no more than a message has"
     );
 }
