@@ -154,6 +154,10 @@ impl Engine<'_> {
             if has_ended {
                 connection.input = Input::Ended;
             }
+            // Pings and pongs are signs of life, too.
+            if cost > 0 {
+                self.service.heard(conn);
+            }
         }
         if io.wants_write(conn) || connection.protocol.wants_write() {
             self.service.outbox.touch(conn.index);

@@ -71,6 +71,13 @@ impl Service<'_> {
         }
     }
 
+    /// Notes that bytes came from a connection, even if they are no frame.
+    pub fn heard(&mut self, conn: ConnId) {
+        if let Some(peer) = self.presence.peers.get_mut(conn) {
+            peer.hear(self.clock.now_ms());
+        }
+    }
+
     /// Removes a connection. Its session lives on.
     pub fn closed(&mut self, conn: ConnId) {
         let Some(peer) = self.presence.peers.get(conn) else { return };
