@@ -221,7 +221,7 @@ fn can_be_admin(user: &User) -> Result<(), Failure> {
 fn join(name: &str, user: &str, admin: bool, context: &mut Context<'_>) -> Outcome {
     let (chat, user, is_known) = file::change(&context.data, |store| {
         let chat = file::chat(store, name)?;
-        let user = file::user(store, user)?;
+        let user = file::kept_user(store, user)?;
         if admin {
             can_be_admin(&user)?;
         }

@@ -168,6 +168,16 @@ pub(super) fn user(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
     found.ok_or_else(|| Failure::Failed(none()).into())
 }
 
+/// The user with this name, if the account was not removed.
+pub(super) fn kept_user(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
+    let user = user(store, name)?;
+    if user.is_removed() {
+        let words = format!("the account {} was removed: add a user instead", user.nickname);
+        return Err(Failure::Failed(words).into());
+    }
+    Ok(user)
+}
+
 /// The group with this name.
 pub(super) fn chat(store: &mut Store<'_>, name: &str) -> Result<Chat, Stop> {
     let found = match name_key(name) {

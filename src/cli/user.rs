@@ -136,7 +136,7 @@ fn passwd(name: &str, password: &secret::Arguments, context: &mut Context<'_>) -
 
 /// A user with this name who may have a password.
 fn who_can_log_in(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
-    let user = not_removed(store, name)?;
+    let user = file::kept_user(store, name)?;
     if user.flags & USER_BOT != 0 {
         let words = format!("{} is a bot, which has a token in place of a password", user.nickname);
         return Err(Failure::Failed(format!("{words}: see 'vestnik hook --help'")).into());
@@ -144,19 +144,9 @@ fn who_can_log_in(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
     Ok(user)
 }
 
-/// A user with this name whose account was not removed.
-fn not_removed(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
-    let user = file::user(store, name)?;
-    if remove::is_removed(&user) {
-        let words = format!("the account {} was removed: add a user instead", user.nickname);
-        return Err(Failure::Failed(words).into());
-    }
-    Ok(user)
-}
-
 fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcome {
     let user = file::change(&context.data, |store| {
-        let user = not_removed(store, name)?;
+        let user = file::kept_user(store, name)?;
         store.set_disabled(user.user, disabled)?;
         let mut made = Vec::new();
         if disabled {
@@ -178,7 +168,7 @@ fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcom
 
 fn set(name: &str, is_operator: bool, context: &mut Context<'_>) -> Outcome {
     let user = file::change(&context.data, |store| {
-        let user = not_removed(store, name)?;
+        let user = file::kept_user(store, name)?;
         if user.flags & USER_BOT != 0 {
             let words = format!("{} is a bot, which is never an operator", user.nickname);
             return Err(Failure::Failed(words).into());
@@ -232,7 +222,7 @@ pub(super) fn taken(name: &str) -> Failure {
 fn rename(name: &str, given: &str, context: &mut Context<'_>) -> Outcome {
     let new = file::parse_login(given)?;
     let user = file::change(&context.data, |store| {
-        let user = not_removed(store, name)?;
+        let user = file::kept_user(store, name)?;
         if store.is_login_taken(new.text(), new.key(), Some(user.user))? {
             return Err(taken(given).into());
         }

@@ -61,9 +61,7 @@ impl Service<'_> {
         user: UserId,
     ) -> HandlerResult {
         self.administered(caller, chat)?;
-        if self.store.user(user)?.is_none() {
-            return Err(Decline::NoSuchUser.into());
-        }
+        self.kept_user(user)?;
         self.may_write()?;
         self.administered(caller, chat)?;
         if self.store.member(chat, user)?.is_some() {

@@ -34,6 +34,12 @@ impl Service<'_> {
         }
     }
 
+    /// A user whose account was not removed.
+    pub(super) fn kept_user(&mut self, user: UserId) -> Result<User, HandlerError> {
+        let found = self.store.user(user)?.filter(|found| !found.is_removed());
+        found.ok_or(Decline::NoSuchUser.into())
+    }
+
     /// The flags of a user as 1.1 shows them.
     pub(super) fn user_flags(&self, user: &User) -> u8 {
         let online = if self.presence.roster.is_online(user.user) { USER_ONLINE } else { 0 };
@@ -43,7 +49,7 @@ impl Service<'_> {
 
     pub(super) fn reset_password(&mut self, caller: Caller, user: UserId) -> HandlerResult {
         self.require_operator(caller)?;
-        let found = self.store.user(user)?.ok_or(Decline::NoSuchUser)?;
+        let found = self.kept_user(user)?;
         if found.flags & USER_BOT != 0 {
             return Err(Decline::Forbidden("a bot has no password").into());
         }
@@ -135,7 +141,7 @@ impl Service<'_> {
             return Err(Decline::Forbidden("operators cannot disable themselves").into());
         }
         self.may_write()?;
-        let found = self.store.user(user)?.ok_or(Decline::NoSuchUser)?;
+        let found = self.kept_user(user)?;
         if found.disabled == disabled {
             self.accept(caller, |_| {});
             return Ok(());

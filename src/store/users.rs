@@ -1,6 +1,7 @@
 //! Users: names, password hashes, and whether they are disabled.
 
 use super::{Store, StoreResult, id, time};
+use crate::auth::password::is_nobodys;
 use crate::ids::{ServerTime, UserId};
 use crate::names::Skeletons;
 use crate::wire::answer::USER_BOT;
@@ -28,7 +29,17 @@ impl User {
     pub const fn can_log_in(&self) -> bool {
         !self.disabled && self.flags & USER_BOT == 0
     }
+
+    /// Whether this is what is left of a removed account: its name holds its own id, and its
+    /// password is nobody's. A user who chose such a name, when that was possible, has a password.
+    pub fn is_removed(&self) -> bool {
+        let is_its_name = |ending| self.nickname == format!("deleted-{}{ending}", self.user);
+        self.disabled && REMOVED_ENDINGS.iter().any(is_its_name) && is_nobodys(&self.password)
+    }
 }
+
+/// What may stand behind the name of a removed account, if a user has it already.
+pub const REMOVED_ENDINGS: [&str; 5] = ["", "-2", "-3", "-4", "-5"];
 
 const COLUMNS: &str = "user_id, nickname, password, disabled, created, flags";
 

@@ -242,6 +242,28 @@ fn only_operators_manage_users() {
     anna.disable(boris_id, true).declined("forbidden");
 }
 
+/// What is left of a removed account is no user to operators and admins.
+#[test]
+fn a_removed_account_stays_removed() {
+    let server = Server::start();
+    let [(mut anna, _), (boris, boris_id)] = server.users11(["anna", "boris"]);
+    drop(boris);
+    server.make_operator("anna");
+    let chat = anna.create_chat("hall");
+    server.admin_ok(&["user", "remove", "boris", "--yes"], None);
+    anna.disable(boris_id, false).declined("no-such-user");
+    anna.disable(boris_id, true).declined("no-such-user");
+    anna.ask(RESET_PASSWORD, body().id(boris_id)).declined("no-such-user");
+    anna.ask(ADD_MEMBER, body().id(chat).id(boris_id)).declined("no-such-user");
+    anna.ask(START_CHAT, body().id(boris_id)).declined("no-such-user");
+    // A disabled user is still there.
+    server.add_user("clara");
+    server.admin_ok(&["user", "disable", "clara"], None);
+    let clara = boris_id + 1;
+    anna.ask(RESET_PASSWORD, body().id(clara)).accepted();
+    anna.disable(clara, false).accepted_empty();
+}
+
 /// FIND_USERS gives users by name, disabled ones to operators only.
 #[test]
 fn users_are_found_by_name() {

@@ -331,6 +331,8 @@ fn a_removed_account_is_not_brought_back() {
         &["user", "enable", "deleted-2"][..],
         &["user", "rename", "deleted-2", "boris"],
         &["user", "set", "deleted-2", "--operator", "on"],
+        &["chat", "join", "hall", "deleted-2"],
+        &["chat", "join", "hall", "deleted-2", "--admin"],
     ] {
         has(&folder.failed(command), &["deleted-2 was removed"]);
     }

@@ -3,13 +3,13 @@
 //! Messages keep the id of their sender, so the row of the user stays: disabled, without a password
 //! that anybody knows, and under a name that says so. The old name is free at once.
 
-use vestnik::auth::password::{is_nobodys, nobody};
+use vestnik::auth::password::nobody;
 use vestnik::ids::UserId;
 use vestnik::limits::PASSWORD_ITERATIONS;
 use vestnik::names::Name;
 use vestnik::store::Store;
 use vestnik::store::changes::Change;
-use vestnik::store::users::User;
+use vestnik::store::users::REMOVED_ENDINGS;
 
 use crate::cli::failure::Failure;
 use crate::cli::file::{self, Stop};
@@ -64,19 +64,9 @@ fn retire(store: &mut Store<'_>, user: UserId) -> Result<(), Stop> {
     Ok(store.retire_user(user, name.text(), name.key(), &nobody(PASSWORD_ITERATIONS))?)
 }
 
-/// Whether this is what is left of a removed account: its name holds its own id, and nobody's
-/// password. A user who chose such a name, when that was possible, has a password.
-pub(super) fn is_removed(user: &User) -> bool {
-    let is_free_name = |ending| user.nickname == format!("deleted-{}{ending}", user.user);
-    user.disabled && is_nobodys(&user.password) && ENDINGS.iter().any(is_free_name)
-}
-
-/// What may stand behind the name of a removed account, if a user has it already.
-const ENDINGS: [&str; 5] = ["", "-2", "-3", "-4", "-5"];
-
 /// A name that nobody has, for an account that is gone: `deleted-17`.
 fn free_name(store: &mut Store<'_>, user: UserId) -> Result<Name, Stop> {
-    for ending in ENDINGS {
+    for ending in REMOVED_ENDINGS {
         let name = format!("deleted-{user}{ending}");
         if let Ok(name) = Name::parse(&name)
             && !store.is_login_of_another(name.text(), name.key(), Some(user))?

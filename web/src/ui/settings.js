@@ -234,7 +234,8 @@ function userRow(user, reset, reload) {
   const about = [user.operator && t('operator'), user.bot && t('bot'), user.disabled && t('disabled')]
     .filter(Boolean).join(' · ');
   const isMe = user.id === store.me.peek()?.id;
-  return personRow(user, about, !isMe && !user.bot && iconButton('more',
+  const isRemoved = user.disabled && user.name.startsWith(`deleted-${user.id}`);
+  return personRow(user, about, !isMe && !user.bot && !isRemoved && iconButton('more',
     t('More about {name}', { name: user.name }), (event) => openMenu(
       /** @type {HTMLElement} */ (event.currentTarget), user.name, [
         {
