@@ -4,6 +4,8 @@ use crate::config::PushContent;
 use crate::ids::ChatId;
 use crate::push::encryption::TEXT_BYTES_MAX;
 
+/// The title where neither a chat nor an author is named.
+const SERVER_TITLE: &str = "vestnik";
 /// Longest title, in characters.
 const TITLE_CHARS_MAX: usize = 100;
 /// Longest nickname before a text, in characters.
@@ -29,7 +31,10 @@ pub(super) struct Notice<'a> {
 
 /// The JSON of a push. Links begin with `site`, if it is known.
 pub(super) fn text(notice: &Notice<'_>, content: PushContent, site: Option<&str>) -> String {
-    let title = notice.chat_title.unwrap_or(notice.sender);
+    let title = notice.chat_title.unwrap_or(match content {
+        PushContent::None => SERVER_TITLE,
+        PushContent::Full => notice.sender,
+    });
     let body = match (content, notice.chat_title) {
         (PushContent::None, _) => "New message".to_owned(),
         (PushContent::Full, None) => cut(notice.text, TEXT_CHARS_MAX),
@@ -58,7 +63,7 @@ pub fn test_text(site: Option<&str>) -> String {
     let text = serde_json::json!({
         "web_push": 8030,
         "notification": {
-            "title": "vestnik",
+            "title": SERVER_TITLE,
             "body": "Notifications work.",
             "navigate": format!("{}/", site.unwrap_or_default()),
             "tag": "test",
@@ -127,6 +132,11 @@ mod tests {
         let sent = text(&notice(), PushContent::None, None);
         assert!(!sent.contains("Tea") && !sent.contains("Anna"), "{sent}");
         assert_eq!(json(&sent)["notification"]["body"], "New message");
+        assert_eq!(json(&sent)["notification"]["title"], "Kitchen");
+        let direct = Notice { chat_title: None, ..notice() };
+        let sent = text(&direct, PushContent::None, None);
+        assert!(!sent.contains("Tea") && !sent.contains("Anna"), "{sent}");
+        assert_eq!(json(&sent)["notification"]["title"], "vestnik");
     }
 
     #[test]
