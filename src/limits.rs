@@ -226,7 +226,7 @@ pub const PUSHES_PER_HOST_MAX: usize = 4;
 pub const PUSHES_PENDING_MAX: usize = 50_000;
 /// Chats whose new messages wait to be scanned for pushes; more are found by a scan of all chats.
 pub const PUSH_CHATS_MAX: usize = 4_096;
-/// The newest messages of a chat that one decision about pushes scans.
+/// Messages of a chat that one slice of the decisions about pushes scans.
 pub const PUSH_MESSAGES_SCANNED_MAX: u32 = 64;
 /// Bytes of a push service's answer that are read.
 pub const PUSH_ANSWER_BYTES_MAX: u64 = 4 * 1024;

@@ -24,14 +24,14 @@ pub const NOTIFY_NOTHING: u8 = 2;
 /// The message, as far as the decision needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent<'a> {
-    /// The text, as it is stored.
-    pub text: &'a str,
+    /// The text, normalized as names are; may be empty where it has no `@`.
+    pub folded: &'a str,
     /// When it was created, in microseconds of server time.
     pub created_us: i64,
     /// It was deleted meanwhile.
     pub is_deleted: bool,
-    /// The sender is an admin of the chat, so `@all` counts as a mention of everybody.
-    pub by_admin: bool,
+    /// It mentions `@all`, and the sender is an admin of the chat.
+    pub to_all: bool,
 }
 
 /// A member and one of their sessions, as far as the decision needs them.
@@ -39,8 +39,8 @@ pub struct Sent<'a> {
 pub struct Recipient<'a> {
     /// The member sent the message.
     pub is_sender: bool,
-    /// The present nickname.
-    pub nickname: &'a str,
+    /// `@` and the present nickname, by [`mention_key`].
+    pub mention: &'a str,
     /// The message answers one that the member wrote.
     pub is_answered: bool,
     /// [`NOTIFY_ALL`], [`NOTIFY_MENTIONS`] or [`NOTIFY_NOTHING`].
@@ -67,8 +67,7 @@ pub fn decide(message: &Sent<'_>, to: &Recipient<'_>, now_us: i64) -> Decision {
     if to.is_sender || message.is_deleted || to.seen_us >= message.created_us {
         return Decision::No;
     }
-    let concerns_them =
-        || to.is_answered || mentions(message.text, to.nickname) || names_all(message);
+    let concerns_them = || to.is_answered || message.to_all || mentions(message.folded, to.mention);
     let wants_it = match to.notify {
         NOTIFY_ALL => true,
         NOTIFY_MENTIONS => concerns_them(),
@@ -81,26 +80,44 @@ pub fn decide(message: &Sent<'_>, to: &Recipient<'_>, now_us: i64) -> Decision {
     if now_us < due_us {
         return Decision::Wait(due_us);
     }
-    match to.heard_ms_ago {
-        Some(ms) if ms < HEARD_WITHIN_MS => Decision::No,
-        _ => Decision::Push,
-    }
+    if was_heard(to.heard_ms_ago) { Decision::No } else { Decision::Push }
 }
 
-fn names_all(message: &Sent<'_>) -> bool {
-    message.by_admin && mentions(message.text, "all")
+/// Whether a session was heard lately enough to need no push.
+pub fn was_heard(ms_ago: Option<u64>) -> bool {
+    ms_ago.is_some_and(|ms| ms < HEARD_WITHIN_MS)
 }
 
-/// Whether a text contains `@` and the nickname, compared as names are. Neither a letter nor a
-/// digit may stand right before the `@` or right after the name.
-pub fn mentions(text: &str, nickname: &str) -> bool {
+/// The mention of everybody.
+pub const MENTION_ALL: &str = "@all";
+
+/// What mentions a member: `@` and the nickname, normalized as names are.
+pub fn mention_key(nickname: &str) -> String {
+    format!("@{}", names::text_key(nickname))
+}
+
+/// A text as [`mentions`] reads it: normalized as names are, and empty where it has no `@`. This
+/// costs 100 times as much as reading the result, so callers do it once for many members.
+pub fn fold_text(text: &str) -> String {
     if !text.contains('@') {
-        return false;
+        return String::new();
     }
-    let text = names::text_key(text);
-    let wanted = format!("@{}", names::text_key(nickname));
+    #[cfg(test)]
+    FOLDED_BYTES.set(FOLDED_BYTES.get() + text.len());
+    names::text_key(text)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Bytes of text folded by the tests of this thread.
+    pub(super) static FOLDED_BYTES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Whether a folded text contains a mention. Neither a letter nor a digit may stand right before
+/// the `@` or right after the name.
+pub fn mentions(text: &str, mention: &str) -> bool {
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
-    text.match_indices(&wanted).any(|(at, found)| {
+    text.match_indices(mention).any(|(at, found)| {
         let before = text.get(..at).and_then(|before| before.chars().next_back());
         let after = text.get(at + found.len()..).and_then(|after| after.chars().next());
         !is_word(before) && !is_word(after)
@@ -189,10 +206,10 @@ mod tests {
     const DUE: i64 = SENT + PUSH_DELAY_US;
 
     const MESSAGE: Sent<'_> =
-        Sent { text: "hello", created_us: SENT, is_deleted: false, by_admin: false };
+        Sent { folded: "", created_us: SENT, is_deleted: false, to_all: false };
     const MEMBER: Recipient<'_> = Recipient {
         is_sender: false,
-        nickname: "Anna",
+        mention: "@anna",
         is_answered: false,
         notify: NOTIFY_ALL,
         seen_us: 0,
@@ -200,7 +217,7 @@ mod tests {
     };
 
     fn text(text: &str) -> Sent<'_> {
-        Sent { text, ..MESSAGE }
+        Sent { folded: text, ..MESSAGE }
     }
 
     fn wants(notify: u8) -> Recipient<'static> {
@@ -210,7 +227,7 @@ mod tests {
     #[test]
     fn who_gets_a_push_and_when() {
         use Decision::{No, Push, Wait};
-        let all = |text| Sent { by_admin: true, ..self::text(text) };
+        let all = Sent { to_all: true, ..self::text("@all") };
         let answered = |notify| Recipient { is_answered: true, ..wants(notify) };
         let seen = |seen_us| Recipient { seen_us, ..MEMBER };
         let heard = |ms| Recipient { heard_ms_ago: Some(ms), ..MEMBER };
@@ -238,11 +255,11 @@ mod tests {
             ("mentions only, another", text("hi @annabel"), wants(NOTIFY_MENTIONS), DUE, No),
             ("mentions only, an address", text("x@anna.org"), wants(NOTIFY_MENTIONS), DUE, No),
             ("mentions only, answered", MESSAGE, answered(NOTIFY_MENTIONS), DUE, Push),
-            ("mentions only, all by an admin", all("@all"), wants(NOTIFY_MENTIONS), DUE, Push),
+            ("mentions only, all by an admin", all, wants(NOTIFY_MENTIONS), DUE, Push),
             ("mentions only, all by a member", text("@all"), wants(NOTIFY_MENTIONS), DUE, No),
             ("nothing, mentioned", text("@anna"), wants(NOTIFY_NOTHING), DUE, No),
             ("nothing, answered", MESSAGE, answered(NOTIFY_NOTHING), DUE, No),
-            ("nothing, all by an admin", all("@all"), wants(NOTIFY_NOTHING), DUE, No),
+            ("nothing, all by an admin", all, wants(NOTIFY_NOTHING), DUE, No),
         ];
         for (what, message, member, now_us, expected) in table {
             assert_eq!(decide(&message, &member, now_us), expected, "{what}");
@@ -251,6 +268,7 @@ mod tests {
 
     #[test]
     fn a_mention_is_a_whole_name() {
+        let mentions = |text, name| mentions(&fold_text(text), &mention_key(name));
         for (text, name) in [
             ("@anna", "Anna"),
             ("hi, @ANNA!", "anna"),

@@ -13,7 +13,7 @@ mod deliver;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::ids::{ChatId, MessageId, ServerTime, UserId};
@@ -21,14 +21,21 @@ use crate::limits::{PUSH_CHATS_MAX, PUSH_MESSAGES_SCANNED_MAX, PUSHES_PENDING_MA
 use crate::metrics::{Kind, Page};
 use crate::push::vapid::VapidKey;
 use crate::push::{Done, Job};
-use crate::service::push::{Decision, PUSH_DELAY_US, Recipient, Sent, decide, endpoint_host};
+use crate::service::push::{
+    Decision, MENTION_ALL, NOTIFY_ALL, NOTIFY_MENTIONS, PUSH_DELAY_US, Recipient, Sent, decide,
+    endpoint_host, fold_text, mention_key, mentions, was_heard,
+};
 use crate::service::push_queue::{PushKey, PushQueue, Waiting};
 use crate::service::{DAY_US, HandlerError, Service};
 use crate::store::pushes::{PendingPush, PushMember, PushMessage};
 use crate::store::{Store, StoreResult};
 
-/// Members scanned in one slice.
+/// Members and subscriptions scanned in one slice, approximately.
 const MEMBERS_PER_SLICE: u32 = 64;
+/// Bytes of texts with an `@` folded in one slice, approximately: a few milliseconds.
+const FOLDED_BYTES_PER_SLICE: usize = 32 * 1024;
+/// Messages scanned in the time of one member.
+const MESSAGES_PER_MEMBER: u32 = 4;
 /// Chats scanned in one slice, for new messages and for members.
 const CHATS_PER_SLICE: usize = 64;
 /// Milliseconds after the start in which nothing is decided, so that clients can reconnect first.
@@ -59,13 +66,120 @@ struct Noted {
     due_us: i64,
 }
 
-/// A chat whose members are scanned, a slice at a time.
-#[derive(Clone, Copy, Debug)]
+/// A chat whose messages and members are scanned, a slice at a time: all members for the newest
+/// slice of messages, and then again for older ones, until nobody wants them.
+#[derive(Debug)]
 struct Deciding {
     chat: ChatId,
     first: ServerTime,
     upto: ServerTime,
+    /// The newest message that was not read yet.
+    below: ServerTime,
+    /// The slice of messages that members are scanned for.
+    read: Option<Read>,
     next: Option<UserId>,
+    /// Members who were served by a newer slice.
+    served: HashSet<UserId>,
+    /// Some member may want any older message.
+    wants_any: bool,
+    /// Some member may want an older message that mentions or answers.
+    wants_marked: bool,
+}
+
+impl Deciding {
+    fn new(chat: ChatId, first: ServerTime, upto: ServerTime) -> Self {
+        Self {
+            chat,
+            first,
+            upto,
+            below: upto,
+            read: None,
+            next: None,
+            served: HashSet::new(),
+            wants_any: true,
+            wants_marked: true,
+        }
+    }
+}
+
+/// A slice of messages, each folded once for all members.
+#[derive(Debug)]
+struct Read {
+    messages: Vec<Folded>,
+    /// The time up to which older messages go on.
+    rest: Option<ServerTime>,
+}
+
+/// A message, prepared for decisions about many members.
+#[derive(Debug)]
+struct Folded {
+    id: MessageId,
+    sender: UserId,
+    answers: Option<UserId>,
+    is_deleted: bool,
+    /// By [`fold_text`].
+    text: String,
+    to_all: bool,
+}
+
+impl Folded {
+    fn new(message: &PushMessage) -> Self {
+        let text = fold_text(&message.text);
+        Self {
+            id: message.id,
+            sender: message.sender,
+            answers: message.answers,
+            is_deleted: message.is_deleted,
+            to_all: message.by_admin && mentions(&text, MENTION_ALL),
+            text,
+        }
+    }
+
+    /// Whether it may mention or answer a member.
+    fn is_marked(&self) -> bool {
+        self.answers.is_some() || !self.text.is_empty()
+    }
+
+    fn decide(
+        &self,
+        member: &PushMember,
+        mention: &str,
+        heard_ms_ago: Option<u64>,
+        now_us: i64,
+    ) -> Decision {
+        let message = Sent {
+            folded: &self.text,
+            created_us: self.id.created().micros(),
+            is_deleted: self.is_deleted,
+            to_all: self.to_all,
+        };
+        let to = Recipient {
+            is_sender: self.sender == member.user,
+            mention,
+            is_answered: self.answers == Some(member.user),
+            notify: member.notify,
+            seen_us: member.seen.micros(),
+            heard_ms_ago,
+        };
+        decide(&message, &to, now_us)
+    }
+}
+
+/// The work that a slice may do or has done.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    members: u32,
+    folded_bytes: usize,
+}
+
+impl Work {
+    /// What is left; `None`: nothing.
+    fn minus(self, done: Self) -> Option<Self> {
+        let members = self.members.checked_sub(done.members).filter(|left| *left > 0)?;
+        let folded_bytes =
+            self.folded_bytes.checked_sub(done.folded_bytes).filter(|left| *left > 0)?;
+        Some(Self { members, folded_bytes })
+    }
 }
 
 /// A scan of all chats for messages after a time.
@@ -236,15 +350,6 @@ fn load_or_make_key(store: &mut Store<'_>) -> Result<VapidKey, String> {
     VapidKey::from_stored(&stored).map_err(|e| e.to_string())
 }
 
-fn as_sent(message: &PushMessage) -> Sent<'_> {
-    Sent {
-        text: &message.text,
-        created_us: message.id.created().micros(),
-        is_deleted: message.is_deleted,
-        by_admin: message.by_admin,
-    }
-}
-
 impl Service<'_> {
     /// The server's key for pushes; `None` when pushes are off.
     pub fn push_key(&self) -> Option<Arc<VapidKey>> {
@@ -325,14 +430,15 @@ impl Service<'_> {
         Ok(!is_over)
     }
 
-    /// Decides for up to [`MEMBERS_PER_SLICE`] members of chats that are due.
+    /// Runs a slice of the decisions about chats that are due.
     fn decide_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
-        let mut left = MEMBERS_PER_SLICE;
+        let mut left = Work { members: MEMBERS_PER_SLICE, folded_bytes: FOLDED_BYTES_PER_SLICE };
         for _ in 0..CHATS_PER_SLICE {
             let Some(deciding) = self.next_to_decide(now) else { return Ok(false) };
-            left = left.saturating_sub(self.decide_chat(deciding, left, now)?);
-            if left == 0 {
-                break;
+            let done = self.decide_chat(deciding, left.members, now)?;
+            match left.minus(done) {
+                Some(rest) => left = rest,
+                None => break,
             }
         }
         Ok(true)
@@ -347,46 +453,111 @@ impl Service<'_> {
         let (due_us, chat) = pushing.noted_by_due.first().copied()?;
         let upto = ServerTime::new(now.micros() - PUSH_DELAY_US)?;
         let noted = pushing.noted.get(&chat).filter(|_| due_us <= now.micros())?;
-        Some(Deciding { chat, first: noted.first, upto, next: None })
+        Some(Deciding::new(chat, noted.first, upto))
     }
 
-    /// Decides for up to `limit` members of a chat. Returns how many were scanned.
-    fn decide_chat(&mut self, deciding: Deciding, limit: u32, now: ServerTime) -> StoreResult<u32> {
-        let Deciding { chat, first, upto, next } = deciding;
+    /// Decides about one slice of messages for up to `limit` members of a chat.
+    fn decide_chat(
+        &mut self,
+        mut deciding: Deciding,
+        limit: u32,
+        now: ServerTime,
+    ) -> StoreResult<Work> {
+        let mut done = Work { members: 0, folded_bytes: 0 };
+        let read = match deciding.read.take() {
+            Some(read) => read,
+            None => self.read_messages(&mut deciding, &mut done)?,
+        };
+        if read.messages.is_empty() {
+            self.decide_older(deciding, read.rest, now)?;
+            return Ok(done);
+        }
+        let members = self.store.push_members(deciding.chat, deciding.next, limit)?;
+        done.members += members.scanned;
+        self.decide_members(&mut deciding, &read, &members.found, now)?;
+        if members.next.is_some() {
+            deciding.next = members.next;
+            deciding.read = Some(read);
+            self.background.pushing.deciding = Some(deciding);
+        } else if deciding.wants_any || deciding.wants_marked {
+            self.decide_older(deciding, read.rest, now)?;
+        } else {
+            self.end_deciding(&deciding, now)?;
+        }
+        Ok(done)
+    }
+
+    /// Reads the next slice of messages, without those that no member wants.
+    fn read_messages(&mut self, deciding: &mut Deciding, done: &mut Work) -> StoreResult<Read> {
+        let (after, upto) = (deciding.first.previous(), deciding.below);
         let newest = PUSH_MESSAGES_SCANNED_MAX;
-        let messages = self.store.push_messages(chat, first.previous(), upto, newest)?;
-        if messages.is_empty() {
-            self.end_deciding(chat, first, upto, now)?;
-            return Ok(0);
+        let read = self.store.push_messages(deciding.chat, after, upto, newest)?;
+        done.members += read.found.len() as u32 / MESSAGES_PER_MEMBER;
+        done.folded_bytes += read.marked_bytes;
+        let mut messages: Vec<_> = read.found.iter().map(Folded::new).collect();
+        if !deciding.wants_any {
+            messages.retain(Folded::is_marked);
         }
-        let members = self.store.push_members(chat, next, limit)?;
-        for member in &members.found {
-            let found = messages
-                .iter()
-                .find(|message| self.decide_push(message, member, now.micros()) == Decision::Push);
-            if let Some(message) = found {
-                self.add_push((member.session, chat), message.id, &member.endpoint, now)?;
+        if !messages.is_empty() {
+            (deciding.wants_any, deciding.wants_marked) = (false, false);
+        }
+        Ok(Read { messages, rest: read.rest })
+    }
+
+    /// Goes on with the messages up to `rest`, if there are any.
+    fn decide_older(
+        &mut self,
+        mut deciding: Deciding,
+        rest: Option<ServerTime>,
+        now: ServerTime,
+    ) -> StoreResult<()> {
+        let Some(rest) = rest.filter(|rest| *rest >= deciding.first) else {
+            return self.end_deciding(&deciding, now);
+        };
+        (deciding.below, deciding.next) = (rest, None);
+        self.background.pushing.deciding = Some(deciding);
+        Ok(())
+    }
+
+    /// Decides about a slice of messages for these members: once for all sessions of a member.
+    fn decide_members(
+        &mut self,
+        deciding: &mut Deciding,
+        read: &Read,
+        members: &[PushMember],
+        now: ServerTime,
+    ) -> StoreResult<()> {
+        for sessions in members.chunk_by(|one, other| one.user == other.user) {
+            let Some(member) = sessions.first() else { continue };
+            if deciding.served.contains(&member.user) {
+                continue;
+            }
+            let mention = mention_key(&member.nickname);
+            let is_due = |message: &&Folded| {
+                message.decide(member, &mention, None, now.micros()) == Decision::Push
+            };
+            if let Some(message) = read.messages.iter().find(is_due) {
+                if read.rest.is_some() {
+                    deciding.served.insert(member.user);
+                }
+                for session in sessions {
+                    if !was_heard(self.heard_ms_ago(session)) {
+                        let key = (session.session, deciding.chat);
+                        self.add_push(key, message.id, &session.endpoint, now)?;
+                    }
+                }
+            } else if read.rest.is_some_and(|rest| rest > member.seen) {
+                deciding.wants_any |= member.notify == NOTIFY_ALL;
+                deciding.wants_marked |= member.notify == NOTIFY_MENTIONS;
             }
         }
-        match members.next {
-            Some(_) => {
-                let rest = Deciding { next: members.next, ..deciding };
-                self.background.pushing.deciding = Some(rest);
-            }
-            None => self.end_deciding(chat, first, upto, now)?,
-        }
-        Ok(members.scanned)
+        Ok(())
     }
 
     /// Ends the scan of a chat. Messages that came later are scanned ten seconds from now, so a
     /// busy chat causes at most one push per member in ten seconds.
-    fn end_deciding(
-        &mut self,
-        chat: ChatId,
-        first: ServerTime,
-        upto: ServerTime,
-        now: ServerTime,
-    ) -> StoreResult<()> {
+    fn end_deciding(&mut self, deciding: &Deciding, now: ServerTime) -> StoreResult<()> {
+        let Deciding { chat, first, upto, .. } = *deciding;
         if self.background.pushing.noted.get(&chat).is_some_and(|noted| noted.first < first) {
             // A scan of all chats has found earlier messages meanwhile.
             return Ok(());
@@ -398,19 +569,11 @@ impl Service<'_> {
         Ok(())
     }
 
-    fn decide_push(&self, message: &PushMessage, member: &PushMember, now_us: i64) -> Decision {
-        let carrier = self.conn_of_session(member.user, member.session);
-        let heard_ms =
-            carrier.and_then(|conn| self.presence.peers.get(conn)).map(|peer| peer.state.since_ms);
-        let to = Recipient {
-            is_sender: message.sender == member.user,
-            nickname: &member.nickname,
-            is_answered: message.answers == Some(member.user),
-            notify: member.notify,
-            seen_us: member.seen.micros(),
-            heard_ms_ago: heard_ms.map(|heard_ms| self.clock.now_ms().saturating_sub(heard_ms)),
-        };
-        decide(&as_sent(message), &to, now_us)
+    /// Milliseconds since the session's connection was heard; `None`: not connected.
+    fn heard_ms_ago(&self, member: &PushMember) -> Option<u64> {
+        let conn = self.conn_of_session(member.user, member.session)?;
+        let heard_ms = self.presence.peers.get(conn)?.state.since_ms;
+        Some(self.clock.now_ms().saturating_sub(heard_ms))
     }
 
     fn add_push(

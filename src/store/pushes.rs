@@ -7,8 +7,10 @@ use super::{Store, StoreResult, id, time};
 use crate::ids::{ChatId, MessageId, ServerTime, SessionId, UserId};
 use crate::wire::codec::STATUS_DELETED;
 
-/// Bytes of text read for one decision; above it, older messages of the chat are skipped.
+/// Bytes of text read in one slice; above it, the slice ends.
 const TEXT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of texts with an `@` in one slice: those are searched for mentions, which takes longer.
+const MARKED_BYTES_MAX: usize = 32 * 1024;
 
 /// A row of `push_pending`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +44,17 @@ pub struct PushMessage {
     pub answers: Option<UserId>,
 }
 
+/// A slice of the messages of a chat.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PushMessages {
+    /// The messages, newest first.
+    pub found: Vec<PushMessage>,
+    /// The time up to which the older ones go on; `None`: the slice was the last.
+    pub rest: Option<ServerTime>,
+    /// Bytes of the texts with an `@`.
+    pub marked_bytes: usize,
+}
+
 /// A member with a subscription, as the push decision needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushMember {
@@ -66,7 +79,7 @@ pub struct PushMembers {
     pub found: Vec<PushMember>,
     /// The last member scanned; `None`: the slice was the last.
     pub next: Option<UserId>,
-    /// How many members were scanned.
+    /// How many members and subscriptions were scanned.
     pub scanned: u32,
 }
 
@@ -153,7 +166,8 @@ impl Store<'_> {
         Ok(count.unwrap_or_default().unsigned_abs())
     }
 
-    /// Up to `limit` messages of a chat above `after` and up to `upto`, newest first.
+    /// The newest messages of a chat above `after` and up to `upto`: `limit` of them, or fewer long
+    /// ones.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -163,20 +177,28 @@ impl Store<'_> {
         after: ServerTime,
         upto: ServerTime,
         limit: u32,
-    ) -> StoreResult<Vec<PushMessage>> {
+    ) -> StoreResult<PushMessages> {
         let sql = format!(
             "SELECT {MESSAGE} FROM messages g
              WHERE g.chat_id = ?1 AND g.message_id > ?2 AND g.message_id <= ?3
              ORDER BY g.message_id DESC LIMIT ?4"
         );
-        let (mut found, mut text_bytes) = (Vec::new(), 0);
+        let (mut read, mut text_bytes) = (PushMessages::default(), 0);
         self.each(&sql, (chat.row(), after.micros(), upto.micros(), limit), |row| {
             let message = message(row)?;
             text_bytes += message.text.len();
-            found.push(message);
-            Ok(text_bytes < TEXT_BYTES_MAX)
+            if message.text.contains('@') {
+                read.marked_bytes += message.text.len();
+            }
+            let oldest = message.id.created();
+            read.found.push(message);
+            let is_full = read.found.len() as u64 >= u64::from(limit)
+                || text_bytes >= TEXT_BYTES_MAX
+                || read.marked_bytes >= MARKED_BYTES_MAX;
+            read.rest = is_full.then(|| oldest.previous());
+            Ok(!is_full)
         })?;
-        Ok(found)
+        Ok(read)
     }
 
     /// The first message of a chat after a time.
@@ -194,7 +216,8 @@ impl Store<'_> {
         Ok(first.flatten().and_then(ServerTime::new))
     }
 
-    /// Scans `limit` members of a chat above `after`, by id, for those with subscriptions.
+    /// Scans members of a chat above `after`, by id, for their subscriptions. Ends behind the member
+    /// with whom the members and subscriptions scanned reach `limit`.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -204,33 +227,37 @@ impl Store<'_> {
         after: Option<UserId>,
         limit: u32,
     ) -> StoreResult<PushMembers> {
-        let sql = "SELECT m.user_id, u.nickname, m.notify, m.seen, p.session_id, p.endpoint
-                   FROM (SELECT user_id, notify, seen FROM members
-                         WHERE chat_id = ?1 AND user_id > ?2 ORDER BY user_id LIMIT ?3) m
+        let sql = "SELECT m.user_id, u.nickname, m.notify, m.seen FROM members m
                    JOIN users u USING (user_id)
-                   LEFT JOIN sessions s ON s.user_id = m.user_id
-                   LEFT JOIN push_subscriptions p ON p.session_id = s.session_id
-                   ORDER BY m.user_id, p.session_id";
-        let (mut members, mut last, mut count) = (PushMembers::default(), None, 0);
-        self.each(sql, (chat.row(), after.map_or(0, UserId::row), limit), |row| {
+                   WHERE m.chat_id = ?1 AND m.user_id > ?2 ORDER BY m.user_id LIMIT ?3";
+        let read = self.all(sql, (chat.row(), after.map_or(0, UserId::row), limit), |row| {
             let user = id(UserId::from_row, 0, row.get(0)?)?;
-            if last != Some(user) {
-                (last, count) = (Some(user), count + 1);
+            Ok((user, row.get::<_, String>(1)?, row.get(2)?, time(row, 3)?))
+        })?;
+        let is_cut = read.len() as u64 >= u64::from(limit);
+        let mut members = PushMembers::default();
+        for (user, nickname, notify, seen) in read {
+            if members.scanned >= limit {
+                return Ok(members);
             }
-            if let Some(session) = row.get::<_, Option<i64>>(4)? {
+            let sql = "SELECT p.session_id, p.endpoint FROM sessions s
+                       JOIN push_subscriptions p USING (session_id) WHERE s.user_id = ?1";
+            let before = members.found.len();
+            self.each(sql, [user.row()], |row| {
                 members.found.push(PushMember {
                     user,
-                    nickname: row.get(1)?,
-                    notify: row.get(2)?,
-                    seen: time(row, 3)?,
-                    session: id(SessionId::from_row, 4, session)?,
-                    endpoint: row.get(5)?,
+                    nickname: nickname.clone(),
+                    notify,
+                    seen,
+                    session: id(SessionId::from_row, 0, row.get(0)?)?,
+                    endpoint: row.get(1)?,
                 });
-            }
-            Ok(true)
-        })?;
-        members.next = last.filter(|_| count >= limit);
-        members.scanned = count;
+                Ok(true)
+            })?;
+            members.scanned += 1 + (members.found.len() - before) as u32;
+            members.next = Some(user);
+        }
+        members.next = members.next.filter(|_| is_cut);
         Ok(members)
     }
 
@@ -347,17 +374,18 @@ impl Store<'_> {
         })
     }
 
-    /// Number of a user's chats whose newest message is unread and by another user. Scans at most
-    /// `limit` chats.
+    /// Number of a user's chats with unread messages. Scans at most `limit` chats, and the newest
+    /// 100 messages behind the marker in each.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn count_new_chats(&mut self, user: UserId, limit: u32) -> StoreResult<u32> {
         let sql = "SELECT count(*) FROM (SELECT chat_id, seen FROM members
                                          WHERE user_id = ?1 LIMIT ?2) m
-                   WHERE (SELECT g.sender_id FROM messages g
+                   WHERE EXISTS (SELECT 1 FROM (SELECT sender_id, status FROM messages g
                           WHERE g.chat_id = m.chat_id AND g.message_id > m.seen
-                          ORDER BY g.message_id DESC LIMIT 1) <> ?1";
+                          ORDER BY g.message_id DESC LIMIT 100)
+                       WHERE sender_id <> ?1 AND status & 2 = 0)";
         let count = self.get(sql, (user.row(), limit), |row| row.get(0))?;
         Ok(count.unwrap_or_default())
     }

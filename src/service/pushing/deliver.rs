@@ -3,12 +3,13 @@
 use crate::ids::{ChatId, MessageId, ServerTime};
 use crate::limits::PUSH_THREADS;
 use crate::push::{Job, Outcome, Urgency};
-use crate::service::push::{Decision, NOTIFY_MENTIONS, endpoint_host};
+use crate::service::push::{Decision, NOTIFY_MENTIONS, endpoint_host, mention_key};
 use crate::service::push_queue::{PushKey, UnderWay, Waiting, retry_delay_us};
 use crate::service::push_text::{Notice, text};
+use crate::service::pushing::{FOLDED_BYTES_PER_SLICE, Folded};
 use crate::service::{DAY_US, Service};
 use crate::store::StoreResult;
-use crate::store::pushes::{PushContext, PushMember, PushMessage};
+use crate::store::pushes::{PushContext, PushMember};
 use crate::wire::extras::{Extras, put_file_lines};
 
 /// Pushes taken from the queue in one slice, at most. A push that is dropped costs one read.
@@ -21,41 +22,61 @@ const TTL_S: u32 = 24 * 3600;
 impl Service<'_> {
     /// Passes pushes that are due to idle threads. True when more may be due.
     pub(super) fn hand_out_pushes(&mut self, now: ServerTime) -> StoreResult<bool> {
+        let mut folded_bytes = 0;
         for _ in 0..PUSHES_PER_SLICE {
+            if folded_bytes >= FOLDED_BYTES_PER_SLICE {
+                return Ok(true);
+            }
             if self.background.pushing.queue.under_way() >= PUSH_THREADS {
                 return Ok(false);
             }
             let Some((key, waiting)) = self.background.pushing.queue.next(now.micros()) else {
                 return Ok(false);
             };
-            self.hand_out_push(key, waiting, now)?;
+            folded_bytes += self.hand_out_push(key, waiting, now)?;
         }
         Ok(true)
     }
 
-    fn hand_out_push(&mut self, key: PushKey, push: Waiting, now: ServerTime) -> StoreResult<()> {
+    /// Returns how many bytes of text were folded.
+    fn hand_out_push(
+        &mut self,
+        key: PushKey,
+        push: Waiting,
+        now: ServerTime,
+    ) -> StoreResult<usize> {
         let (session, chat) = key;
         let is_late = push.attempts > 0 && now.micros() > last_attempt_us(push.message);
         let context = self.store.push_context(session, chat, push.message)?;
-        let context = context.filter(|context| {
-            let (message, member) = (&context.message, &context.member);
-            !is_late && self.decide_push(message, member, now.micros()) == Decision::Push
+        let folded = context.as_ref().map(|context| Folded::new(&context.message));
+        let folded_bytes = folded.as_ref().map_or(0, |folded| folded.text.len());
+        let found = context.zip(folded).filter(|(context, message)| {
+            let (member, heard_ms_ago) = (&context.member, self.heard_ms_ago(&context.member));
+            let mention = mention_key(&member.nickname);
+            let decision = message.decide(member, &mention, heard_ms_ago, now.micros());
+            !is_late && decision == Decision::Push
         });
-        let Some(context) = context else {
+        let Some((context, message)) = found else {
             let counts = &mut self.background.pushing.counts;
             *(if is_late { &mut counts.expired } else { &mut counts.obsolete }) += 1;
-            return self.store.remove_push(session, chat, push.message);
+            self.store.remove_push(session, chat, push.message)?;
+            return Ok(folded_bytes);
         };
         let endpoint = context.subscription.endpoint.clone();
         // The session may have subscribed anew, with an endpoint at another host.
         let push = Waiting { host: endpoint_host(&endpoint), ..push };
-        let mut job = self.push_job(chat, context)?;
+        let mut job = self.push_job(chat, context, &message)?;
         job.id = self.background.pushing.queue.begin(key, push, endpoint);
         self.background.pushing.jobs.push_back(job);
-        Ok(())
+        Ok(folded_bytes)
     }
 
-    fn push_job(&mut self, chat: ChatId, context: PushContext) -> StoreResult<Job> {
+    fn push_job(
+        &mut self,
+        chat: ChatId,
+        context: PushContext,
+        folded: &Folded,
+    ) -> StoreResult<Job> {
         let PushContext { subscription, member, message, sender_name, chat_title, row_status } =
             context;
         let mut files = Vec::new();
@@ -74,8 +95,7 @@ impl Service<'_> {
                 .unwrap_or(&message.text),
             new_chats: self.store.count_new_chats(member.user, BADGE_CHATS_MAX)?,
         };
-        let is_personal =
-            chat_title.is_none() || self.decide_as_mention(&message, &member) == Decision::Push;
+        let is_personal = chat_title.is_none() || concerns(folded, &member);
         let site = self.config.push_site.as_deref();
         Ok(Job {
             id: 0,
@@ -88,12 +108,6 @@ impl Service<'_> {
             urgency: if is_personal { Urgency::High } else { Urgency::Normal },
             now_s: self.clock.wall().micros().unsigned_abs() / 1_000_000,
         })
-    }
-
-    /// Decides as if the member wanted mentions and answers only: such pushes are urgent.
-    fn decide_as_mention(&self, message: &PushMessage, member: &PushMember) -> Decision {
-        let member = PushMember { notify: NOTIFY_MENTIONS, ..member.clone() };
-        self.decide_push(message, &member, i64::MAX)
     }
 
     /// Processes the results of the worker threads. True when more may wait.
@@ -130,8 +144,13 @@ impl Service<'_> {
             Outcome::Gone { status } => {
                 counts.gone += 1;
                 log::debug!("a subscription at {host} is over ({status})");
-                self.store.remove_push(session, chat, push.message)?;
-                self.store.end_subscription(session, &push.endpoint).map(drop)
+                if !self.store.end_subscription(session, &push.endpoint)? {
+                    // The session may have another endpoint now, which gets this push.
+                    let attempts = push.attempts;
+                    self.background.pushing.queue.retry(push, attempts, now.micros());
+                    return Ok(());
+                }
+                self.store.remove_push(session, chat, push.message)
             }
             Outcome::Declined { status, retry_after_s, excerpt } => {
                 counts.declined += 1;
@@ -171,6 +190,13 @@ impl Service<'_> {
         self.background.pushing.queue.retry(push, attempts, due_us);
         Ok(())
     }
+}
+
+/// Whether a message mentions or answers a member: such pushes are urgent.
+fn concerns(message: &Folded, member: &PushMember) -> bool {
+    let member = PushMember { notify: NOTIFY_MENTIONS, ..member.clone() };
+    let mention = mention_key(&member.nickname);
+    message.decide(&member, &mention, None, i64::MAX) == Decision::Push
 }
 
 /// The time after which a push of a message is not retried, in microseconds of server time.

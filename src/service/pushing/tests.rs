@@ -8,6 +8,7 @@ use crate::auth::random::fixed::Counting;
 use crate::auth::token::SessionSecret;
 use crate::ids::{ConnId, SessionId};
 use crate::push::Outcome;
+use crate::service::push::FOLDED_BYTES;
 use crate::service::{ServiceConfig, TurnEnd};
 use crate::store::Database;
 use crate::store::members::Member;
@@ -378,6 +379,151 @@ fn more_chats_than_are_noted_are_found_by_a_scan() {
     assert!(driven.service.background.pushing.scan.is_some());
     let reached = driven.run(300, delivered);
     assert_eq!(names(&reached), ["boris"]);
+}
+
+#[test]
+fn a_push_of_an_endpoint_that_was_replaced_goes_to_the_new_one() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    driven.run(11, nobody);
+    driven.send("hello");
+    driven.run(9, nobody);
+    driven.wall_us += 2 * SECOND_US;
+    driven.now_ms += 2_000;
+    driven.service.begin_turn(driven.wall_us, driven.now_ms);
+    driven.service.housekeeping();
+    let job = driven.service.pop_push().expect("a push under way");
+    let session = cast.others[0].1;
+    let old = driven.service.store.subscription(session).expect("rows").expect("a row");
+    let new = Subscription { endpoint: "https://new.push.example/new".to_owned(), ..old };
+    driven.service.store.set_subscription(&new, at(driven.wall_us)).expect("room");
+    driven.service.push_done(Done { id: job.id, outcome: Outcome::Gone { status: 410 } });
+    assert_eq!(names(&driven.run(5, delivered)), ["new"]);
+    assert_eq!(driven.pending(), []);
+    driven.run(100, nobody);
+}
+
+#[test]
+fn a_mention_is_found_behind_many_newer_messages() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris", "clara"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    let chat = cast.chat;
+    driven.service.store.set_notify_level(chat, cast.others[0].0, 1).expect("room");
+    driven.run(11, nobody);
+    let long = "y".repeat(16_000);
+    for newer in ["plain", &long, "@nobody", "@boris"] {
+        driven.send("first");
+        driven.run(1, nobody);
+        driven.send("@boris please come");
+        for _ in 0..200 {
+            driven.now_ms += 1;
+            driven.send(newer);
+        }
+        let mut reached = driven.run(30, delivered);
+        reached.retain(|(name, _)| name == "boris");
+        let expected = if newer == "@boris" { newer } else { "@boris please come" };
+        let expected = [("boris".to_owned(), format!("anna: {expected}"))];
+        assert_eq!(reached, expected, "behind {newer:.9}");
+    }
+}
+
+#[test]
+fn a_slice_folds_each_text_once_and_not_for_each_session() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    let (chat, boris) = (cast.chat, cast.others[0].0);
+    let store = &mut driven.service.store;
+    store.set_notify_level(chat, boris, 1).expect("room");
+    for count in 0..90_u8 {
+        let session = store.add_session(boris, &[count; 32], at(BEGIN_US), "").expect("room");
+        let endpoint = format!("https://{count}.push.example/{count}");
+        let (p256dh, auth) = (vec![4; 65], vec![count; 16]);
+        let new = Subscription { session, endpoint, p256dh, auth };
+        store.set_subscription(&new, at(BEGIN_US)).expect("room");
+    }
+    driven.run(11, nobody);
+    let text = format!("@{}", "Ж".repeat(8_000));
+    for _ in 0..17 {
+        driven.now_ms += 1;
+        driven.send(&text);
+    }
+    driven.run(9, nobody);
+    driven.wall_us += 2 * SECOND_US;
+    driven.now_ms += 2_000;
+    let before = FOLDED_BYTES.get();
+    let mut slices = Vec::new();
+    while slices.len() < 100 {
+        let begun = FOLDED_BYTES.get();
+        driven.service.begin_turn(driven.wall_us, driven.now_ms);
+        driven.service.housekeeping();
+        slices.push(FOLDED_BYTES.get() - begun);
+    }
+    assert_eq!(FOLDED_BYTES.get() - before, 17 * text.len(), "{slices:?}");
+    let most = slices.iter().max().expect("slices");
+    assert!(*most <= FOLDED_BYTES_PER_SLICE + text.len(), "{slices:?}");
+}
+
+#[test]
+fn a_slice_ends_behind_a_member_with_many_subscriptions() {
+    let database = Database::in_memory().expect("memory");
+    let cast = cast(&database, &["boris", "clara"]);
+    let mut store = Store::new(&database).expect("its tables");
+    let first = store.push_members(cast.chat, None, 3).expect("rows");
+    // Anna has no subscription, Boris has one.
+    assert_eq!((first.found.len(), first.scanned), (1, 3));
+    assert_eq!(first.next, Some(cast.others[0].0));
+    let second = store.push_members(cast.chat, first.next, 3).expect("rows");
+    assert_eq!((second.found.len(), second.next), (1, None));
+}
+
+#[test]
+fn bytes_that_are_no_frame_are_a_sign_of_life() {
+    let database = Database::in_memory().expect("memory");
+    let random = Counting::default();
+    let cast = cast(&database, &["boris", "clara"]);
+    let mut driven = Driven::new(&database, &random, &cast, BEGIN_US);
+    let conns = [1, 2].map(|index| ConnId { index, generation: 0 });
+    for (conn, (_, session, secret)) in conns.into_iter().zip(&cast.others) {
+        driven.attach(conn, *session, secret);
+    }
+    for _ in 0..7 {
+        driven.run(10, nobody);
+        driven.service.heard(conns[0]);
+    }
+    driven.send("hello");
+    assert_eq!(names(&driven.run(12, delivered)), ["clara"]);
+}
+
+#[test]
+fn the_badge_counts_chats_with_unread_messages() {
+    let database = Database::in_memory().expect("memory");
+    let cast = cast(&database, &["boris"]);
+    let boris = cast.others[0].0;
+    let mut store = Store::new(&database).expect("its tables");
+    let mut badges = Vec::new();
+    let mut send = |store: &mut Store<'_>, sender: UserId, second: i64| {
+        let id = MessageId::at(at(BEGIN_US + second * SECOND_US));
+        store.add_message(cast.chat, id, sender, "x").expect("room");
+        id
+    };
+    let anna = UserId::new(1).expect("an id");
+    assert_ne!(anna, boris);
+    badges.push(store.count_new_chats(boris, 10).expect("rows"));
+    let first = send(&mut store, anna, 1);
+    badges.push(store.count_new_chats(boris, 10).expect("rows"));
+    // Unread messages stay unread behind one's own.
+    send(&mut store, boris, 2);
+    badges.push(store.count_new_chats(boris, 10).expect("rows"));
+    let now = at(BEGIN_US + 3 * SECOND_US);
+    store.delete_message(cast.chat, first, now).expect("room");
+    badges.push(store.count_new_chats(boris, 10).expect("rows"));
+    assert_eq!(badges, [0, 1, 1, 0]);
 }
 
 #[test]

@@ -221,9 +221,9 @@ impl Model {
         };
         let is_news = |chat: &u32| {
             let found = &self.chats[chat];
-            let newest = found.messages.last_key_value();
-            newest.is_some_and(|(id, newest)| {
-                *id > found.members[&user].seen && newest.sender != user
+            let seen = found.members[&user].seen;
+            found.messages.iter().any(|(id, message)| {
+                *id > seen && message.sender != user && message.status & DELETED == 0
             })
         };
         let badge = self.chats_of(user).iter().filter(|chat| is_news(chat)).count();
