@@ -216,8 +216,8 @@ impl Store<'_> {
         Ok(first.flatten().and_then(ServerTime::new))
     }
 
-    /// Scans members of a chat above `after`, by id, for their subscriptions. Ends behind the member
-    /// with whom the members and subscriptions scanned reach `limit`.
+    /// Scans members of a chat above `after`, by id, for their subscriptions. Ends behind the
+    /// member with whom the members and subscriptions scanned reach `limit`.
     ///
     /// # Errors
     /// When the database cannot be read.

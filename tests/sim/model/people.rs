@@ -6,6 +6,7 @@ use vestnik::ids::ConnId;
 
 use super::accounts::{BUCKET, is_name, is_user_password};
 use super::{Caller, Intent, Invite, Member, Model, Turn, User, key};
+use crate::command::removed_name;
 use crate::wire::{Body, Check};
 
 const REGISTER_BUCKET: u32 = 30;
@@ -45,11 +46,17 @@ impl Model {
         Ok(code)
     }
 
+    /// A user whose account was not removed.
+    fn kept_user(&self, user: u32) -> Option<&User> {
+        let is_removed = |found: &User| found.disabled && found.nickname == removed_name(user);
+        self.users.get(&user).filter(|found| !is_removed(found))
+    }
+
     pub(super) fn reset_password(&mut self, turn: &mut Turn<'_>, me: Caller, user: u32) -> Check {
         if !self.is_operator(me.user) {
             return self.decline(turn, me.conn, me.task, "forbidden");
         }
-        let Some(found) = self.users.get(&user) else {
+        let Some(found) = self.kept_user(user) else {
             return self.decline(turn, me.conn, me.task, "no-such-user");
         };
         if found.is_bot {
@@ -148,7 +155,7 @@ impl Model {
         if !self.is_operator(me.user) || user == me.user {
             return self.decline(turn, me.conn, me.task, "forbidden");
         }
-        let Some(found) = self.users.get(&user) else {
+        let Some(found) = self.kept_user(user) else {
             return self.decline(turn, me.conn, me.task, "no-such-user");
         };
         if found.disabled == disabled {
@@ -197,7 +204,7 @@ impl Model {
         if let Some(code) = self.not_admin(me.user, chat) {
             return self.decline(turn, me.conn, me.task, code);
         }
-        if !self.users.contains_key(&user) {
+        if self.kept_user(user).is_none() {
             return self.decline(turn, me.conn, me.task, "no-such-user");
         }
         if self.is_member(user, chat) {
