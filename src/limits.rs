@@ -5,6 +5,9 @@
 
 pub use purpose::limits::*;
 
+/// Milliseconds for which the clock must be steady before anything is deleted by age.
+pub const CLOCK_DOUBT_MS: u64 = 24 * 3600 * 1000;
+
 /// Uploads of one user that are under way at once.
 pub const UPLOADS_PER_USER_MAX: u32 = 16;
 

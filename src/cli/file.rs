@@ -7,10 +7,12 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use vestnik::ids::ServerTime;
+use vestnik::limits::CLOCK_DOUBT_MS;
 use vestnik::names::{BadName, Name, name_key};
+use vestnik::service::DAY_US;
 use vestnik::store::chats::Chat;
 use vestnik::store::users::User;
-use vestnik::store::{Database, Fault, Store, StoreError};
+use vestnik::store::{Database, Fault, Store, StoreError, StoreResult};
 
 use super::failure::Failure;
 use super::{Outcome, output};
@@ -131,6 +133,22 @@ pub(super) fn reveal(
         }
         failure => failure.into(),
     })
+}
+
+/// The time from which a deadline of something kept runs: the wall clock, or server time if the
+/// clock is behind it. A clock that is wrong must not end what has just begun.
+pub(super) fn at_least_server_time(store: &mut Store<'_>) -> StoreResult<ServerTime> {
+    Ok(now().max(store.server_time()?))
+}
+
+/// Stores that times up to `time` were given. If that moves server time by more than a day, the
+/// clock is doubted: the next start compares the clock with server time, and would find them equal.
+pub(super) fn move_server_time(store: &mut Store<'_>, time: ServerTime) -> StoreResult<()> {
+    let before = store.server_time()?;
+    if before > ServerTime::ZERO && time.micros() - before.micros() > DAY_US {
+        store.set_clock_doubt(CLOCK_DOUBT_MS)?;
+    }
+    store.write_server_time(time)
 }
 
 /// The wall clock, for times of creation and joining. Not for messages, which get server time.

@@ -189,7 +189,7 @@ impl Writer<'_, '_> {
                 let end = (done + MESSAGES_PER_COMMIT).min(per_chat);
                 file::write(&self.context.data, self.database, |store| {
                     // No time given later may be one of these; all of them are spoken for at once.
-                    store.write_server_time(times.last)?;
+                    file::move_server_time(store, times.last)?;
                     for number in done..end {
                         let place = number * self.chats.len() as u64 + index as u64;
                         let sender = self.sender(index, number);

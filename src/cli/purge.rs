@@ -1,6 +1,7 @@
 //! `vestnik user purge`: deletes all messages of a user.
 
 use vestnik::ids::{ServerTime, UserId};
+use vestnik::service::DAY_US;
 use vestnik::store::{Database, Store, StoreResult};
 
 use super::file::{self, Stop};
@@ -22,7 +23,7 @@ pub(super) fn run(name: &str, consent: Consent, context: &mut Context<'_>) -> Ou
 
 /// Notes in the database that the messages of a user are to be deleted.
 pub(super) fn request(store: &mut Store<'_>, user: UserId) -> StoreResult<()> {
-    let now = file::now().max(store.server_time()?);
+    let now = file::at_least_server_time(store)?;
     store.add_purge(user, now)
 }
 
@@ -47,14 +48,17 @@ pub(super) fn perform(name: &str, context: &mut Context<'_>) -> Outcome {
 fn purge_slice(store: &mut Store<'_>) -> Result<Option<usize>, Stop> {
     let Some(purge) = store.next_purge()? else { return Ok(None) };
     let mut last = store.server_time()?;
+    // A clock far ahead is not believed, so that server time does not follow a wrong one.
+    let is_believed = last == ServerTime::ZERO || file::now().micros() - last.micros() <= DAY_US;
+    let now = if is_believed { file::now() } else { last };
     let found = store.purge_slice(purge, MESSAGES_PER_SLICE)?;
     for message in &found {
         // No server is running that could give this time to another event.
-        last = file::now().max(last.next());
+        last = now.max(last.next());
         store.delete_message(message.chat, message.message, last)?;
     }
     if last > ServerTime::ZERO {
-        store.write_server_time(last)?;
+        file::move_server_time(store, last)?;
     }
     Ok(Some(found.len()))
 }

@@ -152,7 +152,8 @@ fn set_disabled(name: &str, disabled: bool, context: &mut Context<'_>) -> Outcom
         if disabled {
             store.end_sessions(user.user, None)?;
             store.note_change(Change::SessionsEnded(user.user))?;
-            made = store.settle_disabled(user.user, file::now())?;
+            let now = file::at_least_server_time(store)?;
+            made = store.settle_disabled(user.user, now)?;
         } else {
             made.extend(store.settle_enabled(user.user)?.into_iter().map(|chat| (chat, user.user)));
         }

@@ -8,6 +8,7 @@
 //! by age until the clock has been steady for a day.
 
 use crate::ids::ServerTime;
+use crate::limits::CLOCK_DOUBT_MS;
 use crate::service::DAY_US;
 
 /// Microseconds by which the wall clock may differ from the monotonic clock before it is a jump.
@@ -15,9 +16,6 @@ const JUMP_US: i64 = 60 * 1_000_000;
 
 /// Milliseconds after which a jump that lasts is followed.
 const HOLD_MS: u64 = 5 * 60 * 1000;
-
-/// Milliseconds for which the clock must be steady before anything is deleted by age.
-pub(super) const DOUBT_MS: u64 = 24 * 3600 * 1000;
 
 /// A change in how far the wall clock is trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +81,7 @@ impl ServerClock {
         let ahead_us = offset_us.saturating_sub(steady_us);
         if ahead_us.unsigned_abs() <= JUMP_US.unsigned_abs() {
             if self.jump.take().is_some() {
-                self.doubt_ms = DOUBT_MS;
+                self.doubt_ms = CLOCK_DOUBT_MS;
                 return (offset_us, Some(ClockEvent::Returned));
             }
             let was_in_doubt = self.doubt_ms > 0;
@@ -101,7 +99,7 @@ impl ServerClock {
             return (offset_us, Some(ClockEvent::Followed));
         }
         self.jump = Some(Jump { offset_us, since_ms: now_ms });
-        self.doubt_ms = DOUBT_MS;
+        self.doubt_ms = CLOCK_DOUBT_MS;
         (steady_us, Some(ClockEvent::Jumped(ahead_us)))
     }
 
@@ -112,7 +110,7 @@ impl ServerClock {
         if !is_far {
             return (offset_us, None);
         }
-        self.doubt_ms = DOUBT_MS;
+        self.doubt_ms = CLOCK_DOUBT_MS;
         (offset_us, Some(ClockEvent::Jumped(ahead_us)))
     }
 
@@ -213,11 +211,11 @@ mod tests {
         assert_eq!(back, Some(ClockEvent::Returned));
         assert_eq!(clock.next(), at(BEGIN_US + 16_000_000));
         let mut now_ms = 16_000;
-        while now_ms < 16_000 + DOUBT_MS {
+        while now_ms < 16_000 + CLOCK_DOUBT_MS {
             assert_eq!(clock.age_clock(), None, "{now_ms}");
             now_ms += 3_600_000;
             let event = clock.set_wall(BEGIN_US + now_ms as i64 * 1000, now_ms);
-            assert_eq!(event.is_some(), now_ms >= 16_000 + DOUBT_MS);
+            assert_eq!(event.is_some(), now_ms >= 16_000 + CLOCK_DOUBT_MS);
         }
         assert_eq!(clock.age_clock(), Some(at(BEGIN_US + now_ms as i64 * 1000)));
     }
@@ -250,7 +248,7 @@ mod tests {
         }
         let mut clock = ServerClock::resume(ServerTime::ZERO, 0);
         assert_eq!(clock.set_wall(BEGIN_US, 0), None, "a new database");
-        let mut clock = ServerClock::resume(at(BEGIN_US), DOUBT_MS);
+        let mut clock = ServerClock::resume(at(BEGIN_US), CLOCK_DOUBT_MS);
         clock.set_wall(BEGIN_US, 0);
         assert_eq!(clock.age_clock(), None, "an earlier run was in doubt");
     }

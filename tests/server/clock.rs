@@ -15,14 +15,23 @@ const DAY_US: i64 = 86_400_000_000;
 /// A server that was down for four months, as it seems: a message of before in a group that keeps
 /// its messages for 90 days, and a session that lasts for 30 days.
 fn long_down() -> (Server, u32, crate::support::Session) {
+    let (mut server, hall, session) = long_stopped();
+    server.restart();
+    (server, hall, session)
+}
+
+/// The same before the start; boris sent a message, too.
+fn long_stopped() -> (Server, u32, crate::support::Session) {
     let mut server = Server::start();
     server.add_user("anna");
-    server.add_chat("hall", &["anna"]);
+    server.add_user("boris");
+    server.add_chat("hall", &["anna", "boris"]);
     server.admin_ok(&["chat", "set", "hall", "--keep-days", "90"], None);
     let mut anna = server.greeted();
     let session = anna.login("anna");
     let hall = anna.chat_id("hall");
     anna.send(hall, "of before");
+    server.login("boris").send(hall, "of boris");
     server.stop_by("TERM");
     let file = Connection::open(server.data()).expect("the data file");
     let ago = 120 * DAY_US;
@@ -36,7 +45,6 @@ fn long_down() -> (Server, u32, crate::support::Session) {
     ))
     .expect("older rows");
     drop(file);
-    server.restart();
     (server, hall, session)
 }
 
@@ -50,7 +58,7 @@ fn nothing_goes_by_age_before_the_clock_is_confirmed() {
         anna.restore(&session);
         // Two rounds of housekeeping.
         thread::sleep(Duration::from_secs(2));
-        assert_eq!(contents(&anna.history(hall)), ["of before"], "round {round}");
+        assert_eq!(contents(&anna.history(hall)), ["of before", "of boris"], "round {round}");
         assert!(server.admin_ok(&["clock", "show"], None).contains("jumped"));
         server.stop_by("TERM");
         server.restart();
@@ -65,6 +73,60 @@ fn nothing_goes_by_age_before_the_clock_is_confirmed() {
         thread::sleep(Duration::from_millis(100));
     }
     assert!(server.admin_ok(&["clock", "show"], None).contains("is trusted"));
+}
+
+/// A command that gives times while the server is stopped leaves the clock in doubt, and server time
+/// where it was.
+#[test]
+fn a_purge_does_not_make_the_clock_trusted() {
+    let (mut server, hall, session) = long_stopped();
+    let purged = server.admin_ok(&["user", "purge", "boris", "--yes"], None);
+    assert!(purged.contains("deleted 1 message"), "{purged}");
+    server.restart();
+    let mut anna = server.greeted();
+    anna.restore(&session);
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(contents(&anna.history(hall))[0], "of before");
+    assert!(server.admin_ok(&["clock", "show"], None).contains("jumped"));
+}
+
+/// A command that moves server time by more than a day stores the doubt that the next start would
+/// not see.
+#[test]
+fn a_command_that_moves_server_time_stores_the_doubt() {
+    let folder = crate::support::folder::Folder::filled();
+    folder.damage(&format!(
+        "UPDATE meta SET value = (SELECT MAX(created) FROM users) - {} WHERE key = 'server_time'",
+        31 * DAY_US
+    ));
+    folder.done(&["load", "prepare", "--users", "1", "--messages", "1"]);
+    assert!(folder.done(&["clock", "show"]).contains("jumped"));
+}
+
+/// A group that its last member leaves by a command while the clock is behind is kept like any
+/// other: by server time it was emptied now.
+#[test]
+fn a_group_emptied_while_the_clock_is_behind_is_kept() {
+    for command in ["kick", "ban", "remove"] {
+        let folder = crate::support::folder::Folder::filled();
+        let hall = "(SELECT chat_id FROM chats WHERE name = 'hall')";
+        folder.damage(&format!(
+            "UPDATE chats SET deletions = 1 WHERE name = 'hall';
+             UPDATE meta SET value = (SELECT MAX(created) FROM users) + {} WHERE key = 'server_time'",
+            365 * DAY_US
+        ));
+        match command {
+            "remove" => folder.done(&["user", "remove", "anna", "--yes"]),
+            command => folder.done(&["chat", command, "hall", "anna"]),
+        };
+        let db = Connection::open(folder.data()).expect("the data file");
+        let sql = format!(
+            "SELECT emptied >= (SELECT value FROM meta WHERE key = 'server_time')
+             FROM vacancies WHERE chat_id = {hall}"
+        );
+        let is_of_now: bool = db.query_row(&sql, [], |row| row.get(0)).expect("a vacancy");
+        assert!(is_of_now, "{command}");
+    }
 }
 
 /// Server time that ran far ahead once does not make an invite dead at birth.

@@ -103,7 +103,8 @@ pub(in crate::cli) fn leave(store: &mut Store<'_>, member: &Member) -> Result<()
 
 /// The group may have an heir to its last admin, or be gone with its last member.
 fn settle(store: &mut Store<'_>, gone: &Member) -> Result<(), Stop> {
-    match store.settle_departure(gone.chat, gone.admin, file::now())? {
+    let now = file::at_least_server_time(store)?;
+    match store.settle_departure(gone.chat, gone.admin, now)? {
         Succession::Unchanged => Ok(()),
         Succession::Heir(heir) => Ok(store.note_change(Change::MadeAdmin(gone.chat, heir))?),
         Succession::Gone => Ok(store.note_change(Change::ChatRemoved(gone.chat))?),

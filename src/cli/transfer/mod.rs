@@ -253,7 +253,7 @@ impl Place<'_> {
                 senders.insert(name.clone(), user);
             }
             if store.server_time()? < summary.latest {
-                store.write_server_time(summary.latest)?;
+                file::move_server_time(store, summary.latest)?;
             }
             let created = ServerTime::new(summary.chat.created).unwrap_or_default();
             let chat = store.add_unnamed_chat(&nobody(PASSWORD_ITERATIONS), created)?;
@@ -400,7 +400,8 @@ impl Place<'_> {
             }
             if has_admin_bot {
                 // As when the bot had left: another member may have to become the admin.
-                store.settle_departure(chat, true, file::now())?;
+                let now = file::at_least_server_time(store)?;
+                store.settle_departure(chat, true, now)?;
             }
             for name in summary.chat.direct.iter().flatten() {
                 let Some(user) = known(store, senders, name)? else { continue };
