@@ -141,6 +141,15 @@ pub(super) fn at_least_server_time(store: &mut Store<'_>) -> StoreResult<ServerT
     Ok(now().max(store.server_time()?))
 }
 
+/// The wall clock as a running server judges by it: a jump that it does not follow is taken off. It
+/// may have died within one, so the reading nearer to server time is used.
+pub(super) fn trusted_now(store: &mut Store<'_>) -> StoreResult<ServerTime> {
+    let (now, last) = (now(), store.server_time()?.micros());
+    let believed = now.micros().saturating_sub(store.clock_jump()?);
+    let is_nearer = (believed - last).unsigned_abs() < (now.micros() - last).unsigned_abs();
+    Ok(ServerTime::new(believed).filter(|_| is_nearer).unwrap_or(now))
+}
+
 /// Stores that times up to `time` were given. If that moves server time by more than a day, the
 /// clock is doubted: the next start compares the clock with server time, and would find them equal.
 pub(super) fn move_server_time(store: &mut Store<'_>, time: ServerTime) -> StoreResult<()> {

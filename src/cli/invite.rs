@@ -71,8 +71,6 @@ fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
     // Fail before an invite is created if its link cannot be built.
     let fragment = |code: &str| format!("invite={code}");
     arguments.link.text(String::new(), fragment, &context.options)?;
-    let created = file::now();
-    let expires = created.micros().saturating_add(i64::from(arguments.days) * DAY_US);
     let (link, out) = (&arguments.link, &mut *context.out);
     file::make_or_change(&context.data, |store| {
         let chat = match &arguments.chat {
@@ -80,6 +78,8 @@ fn add(arguments: &AddArguments, context: &mut Context<'_>) -> Outcome {
             None => None,
         };
         let code = fresh_code(store)?;
+        let created = file::trusted_now(store)?;
+        let expires = created.micros().saturating_add(i64::from(arguments.days) * DAY_US);
         let invite = Invite {
             hint: code.hint(),
             uses_left: arguments.uses,
@@ -111,8 +111,8 @@ fn fresh_code(store: &mut Store<'_>) -> Result<InviteCode, Stop> {
 }
 
 fn list(format: Format, context: &mut Context<'_>) -> Outcome {
-    let now = file::now();
     let rows = file::look(&context.data, |store| {
+        let now = file::trusted_now(store)?;
         let mut rows = Vec::new();
         for invite in store.invites()? {
             let state = match &invite {

@@ -184,11 +184,9 @@ fn set(name: &str, is_operator: bool, context: &mut Context<'_>) -> Outcome {
 
 fn reset(name: &str, link: &link::Arguments, context: &mut Context<'_>) -> Outcome {
     let code = ResetCode::generate(&SystemRandom::new()).map_err(Failure::new)?;
-    let (user, now) = (file::look(&context.data, |store| file::user(store, name))?, file::now());
+    let user = file::look(&context.data, |store| file::user(store, name))?;
     let fragment = |code: &str| format!("reset={}:{code}", percent_encoded(&user.nickname));
     let text = link.text(code.expose(), fragment, &context.options)?;
-    let expires = now.micros().saturating_add(RESET_CODE_US);
-    let expires = ServerTime::new(expires).unwrap_or(ServerTime::MAX);
     let out = &mut *context.out;
     file::change(&context.data, |store| {
         let user = file::user(store, name)?;
@@ -196,6 +194,9 @@ fn reset(name: &str, link: &link::Arguments, context: &mut Context<'_>) -> Outco
             let words = format!("user {} cannot log in, so it gets no code", user.nickname);
             return Err(Failure::Failed(words).into());
         }
+        let now = file::trusted_now(store)?;
+        let expires = now.micros().saturating_add(RESET_CODE_US);
+        let expires = ServerTime::new(expires).unwrap_or(ServerTime::MAX);
         store.set_reset_code(user.user, &code.digest().0, expires, now)?;
         file::reveal(out, |out| Ok(writeln!(out, "{text}")?))
     })

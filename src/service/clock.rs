@@ -49,6 +49,8 @@ pub(super) struct ServerClock {
     read_ms: u64,
     /// Milliseconds for which nothing may be deleted by age.
     doubt_ms: u64,
+    /// The wall clock when an earlier run last trusted it, or an operator; zero: unknown.
+    trusted: ServerTime,
 }
 
 impl ServerClock {
@@ -56,7 +58,14 @@ impl ServerClock {
     /// long an earlier run would still have waited before it deleted anything by age.
     pub(super) const fn resume(last: ServerTime, doubt_ms: u64) -> Self {
         let wall = ServerTime::ZERO;
-        Self { wall, last, offset_us: None, jump: None, read_ms: 0, doubt_ms }
+        let trusted = ServerTime::ZERO;
+        Self { wall, last, offset_us: None, jump: None, read_ms: 0, doubt_ms, trusted }
+    }
+
+    /// The same, with a reading of the wall clock that was right.
+    pub(super) const fn trusted_at(mut self, wall: ServerTime) -> Self {
+        self.trusted = wall;
+        self
     }
 
     /// The monotonic clock in milliseconds, as it was last set.
@@ -103,15 +112,22 @@ impl ServerClock {
         (steady_us, Some(ClockEvent::Jumped(ahead_us)))
     }
 
-    /// The first reading: only the times of earlier runs can be compared with it.
+    /// The first reading: only the times of earlier runs can be compared with it. It is used at
+    /// once, since the machine may have been off for long.
     fn first(&mut self, offset_us: i64) -> (i64, Option<ClockEvent>) {
-        let ahead_us = offset_us.saturating_sub(self.last.micros());
-        let is_far = self.last > ServerTime::ZERO && ahead_us.saturating_abs() > DAY_US;
-        if !is_far {
+        let ahead_us = start_jump_us(offset_us, self.last, self.trusted);
+        if ahead_us == 0 {
             return (offset_us, None);
         }
         self.doubt_ms = CLOCK_DOUBT_MS;
         (offset_us, Some(ClockEvent::Jumped(ahead_us)))
+    }
+
+    /// Microseconds by which the wall clock is ahead of the one believed, in a jump that is not
+    /// followed; 0: there is none.
+    pub(super) fn held_us(&self) -> i64 {
+        let held = self.jump.zip(self.offset_us);
+        held.map_or(0, |(jump, steady_us)| jump.offset_us.saturating_sub(steady_us))
     }
 
     /// The operator confirms that the wall clock is right.
@@ -162,6 +178,16 @@ impl ServerClock {
     pub(super) const fn last(&self) -> ServerTime {
         self.last
     }
+}
+
+/// Microseconds by which a clock at a start is ahead of all that earlier runs knew: the highest
+/// server time, and a reading that was right. 0: it is within a day of one of them, or they knew
+/// nothing.
+pub fn start_jump_us(wall_us: i64, last: ServerTime, trusted: ServerTime) -> i64 {
+    let known = [last, trusted].into_iter().filter(|known| *known > ServerTime::ZERO);
+    let ahead = known.map(|known| wall_us.saturating_sub(known.micros()));
+    let nearest_us = ahead.min_by_key(|ahead_us| ahead_us.unsigned_abs()).unwrap_or(0);
+    if nearest_us.saturating_abs() > DAY_US { nearest_us } else { 0 }
 }
 
 #[cfg(test)]
@@ -251,6 +277,27 @@ mod tests {
         let mut clock = ServerClock::resume(at(BEGIN_US), CLOCK_DOUBT_MS);
         clock.set_wall(BEGIN_US, 0);
         assert_eq!(clock.age_clock(), None, "an earlier run was in doubt");
+    }
+
+    #[test]
+    fn a_clock_that_was_trusted_is_trusted_at_the_next_start() {
+        let ahead = at(BEGIN_US + MONTH_US);
+        let mut clock = ServerClock::resume(ahead, 0).trusted_at(at(BEGIN_US));
+        assert_eq!(clock.set_wall(BEGIN_US + 3_600_000_000, 0), None);
+        let mut clock = ServerClock::resume(ahead, 0).trusted_at(at(BEGIN_US));
+        let far = clock.set_wall(BEGIN_US + 2 * DAY_US, 0);
+        assert_eq!(far, Some(ClockEvent::Jumped(2 * DAY_US)));
+    }
+
+    #[test]
+    fn a_jump_is_held_until_it_is_followed() {
+        let mut clock = ServerClock::resume(at(BEGIN_US), 0);
+        clock.set_wall(BEGIN_US, 0);
+        assert_eq!(clock.held_us(), 0);
+        clock.set_wall(BEGIN_US - MONTH_US, 1000);
+        assert_eq!(clock.held_us(), -MONTH_US - 1_000_000);
+        clock.confirm();
+        assert_eq!(clock.held_us(), 0);
     }
 
     #[test]

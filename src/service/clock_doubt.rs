@@ -1,14 +1,21 @@
 //! A wall clock that is not trusted: log lines, and a note in the database, so that a restart does
 //! not forget the doubt.
 
+use crate::ids::ServerTime;
 use crate::service::clock::ClockEvent;
 use crate::service::{HandlerResult, Service};
+use crate::store::StoreResult;
 
 /// Milliseconds between two updates of the note.
 const NOTE_MS: u64 = 10 * 60 * 1000;
 
 const UNTIL: &str = "nothing is deleted by age until the clock has been steady for a day, or you run \
                      `vestnik clock confirm`";
+
+/// A start within the doubt of an earlier run.
+pub(super) fn warn_of_start() {
+    log::warn!("the clock jumped less than a day before this start: {UNTIL}");
+}
 
 impl Service<'_> {
     pub(super) fn note_clock(&mut self, event: ClockEvent) {
@@ -42,8 +49,26 @@ impl Service<'_> {
         if is_due {
             if self.store.clock_doubt()? != doubt_ms {
                 self.store.set_clock_doubt(doubt_ms)?;
+                if doubt_ms == 0 {
+                    self.store.set_clock_trusted(self.clock.wall())?;
+                }
+            }
+            let held_us = self.clock.held_us();
+            if self.store.clock_jump()? != held_us {
+                self.store.set_clock_jump(held_us)?;
             }
             self.background.housekeeping.doubt_noted_ms = Some(self.clock.now_ms());
+        }
+        Ok(())
+    }
+
+    /// For a graceful shutdown: the next start continues the doubt, or trusts a clock near this
+    /// one.
+    pub(super) fn finish_clock(&mut self) -> StoreResult<()> {
+        self.store.set_clock_doubt(self.clock.doubt_ms())?;
+        self.store.set_clock_jump(0)?;
+        if let Some(wall) = self.clock.age_clock().filter(|wall| *wall > ServerTime::ZERO) {
+            self.store.set_clock_trusted(wall)?;
         }
         Ok(())
     }
@@ -59,5 +84,31 @@ impl Service<'_> {
             log::info!("the clock is confirmed: deletion by age resumes");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::ServerTime;
+    use crate::store::{Database, Store};
+
+    /// A command may store later times while a server runs.
+    #[test]
+    fn a_server_never_lowers_the_time_of_a_command() {
+        let at = |micros| ServerTime::new(micros).expect("positive");
+        let database = Database::in_memory().expect("memory");
+        let mut server = Store::new(&database).expect("its tables");
+        server.reserve_time(at(1_000)).expect("room");
+        server.settle_server_time(at(1_500)).expect("room");
+        server.commit().expect("room");
+        assert_eq!(server.server_time().expect("read"), at(1_500), "its own reservation");
+        let mut command = Store::new(&database).expect("its tables");
+        command.write_server_time(at(9_000_000)).expect("room");
+        command.commit().expect("room");
+        for attempt in [Store::reserve_time, Store::settle_server_time] {
+            attempt(&mut server, at(2_000)).expect("room");
+            server.commit().expect("room");
+            assert_eq!(server.server_time().expect("read"), at(9_000_000));
+        }
     }
 }

@@ -72,6 +72,7 @@ use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
 use clock::ServerClock;
+pub use clock::start_jump_us;
 pub use config::{DAY_US, ServiceConfig};
 pub use hook::HookError;
 use passwords::Passwords;
@@ -223,7 +224,11 @@ impl<'db> Service<'db> {
         random.fill(&mut seed).map_err(|e| e.to_string())?;
         let last = store.server_time().map_err(|e| e.to_string())?;
         let doubt_ms = store.clock_doubt().map_err(|e| e.to_string())?;
-        let clock = ServerClock::resume(last, doubt_ms);
+        let trusted = store.clock_trusted().map_err(|e| e.to_string())?;
+        let clock = ServerClock::resume(last, doubt_ms).trusted_at(trusted);
+        if doubt_ms > 0 {
+            clock_doubt::warn_of_start();
+        }
         let lockdown = store.lockdown().map_err(|e| e.to_string())?;
         let housekeeping =
             housekeeping::Housekeeping::start(&mut store).map_err(|e| e.to_string())?;
@@ -532,9 +537,9 @@ impl<'db> Service<'db> {
         self.finish_counting()?;
         self.finish_ledger()?;
         self.finish_pushing()?;
-        self.store.set_clock_doubt(self.clock.doubt_ms())?;
+        self.finish_clock()?;
         let now = self.clock.now();
-        self.store.write_server_time(now)?;
+        self.store.settle_server_time(now)?;
         self.store.commit().map(drop)
     }
 }

@@ -144,12 +144,25 @@ impl<'db> Store<'db> {
     pub fn reserve_time(&mut self, time: ServerTime) -> StoreResult<()> {
         if time > self.time_reserving {
             let ahead = time.micros().saturating_add(TIME_LEASE_US);
-            self.write_server_time(ServerTime::new(ahead).unwrap_or(ServerTime::MAX))?;
+            let ahead = ServerTime::new(ahead).unwrap_or(ServerTime::MAX);
+            self.settle_server_time(ahead)?;
         }
         Ok(())
     }
 
-    /// Stores exactly `time` as the highest one given, for a graceful shutdown.
+    /// Stores `time` as the highest one given, for a graceful shutdown; unless another process has
+    /// stored times beyond those that this one reserved.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn settle_server_time(&mut self, time: ServerTime) -> StoreResult<()> {
+        self.begin_write()?;
+        let stored = self.server_time()?;
+        let is_of_another = stored > self.time_reserving;
+        self.write_server_time(if is_of_another { stored.max(time) } else { time })
+    }
+
+    /// Stores exactly `time` as the highest one given.
     ///
     /// # Errors
     /// As every write.
@@ -394,6 +407,40 @@ impl<'db> Store<'db> {
     /// As every write.
     pub fn set_clock_doubt(&mut self, doubt_ms: u64) -> StoreResult<()> {
         self.set_meta("clock_doubt_ms", i64::try_from(doubt_ms).unwrap_or(i64::MAX))
+    }
+
+    /// Microseconds by which the machine's clock is ahead of the time that the running server
+    /// believes; 0: it believes the clock.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn clock_jump(&mut self) -> StoreResult<i64> {
+        Ok(self.meta("clock_jump_us")?.unwrap_or(0))
+    }
+
+    /// Stores by how many microseconds the machine's clock is ahead; negative: behind.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_clock_jump(&mut self, ahead_us: i64) -> StoreResult<()> {
+        self.set_meta("clock_jump_us", ahead_us)
+    }
+
+    /// The wall clock when it was last confirmed or trusted at a graceful shutdown. Server time may
+    /// be far ahead of it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn clock_trusted(&mut self) -> StoreResult<ServerTime> {
+        Ok(self.meta("clock_trusted_us")?.and_then(ServerTime::new).unwrap_or_default())
+    }
+
+    /// Stores that the wall clock is right at this reading.
+    ///
+    /// # Errors
+    /// As every write.
+    pub fn set_clock_trusted(&mut self, wall: ServerTime) -> StoreResult<()> {
+        self.set_meta("clock_trusted_us", wall.micros())
     }
 
     /// A setting of the whole database.

@@ -48,7 +48,8 @@ fn long_stopped() -> (Server, u32, crate::support::Session) {
     (server, hall, session)
 }
 
-/// What seems too old stays and can be used, also over a restart, and one line says why; once the
+/// What seems too old stays and can be used, also over a restart, and one line of each start says
+/// why; once the
 /// operator has confirmed the clock it goes.
 #[test]
 fn nothing_goes_by_age_before_the_clock_is_confirmed() {
@@ -64,7 +65,7 @@ fn nothing_goes_by_age_before_the_clock_is_confirmed() {
         server.restart();
     }
     let lines = server.stderr();
-    assert_eq!(lines.matches("nothing is deleted by age").count(), 1, "{lines}");
+    assert_eq!(lines.matches("nothing is deleted by age").count(), 3, "{lines}");
     server.admin_ok(&["clock", "confirm"], None);
     let mut anna = server.login("anna");
     let begun = std::time::Instant::now();
@@ -88,6 +89,49 @@ fn a_purge_does_not_make_the_clock_trusted() {
     thread::sleep(Duration::from_secs(2));
     assert_eq!(contents(&anna.history(hall))[0], "of before");
     assert!(server.admin_ok(&["clock", "show"], None).contains("jumped"));
+}
+
+/// A clock that was confirmed before the start is trusted by it. Before that, `clock show` does not
+/// promise what the start will not keep.
+#[test]
+fn a_clock_that_was_confirmed_is_trusted_at_the_start() {
+    let (mut server, hall, _) = long_stopped();
+    let shown = server.admin_ok(&["clock", "show"], None);
+    assert!(shown.contains("deletes nothing by age for a day"), "{shown}");
+    server.admin_ok(&["clock", "confirm"], None);
+    assert!(server.admin_ok(&["clock", "show"], None).contains("is trusted"));
+    server.restart();
+    let begun = std::time::Instant::now();
+    let mut anna = server.login("anna");
+    while !anna.history(hall).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it stays");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// While a running server does not follow a jump, commands make and judge codes by the time that it
+/// believes.
+#[test]
+fn codes_live_by_the_clock_of_the_server() {
+    let folder = crate::support::folder::Folder::filled();
+    let jump = 400 * DAY_US;
+    folder.damage(&format!(
+        "UPDATE meta SET value = (SELECT MAX(created) FROM users) - {jump} WHERE key = 'server_time';
+         INSERT INTO meta (key, value) VALUES ('clock_jump_us', {jump})"
+    ));
+    folder.done(&["invite", "add", "--days", "7"]);
+    folder.done(&["user", "reset", "anna"]);
+    assert!(folder.done(&["invite", "list"]).contains("good"));
+    let db = Connection::open(folder.data()).expect("the data file");
+    let of = |sql: &str| -> i64 { db.query_row(sql, [], |row| row.get(0)).expect("a row") };
+    let now = of("SELECT value FROM meta WHERE key = 'server_time'");
+    for (sql, days) in [("SELECT expires FROM invites", 7), ("SELECT expires FROM reset_codes", 1)]
+    {
+        let left = of(sql) - now - days * DAY_US;
+        assert!((0..DAY_US / 24).contains(&left), "{sql}: {left}");
+    }
+    db.execute("UPDATE meta SET value = 0 WHERE key = 'clock_jump_us'", []).expect("a row");
+    assert!(folder.done(&["invite", "list"]).contains("expired"));
 }
 
 /// A command that moves server time by more than a day stores the doubt that the next start would

@@ -61,7 +61,8 @@ pub(super) struct ImportArguments {
 
 pub(super) fn import(arguments: &ImportArguments, context: &mut Context<'_>) -> Outcome {
     // Server time may be ahead of the clock, and so may what it has written.
-    let now = file::look(&context.data, |store| Ok(store.server_time()?))?.max(file::now());
+    let now =
+        file::look(&context.data, |store| Ok(file::trusted_now(store)?.max(store.server_time()?)))?;
     let source = Source::open(&arguments.file, &context.data)?;
     let summary = read::check(&source, now)?;
     let name = Called::from(arguments, &summary)?;
