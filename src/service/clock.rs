@@ -167,10 +167,11 @@ impl ServerClock {
         self.last
     }
 
-    /// The present day of UTC, counted since the epoch, and the microseconds left of it. Does not
-    /// consume a time.
+    /// The present day of UTC by the wall clock, counted since the epoch, and the microseconds left
+    /// of it. Server time that ran ahead stands still until the wall clock gets there: by it the
+    /// day would last for as long.
     pub(super) fn day(&self) -> (i64, u64) {
-        let now_us = self.wall.max(self.last).micros();
+        let now_us = self.wall.micros();
         (now_us / DAY_US, (DAY_US - now_us % DAY_US).unsigned_abs())
     }
 
@@ -287,6 +288,17 @@ mod tests {
         let mut clock = ServerClock::resume(ahead, 0).trusted_at(at(BEGIN_US));
         let far = clock.set_wall(BEGIN_US + 2 * DAY_US, 0);
         assert_eq!(far, Some(ClockEvent::Jumped(2 * DAY_US)));
+    }
+
+    #[test]
+    fn the_day_goes_on_when_server_time_is_ahead() {
+        let mut clock = ServerClock::resume(at(BEGIN_US + MONTH_US), 0);
+        clock.set_wall(BEGIN_US, 0);
+        let today = clock.day().0;
+        for day in 1..=3 {
+            clock.set_wall(BEGIN_US + day * DAY_US, day as u64 * 86_400_000);
+            assert_eq!(clock.day().0, today + day);
+        }
     }
 
     #[test]

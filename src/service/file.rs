@@ -5,7 +5,7 @@
 //! streamed answers. Until then the connection is held. So all uploads share what a turn may write,
 //! and all downloads what it may read.
 
-use crate::ids::{ChatId, FileId, UserId};
+use crate::ids::{ChatId, FileId, ServerTime, UserId};
 use crate::limits::{FILE_CHUNK_BYTES, UPLOAD_IDLE_US, UPLOAD_LIFETIME_US, UPLOADS_PER_USER_MAX};
 use crate::names::{is_file_name, is_media_type};
 use crate::service::stream::{Progress, Source};
@@ -35,7 +35,7 @@ impl Service<'_> {
         check_file_name(new.name)?;
         check_media_type(new.media_type)?;
         self.evict_stalest_upload(caller.user)?;
-        let now = self.clock.next();
+        let now = self.clock.wall();
         let id = self.store.begin_file(chat, caller.user, new, now)?;
         self.accept(caller, |body| body.put_u64(id.get()));
         Ok(())
@@ -74,8 +74,11 @@ impl Service<'_> {
             return Ok(());
         }
         let idlest = self.store.idlest_upload(user)?;
-        let now = self.clock.now().micros();
-        let idlest = idlest.filter(|file| now - file.touched.micros() >= UPLOAD_IDLE_US);
+        // By the wall clock, since server time that ran ahead stands still. An upload of the future
+        // is of a wall clock that was wrong.
+        let now = self.clock.wall().micros();
+        let is_idle = |touched: i64| (now - touched).abs() >= UPLOAD_IDLE_US;
+        let idlest = idlest.filter(|file| is_idle(file.touched.micros()));
         let why = "you have too many uploads in progress";
         let idlest = idlest.ok_or(Decline::QuotaExceeded(why))?;
         Ok(self.store.remove_file(&idlest)?)
@@ -102,7 +105,7 @@ impl Service<'_> {
             return Err(Decline::FileTooLarge(file.size).into());
         }
         self.check_disk(bytes.len() as u64)?;
-        let now = self.clock.next();
+        let now = self.clock.wall();
         let cost = self.store.append_file(id, file.stored, bytes, now)?;
         self.begin_stream(caller, Source::Stored { stored, cost });
         Ok(())
@@ -202,9 +205,10 @@ impl Service<'_> {
     /// Removes uploads that were abandoned.
     pub(super) fn remove_stale_uploads(&mut self) -> HandlerResult {
         let Some(now) = self.clock.age_clock() else { return Ok(()) };
-        let since = now.micros() - UPLOAD_LIFETIME_US;
-        if let Some(since) = crate::ids::ServerTime::new(since) {
-            self.store.remove_stale_uploads(since, STALE_PER_SLICE)?;
+        let since = ServerTime::new(now.micros() - UPLOAD_LIFETIME_US);
+        let until = ServerTime::new(now.micros() + UPLOAD_LIFETIME_US);
+        if let (Some(since), Some(until)) = (since, until) {
+            self.store.remove_stale_uploads(since, until, STALE_PER_SLICE)?;
         }
         Ok(())
     }

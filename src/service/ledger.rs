@@ -202,7 +202,7 @@ impl Service<'_> {
         if wait_ns > 0 { Err(limited(wait_ns).into()) } else { Ok(()) }
     }
 
-    /// The present day of UTC by server time.
+    /// The present day of UTC by the trusted wall clock.
     fn today(&self) -> i64 {
         self.clock.day().0
     }

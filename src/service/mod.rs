@@ -288,6 +288,11 @@ impl<'db> Service<'db> {
         self.storage.may_be_empty
     }
 
+    /// The wall clock as far as it is trusted.
+    pub fn wall_time(&self) -> ServerTime {
+        self.clock.wall()
+    }
+
     /// The highest server time given so far.
     pub fn last_time(&self) -> ServerTime {
         self.clock.last()

@@ -558,3 +558,25 @@ fn an_upload_too_many_ends_the_idlest_after_a_minute() {
     assert_eq!(left, [&files[..1], &files[2..]].concat());
     driven.put_file(more, 0, b"0123456789").expect("it is under way");
 }
+
+/// Server time that ran ahead stands still. Uploads end by the wall clock all the same, also one
+/// that got a byte while the clock was wrong.
+#[test]
+fn uploads_end_while_server_time_is_ahead() {
+    let (database, chat, session, secret) = file(0);
+    let at = |micros| ServerTime::new(micros).expect("positive");
+    let mut store = Store::new(&database).expect("its tables");
+    store.write_server_time(at(BEGIN_US + 31 * DAY_US)).expect("room");
+    store.set_clock_trusted(at(BEGIN_US)).expect("room");
+    store.commit().expect("room");
+    let random = Counting::default();
+    let mut driven = Driven::speaking(1, &database, &random, session, &secret);
+    let files: Vec<FileId> =
+        (0..16).map(|n| driven.begin_file(chat, &n.to_string()).expect("room")).collect();
+    driven.wait(MINUTE_US + 1);
+    driven.begin_file(chat, "more").expect("the idlest ends");
+    let late = at(BEGIN_US + 31 * DAY_US);
+    driven.service.store.append_file(files[15], 0, b"0", late).expect("room");
+    driven.wait(61 * MINUTE_US);
+    assert_eq!(driven.service.store.file_usage(None).expect("read").uploads, 0);
+}

@@ -296,22 +296,31 @@ impl Store<'_> {
     pub fn idlest_upload(&mut self, user: UserId) -> StoreResult<Option<FileState>> {
         let sql = format!(
             "SELECT {COLUMNS} FROM files INDEXED BY files_by_user
-             WHERE user_id = ?1 AND message_id IS NULL ORDER BY touched LIMIT 1"
+             WHERE user_id = ?1 AND message_id IS NULL ORDER BY touched, file_id LIMIT 1"
         );
         self.get(&sql, [user.row()], file)
     }
 
-    /// Removes up to `limit` uploads that received no bytes since `since`.
+    /// Removes up to `limit` uploads of each kind: those that received no bytes since `since`, and
+    /// those that received some later than `until`, by a clock that was wrong.
     ///
     /// # Errors
     /// As every write.
-    pub fn remove_stale_uploads(&mut self, since: ServerTime, limit: u32) -> StoreResult<()> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM files INDEXED BY files_under_way
-             WHERE message_id IS NULL AND touched < ?1 ORDER BY touched LIMIT ?2"
-        );
-        let files = self.all(&sql, (since.micros(), limit), file)?;
-        self.remove_all(&files)
+    pub fn remove_stale_uploads(
+        &mut self,
+        since: ServerTime,
+        until: ServerTime,
+        limit: u32,
+    ) -> StoreResult<()> {
+        for (side, bound) in [("<", since), (">", until)] {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM files INDEXED BY files_under_way
+                 WHERE message_id IS NULL AND touched {side} ?1 ORDER BY touched LIMIT ?2"
+            );
+            let files = self.all(&sql, (bound.micros(), limit), file)?;
+            self.remove_all(&files)?;
+        }
+        Ok(())
     }
 
     /// Erases up to `limit` chunks of removed files. False when none is left.

@@ -39,13 +39,13 @@ impl Store<'_> {
         self.run(sql, (user.row(), used.day, bytes, used.groups)).map(drop)
     }
 
-    /// Removes up to `limit` rows of earlier days.
+    /// Removes up to `limit` rows of other days; those of later days are of a clock that was wrong.
     ///
     /// # Errors
     /// As every write.
-    pub fn forget_used(&mut self, before_day: i64, limit: usize) -> StoreResult<()> {
-        let sql = "SELECT user_id FROM ledger WHERE day < ?1 LIMIT ?2";
-        let users: Vec<i64> = self.all(sql, (before_day, limit as i64), |row| row.get(0))?;
+    pub fn forget_used(&mut self, today: i64, limit: usize) -> StoreResult<()> {
+        let sql = "SELECT user_id FROM ledger WHERE day < ?1 OR day > ?1 LIMIT ?2";
+        let users: Vec<i64> = self.all(sql, (today, limit as i64), |row| row.get(0))?;
         let sql = "DELETE FROM ledger WHERE user_id = ?1";
         users.into_iter().try_for_each(|user| self.run(sql, [user]).map(drop))
     }

@@ -406,10 +406,9 @@ fn files(model: &Model, file: &Connection) -> Check {
     })?
     .into_iter()
     .collect();
-    let now = model.latest_now.max(model.high);
     let mut expected = BTreeMap::new();
     for (id, file) in &model.files {
-        let is_old = file.message.is_none() && now - file.touched >= 3_600_000_000;
+        let is_old = model.may_be_swept(file);
         if !model.chats.contains_key(&file.chat) || is_old && !there.contains_key(id) {
             continue;
         }

@@ -161,6 +161,7 @@ impl<'db> Host<'db> {
         net.failed_reads = failed_reads();
         w.model.now_ms = w.clock.now_ms;
         w.model.highest_wall = w.model.highest_wall.max(w.clock.wall_us);
+        w.model.lowest_wall = w.model.lowest_wall.min(w.clock.wall_us);
         let us = w.clock.now_ms * 1000;
         let is_back_to_back = !w.is_quiet && w.rng.one_in(w.plan.holds_one_in);
         self.engine.set_back_to_back(is_back_to_back);
@@ -482,8 +483,6 @@ impl Turning<'_, '_> {
             }
             Event::Committing => {
                 self.copy();
-                let now = service.last_time().micros();
-                self.w.model.latest_now = self.w.model.latest_now.max(now);
                 self.check_nothing_leaks(service)?;
                 self.net.staged = match self.w.may_die() {
                     true => answers(&self.merged(self.fresh(service)?)),
@@ -535,7 +534,8 @@ impl Turning<'_, '_> {
     fn fed(&mut self, service: &Service<'_>, input: Input, conn: ConnId) {
         let after = service.last_time().micros();
         let suspended = service.is_suspended(conn);
-        self.net.fed.push(Fed { input, after, suspended });
+        let wall = service.wall_time().micros();
+        self.net.fed.push(Fed { input, after, wall, suspended });
     }
 
     /// Records closed queues.
@@ -575,7 +575,8 @@ impl Turning<'_, '_> {
         {
             let after = service.last_time().micros();
             let input = Input::Command(command);
-            self.net.fed.push(Fed { input, after, suspended: false });
+            let wall = service.wall_time().micros();
+            self.net.fed.push(Fed { input, after, wall, suspended: false });
         }
     }
 

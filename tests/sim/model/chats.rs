@@ -248,7 +248,7 @@ impl Model {
             [(me.user, Member { admin: true, joined: created, seen: 0, notify: 0 })].into();
         let new = Chat { name: name.to_owned(), password, created, members, ..Chat::default() };
         let chat = self.new_chat(turn, me, new)?;
-        self.note_group(me, created);
+        self.note_group(me, turn.wall);
         self.note("created");
         self.owe_user_chat(me.user, chat, Some(me.conn));
         Ok(())

@@ -169,11 +169,17 @@ impl Model {
         self.stream(me, Kind::Reactions { chat, id })
     }
 
+    /// Whether a wall clock that the server may have trusted makes this upload stale.
+    pub(crate) fn may_be_swept(&self, file: &File) -> bool {
+        let is_past = self.highest_wall.saturating_sub(file.touched) >= UPLOAD_LIFETIME_US;
+        let is_future = file.touched.saturating_sub(self.lowest_wall) >= UPLOAD_LIFETIME_US;
+        file.message.is_none() && (is_past || is_future)
+    }
+
     /// A file that the caller may read. An old upload may be gone; the answer shows it.
     fn visible_file(&mut self, turn: &Turn<'_>, me: Caller, id: u64) -> Option<File> {
         let file = self.files.get(&id)?.clone();
-        let now = self.latest_now.max(turn.after).max(self.high);
-        let is_old = file.message.is_none() && now - file.touched >= UPLOAD_LIFETIME_US;
+        let is_old = self.may_be_swept(&file);
         let is_mine = file.user == me.user;
         if is_old && is_mine && Self::was_declined(turn, me, "no-such-file") {
             self.files.remove(&id);
@@ -214,7 +220,7 @@ impl Model {
         }
         self.note("uploads");
         let (user, name) = (me.user, name.to_owned());
-        let (bytes, touched) = (Rc::default(), turn.after);
+        let (bytes, touched) = (Rc::default(), turn.wall);
         self.files.insert(id, File { chat, user, size, name, bytes, message: None, touched });
         Ok(())
     }
@@ -240,7 +246,7 @@ impl Model {
         }
         if let Some(file) = self.files.get_mut(&id) {
             Rc::make_mut(&mut file.bytes).extend_from_slice(bytes);
-            file.touched = turn.after;
+            file.touched = turn.wall;
         }
         self.note("pieces of uploads");
         self.stream(me, Kind::Stored { stored })
@@ -297,8 +303,7 @@ impl Model {
             }
         }
         // One of the files may be gone; the answer does not say which.
-        let now = self.latest_now.max(turn.after).max(self.high);
-        let is_old = |id: &u64| now - self.files[id].touched >= UPLOAD_LIFETIME_US;
+        let is_old = |id: &u64| self.may_be_swept(&self.files[id]);
         if files.iter().any(is_old) && Self::was_declined(turn, me, "no-such-file") {
             return Some("no-such-file");
         }

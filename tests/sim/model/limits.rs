@@ -31,7 +31,9 @@ impl Used {
 
     fn of_day(&mut self, day: i64) -> &mut Self {
         if self.day != day {
-            *self = Self { day, full_ns: self.full_ns, ..Self::default() };
+            // The server may still have the use of an earlier day to which the clock returns.
+            let is_unsure = day < self.day;
+            *self = Self { day, full_ns: self.full_ns, is_unsure, ..Self::default() };
         }
         self
     }

@@ -47,7 +47,7 @@ impl Model {
             return Err(format!("message {id} of {created}"));
         }
         self.event(turn, created)?;
-        self.note_text(me, created, content.len())?;
+        self.note_text(me, turn.wall, content.len())?;
         let files = self.attach_files(id, files);
         if let Some(found) = self.chats.get_mut(&chat) {
             let content = content.into();
@@ -139,7 +139,7 @@ impl Model {
             message.status |= EDITED;
             message.content = content.into();
         })?;
-        self.note_text(me, self.high, content.len())?;
+        self.note_text(me, turn.wall, content.len())?;
         let now_ms = self.now_ms;
         self.chats.get_mut(&chat).map(|chat| chat.last_sent.insert(me.user, now_ms));
         Ok(())

@@ -333,8 +333,8 @@ pub(crate) struct Model {
     pub(crate) now_ms: u64,
     /// The highest wall clock so far, in microseconds.
     pub(crate) highest_wall: i64,
-    /// The highest reading of the server's clock that was observed.
-    pub(crate) latest_now: i64,
+    /// The lowest.
+    pub(crate) lowest_wall: i64,
     /// The highest ids assigned so far.
     last_user: u32,
     last_session: u32,
@@ -394,6 +394,8 @@ pub(crate) struct Fed {
     pub(crate) input: Input,
     /// The highest server time after it was handled.
     pub(crate) after: i64,
+    /// The wall clock as far as the server trusts it.
+    pub(crate) wall: i64,
     pub(crate) suspended: bool,
 }
 
@@ -423,6 +425,7 @@ pub(crate) struct Turn<'a> {
     /// Password waits that began, in order.
     pub(crate) began: Vec<(ConnId, u64)>,
     after: i64,
+    wall: i64,
 }
 
 impl<'a> Turn<'a> {
@@ -437,6 +440,7 @@ impl<'a> Turn<'a> {
             unreadable: false,
             began: Vec::new(),
             after: 0,
+            wall: 0,
         }
     }
 
@@ -517,7 +521,7 @@ impl Model {
             high: 0,
             now_ms: 0,
             highest_wall: 0,
-            latest_now: 0,
+            lowest_wall: i64::MAX,
             last_user: 0,
             last_session: 0,
             last_chat: 0,
@@ -637,6 +641,7 @@ impl Model {
     /// Applies one input of a turn.
     pub(crate) fn apply(&mut self, turn: &mut Turn<'_>, fed: &Fed) -> Check {
         turn.after = fed.after;
+        turn.wall = fed.wall;
         if let Input::Frame { conn, .. } = &fed.input
             && let Some(conn) = self.conns.get_mut(conn)
         {
