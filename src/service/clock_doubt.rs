@@ -97,18 +97,23 @@ mod tests {
     fn a_server_never_lowers_the_time_of_a_command() {
         let at = |micros| ServerTime::new(micros).expect("positive");
         let database = Database::in_memory().expect("memory");
+        let stored = |store: &mut Store<'_>| {
+            let time = store.server_time().expect("read");
+            store.commit().expect("the end of the read");
+            time
+        };
         let mut server = Store::new(&database).expect("its tables");
         server.reserve_time(at(1_000)).expect("room");
         server.settle_server_time(at(1_500)).expect("room");
         server.commit().expect("room");
-        assert_eq!(server.server_time().expect("read"), at(1_500), "its own reservation");
+        assert_eq!(stored(&mut server), at(1_500), "its own reservation");
         let mut command = Store::new(&database).expect("its tables");
         command.write_server_time(at(9_000_000)).expect("room");
         command.commit().expect("room");
         for attempt in [Store::reserve_time, Store::settle_server_time] {
             attempt(&mut server, at(2_000)).expect("room");
             server.commit().expect("room");
-            assert_eq!(server.server_time().expect("read"), at(9_000_000));
+            assert_eq!(stored(&mut server), at(9_000_000));
         }
     }
 }

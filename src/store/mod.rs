@@ -158,8 +158,12 @@ impl<'db> Store<'db> {
     pub fn settle_server_time(&mut self, time: ServerTime) -> StoreResult<()> {
         self.begin_write()?;
         let stored = self.server_time()?;
-        let is_of_another = stored > self.time_reserving;
-        self.write_server_time(if is_of_another { stored.max(time) } else { time })
+        if stored > self.time_reserving && stored > time {
+            // It stays the other's, so that a later call keeps it as well.
+            self.time_reserving = time;
+            return Ok(());
+        }
+        self.write_server_time(time)
     }
 
     /// Stores exactly `time` as the highest one given.
