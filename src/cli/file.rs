@@ -141,7 +141,7 @@ pub(super) fn at_least_server_time(store: &mut Store<'_>) -> StoreResult<ServerT
     Ok(now().max(store.server_time()?))
 }
 
-/// The wall clock as a running server judges by it: a jump that it does not follow is taken off. It
+/// The wall clock as a running server uses it: a jump that it does not follow is taken off. It
 /// may have died within one, so the reading nearer to server time is used.
 pub(super) fn trusted_now(store: &mut Store<'_>) -> StoreResult<ServerTime> {
     let (now, last) = (now(), store.server_time()?.micros());

@@ -76,8 +76,8 @@ fn nothing_goes_by_age_before_the_clock_is_confirmed() {
     assert!(server.admin_ok(&["clock", "show"], None).contains("is trusted"));
 }
 
-/// A command that gives times while the server is stopped leaves the clock in doubt, and server time
-/// where it was.
+/// A command that gives times while the server is stopped leaves the clock in doubt, and server
+/// time where it was.
 #[test]
 fn a_purge_does_not_make_the_clock_trusted() {
     let (mut server, hall, session) = long_stopped();
@@ -109,7 +109,7 @@ fn a_clock_that_was_confirmed_is_trusted_at_the_start() {
     }
 }
 
-/// While a running server does not follow a jump, commands make and judge codes by the time that it
+/// While a running server does not follow a jump, commands make and check codes by the time that it
 /// believes.
 #[test]
 fn codes_live_by_the_clock_of_the_server() {
