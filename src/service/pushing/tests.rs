@@ -507,7 +507,7 @@ fn the_badge_counts_chats_with_unread_messages() {
     let boris = cast.others[0].0;
     let mut store = Store::new(&database).expect("its tables");
     let mut badges = Vec::new();
-    let mut send = |store: &mut Store<'_>, sender: UserId, second: i64| {
+    let send = |store: &mut Store<'_>, sender: UserId, second: i64| {
         let id = MessageId::at(at(BEGIN_US + second * SECOND_US));
         store.add_message(cast.chat, id, sender, "x").expect("room");
         id
