@@ -29,6 +29,8 @@ const ROWS_MIN: u32 = 64;
 const ROWS_MAX: u32 = 4_096;
 /// Deleting a row with indexed words costs as much as this many rows without.
 const WORDY_DIVISOR: u32 = 8;
+/// Free pages returned in one slice on a full disk.
+const FULL_DISK_PAGES: u32 = 32;
 /// Deleting a chunk of a file costs as much as this many rows,
 const CHUNK_DIVISOR: u32 = 32;
 /// and the COMMIT writes its bytes: at most 1 MiB per slice.
@@ -301,11 +303,18 @@ impl Service<'_> {
     /// Returns some free pages to the disk when nothing is left to erase. True when there are more.
     pub(super) fn shrink_slice(&mut self) -> StoreResult<bool> {
         let erasing = &mut self.background.housekeeping.erasing;
-        if !erasing.may_shrink || erasing.is_waiting() || self.storage.full_disk.is_full {
+        let is_full = self.storage.full_disk.is_full;
+        if !erasing.may_shrink
+            || erasing.is_waiting()
+            || is_full && self.store.are_checkpoints_paused()
+        {
             return Ok(false);
         }
         erasing.has_slice = true;
-        erasing.may_shrink = self.store.shrink(erasing.rows / WORDY_DIVISOR)?;
+        let pages = erasing.rows / WORDY_DIVISOR;
+        // The pages that are moved are in the WAL before they are free.
+        let pages = if is_full { pages.min(FULL_DISK_PAGES) } else { pages };
+        erasing.may_shrink = self.store.shrink(pages)?;
         Ok(erasing.may_shrink)
     }
 }

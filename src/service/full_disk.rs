@@ -6,6 +6,7 @@
 
 use crate::service::peer::Intent;
 use crate::service::{HandlerResult, Service};
+use crate::store::Store;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToServer;
 
@@ -28,8 +29,21 @@ const fn may_use_reserve(purpose: ToServer) -> bool {
             | ToServer::DeleteChat
             | ToServer::SetChatPassword
             | ToServer::SetChatBan
+            | ToServer::SetChatClosed
+            | ToServer::SetUserDisabled
+            | ToServer::EndInvite
             | ToServer::DeleteMsg
+            | ToServer::EndFile
     )
+}
+
+/// Logs that the disk is full, and what that means.
+pub(super) fn log_full() {
+    log::error!(
+        "the disk is full: only requests that free space or block a user may write until {} MiB \
+         are free",
+        Store::FREE_BYTES_MIN / (1024 * 1024)
+    );
 }
 
 impl Service<'_> {
@@ -66,10 +80,7 @@ impl Service<'_> {
     fn note_given_up(&mut self, was_given_up: bool) {
         if was_given_up {
             self.storage.full_disk.is_full = true;
-            log::error!(
-                "the disk is full: only requests that free space or block a user may write until \
-                 there is space again"
-            );
+            log_full();
         }
     }
 

@@ -12,7 +12,7 @@ use crate::service::session::TOUCH_US;
 use crate::service::verifying::Verifying;
 use crate::service::{DAY_US, HandlerResult, Service, TurnEnd};
 use crate::store::changes::Change;
-use crate::store::{Store, StoreError, StoreResult};
+use crate::store::{Store, StoreResult};
 use crate::wire::answer::MemberEvent;
 
 /// Changes by the command line taken in one slice.
@@ -33,6 +33,8 @@ const TRUNCATE_QUIET_MS: u64 = 2_000;
 const TRUNCATE_LATE_MS: u64 = 60_000;
 /// and minimum time between two tries.
 const TRUNCATE_REST_MS: u64 = 10_000;
+/// COMMITs between two looks at the free space.
+const COMMITS_PER_LOOK: u64 = 16;
 /// Milliseconds between two tries to write to a failing database.
 const PROBE_MS: u64 = 1_000;
 /// Milliseconds between two searches for old sessions, expired messages and unused buffers.
@@ -44,8 +46,13 @@ pub(super) struct Housekeeping {
     has_changes: bool,
     /// The newest change before the start. Nobody was connected then, so nobody is notified.
     before_start: i64,
-    /// Changes that were deleted from the database and not acted on yet.
+    /// Changes that were taken from the database and not acted on yet.
     pub(super) taken: VecDeque<Change>,
+    /// Id of the newest change that was taken.
+    taken_upto: i64,
+    /// Changes that were taken could not be deleted from the database, because it cannot be
+    /// written; they are skipped there.
+    has_kept: bool,
     /// How many changes were acted on.
     pub(super) acted_on: u64,
     pub(super) erasing: Erasing,
@@ -85,6 +92,8 @@ impl Housekeeping {
             before_start,
             has_changes: true,
             taken: VecDeque::new(),
+            taken_upto: 0,
+            has_kept: false,
             acted_on: 0,
             erasing: Erasing::default(),
             last_round_ms: 0,
@@ -95,6 +104,11 @@ impl Housekeeping {
             page_cache: PageCache::default(),
             doubt_noted_ms: Some(0),
         })
+    }
+
+    /// Whether the WAL is to be emptied now.
+    pub(super) const fn wants_checkpoint(&self) -> bool {
+        self.wal_truncation.is_due
     }
 
     /// A turn was undone: the changes that it took are in the database again.
@@ -129,7 +143,8 @@ impl Service<'_> {
             // A command may have deleted messages, or removed words from the index.
             self.background.indexing.note_change();
         }
-        if self.background.housekeeping.has_changes && !self.waits_for_lock() {
+        let may_forget = self.background.housekeeping.has_kept && !self.storage.is_failing;
+        if (self.background.housekeeping.has_changes || may_forget) && !self.waits_for_lock() {
             match self.take_changes() {
                 Ok(has_more) => self.background.housekeeping.has_changes = has_more,
                 // The other process is writing; the changes stay until it is done.
@@ -236,10 +251,14 @@ impl Service<'_> {
         if self.storage.full_disk.is_full {
             // On a full disk, checkpoint every slice before the next.
             self.background.housekeeping.wal_truncation.is_due = true;
+            if self.store.is_reserve_short() {
+                return Ok(false);
+            }
         } else if self.background.indexing.is_wanted() && !is_due {
             return self.index_slice();
         }
-        if should_yield {
+        // On a full disk most requests wait for what this makes free.
+        if should_yield && !self.storage.full_disk.is_full {
             // Deleted data must be gone within a minute, even on a busy server.
             return if is_due { self.erase_slice() } else { Ok(false) };
         }
@@ -259,13 +278,25 @@ impl Service<'_> {
             wal_truncation.since_ms.get_or_insert(now_ms);
             wal_truncation.last_ms = now_ms;
         }
+        let may_work = now_ms >= wal_truncation.rests_until_ms;
+        let is_urgent = self.store.is_checkpoint_urgent();
+        wal_truncation.is_due = self.storage.full_disk.is_full || is_urgent;
         let Some(since_ms) = wal_truncation.since_ms else { return };
         let is_over = !self.background.indexing.has_pending()
             && is_quiet
             && now_ms.saturating_sub(wal_truncation.last_ms) >= TRUNCATE_QUIET_MS;
         let is_late = now_ms.saturating_sub(since_ms) >= TRUNCATE_LATE_MS;
-        let may_work = now_ms >= wal_truncation.rests_until_ms;
-        wal_truncation.is_due = self.storage.full_disk.is_full || (is_over || is_late) && may_work;
+        wal_truncation.is_due |= (is_over || is_late) && may_work;
+    }
+
+    /// After a COMMIT: on a disk that is nearly full, has the WAL checkpointed while there is space
+    /// for it.
+    pub(super) fn checkpoint_when_urgent(&mut self) {
+        if self.storage.commits.is_multiple_of(COMMITS_PER_LOOK)
+            && self.store.is_checkpoint_urgent()
+        {
+            self.background.housekeeping.wal_truncation.is_due = true;
+        }
     }
 
     /// Empties the WAL if that is due. Call it while no transaction is open.
@@ -291,12 +322,15 @@ impl Service<'_> {
     /// must not restore them: by then it is unknown who was in a removed chat. True when there are
     /// more.
     fn take_changes(&mut self) -> StoreResult<bool> {
-        let changes = self.store.changes(CHANGES_PER_SLICE)?;
-        let Some(&(last, _)) = changes.last() else { return Ok(false) };
-        self.store.forget_changes(last)?;
-        if self.end_turn() == TurnEnd::Declined {
-            return Err(StoreError::unavailable("changes of the command line are not taken up"));
+        let after = self.background.housekeeping.taken_upto;
+        let changes = self.store.changes(after, CHANGES_PER_SLICE)?;
+        let last = changes.last().map_or(after, |(id, _)| *id);
+        debug_assert!(last >= after, "changes come in order");
+        if last == after && !self.background.housekeeping.has_kept {
+            return Ok(false);
         }
+        self.background.housekeeping.has_kept = !self.forget_changes(last)?;
+        self.background.housekeeping.taken_upto = last;
         let is_full = changes.len() == CHANGES_PER_SLICE as usize;
         for (id, change) in changes {
             if id <= self.background.housekeeping.before_start {
@@ -306,6 +340,18 @@ impl Service<'_> {
             }
         }
         Ok(is_full)
+    }
+
+    /// Deletes changes from the database. False when it cannot be written: on a full disk, what a
+    /// command has ended must end all the same.
+    fn forget_changes(&mut self, last: i64) -> StoreResult<bool> {
+        match self.store.forget_changes(last) {
+            Ok(()) => {}
+            Err(error) if self.may_wait(&error) => return Err(error),
+            Err(error) => self.turn.failed = Some(error),
+        }
+        let is_forgotten = self.end_turn() == TurnEnd::Committed;
+        self.storage.lost.clone().map_or(Ok(is_forgotten), Err)
     }
 
     /// Acts on the changes one by one. If the database cannot be read, the change is retried later.

@@ -368,6 +368,7 @@ impl Service<'_> {
     /// index, or a slice of erasing is due.
     pub fn wants_housekeeping(&self) -> bool {
         self.background.indexing.is_wanted()
+            || self.background.housekeeping.wants_checkpoint()
             || self.background.housekeeping.erasing.is_due(self.clock.now_ms())
     }
 

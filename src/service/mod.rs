@@ -256,6 +256,9 @@ impl<'db> Service<'db> {
             may_be_empty: true,
             lockdown,
         };
+        if storage.full_disk.is_full {
+            full_disk::log_full();
+        }
         let limits = RateLimits {
             throttle: Throttle::new(&seed),
             sends: send_limiter::SendLimiter::default(),
@@ -382,6 +385,7 @@ impl<'db> Service<'db> {
 
     fn note_commit(&mut self) {
         self.storage.commits += 1;
+        self.checkpoint_when_urgent();
         let before = std::mem::replace(&mut self.storage.rows_changed, self.store.rows_changed());
         self.metrics.commit_rows.observe(self.storage.rows_changed.saturating_sub(before));
         if std::mem::take(&mut self.storage.is_failing) {

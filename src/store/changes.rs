@@ -76,19 +76,18 @@ impl Store<'_> {
         self.run("INSERT INTO changes (kind, a, b) VALUES (?1, ?2, ?3)", change.row()).map(drop)
     }
 
-    /// The oldest changes, up to `limit`; [`Store::forget_changes`] deletes them.
+    /// The oldest changes after the one with id `after`, up to `limit`; [`Store::forget_changes`]
+    /// deletes them. Ids are never reused.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn changes(&mut self, limit: u32) -> StoreResult<Vec<(i64, Option<Change>)>> {
-        self.all(
-            "SELECT change_id, kind, a, b FROM changes ORDER BY change_id LIMIT ?1",
-            [limit],
-            |row| {
-                let kind: String = row.get(1)?;
-                Ok((row.get(0)?, Change::from_row(&kind, row.get(2)?, row.get(3)?)))
-            },
-        )
+    pub fn changes(&mut self, after: i64, limit: u32) -> StoreResult<Vec<(i64, Option<Change>)>> {
+        let sql = "SELECT change_id, kind, a, b FROM changes WHERE change_id > ?1
+                   ORDER BY change_id LIMIT ?2";
+        self.all(sql, (after, limit), |row| {
+            let kind: String = row.get(1)?;
+            Ok((row.get(0)?, Change::from_row(&kind, row.get(2)?, row.get(3)?)))
+        })
     }
 
     /// The id of the newest change; 0 when there is none.

@@ -185,6 +185,10 @@ pub(super) fn cause(error: &rusqlite::Error, os_error: i32) -> Cause {
         ErrorCode::DiskFull => Cause::Full,
         ErrorCode::SystemIoFailure if os_error == EFBIG => Cause::FileLimit,
         ErrorCode::SystemIoFailure if is_no_space(os_error) => Cause::Full,
+        // SQLite does not keep the errno of this one.
+        ErrorCode::SystemIoFailure if code.extended_code == ffi::SQLITE_IOERR_SHMSIZE => {
+            Cause::Full
+        }
         ErrorCode::SystemIoFailure => Cause::Disk,
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damaged,
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Cause::Busy,
@@ -213,10 +217,10 @@ fn fault(error: &rusqlite::Error, os_error: i32) -> Fault {
     match code.code {
         ErrorCode::OutOfMemory => Fault::Lost,
         ErrorCode::SystemIoFailure => match code.extended_code {
-            ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => Fault::Unavailable,
-            ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP
-                if is_no_space(os_error) =>
-            {
+            ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_SHMSIZE => {
+                Fault::Unavailable
+            }
+            ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMMAP if is_no_space(os_error) => {
                 Fault::Unavailable
             }
             _ => Fault::Lost,

@@ -94,6 +94,9 @@ pub struct Store<'db> {
 }
 
 impl<'db> Store<'db> {
+    /// A disk on which less is free stays full once it was.
+    pub const FREE_BYTES_MIN: u64 = reserve::FREE_BYTES_MIN;
+
     /// Prepares the statements on an open database.
     ///
     /// # Errors
@@ -346,11 +349,28 @@ impl<'db> Store<'db> {
     }
 
     /// Creates the reserve file again if there is space. False while the disk is still full; then
-    /// checkpoints are paused as long as they would make the database larger.
+    /// checkpoints are paused as long as they would leave too little of the reserve.
     pub fn hold_reserve(&self) -> bool {
         let has_space = self.reserve.hold();
-        self.checkpoints.pause(!has_space && reserve::growth_bytes(self.db) > 0);
+        self.checkpoints.pause(!has_space && reserve::is_checkpoint_too_large(self.db));
         has_space
+    }
+
+    /// Whether a checkpoint should be run now, while there is space for it: when it makes the
+    /// database larger, and the disk is nearly full.
+    pub fn is_checkpoint_urgent(&self) -> bool {
+        !self.checkpoints.is_external() && reserve::is_checkpoint_urgent(self.db)
+    }
+
+    /// On a full disk: whether background work should leave the space to requests, because what it
+    /// writes to the WAL cannot be checkpointed, and half the reserve is used.
+    pub fn is_reserve_short(&self) -> bool {
+        self.checkpoints.is_paused() && self.reserve.is_half_used()
+    }
+
+    /// Whether checkpoints are paused, because they would fill the disk.
+    pub fn are_checkpoints_paused(&self) -> bool {
+        self.checkpoints.is_paused()
     }
 
     /// Whether the reserve was given up and the disk is still full.

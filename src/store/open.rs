@@ -178,14 +178,15 @@ impl Database {
     }
 
     /// Opens the database for a command that only reads rows: as [`Database::open_command`] or, if
-    /// this process cannot write, as [`Database::open_reader`].
+    /// this process cannot write or the disk is full, as [`Database::open_reader`].
     ///
     /// # Errors
     /// As those, and when it can only be read and an older version made it.
     pub fn open_to_look(path: &Path) -> Result<Self, OpenError> {
         let can_write = |path: &Path| access(path, Access::WRITE_OK).is_ok();
         let real = paths::real(path).map_err(|e| cannot_open(path, &e))?;
-        if can_write(&real) && real.parent().is_none_or(can_write) {
+        let is_full = Reserve::of(&real).is_disk_full();
+        if !is_full && can_write(&real) && real.parent().is_none_or(can_write) {
             return Self::open_command(path, false);
         }
         let database = Self::open_reader(path)?;
@@ -586,10 +587,12 @@ fn connect_to_read(path: &Path, real: &Path) -> Result<Connection, String> {
     let opened = Connection::open_with_flags(real, OPEN | flags).and_then(usable);
     match opened {
         Ok(db) => return Ok(db),
-        Err(error) if error::cause(&error, 0) != Cause::Denied => {
-            return Err(explain(path, None, &error));
-        }
-        Err(_) => {}
+        Err(error) => match error::cause(&error, 0) {
+            Cause::Denied => {}
+            // SQLite's shared memory does not fit on a full disk. Without a WAL none is needed.
+            Cause::Full if wal_bytes == 0 => {}
+            _ => return Err(explain(path, None, &error)),
+        },
     }
     if wal_bytes > 0 && access(real, Access::READ_OK).is_ok() {
         return Err(format!(

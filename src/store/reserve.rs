@@ -17,7 +17,7 @@ const RESERVE_BYTES: u64 = 1024 * 1024;
 const DISK_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// The reserve is created only if this much space is free.
-const FREE_BYTES_MIN: u64 = 4 * RESERVE_BYTES;
+pub(super) const FREE_BYTES_MIN: u64 = 4 * RESERVE_BYTES;
 
 /// With less free space the disk counts as full: the next transactions may fail.
 const FULL_BYTES: u64 = RESERVE_BYTES / 4;
@@ -45,11 +45,45 @@ pub(super) fn growth_bytes(db: &Connection) -> u64 {
     file.map_or(0, |file| u64::try_from(needed).unwrap_or_default().saturating_sub(file.len()))
 }
 
-/// Whether a checkpoint would leave less free space than the reserve.
+/// Whether a checkpoint would leave less than half the reserve. Without one the WAL is never reused,
+/// so every small request takes more space: one that fits is better run than paused.
 pub(super) fn is_checkpoint_too_large(db: &Connection) -> bool {
-    let growth = growth_bytes(db);
-    let free = db.path().and_then(|path| space(Path::new(path)));
-    growth > 0 && free.is_some_and(|(_, free)| free < growth.saturating_add(RESERVE_BYTES))
+    let Some(wal) = LogOnDisk::of(db) else { return false };
+    wal.is_short_of(RESERVE_BYTES / 2)
+}
+
+/// Whether a checkpoint should be run soon: there is barely space for it, or for a longer WAL.
+pub(super) fn is_checkpoint_urgent(db: &Connection) -> bool {
+    let Some(wal) = LogOnDisk::of(db) else { return false };
+    wal.is_short_of(2 * RESERVE_BYTES)
+        || wal.bytes >= RESERVE_BYTES && wal.free_bytes < 2 * RESERVE_BYTES
+}
+
+/// The WAL of a database, and the disk that they are on.
+struct LogOnDisk<'a> {
+    db: &'a Connection,
+    bytes: u64,
+    free_bytes: u64,
+}
+
+impl<'a> LogOnDisk<'a> {
+    /// `None` for a database that is on no disk.
+    fn of(db: &'a Connection) -> Option<Self> {
+        let data = Path::new(db.path()?);
+        let (_, free_bytes) = space(data)?;
+        let wal = std::fs::metadata(paths::sibling_path(data, "-wal"));
+        Some(Self { db, bytes: wal.map_or(0, |wal| wal.len()), free_bytes })
+    }
+
+    /// Whether a checkpoint makes the database larger, and leaves less free space than this.
+    fn is_short_of(&self, bytes: u64) -> bool {
+        let is_short = |growth: u64| self.free_bytes < growth.saturating_add(bytes);
+        // It grows by no more than the WAL has.
+        is_short(self.bytes) && {
+            let growth = growth_bytes(self.db);
+            growth > 0 && is_short(growth)
+        }
+    }
 }
 
 impl Reserve {
@@ -107,6 +141,12 @@ impl Reserve {
     pub(super) fn is_disk_full(&self) -> bool {
         let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
         free < FULL_BYTES
+    }
+
+    /// Whether less than half the reserve's space is free.
+    pub(super) fn is_half_used(&self) -> bool {
+        let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
+        free < RESERVE_BYTES / 2
     }
 
     /// Deletes the reserve if the disk is full. True if there was one.

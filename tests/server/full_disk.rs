@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::api10::DELETE_MSG;
+use crate::support::api10::{DELETE_CHAT, DELETE_MSG};
+use crate::support::api11::END_FILE;
 use crate::support::client::login_body;
 use crate::support::web::Http;
 use crate::support::wire::*;
-use crate::support::{Client, PASSWORD, Server, eventually};
+use crate::support::{Client, PASSWORD, Server, eventually, in_time};
 
 /// A disk on which space is kept.
 const DISK_KIB: u32 = 32 * 1024;
@@ -148,4 +149,101 @@ fn a_server_starts_on_a_full_disk() {
         server.kill();
     }
     assert!(!server.stderr().contains("restore it"), "{}", server.stderr());
+}
+
+/// Deleting a large chat makes room for messages: the free pages of the database are returned to
+/// the disk.
+#[test]
+fn deleting_a_chat_makes_room_for_messages() {
+    let options = ["--user-bytes-per-day", "0"];
+    let Some(mut server) = Server::on_lasting_disk(24 * 1024, &options) else { return };
+    for name in ["anna", "boris"] {
+        server.add_user(name);
+    }
+    server.add_chat("hall", &["anna", "boris"]);
+    let mut anna = server.login10("anna");
+    let (hall, attic) = (anna.chat_id("hall"), anna.create_chat("attic"));
+    for number in 0..1_000 {
+        anna.send(attic, &format!("{number}{}", "x".repeat(8_000)));
+    }
+    // The start checkpoints the WAL, so little is left to do for it on the full disk.
+    server.stop_by("TERM");
+    server.restart();
+    let mut anna = server.login10("anna");
+    fill(&server.disk().join("ballast"));
+    send_until_declined(&mut anna, attic);
+    eventually(|| anna.ask(DELETE_CHAT, body().id(attic)).purpose == ACCEPTED);
+    in_time(|| anna.ask(SEND_CHAT_MSG, body().id(hall).text("space")).purpose == ACCEPTED);
+    for number in 0..100 {
+        anna.send(hall, &format!("{number}{}", "x".repeat(8_000)));
+    }
+    server.admin_ok(&["check"], None);
+}
+
+/// A command's change is acted on although the server cannot delete it from the database; and
+/// everybody else goes on reading.
+#[test]
+fn a_change_takes_effect_on_a_full_disk() {
+    let Some((server, mut anna, hall, ballast)) = full(false) else { return };
+    send_until_declined(&mut anna, hall);
+    let mut clara = server.login("clara");
+    // The reserve goes to somebody else, except for what the command needs.
+    let more = server.disk().join("more");
+    eventually(|| {
+        fill(&more);
+        fs::metadata(&more).is_ok_and(|more| more.len() > 0)
+    });
+    eventually(|| {
+        let length = fs::metadata(&ballast).expect("the ballast").len();
+        let file = fs::OpenOptions::new().write(true).open(&ballast).expect("the ballast");
+        file.set_len(length - 8 * 1024).expect("less ballast");
+        server.admin(&["user", "disable", "clara"], None).status.success()
+    });
+    fill(&server.disk().join("rest"));
+    clara.expect_deauth();
+    for _ in 0..3 {
+        let mut boris = server.greeted10();
+        boris.ask(HEARTBEAT, body()).accepted();
+        assert!(!anna.history(hall).is_empty());
+    }
+    fs::remove_file(ballast).expect("the ballast gone");
+    eventually(|| anna.ask(SEND_CHAT_MSG, body().id(hall).text("space")).purpose == ACCEPTED);
+    server.admin_ok(&["check"], None);
+}
+
+/// The owner of an unfinished upload can end it, and an operator can keep somebody out.
+#[test]
+fn uploads_can_be_ended_on_a_full_disk() {
+    let options = ["--disk-reserve", "0", "--user-bytes-per-day", "0"];
+    let Some(server) = Server::on_small_disk(DISK_KIB, &options) else { return };
+    for name in ["anna", "clara"] {
+        server.add_user(name);
+    }
+    server.make_operator("anna");
+    server.add_chat("hall", &["anna"]);
+    let mut anna = server.login11("anna");
+    let (hall, clara) = (anna.chat_id("hall"), anna.user_id("clara"));
+    let file = anna.begin_file(hall, 100_000, "half.txt");
+    anna.put_file(file, 0, &[b'x'; 50_000]).accepted();
+    let mut sender = server.login("anna");
+    fill(&server.disk().join("ballast"));
+    send_until_declined(&mut sender, hall);
+    eventually(|| anna.ask(END_FILE, body().u64(file)).purpose == ACCEPTED);
+    anna.disable(clara, true).accepted_empty();
+    anna.close_chat(hall, true).accepted_empty();
+}
+
+/// After a graceful shutdown there is no WAL: a full disk need not take SQLite's shared memory.
+#[test]
+fn reading_commands_work_on_a_full_disk() {
+    let Some(mut server) = Server::on_lasting_disk(DISK_KIB, &[]) else { return };
+    server.add_user("boris");
+    let (status, _) = server.stop_by("TERM");
+    assert!(status.success());
+    fill(&server.disk().join("more"));
+    let users = server.admin_ok(&["user", "list"], None);
+    assert!(users.contains("boris"), "{users}");
+    server.admin_ok(&["check"], None);
+    server.restart();
+    eventually(|| server.stderr().contains("the disk is full"));
 }

@@ -99,7 +99,7 @@ impl Folder {
     /// What was noted for a running server since the last time.
     pub(crate) fn changes(&self) -> Vec<Option<Change>> {
         self.store(|store| {
-            let changes = store.changes(1000).expect("changes");
+            let changes = store.changes(0, 1000).expect("changes");
             if let Some((last, _)) = changes.last() {
                 store.forget_changes(*last).expect("a deletion");
             }
