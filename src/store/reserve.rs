@@ -45,8 +45,8 @@ pub(super) fn growth_bytes(db: &Connection) -> u64 {
     file.map_or(0, |file| u64::try_from(needed).unwrap_or_default().saturating_sub(file.len()))
 }
 
-/// Whether a checkpoint would leave less than half the reserve. Without one the WAL is never reused,
-/// so every small request takes more space: one that fits is better run than paused.
+/// Whether a checkpoint would leave less than half the reserve. Without one the WAL is never
+/// reused, so every small request takes more space: one that fits is better run than paused.
 pub(super) fn is_checkpoint_too_large(db: &Connection) -> bool {
     let Some(wal) = LogOnDisk::of(db) else { return false };
     wal.is_short_of(RESERVE_BYTES / 2)
