@@ -234,7 +234,7 @@ function userRow(user, reset, reload) {
   const about = [user.operator && t('operator'), user.bot && t('bot'), user.disabled && t('disabled')]
     .filter(Boolean).join(' · ');
   const isMe = user.id === store.me.peek()?.id;
-  const isRemoved = user.disabled && user.name.startsWith(`deleted-${user.id}`);
+  const isRemoved = /^deleted-\d/.test(user.name);
   return personRow(user, about, !isMe && !user.bot && !isRemoved && iconButton('more',
     t('More about {name}', { name: user.name }), (event) => openMenu(
       /** @type {HTMLElement} */ (event.currentTarget), user.name, [
