@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use vestnik::ids::ServerTime;
 use vestnik::limits::CLOCK_DOUBT_MS;
 use vestnik::names::{BadName, Name, name_key};
-use vestnik::service::DAY_US;
+use vestnik::service::{DAY_US, is_removed};
 use vestnik::store::chats::Chat;
 use vestnik::store::users::User;
 use vestnik::store::{Database, Fault, Store, StoreError, StoreResult};
@@ -150,11 +150,15 @@ pub(super) fn trusted_now(store: &mut Store<'_>) -> StoreResult<ServerTime> {
     Ok(ServerTime::new(believed).filter(|_| is_nearer).unwrap_or(now))
 }
 
+/// Whether a time is more than a day ahead of server time, if any was given.
+pub(super) fn is_far_ahead(time: ServerTime, last: ServerTime) -> bool {
+    last > ServerTime::ZERO && time.micros() - last.micros() > DAY_US
+}
+
 /// Stores that times up to `time` were given. If that moves server time by more than a day, the
 /// clock is doubted: the next start compares the clock with server time, and would find them equal.
 pub(super) fn move_server_time(store: &mut Store<'_>, time: ServerTime) -> StoreResult<()> {
-    let before = store.server_time()?;
-    if before > ServerTime::ZERO && time.micros() - before.micros() > DAY_US {
+    if is_far_ahead(time, store.server_time()?) {
         store.set_clock_doubt(CLOCK_DOUBT_MS)?;
     }
     store.write_server_time(time)
@@ -198,7 +202,7 @@ pub(super) fn user(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
 /// The user with this name, if the account was not removed.
 pub(super) fn kept_user(store: &mut Store<'_>, name: &str) -> Result<User, Stop> {
     let user = user(store, name)?;
-    if user.is_removed() {
+    if is_removed(&user) {
         let words = format!("the account {} was removed: add a user instead", user.nickname);
         return Err(Failure::Failed(words).into());
     }

@@ -1,7 +1,6 @@
 //! `vestnik user purge`: deletes all messages of a user.
 
 use vestnik::ids::{ServerTime, UserId};
-use vestnik::service::DAY_US;
 use vestnik::store::{Database, Store, StoreResult};
 
 use super::file::{self, Stop};
@@ -49,8 +48,7 @@ fn purge_slice(store: &mut Store<'_>) -> Result<Option<usize>, Stop> {
     let Some(purge) = store.next_purge()? else { return Ok(None) };
     let mut last = store.server_time()?;
     // A clock far ahead is not believed, so that server time does not follow a wrong one.
-    let is_believed = last == ServerTime::ZERO || file::now().micros() - last.micros() <= DAY_US;
-    let now = if is_believed { file::now() } else { last };
+    let now = Some(file::now()).filter(|now| !file::is_far_ahead(*now, last)).unwrap_or(last);
     let found = store.purge_slice(purge, MESSAGES_PER_SLICE)?;
     for message in &found {
         // No server is running that could give this time to another event.

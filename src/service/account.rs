@@ -11,6 +11,7 @@ use crate::names::{self, Name};
 use crate::service::peer::Intent;
 use crate::service::{Caller, HandlerError, HandlerResult, Service};
 use crate::store::invites::Invite;
+use crate::store::users::User;
 use crate::wire::answer::{self, USER_ONLINE, USER_OPERATOR};
 use crate::wire::codec::Put;
 use crate::wire::decline::Decline;
@@ -19,6 +20,16 @@ use crate::wire::decline::Decline;
 const SESSION_THIS: u8 = 0x01;
 /// Flag in GET_SESSIONS: a session that a connection uses now.
 const SESSION_ATTACHED: u8 = 0x02;
+
+/// What may stand behind the name of a removed account, if a user has it already.
+pub const REMOVED_ENDINGS: [&str; 5] = ["", "-2", "-3", "-4", "-5"];
+
+/// Whether this is what is left of a removed account: its name holds its own id, and its password
+/// is nobody's. A user who chose such a name, when that was possible, has a password.
+pub fn is_removed(user: &User) -> bool {
+    let is_its_name = |ending| user.nickname == format!("deleted-{}{ending}", user.user);
+    user.disabled && password::is_nobodys(&user.password) && REMOVED_ENDINGS.iter().any(is_its_name)
+}
 
 /// Normalizes a new password for hashing; declines one that is too short or too long.
 pub(super) fn new_password(given: &str, kind: Kind) -> Result<password::Password, Decline> {

@@ -71,6 +71,7 @@ use crate::wire::Version;
 use crate::wire::decline::Decline;
 use crate::wire::purpose::ToClient;
 
+pub use account::{REMOVED_ENDINGS, is_removed};
 use clock::ServerClock;
 pub use clock::start_jump_us;
 pub use config::{DAY_US, ServiceConfig};

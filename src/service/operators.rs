@@ -9,7 +9,7 @@ use crate::config::UserList;
 use crate::ids::{ConnId, ServerTime, UserId};
 use crate::limits::FOUND_USERS_MAX;
 use crate::names;
-use crate::service::account::new_password;
+use crate::service::account::{is_removed, new_password};
 use crate::service::peer::Intent;
 use crate::service::stream::{Progress, SCAN_BUDGET_BYTES, Source};
 use crate::service::{Caller, DAY_US, HandlerError, HandlerResult, Service};
@@ -36,7 +36,7 @@ impl Service<'_> {
 
     /// A user whose account was not removed.
     pub(super) fn kept_user(&mut self, user: UserId) -> Result<User, HandlerError> {
-        let found = self.store.user(user)?.filter(|found| !found.is_removed());
+        let found = self.store.user(user)?.filter(|found| !is_removed(found));
         found.ok_or(Decline::NoSuchUser.into())
     }
 

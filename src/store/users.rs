@@ -28,20 +28,7 @@ impl User {
     pub const fn can_log_in(&self) -> bool {
         !self.disabled && self.flags & USER_BOT == 0
     }
-
-    /// Whether this is what is left of a removed account: its name holds its own id, and its
-    /// password is nobody's. A user who chose such a name, when that was possible, has a password.
-    pub fn is_removed(&self) -> bool {
-        let is_its_name = |ending| self.nickname == format!("deleted-{}{ending}", self.user);
-        // Nobody's password is one whose salt and hash are zeros.
-        let is_zeros = |field: &str| !field.is_empty() && field.bytes().all(|byte| byte == b'0');
-        let is_nobodys = self.password.rsplit('$').take(2).all(is_zeros);
-        self.disabled && is_nobodys && REMOVED_ENDINGS.iter().any(is_its_name)
-    }
 }
-
-/// What may stand behind the name of a removed account, if a user has it already.
-pub const REMOVED_ENDINGS: [&str; 5] = ["", "-2", "-3", "-4", "-5"];
 
 const COLUMNS: &str = "user_id, nickname, password, disabled, created, flags";
 

@@ -7,9 +7,9 @@ use vestnik::auth::password::nobody;
 use vestnik::ids::UserId;
 use vestnik::limits::PASSWORD_ITERATIONS;
 use vestnik::names::Name;
+use vestnik::service::REMOVED_ENDINGS;
 use vestnik::store::Store;
 use vestnik::store::changes::Change;
-use vestnik::store::users::REMOVED_ENDINGS;
 
 use crate::cli::failure::Failure;
 use crate::cli::file::{self, Stop};
