@@ -45,7 +45,9 @@ impl Engine<'_> {
             "{conn} may get frames after its last"
         );
         debug_assert!(
-            state > State::Flushing || connection.counted.is_none() || !self.is_authorized(conn),
+            state > State::Flushing
+                || connection.counted.is_none()
+                || !self.service.is_authorized(conn),
             "{conn} has a session and counts as unauthenticated"
         );
         let armed_max_ms = self.now.ms().saturating_add(self.options.idle_timeout_ms);
@@ -65,9 +67,5 @@ impl Engine<'_> {
                 || self.schedule.has_skipped_requests,
             "{conn} has bytes that nobody writes"
         );
-    }
-
-    fn is_authorized(&self, conn: crate::ids::ConnId) -> bool {
-        self.service.is_authorized(conn)
     }
 }

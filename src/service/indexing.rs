@@ -365,7 +365,7 @@ impl Service<'_> {
     }
 
     /// Whether this turn should call [`Service::housekeeping`] at once: a search waits for the
-    /// index, or a slice of erasing is due.
+    /// index, the WAL is to be emptied, or a slice of erasing is due.
     pub fn wants_housekeeping(&self) -> bool {
         self.background.indexing.is_wanted()
             || self.background.housekeeping.wants_checkpoint()

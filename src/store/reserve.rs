@@ -139,14 +139,17 @@ impl Reserve {
 
     /// Whether the disk is full: the next transactions may fail.
     pub(super) fn is_disk_full(&self) -> bool {
-        let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
-        free < FULL_BYTES
+        self.free_bytes() < FULL_BYTES
     }
 
     /// Whether less than half the reserve's space is free.
     pub(super) fn is_half_used(&self) -> bool {
-        let free = self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free);
-        free < RESERVE_BYTES / 2
+        self.free_bytes() < RESERVE_BYTES / 2
+    }
+
+    /// The space free on its disk.
+    fn free_bytes(&self) -> u64 {
+        self.file.as_deref().and_then(space).map_or(u64::MAX, |(_, free)| free)
     }
 
     /// Deletes the reserve if the disk is full. True if there was one.
